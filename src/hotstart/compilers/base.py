@@ -1,0 +1,62 @@
+"""What a compiler is to hotstart: a function from a job to data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from hotstart.ir import CompiledUnit
+from hotstart.partition import Graph, Piece
+from hotstart.partition.digest import Token
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The sizes of an axis that a unit must serve, and the one to tune for."""
+
+    low: int
+    high: int
+    hint: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One different piece to compile for one variant.
+
+    Attributes:
+        key: hash of the piece, the sizes and the compiler's settings.
+        piece: the piece.
+        graph: the graph it is of, with the axes fixed that have one size.
+        bounds: the other axes the piece depends on, in the order the unit is called with them.
+    """
+
+    key: str
+    piece: Piece
+    graph: Graph
+    bounds: Mapping[str, Bounds]
+
+
+class Compiler(Protocol):
+    """Turns jobs into units."""
+
+    def token(self) -> Token:
+        """Everything about the compiler and its settings that changes what it makes."""
+        ...
+
+    def warm_up(self) -> None:
+        """Start whatever the first compile would otherwise wait for; returns at once."""
+        ...
+
+    def compile(self, job: Job) -> CompiledUnit:
+        """Compile a job.
+
+        Raises:
+            RangeError: the compiler narrowed an axis.
+            Exception: whatever else the compiler raises.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop what `warm_up` started."""
+        ...

@@ -1,0 +1,122 @@
+"""A job's piece as a graph module with example inputs in a shape environment of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.node import map_aggregate
+from torch.fx.proxy import GraphAppendingTracer, Proxy
+
+from hotstart import _torch
+from hotstart.compilers.base import Job
+from hotstart.partition.plan import example_of
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What a compiler is called with.
+
+    Attributes:
+        module: the piece; returns a tuple of tensors.
+        inputs: fake example inputs, sizes of dynamic axes first.
+        symbols: the axes as symbols of the environment that the inputs live in.
+        mode: the fake mode of the inputs.
+    """
+
+    module: fx.GraphModule
+    inputs: tuple[Any, ...]
+    symbols: _torch.Symbols
+    mode: Any
+
+
+def extract(job: Job) -> Extracted:
+    """Make the module and the example inputs for a job.
+
+    Shapes, strides and storage offsets of the inputs are expressions over the job's axes, or plain
+    numbers where every axis is fixed. Inputs that share memory share it here too.
+    """
+    symbols = _torch.make_symbols(
+        {f"a{i}": (b.low, b.high, b.hint) for i, b in enumerate(job.bounds.values())}
+    )
+    named = {
+        _torch.axis_symbol(axis): symbols.by_name[f"a{i}"] for i, axis in enumerate(job.bounds)
+    }
+    mode = _torch.fake_mode(symbols.env)
+    sizes = [symbols.integer(symbol) for symbol in named.values()]
+    with mode:
+        tensors = _example_inputs(job, named, symbols)
+    return Extracted(_module(job), (*sizes, *tensors), symbols, mode)
+
+
+def _example_inputs(job: Job, named: Any, symbols: _torch.Symbols) -> list[torch.Tensor]:
+    def number(value: Any) -> int | torch.SymInt:
+        expr = job.graph.expression(value)
+        return expr if isinstance(expr, int) else symbols.integer(expr.xreplace(named))
+
+    bases: dict[int, torch.Tensor] = {}
+    made = []
+    for node in job.piece.inputs:
+        tensor = example_of(node)
+        shape = [number(size) for size in tensor.shape]
+        strides = [number(stride) for stride in tensor.stride()]
+        offset = number(tensor.storage_offset())
+        storage = _torch.storage_of(tensor)
+        alone = sum(_torch.storage_of(example_of(n)) == storage for n in job.piece.inputs) == 1
+        if alone and isinstance(offset, int) and offset == 0:
+            made.append(
+                torch.empty_strided(shape, strides, dtype=tensor.dtype, device=tensor.device)
+            )
+            continue
+        if storage not in bases:
+            count = tensor.untyped_storage().nbytes() // tensor.dtype.itemsize
+            bases[storage] = torch.empty(number(count), dtype=tensor.dtype, device=tensor.device)
+        base = bases[storage]
+        if base.dtype is not tensor.dtype:
+            base = base.view(tensor.dtype)
+        made.append(base.as_strided(shape, strides, offset))
+    return made
+
+
+def _module(job: Job) -> fx.GraphModule:
+    graph, piece = job.graph, job.piece
+    new = fx.Graph()
+    tracer = GraphAppendingTracer(new)
+    root = torch.nn.Module()
+    axes = {
+        _torch.axis_symbol(axis): Proxy(new.placeholder(f"a{i}"), tracer)
+        for i, axis in enumerate(job.bounds)
+    }
+    copies: dict[fx.Node, fx.Node] = {
+        node: new.placeholder(f"arg_{i}") for i, node in enumerate(piece.inputs)
+    }
+    computed: dict[Any, Any] = {}
+
+    def leaf(item: Any) -> Any:
+        import sympy
+
+        if isinstance(item, fx.Node):
+            return copies[item]
+        if isinstance(item, sympy.Basic):
+            if item not in computed:
+                made = _torch.evaluate(item, axes)
+                computed[item] = made.node if isinstance(made, Proxy) else made
+            return computed[item]
+        return item
+
+    for node in piece.nodes:
+        args = map_aggregate(graph.args(node), leaf)
+        kwargs = map_aggregate(graph.kwargs(node), leaf)
+        if node.op == "get_attr":
+            name = f"held_{len(copies)}"
+            setattr(root, name, _torch.attribute_of(graph.captured.module, str(node.target)))
+            copies[node] = new.get_attr(name)
+        else:
+            copies[node] = new.create_node(node.op, node.target, args, kwargs, node.name)
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "custom"):
+            if key in node.meta:
+                copies[node].meta[key] = node.meta[key]
+    new.output(tuple(copies[node] for node in piece.outputs))
+    return _torch.lazy_graph_module(root, new)

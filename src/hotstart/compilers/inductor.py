@@ -1,0 +1,138 @@
+"""Compile pieces with Inductor, into data that needs no Inductor to run."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hotstart import _torch
+from hotstart.capture.proof import advise, counterexample
+from hotstart.codegen import piece_as_source
+from hotstart.compilers import lean
+from hotstart.compilers.base import Job
+from hotstart.compilers.extract import Extracted, extract
+from hotstart.errors import OptionsError, RangeError
+from hotstart.ir import CompiledUnit, Kernel
+from hotstart.partition.digest import Token, constant_token
+from hotstart.shapes import Interval
+
+log = logging.getLogger(__name__)
+
+
+class InductorCompiler:
+    """Compiles jobs with Inductor.
+
+    Args:
+        settings: names and values of `torch._inductor.config`, in force while compiling.
+        jobs: how many C++ kernels are compiled at a time.
+
+    Raises:
+        OptionsError: Inductor has no setting of a given name.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], jobs: int) -> None:
+        self._given = dict(settings)
+        try:
+            self._settings = _torch.inductor_settings(settings, jobs)
+        except AttributeError as error:
+            raise OptionsError(
+                f"inductor: {error} is no setting of torch._inductor.config"
+            ) from None
+        self._warming: threading.Thread | None = None
+
+    def token(self) -> Token:
+        return ("inductor", *((n, setting_token(v)) for n, v in sorted(self._given.items())))
+
+    def warm_up(self) -> None:
+        # Settings are context variables, so the thread gets a copy of this context.
+        context = contextvars.copy_context()
+
+        def work() -> None:
+            # Whatever goes wrong here goes wrong again, and is reported, in the first compile.
+            with contextlib.suppress(Exception):
+                context.run(_torch.warm_up_inductor, self._settings)
+
+        self._warming = threading.Thread(target=work, name="hotstart-warm-up", daemon=True)
+        self._warming.start()
+
+    def compile(self, job: Job) -> CompiledUnit:
+        self.close()
+        extracted = extract(job)
+        output = _torch.compile_with_inductor(
+            extracted.module, extracted.inputs, extracted.mode, self._settings
+        )
+        _require_bounds(job, extracted)
+        dynamic = tuple(job.bounds)
+        if output.around:
+            return self._op_by_op(job, dynamic, "; ".join(output.around))
+        try:
+            made = lean.reduce(output.source, output.kernels, output.constants, output.outputs)
+        except lean.NotLean as error:
+            return self._op_by_op(job, dynamic, str(error))
+        return CompiledUnit(
+            key=job.key,
+            source=made.source,
+            kernels=tuple(
+                Kernel(name, Path(output.kernels[name]).read_bytes()) for name in made.kernels
+            ),
+            constants=tuple((name, output.constants[name]) for name in made.constants),
+        )
+
+    def close(self) -> None:
+        if self._warming is not None:
+            self._warming.join()
+            self._warming = None
+
+    def _op_by_op(self, job: Job, dynamic: tuple[str, ...], reason: str) -> CompiledUnit:
+        log.warning("%s runs op by op, since %s", job.piece.name, reason)
+        unit = piece_as_source(job.graph, job.piece, dynamic, job.key)
+        return CompiledUnit(unit.key, unit.source, (), unit.constants, op_by_op=reason)
+
+
+def setting_token(value: Any) -> Token:
+    """A setting's identity: a custom pass by its `uuid()`, containers item by item.
+
+    Raises:
+        OptionsError: a custom pass without a `uuid()`.
+    """
+    if isinstance(value, Mapping):
+        return ("dict", *((str(k), setting_token(v)) for k, v in value.items()))
+    if isinstance(value, list | tuple):
+        return (type(value).__name__, *map(setting_token, value))
+    token = _torch.pass_token(value)
+    if token is not None:
+        return ("pass", type(value).__qualname__, token)
+    known = constant_token(value)
+    if isinstance(known, tuple) and known[0] == "object":
+        raise OptionsError(
+            f"inductor: {value!r} has no uuid(), so builds with it cannot be told apart. "
+            "Derive it from torch._inductor.custom_graph_pass.CustomGraphPass."
+        )
+    return known
+
+
+def _require_bounds(job: Job, extracted: Extracted) -> None:
+    """Raise if the compile assumed something that does not hold for every size it must serve."""
+    symbols = extracted.symbols
+    axes = dict(zip(job.bounds, symbols.by_name.values(), strict=True))
+    box = {axes[axis]: Interval(b.low, b.high) for axis, b in job.bounds.items()}
+    renamed = {symbol: _torch.axis_symbol(axis) for axis, symbol in axes.items()}
+    for condition in _torch.conditions(symbols.env):
+        if counterexample(condition.expr, box) is None:
+            continue
+        plain = condition.expr.xreplace(renamed)
+        involved = [axis for axis, symbol in axes.items() if symbol in condition.expr.free_symbols]
+        raise RangeError(
+            axis=", ".join(involved),
+            declared=" and ".join(f"{job.bounds[a].low}..{job.bounds[a].high}" for a in involved),
+            condition=_torch.python_source(plain),
+            source=condition.source or f"compiling {job.piece.name}",
+            advice=advise(involved[0], plain, box[axes[involved[0]]])
+            if len(involved) == 1
+            else "declare ranges in which the condition holds",
+        )

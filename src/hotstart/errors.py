@@ -1,0 +1,109 @@
+"""Every error hotstart raises.
+
+The tree:
+
+    HotstartError
+    ├── OptionsError          an argument of compile() or Options() that makes no sense
+    ├── CaptureError          the model cannot be captured as one graph
+    │   └── RangeError        tracing or compiling narrowed a declared range
+    ├── PartitionError        the graph cannot be cut as asked
+    ├── CompileError          a piece failed to compile
+    ├── ContractError         a call outside what the program was built for
+    ├── ModelMismatch         the model's tensors are not those the program was built for
+    └── (ArtifactError, StoreError: see the packaging and store stages)
+
+Every message says what was expected, what was found and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HotstartError(Exception):
+    """Base of every error hotstart raises on purpose."""
+
+
+class OptionsError(HotstartError, ValueError):
+    """An argument of `hotstart.compile`, `hotstart.Dim` or `hotstart.Options` that makes no sense."""
+
+
+class CaptureError(HotstartError):
+    """The model could not be captured as one full graph."""
+
+
+class RangeError(CaptureError):
+    """A declared range does not hold: tracing or compiling put a condition on an axis.
+
+    Attributes:
+        axis: name of the axis (or axes, comma separated) the condition is about.
+        condition: the condition, in terms of axis names.
+        source: where in the model's source the condition came from, when known.
+    """
+
+    def __init__(self, axis: str, declared: str, condition: str, source: str, advice: str) -> None:
+        self.axis = axis
+        self.condition = condition
+        self.source = source
+        where = f"\n  from:      {source}" if source else ""
+        super().__init__(
+            f"axis {axis!r} was declared as {declared}, but the model holds only where {condition}.\n"
+            f"  expected:  every size of {axis!r} in {declared}\n"
+            f"  condition: {condition}{where}\n"
+            f"  do:        {advice}"
+        )
+
+
+class PartitionError(HotstartError):
+    """The captured graph cannot be cut as asked."""
+
+
+class CompileError(HotstartError):
+    """A piece failed to compile. The compiler's own error is the `__cause__`.
+
+    Attributes:
+        piece: name of the piece.
+        layers: module paths the piece came from.
+        variant: name of the variant being compiled.
+    """
+
+    def __init__(self, piece: str, layers: Sequence[str], variant: str, reason: str) -> None:
+        self.piece = piece
+        self.layers = tuple(layers)
+        self.variant = variant
+        came_from = ", ".join(layers) if layers else "code outside any submodule"
+        super().__init__(f"{piece} ({came_from}) does not compile for variant {variant}: {reason}")
+
+
+class ContractError(HotstartError, TypeError):
+    """A call outside the contract the program was built for.
+
+    Attributes:
+        argument: the argument at fault, such as `input_ids` or `inputs['mask']`.
+        got: what the call passed.
+        takes: what the program takes.
+    """
+
+    def __init__(self, argument: str, got: str, takes: str, advice: str = "") -> None:
+        self.argument = argument
+        self.got = got
+        self.takes = takes
+        hint = f"; {advice}" if advice else ""
+        super().__init__(f"{argument}: got {got}, takes {takes}{hint}")
+
+
+class ModelMismatch(HotstartError):
+    """The model's tensors are not the ones the program was built for.
+
+    Attributes:
+        problems: one line for each tensor that is missing or does not fit.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        listed = "\n  ".join(problems)
+        super().__init__(
+            "the model's parameters and buffers do not fit the compiled program:\n"
+            f"  {listed}\n"
+            "Restore tensors of the listed shape, dtype and device, or compile the model again."
+        )

@@ -1,0 +1,86 @@
+"""What happens during a build, as a stream of events with listeners.
+
+A `Clock` is always in exactly one phase, so the seconds of all phases add up to the wall time by
+construction. Reports, progress bars and tests all listen to the same stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+EventKind = Literal[
+    "phase_started",
+    "unit_started",
+    "unit_finished",
+    "variant_finished",
+    "build_finished",
+]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened during a build.
+
+    Attributes:
+        kind: what happened.
+        name: the phase, piece or variant it is about.
+        seconds: how long it took, for `*_finished` events; else 0.
+        done: units finished so far.
+        total: units in this build, 0 while unknown.
+        detail: more about it, JSON-able.
+    """
+
+    kind: EventKind
+    name: str
+    seconds: float = 0.0
+    done: int = 0
+    total: int = 0
+    detail: dict[str, str] = field(default_factory=dict)
+
+
+Listener = Callable[[Event], None]
+
+
+class Clock:
+    """Attributes every moment of a build to one phase and tells listeners about it."""
+
+    def __init__(self, listener: Listener | None = None) -> None:
+        self._listener = listener
+        self._started = self._mark = time.perf_counter()
+        self._current = "other"
+        self._phases: dict[str, float] = {}
+
+    def emit(self, event: Event) -> None:
+        """Pass an event to the listener, if there is one."""
+        if self._listener is not None:
+            self._listener(event)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Attribute the time spent inside to `name`, and none of it to the surrounding phase."""
+        outer = self._switch(name)
+        self.emit(Event("phase_started", name))
+        try:
+            yield
+        finally:
+            self._switch(outer)
+
+    def phases(self) -> dict[str, float]:
+        """Seconds by phase up to now; they add up to `wall_s()`."""
+        self._switch(self._current)
+        return dict(self._phases)
+
+    def wall_s(self) -> float:
+        """Seconds since the clock was made."""
+        return time.perf_counter() - self._started
+
+    def _switch(self, name: str) -> str:
+        now = time.perf_counter()
+        outer = self._current
+        self._phases[outer] = self._phases.get(outer, 0.0) + now - self._mark
+        self._mark, self._current = now, name
+        return outer

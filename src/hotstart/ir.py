@@ -1,0 +1,251 @@
+"""The records that stages hand to each other.
+
+Everything a program needs at run time is data: strings of source, bytes, tables and trees of the
+types below. Live objects of the compiler stop at `CompiledUnit`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+from hotstart.shapes import Dim, Variant
+
+# --- trees: the structure of arguments and of outputs ------------------------------------------
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in a tree that holds something known by number or expression.
+
+    Attributes:
+        kind: `"arg"`, a tensor argument; `"out"`, an output of the graph; `"weight"`, an entry of
+            the parameter table; `"size"`, an integer computed from axes.
+        index: number of the argument, output or weight; -1 for a size.
+        expr: Python expression over axis names, for a size.
+    """
+
+    kind: Literal["arg", "out", "weight", "size"]
+    index: int = -1
+    expr: str = ""
+
+
+@dataclass(frozen=True)
+class Const:
+    """A value that is the same in every call."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Seq:
+    """A tuple, list or named tuple."""
+
+    cls: type
+    items: tuple[Tree, ...]
+
+
+@dataclass(frozen=True)
+class Map:
+    """A dict (or a subclass that is built from pairs), in order."""
+
+    cls: type
+    entries: tuple[tuple[Any, Tree], ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A dataclass, built by keyword."""
+
+    cls: type
+    fields: tuple[tuple[str, Tree], ...]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Any other type that is registered with torch's pytree."""
+
+    cls: type
+    context: Any
+    items: tuple[Tree, ...]
+
+
+Tree: TypeAlias = Slot | Const | Seq | Map | Record | Registered
+
+
+# --- the contract ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What a tensor argument must be.
+
+    Attributes:
+        path: how a user would write it: `input_ids`, `batch['mask']`, `states[0]`.
+        shape: a size for a static dimension, an axis name for a dynamic one.
+        dim_order: dimensions from the outermost to the innermost in memory; the compiled layout.
+    """
+
+    path: str
+    dtype: torch.dtype
+    device: torch.device
+    shape: tuple[int | str, ...]
+    dim_order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of the model's forward.
+
+    Attributes:
+        kind: as in `inspect`: positional-only, positional or keyword, *args, keyword-only; what
+            the example passed through **kwargs is keyword-only here.
+        default: what the call stands for when it leaves the argument out.
+    """
+
+    name: str
+    kind: Literal["positional_only", "positional", "var_positional", "keyword"]
+    tree: Tree
+    has_default: bool = False
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """A tensor the graph reads that is not an argument.
+
+    Attributes:
+        name: path from the model, such as `model.layers.0.mlp.up_proj.weight`.
+        kind: `"parameter"`, `"buffer"`, `"attribute"` of a module, or `"captured"` from anywhere else.
+        ties: other names of the same tensor.
+        mutated: the graph writes to it.
+    """
+
+    name: str
+    kind: Literal["parameter", "buffer", "attribute", "captured"]
+    dtype: torch.dtype
+    device: torch.device
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    ties: tuple[str, ...] = ()
+    mutated: bool = False
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a call must satisfy, and what the model must bring.
+
+    Attributes:
+        parameters: the forward's parameters, in order, with the tree each must match.
+        extra_keywords: forward takes `**kwargs`, so unknown names get a better message.
+        tensors: the tensor arguments, by slot number.
+        axes: the dynamic dimensions.
+        weights: the tensors the graph reads from the model, by slot number.
+        training: the model's `training` flag; None for a function.
+        autocast: (device type, dtype) of the autocast region the build ran in, if any.
+        mutated_args: slots of tensor arguments that the graph writes to.
+        given: slots of tensor arguments that a result contains as they were passed.
+    """
+
+    parameters: tuple[Parameter, ...]
+    extra_keywords: bool
+    tensors: tuple[TensorSpec, ...]
+    axes: tuple[Dim, ...]
+    weights: tuple[WeightSpec, ...]
+    training: bool | None
+    autocast: tuple[tuple[str, torch.dtype], ...]
+    mutated_args: tuple[int, ...]
+    given: tuple[int, ...]
+
+
+# --- compiled pieces ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Native code of a unit: a Python extension module as bytes, and the name it is called by."""
+
+    name: str
+    blob: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CompiledUnit:
+    """One different piece compiled for one variant: data that any process can turn into a callable.
+
+    Attributes:
+        key: hash of everything that reached the compiler.
+        source: Python source that defines `call(args: list) -> tuple`.
+        kernels: what the names in `source` that no import defines stand for.
+        constants: tensors that `source` refers to by name.
+        op_by_op: why the unit runs the captured operators instead of compiled code; empty if it
+            does not, or if that is what was asked for.
+    """
+
+    key: str
+    source: str = field(repr=False)
+    kernels: tuple[Kernel, ...] = ()
+    constants: tuple[tuple[str, torch.Tensor], ...] = field(default=(), repr=False)
+    op_by_op: str = ""
+
+
+@dataclass(frozen=True)
+class Stitched:
+    """The generated Python of one variant.
+
+    Attributes:
+        source: defines `bind(weights, units, constants, owners) -> run`.
+        filename: what tracebacks and profilers show.
+        units: keys of the units it calls, by position.
+        constants: objects the source refers to by position because no literal says them.
+        weights: slots of the weights it reads, by position.
+        owners: paths of the modules whose attributes a call replaces, by position.
+    """
+
+    variant: Variant
+    source: str = field(repr=False)
+    filename: str
+    units: tuple[str, ...]
+    constants: tuple[Any, ...]
+    weights: tuple[int, ...]
+    owners: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PieceInfo:
+    """What a user sees of a piece.
+
+    Attributes:
+        name: `piece_0`, ...; pieces of a further graph of the same model are `graph_1.piece_0`, ...
+        digest: hash of everything about it that reaches a compiler.
+        kind: `"compiled"`, or `"inlined"` when it holds only splitting ops.
+        layers: paths of the submodules it came from.
+        reused_from: the first piece with the same digest, if that is another one.
+    """
+
+    name: str
+    digest: str
+    kind: Literal["compiled", "inlined"]
+    layers: tuple[str, ...]
+    reused_from: str | None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled model as data: what a program is made of, in this process or another.
+
+    Attributes:
+        contract: what a call must satisfy and the model must bring.
+        stitched: the generated code, by variant.
+        units: the compiled units that the code calls, by key.
+        captured: tensors the graph reads that no module keeps, by slot.
+        pieces: what a user sees of the pieces.
+    """
+
+    contract: Contract
+    stitched: tuple[Stitched, ...]
+    units: dict[str, CompiledUnit]
+    captured: dict[int, torch.Tensor]
+    pieces: tuple[PieceInfo, ...]

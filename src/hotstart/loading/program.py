@@ -1,0 +1,45 @@
+"""Turn an artifact into a program: kernels loaded, units and stitched code executed, nothing traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hotstart.ir import Artifact, CompiledUnit, Stitched
+from hotstart.loading.kernels import KernelLoader
+from hotstart.generated import run_source
+from hotstart.runtime.binding import Binding, Binder
+from hotstart.runtime.weights import Weights
+from hotstart.tensors import Model, modules
+
+Unit = Callable[[list[Any]], tuple[Any, ...]]
+
+
+def bind(artifact: Artifact, model: Model, loader: KernelLoader) -> Binding:
+    """Make the functions of an artifact's variants callable with a model's weights."""
+    units = {key: instantiate(unit, loader) for key, unit in artifact.units.items()}
+    weights = Weights(model, artifact.contract.weights, artifact.captured)
+    return Binding(weights, tuple(_binder(s, units, model) for s in artifact.stitched))
+
+
+def instantiate(unit: CompiledUnit, loader: KernelLoader) -> Unit:
+    """The function of a unit."""
+    scope: dict[str, Any] = {k.name: loader.load(k.blob) for k in unit.kernels}
+    scope |= dict(unit.constants)
+    call: Unit = run_source(unit.source, f"hotstart/unit_{unit.key[:12]}.py", scope)["call"]
+    return call
+
+
+def _binder(stitched: Stitched, units: Mapping[str, Unit], model: Model) -> Binder:
+    make = run_source(stitched.source, stitched.filename, {})["bind"]
+    own = [units[key] for key in stitched.units]
+    paths = dict(modules(model)) if stitched.owners else {}
+    owners = [paths[path] for path in stitched.owners]
+
+    def rebind(tensors: list[Any]) -> Callable[..., Any]:
+        run: Callable[..., Any] = make(
+            [tensors[slot] for slot in stitched.weights], own, stitched.constants, owners
+        )
+        return run
+
+    return rebind

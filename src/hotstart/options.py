@@ -1,0 +1,52 @@
+"""What a build can be told besides the model and its inputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from hotstart.errors import OptionsError
+
+CompilerName = Literal["inductor", "eager"]
+MissPolicy = Literal["error", "eager", "compile"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Settings of a build.
+
+    Attributes:
+        compiler: `"inductor"`, or `"eager"`, which runs the pieces as captured: a fast double for
+            tests and for finding out whether a problem is the compiler's.
+        inductor: settings of `torch._inductor.config`, by name, in force while pieces compile.
+            Custom passes are accepted; each must have a `uuid()`, which becomes part of the digests.
+        on_miss: what a call outside the contract does. `"error"` raises `ContractError`, `"eager"`
+            runs the model itself, `"compile"` builds the missing variant inside the call.
+        debug_dir: folder that gets the graph, the pieces and the stitched code as files.
+        device: where the tensors of a model or of inputs on the meta device will be at run time.
+    """
+
+    compiler: CompilerName = "inductor"
+    inductor: Mapping[str, Any] = field(default_factory=dict)
+    on_miss: MissPolicy = "error"
+    debug_dir: str | os.PathLike[str] | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.compiler not in get_args(CompilerName):
+            raise OptionsError(
+                f"compiler: got {self.compiler!r}, takes one of {get_args(CompilerName)}"
+            )
+        if self.on_miss not in get_args(MissPolicy):
+            raise OptionsError(
+                f"on_miss: got {self.on_miss!r}, takes one of {get_args(MissPolicy)}"
+            )
+        if not isinstance(self.inductor, Mapping):
+            raise OptionsError(
+                f"inductor: got {type(self.inductor).__name__}, takes a mapping of config names"
+            )
+        if self.debug_dir is not None and Path(self.debug_dir).is_file():
+            raise OptionsError(f"debug_dir: {self.debug_dir} is a file, takes a folder")

@@ -1,0 +1,193 @@
+"""The graph as a sequence of pieces: contiguous runs of nodes with what flows in and out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import fx
+from torch.fx.node import map_aggregate
+
+from hotstart import _torch
+from hotstart.capture import Captured
+from hotstart.shapes import Variant
+
+if TYPE_CHECKING:
+    import sympy
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A sub-graph between two cuts.
+
+    Attributes:
+        name: `piece_0`, `piece_1`, ... in the order of execution.
+        kind: `"compiled"`, or `"inlined"` when it holds only splitting ops.
+        nodes: its nodes in the graph's order.
+        inputs: tensors it reads from outside, in the order it first uses them.
+        outputs: its tensors that later pieces or the caller use, in the order they are made.
+        axes: the axes its shapes and arguments depend on, in the order it first uses them.
+        layers: paths of the submodules its nodes came from, outermost repeated block first.
+        digest: hash of everything about it that reaches a compiler, before ranges are chosen.
+    """
+
+    name: str
+    kind: Literal["compiled", "inlined"]
+    nodes: tuple[fx.Node, ...] = field(repr=False)
+    inputs: tuple[fx.Node, ...]
+    outputs: tuple[fx.Node, ...]
+    axes: tuple[str, ...]
+    layers: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A captured graph, cut.
+
+    Attributes:
+        graph: the graph with the numbers in it taken out: see `Values`.
+        pieces: the pieces in order.
+        unique: the first piece of every digest.
+    """
+
+    graph: Graph
+    pieces: tuple[Piece, ...]
+
+    @property
+    def unique(self) -> tuple[Piece, ...]:
+        first: dict[str, Piece] = {}
+        for piece in self.pieces:
+            if piece.kind == "compiled":
+                first.setdefault(piece.digest, piece)
+        return tuple(first.values())
+
+
+class Graph:
+    """A captured graph as pieces see it: only tensors flow, numbers are expressions over axes.
+
+    Sizes, shapes and anything computed from them alone are known as expressions, so they are no
+    nodes of any piece and never cross a cut: where a node's arguments mention one, `args` and
+    `kwargs` hold the expression, or the tuple of expressions a `torch.Size` is made of.
+
+    Attributes:
+        captured: the graph this was made of.
+        nodes: the nodes that compute, in order.
+        placeholders: tensor inputs, with the slot each is bound to.
+        fixed: axes that have one size in the variant at hand; see `at`.
+    """
+
+    def __init__(self, captured: Captured) -> None:
+        self.captured = captured
+        self.fixed: Mapping[sympy.Symbol, sympy.Integer] = {}
+        self._values: dict[fx.Node, Any] = {}
+        self.placeholders: dict[fx.Node, Any] = {}
+        inputs = iter(captured.inputs)
+        nodes: list[fx.Node] = []
+        for node in captured.graph.nodes:
+            if node.op == "placeholder":
+                slot = next(inputs)
+                if slot.kind == "size":
+                    self._values[node] = _torch.axis_symbol(slot.expr)
+                else:
+                    self.placeholders[node] = slot
+            elif node.op == "output":
+                self.output = node
+            elif not self._is_value(node) and not _torch.has_no_effect(node):
+                nodes.append(node)
+        self.nodes: tuple[fx.Node, ...] = tuple(nodes)
+
+    def _is_value(self, node: fx.Node) -> bool:
+        """Record a node that computes numbers from sizes, which is then no part of any piece."""
+        example = example_of(node)
+        if not _is_number(example):
+            return False
+        self._values[node] = _map_numbers(example, self.expression)
+        return True
+
+    def expression(self, number: Any) -> Any:
+        """A number of the graph over axis symbols; a plain Python number where it is constant."""
+        import sympy
+
+        if isinstance(number, torch.SymInt | torch.SymFloat | torch.SymBool):
+            number = self.captured.expression(number)
+        if not isinstance(number, sympy.Basic):
+            return number
+        expr = number.xreplace(dict(self.fixed)) if self.fixed else number
+        return _torch.plain_number(expr) if not expr.free_symbols else expr
+
+    def number(self, item: Any) -> Any:
+        """An integer among the graph's outputs as an expression or a plain number."""
+        value = self._values.get(item, item) if isinstance(item, fx.Node) else item
+        return self.expression(value)
+
+    def at(self, variant: Variant) -> Graph:
+        """This graph with the axes fixed that are one size in a variant."""
+        bound = copy.copy(self)
+        bound.fixed = _torch.substitution({a: c for a, c in variant.choices if isinstance(c, int)})
+        return bound
+
+    def args(self, node: fx.Node) -> tuple[Any, ...]:
+        """A node's positional arguments: tensors as nodes, numbers as expressions."""
+        return tuple(self._resolve(arg) for arg in node.args)
+
+    def kwargs(self, node: fx.Node) -> dict[str, Any]:
+        """A node's keyword arguments, likewise."""
+        return {name: self._resolve(arg) for name, arg in node.kwargs.items()}
+
+    def _resolve(self, arg: Any) -> Any:
+        def leaf(item: Any) -> Any:
+            value = self._values.get(item, item) if isinstance(item, fx.Node) else item
+            return _map_numbers(value, self.expression)
+
+        return map_aggregate(arg, leaf)
+
+    def reads(self, node: fx.Node) -> Iterable[fx.Node]:
+        """The nodes whose tensors a node's arguments mention, in order, with repetitions."""
+        found: list[fx.Node] = []
+
+        def leaf(item: Any) -> Any:
+            if isinstance(item, fx.Node):
+                found.append(item)
+            return item
+
+        map_aggregate((self.args(node), self.kwargs(node)), leaf)
+        return found
+
+    def returned(self) -> tuple[fx.Node, ...]:
+        """The nodes whose tensors the graph returns, by output number; numbers are left out."""
+        (outputs,) = self.output.args
+        assert isinstance(outputs, Sequence)
+        return tuple(node for node in outputs if isinstance(node, fx.Node))
+
+
+def example_of(node: fx.Node) -> Any:
+    """The fake value a node had while tracing; None if it had none."""
+    return node.meta.get("example_value", node.meta.get("val"))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value consists of numbers only, such as a size or a `torch.Size`."""
+    if isinstance(value, tuple | list):
+        return bool(value or isinstance(value, torch.Size)) and all(map(_is_number, value))
+    return isinstance(value, int | float | bool | torch.SymInt | torch.SymFloat | torch.SymBool)
+
+
+def _map_numbers(value: Any, function: Callable[[Any], Any]) -> Any:
+    if type(value) in (tuple, list, torch.Size):
+        return tuple(_map_numbers(item, function) for item in value)
+    return function(value)
+
+
+def tensors_in(value: Any) -> tuple[torch.Tensor, ...]:
+    """Every tensor in a value of tuples, lists and dicts."""
+    if isinstance(value, torch.Tensor):
+        return (value,)
+    if isinstance(value, tuple | list):
+        return tuple(t for item in value for t in tensors_in(item))
+    if isinstance(value, Mapping):
+        return tuple(t for item in value.values() for t in tensors_in(item))
+    return ()

@@ -1,0 +1,99 @@
+"""The record of a build or a load. It is plain data, so that it can be kept, sent and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+Action = Literal["compiled", "reused", "loaded"]
+PhaseSeconds: TypeAlias = Mapping[str, float]
+"""Seconds by phase, in the order the phases began. They add up to the wall time."""
+
+
+@dataclass(frozen=True)
+class UnitReport:
+    """What was done for one piece and one variant.
+
+    Attributes:
+        piece: name of the piece.
+        variant: name of the variant.
+        action: `"compiled"`, `"reused"` from an equal piece, or `"loaded"` from an artifact.
+        seconds: how long that took.
+        reused_from: the piece and variant that were compiled instead, such as
+            `piece_1 (seq=2..64)`; None unless reused.
+    """
+
+    piece: str
+    variant: str
+    action: Action
+    seconds: float
+    reused_from: str | None = None
+
+
+@dataclass(frozen=True)
+class VariantReport:
+    """One variant as a whole.
+
+    Attributes:
+        name: name of the variant, such as `batch=1,seq=2..64`.
+        seconds: how long its units and its stitched code took.
+        pieces: compiled pieces it calls.
+        unique: how many of them were compiled or loaded for it.
+        reused: how many of them share the code of another unit.
+    """
+
+    name: str
+    seconds: float
+    pieces: int
+    unique: int
+    reused: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was compiled, reused and loaded, and how long each took.
+
+    Attributes:
+        wall_s: seconds from the start of the build to its end.
+        phases: seconds by phase; they add up to `wall_s`.
+        pieces: pieces of the graph.
+        unique: different ones among them.
+        reused: pieces that share the code of another.
+        units: one entry for each compiled piece and variant.
+        variants: one entry for each variant.
+        inlined: name and reason of each piece that cannot be expressed as compiled data, and so
+            runs op by op.
+        peak_memory_bytes: the most memory the process held during the build.
+    """
+
+    wall_s: float
+    phases: PhaseSeconds
+    pieces: int
+    unique: int
+    reused: int
+    units: tuple[UnitReport, ...] = ()
+    variants: tuple[VariantReport, ...] = ()
+    inlined: tuple[tuple[str, str], ...] = ()
+    peak_memory_bytes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report in the types of JSON: dicts, lists, strings and numbers."""
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Report:
+        """The report that `to_dict` described.
+
+        Raises:
+            msgspec.ValidationError: `data` is not such a description; the message names the field.
+        """
+        return msgspec.convert(data, cls)
+
+    def __str__(self) -> str:
+        from hotstart.report.text import render  # text.py imports this module
+
+        return render(self)

@@ -1,0 +1,1 @@
+"""Run: one decision on sizes, then straight-line calls. Imports nothing that compiles."""

@@ -1,0 +1,263 @@
+"""Join the pieces of a variant with straight-line Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import fx
+
+from hotstart.codegen import Emitter, emit_nodes
+from hotstart.names import Names
+from hotstart.ir import (
+    Const,
+    Contract,
+    Map,
+    Record,
+    Registered,
+    Seq,
+    Slot,
+    Stitched,
+    Tree,
+)
+from hotstart.partition import Piece, Plan
+from hotstart.partition.plan import example_of
+from hotstart.runtime.layout import fit, unflatten
+from hotstart.shapes import Variant
+from hotstart.trees import is_namedtuple, slots
+
+
+def stitch(
+    plan: Plan,
+    contract: Contract,
+    variant: Variant,
+    units: Mapping[str, str],
+    given: Sequence[int],
+    filename: str,
+) -> Stitched:
+    """Write the function that runs a variant.
+
+    The function is made by `bind(weights, units, constants, owners)` and takes the sizes of the
+    contract's axes, then its tensors, in order, then the tensors numbered in `given` as the caller
+    passed them. It builds the model's own result. Pieces are called with a list that they empty,
+    so that they can free what only they need; every other value is deleted after its last use.
+
+    Args:
+        plan: the pieces.
+        contract: names the arguments and weights.
+        variant: the sizes it is for.
+        units: by piece name, the key of the unit that a compiled piece runs.
+        given: slots of arguments that some variant returns as they were passed.
+        filename: what tracebacks show.
+
+    Raises:
+        NotExpressible: an inlined piece or the result mentions something no source stands for.
+    """
+    return _Stitcher(plan, contract, variant, units, given, filename).stitched()
+
+
+class _Stitcher:
+    def __init__(
+        self,
+        plan: Plan,
+        contract: Contract,
+        variant: Variant,
+        units: Mapping[str, str],
+        given: Sequence[int],
+        filename: str,
+    ) -> None:
+        self.plan = plan
+        self.graph = plan.graph
+        self.variant = variant
+        self.units = units
+        self.filename = filename
+        self.contract = contract
+        self.names = Names(["bind", "run", "args", "weights", "units", "constants", "owners"])
+        self.emitter = Emitter(self.names)
+        self.weight_names: dict[int, str] = {}
+        self.unit_names: dict[str, str] = {}
+        self.owner_names: dict[str, str] = {}
+        self.axis_names = {}
+        for dim in contract.axes:
+            self.axis_names[dim.name] = self.names.new(dim.name)
+            self.emitter.axis(dim.name, self.axis_names[dim.name])
+        self.argument_names = [self.names.new(spec.path) for spec in contract.tensors]
+        self.given_names = {
+            slot: self.names.new(f"{contract.tensors[slot].path}_as_given") for slot in given
+        }
+
+    def stitched(self) -> Stitched:
+        body = self._body()
+        lines = [
+            f"# Stitched by hotstart for {self.variant.name}.",
+            *self.emitter.header(),
+            "",
+            "",
+            "def bind(weights, units, constants, owners):",
+            *self._unpack(self.weight_names.values(), "weights"),
+            *self._unpack(self.unit_names.values(), "units"),
+            *self._unpack(self.emitter.constant_names(), "constants"),
+            *self._unpack(self.owner_names.values(), "owners"),
+            "",
+            f"    def run({', '.join(self._parameters())}):",
+            *(f"        {line}" for line in body),
+            "",
+            "    return run",
+        ]
+        return Stitched(
+            variant=self.variant,
+            source="\n".join(lines) + "\n",
+            filename=self.filename,
+            units=tuple(self.unit_names),
+            constants=tuple(self.emitter.constants),
+            weights=tuple(self.weight_names),
+            owners=tuple(self.owner_names),
+        )
+
+    def _parameters(self) -> list[str]:
+        return [*self.axis_names.values(), *self.argument_names, *self.given_names.values()]
+
+    @staticmethod
+    def _unpack(names: Any, source: str) -> list[str]:
+        names = list(names)
+        if not names:
+            return []
+        return ["    (", *(f"        {name}," for name in names), f"    ) = {source}"]
+
+    # --- body -------------------------------------------------------------------------------------
+
+    def _body(self) -> list[str]:
+        for node, slot in self.graph.placeholders.items():
+            if slot.kind == "arg":
+                self.emitter.let(node, self.argument_names[slot.index])
+            else:
+                self.emitter.let(node, self.weight(slot.index))
+        keep = set(self.graph.returned()) | {
+            node for node, slot in self.graph.placeholders.items() if slot.kind == "weight"
+        }
+        lines: list[str] = self._unused_arguments()
+        for piece, dying in zip(self.plan.pieces, self._dying(keep), strict=True):
+            if piece.name in self.units:
+                lines += self._call(piece, dying)
+            else:
+                lines += self._inline(piece, dying, keep)
+        for update in self.graph.captured.updates:
+            value = self.result(update.value)
+            lines.append(f"setattr({self.owner(update.owner)}, {update.name!r}, {value})")
+        return [*lines, f"return {self.result(self.graph.captured.outputs)}"]
+
+    def _unused_arguments(self) -> list[str]:
+        """Let go at once of arguments that the graph does not read."""
+        read = {slot.index for slot in self.graph.placeholders.values() if slot.kind == "arg"}
+        unused = [name for i, name in enumerate(self.argument_names) if i not in read]
+        return [f"del {', '.join(unused)}"] if unused else []
+
+    def _dying(self, keep: set[fx.Node]) -> list[list[fx.Node]]:
+        """For each piece, the values from outside it that nobody needs after it."""
+        seen = set(keep)
+        dying: list[list[fx.Node]] = []
+        for piece in reversed(self.plan.pieces):
+            last = [node for node in piece.inputs if node not in seen]
+            seen.update(last)
+            dying.append(last)
+        return dying[::-1]
+
+    def _call(self, piece: Piece, dying: list[fx.Node]) -> list[str]:
+        sizes = [
+            self.axis_names[axis]
+            for axis in piece.axes
+            if not isinstance(self.variant.of(axis), int)
+        ]
+        inputs = [*sizes, *(self.emitter.variable(node) for node in piece.inputs)]
+        dead = [self.emitter.variable(node) for node in dying]
+        outputs = "".join(f"{self.emitter.define(node)}, " for node in piece.outputs).rstrip()
+        call = f"{self.unit(piece)}(args)"
+        where = f"  # {piece.name}: {', '.join(piece.layers)}" if piece.layers else f"  # {piece.name}"
+        lines = [f"args = [{', '.join(inputs)}]"]
+        lines += [f"del {', '.join(dead)}"] if dead else []
+        return [*lines, (f"{outputs} = {call}" if outputs else call) + where]
+
+    def _inline(self, piece: Piece, dying: list[fx.Node], keep: set[fx.Node]) -> list[str]:
+        needed_later = keep | set(piece.outputs) | (set(piece.inputs) - set(dying))
+        lines = emit_nodes(self.graph, piece, self.emitter, needed_later)
+        return [*lines, *(line for node in piece.outputs for line in self._fit(node))]
+
+    def _fit(self, node: fx.Node) -> list[str]:
+        """Copy what an inlined operator made if its strides are not those the graph was traced with.
+
+        Compiled pieces rely on the traced strides, and what torch predicts for an operator is not
+        always what the operator does.
+        """
+        variable = self.emitter.variable(node)
+        example = example_of(node)
+        strides = self.emitter.value(tuple(map(self.graph.expression, example.stride())))
+        function = self.emitter.imported(fit)
+        return [
+            f"if {variable}.stride() != {strides}:",
+            f"    {variable} = {function}({variable}, {strides})",
+        ]
+
+    # --- names ------------------------------------------------------------------------------------
+
+    def unit(self, piece: Piece) -> str:
+        """The variable of the unit a piece runs; pieces that share a unit share the variable."""
+        key = self.units[piece.name]
+        if key not in self.unit_names:
+            self.unit_names[key] = self.names.new(f"unit_{len(self.unit_names)}")
+        return self.unit_names[key]
+
+    def weight(self, slot: int) -> str:
+        """The variable of a weight."""
+        if slot not in self.weight_names:
+            self.weight_names[slot] = self.names.new(self.contract.weights[slot].name)
+        return self.weight_names[slot]
+
+    def owner(self, path: str) -> str:
+        """The variable of a module whose attribute is replaced."""
+        if path not in self.owner_names:
+            self.owner_names[path] = self.names.new(f"module_{path}" if path else "module")
+        return self.owner_names[path]
+
+    # --- result -----------------------------------------------------------------------------------
+
+    def result(self, tree: Tree) -> str:
+        """The expression that builds a result."""
+        match tree:
+            case Slot():
+                return self._slot(tree)
+            case Const(value):
+                return self.emitter.value(value)
+            case Seq(cls, items):
+                parts = [self.result(item) for item in items]
+                if is_namedtuple(cls):
+                    return f"{self.emitter.imported(cls)}({', '.join(parts)})"
+                if cls is list:
+                    return f"[{', '.join(parts)}]"
+                return f"({', '.join(parts)},)" if len(parts) == 1 else f"({', '.join(parts)})"
+            case Map(cls, entries):
+                pairs = ", ".join(f"{self.emitter.value(k)}: {self.result(v)}" for k, v in entries)
+                return f"{{{pairs}}}" if cls is dict else f"{self.emitter.imported(cls)}({{{pairs}}})"
+            case Record(cls, fields):
+                parts = [f"{name}={self.result(item)}" for name, item in fields]
+                return f"{self.emitter.imported(cls)}({', '.join(parts)})"
+            case Registered(cls, context, items):
+                make = self.emitter.imported(unflatten)
+                parts = ", ".join(self.result(item) for item in items)
+                kind = self.emitter.imported(cls)
+                return f"{make}({kind}, [{parts}], {self.emitter.constant(context, 'context')})"
+
+    def _slot(self, slot: Slot) -> str:
+        if slot.kind == "arg":
+            return self.given_names[slot.index]
+        if slot.kind == "weight":
+            return self.weight(slot.index)
+        node_or_number = self.graph.output.args[0][slot.index]
+        if slot.kind == "size":
+            number = self.graph.number(node_or_number)
+            return self.emitter.value(number)
+        return self.emitter.variable(node_or_number)
+
+
+def returned_arguments(outputs: Sequence[Tree]) -> tuple[int, ...]:
+    """Slots of tensor arguments that a result contains as they are."""
+    return tuple(sorted({s.index for tree in outputs for s in slots(tree) if s.kind == "arg"}))

@@ -1,0 +1,81 @@
+"""Where a model keeps its tensors: by name, so that they can be found again in another process."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+Model = Callable[..., Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where one tensor is kept.
+
+    Attributes:
+        name: path from the model, such as `encoder.layers.0.weight`.
+        kind: `"parameter"`, `"buffer"` or `"attribute"` of a module.
+        owner: the mapping the tensor is an entry of.
+        key: its key in `owner`.
+    """
+
+    name: str
+    kind: Literal["parameter", "buffer", "attribute"]
+    owner: MutableMapping[str, Any]
+    key: str
+
+    def get(self) -> Any:
+        """What is kept there now; None if nothing."""
+        return self.owner.get(self.key)
+
+
+def roots(model: Model) -> dict[str, torch.nn.Module]:
+    """The modules a model consists of, by prefix: itself, or those a function refers to.
+
+    A function's modules are those in its closure, its globals and its `self`.
+    """
+    if isinstance(model, torch.nn.Module):
+        return {"": model}
+    found: dict[str, Any] = {}
+    function = inspect.unwrap(model)
+    if (owner := getattr(function, "__self__", None)) is not None:
+        found["self"] = owner
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        scope = inspect.getclosurevars(function)
+        found |= {**scope.globals, **scope.nonlocals}
+    return {name: module for name, module in found.items() if isinstance(module, torch.nn.Module)}
+
+
+def modules(model: Model) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Every module of a model with its path; a shared module comes up under each of its paths."""
+    for prefix, root in roots(model).items():
+        yield from root.named_modules(prefix=prefix, remove_duplicate=False)
+
+
+def places(model: Model) -> Iterator[Place]:
+    """Every place of a model where a tensor is kept, in the model's order."""
+    for path, module in modules(model):
+        dot = f"{path}." if path else ""
+        kept: tuple[tuple[Literal["parameter", "buffer", "attribute"], dict[str, Any]], ...] = (
+            ("parameter", module._parameters),
+            ("buffer", module._buffers),
+            ("attribute", vars(module)),
+        )
+        for kind, owner in kept:
+            for key, value in owner.items():
+                if isinstance(value, torch.Tensor):
+                    yield Place(dot + key, kind, owner, key)
+
+
+def places_by_name(model: Model) -> Mapping[str, Place]:
+    """`places`, by name; what a module registers comes before a plain attribute."""
+    found: dict[str, Place] = {}
+    for place in places(model):
+        found.setdefault(place.name, place)
+    return found

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+
+from hotstart.events import Clock, Event
+
+
+class FakeTime:
+    """A clock that moves only when told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    return FakeTime(monkeypatch)
+
+
+def test_time_goes_to_the_innermost_phase_only(fake_time: FakeTime) -> None:
+    clock = Clock()
+    fake_time.pass_seconds(1)
+    with clock.phase("compile"):
+        fake_time.pass_seconds(2)
+        with clock.phase("digest"):
+            fake_time.pass_seconds(4)
+        fake_time.pass_seconds(8)
+    fake_time.pass_seconds(16)
+    assert clock.phases() == {"other": 17, "compile": 10, "digest": 4}
+
+
+def test_phases_add_up_to_the_wall_time(fake_time: FakeTime) -> None:
+    clock = Clock()
+    for seconds in (0.1, 0.02, 0.003):
+        with clock.phase("capture"), clock.phase("trace"):
+            fake_time.pass_seconds(seconds)
+        fake_time.pass_seconds(seconds)
+        assert math.isclose(sum(clock.phases().values()), clock.wall_s())
+
+
+def test_phases_add_up_while_one_is_open(fake_time: FakeTime) -> None:
+    clock = Clock()
+    with clock.phase("compile"):
+        fake_time.pass_seconds(3)
+        assert clock.phases()["compile"] == 3
+        fake_time.pass_seconds(1)
+    assert clock.phases() == {"other": 0, "compile": 4}
+
+
+def test_a_phase_that_fails_ends_and_counts(fake_time: FakeTime) -> None:
+    clock = Clock()
+
+    def fail() -> None:
+        with clock.phase("compile"):
+            fake_time.pass_seconds(5)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    fake_time.pass_seconds(2)
+    assert clock.phases() == {"other": 2, "compile": 5}
+
+
+def test_what_phases_returns_is_a_copy(fake_time: FakeTime) -> None:
+    clock = Clock()
+    clock.phases()["other"] = 99.0
+    assert clock.phases() == {"other": 0}
+
+
+def test_phases_add_up_on_the_real_clock() -> None:
+    clock = Clock()
+    with clock.phase("capture"):
+        time.sleep(0.01)
+    phases, wall = clock.phases(), clock.wall_s()
+    assert phases["capture"] >= 0.01
+    assert sum(phases.values()) == pytest.approx(wall, abs=0.005)
+
+
+def test_listeners_hear_events_in_order() -> None:
+    heard: list[Event] = []
+    clock = Clock(heard.append)
+    with clock.phase("compile"):
+        clock.emit(Event("unit_finished", "piece_0", 1.5, done=1, total=2))
+    clock.emit(Event("build_finished", "model"))
+    assert [(event.kind, event.name) for event in heard] == [
+        ("phase_started", "compile"),
+        ("unit_finished", "piece_0"),
+        ("build_finished", "model"),
+    ]
+
+
+def test_details_are_not_shared() -> None:
+    Event("unit_started", "piece_0").detail["action"] = "compiled"
+    assert Event("unit_started", "piece_1").detail == {}
