@@ -7,8 +7,9 @@ import os
 import resource
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -44,7 +45,9 @@ def make_compiler(options: Options, jobs: int | None) -> Compiler:
 
 def default_jobs() -> int:
     """How many C++ compilers run at a time: one for each core and 1 GiB this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.exists():
         limit, _, period = quota.read_text().partition(" ")
@@ -109,7 +112,7 @@ def plan_all(graphs: Sequence[Captured], split_on: SplitOn, clock: Clock) -> lis
             graph, runs = cut(captured, split_on)
         with clock.phase("digest"):
             plans.append(make_plan(graph, runs, f"graph_{index}." if index else ""))
-        _torch.trace_artifact(f"hotstart_graph_{index}", lambda p=plans[-1]: describe_plan(p))
+        _torch.trace_artifact(f"hotstart_graph_{index}", partial(describe_plan, plans[-1]))
     return plans
 
 
@@ -210,7 +213,7 @@ def _unit(
         units.by_key[job.key] = _compiled(job, variant, compiler, clock)
         units.made_for[job.key] = f"{name} ({variant.name})"
     seconds = clock.wall_s() - started
-    action = "reused" if reused_from else "compiled"
+    action: Literal["compiled", "reused"] = "reused" if reused_from else "compiled"
     units.reports.append(UnitReport(name, variant.name, action, seconds, reused_from))
     clock.emit(
         Event(
@@ -255,7 +258,7 @@ def stitch_all(
             filename = str((debug_dir / filename).resolve())
         plan = Plan(plans[index].graph.at(variant), plans[index].pieces)
         made.append(stitch(plan, contract, variant, keys[variant], contract.given, filename))
-        _torch.trace_artifact(f"hotstart_stitched_{variant.name}", lambda s=made[-1].source: s)
+        _torch.trace_artifact(f"hotstart_stitched_{variant.name}", partial(str, made[-1].source))
     return tuple(made)
 
 
@@ -289,9 +292,7 @@ def make_report(clock: Clock, artifact: Artifact, units: Units) -> Report:
     )
 
 
-def write_debug_files(
-    folder: Path, plans: Sequence[Plan], artifact: Artifact, entry: str
-) -> None:
+def write_debug_files(folder: Path, plans: Sequence[Plan], artifact: Artifact, entry: str) -> None:
     """Write graphs, pieces and generated code as files for reading."""
     files: dict[str, str] = {"entry.py": entry}
     for index, plan in enumerate(plans):

@@ -11,10 +11,13 @@ import ast
 import contextlib
 import math
 import os
+import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,7 +66,9 @@ class Symbols:
         expr = sympy.sympify(expr)
         if expr.is_number:
             return int(expr)
-        hint = int(expr.xreplace({s: sympy.Integer(self.hints[n]) for n, s in self.by_name.items()}))
+        hint = int(
+            expr.xreplace({s: sympy.Integer(self.hints[n]) for n, s in self.by_name.items()})
+        )
         return self.env.create_symintnode(expr, hint=hint)
 
 
@@ -142,32 +147,17 @@ def expression(size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sym
     return sympy.sympify(size) if node is None else node.expr
 
 
-def symbol_of(size: int | torch.SymInt, axis: str) -> dict[sympy.Symbol, sympy.Symbol]:
-    """Which axis the symbol behind an input's dimension stands for.
-
-    `_expr` is the symbol the dimension was given; `expr` what torch has since found it equal to.
-    """
-    import sympy
-
-    node = getattr(size, "node", None)
-    if node is None:
-        return {}
-    named = {e for e in (node._expr, node.expr) if isinstance(e, sympy.Symbol)}
-    return {symbol: axis_symbol(axis) for symbol in named}
-
-
 def python_source(expr: sympy.Basic) -> str:
     """A Python expression, over the symbols' names and `math`, that computes `expr`."""
     from torch.utils._sympy.printers import PythonPrinter
 
-    return str(PythonPrinter().doprint(expr))
+    return str(PythonPrinter().doprint(expr)).replace("torch.sym_float(", "float(")
 
 
 def as_function(expr: sympy.Basic, symbols: Sequence[sympy.Symbol]) -> Callable[..., Any]:
     """A plain Python function that computes `expr` for sizes of `symbols`, in that order."""
     names = ", ".join(map(str, symbols))
-    function = eval(f"lambda {names}: {python_source(expr)}", {"math": math})
-    assert callable(function)
+    function: Callable[..., Any] = eval(f"lambda {names}: {python_source(expr)}", {"math": math})
     return function
 
 
@@ -179,7 +169,10 @@ def without_size_assumptions() -> contextlib.AbstractContextManager[Any]:
     """
     import torch.fx.experimental._config as config
 
-    return config.patch(backed_size_oblivious=True)
+    patched: contextlib.AbstractContextManager[Any] = config.patch(  # type: ignore[attr-defined]
+        backed_size_oblivious=True
+    )
+    return patched
 
 
 # --- Dynamo ---------------------------------------------------------------------------------------
@@ -193,33 +186,64 @@ class FullGraph:
         module: the graph, its placeholders in calling order.
         env: the shape environment it was traced in.
         replay: runs the bytecode Dynamo generated around the graph, given what to call in place
-            of the graph, and the call's arguments.
+            of the graph, and the positional and keyword arguments of the call.
         side_effects: Dynamo's names for the Python objects that the bytecode changes.
         scopes: local and global variables of the traced frame; Dynamo's names start from them.
+        self_name: the variable that holds the traced module; None for a plain function.
     """
 
     module: fx.GraphModule
     env: ShapeEnv
-    replay: Callable[[Callable[..., Any]], Any]
+    replay: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
     side_effects: tuple[str, ...]
     scopes: Mapping[str, Mapping[str, Any]]
+    self_name: str | None
+
+    def plain_name(self, name: str) -> str:
+        """`layers.0.weight` for Dynamo's `L['self']._modules['layers']._modules['0'].weight`.
+
+        Names start at the traced module, or at a variable of a plain function.
+        """
+        plain = re.sub(r"\._(?:modules|parameters|buffers)\['([^']+)'\]", r".\1", name)
+        if self.self_name is not None:
+            plain = re.sub(rf"^L\['{self.self_name}'\]\.?", "", plain)
+        return re.sub(r"^[LG]\['(\w+)'\]", r"\1", plain)
+
+    def name_of(self, placeholder: fx.Node) -> str:
+        """The plain name of what a placeholder stands for."""
+        source = getattr(placeholder, "_dynamo_source", None)
+        return placeholder.name if source is None else self.plain_name(_source_name(source))
 
     def object_named(self, name: str) -> Any:
         """The object behind one of Dynamo's names, such as `L['self'].hist`; None if unknown."""
         try:
             return eval(name, dict(self.scopes))
-        except Exception:
+        except (AttributeError, KeyError, IndexError, NameError, SyntaxError, TypeError):
             return None
 
     def size_source(self, placeholder: fx.Node) -> tuple[Any, int] | None:
         """The (tensor, dimension) that an integer placeholder is the size of."""
-        source = getattr(placeholder, "_dynamo_source", None)
+        return self._dimension(getattr(placeholder, "_dynamo_source", None))
+
+    def symbol_sources(self) -> Iterator[tuple[sympy.Symbol, tuple[Any, int]]]:
+        """The (tensor, dimension) each symbol was made for, whether the graph uses it or not."""
+        for symbol, sources in self.env.var_to_sources.items():
+            for source in sources:
+                found = self._dimension(source)
+                if found is not None:
+                    yield symbol, found
+
+    def _dimension(self, source: Any) -> tuple[Any, int] | None:
         base, index = getattr(source, "base", None), getattr(source, "idx", None)
-        if base is None or index is None:
+        prop = getattr(source, "prop", None)
+        if base is None or index is None or getattr(prop, "name", "") != "SIZE":
             return None
-        # A method up to 2.11, a property since.
-        name = base.name if isinstance(base.name, str) else base.name()
-        return self.object_named(name), index
+        return self.object_named(_source_name(base)), index
+
+
+def _source_name(source: Any) -> str:
+    """The name of one of Dynamo's sources: a method up to 2.11, a property since."""
+    return source.name if isinstance(source.name, str) else source.name()
 
 
 class NoGraph(Exception):
@@ -257,26 +281,33 @@ def full_graph(
         capture_scalar_outputs=False,
         capture_dynamic_output_shape_ops=False,
     )
-    with settings, torch.no_grad(), without_size_assumptions(), get_metrics_context():
-        with _recording_side_effects() as side_effects:
-            captured = convert_frame.fullgraph_capture(fn, args, kwargs)
+    with (
+        settings,
+        torch.no_grad(),
+        without_size_assumptions(),
+        get_metrics_context(),
+        _recording_side_effects() as side_effects,
+    ):
+        captured = convert_frame.fullgraph_capture(fn, args, kwargs)
     if captured.backend_input is None:
         raise NoGraph
     output = captured.graph_capture_output
     traced, owner = convert_frame.get_traced_fn(fn)
     scope = {**traced.__globals__, **output.f_globals}
-    call_args = args if owner is None else (owner, *args)
 
-    def replay(graph: Callable[..., Any]) -> Any:
+    def replay(graph: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         callable_ = captured.forward_callable(compiled_fn=graph, extra_globals=scope)
-        return callable_(*call_args, **kwargs)
+        return callable_(*(args if owner is None else (owner, *args)), **kwargs)
 
+    env = captured.backend_input.fake_mode.shape_env
+    assert env is not None  # Dynamo always makes one
     return FullGraph(
         module=captured.backend_input.graph_module,
-        env=captured.backend_input.fake_mode.shape_env,
+        env=env,
         replay=replay,
         side_effects=tuple(side_effects),
         scopes={"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope},
+        self_name=None if owner is None else traced.__code__.co_varnames[0],
     )
 
 
@@ -305,10 +336,17 @@ def _recording_side_effects() -> Iterator[list[str]]:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why Dynamo gave up: what, and the user's line it happened at (may be empty)."""
+    """Why Dynamo gave up.
+
+    Attributes:
+        reason: what it met, in a sentence or two.
+        line: the user's file, line and source it happened at; may be empty.
+        advice: what Dynamo suggests to change; may be empty.
+    """
 
     reason: str
     line: str
+    advice: str
 
 
 def describe_failure(error: BaseException) -> Failure | None:
@@ -322,12 +360,46 @@ def describe_failure(error: BaseException) -> Failure | None:
     known = (exc.TorchDynamoException, ConstraintViolationError, GuardOnDataDependentSymNode)
     if not isinstance(error, known):
         return None
-    stack = getattr(error, "real_stack", None)
-    line = ""
-    if stack:
-        frame = list(stack)[-1]
-        line = f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}"
-    return Failure(str(error), line)
+    reason, advice = _brief(str(error))
+    return Failure(reason, _user_line(list(getattr(error, "real_stack", None) or ())), advice)
+
+
+def _brief(text: str) -> tuple[str, str]:
+    """What happened and what to do, out of one of Dynamo's messages.
+
+    They start with what happened, then give `Explanation:` and `Hint:` lines, a debug context,
+    links, the stack, and how to see more of it.
+    """
+    text = re.split(
+        r"\n\s*(?:Developer debug context|For more details|from user code|Set TORCH)", text
+    )[0]
+    what, *hints = re.split(r"\n\s*Hint: ", text)
+    happened, _, explanation = what.partition("Explanation:")
+    sentences = [_first_sentence(happened), _first_sentence(explanation)]
+    useful = [
+        _first_sentence(hint)
+        for hint in hints
+        if not hint.startswith(
+            ("Please report", "This graph break is fundamental", "It may be possible")
+        )
+        and "torch._dynamo.config" not in hint
+    ]
+    return ": ".join(filter(None, sentences)), useful[0] if useful else ""
+
+
+def _first_sentence(text: str) -> str:
+    plain = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"(?<!e\.g)(?<!i\.e)\. ", plain)[0].removesuffix(".")
+
+
+def _user_line(stack: Sequence[Any]) -> str:
+    """The innermost line of a stack that is not torch's own, as text."""
+    own = str(Path(torch.__file__).parent)
+    theirs = [frame for frame in stack if not frame.filename.startswith(own)]
+    if not stack:
+        return ""
+    frame = (theirs or stack)[-1]
+    return f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}"
 
 
 # --- graphs ---------------------------------------------------------------------------------------
@@ -345,13 +417,62 @@ def has_no_effect(node: fx.Node) -> bool:
     )
 
 
-def region_change(node: fx.Node) -> int:
-    """+1 for a node that opens a region which must be closed in the same piece, -1 for its end."""
-    from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
+_OPENS = frozenset(
+    {
+        "_enter_autocast",
+        "_enter_inference_mode",
+        "_vmap_increment_nesting",
+        "_grad_increment_nesting",
+        "_jvp_increment_nesting",
+    }
+)
+_CLOSES = frozenset(
+    {
+        "_exit_autocast",
+        "_exit_inference_mode",
+        "_vmap_decrement_nesting",
+        "_grad_decrement_nesting",
+        "_jvp_decrement_nesting",
+    }
+)
 
+
+def region_change(node: fx.Node) -> int:
+    """+1 for a node that opens a region which must be closed in the same piece, -1 for its end.
+
+    Dynamo turns `with` blocks and functional transforms into calls of private functions, which
+    have kept their names while they moved between modules.
+    """
     if node.op != "call_function":
         return 0
-    return {_enter_autocast: 1, _exit_autocast: -1}.get(node.target, 0)
+    name = getattr(node.target, "__name__", "")
+    return (name in _OPENS) - (name in _CLOSES)
+
+
+def switches_attention(node: fx.Node) -> bool:
+    """Whether a node sets which attention kernels may be used.
+
+    `torch.nn.attention.sdpa_kernel` becomes two of them: one that sets and one that sets back.
+    """
+    return getattr(node.target, "__name__", "") == "_sdpa_kernel"
+
+
+def depends_on_contents(value: Any) -> bool:
+    """Whether a number, or a size of a tensor, is known only once a tensor's contents are."""
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+    numbers = torch.Tensor | torch.SymInt | torch.SymFloat | torch.SymBool
+    return isinstance(value, numbers) and bool(free_unbacked_symbols(value))
+
+
+def line_of(node: fx.Node) -> str:
+    """The user's file, line and source that a node was traced from; may be empty."""
+    frames = re.findall(
+        r'File "(.+?)", line (\d+), in (\S+)\n\s*(.*)', node.meta.get("stack_trace") or ""
+    )
+    return _user_line(
+        [traceback.FrameSummary(f, int(n), name, line=line) for f, n, name, line in frames]
+    )
 
 
 def plain_number(expr: sympy.Basic) -> int | float | bool:
@@ -366,13 +487,17 @@ def plain_number(expr: sympy.Basic) -> int | float | bool:
 def evaluate(expr: sympy.Basic, values: Mapping[sympy.Symbol, Any]) -> Any:
     """Compute an expression with proxies or sizes in place of its symbols."""
     names = {str(symbol): value for symbol, value in values.items()}
-    scope = {"math": math, "max": torch.sym_max, "min": torch.sym_min, **names}
+    functions = {"max": torch.sym_max, "min": torch.sym_min, "float": torch.sym_float}
+    scope = {"math": math, **functions, **names}
     return eval(python_source(expr), scope)
 
 
 def storage_of(tensor: torch.Tensor) -> int:
     """A number that two tensors share exactly if they share memory."""
-    return tensor.untyped_storage()._cdata
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    address: int = tensor.untyped_storage()._cdata
+    return address
 
 
 def was_mutated(tensor: torch.Tensor) -> bool:
@@ -483,14 +608,16 @@ def compile_with_inductor(
     ):
         compile_fx(module, list(inputs), inner_compile=inner)
     (output,) = made
+    metadata = context.fw_metadata
+    assert metadata is not None  # AOTAutograd sets it on the way to Inductor
     names = _kernel_names(output.source_code)
     scope = vars(sys.modules[output.current_callable.__module__])
     return InductorOutput(
         source=output.source_code,
         kernels={name: scope[name].__self__.__file__ for name in names},
-        constants={n: t for n, t in (output.constants or {}).items()},
-        outputs=len(context.fw_metadata.output_info),
-        around=tuple(_around(context.fw_metadata, output, len(inputs))),
+        constants=dict(output.constants or {}),
+        outputs=len(metadata.output_info),
+        around=tuple(_around(metadata, output, len(inputs))),
     )
 
 
@@ -532,7 +659,7 @@ def extern_kernel(name: str) -> str | None:
     """
     from torch._inductor.select_algorithm import extern_kernels
 
-    kernel = getattr(extern_kernels, name, None)
+    kernel: Any = getattr(extern_kernels, name, None)
     for path in (f"torch.{name}", f"torch._C._nn.{name}"):
         owner, _, attribute = path.rpartition(".")
         scope = torch if owner == "torch" else torch._C._nn
@@ -577,7 +704,8 @@ def allow_kernels() -> None:
 
     They read it from the environment when they are loaded, so that they need not link torch.
     """
-    address = torch._C._dynamo.guards._torchinductor_pyobject_tensor_data_ptr
+    guards: Any = torch._C._dynamo.guards
+    address = guards._torchinductor_pyobject_tensor_data_ptr
     os.environ["_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR"] = str(address)
 
 
@@ -607,7 +735,9 @@ def autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
 
 def trace_artifact(name: str, payload: Callable[[], str]) -> None:
     """Add a text to torch's structured trace, where `tlparse` shows it."""
-    torch._logging.trace_structured(
+    from torch._logging._internal import trace_structured
+
+    trace_structured(
         "artifact",
         metadata_fn=lambda: {"name": name, "encoding": "string"},
         payload_fn=payload,

@@ -25,7 +25,7 @@ class HotstartError(Exception):
 
 
 class OptionsError(HotstartError, ValueError):
-    """An argument of `hotstart.compile`, `hotstart.Dim` or `hotstart.Options` that makes no sense."""
+    """An argument of `compile`, `Dim` or `Options` that makes no sense."""
 
 
 class CaptureError(HotstartError):
@@ -47,7 +47,8 @@ class RangeError(CaptureError):
         self.source = source
         where = f"\n  from:      {source}" if source else ""
         super().__init__(
-            f"axis {axis!r} was declared as {declared}, but the model holds only where {condition}.\n"
+            f"axis {axis!r} was declared as {declared}, "
+            f"but the model holds only where {condition}.\n"
             f"  expected:  every size of {axis!r} in {declared}\n"
             f"  condition: {condition}{where}\n"
             f"  do:        {advice}"

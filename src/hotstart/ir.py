@@ -118,7 +118,7 @@ class WeightSpec:
 
     Attributes:
         name: path from the model, such as `model.layers.0.mlp.up_proj.weight`.
-        kind: `"parameter"`, `"buffer"`, `"attribute"` of a module, or `"captured"` from anywhere else.
+        kind: `"parameter"`, `"buffer"` or `"attribute"` of a module; `"captured"` from elsewhere.
         ties: other names of the same tensor.
         mutated: the graph writes to it.
     """

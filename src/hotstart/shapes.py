@@ -95,7 +95,14 @@ class Dim:
         return size in self.sizes or any(size in r for r in self.ranges)
 
     def __str__(self) -> str:
-        return " or ".join(str(choice) for choice in self.choices)
+        """The sizes that are served, such as `1..512` or `1..8 or 16`."""
+        merged: list[Interval] = []
+        for part in sorted([*self.ranges, *(Interval(size, size) for size in self.sizes)]):
+            if merged and part.lo <= merged[-1].hi + 1:
+                merged[-1] = Interval(merged[-1].lo, max(merged[-1].hi, part.hi))
+            else:
+                merged.append(part)
+        return " or ".join(str(part.lo) if part.lo == part.hi else str(part) for part in merged)
 
 
 def _size(name: str, size: object) -> int:

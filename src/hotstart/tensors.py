@@ -36,17 +36,20 @@ class Place:
 def roots(model: Model) -> dict[str, torch.nn.Module]:
     """The modules a model consists of, by prefix: itself, or those a function refers to.
 
-    A function's modules are those in its closure, its globals and its `self`.
+    A function's modules are those in its closure and its globals; a method's are its object, or
+    those that are attributes of it.
     """
     if isinstance(model, torch.nn.Module):
         return {"": model}
     found: dict[str, Any] = {}
     function = inspect.unwrap(model)
-    if (owner := getattr(function, "__self__", None)) is not None:
-        found["self"] = owner
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, torch.nn.Module):
+        found[""] = owner
+    elif owner is not None:
+        found |= getattr(owner, "__dict__", {})
     function = getattr(function, "__func__", function)
-    code = getattr(function, "__code__", None)
-    if code is not None:
+    if hasattr(function, "__code__"):
         scope = inspect.getclosurevars(function)
         found |= {**scope.globals, **scope.nonlocals}
     return {name: module for name, module in found.items() if isinstance(module, torch.nn.Module)}

@@ -38,6 +38,41 @@ Leaf = Callable[[str, Any], Tree | None]
 """Gives the tree for a value at a path, or None for a value that is no leaf of the caller's."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One part of a container.
+
+    Attributes:
+        key: its name, key or number in the container.
+        path: how a user would write it.
+        value: what it is.
+    """
+
+    key: Any
+    path: str
+    value: Any
+
+
+def parts_of(value: Any, path: str) -> tuple[Part, ...] | None:
+    """The parts of a container that is at `path`, in order; None for what is no container."""
+    cls = type(value)
+    if dataclasses.is_dataclass(cls):
+        names = [f.name for f in dataclasses.fields(value) if f.init]
+        return tuple(Part(n, f"{path}.{n}", getattr(value, n)) for n in names)
+    if is_namedtuple(cls):
+        pairs = zip(cls._fields, value, strict=True)
+        return tuple(Part(name, f"{path}.{name}", item) for name, item in pairs)
+    if cls in (tuple, list, torch.Size):
+        return tuple(Part(i, f"{path}[{i}]", item) for i, item in enumerate(value))
+    if cls in (dict, collections.OrderedDict):
+        return tuple(Part(k, f"{path}[{k!r}]", item) for k, item in value.items())
+    registered = pytree.SUPPORTED_NODES.get(cls)
+    if registered is not None:
+        children, _ = registered.flatten_fn(value)
+        return tuple(Part(i, f"{path}.<{i}>", item) for i, item in enumerate(children))
+    return None
+
+
 def describe(value: Any, path: str, leaf: Leaf) -> Tree:
     """Describe `value` as a tree; `leaf` is asked first at every level.
 
@@ -49,37 +84,26 @@ def describe(value: Any, path: str, leaf: Leaf) -> Tree:
     if made is not None:
         return made
     cls = type(value)
-    if isinstance(value, CONSTANT_TYPES):
+    if isinstance(value, CONSTANT_TYPES) and not _holds_symbols(value):
         return Const(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [f.name for f in dataclasses.fields(value) if f.init]
-        return Record(
-            cls, tuple((n, describe(getattr(value, n), f"{path}.{n}", leaf)) for n in names)
-        )
-    if cls in (tuple, list) or is_namedtuple(cls):
-        return Seq(
-            cls, tuple(describe(v, child, leaf) for v, child in zip(value, paths(value, path)))
-        )
+    parts = parts_of(value, path)
+    if parts is None:
+        raise NotATree(path, value)
+    trees = [describe(part.value, part.path, leaf) for part in parts]
+    pairs = tuple((part.key, tree) for part, tree in zip(parts, trees, strict=True))
+    if dataclasses.is_dataclass(cls):
+        return Record(cls, pairs)
+    if cls in (tuple, list, torch.Size) or is_namedtuple(cls):
+        return Seq(cls, tuple(trees))
     if cls in (dict, collections.OrderedDict):
-        return Map(
-            cls, tuple((k, describe(v, f"{path}[{k!r}]", leaf)) for k, v in value.items())
-        )
-    registered = pytree.SUPPORTED_NODES.get(cls)
-    if registered is not None:
-        children, context = registered.flatten_fn(value)
-        return Registered(
-            cls,
-            context,
-            tuple(describe(v, f"{path}.<{i}>", leaf) for i, v in enumerate(children)),
-        )
-    raise NotATree(path, value)
+        return Map(cls, pairs)
+    _, context = pytree.SUPPORTED_NODES[cls].flatten_fn(value)
+    return Registered(cls, context, tuple(trees))
 
 
-def paths(sequence: Any, path: str) -> Iterator[str]:
-    """How a user writes each item of a sequence that is at `path`."""
-    if is_namedtuple(type(sequence)):
-        return (f"{path}.{name}" for name in type(sequence)._fields)
-    return (f"{path}[{i}]" for i in range(len(sequence)))
+def _holds_symbols(value: object) -> bool:
+    """Whether a `torch.Size` holds what stands for sizes of the call to come."""
+    return isinstance(value, torch.Size) and any(type(n) is not int for n in value)
 
 
 def build(tree: Tree, slot: Callable[[Slot], Any]) -> Any:
@@ -130,5 +154,3 @@ def same_constant(left: object, right: object) -> bool:
 def is_namedtuple(cls: type) -> bool:
     """Whether a class was made by `namedtuple` or `NamedTuple`."""
     return issubclass(cls, tuple) and hasattr(cls, "_fields")
-
-

@@ -12,8 +12,9 @@ import torch
 from hotstart import _torch
 from hotstart.errors import CaptureError, OptionsError
 from hotstart.ir import Const, Parameter, Seq, Slot, TensorSpec, Tree
+from hotstart.runtime.layout import dense_strides
 from hotstart.shapes import Dim
-from hotstart.trees import NotATree, build, describe
+from hotstart.trees import NotATree, build, describe, parts_of
 
 Kind = Literal["positional_only", "positional", "var_positional", "keyword"]
 
@@ -41,7 +42,8 @@ class Arguments:
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         # Once *args is filled, everything before it has to be passed by position.
-        variadic = any(p.kind == "var_positional" and p.tree != Seq(tuple, ()) for p in self.parameters)
+        empty = Seq(tuple, ())
+        variadic = any(p.kind == "var_positional" and p.tree != empty for p in self.parameters)
         for p in self.parameters:
             value = build(p.tree, lambda slot: tensors[slot.index])
             if p.kind == "var_positional":
@@ -73,7 +75,7 @@ def describe_arguments(
         CaptureError: the arguments do not fit the signature, or hold something unsupported.
         OptionsError: `dynamic_shapes` does not fit the arguments.
     """
-    signature = inspect.signature(model.forward if isinstance(model, torch.nn.Module) else model)
+    signature = _signature(model)
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -122,6 +124,17 @@ def describe_arguments(
     )
 
 
+def _signature(model: Callable[..., Any]) -> inspect.Signature:
+    if isinstance(model, torch.nn.Module):
+        return inspect.signature(model.forward)
+    if inspect.isfunction(model) or inspect.ismethod(model):
+        return inspect.signature(model)
+    raise CaptureError(
+        f"model: got a {type(model).__qualname__}, takes a torch.nn.Module, a function or a "
+        "method. Pass a method of the object, or a function that calls it."
+    )
+
+
 _KINDS: dict[Any, Kind] = {
     inspect.Parameter.POSITIONAL_ONLY: "positional_only",
     inspect.Parameter.POSITIONAL_OR_KEYWORD: "positional",
@@ -156,8 +169,6 @@ class _Reader:
                 "constants, and tuples, lists, dicts, dataclasses or types registered with "
                 "torch.utils._pytree that hold them. Pass its tensors as arguments of their own."
             ) from error
-        for at in wanted:
-            raise OptionsError(f"dynamic_shapes: {at} is not a tensor in the example")
         return tree
 
     def _spec(self, path: str, tensor: torch.Tensor, dims: Mapping[int, Dim]) -> TensorSpec:
@@ -207,6 +218,13 @@ class _Reader:
             )
 
 
+def example_tensor(spec: TensorSpec, sizes: Mapping[str, Any]) -> torch.Tensor:
+    """An uninitialised tensor that fits a specification, in its compiled layout."""
+    shape = [sizes[s] if isinstance(s, str) else s for s in spec.shape]
+    strides = dense_strides(shape, spec.dim_order)
+    return torch.empty_strided(shape, strides, dtype=spec.dtype, device=spec.device)
+
+
 def dim_order(tensor: torch.Tensor) -> tuple[int, ...]:
     """Dimensions from outermost to innermost in memory; contiguous where memory has gaps."""
     plain = tuple(range(tensor.ndim))
@@ -223,26 +241,27 @@ def dim_order(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 def _flat_dims(path: str, value: Any, dims: Any) -> list[tuple[str, dict[int, Dim]]]:
-    """Match a nested `dynamic_shapes` entry with the argument it is for."""
+    """Match a nested `dynamic_shapes` entry with the argument it is for, part by part."""
     if dims is None:
         return []
     if isinstance(value, torch.Tensor):
         return [(path, _tensor_dims(path, dims))]
-    if isinstance(value, Mapping) and isinstance(dims, Mapping):
-        children = [(f"{path}[{k!r}]", value.get(k), d) for k, d in dims.items()]
-    elif isinstance(dims, Mapping):
-        children = [(f"{path}.{k}", getattr(value, str(k), None), d) for k, d in dims.items()]
-    elif isinstance(value, Sequence) and isinstance(dims, Sequence) and len(value) == len(dims):
-        names = type(value)._fields if hasattr(value, "_fields") else None
-        children = [
-            (f"{path}.{names[i]}" if names else f"{path}[{i}]", v, d)
-            for i, (v, d) in enumerate(zip(value, dims, strict=True))
-        ]
+    parts = parts_of(value, path)
+    if isinstance(dims, Mapping):
+        wanted = dict(dims)
+    elif isinstance(dims, Sequence) and parts is not None and len(dims) == len(parts):
+        wanted = {part.key: entry for part, entry in zip(parts, dims, strict=True)}
     else:
         raise OptionsError(
             f"dynamic_shapes: {path} is a {type(value).__qualname__}, which {dims!r} does not fit"
         )
-    return [pair for at, v, d in children for pair in _flat_dims(at, v, d)]
+    found: list[tuple[str, dict[int, Dim]]] = []
+    for part in parts or ():
+        found += _flat_dims(part.path, part.value, wanted.pop(part.key, None))
+    if wanted:
+        unknown = ", ".join(repr(key) for key in wanted)
+        raise OptionsError(f"dynamic_shapes: {path} has no {unknown} in the example")
+    return found
 
 
 def _tensor_dims(path: str, dims: Any) -> dict[int, Dim]:
@@ -262,7 +281,10 @@ def _as_dim(path: str, declared: Any) -> Dim:
         return declared
     name, low, high = (getattr(declared, a, None) for a in ("__name__", "min", "max"))
     if isinstance(name, str) and isinstance(low, int) and isinstance(high, int):
-        return Dim(name, min=low, max=high)
+        # torch.export's default of 0 does not mean that anybody asks for size 0.
+        return Dim(name, min=low or 1, max=high)
     if isinstance(name, str) and low is not None:
         raise OptionsError(f"{path}: torch.export.Dim {name!r} has no max; give it one")
-    raise OptionsError(f"{path}: takes hotstart.Dim or torch.export.Dim(name, max=...), got {declared!r}")
+    raise OptionsError(
+        f"{path}: takes hotstart.Dim or torch.export.Dim(name, max=...), got {declared!r}"
+    )

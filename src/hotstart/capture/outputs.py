@@ -8,19 +8,30 @@ the result is the structure of the result.
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hotstart._torch import FullGraph
+from hotstart._torch import (
+    FullGraph,
+    Symbols,
+    axis_symbol,
+    expression,
+    fake_mode,
+    make_symbols,
+    python_source,
+)
+from hotstart.capture.arguments import Arguments, example_tensor
+from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.ir import Slot, Tree
 from hotstart.tensors import Model, modules
 from hotstart.trees import NotATree, describe
 
-from hotstart.capture.weights import WeightTable
+if TYPE_CHECKING:
+    import sympy
 
 
 @dataclass(frozen=True)
@@ -42,20 +53,41 @@ class _Size(int):
     """Stands in for an integer the graph returns; recognised by identity."""
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a call returns and replaces.
+
+    Attributes:
+        result: the tree that a call returns.
+        updates: the attributes it replaces.
+        sizes: expressions over axis symbols that `result` needs and the graph does not return; in
+            the tree they are numbered as if they followed the graph's own outputs.
+    """
+
+    result: Tree
+    updates: tuple[BufferUpdate, ...]
+    sizes: tuple[sympy.Expr, ...]
+
+
 def describe_outputs(
     model: Model,
     traced: FullGraph,
     returned: Sequence[str | None],
-    tensors: Sequence[torch.Tensor],
+    arguments: Arguments,
+    fixed: Mapping[str, int],
     weights: WeightTable,
-) -> tuple[Tree, tuple[BufferUpdate, ...]]:
-    """The tree a call returns, and the attributes it replaces.
+) -> Outputs:
+    """Describe what a call returns, and the attributes it replaces.
+
+    The bytecode is run with arguments of symbolic sizes, so that what it reads from them itself,
+    such as a whole `torch.Size`, is recognised for what it is.
 
     Args:
         model: the model that was traced; its attributes are put back as they were.
         traced: what Dynamo made of it.
         returned: for each output of the graph, the expression of an integer, or None for a tensor.
-        tensors: the tensor arguments it was traced with.
+        arguments: the arguments it was traced with.
+        fixed: axes that were traced at one size.
         weights: the table of tensors the graph reads.
 
     Raises:
@@ -64,26 +96,48 @@ def describe_outputs(
     """
     stand_ins: list[Any] = [torch.empty(0) if e is None else _Size(7) for e in returned]
     numbers = {id(stand_in): index for index, stand_in in enumerate(stand_ins)}
-    arguments = {id(tensor): index for index, tensor in enumerate(tensors)}
+    symbols, tensors = _symbolic_tensors(arguments, fixed)
+    given = {id(tensor): index for index, tensor in enumerate(tensors)}
+    axes = {symbol: axis_symbol(axis) for axis, symbol in symbols.by_name.items()}
+    sizes: list[sympy.Expr] = []
 
     def leaf(path: str, value: Any) -> Tree | None:
         index = numbers.get(id(value))
         if index is not None:
             expr = returned[index]
             return Slot("out", index) if expr is None else Slot("size", index, expr)
+        if isinstance(value, torch.SymInt):
+            sizes.append(expression(value).xreplace(axes))
+            return Slot("size", len(returned) + len(sizes) - 1, python_source(sizes[-1]))
         if not isinstance(value, torch.Tensor):
             return None
-        if id(value) in arguments:
-            return Slot("arg", arguments[id(value)])
+        if id(value) in given:
+            return Slot("arg", given[id(value)])
         return Slot("weight", weights.slot(value, path))
 
+    def graph(*inputs: Any) -> tuple[Any, ...]:
+        return tuple(stand_ins)
+
     before = _attributes(model)
-    others = _other_state(model, traced)
-    result = traced.replay(lambda *inputs: tuple(stand_ins))
-    changed = _changes(before, _attributes(model))
-    _restore(before, model)
-    if others != _other_state(model, traced):
-        names = ", ".join(name for name, state in others.items())
+    others = {name: traced.object_named(name) for name in traced.side_effects}
+    own = _own_mappings(model)
+    states = {name: _state(obj) for name, obj in others.items() if id(obj) not in own}
+    contents = [_contents(obj) for obj in others.values()]
+    try:
+        result = traced.replay(graph, *arguments.call_with(tensors))
+        changed = list(_changes(before, _attributes(model)))
+        touched = [name for name, state in states.items() if state != _state(others[name])]
+    except RuntimeError as error:  # the stand-ins are empty, so `.item()` fails
+        raise CaptureError(
+            "forward returns a number computed from tensor sizes that is not an integer. "
+            "Return the sizes and compute it outside."
+        ) from error
+    finally:
+        _restore(before, model)
+        for obj, held in zip(others.values(), contents, strict=True):
+            _put_back(obj, held)
+    if touched:
+        names = ", ".join(map(traced.plain_name, touched))
         raise CaptureError(
             f"forward changes Python state that outlives the call ({names}). A program computes "
             "tensors only: move the change out of forward."
@@ -97,7 +151,22 @@ def describe_outputs(
                 "A program computes tensors only: move the change out of forward."
             )
         updates.append(BufferUpdate(owner, name, tree))
-    return _tree(result, "the result", leaf), tuple(updates)
+    return Outputs(_tree(result, "the result", leaf), tuple(updates), tuple(sizes))
+
+
+def _symbolic_tensors(
+    arguments: Arguments, fixed: Mapping[str, int]
+) -> tuple[Symbols, list[torch.Tensor]]:
+    """Fake arguments with a symbol for every axis that is not fixed."""
+    bounds = {
+        dim.name: (dim.min, dim.max, arguments.example_sizes[dim.name])
+        for dim in arguments.axes
+        if dim.name not in fixed
+    }
+    symbols = make_symbols(bounds)
+    sizes = {axis: symbols.integer(symbol) for axis, symbol in symbols.by_name.items()}
+    with fake_mode(symbols.env):
+        return symbols, [example_tensor(spec, {**sizes, **fixed}) for spec in arguments.tensors]
 
 
 def _tree(value: Any, path: str, leaf: Callable[[str, Any], Tree | None]) -> Tree:
@@ -144,21 +213,20 @@ def _restore(before: _Attributes, model: Model) -> None:
                     live[name] = value
 
 
-def _other_state(model: Model, traced: FullGraph) -> dict[str, Any]:
-    """What objects hold that the bytecode changes and that are not modules of the model.
-
-    A change that is undone before forward returns, such as a context variable's, does not count.
-    """
-    compared = {
+def _own_mappings(model: Model) -> set[int]:
+    """The identities of objects whose changes show up as changes of attributes of modules."""
+    return {
         id(mapping)
         for _, module in modules(model)
         for mapping in (module, vars(module), module._parameters, module._buffers)
     }
-    found = {name: traced.object_named(name) for name in traced.side_effects}
-    return {name: _state(obj) for name, obj in found.items() if id(obj) not in compared}
 
 
 def _state(obj: Any) -> object:
+    """What an object that is no module holds, to be compared after a call.
+
+    A change that is undone before forward returns, such as a context variable's, does not count.
+    """
     if isinstance(obj, contextvars.ContextVar):
         return id(obj.get(None))
     if isinstance(obj, dict):
@@ -168,3 +236,22 @@ def _state(obj: Any) -> object:
     if hasattr(obj, "__dict__"):
         return [(key, id(value)) for key, value in vars(obj).items()]
     return object()  # equal to nothing: what cannot be compared counts as changed
+
+
+def _contents(obj: Any) -> Any:
+    """A shallow copy of what a container or an object holds; None for what is neither."""
+    if isinstance(obj, list | dict | set):
+        return obj.copy()
+    return dict(vars(obj)) if hasattr(obj, "__dict__") else None
+
+
+def _put_back(obj: Any, contents: Any) -> None:
+    """Undo what the replay did to a container or an object."""
+    if isinstance(obj, list):
+        obj[:] = contents
+    elif isinstance(obj, dict | set):
+        obj.clear()
+        obj.update(contents)
+    elif contents is not None:
+        vars(obj).clear()
+        vars(obj).update(contents)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hotstart import _torch
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 ENUMERATED = 1 << 18
 """Boxes of up to this many points are checked point by point, which is a proof."""
+
+LISTED = 4
+"""How many places at which a condition holds are listed in advice."""
 
 
 def counterexample(
@@ -47,31 +50,47 @@ def counterexample(
     return None
 
 
-def _where_it_holds(condition: sympy.Basic, symbol: sympy.Symbol, interval: Interval) -> list[Interval]:
-    """The parts of `interval` in which a condition on one symbol holds; at most a few are listed."""
+def _where_it_holds(
+    condition: sympy.Basic, symbol: sympy.Symbol, interval: Interval
+) -> list[Interval]:
+    """The parts of `interval` in which a condition on one symbol holds; at most `LISTED`."""
     holds = _torch.as_function(condition, [symbol])
-    sizes = (n for n in range(interval.lo, min(interval.hi, interval.lo + ENUMERATED) + 1) if holds(n))
+    sizes = (
+        n for n in range(interval.lo, min(interval.hi, interval.lo + ENUMERATED) + 1) if holds(n)
+    )
     parts: list[Interval] = []
     for size in sizes:
         if parts and parts[-1].hi == size - 1:
             parts[-1] = Interval(parts[-1].lo, size)
-        elif len(parts) == 4:
+        elif len(parts) == LISTED:
             break
         else:
             parts.append(Interval(size, size))
     return parts
 
 
+def advise_several(condition: sympy.Basic, axes: Sequence[str]) -> str:
+    """What to declare for axes, given a condition on all of them that does not hold throughout."""
+    import sympy
+
+    if isinstance(condition, sympy.Eq) and all(side.is_Symbol for side in condition.args):
+        return f"give {' and '.join(map(repr, axes))} the same Dim: the model needs them equal"
+    return f"declare ranges of {' and '.join(map(repr, axes))} in which it holds throughout"
+
+
 def advise(axis: str, condition: sympy.Basic, interval: Interval) -> str:
     """What to declare for an axis, given a condition on it that does not hold throughout."""
     parts = _where_it_holds(condition, _torch.axis_symbol(axis), interval)
-    if len(parts) == 1:
-        (part,) = parts
-        left_out = [*range(interval.lo, part.lo)][:3] + [*range(part.hi + 1, interval.hi + 1)][:3]
-        if len(left_out) <= 2:
-            return f"give Dim({axis!r}, ..., sizes={left_out}): a variant of its own for each"
-        return f"declare {axis!r} as {part}, or split it there with ranges=[...]"
     if not parts:
         return f"no size in {interval} meets the condition; declare other sizes"
-    listed = ", ".join(map(str, parts))
-    return f"it holds for {listed}, ...; declare the sizes you need as sizes=[...], ranges=[]"
+    if all(part.lo == part.hi for part in parts):
+        listed = [part.lo for part in parts]
+        such_as = ", such as" if len(parts) == LISTED else ":"
+        return f"declare the sizes you need one by one{such_as} sizes={listed}, ranges=[]"
+    if len(parts) > 1:
+        return f"it holds for {', '.join(map(str, parts))}, ...; declare those as ranges=[...]"
+    (part,) = parts
+    left_out = [*range(interval.lo, part.lo)][:3] + [*range(part.hi + 1, interval.hi + 1)][:3]
+    if len(left_out) <= 2:
+        return f"give Dim({axis!r}, ..., sizes={left_out}): a variant of its own for each"
+    return f"declare {axis!r} as {part}, or split it there with ranges=[...]"

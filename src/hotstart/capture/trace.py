@@ -11,13 +11,12 @@ import torch
 from torch import fx
 
 from hotstart import _torch
-from hotstart.capture.arguments import Arguments
+from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.outputs import BufferUpdate, describe_outputs
-from hotstart.capture.proof import advise, counterexample
+from hotstart.capture.proof import advise, advise_several, counterexample
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError, RangeError
-from hotstart.ir import Slot, TensorSpec, Tree
-from hotstart.runtime.layout import dense_strides
+from hotstart.ir import Slot, Tree
 from hotstart.shapes import Dim, Interval, Variant
 from hotstart.tensors import Model
 
@@ -48,12 +47,12 @@ class Captured:
     conditions: tuple[_torch.Condition, ...]
     fixed: Mapping[str, int]
 
-    def expression(self, size: int | torch.SymInt) -> sympy.Expr:
+    def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
         """A size of the graph as an expression over axis symbols."""
         return _torch.expression(size).xreplace(dict(self.symbols))
 
     def size_source_of(self, node: object) -> str | None:
-        """Python source, over axis names, of an integer that the graph returns; None for a tensor."""
+        """Source, over axis names, of an integer the graph returns; None for a tensor."""
         value = node.meta["example_value"] if isinstance(node, fx.Node) else node
         if isinstance(value, torch.Tensor):
             return None
@@ -78,9 +77,7 @@ class Captured:
         return None
 
 
-def capture(
-    model: Model, arguments: Arguments, variant: Variant, weights: WeightTable
-) -> Captured:
+def capture(model: Model, arguments: Arguments, variant: Variant, weights: WeightTable) -> Captured:
     """Trace `model` so that the graph serves `variant`, and other variants where that is proven.
 
     Axes for which the variant is one size are traced at that size; the others symbolically over
@@ -106,6 +103,7 @@ def capture(
     ]
     args, kwargs = arguments.call_with(tensors)
     traced = _trace(model, args, kwargs, dynamic)
+    _refuse_data_dependence(traced.module.graph)
     captured = _describe(model, traced, arguments, tensors, weights, fixed)
     _require(captured, variant, dims)
     return captured
@@ -116,13 +114,6 @@ def hint_for(interval: Interval, example: int) -> int:
     if example in interval and example > 1:
         return example
     return min(interval.hi, max(interval.lo, 2))
-
-
-def example_tensor(spec: TensorSpec, sizes: Mapping[str, int]) -> torch.Tensor:
-    """An uninitialised tensor that fits a specification, in its compiled layout."""
-    shape = [sizes[s] if isinstance(s, str) else s for s in spec.shape]
-    strides = dense_strides(shape, spec.dim_order)
-    return torch.empty_strided(shape, strides, dtype=spec.dtype, device=spec.device)
 
 
 def _trace(
@@ -142,10 +133,26 @@ def _trace(
         failure = _torch.describe_failure(error)
         if failure is None:
             raise
-        at = f"\n  at: {failure.line}" if failure.line else ""
-        raise CaptureError(
-            f"the model cannot be captured as one graph.{at}\n  because: {failure.reason}"
-        ) from error
+        raise _not_one_graph(failure.line, failure.reason, failure.advice) from error
+
+
+def _not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
+    """The error that says where and why a model is not one graph, and what to change."""
+    parts = [("at", line), ("because", reason), ("do", advice or "write that line another way")]
+    listed = "".join(f"\n  {label + ':':9}{text}" for label, text in parts if text)
+    return CaptureError(f"the model cannot be captured as one graph.{listed}")
+
+
+def _refuse_data_dependence(graph: fx.Graph) -> None:
+    """Raise if a size or number in a graph is known only once a tensor's contents are."""
+    for node in graph.nodes:
+        if _torch.depends_on_contents(node.meta.get("example_value")):
+            raise _not_one_graph(
+                _torch.line_of(node),
+                "a number or a shape depends on the contents of a tensor",
+                "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "
+                "of indexing by a condition, no .item()",
+            )
 
 
 def _describe(
@@ -158,21 +165,22 @@ def _describe(
 ) -> Captured:
     graph = traced.module.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    values = _graph_inputs(traced)
+    values = _graph_inputs(traced, arguments.call_with(tensors))
     numbers = {id(tensor): index for index, tensor in enumerate(tensors)}
-    symbols: dict[sympy.Symbol, sympy.Symbol] = {}
+    symbols = {
+        symbol: _torch.axis_symbol(axis)
+        for symbol, (tensor, dim) in traced.symbol_sources()
+        if id(tensor) in numbers
+        and isinstance(axis := arguments.tensors[numbers[id(tensor)]].shape[dim], str)
+    }
     inputs: list[Slot] = []
     for node, value in zip(placeholders, values, strict=True):
-        example = node.meta["example_value"]
         if isinstance(value, torch.Tensor):
             index = numbers.get(id(value))
             if index is None:
-                inputs.append(Slot("weight", weights.slot(value, node.name)))
-                continue
-            inputs.append(Slot("arg", index))
-            for size, axis in zip(example.shape, arguments.tensors[index].shape, strict=True):
-                if isinstance(axis, str):
-                    symbols |= _torch.symbol_of(size, axis)
+                inputs.append(Slot("weight", weights.slot(value, traced.name_of(node))))
+            else:
+                inputs.append(Slot("arg", index))
         else:
             found = traced.size_source(node)
             index = None if found is None else numbers.get(id(found[0]))
@@ -184,7 +192,7 @@ def _describe(
             axis = arguments.tensors[index].shape[found[1]]
             assert isinstance(axis, str)
             inputs.append(Slot("size", expr=axis))
-            symbols |= _torch.symbol_of(example, axis)
+    _name_modules(traced)
     (output,) = (node for node in graph.nodes if node.op == "output")
     captured = Captured(
         graph=graph,
@@ -200,11 +208,24 @@ def _describe(
         fixed=dict(fixed),
     )
     returned = [captured.size_source_of(node) for node in output.args[0]]
-    outputs, updates = describe_outputs(model, traced, returned, tensors, weights)
-    return replace(captured, outputs=outputs, updates=updates)
+    described = describe_outputs(model, traced, returned, arguments, fixed, weights)
+    output.args = ((*output.args[0], *described.sizes),)
+    return replace(captured, outputs=described.result, updates=described.updates)
 
 
-def _graph_inputs(traced: _torch.FullGraph) -> tuple[Any, ...]:
+def _name_modules(traced: _torch.FullGraph) -> None:
+    """Give modules in the nodes' `nn_module_stack` the names they have in the model."""
+    for node in traced.module.graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if stack:
+            node.meta["nn_module_stack"] = {
+                key: (traced.plain_name(path), cls) for key, (path, cls) in stack.items()
+            }
+
+
+def _graph_inputs(
+    traced: _torch.FullGraph, call: tuple[tuple[Any, ...], dict[str, Any]]
+) -> tuple[Any, ...]:
     """What the graph is called with, in the order of its placeholders."""
     received: tuple[Any, ...] = ()
 
@@ -217,7 +238,7 @@ def _graph_inputs(traced: _torch.FullGraph) -> tuple[Any, ...]:
         raise _Received
 
     with contextlib.suppress(_Received):
-        traced.replay(graph)
+        traced.replay(graph, *call)
     return received
 
 
@@ -227,15 +248,13 @@ def _require(captured: Captured, variant: Variant, dims: Mapping[str, Dim]) -> N
     if found is None:
         return
     condition, sizes = found
-    axes = ", ".join(sizes)
-    if len(sizes) != 1:
-        advice = f"declare ranges in which it holds; it does not for {sizes}"
-    else:
+    if len(sizes) == 1:
         (axis,) = sizes
-        interval = variant.box()[axis]
-        advice = advise(axis, condition.expr, interval)
+        advice = advise(axis, condition.expr, variant.box()[axis])
+    else:
+        advice = advise_several(condition.expr, list(sizes))
     raise RangeError(
-        axis=axes,
+        axis=", ".join(sizes),
         declared=" and ".join(str(dims[axis]) for axis in sizes),
         condition=_torch.python_source(condition.expr),
         source=condition.source,

@@ -57,10 +57,6 @@ class WeightTable:
         )
         return slot
 
-    def find(self, tensor: torch.Tensor) -> int | None:
-        """The number of a tensor that has one."""
-        return self._slots.get(id(tensor))
-
 
 @contextlib.contextmanager
 def weights_on(model: Model, device: torch.device) -> Iterator[None]:

@@ -1,6 +1,15 @@
-"""Code generation: nodes of a graph as Python source, for stitched code and for the eager compiler."""
+"""Code generation: nodes of a graph as Python source."""
 
-from hotstart.codegen.emit import Emitter, NotExpressible
+from hotstart.codegen.emit import Emitter, NotExpressible, assignment, comment, written_tuple
 from hotstart.codegen.piece import emit_nodes, last_uses, piece_as_source
 
-__all__ = ["Emitter", "NotExpressible", "emit_nodes", "last_uses", "piece_as_source"]
+__all__ = [
+    "Emitter",
+    "NotExpressible",
+    "assignment",
+    "comment",
+    "emit_nodes",
+    "last_uses",
+    "piece_as_source",
+    "written_tuple",
+]

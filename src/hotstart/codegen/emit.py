@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import enum
 import keyword
 import math
 import operator
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,11 +33,23 @@ _INFIX = {
     operator.le: "<=", operator.gt: ">", operator.ge: ">=",
 }  # fmt: skip
 _PREFIX = {operator.neg: "-", operator.pos: "+", operator.invert: "~"}
-_ATOM = re.compile(r"[\w.]+|\(.*\)")
+_NAME = re.compile(r"[A-Za-z_][\w.]*")
+_ATOMS = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Tuple, ast.List, ast.Dict)
+_OVERLOAD, _PACKET = type(torch.ops.aten.add.Tensor), type(torch.ops.aten.add)
+# Where a user would import a function from, before where it says it lives.
+_PUBLIC_HOMES = (
+    ("torch.nn.functional", torch.nn.functional), ("torch", torch), ("operator", operator),
+    ("torch.linalg", torch.linalg), ("torch.fft", torch.fft), ("torch.special", torch.special),
+)  # fmt: skip
 
 
 class NotExpressible(HotstartError):
     """A node or constant that no Python source stands for."""
+
+
+def comment(text: str) -> str:
+    """A comment, which whatever a user named things stays one."""
+    return f"# {text if text.isprintable() else ascii(text)}"
 
 
 class Emitter:
@@ -46,9 +61,11 @@ class Emitter:
 
     def __init__(self, names: Names) -> None:
         self.names = names
+        # Literals mention these two, so nothing else may be called so.
+        self._modules = {names.exactly(module): False for module in ("math", "torch")}
         self.constants: list[Any] = []
         self._constant_names: dict[int, str] = {}
-        self._modules: dict[str, None] = {}
+        self._imports: dict[tuple[str, str], str] = {}
         self._aliases: dict[str, str] = {}
         self._nodes: dict[fx.Node, str] = {}
         self._axes: dict[sympy.Symbol, str] = {}
@@ -76,8 +93,10 @@ class Emitter:
 
     def header(self) -> list[str]:
         """Import statements and aliases for everything that was emitted."""
-        roots = sorted(self._modules)
-        lines = [f"import {module}" for module in roots]
+        lines = [f"import {module}" for module, used in self._modules.items() if used]
+        for (module, name), alias in sorted(self._imports.items()):
+            renamed = f" as {alias}" if alias != name else ""
+            lines.append(f"from {module} import {name}{renamed}")
         if self._aliases:
             lines += ["", *(f"{alias} = {path}" for path, alias in self._aliases.items())]
         return lines
@@ -92,17 +111,28 @@ class Emitter:
         Raises:
             NotExpressible: no import path leads to it.
         """
-        path = import_path(obj)
+        path = _public_path(obj) or import_path(obj)
         if path is None:
             raise NotExpressible(f"{obj!r} cannot be imported by any name")
         module, name = path
-        self._modules.setdefault(_importable(module))
-        return self._alias(f"{module}.{name}")
+        if module == "builtins":
+            return name
+        outer, *inner = name.split(".")
+        key = (module, outer)
+        if key not in self._imports:
+            self._imports[key] = self.names.new(outer)
+        if not inner:
+            return self._imports[key]
+        return self._alias(".".join([self._imports[key], *inner]), inner[-1])
 
-    def _alias(self, path: str) -> str:
+    def _alias(self, path: str, wanted: str) -> str:
         if path not in self._aliases:
-            self._aliases[path] = self.names.new(path.rpartition(".")[2])
+            self._aliases[path] = self.names.new(wanted)
         return self._aliases[path]
+
+    def _module(self, name: str) -> str:
+        self._modules[name] = True
+        return name
 
     # --- statements -------------------------------------------------------------------------------
 
@@ -114,9 +144,9 @@ class Emitter:
         Raises:
             NotExpressible: the node calls or mentions something that source cannot say.
         """
-        if node.target is operator.setitem:
-            target, key, value = (self.value(arg) for arg in args)
-            return f"{target}[{key}] = {value}"
+        if node.target is operator.setitem and len(args) == 3 and not used:
+            target, key, value = args
+            return f"{self._operand(target)}[{self.index(key)}] = {self.value(value)}"
         expression = self._call(node, args, kwargs)
         return f"{self.define(node)} = {expression}" if used else expression
 
@@ -130,24 +160,21 @@ class Emitter:
         if target is operator.getitem and len(args) == 2 and not kwargs:
             return f"{self._operand(args[0])}[{self.index(args[1])}]"
         if target in _INFIX and len(args) == 2 and not kwargs:
-            return f"{self._operand(args[0])} {_INFIX[target]} {self._operand(args[1])}"
+            return f"{self._number(args[0])} {_INFIX[target]} {self._number(args[1])}"
         if target in _PREFIX and len(args) == 1 and not kwargs:
-            return f"{_PREFIX[target]}{self._operand(args[0])}"
+            return f"{_PREFIX[target]}{self._number(args[0])}"
         return f"{self.function(target)}({self._arguments(args, kwargs)})"
 
     def function(self, target: Any) -> str:
         """A name for what a node calls."""
-        if isinstance(target, torch._ops.OpOverload):
-            self._modules.setdefault("torch")
-            namespace, name = target._schema.name.split("::")
-            return self._alias(f"torch.ops.{namespace}.{name}.{target._overloadname}")
-        if isinstance(target, torch._ops.OpOverloadPacket):
-            self._modules.setdefault("torch")
-            return self._alias(f"torch.ops.{target._qualified_op_name.replace('::', '.')}")
-        if isinstance(target, torch._ops.HigherOrderOperator):
-            self._modules.setdefault("torch")
-            return self._alias(f"torch.ops.higher_order.{target.name()}")
-        return self.imported(target)
+        if isinstance(target, _OVERLOAD | _PACKET):
+            path = str(target)
+        elif _is_higher_order(target):
+            path = f"higher_order.{target.__name__}"
+        else:
+            return self.imported(target)
+        wanted = path.removesuffix(".default").split(".", 1)[1].replace(".", "_")
+        return self._alias(f"{self._module('torch')}.ops.{path}", wanted)
 
     def _arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         parts = [self.value(arg) for arg in args]
@@ -160,15 +187,21 @@ class Emitter:
     # --- expressions ------------------------------------------------------------------------------
 
     def _operand(self, value: Any) -> str:
+        """An expression that something can be appended to: an attribute, an index, an operator."""
         source = self.value(value)
-        return source if _ATOM.fullmatch(source) and not source[0].isdigit() else f"({source})"
+        return source if _is_atom(source) else f"({source})"
+
+    def _number(self, value: Any) -> str:
+        """An operand of an operator, where numbers need no parentheses."""
+        source = self.value(value)
+        return source if source[0].isdigit() and _is_literal(source) else self._operand(value)
 
     def index(self, value: Any) -> str:
         """What stands between square brackets."""
         if isinstance(value, slice):
             return self._slice(value)
         if type(value) is tuple and value:
-            parts = [self.index(v) if isinstance(v, slice) else self.value(v) for v in value]
+            parts = [self._slice(v) if isinstance(v, slice) else self.value(v) for v in value]
             return ", ".join(parts) + ("," if len(parts) == 1 else "")
         return self.value(value)
 
@@ -190,15 +223,17 @@ class Emitter:
         if isinstance(value, sympy.Basic):
             return self.size(value)
         if isinstance(value, slice):
-            parts = ", ".join(self.value(v) for v in (value.start, value.stop, value.step))
-            return f"slice({parts})"
-        if isinstance(value, Mapping):
-            return "{" + ", ".join(f"{k!r}: {self.value(v)}" for k, v in value.items()) + "}"
-        if isinstance(value, tuple) and not isinstance(value, torch.Size) and is_namedtuple(type(value)):
+            parts = (value.start, value.stop, value.step)
+            return f"slice({', '.join(map(self.value, parts))})"
+        if isinstance(value, dict):
+            pairs = (f"{self.value(key)}: {self.value(item)}" for key, item in value.items())
+            return f"{{{', '.join(pairs)}}}"
+        if isinstance(value, torch.Size):
+            return f"{self._module('torch')}.Size([{', '.join(map(self.value, value))}])"
+        if is_namedtuple(type(value)):
             return f"{self.imported(type(value))}({', '.join(map(self.value, value))})"
         if isinstance(value, tuple):
-            inside = ", ".join(map(self.value, value))
-            return f"({inside},)" if len(value) == 1 else f"({inside})"
+            return written_tuple(map(self.value, value))
         if isinstance(value, list):
             return f"[{', '.join(map(self.value, value))}]"
         return self.literal(value)
@@ -207,10 +242,12 @@ class Emitter:
         """An expression over the variables that hold the axes."""
         import sympy
 
-        renamed = {s: sympy.Symbol(v, integer=True, nonnegative=True) for s, v in self._axes.items()}
+        renamed = {
+            s: sympy.Symbol(v, integer=True, nonnegative=True) for s, v in self._axes.items()
+        }
         source = _torch.python_source(expr.xreplace(renamed))
         if "math." in source:
-            self._modules.setdefault("math")
+            self._module("math")
         return source
 
     def literal(self, value: Any) -> str:
@@ -219,27 +256,39 @@ class Emitter:
         Raises:
             NotExpressible: nothing says it.
         """
-        if isinstance(value, enum.Enum):
-            return f"{self.imported(type(value))}.{value.name}"
-        if value is None or value is ... or isinstance(value, bool | int | str | bytes):
-            return "..." if value is ... else repr(value)
-        if isinstance(value, float):
-            return repr(value) if math.isfinite(value) else f"float({str(value)!r})"
-        if isinstance(value, complex):
-            return f"complex({self.literal(value.real)}, {self.literal(value.imag)})"
-        if isinstance(value, range):
+        cls = type(value)
+        if value is None or cls in (bool, int, str, bytes, range):
             return repr(value)
-        if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
-            self._modules.setdefault("torch")
+        if value is ...:
+            return "..."
+        if cls is float:
+            return repr(value) if math.isfinite(value) else f"float({str(value)!r})"
+        if cls is complex:
+            return f"complex({self.literal(value.real)}, {self.literal(value.imag)})"
+        if isinstance(value, enum.Flag):
+            return f"{self.imported(cls)}({value.value!r})"
+        if isinstance(value, enum.Enum) or _is_enumerator(value):
+            return f"{self.imported(cls)}.{value.name}"
+        if isinstance(value, torch.dtype | torch.layout | torch.memory_format | torch.qscheme):
+            self._module("torch")
             return str(value)
         if isinstance(value, torch.device):
-            self._modules.setdefault("torch")
-            return f"torch.{value!r}"
+            return f"{self._module('torch')}.{value!r}"
         if isinstance(value, torch.Tensor):
             return self.constant(value, "constant")
+        plain = _plain(value)
+        if plain is not None:
+            return f"{self.imported(cls)}({self.literal(plain)})"
+        if dataclasses.is_dataclass(cls):
+            return self._dataclass(value)
         if callable(value):
             return self.imported(value)
-        raise NotExpressible(f"a constant of type {type(value).__qualname__} has no source")
+        raise NotExpressible(f"a constant of type {cls.__qualname__} has no source")
+
+    def _dataclass(self, value: Any) -> str:
+        fields = (field.name for field in dataclasses.fields(value) if field.init)
+        parts = (f"{name}={self.value(getattr(value, name))}" for name in fields)
+        return f"{self.imported(type(value))}({', '.join(parts)})"
 
     def constant(self, value: Any, wanted: str) -> str:
         """A name for an object that is handed to the generated code by position."""
@@ -249,6 +298,72 @@ class Emitter:
         return self._constant_names[id(value)]
 
 
-def _importable(module: str) -> str:
-    """The module to import so that its dotted path resolves: `torch` for `torch._C._nn`."""
-    return "torch" if module.startswith("torch._C") or module == "torch" else module
+def written_tuple(parts: Iterable[str]) -> str:
+    """A tuple of expressions."""
+    inside = ", ".join(listed := list(parts))
+    return f"({inside},)" if len(listed) == 1 else f"({inside})"
+
+
+def assignment(names: Sequence[str], value: str) -> str:
+    """A statement that takes a sequence apart; just the value where there is nothing to name."""
+    if not names:
+        return value
+    return f"{written_tuple(names) if len(names) == 1 else ', '.join(names)} = {value}"
+
+
+def _is_atom(source: str) -> bool:
+    """Whether an expression binds tighter than everything that can be put around it."""
+    if _NAME.fullmatch(source):
+        return True
+    parsed = ast.parse(source, mode="eval").body
+    return isinstance(parsed, _ATOMS) or (
+        isinstance(parsed, ast.Constant) and not source[0].isdigit()
+    )
+
+
+def _is_literal(source: str) -> bool:
+    return isinstance(ast.parse(source, mode="eval").body, ast.Constant)
+
+
+def _is_higher_order(target: Any) -> bool:
+    name = getattr(target, "__name__", None)
+    return name is not None and getattr(torch.ops.higher_order, name, None) is target
+
+
+def _plain(value: Any) -> int | float | complex | str | bytes | None:
+    """The plain value that a subclass of a plain type, such as `numpy.float64`, extends."""
+    match value:
+        case int():
+            return int(value)
+        case float():
+            return float(value)
+        case complex():
+            return complex(value)
+        case str():
+            return str.__str__(value)
+        case bytes():
+            return bytes(value)
+    return None
+
+
+def _is_enumerator(value: Any) -> bool:
+    """Whether a value is of an enumeration that C++ defines, such as `SDPBackend`."""
+    members = getattr(type(value), "__members__", None)
+    return isinstance(members, Mapping) and getattr(value, "name", None) in members
+
+
+def _public_path(obj: Any) -> tuple[str, str] | None:
+    """Where a user would import a function of torch's from."""
+    name = getattr(obj, "__name__", "")
+    for path, module in _PUBLIC_HOMES:
+        short = name.removeprefix(f"{path.rpartition('.')[2]}_")
+        for candidate in (name, short):
+            if getattr(module, candidate, None) is obj:
+                return path, candidate
+    if name and getattr(torch.Tensor, name, None) is obj:
+        return "torch", f"Tensor.{name}"
+    # Types that torch defines under a private name and exports under a public one.
+    home = sys.modules.get(str(getattr(obj, "__module__", None)))
+    if name.startswith("_") and getattr(home, name.lstrip("_"), None) is obj:
+        return obj.__module__, name.lstrip("_")
+    return None

@@ -5,14 +5,16 @@ from __future__ import annotations
 from torch import fx
 
 from hotstart import _torch
-from hotstart.names import Names
+from hotstart.codegen.emit import Emitter, assignment, comment, written_tuple
 from hotstart.ir import CompiledUnit
+from hotstart.names import Names
 from hotstart.partition import Graph, Piece
 from hotstart.partition.blocks import path_of
-from hotstart.codegen.emit import Emitter
 
 
-def last_uses(graph: Graph, nodes: tuple[fx.Node, ...], keep: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+def last_uses(
+    graph: Graph, nodes: tuple[fx.Node, ...], keep: set[fx.Node]
+) -> dict[fx.Node, list[fx.Node]]:
     """For each node, what nobody needs once it has run; values in `keep` are always needed."""
     dying: dict[fx.Node, list[fx.Node]] = {}
     seen = set(keep)
@@ -40,7 +42,7 @@ def emit_nodes(graph: Graph, piece: Piece, emitter: Emitter, keep: set[fx.Node])
             continue
         statement = emitter.statement(node, graph.args(node), graph.kwargs(node), node in read)
         path = path_of(node)
-        lines.append(f"{statement}  # {path}" if path else statement)
+        lines.append(f"{statement}  {comment(path)}" if path else statement)
         dead = [emitter.variable(v) for v in dying.get(node, ()) if v.op != "get_attr"]
         if dead:
             lines.append(f"del {', '.join(dead)}")
@@ -68,9 +70,9 @@ def piece_as_source(graph: Graph, piece: Piece, dynamic: tuple[str, ...], key: s
     inputs += [emitter.define(node) for node in piece.inputs]
     body = emit_nodes(graph, piece, emitter, set(piece.outputs))
     if inputs:
-        body = [f"{', '.join(inputs)}, = args", "args.clear()", *body]
-    outputs = "".join(f"{emitter.variable(node)}, " for node in piece.outputs)
+        body = [assignment(inputs, "args"), "args.clear()", *body]
+    outputs = written_tuple(map(emitter.variable, piece.outputs))
     lines = [*emitter.header(), "", "", "def call(args):"]
-    lines += [f"    {line}" for line in [*body, f"return ({outputs.rstrip()})"]]
+    lines += [f"    {line}" for line in [*body, f"return {outputs}"]]
     constants = tuple(zip(emitter.constant_names(), emitter.constants, strict=True))
     return CompiledUnit(key, "\n".join(lines) + "\n", (), constants)

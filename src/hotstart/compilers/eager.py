@@ -12,13 +12,15 @@ class EagerCompiler:
     """Writes pieces as source, op by op. No compiler is involved."""
 
     def token(self) -> Token:
+        """There is nothing to set."""
         return "eager"
 
     def warm_up(self) -> None:
-        pass
+        """Nothing to start."""
 
     def compile(self, job: Job) -> CompiledUnit:
+        """Write the piece as it was captured."""
         return piece_as_source(job.graph, job.piece, tuple(job.bounds), job.key)
 
     def close(self) -> None:
-        pass
+        """Nothing to stop."""

@@ -46,9 +46,11 @@ class InductorCompiler:
         self._warming: threading.Thread | None = None
 
     def token(self) -> Token:
+        """The settings that were given; custom passes by their `uuid()`."""
         return ("inductor", *((n, setting_token(v)) for n, v in sorted(self._given.items())))
 
     def warm_up(self) -> None:
+        """Probe the CPU and precompile the header in the background."""
         # Settings are context variables, so the thread gets a copy of this context.
         context = contextvars.copy_context()
 
@@ -61,6 +63,7 @@ class InductorCompiler:
         self._warming.start()
 
     def compile(self, job: Job) -> CompiledUnit:
+        """Compile a piece; one that needs torch's runtime around it is written op by op instead."""
         self.close()
         extracted = extract(job)
         output = _torch.compile_with_inductor(
@@ -84,6 +87,7 @@ class InductorCompiler:
         )
 
     def close(self) -> None:
+        """Wait for the background work."""
         if self._warming is not None:
             self._warming.join()
             self._warming = None

@@ -107,7 +107,8 @@ def _definitions(module: ast.Module) -> dict[str, ast.stmt]:
 
 
 def _free_names(tree: ast.AST) -> set[str]:
-    loaded, stored = set(), set()
+    loaded: set[str] = set()
+    stored: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             (loaded if isinstance(node.ctx, ast.Load) else stored).add(node.id)

@@ -49,7 +49,9 @@ def _run(job: Job, at: dict[str, int], special: dict[str, int]) -> None:
         import sympy
 
         known = graph.expression(value)
-        return _torch.plain_number(known.xreplace(sizes)) if isinstance(known, sympy.Basic) else known
+        return (
+            _torch.plain_number(known.xreplace(sizes)) if isinstance(known, sympy.Basic) else known
+        )
 
     values: dict[fx.Node, Any] = {}
     with _torch.fake_mode(), torch.no_grad():
@@ -95,7 +97,8 @@ def _error(job: Job, node: fx.Node, special: dict[str, int], what: str) -> Range
         declared=" and ".join(f"{job.bounds[a].low}..{job.bounds[a].high}" for a in special),
         condition=" or ".join(f"{axis} != {size}" for axis, size in special.items()),
         source=f"{_line(node)} (at {named}, {node.name} {what})",
-        advice=f"leave these sizes out, or give them a variant of their own with sizes={sorted(set(special.values()))}",
+        advice="leave these sizes out, or give them variants of their own with "
+        f"sizes={sorted(set(special.values()))}",
     )
 
 

@@ -1,14 +1,14 @@
-"""Turn an artifact into a program: kernels loaded, units and stitched code executed, nothing traced."""
+"""Turn an artifact into something that runs: kernels loaded, generated code executed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hotstart.generated import run_source
 from hotstart.ir import Artifact, CompiledUnit, Stitched
 from hotstart.loading.kernels import KernelLoader
-from hotstart.generated import run_source
-from hotstart.runtime.binding import Binding, Binder
+from hotstart.runtime.binding import Binder, Binding
 from hotstart.runtime.weights import Weights
 from hotstart.tensors import Model, modules
 

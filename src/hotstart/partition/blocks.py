@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,9 @@ from torch import fx
 
 SMALLEST = 4
 """Blocks of fewer nodes are left alone: cutting them out would cost more fusion than it saves."""
+
+SMALLEST_LEAF = 24
+"""The same for modules that call no other module: a norm or an embedding is better fused."""
 
 Digest = Callable[[Sequence[fx.Node]], Hashable]
 
@@ -35,7 +37,12 @@ class Call:
 def path_of(node: fx.Node) -> str:
     """Path of the innermost submodule a node was traced in; empty for the model itself."""
     stack = node.meta.get("nn_module_stack") or {}
-    return _clean(next(reversed(stack.values()))[0]) if stack else ""
+    return str(next(reversed(stack.values()))[0]) if stack else ""
+
+
+def paths_of(node: fx.Node) -> list[str]:
+    """Paths of the submodules a node was traced in, from the outermost to the innermost."""
+    return [path for path, _ in (node.meta.get("nn_module_stack") or {}).values() if path]
 
 
 def repeated_blocks(nodes: Sequence[fx.Node], digest: Digest) -> dict[fx.Node, Call]:
@@ -60,7 +67,9 @@ def repeated_blocks(nodes: Sequence[fx.Node], digest: Digest) -> dict[fx.Node, C
 
 def _repeats(family: list[Call], digest: Digest) -> bool:
     """Whether two calls of a family, each large enough to be a piece, are the same."""
-    large = [call for call in family if call.calls and len(call.nodes) >= SMALLEST]
+    large = [c for c in family if len(c.nodes) >= (SMALLEST if c.calls else SMALLEST_LEAF)]
+    if len(large) < 2:
+        return False
     seen: set[Hashable] = set()
     for call in large:
         key = digest(call.nodes)
@@ -77,16 +86,11 @@ def _call_tree(nodes: Sequence[fx.Node]) -> Call:
         chain: tuple[Hashable, ...] = ()
         call = root
         for key, (path, cls) in (node.meta.get("nn_module_stack") or {}).items():
-            inner = (*chain, key)
+            # A module shared by two paths has one key; one called twice has one path.
+            inner = (*chain, (key, path))
             if inner not in known:
-                known[inner] = Call(_clean(path), getattr(cls, "__qualname__", str(cls)))
+                known[inner] = Call(path, getattr(cls, "__qualname__", str(cls)))
                 call.calls.append(known[inner])
             chain, call = inner, known[inner]
             call.nodes.append(node)
     return root
-
-
-def _clean(path: str) -> str:
-    """`model.layers.0` from Dynamo's `L['self']._modules['model'].layers.0`."""
-    plain = re.sub(r"\._modules\['([^']+)'\]", r".\1", path)
-    return re.sub(r"^L\['\w+'\]\.?", "", plain)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
-from collections.abc import Hashable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture import Captured
 from hotstart.errors import PartitionError
-from hotstart.partition.blocks import SMALLEST, Call, path_of, repeated_blocks
+from hotstart.partition.blocks import SMALLEST, Call, paths_of, repeated_blocks
 from hotstart.partition.digest import Canonical, Token, hash_token
 from hotstart.partition.names import name_given, names_of
 from hotstart.partition.plan import Graph, Piece, Plan, example_of, tensors_in
@@ -49,6 +51,7 @@ def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, Runs]:
         PartitionError: a name that no node of the graph answers to.
     """
     _take_tuples_apart(captured.graph)
+    _bring_attributes(captured.graph)
     graph = Graph(captured)
     wanted = [split_on] if not isinstance(split_on, list | tuple) else split_on
     splitting = _splitting_nodes(graph, [name for name in wanted if name != "auto"])
@@ -67,6 +70,7 @@ def make_plan(graph: Graph, runs: Runs, prefix: str = "") -> Plan:
 
 def _splitting_nodes(graph: Graph, wanted: Sequence[Any]) -> frozenset[fx.Node]:
     found: set[fx.Node] = set()
+    names = _names(graph.nodes) if wanted else {}
     for name in wanted:
         try:
             meant = name_given(name)
@@ -75,9 +79,9 @@ def _splitting_nodes(graph: Graph, wanted: Sequence[Any]) -> frozenset[fx.Node]:
                 f"split_on: {error}; takes 'auto', names such as "
                 "'aten::scaled_dot_product_attention', or operators themselves"
             ) from None
-        matching = {node for node in graph.nodes if meant in names_of(node)}
+        matching = {node for node, its_names in names.items() if meant in its_names}
         if not matching:
-            used = sorted({n for node in graph.nodes for n in names_of(node) if "::" in n})
+            used = sorted({n for its_names in names.values() for n in its_names if _is_packet(n)})
             raise PartitionError(
                 f"split_on: no node of the graph is {meant!r}. "
                 f"The graph's operators are: {', '.join(used)}"
@@ -86,13 +90,35 @@ def _splitting_nodes(graph: Graph, wanted: Sequence[Any]) -> frozenset[fx.Node]:
     return frozenset(found)
 
 
+def _names(nodes: Sequence[fx.Node]) -> dict[fx.Node, frozenset[str]]:
+    """Every node's names; nodes that call the same thing share them."""
+    known: dict[tuple[str, Any], frozenset[str]] = {}
+    for node in nodes:
+        if (node.op, node.target) not in known:
+            known[node.op, node.target] = names_of(node)
+    return {node: known[node.op, node.target] for node in nodes}
+
+
+def _is_packet(name: str) -> bool:
+    """Whether a name is an operator's as it is registered, without an overload."""
+    return "::" in name and "." not in name
+
+
 def _runs(graph: Graph, splitting: frozenset[fx.Node], auto: bool) -> list[list[fx.Node]]:
     """Contiguous runs of nodes that belong together."""
-    blocks = repeated_blocks(graph.nodes, _structure(graph)) if auto else {}
+    targets: dict[Any, Token] = {}
+
+    def digest(nodes: Sequence[fx.Node]) -> Hashable:
+        return hash_token(Canonical(graph, targets).run(nodes, _inputs(graph, nodes), ()))
+
+    blocks = repeated_blocks(graph.nodes, digest) if auto else {}
     labels: list[Hashable] = []
     for node in graph.nodes:
         inherits = labels and _is_item(node)
         labels.append(labels[-1] if inherits else (node in splitting, blocks.get(node)))
+    for index in reversed(range(len(labels) - 1)):
+        if graph.nodes[index].op == "get_attr":
+            labels[index] = labels[index + 1]
     _attach_glue(graph.nodes, labels, blocks, splitting)
     runs: list[list[fx.Node]] = []
     previous: Hashable = None
@@ -124,16 +150,6 @@ def _attach_glue(
         start = max(end, start + 1)
 
 
-def _structure(graph: Graph) -> Any:
-    def digest(nodes: Sequence[fx.Node]) -> Hashable:
-        inside = set(nodes)
-        own = [node for node in graph.nodes if node in inside]
-        inputs = list(dict.fromkeys(n for node in own for n in graph.reads(node) if n not in inside))
-        return hash_token(Canonical(graph).run(own, inputs, []))
-
-    return digest
-
-
 def _join_forbidden_cuts(graph: Graph, runs: list[list[fx.Node]]) -> list[list[fx.Node]]:
     """Join runs that must not be apart.
 
@@ -156,6 +172,7 @@ def _join_forbidden_cuts(graph: Graph, runs: list[list[fx.Node]]) -> list[list[f
 def _regions(graph: Graph, run_of: dict[fx.Node, int]) -> Iterable[tuple[int, int]]:
     """(first, last) run of every region that must be opened and closed in one piece."""
     depth, first = 0, 0
+    switched: int | None = None
     for node in graph.nodes:
         change = _torch.region_change(node)
         if change > 0 and depth == 0:
@@ -163,49 +180,53 @@ def _regions(graph: Graph, run_of: dict[fx.Node, int]) -> Iterable[tuple[int, in
         depth += change
         if change < 0 and depth == 0:
             yield first, run_of[node]
+        if _torch.switches_attention(node):
+            if switched is None:
+                switched = run_of[node]
+            else:
+                yield switched, run_of[node]
+                switched = None
 
 
-def _shared_and_written(
-    graph: Graph, run_of: dict[fx.Node, int]
-) -> Iterable[tuple[int, int]]:
-    """(first, last) run in which different views of a written storage of the graph's own are used."""
+def _shared_and_written(graph: Graph, run_of: dict[fx.Node, int]) -> Iterable[tuple[int, int]]:
+    """(first, last) run between which several nodes that share written memory are still needed.
+
+    Memory of the graph's inputs is left out: what a piece makes of its inputs shares memory with
+    them as it does in eager.
+    """
     inputs = {
         _torch.storage_of(t) for node in graph.placeholders for t in tensors_in(example_of(node))
     }
-    views: dict[int, dict[int, list[fx.Node]]] = {}
+    sharing: dict[int, dict[fx.Node, None]] = {}
     for node in graph.nodes:
         for tensor in tensors_in(example_of(node)):
-            storage = _torch.storage_of(tensor)
-            if storage not in inputs and _torch.was_mutated(tensor):
-                views.setdefault(storage, {}).setdefault(id(tensor), []).append(node)
-    for by_tensor in views.values():
-        if len(by_tensor) > 1:
-            touched = [
-                run_of[n]
-                for nodes in by_tensor.values()
-                for node in nodes
-                for n in (node, *node.users)
-                if n in run_of
-            ]
-            yield min(touched), max(touched)
+            if _torch.was_mutated(tensor) and _torch.storage_of(tensor) not in inputs:
+                sharing.setdefault(_torch.storage_of(tensor), {})[node] = None
+    for nodes in sharing.values():
+        spans = [
+            (run_of[node], max((run_of[user] for user in node.users if user in run_of), default=-1))
+            for node in nodes
+        ]
+        for boundary in range(min(made for made, _ in spans), max(last for _, last in spans)):
+            if sum(made <= boundary < last for made, last in spans) > 1:
+                yield boundary, boundary + 1
 
 
 def _join_allocations(
     runs: list[list[fx.Node]], splitting: frozenset[fx.Node]
 ) -> list[list[fx.Node]]:
-    """Join a run of nothing but empty allocations with the next run, or the last if there is none."""
+    """Join a run of nothing but empty allocations with the next run, or the last if there is none.
+
+    A splitting op stays inlined with the allocations it writes to.
+    """
     joined: list[list[fx.Node]] = []
     waiting: list[fx.Node] = []
     for run in runs:
-        if run[0] not in splitting and all(map(_is_allocation, run)):
-            waiting += run
-        elif waiting and run[0] in splitting:
-            joined += [waiting, run]
+        waiting += run
+        if any(node in splitting or not _is_allocation(node) for node in run):
+            joined.append(waiting)
             waiting = []
-        else:
-            joined.append(waiting + run)
-            waiting = []
-    if waiting and joined and joined[-1][0] not in splitting:
+    if waiting and joined:
         joined[-1] += waiting
     elif waiting:
         joined.append(waiting)
@@ -213,7 +234,8 @@ def _join_allocations(
 
 
 _ALLOCATIONS = frozenset(
-    f"aten::{name}" for name in ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+    f"aten::{name}"
+    for name in ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 )
 
 
@@ -226,65 +248,73 @@ def _is_allocation(node: fx.Node) -> bool:
 
 def _pieces(graph: Graph, cuts: Runs, prefix: str) -> Iterable[Piece]:
     runs, splitting = cuts.runs, cuts.splitting
-    last_use: dict[fx.Node, int] = {}
-    for index, run in enumerate(runs):
-        for node in run:
-            for read in graph.reads(node):
-                last_use[read] = index
+    last_use = {
+        read: index for index, run in enumerate(runs) for node in run for read in graph.reads(node)
+    }
     returned = set(graph.returned())
+    targets: dict[Any, Token] = {}
+    sizes = Counter(path for node in graph.nodes for path in paths_of(node))
     for index, run in enumerate(runs):
-        inside = set(run)
-        inputs = tuple(
-            dict.fromkeys(
-                read for node in run for read in graph.reads(node) if read not in inside
-            )
-        )
+        inputs = _inputs(graph, run)
         outputs = tuple(
             node
             for node in run
             if isinstance(example_of(node), torch.Tensor)
             and (node in returned or last_use.get(node, index) > index)
         )
-        canonical = Canonical(graph)
+        canonical = Canonical(graph, targets)
         tokens: Token = canonical.run(run, inputs, outputs)
         yield Piece(
             name=f"{prefix}piece_{index}",
-            kind="inlined" if all(n in splitting or _is_item(n) for n in run) else "compiled",
+            kind="inlined" if _is_inlined(run, splitting) else "compiled",
             nodes=run,
             inputs=inputs,
             outputs=outputs,
             axes=canonical.axes,
-            layers=_layers(run),
+            layers=_layers(run, sizes),
             digest=hash_token(tokens),
         )
 
 
-def _layers(run: Sequence[fx.Node]) -> tuple[str, ...]:
-    """Paths of the submodules a run came from, without those inside another one listed."""
-    paths = sorted({path for node in run if (path := path_of(node))})
-    kept: list[str] = []
-    for path in paths:
-        if not any(path.startswith(f"{outer}.") for outer in kept):
-            kept.append(path)
-    common = _common_parent(kept)
-    return (common,) if common and len(kept) > 1 else tuple(kept)
+def _inputs(graph: Graph, run: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
+    """The nodes from outside a run that it reads, in the order it first reads them."""
+    inside = set(run)
+    reads = (read for node in run for read in graph.reads(node))
+    return tuple(dict.fromkeys(read for read in reads if read not in inside))
 
 
-def _common_parent(paths: Sequence[str]) -> str:
-    parts = [path.split(".") for path in paths]
-    common: list[str] = []
-    for names in zip(*parts, strict=False):
-        if len(set(names)) > 1:
-            break
-        common.append(names[0])
-    return ".".join(common)
+def _is_inlined(run: Sequence[fx.Node], splitting: frozenset[fx.Node]) -> bool:
+    """Whether a run holds only splitting ops, and what goes with them."""
+    others = [node for node in run if node not in splitting and not _is_item(node)]
+    return len(others) < len(run) and all(map(_is_allocation, others))
+
+
+LAYERS = 8
+"""A piece that came from more submodules is said to come from the one they are all in."""
+
+
+def _layers(run: Sequence[fx.Node], sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """Paths of the submodules a run came from: the one it is all of, or the outermost parts."""
+    stacks = [stack for node in run if (stack := paths_of(node))]
+    common = _common_start(stacks)
+    inside = sum(len(stack) >= len(common) for stack in stacks)
+    parts = dict.fromkeys(stack[len(common)] for stack in stacks if len(stack) > len(common))
+    whole = bool(common) and sizes[common[-1]] == inside
+    if whole or not parts or len(parts) > LAYERS:
+        return tuple(common[-1:])
+    return tuple(parts)
+
+
+def _common_start(stacks: Sequence[list[str]]) -> list[str]:
+    same = itertools.takewhile(lambda paths: len(set(paths)) == 1, zip(*stacks, strict=False))
+    return [paths[0] for paths in same]
 
 
 # --- tuples ---------------------------------------------------------------------------------------
 
 
 def _is_item(node: fx.Node) -> bool:
-    """Whether a node takes one tensor out of a tuple that another node made."""
+    """Whether a node takes one item out of a tuple that another node made."""
     source = node.args[0] if node.target is operator.getitem else None
     return isinstance(source, fx.Node) and isinstance(example_of(source), tuple | list)
 
@@ -295,32 +325,57 @@ def _take_tuples_apart(graph: fx.Graph) -> None:
     Where a tuple is used whole, the use gets a tuple of items, so that only tensors flow.
     """
     for node in list(graph.nodes):
-        example = example_of(node)
-        if not isinstance(example, tuple | list) or not tensors_in(example):
+        if node.op not in ("placeholder", "output"):
+            _take_apart(graph, node)
+
+
+def _take_apart(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """Take the tuple that a node makes apart, and tuples in it; the last node of it all."""
+    example = example_of(node)
+    if not isinstance(example, tuple | list) or not tensors_in(example):
+        return node
+    items = _gather_items(graph, node, len(example))
+    whole = [user for user in node.users if user not in items.values()]
+    last = node
+    for index, item in enumerate(example):
+        if index not in items and whole and tensors_in(item):
+            with graph.inserting_after(last):
+                items[index] = graph.call_function(operator.getitem, (node, index))
+            items[index].meta = {**node.meta, "example_value": item}
+        if index in items:
+            last.append(items[index])
+            last = _take_apart(graph, items[index])
+    parts = tuple(items.get(index, item) for index, item in enumerate(example))
+    for user in whole:
+        user.args = _with_parts(user.args, node, parts)
+        user.kwargs = _with_parts(user.kwargs, node, parts)
+    return last
+
+
+def _gather_items(graph: fx.Graph, node: fx.Node, length: int) -> dict[int, fx.Node]:
+    """The one node that takes each item of a tuple; further ones are removed."""
+    items: dict[int, fx.Node] = {}
+    for user in list(node.users):
+        if user.target is operator.getitem and isinstance(user.args[1], int):
+            first = items.setdefault(user.args[1] % length, user)
+            if first is not user:
+                user.replace_all_uses_with(first)
+                graph.erase_node(user)
+    return items
+
+
+def _with_parts(args: Any, node: fx.Node, parts: tuple[Any, ...]) -> Any:
+    """Arguments with a tuple of parts in place of a node."""
+    return fx.node.map_arg(args, lambda n: parts if n is node else n)
+
+
+def _bring_attributes(graph: fx.Graph) -> None:
+    """Give every use of what the graph holds, such as a sub-graph, a `get_attr` right before it."""
+    for node in list(graph.nodes):
+        if node.op != "get_attr":
             continue
-        if not all(isinstance(item, torch.Tensor) for item in example):
-            continue
-        items: dict[int, fx.Node] = {}
-        last = node
         for user in list(node.users):
-            if user.target is operator.getitem and isinstance(user.args[1], int):
-                index = user.args[1] % len(example)
-                if index in items:
-                    user.replace_all_uses_with(items[index])
-                    graph.erase_node(user)
-                else:
-                    last.append(user)
-                    items[index] = last = user
-        whole = [user for user in node.users if user not in items.values()]
-        if not whole:
-            continue
-        for index, item in enumerate(example):
-            if index not in items:
-                with graph.inserting_after(last):
-                    made = graph.call_function(operator.getitem, (node, index))
-                made.meta = {**node.meta, "example_value": item}
-                items[index] = last = made
-        parts = tuple(items[i] for i in range(len(example)))
-        for user in whole:
-            user.args = fx.node.map_arg(user.args, lambda n, t=parts, o=node: t if n is o else n)
-            user.kwargs = fx.node.map_arg(user.kwargs, lambda n, t=parts, o=node: t if n is o else n)
+            with graph.inserting_before(user):
+                copy = graph.node_copy(node)
+            user.replace_input_with(node, copy)
+        graph.erase_node(node)

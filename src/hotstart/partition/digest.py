@@ -13,13 +13,14 @@ import enum
 import hashlib
 import importlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
 from hotstart import _torch
+from hotstart.partition.plan import example_of
 
 if TYPE_CHECKING:
     import sympy
@@ -30,10 +31,16 @@ Token = str | int | tuple["Token", ...]
 
 
 class Canonical:
-    """Turns a run of nodes into tokens that do not depend on names."""
+    """Turns a run of nodes into tokens that do not depend on names.
 
-    def __init__(self, graph: Graph) -> None:
+    Args:
+        graph: the graph the run is of.
+        targets: tokens of what nodes call, kept from run to run of a graph.
+    """
+
+    def __init__(self, graph: Graph, targets: dict[Any, Token] | None = None) -> None:
         self._graph = graph
+        self._targets = {} if targets is None else targets
         self._numbers: dict[fx.Node, int] = {}
         self._storages: dict[int, int] = {}
         self._renamed: dict[sympy.Symbol, sympy.Symbol] = {}
@@ -56,8 +63,6 @@ class Canonical:
 
     def input(self, node: fx.Node) -> Token:
         """Number an input and describe its tensor."""
-        from hotstart.partition.plan import example_of
-
         self._numbers[node] = len(self._numbers)
         return self.tensor(example_of(node))
 
@@ -66,9 +71,9 @@ class Canonical:
         graph = self._graph
         tokens: Token = (
             node.op,
-            self.attribute(node) if node.op == "get_attr" else target_token(node.target),
-            self.argument(graph.args(node)),
-            self.argument(graph.kwargs(node)),
+            self.attribute(node) if node.op == "get_attr" else self._target(node.target),
+            argument_token(graph.args(node), self._leaf),
+            argument_token(graph.kwargs(node), self._leaf),
         )
         self._numbers[node] = len(self._numbers)
         return tokens
@@ -76,14 +81,13 @@ class Canonical:
     def tensor(self, tensor: torch.Tensor) -> Token:
         """Everything about an input tensor but its contents."""
         shared = self._storages.setdefault(_torch.storage_of(tensor), len(self._storages))
-        expression = self._graph.expression
         return (
             str(tensor.dtype),
             str(tensor.device),
             str(tensor.layout),
-            tuple(self.argument(expression(size)) for size in tensor.shape),
-            tuple(self.argument(expression(stride)) for stride in tensor.stride()),
-            self.argument(expression(tensor.storage_offset())),
+            tuple(map(self._number, tensor.shape)),
+            tuple(map(self._number, tensor.stride())),
+            self._number(tensor.storage_offset()),
             int(tensor.is_conj()),
             int(tensor.is_neg()),
             shared,
@@ -91,32 +95,25 @@ class Canonical:
 
     def attribute(self, node: fx.Node) -> Token:
         """A constant the graph holds: a tensor by its contents, a sub-graph by its own tokens."""
-        value = _torch.attribute_of(self._graph.captured.module, str(node.target))
-        if isinstance(value, torch.Tensor):
-            return ("constant", self.tensor(value), contents(value))
-        if isinstance(value, fx.GraphModule):
-            return ("graph", subgraph_token(value))
-        return ("object", id(value))
+        return held_token(_torch.attribute_of(self._graph.captured.module, str(node.target)))
 
-    def argument(self, value: Any) -> Token:
-        """A constant with its type, an expression with its axes renamed, or a node by number."""
-        import sympy
+    def _target(self, target: Any) -> Token:
+        known = self._targets.get(target)
+        if known is None:
+            known = self._targets[target] = target_token(target)
+        return known
 
+    def _number(self, number: int | torch.SymInt) -> Token:
+        if type(number) is int:
+            return number
+        return argument_token(self._graph.expression(number), self._leaf)
+
+    def _leaf(self, value: Any) -> Token:
+        """A node by its number, an expression with its axes renamed, a constant with its type."""
         if isinstance(value, fx.Node):
             return ("node", self._numbers[value])
-        if isinstance(value, sympy.Basic):
+        if hasattr(value, "free_symbols"):
             return self._expression(value)
-        if isinstance(value, Mapping):
-            items = sorted(value.items(), key=lambda item: str(item[0]))
-            return ("dict", *((str(key), self.argument(item)) for key, item in items))
-        if isinstance(value, list):
-            return ("list", *(self.argument(item) for item in value))
-        if type(value) is tuple or isinstance(value, torch.Size):
-            return ("tuple", *(self.argument(item) for item in value))
-        if isinstance(value, tuple):
-            return (type(value).__qualname__, *(self.argument(item) for item in value))
-        if isinstance(value, slice):
-            return ("slice", *(self.argument(v) for v in (value.start, value.stop, value.step)))
         return constant_token(value)
 
     def _expression(self, expr: sympy.Expr) -> Token:
@@ -124,7 +121,7 @@ class Canonical:
         if known is None:
             import sympy
 
-            for symbol in sorted(expr.free_symbols, key=str):
+            for symbol in sorted(expr.free_symbols, key=self._graph.axis_number):
                 if symbol not in self._renamed:
                     self._renamed[symbol] = _torch.axis_symbol(f"a{len(self._renamed)}")
             known = ("expr", sympy.srepr(expr.xreplace(self._renamed)))
@@ -132,36 +129,53 @@ class Canonical:
         return known
 
 
+def argument_token(value: Any, leaf: Callable[[Any], Token]) -> Token:
+    """An argument with the nesting and the types of its containers; `leaf` does the rest."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return leaf(value)
+    if isinstance(value, Mapping):
+        pairs = [(constant_token(k), argument_token(v, leaf)) for k, v in value.items()]
+        return ("dict", *sorted(pairs, key=repr))
+    if isinstance(value, list):
+        return ("list", *(argument_token(item, leaf) for item in value))
+    if kind is tuple or isinstance(value, torch.Size):
+        return ("tuple", *(argument_token(item, leaf) for item in value))
+    if isinstance(value, tuple):
+        return (kind.__module__, kind.__qualname__, *(argument_token(v, leaf) for v in value))
+    if isinstance(value, slice):
+        ends = (value.start, value.stop, value.step)
+        return ("slice", *(argument_token(end, leaf) for end in ends))
+    return leaf(value)
+
+
+_LEAVES = frozenset({fx.Node, int, float, bool, str, type(None), torch.dtype, torch.device})
+
+
+def held_token(value: Any) -> Token:
+    """What a graph module holds: a sub-graph by its nodes, a tensor by its contents."""
+    if isinstance(value, fx.GraphModule):
+        return ("graph", subgraph_token(value))
+    if isinstance(value, torch.Tensor):
+        layout = (str(value.dtype), str(value.device), tuple(value.shape), tuple(value.stride()))
+        return ("constant", layout, contents(value))
+    return ("object", id(value))
+
+
 def subgraph_token(module: fx.GraphModule) -> Token:
     """Tokens for the body of a higher-order operator."""
     numbers = {node: index for index, node in enumerate(module.graph.nodes)}
 
-    def argument(value: Any) -> Token:
-        if isinstance(value, fx.Node):
-            return ("node", numbers[value])
-        if isinstance(value, Mapping):
-            return ("dict", *((str(k), argument(v)) for k, v in sorted(value.items())))
-        if isinstance(value, tuple | list):
-            return (type(value).__name__, *map(argument, value))
-        if isinstance(value, slice):
-            return ("slice", *map(argument, (value.start, value.stop, value.step)))
-        return constant_token(value)
+    def leaf(value: Any) -> Token:
+        return ("node", numbers[value]) if isinstance(value, fx.Node) else constant_token(value)
 
     def target(node: fx.Node) -> Token:
-        if node.op != "get_attr":
-            return target_token(node.target)
-        held = _torch.attribute_of(module, str(node.target))
-        if isinstance(held, fx.GraphModule):
-            return subgraph_token(held)
-        return contents(held) if isinstance(held, torch.Tensor) else ("object", id(held))
+        if node.op == "get_attr":
+            return held_token(_torch.attribute_of(module, str(node.target)))
+        return () if node.op in ("placeholder", "output") else target_token(node.target)
 
     return tuple(
-        (
-            node.op,
-            node.op if node.op in ("placeholder", "output") else target(node),
-            argument(node.args),
-            argument(node.kwargs),
-        )
+        (node.op, target(node), argument_token(node.args, leaf), argument_token(node.kwargs, leaf))
         for node in module.graph.nodes
     )
 
@@ -183,19 +197,32 @@ def target_token(target: Any) -> Token:
 
 def import_path(obj: Any) -> tuple[str, str] | None:
     """(module, qualified name) that lead to `obj` itself; None if nothing does."""
-    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
-    module = getattr(obj, "__module__", None)
-    for candidate in ([module] if module else []) + ["torch", "torch._C._nn"]:
-        found: Any = _import(candidate)
-        for part in (name or "").split("."):
-            found = getattr(found, part, None)
-        if found is obj and name:
-            return candidate, name
+    qualified = getattr(obj, "__qualname__", None)
     short = getattr(obj, "__name__", None)
-    for candidate in ("torch", "torch._C._nn", "torch._C._special", "torch._C._fft", "torch._C._linalg"):
-        if short and getattr(_import(candidate), short, None) is obj:
-            return candidate, short
+    home = getattr(obj, "__module__", None)
+    for module in (home, *_MODULES):
+        for name in dict.fromkeys((qualified, short)):
+            if module and name and _lookup(module, name) is obj:
+                return module, name
     return None
+
+
+_MODULES = (
+    "torch",
+    "torch._C._nn",
+    "torch._C._special",
+    "torch._C._fft",
+    "torch._C._linalg",
+    "torch.nn.functional",
+)
+"""Where functions are found that do not say where they are from."""
+
+
+def _lookup(module: str, name: str) -> Any:
+    found = _import(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def _import(name: str) -> Any:
@@ -227,10 +254,10 @@ def constant_token(value: Any) -> Token:
 
 
 def contents(tensor: torch.Tensor) -> Token:
-    """A hash of a constant tensor's values."""
-    if _torch.is_fake(tensor):
+    """A hash of a constant tensor's values; the tensor's identity where it has none to read."""
+    if _torch.is_fake(tensor) or tensor.device.type == "meta":
         return ("object", id(tensor))
-    plain = tensor.detach().cpu().contiguous()
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     return hash_bytes(ctypes.string_at(plain.data_ptr(), plain.nbytes))
 
 

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import fx
+
+_ATEN_NAMES = {
+    "and_": "bitwise_and",
+    "or_": "bitwise_or",
+    "xor": "bitwise_xor",
+    "invert": "bitwise_not",
+    "lshift": "bitwise_left_shift",
+    "rshift": "bitwise_right_shift",
+    "truediv": "div",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
+    "iadd": "add_",
+    "isub": "sub_",
+    "imul": "mul_",
+    "itruediv": "div_",
+}
+"""What aten calls those of Python's operators that it calls something else."""
 
 
 def names_of(node: fx.Node) -> frozenset[str]:
@@ -14,20 +32,24 @@ def names_of(node: fx.Node) -> frozenset[str]:
 
     `aten::relu`, `aten::relu.default`, `relu`, `torch.relu`, `torch.nn.functional.relu` all name
     the node of `x.relu()`, as they name those of `torch.relu(x)` and of `torch.ops.aten.relu(x)`.
+    An overload names the nodes that spell it, and those that do not say which overload they call.
     """
-    target = node.target
+    target: Any = node.target
     if node.op == "call_method":
-        return _function_names(str(target), ())
+        return frozenset(_function_names(str(target)))
     if node.op != "call_function":
         return frozenset()
     if isinstance(target, torch._ops.OpOverload):
-        packet = target._schema.name
-        return frozenset({packet, f"{packet}.{target._overloadname}"}) | _dotted(packet)
+        return frozenset(_operator_names(target._schema.name, [target._overloadname]))
     if isinstance(target, torch._ops.OpOverloadPacket):
-        return frozenset({target._qualified_op_name}) | _dotted(target._qualified_op_name)
+        return frozenset(_operator_names(target._qualified_op_name, target.overloads()))
     if isinstance(target, torch._ops.HigherOrderOperator):
         return frozenset({f"higher_order::{target.name()}", target.name()})
-    return _function_names(getattr(target, "__name__", ""), (qualified_name(target),))
+    qualified = qualified_name(target)
+    short = qualified.rpartition(".")[2]
+    if qualified.startswith("operator."):
+        short = _ATEN_NAMES.get(short, short)
+    return frozenset({qualified, short, *_function_names(short)})
 
 
 def name_given(name: Any) -> str:
@@ -41,9 +63,9 @@ def name_given(name: Any) -> str:
     if isinstance(name, torch._ops.OpOverload):
         return f"{name._schema.name}.{name._overloadname}"
     if isinstance(name, torch._ops.OpOverloadPacket):
-        return name._qualified_op_name
+        return str(name._qualified_op_name)
     if isinstance(name, torch._ops.HigherOrderOperator):
-        return name.name()
+        return str(name.name())
     custom = getattr(name, "_qualname", None)  # what torch.library.custom_op returns
     if isinstance(custom, str):
         return custom
@@ -57,22 +79,34 @@ def qualified_name(target: Any) -> str:
     name = getattr(target, "__name__", type(target).__name__)
     for module in (torch.nn.functional, torch, operator):
         if getattr(module, name, None) is target:
-            return f"{module.__name__.replace('_operator', 'operator')}.{name}"
+            return f"{module.__name__.removeprefix('_')}.{name}"
     return f"{getattr(target, '__module__', None) or 'torch'}.{name}"
 
 
-def _function_names(name: str, more: tuple[str, ...]) -> frozenset[str]:
-    found = {name, *more}
-    if hasattr(torch.ops.aten, name):
-        found |= {f"aten::{name}", f"aten.{name}"}
-        found |= {f"torch.{name}"} if hasattr(torch, name) else set()
-        found |= {f"torch.Tensor.{name}"} if hasattr(torch.Tensor, name) else set()
-        found |= {f"torch.nn.functional.{name}"} if hasattr(torch.nn.functional, name) else set()
-        found |= {f"operator.{name}"} if hasattr(operator, name) else set()
-    return frozenset(found)
+def _function_names(name: str) -> Iterator[str]:
+    """The names of a function or method that calls the aten operator of the same name, if any."""
+    yield name
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is None:
+        return
+    for overload in ("", *(f".{overload}" for overload in packet.overloads())):
+        yield f"aten::{name}{overload}"
+        yield f"aten.{name}{overload}"
+    for owner, prefix in (
+        (torch, "torch"),
+        (torch.Tensor, "torch.Tensor"),
+        (torch.nn.functional, "torch.nn.functional"),
+        (operator, "operator"),
+    ):
+        if hasattr(owner, name):
+            yield f"{prefix}.{name}"
 
 
-def _dotted(packet: str) -> frozenset[str]:
+def _operator_names(packet: str, overloads: list[str]) -> Iterator[str]:
+    """The names of a registered operator: `aten::relu`, `aten.relu.default`, `torch.relu`, ..."""
     namespace, _, name = packet.partition("::")
-    plain = _function_names(name, ()) if namespace == "aten" else frozenset()
-    return plain | {f"{namespace}.{name}"}
+    for overload in ("", *(f".{overload}" for overload in overloads)):
+        yield f"{packet}{overload}"
+        yield f"{namespace}.{name}{overload}"
+    if namespace == "aten":
+        yield from (n for n in _function_names(name) if not n.startswith(("aten::", "aten.")))

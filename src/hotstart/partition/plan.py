@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import fx
@@ -59,11 +59,21 @@ class Plan:
 
     @property
     def unique(self) -> tuple[Piece, ...]:
+        """The first compiled piece of every digest."""
         first: dict[str, Piece] = {}
         for piece in self.pieces:
             if piece.kind == "compiled":
                 first.setdefault(piece.digest, piece)
         return tuple(first.values())
+
+
+class _Resolved(NamedTuple):
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    reads: tuple[fx.Node, ...]
+
+
+_PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
 
 
 class Graph:
@@ -83,8 +93,11 @@ class Graph:
     def __init__(self, captured: Captured) -> None:
         self.captured = captured
         self.fixed: Mapping[sympy.Symbol, sympy.Integer] = {}
+        self._resolved: dict[fx.Node, _Resolved] = {}
         self._values: dict[fx.Node, Any] = {}
         self.placeholders: dict[fx.Node, Any] = {}
+        axes = dict.fromkeys(captured.symbols.values())
+        self._axis_numbers = {symbol: number for number, symbol in enumerate(axes)}
         inputs = iter(captured.inputs)
         nodes: list[fx.Node] = []
         for node in captured.graph.nodes:
@@ -119,6 +132,10 @@ class Graph:
         expr = number.xreplace(dict(self.fixed)) if self.fixed else number
         return _torch.plain_number(expr) if not expr.free_symbols else expr
 
+    def axis_number(self, symbol: sympy.Symbol) -> int:
+        """The place of an axis among those of the graph: an order that names have no part in."""
+        return self._axis_numbers[symbol]
+
     def number(self, item: Any) -> Any:
         """An integer among the graph's outputs as an expression or a plain number."""
         value = self._values.get(item, item) if isinstance(item, fx.Node) else item
@@ -127,35 +144,42 @@ class Graph:
     def at(self, variant: Variant) -> Graph:
         """This graph with the axes fixed that are one size in a variant."""
         bound = copy.copy(self)
+        bound._resolved = {}
         bound.fixed = _torch.substitution({a: c for a, c in variant.choices if isinstance(c, int)})
         return bound
 
     def args(self, node: fx.Node) -> tuple[Any, ...]:
         """A node's positional arguments: tensors as nodes, numbers as expressions."""
-        return tuple(self._resolve(arg) for arg in node.args)
+        return self._resolve(node).args
 
     def kwargs(self, node: fx.Node) -> dict[str, Any]:
         """A node's keyword arguments, likewise."""
-        return {name: self._resolve(arg) for name, arg in node.kwargs.items()}
+        return self._resolve(node).kwargs
 
-    def _resolve(self, arg: Any) -> Any:
-        def leaf(item: Any) -> Any:
-            value = self._values.get(item, item) if isinstance(item, fx.Node) else item
-            return _map_numbers(value, self.expression)
-
-        return map_aggregate(arg, leaf)
-
-    def reads(self, node: fx.Node) -> Iterable[fx.Node]:
+    def reads(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """The nodes whose tensors a node's arguments mention, in order, with repetitions."""
-        found: list[fx.Node] = []
+        return self._resolve(node).reads
+
+    def _resolve(self, node: fx.Node) -> _Resolved:
+        """A node's arguments as pieces see them, worked out once."""
+        known = self._resolved.get(node)
+        if known is not None:
+            return known
+        reads: list[fx.Node] = []
 
         def leaf(item: Any) -> Any:
             if isinstance(item, fx.Node):
-                found.append(item)
-            return item
+                if item not in self._values:
+                    reads.append(item)
+                    return item
+                return _map_numbers(self._values[item], self.expression)
+            if isinstance(item, _PLAIN):
+                return item
+            return _map_numbers(item, self.expression)
 
-        map_aggregate((self.args(node), self.kwargs(node)), leaf)
-        return found
+        args, kwargs = map_aggregate((node.args, node.kwargs), leaf)
+        known = self._resolved[node] = _Resolved(args, dict(kwargs), tuple(reads))
+        return known
 
     def returned(self) -> tuple[fx.Node, ...]:
         """The nodes whose tensors the graph returns, by output number; numbers are left out."""

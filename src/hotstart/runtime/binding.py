@@ -25,7 +25,7 @@ class Binding:
         self._weights = weights
         self._binders = binders
         self._lock = threading.Lock()
-        self._runs: tuple[Run, ...] | None = None
+        self._bound: tuple[Callable[[], bool], tuple[Run, ...]] | None = None
 
     def __call__(self) -> tuple[Run, ...]:
         """The functions, by variant.
@@ -33,13 +33,19 @@ class Binding:
         Raises:
             ModelMismatch: the model's tensors do not fit.
         """
-        runs = self._runs
-        if runs is not None and not self._weights.changed():
-            return runs
+        bound = self._bound
+        if bound is not None and bound[0]():
+            return bound[1]
+        return self._bind()
+
+    def _bind(self) -> tuple[Run, ...]:
         with self._lock:
-            if self._runs is None or self._weights.changed():
-                # Forgotten first: if the weights do not fit, the next call finds that out again.
-                self._runs = None
-                tensors = self._weights.fetch()
-                self._runs = tuple(bind(tensors) for bind in self._binders)
-            return self._runs
+            bound = self._bound
+            if bound is not None and bound[0]():
+                return bound[1]  # another thread was faster
+            # Forgotten first, so that nothing keeps weights alive that the model has replaced.
+            self._bound = None
+            fetched = self._weights.fetch()
+            runs = tuple(bind(fetched.tensors) for bind in self._binders)
+            self._bound = (fetched.current, runs)
+            return runs

@@ -81,7 +81,8 @@ class _Explainer:
                 "compile the model inside the autocast region it is called in",
             )
         if excess:
-            count = sum(p.kind in ("positional_only", "positional") for p in self.contract.parameters)
+            kinds = [parameter.kind for parameter in self.contract.parameters]
+            count = kinds.count("positional_only") + kinds.count("positional")
             return ContractError(
                 "positional arguments", str(count + len(excess)), f"at most {count}"
             )
@@ -112,22 +113,25 @@ class _Explainer:
                     "compile with an example that passes this value",
                 )
             case Seq(cls, items):
-                if type(value) is not cls or len(value) != len(items):
+                if not _is_a(value, cls) or len(value) != len(items):
                     return self._structure(path, value, f"a {cls.__name__} of {len(items)}")
                 names = (
-                    [f"{path}.{n}" for n in cls._fields]  # type: ignore[attr-defined]
+                    [f"{path}.{n}" for n in value._fields]
                     if is_namedtuple(cls)
                     else [f"{path}[{i}]" for i in range(len(items))]
                 )
                 return self._children(items, list(value), names)
             case Map(cls, entries):
                 keys = [key for key, _ in entries]
-                if type(value) is not cls or list(value) != keys:
+                if not _is_a(value, cls) or list(value) != keys:
                     return self._structure(path, value, f"a {cls.__name__} with keys {keys}")
-                items = [item for _, item in entries]
-                return self._children(items, list(value.values()), [f"{path}[{k!r}]" for k in keys])
+                return self._children(
+                    [item for _, item in entries],
+                    [value[key] for key in keys],
+                    [f"{path}[{key!r}]" for key in keys],
+                )
             case Record(cls, fields):
-                if type(value) is not cls:
+                if not _is_a(value, cls):
                     return self._structure(path, value, f"a {cls.__name__}")
                 names = [name for name, _ in fields]
                 children = [getattr(value, name) for name in names]
@@ -135,7 +139,7 @@ class _Explainer:
                     [item for _, item in fields], children, [f"{path}.{n}" for n in names]
                 )
             case Registered(cls, context, items):
-                if type(value) is not cls:
+                if not _is_a(value, cls):
                     return self._structure(path, value, f"a {cls.__name__}")
                 children, found = pytree.SUPPORTED_NODES[cls].flatten_fn(value)
                 if found != context or len(children) != len(items):
@@ -160,7 +164,7 @@ class _Explainer:
         takes = _describe_spec(spec)
         if type(value) not in TENSOR_TYPES:
             return ContractError(spec.path, _describe(value), takes)
-        if value.layout is not torch.strided or value.is_neg() or value.is_conj():
+        if value.layout is not torch.strided or is_lazy_view(value):
             return ContractError(
                 spec.path, _describe(value), takes, "call .to_dense() or .resolve_conj() first"
             )
@@ -212,11 +216,20 @@ class _Explainer:
         return None
 
 
+def is_lazy_view(tensor: torch.Tensor) -> bool:
+    """Whether a tensor stands for the conjugate or the negative of what is in its memory."""
+    return tensor.is_conj() or tensor.is_neg()
+
+
 def share_memory(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Whether two tensors are kept in one storage."""
     if left.device.type == "meta" or left.numel() == 0 or right.numel() == 0:
         return False
     return left.untyped_storage().data_ptr() == right.untyped_storage().data_ptr()
+
+
+def _is_a(value: Any, cls: type) -> bool:
+    return type(value) is cls
 
 
 def _describe(value: Any) -> str:

@@ -7,39 +7,53 @@ with everything the call passed; nothing has run by then.
 
 from __future__ import annotations
 
+import builtins
+import keyword
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 
 from hotstart import _torch
-from hotstart.ir import Const, Contract, Map, Record, Registered, Seq, Slot, TensorSpec, Tree
+from hotstart.ir import (
+    Const,
+    Contract,
+    Map,
+    Parameter,
+    Record,
+    Registered,
+    Seq,
+    Slot,
+    TensorSpec,
+    Tree,
+)
 from hotstart.names import Names
-from hotstart.runtime.contract import MISSING, share_memory
-from hotstart.runtime.layout import dense_strides
+from hotstart.runtime.contract import MISSING, TENSOR_TYPES, share_memory
 from hotstart.shapes import Variant
-from hotstart.trees import is_namedtuple
+from hotstart.trees import same_constant
 
 _SINGLETONS = (type(None), bool, type(...), torch.dtype, torch.layout, torch.memory_format)
 
 
-class Host(Protocol):
-    """What an entry asks of the program it belongs to."""
+@dataclass(frozen=True)
+class Hooks:
+    """What an entry calls.
+
+    Attributes:
+        model: the model, for its `training` flag.
+        bound: gives the variants' functions.
+        miss: answers a call that does not fit, given the parameters' values, positional arguments
+            beyond those, and keyword arguments that the example did not have.
+        relayout: gives a tensor in the compiled layout; takes its order of dimensions and its path.
+    """
 
     model: Any
-
-    def bound(self) -> Sequence[Callable[..., Any]]:
-        """The variants' functions."""
-        ...
-
-    def miss(self, values: Sequence[Any], excess: Sequence[Any], unknown: Mapping[str, Any]) -> Any:
-        """Answer a call that does not fit."""
-        ...
-
-    def relayout(self, tensor: torch.Tensor, dim_order: Sequence[int], path: str) -> torch.Tensor:
-        """The tensor in the compiled layout."""
-        ...
+    bound: Callable[[], Sequence[Callable[..., Any]]]
+    miss: Callable[[Sequence[Any], Sequence[Any], Mapping[str, Any]], Any]
+    relayout: Callable[[torch.Tensor, Sequence[int], str], torch.Tensor]
 
 
 class Entry:
@@ -50,243 +64,308 @@ class Entry:
         scope: the objects its names stand for.
     """
 
-    def __init__(self, contract: Contract, variants: Sequence[Variant], host: Host) -> None:
+    def __init__(self, contract: Contract, variants: Sequence[Variant], hooks: Hooks) -> None:
         self.scope: dict[str, Any] = {}
         self._contract = contract
         self._variants = variants
-        self._names = Names(["call"])
-        # Parameters keep the names forward gives them; everything else makes way for them.
-        self._parameters = [self._names.exactly(p.name) for p in contract.parameters]
-        self._excess, self._unknown = self._names.new("excess"), self._names.new("unknown")
-        self._model = self._refer("model", host.model)
-        self._bound = self._refer("bound", host.bound)
-        self._miss = (
-            f"return {self._refer('miss', host.miss)}"
-            f"(({''.join(f'{p}, ' for p in self._parameters)}), {self._excess}, {self._unknown})"
-        )
-        self._relayout = self._refer("relayout", host.relayout)
-        self._tensor_type = self._refer("Tensor", torch.Tensor)
-        self._parameter_type = self._refer("Parameter", torch.nn.Parameter)
+        self._hooks = hooks
         self._lines: list[str] = []
+        self._conditions: list[str] = []
         self._axes: dict[str, str] = {}
         self._tensors: dict[int, str] = {}
+        self._shapes: dict[int, str] = {}
+        self._names = Names()
+        # Parameters keep the names forward gives them; everything else makes way for them.
+        self._by_name: list[bool] = []
+        self._parameters = [self._parameter(p) for p in contract.parameters]
+        self._names.exactly("call")
+        self._excess, self._unknown = self._names.new("excess"), self._names.new("unknown")
+        self._variadic = any(p.kind == "var_positional" for p in contract.parameters)
+        excess = "()" if self._variadic else self._excess
+        values = _tuple(self._parameters)
+        miss = self._refer("miss", hooks.miss)
+        self._miss = f"return {miss}({values}, {excess}, {self._unknown})"
+        self._tensor_types = [self._refer(cls.__name__, cls) for cls in TENSOR_TYPES]
         self.source = self._generate()
 
+    def _parameter(self, parameter: Parameter) -> str:
+        """The name of a parameter; what `**kwargs` was given need not be an identifier, or free."""
+        name = parameter.name
+        plain = name.isidentifier() and not keyword.iskeyword(name)
+        self._by_name.append(plain and not self._names.taken(name))
+        return self._names.exactly(name) if self._by_name[-1] else self._names.new(name)
+
     def _generate(self) -> str:
+        signature = self._signature()
         self._state()
         for parameter, name in zip(self._contract.parameters, self._parameters, strict=True):
             self._tree(parameter.tree, name)
         self._check_overlap()
+        run = self._choose()
         given = [self._keep(slot, "as_given") for slot in self._contract.given]
         written = {slot: self._keep(slot, "written") for slot in self._contract.mutated_args}
         for slot, name in self._tensors.items():
-            self._layout(self._contract.tensors[slot], name)
-        self._decide([self._tensors[i] for i in range(len(self._tensors))] + given, written)
+            self._layout(slot, self._contract.tensors[slot], name)
+        self._run(run, given, written)
         body = "\n".join(f"    {line}" for line in self._lines)
-        return f"def call({self._signature()}):\n{body}\n"
+        return f"def call({signature}):\n{body}\n"
 
     # --- signature --------------------------------------------------------------------------------
 
     def _signature(self) -> str:
         positional: list[str] = []
-        keyword: list[str] = []
+        named: list[str] = []
         variadic = f"*{self._excess}"
         only = 0
-        for parameter, name in zip(self._contract.parameters, self._parameters, strict=True):
+        parameters = zip(self._contract.parameters, self._parameters, self._by_name, strict=True)
+        for parameter, name, by_name in parameters:
             if parameter.kind == "var_positional":
                 variadic = f"*{name}"
                 continue
-            default = self._constant(parameter.default) if parameter.has_default else self._constant(MISSING)
-            target = keyword if parameter.kind == "keyword" else positional
+            default = self._default(parameter, name)
+            if not by_name:
+                self._then(f"{name} = {self._unknown}.pop({parameter.name!r}, {default})")
+                continue
+            target = named if parameter.kind == "keyword" else positional
             target.append(f"{name}={default}")
             only += parameter.kind == "positional_only"
         if only:
             positional.insert(only, "/")
-        if variadic != f"*{self._excess}":
-            self._lines.insert(0, f"{self._excess} = ()")
-        return ", ".join([*positional, variadic, *keyword, f"**{self._unknown}"])
+        return ", ".join([*positional, variadic, *named, f"**{self._unknown}"])
+
+    def _default(self, parameter: Parameter, name: str) -> str:
+        if not parameter.has_default:
+            return self._refer("MISSING", MISSING)
+        return self._constant(parameter.default, f"{name}_default")
 
     # --- checks -----------------------------------------------------------------------------------
 
-    def _require(self, condition: str) -> None:
-        self._lines += [f"if not ({condition}):", f"    {self._miss}"]
+    def _require(self, *conditions: str) -> None:
+        self._conditions += conditions
+
+    def _then(self, *lines: str) -> None:
+        """Statements that come after everything that was required so far."""
+        if self._conditions:
+            first, *others = self._conditions
+            self._lines += ["if not (", f"    {first}", *(f"    and {c}" for c in others), "):"]
+            self._lines.append(f"    {self._miss}")
+            self._conditions = []
+        self._lines += lines
 
     def _state(self) -> None:
-        conditions = [f"not {self._unknown}", f"not {self._excess}"]
+        self._require(f"not {self._unknown}")
+        if not self._variadic:
+            self._require(f"not {self._excess}")
         if self._contract.training is not None:
-            conditions.append(f"{self._model}.training is {self._contract.training}")
+            model = self._refer("model", self._hooks.model)
+            self._require(f"{model}.training is {self._contract.training}")
         if self._contract.autocast:
             state = self._refer("autocast_state", _torch.autocast_state)
-            conditions.append(f"{state}() == {self._constant(self._contract.autocast)}")
+            self._require(f"{state}() == {self._constant(self._contract.autocast, 'autocast')}")
         else:
-            conditions.append(f"not {self._refer('autocast_is_on', _torch.autocast_check())}()")
-        self._require(" and ".join(conditions))
+            self._require(f"not {self._refer('autocast_is_on', _torch.autocast_check())}()")
 
     def _tree(self, tree: Tree, name: str) -> None:
         match tree:
             case Slot():
-                self._tensor(self._contract.tensors[tree.index], name)
                 self._tensors[tree.index] = name
+                self._tensor(tree.index, self._contract.tensors[tree.index], name)
             case Const(value):
                 self._require(self._is_constant(name, value))
             case Seq(cls, items):
-                kind = self._constant(cls)
-                self._require(f"{name}.__class__ is {kind} and len({name}) == {len(items)}")
-                fields = cls._fields if is_namedtuple(cls) else range(len(items))  # type: ignore[attr-defined]
-                self._children(items, [f"{name}_{f}" for f in fields], name)
+                self._require(self._is_a(name, cls), f"{self._len(name)} == {len(items)}")
+                fields = getattr(cls, "_fields", range(len(items)))
+                self._children(items, [f"{name}_{field}" for field in fields], name)
             case Map(cls, entries):
-                keys = self._constant([key for key, _ in entries])
-                self._require(f"{name}.__class__ is {self._constant(cls)} and list({name}) == {keys}")
-                self._children(
-                    [item for _, item in entries],
-                    [f"{name}_{key}" for key, _ in entries],
-                    f"{name}.values()",
-                )
+                keys = self._constant([key for key, _ in entries], f"{name}_keys")
+                self._require(self._is_a(name, cls), f"{self._builtin('list')}({name}) == {keys}")
+                wanted = [f"{name}_{key}" for key, _ in entries]
+                self._children([item for _, item in entries], wanted, f"{name}.values()")
             case Record(cls, fields):
-                self._require(f"{name}.__class__ is {self._constant(cls)}")
-                parts = [f"{name}.{field}" for field, _ in fields]
-                self._children(
-                    [item for _, item in fields],
-                    [f"{name}_{field}" for field, _ in fields],
-                    f"({''.join(f'{part}, ' for part in parts)})",
-                )
+                self._require(self._is_a(name, cls))
+                parts = _tuple([f"{name}.{field}" for field, _ in fields])
+                wanted = [f"{name}_{field}" for field, _ in fields]
+                self._children([item for _, item in fields], wanted, parts)
             case Registered(cls, context, items):
-                self._require(f"{name}.__class__ is {self._constant(cls)}")
-                flatten = self._constant(pytree.SUPPORTED_NODES[cls].flatten_fn)
+                self._require(self._is_a(name, cls))
+                flatten = self._refer("flatten", pytree.SUPPORTED_NODES[cls].flatten_fn)
                 children, found = self._names.new(f"{name}_children"), self._names.new("context")
-                self._lines.append(f"{children}, {found} = {flatten}({name})")
-                self._require(
-                    f"{found} == {self._constant(context)} and len({children}) == {len(items)}"
-                )
+                self._then(f"{children}, {found} = {flatten}({name})")
+                expected = self._constant(context, f"{name}_context")
+                self._require(f"{found} == {expected}", f"{self._len(children)} == {len(items)}")
                 self._children(items, [f"{name}_{i}" for i in range(len(items))], children)
 
+    def _len(self, value: str) -> str:
+        return f"{self._builtin('len')}({value})"
+
+    def _is_a(self, name: str, cls: type) -> str:
+        return f"{name}.__class__ is {self._class(cls)}"
+
     def _children(self, trees: Sequence[Tree], wanted: Sequence[str], source: str) -> None:
+        if not trees:
+            return
         names = [self._names.new(name) for name in wanted]
-        if names:
-            self._lines.append(f"{', '.join(names)}, = {source}")
+        self._then(f"{', '.join(names) if len(names) > 1 else _tuple(names)} = {source}")
         for tree, name in zip(trees, names, strict=True):
             self._tree(tree, name)
 
-    def _tensor(self, spec: TensorSpec, name: str) -> None:
-        conditions = [
-            f"({name}.__class__ is {self._tensor_type} or {name}.__class__ is {self._parameter_type})",
-            f"{name}.dtype is {self._constant(spec.dtype)}",
+    def _tensor(self, slot: int, spec: TensorSpec, name: str) -> None:
+        kinds = (f"{name}.__class__ is {kind}" for kind in self._tensor_types)
+        self._require(
+            f"({' or '.join(kinds)})",
+            f"{name}.dtype is {self._torch_constant(spec.dtype)}",
             f"{name}.is_cpu"
             if spec.device.type == "cpu"
-            else f"{name}.device == {self._constant(spec.device)}",
-            f"{name}.layout is {self._constant(torch.strided)}",
-        ]
+            else f"{name}.device == {self._constant(spec.device, 'device')}",
+            f"{name}.layout is {self._torch_constant(torch.strided)}",
+        )
         if spec.dtype.is_complex:
-            conditions.append(f"not {name}.is_conj()")
+            self._require(f"not {name}.is_conj()")
         if spec.dtype.is_floating_point or spec.dtype.is_complex:
-            conditions.append(f"not {name}.is_neg()")
-        self._require(" and ".join(conditions))
-        shape = self._names.new(f"{name}_shape")
-        self._lines.append(f"{shape} = {name}.shape")
-        sizes = [f"len({shape}) == {len(spec.shape)}"]
-        new: list[str] = []
+            self._require(f"not {name}.is_neg()")
+        if all(isinstance(size, int) for size in spec.shape):
+            self._require(f"{name}.shape == {_tuple(list(map(str, spec.shape)))}")
+            return
+        shape = self._shapes[slot] = self._names.new(f"{name}_shape")
+        self._require(f"{self._len(f'{shape} := {name}.shape')} == {len(spec.shape)}")
         for dim, size in enumerate(spec.shape):
-            if isinstance(size, int):
-                sizes.append(f"{shape}[{dim}] == {size}")
-            elif size in self._axes:
-                sizes.append(f"{shape}[{dim}] == {self._axes[size]}")
+            if isinstance(size, int) or size in self._axes:
+                self._require(f"{shape}[{dim}] == {self._axes.get(str(size), size)}")
             else:
                 self._axes[size] = self._names.new(size)
-                new.append(f"{self._axes[size]} = {shape}[{dim}]")
-                if list(spec.shape).count(size) > 1:
-                    sizes.append(f"{shape}[{dim}] == {shape}[{spec.shape.index(size)}]")
-        first_use = [s for s in sizes if not any(f"== {n.split(' ')[0]}" in s for n in new)]
-        later = [s for s in sizes if s not in first_use]
-        self._require(" and ".join(first_use))
-        self._lines += new
-        if later:
-            self._require(" and ".join(later))
+                self._require(self._serves(size, f"({self._axes[size]} := {shape}[{dim}])"))
+
+    def _serves(self, axis: str, value: str) -> str:
+        """That some variant may serve a size; with one variant, that it does."""
+        intervals = [variant.box()[axis] for variant in self._variants]
+        low, high = min(box.lo for box in intervals), max(box.hi for box in intervals)
+        return _within(value, low, high)
 
     def _check_overlap(self) -> None:
-        pairs = [
-            f"{self._refer('share_memory', share_memory)}({self._tensors[slot]}, {name})"
-            for slot in self._contract.mutated_args
-            for other, name in self._tensors.items()
-            if other != slot
-        ]
-        if pairs:
-            self._require(f"not ({' or '.join(pairs)})")
-
-    def _layout(self, spec: TensorSpec, name: str) -> None:
-        """Copy a tensor whose layout is not the compiled one; cheap where it is."""
-        if not spec.shape:
-            return
-        plain = tuple(range(len(spec.shape)))
-        if spec.dim_order == plain:
-            test = f"not {name}.is_contiguous()"
-        elif spec.dim_order == (0, 2, 3, 1):
-            test = f"not {name}.is_contiguous(memory_format={self._constant(torch.channels_last)})"
-        else:
-            strides = self._refer("dense_strides", dense_strides)
-            test = f"{name}.stride() != {strides}({name}.shape, {spec.dim_order!r})"
-        self._lines += [
-            f"if {test}:",
-            f"    {name} = {self._relayout}({name}, {spec.dim_order!r}, {spec.path!r})",
-        ]
+        for slot in self._contract.mutated_args:
+            share = self._refer("share_memory", share_memory)
+            for other, name in self._tensors.items():
+                if other != slot:
+                    self._require(f"not {share}({self._tensors[slot]}, {name})")
 
     # --- decision ---------------------------------------------------------------------------------
+
+    def _choose(self) -> str:
+        """Pick the variant; the expression for its function."""
+        bound = self._refer("bound", self._hooks.bound)
+        if len(self._variants) == 1:
+            self._then()
+            return f"{bound}()[0]"
+        chosen = self._names.new("chosen")
+        keyword = "if"
+        # The most specific variant that covers the call wins: single sizes come after ranges.
+        for index, variant in reversed(list(enumerate(self._variants))):
+            test = " and ".join(
+                _within(self._axes[axis], box.lo, box.hi) for axis, box in variant.box().items()
+            )
+            self._then(f"{keyword} {test}:", f"    {chosen} = {index}")
+            keyword = "elif"
+        self._then("else:", f"    {self._miss}")
+        return f"{bound}()[{chosen}]"
 
     def _keep(self, slot: int, wanted: str) -> str:
         """Another name for a tensor, which goes on standing for what the caller passed."""
         name = self._names.new(f"{self._tensors[slot]}_{wanted}")
-        self._lines.append(f"{name} = {self._tensors[slot]}")
+        self._then(f"{name} = {self._tensors[slot]}")
         return name
 
-    def _decide(self, tensors: Sequence[str], written: Mapping[int, str]) -> None:
-        axes = [self._axes[dim.name] for dim in self._contract.axes]
-        chosen, grad, result = (self._names.new(n) for n in ("chosen", "grad", "result"))
-        numbered = list(enumerate(self._variants))
-        # The most specific variant that covers the call wins: single sizes come after ranges.
-        for index, variant in reversed(numbered):
-            test = " and ".join(
-                f"{self._axes[axis]} == {choice}"
-                if isinstance(choice, int)
-                else f"{choice.lo} <= {self._axes[axis]} <= {choice.hi}"
-                for axis, choice in variant.choices
-            )
-            branch = "if" if index == len(numbered) - 1 else "elif"
-            self._lines += [f"{branch} {test or True}:", f"    {chosen} = {index}"]
-        self._lines += ["else:", f"    {self._miss}"]
-        get_grad = self._refer("is_grad_enabled", torch.is_grad_enabled)
-        set_grad = self._refer("set_grad_enabled", _torch.set_grad_enabled())
-        run = f"{self._bound}()[{chosen}]({', '.join([*axes, *tensors])})"
-        self._lines += [f"{grad} = {get_grad}()", f"{set_grad}(False)", "try:"]
-        if written:
-            self._lines.append(f"    {result} = {run}")
-            for slot, name in written.items():
-                if self._tensors[slot] != name:
-                    self._lines += [
-                        f"    if {self._tensors[slot]} is not {name}:",
-                        f"        {name}.copy_({self._tensors[slot]})",
-                    ]
-            self._lines.append(f"    return {result}")
+    def _layout(self, slot: int, spec: TensorSpec, name: str) -> None:
+        """Copy a tensor whose layout is not the compiled one; cheap where it is."""
+        if not spec.shape:
+            return
+        if spec.dim_order == tuple(range(len(spec.shape))):
+            test = f"not {name}.is_contiguous()"
+        elif spec.dim_order == (0, 2, 3, 1):
+            channels_last = self._torch_constant(torch.channels_last)
+            test = f"not {name}.is_contiguous(memory_format={channels_last})"
         else:
-            self._lines.append(f"    return {run}")
-        self._lines += ["finally:", f"    {set_grad}({grad})"]
+            test = f"{name}.stride() != {self._strides(slot, spec)}"
+        relayout = self._refer("relayout", self._hooks.relayout)
+        arguments = f"{name}, {spec.dim_order!r}, {spec.path!r}"
+        self._then(f"if {test}:", f"    {name} = {relayout}({arguments})")
+
+    def _strides(self, slot: int, spec: TensorSpec) -> str:
+        """The strides of a tensor without gaps in the compiled order of dimensions."""
+        strides = [""] * len(spec.shape)
+        known, factors = 1, ""
+        for dim in reversed(spec.dim_order):
+            strides[dim] = f"{known}{factors}" if known != 1 or not factors else factors[3:]
+            size = spec.shape[dim]
+            if isinstance(size, int):
+                known *= size
+            else:
+                factors += f" * {self._axes[size]}"
+        return _tuple(strides)
+
+    def _run(self, run: str, given: Sequence[str], written: Mapping[int, str]) -> None:
+        axes = [self._axes[dim.name] for dim in self._contract.axes]
+        tensors = [self._tensors[index] for index in range(len(self._tensors))]
+        arguments = ", ".join([*axes, *tensors, *given])
+        function, result = self._names.new("run"), self._names.new("result")
+        answer = [f"return {function}({arguments})"]
+        if written:
+            answer = [f"{result} = {function}({arguments})"]
+            for slot, name in written.items():
+                copy = f"    {name}.copy_({self._tensors[slot]})"
+                answer += [f"if {self._tensors[slot]} is not {name}:", copy]
+            answer.append(f"return {result}")
+        enabled = self._refer("is_grad_enabled", torch.is_grad_enabled)
+        enable = self._refer("set_grad_enabled", _torch.set_grad_enabled())
+        self._then(
+            f"{function} = {run}",
+            f"if not {enabled}():",
+            *(f"    {line}" for line in answer),
+            f"{enable}(False)",
+            "try:",
+            *(f"    {line}" for line in answer),
+            "finally:",
+            f"    {enable}(True)",
+        )
 
     # --- constants --------------------------------------------------------------------------------
 
     def _is_constant(self, name: str, value: Any) -> str:
-        if isinstance(value, _SINGLETONS) or not isinstance(value, int | str | bytes):
-            identical = f"{name} is {self._constant(value)}"
-            if isinstance(value, _SINGLETONS):
-                return identical
-            same = self._refer("same_constant", same_constant)
-            return f"({identical} or {same}({name}, {self._constant(value)}))"
-        kind = type(value).__name__
-        if type(value) in (int, str, bytes):
-            return f"({name}.__class__ is {kind} and {name} == {value!r})"
-        return f"{self._refer('same_constant', same_constant)}({name}, {self._constant(value)})"
+        constant = self._constant(value, f"{name}_expected")
+        if isinstance(value, _SINGLETONS):
+            return f"{name} is {constant}"
+        kind = type(value)
+        # Floats that are equal are the same, but for nan and the two zeros.
+        if kind in (int, str, bytes) or (kind is float and value and value == value):
+            return f"{name}.__class__ is {self._class(kind)} and {name} == {constant}"
+        compare = self._refer("same_constant", same_constant)
+        if constant not in self.scope:
+            return f"{compare}({name}, {constant})"
+        return f"({name} is {constant} or {compare}({name}, {constant}))"
 
-    def _constant(self, value: Any) -> str:
-        if value is None or value is ... or type(value) in (bool, int, str, bytes):
-            return "..." if value is ... else repr(value)
-        return self._refer("constant", value)
+    def _constant(self, value: Any, wanted: str) -> str:
+        """An expression for an object; the object itself under a name where no literal says it."""
+        if value is ...:
+            return "..."
+        if value is None or type(value) in (bool, int, str, bytes):
+            return repr(value)
+        if type(value) is float and math.isfinite(value):
+            return repr(value)
+        if type(value) is list and all(type(item) in (int, str) for item in value):
+            return repr(value)
+        return self._refer(wanted, value)
+
+    def _torch_constant(self, value: torch.dtype | torch.layout | torch.memory_format) -> str:
+        return self._refer(str(value).removeprefix("torch."), value)
+
+    def _class(self, cls: type) -> str:
+        known = getattr(builtins, cls.__name__, None) is cls
+        return self._builtin(cls.__name__) if known else self._refer(cls.__name__, cls)
+
+    def _builtin(self, name: str) -> str:
+        """A builtin, under another name if one of forward's parameters has its name."""
+        if name in self._parameters:
+            return self._refer(name, getattr(builtins, name))
+        return name
 
     def _refer(self, wanted: str, value: Any) -> str:
         """A name for an object."""
@@ -296,3 +375,11 @@ class Entry:
         name = self._names.new(wanted)
         self.scope[name] = value
         return name
+
+
+def _within(value: str, low: int, high: int) -> str:
+    return f"{value} == {low}" if low == high else f"{low} <= {value} <= {high}"
+
+
+def _tuple(parts: Sequence[str]) -> str:
+    return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"

@@ -10,7 +10,7 @@ import torch.utils._pytree as pytree
 
 
 def strides_fit(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
-    """Whether a tensor has these strides wherever strides matter: where it has more than one row."""
+    """Whether a tensor has these strides wherever they matter: where a size is above one."""
     if tensor.numel() == 0:
         return True
     return all(

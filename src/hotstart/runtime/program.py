@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hotstart.errors import ContractError, HotstartError
-from hotstart.ir import Artifact, PieceInfo
 from hotstart.generated import run_source
-from hotstart.runtime.binding import Binding, Run
+from hotstart.ir import Artifact, PieceInfo
+from hotstart.runtime.binding import Binding
 from hotstart.runtime.contract import MISSING, violation
-from hotstart.runtime.entry import Entry
-from hotstart.runtime.layout import dense_strides
+from hotstart.runtime.entry import Entry, Hooks
+from hotstart.runtime.layout import dense_strides, strides_fit
 from hotstart.tensors import Model
 
 if TYPE_CHECKING:
@@ -57,17 +57,19 @@ class Program:
         self.model = model
         self.report = report
         self._artifact = artifact
-        self._binding = binding
         self._on_miss = on_miss
         self._variants = tuple(stitched.variant for stitched in artifact.stitched)
         self._relayouts: dict[str, int] = {}
         self._more: list[Program] = []
-        self._lock = threading.Lock()
-        entry = Entry(artifact.contract, self._variants, self)
+        self._counting = threading.Lock()
+        self._compiling = threading.Lock()
+        self._hooks = hooks = Hooks(model, binding, self._miss, self._relayout)
+        entry = Entry(artifact.contract, self._variants, hooks)
         self.entry_code = entry.source
-        self._call = run_source(entry.source, f"hotstart/entry_{id(self):x}.py", entry.scope)["call"]
+        filename = f"hotstart/entry_{id(self):x}.py"
+        self._call = run_source(entry.source, filename, entry.scope)["call"]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the model.
 
         Raises:
@@ -88,26 +90,27 @@ class Program:
 
     @property
     def relayouts(self) -> dict[str, int]:
-        """By argument, how many calls had it copied because its strides were not the compiled ones."""
+        """By argument, how many calls had it copied because its layout was not the compiled one."""
         return dict(self._relayouts)
 
     def __repr__(self) -> str:
-        kind = type(self.model).__name__ if isinstance(self.model, torch.nn.Module) else repr(self.model)
-        unique = len({piece.digest for piece in self.pieces if piece.kind == "compiled"})
+        model = self.model
+        name = type(model).__name__ if isinstance(model, torch.nn.Module) else repr(model)
+        different = len({piece.digest for piece in self.pieces if piece.kind == "compiled"})
+        variants = " | ".join(variant.name for variant in self._variants)
         return (
-            f"Program({kind}, inference only, {len(self.pieces)} pieces of which {unique} different, "
-            f"variants: {' | '.join(variant.name for variant in self._variants)})"
+            f"Program({name}, inference only, {len(self.pieces)} pieces of which {different} "
+            f"different, variants: {variants})"
         )
 
     # --- what the entry calls ---------------------------------------------------------------------
 
-    def bound(self) -> Sequence[Run]:
-        """The variants' functions, bound to the model's tensors."""
-        return self._binding()
-
-    def relayout(self, tensor: torch.Tensor, dim_order: Sequence[int], path: str) -> torch.Tensor:
+    def _relayout(self, tensor: torch.Tensor, dim_order: Sequence[int], path: str) -> torch.Tensor:
         """Copy an argument into the compiled layout; counted, and logged once for each argument."""
-        with self._lock:
+        strides = dense_strides(tensor.shape, dim_order)
+        if strides_fit(tensor, strides):
+            return tensor
+        with self._counting:
             if path not in self._relayouts:
                 log.warning(
                     "%s: strides %s are not the compiled layout, so it is copied in every such "
@@ -116,11 +119,12 @@ class Program:
                     tensor.stride(),
                 )
             self._relayouts[path] = self._relayouts.get(path, 0) + 1
-        strides = dense_strides(tensor.shape, dim_order)
         made = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
         return made.copy_(tensor.detach())
 
-    def miss(self, values: Sequence[Any], excess: Sequence[Any], unknown: Mapping[str, Any]) -> Any:
+    def _miss(
+        self, values: Sequence[Any], excess: Sequence[Any], unknown: Mapping[str, Any]
+    ) -> Any:
         """Answer a call that does not fit the contract, as `Options.on_miss` says.
 
         Raises:
@@ -148,16 +152,18 @@ class Program:
         self, error: ContractError, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Program:
         """A program for a call that this one does not take, compiled if there is none yet."""
-        with self._lock:
+        with self._compiling:
             for program in self._more:
                 if program.takes(*args, **kwargs):
                     return program
             log.warning("compiles inside a call, since %s", error)
             program = self._on_miss.build(args, kwargs)
+            if not program.takes(*args, **kwargs):
+                raise error  # no program takes this call, such as one with aliased arguments
             self._more.append(program)
             return program
 
-    def takes(self, *args: Any, **kwargs: Any) -> bool:
+    def takes(self, /, *args: Any, **kwargs: Any) -> bool:
         """Whether a call with these arguments is within the contract. Nothing is run."""
         try:
             values, excess, unknown = self._bind(args, kwargs)

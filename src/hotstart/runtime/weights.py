@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import getitem, is_
 from typing import Any
 
@@ -11,14 +12,29 @@ import torch
 from hotstart import _torch
 from hotstart.errors import ModelMismatch
 from hotstart.ir import WeightSpec
-from hotstart.tensors import Model, modules, places_by_name
+from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
+from hotstart.runtime.layout import strides_fit
+from hotstart.tensors import Model, Place, modules, places_by_name
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A model's tensors at one time.
+
+    Attributes:
+        tensors: the tensors of the table, by slot.
+        current: whether fetching again would find the same ones.
+    """
+
+    tensors: list[torch.Tensor]
+    current: Callable[[], bool]
 
 
 class Weights:
-    """The tensors of a parameter table, as the model has them now.
+    """The tensors of a parameter table, wherever the model keeps them.
 
-    `changed` notices a parameter, buffer or module that was replaced (`load_state_dict` with
-    `assign=True`, `.to()` on buffers, assignment) and one whose metadata changed in place
+    What was fetched is current until a parameter, buffer or module is replaced (`load_state_dict`
+    with `assign=True`, `.to()` on buffers, assignment) or a tensor's metadata is changed in place
     (`.to()` and `.half()` set `.data` of the same parameter).
     """
 
@@ -28,94 +44,113 @@ class Weights:
         self._model = model
         self._specs = specs
         self._captured = captured
-        self._owners: list[Mapping[str, Any]] = []
-        self._keys: list[str] = []
-        self._found: list[Any] = []
-        self._metadata = _torch.MetadataGuard([])
-        self._tensors: list[torch.Tensor] = []
 
-    def changed(self) -> bool:
-        """Whether `fetch` would find other tensors than it last did."""
-        try:
-            same = all(map(is_, map(getitem, self._owners, self._keys), self._found))
-        except KeyError:
-            return True
-        return not (same and self._metadata.check(self._tensors))
-
-    def fetch(self) -> list[torch.Tensor]:
-        """The tensors of the table, by slot.
+    def fetch(self) -> Fetched:
+        """The tensors as they are now.
 
         Raises:
             ModelMismatch: tensors that are missing or do not fit, each named.
         """
+        # Modules before tensors: if another thread replaces one meanwhile, what is found inside
+        # the new one is not taken for the old one's, and the next call fetches again.
+        by_path = dict(modules(self._model))
         places = places_by_name(self._model)
         problems: list[str] = []
         tensors: list[Any] = []
-        owners: list[Mapping[str, Any]] = []
-        keys: list[str] = []
+        kept: list[tuple[Place, Any]] = []
         for slot, spec in enumerate(self._specs):
             if spec.kind == "captured":
                 tensors.append(self._captured[slot])
                 continue
-            place = places.get(spec.name)
-            tensor = place.get() if place is not None else None
+            found = [
+                (place, place.get()) for place in map(places.get, (spec.name, *spec.ties)) if place
+            ]
+            tensor = found[0][1] if found and found[0][0].name == spec.name else None
             tensors.append(tensor)
             problems += _problems(spec, tensor)
-            for tie in spec.ties:
-                tied = places.get(tie)
-                if tied is None or tied.get() is not tensor:
-                    problems.append(f"{tie}: was the same tensor as {spec.name}, is not any more")
-            if place is not None:
-                owners.append(place.owner)
-                keys.append(place.key)
+            same = {place.name for place, other in found if other is tensor}
+            problems += [
+                f"{name}: expected the same tensor as {spec.name}, found another one or nothing"
+                for name in spec.ties
+                if name not in same
+            ]
+            kept += found
         if problems:
             raise ModelMismatch(problems)
-        self._watch(owners, keys, tensors)
-        return tensors
-
-    def _watch(
-        self, owners: list[Mapping[str, Any]], keys: list[str], tensors: list[torch.Tensor]
-    ) -> None:
-        used = {id(owner) for owner in owners}
-        for _, module in modules(self._model):
-            for name, child in module._modules.items():
-                if child is not None and _holds(child, used):
-                    owners.append(module._modules)
-                    keys.append(name)
-        self._owners, self._keys = owners, keys
-        self._found = [owner[key] for owner, key in zip(owners, keys, strict=True)]
-        self._metadata = _torch.MetadataGuard(tensors)
-        self._tensors = tensors
+        return Fetched(tensors, _watch(by_path, kept, tensors))
 
 
-def _holds(module: torch.nn.Module, owners: set[int]) -> bool:
-    """Whether a module or one inside it keeps a tensor in one of these mappings."""
-    return any(
-        id(kept) in owners
-        for inner in module.modules()
-        for kept in (inner._parameters, inner._buffers, vars(inner))
-    )
+def _watch(
+    by_path: Mapping[str, torch.nn.Module],
+    kept: Iterable[tuple[Place, Any]],
+    tensors: Sequence[torch.Tensor],
+) -> Callable[[], bool]:
+    """A function that tells whether the model still keeps these tensors in these places.
+
+    It runs in every call, so it compares in C: each entry with what it was, then the metadata of
+    all tensors at once.
+    """
+    owners: list[Mapping[str, Any]] = []
+    keys: list[str] = []
+    found: list[Any] = []
+    watched: set[str] = set()
+    for place, tensor in kept:
+        owners.append(place.owner)
+        keys.append(place.key)
+        found.append(tensor)
+        # The modules on the way to it: replacing one replaces the tensor.
+        path = place.name.rpartition(".")[0]
+        while path not in watched and path in by_path:
+            watched.add(path)
+            parent, _, child = path.rpartition(".")
+            if parent not in by_path or parent == path:
+                break
+            owners.append(by_path[parent]._modules)
+            keys.append(child)
+            found.append(by_path[path])
+            path = parent
+    # What a tensor's metadata is compared with depends on the mode it is compared in.
+    guards = []
+    for inference in (False, True):
+        with torch.inference_mode(inference):
+            guards.append(_torch.MetadataGuard(tensors))
+    normally, in_inference = (guard.check for guard in guards)
+
+    def current() -> bool:
+        try:
+            same = all(map(is_, map(getitem, owners, keys), found))
+        except KeyError:
+            return False
+        return same and (normally(tensors) or in_inference(tensors))
+
+    return current
 
 
 def _problems(spec: WeightSpec, tensor: Any) -> list[str]:
     if not isinstance(tensor, torch.Tensor):
         return [f"{spec.name}: expected {_describe(spec)}, found nothing"]
     fits = (
-        tensor.dtype == spec.dtype
+        type(tensor) in TENSOR_TYPES
+        and tensor.layout is torch.strided
+        and not is_lazy_view(tensor)
+        and tensor.dtype == spec.dtype
         and tensor.device == spec.device
         and tuple(tensor.shape) == spec.shape
-        and tensor.stride() == spec.stride
+        and strides_fit(tensor, spec.stride)
     )
     if fits:
         return []
-    found = (
-        f"{tensor.dtype} {list(tensor.shape)} with strides {list(tensor.stride())} "
-        f"on {tensor.device}"
-    )
-    return [f"{spec.name}: expected {_describe(spec)}, found {found}"]
+    return [f"{spec.name}: expected {_describe(spec)}, found {_describe_tensor(tensor)}"]
 
 
 def _describe(spec: WeightSpec) -> str:
-    return (
-        f"{spec.dtype} {list(spec.shape)} with strides {list(spec.stride)} on {spec.device}"
-    )
+    return f"{spec.dtype} {list(spec.shape)} with strides {list(spec.stride)} on {spec.device}"
+
+
+def _describe_tensor(tensor: torch.Tensor) -> str:
+    kind = "" if type(tensor) in TENSOR_TYPES else f"{type(tensor).__qualname__} "
+    text = f"{kind}{tensor.dtype} {list(tensor.shape)}"
+    if tensor.layout is not torch.strided:
+        return f"{text} of layout {tensor.layout} on {tensor.device}"
+    lazy = " (a conjugate or negative view)" if is_lazy_view(tensor) else ""
+    return f"{text} with strides {list(tensor.stride())} on {tensor.device}{lazy}"

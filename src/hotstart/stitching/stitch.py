@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import keyword
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import fx
 
-from hotstart.codegen import Emitter, emit_nodes
-from hotstart.names import Names
+from hotstart.codegen import Emitter, assignment, comment, emit_nodes, written_tuple
 from hotstart.ir import (
     Const,
     Contract,
@@ -20,6 +21,7 @@ from hotstart.ir import (
     Stitched,
     Tree,
 )
+from hotstart.names import Names
 from hotstart.partition import Piece, Plan
 from hotstart.partition.plan import example_of
 from hotstart.runtime.layout import fit, unflatten
@@ -118,10 +120,13 @@ class _Stitcher:
         return [*self.axis_names.values(), *self.argument_names, *self.given_names.values()]
 
     @staticmethod
-    def _unpack(names: Any, source: str) -> list[str]:
+    def _unpack(names: Iterable[str], source: str) -> list[str]:
         names = list(names)
         if not names:
             return []
+        line = f"    {assignment(names, source)}"
+        if len(line) <= 100:
+            return [line]
         return ["    (", *(f"        {name}," for name in names), f"    ) = {source}"]
 
     # --- body -------------------------------------------------------------------------------------
@@ -143,12 +148,18 @@ class _Stitcher:
                 lines += self._inline(piece, dying, keep)
         for update in self.graph.captured.updates:
             value = self.result(update.value)
-            lines.append(f"setattr({self.owner(update.owner)}, {update.name!r}, {value})")
+            owner = self.owner(update.owner)
+            if update.name.isidentifier() and not keyword.iskeyword(update.name):
+                lines.append(f"{owner}.{update.name} = {value}")
+            else:
+                lines.append(f"setattr({owner}, {update.name!r}, {value})")
         return [*lines, f"return {self.result(self.graph.captured.outputs)}"]
 
     def _unused_arguments(self) -> list[str]:
         """Let go at once of arguments that the graph does not read."""
-        read = {slot.index for slot in self.graph.placeholders.values() if slot.kind == "arg"}
+        wanted = set(self.graph.returned()).union(*(piece.inputs for piece in self.plan.pieces))
+        placeholders = self.graph.placeholders.items()
+        read = {slot.index for node, slot in placeholders if slot.kind == "arg" and node in wanted}
         unused = [name for i, name in enumerate(self.argument_names) if i not in read]
         return [f"del {', '.join(unused)}"] if unused else []
 
@@ -170,12 +181,12 @@ class _Stitcher:
         ]
         inputs = [*sizes, *(self.emitter.variable(node) for node in piece.inputs)]
         dead = [self.emitter.variable(node) for node in dying]
-        outputs = "".join(f"{self.emitter.define(node)}, " for node in piece.outputs).rstrip()
-        call = f"{self.unit(piece)}(args)"
-        where = f"  # {piece.name}: {', '.join(piece.layers)}" if piece.layers else f"  # {piece.name}"
-        lines = [f"args = [{', '.join(inputs)}]"]
+        outputs = [self.emitter.define(node) for node in piece.outputs]
+        layers = f": {', '.join(piece.layers)}" if piece.layers else ""
+        lines = _list("args", inputs)
         lines += [f"del {', '.join(dead)}"] if dead else []
-        return [*lines, (f"{outputs} = {call}" if outputs else call) + where]
+        call = assignment(outputs, f"{self.unit(piece)}(args)")
+        return [*lines, f"{call}  {comment(piece.name + layers)}"]
 
     def _inline(self, piece: Piece, dying: list[fx.Node], keep: set[fx.Node]) -> list[str]:
         needed_later = keep | set(piece.outputs) | (set(piece.inputs) - set(dying))
@@ -183,7 +194,7 @@ class _Stitcher:
         return [*lines, *(line for node in piece.outputs for line in self._fit(node))]
 
     def _fit(self, node: fx.Node) -> list[str]:
-        """Copy what an inlined operator made if its strides are not those the graph was traced with.
+        """Copy what an inlined operator made if its strides are not the traced ones.
 
         Compiled pieces rely on the traced strides, and what torch predicts for an operator is not
         always what the operator does.
@@ -231,20 +242,24 @@ class _Stitcher:
                 parts = [self.result(item) for item in items]
                 if is_namedtuple(cls):
                     return f"{self.emitter.imported(cls)}({', '.join(parts)})"
+                if cls is torch.Size:
+                    return f"{self.emitter.imported(cls)}({written_tuple(parts)})"
                 if cls is list:
                     return f"[{', '.join(parts)}]"
-                return f"({', '.join(parts)},)" if len(parts) == 1 else f"({', '.join(parts)})"
+                return written_tuple(parts)
             case Map(cls, entries):
                 pairs = ", ".join(f"{self.emitter.value(k)}: {self.result(v)}" for k, v in entries)
-                return f"{{{pairs}}}" if cls is dict else f"{self.emitter.imported(cls)}({{{pairs}}})"
+                return (
+                    f"{{{pairs}}}" if cls is dict else f"{self.emitter.imported(cls)}({{{pairs}}})"
+                )
             case Record(cls, fields):
-                parts = [f"{name}={self.result(item)}" for name, item in fields]
-                return f"{self.emitter.imported(cls)}({', '.join(parts)})"
+                named = ", ".join(f"{name}={self.result(item)}" for name, item in fields)
+                return f"{self.emitter.imported(cls)}({named})"
             case Registered(cls, context, items):
                 make = self.emitter.imported(unflatten)
-                parts = ", ".join(self.result(item) for item in items)
+                children = ", ".join(map(self.result, items))
                 kind = self.emitter.imported(cls)
-                return f"{make}({kind}, [{parts}], {self.emitter.constant(context, 'context')})"
+                return f"{make}({kind}, [{children}], {self.emitter.constant(context, 'context')})"
 
     def _slot(self, slot: Slot) -> str:
         if slot.kind == "arg":
@@ -256,6 +271,15 @@ class _Stitcher:
             number = self.graph.number(node_or_number)
             return self.emitter.value(number)
         return self.emitter.variable(node_or_number)
+
+
+def _list(name: str, items: Sequence[str]) -> list[str]:
+    """An assignment of a list, over several lines where one would be long."""
+    line = f"{name} = [{', '.join(items)}]"
+    if len(line) <= 92:
+        return [line]
+    wrapped = textwrap.wrap(", ".join(items), 88, break_long_words=False, break_on_hyphens=False)
+    return [f"{name} = [", *(f"    {part}" for part in wrapped), "]"]
 
 
 def returned_arguments(outputs: Sequence[Tree]) -> tuple[int, ...]:

@@ -1,0 +1,78 @@
+"""Run measurements in fresh processes with empty caches, in turns, and keep the medians."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def in_fresh_process(script: str, *arguments: str) -> dict[str, Any]:
+    """Run `script` with empty cache folders; the last line it prints is its result, as JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder, "tmp")
+        temporary.mkdir()
+        environment = {
+            **os.environ,
+            "TORCHINDUCTOR_CACHE_DIR": str(Path(folder, "inductor")),
+            "TMPDIR": str(temporary),
+            "HF_HUB_OFFLINE": "1",
+        }
+        done = subprocess.run(
+            [sys.executable, script, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        )
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def in_turns(
+    subjects: Mapping[str, Callable[[], dict[str, Any]]], rounds: int
+) -> dict[str, dict[str, Any]]:
+    """Run every subject once a round; medians of the numbers, and all the values behind them."""
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in subjects}
+    for turn in range(rounds):
+        for name, subject in subjects.items():
+            print(f"round {turn + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
+            runs[name].append(subject())
+    return {name: {**medians(results), "runs": results} for name, results in runs.items()}
+
+
+def medians(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The median of every number that all results have."""
+    numbers = [key for key, value in results[0].items() if isinstance(value, int | float)]
+    return {key: statistics.median(result[key] for result in results) for key in numbers}
+
+
+def keep(name: str, report: Mapping[str, Any]) -> None:
+    """Write a report to `results/<name>.json`, with the machine it was measured on."""
+    import torch
+
+    machine = {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"machine": machine, **report}, indent=2) + "\n"
+    (RESULTS / f"{name}.json").write_text(text)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()

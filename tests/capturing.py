@@ -1,0 +1,79 @@
+"""What tests of the first two stages share: capture a model, cut what was captured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+import hotstart
+from hotstart._build import capture_all
+from hotstart.capture import Arguments, Captured, WeightTable, describe_arguments, weights_on
+from hotstart.partition import Piece, Plan, cut, make_plan
+
+CPU = torch.device("cpu")
+EAGER = hotstart.Options(compiler="eager")
+
+
+def described(
+    model: Callable[..., Any],
+    *args: Any,
+    dynamic: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Arguments:
+    """The arguments of a call."""
+    return describe_arguments(model, args, kwargs, dynamic, CPU)
+
+
+def captured(
+    model: Callable[..., Any],
+    *args: Any,
+    dynamic: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> tuple[Captured, WeightTable]:
+    """The first graph of a model, and the table of weights it reads."""
+    with weights_on(model, CPU):
+        arguments = described(model, *args, dynamic=dynamic, **kwargs)
+        weights = WeightTable(model)
+        graphs, _ = capture_all(model, arguments, weights)
+    return graphs[0], weights
+
+
+def planned(
+    model: Callable[..., Any],
+    *args: Any,
+    split_on: Any = "auto",
+    dynamic: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The pieces of a model."""
+    graph, _ = captured(model, *args, dynamic=dynamic)
+    return make_plan(*cut(graph, split_on))
+
+
+def compiled(
+    model: Callable[..., Any],
+    *args: Any,
+    dynamic: Mapping[str, Any] | None = None,
+    split_on: Any = "auto",
+    **kwargs: Any,
+) -> Any:
+    """A program whose pieces run op by op."""
+    return hotstart.compile(
+        model, args, kwargs, dynamic_shapes=dynamic, split_on=split_on, options=EAGER
+    )
+
+
+def targets(piece: Piece) -> list[str]:
+    """The short names of what a piece's nodes call."""
+    return [str(getattr(node.target, "__name__", node.target)) for node in piece.nodes]
+
+
+def digests(plan: Plan) -> list[str]:
+    """The digests of a plan's pieces."""
+    return [piece.digest for piece in plan.pieces]
+
+
+def crossing(plan: Plan) -> Sequence[Any]:
+    """The traced values of everything that flows from one piece to another."""
+    return [node.meta["example_value"] for piece in plan.pieces for node in piece.outputs]

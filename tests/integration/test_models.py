@@ -1,0 +1,83 @@
+"""Real architectures give what eager gives, at every size that is special or at an end."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+import torch
+import torch.utils._pytree as pytree
+
+import hotstart
+from tests.integration.models import CASES, Case
+
+ATTENTION = "aten::scaled_dot_product_attention"
+
+
+def build(case: Case, split_on: Any, compiler: Literal["eager", "inductor"]) -> hotstart.Program:
+    torch.manual_seed(0)
+    model = case.make().eval()
+    example = case.inputs(2, 16)
+    return hotstart.compile(
+        model,
+        kwargs=example,
+        dynamic_shapes=dict.fromkeys(example, case.axes),
+        split_on=split_on,
+        options=hotstart.Options(compiler=compiler),
+    )
+
+
+def worst_difference(program: hotstart.Program, case: Case) -> float:
+    """The largest difference to eager over all sizes; types and shapes must be the same."""
+    worst = 0.0
+    with torch.no_grad():
+        for batch in (1, 2, 3, 4):
+            for length in case.lengths:
+                inputs = case.inputs(batch, length)
+                found, expected = program(**inputs), program.model(**inputs)
+                assert type(found) is type(expected)
+                leaves, spec = pytree.tree_flatten(found)
+                expected_leaves, expected_spec = pytree.tree_flatten(expected)
+                assert spec == expected_spec
+                for left, right in zip(leaves, expected_leaves, strict=True):
+                    assert left.shape == right.shape
+                    worst = max(worst, (left - right).abs().max().item())
+    return worst
+
+
+def splits(case: Case) -> list[Any]:
+    return ["auto", [ATTENTION]] if case.attention else ["auto"]
+
+
+ALL = [
+    pytest.param(case, split, id=f"{name}-{'auto' if split == 'auto' else 'attention'}")
+    for name, case in CASES.items()
+    for split in splits(case)
+]
+
+
+@pytest.mark.parametrize(("case", "split_on"), ALL)
+def test_cut_and_stitched_it_is_eager_bit_for_bit(case: Case, split_on: Any) -> None:
+    program = build(case, split_on, "eager")
+    assert worst_difference(program, case) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "split_on"), ALL)
+def test_compiled_with_inductor_it_is_eager_within_1e_5(case: Case, split_on: Any) -> None:
+    program = build(case, split_on, "inductor")
+    assert program.report.inlined == ()
+    assert worst_difference(program, case) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet"])
+def test_small_ones_compiled_with_inductor(name: str) -> None:
+    program = build(CASES[name], "auto", "inductor")
+    assert program.report.inlined == ()
+    assert worst_difference(program, CASES[name]) < 1e-5
+
+
+def test_layers_beyond_the_first_cost_no_compile() -> None:
+    program = build(CASES["llama"], "auto", "eager")
+    for variant in program.report.variants:
+        assert (variant.unique, variant.reused) == (3, 2)

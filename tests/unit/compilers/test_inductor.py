@@ -1,0 +1,191 @@
+"""What the Inductor compiler promises beyond results: keys, errors, fallbacks, bounds."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+import hotstart
+from hotstart import Dim, Options
+from hotstart.compilers import InductorCompiler
+
+
+class DoubleEverything:
+    """A custom pass, as Inductor takes them."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.ran = 0
+
+    def __call__(self, graph: fx.Graph) -> None:
+        self.ran += 1
+
+    def uuid(self) -> str:
+        return self.version
+
+
+def two(x: Tensor) -> Tensor:
+    return x.sin() + x.cos()
+
+
+def test_a_custom_pass_runs_and_is_part_of_the_key() -> None:
+    first, second = DoubleEverything("1"), DoubleEverything("2")
+    keys = set()
+    for custom in (first, second):
+        options = Options(inductor={"post_grad_custom_post_pass": custom})
+        keys |= set(hotstart.compile(two, (torch.zeros(3),), options=options)._artifact.units)
+    assert first.ran > 0
+    assert len(keys) == 2
+    assert InductorCompiler({"post_grad_custom_post_pass": DoubleEverything("1")}, 1).token() == (
+        InductorCompiler({"post_grad_custom_post_pass": first}, 2).token()
+    )
+
+
+def test_a_pass_without_identity_is_refused() -> None:
+    class Anonymous:
+        def __call__(self, graph: fx.Graph) -> None:
+            pass
+
+    compiler = InductorCompiler({"post_grad_custom_post_pass": Anonymous()}, 1)
+    with pytest.raises(hotstart.OptionsError, match="uuid"):
+        compiler.token()
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(hotstart.OptionsError, match="no_such_setting"):
+        hotstart.compile(two, (torch.zeros(3),), options=Options(inductor={"no_such_setting": 1}))
+
+
+def test_settings_reach_inductor() -> None:
+    plain = hotstart.compile(two, (torch.zeros(64),))
+    scalar = hotstart.compile(two, (torch.zeros(64),), options=Options(inductor={"cpp.simdlen": 0}))
+    x = torch.randn(64)
+    torch.testing.assert_close(plain(x), scalar(x))
+    kernels = [program._artifact.units for program in (plain, scalar)]
+    assert kernels[0].keys().isdisjoint(kernels[1])
+
+
+class Broken:
+    """A pass that fails, as a compiler may."""
+
+    def __call__(self, graph: fx.Graph) -> None:
+        raise RuntimeError("no registers left")
+
+    def uuid(self) -> str:
+        return "broken"
+
+
+def test_a_piece_that_does_not_compile_is_named_with_its_layers_and_cause() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    options = Options(inductor={"post_grad_custom_post_pass": Broken()})
+    with pytest.raises(hotstart.CompileError, match="no registers left") as caught:
+        hotstart.compile(
+            model, (torch.zeros(2, 4),), dynamic_shapes={"input": {0: Dim("b", min=2, max=8)}},
+            options=options,
+        )  # fmt: skip
+    assert caught.value.piece == "piece_0"
+    assert caught.value.variant == "b=2..8"
+    assert caught.value.layers == ("0", "1")
+    assert caught.value.__cause__ is not None
+
+
+def test_a_range_the_compiler_narrows_names_the_axis() -> None:
+    conv = nn.Conv2d(3, 4, 3).eval()
+    with pytest.raises(hotstart.RangeError) as caught:
+        hotstart.compile(
+            conv, (torch.zeros(2, 3, 8, 8),), dynamic_shapes={"input": {0: Dim("batch", max=8)}}
+        )
+    assert caught.value.axis == "batch"
+    assert "sizes=[1]" in str(caught.value)
+
+
+def test_an_operator_that_decides_by_size_one_inside_is_noticed() -> None:
+    def squeeze(x: Tensor) -> Tensor:
+        return x.squeeze(0) * 2
+
+    with pytest.raises(hotstart.RangeError, match="squeeze") as caught:
+        hotstart.compile(
+            squeeze,
+            (torch.zeros(3, 4),),
+            dynamic_shapes={"x": {0: Dim("rows", max=8)}},
+            options=Options(compiler="eager"),
+        )
+    assert caught.value.axis == "rows"
+    program = hotstart.compile(
+        squeeze,
+        (torch.zeros(3, 4),),
+        dynamic_shapes={"x": {0: Dim("rows", max=8, sizes=[1])}},
+        options=Options(compiler="eager"),
+    )
+    for rows in (1, 2, 8):
+        x = torch.randn(rows, 4)
+        assert torch.equal(program(x), squeeze(x))
+
+
+def test_a_piece_that_needs_torch_around_it_runs_op_by_op_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def overlapping(x: Tensor) -> Tensor:
+        first, second = x[:, :2], x[:, 1:3]
+        y = torch.cumsum(x, 0)
+        first.add_(1)
+        return second * 2 + y[:, 1:3]
+
+    with caplog.at_level(logging.WARNING, logger="hotstart"):
+        program = hotstart.compile(
+            overlapping, (torch.zeros(2, 4),), split_on=["aten::cumsum"]
+        )
+    (inlined,) = program.report.inlined
+    assert inlined[0] == "piece_2"
+    assert "share memory" in inlined[1]
+    assert "op by op" in caplog.text
+    mine, theirs = torch.arange(8.0).view(2, 4), torch.arange(8.0).view(2, 4)
+    assert torch.equal(program(mine), overlapping(theirs))
+    assert torch.equal(mine, theirs)
+
+
+def test_identical_pieces_never_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    original = InductorCompiler.compile
+
+    def counting(self: InductorCompiler, job: Any) -> Any:
+        compiled.append(job.piece.name)
+        return original(self, job)
+
+    monkeypatch.setattr(InductorCompiler, "compile", counting)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.up, self.down = nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.down(torch.relu(self.up(self.norm(x))))
+
+    model = nn.Sequential(*(Block() for _ in range(6))).eval()
+    program = hotstart.compile(
+        model, (torch.zeros(2, 8),), dynamic_shapes={"input": {0: Dim("batch", max=8)}}
+    )
+    assert compiled == ["piece_0"]
+    assert [unit.reused_from for unit in program.report.units] == [
+        None, *["piece_0 (batch=1..8)"] * 5,
+    ]  # fmt: skip
+    x = torch.randn(8, 8)
+    torch.testing.assert_close(program(x), model(x).detach())
+
+
+def test_nothing_compiles_in_a_call() -> None:
+    from torch._dynamo.utils import counters
+
+    program = hotstart.compile(two, (torch.zeros(4),), dynamic_shapes={"x": {0: Dim("n", max=64)}})
+    counters.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for size in range(1, 65):
+            program(torch.zeros(size))
+    assert not counters

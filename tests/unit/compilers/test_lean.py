@@ -1,0 +1,105 @@
+"""The generated module is reduced to the one function that runs."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+import torch
+
+from hotstart.compilers.lean import NotLean, reduce
+
+GENERATED = dedent(
+    """
+    from ctypes import c_void_p
+    import torch
+    import os
+    from math import inf, nan
+    from torch import device, empty_strided
+    from torch._inductor.async_compile import AsyncCompile
+    from torch._inductor.select_algorithm import extern_kernels
+
+    aten = torch.ops.aten
+    empty_strided_cpu = torch._C._dynamo.guards._empty_strided_cpu
+    async_compile = AsyncCompile()
+    cpp_fused_0 = async_compile.cpp_pybinding(['float*'], 'source')
+    async_compile.wait(globals())
+    del async_compile
+
+    class Runner:
+        def __init__(self, partitions):
+            self.partitions = partitions
+
+        def call(self, args):
+            arg0_1, arg1_1 = args
+            args.clear()
+            buf0 = empty_strided_cpu((2, 2), (2, 1), torch.float32)
+            extern_kernels.mm(arg0_1, arg1_1, out=buf0)
+            cpp_fused_0(buf0)
+            return (buf0, inf, arg0_1)
+
+    runner = Runner(partitions=[])
+    call = runner.call
+
+    def get_args():
+        from torch._dynamo.testing import rand_strided
+        return []
+    """
+)
+
+
+def test_only_what_the_function_mentions_is_kept() -> None:
+    made = reduce(GENERATED, ["cpp_fused_0", "cpp_fused_1"], [], outputs=2)
+    assert made.source == dedent(
+        """\
+        import torch
+        from math import inf
+        empty_strided_cpu = torch._C._dynamo.guards._empty_strided_cpu
+
+        def call(args):
+            arg0_1, arg1_1 = args
+            args.clear()
+            buf0 = empty_strided_cpu((2, 2), (2, 1), torch.float32)
+            torch.mm(arg0_1, arg1_1, out=buf0)
+            cpp_fused_0(buf0)
+            return (buf0, inf)
+        """
+    )
+    assert made.kernels == ("cpp_fused_0",)
+
+
+def test_what_is_kept_runs_without_the_rest() -> None:
+    made = reduce(GENERATED, ["cpp_fused_0"], [], outputs=3)
+    scope: dict[str, object] = {"cpp_fused_0": lambda out: out.mul_(2)}
+    exec(made.source, scope)
+    left = torch.eye(2)
+    call = scope["call"]
+    assert callable(call)
+    result = call([left, torch.ones(2, 2)])
+    assert torch.equal(result[0], torch.full((2, 2), 2.0))
+    assert result[2] is left
+
+
+def test_tensor_constants_are_told() -> None:
+    source = GENERATED.replace("(buf0, inf, arg0_1)", "(buf0, _tensor_constant0, arg0_1)")
+    made = reduce(source, ["cpp_fused_0"], ["_tensor_constant0"], outputs=2)
+    assert made.constants == ("_tensor_constant0",)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("torch._inductor.runtime.do(buf0)", "calls torch._inductor"),
+        ("extern_kernels.bias_addmm(buf0)", "extern_kernels.bias_addmm"),
+        ("run_intermediate_hooks('buf0', buf0)", "mentions run_intermediate_hooks"),
+        ("self.partitions[0](buf0)", "mentions self"),
+    ],
+)
+def test_what_only_inductor_provides_is_refused(line: str, reason: str) -> None:
+    with pytest.raises(NotLean, match=reason):
+        reduce(GENERATED.replace("cpp_fused_0(buf0)", line), ["cpp_fused_0"], [], outputs=2)
+
+
+def test_a_module_without_the_function_is_refused() -> None:
+    with pytest.raises(NotLean, match="call"):
+        reduce("import torch\n", [], [], outputs=1)

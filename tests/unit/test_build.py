@@ -1,0 +1,118 @@
+"""What a build tells: report, log lines, events, trace, files."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hotstart
+from hotstart import Dim, Options
+from hotstart.events import Event
+
+EAGER = Options(compiler="eager")
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(torch.relu(self.up(self.norm(x))))
+
+
+def model(blocks: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 8), *(Block() for _ in range(blocks))).eval()
+
+
+DIMS = {"input": {0: Dim("batch", max=64, ranges=[(1, 8), (9, 64)], sizes=[1])}}
+
+
+def build(options: Options = EAGER, **kwargs: object) -> hotstart.Program:
+    return hotstart.compile(
+        model(), (torch.zeros(2, 8),), dynamic_shapes=DIMS, options=options, **kwargs
+    )  # type: ignore[arg-type]
+
+
+def test_every_piece_of_every_variant_is_in_the_report() -> None:
+    report = build().report
+    assert [variant.name for variant in report.variants] == ["batch=2..8", "batch=9..64", "batch=1"]
+    assert len(report.units) == 3 * 5
+    assert (report.pieces, report.unique, report.reused) == (5, 6, 9)
+    for unit in report.units:
+        assert (unit.action == "compiled") == (unit.reused_from is None)
+        assert unit.seconds >= 0
+
+
+def test_the_seconds_of_the_phases_add_up_to_the_wall_time() -> None:
+    report = build().report
+    assert sum(report.phases.values()) == pytest.approx(report.wall_s, rel=0.05)
+    assert {"capture", "partition", "digest", "compile", "stitch", "bind"} <= set(report.phases)
+
+
+def test_the_report_is_json() -> None:
+    report = build().report
+    assert json.loads(json.dumps(report.to_dict()))["unique"] == report.unique
+
+
+def test_each_variant_is_logged_on_one_line_also_when_all_is_reused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, logger="hotstart"):
+        build()
+    lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("compiled ")]
+    assert len(lines) == 3
+    for line in lines:
+        assert line.endswith("s: 5 pieces, 2 unique, 3 reused")
+
+
+def test_a_listener_sees_progress() -> None:
+    events: list[Event] = []
+    build(on_event=events.append)
+    finished = [event for event in events if event.kind == "unit_finished"]
+    assert [event.done for event in finished] == list(range(1, 16))
+    assert {event.total for event in finished} == {15}
+    assert [e.name for e in events if e.kind == "variant_finished"] == [
+        "batch=2..8", "batch=9..64", "batch=1",
+    ]  # fmt: skip
+
+
+def test_pieces_say_what_they_are() -> None:
+    pieces = build().pieces
+    assert [piece.name for piece in pieces] == [f"piece_{i}" for i in range(5)]
+    assert [piece.layers for piece in pieces] == [("0",), ("1",), ("2",), ("3",), ("4",)]
+    assert {piece.kind for piece in pieces} == {"compiled"}
+    assert [piece.reused_from for piece in pieces] == [None, None, *["piece_1"] * 3]
+    assert len({piece.digest for piece in pieces}) == 2
+
+
+def test_debug_dir_gets_graph_pieces_and_code(tmp_path: Path) -> None:
+    program = build(Options(compiler="eager", debug_dir=tmp_path))
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"graph_0.txt", "pieces_0.txt", "entry.py"} <= names
+    stitched = next(tmp_path.rglob("stitched_batch_2_to_8.py"))
+    assert stitched.read_text() == program.code["batch=2..8"]
+
+
+def test_the_structured_trace_has_graph_compiles_and_code(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="torch.__trace"):
+        build()
+    names = {
+        record.metadata["artifact"]["name"]
+        for record in caplog.records
+        if "artifact" in getattr(record, "metadata", {})
+    }
+    assert "hotstart_graph_0" in names
+    assert "hotstart_compile_piece_0_batch=2..8" in names
+    assert "hotstart_stitched_batch=1" in names
+
+
+def test_jobs_are_one_for_each_core_at_most() -> None:
+    from hotstart._build import default_jobs
+
+    assert 1 <= default_jobs() <= 1024
