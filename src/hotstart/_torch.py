@@ -549,13 +549,21 @@ def inductor_settings(overrides: Mapping[str, Any], jobs: int) -> dict[str, Any]
     """Inductor's settings for a build, checked.
 
     Caches are off because hotstart knows before it calls the compiler what it has compiled.
+    `cpp.vec_isa_ok` says that the C++ compiler can compile for this CPU: Inductor picks the
+    instruction set by the CPU's own flags either way, and would otherwise compile a test program
+    for each that the CPU has (12 s here). A compiler that cannot fails on the first kernel.
 
     Raises:
         AttributeError: Inductor has no setting of that name.
     """
     from torch._inductor import config
 
-    ours = {"fx_graph_cache": False, "fx_graph_remote_cache": False, "compile_threads": jobs}
+    ours = {
+        "fx_graph_cache": False,
+        "fx_graph_remote_cache": False,
+        "compile_threads": jobs,
+        "cpp.vec_isa_ok": True,
+    }
     for name in overrides:
         if name not in config.get_config_copy():
             raise AttributeError(name)
