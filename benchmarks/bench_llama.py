@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,30 +26,35 @@ def main() -> None:
     """Run the subjects in turns and print and keep the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--layers", type=int, nargs="+", default=[32, 64])
     arguments = parser.parse_args()
-    report: dict[str, Any] = {}
-    for layers in arguments.layers:
-        subjects = {
-            subject: lambda s=subject, n=layers: in_fresh_process(__file__, "run", s, str(n))
-            for subject in ("torch.compile", "hotstart auto", "hotstart attention")
-        }
-        measured = in_turns(subjects, arguments.rounds)
-        report[f"{layers} layers"] = {"ratios": ratios(measured), "subjects": measured}
-        print(json.dumps({str(layers): report[f"{layers} layers"]["ratios"]}, indent=2))
-    keep("llama", report)
+    cases = [(subject, 32) for subject in ("torch.compile", "hotstart auto", "hotstart attention")]
+    cases.append(("hotstart auto", 64))
+    subjects = {
+        f"{subject}, {layers} layers": partial(
+            in_fresh_process, __file__, "run", subject, str(layers)
+        )
+        for subject, layers in cases
+    }
+    measured = in_turns(subjects, arguments.rounds)
+    found = ratios(measured)
+    print(json.dumps(found, indent=2))
+    keep("llama", {"ratios": found, "subjects": measured})
 
 
 def ratios(measured: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """What the goals are stated in: hotstart over torch.compile."""
-    stock = measured["torch.compile"]
+    """What the goals are stated in: hotstart over torch.compile, and growth with depth."""
+    stock = measured["torch.compile, 32 layers"]
     found = {}
     for name in ("hotstart auto", "hotstart attention"):
-        own = measured[name]
+        own = measured[f"{name}, 32 layers"]
         found[f"{name}: cold / torch.compile cold"] = own["cold_s"] / stock["cold_s"]
         found[f"{name}: call / torch.compile call"] = own["call_ms"] / stock["call_ms"]
         found[f"{name}: call / eager call"] = own["call_ms"] / own["eager_ms"]
         found[f"{name}: cut and digest / cold"] = own["cut_and_digest_s"] / own["cold_s"]
+    shallow, deep = (measured[f"hotstart auto, {n} layers"] for n in (32, 64))
+    found["from 32 to 64 layers: build growth / capture growth"] = (
+        deep["cold_s"] - shallow["cold_s"]
+    ) / (deep["capture_s"] - shallow["capture_s"])
     return {name: round(value, 4) for name, value in found.items()}
 
 

@@ -23,7 +23,7 @@ from hotstart.events import Clock, Event
 from hotstart.ir import Artifact, CompiledUnit, Contract, PieceInfo, Stitched
 from hotstart.options import Options
 from hotstart.partition import Graph, Piece, Plan, SplitOn, cut, make_plan
-from hotstart.partition.digest import hash_token
+from hotstart.partition.digest import hash_bytes, hash_token
 from hotstart.partition.plan import example_of
 from hotstart.report import Report, UnitReport, VariantReport
 from hotstart.shapes import Interval, Variant, variants
@@ -98,6 +98,7 @@ def make_contract(
             for slot, spec in enumerate(weights.specs)
         ),
         training=model.training if isinstance(model, torch.nn.Module) else None,
+        modes=tuple(sorted({mode for graph in graphs for mode in graph.modes})),
         autocast=_torch.autocast_state(),
         mutated_args=tuple(sorted(index for kind, index in mutated if kind == "arg")),
         given=returned_arguments([graph.outputs for graph in graphs]),
@@ -186,7 +187,7 @@ def compile_all(
 def make_job(
     graph: Graph, piece: Piece, variant: Variant, examples: Mapping[str, int], compiler: Compiler
 ) -> Job:
-    """The job of compiling a piece for a variant; its key is known before any compiler is called."""
+    """The job of compiling a piece for a variant; no compiler is called to find its key."""
     bounds: dict[str, Bounds] = {}
     sizes: list[str] = []
     for axis in piece.axes:
@@ -253,11 +254,9 @@ def stitch_all(
     """Write the function of every variant."""
     made = []
     for variant, index in serving.items():
-        filename = f"hotstart/stitched_{_file_name(variant.name)}.py"
-        if debug_dir is not None:
-            filename = str((debug_dir / filename).resolve())
         plan = Plan(plans[index].graph.at(variant), plans[index].pieces)
-        made.append(stitch(plan, contract, variant, keys[variant], contract.given, filename))
+        stitched = stitch(plan, contract, variant, keys[variant], contract.given, "")
+        made.append(replace(stitched, filename=_file_name(stitched, debug_dir)))
         _torch.trace_artifact(f"hotstart_stitched_{variant.name}", partial(str, made[-1].source))
     return tuple(made)
 
@@ -299,7 +298,7 @@ def write_debug_files(folder: Path, plans: Sequence[Plan], artifact: Artifact, e
         files[f"graph_{index}.txt"] = str(plan.graph.captured.graph)
         files[f"pieces_{index}.txt"] = describe_plan(plan)
     for stitched in artifact.stitched:
-        files[f"stitched_{_file_name(stitched.variant.name)}.py"] = stitched.source
+        files[Path(stitched.filename).name] = stitched.source
     for key, unit in artifact.units.items():
         files[f"unit_{key[:12]}.py"] = unit.source
     (folder / "hotstart").mkdir(parents=True, exist_ok=True)
@@ -307,8 +306,12 @@ def write_debug_files(folder: Path, plans: Sequence[Plan], artifact: Artifact, e
         (folder / "hotstart" / name).write_text(text)
 
 
-def _file_name(variant: str) -> str:
-    return variant.replace("=", "_").replace(",", "_").replace("..", "_to_")
+def _file_name(stitched: Stitched, debug_dir: Path | None) -> str:
+    """What tracebacks show: the file in `debug_dir`, or a name that no other program's code has."""
+    variant = stitched.variant.name.replace("=", "_").replace(",", "_").replace("..", "_to_")
+    if debug_dir is not None:
+        return str((debug_dir / "hotstart" / f"stitched_{variant}.py").resolve())
+    return f"hotstart/stitched_{variant}_{hash_bytes(stitched.source.encode())[:8]}.py"
 
 
 def _peak_memory() -> int:

@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 if TYPE_CHECKING:
     import sympy
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+__all__ = ["HigherOrderOperator", "OpOverload", "OpOverloadPacket"]  # the others need no mention
 
 # --- fake tensors and symbols ---------------------------------------------------------------------
 
@@ -161,6 +164,20 @@ def as_function(expr: sympy.Basic, symbols: Sequence[sympy.Symbol]) -> Callable[
     return function
 
 
+def holds_within(
+    condition: sympy.Basic, bounds: Mapping[sympy.Symbol, tuple[int, int]]
+) -> bool | None:
+    """Whether a condition holds for all sizes (True), for none (False), or is undecided (None)."""
+    from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
+
+    ranges = {symbol: ValueRanges(low, high) for symbol, (low, high) in bounds.items()}
+    try:
+        found = bound_sympy(condition, ranges)
+    except AssertionError:  # it trips over some remainders of large numbers
+        return None
+    return bool(found.lower) if found.is_singleton() else None
+
+
 def without_size_assumptions() -> contextlib.AbstractContextManager[Any]:
     """Trace without assuming that dynamic sizes are neither 0 nor 1.
 
@@ -188,6 +205,7 @@ class FullGraph:
         replay: runs the bytecode Dynamo generated around the graph, given what to call in place
             of the graph, and the positional and keyword arguments of the call.
         side_effects: Dynamo's names for the Python objects that the bytecode changes.
+        modes: Dynamo's names for the modules whose `training` flag was read.
         scopes: local and global variables of the traced frame; Dynamo's names start from them.
         self_name: the variable that holds the traced module; None for a plain function.
     """
@@ -196,6 +214,7 @@ class FullGraph:
     env: ShapeEnv
     replay: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
     side_effects: tuple[str, ...]
+    modes: tuple[str, ...]
     scopes: Mapping[str, Mapping[str, Any]]
     self_name: str | None
 
@@ -243,7 +262,7 @@ class FullGraph:
 
 def _source_name(source: Any) -> str:
     """The name of one of Dynamo's sources: a method up to 2.11, a property since."""
-    return source.name if isinstance(source.name, str) else source.name()
+    return _name(source)
 
 
 class NoGraph(Exception):
@@ -306,9 +325,22 @@ def full_graph(
         env=env,
         replay=replay,
         side_effects=tuple(side_effects),
+        modes=_modes_read(output.output_graph),
         scopes={"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope},
         self_name=None if owner is None else traced.__code__.co_varnames[0],
     )
+
+
+def _modes_read(output_graph: Any) -> tuple[str, ...]:
+    """The modules whose `training` flag a trace read, from the guards it put on them."""
+    names = {_name(guard) for guard in output_graph._guards}
+    ending = ".training"
+    return tuple(sorted(n.removesuffix(ending) for n in names if n.endswith(ending)))
+
+
+def _name(named: Any) -> str:
+    """The name of a source or guard: a method up to 2.11, a property since."""
+    return named.name if isinstance(named.name, str) else str(named.name())
 
 
 @contextlib.contextmanager

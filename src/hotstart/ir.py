@@ -144,6 +144,7 @@ class Contract:
         axes: the dynamic dimensions.
         weights: the tensors the graph reads from the model, by slot number.
         training: the model's `training` flag; None for a function.
+        modes: the `training` flag of every module whose flag forward reads, by path.
         autocast: (device type, dtype) of the autocast region the build ran in, if any.
         mutated_args: slots of tensor arguments that the graph writes to.
         given: slots of tensor arguments that a result contains as they were passed.
@@ -155,6 +156,7 @@ class Contract:
     axes: tuple[Dim, ...]
     weights: tuple[WeightSpec, ...]
     training: bool | None
+    modes: tuple[tuple[str, bool], ...]
     autocast: tuple[tuple[str, torch.dtype], ...]
     mutated_args: tuple[int, ...]
     given: tuple[int, ...]

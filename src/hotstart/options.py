@@ -22,7 +22,7 @@ class Options:
         compiler: `"inductor"`, or `"eager"`, which runs the pieces as captured: a fast double for
             tests and for finding out whether a problem is the compiler's.
         inductor: settings of `torch._inductor.config`, by name, in force while pieces compile.
-            Custom passes are accepted; each must have a `uuid()`, which becomes part of the digests.
+            Custom passes are accepted; the `uuid()` each must have is part of the digests.
         on_miss: what a call outside the contract does. `"error"` raises `ContractError`, `"eager"`
             runs the model itself, `"compile"` builds the missing variant inside the call.
         debug_dir: folder that gets the graph, the pieces and the stitched code as files.

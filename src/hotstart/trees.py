@@ -148,7 +148,10 @@ def same_constant(left: object, right: object) -> bool:
         return False
     if isinstance(left, float | complex):
         return repr(left) == repr(right)
-    return bool(left == right)
+    try:
+        return bool(left == right)
+    except (RuntimeError, TypeError, ValueError):  # tensors and arrays compare item by item
+        return False
 
 
 def is_namedtuple(cls: type) -> bool:

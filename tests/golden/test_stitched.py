@@ -315,14 +315,14 @@ def bind(weights, units, constants, owners):
     norm_num_batches_tracked, norm_running_mean, norm_running_var, norm_weight, norm_bias = weights
     (unit_0,) = units
 
-    def run(x, total):
+    def run(x, total, total_as_given):
         args = [
             x, total, norm_num_batches_tracked, norm_running_mean, norm_running_var, norm_weight,
             norm_bias
         ]
         del x, total
         total_1, batch_norm = unit_0(args)  # piece_0: norm
-        return (batch_norm, total_1)
+        return (batch_norm, total_as_given)
 
     return run
 """,
@@ -351,6 +351,7 @@ def call(x=MISSING, total=MISSING, *excess, **unknown):
         and not share_memory(total, x)
     ):
         return miss((x, total), excess, unknown)
+    total_as_given = total
     total_written = total
     if not x.is_contiguous():
         x = relayout(x, (0, 1), 'x')
@@ -358,13 +359,13 @@ def call(x=MISSING, total=MISSING, *excess, **unknown):
         total = relayout(total, (0,), 'total')
     run = bound()[0]
     if not is_grad_enabled():
-        result = run(x, total)
+        result = run(x, total, total_as_given)
         if total is not total_written:
             total_written.copy_(total)
         return result
     set_grad_enabled(False)
     try:
-        result = run(x, total)
+        result = run(x, total, total_as_given)
         if total is not total_written:
             total_written.copy_(total)
         return result

@@ -249,7 +249,9 @@ def test_channels_last_is_kept_as_the_compiled_layout() -> None:
     example = torch.zeros(2, 3, 8, 8).to(memory_format=torch.channels_last)
     program = build(conv, example)
     x = torch.randn(2, 3, 8, 8)
-    assert_same(program(x.to(memory_format=torch.channels_last)), conv(x).detach(), rtol=1e-4, atol=1e-5)
+    assert_same(
+        program(x.to(memory_format=torch.channels_last)), conv(x).detach(), rtol=1e-4, atol=1e-5
+    )
     assert program.relayouts == {}
 
 
@@ -288,7 +290,9 @@ def test_recurrent_networks() -> None:
 
 def test_embedding_bags() -> None:
     bag = nn.EmbeddingBag(16, 4, mode="sum").eval()
-    program = build(bag, torch.zeros(3, 5, dtype=torch.long), dynamic={"input": {0: Dim("b", min=2, max=8)}})
+    program = build(
+        bag, torch.zeros(3, 5, dtype=torch.long), dynamic={"input": {0: Dim("b", min=2, max=8)}}
+    )
     x = torch.randint(0, 16, (4, 5))
     assert_same(program(x), bag(x).detach())
 

@@ -64,18 +64,7 @@ def private_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name
 
 
-# Modules that still mention private names; each is to be emptied out into `_torch.py`.
-PENDING = {"capture/proof.py", "partition/digest.py", "partition/names.py"}
-
-
-def checked_modules() -> Iterator[object]:
-    for path in modules():
-        name = path.relative_to(SOURCE).as_posix()
-        pending = [pytest.mark.xfail(strict=False)] if name in PENDING else []
-        yield pytest.param(path, id=name, marks=pending)
-
-
-@pytest.mark.parametrize("path", list(checked_modules()))
+@pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(SOURCE).as_posix())
 def test_private_names_of_torch_are_in_one_module(path: Path) -> None:
     if path.name == "_torch.py":
         return

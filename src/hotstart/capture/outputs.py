@@ -73,6 +73,7 @@ def describe_outputs(
     model: Model,
     traced: FullGraph,
     returned: Sequence[str | None],
+    written: Mapping[int, Slot],
     arguments: Arguments,
     fixed: Mapping[str, int],
     weights: WeightTable,
@@ -86,6 +87,7 @@ def describe_outputs(
         model: the model that was traced; its attributes are put back as they were.
         traced: what Dynamo made of it.
         returned: for each output of the graph, the expression of an integer, or None for a tensor.
+        written: outputs that are an argument or weight itself, which the graph has written to.
         arguments: the arguments it was traced with.
         fixed: axes that were traced at one size.
         weights: the table of tensors the graph reads.
@@ -103,6 +105,8 @@ def describe_outputs(
 
     def leaf(path: str, value: Any) -> Tree | None:
         index = numbers.get(id(value))
+        if index is not None and index in written:
+            return written[index]
         if index is not None:
             expr = returned[index]
             return Slot("out", index) if expr is None else Slot("size", index, expr)

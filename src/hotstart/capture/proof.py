@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,14 @@ from hotstart.shapes import Interval
 if TYPE_CHECKING:
     import sympy
 
-ENUMERATED = 1 << 18
-"""Boxes of up to this many points are checked point by point, which is a proof."""
+ENUMERATED = 1 << 12
+"""Boxes of up to this many points are checked point by point."""
+
+BOXES = 1 << 10
+"""How many parts a box is split into before a condition counts as unproven."""
+
+SCANNED = 1 << 18
+"""How many sizes are tried to find out what to advise."""
 
 LISTED = 4
 """How many places at which a condition holds are listed in advice."""
@@ -24,30 +31,43 @@ def counterexample(
 ) -> dict[sympy.Symbol, int] | None:
     """Sizes in `box` for which `condition` does not hold; None if there are none.
 
-    Proved by interval arithmetic where that decides, else by trying every point. A box too large
-    to enumerate that interval arithmetic cannot decide counts as a counterexample, at its corner:
-    what is not proven is not served.
+    Interval arithmetic decides most conditions at once. A box in which it does not is split, and a
+    small one is tried point by point, so the answer is a proof either way. What is still undecided
+    after `BOXES` parts counts as a counterexample: what is not proven is not served.
     """
     import sympy
-    from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
     if condition in (True, sympy.true):
         return None
     involved = sorted(condition.free_symbols, key=str)
-    ranges = {s: ValueRanges(box[s].lo, box[s].hi) for s in involved}
-    with_bounds = bound_sympy(condition, ranges)
-    if with_bounds.is_singleton() and with_bounds.lower in (True, sympy.true):
-        return None
-    points = 1
-    for symbol in involved:
-        points *= box[symbol].hi - box[symbol].lo + 1
-    if points > ENUMERATED:
-        return {s: box[s].lo for s in involved}
     holds = _torch.as_function(condition, involved)
-    for sizes in itertools.product(*(range(box[s].lo, box[s].hi + 1) for s in involved)):
-        if not holds(*sizes):
-            return dict(zip(involved, sizes, strict=True))
-    return None
+    parts = [tuple(box[symbol] for symbol in involved)]
+    for _ in range(BOXES):
+        if not parts:
+            return None
+        part = parts.pop()
+        verdict = _torch.holds_within(
+            condition, {s: (i.lo, i.hi) for s, i in zip(involved, part, strict=True)}
+        )
+        if verdict is True:
+            continue
+        points = math.prod(interval.hi - interval.lo + 1 for interval in part)
+        if verdict is None and points > ENUMERATED:
+            parts += _halves(part)
+            continue
+        for sizes in itertools.product(*(range(i.lo, i.hi + 1) for i in part)):
+            if not holds(*sizes):
+                return dict(zip(involved, sizes, strict=True))
+    return {symbol: box[symbol].lo for symbol in involved} if parts else None
+
+
+def _halves(part: tuple[Interval, ...]) -> list[tuple[Interval, ...]]:
+    """A box cut in two across its longest side."""
+    longest = max(range(len(part)), key=lambda i: part[i].hi - part[i].lo)
+    low, high = part[longest].lo, part[longest].hi
+    middle = (low + high) // 2
+    halves = (Interval(low, middle), Interval(middle + 1, high))
+    return [(*part[:longest], half, *part[longest + 1 :]) for half in halves]
 
 
 def _where_it_holds(
@@ -55,9 +75,7 @@ def _where_it_holds(
 ) -> list[Interval]:
     """The parts of `interval` in which a condition on one symbol holds; at most `LISTED`."""
     holds = _torch.as_function(condition, [symbol])
-    sizes = (
-        n for n in range(interval.lo, min(interval.hi, interval.lo + ENUMERATED) + 1) if holds(n)
-    )
+    sizes = (n for n in range(interval.lo, min(interval.hi, interval.lo + SCANNED) + 1) if holds(n))
     parts: list[Interval] = []
     for size in sizes:
         if parts and parts[-1].hi == size - 1:

@@ -18,7 +18,7 @@ from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError, RangeError
 from hotstart.ir import Slot, Tree
 from hotstart.shapes import Dim, Interval, Variant
-from hotstart.tensors import Model
+from hotstart.tensors import Model, modules
 
 if TYPE_CHECKING:
     import sympy
@@ -36,6 +36,7 @@ class Captured:
         updates: attributes of the model's modules that a call replaces.
         conditions: everything that was assumed about sizes, over axis symbols.
         fixed: axes that were traced at one size, with that size.
+        modes: path and `training` flag of every module whose flag was read.
     """
 
     graph: fx.Graph = field(repr=False)
@@ -46,6 +47,7 @@ class Captured:
     updates: tuple[BufferUpdate, ...]
     conditions: tuple[_torch.Condition, ...]
     fixed: Mapping[str, int]
+    modes: tuple[tuple[str, bool], ...]
 
     def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
         """A size of the graph as an expression over axis symbols."""
@@ -206,11 +208,37 @@ def _describe(
             for c in _torch.conditions(traced.env)
         ),
         fixed=dict(fixed),
+        modes=_modes(model, traced),
     )
     returned = [captured.size_source_of(node) for node in output.args[0]]
-    described = describe_outputs(model, traced, returned, arguments, fixed, weights)
+    written = _written_inputs(placeholders, captured.inputs, output.args[0])
+    described = describe_outputs(model, traced, returned, written, arguments, fixed, weights)
     output.args = ((*output.args[0], *described.sizes),)
     return replace(captured, outputs=described.result, updates=described.updates)
+
+
+def _written_inputs(
+    placeholders: list[fx.Node], inputs: tuple[Slot, ...], outputs: Any
+) -> dict[int, Slot]:
+    """Outputs that are an input after it was written to, by number."""
+    slots = {
+        id(node.meta["example_value"]): slot
+        for node, slot in zip(placeholders, inputs, strict=True)
+        if slot.kind != "size"
+    }
+    examples = {
+        index: id(node.meta.get("example_value"))
+        for index, node in enumerate(outputs)
+        if isinstance(node, fx.Node)
+    }
+    return {index: slots[example] for index, example in examples.items() if example in slots}
+
+
+def _modes(model: Model, traced: _torch.FullGraph) -> tuple[tuple[str, bool], ...]:
+    """Path and mode of the modules whose `training` flag was read."""
+    paths = {id(module): path for path, module in modules(model)}
+    read = (traced.object_named(name) for name in traced.modes)
+    return tuple((paths[id(module)], module.training) for module in read if id(module) in paths)
 
 
 def _name_modules(traced: _torch.FullGraph) -> None:

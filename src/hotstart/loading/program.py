@@ -18,7 +18,7 @@ Unit = Callable[[list[Any]], tuple[Any, ...]]
 def bind(artifact: Artifact, model: Model, loader: KernelLoader) -> Binding:
     """Make the functions of an artifact's variants callable with a model's weights."""
     units = {key: instantiate(unit, loader) for key, unit in artifact.units.items()}
-    weights = Weights(model, artifact.contract.weights, artifact.captured)
+    weights = Weights(model, artifact.contract, artifact.captured)
     return Binding(weights, tuple(_binder(s, units, model) for s in artifact.stitched))
 
 
@@ -33,13 +33,12 @@ def instantiate(unit: CompiledUnit, loader: KernelLoader) -> Unit:
 def _binder(stitched: Stitched, units: Mapping[str, Unit], model: Model) -> Binder:
     make = run_source(stitched.source, stitched.filename, {})["bind"]
     own = [units[key] for key in stitched.units]
-    paths = dict(modules(model)) if stitched.owners else {}
-    owners = [paths[path] for path in stitched.owners]
 
     def rebind(tensors: list[Any]) -> Callable[..., Any]:
-        run: Callable[..., Any] = make(
-            [tensors[slot] for slot in stitched.weights], own, stitched.constants, owners
-        )
+        paths = dict(modules(model)) if stitched.owners else {}
+        owners = [paths[path] for path in stitched.owners]
+        weights = [tensors[slot] for slot in stitched.weights]
+        run: Callable[..., Any] = make(weights, own, stitched.constants, owners)
         return run
 
     return rebind

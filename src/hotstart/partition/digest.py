@@ -187,9 +187,9 @@ def target_token(target: Any) -> Token:
     """
     if isinstance(target, str):
         return target
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, _torch.OpOverload):
         return ("op", f"{target._schema.name}.{target._overloadname}")
-    if isinstance(target, torch._ops.OpOverloadPacket | torch._ops.HigherOrderOperator):
+    if isinstance(target, _torch.OpOverloadPacket | _torch.HigherOrderOperator):
         return ("op", str(target))
     path = import_path(target)
     return ("function", *path) if path is not None else ("object", id(target))

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from hotstart import _torch
+
 _ATEN_NAMES = {
     "and_": "bitwise_and",
     "or_": "bitwise_or",
@@ -39,11 +41,11 @@ def names_of(node: fx.Node) -> frozenset[str]:
         return frozenset(_function_names(str(target)))
     if node.op != "call_function":
         return frozenset()
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, _torch.OpOverload):
         return frozenset(_operator_names(target._schema.name, [target._overloadname]))
-    if isinstance(target, torch._ops.OpOverloadPacket):
+    if isinstance(target, _torch.OpOverloadPacket):
         return frozenset(_operator_names(target._qualified_op_name, target.overloads()))
-    if isinstance(target, torch._ops.HigherOrderOperator):
+    if isinstance(target, _torch.HigherOrderOperator):
         return frozenset({f"higher_order::{target.name()}", target.name()})
     qualified = qualified_name(target)
     short = qualified.rpartition(".")[2]
@@ -60,11 +62,11 @@ def name_given(name: Any) -> str:
     """
     if isinstance(name, str):
         return name.removeprefix("torch.ops.")
-    if isinstance(name, torch._ops.OpOverload):
+    if isinstance(name, _torch.OpOverload):
         return f"{name._schema.name}.{name._overloadname}"
-    if isinstance(name, torch._ops.OpOverloadPacket):
+    if isinstance(name, _torch.OpOverloadPacket):
         return str(name._qualified_op_name)
-    if isinstance(name, torch._ops.HigherOrderOperator):
+    if isinstance(name, _torch.HigherOrderOperator):
         return str(name.name())
     custom = getattr(name, "_qualname", None)  # what torch.library.custom_op returns
     if isinstance(custom, str):

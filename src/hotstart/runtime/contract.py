@@ -44,7 +44,7 @@ def violation(
     Args:
         contract: what the program takes.
         variants: the sizes the program was built for.
-        training: the model's `training` flag now.
+        training: the model's `training` flag now; None for a function.
         values: the argument of each of the contract's parameters, defaults filled in.
         excess: positional arguments beyond those forward has.
         unknown: keyword arguments that the example did not have.

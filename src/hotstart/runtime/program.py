@@ -48,6 +48,7 @@ class Program:
 
     Attributes:
         model: the model whose weights it runs with.
+        artifact: everything it is made of, as data.
         report: what was compiled and reused, and how long everything took.
     """
 
@@ -56,7 +57,7 @@ class Program:
     ) -> None:
         self.model = model
         self.report = report
-        self._artifact = artifact
+        self.artifact = artifact
         self._on_miss = on_miss
         self._variants = tuple(stitched.variant for stitched in artifact.stitched)
         self._relayouts: dict[str, int] = {}
@@ -81,12 +82,12 @@ class Program:
     @property
     def code(self) -> dict[str, str]:
         """The stitched source, by variant."""
-        return {s.variant.name: s.source for s in self._artifact.stitched}
+        return {s.variant.name: s.source for s in self.artifact.stitched}
 
     @property
     def pieces(self) -> tuple[PieceInfo, ...]:
         """The pieces, with name, digest, kind, layers and what each reuses."""
-        return self._artifact.pieces
+        return self.artifact.pieces
 
     @property
     def relayouts(self) -> dict[str, int]:
@@ -131,9 +132,7 @@ class Program:
             ContractError: with the argument, what the call passed and what the program takes.
         """
         training = self.model.training if isinstance(self.model, torch.nn.Module) else None
-        error = violation(
-            self._artifact.contract, self._variants, training, values, excess, unknown
-        )
+        error = violation(self.artifact.contract, self._variants, training, values, excess, unknown)
         if error is None:
             raise HotstartError(
                 "the generated entry refused a call that the contract takes. This is a defect of "
@@ -171,7 +170,7 @@ class Program:
             return False
         training = self.model.training if isinstance(self.model, torch.nn.Module) else None
         return (
-            violation(self._artifact.contract, self._variants, training, values, excess, unknown)
+            violation(self.artifact.contract, self._variants, training, values, excess, unknown)
             is None
         )
 
@@ -182,7 +181,7 @@ class Program:
         left, unknown = list(args), dict(kwargs)
         values: list[Any] = []
         variadic = False
-        for p in self._artifact.contract.parameters:
+        for p in self.artifact.contract.parameters:
             if p.kind == "var_positional":
                 values.append(tuple(left))
                 left, variadic = [], True
@@ -202,7 +201,7 @@ class Program:
         """Arguments with which the model itself is called for a call that was bound."""
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
-        parameters = self._artifact.contract.parameters
+        parameters = self.artifact.contract.parameters
         variadic = any(p.kind == "var_positional" for p in parameters)
         for parameter, value in zip(parameters, values, strict=True):
             if value is MISSING:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from hotstart import _torch
-from hotstart.errors import ModelMismatch
-from hotstart.ir import WeightSpec
+from hotstart.errors import ContractError, ModelMismatch
+from hotstart.ir import Contract, WeightSpec
 from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
 from hotstart.runtime.layout import strides_fit
 from hotstart.tensors import Model, Place, modules, places_by_name
@@ -34,15 +34,17 @@ class Weights:
     """The tensors of a parameter table, wherever the model keeps them.
 
     What was fetched is current until a parameter, buffer or module is replaced (`load_state_dict`
-    with `assign=True`, `.to()` on buffers, assignment) or a tensor's metadata is changed in place
-    (`.to()` and `.half()` set `.data` of the same parameter).
+    with `assign=True`, `.to()` on buffers, assignment), a tensor's metadata is changed in place
+    (`.to()` and `.half()` set `.data` of the same parameter), or a module whose forward asks for its
+    mode is put into the other one.
     """
 
     def __init__(
-        self, model: Model, specs: Sequence[WeightSpec], captured: Mapping[int, torch.Tensor]
+        self, model: Model, contract: Contract, captured: Mapping[int, torch.Tensor]
     ) -> None:
         self._model = model
-        self._specs = specs
+        self._specs = contract.weights
+        self._modes = contract.modes
         self._captured = captured
 
     def fetch(self) -> Fetched:
@@ -50,10 +52,13 @@ class Weights:
 
         Raises:
             ModelMismatch: tensors that are missing or do not fit, each named.
+            ContractError: a module is in another mode, training or evaluation, than at the build.
         """
         # Modules before tensors: if another thread replaces one meanwhile, what is found inside
         # the new one is not taken for the old one's, and the next call fetches again.
         by_path = dict(modules(self._model))
+        self._require_modes(by_path)
+        modes = [by_path[path] for path, _ in self._modes]
         places = places_by_name(self._model)
         problems: list[str] = []
         tensors: list[Any] = []
@@ -77,11 +82,24 @@ class Weights:
             kept += found
         if problems:
             raise ModelMismatch(problems)
-        return Fetched(tensors, _watch(by_path, kept, tensors))
+        return Fetched(tensors, _watch(by_path, modes, kept, tensors))
+
+    def _require_modes(self, by_path: Mapping[str, torch.nn.Module]) -> None:
+        for path, training in self._modes:
+            module = by_path.get(path)
+            found = None if module is None else module.training
+            if found != training:
+                raise ContractError(
+                    f"{path or 'model'}.training",
+                    repr(found),
+                    repr(training),
+                    "call model.eval() or model.train(), or compile the model as it is",
+                )
 
 
 def _watch(
     by_path: Mapping[str, torch.nn.Module],
+    modes: Iterable[torch.nn.Module],
     kept: Iterable[tuple[Place, Any]],
     tensors: Sequence[torch.Tensor],
 ) -> Callable[[], bool]:
@@ -109,6 +127,10 @@ def _watch(
             keys.append(child)
             found.append(by_path[path])
             path = parent
+    for module in modes:
+        owners.append(vars(module))
+        keys.append("training")
+        found.append(module.training)
     # What a tensor's metadata is compared with depends on the mode it is compared in.
     guards = []
     for inference in (False, True):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotstart import _torch
-from hotstart.capture.proof import ENUMERATED, advise, advise_several, counterexample
+from hotstart.capture.proof import BOXES, ENUMERATED, advise, advise_several, counterexample
 from hotstart.shapes import Interval
 
 A, B = _torch.axis_symbol("a"), _torch.axis_symbol("b")
@@ -40,10 +40,18 @@ def test_a_large_box_is_proven_by_intervals() -> None:
     assert counterexample(sympy.Ge(A * B, 1), {A: LARGE, B: LARGE}) is None
 
 
+HARD = sympy.Ne(sympy.Mod(A * A, 7), 3)
+"""Holds for every size; intervals do not show it."""
+
+
+def test_a_large_box_is_split_until_its_parts_can_be_tried() -> None:
+    assert counterexample(HARD, {A: Interval(1, 4 * ENUMERATED)}) is None
+    late = sympy.Ne(sympy.Mod(A, 4 * ENUMERATED), 4 * ENUMERATED - 1)
+    assert counterexample(late, {A: Interval(1, 4 * ENUMERATED)}) == {A: 4 * ENUMERATED - 1}
+
+
 def test_what_is_not_proven_is_not_served() -> None:
-    holds_but_hard = sympy.Ne(sympy.Mod(A * A, 7), 3)
-    sizes = {A: Interval(1, 4 * ENUMERATED)}
-    assert counterexample(holds_but_hard, sizes) is not None
+    assert counterexample(HARD, {A: Interval(1, ENUMERATED * BOXES * 4)}) is not None
 
 
 conditions = st.builds(

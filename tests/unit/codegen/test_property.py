@@ -292,6 +292,7 @@ def stitched(case: Case) -> Made:
         axes=(),
         weights=(),
         training=None,
+        modes=(),
         autocast=(),
         mutated_args=(),
         given=returned_arguments([result]),

@@ -38,7 +38,7 @@ def test_a_custom_pass_runs_and_is_part_of_the_key() -> None:
     keys = set()
     for custom in (first, second):
         options = Options(inductor={"post_grad_custom_post_pass": custom})
-        keys |= set(hotstart.compile(two, (torch.zeros(3),), options=options)._artifact.units)
+        keys |= set(hotstart.compile(two, (torch.zeros(3),), options=options).artifact.units)
     assert first.ran > 0
     assert len(keys) == 2
     assert InductorCompiler({"post_grad_custom_post_pass": DoubleEverything("1")}, 1).token() == (
@@ -66,7 +66,7 @@ def test_settings_reach_inductor() -> None:
     scalar = hotstart.compile(two, (torch.zeros(64),), options=Options(inductor={"cpp.simdlen": 0}))
     x = torch.randn(64)
     torch.testing.assert_close(plain(x), scalar(x))
-    kernels = [program._artifact.units for program in (plain, scalar)]
+    kernels = [program.artifact.units for program in (plain, scalar)]
     assert kernels[0].keys().isdisjoint(kernels[1])
 
 
@@ -137,9 +137,7 @@ def test_a_piece_that_needs_torch_around_it_runs_op_by_op_and_says_so(
         return second * 2 + y[:, 1:3]
 
     with caplog.at_level(logging.WARNING, logger="hotstart"):
-        program = hotstart.compile(
-            overlapping, (torch.zeros(2, 4),), split_on=["aten::cumsum"]
-        )
+        program = hotstart.compile(overlapping, (torch.zeros(2, 4),), split_on=["aten::cumsum"])
     (inlined,) = program.report.inlined
     assert inlined[0] == "piece_2"
     assert "share memory" in inlined[1]

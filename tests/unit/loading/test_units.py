@@ -28,7 +28,7 @@ def unit() -> CompiledUnit:
     program = hotstart.compile(
         f, (torch.zeros(2, 32), torch.zeros(2, 32)), dynamic_shapes={"x": dims, "y": dims}
     )
-    (made,) = program._artifact.units.values()
+    (made,) = program.artifact.units.values()
     return made
 
 
@@ -49,11 +49,11 @@ def test_a_kernel_is_loaded_once_by_each_loader(unit: CompiledUnit) -> None:
 
 def test_different_kernels_do_not_get_each_others_code(unit: CompiledUnit) -> None:
     other = hotstart.compile(lambda x: x * 3 + 1, (torch.zeros(32),))
-    (made,) = other._artifact.units.values()
+    (made,) = other.artifact.units.values()
     loader = KernelLoader()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     first, second = instantiate(unit, loader), instantiate(made, loader)
-    assert len(os.listdir("/proc/self/fd")) > before
+    assert len(list(Path("/proc/self/fd").iterdir())) > before
     torch.testing.assert_close(second([torch.ones(32)])[0], torch.full((32,), 4.0))
     x = torch.randn(3, 32)
     torch.testing.assert_close(first([3, x, x])[0], f(x, x))
@@ -85,9 +85,7 @@ assert not compilers, compilers
 """
 
 
-def test_a_fresh_process_runs_a_unit_without_a_compiler(
-    unit: CompiledUnit, tmp_path: Path
-) -> None:
+def test_a_fresh_process_runs_a_unit_without_a_compiler(unit: CompiledUnit, tmp_path: Path) -> None:
     (tmp_path / "unit.py").write_text(unit.source)
     for kernel in unit.kernels:
         (tmp_path / f"{kernel.name}.so").write_bytes(kernel.blob)

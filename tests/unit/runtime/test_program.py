@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.utils._pytree as pytree
-from torch import nn
+from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 import hotstart
@@ -409,3 +409,26 @@ def test_repr_says_what_it_is() -> None:
     assert "Scale" in text
     assert "inference only" in text
     assert "n=1..16" in text
+
+
+def test_an_argument_that_is_written_and_returned_is_itself_whatever_its_strides() -> None:
+    def bump(x: Tensor) -> Tensor:
+        x += 1
+        return x
+
+    program = hotstart.compile(bump, (torch.zeros(3, 4),), options=EAGER)
+    for given in (torch.zeros(3, 4), torch.zeros(4, 3).t()):
+        assert program(given) is given
+        assert torch.equal(given, torch.ones(3, 4))
+
+
+def test_a_tensor_as_default_is_a_constant_of_the_contract() -> None:
+    ones = torch.ones(2)
+
+    def scaled(x: Tensor, by: Tensor = ones) -> Tensor:
+        return x * by
+
+    program = hotstart.compile(scaled, (torch.full((2,), 3.0),), options=EAGER)
+    assert torch.equal(program(torch.full((2,), 3.0)), torch.full((2,), 3.0))
+    with pytest.raises(hotstart.ContractError, match="by"):
+        program(torch.zeros(2), torch.zeros(2))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import hotstart
 from hotstart import ModelMismatch
@@ -226,3 +226,33 @@ def _timed(program: hotstart.Program, model: nn.Module, state: dict[str, torch.T
     started = time.perf_counter()
     bound_functions(program)
     return time.perf_counter() - started
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = self.seen + 1
+        return x + self.seen
+
+
+def test_buffers_of_a_module_that_was_replaced_are_updated_in_the_new_one() -> None:
+    model = nn.Sequential(Counting())
+    program = hotstart.compile(model, (torch.zeros(3),), options=EAGER)
+    program(torch.zeros(3))
+    model[0] = Counting()
+    assert torch.equal(program(torch.zeros(3)), torch.ones(3))
+    assert model[0].seen == 1
+
+
+def test_a_module_inside_that_changes_its_mode_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)).eval()
+    program = hotstart.compile(model, (torch.zeros(2, 3),), options=EAGER)
+    program(torch.zeros(2, 3))
+    model[1].train()
+    with pytest.raises(hotstart.ContractError, match=r"1\.training: got True, takes False"):
+        program(torch.zeros(2, 3))
+    model[1].eval()
+    program(torch.zeros(2, 3))
