@@ -35,8 +35,8 @@ class Weights:
 
     What was fetched is current until a parameter, buffer or module is replaced (`load_state_dict`
     with `assign=True`, `.to()` on buffers, assignment), a tensor's metadata is changed in place
-    (`.to()` and `.half()` set `.data` of the same parameter), or a module whose forward asks for its
-    mode is put into the other one.
+    (`.to()` and `.half()` set `.data` of the same parameter), or a module whose forward asks for
+    its mode is put into the other one.
     """
 
     def __init__(
