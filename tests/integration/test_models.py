@@ -7,9 +7,10 @@ from typing import Any, Literal
 import pytest
 import torch
 import torch.utils._pytree as pytree
+import transformers
 
 import hotstart
-from tests.integration.models import CASES, Case
+from tests.integration.models import CASES, Case, tokens
 
 ATTENTION = "aten::scaled_dot_product_attention"
 
@@ -81,3 +82,34 @@ def test_layers_beyond_the_first_cost_no_compile() -> None:
     program = build(CASES["llama"], "auto", "eager")
     for variant in program.report.variants:
         assert (variant.unique, variant.reused) == (3, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split_on", ["auto", [ATTENTION]], ids=["auto", "attention"])
+def test_a_32_layer_llama_at_every_kind_of_size(split_on: Any) -> None:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        num_hidden_layers=32,
+        hidden_size=256,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        intermediate_size=768,
+        vocab_size=1024,
+        use_cache=False,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    seq = hotstart.Dim("seq", max=512, ranges=[(1, 64)], sizes=[1])
+    program = hotstart.compile(
+        model,
+        kwargs=tokens(1, 16),
+        dynamic_shapes={"input_ids": {1: seq}},
+        split_on=split_on,
+    )
+    assert [variant.unique for variant in program.report.variants] == [3, 3, 3]
+    assert program.report.inlined == ()
+    with torch.no_grad():
+        for length in (1, 2, 16, 63, 64, 65, 511, 512):
+            inputs = tokens(1, length)
+            torch.testing.assert_close(
+                program(**inputs).logits, model(**inputs).logits, rtol=1e-4, atol=1e-5
+            )

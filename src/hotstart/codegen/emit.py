@@ -35,7 +35,6 @@ _INFIX = {
 _PREFIX = {operator.neg: "-", operator.pos: "+", operator.invert: "~"}
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 _ATOMS = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Tuple, ast.List, ast.Dict)
-_OVERLOAD, _PACKET = type(torch.ops.aten.add.Tensor), type(torch.ops.aten.add)
 # Where a user would import a function from, before where it says it lives.
 _PUBLIC_HOMES = (
     ("torch.nn.functional", torch.nn.functional), ("torch", torch), ("operator", operator),
@@ -167,7 +166,7 @@ class Emitter:
 
     def function(self, target: Any) -> str:
         """A name for what a node calls."""
-        if isinstance(target, _OVERLOAD | _PACKET):
+        if isinstance(target, _torch.OpOverload | _torch.OpOverloadPacket):
             path = str(target)
         elif _is_higher_order(target):
             path = f"higher_order.{target.__name__}"

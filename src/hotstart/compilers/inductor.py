@@ -74,7 +74,9 @@ class InductorCompiler:
         if output.around:
             return self._op_by_op(job, dynamic, "; ".join(output.around))
         try:
-            made = lean.reduce(output.source, output.kernels, output.constants, output.outputs)
+            made = lean.reduce(
+                output.source, output.kernels, output.constants, output.outputs, weights(job)
+            )
         except lean.NotLean as error:
             return self._op_by_op(job, dynamic, str(error))
         return CompiledUnit(
@@ -96,6 +98,15 @@ class InductorCompiler:
         log.warning("%s runs op by op, since %s", job.piece.name, reason)
         unit = piece_as_source(job.graph, job.piece, dynamic, job.key)
         return CompiledUnit(unit.key, unit.source, (), unit.constants, op_by_op=reason)
+
+
+def weights(job: Job) -> frozenset[int]:
+    """Positions of a unit's arguments that are weights, which are checked when they are bound."""
+    return frozenset(
+        len(job.bounds) + index
+        for index, node in enumerate(job.piece.inputs)
+        if job.graph.is_weight(node)
+    )
 
 
 def setting_token(value: Any) -> Token:

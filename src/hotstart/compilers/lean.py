@@ -10,6 +10,7 @@ import ast
 import builtins
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from hotstart import _torch
 
@@ -30,7 +31,13 @@ class Lean:
     constants: tuple[str, ...]
 
 
-def reduce(source: str, kernels: Collection[str], constants: Collection[str], outputs: int) -> Lean:
+def reduce(
+    source: str,
+    kernels: Collection[str],
+    constants: Collection[str],
+    outputs: int,
+    known: Collection[int] = (),
+) -> Lean:
     """Keep the function that runs.
 
     Args:
@@ -38,6 +45,7 @@ def reduce(source: str, kernels: Collection[str], constants: Collection[str], ou
         kernels: names of its compiled kernels.
         constants: names of its tensor constants.
         outputs: how many of the returned values to keep.
+        known: positions of arguments whose shape and strides are known to be right.
 
     Raises:
         NotLean: the function mentions something that only Inductor provides.
@@ -50,6 +58,7 @@ def reduce(source: str, kernels: Collection[str], constants: Collection[str], ou
     used_constants: dict[str, None] = {}
     _ExternKernels().visit(call)
     _keep_outputs(call, outputs)
+    _drop_checks(call, known)
     pending = _free_names(call)
     while pending:
         name = pending.pop()
@@ -138,3 +147,22 @@ def _keep_outputs(call: ast.FunctionDef, outputs: int) -> None:
     for node in ast.walk(call):
         if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
             node.value.elts = node.value.elts[:outputs]
+
+
+def _drop_checks(call: ast.FunctionDef, known: Collection[int]) -> None:
+    """Leave out the checks of arguments that are known to be right."""
+    names: set[str] = set()
+    kept: list[ast.stmt] = []
+    for statement in call.body:
+        match statement:
+            case ast.Assign(targets=[ast.Tuple(elts=arguments)], value=ast.Name(id="args")):
+                names = {a.id for i, a in enumerate(arguments) if i in known and _is_name(a)}
+            case ast.Expr(value=ast.Call(func=ast.Name(id="assert_size_stride"), args=[of, *_])):
+                if _is_name(of) and of.id in names:
+                    continue
+        kept.append(statement)
+    call.body = kept
+
+
+def _is_name(node: ast.expr) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name)

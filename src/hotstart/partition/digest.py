@@ -64,7 +64,7 @@ class Canonical:
     def input(self, node: fx.Node) -> Token:
         """Number an input and describe its tensor."""
         self._numbers[node] = len(self._numbers)
-        return self.tensor(example_of(node))
+        return (int(self._graph.is_weight(node)), self.tensor(example_of(node)))
 
     def node(self, node: fx.Node) -> Token:
         """Number a node and describe what it computes."""

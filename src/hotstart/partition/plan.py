@@ -136,6 +136,11 @@ class Graph:
         """The place of an axis among those of the graph: an order that names have no part in."""
         return self._axis_numbers[symbol]
 
+    def is_weight(self, node: fx.Node) -> bool:
+        """Whether a node is a tensor of the model, which is checked once and not in every call."""
+        slot = self.placeholders.get(node)
+        return slot is not None and slot.kind == "weight"
+
     def number(self, item: Any) -> Any:
         """An integer among the graph's outputs as an expression or a plain number."""
         value = self._values.get(item, item) if isinstance(item, fx.Node) else item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +68,7 @@ class Program:
         self._hooks = hooks = Hooks(model, binding, self._miss, self._relayout)
         entry = Entry(artifact.contract, self._variants, hooks)
         self.entry_code = entry.source
-        filename = f"hotstart/entry_{id(self):x}.py"
+        filename = f"hotstart/entry_{hashlib.sha256(entry.source.encode()).hexdigest()[:8]}.py"
         self._call = run_source(entry.source, filename, entry.scope)["call"]
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:

@@ -100,6 +100,20 @@ def test_what_only_inductor_provides_is_refused(line: str, reason: str) -> None:
         reduce(GENERATED.replace("cpp_fused_0(buf0)", line), ["cpp_fused_0"], [], outputs=2)
 
 
+def test_checks_of_what_is_known_are_dropped() -> None:
+    one = "assert_size_stride(arg{}_1, (2, 2), (2, 1))"
+    checks = f"{one.format(0)}\n        {one.format(1)}\n"
+    source = GENERATED.replace("async_compile = ", "assert_size_stride = print\nasync_compile = ")
+    source = source.replace("args.clear()\n", f"args.clear()\n        {checks}")
+    made = reduce(source, ["cpp_fused_0"], [], outputs=2, known=[1])
+    assert "assert_size_stride(arg0_1" in made.source
+    assert "assert_size_stride(arg1_1" not in made.source
+    assert (
+        "assert_size_stride"
+        not in reduce(source, ["cpp_fused_0"], [], outputs=2, known=[0, 1]).source
+    )
+
+
 def test_a_module_without_the_function_is_refused() -> None:
     with pytest.raises(NotLean, match="call"):
         reduce("import torch\n", [], [], outputs=1)

@@ -64,6 +64,7 @@ def digest(
         updates=(),
         conditions=(),
         fixed={},
+        modes=(),
     )
     (piece,) = make_plan(*cut(captured, "auto")).pieces
     return piece.digest

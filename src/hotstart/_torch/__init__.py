@@ -1,0 +1,109 @@
+"""The only place that touches private names of torch.
+
+Supported: torch 2.11 to 2.15. Every private name says why it is needed; where versions differ, the
+difference is handled here and nowhere else. Imports of Dynamo, Inductor and sympy are inside the
+functions that build, so that a process that only runs programs does not pay for them.
+"""
+
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
+
+from hotstart._torch.dynamo import (
+    Failure,
+    FullGraph,
+    NoGraph,
+    describe_failure,
+    full_graph,
+)
+from hotstart._torch.graphs import (
+    attribute_of,
+    depends_on_contents,
+    evaluate,
+    has_no_effect,
+    lazy_graph_module,
+    line_of,
+    plain_number,
+    region_change,
+    storage_of,
+    switches_attention,
+    was_mutated,
+)
+from hotstart._torch.inductor import (
+    InductorOutput,
+    compile_with_inductor,
+    extern_kernel,
+    inductor_settings,
+    pass_token,
+    warm_up_inductor,
+)
+from hotstart._torch.running import (
+    MetadataGuard,
+    allow_kernels,
+    autocast_check,
+    autocast_state,
+    set_grad_enabled,
+    trace_artifact,
+)
+from hotstart._torch.symbols import (
+    Condition,
+    Symbols,
+    as_function,
+    axis_symbol,
+    conditions,
+    equals,
+    expression,
+    fake_mode,
+    holds_within,
+    is_fake,
+    make_symbols,
+    python_source,
+    substitution,
+    without_size_assumptions,
+)
+
+__all__ = [
+    "Condition",
+    "Failure",
+    "FullGraph",
+    "HigherOrderOperator",
+    "InductorOutput",
+    "MetadataGuard",
+    "NoGraph",
+    "OpOverload",
+    "OpOverloadPacket",
+    "Symbols",
+    "allow_kernels",
+    "as_function",
+    "attribute_of",
+    "autocast_check",
+    "autocast_state",
+    "axis_symbol",
+    "compile_with_inductor",
+    "conditions",
+    "depends_on_contents",
+    "describe_failure",
+    "equals",
+    "evaluate",
+    "expression",
+    "extern_kernel",
+    "fake_mode",
+    "full_graph",
+    "has_no_effect",
+    "holds_within",
+    "inductor_settings",
+    "is_fake",
+    "lazy_graph_module",
+    "line_of",
+    "make_symbols",
+    "pass_token",
+    "plain_number",
+    "python_source",
+    "region_change",
+    "set_grad_enabled",
+    "storage_of",
+    "substitution",
+    "switches_attention",
+    "trace_artifact",
+    "warm_up_inductor",
+    "was_mutated",
+    "without_size_assumptions",
+]

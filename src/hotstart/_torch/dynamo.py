@@ -1,0 +1,260 @@
+"""Tracing with Dynamo."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from hotstart._torch.symbols import without_size_assumptions
+
+if TYPE_CHECKING:
+    import sympy
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+
+@dataclass(frozen=True)
+class FullGraph:
+    """What Dynamo made of one call.
+
+    Attributes:
+        module: the graph, its placeholders in calling order.
+        env: the shape environment it was traced in.
+        replay: runs the bytecode Dynamo generated around the graph, given what to call in place
+            of the graph, and the positional and keyword arguments of the call.
+        side_effects: Dynamo's names for the Python objects that the bytecode changes.
+        modes: Dynamo's names for the modules whose `training` flag was read.
+        scopes: local and global variables of the traced frame; Dynamo's names start from them.
+        self_name: the variable that holds the traced module; None for a plain function.
+    """
+
+    module: fx.GraphModule
+    env: ShapeEnv
+    replay: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+    side_effects: tuple[str, ...]
+    modes: tuple[str, ...]
+    scopes: Mapping[str, Mapping[str, Any]]
+    self_name: str | None
+
+    def plain_name(self, name: str) -> str:
+        """`layers.0.weight` for Dynamo's `L['self']._modules['layers']._modules['0'].weight`.
+
+        Names start at the traced module, or at a variable of a plain function.
+        """
+        plain = re.sub(r"\._(?:modules|parameters|buffers)\['([^']+)'\]", r".\1", name)
+        if self.self_name is not None:
+            plain = re.sub(rf"^L\['{self.self_name}'\]\.?", "", plain)
+        return re.sub(r"^[LG]\['(\w+)'\]", r"\1", plain)
+
+    def name_of(self, placeholder: fx.Node) -> str:
+        """The plain name of what a placeholder stands for."""
+        source = getattr(placeholder, "_dynamo_source", None)
+        return placeholder.name if source is None else self.plain_name(_source_name(source))
+
+    def object_named(self, name: str) -> Any:
+        """The object behind one of Dynamo's names, such as `L['self'].hist`; None if unknown."""
+        try:
+            return eval(name, dict(self.scopes))
+        except (AttributeError, KeyError, IndexError, NameError, SyntaxError, TypeError):
+            return None
+
+    def size_source(self, placeholder: fx.Node) -> tuple[Any, int] | None:
+        """The (tensor, dimension) that an integer placeholder is the size of."""
+        return self._dimension(getattr(placeholder, "_dynamo_source", None))
+
+    def symbol_sources(self) -> Iterator[tuple[sympy.Symbol, tuple[Any, int]]]:
+        """The (tensor, dimension) each symbol was made for, whether the graph uses it or not."""
+        for symbol, sources in self.env.var_to_sources.items():
+            for source in sources:
+                found = self._dimension(source)
+                if found is not None:
+                    yield symbol, found
+
+    def _dimension(self, source: Any) -> tuple[Any, int] | None:
+        base, index = getattr(source, "base", None), getattr(source, "idx", None)
+        prop = getattr(source, "prop", None)
+        if base is None or index is None or getattr(prop, "name", "") != "SIZE":
+            return None
+        return self.object_named(_source_name(base)), index
+
+
+def _source_name(source: Any) -> str:
+    """The name of one of Dynamo's sources: a method up to 2.11, a property since."""
+    return _name(source)
+
+
+class NoGraph(Exception):
+    """The traced function contains no tensor operation."""
+
+
+def full_graph(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    dynamic: Sequence[tuple[torch.Tensor, int, int, int]],
+) -> FullGraph:
+    """Trace one call of `fn` into one graph.
+
+    `dynamic` lists (tensor, dimension, low, high). `torch._dynamo.convert_frame.fullgraph_capture`
+    (2.10 and later) is the capture that torch's own ahead-of-time front ends use: no guards are
+    built and no code is cached, so nothing of the caller's Dynamo state is touched.
+
+    Raises:
+        NoGraph: nothing to compile.
+        Exception: whatever Dynamo raises; `describe_failure` reads it.
+    """
+    import torch._dynamo as dynamo
+    from torch._dynamo import convert_frame
+    from torch._dynamo.utils import get_metrics_context
+
+    for tensor, dim, low, high in dynamic:
+        dynamo.mark_dynamic(tensor, dim, min=low, max=high)
+    settings = dynamo.config.patch(
+        assume_static_by_default=True,
+        automatic_dynamic_shapes=False,
+        specialize_int=True,
+        specialize_float=True,
+        allow_rnn=True,
+        capture_scalar_outputs=False,
+        capture_dynamic_output_shape_ops=False,
+    )
+    with (
+        settings,
+        torch.no_grad(),
+        without_size_assumptions(),
+        get_metrics_context(),
+        _recording_side_effects() as side_effects,
+    ):
+        captured = convert_frame.fullgraph_capture(fn, args, kwargs)
+    if captured.backend_input is None:
+        raise NoGraph
+    output = captured.graph_capture_output
+    traced, owner = convert_frame.get_traced_fn(fn)
+    scope = {**traced.__globals__, **output.f_globals}
+
+    def replay(graph: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        callable_ = captured.forward_callable(compiled_fn=graph, extra_globals=scope)
+        return callable_(*(args if owner is None else (owner, *args)), **kwargs)
+
+    env = captured.backend_input.fake_mode.shape_env
+    assert env is not None  # Dynamo always makes one
+    return FullGraph(
+        module=captured.backend_input.graph_module,
+        env=env,
+        replay=replay,
+        side_effects=tuple(side_effects),
+        modes=_modes_read(output.output_graph),
+        scopes={"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope},
+        self_name=None if owner is None else traced.__code__.co_varnames[0],
+    )
+
+
+def _modes_read(output_graph: Any) -> tuple[str, ...]:
+    """The modules whose `training` flag a trace read, from the guards it put on them."""
+    names = {_name(guard) for guard in output_graph._guards}
+    ending = ".training"
+    return tuple(sorted(n.removesuffix(ending) for n in names if n.endswith(ending)))
+
+
+def _name(named: Any) -> str:
+    """The name of a source or guard: a method up to 2.11, a property since."""
+    return named.name if isinstance(named.name, str) else str(named.name())
+
+
+@contextlib.contextmanager
+def _recording_side_effects() -> Iterator[list[str]]:
+    """Collect the names of the Python objects a traced function changes.
+
+    Dynamo tells them in a warning, when its policy is "warn" (2.10 and later), and nowhere else.
+    """
+    import torch._dynamo.config as config
+
+    found: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with config.patch(side_effect_replay_policy="warn"):
+            yield found
+    for warning in caught:
+        text = str(warning.message)
+        if "side effects" in text and text.endswith("]"):
+            found.extend(map(str, ast.literal_eval(text[text.rindex(": [") + 2 :])))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why Dynamo gave up.
+
+    Attributes:
+        reason: what it met, in a sentence or two.
+        line: the user's file, line and source it happened at; may be empty.
+        advice: what Dynamo suggests to change; may be empty.
+    """
+
+    reason: str
+    line: str
+    advice: str
+
+
+def describe_failure(error: BaseException) -> Failure | None:
+    """Read an error of Dynamo's; None if it is not one of Dynamo's."""
+    from torch._dynamo import exc
+    from torch.fx.experimental.symbolic_shapes import (
+        ConstraintViolationError,
+        GuardOnDataDependentSymNode,
+    )
+
+    known = (exc.TorchDynamoException, ConstraintViolationError, GuardOnDataDependentSymNode)
+    if not isinstance(error, known):
+        return None
+    reason, advice = _brief(str(error))
+    return Failure(reason, user_line(list(getattr(error, "real_stack", None) or ())), advice)
+
+
+def _brief(text: str) -> tuple[str, str]:
+    """What happened and what to do, out of one of Dynamo's messages.
+
+    They start with what happened, then give `Explanation:` and `Hint:` lines, a debug context,
+    links, the stack, and how to see more of it.
+    """
+    text = re.split(
+        r"\n\s*(?:Developer debug context|For more details|from user code|Set TORCH)", text
+    )[0]
+    what, *hints = re.split(r"\n\s*Hint: ", text)
+    happened, _, explanation = what.partition("Explanation:")
+    sentences = [_first_sentence(happened), _first_sentence(explanation)]
+    useful = [
+        _first_sentence(hint)
+        for hint in hints
+        if not hint.startswith(
+            ("Please report", "This graph break is fundamental", "It may be possible")
+        )
+        and "torch._dynamo.config" not in hint
+    ]
+    return ": ".join(filter(None, sentences)), useful[0] if useful else ""
+
+
+def _first_sentence(text: str) -> str:
+    plain = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"(?<!e\.g)(?<!i\.e)\. ", plain)[0].removesuffix(".")
+
+
+def user_line(stack: Sequence[Any]) -> str:
+    """The innermost line of a stack that is not torch's own, as text."""
+    own = str(Path(torch.__file__).parent)
+    theirs = [frame for frame in stack if not frame.filename.startswith(own)]
+    if not stack:
+        return ""
+    frame = (theirs or stack)[-1]
+    return f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}"

@@ -1,0 +1,176 @@
+"""Compiling with Inductor."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from hotstart._torch.symbols import without_size_assumptions
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class InductorOutput:
+    """What Inductor made of a module.
+
+    Attributes:
+        source: the Python module it generated.
+        kernels: for each kernel `source` defines, the shared object it was compiled to.
+        constants: tensors `source` refers to by name.
+        outputs: how many of the values its `call` returns are the module's own outputs.
+        around: what torch's runtime would do around a call of `call`; empty if nothing.
+    """
+
+    source: str
+    kernels: Mapping[str, str]
+    constants: Mapping[str, torch.Tensor]
+    outputs: int
+    around: tuple[str, ...]
+
+
+def inductor_settings(overrides: Mapping[str, Any], jobs: int) -> dict[str, Any]:
+    """Inductor's settings for a build, checked.
+
+    Caches are off because hotstart knows before it calls the compiler what it has compiled.
+    `cpp.vec_isa_ok` says that the C++ compiler can compile for this CPU: Inductor picks the
+    instruction set by the CPU's own flags either way, and would otherwise compile a test program
+    for each that the CPU has (12 s here). A compiler that cannot fails on the first kernel.
+
+    Raises:
+        AttributeError: Inductor has no setting of that name.
+    """
+    from torch._inductor import config
+
+    ours = {
+        "fx_graph_cache": False,
+        "fx_graph_remote_cache": False,
+        "compile_threads": jobs,
+        "cpp.vec_isa_ok": True,
+    }
+    for name in overrides:
+        if name not in config.get_config_copy():
+            raise AttributeError(name)
+    return {**ours, **overrides}
+
+
+def warm_up_inductor(settings: Mapping[str, Any]) -> None:
+    """Do what Inductor's first C++ kernel waits for: probe the CPU and precompile the header.
+
+    Both run the C++ compiler in subprocesses, so this can go on while Dynamo traces.
+    """
+    from torch._inductor import config
+    from torch._inductor.codecache import CppPythonBindingsCodeCache
+
+    source = """
+#include <torch/csrc/inductor/cpp_prefix.h>
+extern "C" void kernel(float* out) { out[0] = 0.0f; }
+"""
+    with config.patch(dict(settings)):
+        CppPythonBindingsCodeCache.load_pybinding(["float*"], source)
+
+
+def compile_with_inductor(
+    module: fx.GraphModule, inputs: Sequence[Any], mode: Any, settings: Mapping[str, Any]
+) -> InductorOutput:
+    """Compile a module for inference through AOTAutograd and Inductor.
+
+    `compile_fx` with an `inner_compile` of our own (2.0 and later) gives the generated source and
+    kernels as they are, without the cache entries and runtime wrappers of `standalone_compile`.
+    What those wrappers would do is read from AOTAutograd's metadata.
+    """
+    import torch._functorch.config as functorch
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+
+    made: list[Any] = []
+
+    def inner(graph: fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
+        made.append(compile_fx_inner(graph, example_inputs, **kwargs))
+        return made[-1]
+
+    context = torch._guards.TracingContext(mode)
+    patches = functorch.patch(enable_autograd_cache=False)
+    with (
+        torch.no_grad(),
+        without_size_assumptions(),
+        torch._guards.tracing(context),
+        patches,
+        config.patch(dict(settings)),
+    ):
+        compile_fx(module, list(inputs), inner_compile=inner)
+    (output,) = made
+    metadata = context.fw_metadata
+    assert metadata is not None  # AOTAutograd sets it on the way to Inductor
+    names = _kernel_names(output.source_code)
+    scope = vars(sys.modules[output.current_callable.__module__])
+    return InductorOutput(
+        source=output.source_code,
+        kernels={name: scope[name].__self__.__file__ for name in names},
+        constants=dict(output.constants or {}),
+        outputs=len(metadata.output_info),
+        around=tuple(_around(metadata, output, len(inputs))),
+    )
+
+
+def _kernel_names(source: str) -> list[str]:
+    return [
+        target.id
+        for statement in ast.parse(source).body
+        if isinstance(statement, ast.Assign) and "async_compile.cpp" in ast.unparse(statement.value)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    ]
+
+
+def _around(metadata: Any, output: Any, inputs: int) -> Iterator[str]:
+    """What AOTAutograd's runtime and Inductor's post-compile step do around the compiled code."""
+    if len(metadata.input_info) != inputs:
+        yield "inputs that share memory are given to the compiler as one base"
+    for index, info in enumerate(metadata.input_info):
+        if info.mutates_metadata or info.mutates_storage_metadata:
+            yield f"the shape or storage of input {index} is changed in place"
+    for index in metadata.mutated_inp_runtime_indices:
+        yield f"a change of input {index} is copied back after the call"
+    if metadata.tokens:
+        yield "operators with side effects are ordered by tokens"
+    if metadata.is_rng_op_functionalized:
+        yield "random numbers are functionalised"
+    if any(type(m).__name__ == "SubclassCreationMeta" for m in metadata.subclass_fw_graph_out_meta):
+        yield "an output is a tensor subclass"
+    if output.inputs_to_check:
+        yield "inputs are copied where their addresses are not aligned"
+    if output.torchbind_constants:
+        yield "the code refers to script objects"
+
+
+def extern_kernel(name: str) -> str | None:
+    """Where the operator is that generated code calls as `extern_kernels.<name>`.
+
+    None for those that are Python functions inside Inductor.
+    """
+    from torch._inductor.select_algorithm import extern_kernels
+
+    kernel: Any = getattr(extern_kernels, name, None)
+    for path in (f"torch.{name}", f"torch._C._nn.{name}"):
+        owner, _, attribute = path.rpartition(".")
+        scope = torch if owner == "torch" else torch._C._nn
+        if kernel is not None and getattr(scope, attribute, None) is kernel:
+            return path
+    schema = getattr(kernel, "_schema", None)
+    if schema is not None:
+        return f"torch.ops.{schema.name.replace('::', '.')}.{kernel._overloadname}"
+    return None
+
+
+def pass_token(value: Any) -> str | None:
+    """The identity of a custom Inductor pass, from its `uuid()`; None if it has none."""
+    uuid = getattr(value, "uuid", None)
+    return None if uuid is None else repr(uuid())

@@ -1,0 +1,74 @@
+"""What a program needs when it runs, and torch's structured trace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    pass
+
+
+class MetadataGuard:
+    """Notices that a tensor's dtype, device, shape or strides changed in place.
+
+    `TensorGuards` is the C++ check that Dynamo's own guards use; it needs no Dynamo.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        from torch._C._dynamo.guards import TensorGuards
+
+        self._check: Callable[..., bool] | None = None
+        if tensors:
+            guards = TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+            self._check = guards.check
+
+    def check(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether the tensors are as they were."""
+        return self._check is None or self._check(*tensors)
+
+
+def allow_kernels() -> None:
+    """Tell kernels where the function is that gets the address of a tensor's data.
+
+    They read it from the environment when they are loaded, so that they need not link torch.
+    """
+    guards: Any = torch._C._dynamo.guards
+    address = guards._torchinductor_pyobject_tensor_data_ptr
+    os.environ["_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR"] = str(address)
+
+
+def autocast_check() -> Callable[[], bool]:
+    """A function that tells whether any kind of autocast is on, in one C call."""
+    return torch._C._is_any_autocast_enabled
+
+
+def set_grad_enabled() -> Callable[[bool], None]:
+    """The C function behind `torch.set_grad_enabled`, which is a class and five times slower."""
+    return torch._C._set_grad_enabled
+
+
+def autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
+    """The device types autocast is on for, with the dtype each casts to."""
+    if not torch._C._is_any_autocast_enabled():
+        return ()
+    return tuple(
+        (kind, torch.get_autocast_dtype(kind))
+        for kind in ("cpu", "cuda")
+        if torch.is_autocast_enabled(kind)
+    )
+
+
+def trace_artifact(name: str, payload: Callable[[], str]) -> None:
+    """Add a text to torch's structured trace, where `tlparse` shows it."""
+    from torch._logging._internal import trace_structured
+
+    trace_structured(
+        "artifact",
+        metadata_fn=lambda: {"name": name, "encoding": "string"},
+        payload_fn=payload,
+        expect_trace_id=False,
+    )

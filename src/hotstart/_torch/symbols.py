@@ -1,0 +1,174 @@
+"""Fake tensors, symbols, and expressions over them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    import sympy
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+
+def fake_mode(shape_env: ShapeEnv | None = None) -> FakeTensorMode:
+    """A mode in which tensors have metadata and no storage."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True)
+
+
+def is_fake(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has metadata only, under some fake mode."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return isinstance(tensor, FakeTensor)
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """A shape environment with one symbol for each axis, bounds known.
+
+    Attributes:
+        env: the environment; guards put during a compile are found in it.
+        by_name: the symbol that stands for each name.
+        hints: the size each name was given as a hint.
+    """
+
+    env: ShapeEnv
+    by_name: Mapping[str, sympy.Symbol]
+    hints: Mapping[str, int]
+
+    def integer(self, expr: sympy.Expr) -> int | torch.SymInt:
+        """A size for an expression over this environment's symbols; an int where it is constant."""
+        import sympy
+
+        expr = sympy.sympify(expr)
+        if expr.is_number:
+            return int(expr)
+        hint = int(
+            expr.xreplace({s: sympy.Integer(self.hints[n]) for n, s in self.by_name.items()})
+        )
+        return self.env.create_symintnode(expr, hint=hint)
+
+
+def make_symbols(bounds: Mapping[str, tuple[int, int, int]]) -> Symbols:
+    """Symbols for names, given (low, high, hint) for each. Sizes 0 and 1 are not assumed away."""
+    from torch._dynamo.source import ConstantSource
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StrictMinMaxConstraint
+    from torch.utils._sympy.value_ranges import ValueRanges
+
+    env = ShapeEnv()
+    made = {}
+    for name, (low, high, hint) in bounds.items():
+        made[name] = env.create_symbol(
+            hint,
+            ConstantSource(name),
+            dynamic_dim=DimDynamic.DYNAMIC,
+            constraint_dim=StrictMinMaxConstraint(warn_only=False, vr=ValueRanges(low, high)),
+            positive=low > 0,
+            do_not_specialize_zero_one=True,
+        )
+    return Symbols(env, made, {name: hint for name, (_, _, hint) in bounds.items()})
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Something a trace or a compile assumed about symbols.
+
+    Attributes:
+        expr: a boolean expression that was taken to be true.
+        source: the line of the model or of torch it came from, as text; may be empty.
+    """
+
+    expr: sympy.Basic
+    source: str
+
+
+def conditions(env: ShapeEnv) -> list[Condition]:
+    """Everything a shape environment has assumed so far."""
+    found = [Condition(guard.expr, _guard_source(guard)) for guard in env.guards]
+    for asserts in env.deferred_runtime_asserts.values():
+        found += [Condition(a.expr, str(a.msg or "")) for a in asserts]
+    return found
+
+
+def _guard_source(guard: Any) -> str:
+    sloc = getattr(guard, "sloc", None)
+    return str(getattr(sloc, "user_loc", None) or sloc or "")
+
+
+def axis_symbol(name: str) -> sympy.Symbol:
+    """The symbol that stands for an axis in expressions that outlive a shape environment."""
+    import sympy
+
+    return sympy.Symbol(name, integer=True, nonnegative=True)
+
+
+def substitution(sizes: Mapping[str, int]) -> dict[sympy.Symbol, sympy.Integer]:
+    """What to replace axis symbols by, for axes of known size."""
+    import sympy
+
+    return {axis_symbol(axis): sympy.Integer(size) for axis, size in sizes.items()}
+
+
+def equals(axis: str, size: int) -> sympy.Basic:
+    """The condition that an axis has one size."""
+    import sympy
+
+    return sympy.Eq(axis_symbol(axis), size)
+
+
+def expression(size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
+    """The expression behind a size."""
+    import sympy
+
+    node = getattr(size, "node", None)
+    return sympy.sympify(size) if node is None else node.expr
+
+
+def python_source(expr: sympy.Basic) -> str:
+    """A Python expression, over the symbols' names and `math`, that computes `expr`."""
+    from torch.utils._sympy.printers import PythonPrinter
+
+    return str(PythonPrinter().doprint(expr)).replace("torch.sym_float(", "float(")
+
+
+def as_function(expr: sympy.Basic, symbols: Sequence[sympy.Symbol]) -> Callable[..., Any]:
+    """A plain Python function that computes `expr` for sizes of `symbols`, in that order."""
+    names = ", ".join(map(str, symbols))
+    function: Callable[..., Any] = eval(f"lambda {names}: {python_source(expr)}", {"math": math})
+    return function
+
+
+def holds_within(
+    condition: sympy.Basic, bounds: Mapping[sympy.Symbol, tuple[int, int]]
+) -> bool | None:
+    """Whether a condition holds for all sizes (True), for none (False), or is undecided (None)."""
+    from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
+
+    ranges = {symbol: ValueRanges(low, high) for symbol, (low, high) in bounds.items()}
+    try:
+        found = bound_sympy(condition, ranges)
+    except AssertionError:  # it trips over some remainders of large numbers
+        return None
+    return bool(found.lower) if found.is_singleton() else None
+
+
+def without_size_assumptions() -> contextlib.AbstractContextManager[Any]:
+    """Trace without assuming that dynamic sizes are neither 0 nor 1.
+
+    torch specialises backed symbols on 0 and 1 without recording a guard; with
+    `backed_size_oblivious` an assumption is made only where code asks, and leaves a guard.
+    """
+    import torch.fx.experimental._config as config
+
+    patched: contextlib.AbstractContextManager[Any] = config.patch(  # type: ignore[attr-defined]
+        backed_size_oblivious=True
+    )
+    return patched
