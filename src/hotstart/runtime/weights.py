@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import getitem, is_
 from typing import Any
 
@@ -105,17 +106,21 @@ def _watch(
 ) -> Callable[[], bool]:
     """A function that tells whether the model still keeps these tensors in these places.
 
-    It runs in every call, so it compares in C: each entry with what it was, then the metadata of
-    all tensors at once.
+    It runs in every call, so it compares in C and touches little memory: what whole mappings hold,
+    then the metadata of all tensors at once.
     """
+    mappings: dict[int, Mapping[str, Any]] = {}
     owners: list[Mapping[str, Any]] = []
     keys: list[str] = []
     found: list[Any] = []
     watched: set[str] = set()
     for place, tensor in kept:
-        owners.append(place.owner)
-        keys.append(place.key)
-        found.append(tensor)
+        if place.kind == "attribute":  # a module's other attributes may change as they like
+            owners.append(place.owner)
+            keys.append(place.key)
+            found.append(tensor)
+        else:
+            mappings[id(place.owner)] = place.owner
         # The modules on the way to it: replacing one replaces the tensor.
         path = place.name.rpartition(".")[0]
         while path not in watched and path in by_path:
@@ -123,14 +128,19 @@ def _watch(
             parent, _, child = path.rpartition(".")
             if parent not in by_path or parent == path:
                 break
-            owners.append(by_path[parent]._modules)
-            keys.append(child)
-            found.append(by_path[path])
+            if by_path[parent]._modules.get(child) is not by_path[path]:
+                return _never  # replaced while this looked
+            mappings[id(by_path[parent]._modules)] = by_path[parent]._modules
             path = parent
     for module in modes:
         owners.append(vars(module))
         keys.append("training")
         found.append(module.training)
+    values = [mapping.values() for mapping in mappings.values()]  # views, which follow the mappings
+    sizes = list(map(len, values))
+    held = list(chain.from_iterable(values))
+    if any(place.get() is not tensor for place, tensor in kept):
+        return _never
     # What a tensor's metadata is compared with depends on the mode it is compared in.
     guards = []
     for inference in (False, True):
@@ -140,12 +150,20 @@ def _watch(
 
     def current() -> bool:
         try:
-            same = all(map(is_, map(getitem, owners, keys), found))
-        except KeyError:
+            same = (
+                list(map(len, values)) == sizes
+                and all(map(is_, chain.from_iterable(values), held))
+                and all(map(is_, map(getitem, owners, keys), found))
+            )
+        except (KeyError, RuntimeError):  # removed, or removed while this looked
             return False
         return same and (normally(tensors) or in_inference(tensors))
 
     return current
+
+
+def _never() -> bool:
+    return False
 
 
 def _problems(spec: WeightSpec, tensor: Any) -> list[str]:

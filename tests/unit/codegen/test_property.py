@@ -276,6 +276,7 @@ def stitched(case: Case) -> Made:
         updates=(),
         conditions=(),
         fixed={},
+        modes=(),
     )
     graph, runs = cut(captured, list(case.split_on))
     plan = make_plan(graph, runs)

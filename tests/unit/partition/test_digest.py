@@ -57,7 +57,7 @@ def digest(
     graph.output((made,))
     captured = Captured(
         graph=graph,
-        module=fx.GraphModule(root or nn.Module(), graph),
+        module=_torch.lazy_graph_module(root or nn.Module(), graph),
         inputs=tuple(Slot("arg", index) for index in range(len(inputs))),
         symbols={},
         outputs=Slot("out", 0),
