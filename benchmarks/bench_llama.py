@@ -1,4 +1,4 @@
-"""Cold build and steady calls of a Llama: hotstart against `torch.compile(dynamic=True)`."""
+"""Cold build of a Llama: hotstart against `torch.compile(dynamic=True)`."""
 
 from __future__ import annotations
 
@@ -48,8 +48,6 @@ def ratios(measured: dict[str, dict[str, Any]]) -> dict[str, float]:
     for name in ("hotstart auto", "hotstart attention"):
         own = measured[f"{name}, 32 layers"]
         found[f"{name}: cold / torch.compile cold"] = own["cold_s"] / stock["cold_s"]
-        found[f"{name}: call / torch.compile call"] = own["call_ms"] / stock["call_ms"]
-        found[f"{name}: call / eager call"] = own["call_ms"] / own["eager_ms"]
         found[f"{name}: cut and digest / cold"] = own["cut_and_digest_s"] / own["cold_s"]
     shallow, deep = (measured[f"hotstart auto, {n} layers"] for n in (32, 64))
     found["from 32 to 64 layers: build growth / capture growth"] = (
