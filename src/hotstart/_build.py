@@ -90,7 +90,6 @@ def make_contract(
                 mutated.add((slot.kind, slot.index))
     return Contract(
         parameters=arguments.parameters,
-        extra_keywords=arguments.extra_keywords,
         tensors=arguments.tensors,
         axes=arguments.axes,
         weights=tuple(

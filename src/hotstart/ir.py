@@ -139,7 +139,6 @@ class Contract:
 
     Attributes:
         parameters: the forward's parameters, in order, with the tree each must match.
-        extra_keywords: forward takes `**kwargs`, so unknown names get a better message.
         tensors: the tensor arguments, by slot number.
         axes: the dynamic dimensions.
         weights: the tensors the graph reads from the model, by slot number.
@@ -151,7 +150,6 @@ class Contract:
     """
 
     parameters: tuple[Parameter, ...]
-    extra_keywords: bool
     tensors: tuple[TensorSpec, ...]
     axes: tuple[Dim, ...]
     weights: tuple[WeightSpec, ...]

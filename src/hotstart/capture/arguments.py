@@ -25,14 +25,12 @@ class Arguments:
 
     Attributes:
         parameters: forward's parameters with the tree each argument has.
-        extra_keywords: forward takes `**kwargs`.
         tensors: what each tensor argument must be.
         axes: the dynamic dimensions, in order of first use.
         example_sizes: the size each axis has in the example.
     """
 
     parameters: tuple[Parameter, ...]
-    extra_keywords: bool
     tensors: tuple[TensorSpec, ...]
     axes: tuple[Dim, ...]
     example_sizes: Mapping[str, int]
@@ -114,10 +112,8 @@ def describe_arguments(
         raise OptionsError(
             f"dynamic_shapes: no tensor argument named {given} in the example; there are: {known}"
         )
-    extra = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
     return Arguments(
         tuple(parameters),
-        extra,
         tuple(reader.tensors),
         tuple(reader.axes.values()),
         dict(reader.sizes),

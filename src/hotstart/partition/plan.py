@@ -49,7 +49,7 @@ class Plan:
     """A captured graph, cut.
 
     Attributes:
-        graph: the graph with the numbers in it taken out: see `Values`.
+        graph: the graph with the numbers in it taken out: see `Graph`.
         pieces: the pieces in order.
         unique: the first piece of every digest.
     """

@@ -57,7 +57,6 @@ def test_every_kind_of_parameter_is_told_apart() -> None:
         ("e", "keyword"),
         ("f", "keyword"),
     ]
-    assert arguments.extra_keywords
     assert [t.path for t in arguments.tensors] == ["a", "b", "rest[0]", "rest[1]", "d", "f"]
 
 

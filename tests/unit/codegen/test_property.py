@@ -284,7 +284,6 @@ def stitched(case: Case) -> Made:
         parameters=tuple(
             Parameter(node.name, "positional", Slot("arg", i)) for i, node in enumerate(inputs)
         ),
-        extra_keywords=False,
         tensors=tuple(
             TensorSpec(node.name, torch.float32, torch.device("cpu"), tuple(shape), ())
             for node in inputs
