@@ -6,6 +6,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -55,19 +56,19 @@ def run() -> dict[str, Any]:
 
     watch = Watch()
     with torch.no_grad():
-        real = make(weights, [watch.timed(unit) for unit in units], stitched.constants, [])
+        timed = [watch.timed(unit) for unit in units]
+        real = make(weights, timed, stitched.constants, [])
         in_place = [gap for _ in range(CALLS) for gap in watch.gaps(real, length, ids)]
-        returned = dict(zip(watch.called, watch.results, strict=True))
         # Every unit now returns what it last returned, without computing it.
-        idle = [watch.timed(lambda args, r=returned[unit]: args.clear() or r) for unit in units]
-        hollow = make(weights, idle, stitched.constants, [])
+        returned = iter(watch.results.copy())
+        hollow = make(weights, [watch.idle(returned)] * len(units), stitched.constants, [])
         alone = [gap for _ in range(CALLS) for gap in watch.gaps(hollow, length, ids)]
         straight = make(weights, units, stitched.constants, [])
         seconds = in_turn(lambda: straight(length, ids), lambda: program(input_ids=ids))
     return {
         "gap_ns": statistics.median(alone),
         "gap_after_kernels_ns": statistics.median(in_place),
-        "pieces": len(watch.called),
+        "pieces": len(watch.results),
         "variant_ms": seconds[0] * 1e3,
         "program_ms": seconds[1] * 1e3,
         "around_the_variant_us": (seconds[1] - seconds[0]) * 1e6,
@@ -84,26 +85,36 @@ class Watch:
     def __init__(self) -> None:
         self.started: list[int] = []
         self.ended: list[int] = []
-        self.called: list[Any] = []
         self.results: list[Any] = []
 
     def timed(self, unit: Any) -> Any:
         """A unit that notes when it is called."""
+        return lambda *weights: self._noted(unit(*weights))
+
+    def idle(self, results: Iterator[Any]) -> Any:
+        """A unit that notes when it is called, and returns a result that is there already."""
+
+        def bind(*_: Any) -> Any:
+            result = next(results)
+            return self._noted(lambda args: args.clear() or result)
+
+        return bind
+
+    def _noted(self, call: Any) -> Any:
         clock = time.perf_counter_ns
 
-        def call(args: list[Any]) -> Any:
+        def noted(args: list[Any]) -> Any:
             self.started.append(clock())
-            self.results.append(unit(args))
-            self.called.append(unit)
+            self.results.append(call(args))
             clock()
             self.ended.append(clock())
             return self.results[-1]
 
-        return call
+        return noted
 
     def gaps(self, run_variant: Any, *arguments: Any) -> list[int]:
         """The times between units in one call of a variant."""
-        for kept in (self.started, self.ended, self.called, self.results):
+        for kept in (self.started, self.ended, self.results):
             kept.clear()
         run_variant(*arguments)
         return [start - end for end, start in zip(self.ended, self.started[1:], strict=False)]

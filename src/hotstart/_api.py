@@ -71,14 +71,14 @@ def compile(
                 graphs, serving = build.capture_all(model, arguments, weights)
                 contract = build.make_contract(model, arguments, weights, graphs)
             plans = build.plan_all(graphs, split_on, clock)
-            units, keys = build.compile_all(
+            units, running = build.compile_all(
                 plans, serving, arguments.example_sizes, compiler, clock
             )
     finally:
         compiler.close()
     debug_dir = Path(options.debug_dir) if options.debug_dir is not None else None
     with clock.phase("stitch"):
-        stitched = build.stitch_all(plans, serving, keys, contract, debug_dir)
+        stitched = build.stitch_all(plans, serving, running, contract, debug_dir)
     artifact = Artifact(
         contract, stitched, units.by_key, weights.captured, build.piece_infos(plans)
     )

@@ -142,31 +142,31 @@ def compile_all(
     examples: Mapping[str, int],
     compiler: Compiler,
     clock: Clock,
-) -> tuple[Units, dict[Variant, dict[str, str]]]:
+) -> tuple[Units, dict[Variant, dict[str, CompiledUnit]]]:
     """Compile every different piece for every variant.
 
     Returns:
-        The units, and for each variant the key of the unit that each compiled piece runs.
+        The units, and for each variant the unit that each compiled piece runs, by name.
 
     Raises:
         CompileError: a piece does not compile.
         RangeError: a compile narrowed an axis.
     """
     units = Units()
-    keys: dict[Variant, dict[str, str]] = {}
+    running: dict[Variant, dict[str, CompiledUnit]] = {}
     total = sum(
         piece.kind == "compiled" for index in serving.values() for piece in plans[index].pieces
     )
     for variant, index in serving.items():
         started = clock.wall_s()
         bound = plans[index].graph.at(variant)
-        keys[variant] = {}
+        running[variant] = {}
         compiled = 0
         pieces = [piece for piece in plans[index].pieces if piece.kind == "compiled"]
         for piece in pieces:
             job = make_job(bound, piece, variant, examples, compiler)
-            keys[variant][piece.name] = job.key
             report = _unit(job, variant, units, compiler, clock, total)
+            running[variant][piece.name] = units.by_key[job.key]
             compiled += report.action == "compiled"
         seconds = clock.wall_s() - started
         reused = len(pieces) - compiled
@@ -180,7 +180,7 @@ def compile_all(
             reused,
         )
         clock.emit(Event("variant_finished", variant.name, seconds, len(units.reports), total))
-    return units, keys
+    return units, running
 
 
 def make_job(
@@ -246,7 +246,7 @@ def _compiled(job: Job, variant: Variant, compiler: Compiler, clock: Clock) -> C
 def stitch_all(
     plans: Sequence[Plan],
     serving: Mapping[Variant, int],
-    keys: Mapping[Variant, Mapping[str, str]],
+    running: Mapping[Variant, Mapping[str, CompiledUnit]],
     contract: Contract,
     debug_dir: Path | None,
 ) -> tuple[Stitched, ...]:
@@ -254,7 +254,7 @@ def stitch_all(
     made = []
     for variant, index in serving.items():
         plan = Plan(plans[index].graph.at(variant), plans[index].pieces)
-        stitched = stitch(plan, contract, variant, keys[variant], contract.given, "")
+        stitched = stitch(plan, contract, variant, running[variant], contract.given, "")
         made.append(replace(stitched, filename=_file_name(stitched, debug_dir)))
         _torch.trace_artifact(f"hotstart_stitched_{variant.name}", partial(str, made[-1].source))
     return tuple(made)

@@ -177,9 +177,11 @@ class CompiledUnit:
 
     Attributes:
         key: hash of everything that reached the compiler.
-        source: Python source that defines `call(args: list) -> tuple`.
+        source: Python source that defines `bind(*weights) -> call`, where `call(args: list) ->
+            tuple` takes the sizes and the tensors that are no weights, and empties the list.
         kernels: what the names in `source` that no import defines stand for.
         constants: tensors that `source` refers to by name.
+        loose: outputs, by number, whose strides are not known to be the traced ones.
         op_by_op: why the unit runs the captured operators instead of compiled code; empty if it
             does not, or if that is what was asked for.
     """
@@ -188,6 +190,7 @@ class CompiledUnit:
     source: str = field(repr=False)
     kernels: tuple[Kernel, ...] = ()
     constants: tuple[tuple[str, torch.Tensor], ...] = field(default=(), repr=False)
+    loose: tuple[int, ...] = ()
     op_by_op: str = ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ class Place:
 
     name: str
     kind: Literal["parameter", "buffer", "attribute"]
-    owner: MutableMapping[str, Any]
+    owner: dict[str, Any]
     key: str
 
     def get(self) -> Any:

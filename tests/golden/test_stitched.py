@@ -69,14 +69,16 @@ def bind(weights, units, constants, owners):
         _1_down_bias,
     ) = weights
     (unit_0,) = units
+    piece_0 = unit_0(_0_up_weight, _0_up_bias, _0_down_weight, _0_down_bias)
+    piece_1 = unit_0(_1_up_weight, _1_up_bias, _1_down_weight, _1_down_bias)
 
     def run(batch, input_1):
-        args = [batch, input_1, _0_up_weight, _0_up_bias, _0_down_weight, _0_down_bias]
+        args = [batch, input_1]
         del input_1
-        (input_1_1,) = unit_0(args)  # piece_0: 0
-        args = [batch, input_1_1, _1_up_weight, _1_up_bias, _1_down_weight, _1_down_bias]
+        (input_1_1,) = piece_0(args)  # 0
+        args = [batch, input_1_1]
         del input_1_1
-        (input_2,) = unit_0(args)  # piece_1: 1
+        (input_2,) = piece_1(args)  # 1
         return input_2
 
     return run
@@ -134,18 +136,20 @@ from torch.nn.functional import scaled_dot_product_attention
 def bind(weights, units, constants, owners):
     q_weight, q_bias, out_weight, out_bias = weights
     (unit_0,) = units
+    piece_0 = unit_0(q_weight, q_bias)
+    piece_2 = unit_0(out_weight, out_bias)
 
     def run(seq, past, x, memory, memory_as_given):
-        args = [seq, x, q_weight, q_bias]
+        args = [seq, x]
         del x
-        (linear,) = unit_0(args)  # piece_0: q
+        (linear,) = piece_0(args)  # q
         attended = scaled_dot_product_attention(linear, memory, memory, is_causal=False)
         del linear, memory
         if attended.stride() != (4*seq, 4, 1):
             attended = fit(attended, (4*seq, 4, 1))
-        args = [seq, attended, out_weight, out_bias]
+        args = [seq, attended]
         del attended
-        (linear_1,) = unit_0(args)  # piece_2: out
+        (linear_1,) = piece_2(args)  # out
         return {'out': linear_1, 'memory': memory_as_given}
 
     return run
@@ -214,11 +218,13 @@ from torch import cat
 
 def bind(weights, units, constants, owners):
     unit_0, unit_1 = units
+    piece_0 = unit_0()
+    piece_2 = unit_1()
 
     def run(batch_x, batch_rest_0, batch_rest_1):
         args = [batch_x, batch_rest_0]
         del batch_x, batch_rest_0
-        mul, mul_1 = unit_0(args)  # piece_0
+        mul, mul_1 = piece_0(args)
         cat_1 = cat([mul, mul_1], dim=-1)
         del mul, mul_1
         chunk = cat_1.chunk(2, dim=-1)
@@ -229,7 +235,7 @@ def bind(weights, units, constants, owners):
             getitem_1 = fit(getitem_1, (6, 1))
         args = [batch_rest_1]
         del batch_rest_1
-        (getitem_2,) = unit_1(args)  # piece_2
+        (getitem_2,) = piece_2(args)
         return (getitem_1, [getitem_2, 'sum'])
 
     return run
@@ -314,14 +320,14 @@ def call(batch=MISSING, *excess, weights=weights_default, mode='sum', **unknown)
 def bind(weights, units, constants, owners):
     norm_num_batches_tracked, norm_running_mean, norm_running_var, norm_weight, norm_bias = weights
     (unit_0,) = units
+    piece_0 = unit_0(
+        norm_num_batches_tracked, norm_running_mean, norm_running_var, norm_weight, norm_bias
+    )
 
     def run(x, total, total_as_given):
-        args = [
-            x, total, norm_num_batches_tracked, norm_running_mean, norm_running_var, norm_weight,
-            norm_bias
-        ]
+        args = [x, total]
         del x, total
-        total_1, batch_norm = unit_0(args)  # piece_0: norm
+        total_1, batch_norm = piece_0(args)  # norm
         return (batch_norm, total_as_given)
 
     return run
@@ -388,11 +394,12 @@ def call(x=MISSING, total=MISSING, *excess, **unknown):
 
 def bind(weights, units, constants, owners):
     (unit_0,) = units
+    piece_0 = unit_0()
 
     def run(batch, x):
         args = [batch, x]
         del x
-        (mul,) = unit_0(args)  # piece_0
+        (mul,) = piece_0(args)
         return (mul, batch)
 
     return run
@@ -402,11 +409,12 @@ def bind(weights, units, constants, owners):
 
 def bind(weights, units, constants, owners):
     (unit_0,) = units
+    piece_0 = unit_0()
 
     def run(batch, x):
         args = [batch, x]
         del x
-        (mul,) = unit_0(args)  # piece_0
+        (mul,) = piece_0(args)
         return (mul, batch)
 
     return run
@@ -416,11 +424,12 @@ def bind(weights, units, constants, owners):
 
 def bind(weights, units, constants, owners):
     (unit_0,) = units
+    piece_0 = unit_0()
 
     def run(batch, x):
         args = [x]
         del x
-        (mul,) = unit_0(args)  # piece_0
+        (mul,) = piece_0(args)
         return (mul, 1)
 
     return run
@@ -483,6 +492,7 @@ from torch._C._nn import pad
 def bind(weights, units, constants, owners):
     (the_result_1,) = weights
     (unit_0,) = units
+    piece_1 = unit_0()
 
     def run(x):
         pad_1 = pad(x, (1, 1), 'constant', float('-inf'))
@@ -491,7 +501,7 @@ def bind(weights, units, constants, owners):
             pad_1 = fit(pad_1, (1,))
         args = [pad_1]
         del pad_1
-        (to,) = unit_0(args)  # piece_1
+        (to,) = piece_1(args)
         return (to, the_result_1)
 
     return run

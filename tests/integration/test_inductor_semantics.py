@@ -53,6 +53,23 @@ def test_an_argument_is_written_in_place_as_in_eager() -> None:
         assert_same(mine, theirs)
 
 
+@pytest.mark.parametrize("assign", [False, True])
+def test_weights_whose_memory_was_replaced_are_bound_again(assign: bool) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).eval()
+    program = compiled_only(build(model, torch.zeros(2, 8)))
+    x = torch.randn(2, 8)
+    assert_same(program(x), model(x).detach())
+    for parameter in model.parameters():
+        if assign:  # the same object with the same shape, elsewhere
+            parameter.data = torch.randn_like(parameter)
+        else:
+            parameter.data.normal_()
+    assert_same(program(x), model(x).detach())
+    model[0].weight.data = model[0].weight.data.t()  # the same memory, read another way
+    with pytest.raises(hotstart.ModelMismatch, match=r"0\.weight"):
+        program(x)
+
+
 def test_a_written_argument_of_another_layout_is_written_too() -> None:
     def step(state: Tensor, x: Tensor) -> Tensor:
         state.add_(x)

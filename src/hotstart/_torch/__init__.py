@@ -36,7 +36,8 @@ from hotstart._torch.inductor import (
     warm_up_inductor,
 )
 from hotstart._torch.running import (
-    MetadataGuard,
+    MappingWatch,
+    TensorWatch,
     allow_kernels,
     autocast_check,
     autocast_state,
@@ -66,11 +67,12 @@ __all__ = [
     "FullGraph",
     "HigherOrderOperator",
     "InductorOutput",
-    "MetadataGuard",
+    "MappingWatch",
     "NoGraph",
     "OpOverload",
     "OpOverloadPacket",
     "Symbols",
+    "TensorWatch",
     "allow_kernels",
     "as_function",
     "attribute_of",

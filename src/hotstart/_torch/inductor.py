@@ -26,6 +26,7 @@ class InductorOutput:
         kernels: for each kernel `source` defines, the shared object it was compiled to.
         constants: tensors `source` refers to by name.
         outputs: how many of the values its `call` returns are the module's own outputs.
+        strides: of each output, as expressions over the inputs' symbols; None where unknown.
         around: what torch's runtime would do around a call of `call`; empty if nothing.
     """
 
@@ -33,6 +34,7 @@ class InductorOutput:
     kernels: Mapping[str, str]
     constants: Mapping[str, torch.Tensor]
     outputs: int
+    strides: tuple[tuple[Any, ...] | None, ...]
     around: tuple[str, ...]
 
 
@@ -109,15 +111,29 @@ def compile_with_inductor(
     (output,) = made
     metadata = context.fw_metadata
     assert metadata is not None  # AOTAutograd sets it on the way to Inductor
+    outputs = len(metadata.output_info)
     names = _kernel_names(output.source_code)
     scope = vars(sys.modules[output.current_callable.__module__])
     return InductorOutput(
         source=output.source_code,
         kernels={name: scope[name].__self__.__file__ for name in names},
         constants=dict(output.constants or {}),
-        outputs=len(metadata.output_info),
+        outputs=outputs,
+        strides=_output_strides(output, mode.shape_env, outputs),
         around=tuple(_around(metadata, output, len(inputs))),
     )
+
+
+def _output_strides(output: Any, env: Any, count: int) -> tuple[tuple[Any, ...] | None, ...]:
+    """What Inductor says its outputs' strides are; it writes them down as text."""
+    symbols = {str(symbol): symbol for symbol in env.var_to_range} if env is not None else {}
+    found: list[tuple[Any, ...] | None] = []
+    for written in (output.output_strides or ())[:count]:
+        try:
+            found.append(None if written is None else tuple(eval(s, {}, symbols) for s in written))
+        except NameError:  # a symbol that the compile made up, or a function of the printer's
+            found.append(None)
+    return (*found, *[None] * (count - len(found)))
 
 
 def _kernel_names(source: str) -> list[str]:

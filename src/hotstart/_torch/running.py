@@ -4,31 +4,54 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    pass
 
+class TensorWatch:
+    """Notices that a tensor's dtype, device, shape, strides or memory was replaced in place.
 
-class MetadataGuard:
-    """Notices that a tensor's dtype, device, shape or strides changed in place.
-
-    `TensorGuards` is the C++ check that Dynamo's own guards use; it needs no Dynamo.
+    `TensorGuards` is the C++ check that Dynamo's own guards use; it needs no Dynamo. What it
+    compares with depends on the inference mode it is made in.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
         from torch._C._dynamo.guards import TensorGuards
 
-        self._check: Callable[..., bool] | None = None
-        if tensors:
-            guards = TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
-            self._check = guards.check
+        self._tensors = tuple(tensors)
+        self._addresses = list(map(torch.Tensor.data_ptr, tensors))
+        self._checks: list[Callable[..., bool]] = []
+        for inference in (False, True) if tensors else ():
+            with torch.inference_mode(inference):
+                guards = TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+                self._checks.append(guards.check)
 
-    def check(self, tensors: Sequence[torch.Tensor]) -> bool:
+    def unchanged(self) -> bool:
         """Whether the tensors are as they were."""
-        return self._check is None or self._check(*tensors)
+        tensors = self._tensors
+        if list(map(torch.Tensor.data_ptr, tensors)) != self._addresses:
+            return False
+        return not tensors or any(check(*tensors) for check in self._checks)
+
+
+class MappingWatch:
+    """Notices that dicts changed.
+
+    CPython counts the changes of every dict up to 3.11; from 3.12 on torch counts those of the
+    dicts it is asked about. Comparing numbers touches less memory than comparing contents.
+    """
+
+    def __init__(self, mappings: Sequence[dict[str, Any]]) -> None:
+        from torch._C._dynamo.guards import dict_version
+
+        self._version = dict_version
+        self._mappings = tuple(mappings)
+        self._versions = list(map(dict_version, mappings))
+
+    def unchanged(self) -> bool:
+        """Whether nothing was set in or removed from any of the dicts."""
+        return list(map(self._version, self._mappings)) == self._versions
 
 
 def allow_kernels() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import fx
 
 from hotstart import _torch
@@ -61,18 +63,36 @@ def piece_as_source(graph: Graph, piece: Piece, dynamic: tuple[str, ...], key: s
     Raises:
         NotExpressible: see `Emitter.statement`.
     """
-    names = Names(["call", "args"])
+    names = Names(["bind", "call", "args"])
     emitter = Emitter(names)
     inputs = []
     for axis in dynamic:
         inputs.append(names.new(axis))
         emitter.axis(axis, inputs[-1])
-    inputs += [emitter.define(node) for node in piece.inputs]
-    body = emit_nodes(graph, piece, emitter, set(piece.outputs))
+    weights = {node: emitter.define(node) for node in piece.inputs if graph.is_weight(node)}
+    inputs += [emitter.define(node) for node in piece.inputs if node not in weights]
+    body = emit_nodes(graph, piece, emitter, {*piece.outputs, *weights})
     if inputs:
         body = [assignment(inputs, "args"), "args.clear()", *body]
     outputs = written_tuple(map(emitter.variable, piece.outputs))
-    lines = [*emitter.header(), "", "", "def call(args):"]
-    lines += [f"    {line}" for line in [*body, f"return {outputs}"]]
+    lines = [*emitter.header(), "", ""]
+    lines += bound(weights.values(), [], [*body, f"return {outputs}"])
     constants = tuple(zip(emitter.constant_names(), emitter.constants, strict=True))
     return CompiledUnit(key, "\n".join(lines) + "\n", (), constants)
+
+
+def bound(weights: Iterable[str], once: Iterable[str], body: Iterable[str]) -> list[str]:
+    """A function that, given its weights, makes the function of a unit.
+
+    Args:
+        weights: names of the weights.
+        once: lines that run when weights are bound.
+        body: lines that run in every call.
+    """
+    return [
+        f"def bind({', '.join(weights)}):",
+        *(f"    {line}" for line in once),
+        "    def call(args):",
+        *(f"        {line}" for line in body),
+        "    return call",
+    ]

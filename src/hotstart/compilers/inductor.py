@@ -7,6 +7,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hotstart.compilers.extract import Extracted, extract
 from hotstart.errors import OptionsError, RangeError
 from hotstart.ir import CompiledUnit, Kernel
 from hotstart.partition.digest import Token, constant_token
+from hotstart.partition.plan import example_of
 from hotstart.shapes import Interval
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,7 @@ class InductorCompiler:
             )
         except lean.NotLean as error:
             return self._op_by_op(job, dynamic, str(error))
+        expected = strides(job, extracted)
         return CompiledUnit(
             key=job.key,
             source=made.source,
@@ -86,6 +89,7 @@ class InductorCompiler:
                 Kernel(name, Path(output.kernels[name]).read_bytes()) for name in made.kernels
             ),
             constants=tuple((name, output.constants[name]) for name in made.constants),
+            loose=tuple(i for i, made in enumerate(output.strides) if made != expected[i]),
         )
 
     def close(self) -> None:
@@ -97,11 +101,23 @@ class InductorCompiler:
     def _op_by_op(self, job: Job, dynamic: tuple[str, ...], reason: str) -> CompiledUnit:
         log.warning("%s runs op by op, since %s", job.piece.name, reason)
         unit = piece_as_source(job.graph, job.piece, dynamic, job.key)
-        return CompiledUnit(unit.key, unit.source, (), unit.constants, op_by_op=reason)
+        return replace(unit, loose=tuple(range(len(job.piece.outputs))), op_by_op=reason)
+
+
+def strides(job: Job, extracted: Extracted) -> list[tuple[Any, ...]]:
+    """The strides that a piece's outputs were traced with, over the symbols it is compiled with."""
+    symbols = extracted.symbols.by_name.values()
+    axes = {_torch.axis_symbol(axis): s for axis, s in zip(job.bounds, symbols, strict=True)}
+
+    def number(value: Any) -> Any:
+        expr = job.graph.expression(value)
+        return expr if isinstance(expr, int) else expr.xreplace(axes)
+
+    return [tuple(map(number, example_of(node).stride())) for node in job.piece.outputs]
 
 
 def weights(job: Job) -> frozenset[int]:
-    """Positions of a unit's arguments that are weights, which are checked when they are bound."""
+    """Positions of a unit's arguments that are weights."""
     return frozenset(
         len(job.bounds) + index
         for index, node in enumerate(job.piece.inputs)

@@ -2,6 +2,7 @@
 
 The generated module imports parts of Inductor to compile its kernels and to benchmark itself.
 What runs in a call is one method; it is kept, with what it mentions, and the rest is dropped.
+Weights are taken out of its arguments: they are bound once, and so are views of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from hotstart import _torch
+from hotstart.names import Names
 
 _IMPORTED = frozenset({"torch", "math", "cmath", "ctypes"})
 _REFUSED = ("torch._inductor", "torch._dynamo", "torch._functorch")
@@ -24,7 +26,7 @@ class NotLean(Exception):
 
 @dataclass(frozen=True)
 class Lean:
-    """The function that runs, as source, with the kernels and constants it mentions."""
+    """What runs, as source that defines `bind`, with the kernels and constants it mentions."""
 
     source: str
     kernels: tuple[str, ...]
@@ -36,16 +38,18 @@ def reduce(
     kernels: Collection[str],
     constants: Collection[str],
     outputs: int,
-    known: Collection[int] = (),
+    weights: Collection[int] = (),
 ) -> Lean:
-    """Keep the function that runs.
+    """Keep the function that runs, inside one that binds its weights.
+
+    Its checks of arguments are left out: the caller knows their shapes and strides to be right.
 
     Args:
         source: the generated module.
         kernels: names of its compiled kernels.
         constants: names of its tensor constants.
         outputs: how many of the returned values to keep.
-        known: positions of arguments whose shape and strides are known to be right.
+        weights: positions of the arguments that are weights.
 
     Raises:
         NotLean: the function mentions something that only Inductor provides.
@@ -58,8 +62,8 @@ def reduce(
     used_constants: dict[str, None] = {}
     _ExternKernels().visit(call)
     _keep_outputs(call, outputs)
-    _drop_checks(call, known)
-    pending = _free_names(call)
+    bind = _bound(call, weights)
+    pending = _free_names(bind)
     while pending:
         name = pending.pop()
         if name in kept or name in used_kernels or name in used_constants:
@@ -77,7 +81,7 @@ def reduce(
     ordered = [s for s in module.body if any(s is k for k in kept.values())]
     imports = [s for s in ordered if isinstance(s, ast.Import | ast.ImportFrom)]
     others = [s for s in ordered if not isinstance(s, ast.Import | ast.ImportFrom)]
-    lean = ast.Module(body=[*imports, *others, call], type_ignores=[])
+    lean = ast.Module(body=[*imports, *others, bind], type_ignores=[])
     text = ast.unparse(ast.fix_missing_locations(lean)) + "\n"
     return Lean(text, tuple(k for k in kernels if k in used_kernels), tuple(used_constants))
 
@@ -123,6 +127,8 @@ def _free_names(tree: ast.AST) -> set[str]:
             (loaded if isinstance(node.ctx, ast.Load) else stored).add(node.id)
         elif isinstance(node, ast.arg):
             stored.add(node.arg)
+        elif isinstance(node, ast.FunctionDef):
+            stored.add(node.name)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(_REFUSED):
             raise NotLean(f"the generated code calls {ast.unparse(node)}")
@@ -149,20 +155,83 @@ def _keep_outputs(call: ast.FunctionDef, outputs: int) -> None:
             node.value.elts = node.value.elts[:outputs]
 
 
-def _drop_checks(call: ast.FunctionDef, known: Collection[int]) -> None:
-    """Leave out the checks of arguments that are known to be right."""
-    names: set[str] = set()
-    kept: list[ast.stmt] = []
+def _bound(call: ast.FunctionDef, weights: Collection[int]) -> ast.FunctionDef:
+    """A function of the weights that defines `call` without them."""
+    arguments = _arguments(call)
+    if weights and max(weights) >= len(arguments):
+        raise NotLean("the generated code does not take its arguments apart")
+    named = [arguments[index] for index in sorted(weights)]
+    binder = _Binder(arguments, named, Names(n.id for n in ast.walk(call) if _is_name(n)))
+    binder.visit(call)
+    if any(_stores(node, named) for node in ast.walk(call)):
+        raise NotLean("the generated code assigns to the name of a weight")
+    once = [ast.parse(f"{name} = {view}").body[0] for view, name in binder.views.items()]
+    (bind,) = ast.parse(f"def bind({', '.join(named)}):\n    return call").body
+    assert isinstance(bind, ast.FunctionDef)
+    bind.body = [*once, call, *bind.body]
+    return bind
+
+
+def _arguments(call: ast.FunctionDef) -> list[str]:
     for statement in call.body:
         match statement:
-            case ast.Assign(targets=[ast.Tuple(elts=arguments)], value=ast.Name(id="args")):
-                names = {a.id for i, a in enumerate(arguments) if i in known and _is_name(a)}
-            case ast.Expr(value=ast.Call(func=ast.Name(id="assert_size_stride"), args=[of, *_])):
-                if _is_name(of) and of.id in names:
-                    continue
-        kept.append(statement)
-    call.body = kept
+            case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Name(id="args")):
+                return [name.id for name in names if _is_name(name)]
+    return []
 
 
-def _is_name(node: ast.expr) -> TypeGuard[ast.Name]:
+def _stores(node: ast.AST, names: Collection[str]) -> bool:
+    return _is_name(node) and node.id in names and not isinstance(node.ctx, ast.Load)
+
+
+class _Binder(ast.NodeTransformer):
+    """Takes weights out of a function's arguments and leaves out the checks of all arguments.
+
+    Attributes:
+        views: expressions that depend on a weight alone, with the name each gets.
+    """
+
+    def __init__(self, arguments: Collection[str], weights: Collection[str], names: Names) -> None:
+        self.views: dict[str, str] = {}
+        self._arguments = arguments
+        self._weights = weights
+        self._names = names
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        match node:
+            case ast.Assign(targets=[ast.Tuple(elts=names) as target], value=ast.Name(id="args")):
+                target.elts = [n for n in names if not self._is_weight(n)]
+                return node if target.elts else None
+        return self.generic_visit(node)
+
+    def visit_Delete(self, node: ast.Delete) -> ast.AST | None:
+        node.targets = [target for target in node.targets if not self._is_weight(target)]
+        return node if node.targets else None
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        match node.value:
+            case ast.Call(func=ast.Name(id="assert_size_stride"), args=[ast.Name(id=name), *_]):
+                if name in self._arguments:
+                    return None
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        match node:
+            case ast.Call(func=ast.Name(id="reinterpret_tensor"), args=[of, *numbers]):
+                constant = not any(_is_name(part) for n in numbers for part in ast.walk(n))
+                if self._is_weight(of) and constant:
+                    return ast.Name(self._view(ast.unparse(node)), ast.Load())
+        return node
+
+    def _view(self, expression: str) -> str:
+        if expression not in self.views:
+            self.views[expression] = self._names.new("view")
+        return self.views[expression]
+
+    def _is_weight(self, node: ast.expr) -> bool:
+        return _is_name(node) and node.id in self._weights
+
+
+def _is_name(node: ast.AST) -> TypeGuard[ast.Name]:
     return isinstance(node, ast.Name)

@@ -12,7 +12,7 @@ from hotstart.runtime.binding import Binder, Binding
 from hotstart.runtime.weights import Weights
 from hotstart.tensors import Model, modules
 
-Unit = Callable[[list[Any]], tuple[Any, ...]]
+Unit = Callable[..., Callable[[list[Any]], tuple[Any, ...]]]
 
 
 def bind(artifact: Artifact, model: Model, loader: KernelLoader) -> Binding:
@@ -23,11 +23,11 @@ def bind(artifact: Artifact, model: Model, loader: KernelLoader) -> Binding:
 
 
 def instantiate(unit: CompiledUnit, loader: KernelLoader) -> Unit:
-    """The function of a unit."""
+    """The function of a unit that binds its weights."""
     scope: dict[str, Any] = {k.name: loader.load(k.blob) for k in unit.kernels}
     scope |= dict(unit.constants)
-    call: Unit = run_source(unit.source, f"hotstart/unit_{unit.key[:12]}.py", scope)["call"]
-    return call
+    made: Unit = run_source(unit.source, f"hotstart/unit_{unit.key[:12]}.py", scope)["bind"]
+    return made
 
 
 def _binder(stitched: Stitched, units: Mapping[str, Unit], model: Model) -> Binder:

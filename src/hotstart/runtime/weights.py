@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from operator import getitem, is_
 from typing import Any
 
@@ -35,9 +34,9 @@ class Weights:
     """The tensors of a parameter table, wherever the model keeps them.
 
     What was fetched is current until a parameter, buffer or module is replaced (`load_state_dict`
-    with `assign=True`, `.to()` on buffers, assignment), a tensor's metadata is changed in place
-    (`.to()` and `.half()` set `.data` of the same parameter), or a module whose forward asks for
-    its mode is put into the other one.
+    with `assign=True`, `.to()` on buffers, assignment), a tensor gets other metadata or memory in
+    place (`.to()` and `.half()` set `.data` of the same parameter), or a module whose forward asks
+    for its mode is put into the other one.
     """
 
     def __init__(
@@ -106,14 +105,15 @@ def _watch(
 ) -> Callable[[], bool]:
     """A function that tells whether the model still keeps these tensors in these places.
 
-    It runs in every call, so it compares in C and touches little memory: what whole mappings hold,
-    then the metadata of all tensors at once.
+    It runs in every call, so it compares in C and touches little memory: versions of mappings, then
+    addresses and metadata of all tensors at once.
     """
-    mappings: dict[int, Mapping[str, Any]] = {}
+    mappings: dict[int, dict[str, Any]] = {}
     owners: list[Mapping[str, Any]] = []
     keys: list[str] = []
     found: list[Any] = []
     watched: set[str] = set()
+    steps: list[tuple[torch.nn.Module, str, torch.nn.Module]] = []
     for place, tensor in kept:
         if place.kind == "attribute":  # a module's other attributes may change as they like
             owners.append(place.owner)
@@ -128,36 +128,27 @@ def _watch(
             parent, _, child = path.rpartition(".")
             if parent not in by_path or parent == path:
                 break
-            if by_path[parent]._modules.get(child) is not by_path[path]:
-                return _never  # replaced while this looked
             mappings[id(by_path[parent]._modules)] = by_path[parent]._modules
+            steps.append((by_path[parent], child, by_path[path]))
             path = parent
     for module in modes:
         owners.append(vars(module))
         keys.append("training")
         found.append(module.training)
-    values = [mapping.values() for mapping in mappings.values()]  # views, which follow the mappings
-    sizes = list(map(len, values))
-    held = list(chain.from_iterable(values))
-    if any(place.get() is not tensor for place, tensor in kept):
+    structure = _torch.MappingWatch(tuple(mappings.values()))
+    metadata = _torch.TensorWatch(tensors)
+    # From here on changes are noticed. What changed since the tensors were looked up is not.
+    if any(place.get() is not tensor for place, tensor in kept) or any(
+        parent._modules.get(child) is not module for parent, child, module in steps
+    ):
         return _never
-    # What a tensor's metadata is compared with depends on the mode it is compared in.
-    guards = []
-    for inference in (False, True):
-        with torch.inference_mode(inference):
-            guards.append(_torch.MetadataGuard(tensors))
-    normally, in_inference = (guard.check for guard in guards)
 
     def current() -> bool:
         try:
-            same = (
-                list(map(len, values)) == sizes
-                and all(map(is_, chain.from_iterable(values), held))
-                and all(map(is_, map(getitem, owners, keys), found))
-            )
-        except (KeyError, RuntimeError):  # removed, or removed while this looked
+            same = structure.unchanged() and all(map(is_, map(getitem, owners, keys), found))
+        except KeyError:  # removed
             return False
-        return same and (normally(tensors) or in_inference(tensors))
+        return same and metadata.unchanged()
 
     return current
 

@@ -11,6 +11,7 @@ from torch import fx
 
 from hotstart.codegen import Emitter, assignment, comment, emit_nodes, written_tuple
 from hotstart.ir import (
+    CompiledUnit,
     Const,
     Contract,
     Map,
@@ -33,22 +34,23 @@ def stitch(
     plan: Plan,
     contract: Contract,
     variant: Variant,
-    units: Mapping[str, str],
+    units: Mapping[str, CompiledUnit],
     given: Sequence[int],
     filename: str,
 ) -> Stitched:
     """Write the function that runs a variant.
 
-    The function is made by `bind(weights, units, constants, owners)` and takes the sizes of the
-    contract's axes, then its tensors, in order, then the tensors numbered in `given` as the caller
-    passed them. It builds the model's own result. Pieces are called with a list that they empty,
-    so that they can free what only they need; every other value is deleted after its last use.
+    The function is made by `bind(weights, units, constants, owners)`, which gives every piece its
+    weights. It takes the sizes of the contract's axes, then its tensors, in order, then the tensors
+    numbered in `given` as the caller passed them, and builds the model's own result. Pieces are
+    called with a list that they empty, so that they can free what only they need; every other
+    value is deleted after its last use.
 
     Args:
         plan: the pieces.
         contract: names the arguments and weights.
         variant: the sizes it is for.
-        units: by piece name, the key of the unit that a compiled piece runs.
+        units: by piece name, the unit that a compiled piece runs.
         given: slots of arguments that some variant returns as they were passed.
         filename: what tracebacks show.
 
@@ -64,7 +66,7 @@ class _Stitcher:
         plan: Plan,
         contract: Contract,
         variant: Variant,
-        units: Mapping[str, str],
+        units: Mapping[str, CompiledUnit],
         given: Sequence[int],
         filename: str,
     ) -> None:
@@ -79,6 +81,7 @@ class _Stitcher:
         self.weight_names: dict[int, str] = {}
         self.unit_names: dict[str, str] = {}
         self.owner_names: dict[str, str] = {}
+        self.bindings: list[str] = []
         self.axis_names = {}
         for dim in contract.axes:
             self.axis_names[dim.name] = self.names.new(dim.name)
@@ -100,6 +103,7 @@ class _Stitcher:
             *self._unpack(self.unit_names.values(), "units"),
             *self._unpack(self.emitter.constant_names(), "constants"),
             *self._unpack(self.owner_names.values(), "owners"),
+            *(f"    {line}" for line in self.bindings),
             "",
             f"    def run({', '.join(self._parameters())}):",
             *(f"        {line}" for line in body),
@@ -179,14 +183,20 @@ class _Stitcher:
             for axis in piece.axes
             if not isinstance(self.variant.of(axis), int)
         ]
-        inputs = [*sizes, *(self.emitter.variable(node) for node in piece.inputs)]
+        weights = [node for node in piece.inputs if self.graph.is_weight(node)]
+        passed = [node for node in piece.inputs if not self.graph.is_weight(node)]
         dead = [self.emitter.variable(node) for node in dying]
         outputs = [self.emitter.define(node) for node in piece.outputs]
-        layers = f": {', '.join(piece.layers)}" if piece.layers else ""
-        lines = _list("args", inputs)
+        function = self.names.new(piece.name)
+        self.bindings += _listed(
+            f"{function} = {self.unit(piece)}(", map(self.emitter.variable, weights), ")"
+        )
+        lines = _listed("args = [", [*sizes, *map(self.emitter.variable, passed)], "]")
         lines += [f"del {', '.join(dead)}"] if dead else []
-        call = assignment(outputs, f"{self.unit(piece)}(args)")
-        return [*lines, f"{call}  {comment(piece.name + layers)}"]
+        call = assignment(outputs, f"{function}(args)")
+        lines.append(f"{call}  {comment(', '.join(piece.layers))}" if piece.layers else call)
+        loose = (piece.outputs[index] for index in self.units[piece.name].loose)
+        return [*lines, *(line for node in loose for line in self._fit(node))]
 
     def _inline(self, piece: Piece, dying: list[fx.Node], keep: set[fx.Node]) -> list[str]:
         needed_later = keep | set(piece.outputs) | (set(piece.inputs) - set(dying))
@@ -194,7 +204,7 @@ class _Stitcher:
         return [*lines, *(line for node in piece.outputs for line in self._fit(node))]
 
     def _fit(self, node: fx.Node) -> list[str]:
-        """Copy what an inlined operator made if its strides are not the traced ones.
+        """Copy a value if its strides are not the traced ones.
 
         Compiled pieces rely on the traced strides, and what torch predicts for an operator is not
         always what the operator does.
@@ -212,7 +222,7 @@ class _Stitcher:
 
     def unit(self, piece: Piece) -> str:
         """The variable of the unit a piece runs; pieces that share a unit share the variable."""
-        key = self.units[piece.name]
+        key = self.units[piece.name].key
         if key not in self.unit_names:
             self.unit_names[key] = self.names.new(f"unit_{len(self.unit_names)}")
         return self.unit_names[key]
@@ -273,13 +283,13 @@ class _Stitcher:
         return self.emitter.variable(node_or_number)
 
 
-def _list(name: str, items: Sequence[str]) -> list[str]:
-    """An assignment of a list, over several lines where one would be long."""
-    line = f"{name} = [{', '.join(items)}]"
-    if len(line) <= 92:
-        return [line]
-    wrapped = textwrap.wrap(", ".join(items), 88, break_long_words=False, break_on_hyphens=False)
-    return [f"{name} = [", *(f"    {part}" for part in wrapped), "]"]
+def _listed(start: str, items: Iterable[str], end: str) -> list[str]:
+    """A statement around a list of names, over several lines where one would be long."""
+    listed = ", ".join(items)
+    if len(start) + len(listed) + len(end) <= 92:
+        return [start + listed + end]
+    wrapped = textwrap.wrap(listed, 88, break_long_words=False, break_on_hyphens=False)
+    return [start, *(f"    {part}" for part in wrapped), end]
 
 
 def returned_arguments(outputs: Sequence[Tree]) -> tuple[int, ...]:

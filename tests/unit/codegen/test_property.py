@@ -302,10 +302,10 @@ def stitched(case: Case) -> Made:
         piece.digest: EagerCompiler().compile(Job(piece.digest, piece, graph, {}))
         for piece in reversed(compiled.values())
     }
-    keys = {name: piece.digest for name, piece in compiled.items()}
-    made = stitch(plan, contract, Variant(()), keys, contract.given, "stitched.py")
+    running = {name: units[piece.digest] for name, piece in compiled.items()}
+    made = stitch(plan, contract, Variant(()), running, contract.given, "stitched.py")
     calls = [
-        run_source(units[key].source, "unit.py", dict(units[key].constants))["call"]
+        run_source(units[key].source, "unit.py", dict(units[key].constants))["bind"]
         for key in made.units
     ]
     run = run_source(made.source, made.filename, {})["bind"]([], calls, made.constants, [])

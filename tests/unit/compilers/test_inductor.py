@@ -142,9 +142,30 @@ def test_a_piece_that_needs_torch_around_it_runs_op_by_op_and_says_so(
     assert inlined[0] == "piece_2"
     assert "share memory" in inlined[1]
     assert "op by op" in caplog.text
+    (unit,) = (unit for unit in program.artifact.units.values() if unit.op_by_op)
+    assert unit.loose == (0,)  # nothing is known of what operators do, so the strides are checked
+    (code,) = program.code.values()
+    assert "add_1.stride() != " in code or "add.stride() != " in code
     mine, theirs = torch.arange(8.0).view(2, 4), torch.arange(8.0).view(2, 4)
     assert torch.equal(program(mine), overlapping(theirs))
     assert torch.equal(mine, theirs)
+
+
+def test_strides_of_compiled_outputs_are_known_and_not_checked() -> None:
+    def turned(x: Tensor) -> tuple[Tensor, Tensor]:
+        return (x * 2).transpose(0, 1), torch.cumsum(x, 0) + 1
+
+    program = hotstart.compile(
+        turned,
+        (torch.zeros(3, 4),),
+        dynamic_shapes={"x": {0: Dim("rows", min=2, max=64)}},
+        split_on=["aten::cumsum"],
+    )
+    assert [unit.loose for unit in program.artifact.units.values()] == [(), ()]
+    x = torch.randn(5, 4)
+    for mine, theirs in zip(program(x), turned(x), strict=True):
+        assert torch.equal(mine, theirs)
+        assert mine.stride() == theirs.stride()
 
 
 def test_identical_pieces_never_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

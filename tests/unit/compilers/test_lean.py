@@ -56,13 +56,16 @@ def test_only_what_the_function_mentions_is_kept() -> None:
         from math import inf
         empty_strided_cpu = torch._C._dynamo.guards._empty_strided_cpu
 
-        def call(args):
-            arg0_1, arg1_1 = args
-            args.clear()
-            buf0 = empty_strided_cpu((2, 2), (2, 1), torch.float32)
-            torch.mm(arg0_1, arg1_1, out=buf0)
-            cpp_fused_0(buf0)
-            return (buf0, inf)
+        def bind():
+
+            def call(args):
+                arg0_1, arg1_1 = args
+                args.clear()
+                buf0 = empty_strided_cpu((2, 2), (2, 1), torch.float32)
+                torch.mm(arg0_1, arg1_1, out=buf0)
+                cpp_fused_0(buf0)
+                return (buf0, inf)
+            return call
         """
     )
     assert made.kernels == ("cpp_fused_0",)
@@ -73,9 +76,9 @@ def test_what_is_kept_runs_without_the_rest() -> None:
     scope: dict[str, object] = {"cpp_fused_0": lambda out: out.mul_(2)}
     exec(made.source, scope)
     left = torch.eye(2)
-    call = scope["call"]
-    assert callable(call)
-    result = call([left, torch.ones(2, 2)])
+    bind = scope["bind"]
+    assert callable(bind)
+    result = bind()([left, torch.ones(2, 2)])
     assert torch.equal(result[0], torch.full((2, 2), 2.0))
     assert result[2] is left
 
@@ -100,18 +103,67 @@ def test_what_only_inductor_provides_is_refused(line: str, reason: str) -> None:
         reduce(GENERATED.replace("cpp_fused_0(buf0)", line), ["cpp_fused_0"], [], outputs=2)
 
 
-def test_checks_of_what_is_known_are_dropped() -> None:
-    one = "assert_size_stride(arg{}_1, (2, 2), (2, 1))"
-    checks = f"{one.format(0)}\n        {one.format(1)}\n"
+def with_lines(*lines: str) -> str:
     source = GENERATED.replace("async_compile = ", "assert_size_stride = print\nasync_compile = ")
-    source = source.replace("args.clear()\n", f"args.clear()\n        {checks}")
-    made = reduce(source, ["cpp_fused_0"], [], outputs=2, known=[1])
-    assert "assert_size_stride(arg0_1" in made.source
-    assert "assert_size_stride(arg1_1" not in made.source
-    assert (
-        "assert_size_stride"
-        not in reduce(source, ["cpp_fused_0"], [], outputs=2, known=[0, 1]).source
+    source = source.replace("async_compile = ", "reinterpret_tensor = print\nasync_compile = ", 1)
+    return source.replace("cpp_fused_0(buf0)\n", "\n        ".join(lines) + "\n")
+
+
+def test_checks_of_arguments_are_left_out_and_others_kept() -> None:
+    source = with_lines(
+        "assert_size_stride(arg0_1, (2, 2), (2, 1))",
+        "assert_size_stride(arg1_1, (2, 2), (2, 1))",
+        "assert_size_stride(buf0, (2, 2), (2, 1))",
     )
+    made = reduce(source, [], [], outputs=2, weights=[1])
+    assert "arg0_1, (2, 2)" not in made.source
+    assert "arg1_1, (2, 2)" not in made.source
+    assert "assert_size_stride(buf0, (2, 2), (2, 1))" in made.source
+
+
+def test_weights_and_views_of_them_are_bound_once() -> None:
+    source = with_lines(
+        "s2 = 2",
+        "view(reinterpret_tensor(arg1_1, (4,), (1,), 0))",
+        "view(reinterpret_tensor(arg1_1, (4,), (1,), 0))",
+        "view(reinterpret_tensor(arg1_1, (s2, 2), (2, 1), 0))",
+        "view(reinterpret_tensor(arg0_1, (4,), (1,), 0))",
+        "del arg0_1, arg1_1",
+        "del arg1_1",
+    ).replace("async_compile = ", "view = print\nasync_compile = ", 1)
+    made = reduce(source, [], [], outputs=1, weights=[1])
+    assert made.source.partition("def bind")[2] == dedent(
+        """\
+        (arg1_1):
+            view_1 = reinterpret_tensor(arg1_1, (4,), (1,), 0)
+
+            def call(args):
+                arg0_1, = args
+                args.clear()
+                buf0 = empty_strided_cpu((2, 2), (2, 1), torch.float32)
+                torch.mm(arg0_1, arg1_1, out=buf0)
+                s2 = 2
+                view(view_1)
+                view(view_1)
+                view(reinterpret_tensor(arg1_1, (s2, 2), (2, 1), 0))
+                view(reinterpret_tensor(arg0_1, (4,), (1,), 0))
+                del arg0_1
+                return (buf0,)
+            return call
+        """
+    )
+
+
+def test_a_unit_of_weights_alone_takes_nothing_apart() -> None:
+    made = reduce(GENERATED, ["cpp_fused_0"], [], outputs=1, weights=[0, 1])
+    assert "def bind(arg0_1, arg1_1):" in made.source
+    assert "= args" not in made.source
+
+
+def test_code_that_reuses_the_name_of_a_weight_is_refused() -> None:
+    with pytest.raises(NotLean, match="name of a weight"):
+        reduce(with_lines("arg1_1 = buf0"), [], [], outputs=1, weights=[1])
+    reduce(with_lines("arg1_1 = buf0"), [], [], outputs=1, weights=[0])
 
 
 def test_a_module_without_the_function_is_refused() -> None:

@@ -33,7 +33,7 @@ def unit() -> CompiledUnit:
 
 
 def test_a_unit_runs_from_its_data(unit: CompiledUnit) -> None:
-    call = instantiate(unit, KernelLoader())
+    call = instantiate(unit, KernelLoader())()
     x, y = torch.randn(7, 32), torch.randn(7, 32)
     args = [7, x, y]
     (result,) = call(args)
@@ -52,7 +52,7 @@ def test_different_kernels_do_not_get_each_others_code(unit: CompiledUnit) -> No
     (made,) = other.artifact.units.values()
     loader = KernelLoader()
     before = len(list(Path("/proc/self/fd").iterdir()))
-    first, second = instantiate(unit, loader), instantiate(made, loader)
+    first, second = instantiate(unit, loader)(), instantiate(made, loader)()
     assert len(list(Path("/proc/self/fd").iterdir())) > before
     torch.testing.assert_close(second([torch.ones(32)])[0], torch.full((32,), 4.0))
     x = torch.randn(3, 32)
@@ -78,7 +78,7 @@ folder = Path(sys.argv[1])
 kernels = tuple(Kernel(path.stem, path.read_bytes()) for path in sorted(folder.glob("*.so")))
 unit = CompiledUnit("key", (folder / "unit.py").read_text(), kernels)
 x = torch.arange(64.0).view(2, 32)
-(result,) = instantiate(unit, KernelLoader())([2, x, x])
+(result,) = instantiate(unit, KernelLoader())()([2, x, x])
 assert torch.allclose(result, (x.sin() + x).softmax(-1), atol=1e-6)
 compilers = [name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules]
 assert not compilers, compilers

@@ -73,8 +73,7 @@ def test_a_traceback_shows_the_stitched_line_and_the_layer() -> None:
     entry, stitched, unit = own_frames(caught.value)
     assert entry.filename.startswith("hotstart/entry_")
     assert stitched.filename.startswith("hotstart/stitched_static_")
-    assert "unit_0(args)" in str(stitched.line)
-    assert "piece_0" in str(stitched.line)
+    assert "piece_0(args)" in str(stitched.line)
     assert "# embed" in str(unit.line)
 
 
@@ -112,11 +111,12 @@ def test_code_is_shown_by_variant() -> None:
 
 def test_layers_that_are_alike_call_the_same_unit() -> None:
     program = build(Model(depth=5).eval(), IDS)
-    calls = [line for line in program.code["static"].splitlines() if "(args)" in line]
+    lines = program.code["static"].splitlines()
+    units = {line.split()[0]: line.split()[2].split("(")[0] for line in lines if " = unit_" in line}
     by_layer = {
-        line.split(": ")[1]: line.split("(args)")[0].split()[-1]
-        for line in calls
-        if "layers." in line
+        line.split("# ")[1]: units[line.split("(args)")[0].split()[-1]]
+        for line in lines
+        if "(args)  # layers." in line
     }
     assert set(by_layer) >= {f"layers.{n}" for n in range(1, 5)}
     assert len({by_layer[f"layers.{n}"] for n in range(1, 5)}) == 1
