@@ -19,8 +19,7 @@ from models import llama, tokens
 
 import hotstart
 from hotstart.generated import run_source
-from hotstart.loading import KernelLoader
-from hotstart.loading.program import instantiate
+from hotstart.loading import instantiate
 
 CALLS = 60
 
@@ -47,8 +46,7 @@ def run() -> dict[str, Any]:
     )
     artifact = program.artifact
     (stitched,) = artifact.stitched
-    loader = KernelLoader()
-    units = [instantiate(artifact.units[key], loader) for key in stitched.units]
+    units = [instantiate(artifact.units[key]) for key in stitched.units]
     names = dict(model.named_parameters()) | dict(model.named_buffers())
     weights = [names[artifact.contract.weights[slot].name] for slot in stitched.weights]
     make = run_source(stitched.source, stitched.filename, {})["bind"]

@@ -5,18 +5,24 @@ import hotstart
 
 def test_the_public_names_are_pinned() -> None:
     assert hotstart.__all__ == [
+        "ArtifactError",
         "CaptureError",
         "CompileError",
         "ContractError",
+        "CorruptArtifact",
         "Dim",
         "HotstartError",
+        "IncompatibleArtifact",
         "ModelMismatch",
         "Options",
         "OptionsError",
         "PartitionError",
         "Program",
         "RangeError",
+        "UntrustedArtifact",
         "compile",
+        "inspect",
+        "load",
     ]
 
 

@@ -3,43 +3,59 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hotstart._api import compile
+    from hotstart._load import load
     from hotstart.errors import (
+        ArtifactError,
         CaptureError,
         CompileError,
         ContractError,
+        CorruptArtifact,
         HotstartError,
+        IncompatibleArtifact,
         ModelMismatch,
         OptionsError,
         PartitionError,
         RangeError,
+        UntrustedArtifact,
     )
     from hotstart.options import Options
+    from hotstart.preflight import inspect
     from hotstart.runtime.program import Program
     from hotstart.shapes import Dim
 
 __all__ = [
+    "ArtifactError",
     "CaptureError",
     "CompileError",
     "ContractError",
+    "CorruptArtifact",
     "Dim",
     "HotstartError",
+    "IncompatibleArtifact",
     "ModelMismatch",
     "Options",
     "OptionsError",
     "PartitionError",
     "Program",
     "RangeError",
+    "UntrustedArtifact",
     "compile",
+    "inspect",
+    "load",
 ]
 
 # Names are imported when they are first asked for, so that the command line and everything else
-# that needs no torch starts without it.
+# that needs no torch starts without it. Where torch is there already, what a start needs is
+# imported now, and not in the first load.
 _HOMES = {
     "compile": "hotstart._api",
+    "inspect": "hotstart.preflight",
+    "load": "hotstart._load",
     "Dim": "hotstart.shapes",
     "Options": "hotstart.options",
     "Program": "hotstart.runtime.program",
@@ -56,3 +72,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+if sys.modules.get("torch") is not None:
+    from hotstart._load import load

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 
 from hotstart import _build as build
 from hotstart.capture import WeightTable, describe_arguments, weights_on
 from hotstart.events import Clock, Event
 from hotstart.ir import Artifact
-from hotstart.loading import KernelLoader, bind
+from hotstart.loading import bind
 from hotstart.options import Options
 from hotstart.runtime.program import OnMiss, Program
 
@@ -79,11 +80,15 @@ def compile(
     debug_dir = Path(options.debug_dir) if options.debug_dir is not None else None
     with clock.phase("stitch"):
         stitched = build.stitch_all(plans, serving, running, contract, debug_dir)
+    with clock.phase("fingerprint"):
+        fit = build.make_fingerprint(model, graphs, plans, contract, units, compiler)
     artifact = Artifact(
-        contract, stitched, units.by_key, weights.captured, build.piece_infos(plans)
+        contract, stitched, units.by_key, weights.captured, build.piece_infos(plans), fit, {}
     )
     with clock.phase("bind"):
-        binding = bind(artifact, model, KernelLoader())
+        binding = bind(artifact, model)
+    report = build.make_report(clock, artifact, units)
+    artifact = replace(artifact, report=report.reproducible())
 
     def compile_for(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         return compile(
@@ -91,7 +96,7 @@ def compile(
         )
 
     on_miss = OnMiss(options.on_miss, compile_for)
-    program = Program(artifact, model, binding, build.make_report(clock, artifact, units), on_miss)
+    program = Program(artifact, model, binding, report, on_miss)
     if debug_dir is not None:
         build.write_debug_files(debug_dir, plans, artifact, program.entry_code)
     return program

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import resource
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from msgspec.structs import replace
 
-from hotstart import _torch
+from hotstart import _torch, fingerprint
 from hotstart.capture import Arguments, Captured, WeightTable, capture
 from hotstart.capture.trace import hint_for
 from hotstart.compilers import Bounds, Compiler, EagerCompiler, InductorCompiler, Job
 from hotstart.compilers.special import require_special_sizes
 from hotstart.errors import CompileError, RangeError
 from hotstart.events import Clock, Event
+from hotstart.generated import stitched_filename, stitched_name
 from hotstart.ir import Artifact, CompiledUnit, Contract, PieceInfo, Stitched
 from hotstart.options import Options
 from hotstart.partition import Graph, Piece, Plan, SplitOn, cut, make_plan
-from hotstart.partition.digest import hash_bytes, hash_token
+from hotstart.partition.digest import hash_token
 from hotstart.partition.plan import example_of
 from hotstart.report import Report, UnitReport, VariantReport
 from hotstart.shapes import Interval, Variant, variants
@@ -255,7 +258,7 @@ def stitch_all(
     for variant, index in serving.items():
         plan = Plan(plans[index].graph.at(variant), plans[index].pieces)
         stitched = stitch(plan, contract, variant, running[variant], contract.given, "")
-        made.append(replace(stitched, filename=_file_name(stitched, debug_dir)))
+        made.append(replace(stitched, filename=_filename(stitched, debug_dir)))
         _torch.trace_artifact(f"hotstart_stitched_{variant.name}", partial(str, made[-1].source))
     return tuple(made)
 
@@ -269,6 +272,37 @@ def piece_infos(plans: Sequence[Plan]) -> tuple[PieceInfo, ...]:
         reused = known if known != piece.name and piece.kind == "compiled" else None
         infos.append(PieceInfo(piece.name, piece.digest, piece.kind, piece.layers, reused))
     return tuple(infos)
+
+
+def make_fingerprint(
+    model: Model,
+    graphs: Sequence[Captured],
+    plans: Sequence[Plan],
+    contract: Contract,
+    units: Units,
+    compiler: Compiler,
+) -> dict[str, Any]:
+    """The named parts that decide where the artifact fits, and what it was made of."""
+    parts = fingerprint.host()
+    if not any(unit.kernels for unit in units.by_key.values()):
+        parts["instructions"] = []  # nothing in it is native code
+    forward = model.forward if isinstance(model, torch.nn.Module) else model
+    own = getattr(inspect.unwrap(forward), "__code__", None)
+    files = {file for graph in graphs for file in graph.files} | {own.co_filename if own else ""}
+    pieces = tuple(piece.digest for plan in plans for piece in plan.pieces)
+    devices = {spec.device.type for spec in contract.tensors}
+    devices |= {spec.device.type for spec in contract.weights}
+    return {
+        **parts,
+        "device": {},
+        "options": _as_json(compiler.token()),
+        "sources": fingerprint.source_files(sorted(files)),
+        "graph": hash_token(pieces),
+    }
+
+
+def _as_json(token: Any) -> Any:
+    return [_as_json(part) for part in token] if isinstance(token, tuple) else token
 
 
 def make_report(clock: Clock, artifact: Artifact, units: Units) -> Report:
@@ -305,12 +339,11 @@ def write_debug_files(folder: Path, plans: Sequence[Plan], artifact: Artifact, e
         (folder / "hotstart" / name).write_text(text)
 
 
-def _file_name(stitched: Stitched, debug_dir: Path | None) -> str:
-    """What tracebacks show: the file in `debug_dir`, or a name that no other program's code has."""
-    variant = stitched.variant.name.replace("=", "_").replace(",", "_").replace("..", "_to_")
-    if debug_dir is not None:
-        return str((debug_dir / "hotstart" / f"stitched_{variant}.py").resolve())
-    return f"hotstart/stitched_{variant}_{hash_bytes(stitched.source.encode())[:8]}.py"
+def _filename(stitched: Stitched, debug_dir: Path | None) -> str:
+    """What tracebacks show: a file in `debug_dir`, if there is one."""
+    if debug_dir is None:
+        return stitched_filename(stitched.variant, stitched.source)
+    return str((debug_dir / "hotstart" / f"{stitched_name(stitched.variant)}.py").resolve())
 
 
 def _peak_memory() -> int:

@@ -10,7 +10,10 @@ The tree:
     ├── CompileError          a piece failed to compile
     ├── ContractError         a call outside what the program was built for
     ├── ModelMismatch         the model's tensors are not those the program was built for
-    └── (ArtifactError, StoreError: see the packaging and store stages)
+    └── ArtifactError         an artifact cannot be written or read
+        ├── CorruptArtifact       the file is damaged, or none of ours
+        ├── IncompatibleArtifact  it is whole, but made for another machine or other sources
+        └── UntrustedArtifact     no trusted key vouches for it
 
 Every message says what was expected, what was found and what to do.
 """
@@ -107,4 +110,60 @@ class ModelMismatch(HotstartError):
             "the model's parameters and buffers do not fit the compiled program:\n"
             f"  {listed}\n"
             "Restore tensors of the listed shape, dtype and device, or compile the model again."
+        )
+
+
+class ArtifactError(HotstartError):
+    """An artifact cannot be written or read."""
+
+
+class CorruptArtifact(ArtifactError):
+    """A file is damaged, or is no artifact. Nothing in it was executed.
+
+    Attributes:
+        file: the file.
+        part: what of it is wrong: `"header"`, `"manifest"`, `"size"`, or the name of a blob.
+    """
+
+    def __init__(self, file: object, part: str, expected: str, found: str) -> None:
+        self.file = str(file)
+        self.part = part
+        super().__init__(
+            f"{file}: {part}: expected {expected}, found {found}. The file is damaged or no "
+            "artifact of hotstart; copy it again or build it again."
+        )
+
+
+class IncompatibleArtifact(ArtifactError):
+    """An artifact does not fit this process: another machine, other versions, other sources.
+
+    Attributes:
+        file: the file.
+        differences: for each part that differs, its name, what the artifact needs, what is here.
+    """
+
+    def __init__(self, file: object, differences: Sequence[tuple[str, str, str]]) -> None:
+        self.file = str(file)
+        self.differences = tuple(differences)
+        listed = "\n  ".join(
+            f"{name}: expected {expected}, found {found}" for name, expected, found in differences
+        )
+        super().__init__(
+            f"{file} does not fit here:\n  {listed}\n"
+            "Run it where these fit, or build it again here."
+        )
+
+
+class UntrustedArtifact(ArtifactError):
+    """Keys were given, and none of them signed the artifact. Nothing in it was executed.
+
+    Attributes:
+        file: the file.
+    """
+
+    def __init__(self, file: object, found: str) -> None:
+        self.file = str(file)
+        super().__init__(
+            f"{file}: expected a signature by a trusted key, found {found}. Get the file from "
+            "where it was signed, or add the signer's public key to trusted_keys."
         )

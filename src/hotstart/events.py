@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 EventKind = Literal[
     "phase_started",
@@ -21,8 +22,7 @@ EventKind = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One thing that happened during a build.
 
     Attributes:
@@ -39,7 +39,7 @@ class Event:
     seconds: float = 0.0
     done: int = 0
     total: int = 0
-    detail: dict[str, str] = field(default_factory=dict)
+    detail: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 Listener = Callable[[Event], None]

@@ -1,14 +1,15 @@
 """The records that stages hand to each other.
 
 Everything a program needs at run time is data: strings of source, bytes, tables and trees of the
-types below. Live objects of the compiler stop at `CompiledUnit`.
+types below. Live objects of the compiler stop at `CompiledUnit`. They are `msgspec` structs, which
+an artifact's manifest holds as JSON.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+import msgspec
 import torch
 
 from hotstart.shapes import Dim, Variant
@@ -16,8 +17,7 @@ from hotstart.shapes import Dim, Variant
 # --- trees: the structure of arguments and of outputs ------------------------------------------
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True, tag="slot"):
     """A place in a tree that holds something known by number or expression.
 
     Attributes:
@@ -32,39 +32,34 @@ class Slot:
     expr: str = ""
 
 
-@dataclass(frozen=True)
-class Const:
+class Const(msgspec.Struct, frozen=True, tag="const"):
     """A value that is the same in every call."""
 
     value: Any
 
 
-@dataclass(frozen=True)
-class Seq:
+class Seq(msgspec.Struct, frozen=True, tag="seq"):
     """A tuple, list or named tuple."""
 
     cls: type
     items: tuple[Tree, ...]
 
 
-@dataclass(frozen=True)
-class Map:
+class Map(msgspec.Struct, frozen=True, tag="map"):
     """A dict (or a subclass that is built from pairs), in order."""
 
     cls: type
     entries: tuple[tuple[Any, Tree], ...]
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, tag="record"):
     """A dataclass, built by keyword."""
 
     cls: type
     fields: tuple[tuple[str, Tree], ...]
 
 
-@dataclass(frozen=True)
-class Registered:
+class Registered(msgspec.Struct, frozen=True, tag="registered"):
     """Any other type that is registered with torch's pytree."""
 
     cls: type
@@ -78,8 +73,7 @@ Tree: TypeAlias = Slot | Const | Seq | Map | Record | Registered
 # --- the contract ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class TensorSpec:
+class TensorSpec(msgspec.Struct, frozen=True):
     """What a tensor argument must be.
 
     Attributes:
@@ -95,8 +89,7 @@ class TensorSpec:
     dim_order: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True):
     """One parameter of the model's forward.
 
     Attributes:
@@ -112,8 +105,7 @@ class Parameter:
     default: Any = None
 
 
-@dataclass(frozen=True)
-class WeightSpec:
+class WeightSpec(msgspec.Struct, frozen=True):
     """A tensor the graph reads that is not an argument.
 
     Attributes:
@@ -133,8 +125,7 @@ class WeightSpec:
     mutated: bool = False
 
 
-@dataclass(frozen=True)
-class Contract:
+class Contract(msgspec.Struct, frozen=True):
     """What a call must satisfy, and what the model must bring.
 
     Attributes:
@@ -163,16 +154,24 @@ class Contract:
 # --- compiled pieces ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """Native code of a unit: a Python extension module as bytes, and the name it is called by."""
+class Kernel(msgspec.Struct, frozen=True):
+    """Native code of a unit.
+
+    Attributes:
+        name: what the unit's source calls it by.
+        blob: a Python extension module.
+        digest: SHA-256 of `blob`, in hex.
+    """
 
     name: str
-    blob: bytes = field(repr=False)
+    blob: bytes | memoryview
+    digest: str
+
+    def __repr__(self) -> str:
+        return f"Kernel({self.name!r}, {len(self.blob)} bytes)"
 
 
-@dataclass(frozen=True)
-class CompiledUnit:
+class CompiledUnit(msgspec.Struct, frozen=True):
     """One different piece compiled for one variant: data that any process can turn into a callable.
 
     Attributes:
@@ -184,18 +183,22 @@ class CompiledUnit:
         loose: outputs, by number, whose strides are not known to be the traced ones.
         op_by_op: why the unit runs the captured operators instead of compiled code; empty if it
             does not, or if that is what was asked for.
+        bytecode: `source` compiled, if that is at hand; see `generated.bytecode`.
     """
 
     key: str
-    source: str = field(repr=False)
+    source: str
     kernels: tuple[Kernel, ...] = ()
-    constants: tuple[tuple[str, torch.Tensor], ...] = field(default=(), repr=False)
+    constants: tuple[tuple[str, torch.Tensor], ...] = ()
     loose: tuple[int, ...] = ()
     op_by_op: str = ""
+    bytecode: bytes | memoryview = b""
+
+    def __repr__(self) -> str:
+        return f"CompiledUnit({self.key!r}, {len(self.kernels)} kernels)"
 
 
-@dataclass(frozen=True)
-class Stitched:
+class Stitched(msgspec.Struct, frozen=True):
     """The generated Python of one variant.
 
     Attributes:
@@ -205,19 +208,23 @@ class Stitched:
         constants: objects the source refers to by position because no literal says them.
         weights: slots of the weights it reads, by position.
         owners: paths of the modules whose attributes a call replaces, by position.
+        bytecode: `source` compiled, if that is at hand; see `generated.bytecode`.
     """
 
     variant: Variant
-    source: str = field(repr=False)
+    source: str
     filename: str
     units: tuple[str, ...]
     constants: tuple[Any, ...]
     weights: tuple[int, ...]
     owners: tuple[str, ...] = ()
+    bytecode: bytes | memoryview = b""
+
+    def __repr__(self) -> str:
+        return f"Stitched({self.variant.name!r}, {len(self.units)} units)"
 
 
-@dataclass(frozen=True)
-class PieceInfo:
+class PieceInfo(msgspec.Struct, frozen=True):
     """What a user sees of a piece.
 
     Attributes:
@@ -235,8 +242,7 @@ class PieceInfo:
     reused_from: str | None
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(msgspec.Struct, frozen=True):
     """A compiled model as data: what a program is made of, in this process or another.
 
     Attributes:
@@ -245,6 +251,8 @@ class Artifact:
         units: the compiled units that the code calls, by key.
         captured: tensors the graph reads that no module keeps, by slot.
         pieces: what a user sees of the pieces.
+        fingerprint: named parts that decide where it fits; see `hotstart.fingerprint`.
+        report: the build's report, as a dict.
     """
 
     contract: Contract
@@ -252,3 +260,5 @@ class Artifact:
     units: dict[str, CompiledUnit]
     captured: dict[int, torch.Tensor]
     pieces: tuple[PieceInfo, ...]
+    fingerprint: dict[str, Any]
+    report: dict[str, Any]

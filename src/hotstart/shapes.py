@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from hotstart.errors import OptionsError
 
 
-@dataclass(frozen=True, order=True)
-class Interval:
+class Interval(msgspec.Struct, frozen=True, order=True):
     """The sizes from `lo` to `hi`, both included."""
 
     lo: int
@@ -150,8 +151,7 @@ def _without(ranges: list[Interval], sizes: tuple[int, ...]) -> Iterable[Interva
             yield Interval(lo, hi)
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(msgspec.Struct, frozen=True):
     """One choice of range or size for every axis. Each variant is one stitched function."""
 
     choices: tuple[tuple[str, Choice], ...]

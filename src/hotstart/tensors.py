@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import msgspec
 import torch
 
 Model = Callable[..., Any]
 
 
-@dataclass(frozen=True, eq=False)
-class Place:
+class Place(msgspec.Struct, frozen=True, eq=False):
     """Where one tensor is kept.
 
     Attributes:
@@ -76,9 +75,30 @@ def places(model: Model) -> Iterator[Place]:
                     yield Place(dot + key, kind, owner, key)
 
 
-def places_by_name(model: Model) -> Mapping[str, Place]:
-    """`places`, by name; what a module registers comes before a plain attribute."""
-    found: dict[str, Place] = {}
-    for place in places(model):
-        found.setdefault(place.name, place)
-    return found
+class Finder:
+    """Finds modules and places of a model by name, and looks at no others on the way."""
+
+    def __init__(self, model: Model) -> None:
+        self._found: dict[str, torch.nn.Module | None] = dict(roots(model))
+
+    def module(self, path: str) -> torch.nn.Module | None:
+        """The module at a path; None if there is none."""
+        if path not in self._found:
+            parent, _, child = path.rpartition(".")
+            owner = self.module(parent) if path else None
+            self._found[path] = None if owner is None else owner._modules.get(child)
+        return self._found[path]
+
+    def place(self, name: str) -> Place | None:
+        """Where a tensor is kept; what a module registers comes before a plain attribute."""
+        path, _, key = name.rpartition(".")
+        module = self.module(path)
+        if module is None:
+            return None
+        if isinstance(module._parameters.get(key), torch.Tensor):
+            return Place(name, "parameter", module._parameters, key)
+        if isinstance(module._buffers.get(key), torch.Tensor):
+            return Place(name, "buffer", module._buffers, key)
+        if isinstance(vars(module).get(key), torch.Tensor):
+            return Place(name, "attribute", vars(module), key)
+        return None

@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import torch
 import torch.utils._pytree as pytree
 
@@ -38,8 +39,7 @@ Leaf = Callable[[str, Any], Tree | None]
 """Gives the tree for a value at a path, or None for a value that is no leaf of the caller's."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One part of a container.
 
     Attributes:

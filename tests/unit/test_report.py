@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -10,8 +9,8 @@ from expecttest import assert_expected_inline
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotstart.report import Report, UnitReport, VariantReport, render
-from hotstart.report.text import columns, memory
+from hotstart.report import Report, UnitReport, VariantReport
+from hotstart.report.text import columns, memory, render
 
 LONG = "seq=2..64"
 ONE = "seq=1"
@@ -154,7 +153,7 @@ def test_str_is_the_rendering() -> None:
 
 
 def test_json_round_trip() -> None:
-    report = dataclasses.replace(deep(5), inlined=(("piece_9", "a generator is an input"),))
+    report = msgspec.structs.replace(deep(5), inlined=(("piece_9", "a generator is an input"),))
     plain = report.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert Report.from_dict(plain) == report
@@ -175,7 +174,7 @@ def test_from_dict_names_the_field_at_fault(change: dict[str, Any], field: str) 
 
 
 def test_reports_are_frozen() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         deep(3).pieces = 7  # type: ignore[misc]
 
 

@@ -2,39 +2,17 @@
 
 Supported: torch 2.11 to 2.15. Every private name says why it is needed; where versions differ, the
 difference is handled here and nowhere else. Imports of Dynamo, Inductor and sympy are inside the
-functions that build, so that a process that only runs programs does not pay for them.
+functions that build, and the modules that build are imported when a name of theirs is first asked
+for, so that a process that only runs programs does not pay for either.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
-from hotstart._torch.dynamo import (
-    Failure,
-    FullGraph,
-    NoGraph,
-    describe_failure,
-    full_graph,
-)
-from hotstart._torch.graphs import (
-    attribute_of,
-    depends_on_contents,
-    evaluate,
-    has_no_effect,
-    lazy_graph_module,
-    line_of,
-    plain_number,
-    region_change,
-    storage_of,
-    switches_attention,
-    was_mutated,
-)
-from hotstart._torch.inductor import (
-    InductorOutput,
-    compile_with_inductor,
-    extern_kernel,
-    inductor_settings,
-    pass_token,
-    warm_up_inductor,
-)
 from hotstart._torch.running import (
     MappingWatch,
     TensorWatch,
@@ -44,22 +22,52 @@ from hotstart._torch.running import (
     set_grad_enabled,
     trace_artifact,
 )
-from hotstart._torch.symbols import (
-    Condition,
-    Symbols,
-    as_function,
-    axis_symbol,
-    conditions,
-    equals,
-    expression,
-    fake_mode,
-    holds_within,
-    is_fake,
-    make_symbols,
-    python_source,
-    substitution,
-    without_size_assumptions,
-)
+
+if TYPE_CHECKING:
+    from hotstart._torch.dynamo import (
+        Failure,
+        FullGraph,
+        NoGraph,
+        describe_failure,
+        full_graph,
+    )
+    from hotstart._torch.graphs import (
+        attribute_of,
+        depends_on_contents,
+        evaluate,
+        has_no_effect,
+        lazy_graph_module,
+        line_of,
+        plain_number,
+        region_change,
+        storage_of,
+        switches_attention,
+        was_mutated,
+    )
+    from hotstart._torch.inductor import (
+        InductorOutput,
+        compile_with_inductor,
+        extern_kernel,
+        inductor_settings,
+        pass_token,
+        warm_up_inductor,
+    )
+    from hotstart._torch.symbols import (
+        Condition,
+        Symbols,
+        as_function,
+        axis_symbol,
+        conditions,
+        equals,
+        expression,
+        fake_mode,
+        holds_within,
+        is_fake,
+        make_symbols,
+        python_source,
+        substitution,
+        without_size_assumptions,
+    )
 
 __all__ = [
     "Condition",
@@ -109,3 +117,15 @@ __all__ = [
     "was_mutated",
     "without_size_assumptions",
 ]
+
+_BUILDING = ("dynamo", "graphs", "inductor", "symbols")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for part in _BUILDING:
+            module = importlib.import_module(f"{__name__}.{part}")
+            if hasattr(module, name):
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,6 +32,7 @@ class FullGraph:
             of the graph, and the positional and keyword arguments of the call.
         side_effects: Dynamo's names for the Python objects that the bytecode changes.
         modes: Dynamo's names for the modules whose `training` flag was read.
+        files: the files of all Python code that was traced.
         scopes: local and global variables of the traced frame; Dynamo's names start from them.
         self_name: the variable that holds the traced module; None for a plain function.
     """
@@ -41,6 +42,7 @@ class FullGraph:
     replay: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
     side_effects: tuple[str, ...]
     modes: tuple[str, ...]
+    files: frozenset[str]
     scopes: Mapping[str, Mapping[str, Any]]
     self_name: str | None
 
@@ -152,6 +154,7 @@ def full_graph(
         replay=replay,
         side_effects=tuple(side_effects),
         modes=_modes_read(output.output_graph),
+        files=frozenset(code.co_filename for code in output.traced_code),
         scopes={"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope},
         self_name=None if owner is None else traced.__code__.co_varnames[0],
     )

@@ -45,6 +45,8 @@ def inductor_settings(overrides: Mapping[str, Any], jobs: int) -> dict[str, Any]
     `cpp.vec_isa_ok` says that the C++ compiler can compile for this CPU: Inductor picks the
     instruction set by the CPU's own flags either way, and would otherwise compile a test program
     for each that the CPU has (12 s here). A compiler that cannot fails on the first kernel.
+    `aot_inductor.enable_line_tables` (2.12 and later) would put the paths of this machine into
+    every kernel, and make it twice as large.
 
     Raises:
         AttributeError: Inductor has no setting of that name.
@@ -56,11 +58,13 @@ def inductor_settings(overrides: Mapping[str, Any], jobs: int) -> dict[str, Any]
         "fx_graph_remote_cache": False,
         "compile_threads": jobs,
         "cpp.vec_isa_ok": True,
+        "aot_inductor.enable_line_tables": False,
     }
+    known = config.get_config_copy()
     for name in overrides:
-        if name not in config.get_config_copy():
+        if name not in known:
             raise AttributeError(name)
-    return {**ours, **overrides}
+    return {**{name: value for name, value in ours.items() if name in known}, **overrides}
 
 
 def warm_up_inductor(settings: Mapping[str, Any]) -> None:

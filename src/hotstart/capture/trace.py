@@ -37,6 +37,7 @@ class Captured:
         conditions: everything that was assumed about sizes, over axis symbols.
         fixed: axes that were traced at one size, with that size.
         modes: path and `training` flag of every module whose flag was read.
+        files: the files of all Python code that was traced.
     """
 
     graph: fx.Graph = field(repr=False)
@@ -48,6 +49,7 @@ class Captured:
     conditions: tuple[_torch.Condition, ...]
     fixed: Mapping[str, int]
     modes: tuple[tuple[str, bool], ...]
+    files: frozenset[str] = frozenset()
 
     def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
         """A size of the graph as an expression over axis symbols."""
@@ -209,6 +211,7 @@ def _describe(
         ),
         fixed=dict(fixed),
         modes=_modes(model, traced),
+        files=traced.files,
     )
     returned = [captured.size_source_of(node) for node in output.args[0]]
     written = _written_inputs(placeholders, captured.inputs, output.args[0])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import os
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from msgspec.structs import replace
 
 from hotstart import _torch
 from hotstart.capture.proof import advise, counterexample
@@ -19,7 +22,7 @@ from hotstart.compilers.base import Job
 from hotstart.compilers.extract import Extracted, extract
 from hotstart.errors import OptionsError, RangeError
 from hotstart.ir import CompiledUnit, Kernel
-from hotstart.partition.digest import Token, constant_token
+from hotstart.partition.digest import Token, constant_token, hash_bytes
 from hotstart.partition.plan import example_of
 from hotstart.shapes import Interval
 
@@ -85,9 +88,7 @@ class InductorCompiler:
         return CompiledUnit(
             key=job.key,
             source=made.source,
-            kernels=tuple(
-                Kernel(name, Path(output.kernels[name]).read_bytes()) for name in made.kernels
-            ),
+            kernels=tuple(_kernel(name, Path(output.kernels[name])) for name in made.kernels),
             constants=tuple((name, output.constants[name]) for name in made.constants),
             loose=tuple(i for i, made in enumerate(output.strides) if made != expected[i]),
         )
@@ -102,6 +103,19 @@ class InductorCompiler:
         log.warning("%s runs op by op, since %s", job.piece.name, reason)
         unit = piece_as_source(job.graph, job.piece, dynamic, job.key)
         return replace(unit, loose=tuple(range(len(job.piece.outputs))), op_by_op=reason)
+
+
+def _kernel(name: str, path: Path) -> Kernel:
+    """A compiled kernel, without the paths of this machine.
+
+    Headers put their own paths, as `__FILE__`, into messages of errors. The folders in them are
+    overwritten in place, since other strings may share their ends.
+    """
+    blob = path.read_bytes()
+    for folder in (Path(torch.__file__).parent, path.parents[1]):
+        written = os.fsencode(folder)
+        blob = blob.replace(written, b"/" * len(written))
+    return Kernel(name, blob, hash_bytes(blob))
 
 
 def strides(job: Job, extracted: Extracted) -> list[tuple[Any, ...]]:

@@ -1,6 +1,6 @@
 """Loading: an artifact to something that runs. Imports nothing that compiles."""
 
-from hotstart.loading.kernels import KernelLoader
-from hotstart.loading.program import bind
+from hotstart.loading.program import bind, instantiate
+from hotstart.loading.unpack import unpack
 
-__all__ = ["KernelLoader", "bind"]
+__all__ = ["bind", "instantiate", "unpack"]

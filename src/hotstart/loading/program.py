@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hotstart.generated import run_source
+from hotstart.generated import run_source, unit_filename
 from hotstart.ir import Artifact, CompiledUnit, Stitched
-from hotstart.loading.kernels import KernelLoader
+from hotstart.loading.kernels import load_kernel
 from hotstart.runtime.binding import Binder, Binding
 from hotstart.runtime.weights import Weights
 from hotstart.tensors import Model, modules
@@ -15,23 +15,24 @@ from hotstart.tensors import Model, modules
 Unit = Callable[..., Callable[[list[Any]], tuple[Any, ...]]]
 
 
-def bind(artifact: Artifact, model: Model, loader: KernelLoader) -> Binding:
+def bind(artifact: Artifact, model: Model) -> Binding:
     """Make the functions of an artifact's variants callable with a model's weights."""
-    units = {key: instantiate(unit, loader) for key, unit in artifact.units.items()}
+    units = {key: instantiate(unit) for key, unit in artifact.units.items()}
     weights = Weights(model, artifact.contract, artifact.captured)
     return Binding(weights, tuple(_binder(s, units, model) for s in artifact.stitched))
 
 
-def instantiate(unit: CompiledUnit, loader: KernelLoader) -> Unit:
+def instantiate(unit: CompiledUnit) -> Unit:
     """The function of a unit that binds its weights."""
-    scope: dict[str, Any] = {k.name: loader.load(k.blob) for k in unit.kernels}
+    scope: dict[str, Any] = {k.name: load_kernel(k.blob, k.digest) for k in unit.kernels}
     scope |= dict(unit.constants)
-    made: Unit = run_source(unit.source, f"hotstart/unit_{unit.key[:12]}.py", scope)["bind"]
+    scope = run_source(unit.source, unit_filename(unit.key), scope, unit.bytecode)
+    made: Unit = scope["bind"]
     return made
 
 
 def _binder(stitched: Stitched, units: Mapping[str, Unit], model: Model) -> Binder:
-    make = run_source(stitched.source, stitched.filename, {})["bind"]
+    make = run_source(stitched.source, stitched.filename, {}, stitched.bytecode)["bind"]
     own = [units[key] for key in stitched.units]
 
     def rebind(tensors: list[Any]) -> Callable[..., Any]:

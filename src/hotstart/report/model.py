@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -13,8 +12,7 @@ PhaseSeconds: TypeAlias = Mapping[str, float]
 """Seconds by phase, in the order the phases began. They add up to the wall time."""
 
 
-@dataclass(frozen=True)
-class UnitReport:
+class UnitReport(msgspec.Struct, frozen=True):
     """What was done for one piece and one variant.
 
     Attributes:
@@ -33,8 +31,7 @@ class UnitReport:
     reused_from: str | None = None
 
 
-@dataclass(frozen=True)
-class VariantReport:
+class VariantReport(msgspec.Struct, frozen=True):
     """One variant as a whole.
 
     Attributes:
@@ -52,8 +49,7 @@ class VariantReport:
     reused: int
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """What was compiled, reused and loaded, and how long each took.
 
     Attributes:
@@ -82,6 +78,14 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report in the types of JSON: dicts, lists, strings and numbers."""
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return plain
+
+    def reproducible(self) -> dict[str, Any]:
+        """The report as a dict without times and memory, which differ from build to build."""
+        plain = self.to_dict()
+        for timed in (plain, *plain["units"], *plain["variants"]):
+            for name in ("wall_s", "phases", "peak_memory_bytes", "seconds"):
+                timed.pop(name, None)
         return plain
 
     @classmethod

@@ -11,9 +11,9 @@ import builtins
 import keyword
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import torch
 import torch.utils._pytree as pytree
 
@@ -38,8 +38,7 @@ from hotstart.trees import same_constant
 _SINGLETONS = (type(None), bool, type(...), torch.dtype, torch.layout, torch.memory_format)
 
 
-@dataclass(frozen=True)
-class Hooks:
+class Hooks(msgspec.Struct, frozen=True):
     """What an entry calls.
 
     Attributes:

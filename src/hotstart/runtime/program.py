@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 
 from hotstart.errors import ContractError, HotstartError
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class OnMiss:
+class OnMiss(msgspec.Struct, frozen=True):
     """What to do with a call outside the contract.
 
     Attributes:
@@ -45,7 +45,7 @@ class Program:
 
     A program computes without autograd: its results never require grad, whatever the inputs.
     It uses the model's own tensors, and notices when they are replaced. Calls are thread-safe and
-    re-entrant. Made by `hotstart.compile`.
+    re-entrant. Made by `hotstart.compile` and `hotstart.load`.
 
     Attributes:
         model: the model whose weights it runs with.
@@ -79,6 +79,32 @@ class Program:
             ModelMismatch: the model's tensors do not fit what was compiled.
         """
         return self._call(*args, **kwargs)
+
+    def save(
+        self,
+        file: str | os.PathLike[str],
+        *,
+        sign_key: str | os.PathLike[str] | None = None,
+        check: bool = True,
+    ) -> None:
+        """Write everything but the weights to one file, which `hotstart.load` starts from.
+
+        The file is written under another name first and then renamed: there is the old one or the
+        new one, never half of it.
+
+        Args:
+            file: path of the artifact, by custom ending in `.hot`.
+            sign_key: file of a private key, as `hotstart keygen` makes; the artifact is signed.
+            check: run every piece from the file in a process of its own and compare the results
+                with this program's, bit by bit, else within a tolerance. Takes some seconds.
+
+        Raises:
+            ArtifactError: the program holds something that cannot be said as data, the comparison
+                failed, or the file cannot be written.
+        """
+        from hotstart.packaging import save  # a program that only runs never needs it
+
+        save(self.artifact, file, sign_key=sign_key, check=check)
 
     @property
     def code(self) -> dict[str, str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import getitem, is_
 from typing import Any
 
+import msgspec
 import torch
 
 from hotstart import _torch
@@ -14,11 +14,10 @@ from hotstart.errors import ContractError, ModelMismatch
 from hotstart.ir import Contract, WeightSpec
 from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
 from hotstart.runtime.layout import strides_fit
-from hotstart.tensors import Model, Place, modules, places_by_name
+from hotstart.tensors import Finder, Model, Place
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """A model's tensors at one time.
 
     Attributes:
@@ -54,12 +53,8 @@ class Weights:
             ModelMismatch: tensors that are missing or do not fit, each named.
             ContractError: a module is in another mode, training or evaluation, than at the build.
         """
-        # Modules before tensors: if another thread replaces one meanwhile, what is found inside
-        # the new one is not taken for the old one's, and the next call fetches again.
-        by_path = dict(modules(self._model))
-        self._require_modes(by_path)
-        modes = [by_path[path] for path, _ in self._modes]
-        places = places_by_name(self._model)
+        finder = Finder(self._model)
+        modes = self._modules_in_mode(finder)
         problems: list[str] = []
         tensors: list[Any] = []
         kept: list[tuple[Place, Any]] = []
@@ -67,38 +62,44 @@ class Weights:
             if spec.kind == "captured":
                 tensors.append(self._captured[slot])
                 continue
-            found = [
-                (place, place.get()) for place in map(places.get, (spec.name, *spec.ties)) if place
-            ]
+            places = map(finder.place, (spec.name, *spec.ties))
+            found = [(place, place.get()) for place in places if place is not None]
             tensor = found[0][1] if found and found[0][0].name == spec.name else None
             tensors.append(tensor)
             problems += _problems(spec, tensor)
-            same = {place.name for place, other in found if other is tensor}
-            problems += [
-                f"{name}: expected the same tensor as {spec.name}, found another one or nothing"
-                for name in spec.ties
-                if name not in same
-            ]
             kept += found
+            if spec.ties:
+                same = {place.name for place, other in found if other is tensor}
+                problems += [
+                    f"{name}: expected the same tensor as {spec.name}, found another or nothing"
+                    for name in spec.ties
+                    if name not in same
+                ]
         if problems:
             raise ModelMismatch(problems)
-        return Fetched(tensors, _watch(by_path, modes, kept, tensors))
+        return Fetched(tensors, _watch(self._model, finder, modes, kept, tensors))
 
-    def _require_modes(self, by_path: Mapping[str, torch.nn.Module]) -> None:
+    def _modules_in_mode(self, finder: Finder) -> list[torch.nn.Module]:
+        """The modules whose mode forward reads, which are in the mode of the build."""
+        found: list[torch.nn.Module] = []
         for path, training in self._modes:
-            module = by_path.get(path)
-            found = None if module is None else module.training
-            if found != training:
+            module = finder.module(path)
+            if module is None:
+                raise ModelMismatch([f"{path}: expected a module, found nothing"])
+            if module.training != training:
                 raise ContractError(
                     f"{path or 'model'}.training",
-                    repr(found),
+                    repr(module.training),
                     repr(training),
                     "call model.eval() or model.train(), or compile the model as it is",
                 )
+            found.append(module)
+        return found
 
 
 def _watch(
-    by_path: Mapping[str, torch.nn.Module],
+    model: Model,
+    finder: Finder,
     modes: Iterable[torch.nn.Module],
     kept: Iterable[tuple[Place, Any]],
     tensors: Sequence[torch.Tensor],
@@ -113,7 +114,6 @@ def _watch(
     keys: list[str] = []
     found: list[Any] = []
     watched: set[str] = set()
-    steps: list[tuple[torch.nn.Module, str, torch.nn.Module]] = []
     for place, tensor in kept:
         if place.kind == "attribute":  # a module's other attributes may change as they like
             owners.append(place.owner)
@@ -123,13 +123,13 @@ def _watch(
             mappings[id(place.owner)] = place.owner
         # The modules on the way to it: replacing one replaces the tensor.
         path = place.name.rpartition(".")[0]
-        while path not in watched and path in by_path:
+        while path and path not in watched:
             watched.add(path)
             parent, _, child = path.rpartition(".")
-            if parent not in by_path or parent == path:
-                break
-            mappings[id(by_path[parent]._modules)] = by_path[parent]._modules
-            steps.append((by_path[parent], child, by_path[path]))
+            owner = finder.module(parent)
+            if owner is None or finder.module(path) is not owner._modules.get(child):
+                break  # a root, which a function refers to by this name
+            mappings[id(owner._modules)] = owner._modules
             path = parent
     for module in modes:
         owners.append(vars(module))
@@ -137,9 +137,10 @@ def _watch(
         found.append(module.training)
     structure = _torch.MappingWatch(tuple(mappings.values()))
     metadata = _torch.TensorWatch(tensors)
-    # From here on changes are noticed. What changed since the tensors were looked up is not.
+    # From here on changes are noticed, and those since the tensors were looked up are found now.
+    again = Finder(model)
     if any(place.get() is not tensor for place, tensor in kept) or any(
-        parent._modules.get(child) is not module for parent, child, module in steps
+        again.module(path) is not finder.module(path) for path in watched
     ):
         return _never
 

@@ -1,0 +1,345 @@
+"""The `.hot` file as bytes: what is in it, and whether it is what was written.
+
+    header      160 bytes, little-endian, without gaps:
+                  8  magic, b"HOTSTART"
+                  4  format
+                  4  reserved, zero
+                  8  size of the file, in bytes
+                  8  size of the manifest, in bytes
+                 32  SHA-256 of the manifest
+                 32  public key, zeros if unsigned
+                 64  signature of the 64 bytes before the key, zeros if unsigned
+    manifest    a JSON object in UTF-8; its key "blobs" lists name, offset, size and SHA-256 of each
+    blobs       each starts at a multiple of 64, and so does the area they are in
+
+Zeros fill the gaps, and the file ends with its last blob. Offsets count from the start of the blob
+area. The manifest holds the digest of every blob and the header that of the manifest, so the 64
+signed bytes stand for the whole file: there is no room in it for other bytes. What the manifest
+says besides its blobs is not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import stat
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from hotstart.errors import (
+    ArtifactError,
+    CorruptArtifact,
+    IncompatibleArtifact,
+    UntrustedArtifact,
+)
+
+FORMAT = 1
+SIGNED_BYTES = 64
+
+_MAGIC = b"HOTSTART"
+_SIGNED = struct.Struct("<8sIIQQ32s")
+_KEY_BYTES = 32
+_SIGNATURE_BYTES = 64
+_HEADER_BYTES = SIGNED_BYTES + _KEY_BYTES + _SIGNATURE_BYTES
+_ALIGNMENT = 64
+
+Trust = Callable[[bytes, bytes | None, bytes | None], str | None]
+Sign = Callable[[bytes], tuple[bytes, bytes]]
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class Blob(msgspec.Struct, frozen=True):
+    """One entry of the blob table.
+
+    Attributes:
+        name: unique in the file, never empty.
+        offset: bytes from the start of the blob area.
+        size: bytes.
+        sha256: digest of the blob, in hexadecimal.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    offset: _Count
+    size: _Count
+    sha256: str
+
+
+class _Manifest(msgspec.Struct):
+    blobs: list[Blob]
+
+
+_DECODER = msgspec.json.Decoder(_Manifest)
+
+
+class Container(msgspec.Struct, frozen=True):
+    """A file that was read whole and verified.
+
+    Attributes:
+        file: where it was read from.
+        manifest: the JSON text.
+        blobs: the bytes of every blob, read-only, in file order.
+        signed: the header's first 64 bytes, which a signature covers.
+        public_key: 32 bytes, None if the file is unsigned.
+        signature: 64 bytes, None if the file is unsigned. Nobody but `trust` has checked it.
+    """
+
+    file: str
+    manifest: bytes
+    blobs: dict[str, memoryview]
+    signed: bytes
+    public_key: bytes | None
+    signature: bytes | None
+
+
+def read(file: str | os.PathLike[str], trust: Trust | None = None) -> Container:
+    """Read and verify a whole file through one descriptor.
+
+    Args:
+        file: the file.
+        trust: called with the signed bytes, the public key and the signature before anything but
+            the header is read; returns None to go on, else a text that says what was found.
+
+    Raises:
+        CorruptArtifact: the content is not what was written.
+        IncompatibleArtifact: the file has another format.
+        UntrustedArtifact: `trust` refused.
+        ArtifactError: the file cannot be read.
+    """
+    name = os.fspath(file)
+    with _open(name) as stream:
+        signed, public_key, signature = _read_header(name, stream)
+        if trust is not None:
+            found = trust(signed, public_key, signature)
+            if found is not None:
+                raise UntrustedArtifact(name, found)
+        manifest, table, area_bytes = _read_manifest(name, stream, signed)
+        area = _fill(name, stream, area_bytes)
+    blobs = {blob.name: _verified(name, blob, area) for blob in table}
+    return Container(name, manifest, blobs, signed, public_key, signature)
+
+
+def read_manifest(file: str | os.PathLike[str]) -> bytes:
+    """Read and verify header, manifest and blob table, without reading the blobs.
+
+    Raises:
+        CorruptArtifact: header, manifest or the file's size are not what was written.
+        IncompatibleArtifact: the file has another format.
+        ArtifactError: the file cannot be read.
+    """
+    name = os.fspath(file)
+    with _open(name) as stream:
+        signed, _, _ = _read_header(name, stream)
+        manifest, _, _ = _read_manifest(name, stream, signed)
+    return manifest
+
+
+def pack(
+    manifest: Mapping[str, Any],
+    blobs: Mapping[str, bytes | memoryview],
+    sign: Sign | None = None,
+) -> list[bytes]:
+    """The parts of a file, in order. The same arguments give the same bytes.
+
+    Args:
+        manifest: what `msgspec.json` can encode, without sets, whose order is not fixed. The key
+            "blobs" is added, or replaced where there is one.
+        blobs: bytes by name, in the order they get in the file.
+        sign: called with the 64 bytes to sign; returns a public key of 32 bytes and a signature of
+            64.
+
+    Raises:
+        ArtifactError: a blob without a name, or a key or signature of another size.
+    """
+    table: list[Blob] = []
+    parts: list[bytes] = []
+    end = 0
+    for name, blob in blobs.items():
+        if not name:
+            raise ArtifactError("a blob's name: expected a text, found ''. Name every blob.")
+        data = bytes(blob)
+        offset = _aligned(end)
+        table.append(Blob(name, offset, len(data), hashlib.sha256(data).hexdigest()))
+        parts += [bytes(offset - end), data]
+        end = offset + len(data)
+    text = msgspec.json.encode({**manifest, "blobs": table})
+    start = _aligned(_HEADER_BYTES + len(text))
+    digest = hashlib.sha256(text).digest()
+    signed = _SIGNED.pack(_MAGIC, FORMAT, 0, start + end, len(text), digest)
+    key, signature = bytes(_KEY_BYTES), bytes(_SIGNATURE_BYTES)
+    if sign is not None:
+        key, signature = sign(signed)
+        lengths = (len(key), len(signature))
+        if lengths != (_KEY_BYTES, _SIGNATURE_BYTES) or not (any(key) and any(signature)):
+            raise ArtifactError(
+                f"a signature: expected a key of {_KEY_BYTES} bytes and a signature of "
+                f"{_SIGNATURE_BYTES}, not all zeros, found {lengths[0]} and {lengths[1]} bytes. "
+                "Sign with an Ed25519 key."
+            )
+    head = [signed, key, signature, text, bytes(start - _HEADER_BYTES - len(text))]
+    return [part for part in head + parts if part]
+
+
+def write(file: str | os.PathLike[str], parts: Iterable[bytes]) -> None:
+    """Write a file so that at every moment either the old one or the new one is there, whole.
+
+    A process that is killed meanwhile can leave `.hotstart-*.tmp` in the folder.
+
+    Raises:
+        ArtifactError: the file cannot be written; the old one, if there was one, is untouched.
+    """
+    target = Path(file)
+    temporary = target.parent / f".hotstart-{os.urandom(8).hex()}.tmp"
+    try:
+        with temporary.open("xb") as out:
+            out.writelines(parts)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise ArtifactError(
+                f"{target}: expected a place that can be written, found: "
+                f"{error.strerror or error}. What was there before is untouched; free some space "
+                "or write to another folder."
+            ) from error
+        raise
+    # From here on the new file is there. A file system that cannot sync folders is no reason to
+    # report that it is not.
+    with contextlib.suppress(OSError):
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _open(name: str) -> io.FileIO:
+    # Opening a pipe or a device must not wait for its other end, nor make it our terminal.
+    extra = os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        return io.FileIO(name, opener=lambda path, flags: os.open(path, flags | extra))
+    except (OSError, ValueError) as error:  # ValueError: no path can have this text
+        raise _unreadable(name, error) from error
+
+
+def _read_header(name: str, stream: io.FileIO) -> tuple[bytes, bytes | None, bytes | None]:
+    """The signed bytes, the public key and the signature."""
+    info = os.fstat(stream.fileno())
+    if not stat.S_ISREG(info.st_mode):
+        raise ArtifactError(
+            f"{name}: expected a regular file, found a pipe or a device. Copy what it gives into "
+            "a file and read that."
+        )
+    header = bytes(_fill(name, stream, min(_HEADER_BYTES, info.st_size)))
+    if not header.startswith(_MAGIC):
+        found = f"{header[: len(_MAGIC)]!r}" if header else "an empty file"
+        raise CorruptArtifact(name, "header", f"{_MAGIC!r}", found)
+    # Another format may have a header of another length, so this one comes first.
+    encoded = header[8:12]
+    if len(encoded) == 4 and (other := int.from_bytes(encoded, "little")) != FORMAT:
+        raise IncompatibleArtifact(name, [("format", str(FORMAT), str(other))])
+    if len(header) < _HEADER_BYTES:
+        raise CorruptArtifact(name, "header", f"{_HEADER_BYTES} bytes", f"{len(header)}")
+    signed, tail = header[:SIGNED_BYTES], header[SIGNED_BYTES:]
+    _, _, reserved, size, manifest_bytes, _ = _SIGNED.unpack(signed)
+    if reserved:
+        raise CorruptArtifact(name, "header", "zero in the reserved field", f"{reserved}")
+    key, signature = tail[:_KEY_BYTES], tail[_KEY_BYTES:]
+    if any(key) != any(signature):
+        found = "a key only" if any(key) else "a signature only"
+        raise CorruptArtifact(name, "header", "a key and a signature, or neither", found)
+    if size != info.st_size:
+        raise CorruptArtifact(name, "size", f"{size} bytes", f"{info.st_size}")
+    if (start := _aligned(_HEADER_BYTES + manifest_bytes)) > size:
+        expected = f"at least {start} bytes, for a manifest of {manifest_bytes}"
+        raise CorruptArtifact(name, "size", expected, f"{size}")
+    return (signed, key, signature) if any(key) else (signed, None, None)
+
+
+def _read_manifest(name: str, stream: io.FileIO, signed: bytes) -> tuple[bytes, list[Blob], int]:
+    """The manifest, its blob table, and how many bytes the blob area has."""
+    _, _, _, size, manifest_bytes, digest = _SIGNED.unpack(signed)
+    start = _aligned(_HEADER_BYTES + manifest_bytes)
+    padded = _fill(name, stream, start - _HEADER_BYTES)
+    manifest = bytes(padded[:manifest_bytes])
+    found = hashlib.sha256(manifest)
+    if found.digest() != digest:
+        expected = f"SHA-256 {digest.hex()}"
+        raise CorruptArtifact(name, "manifest", expected, found.hexdigest())
+    if any(padded[manifest_bytes:]):
+        raise CorruptArtifact(name, "manifest", "zeros after it", "other bytes")
+    try:
+        # As text, since a decoder of bytes skips what it does not look for, UTF-8 or not.
+        table = _DECODER.decode(manifest.decode()).blobs
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        expected = "a JSON object with a table of blobs"
+        raise CorruptArtifact(name, "manifest", expected, f"this: {error}") from error
+    names: set[str] = set()
+    end = 0
+    for blob in table:
+        if blob.name in names:
+            found_twice = f"two named {_short(blob.name)}"
+            raise CorruptArtifact(name, "manifest", "blobs with different names", found_twice)
+        if blob.offset != (offset := _aligned(end)):
+            expected = f"blob {_short(blob.name)} at offset {offset}"
+            raise CorruptArtifact(name, "manifest", expected, f"{blob.offset}")
+        names.add(blob.name)
+        end = offset + blob.size
+    if start + end != size:
+        expected = f"{start + end} bytes, as the table of blobs adds up to"
+        raise CorruptArtifact(name, "size", expected, f"{size}")
+    return manifest, table, end
+
+
+def _verified(name: str, blob: Blob, area: memoryview) -> memoryview:
+    end = blob.offset + blob.size
+    data = area[blob.offset : end]
+    found = hashlib.sha256(data).hexdigest()
+    if found != blob.sha256:
+        expected = f"SHA-256 {_short(blob.sha256)}"
+        raise CorruptArtifact(name, f"blob {_short(blob.name)}", expected, found)
+    if any(area[end : _aligned(end)]):
+        part = f"blob {_short(blob.name)}"
+        raise CorruptArtifact(name, part, "zeros after it", "other bytes")
+    return data
+
+
+def _fill(name: str, stream: io.FileIO, size: int) -> memoryview:
+    """The next `size` bytes, of which the caller knows that the file had them when opened."""
+    data = memoryview(bytearray(size))
+    done = 0
+    try:
+        while done < size and (count := stream.readinto(data[done:])):
+            done += count
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    if done < size:
+        raise CorruptArtifact(name, "size", f"{size - done} more bytes", "the end of the file")
+    return data.toreadonly()
+
+
+def _unreadable(name: str, error: OSError | ValueError) -> ArtifactError:
+    found = error.strerror if isinstance(error, OSError) else None
+    return ArtifactError(
+        f"{name}: expected a file that can be read, found: {found or error}. Check the path and "
+        "its permissions."
+    )
+
+
+def _aligned(position: int) -> int:
+    return -(-position // _ALIGNMENT) * _ALIGNMENT
+
+
+def _short(text: str) -> str:
+    """`text` as it may stand in a message, whoever wrote it: short, and on one line."""
+    cut = text if len(text) <= 80 else f"{text[:77]}..."
+    return cut if cut.isprintable() else ascii(cut)[1:-1]

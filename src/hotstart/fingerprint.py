@@ -1,0 +1,328 @@
+"""What decides whether an artifact fits a process: ordered parts with names.
+
+The environment is read in `host`; `misfits` is a plain comparison of what was read, so tests need
+no other hardware. A part that does not fit is named together with what is missing. All of this is
+on the path of every load, so nothing here imports torch or reads more than it needs.
+
+Known limit: Linux shows no flag for extensions of about 2023 and later (AVX-VNNI-INT8, AVX-IFMA,
+CMPCCXADD, APX and others), so CPUs that differ in these alone look the same here.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+# Kept here because asking the installed package's metadata takes milliseconds.
+VERSION = "0.1.0.dev0"
+
+# Parts that say what was built, not where it runs; sources are compared by `changed_sources`.
+_NOT_COMPARED = frozenset({"options", "graph", "sources"})
+
+# Flags of /proc/cpuinfo for which -march=native lets gcc 14 or clang 19 emit instructions on their
+# own: the families that grow, then the rest. Left out is what only system code asks for by name
+# (transactions, protection keys, cache control, waiting, shadow stacks, saving state): microcode,
+# kernels and hypervisors hide these on some of otherwise equal machines.
+_X86_FAMILIES = ("sse", "avx", "amx_")
+_X86_OTHERS = frozenset(
+    """
+    cmov cx8 mmx mmxext 3dnow 3dnowext 3dnowprefetch pni ssse3 cx16 lahf_lm movbe popcnt abm
+    bmi1 bmi2 tbm adx f16c fma fma4 xop apx cmpccxadd rao_int
+    aes vaes pclmulqdq vpclmulqdq gfni sha_ni sha512 sm3 sm4 rdrand rdseed rdpid
+    """.split()  # noqa: SIM905  a table is easier to check than a list of one name a line
+)
+
+
+def host() -> dict[str, Any]:
+    """The parts of this process, in the order in which they are compared."""
+    torch, build = _torch_version()
+    system = os.uname()
+    return {
+        "hotstart": VERSION,
+        "python": _python(),
+        "bytecode": importlib.util.MAGIC_NUMBER.hex(),
+        "torch": torch,
+        "torch_build": build,
+        "platform": f"{sys.platform}-{system.machine}",
+        "libc": _libc(),
+        "instructions": _instructions(),
+    }
+
+
+def misfits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The parts of `expected` that `found` does not fit, in order; sources apart.
+
+    Args:
+        expected: parts an artifact was built with, by name.
+        found: parts of this process, as of `host`, and whatever else the artifact names.
+
+    Returns:
+        For each part that does not fit its name, what is expected and what was found, as text.
+    """
+    problems: list[tuple[str, str, str]] = []
+    for name, needed in expected.items():
+        here = found.get(name)
+        if name in _NOT_COMPARED or here == needed:
+            continue
+        if name == "device" and isinstance(needed, Mapping):
+            devices = here if isinstance(here, Mapping) else {}
+            problems += [
+                (f"device {kind}", _text(detail), _text(devices.get(kind)))
+                for kind, detail in needed.items()
+                if devices.get(kind) != detail
+            ]
+        elif name == "instructions" and isinstance(needed, list) and isinstance(here, list):
+            if missing := sorted(set(needed).difference(here)):
+                problems.append((name, f"a CPU with {', '.join(missing)}", "a CPU without"))
+        elif name in ("hotstart", "libc") and isinstance(needed, str):
+            if not _same_or_newer(needed, here):
+                problems.append((name, f"{needed} or newer", _text(here)))
+        else:
+            problems.append((name, _text(needed), _text(here)))
+    return problems
+
+
+def cpu_instructions(lines: Iterable[bytes]) -> list[str]:
+    """Instruction set extensions of the first CPU in lines of `/proc/cpuinfo`, sorted.
+
+    On x86 those that a compiler may emit, on ARM all, elsewhere none. Stops reading where they
+    are found.
+    """
+    for line in lines:
+        key, _, value = line.partition(b":")
+        match key.strip():
+            case b"flags":
+                flags = value.decode().split()
+                return sorted(f for f in flags if f in _X86_OTHERS or f.startswith(_X86_FAMILIES))
+            case b"Features":
+                return sorted(value.decode().split())
+    return []
+
+
+def source_files(filenames: Iterable[str]) -> dict[str, str]:
+    """Digests of the Python source files that a trace went through.
+
+    Left out are files of torch, of hotstart and of the standard library, names that are no files,
+    such as `<string>`, and files that no imported module came from.
+
+    Args:
+        filenames: `co_filename` of every function traced, repeated or not.
+
+    Returns:
+        Module name -> hex digest of the file's content, sorted by name. A script is named
+        `__main__:train.py`. No path is in it.
+    """
+    modules: dict[str, list[tuple[str, str]]] = {}
+    for name, module in list(sys.modules.items()):
+        if file := _file_of(module):
+            modules.setdefault(_base(file), []).append((name, file))
+    not_recorded = _folders_not_recorded()
+    sources = {}
+    for filename in set(filenames):
+        if filename.startswith("<") or _is_below(filename, not_recorded):
+            continue
+        known = modules.get(_base(filename), ())
+        owners = [name for name, file in known if file == filename]
+        owners = owners or [name for name, file in known if _is_same(file, filename)]
+        if owners and (digest := _digest(filename)):
+            sources[_name_of(owners, filename)] = digest
+    return dict(sorted(sources.items()))
+
+
+def changed_sources(expected: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Sources that are not what they were when `source_files` recorded them. Imports nothing.
+
+    Returns:
+        For each module whose file has another content, or is not to be found, what `misfits`
+        says of a part.
+    """
+    changed = []
+    for name, digest in expected.items():
+        if name.startswith("__main__:"):
+            here = _digest_of_script(name.removeprefix("__main__:"), digest)
+        else:
+            file = _find_module(name)
+            here = _digest(file) if file else None
+        if here != digest:
+            found = f"content {here[:8]}" if here else "no such file"
+            changed.append((f"source {name}", f"content {digest[:8]}", found))
+    return changed
+
+
+# --- this process -------------------------------------------------------------------------------
+
+
+def _python() -> str:
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]  # .cpython-311-x86_64-linux-gnu.so
+    abi = suffix.strip(".").rpartition(".")[0]
+    version = sys.version_info
+    return f"{sys.implementation.name}-{version.major}{version.minor} ({abi})"
+
+
+def _torch_version() -> tuple[str | None, str | None]:
+    """Version and git commit of torch, which is not imported for that."""
+    loaded = sys.modules.get("torch.version")
+    if loaded is not None:
+        return loaded.__version__, getattr(loaded, "git_version", None)
+    spec = _spec_of("torch")
+    if spec is None or spec.origin is None:
+        return None, None
+    import ast  # costs a few milliseconds, and only where torch is not loaded
+
+    values: dict[str, str] = {}
+    for node in ast.parse(Path(spec.origin).with_name("version.py").read_bytes()).body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(value)))
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=str(value)))
+            ):
+                values[name] = value
+    return values.get("__version__"), values.get("git_version")
+
+
+def _libc() -> str | None:
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION")
+    except (ValueError, OSError):  # a libc that does not know the name
+        return None
+
+
+def _instructions() -> list[str]:
+    try:
+        with Path("/proc/cpuinfo").open("rb") as lines:
+            return cpu_instructions(lines)
+    except OSError:
+        return []
+
+
+# --- comparing ----------------------------------------------------------------------------------
+
+
+def _text(value: Any) -> str:
+    if value is None or value == [] or value == {}:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(entry)}" for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return str(value)
+
+
+def _same_or_newer(needed: str, here: Any) -> bool:
+    """Whether `glibc 2.36` or `0.1.0.dev0` is of the same family and no older release."""
+    if not isinstance(here, str):
+        return False
+    family, release = _release(needed)
+    family_here, release_here = _release(here)
+    return family == family_here and bool(release) and release_here >= release
+
+
+def _release(text: str) -> tuple[str, list[int]]:
+    found = re.match(r"(\D*)(\d+(?:\.\d+)*)", text)
+    if found is None:
+        return text, []
+    # 1.0 is no older than 1.0.0
+    return found[1], [int(number) for number in re.sub(r"(\.0+)+$", "", found[2]).split(".")]
+
+
+# --- source files -------------------------------------------------------------------------------
+
+
+def _digest(file: str) -> str | None:
+    """Digest of a file's content, or None if there is no such file to read."""
+    try:
+        with Path(file).open("rb", buffering=0) as source:
+            return blake2b(source.readall(), digest_size=16).hexdigest()
+    except (OSError, ValueError):  # ValueError: a name no file can have
+        return None
+
+
+def _file_of(module: object) -> str | None:
+    """A module's `__file__`, read past lazy modules, which import on ordinary attribute access."""
+    try:
+        file = object.__getattribute__(module, "__dict__").get("__file__")
+    except AttributeError:
+        return None
+    return file if isinstance(file, str) else None
+
+
+def _base(file: str) -> str:
+    return file.rpartition(os.sep)[2]
+
+
+def _folders_not_recorded() -> tuple[str, ...]:
+    # os stands for the standard library; functorch and torchgen are installed with torch
+    names = ("hotstart", "torch", "functorch", "torchgen", "os")
+    files = [file for name in names if (file := _file_of(sys.modules.get(name)))]
+    return tuple(file.rpartition(os.sep)[0] + os.sep for file in files)
+
+
+def _is_below(file: str, folders: tuple[str, ...]) -> bool:
+    for folder in folders:
+        if file.startswith(folder):
+            # Installed packages may lie inside the folder of the standard library.
+            first = file[len(folder) :].partition(os.sep)[0]
+            return first not in ("site-packages", "dist-packages")
+    return False
+
+
+def _is_same(file: str, other: str) -> bool:
+    try:
+        return Path(file).samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
+def _name_of(owners: list[str], filename: str) -> str:
+    """The shortest name a file was imported under; that of a script otherwise."""
+    # The second is what a script is called in processes that multiprocessing spawns.
+    names = [name for name in owners if name not in ("__main__", "__mp_main__")]
+    if not names:
+        return f"__main__:{_base(filename)}"
+    return min(names, key=lambda name: (len(name), name))
+
+
+def _find_module(name: str) -> str | None:
+    """A module's file, if it is imported or importable."""
+    if file := _file_of(sys.modules.get(name)):
+        return file
+    top, *rest = name.split(".")
+    spec = _spec_of(top)
+    if spec is None:
+        return None
+    if not rest:
+        return spec.origin
+    for folder in spec.submodule_search_locations or ():
+        path = Path(folder, *rest)
+        for file in (f"{path}{os.sep}__init__.py", f"{path}.py"):
+            if Path(file).is_file():
+                return file
+    return None
+
+
+def _spec_of(top: str) -> importlib.machinery.ModuleSpec | None:
+    """Where a top-level module is. Unlike that of a submodule, looking for it imports nothing."""
+    try:
+        return importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # ValueError: it is loaded, and says not from where
+        return None
+
+
+def _digest_of_script(base: str, digest: str) -> str | None:
+    """Digest of this process's script if it is called `base`, else of a module's file that is.
+
+    Where several modules' files are called that, one with the digest looked for comes first.
+    """
+    main = _file_of(sys.modules.get("__main__"))
+    if main and _base(main) == base:
+        return _digest(main)
+    files = map(_file_of, list(sys.modules.values()))
+    digests = [_digest(file) for file in files if file and file.endswith(os.sep + base)]
+    return digest if digest in digests else next(filter(None, digests), None)

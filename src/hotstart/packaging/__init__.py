@@ -1,0 +1,5 @@
+"""Packaging: an artifact to one file, proven in a process of its own."""
+
+from hotstart.packaging.save import save
+
+__all__ = ["save"]

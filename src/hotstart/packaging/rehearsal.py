@@ -1,0 +1,114 @@
+"""Run every piece of an artifact on made-up weights and inputs, the same ones in every process."""
+
+from __future__ import annotations
+
+import hashlib
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hotstart.generated import run_source
+from hotstart.ir import Artifact, Stitched, TensorSpec, WeightSpec
+from hotstart.loading import instantiate
+from hotstart.runtime.layout import dense_strides
+from hotstart.shapes import Choice, Interval
+from hotstart.trees import parts_of
+
+Note = Callable[[str, torch.Tensor], None]
+"""Told the piece's unit, or `"result"`, and one of its outputs, right after it was made."""
+
+
+def rehearse(artifact: Artifact, note: Note) -> None:
+    """Run all variants, and tell `note` of every tensor that a piece or a variant returns.
+
+    Floating-point weights that no call writes to share one piece of memory with random contents, so
+    that this takes little memory; numbers that may be indices are zero.
+    """
+    units = {key: instantiate(unit) for key, unit in artifact.units.items()}
+    for stitched in artifact.stitched:
+        torch.manual_seed(0)
+        weights = _weights(artifact)
+        own = [_noted(units[key], key, note) for key in stitched.units]
+        make = run_source(stitched.source, stitched.filename, {}, stitched.bytecode)["bind"]
+        owners = [types.SimpleNamespace() for _ in stitched.owners]
+        with torch.no_grad():
+            run = make([weights[s] for s in stitched.weights], own, stitched.constants, owners)
+            result = run(*_arguments(artifact, stitched))
+        for tensor in _tensors(result):
+            note("result", tensor)
+
+
+def _noted(unit: Callable[..., Any], key: str, note: Note) -> Callable[..., Any]:
+    def bind(*weights: Any) -> Any:
+        call = unit(*weights)
+
+        def noted(args: list[Any]) -> Any:
+            outputs = call(args)
+            for output in outputs:
+                note(key, output)
+            return outputs
+
+        return noted
+
+    return bind
+
+
+def _weights(artifact: Artifact) -> list[torch.Tensor]:
+    specs = artifact.contract.weights
+    needed: dict[torch.dtype, int] = {}
+    for spec in specs:
+        needed[spec.dtype] = max(needed.get(spec.dtype, 1), _span(spec.shape, spec.stride))
+    memory = {dtype: _filled((count,), dtype) for dtype, count in needed.items()}
+    return [
+        artifact.captured[slot] if slot in artifact.captured else _weight(spec, memory[spec.dtype])
+        for slot, spec in enumerate(specs)
+    ]
+
+
+def _weight(spec: WeightSpec, memory: torch.Tensor) -> torch.Tensor:
+    own = memory[: _span(spec.shape, spec.stride)]
+    return (own.clone() if spec.mutated else own).as_strided(spec.shape, spec.stride)
+
+
+def _arguments(artifact: Artifact, stitched: Stitched) -> list[Any]:
+    contract = artifact.contract
+    sizes = {axis: _small(choice) for axis, choice in stitched.variant.choices}
+    tensors = [_argument(spec, sizes) for spec in contract.tensors]
+    given = [tensors[slot] for slot in contract.given]
+    return [*(sizes[dim.name] for dim in contract.axes), *tensors, *given]
+
+
+def _small(choice: Choice) -> int:
+    """A size that is no special case, if there is one, and little work."""
+    return min(max(choice.lo, 3), choice.hi) if isinstance(choice, Interval) else choice
+
+
+def _argument(spec: TensorSpec, sizes: Mapping[str, int]) -> torch.Tensor:
+    shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+    strides = dense_strides(shape, spec.dim_order)
+    return _filled((max(_span(shape, strides), 1),), spec.dtype).as_strided(shape, strides)
+
+
+def _filled(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    if dtype.is_floating_point or dtype.is_complex:
+        wide = torch.complex64 if dtype.is_complex else torch.float32
+        seed = int.from_bytes(hashlib.sha256(repr((shape, dtype)).encode()).digest()[:4], "little")
+        generator = torch.Generator().manual_seed(seed)
+        return (torch.randn(shape, dtype=wide, generator=generator) * 0.1).to(dtype)
+    return torch.zeros(shape, dtype=dtype)
+
+
+def _span(shape: Sequence[int], stride: Sequence[int]) -> int:
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    else:
+        for part in parts_of(value, "") or ():
+            yield from _tensors(part.value)

@@ -1,0 +1,43 @@
+"""Write an artifact to one file."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hotstart import container
+from hotstart.ir import Artifact
+from hotstart.manifest import to_builtins
+from hotstart.packaging.check import compare
+from hotstart.packaging.pack import pack
+
+
+def save(
+    artifact: Artifact,
+    file: str | os.PathLike[str],
+    *,
+    sign_key: str | os.PathLike[str] | None,
+    check: bool,
+) -> None:
+    """Write an artifact; see `Program.save`.
+
+    Raises:
+        ArtifactError: it cannot be said as data, does not run from its file, or the file cannot be
+            written.
+    """
+    sign = _signer(sign_key)
+    found = compare(artifact, _parts(artifact, {}, None)) if check else {}
+    container.write(file, _parts(artifact, found, sign))
+
+
+def _parts(artifact: Artifact, check: dict[str, Any], sign: container.Sign | None) -> list[bytes]:
+    manifest, blobs = pack(artifact, check)
+    return container.pack(to_builtins(manifest), blobs, sign)
+
+
+def _signer(key: str | os.PathLike[str] | None) -> container.Sign | None:
+    if key is None:
+        return None
+    from hotstart.signing import signer
+
+    return signer(key)

@@ -1,0 +1,97 @@
+"""What can be told of an artifact before it is loaded. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hotstart import container, fingerprint
+from hotstart.errors import CorruptArtifact, IncompatibleArtifact
+
+File = str | os.PathLike[str]
+Key = str | os.PathLike[str] | bytes
+
+
+class Preface(msgspec.Struct, frozen=True):
+    """The part of a manifest that decides whether the rest is of any use here."""
+
+    fingerprint: dict[str, Any]
+
+
+def inspect(file: File) -> dict[str, Any]:
+    """The manifest of an artifact: fingerprint, contract, pieces, units, report, blobs.
+
+    Its own digest is verified; blobs are not read. Imports no torch.
+
+    Raises:
+        ArtifactError: the file cannot be read.
+        CorruptArtifact: it is damaged, or no artifact.
+        IncompatibleArtifact: it is of another format.
+    """
+    manifest: dict[str, Any] = msgspec.json.decode(container.read_manifest(file))
+    return manifest
+
+
+def verify(file: File, trusted_keys: Sequence[Key] | None = None) -> dict[str, Any]:
+    """Check every byte of an artifact, and its signature if keys are given.
+
+    Returns:
+        What was verified: `bytes`, `blobs`, and `signed_by`, the key it names; whether that key is
+        to be trusted is checked only where keys are given.
+
+    Raises:
+        ArtifactError: as `inspect`; `UntrustedArtifact` if no trusted key signed it.
+    """
+    contents = container.read(file, truster(trusted_keys))
+    key = contents.public_key
+    return {
+        "bytes": Path(file).stat().st_size,
+        "blobs": len(contents.blobs),
+        "signed_by": None if key is None else base64.b64encode(key).decode(),
+    }
+
+
+def require_fit(file: File, manifest: bytes, verify_source: bool) -> None:
+    """Compare a manifest's fingerprint with this process.
+
+    Raises:
+        CorruptArtifact: there is no fingerprint.
+        IncompatibleArtifact: with every part that differs.
+    """
+    try:
+        expected = msgspec.json.decode(manifest, type=Preface).fingerprint
+    except msgspec.MsgspecError as error:
+        raise CorruptArtifact(file, "manifest", "a fingerprint", str(error)) from error
+    differences = _misfits(expected, verify_source)
+    if differences:
+        raise IncompatibleArtifact(file, differences)
+
+
+def load_check(file: File, verify_source: bool = True) -> None:
+    """Say whether an artifact would load here, as far as that shows without a model.
+
+    Raises:
+        ArtifactError: as `verify`; `IncompatibleArtifact` with every part that differs.
+    """
+    require_fit(file, container.read(file).manifest, verify_source)
+
+
+def truster(keys: Sequence[Key] | None) -> container.Trust | None:
+    """What decides about a signature; None if nobody asked."""
+    if keys is None:
+        return None
+    from hotstart.signing import truster  # needs a package that only signing needs
+
+    return truster(keys)
+
+
+def _misfits(expected: Mapping[str, Any], verify_source: bool) -> list[tuple[str, str, str]]:
+    differences = fingerprint.misfits(expected, fingerprint.host())
+    if verify_source:
+        differences += fingerprint.changed_sources(expected.get("sources", {}))
+    return differences

@@ -1,0 +1,421 @@
+"""Saved in one process, loaded in another: the same program, or a clear error."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hotstart
+from hotstart import Dim
+from hotstart.container import pack, read
+from tests.integration.shop import Gate, Result, Shop, Turned
+
+EAGER = hotstart.Options(compiler="eager")
+SEQ = {"x": {0: Dim("batch", max=8, sizes=[1])}}
+
+
+def shop() -> Shop:
+    torch.manual_seed(0)
+    return Shop().eval()
+
+
+def build(model: Any = None, *args: Any, **more: Any) -> hotstart.Program:
+    given = args or (torch.zeros(4, 8),)
+    return hotstart.compile(model or shop(), given, **{"options": EAGER, **more})
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model compiled with Inductor, saved and checked."""
+    file = tmp_path_factory.mktemp("saved") / "shop.hot"
+    build(dynamic_shapes=SEQ, options=None).save(file)
+    return file
+
+
+def run_fresh(code: str, *arguments: object, **environment: str) -> dict[str, Any]:
+    """Run code in a process that has no compiler, no caches and no home; its last line is JSON."""
+    clean = {
+        "PATH": "/nonexistent",
+        "HOME": "/nonexistent",
+        "TORCHINDUCTOR_CACHE_DIR": "/nonexistent",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]),
+        **environment,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        env=clean,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+LOAD_AND_CALL = """
+    import json, sys
+    import torch
+    import hotstart
+    from tests.integration.shop import Shop
+    torch.manual_seed(0)
+    model = Shop().eval()
+    program = hotstart.load(sys.argv[1], model)
+    differences = []
+    for batch in (1, 2, 5, 8):
+        x = torch.randn(batch, 8)
+        expected = model(x)
+        found = program(x)
+        assert type(found) is type(expected)
+        differences.append(float((found.scores - expected.scores).abs().max()))
+    heavy = ("torch._dynamo", "torch._inductor", "sympy", "hotstart.compilers", "hotstart.capture")
+    print(json.dumps({
+        "differences": differences,
+        "heavy": [name for name in sys.modules if name.startswith(heavy)],
+        "actions": sorted({unit.action for unit in program.report.units}),
+    }))
+"""
+
+
+def test_a_fresh_process_without_compiler_caches_and_home_runs_it(saved: Path) -> None:
+    found = run_fresh(LOAD_AND_CALL, saved)
+    assert max(found["differences"]) < 1e-5
+    assert found["heavy"] == []
+    assert found["actions"] == ["loaded"]
+
+
+def test_nothing_is_written_by_a_load(saved: Path, tmp_path: Path) -> None:
+    run_fresh(LOAD_AND_CALL, saved, TMPDIR=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loaded_program_behaves_as_the_built_one(saved: Path) -> None:
+    model = shop()
+    built, loaded = build(model, dynamic_shapes=SEQ, options=None), hotstart.load(saved, model)
+    x = torch.randn(3, 8)
+    assert torch.equal(built(x).scores, loaded(x).scores)
+    assert built.code == loaded.code
+    assert built.entry_code == loaded.entry_code
+    assert built.pieces == loaded.pieces
+    for wrong in (torch.zeros(9, 8), torch.zeros(3, 7), torch.zeros(3, 8).double(), None):
+        messages = []
+        for program in (built, loaded):
+            with pytest.raises(hotstart.ContractError) as caught:
+                program(wrong)
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+
+
+def test_a_loaded_program_can_be_saved_and_loaded_again(saved: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.hot"
+    hotstart.load(saved, shop()).save(again)
+    assert again.read_bytes() == saved.read_bytes()
+
+
+def test_the_check_made_at_save_is_recorded(saved: Path, tmp_path: Path) -> None:
+    check = hotstart.inspect(saved)["check"]
+    assert check["exact"] is True
+    assert check["tensors"] > 4
+    build().save(tmp_path / "unchecked.hot", check=False)
+    assert hotstart.inspect(tmp_path / "unchecked.hot")["check"] == {}
+
+
+def test_what_does_not_run_by_itself_is_not_saved(tmp_path: Path) -> None:
+    library = torch.library.Library("hotstart_test_only_here", "FRAGMENT")
+    library.define("twice(Tensor x) -> Tensor")
+    library.impl("twice", lambda x: x * 2, "CompositeExplicitAutograd")
+    library.impl("twice", lambda x: torch.empty_like(x), "Meta")
+
+    def only_here(x: Tensor) -> Tensor:
+        return torch.ops.hotstart_test_only_here.twice(x) + 1
+
+    program = build(only_here)
+    with pytest.raises(hotstart.ArtifactError, match="hotstart_test_only_here"):
+        program.save(tmp_path / "model.hot")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_build_twice_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second.hot"
+    code = """
+        import sys, torch, hotstart
+        from tests.integration.shop import Shop
+        torch.manual_seed(7)  # weights are no part of it
+        dims = {"x": {0: hotstart.Dim("batch", max=8, sizes=[1])}}
+        program = hotstart.compile(Shop().eval(), (torch.zeros(4, 8),), dynamic_shapes=dims)
+        program.save(sys.argv[1])
+        print("{}")
+    """
+    cache = tmp_path / "cache"
+    run_fresh(code, second, PATH=os.environ["PATH"], TORCHINDUCTOR_CACHE_DIR=str(cache))
+    first, other = read(saved), read(second)
+    assert {n: bytes(b) for n, b in first.blobs.items()} == {
+        n: bytes(b) for n, b in other.blobs.items()
+    }
+    assert first.manifest == other.manifest
+
+
+def test_no_path_host_or_user_is_in_the_file(saved: Path) -> None:
+    content = saved.read_bytes()
+    named = [str(Path.cwd()), str(Path.home()), str(saved.parent), sys.prefix, "site-packages"]
+    named += [f"torchinductor_{getpass.getuser()}", "/tmp/"]
+    assert [name for name in named if name.encode() in content] == []
+    contents = read(saved)
+    texts = [blob for name, blob in contents.blobs.items() if name.endswith(".py")]
+    words = set(re.findall(rb"[\w.-]+", contents.manifest + b" ".join(map(bytes, texts))))
+    assert socket.gethostname().encode() not in words
+
+
+def test_nothing_in_the_file_is_a_pickle(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("unpickled something")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    hotstart.load(saved, shop())(torch.zeros(2, 8))
+
+
+# --- what an artifact holds besides code ----------------------------------------------------------
+
+
+def test_results_constants_and_structures_come_back(tmp_path: Path) -> None:
+    file = tmp_path / "model.hot"
+    model = Turned().eval()
+    kwargs = {
+        "mode": Gate.HALF,
+        "extra": {"a": (torch.zeros(2, 3), [1.5, None])},
+        "at": slice(0, 2),
+    }
+    program = hotstart.compile(model, (torch.zeros(2, 3),), kwargs, options=EAGER)
+    program.save(file)
+    loaded = hotstart.load(file, model)
+    x = torch.randn(2, 3)
+    kwargs["extra"] = {"a": (torch.randn(2, 3), [1.5, None])}
+    mine, theirs = loaded(x, **kwargs), model(x, **kwargs)
+    assert isinstance(mine, Result)
+    assert torch.equal(mine.scores, theirs.scores)
+    assert mine.notes == theirs.notes
+    with pytest.raises(hotstart.ContractError, match="mode"):
+        loaded(x, **{**kwargs, "mode": Gate.FULL})
+
+
+def test_tensors_that_no_module_keeps_are_in_the_file(tmp_path: Path) -> None:
+    table = torch.randn(6, 4).t()  # another order in memory
+
+    def shifted(x: Tensor) -> Tensor:
+        return x + table
+
+    program = build(shifted, torch.zeros(4, 6))
+    program.save(tmp_path / "model.hot")
+    x, expected = torch.randn(4, 6), table.clone()
+    table.zero_()  # what is in the file is what was there when it was saved
+    found = hotstart.load(tmp_path / "model.hot", shifted)(x)
+    assert torch.equal(found, x + expected)
+
+
+def test_one_artifact_serves_every_checkpoint_and_kernels_are_shared(saved: Path) -> None:
+    first, second = shop(), Shop().eval()
+    programs = [hotstart.load(saved, model) for model in (first, second)]
+    kernels = [name for name in sys.modules if name.startswith("hotstart_")]
+    assert len(kernels) == len(set(kernels))
+    units = programs[0].artifact.units.values()
+    assert {f"hotstart_{k.digest}.kernel" for unit in units for k in unit.kernels} <= set(kernels)
+    x = torch.randn(5, 8)
+    for program, model in zip(programs, (first, second), strict=True):
+        torch.testing.assert_close(program(x).scores, model(x).scores.detach())
+
+
+def test_a_model_built_on_meta_serves_real_weights(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        hollow = Shop().eval()
+    build(hollow).save(tmp_path / "model.hot")
+    model = shop()
+    x = torch.randn(4, 8)
+    found = hotstart.load(tmp_path / "model.hot", model)(x)
+    assert torch.equal(found.scores, model(x).scores.detach())
+
+
+def test_buffers_are_updated_in_the_model_that_was_loaded_with(tmp_path: Path) -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = self.seen + 1
+            return x + self.seen
+
+    build(Counting(), torch.zeros(3)).save(tmp_path / "model.hot")
+    model = Counting()
+    program = hotstart.load(tmp_path / "model.hot", model)
+    program(torch.zeros(3))
+    assert torch.equal(program(torch.zeros(3)), torch.full((3,), 2.0))
+    assert model.seen == 2
+
+
+def test_written_state_that_no_module_keeps_is_refused(tmp_path: Path) -> None:
+    seen = torch.zeros(4, 8)
+
+    def counting(x: Tensor) -> Tensor:
+        seen.add_(1)
+        return x + seen
+
+    program = build(counting)
+    with pytest.raises(hotstart.ArtifactError, match="Register it as a buffer"):
+        program.save(tmp_path / "model.hot")
+
+
+# --- fit ------------------------------------------------------------------------------------------
+
+
+def altered(file: Path, change: Any) -> None:
+    """Write a file anew with another manifest, digests and all."""
+    contents = read(file)
+    manifest = json.loads(contents.manifest)
+    change(manifest)
+    file.write_bytes(b"".join(pack(manifest, contents.blobs)))
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("hotstart", "9.0"), ("python", "cpython-399 (abi)"), ("bytecode", "00000000"),
+        ("torch", "2.99.0"), ("torch_build", "0" * 40), ("platform", "linux-vax"),
+        ("libc", "glibc 9.99"), ("instructions", ["avx9000"]), ("something_new", "x"),
+    ],
+)  # fmt: skip
+def test_every_part_that_differs_is_named(tmp_path: Path, part: str, value: Any) -> None:
+    file = tmp_path / "model.hot"
+    build().save(file, check=False)
+    altered(file, lambda manifest: manifest["fingerprint"].update({part: value, "libc": "musl 1"}))
+    with pytest.raises(hotstart.IncompatibleArtifact) as caught:
+        hotstart.load(file, shop())
+    assert part in {name for name, _, _ in caught.value.differences} | {"libc"}
+    assert "libc" in str(caught.value)
+    assert "found" in str(caught.value)
+
+
+def test_instructions_count_only_where_there_is_native_code(saved: Path, tmp_path: Path) -> None:
+    build().save(tmp_path / "model.hot", check=False)
+    assert hotstart.inspect(tmp_path / "model.hot")["fingerprint"]["instructions"] == []
+    assert hotstart.inspect(saved)["fingerprint"]["instructions"]
+
+
+SOURCE = """
+from torch import nn
+class Scale(nn.Module):
+    def forward(self, x):
+        return x * 2
+"""
+
+
+def test_a_traced_source_that_changed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scaling.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import scaling  # type: ignore[import-not-found]
+
+    file = tmp_path / "model.hot"
+    build(scaling.Scale()).save(file)
+    hotstart.load(file, scaling.Scale())
+    (tmp_path / "scaling.py").write_text(SOURCE.replace("2", "3"))
+    with pytest.raises(hotstart.IncompatibleArtifact, match="source scaling"):
+        hotstart.load(file, scaling.Scale())
+    hotstart.load(file, scaling.Scale(), verify_source=False)
+    monkeypatch.delitem(sys.modules, "scaling")
+
+
+def test_a_model_that_does_not_fit_is_refused_at_load(saved: Path) -> None:
+    model = shop()
+    model.layers[0].up = nn.Linear(8, 17)
+    del model.layers[1].down.bias
+    with pytest.raises(hotstart.ModelMismatch) as caught:
+        hotstart.load(saved, model)
+    named = " ".join(caught.value.problems)
+    for name in ("layers.0.up.weight", "layers.0.up.bias", "layers.1.down.bias"):
+        assert name in named
+
+
+def test_on_miss_is_chosen_by_the_load(saved: Path) -> None:
+    model = shop()
+    program = hotstart.load(saved, model, on_miss="eager")
+    x = torch.randn(20, 8)
+    assert torch.equal(program(x).scores, model(x).scores)
+    with pytest.raises(hotstart.HotstartError, match="on_miss"):
+        hotstart.load(saved, model, on_miss="sometimes")  # type: ignore[arg-type]
+
+
+# --- trust ----------------------------------------------------------------------------------------
+
+
+def test_with_keys_only_what_they_signed_is_loaded(saved: Path, tmp_path: Path) -> None:
+    from hotstart.signing import generate
+
+    ours, _ = generate(tmp_path / "ours")
+    theirs, _ = generate(tmp_path / "theirs")
+    signed = tmp_path / "signed.hot"
+    model = shop()
+    hotstart.load(saved, model).save(signed, sign_key=tmp_path / "ours", check=False)
+    hotstart.load(signed, model, trusted_keys=[theirs, ours])
+    for file, keys in ((signed, [theirs]), (saved, [ours]), (signed, [])):
+        with pytest.raises(hotstart.UntrustedArtifact):
+            hotstart.load(file, model, trusted_keys=keys)
+    altered_bytes = bytearray(signed.read_bytes())
+    altered_bytes[-1] ^= 1
+    signed.write_bytes(altered_bytes)
+    with pytest.raises(hotstart.CorruptArtifact, match="blob"):
+        hotstart.load(signed, model, trusted_keys=[ours])
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+def _no_fields(manifest: dict[str, Any]) -> None:
+    for name in [name for name in manifest if name not in ("fingerprint", "blobs")]:
+        del manifest[name]
+
+
+def _no_such_blob(manifest: dict[str, Any]) -> None:
+    manifest["units"][0]["code"]["source"] = "elsewhere.py"
+
+
+def _no_such_class(manifest: dict[str, Any]) -> None:
+    manifest["contract"]["parameters"][0]["tree"] = {
+        "type": "seq",
+        "cls": "os:nothing",
+        "items": [],
+    }
+
+
+def _no_such_value(manifest: dict[str, Any]) -> None:
+    manifest["contract"]["parameters"][0]["default"] = {"pickle": "gASVBQAAAAAAAABLAS4="}
+
+
+def _no_fingerprint(manifest: dict[str, Any]) -> None:
+    del manifest["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    "change", [_no_fields, _no_such_blob, _no_such_class, _no_such_value, _no_fingerprint]
+)
+def test_a_manifest_that_says_something_else_is_an_error(tmp_path: Path, change: Any) -> None:
+    file = tmp_path / "model.hot"
+    build().save(file, check=False)
+    altered(file, change)
+    with pytest.raises(hotstart.ArtifactError):
+        hotstart.load(file, shop())
