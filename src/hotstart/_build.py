@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from hotstart import _torch, fingerprint
 from hotstart.capture import Arguments, Captured, WeightTable, capture
+from hotstart.capture.structure import merged
 from hotstart.capture.trace import hint_for
 from hotstart.compilers import Bounds, Compiler, EagerCompiler, InductorCompiler, Job
 from hotstart.compilers.special import require_special_sizes
@@ -91,6 +92,8 @@ def make_contract(
             example = example_of(node)
             if isinstance(example, torch.Tensor) and _torch.was_mutated(example):
                 mutated.add((slot.kind, slot.index))
+    read = merged(graph.modules for graph in graphs)
+    kinds = tuple(dict.fromkeys(read.values()))
     return Contract(
         parameters=arguments.parameters,
         tensors=arguments.tensors,
@@ -101,6 +104,8 @@ def make_contract(
         ),
         training=model.training if isinstance(model, torch.nn.Module) else None,
         modes=tuple(sorted({mode for graph in graphs for mode in graph.modes})),
+        kinds=kinds,
+        modules=tuple((path, kinds.index(kind)) for path, kind in sorted(read.items())),
         autocast=_torch.autocast_state(),
         mutated_args=tuple(sorted(index for kind, index in mutated if kind == "arg")),
         given=returned_arguments([graph.outputs for graph in graphs]),

@@ -9,7 +9,7 @@ The tree:
     ├── PartitionError        the graph cannot be cut as asked
     ├── CompileError          a piece failed to compile
     ├── ContractError         a call outside what the program was built for
-    ├── ModelMismatch         the model's tensors are not those the program was built for
+    ├── ModelMismatch         the model's structure is not the one the program was built for
     └── ArtifactError         an artifact cannot be written or read
         ├── CorruptArtifact       the file is damaged, or none of ours
         ├── IncompatibleArtifact  it is whole, but made for another machine or other sources
@@ -97,19 +97,21 @@ class ContractError(HotstartError, TypeError):
 
 
 class ModelMismatch(HotstartError):
-    """The model's tensors are not the ones the program was built for.
+    """The model is not of the structure that the program was built for.
 
     Attributes:
-        problems: one line for each tensor that is missing or does not fit.
+        problems: one line for each tensor that is missing or does not fit, and for each module that
+            is of another class, length or setting than what was compiled.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         listed = "\n  ".join(problems)
         super().__init__(
-            "the model's parameters and buffers do not fit the compiled program:\n"
+            "the model does not fit the compiled program:\n"
             f"  {listed}\n"
-            "Restore tensors of the listed shape, dtype and device, or compile the model again."
+            "Restore what is listed, use a model of the structure that was compiled, or compile "
+            "this one."
         )
 
 

@@ -125,6 +125,31 @@ class WeightSpec(msgspec.Struct, frozen=True):
     mutated: bool = False
 
 
+Step: TypeAlias = tuple[Literal["attribute", "item"], str | int]
+"""One step from an object to what it holds."""
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """Something the code was compiled for that a module says.
+
+    Attributes:
+        steps: attributes and items on the way from the module.
+        kind: whether `value` is what is there, or its length.
+        value: a constant.
+    """
+
+    steps: tuple[Step, ...]
+    kind: Literal["value", "length"]
+    value: Any
+
+
+class ModuleKind(msgspec.Struct, frozen=True):
+    """What was read of a module besides tensors: its class, and constants."""
+
+    cls: str
+    facts: tuple[Fact, ...]
+
+
 class Contract(msgspec.Struct, frozen=True):
     """What a call must satisfy, and what the model must bring.
 
@@ -135,6 +160,8 @@ class Contract(msgspec.Struct, frozen=True):
         weights: the tensors the graph reads from the model, by slot number.
         training: the model's `training` flag; None for a function.
         modes: the `training` flag of every module whose flag forward reads, by path.
+        kinds: the different things that were read of modules besides tensors.
+        modules: for each module that was read, its path and the number of its kind.
         autocast: (device type, dtype) of the autocast region the build ran in, if any.
         mutated_args: slots of tensor arguments that the graph writes to.
         given: slots of tensor arguments that a result contains as they were passed.
@@ -146,6 +173,8 @@ class Contract(msgspec.Struct, frozen=True):
     weights: tuple[WeightSpec, ...]
     training: bool | None
     modes: tuple[tuple[str, bool], ...]
+    kinds: tuple[ModuleKind, ...]
+    modules: tuple[tuple[str, int], ...]
     autocast: tuple[tuple[str, torch.dtype], ...]
     mutated_args: tuple[int, ...]
     given: tuple[int, ...]

@@ -147,6 +147,15 @@ def map_contract(contract: Contract, function: Callable[[Any], Any]) -> Contract
             )
             for parameter in contract.parameters
         ),
+        kinds=tuple(
+            msgspec.structs.replace(
+                kind,
+                facts=tuple(
+                    msgspec.structs.replace(fact, value=function(fact.value)) for fact in kind.facts
+                ),
+            )
+            for kind in contract.kinds
+        ),
     )
 
 

@@ -65,9 +65,9 @@ def require_fit(file: File, manifest: bytes, verify_source: bool) -> None:
     """
     try:
         expected = msgspec.json.decode(manifest, type=Preface).fingerprint
-    except msgspec.MsgspecError as error:
+        differences = _misfits(expected, verify_source)
+    except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
         raise CorruptArtifact(file, "manifest", "a fingerprint", str(error)) from error
-    differences = _misfits(expected, verify_source)
     if differences:
         raise IncompatibleArtifact(file, differences)
 

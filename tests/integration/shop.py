@@ -25,9 +25,10 @@ class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm, self.up, self.down = nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8)
+        self.gate = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.down(torch.relu(self.up(self.norm(x))))
+        return x + self.down(self.gate(self.up(self.norm(x))))
 
 
 class Shop(nn.Module):

@@ -351,6 +351,20 @@ def test_a_model_that_does_not_fit_is_refused_at_load(saved: Path) -> None:
         assert name in named
 
 
+def test_another_structure_with_the_same_tensors_is_refused_at_load(saved: Path) -> None:
+    deeper, activation, epsilon = Shop(4).eval(), shop(), shop()
+    activation.layers[2].gate = nn.GELU()
+    epsilon.layers[1].norm.eps = 1e-3
+    for model, named in (
+        (deeper, "len(layers._modules): expected 3, found 4"),
+        (activation, "layers.2.gate: expected a torch.nn.modules.activation.ReLU"),
+        (epsilon, "layers.1.norm.eps: expected 1e-05, found 0.001"),
+    ):
+        with pytest.raises(hotstart.ModelMismatch) as caught:
+            hotstart.load(saved, model)
+        assert named in str(caught.value)
+
+
 def test_on_miss_is_chosen_by_the_load(saved: Path) -> None:
     model = shop()
     program = hotstart.load(saved, model, on_miss="eager")
@@ -410,8 +424,13 @@ def _no_fingerprint(manifest: dict[str, Any]) -> None:
     del manifest["fingerprint"]
 
 
+def _odd_fingerprint(manifest: dict[str, Any]) -> None:
+    manifest["fingerprint"]["sources"] = {"module": 3}
+
+
 @pytest.mark.parametrize(
-    "change", [_no_fields, _no_such_blob, _no_such_class, _no_such_value, _no_fingerprint]
+    "change",
+    [_no_fields, _no_such_blob, _no_such_class, _no_such_value, _no_fingerprint, _odd_fingerprint],
 )
 def test_a_manifest_that_says_something_else_is_an_error(tmp_path: Path, change: Any) -> None:
     file = tmp_path / "model.hot"

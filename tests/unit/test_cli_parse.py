@@ -149,6 +149,9 @@ def test_defaults_of_build() -> None:
         on_miss="error",
         debug_dir=None,
         jobs=None,
+        output=None,
+        sign_key=None,
+        check=True,
         json=False,
         traceback=False,
     )
@@ -158,7 +161,7 @@ def test_every_flag_of_build() -> None:
     line = (
         "build m:f --dynamic x:0=n[1..8] --range n=1..4 --size n=1 --split-on aten::mm "
         "--split-on aten::bmm --compiler eager --on-miss compile --debug-dir out --jobs 3 "
-        "--json --traceback"
+        "-o a/model.hot --sign-key team --no-check --json --traceback"
     )
     assert app.read(line.split()) == app.BuildRequest(
         factory=parse.Factory("m", "f"),
@@ -168,9 +171,37 @@ def test_every_flag_of_build() -> None:
         on_miss="compile",
         debug_dir=Path("out"),
         jobs=3,
+        output=Path("a/model.hot"),
+        sign_key=Path("team"),
+        check=False,
         json=True,
         traceback=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "request_made"),
+    [
+        ("inspect m.hot", app.InspectRequest(file=Path("m.hot"))),
+        ("inspect --json m.hot", app.InspectRequest(file=Path("m.hot"), json=True)),
+        ("verify m.hot", app.VerifyRequest(file=Path("m.hot"), trusted_keys=None)),
+        (
+            "verify m.hot --trusted-key a.pub --trusted-key b.pub --json",
+            app.VerifyRequest(file=Path("m.hot"), trusted_keys=("a.pub", "b.pub"), json=True),
+        ),
+        ("load-check m.hot", app.LoadCheckRequest(file=Path("m.hot"), verify_source=True)),
+        (
+            "load-check --no-source m.hot --json --traceback",
+            app.LoadCheckRequest(
+                file=Path("m.hot"), verify_source=False, json=True, traceback=True
+            ),
+        ),
+        ("keygen team", app.KeygenRequest(file=Path("team"))),
+        ("demo --traceback", app.DemoRequest(traceback=True)),
+    ],
+)
+def test_the_other_commands(line: str, request_made: app.Request) -> None:
+    assert app.read(line.split()) == request_made
 
 
 @pytest.mark.parametrize(
@@ -185,6 +216,12 @@ def test_every_flag_of_build() -> None:
         ("build m:f --size n=1", "no --dynamic names this axis"),
         ("build m:f --compiler gcc", "invalid choice"),
         ("build m:f --jobs 0", "takes a whole number of 1 or more"),
+        ("build m:f --sign-key team", "--sign-key is for --output"),
+        ("build m:f --no-check", "--no-check is for --output"),
+        ("inspect", "FILE"),
+        ("verify m.hot --trusted-key", "expected one argument"),
+        ("load-check a.hot b.hot", "unrecognized arguments"),
+        ("keygen", "PRIVATE_KEY_FILE"),
     ],
 )
 def test_usage_errors_exit_with_2(

@@ -32,6 +32,8 @@ class FullGraph:
             of the graph, and the positional and keyword arguments of the call.
         side_effects: Dynamo's names for the Python objects that the bytecode changes.
         modes: Dynamo's names for the modules whose `training` flag was read.
+        reads: (what was read, Dynamo's name for it) for constants, lengths and classes of objects:
+            `"value"`, `"length"` or `"class"`.
         files: the files of all Python code that was traced.
         scopes: local and global variables of the traced frame; Dynamo's names start from them.
         self_name: the variable that holds the traced module; None for a plain function.
@@ -42,6 +44,7 @@ class FullGraph:
     replay: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
     side_effects: tuple[str, ...]
     modes: tuple[str, ...]
+    reads: tuple[tuple[str, str], ...]
     files: frozenset[str]
     scopes: Mapping[str, Mapping[str, Any]]
     self_name: str | None
@@ -154,6 +157,7 @@ def full_graph(
         replay=replay,
         side_effects=tuple(side_effects),
         modes=_modes_read(output.output_graph),
+        reads=tuple(_reads(output.output_graph)),
         files=frozenset(code.co_filename for code in output.traced_code),
         scopes={"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope},
         self_name=None if owner is None else traced.__code__.co_varnames[0],
@@ -165,6 +169,25 @@ def _modes_read(output_graph: Any) -> tuple[str, ...]:
     names = {_name(guard) for guard in output_graph._guards}
     ending = ".training"
     return tuple(sorted(n.removesuffix(ending) for n in names if n.endswith(ending)))
+
+
+_READ = {
+    "CONSTANT_MATCH": "value",
+    "EQUALS_MATCH": "value",
+    "BOOL_MATCH": "value",
+    "NONE_MATCH": "value",
+    "SEQUENCE_LENGTH": "length",
+    "DICT_KEYS_MATCH": "length",
+    "TYPE_MATCH": "class",
+}
+
+
+def _reads(output_graph: Any) -> Iterator[tuple[str, str]]:
+    """What a trace read of objects, from the kinds of guards it put on them."""
+    for guard in output_graph._guards:
+        kind = _READ.get(guard.create_fn_name())
+        if kind is not None:
+            yield kind, _name(guard)
 
 
 def _name(named: Any) -> str:

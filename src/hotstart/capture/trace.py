@@ -14,9 +14,10 @@ from hotstart import _torch
 from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.outputs import BufferUpdate, describe_outputs
 from hotstart.capture.proof import advise, advise_several, counterexample
+from hotstart.capture.structure import structure
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError, RangeError
-from hotstart.ir import Slot, Tree
+from hotstart.ir import ModuleKind, Slot, Tree
 from hotstart.shapes import Dim, Interval, Variant
 from hotstart.tensors import Model, modules
 
@@ -37,6 +38,7 @@ class Captured:
         conditions: everything that was assumed about sizes, over axis symbols.
         fixed: axes that were traced at one size, with that size.
         modes: path and `training` flag of every module whose flag was read.
+        modules: what was read of each module besides tensors, by path.
         files: the files of all Python code that was traced.
     """
 
@@ -49,6 +51,7 @@ class Captured:
     conditions: tuple[_torch.Condition, ...]
     fixed: Mapping[str, int]
     modes: tuple[tuple[str, bool], ...]
+    modules: Mapping[str, ModuleKind] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
 
     def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
@@ -211,6 +214,7 @@ def _describe(
         ),
         fixed=dict(fixed),
         modes=_modes(model, traced),
+        modules=structure(model, traced),
         files=traced.files,
     )
     returned = [captured.size_source_of(node) for node in output.args[0]]

@@ -1,4 +1,4 @@
-"""The flags, and how a command ends. Torch is imported by commands only, not by `--help`."""
+"""The flags, and how a command ends. Torch is imported by what needs it only, not by `--help`."""
 
 from __future__ import annotations
 
@@ -9,24 +9,54 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
-from hotstart.cli import parse
-from hotstart.errors import HotstartError, OptionsError
+from hotstart.cli import artifact, build, output, parse
+from hotstart.errors import (
+    CorruptArtifact,
+    HotstartError,
+    IncompatibleArtifact,
+    OptionsError,
+    UntrustedArtifact,
+)
 from hotstart.options import CompilerName, MissPolicy, Options
 from hotstart.shapes import Dim
 
-_BUILD_EPILOG = """\
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+_STATUS_EPILOG = """\
+exit status:
+  0    fine
+  1    another error, such as a file that cannot be read or written
+  2    wrong usage
+  3    the artifact is damaged, or none of hotstart
+  4    the artifact does not fit here
+  5    no trusted key signed the artifact
+  130  interrupted
+"""
+
+_STATUSES = {CorruptArtifact: 3, IncompatibleArtifact: 4, UntrustedArtifact: 5}
+
+_BUILD_EPILOG = f"""\
 the factory returns (model, args, kwargs): the module and example inputs for it.
 
   hotstart build shop.search:encoder --dynamic 'input_ids:0=batch[1..16]' \\
       --dynamic 'input_ids:1=seq[1..512]' --dynamic attention_mask:0=batch \\
-      --dynamic attention_mask:1=seq --range seq=1..64 --size batch=1
-"""
+      --dynamic attention_mask:1=seq --range seq=1..64 --size batch=1 -o encoder.hot
+
+{_STATUS_EPILOG}"""
 
 
-@dataclass(frozen=True)
-class BuildRequest:
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What every command can be asked for."""
+
+    json: bool = False
+    traceback: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest(Request):
     """What `hotstart build` was asked for."""
 
     factory: parse.Factory
@@ -36,15 +66,44 @@ class BuildRequest:
     on_miss: MissPolicy
     debug_dir: Path | None
     jobs: int | None
-    json: bool
-    traceback: bool
+    output: Path | None
+    sign_key: Path | None
+    check: bool
 
 
-@dataclass(frozen=True)
-class DemoRequest:
+@dataclass(frozen=True, kw_only=True)
+class DemoRequest(Request):
     """What `hotstart demo` was asked for."""
 
-    traceback: bool
+
+@dataclass(frozen=True, kw_only=True)
+class InspectRequest(Request):
+    """What `hotstart inspect` was asked for."""
+
+    file: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRequest(Request):
+    """What `hotstart verify` was asked for; without keys, no signature is checked."""
+
+    file: Path
+    trusted_keys: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadCheckRequest(Request):
+    """What `hotstart load-check` was asked for."""
+
+    file: Path
+    verify_source: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeygenRequest(Request):
+    """What `hotstart keygen` was asked for."""
+
+    file: Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,38 +113,58 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None: those of this process.
 
     Returns:
-        The exit status: 0, 1 after an error of hotstart or a failed check, 130 after Ctrl-C.
+        The exit status: 0, 1 after an error of hotstart or a failed check of the demo, 3 for a
+        corrupt artifact, 4 for one that does not fit here, 5 for an untrusted one, 130 after
+        Ctrl-C.
 
     Raises:
         SystemExit: 2 after a usage error, 0 after `--help` and `--version`, as argparse does.
     """
-    request = read(argv)
     try:
-        return _run(request)
-    except HotstartError as error:
-        if request.traceback:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return _answer(read(argv))
+    finally:
+        output.flush()
 
 
-def read(argv: Sequence[str] | None = None) -> BuildRequest | DemoRequest:
+def read(argv: Sequence[str] | None = None) -> Request:
     """The request that a command line makes.
 
     Raises:
         SystemExit: as in `main`.
     """
     given = _parser().parse_args(argv)
-    if given.command == "demo":
-        return DemoRequest(given.traceback)
-    build: argparse.ArgumentParser = given.parser
+    match given.command:
+        case "inspect":
+            return InspectRequest(file=given.file, json=given.json, traceback=given.traceback)
+        case "verify":
+            return VerifyRequest(
+                file=given.file,
+                trusted_keys=tuple(given.trusted_key) if given.trusted_key else None,
+                json=given.json,
+                traceback=given.traceback,
+            )
+        case "load-check":
+            return LoadCheckRequest(
+                file=given.file,
+                verify_source=not given.no_source,
+                json=given.json,
+                traceback=given.traceback,
+            )
+        case "keygen":
+            return KeygenRequest(file=given.file, traceback=given.traceback)
+        case "demo":
+            return DemoRequest(traceback=given.traceback)
+    return _build_request(given)
+
+
+def _build_request(given: argparse.Namespace) -> BuildRequest:
+    usage: argparse.ArgumentParser = given.parser
+    if given.output is None and (given.sign_key or given.no_check):
+        usage.error(f"{'--sign-key' if given.sign_key else '--no-check'} is for --output")
     try:
         shapes = parse.dynamic_shapes(given.dynamic, given.range, given.size)
     except OptionsError as error:
-        build.error(str(error))
+        usage.error(str(error))
     return BuildRequest(
         factory=given.factory,
         dynamic_shapes=shapes,
@@ -94,49 +173,119 @@ def read(argv: Sequence[str] | None = None) -> BuildRequest | DemoRequest:
         on_miss=given.on_miss,
         debug_dir=given.debug_dir,
         jobs=given.jobs,
+        output=given.output,
+        sign_key=given.sign_key,
+        check=not given.no_check,
         json=given.json,
         traceback=given.traceback,
     )
 
 
-def _run(request: BuildRequest | DemoRequest) -> int:
-    if isinstance(request, DemoRequest):
-        from hotstart.cli import demo
+def _answer(request: Request) -> int:
+    try:
+        return _run(request)
+    except HotstartError as error:
+        if request.traceback:
+            traceback.print_exc()
+        if request.json:
+            output.say_json({"ok": False, "error": _as_json(error)})
+        else:
+            output.say(f"error: {error}", sys.stderr)
+        return _STATUSES.get(type(error), 1)
+    except KeyboardInterrupt:
+        output.say("interrupted", sys.stderr)
+        return 130
 
-        return demo.run()
-    from hotstart.cli import build
 
-    return build.run(request)
+def _as_json(error: HotstartError) -> dict[str, object]:
+    differences = error.differences if isinstance(error, IncompatibleArtifact) else ()
+    names = ("part", "expected", "found")
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "differences": [dict(zip(names, found, strict=True)) for found in differences],
+    }
+
+
+def _run(request: Request) -> int:
+    match request:
+        case BuildRequest():
+            build.run(request)
+        case InspectRequest():
+            artifact.inspect(request)
+        case VerifyRequest():
+            artifact.verify(request)
+        case LoadCheckRequest():
+            artifact.load_check(request)
+        case KeygenRequest():
+            artifact.keygen(request)
+        case _:
+            from hotstart.cli import demo
+
+            return demo.run()
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hotstart",
         description="Compile a PyTorch model once, ahead of time; start it hot everywhere.",
+        epilog=_STATUS_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--traceback", action="store_true", help="show where an error was raised")
-    _add_build(commands, shared)
-    commands.add_parser(
-        "demo",
-        parents=[shared],
-        help="embed sentences with eager, torch.compile and hotstart, and compare",
+    _add_build(commands)
+    _add_artifact_commands(commands)
+    _command(
+        commands, "demo", "embed sentences with eager, torch.compile and hotstart, and compare"
     )
     return parser
 
 
-def _add_build(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser
-) -> None:
-    build = commands.add_parser(
-        "build",
-        parents=[shared],
-        help="compile a model and report what was compiled",
-        epilog=_BUILD_EPILOG,
+def _command(
+    commands: _Commands, name: str, about: str, epilog: str = _STATUS_EPILOG
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    command.add_argument("--traceback", action="store_true", help="show where an error was raised")
+    return command
+
+
+def _add_artifact_commands(commands: _Commands) -> None:
+    inspect = _command(commands, "inspect", "show what is in an artifact")
+    verify = _command(commands, "verify", "check every byte of an artifact, and its signature")
+    load_check = _command(commands, "load-check", "say whether an artifact would load here")
+    keygen = _command(commands, "keygen", "make a key pair to sign artifacts with")
+    for command, printed in ((inspect, "manifest"), (verify, "result"), (load_check, "result")):
+        command.add_argument("file", type=Path, metavar="FILE", help="an artifact")
+        command.add_argument("--json", action="store_true", help=f"print the {printed} as JSON")
+    verify.add_argument(
+        "--trusted-key",
+        action="append",
+        metavar="KEY",
+        help="a public key, as a .pub file or its text; one of those given must have signed it",
+    )
+    load_check.add_argument(
+        "--no-source",
+        action="store_true",
+        help="do not compare the Python source that was traced with what is here",
+    )
+    keygen.add_argument(
+        "file",
+        type=Path,
+        metavar="PRIVATE_KEY_FILE",
+        help="where to write the private key; the public key goes beside it, with .pub added",
+    )
+
+
+def _add_build(commands: _Commands) -> None:
+    build = _command(commands, "build", "compile a model, report, and save it", _BUILD_EPILOG)
     build.set_defaults(parser=build)
     add = build.add_argument
     add(
@@ -185,6 +334,13 @@ def _add_build(
     )
     add("--debug-dir", type=Path, metavar="DIR", help="write graph, pieces and stitched code here")
     add("--jobs", type=parse.positive, metavar="N", help="parallel compile workers")
+    add("-o", "--output", type=Path, metavar="FILE", help="save the program in this file")
+    add("--sign-key", type=Path, metavar="KEY", help="sign it with this file of `hotstart keygen`")
+    add(
+        "--no-check",
+        action="store_true",
+        help="save without running the file in a process of its own and comparing results",
+    )
     add("--json", action="store_true", help="print the report as JSON")
 
 

@@ -1,18 +1,21 @@
-"""`hotstart build`: compile what a factory returns, and report."""
+"""`hotstart build`: compile what a factory returns, report, and save it if asked to."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hotstart
+from hotstart.cli.output import say, say_json
 from hotstart.cli.parse import Factory
 from hotstart.cli.progress import progress
-from hotstart.errors import OptionsError
+from hotstart.errors import ArtifactError, OptionsError
+from hotstart.events import Event
+from hotstart.report.text import memory
 
 if TYPE_CHECKING:
     from hotstart.cli.app import BuildRequest
@@ -20,12 +23,19 @@ if TYPE_CHECKING:
 Model = Callable[..., Any]
 
 
-def run(request: BuildRequest) -> int:
-    """Build and print the report on stdout; progress goes to stderr.
+def run(request: BuildRequest) -> None:
+    """Build, save, and print the report on stdout; progress goes to stderr.
 
     Raises:
-        HotstartError: the factory is not one, or the model cannot be compiled as asked.
+        HotstartError: the factory is not one, the model cannot be compiled as asked, or the
+            program cannot be saved.
     """
+    if request.output is not None:
+        _require_place(request.output)
+    if request.sign_key is not None:
+        from hotstart.signing import signer
+
+        signer(request.sign_key)  # read now: one that is no key is no news for after the build
     model, args, kwargs = call_factory(request.factory)
     options = hotstart.Options(
         compiler=request.compiler, on_miss=request.on_miss, debug_dir=request.debug_dir
@@ -41,9 +51,19 @@ def run(request: BuildRequest) -> int:
             jobs=request.jobs,
             on_event=listener,
         )
+        if request.output is not None:
+            listener(Event("phase_started", "save"))
+            program.save(request.output, sign_key=request.sign_key, check=request.check)
     report = program.report
-    print(json.dumps(report.to_dict(), indent=2) if request.json else report)
-    return 0
+    shown: dict[str, Any] = report.to_dict()
+    if request.output is not None:
+        size = request.output.stat().st_size
+        shown["output"] = {"file": str(request.output), "bytes": size}
+        say(f"wrote {request.output}, {memory(size)}", sys.stderr)
+    if request.json:
+        say_json(shown)
+    else:
+        say(report)
 
 
 def call_factory(factory: Factory) -> tuple[Model, tuple[Any, ...], dict[str, Any]]:
@@ -53,9 +73,7 @@ def call_factory(factory: Factory) -> tuple[Model, tuple[Any, ...], dict[str, An
         OptionsError: there is no such function, or it returns something else than a model,
             a tuple of arguments and a mapping of keyword arguments.
     """
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    here = see_working_folder()
     try:
         module = importlib.import_module(factory.module)
     except ModuleNotFoundError as error:
@@ -68,6 +86,28 @@ def call_factory(factory: Factory) -> tuple[Model, tuple[Any, ...], dict[str, An
     if not callable(made):
         raise OptionsError(f"{factory}: {module.__file__} has no function {factory.name!r}")
     return _checked(made(), factory)
+
+
+def see_working_folder() -> str:
+    """Make modules in the working folder importable, which is returned."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return here
+
+
+def _require_place(output: Path) -> None:
+    """Find out that a file cannot be written while it has cost nothing yet."""
+    try:
+        if output.is_dir():
+            raise IsADirectoryError(None, "a folder of that name")
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise ArtifactError(
+            f"{output}: expected a place that can be written, found: {error.strerror or error}. "
+            "Nothing was built; give a file in a folder that exists and can be written to."
+        ) from error
 
 
 def _checked(made: object, factory: Factory) -> tuple[Model, tuple[Any, ...], dict[str, Any]]:

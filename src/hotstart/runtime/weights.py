@@ -14,6 +14,7 @@ from hotstart.errors import ContractError, ModelMismatch
 from hotstart.ir import Contract, WeightSpec
 from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
 from hotstart.runtime.layout import strides_fit
+from hotstart.runtime.structure import misfits
 from hotstart.tensors import Finder, Model, Place
 
 
@@ -42,8 +43,7 @@ class Weights:
         self, model: Model, contract: Contract, captured: Mapping[int, torch.Tensor]
     ) -> None:
         self._model = model
-        self._specs = contract.weights
-        self._modes = contract.modes
+        self._contract = contract
         self._captured = captured
 
     def fetch(self) -> Fetched:
@@ -55,10 +55,10 @@ class Weights:
         """
         finder = Finder(self._model)
         modes = self._modules_in_mode(finder)
-        problems: list[str] = []
+        problems = misfits(self._contract, finder)
         tensors: list[Any] = []
         kept: list[tuple[Place, Any]] = []
-        for slot, spec in enumerate(self._specs):
+        for slot, spec in enumerate(self._contract.weights):
             if spec.kind == "captured":
                 tensors.append(self._captured[slot])
                 continue
@@ -82,7 +82,7 @@ class Weights:
     def _modules_in_mode(self, finder: Finder) -> list[torch.nn.Module]:
         """The modules whose mode forward reads, which are in the mode of the build."""
         found: list[torch.nn.Module] = []
-        for path, training in self._modes:
+        for path, training in self._contract.modes:
             module = finder.module(path)
             if module is None:
                 raise ModelMismatch([f"{path}: expected a module, found nothing"])

@@ -293,6 +293,8 @@ def stitched(case: Case) -> Made:
         weights=(),
         training=None,
         modes=(),
+        kinds=(),
+        modules=(),
         autocast=(),
         mutated_args=(),
         given=returned_arguments([result]),

@@ -1,0 +1,43 @@
+"""Printing. A reader who has gone, as `head` does, is no error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+
+def say(text: object, stream: TextIO | None = None) -> None:
+    """Print to stdout or another stream, without what would steer a terminal.
+
+    Args:
+        text: what to print; what a file says may be in it, whoever wrote that.
+        stream: where to; None: to stdout.
+    """
+    with contextlib.suppress(BrokenPipeError):
+        print(_printable(str(text)), file=stream or sys.stdout, flush=True)
+
+
+def say_json(value: Any) -> None:
+    """Print a value as JSON to stdout."""
+    say(json.dumps(value, indent=2))
+
+
+def flush() -> None:
+    """Flush both streams, so that the interpreter finds nothing to complain about when it exits."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def _printable(text: str) -> str:
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,71 @@
+"""Whether a model's modules are what the compiled code was made of, besides their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hotstart.ir import Contract, Fact, ModuleKind, Step
+from hotstart.tensors import Finder
+from hotstart.trees import same_constant
+
+
+def misfits(contract: Contract, finder: Finder) -> list[str]:
+    """A line for everything about a model's modules that differs from the build's."""
+    problems: list[str] = []
+    fitting: list[type | None] = [None] * len(contract.kinds)
+    for path, number in contract.modules:
+        module = finder.module(path)
+        kind = contract.kinds[number]
+        if type(module) is not fitting[number]:
+            found = "nothing" if module is None else class_name(type(module))
+            if not _same_class(kind.cls, found):
+                problems.append(f"{path or 'model'}: expected a {kind.cls}, found {found}")
+                continue
+            fitting[number] = type(module)
+        problems += _differing(path, module, kind)
+    return problems
+
+
+def class_name(cls: type) -> str:
+    """A class as text, whether or not it can be imported."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def follow(start: Any, steps: tuple[Step, ...]) -> Any:
+    """What one gets to by attributes and items.
+
+    Raises:
+        AttributeError, LookupError, TypeError: there is no such way.
+    """
+    for how, name in steps:
+        start = getattr(start, str(name)) if how == "attribute" else start[name]
+    return start
+
+
+def _differing(path: str, module: Any, kind: ModuleKind) -> Iterator[str]:
+    for fact in kind.facts:
+        try:
+            found = follow(module, fact.steps)
+            found = len(found) if fact.kind == "length" else found
+        except (AttributeError, LookupError, TypeError) as error:
+            found = error
+        if not same_constant(fact.value, found):
+            shown = "nothing" if isinstance(found, Exception) else repr(found)
+            yield f"{_written(path, fact)}: expected {fact.value!r}, found {shown:.80}"
+
+
+def _written(path: str, fact: Fact) -> str:
+    steps = (f".{name}" if how == "attribute" else f"[{name!r}]" for how, name in fact.steps)
+    text = (path + "".join(steps)).lstrip(".")
+    return f"len({text})" if fact.kind == "length" else text
+
+
+def _same_class(expected: str, found: str) -> bool:
+    """A script's classes are in `__main__` in one process and in a module in another."""
+    if expected == found:
+        return True
+    here, there = (name.removeprefix("__main__.") for name in (expected, found))
+    return (here != expected and f".{found}".endswith(f".{here}")) or (
+        there != found and f".{expected}".endswith(f".{there}")
+    )
