@@ -16,20 +16,33 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def in_fresh_process(script: str, *arguments: str) -> dict[str, Any]:
-    """Run `script` with empty cache folders; the last line it prints is its result, as JSON."""
+def in_fresh_process(
+    script: str,
+    *arguments: str,
+    caches: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Run `script` with empty cache folders; the last line it prints is its result, as JSON.
+
+    Processes that are given the same `caches` folder share what is cached in it. `environment` is
+    set over the variables of this process.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        temporary = Path(folder, "tmp")
-        temporary.mkdir()
-        environment = {
+        root = caches or Path(folder)
+        temporary = root / "tmp"
+        temporary.mkdir(parents=True, exist_ok=True)
+        variables = {
             **os.environ,
-            "TORCHINDUCTOR_CACHE_DIR": str(Path(folder, "inductor")),
+            "TORCHINDUCTOR_CACHE_DIR": str(root / "inductor"),
             "TMPDIR": str(temporary),
             "HF_HUB_OFFLINE": "1",
+            # Modules are imported as they are when installed, from byte code.
+            "PYTHONDONTWRITEBYTECODE": "",
+            **(environment or {}),
         }
         done = subprocess.run(
             [sys.executable, script, *arguments],
-            env=environment,
+            env=variables,
             stdout=subprocess.PIPE,
             check=True,
             text=True,
@@ -39,14 +52,20 @@ def in_fresh_process(script: str, *arguments: str) -> dict[str, Any]:
 
 
 def in_turns(
-    subjects: Mapping[str, Callable[[], dict[str, Any]]], rounds: int
+    subjects: Mapping[str, Callable[[], dict[str, Any]]], rounds: int | Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
-    """Run every subject once a round; medians of the numbers, and all the values behind them."""
+    """Run every subject once a round; medians of the numbers, and all the values behind them.
+
+    `rounds` is one number, or one for each subject: those with fewer sit out the last rounds.
+    """
+    rounds_of = dict.fromkeys(subjects, rounds) if isinstance(rounds, int) else rounds
+    last = max(rounds_of.values())
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in subjects}
-    for turn in range(rounds):
+    for turn in range(last):
         for name, subject in subjects.items():
-            print(f"round {turn + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
-            runs[name].append(subject())
+            if turn < rounds_of[name]:
+                print(f"round {turn + 1} of {last}: {name}", file=sys.stderr, flush=True)
+                runs[name].append(subject())
     return {name: {**medians(results), "runs": results} for name, results in runs.items()}
 
 

@@ -315,7 +315,13 @@ def _verified(name: str, blob: Blob, area: memoryview) -> memoryview:
 
 def _fill(name: str, stream: io.FileIO, size: int) -> memoryview:
     """The next `size` bytes, of which the caller knows that the file had them when opened."""
-    data = memoryview(bytearray(size))
+    try:
+        data = memoryview(bytearray(size))
+    except MemoryError as error:
+        raise ArtifactError(
+            f"{name}: expected {size} bytes of memory to read it into, found less. Load it where "
+            "there is more memory, if it is what it should be."
+        ) from error
     done = 0
     try:
         while done < size and (count := stream.readinto(data[done:])):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -58,17 +59,24 @@ ALL = [
 
 
 @pytest.mark.parametrize(("case", "split_on"), ALL)
-def test_cut_and_stitched_it_is_eager_bit_for_bit(case: Case, split_on: Any) -> None:
+def test_cut_stitched_and_loaded_it_is_eager_bit_for_bit(
+    case: Case, split_on: Any, tmp_path: Path
+) -> None:
     program = build(case, split_on, "eager")
     assert worst_difference(program, case) == 0
+    program.save(tmp_path / "model.hot", check=False)
+    assert worst_difference(hotstart.load(tmp_path / "model.hot", program.model), case) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("case", "split_on"), ALL)
-def test_compiled_with_inductor_it_is_eager_within_1e_5(case: Case, split_on: Any) -> None:
+def test_compiled_with_inductor_it_is_eager_within_1e_5(
+    case: Case, split_on: Any, tmp_path: Path
+) -> None:
     program = build(case, split_on, "inductor")
     assert program.report.inlined == ()
-    assert worst_difference(program, case) < 1e-5
+    program.save(tmp_path / "model.hot")
+    assert worst_difference(hotstart.load(tmp_path / "model.hot", program.model), case) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["mlp", "resnet"])

@@ -1,0 +1,41 @@
+"""Files of every released format can be read, and run where they fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import hotstart
+from hotstart import preflight
+from hotstart.container import FORMAT
+from tests.integration.shop import Shop
+
+SAMPLES = sorted(Path(__file__).parent.glob("format_*.hot"))
+PARTS = {"python", "bytecode", "torch", "torch_build", "platform", "libc"}
+"""What may differ where the tests run."""
+
+
+def test_there_is_a_sample_of_every_format() -> None:
+    assert [path.stem for path in SAMPLES] == [f"format_{n + 1}" for n in range(FORMAT)]
+
+
+@pytest.mark.parametrize("file", SAMPLES, ids=lambda path: path.stem)
+def test_a_sample_can_be_inspected_and_verified(file: Path) -> None:
+    manifest = hotstart.inspect(file)
+    assert manifest["fingerprint"]["torch"] == "2.13.0+cpu"
+    assert manifest["check"]["exact"] is True
+    assert preflight.verify(file)["blobs"] == len(manifest["blobs"])
+
+
+@pytest.mark.parametrize("file", SAMPLES, ids=lambda path: path.stem)
+def test_a_sample_runs_where_it_fits_and_says_why_where_it_does_not(file: Path) -> None:
+    model = Shop().eval()
+    try:
+        program = hotstart.load(file, model, verify_source=False)
+    except hotstart.IncompatibleArtifact as error:
+        assert {name for name, _, _ in error.differences} <= PARTS
+        return
+    x = torch.randn(5, 8)
+    torch.testing.assert_close(program(x).scores, model(x).scores.detach())
