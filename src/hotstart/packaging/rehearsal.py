@@ -28,12 +28,12 @@ def rehearse(artifact: Artifact, note: Note) -> None:
     """
     units = {key: instantiate(unit) for key, unit in artifact.units.items()}
     for stitched in artifact.stitched:
-        torch.manual_seed(0)
         weights = _weights(artifact)
         own = [_noted(units[key], key, note) for key in stitched.units]
         make = run_source(stitched.source, stitched.filename, {}, stitched.bytecode)["bind"]
         owners = [types.SimpleNamespace() for _ in stitched.owners]
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
             run = make([weights[s] for s in stitched.weights], own, stitched.constants, owners)
             result = run(*_arguments(artifact, stitched))
         for tensor in _tensors(result):
