@@ -81,7 +81,7 @@ def compile(
     with clock.phase("stitch"):
         stitched = build.stitch_all(plans, serving, running, contract, debug_dir)
     with clock.phase("fingerprint"):
-        fit = build.make_fingerprint(model, graphs, plans, contract, units, compiler)
+        fit = build.make_fingerprint(model, graphs, plans, units, compiler)
     artifact = Artifact(
         contract, stitched, units.by_key, weights.captured, build.piece_infos(plans), fit, {}
     )

@@ -283,7 +283,6 @@ def make_fingerprint(
     model: Model,
     graphs: Sequence[Captured],
     plans: Sequence[Plan],
-    contract: Contract,
     units: Units,
     compiler: Compiler,
 ) -> dict[str, Any]:
@@ -295,11 +294,9 @@ def make_fingerprint(
     own = getattr(inspect.unwrap(forward), "__code__", None)
     files = {file for graph in graphs for file in graph.files} | {own.co_filename if own else ""}
     pieces = tuple(piece.digest for plan in plans for piece in plan.pieces)
-    devices = {spec.device.type for spec in contract.tensors}
-    devices |= {spec.device.type for spec in contract.weights}
     return {
         **parts,
-        "device": {},
+        "device": {},  # name and capability of accelerators; programs run on the CPU only so far
         "options": _as_json(compiler.token()),
         "sources": fingerprint.source_files(sorted(files)),
         "graph": hash_token(pieces),

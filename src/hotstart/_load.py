@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hotstart import container, preflight
-from hotstart.errors import OptionsError
+from hotstart.errors import ArtifactError, OptionsError
 from hotstart.events import Clock
 from hotstart.ir import Artifact
 from hotstart.loading import bind, unpack
@@ -58,17 +58,28 @@ def load(
         preflight.require_fit(file, contents.manifest, verify_source)
     with clock.phase("unpack"):
         artifact = unpack(contents)
-    with clock.phase("bind"):
-        binding = bind(artifact, model)
-        binding()
 
     def compile_for(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         from hotstart._api import compile  # only for on_miss="compile"
 
         return compile(model, args, kwargs)
 
-    report = _report(clock, artifact)
-    return Program(artifact, model, binding, report, OnMiss(on_miss, compile_for))
+    with clock.phase("bind"):
+        try:
+            binding = bind(artifact, model)
+            report = _report(clock, artifact)
+            program = Program(artifact, model, binding, report, OnMiss(on_miss, compile_for))
+        except _NOT_THERE as error:
+            raise ArtifactError(
+                f"{file}: expected the classes, functions and operators that the program calls, "
+                f"found: {error}. Install and import what the model was built with."
+            ) from error
+        binding()  # whether the weights fit shows now and not in the first call
+    program.report = _report(clock, artifact)
+    return program
+
+
+_NOT_THERE = (ImportError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def _report(clock: Clock, artifact: Artifact) -> Report:

@@ -268,6 +268,23 @@ def test_tensors_that_no_module_keeps_are_in_the_file(tmp_path: Path) -> None:
     assert torch.equal(found, x + expected)
 
 
+def test_an_operator_that_is_not_there_is_named_at_load(tmp_path: Path) -> None:
+    from tests.integration.own_op import Halving
+
+    file = tmp_path / "model.hot"
+    build(Halving(), split_on=["hotstart_tests::halve"]).save(file, check=False)
+    code = """
+        import sys, torch, hotstart, json
+        class Halving(torch.nn.Module):
+            pass
+        try:
+            hotstart.load(sys.argv[1], Halving(), verify_source=False)
+        except hotstart.ArtifactError as error:
+            print(json.dumps(str(error)))
+    """
+    assert "halve" in run_fresh(code, file)
+
+
 def test_one_artifact_serves_every_checkpoint_and_kernels_are_shared(saved: Path) -> None:
     first, second = shop(), Shop().eval()
     programs = [hotstart.load(saved, model) for model in (first, second)]
@@ -464,14 +481,25 @@ def _no_fingerprint(manifest: dict[str, Any]) -> None:
     del manifest["fingerprint"]
 
 
+def _no_report(manifest: dict[str, Any]) -> None:
+    manifest["report"] = {}
+
+
+def _no_such_unit(manifest: dict[str, Any]) -> None:
+    manifest["stitched"][0]["units"] = ["missing"]
+
+
 def _odd_fingerprint(manifest: dict[str, Any]) -> None:
     manifest["fingerprint"]["sources"] = {"module": 3}
 
 
 @pytest.mark.parametrize(
     "change",
-    [_no_fields, _no_such_blob, _no_such_class, _no_such_value, _no_fingerprint, _odd_fingerprint],
-)
+    [
+        _no_fields, _no_such_blob, _no_such_class, _no_such_value, _no_such_unit, _no_report,
+        _no_fingerprint, _odd_fingerprint,
+    ],
+)  # fmt: skip
 def test_a_manifest_that_says_something_else_is_an_error(tmp_path: Path, change: Any) -> None:
     file = tmp_path / "model.hot"
     build().save(file, check=False)
