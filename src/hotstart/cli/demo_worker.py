@@ -1,17 +1,16 @@
 """One subject of the demo, measured in a process of its own.
 
-`python -m hotstart.cli.demo_worker SUBJECT RESULT` writes what it measured to the file RESULT, a
-`Measured` as JSON.
+`python -m hotstart.cli.demo_worker SUBJECT RESULT PROGRAM` writes what it measured to the file
+RESULT, a `Measured` as JSON. PROGRAM is the file that a build saves its program to, and that a load
+starts from.
 """
 
 from __future__ import annotations
 
-import math
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,8 +26,8 @@ from hotstart.cli.demo_sentences import BATCHES, SENTENCES
 from hotstart.cli.progress import progress
 from hotstart.errors import HotstartError
 
-ROUNDS = 5
-"""How often the whole workload is timed once everything is warm."""
+STEADY_CALLS = 40
+"""How often the first call is made again once everything is warm."""
 
 MAX_BATCH = 16
 MAX_TOKENS = 256
@@ -43,10 +42,11 @@ Embed: TypeAlias = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Ready:
-    """A subject that can be called, and facts about it."""
+    """A subject that can be called, facts about it, and how to save it, if it can be saved."""
 
     embed: Embed
-    facts: Mapping[str, str]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    save: Callable[[Path], None] | None = None
 
 
 class Embedder(nn.Module):
@@ -90,17 +90,17 @@ def load() -> tuple[Embedder, list[Inputs]]:
     return model, calls
 
 
-def eager(model: Embedder, example: Inputs) -> Ready:
+def eager(model: Embedder, example: Inputs, file: Path) -> Ready:
     """The model as it is."""
-    return Ready(model, {})
+    return Ready(model)
 
 
-def torch_compile(model: Embedder, example: Inputs) -> Ready:
+def torch_compile(model: Embedder, example: Inputs, file: Path) -> Ready:
     """Stock torch.compile, which compiles in the first call and in any other that needs it."""
-    return Ready(torch.compile(model, dynamic=True), {})
+    return Ready(torch.compile(model, dynamic=True))
 
 
-def hotstart_compile(model: Embedder, example: Inputs) -> Ready:
+def hotstart_compile(model: Embedder, example: Inputs, file: Path) -> Ready:
     """A cold build for every size of both axes."""
     batch = hotstart.Dim("batch", min=1, max=MAX_BATCH, sizes=[1])
     seq = hotstart.Dim("seq", min=MIN_TOKENS, max=MAX_TOKENS)
@@ -119,37 +119,56 @@ def hotstart_compile(model: Embedder, example: Inputs) -> Ready:
         "variants": str(len(report.variants)),
         "serves": f"batch {batch.min}..{batch.max}, seq {seq.min}..{seq.max}",
     }
-    return Ready(program, facts)
+    return Ready(program, facts, program.save)
 
 
-SUBJECTS: Mapping[str, Callable[[Embedder, Inputs], Ready]] = {
+def hotstart_load(model: Embedder, example: Inputs, file: Path) -> Ready:
+    """The program that was saved."""
+    return Ready(hotstart.load(file, model))
+
+
+SUBJECTS: Mapping[str, Callable[[Embedder, Inputs, Path], Ready]] = {
     "eager": eager,
     "torch": torch_compile,
+    "torch_warm": torch_compile,
     "hotstart": hotstart_compile,
+    "load": hotstart_load,
 }
 
 
 @torch.no_grad()
-def measure(subject: str) -> Measured:
-    """Make a subject ready and run the workload through it."""
+def measure(subject: str, file: Path) -> Measured:
+    """Make a subject ready and run the workload through it; then save it, if it can be saved.
+
+    Args:
+        subject: its name.
+        file: of a saved program.
+    """
     model, calls = load()
     start = time.perf_counter()
-    ready = SUBJECTS[subject](model, calls[0])
+    ready = SUBJECTS[subject](model, calls[0], file)
+    called = time.perf_counter()
     outputs = [ready.embed(**calls[0])]
-    first_s = time.perf_counter() - start
+    first = time.perf_counter()
     outputs += [ready.embed(**inputs) for inputs in calls[1:]]
-    pass_s = time.perf_counter() - start
+    last = time.perf_counter()
+    steady_s = min(_seconds(ready.embed, calls[0]) for _ in range(STEADY_CALLS))
+    facts = dict(ready.facts)
+    if ready.save is not None:
+        saving = time.perf_counter()
+        ready.save(file)
+        facts["save"] = f"{time.perf_counter() - saving:.1f} s with a check of every piece"
     embeddings = tuple(tuple(row) for output in outputs for row in output.tolist())
-    return Measured(first_s, pass_s, _median_call(ready.embed, calls), embeddings, ready.facts)
+    return Measured(called - start, first - called, last - start, steady_s, embeddings, facts)
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure one subject and write the result to a file."""
-    subject, result = argv
+    subject, result, file = argv
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     try:
-        measured = measure(subject)
+        measured = measure(subject, Path(file))
     except HotstartError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -157,14 +176,10 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _median_call(embed: Embed, calls: Sequence[Inputs]) -> float:
-    best = [math.inf] * len(calls)
-    for _ in range(ROUNDS):
-        for index, inputs in enumerate(calls):
-            start = time.perf_counter()
-            embed(**inputs)
-            best[index] = min(best[index], time.perf_counter() - start)
-    return statistics.median(best)
+def _seconds(embed: Embed, inputs: Inputs) -> float:
+    start = time.perf_counter()
+    embed(**inputs)
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
