@@ -21,7 +21,7 @@ export OMP_NUM_THREADS
 .SILENT:
 
 help:
-	echo "make demo       embed sentences: eager, torch.compile and hotstart side by side (1-3 minutes)"
+	echo "make demo       embed sentences: eager, torch.compile and hotstart side by side (about 3 minutes)"
 	echo "make test       the tests"
 	echo "make test-slow  the tests that take long, such as real models through Inductor"
 	echo "make check      lint, formatting, types"

@@ -90,6 +90,7 @@ SUBJECTS = (EAGER, TORCH_COLD, TORCH_WARM, HOTSTART, LOADED)
 NOTES = f"""\
 first embedding: compile/load and first call; {len(BATCHES)} calls: that and all other calls
 steady call: the first call made again, at its best
+cold: a new process with empty compile caches
 torch.compile, warm: a new process with the full disk caches of the cold one
 hotstart.load: a new process with the saved file, empty caches and no compiler on its PATH
 Importing torch and transformers and reading the weights is not counted for any of them."""
