@@ -30,12 +30,21 @@ _SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {
     "slice": lambda parts: slice(*parts),
     "range": lambda parts: range(*parts),
 }
+
+
+def _of_torch(name: str) -> Any:
+    found = getattr(torch, name)
+    if not isinstance(found, _TORCH):
+        raise TypeError(f"torch.{name} is no dtype, layout or memory format")
+    return found
+
+
 _SCALARS: dict[str, Callable[[Any], Any]] = {
     "int": int,
     "float": float,
     "complex": complex,
     "bytes": base64.b64decode,
-    "torch": lambda name: getattr(torch, name),
+    "torch": _of_torch,
     "device": torch.device,
     "ellipsis": lambda _: ...,
 }
@@ -122,7 +131,7 @@ def decode(data: Any, tensor: Callable[[str], torch.Tensor]) -> Any:
             return cls(*(decode(item, tensor) for item in parts))
         if kind == "dataclass":
             return cls(**{name: decode(item, tensor) for name, item in parts})
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise ArtifactError(f"a value cannot be read back from {data!r:.200}: {error}") from error
     raise ArtifactError(f"a value cannot be read back: unknown kind {kind!r}")
 

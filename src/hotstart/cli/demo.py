@@ -61,8 +61,8 @@ class Measured:
         start_s: seconds from a loaded model to something that can be called.
         first_call_s: seconds of the first call; torch.compile compiles in it.
         pass_s: seconds until every call of the workload has been made once, `first_s` included.
-        steady_s: seconds of the first call when it is made again and everything is warm: the best
-            of many, since a busy machine would drown the differences.
+        steady_s: median over the calls of the workload, in seconds: each call's best time once
+            everything is warm, since a busy machine would drown the differences.
         embeddings: one for each sentence of each call.
         facts: what else is known about the subject, by name.
     """
@@ -89,7 +89,7 @@ SUBJECTS = (EAGER, TORCH_COLD, TORCH_WARM, HOTSTART, LOADED)
 
 NOTES = f"""\
 first embedding: compile/load and first call; {len(BATCHES)} calls: that and all other calls
-steady call: the first call made again, at its best
+median call: each of the calls made again, at its best
 cold: a new process with empty compile caches
 torch.compile, warm: a new process with the full disk caches of the cold one
 hotstart.load: a new process with the saved file, empty caches and no compiler on its PATH
@@ -155,7 +155,7 @@ def cosine(a: Sequence[float], b: Sequence[float]) -> float:
 def table(results: Mapping[str, Measured], worst: Mapping[str, float]) -> list[str]:
     """The lines of the table, a row for each subject that was measured."""
     timed = ("compile/load", "first call", "first embedding", f"{len(BATCHES)} calls")
-    rows: list[Sequence[str]] = [("", *timed, "steady call", "worst cosine")]
+    rows: list[Sequence[str]] = [("", *timed, "median call", "worst cosine")]
     for subject in SUBJECTS:
         if subject.name in results:
             m = results[subject.name]

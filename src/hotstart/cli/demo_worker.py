@@ -7,6 +7,8 @@ starts from.
 
 from __future__ import annotations
 
+import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +28,8 @@ from hotstart.cli.demo_sentences import BATCHES, SENTENCES
 from hotstart.cli.progress import progress
 from hotstart.errors import HotstartError
 
-STEADY_CALLS = 40
-"""How often the first call is made again once everything is warm."""
+ROUNDS = 4
+"""How often the whole workload is timed once everything is warm."""
 
 MAX_BATCH = 16
 MAX_TOKENS = 256
@@ -152,7 +154,7 @@ def measure(subject: str, file: Path) -> Measured:
     first = time.perf_counter()
     outputs += [ready.embed(**inputs) for inputs in calls[1:]]
     last = time.perf_counter()
-    steady_s = min(_seconds(ready.embed, calls[0]) for _ in range(STEADY_CALLS))
+    steady_s = _median_call(ready.embed, calls)
     facts = dict(ready.facts)
     if ready.save is not None:
         saving = time.perf_counter()
@@ -176,10 +178,15 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _seconds(embed: Embed, inputs: Inputs) -> float:
-    start = time.perf_counter()
-    embed(**inputs)
-    return time.perf_counter() - start
+def _median_call(embed: Embed, calls: Sequence[Inputs]) -> float:
+    """The median over all calls, in seconds, of each one's best time."""
+    best = [math.inf] * len(calls)
+    for _ in range(ROUNDS):
+        for index, inputs in enumerate(calls):
+            start = time.perf_counter()
+            embed(**inputs)
+            best[index] = min(best[index], time.perf_counter() - start)
+    return statistics.median(best)
 
 
 if __name__ == "__main__":
