@@ -126,8 +126,9 @@ def test_what_has_no_exact_description_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        {}, {"tuple": [], "list": []}, {"unknown": 1}, {"int": "x"}, {"torch": "no_such_thing"}, {"torch": "load"},
-        {"tuple": 3}, {"enum": ["tests.unit.nowhere:Color", "RED"]}, {"device": "toaster"},
+        {}, {"tuple": [], "list": []}, {"unknown": 1}, {"int": "x"}, {"torch": "no_such_thing"},
+        {"tuple": 3}, {"torch": "load"}, {"device": "toaster"},
+        {"enum": ["tests.unit.nowhere:Color", "RED"]},
         {"enum": [f"{__name__}:Color", "GREEN"]}, {"namedtuple": [f"{__name__}:Pair", 1]},
         {"dataclass": [f"{__name__}:Settings", ["speed", 1]]}, {"class": "os:path"}, {"class": 3},
         {"bytes": "\u2603"}, {"float": None}, {"dict": [[1]]}, {"dict": [[{"list": []}, 1]]},
