@@ -48,8 +48,8 @@ def run_fresh(code: str, *arguments: object, **environment: str) -> dict[str, An
     """Run code in a process that has no compiler, no caches and no home; its last line is JSON."""
     clean = {
         "PATH": "/nonexistent",
-        "HOME": "/nonexistent",
-        "TORCHINDUCTOR_CACHE_DIR": "/nonexistent",
+        "HOME": "/proc/nonexistent",  # which not even root could write to
+        "TORCHINDUCTOR_CACHE_DIR": "/proc/nonexistent",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]),
         **environment,
     }
