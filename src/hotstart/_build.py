@@ -32,7 +32,7 @@ from hotstart.partition.plan import example_of
 from hotstart.report import Report, UnitReport, VariantReport
 from hotstart.shapes import Interval, Variant, variants
 from hotstart.stitching import returned_arguments, stitch
-from hotstart.tensors import Model
+from hotstart.tensors import Model, parameter_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,6 +94,7 @@ def make_contract(
                 mutated.add((slot.kind, slot.index))
     read = merged(graph.modules for graph in graphs)
     kinds = tuple(dict.fromkeys(read.values()))
+    names = {name for spec in weights.specs for name in (spec.name, *spec.ties)}
     return Contract(
         parameters=arguments.parameters,
         tensors=arguments.tensors,
@@ -102,6 +103,7 @@ def make_contract(
             replace(spec, mutated=("weight", slot) in mutated)
             for slot, spec in enumerate(weights.specs)
         ),
+        unread=tuple(sorted(set(parameter_names(model)) - names)),
         training=model.training if isinstance(model, torch.nn.Module) else None,
         modes=tuple(sorted({mode for graph in graphs for mode in graph.modes})),
         kinds=kinds,

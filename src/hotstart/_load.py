@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from hotstart.options import MissPolicy
 
 
+_NOT_THERE = (ImportError, AttributeError, LookupError, TypeError, ValueError)
+"""What generated code raises when it is executed where something that it names is missing."""
+
+
 def load(
     file: str | os.PathLike[str],
     model: Callable[..., Any],
@@ -77,9 +81,6 @@ def load(
         binding()  # whether the weights fit shows now and not in the first call
     program.report = _report(clock, artifact)
     return program
-
-
-_NOT_THERE = (ImportError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def _report(clock: Clock, artifact: Artifact) -> Report:

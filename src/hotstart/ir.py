@@ -158,6 +158,7 @@ class Contract(msgspec.Struct, frozen=True):
         tensors: the tensor arguments, by slot number.
         axes: the dynamic dimensions.
         weights: the tensors the graph reads from the model, by slot number.
+        unread: names of the model's parameters that the graph does not read.
         training: the model's `training` flag; None for a function.
         modes: the `training` flag of every module whose flag forward reads, by path.
         kinds: the different things that were read of modules besides tensors.
@@ -171,6 +172,7 @@ class Contract(msgspec.Struct, frozen=True):
     tensors: tuple[TensorSpec, ...]
     axes: tuple[Dim, ...]
     weights: tuple[WeightSpec, ...]
+    unread: tuple[str, ...]
     training: bool | None
     modes: tuple[tuple[str, bool], ...]
     kinds: tuple[ModuleKind, ...]

@@ -75,6 +75,18 @@ def places(model: Model) -> Iterator[Place]:
                     yield Place(dot + key, kind, owner, key)
 
 
+def parameter_names(model: Model) -> Iterator[str]:
+    """The name of every parameter of a model; of one that is shared, all of them."""
+    waiting = [*roots(model).items()]
+    while waiting:
+        path, module = waiting.pop()
+        dot = f"{path}." if path else ""
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                yield dot + key
+        waiting += [(dot + n, child) for n, child in module._modules.items() if child is not None]
+
+
 class Finder:
     """Finds modules and places of a model by name, and looks at no others on the way."""
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim
 from hotstart.container import pack, read
-from tests.integration.shop import Gate, Result, Shop, Turned
+from tests.integration.shop import Counting, Gate, Result, Shop, Turned
 
 EAGER = hotstart.Options(compiler="eager")
 SEQ = {"x": {0: Dim("batch", max=8, sizes=[1])}}
@@ -310,15 +310,6 @@ def test_a_model_built_on_meta_serves_real_weights(tmp_path: Path) -> None:
 
 
 def test_buffers_are_updated_in_the_model_that_was_loaded_with(tmp_path: Path) -> None:
-    class Counting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("seen", torch.zeros(()))
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.seen = self.seen + 1
-            return x + self.seen
-
     build(Counting(), torch.zeros(3)).save(tmp_path / "model.hot")
     model = Counting()
     program = hotstart.load(tmp_path / "model.hot", model)
@@ -403,10 +394,11 @@ def test_a_model_that_does_not_fit_is_refused_at_load(saved: Path) -> None:
     model = shop()
     model.layers[0].up = nn.Linear(8, 17)
     del model.layers[1].down.bias
+    model.layers[2].norm.adapter = nn.Parameter(torch.zeros(8))
     with pytest.raises(hotstart.ModelMismatch) as caught:
         hotstart.load(saved, model)
     named = " ".join(caught.value.problems)
-    for name in ("layers.0.up.weight", "layers.0.up.bias", "layers.1.down.bias"):
+    for name in ("layers.0.up.weight", "layers.0.up.bias", "layers.1.down.bias", "norm.adapter"):
         assert name in named
 
 

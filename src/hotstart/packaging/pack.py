@@ -30,17 +30,16 @@ _SAFETENSORS = {
 }  # fmt: skip
 
 
-def pack(artifact: Artifact, check: dict[str, Any]) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest and the blobs of an artifact.
+def pack(artifact: Artifact) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest, as long as nothing was compared, and the blobs of an artifact.
 
     Raises:
         ArtifactError: it holds something that cannot be said as data.
     """
     packer = _Packer()
     contract = artifact.contract
-    written = [
-        contract.weights[slot].name for slot in artifact.captured if _written(contract, slot)
-    ]
+    captured = [contract.weights[slot] for slot in artifact.captured]
+    written = [spec.name for spec in captured if spec.mutated]
     if written:
         raise ArtifactError(
             f"the model writes to {', '.join(written)}, which no module keeps: expected state "
@@ -48,7 +47,7 @@ def pack(artifact: Artifact, check: dict[str, Any]) -> tuple[Manifest, dict[str,
         )
     manifest = Manifest(
         fingerprint=artifact.fingerprint,
-        check=check,
+        check={},
         report=artifact.report,
         pieces=artifact.pieces,
         contract=map_contract(contract, packer.value),
@@ -58,10 +57,6 @@ def pack(artifact: Artifact, check: dict[str, Any]) -> tuple[Manifest, dict[str,
         tensors=packer.tensors,
     )
     return manifest, packer.finished()
-
-
-def _written(contract: Any, slot: int) -> bool:
-    return bool(contract.weights[slot].mutated)
 
 
 class _Packer:
@@ -114,7 +109,7 @@ class _Packer:
         return self._blobs
 
     def _code(self, name: str, filename: str, source: str) -> SavedCode:
-        if "__main__" in source and "from __main__ import" in source:
+        if "from __main__ import" in source:
             raise ArtifactError(
                 "the program builds or calls something that is defined in __main__, which is "
                 "another module in every process. Move its definition into a module."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+
+from msgspec.structs import replace
 
 from hotstart import container
 from hotstart.ir import Artifact
@@ -26,13 +27,11 @@ def save(
             written.
     """
     sign = _signer(sign_key)
-    found = compare(artifact, _parts(artifact, {}, None)) if check else {}
-    container.write(file, _parts(artifact, found, sign))
-
-
-def _parts(artifact: Artifact, check: dict[str, Any], sign: container.Sign | None) -> list[bytes]:
-    manifest, blobs = pack(artifact, check)
-    return container.pack(to_builtins(manifest), blobs, sign)
+    manifest, blobs = pack(artifact)
+    if check:
+        found = compare(artifact, container.pack(to_builtins(manifest), blobs))
+        manifest = replace(manifest, check=found)
+    container.write(file, container.pack(to_builtins(manifest), blobs, sign))
 
 
 def _signer(key: str | os.PathLike[str] | None) -> container.Sign | None:

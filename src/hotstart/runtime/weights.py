@@ -15,7 +15,7 @@ from hotstart.ir import Contract, WeightSpec
 from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
 from hotstart.runtime.layout import strides_fit
 from hotstart.runtime.structure import misfits
-from hotstart.tensors import Finder, Model, Place
+from hotstart.tensors import Finder, Model, Place, parameter_names
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -45,6 +45,8 @@ class Weights:
         self._model = model
         self._contract = contract
         self._captured = captured
+        self._names = {n for spec in contract.weights for n in (spec.name, *spec.ties)}
+        self._names.update(contract.unread)
 
     def fetch(self) -> Fetched:
         """The tensors as they are now.
@@ -75,6 +77,11 @@ class Weights:
                     for name in spec.ties
                     if name not in same
                 ]
+        problems += [
+            f"{name}: expected no such parameter, found one"
+            for name in parameter_names(self._model)
+            if name not in self._names
+        ]
         if problems:
             raise ModelMismatch(problems)
         return Fetched(tensors, _watch(self._model, finder, modes, kept, tensors))

@@ -291,6 +291,7 @@ def stitched(case: Case) -> Made:
         ),
         axes=(),
         weights=(),
+        unread=(),
         training=None,
         modes=(),
         kinds=(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def artifact_with(*tensors: Tensor) -> Artifact:
 
 def there_and_back(artifact: Artifact, tmp_path: Any) -> Artifact:
     file = tmp_path / "model.hot"
-    manifest, blobs = pack(artifact, {})
+    manifest, blobs = pack(artifact)
     container.write(file, container.pack(to_builtins(manifest), blobs))
     return unpack(container.read(file))
 
@@ -72,7 +73,7 @@ def test_a_tensor_keeps_its_dtype_and_bits(dtype: torch.dtype, tmp_path: Any) ->
 
 
 def test_the_blob_of_tensors_is_what_safetensors_reads(tmp_path: Any) -> None:
-    _, blobs = pack(artifact_with(LAYOUTS["plain"], LAYOUTS["transposed"]), {})
+    _, blobs = pack(artifact_with(LAYOUTS["plain"], LAYOUTS["transposed"]))
     data = blobs[TENSORS]
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
@@ -105,11 +106,9 @@ def test_an_artifact_comes_back_as_it_was(tmp_path: Any) -> None:
 def test_what_is_defined_in_the_script_is_refused() -> None:
     artifact = artifact_with(torch.zeros(2))
     (stitched,) = artifact.stitched
-    import msgspec
-
     source = f"from __main__ import Result\n{stitched.source}"
     changed = msgspec.structs.replace(
         artifact, stitched=(msgspec.structs.replace(stitched, source=source),)
     )
     with pytest.raises(hotstart.ArtifactError, match="__main__"):
-        pack(changed, {})
+        pack(changed)

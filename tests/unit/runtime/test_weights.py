@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import hotstart
 from hotstart import ModelMismatch
+from tests.integration.shop import Counting
 
 EAGER = hotstart.Options(compiler="eager")
 X = torch.randn(2, 4)
@@ -226,16 +227,6 @@ def _timed(program: hotstart.Program, model: nn.Module, state: dict[str, torch.T
     started = time.perf_counter()
     bound_functions(program)
     return time.perf_counter() - started
-
-
-class Counting(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("seen", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.seen = self.seen + 1
-        return x + self.seen
 
 
 def test_buffers_of_a_module_that_was_replaced_are_updated_in_the_new_one() -> None:
