@@ -45,10 +45,10 @@ def run() -> dict[str, Any]:
         dynamic_shapes={"input_ids": {1: hotstart.Dim("seq", min=2, max=512)}},
     )
     artifact = program.artifact
-    (stitched,) = artifact.stitched
+    ((stitched,),) = (call.stitched for call in artifact.calls)
     units = [instantiate(artifact.units[key]) for key in stitched.units]
     names = dict(model.named_parameters()) | dict(model.named_buffers())
-    weights = [names[artifact.contract.weights[slot].name] for slot in stitched.weights]
+    weights = [names[artifact.requirements.weights[slot].name] for slot in stitched.weights]
     make = run_source(stitched.source, stitched.filename, {})["bind"]
     length = ids.shape[1]
 

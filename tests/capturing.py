@@ -8,8 +8,15 @@ from typing import Any
 import torch
 
 import hotstart
-from hotstart._build import capture_all
-from hotstart.capture import Arguments, Captured, WeightTable, describe_arguments, weights_on
+from hotstart.capture import (
+    Arguments,
+    Captured,
+    WeightTable,
+    capture,
+    describe_arguments,
+    weights_on,
+)
+from hotstart.capture.serve import serve
 from hotstart.partition import Piece, Plan, cut, make_plan
 
 CPU = torch.device("cpu")
@@ -36,7 +43,12 @@ def captured(
     with weights_on(model, CPU):
         arguments = described(model, *args, dynamic=dynamic, **kwargs)
         weights = WeightTable(model)
-        graphs, _ = capture_all(model, arguments, weights)
+        graphs, _ = serve(
+            arguments.axes,
+            arguments.example_sizes,
+            0,
+            lambda fixed, hints: capture(model, model, arguments, weights, fixed, hints),
+        )
     return graphs[0], weights
 
 

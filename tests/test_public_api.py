@@ -6,6 +6,7 @@ import hotstart
 def test_the_public_names_are_pinned() -> None:
     assert hotstart.__all__ == [
         "ArtifactError",
+        "Call",
         "CaptureError",
         "CompileError",
         "ContractError",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hotstart._api import compile
     from hotstart._load import load
+    from hotstart.calls import Call
     from hotstart.errors import (
         ArtifactError,
         CaptureError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtifactError",
+    "Call",
     "CaptureError",
     "CompileError",
     "ContractError",
@@ -56,6 +58,7 @@ _HOMES = {
     "compile": "hotstart._api",
     "inspect": "hotstart.preflight",
     "load": "hotstart._load",
+    "Call": "hotstart.calls",
     "Dim": "hotstart.shapes",
     "Options": "hotstart.options",
     "Program": "hotstart.runtime.program",

@@ -11,12 +11,15 @@ import torch
 from msgspec.structs import replace
 
 from hotstart import _build as build
-from hotstart.capture import WeightTable, describe_arguments, weights_on
+from hotstart._trace import make_contract, make_requirements, trace_call
+from hotstart.calls import Call, requested_calls
+from hotstart.capture import WeightTable, weights_on
 from hotstart.events import Clock, Event
 from hotstart.ir import Artifact
 from hotstart.loading import bind
 from hotstart.options import Options
 from hotstart.runtime.program import OnMiss, Program
+from hotstart.tensors import Model
 
 
 def compile(
@@ -25,6 +28,7 @@ def compile(
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Mapping[str, Any] | None = None,
+    calls: Mapping[str, Call] | None = None,
     split_on: Any = "auto",
     options: Options | None = None,
     jobs: int | None = None,
@@ -41,6 +45,9 @@ def compile(
         dynamic_shapes: by name of forward's parameter, a mapping from dimension to `hotstart.Dim`
             (or `torch.export.Dim`); nested for arguments that are containers. Dimensions of the
             same name always have the same size. All others are static.
+        calls: several ways to call the model, by name, each with its own example, in place of
+            `args`, `kwargs` and `dynamic_shapes`. A call of the program runs the first whose
+            contract takes it.
         split_on: where the graph is cut. `"auto"` cuts at repeated blocks, such as transformer
             layers; a list of operators, by name or the operators themselves, cuts at those; a list
             with `"auto"` in it does both.
@@ -53,50 +60,57 @@ def compile(
 
     Raises:
         CaptureError: the model cannot be captured as one graph.
-        RangeError: tracing or compiling narrowed a declared range.
+        RangeError: the model or the compiler decides by size in more ways than
+            `options.splits` allows for, or works for some of the declared sizes only.
         PartitionError: the graph cannot be cut as asked.
         CompileError: a piece does not compile.
         OptionsError: an argument makes no sense.
     """
     options = options or Options()
+    wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
     clock = Clock(on_event)
-    device = torch.device(options.device)
     compiler = build.make_compiler(options, jobs)
     compiler.warm_up()
+    units = build.Units()
     try:
         with contextlib.ExitStack() as stand_ins:
             with clock.phase("capture"):
-                stand_ins.enter_context(weights_on(model, device))
-                arguments = describe_arguments(model, args, kwargs or {}, dynamic_shapes, device)
+                stand_ins.enter_context(weights_on(model, torch.device(options.device)))
                 weights = WeightTable(model)
-                graphs, serving = build.capture_all(model, arguments, weights)
-                contract = build.make_contract(model, arguments, weights, graphs)
-            plans = build.plan_all(graphs, split_on, clock)
-            units, running = build.compile_all(
-                plans, serving, arguments.example_sizes, compiler, clock
-            )
+                traced = [
+                    trace_call(model, name, call, weights, options, split_on, clock)
+                    for name, call in wanted.items()
+                ]
+                requirements = make_requirements(model, weights, traced)
+                contracts = [make_contract(model, call) for call in traced]
+            compiled = [
+                build.compile_call(call, units, compiler, options.splits, clock) for call in traced
+            ]
     finally:
         compiler.close()
     debug_dir = Path(options.debug_dir) if options.debug_dir is not None else None
     with clock.phase("stitch"):
-        stitched = build.stitch_all(plans, serving, running, contract, debug_dir)
+        made = tuple(
+            build.stitch_call(call, parts, requirements, contract, debug_dir)
+            for call, parts, contract in zip(traced, compiled, contracts, strict=True)
+        )
     with clock.phase("fingerprint"):
-        fit = build.make_fingerprint(model, graphs, plans, units, compiler)
+        fit = build.make_fingerprint(model, traced, units, compiler)
     artifact = Artifact(
-        contract, stitched, units.by_key, weights.captured, build.piece_infos(plans), fit, {}
+        requirements, made, units.by_key, weights.captured, build.piece_infos(traced), fit, {}
     )
     with clock.phase("bind"):
         binding = bind(artifact, model)
     report = build.make_report(clock, artifact, units)
     artifact = replace(artifact, report=report.reproducible())
 
-    def compile_for(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+    def compile_for(target: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         return compile(
-            model, args, kwargs, split_on=split_on, options=options, jobs=jobs, on_event=on_event
+            target, args, kwargs, split_on=split_on, options=options, jobs=jobs, on_event=on_event
         )
 
     on_miss = OnMiss(options.on_miss, compile_for)
     program = Program(artifact, model, binding, report, on_miss)
     if debug_dir is not None:
-        build.write_debug_files(debug_dir, plans, artifact, program.entry_code)
+        build.write_debug_files(debug_dir, traced, artifact, program.entry_code)
     return program

@@ -7,35 +7,39 @@ import logging
 import os
 import resource
 import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from msgspec.structs import replace
 
 from hotstart import _torch, fingerprint
-from hotstart.capture import Arguments, Captured, WeightTable, capture
-from hotstart.capture.structure import merged
-from hotstart.capture.trace import hint_for
-from hotstart.compilers import Bounds, Compiler, EagerCompiler, InductorCompiler, Job
-from hotstart.compilers.special import require_special_sizes
-from hotstart.errors import CompileError, RangeError
+from hotstart._trace import TracedCall, describe_plan
+from hotstart.capture.serve import Serving, hints_for, range_error, split
+from hotstart.compilers import Bounds, Compiler, EagerCompiler, InductorCompiler, Job, Narrowed
+from hotstart.errors import CompileError, HotstartError
 from hotstart.events import Clock, Event
 from hotstart.generated import stitched_filename, stitched_name
-from hotstart.ir import Artifact, CompiledUnit, Contract, PieceInfo, Stitched
+from hotstart.ir import (
+    Artifact,
+    CompiledCall,
+    CompiledUnit,
+    Contract,
+    PieceInfo,
+    Requirements,
+    Stitched,
+)
 from hotstart.options import Options
-from hotstart.partition import Graph, Piece, Plan, SplitOn, cut, make_plan
+from hotstart.partition import Graph, Piece, Plan
 from hotstart.partition.digest import hash_token
-from hotstart.partition.plan import example_of
 from hotstart.report import Report, UnitReport, VariantReport
-from hotstart.shapes import Interval, Variant, variants
-from hotstart.stitching import returned_arguments, stitch
-from hotstart.tensors import Model, parameter_names
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from hotstart.shapes import Interval, labelled
+from hotstart.stitching import stitch
+from hotstart.tensors import Model, method_of
 
 log = logging.getLogger("hotstart")
 
@@ -60,82 +64,6 @@ def default_jobs() -> int:
     return max(1, min(cores, memory >> 30))
 
 
-def capture_all(
-    model: Model, arguments: Arguments, weights: WeightTable
-) -> tuple[list[Captured], dict[Variant, int]]:
-    """Capture as few graphs as serve every variant: a further one only where none is proven to.
-
-    Raises:
-        CaptureError: see `capture`.
-        RangeError: a variant that not even a graph of its own serves.
-    """
-    graphs: list[Captured] = []
-    serving: dict[Variant, int] = {}
-    for variant in variants(arguments.axes):
-        fitting = (i for i, graph in enumerate(graphs) if graph.violation(variant) is None)
-        index = next(fitting, None)
-        if index is None:
-            index = len(graphs)
-            graphs.append(capture(model, arguments, variant, weights))
-        serving[variant] = index
-    return graphs, serving
-
-
-def make_contract(
-    model: Model, arguments: Arguments, weights: WeightTable, graphs: Sequence[Captured]
-) -> Contract:
-    """What a call must satisfy, from what all graphs have in common."""
-    mutated: set[tuple[str, int]] = set()
-    for graph in graphs:
-        nodes = [node for node in graph.graph.nodes if node.op == "placeholder"]
-        for node, slot in zip(nodes, graph.inputs, strict=True):
-            example = example_of(node)
-            if isinstance(example, torch.Tensor) and _torch.was_mutated(example):
-                mutated.add((slot.kind, slot.index))
-    read = merged(graph.modules for graph in graphs)
-    kinds = tuple(dict.fromkeys(read.values()))
-    names = {name for spec in weights.specs for name in (spec.name, *spec.ties)}
-    return Contract(
-        parameters=arguments.parameters,
-        tensors=arguments.tensors,
-        axes=arguments.axes,
-        weights=tuple(
-            replace(spec, mutated=("weight", slot) in mutated)
-            for slot, spec in enumerate(weights.specs)
-        ),
-        unread=tuple(sorted(set(parameter_names(model)) - names)),
-        training=model.training if isinstance(model, torch.nn.Module) else None,
-        modes=tuple(sorted({mode for graph in graphs for mode in graph.modes})),
-        kinds=kinds,
-        modules=tuple((path, kinds.index(kind)) for path, kind in sorted(read.items())),
-        autocast=_torch.autocast_state(),
-        mutated_args=tuple(sorted(index for kind, index in mutated if kind == "arg")),
-        given=returned_arguments([graph.outputs for graph in graphs]),
-    )
-
-
-def plan_all(graphs: Sequence[Captured], split_on: SplitOn, clock: Clock) -> list[Plan]:
-    """Cut every graph and digest its pieces."""
-    plans = []
-    for index, captured in enumerate(graphs):
-        with clock.phase("partition"):
-            graph, runs = cut(captured, split_on)
-        with clock.phase("digest"):
-            plans.append(make_plan(graph, runs, f"graph_{index}." if index else ""))
-        _torch.trace_artifact(f"hotstart_graph_{index}", partial(describe_plan, plans[-1]))
-    return plans
-
-
-def describe_plan(plan: Plan) -> str:
-    """The pieces of a graph and their nodes, as text."""
-    lines: list[str] = []
-    for piece in plan.pieces:
-        layers = ", ".join(piece.layers)
-        lines.append(f"{piece.name}: {piece.kind}, digest {piece.digest[:12]}, layers {layers}")
-        lines += [f"    {node.format_node()}" for node in piece.nodes]
-    return "\n".join(lines) + "\n"
-
-
 @dataclass
 class Units:
     """The units of a build, and what the report says about them."""
@@ -146,85 +74,143 @@ class Units:
     variants: list[VariantReport] = field(default_factory=list)
 
 
-def compile_all(
-    plans: Sequence[Plan],
-    serving: Mapping[Variant, int],
-    examples: Mapping[str, int],
-    compiler: Compiler,
-    clock: Clock,
-) -> tuple[Units, dict[Variant, dict[str, CompiledUnit]]]:
-    """Compile every different piece for every variant.
+@dataclass(frozen=True)
+class CompiledServing:
+    """A part of the sizes of a call, and the unit that each of its pieces runs there, by name."""
 
-    Returns:
-        The units, and for each variant the unit that each compiled piece runs, by name.
+    serving: Serving
+    running: Mapping[str, CompiledUnit]
+
+
+def compile_call(
+    call: TracedCall, units: Units, compiler: Compiler, splits: int, clock: Clock
+) -> list[CompiledServing]:
+    """Compile every different piece for everything that is served.
+
+    What a compile assumes of sizes splits what is served once more: the same graph is compiled for
+    either side.
+
+    Args:
+        call: what to compile.
+        units: gets the units and their reports.
+        compiler: the compiler.
+        splits: how many further parts a part may be split into.
+        clock: is told.
 
     Raises:
         CompileError: a piece does not compile.
-        RangeError: a compile narrowed an axis.
+        RangeError: a compile assumed more about sizes than `splits` allows for.
     """
-    units = Units()
-    running: dict[Variant, dict[str, CompiledUnit]] = {}
-    total = sum(
-        piece.kind == "compiled" for index in serving.values() for piece in plans[index].pieces
-    )
-    for variant, index in serving.items():
-        started = clock.wall_s()
-        bound = plans[index].graph.at(variant)
-        running[variant] = {}
-        compiled = 0
-        pieces = [piece for piece in plans[index].pieces if piece.kind == "compiled"]
+    waiting = deque((serving, splits) for serving in call.servings)
+    done: list[CompiledServing] = []
+    while waiting:
+        serving, left = waiting.popleft()
+        try:
+            running = _compile_serving(call, serving, units, compiler, clock, len(waiting))
+        except _NarrowedServing as narrowed:
+            parts = _split_again(call, serving, narrowed.condition, left)
+            waiting.extendleft((part, left - len(parts) + 1) for part in reversed(parts))
+        else:
+            done.append(CompiledServing(serving, running))
+    return done
+
+
+class _NarrowedServing(Exception):
+    def __init__(self, condition: _torch.Condition) -> None:
+        self.condition = condition
+
+
+def _split_again(
+    call: TracedCall, serving: Serving, condition: _torch.Condition, left: int
+) -> list[Serving]:
+    """What is served on either side of a condition."""
+    declared = {dim.name: str(dim) for dim in call.arguments.axes}
+    error = range_error(serving.part, condition, declared)
+    inner, rest = split(serving.part, [condition.expr], serving.hints)
+    if inner is None or not rest or len(rest) > left:
+        raise error
+    made = [Serving(inner, serving.graph, serving.hints)]
+    for part in rest:
+        hints = hints_for(part, call.arguments.example_sizes, error)
+        if hints is not None:
+            made.append(Serving(part, serving.graph, hints))
+    return made
+
+
+def _compile_serving(
+    call: TracedCall,
+    serving: Serving,
+    units: Units,
+    compiler: Compiler,
+    clock: Clock,
+    others: int,
+) -> dict[str, CompiledUnit]:
+    started = clock.wall_s()
+    plan = call.graphs[serving.graph].plan
+    name = labelled(call.name, serving.part.variant)
+    bound = plan.graph.at(serving.part.variant)
+    pieces = [piece for piece in plan.pieces if piece.kind == "compiled"]
+    # So many units there will be, if what is still waiting has as many pieces.
+    total = len(units.reports) + len(pieces) * (1 + others)
+    before = len(units.reports)
+    running: dict[str, CompiledUnit] = {}
+    try:
         for piece in pieces:
-            job = make_job(bound, piece, variant, examples, compiler)
-            report = _unit(job, variant, units, compiler, clock, total)
-            running[variant][piece.name] = units.by_key[job.key]
-            compiled += report.action == "compiled"
-        seconds = clock.wall_s() - started
-        reused = len(pieces) - compiled
-        units.variants.append(VariantReport(variant.name, seconds, len(pieces), compiled, reused))
-        log.info(
-            "compiled %s in %.2f s: %d pieces, %d unique, %d reused",
-            variant.name,
-            seconds,
-            len(pieces),
-            compiled,
-            reused,
-        )
-        clock.emit(Event("variant_finished", variant.name, seconds, len(units.reports), total))
-    return units, running
+            job = make_job(bound, piece, serving, compiler)
+            _unit(job, name, units, compiler, clock, total)
+            running[piece.name] = units.by_key[job.key]
+    except _NarrowedServing:
+        del units.reports[before:]  # it is done again for each side
+        raise
+    seconds = clock.wall_s() - started
+    compiled = sum(report.action == "compiled" for report in units.reports[before:])
+    reused = len(pieces) - compiled
+    units.variants.append(VariantReport(name, seconds, len(pieces), compiled, reused))
+    log.info(
+        "compiled %s in %.2f s: %d pieces, %d unique, %d reused",
+        name,
+        seconds,
+        len(pieces),
+        compiled,
+        reused,
+    )
+    clock.emit(Event("variant_finished", name, seconds, len(units.reports), total))
+    return running
 
 
-def make_job(
-    graph: Graph, piece: Piece, variant: Variant, examples: Mapping[str, int], compiler: Compiler
-) -> Job:
-    """The job of compiling a piece for a variant; no compiler is called to find its key."""
+def make_job(graph: Graph, piece: Piece, serving: Serving, compiler: Compiler) -> Job:
+    """The job of compiling a piece for what is served; no compiler is called to find its key."""
     bounds: dict[str, Bounds] = {}
     sizes: list[str] = []
+    choices = dict(serving.part.choices)
     for axis in piece.axes:
-        choice = variant.of(axis)
+        choice = choices[axis]
         if isinstance(choice, Interval):
-            hint = hint_for(choice, examples[axis])
+            hint = serving.hints[axis]
             bounds[axis] = Bounds(choice.lo, choice.hi, hint)
             sizes.append(f"{choice}@{hint}")
         else:
             sizes.append(str(choice))
+    where = _torch.about(serving.part.where, piece.axes)
+    sizes += sorted(map(_torch.python_source, where))
     autocast = tuple(f"{kind}:{dtype}" for kind, dtype in _torch.autocast_state())
     key = hash_token((piece.digest, tuple(sizes), compiler.token(), autocast, torch.__version__))
-    return Job(key, piece, graph, bounds)
+    return Job(key, piece, graph, bounds, where)
 
 
 def _unit(
-    job: Job, variant: Variant, units: Units, compiler: Compiler, clock: Clock, total: int
-) -> UnitReport:
+    job: Job, variant: str, units: Units, compiler: Compiler, clock: Clock, total: int
+) -> None:
     started = clock.wall_s()
     name = job.piece.name
     clock.emit(Event("unit_started", name, done=len(units.reports), total=total))
     reused_from = units.made_for.get(job.key)
     if reused_from is None:
         units.by_key[job.key] = _compiled(job, variant, compiler, clock)
-        units.made_for[job.key] = f"{name} ({variant.name})"
+        units.made_for[job.key] = f"{name} ({variant})"
     seconds = clock.wall_s() - started
     action: Literal["compiled", "reused"] = "reused" if reused_from else "compiled"
-    units.reports.append(UnitReport(name, variant.name, action, seconds, reused_from))
+    units.reports.append(UnitReport(name, variant, action, seconds, reused_from))
     clock.emit(
         Event(
             "unit_finished",
@@ -232,49 +218,53 @@ def _unit(
             seconds,
             len(units.reports),
             total,
-            {"action": action, "variant": variant.name},
+            {"action": action, "variant": variant},
         )
     )
-    return units.reports[-1]
 
 
-def _compiled(job: Job, variant: Variant, compiler: Compiler, clock: Clock) -> CompiledUnit:
+def _compiled(job: Job, variant: str, compiler: Compiler, clock: Clock) -> CompiledUnit:
     _torch.trace_artifact(
-        f"hotstart_compile_{job.piece.name}_{variant.name}", lambda: f"{job.key}\n{job.piece}\n"
+        f"hotstart_compile_{job.piece.name}_{variant}", lambda: f"{job.key}\n{job.piece}\n"
     )
     with clock.phase("compile"):
         try:
-            require_special_sizes(job)
             return compiler.compile(job)
-        except RangeError:
+        except Narrowed as narrowed:
+            raise _NarrowedServing(narrowed.condition) from None
+        except HotstartError:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            raise CompileError(job.piece.name, job.piece.layers, variant.name, reason) from error
+            raise CompileError(job.piece.name, job.piece.layers, variant, reason) from error
 
 
-def stitch_all(
-    plans: Sequence[Plan],
-    serving: Mapping[Variant, int],
-    running: Mapping[Variant, Mapping[str, CompiledUnit]],
+def stitch_call(
+    call: TracedCall,
+    compiled: Sequence[CompiledServing],
+    requirements: Requirements,
     contract: Contract,
     debug_dir: Path | None,
-) -> tuple[Stitched, ...]:
-    """Write the function of every variant."""
+) -> CompiledCall:
+    """Write the function of every variant of a call."""
     made = []
-    for variant, index in serving.items():
-        plan = Plan(plans[index].graph.at(variant), plans[index].pieces)
-        stitched = stitch(plan, contract, variant, running[variant], contract.given, "")
-        made.append(replace(stitched, filename=_filename(stitched, debug_dir)))
-        _torch.trace_artifact(f"hotstart_stitched_{variant.name}", partial(str, made[-1].source))
-    return tuple(made)
+    for each in compiled:
+        serving = each.serving
+        variant = serving.part.variant
+        cut_graph = call.graphs[serving.graph].plan
+        plan = Plan(cut_graph.graph.at(variant), cut_graph.pieces)
+        stitched = stitch(plan, requirements, contract, variant, each.running, "")
+        made.append(replace(stitched, filename=_filename(call.name, stitched, debug_dir)))
+        label = labelled(call.name, variant)
+        _torch.trace_artifact(f"hotstart_stitched_{label}", partial(str, made[-1].source))
+    return CompiledCall(call.name, call.method, contract, tuple(made))
 
 
-def piece_infos(plans: Sequence[Plan]) -> tuple[PieceInfo, ...]:
+def piece_infos(calls: Sequence[TracedCall]) -> tuple[PieceInfo, ...]:
     """What a user sees of the pieces of all graphs."""
     first: dict[str, str] = {}
     infos = []
-    for piece in (piece for plan in plans for piece in plan.pieces):
+    for piece in (p for call in calls for graph in call.graphs for p in graph.plan.pieces):
         known = first.setdefault(piece.digest, piece.name)
         reused = known if known != piece.name and piece.kind == "compiled" else None
         infos.append(PieceInfo(piece.name, piece.digest, piece.kind, piece.layers, reused))
@@ -282,20 +272,20 @@ def piece_infos(plans: Sequence[Plan]) -> tuple[PieceInfo, ...]:
 
 
 def make_fingerprint(
-    model: Model,
-    graphs: Sequence[Captured],
-    plans: Sequence[Plan],
-    units: Units,
-    compiler: Compiler,
+    model: Model, calls: Sequence[TracedCall], units: Units, compiler: Compiler
 ) -> dict[str, Any]:
     """The named parts that decide where the artifact fits, and what it was made of."""
     parts = fingerprint.host()
     if not any(unit.kernels for unit in units.by_key.values()):
         parts["instructions"] = []  # nothing in it is native code
-    forward = model.forward if isinstance(model, torch.nn.Module) else model
-    own = getattr(inspect.unwrap(forward), "__code__", None)
-    files = {file for graph in graphs for file in graph.files} | {own.co_filename if own else ""}
-    pieces = tuple(piece.digest for plan in plans for piece in plan.pieces)
+    graphs = [graph for call in calls for graph in call.graphs]
+    files = {file for graph in graphs for file in graph.captured.files}
+    for call in calls:
+        target = method_of(model, call.method)
+        forward = target.forward if isinstance(target, torch.nn.Module) else target
+        own = getattr(inspect.unwrap(forward), "__code__", None)
+        files.add(own.co_filename if own else "")
+    pieces = tuple(piece.digest for graph in graphs for piece in graph.plan.pieces)
     return {
         **parts,
         "device": {},  # name and capability of accelerators; programs run on the CPU only so far
@@ -328,13 +318,17 @@ def make_report(clock: Clock, artifact: Artifact, units: Units) -> Report:
     )
 
 
-def write_debug_files(folder: Path, plans: Sequence[Plan], artifact: Artifact, entry: str) -> None:
+def write_debug_files(
+    folder: Path, calls: Sequence[TracedCall], artifact: Artifact, entry: str
+) -> None:
     """Write graphs, pieces and generated code as files for reading."""
     files: dict[str, str] = {"entry.py": entry}
-    for index, plan in enumerate(plans):
-        files[f"graph_{index}.txt"] = str(plan.graph.captured.graph)
-        files[f"pieces_{index}.txt"] = describe_plan(plan)
-    for stitched in artifact.stitched:
+    for call in calls:
+        owner = f"{call.name}_" if call.name else ""
+        for index, graph in enumerate(call.graphs):
+            files[f"{owner}graph_{index}.txt"] = str(graph.captured.graph)
+            files[f"{owner}pieces_{index}.txt"] = describe_plan(graph.plan)
+    for stitched in (stitched for call in artifact.calls for stitched in call.stitched):
         files[Path(stitched.filename).name] = stitched.source
     for key, unit in artifact.units.items():
         files[f"unit_{key[:12]}.py"] = unit.source
@@ -343,11 +337,12 @@ def write_debug_files(folder: Path, plans: Sequence[Plan], artifact: Artifact, e
         (folder / "hotstart" / name).write_text(text)
 
 
-def _filename(stitched: Stitched, debug_dir: Path | None) -> str:
+def _filename(call: str, stitched: Stitched, debug_dir: Path | None) -> str:
     """What tracebacks show: a file in `debug_dir`, if there is one."""
     if debug_dir is None:
         return stitched_filename(stitched.variant, stitched.source)
-    return str((debug_dir / "hotstart" / f"{stitched_name(stitched.variant)}.py").resolve())
+    name = f"{call}_{stitched_name(stitched.variant)}" if call else stitched_name(stitched.variant)
+    return str((debug_dir / "hotstart" / f"{name}.py").resolve())
 
 
 def _peak_memory() -> int:

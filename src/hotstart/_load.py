@@ -13,6 +13,7 @@ from hotstart.ir import Artifact
 from hotstart.loading import bind, unpack
 from hotstart.report.model import Report, UnitReport
 from hotstart.runtime.program import OnMiss, Program
+from hotstart.tensors import Model
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
@@ -63,10 +64,10 @@ def load(
     with clock.phase("unpack"):
         artifact = unpack(contents)
 
-    def compile_for(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+    def compile_for(target: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         from hotstart._api import compile  # only for on_miss="compile"
 
-        return compile(model, args, kwargs)
+        return compile(target, args, kwargs)
 
     with clock.phase("bind"):
         try:

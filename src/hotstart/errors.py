@@ -20,7 +20,7 @@ Every message says what was expected, what was found and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class HotstartError(Exception):
@@ -86,14 +86,26 @@ class ContractError(HotstartError, TypeError):
         argument: the argument at fault, such as `input_ids` or `inputs['mask']`.
         got: what the call passed.
         takes: what the program takes.
+        calls: where several calls were compiled, why each did not take this one, by name.
     """
 
     def __init__(self, argument: str, got: str, takes: str, advice: str = "") -> None:
         self.argument = argument
         self.got = got
         self.takes = takes
+        self.calls: dict[str, ContractError] = {}
         hint = f"; {advice}" if advice else ""
         super().__init__(f"{argument}: got {got}, takes {takes}{hint}")
+
+    @classmethod
+    def of_all(cls, refusals: Mapping[str, ContractError]) -> ContractError:
+        """The error of a call that none of several takes, given what each says."""
+        if len(refusals) == 1:
+            return next(iter(refusals.values()))
+        listed = "".join(f"\n  {name}: {error}" for name, error in refusals.items())
+        error = cls("the call", "arguments that fit none of the compiled calls", f"one of:{listed}")
+        error.calls.update(refusals)
+        return error
 
 
 class ModelMismatch(HotstartError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import linecache
 import marshal
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -54,4 +55,5 @@ def stitched_filename(variant: Variant, source: str) -> str:
 
 def stitched_name(variant: Variant) -> str:
     """A variant's name as part of a file name."""
-    return "stitched_" + variant.name.replace("=", "_").replace(",", "_").replace("..", "_to_")
+    name = variant.name.replace("..", "_to_").replace("==", "is")
+    return "stitched_" + re.sub(r"\W+", "_", name).strip("_")

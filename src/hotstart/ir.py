@@ -150,19 +150,32 @@ class ModuleKind(msgspec.Struct, frozen=True):
     facts: tuple[Fact, ...]
 
 
+class Requirements(msgspec.Struct, frozen=True):
+    """What a model must bring.
+
+    Attributes:
+        weights: the tensors that graphs read from the model, by slot number.
+        unread: names of the model's parameters that no graph reads.
+        modes: the `training` flag of every module whose flag forward reads, by path.
+        kinds: the different things that were read of modules besides tensors.
+        modules: for each module that was read, its path and the number of its kind.
+    """
+
+    weights: tuple[WeightSpec, ...]
+    unread: tuple[str, ...]
+    modes: tuple[tuple[str, bool], ...]
+    kinds: tuple[ModuleKind, ...]
+    modules: tuple[tuple[str, int], ...]
+
+
 class Contract(msgspec.Struct, frozen=True):
-    """What a call must satisfy, and what the model must bring.
+    """What a call must satisfy.
 
     Attributes:
         parameters: the forward's parameters, in order, with the tree each must match.
         tensors: the tensor arguments, by slot number.
         axes: the dynamic dimensions.
-        weights: the tensors the graph reads from the model, by slot number.
-        unread: names of the model's parameters that the graph does not read.
         training: the model's `training` flag; None for a function.
-        modes: the `training` flag of every module whose flag forward reads, by path.
-        kinds: the different things that were read of modules besides tensors.
-        modules: for each module that was read, its path and the number of its kind.
         autocast: (device type, dtype) of the autocast region the build ran in, if any.
         mutated_args: slots of tensor arguments that the graph writes to.
         given: slots of tensor arguments that a result contains as they were passed.
@@ -171,12 +184,7 @@ class Contract(msgspec.Struct, frozen=True):
     parameters: tuple[Parameter, ...]
     tensors: tuple[TensorSpec, ...]
     axes: tuple[Dim, ...]
-    weights: tuple[WeightSpec, ...]
-    unread: tuple[str, ...]
     training: bool | None
-    modes: tuple[tuple[str, bool], ...]
-    kinds: tuple[ModuleKind, ...]
-    modules: tuple[tuple[str, int], ...]
     autocast: tuple[tuple[str, torch.dtype], ...]
     mutated_args: tuple[int, ...]
     given: tuple[int, ...]
@@ -255,11 +263,28 @@ class Stitched(msgspec.Struct, frozen=True):
         return f"Stitched({self.variant.name!r}, {len(self.units)} units)"
 
 
+class CompiledCall(msgspec.Struct, frozen=True):
+    """One way to call a model, compiled.
+
+    Attributes:
+        name: as it was given; empty where a program takes calls of one kind only.
+        method: dotted path from the model to what is called; empty for the model itself.
+        contract: what a call must satisfy.
+        stitched: the generated code, by variant.
+    """
+
+    name: str
+    method: str
+    contract: Contract
+    stitched: tuple[Stitched, ...]
+
+
 class PieceInfo(msgspec.Struct, frozen=True):
     """What a user sees of a piece.
 
     Attributes:
-        name: `piece_0`, ...; pieces of a further graph of the same model are `graph_1.piece_0`, ...
+        name: `piece_0`, ...; pieces of a further graph of the same call are `graph_1.piece_0`, ...;
+            those of a named call begin with its name, as in `decode.piece_0`.
         digest: hash of everything about it that reaches a compiler.
         kind: `"compiled"`, or `"inlined"` when it holds only splitting ops.
         layers: paths of the submodules it came from.
@@ -277,8 +302,8 @@ class Artifact(msgspec.Struct, frozen=True):
     """A compiled model as data: what a program is made of, in this process or another.
 
     Attributes:
-        contract: what a call must satisfy and the model must bring.
-        stitched: the generated code, by variant.
+        requirements: what the model must bring.
+        calls: the ways it can be called, in the order in which a call is matched with them.
         units: the compiled units that the code calls, by key.
         captured: tensors the graph reads that no module keeps, by slot.
         pieces: what a user sees of the pieces.
@@ -286,8 +311,8 @@ class Artifact(msgspec.Struct, frozen=True):
         report: the build's report, as a dict.
     """
 
-    contract: Contract
-    stitched: tuple[Stitched, ...]
+    requirements: Requirements
+    calls: tuple[CompiledCall, ...]
     units: dict[str, CompiledUnit]
     captured: dict[int, torch.Tensor]
     pieces: tuple[PieceInfo, ...]

@@ -19,6 +19,7 @@ from hotstart.ir import (
     PieceInfo,
     Record,
     Registered,
+    Requirements,
     Seq,
     Slot,
     Tree,
@@ -68,6 +69,15 @@ class SavedStitched(msgspec.Struct, frozen=True):
     owners: tuple[str, ...]
 
 
+class SavedCall(msgspec.Struct, frozen=True):
+    """A `CompiledCall`."""
+
+    name: str
+    method: str
+    contract: Contract
+    stitched: tuple[SavedStitched, ...]
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """A manifest as a whole; the table of blobs is the container's own.
 
@@ -76,8 +86,8 @@ class Manifest(msgspec.Struct, frozen=True):
         check: how the comparison with the build went when the artifact was saved.
         report: the build's report.
         pieces: what a user sees of the pieces.
-        contract: what a call must satisfy and the model must bring.
-        stitched: the code of the variants.
+        requirements: what the model must bring.
+        calls: the ways it can be called.
         units: the compiled units.
         captured: by slot, the tensors that no module keeps.
         tensors: the tensors, by name.
@@ -87,8 +97,8 @@ class Manifest(msgspec.Struct, frozen=True):
     check: dict[str, Any]
     report: dict[str, Any]
     pieces: tuple[PieceInfo, ...]
-    contract: Contract
-    stitched: tuple[SavedStitched, ...]
+    requirements: Requirements
+    calls: tuple[SavedCall, ...]
     units: tuple[SavedUnit, ...]
     captured: tuple[tuple[int, str], ...]
     tensors: dict[str, SavedTensor]
@@ -136,7 +146,7 @@ def _typed(kind: Any, data: Any) -> Any:
 
 
 def map_contract(contract: Contract, function: Callable[[Any], Any]) -> Contract:
-    """A contract with `function` applied to every value in it that is the caller's or model's."""
+    """A contract with `function` applied to every value in it that is the caller's."""
     return msgspec.structs.replace(
         contract,
         parameters=tuple(
@@ -147,6 +157,13 @@ def map_contract(contract: Contract, function: Callable[[Any], Any]) -> Contract
             )
             for parameter in contract.parameters
         ),
+    )
+
+
+def map_requirements(requirements: Requirements, function: Callable[[Any], Any]) -> Requirements:
+    """Requirements with `function` applied to every value in them that is the model's."""
+    return msgspec.structs.replace(
+        requirements,
         kinds=tuple(
             msgspec.structs.replace(
                 kind,
@@ -154,7 +171,7 @@ def map_contract(contract: Contract, function: Callable[[Any], Any]) -> Contract
                     msgspec.structs.replace(fact, value=function(fact.value)) for fact in kind.facts
                 ),
             )
-            for kind in contract.kinds
+            for kind in requirements.kinds
         ),
     )
 

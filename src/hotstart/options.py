@@ -25,6 +25,8 @@ class Options:
             Custom passes are accepted; the `uuid()` each must have is part of the digests.
         on_miss: what a call outside the contract does. `"error"` raises `ContractError`, `"eager"`
             runs the model itself, `"compile"` builds the missing variant inside the call.
+        splits: how many further variants a declared one may be split into where the model or the
+            compiler decides by size. 0: a declared range that is not served as a whole is an error.
         debug_dir: folder that gets the graph, the pieces and the stitched code as files.
         device: where the tensors of a model or of inputs on the meta device will be at run time.
     """
@@ -32,6 +34,7 @@ class Options:
     compiler: CompilerName = "inductor"
     inductor: Mapping[str, Any] = field(default_factory=dict)
     on_miss: MissPolicy = "error"
+    splits: int = 8
     debug_dir: str | os.PathLike[str] | None = None
     device: str = "cpu"
 
@@ -44,6 +47,8 @@ class Options:
             raise OptionsError(
                 f"on_miss: got {self.on_miss!r}, takes one of {get_args(MissPolicy)}"
             )
+        if isinstance(self.splits, bool) or not isinstance(self.splits, int) or self.splits < 0:
+            raise OptionsError(f"splits: got {self.splits!r}, takes an int of 0 or more")
         if not isinstance(self.inductor, Mapping):
             raise OptionsError(
                 f"inductor: got {type(self.inductor).__name__}, takes a mapping of config names"

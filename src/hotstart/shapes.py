@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -152,14 +153,22 @@ def _without(ranges: list[Interval], sizes: tuple[int, ...]) -> Iterable[Interva
 
 
 class Variant(msgspec.Struct, frozen=True):
-    """One choice of range or size for every axis. Each variant is one stitched function."""
+    """One choice of range or size for every axis. Each variant is one stitched function.
+
+    Attributes:
+        choices: the range or size of each axis.
+        where: Python expression over the axes, for a variant that serves only some of these sizes;
+            empty if it serves all.
+    """
 
     choices: tuple[tuple[str, Choice], ...]
+    where: str = ""
 
     @property
     def name(self) -> str:
         """Such as `batch=1,seq=2..64`; `static` for a model without dynamic axes."""
-        return ",".join(f"{axis}={choice}" for axis, choice in self.choices) or "static"
+        name = ",".join(f"{axis}={choice}" for axis, choice in self.choices) or "static"
+        return f"{name} where {self.where}" if self.where else name
 
     def of(self, axis: str) -> Choice:
         """The choice this variant makes for `axis`."""
@@ -174,7 +183,17 @@ class Variant(msgspec.Struct, frozen=True):
 
     def covers(self, sizes: Mapping[str, int]) -> bool:
         """Whether this variant serves a call with these sizes."""
-        return all(sizes[axis] in interval for axis, interval in self.box().items())
+        inside = all(sizes[axis] in interval for axis, interval in self.box().items())
+        return inside and (not self.where or self._holds(sizes))
+
+    def _holds(self, sizes: Mapping[str, int]) -> bool:
+        # Written by hotstart, as the rest of what is in an artifact.
+        return bool(eval(self.where, {"math": math}, dict(sizes)))
+
+
+def labelled(call: str, variant: Variant) -> str:
+    """What a variant is called where calls may have names."""
+    return f"{call}: {variant.name}" if call else variant.name
 
 
 def variants(dims: Sequence[Dim]) -> tuple[Variant, ...]:

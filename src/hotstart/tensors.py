@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
@@ -30,6 +31,15 @@ class Place(msgspec.Struct, frozen=True, eq=False):
     def get(self) -> Any:
         """What is kept there now; None if nothing."""
         return self.owner.get(self.key)
+
+
+def method_of(model: Model, path: str) -> Model:
+    """What a dotted path leads to from a model: the model itself, a submodule or a method.
+
+    Raises:
+        AttributeError: there is no such attribute.
+    """
+    return attrgetter(path)(model) if path else model
 
 
 def roots(model: Model) -> dict[str, torch.nn.Module]:

@@ -460,7 +460,7 @@ def _no_such_blob(manifest: dict[str, Any]) -> None:
 
 
 def _no_such_class(manifest: dict[str, Any]) -> None:
-    manifest["contract"]["parameters"][0]["tree"] = {
+    manifest["calls"][0]["contract"]["parameters"][0]["tree"] = {
         "type": "seq",
         "cls": "os:nothing",
         "items": [],
@@ -468,7 +468,9 @@ def _no_such_class(manifest: dict[str, Any]) -> None:
 
 
 def _no_such_value(manifest: dict[str, Any]) -> None:
-    manifest["contract"]["parameters"][0]["default"] = {"pickle": "gASVBQAAAAAAAABLAS4="}
+    manifest["calls"][0]["contract"]["parameters"][0]["default"] = {
+        "pickle": "gASVBQAAAAAAAABLAS4="
+    }
 
 
 def _no_fingerprint(manifest: dict[str, Any]) -> None:
@@ -480,7 +482,7 @@ def _no_report(manifest: dict[str, Any]) -> None:
 
 
 def _no_such_unit(manifest: dict[str, Any]) -> None:
-    manifest["stitched"][0]["units"] = ["missing"]
+    manifest["calls"][0]["stitched"][0]["units"] = ["missing"]
 
 
 def _odd_fingerprint(manifest: dict[str, Any]) -> None:

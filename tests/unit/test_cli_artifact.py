@@ -246,10 +246,10 @@ def test_inspect_shows_what_the_model_of_the_tests_has_not(
     manifest = hotstart.inspect(folder.plain)
     manifest["check"] = {"tensors": 7, "exact": False, "max_error": 0.25, "news": 1}
     manifest["report"]["inlined"] = [["piece_0", "it wants\nrandom numbers"]]
-    manifest["contract"]["axes"] = []
-    manifest["contract"]["weights"] = []
-    manifest["contract"]["training"] = None
-    manifest["contract"]["autocast"] = [["cpu", "bfloat16"]]
+    manifest["calls"][0]["contract"]["axes"] = []
+    manifest["requirements"]["weights"] = []
+    manifest["calls"][0]["contract"]["training"] = None
+    manifest["calls"][0]["contract"]["autocast"] = [["cpu", "bfloat16"]]
     manifest["fingerprint"]["device"] = {"cuda": {"name": "H100", "count": None}}
     manifest["fingerprint"]["news"] = []
     status, out, _ = run(capsys, "inspect", write(tmp_path / "m.hot", manifest))
@@ -276,8 +276,8 @@ def test_inspect_prints_nothing_that_steers_a_terminal(
     folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = hotstart.inspect(folder.plain)
-    manifest["contract"]["parameters"][0]["name"] = "x"
-    manifest["contract"]["tensors"][0]["path"] = "\x1b[2Jfake\nsignature  by you"
+    manifest["calls"][0]["contract"]["parameters"][0]["name"] = "x"
+    manifest["calls"][0]["contract"]["tensors"][0]["path"] = "\x1b[2Jfake\nsignature  by you"
     manifest["fingerprint"]["torch"] = "\x1b]0;\u202e"
     file = write(tmp_path / "m.hot", manifest)
     status, out, _ = run(capsys, "inspect", file)
@@ -304,7 +304,7 @@ def test_inspect_as_json_is_the_manifest(
         {"fingerprint": {"sources": 3}},
         {"check": {"tensors": 1}},
         {"pieces": [{"name": "piece_0"}]},
-        {"contract": None},
+        {"calls": None},
         {"tree": {"type": "slot", "kind": "arg", "index": 99}},
         {"tree": {"type": "slot", "kind": "out", "index": 0}},
         {"tree": {"type": "seq", "cls": "builtins:tuple", "items": 3}},
@@ -319,9 +319,9 @@ def test_a_manifest_of_somebody_else(
     manifest = hotstart.inspect(folder.plain)
     match changes:
         case {"tree": tree}:
-            manifest["contract"]["parameters"][0]["tree"] = tree
+            manifest["calls"][0]["contract"]["parameters"][0]["tree"] = tree
         case {"shape": shape}:
-            manifest["contract"]["weights"][0]["shape"] = shape
+            manifest["requirements"]["weights"][0]["shape"] = shape
         case _:
             manifest |= changes
     file = write(tmp_path / "m.hot", manifest)

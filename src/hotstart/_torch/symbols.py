@@ -124,6 +124,30 @@ def equals(axis: str, size: int) -> sympy.Basic:
     return sympy.Eq(axis_symbol(axis), size)
 
 
+def differ(sizes: Mapping[str, int]) -> sympy.Basic:
+    """The condition that axes do not all have these sizes."""
+    import sympy
+
+    return sympy.Not(sympy.And(*(equals(axis, size) for axis, size in sizes.items())))
+
+
+def holds_at(condition: sympy.Basic | bool, sizes: Mapping[str, int]) -> bool:
+    """Whether a condition over axis symbols holds for the given sizes."""
+    if isinstance(condition, bool):
+        return condition
+    involved = sorted(condition.free_symbols, key=str)
+    return bool(as_function(condition, involved)(*(sizes[str(symbol)] for symbol in involved)))
+
+
+def about(condition: sympy.Basic | bool, axes: Sequence[str]) -> tuple[sympy.Basic, ...]:
+    """The parts of a conjunction that mention some of the given axes and no others."""
+    import sympy
+
+    known = set(map(axis_symbol, axes))
+    parts = sympy.And.make_args(sympy.sympify(condition))
+    return tuple(part for part in parts if part.free_symbols and part.free_symbols <= known)
+
+
 def expression(size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
     """The expression behind a size."""
     import sympy

@@ -20,7 +20,7 @@ BOXES = 1 << 10
 """How many parts a box is split into before a condition counts as unproven."""
 
 SCANNED = 1 << 18
-"""How many sizes are tried to find out what to advise."""
+"""How many sizes are tried to find out where a condition holds."""
 
 LISTED = 4
 """How many places at which a condition holds are listed in advice."""
@@ -70,18 +70,17 @@ def _halves(part: tuple[Interval, ...]) -> list[tuple[Interval, ...]]:
     return [(*part[:longest], half, *part[longest + 1 :]) for half in halves]
 
 
-def _where_it_holds(
+def where_it_holds(
     condition: sympy.Basic, symbol: sympy.Symbol, interval: Interval
 ) -> list[Interval]:
-    """The parts of `interval` in which a condition on one symbol holds; at most `LISTED`."""
+    """The parts of `interval` in which a condition on one symbol holds."""
     holds = _torch.as_function(condition, [symbol])
-    sizes = (n for n in range(interval.lo, min(interval.hi, interval.lo + SCANNED) + 1) if holds(n))
     parts: list[Interval] = []
-    for size in sizes:
+    for size in range(interval.lo, interval.hi + 1):
+        if not holds(size):
+            continue
         if parts and parts[-1].hi == size - 1:
             parts[-1] = Interval(parts[-1].lo, size)
-        elif len(parts) == LISTED:
-            break
         else:
             parts.append(Interval(size, size))
     return parts
@@ -98,7 +97,8 @@ def advise_several(condition: sympy.Basic, axes: Sequence[str]) -> str:
 
 def advise(axis: str, condition: sympy.Basic, interval: Interval) -> str:
     """What to declare for an axis, given a condition on it that does not hold throughout."""
-    parts = _where_it_holds(condition, _torch.axis_symbol(axis), interval)
+    scanned = Interval(interval.lo, min(interval.hi, interval.lo + SCANNED))
+    parts = where_it_holds(condition, _torch.axis_symbol(axis), scanned)[:LISTED]
     if not parts:
         return f"no size in {interval} meets the condition; declare other sizes"
     if all(part.lo == part.hi for part in parts):
@@ -108,7 +108,7 @@ def advise(axis: str, condition: sympy.Basic, interval: Interval) -> str:
     if len(parts) > 1:
         return f"it holds for {', '.join(map(str, parts))}, ...; declare those as ranges=[...]"
     (part,) = parts
-    left_out = [*range(interval.lo, part.lo)][:3] + [*range(part.hi + 1, interval.hi + 1)][:3]
+    left_out = [*range(interval.lo, part.lo)[:3], *range(part.hi + 1, interval.hi + 1)[:3]]
     if len(left_out) <= 2:
         return f"give Dim({axis!r}, ..., sizes={left_out}): a variant of its own for each"
     return f"declare {axis!r} as {part}, or split it there with ranges=[...]"

@@ -13,12 +13,10 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.outputs import BufferUpdate, describe_outputs
-from hotstart.capture.proof import advise, advise_several, counterexample
 from hotstart.capture.structure import structure
 from hotstart.capture.weights import WeightTable
-from hotstart.errors import CaptureError, RangeError
+from hotstart.errors import CaptureError
 from hotstart.ir import ModuleKind, Slot, Tree
-from hotstart.shapes import Dim, Interval, Variant
 from hotstart.tensors import Model, modules
 
 if TYPE_CHECKING:
@@ -70,35 +68,35 @@ class Captured:
             "Return the sizes and compute it outside."
         )
 
-    def violation(self, variant: Variant) -> tuple[_torch.Condition, dict[str, int]] | None:
-        """A condition that does not hold throughout a variant, with sizes it fails for."""
-        box = variant.box()
-        for axis, size in self.fixed.items():
-            if box[axis] != Interval(size, size):
-                return _torch.Condition(_torch.equals(axis, size), ""), {axis: box[axis].lo}
-        by_symbol = {_torch.axis_symbol(axis): interval for axis, interval in box.items()}
-        for condition in self.conditions:
-            found = counterexample(condition.expr, by_symbol)
-            if found is not None:
-                return condition, {str(s): size for s, size in found.items()}
-        return None
+    @property
+    def assumed(self) -> tuple[_torch.Condition, ...]:
+        """The conditions under which the graph stands for the model."""
+        sizes = (_torch.Condition(_torch.equals(a, n), "") for a, n in self.fixed.items())
+        return (*sizes, *self.conditions)
 
 
-def capture(model: Model, arguments: Arguments, variant: Variant, weights: WeightTable) -> Captured:
-    """Trace `model` so that the graph serves `variant`, and other variants where that is proven.
+def capture(
+    model: Model,
+    target: Model,
+    arguments: Arguments,
+    weights: WeightTable,
+    fixed: Mapping[str, int],
+    hints: Mapping[str, int],
+) -> Captured:
+    """Trace a call once.
 
-    Axes for which the variant is one size are traced at that size; the others symbolically over
-    all sizes that are declared, with a hint from the variant.
+    Args:
+        model: the model.
+        target: what of it is called: itself, one of its methods or submodules.
+        arguments: what it is called with.
+        weights: the table of tensors that its graphs read.
+        fixed: axes to trace at one size; the others are traced symbolically, over all sizes that
+            are declared.
+        hints: the sizes that decide which path through the code is traced.
 
     Raises:
         CaptureError: a graph break, data-dependent control flow, or an unsupported construct.
-        RangeError: a size within the variant is not served by the graph.
     """
-    fixed = {axis: choice for axis, choice in variant.choices if isinstance(choice, int)}
-    hints = {
-        axis: hint_for(interval, arguments.example_sizes[axis])
-        for axis, interval in variant.box().items()
-    }
     with _torch.fake_mode():
         tensors = [example_tensor(spec, hints) for spec in arguments.tensors]
     dims = {dim.name: dim for dim in arguments.axes}
@@ -109,18 +107,9 @@ def capture(model: Model, arguments: Arguments, variant: Variant, weights: Weigh
         if isinstance(size, str) and size not in fixed
     ]
     args, kwargs = arguments.call_with(tensors)
-    traced = _trace(model, args, kwargs, dynamic)
+    traced = _trace(target, args, kwargs, dynamic)
     _refuse_data_dependence(traced.module.graph)
-    captured = _describe(model, traced, arguments, tensors, weights, fixed)
-    _require(captured, variant, dims)
-    return captured
-
-
-def hint_for(interval: Interval, example: int) -> int:
-    """A size to trace with: the example's if it lies in the interval and is not a special size."""
-    if example in interval and example > 1:
-        return example
-    return min(interval.hi, max(interval.lo, 2))
+    return _describe(model, traced, arguments, tensors, weights, fixed)
 
 
 def _trace(
@@ -275,23 +264,3 @@ def _graph_inputs(
     with contextlib.suppress(_Received):
         traced.replay(graph, *call)
     return received
-
-
-def _require(captured: Captured, variant: Variant, dims: Mapping[str, Dim]) -> None:
-    """Raise if a condition of the graph does not hold throughout the variant."""
-    found = captured.violation(variant)
-    if found is None:
-        return
-    condition, sizes = found
-    if len(sizes) == 1:
-        (axis,) = sizes
-        advice = advise(axis, condition.expr, variant.box()[axis])
-    else:
-        advice = advise_several(condition.expr, list(sizes))
-    raise RangeError(
-        axis=", ".join(sizes),
-        declared=" and ".join(str(dims[axis]) for axis in sizes),
-        condition=_torch.python_source(condition.expr),
-        source=condition.source,
-        advice=advice,
-    )

@@ -129,10 +129,13 @@ class _Contract(msgspec.Struct):
     parameters: list[_Parameter]
     tensors: list[_Tensor]
     axes: list[Dim]
-    weights: list[_Weight]
     training: bool | None
     autocast: list[tuple[str, str]]
     mutated_args: list[int]
+
+
+class _Requirements(msgspec.Struct):
+    weights: list[_Weight]
 
 
 class _Piece(msgspec.Struct):
@@ -146,6 +149,13 @@ class _Stitched(msgspec.Struct):
     variant: Variant
 
 
+class _Call(msgspec.Struct):
+    name: str
+    method: str
+    contract: _Contract
+    stitched: list[_Stitched]
+
+
 class _Report(msgspec.Struct):
     inlined: list[tuple[str, str]]
 
@@ -155,8 +165,8 @@ class _Manifest(msgspec.Struct):
     check: dict[str, Any]
     report: _Report
     pieces: list[_Piece]
-    contract: _Contract
-    stitched: list[_Stitched]
+    requirements: _Requirements
+    calls: list[_Call]
     blobs: list[container.Blob]
 
 
@@ -164,7 +174,7 @@ class _Manifest(msgspec.Struct):
 
 
 def _sections(file: Path, manifest: _Manifest) -> Iterator[str]:
-    contract, parts = manifest.contract, dict(manifest.fingerprint)
+    parts = dict(manifest.fingerprint)
     sources = msgspec.convert(parts.pop("sources", {}), dict[str, str])
     size = file.stat().st_size
     about = [
@@ -172,21 +182,30 @@ def _sections(file: Path, manifest: _Manifest) -> Iterator[str]:
         ("size", _bytes(size)),
         ("signature", _signature(_named_key(file))),
         ("check", _check(manifest.check)),
-        ("weights", _weights(contract.weights)),
-        ("model", _model(contract)),
+        ("weights", _weights(manifest.requirements.weights)),
+        ("model", _model(manifest.calls[0].contract)),
     ]
     yield _table(str(file), about)
-    arguments = [row for p in contract.parameters for row in _parameter(p, contract)]
-    yield _table("arguments", [("argument", "dtype", "shape", "device", "notes"), *arguments])
-    axes = [(axis.name, str(axis), ", ".join(map(str, axis.choices))) for axis in contract.axes]
-    yield _table("axes", [("axis", "sizes", "compiled for"), *axes] if axes else [])
-    yield _table("variants", [(stitched.variant.name,) for stitched in manifest.stitched])
+    for call in manifest.calls:
+        yield from _call(call)
     yield _pieces(manifest.pieces)
     yield _table("could not be compiled, so run op by op", manifest.report.inlined)
     yield _table("fingerprint", [(name, _part(value)) for name, value in parts.items()])
     yield _table("sources", [(name, digest[:8]) for name, digest in sources.items()])
     blobs = [(blob.name, memory(blob.size), blob.sha256[:8]) for blob in manifest.blobs]
     yield _table("blobs", blobs, "<><")
+
+
+def _call(call: _Call) -> Iterator[str]:
+    """What a call takes; in titles, its name and the method that it is of, if it has them."""
+    contract = call.contract
+    of = f" of {call.name}" if call.name else ""
+    of += f", a call of the model's {call.method}" if call.method else ""
+    arguments = [row for p in contract.parameters for row in _parameter(p, contract)]
+    yield _table(f"arguments{of}", [("argument", "dtype", "shape", "device", "notes"), *arguments])
+    axes = [(axis.name, str(axis), ", ".join(map(str, axis.choices))) for axis in contract.axes]
+    yield _table(f"axes{of}", [("axis", "sizes", "declared"), *axes] if axes else [])
+    yield _table(f"variants{of}", [(stitched.variant.name,) for stitched in call.stitched])
 
 
 def _table(title: str, rows: Sequence[Sequence[str]], align: str = "") -> str:

@@ -1,7 +1,7 @@
 """Compilers: jobs to units of data."""
 
-from hotstart.compilers.base import Bounds, Compiler, Job
+from hotstart.compilers.base import Bounds, Compiler, Job, Narrowed
 from hotstart.compilers.eager import EagerCompiler
 from hotstart.compilers.inductor import InductorCompiler
 
-__all__ = ["Bounds", "Compiler", "EagerCompiler", "InductorCompiler", "Job"]
+__all__ = ["Bounds", "Compiler", "EagerCompiler", "InductorCompiler", "Job", "Narrowed"]

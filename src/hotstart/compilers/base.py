@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from hotstart import _torch
 from hotstart.ir import CompiledUnit
 from hotstart.partition import Graph, Piece
 from hotstart.partition.digest import Token
+
+if TYPE_CHECKING:
+    import sympy
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,25 @@ class Job:
         piece: the piece.
         graph: the graph it is of, with the axes fixed that have one size.
         bounds: the other axes the piece depends on, in the order the unit is called with them.
+        where: conditions, over axis symbols, that the sizes to serve meet.
     """
 
     key: str
     piece: Piece
     graph: Graph
     bounds: Mapping[str, Bounds]
+    where: tuple[sympy.Basic, ...] = ()
+
+
+class Narrowed(Exception):
+    """Compiling assumed something of sizes that does not hold for all that a unit must serve.
+
+    Attributes:
+        condition: what was assumed, over axis symbols.
+    """
+
+    def __init__(self, condition: _torch.Condition) -> None:
+        self.condition = condition
 
 
 class Compiler(Protocol):
@@ -52,7 +69,7 @@ class Compiler(Protocol):
         """Compile a job.
 
         Raises:
-            RangeError: the compiler narrowed an axis.
+            Narrowed: it holds for some of the sizes only.
             Exception: whatever else the compiler raises.
         """
         ...

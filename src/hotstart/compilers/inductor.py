@@ -15,12 +15,12 @@ import torch
 from msgspec.structs import replace
 
 from hotstart import _torch
-from hotstart.capture.proof import advise, counterexample
+from hotstart.capture.proof import counterexample
 from hotstart.codegen import piece_as_source
 from hotstart.compilers import lean
-from hotstart.compilers.base import Job
+from hotstart.compilers.base import Job, Narrowed
 from hotstart.compilers.extract import Extracted, extract
-from hotstart.errors import OptionsError, RangeError
+from hotstart.errors import OptionsError
 from hotstart.ir import CompiledUnit, Kernel
 from hotstart.partition.digest import Token, constant_token, hash_bytes
 from hotstart.partition.plan import example_of
@@ -162,22 +162,22 @@ def setting_token(value: Any) -> Token:
 
 
 def _require_bounds(job: Job, extracted: Extracted) -> None:
-    """Raise if the compile assumed something that does not hold for every size it must serve."""
+    """Raise if the compile assumed something that does not hold for every size it must serve.
+
+    Raises:
+        Narrowed: with the first such condition.
+    """
+    import sympy
+
     symbols = extracted.symbols
-    axes = dict(zip(job.bounds, symbols.by_name.values(), strict=True))
-    box = {axes[axis]: Interval(b.low, b.high) for axis, b in job.bounds.items()}
-    renamed = {symbol: _torch.axis_symbol(axis) for axis, symbol in axes.items()}
+    axes = {
+        symbol: _torch.axis_symbol(axis)
+        for axis, symbol in zip(job.bounds, symbols.by_name.values(), strict=True)
+    }
+    box = {_torch.axis_symbol(axis): Interval(b.low, b.high) for axis, b in job.bounds.items()}
+    others = sympy.Not(sympy.And(*job.where))
     for condition in _torch.conditions(symbols.env):
-        if counterexample(condition.expr, box) is None:
-            continue
-        plain = condition.expr.xreplace(renamed)
-        involved = [axis for axis, symbol in axes.items() if symbol in condition.expr.free_symbols]
-        raise RangeError(
-            axis=", ".join(involved),
-            declared=" and ".join(f"{job.bounds[a].low}..{job.bounds[a].high}" for a in involved),
-            condition=_torch.python_source(plain),
-            source=condition.source or f"compiling {job.piece.name}",
-            advice=advise(involved[0], plain, box[axes[involved[0]]])
-            if len(involved) == 1
-            else "declare ranges in which the condition holds",
-        )
+        expr = condition.expr.xreplace(axes)
+        if counterexample(sympy.Or(others, expr), box) is not None:
+            source = condition.source or f"compiling {job.piece.name}"
+            raise Narrowed(_torch.Condition(expr, source))

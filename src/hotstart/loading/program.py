@@ -18,8 +18,9 @@ Unit = Callable[..., Callable[[list[Any]], tuple[Any, ...]]]
 def bind(artifact: Artifact, model: Model) -> Binding:
     """Make the functions of an artifact's variants callable with a model's weights."""
     units = {key: instantiate(unit) for key, unit in artifact.units.items()}
-    weights = Weights(model, artifact.contract, artifact.captured)
-    return Binding(weights, tuple(_binder(s, units, model) for s in artifact.stitched))
+    weights = Weights(model, artifact.requirements, artifact.captured)
+    stitched = (stitched for call in artifact.calls for stitched in call.stitched)
+    return Binding(weights, tuple(_binder(s, units, model) for s in stitched))
 
 
 def instantiate(unit: CompiledUnit) -> Unit:

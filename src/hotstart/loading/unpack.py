@@ -12,16 +12,18 @@ import torch
 
 from hotstart.container import Container
 from hotstart.errors import CorruptArtifact
-from hotstart.ir import Artifact, CompiledUnit, Kernel, Stitched
+from hotstart.ir import Artifact, CompiledCall, CompiledUnit, Kernel, Stitched
 from hotstart.manifest import (
     TENSORS,
     Manifest,
+    SavedCall,
     SavedStitched,
     SavedTensor,
     SavedUnit,
     from_json,
     kernel_blob,
     map_contract,
+    map_requirements,
 )
 from hotstart.values import decode
 
@@ -51,8 +53,8 @@ class _Unpacker:
     def artifact(self) -> Artifact:
         manifest = self.manifest
         return Artifact(
-            contract=map_contract(manifest.contract, self.value),
-            stitched=tuple(map(self.stitched, manifest.stitched)),
+            requirements=map_requirements(manifest.requirements, self.value),
+            calls=tuple(map(self.call, manifest.calls)),
             units={unit.key: self.unit(unit) for unit in manifest.units},
             captured={slot: self.tensor(name) for slot, name in manifest.captured},
             pieces=manifest.pieces,
@@ -81,6 +83,14 @@ class _Unpacker:
             loose=saved.loose,
             op_by_op=saved.op_by_op,
             bytecode=self.blobs[saved.code.bytecode],
+        )
+
+    def call(self, saved: SavedCall) -> CompiledCall:
+        return CompiledCall(
+            name=saved.name,
+            method=saved.method,
+            contract=map_contract(saved.contract, self.value),
+            stitched=tuple(map(self.stitched, saved.stitched)),
         )
 
     def stitched(self, saved: SavedStitched) -> Stitched:

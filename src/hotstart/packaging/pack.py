@@ -10,16 +10,18 @@ import torch
 
 from hotstart.errors import ArtifactError
 from hotstart.generated import bytecode, stitched_filename, unit_filename
-from hotstart.ir import Artifact, CompiledUnit, Kernel, Stitched
+from hotstart.ir import Artifact, CompiledCall, CompiledUnit, Kernel, Stitched
 from hotstart.manifest import (
     TENSORS,
     Manifest,
+    SavedCall,
     SavedCode,
     SavedStitched,
     SavedTensor,
     SavedUnit,
     kernel_blob,
     map_contract,
+    map_requirements,
 )
 from hotstart.values import encode
 
@@ -37,8 +39,8 @@ def pack(artifact: Artifact) -> tuple[Manifest, dict[str, bytes]]:
         ArtifactError: it holds something that cannot be said as data.
     """
     packer = _Packer()
-    contract = artifact.contract
-    captured = [contract.weights[slot] for slot in artifact.captured]
+    requirements = artifact.requirements
+    captured = [requirements.weights[slot] for slot in artifact.captured]
     written = [spec.name for spec in captured if spec.mutated]
     if written:
         raise ArtifactError(
@@ -50,8 +52,8 @@ def pack(artifact: Artifact) -> tuple[Manifest, dict[str, bytes]]:
         check={},
         report=artifact.report,
         pieces=artifact.pieces,
-        contract=map_contract(contract, packer.value),
-        stitched=tuple(packer.stitched(number, s) for number, s in enumerate(artifact.stitched)),
+        requirements=map_requirements(requirements, packer.value),
+        calls=tuple(packer.call(number, call) for number, call in enumerate(artifact.calls)),
         units=tuple(packer.unit(unit) for unit in artifact.units.values()),
         captured=tuple((slot, packer.tensor(t)) for slot, t in artifact.captured.items()),
         tensors=packer.tensors,
@@ -81,7 +83,15 @@ class _Packer:
         self._memory.append((name, tensor, data))  # the tensor, so that its id is not used again
         return name
 
-    def stitched(self, number: int, stitched: Stitched) -> SavedStitched:
+    def call(self, number: int, call: CompiledCall) -> SavedCall:
+        return SavedCall(
+            name=call.name,
+            method=call.method,
+            contract=map_contract(call.contract, self.value),
+            stitched=tuple(self.stitched(f"{number}_{i}", s) for i, s in enumerate(call.stitched)),
+        )
+
+    def stitched(self, number: str, stitched: Stitched) -> SavedStitched:
         filename = stitched_filename(stitched.variant, stitched.source)
         return SavedStitched(
             variant=stitched.variant,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import torch
 
 from hotstart.generated import run_source
-from hotstart.ir import Artifact, Stitched, TensorSpec, WeightSpec
+from hotstart.ir import Artifact, Contract, TensorSpec, WeightSpec
 from hotstart.loading import instantiate
 from hotstart.runtime.layout import dense_strides
-from hotstart.shapes import Choice, Interval
+from hotstart.shapes import Variant
 from hotstart.trees import parts_of
 
 Note = Callable[[str, torch.Tensor], None]
@@ -27,7 +28,7 @@ def rehearse(artifact: Artifact, note: Note) -> None:
     that this takes little memory; numbers that may be indices are zero.
     """
     units = {key: instantiate(unit) for key, unit in artifact.units.items()}
-    for stitched in artifact.stitched:
+    for contract, stitched in ((c.contract, s) for c in artifact.calls for s in c.stitched):
         weights = _weights(artifact)
         own = [_noted(units[key], key, note) for key in stitched.units]
         make = run_source(stitched.source, stitched.filename, {}, stitched.bytecode)["bind"]
@@ -35,7 +36,7 @@ def rehearse(artifact: Artifact, note: Note) -> None:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             run = make([weights[s] for s in stitched.weights], own, stitched.constants, owners)
-            result = run(*_arguments(artifact, stitched))
+            result = run(*_arguments(contract, stitched.variant))
         for tensor in _tensors(result):
             note("result", tensor)
 
@@ -56,7 +57,7 @@ def _noted(unit: Callable[..., Any], key: str, note: Note) -> Callable[..., Any]
 
 
 def _weights(artifact: Artifact) -> list[torch.Tensor]:
-    specs = artifact.contract.weights
+    specs = artifact.requirements.weights
     needed: dict[torch.dtype, int] = {}
     for spec in specs:
         needed[spec.dtype] = max(needed.get(spec.dtype, 1), _span(spec.shape, spec.stride))
@@ -72,17 +73,22 @@ def _weight(spec: WeightSpec, memory: torch.Tensor) -> torch.Tensor:
     return (own.clone() if spec.mutated else own).as_strided(spec.shape, spec.stride)
 
 
-def _arguments(artifact: Artifact, stitched: Stitched) -> list[Any]:
-    contract = artifact.contract
-    sizes = {axis: _small(choice) for axis, choice in stitched.variant.choices}
+def _arguments(contract: Contract, variant: Variant) -> list[Any]:
+    sizes = _sizes(variant)
     tensors = [_argument(spec, sizes) for spec in contract.tensors]
     given = [tensors[slot] for slot in contract.given]
     return [*(sizes[dim.name] for dim in contract.axes), *tensors, *given]
 
 
-def _small(choice: Choice) -> int:
-    """A size that is no special case, if there is one, and little work."""
-    return min(max(choice.lo, 3), choice.hi) if isinstance(choice, Interval) else choice
+def _sizes(variant: Variant) -> dict[str, int]:
+    """Sizes a variant serves: no special cases, if there are others, and little work."""
+    boxes = variant.box()
+    sizes = {axis: min(max(box.lo, 3), box.hi) for axis, box in boxes.items()}
+    if variant.covers(sizes):
+        return sizes
+    counted = itertools.product(*(range(box.lo, box.hi + 1) for box in boxes.values()))
+    tried = (dict(zip(boxes, at, strict=True)) for at in counted)
+    return next(filter(variant.covers, tried))
 
 
 def _argument(spec: TensorSpec, sizes: Mapping[str, int]) -> torch.Tensor:

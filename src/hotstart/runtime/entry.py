@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -43,15 +44,12 @@ class Hooks(msgspec.Struct, frozen=True):
 
     Attributes:
         model: the model, for its `training` flag.
-        bound: gives the variants' functions.
-        miss: answers a call that does not fit, given the parameters' values, positional arguments
-            beyond those, and keyword arguments that the example did not have.
+        bound: gives the functions of all variants of all calls.
         relayout: gives a tensor in the compiled layout; takes its order of dimensions and its path.
     """
 
     model: Any
     bound: Callable[[], Sequence[Callable[..., Any]]]
-    miss: Callable[[Sequence[Any], Sequence[Any], Mapping[str, Any]], Any]
     relayout: Callable[[torch.Tensor, Sequence[int], str], torch.Tensor]
 
 
@@ -60,14 +58,17 @@ class Entry:
 
     Attributes:
         source: defines `call`.
-        scope: the objects its names stand for.
     """
 
-    def __init__(self, contract: Contract, variants: Sequence[Variant], hooks: Hooks) -> None:
-        self.scope: dict[str, Any] = {}
+    def __init__(
+        self, contract: Contract, variants: Sequence[Variant], hooks: Hooks, first: int
+    ) -> None:
+        """`first` is the number of the first variant's function among those `hooks.bound` gives."""
+        self._scope: dict[str, Any] = {}
         self._contract = contract
         self._variants = variants
         self._hooks = hooks
+        self._first = first
         self._lines: list[str] = []
         self._conditions: list[str] = []
         self._axes: dict[str, str] = {}
@@ -82,10 +83,19 @@ class Entry:
         self._variadic = any(p.kind == "var_positional" for p in contract.parameters)
         excess = "()" if self._variadic else self._excess
         values = _tuple(self._parameters)
-        miss = self._refer("miss", hooks.miss)
-        self._miss = f"return {miss}({values}, {excess}, {self._unknown})"
+        self._miss_name = self._names.new("miss")
+        self._miss = f"return {self._miss_name}({values}, {excess}, {self._unknown})"
         self._tensor_types = [self._refer(cls.__name__, cls) for cls in TENSOR_TYPES]
         self.source = self._generate()
+
+    def scope_with(self, miss: Callable[..., Any]) -> dict[str, Any]:
+        """The objects that the source's names stand for.
+
+        Args:
+            miss: answers a call that does not fit, given the parameters' values, positional
+                arguments beyond those, and keyword arguments that the example did not have.
+        """
+        return {**self._scope, self._miss_name: miss}
 
     def _parameter(self, parameter: Parameter) -> str:
         """The name of a parameter; what `**kwargs` was given need not be an identifier, or free."""
@@ -252,20 +262,30 @@ class Entry:
     def _choose(self) -> str:
         """Pick the variant; the expression for its function."""
         bound = self._refer("bound", self._hooks.bound)
-        if len(self._variants) == 1:
+        if len(self._variants) == 1 and not self._variants[0].where:
             self._then()
-            return f"{bound}()[0]"
+            return f"{bound}()[{self._first}]"
         chosen = self._names.new("chosen")
         keyword = "if"
         # The most specific variant that covers the call wins: single sizes come after ranges.
         for index, variant in reversed(list(enumerate(self._variants))):
-            test = " and ".join(
+            tests = [
                 _within(self._axes[axis], box.lo, box.hi) for axis, box in variant.box().items()
-            )
-            self._then(f"{keyword} {test}:", f"    {chosen} = {index}")
+            ]
+            if variant.where:
+                tests.append(f"({self._condition(variant.where)})")
+            test = " and ".join(tests)
+            self._then(f"{keyword} {test}:", f"    {chosen} = {self._first + index}")
             keyword = "elif"
         self._then("else:", f"    {self._miss}")
         return f"{bound}()[{chosen}]"
+
+    def _condition(self, source: str) -> str:
+        """A condition on axes, over the names that their sizes have here."""
+        known = dict(self._axes)
+        if "math." in source:
+            known["math"] = self._refer("math", math)
+        return re.sub(r"(?<![.\w])[^\W\d]\w*", lambda m: known.get(m[0], m[0]), source)
 
     def _keep(self, slot: int, wanted: str) -> str:
         """Another name for a tensor, which goes on standing for what the caller passed."""
@@ -337,7 +357,7 @@ class Entry:
         if kind in (int, str, bytes) or (kind is float and value and value == value):
             return f"{name}.__class__ is {self._class(kind)} and {name} == {constant}"
         compare = self._refer("same_constant", same_constant)
-        if constant not in self.scope:
+        if constant not in self._scope:
             return f"{compare}({name}, {constant})"
         return f"({name} is {constant} or {compare}({name}, {constant}))"
 
@@ -368,11 +388,11 @@ class Entry:
 
     def _refer(self, wanted: str, value: Any) -> str:
         """A name for an object."""
-        for name, known in self.scope.items():
+        for name, known in self._scope.items():
             if known is value:
                 return name
         name = self._names.new(wanted)
-        self.scope[name] = value
+        self._scope[name] = value
         return name
 
 

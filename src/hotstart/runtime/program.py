@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
 
 from hotstart.errors import ContractError, HotstartError
-from hotstart.generated import run_source
 from hotstart.ir import Artifact, PieceInfo
+from hotstart.runtime.arguments import as_passed
 from hotstart.runtime.binding import Binding
-from hotstart.runtime.contract import MISSING, violation
-from hotstart.runtime.entry import Entry, Hooks
+from hotstart.runtime.caller import Caller
+from hotstart.runtime.entry import Hooks
 from hotstart.runtime.layout import dense_strides, strides_fit
+from hotstart.shapes import labelled
 from hotstart.tensors import Model
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ class OnMiss(msgspec.Struct, frozen=True):
 
     Attributes:
         policy: `"error"`, `"eager"` or `"compile"`.
-        build: builds a program for the arguments of a call, for `"compile"`.
+        build: builds a program for a model or one of its methods and the arguments of a call, for
+            `"compile"`.
     """
 
     policy: MissPolicy
-    build: Callable[[tuple[Any, ...], dict[str, Any]], Program]
+    build: Callable[[Model, tuple[Any, ...], dict[str, Any]], Program]
 
 
 class Program:
@@ -46,6 +48,9 @@ class Program:
     A program computes without autograd: its results never require grad, whatever the inputs.
     It uses the model's own tensors, and notices when they are replaced. Calls are thread-safe and
     re-entrant. Made by `hotstart.compile` and `hotstart.load`.
+
+    Where several calls were compiled, `program(...)` runs the first of the model's own whose
+    contract takes the arguments, and `program["name"](...)` runs the one of that name.
 
     Attributes:
         model: the model whose weights it runs with.
@@ -60,16 +65,18 @@ class Program:
         self.report = report
         self.artifact = artifact
         self._on_miss = on_miss
-        self._variants = tuple(stitched.variant for stitched in artifact.stitched)
         self._relayouts: dict[str, int] = {}
-        self._more: list[Program] = []
+        self._more: dict[str, list[Program]] = {}
         self._counting = threading.Lock()
         self._compiling = threading.Lock()
-        self._hooks = hooks = Hooks(model, binding, self._miss, self._relayout)
-        entry = Entry(artifact.contract, self._variants, hooks)
-        self.entry_code = entry.source
-        filename = f"hotstart/entry_{hashlib.sha256(entry.source.encode()).hexdigest()[:8]}.py"
-        self._call = run_source(entry.source, filename, entry.scope)["call"]
+        self._callers: dict[str, Caller] = {}
+        self._named: dict[str, Callable[..., Any]] = {}
+        self._hooks = Hooks(model, binding, self._relayout)
+        first = 0
+        for call in artifact.calls:
+            self._callers[call.name] = Caller(call, self._hooks, first)
+            first += len(call.stitched)
+        self._call = self._entry([c for c in self._callers.values() if not c.call.method])
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the model.
@@ -106,10 +113,33 @@ class Program:
 
         save(self.artifact, file, sign_key=sign_key, check=check)
 
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        """The function that runs calls of one name only.
+
+        Raises:
+            KeyError: no call of that name was compiled.
+        """
+        if name not in self._named:
+            if name not in self._callers:
+                raise KeyError(f"no call {name!r}; there are: {', '.join(self._callers)}")
+            caller = self._callers[name]
+            self._named[name] = caller.function(partial(self._miss, [caller]))
+        return self._named[name]
+
     @property
     def code(self) -> dict[str, str]:
-        """The stitched source, by variant."""
-        return {s.variant.name: s.source for s in self.artifact.stitched}
+        """The stitched source, by variant; `name: variant` where calls have names."""
+        return {
+            labelled(call.name, stitched.variant): stitched.source
+            for call in self.artifact.calls
+            for stitched in call.stitched
+        }
+
+    @property
+    def entry_code(self) -> str:
+        """The source of the entries, which check a call and choose the variant."""
+        callers = self._callers.items()
+        return "\n\n".join(f"# {name}\n{c.source}" if name else c.source for name, c in callers)
 
     @property
     def pieces(self) -> tuple[PieceInfo, ...]:
@@ -125,7 +155,7 @@ class Program:
         model = self.model
         name = type(model).__name__ if isinstance(model, torch.nn.Module) else repr(model)
         different = len({piece.digest for piece in self.pieces if piece.kind == "compiled"})
-        variants = " | ".join(variant.name for variant in self._variants)
+        variants = " | ".join(self.code)
         return (
             f"Program({name}, inference only, {len(self.pieces)} pieces of which {different} "
             f"different, variants: {variants})"
@@ -150,95 +180,90 @@ class Program:
         made = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
         return made.copy_(tensor.detach())
 
+    # --- calls that do not fit --------------------------------------------------------------------
+
+    def _entry(self, callers: Sequence[Caller]) -> Callable[..., Any]:
+        """A function that runs the first of several calls that takes the arguments.
+
+        Each entry hands what it does not take to the next one, and nothing has run by then.
+        """
+        following: Callable[..., Any] | None = None
+        for caller in reversed(callers):
+            miss = partial(self._miss, callers)
+            if following is not None:
+                miss = partial(_pass_on, caller, following)
+            following = caller.function(miss)
+        return following or self._only_methods
+
+    def _only_methods(self, /, *args: Any, **kwargs: Any) -> Any:
+        listed = ", ".join(f"program[{name!r}](...)" for name in self._callers)
+        raise ContractError("the model", "a call of itself", f"calls of methods: {listed}")
+
     def _miss(
-        self, values: Sequence[Any], excess: Sequence[Any], unknown: Mapping[str, Any]
+        self,
+        callers: Sequence[Caller],
+        values: Sequence[Any],
+        excess: Sequence[Any],
+        unknown: Mapping[str, Any],
     ) -> Any:
-        """Answer a call that does not fit the contract, as `Options.on_miss` says.
+        """Answer a call that none of `callers` takes, bound by the last, as `Options.on_miss` says.
 
         Raises:
             ContractError: with the argument, what the call passed and what the program takes.
         """
-        training = self.model.training if isinstance(self.model, torch.nn.Module) else None
-        error = violation(self.artifact.contract, self._variants, training, values, excess, unknown)
-        if error is None:
+        *_, caller = callers
+        args, kwargs = as_passed(caller.call.contract.parameters, values, excess, unknown)
+        errors = {c.call.name: c.refusal_of(args, kwargs) for c in callers}
+        refusals = {name: error for name, error in errors.items() if error is not None}
+        if len(refusals) < len(callers):
             raise HotstartError(
                 "the generated entry refused a call that the contract takes. This is a defect of "
                 "hotstart; please report it with the value of program.entry_code."
             )
+        error = ContractError.of_all(refusals)
         if self._on_miss.policy == "error":
             raise error
-        args, kwargs = self._as_passed(values, excess, unknown)
         if self._on_miss.policy == "eager":
             log.info("runs the model itself, since %s", error)
             with torch.no_grad():
-                return self.model(*args, **kwargs)
-        return self._compiled_for(error, args, kwargs)(*args, **kwargs)
+                return caller.target()(*args, **kwargs)
+        return self._compiled_for(error, caller, args, kwargs)(*args, **kwargs)
 
     def _compiled_for(
-        self, error: ContractError, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, error: ContractError, caller: Caller, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Program:
         """A program for a call that this one does not take, compiled if there is none yet."""
         with self._compiling:
-            for program in self._more:
+            more = self._more.setdefault(caller.call.method, [])
+            for program in more:
                 if program.takes(*args, **kwargs):
                     return program
             log.warning("compiles inside a call, since %s", error)
-            program = self._on_miss.build(args, kwargs)
+            program = self._on_miss.build(caller.target(), args, kwargs)
             if not program.takes(*args, **kwargs):
                 raise error  # no program takes this call, such as one with aliased arguments
-            self._more.append(program)
+            more.append(program)
             return program
 
     def takes(self, /, *args: Any, **kwargs: Any) -> bool:
-        """Whether a call with these arguments is within the contract. Nothing is run."""
+        """Whether a call of the model with these arguments is within the contract.
+
+        Nothing is run.
+        """
+        own = [caller for caller in self._callers.values() if not caller.call.method]
         try:
-            values, excess, unknown = self._bind(args, kwargs)
+            return any(caller.refusal_of(args, kwargs) is None for caller in own)
         except TypeError:
             return False
-        training = self.model.training if isinstance(self.model, torch.nn.Module) else None
-        return (
-            violation(self.artifact.contract, self._variants, training, values, excess, unknown)
-            is None
-        )
 
-    def _bind(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[list[Any], list[Any], dict[str, Any]]:
-        """Arguments by parameter, as the generated entry binds them."""
-        left, unknown = list(args), dict(kwargs)
-        values: list[Any] = []
-        variadic = False
-        for p in self.artifact.contract.parameters:
-            if p.kind == "var_positional":
-                values.append(tuple(left))
-                left, variadic = [], True
-            elif p.kind != "keyword" and left:
-                if p.name in unknown and p.kind != "positional_only":
-                    raise TypeError(f"got multiple values for argument {p.name!r}")
-                values.append(left.pop(0))
-            elif p.kind != "positional_only" and p.name in unknown:
-                values.append(unknown.pop(p.name))
-            else:
-                values.append(p.default if p.has_default else MISSING)
-        return values, [] if variadic else left, unknown
 
-    def _as_passed(
-        self, values: Sequence[Any], excess: Sequence[Any], unknown: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments with which the model itself is called for a call that was bound."""
-        args: list[Any] = []
-        kwargs: dict[str, Any] = {}
-        parameters = self.artifact.contract.parameters
-        variadic = any(p.kind == "var_positional" for p in parameters)
-        for parameter, value in zip(parameters, values, strict=True):
-            if value is MISSING:
-                continue
-            if parameter.kind == "var_positional":
-                args += value
-            elif parameter.kind == "positional_only" or (
-                parameter.kind == "positional" and (variadic or excess)
-            ):
-                args.append(value)
-            elif not (parameter.has_default and value is parameter.default):
-                kwargs[parameter.name] = value
-        return (*args, *excess), {**kwargs, **unknown}
+def _pass_on(
+    caller: Caller,
+    function: Callable[..., Any],
+    values: Sequence[Any],
+    excess: Sequence[Any],
+    unknown: Mapping[str, Any],
+) -> Any:
+    """Hand a call that one entry does not take to the next."""
+    args, kwargs = as_passed(caller.call.contract.parameters, values, excess, unknown)
+    return function(*args, **kwargs)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from hotstart.ir import Contract, Fact, ModuleKind, Step
+from hotstart.ir import Fact, ModuleKind, Requirements, Step
 from hotstart.tensors import Finder
 from hotstart.trees import same_constant
 
 
-def misfits(contract: Contract, finder: Finder) -> list[str]:
+def misfits(requirements: Requirements, finder: Finder) -> list[str]:
     """A line for everything about a model's modules that differs from the build's."""
     problems: list[str] = []
-    fitting: list[type | None] = [None] * len(contract.kinds)
-    for path, number in contract.modules:
+    fitting: list[type | None] = [None] * len(requirements.kinds)
+    for path, number in requirements.modules:
         module = finder.module(path)
-        kind = contract.kinds[number]
+        kind = requirements.kinds[number]
         if type(module) is not fitting[number]:
             found = "nothing" if module is None else class_name(type(module))
             if not _same_class(kind.cls, found):

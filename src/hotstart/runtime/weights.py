@@ -11,7 +11,7 @@ import torch
 
 from hotstart import _torch
 from hotstart.errors import ContractError, ModelMismatch
-from hotstart.ir import Contract, WeightSpec
+from hotstart.ir import Requirements, WeightSpec
 from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
 from hotstart.runtime.layout import strides_fit
 from hotstart.runtime.structure import misfits
@@ -40,13 +40,13 @@ class Weights:
     """
 
     def __init__(
-        self, model: Model, contract: Contract, captured: Mapping[int, torch.Tensor]
+        self, model: Model, requirements: Requirements, captured: Mapping[int, torch.Tensor]
     ) -> None:
         self._model = model
-        self._contract = contract
+        self._requirements = requirements
         self._captured = captured
-        self._names = {n for spec in contract.weights for n in (spec.name, *spec.ties)}
-        self._names.update(contract.unread)
+        self._names = {n for spec in requirements.weights for n in (spec.name, *spec.ties)}
+        self._names.update(requirements.unread)
 
     def fetch(self) -> Fetched:
         """The tensors as they are now.
@@ -57,10 +57,10 @@ class Weights:
         """
         finder = Finder(self._model)
         modes = self._modules_in_mode(finder)
-        problems = misfits(self._contract, finder)
+        problems = misfits(self._requirements, finder)
         tensors: list[Any] = []
         kept: list[tuple[Place, Any]] = []
-        for slot, spec in enumerate(self._contract.weights):
+        for slot, spec in enumerate(self._requirements.weights):
             if spec.kind == "captured":
                 tensors.append(self._captured[slot])
                 continue
@@ -89,7 +89,7 @@ class Weights:
     def _modules_in_mode(self, finder: Finder) -> list[torch.nn.Module]:
         """The modules whose mode forward reads, which are in the mode of the build."""
         found: list[torch.nn.Module] = []
-        for path, training in self._contract.modes:
+        for path, training in self._requirements.modes:
             module = finder.module(path)
             if module is None:
                 raise ModelMismatch([f"{path}: expected a module, found nothing"])

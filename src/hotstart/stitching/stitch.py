@@ -17,6 +17,7 @@ from hotstart.ir import (
     Map,
     Record,
     Registered,
+    Requirements,
     Seq,
     Slot,
     Stitched,
@@ -32,42 +33,42 @@ from hotstart.trees import is_namedtuple, slots
 
 def stitch(
     plan: Plan,
+    requirements: Requirements,
     contract: Contract,
     variant: Variant,
     units: Mapping[str, CompiledUnit],
-    given: Sequence[int],
     filename: str,
 ) -> Stitched:
     """Write the function that runs a variant.
 
     The function is made by `bind(weights, units, constants, owners)`, which gives every piece its
-    weights. It takes the sizes of the contract's axes, then its tensors, in order, then the tensors
-    numbered in `given` as the caller passed them, and builds the model's own result. Pieces are
+    weights. It takes the sizes of the contract's axes, then its tensors, in order, then those that
+    some variant returns as the caller passed them, and builds the model's own result. Pieces are
     called with a list that they empty, so that they can free what only they need; every other
     value is deleted after its last use.
 
     Args:
         plan: the pieces.
-        contract: names the arguments and weights.
+        requirements: names the weights.
+        contract: names the arguments.
         variant: the sizes it is for.
         units: by piece name, the unit that a compiled piece runs.
-        given: slots of arguments that some variant returns as they were passed.
         filename: what tracebacks show.
 
     Raises:
         NotExpressible: an inlined piece or the result mentions something no source stands for.
     """
-    return _Stitcher(plan, contract, variant, units, given, filename).stitched()
+    return _Stitcher(plan, requirements, contract, variant, units, filename).stitched()
 
 
 class _Stitcher:
     def __init__(
         self,
         plan: Plan,
+        requirements: Requirements,
         contract: Contract,
         variant: Variant,
         units: Mapping[str, CompiledUnit],
-        given: Sequence[int],
         filename: str,
     ) -> None:
         self.plan = plan
@@ -75,7 +76,7 @@ class _Stitcher:
         self.variant = variant
         self.units = units
         self.filename = filename
-        self.contract = contract
+        self.weights = requirements.weights
         self.names = Names(["bind", "run", "args", "weights", "units", "constants", "owners"])
         self.emitter = Emitter(self.names)
         self.weight_names: dict[int, str] = {}
@@ -88,7 +89,8 @@ class _Stitcher:
             self.emitter.axis(dim.name, self.axis_names[dim.name])
         self.argument_names = [self.names.new(spec.path) for spec in contract.tensors]
         self.given_names = {
-            slot: self.names.new(f"{contract.tensors[slot].path}_as_given") for slot in given
+            slot: self.names.new(f"{contract.tensors[slot].path}_as_given")
+            for slot in contract.given
         }
 
     def stitched(self) -> Stitched:
@@ -230,7 +232,7 @@ class _Stitcher:
     def weight(self, slot: int) -> str:
         """The variable of a weight."""
         if slot not in self.weight_names:
-            self.weight_names[slot] = self.names.new(self.contract.weights[slot].name)
+            self.weight_names[slot] = self.names.new(self.weights[slot].name)
         return self.weight_names[slot]
 
     def owner(self, path: str) -> str:

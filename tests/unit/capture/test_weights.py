@@ -142,7 +142,7 @@ def test_weights_that_the_graph_writes_to_are_marked() -> None:
         assert torch.equal(program(X), twin(X))
     assert model.total is total
     assert torch.equal(model.total, twin.total)
-    mutated = {w.name: w.mutated for w in program.artifact.contract.weights}
+    mutated = {w.name: w.mutated for w in program.artifact.requirements.weights}
     assert mutated == {"total": True, "scale": False}
 
 

@@ -21,7 +21,7 @@ from hotstart import _torch
 from hotstart.capture import Captured
 from hotstart.compilers import EagerCompiler, Job
 from hotstart.generated import run_source
-from hotstart.ir import Contract, Parameter, Seq, Slot, TensorSpec
+from hotstart.ir import Contract, Parameter, Requirements, Seq, Slot, TensorSpec
 from hotstart.partition import cut, make_plan
 from hotstart.shapes import Variant
 from hotstart.stitching import returned_arguments, stitch
@@ -290,23 +290,19 @@ def stitched(case: Case) -> Made:
             for shape in [node.meta["example_value"].shape]
         ),
         axes=(),
-        weights=(),
-        unread=(),
         training=None,
-        modes=(),
-        kinds=(),
-        modules=(),
         autocast=(),
         mutated_args=(),
         given=returned_arguments([result]),
     )
+    nothing = Requirements(weights=(), unread=(), modes=(), kinds=(), modules=())
     compiled = {piece.name: piece for piece in plan.pieces if piece.kind == "compiled"}
     units = {
         piece.digest: EagerCompiler().compile(Job(piece.digest, piece, graph, {}))
         for piece in reversed(compiled.values())
     }
     running = {name: units[piece.digest] for name, piece in compiled.items()}
-    made = stitch(plan, contract, Variant(()), running, contract.given, "stitched.py")
+    made = stitch(plan, nothing, contract, Variant(()), running, "stitched.py")
     calls = [
         run_source(units[key].source, "unit.py", dict(units[key].constants))["bind"]
         for key in made.units

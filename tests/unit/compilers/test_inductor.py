@@ -94,11 +94,27 @@ def test_a_piece_that_does_not_compile_is_named_with_its_layers_and_cause() -> N
     assert caught.value.__cause__ is not None
 
 
-def test_a_range_the_compiler_narrows_names_the_axis() -> None:
+def test_a_range_the_compiler_narrows_is_split() -> None:
+    conv = nn.Conv2d(3, 4, 3).eval()
+    program = hotstart.compile(
+        conv, (torch.zeros(2, 3, 8, 8),), dynamic_shapes={"input": {0: Dim("batch", max=8)}}
+    )
+    assert set(program.code) == {"batch=2..8", "batch=1"}
+    assert len(program.report.units) == 2
+    with torch.no_grad():
+        for batch in (1, 2, 8):
+            x = torch.randn(batch, 3, 8, 8)
+            torch.testing.assert_close(program(x), conv(x))
+
+
+def test_a_range_the_compiler_narrows_names_the_axis_where_it_may_not_be_split() -> None:
     conv = nn.Conv2d(3, 4, 3).eval()
     with pytest.raises(hotstart.RangeError) as caught:
         hotstart.compile(
-            conv, (torch.zeros(2, 3, 8, 8),), dynamic_shapes={"input": {0: Dim("batch", max=8)}}
+            conv,
+            (torch.zeros(2, 3, 8, 8),),
+            dynamic_shapes={"input": {0: Dim("batch", max=8)}},
+            options=Options(splits=0),
         )
     assert caught.value.axis == "batch"
     assert "sizes=[1]" in str(caught.value)
@@ -108,20 +124,19 @@ def test_an_operator_that_decides_by_size_one_inside_is_noticed() -> None:
     def squeeze(x: Tensor) -> Tensor:
         return x.squeeze(0) * 2
 
+    rows = {"x": {0: Dim("rows", max=8)}}
     with pytest.raises(hotstart.RangeError, match="squeeze") as caught:
         hotstart.compile(
             squeeze,
             (torch.zeros(3, 4),),
-            dynamic_shapes={"x": {0: Dim("rows", max=8)}},
-            options=Options(compiler="eager"),
+            dynamic_shapes=rows,
+            options=Options(compiler="eager", splits=0),
         )
     assert caught.value.axis == "rows"
     program = hotstart.compile(
-        squeeze,
-        (torch.zeros(3, 4),),
-        dynamic_shapes={"x": {0: Dim("rows", max=8, sizes=[1])}},
-        options=Options(compiler="eager"),
+        squeeze, (torch.zeros(3, 4),), dynamic_shapes=rows, options=Options(compiler="eager")
     )
+    assert set(program.code) == {"rows=2..8", "rows=1"}
     for rows in (1, 2, 8):
         x = torch.randn(rows, 4)
         assert torch.equal(program(x), squeeze(x))

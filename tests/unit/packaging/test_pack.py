@@ -92,11 +92,13 @@ def test_an_artifact_comes_back_as_it_was(tmp_path: Any) -> None:
         options=EAGER,
     )
     found = there_and_back(program.artifact, tmp_path)
-    assert found.contract == program.artifact.contract
+    assert found.requirements == program.artifact.requirements
     assert found.pieces == program.artifact.pieces
     assert found.fingerprint == program.artifact.fingerprint
     assert found.report == program.artifact.report
-    for mine, theirs in zip(found.stitched, program.artifact.stitched, strict=True):
+    (call,), (original,) = found.calls, program.artifact.calls
+    assert call.contract == original.contract
+    for mine, theirs in zip(call.stitched, original.stitched, strict=True):
         assert (mine.variant, mine.source, mine.units) == (
             theirs.variant, theirs.source, theirs.units,
         )  # fmt: skip
@@ -105,10 +107,12 @@ def test_an_artifact_comes_back_as_it_was(tmp_path: Any) -> None:
 
 def test_what_is_defined_in_the_script_is_refused() -> None:
     artifact = artifact_with(torch.zeros(2))
-    (stitched,) = artifact.stitched
+    (call,) = artifact.calls
+    (stitched,) = call.stitched
     source = f"from __main__ import Result\n{stitched.source}"
+    stitched = msgspec.structs.replace(stitched, source=source)
     changed = msgspec.structs.replace(
-        artifact, stitched=(msgspec.structs.replace(stitched, source=source),)
+        artifact, calls=(msgspec.structs.replace(call, stitched=(stitched,)),)
     )
     with pytest.raises(hotstart.ArtifactError, match="__main__"):
         pack(changed)

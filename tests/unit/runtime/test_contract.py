@@ -283,10 +283,12 @@ def test_entry_and_explanation_never_disagree(program: hotstart.Program, data: A
         del call[name]
     if data.draw(st.integers(0, 9)) == 0:
         call["unknown"] = data.draw(anything())
-    parameters = program.artifact.contract.parameters
+    (compiled,) = program.artifact.calls
+    parameters = compiled.contract.parameters
     values = [call.get(p.name, p.default if p.has_default else MISSING) for p in parameters]
     unknown = {name: v for name, v in call.items() if name == "unknown"}
-    expected = violation(program.artifact.contract, program._variants, False, values, (), unknown)
+    variants = [stitched.variant for stitched in compiled.stitched]
+    expected = violation(compiled.contract, variants, False, values, (), unknown)
     if expected is None:
         program(**call)
         assert program.takes(**call)

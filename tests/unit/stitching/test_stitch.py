@@ -97,7 +97,7 @@ def test_a_traceback_shows_the_inlined_operator_and_its_layer() -> None:
 def test_the_line_cache_keeps_generated_code() -> None:
     program = build(Model().eval(), IDS)
     linecache.checkcache()
-    (stitched,) = program.artifact.stitched
+    (stitched,) = program.artifact.calls[0].stitched
     assert "".join(linecache.getlines(stitched.filename)) == program.code["static"]
 
 

@@ -1,0 +1,160 @@
+"""Capture a call as graphs, and cut them: the first half of a build."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from msgspec.structs import replace
+
+from hotstart import _torch
+from hotstart.calls import Call
+from hotstart.capture import Arguments, Captured, WeightTable, capture, describe_arguments
+from hotstart.capture.serve import Serving, Sizes, serve
+from hotstart.capture.structure import merged
+from hotstart.errors import OptionsError
+from hotstart.events import Clock
+from hotstart.ir import Contract, Requirements
+from hotstart.options import Options
+from hotstart.partition import Plan, SplitOn, cut, make_plan
+from hotstart.partition.plan import example_of
+from hotstart.partition.special import special_conditions
+from hotstart.shapes import Interval
+from hotstart.stitching import returned_arguments
+from hotstart.tensors import Model, method_of, parameter_names
+
+
+@dataclass(frozen=True)
+class CutGraph:
+    """One graph of a call, cut into pieces.
+
+    Attributes:
+        captured: the graph.
+        plan: its pieces.
+        assumed: the conditions under which the graph stands for the model.
+    """
+
+    captured: Captured
+    plan: Plan
+    assumed: tuple[_torch.Condition, ...]
+
+
+@dataclass(frozen=True)
+class TracedCall:
+    """A call that was captured and cut.
+
+    Attributes:
+        name: as it was given.
+        method: what of the model is called.
+        arguments: what it is called with.
+        graphs: as many as it takes to serve every size.
+        servings: which graph serves which sizes.
+    """
+
+    name: str
+    method: str
+    arguments: Arguments
+    graphs: tuple[CutGraph, ...]
+    servings: tuple[Serving, ...]
+
+
+def trace_call(
+    model: Model,
+    name: str,
+    call: Call,
+    weights: WeightTable,
+    options: Options,
+    split_on: SplitOn,
+    clock: Clock,
+) -> TracedCall:
+    """Capture and cut as few graphs as serve every size of a call.
+
+    Raises:
+        CaptureError: see `capture`; `RangeError` if the model decides by sizes in more ways than
+            `options.splits` allows for.
+        PartitionError: a graph cannot be cut as asked.
+        OptionsError: the model has no such method.
+    """
+    try:
+        target = method_of(model, call.method)
+    except AttributeError as error:
+        raise OptionsError(f"calls[{name!r}]: method {call.method!r}: {error}") from None
+    arguments = describe_arguments(
+        target, call.args, call.kwargs or {}, call.dynamic_shapes, torch.device(options.device)
+    )
+    declared = {dim.name: Interval(dim.min, dim.max) for dim in arguments.axes}
+    made = 0
+
+    def trace(fixed: Sizes, hints: Sizes) -> CutGraph:
+        nonlocal made
+        captured = capture(model, target, arguments, weights, fixed, hints)
+        owner = f"{name}." if name else ""
+        with clock.phase("partition"):
+            graph, runs = cut(captured, split_on)
+        with clock.phase("digest"):
+            plan = make_plan(graph, runs, owner + (f"graph_{made}." if made else ""))
+        _torch.trace_artifact(f"hotstart_{owner}graph_{made}", partial(describe_plan, plan))
+        made += 1
+        special = special_conditions(plan, declared, hints)
+        return CutGraph(captured, plan, (*captured.assumed, *special))
+
+    graphs, servings = serve(arguments.axes, arguments.example_sizes, options.splits, trace)
+    return TracedCall(name, call.method, arguments, tuple(graphs), tuple(servings))
+
+
+def make_requirements(
+    model: Model, weights: WeightTable, calls: Sequence[TracedCall]
+) -> Requirements:
+    """What the model must bring, from what all graphs read and write."""
+    graphs = [graph.captured for call in calls for graph in call.graphs]
+    written = {index for graph in graphs for kind, index in _written(graph) if kind == "weight"}
+    read = merged(graph.modules for graph in graphs)
+    kinds = tuple(dict.fromkeys(read.values()))
+    names = {name for spec in weights.specs for name in (spec.name, *spec.ties)}
+    return Requirements(
+        weights=tuple(
+            replace(spec, mutated=slot in written) for slot, spec in enumerate(weights.specs)
+        ),
+        unread=tuple(sorted(set(parameter_names(model)) - names)),
+        modes=tuple(sorted({mode for graph in graphs for mode in graph.modes})),
+        kinds=kinds,
+        modules=tuple((path, kinds.index(kind)) for path, kind in sorted(read.items())),
+    )
+
+
+def make_contract(model: Model, call: TracedCall) -> Contract:
+    """What a call must satisfy, from what its graphs have in common."""
+    graphs = [graph.captured for graph in call.graphs]
+    written = {index for graph in graphs for kind, index in _written(graph) if kind == "arg"}
+    return Contract(
+        parameters=call.arguments.parameters,
+        tensors=call.arguments.tensors,
+        axes=call.arguments.axes,
+        training=model.training if isinstance(model, torch.nn.Module) else None,
+        autocast=_torch.autocast_state(),
+        mutated_args=tuple(sorted(written)),
+        given=returned_arguments([graph.outputs for graph in graphs]),
+    )
+
+
+def _written(graph: Captured) -> set[tuple[str, int]]:
+    """Kind and number of the inputs that a graph writes to."""
+    nodes = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    found: set[tuple[str, int]] = set()
+    for node, slot in zip(nodes, graph.inputs, strict=True):
+        example = example_of(node)
+        if isinstance(example, torch.Tensor) and _torch.was_mutated(example):
+            found.add((slot.kind, slot.index))
+    return found
+
+
+def describe_plan(plan: Plan) -> str:
+    """The pieces of a graph and their nodes, as text."""
+    lines: list[str] = []
+    for piece in plan.pieces:
+        layers = ", ".join(piece.layers)
+        lines.append(f"{piece.name}: {piece.kind}, digest {piece.digest[:12]}, layers {layers}")
+        lines += [f"    {node.format_node()}" for node in piece.nodes]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,52 @@
+"""The calls a program is built for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hotstart.errors import OptionsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One way to call a model, by example.
+
+    Attributes:
+        args: positional example inputs, as in `hotstart.compile`.
+        kwargs: keyword example inputs.
+        dynamic_shapes: which dimensions are dynamic, as in `hotstart.compile`.
+        method: dotted path from the model to what is called, such as `encode` or
+            `encoder.forward`; empty for the model itself.
+    """
+
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] | None = None
+    dynamic_shapes: Mapping[str, Any] | None = None
+    method: str = ""
+
+
+def requested_calls(only: Call, calls: Mapping[str, Call] | None) -> dict[str, Call]:
+    """The calls to build for, by name: those that were named, or one without a name.
+
+    Raises:
+        OptionsError: both ways were used, or a name is none.
+    """
+    if calls is None:
+        return {"": only}
+    if only != Call():
+        raise OptionsError(
+            "calls: got args, kwargs or dynamic_shapes besides; give each call its own, in a "
+            "hotstart.Call"
+        )
+    if not calls:
+        raise OptionsError("calls: got none, takes at least one hotstart.Call by name")
+    for name, call in calls.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise OptionsError(f"calls: got name {name!r}, takes an identifier such as 'decode'")
+        if not isinstance(call, Call):
+            raise OptionsError(
+                f"calls[{name!r}]: got a {type(call).__name__}, takes a hotstart.Call"
+            )
+    return dict(calls)

@@ -1,0 +1,117 @@
+"""Find the sizes 0 and 1 at which a piece means something else than at the size it was traced with.
+
+Tracing does not assume that sizes differ from 0 and 1, but operators decide by them: `squeeze`
+drops a dimension of size 1, a reduction refuses one of size 0. Where the model's own code asks, a
+condition is recorded; where an operator asks inside, nothing is. So each different piece is run
+once on fake tensors of those sizes, and what comes out is compared with what was traced.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.node import map_aggregate
+
+from hotstart import _torch
+from hotstart.partition.plan import Graph, Piece, Plan, example_of, tensors_in
+from hotstart.shapes import Interval
+
+SPECIAL = (0, 1)
+
+
+class _Differs(Exception):
+    """At a special size, something else happens than what was traced."""
+
+
+def special_conditions(
+    plan: Plan, box: Mapping[str, Interval], hints: Mapping[str, int]
+) -> list[_torch.Condition]:
+    """A condition for every special size, or combination of them, that a graph does not stand for.
+
+    Args:
+        plan: the graph, cut.
+        box: the sizes that are declared for each axis.
+        hints: the sizes it was traced with.
+    """
+    found: list[_torch.Condition] = []
+    for piece in plan.unique:
+        axes = [axis for axis in piece.axes if axis not in plan.graph.captured.fixed]
+        for special in _specials(axes, box):
+            at = {axis: hints[axis] for axis in axes} | special
+            known = [*plan.graph.captured.conditions, *found]
+            if not all(_torch.holds_at(c.expr, {**hints, **at}) for c in known):
+                continue
+            try:
+                _run(plan.graph, piece, at)
+            except _Differs as difference:
+                named = ", ".join(f"{axis} = {size}" for axis, size in special.items())
+                found.append(_torch.Condition(_torch.differ(special), f"{difference} at {named}"))
+    return found
+
+
+def _specials(axes: Sequence[str], box: Mapping[str, Interval]) -> Iterator[dict[str, int]]:
+    """Special sizes of one axis, then of two, and so on."""
+    choices = [[None, *(n for n in SPECIAL if n in box[axis])] for axis in axes]
+    combined = [
+        {axis: size for axis, size in zip(axes, sizes, strict=True) if size is not None}
+        for sizes in itertools.product(*choices)
+    ]
+    return iter(sorted(filter(None, combined), key=len))
+
+
+def _run(graph: Graph, piece: Piece, at: dict[str, int]) -> None:
+    sizes = _torch.substitution(at)
+
+    def number(value: Any) -> Any:
+        import sympy
+
+        known = graph.expression(value)
+        return (
+            _torch.plain_number(known.xreplace(sizes)) if isinstance(known, sympy.Basic) else known
+        )
+
+    values: dict[fx.Node, Any] = {}
+    with _torch.fake_mode(), torch.no_grad():
+        for node in piece.inputs:
+            values[node] = _expected(example_of(node), number)
+        for node in piece.nodes:
+            args, kwargs = map_aggregate(
+                (graph.args(node), graph.kwargs(node)),
+                lambda item: values[item] if isinstance(item, fx.Node) else number(item),
+            )
+            try:
+                values[node] = _call(graph, node, args, kwargs)
+            except Exception as error:
+                raise _Differs(f"{_line(node)}: {node.name} raises {error}") from error
+            traced = [tuple(map(number, t.shape)) for t in tensors_in(example_of(node))]
+            found = [tuple(t.shape) for t in tensors_in(values[node])]
+            if traced != found:
+                raise _Differs(f"{_line(node)}: {node.name} gives {found}, traced as {traced},")
+
+
+def _expected(example: torch.Tensor, number: Any) -> torch.Tensor:
+    return torch.empty_strided(
+        [number(size) for size in example.shape],
+        [number(stride) for stride in example.stride()],
+        dtype=example.dtype,
+        device=example.device,
+    )
+
+
+def _call(graph: Graph, node: fx.Node, args: Any, kwargs: Any) -> Any:
+    if node.op == "get_attr":
+        return _torch.attribute_of(graph.captured.module, str(node.target))
+    if node.op == "call_method":
+        return operator.methodcaller(str(node.target), *args[1:], **kwargs)(args[0])
+    assert callable(node.target)
+    return node.target(*args, **kwargs)
+
+
+def _line(node: fx.Node) -> str:
+    lines = [line.strip() for line in (node.stack_trace or "").strip().splitlines()]
+    return " ".join(lines[-2:]) if lines else node.name

@@ -1,0 +1,67 @@
+"""One of the ways to call a program: its generated entry, and what to say of calls it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hotstart.errors import ContractError
+from hotstart.generated import run_source
+from hotstart.ir import CompiledCall
+from hotstart.runtime.arguments import bind
+from hotstart.runtime.contract import violation
+from hotstart.runtime.entry import Entry, Hooks
+from hotstart.tensors import Model, method_of
+
+Miss = Callable[[Sequence[Any], Sequence[Any], Mapping[str, Any]], Any]
+"""Answers a call that does not fit, given the parameters' values, positional arguments beyond
+those, and keyword arguments that the example did not have."""
+
+
+class Caller:
+    """Checks and runs calls of one kind.
+
+    Attributes:
+        call: what it was made from.
+        variants: the sizes it serves, in order.
+        source: the generated entry.
+    """
+
+    def __init__(self, call: CompiledCall, hooks: Hooks, first: int) -> None:
+        """`first` is the number, among the functions that `hooks.bound` gives, of the first."""
+        self.call = call
+        self.variants = tuple(stitched.variant for stitched in call.stitched)
+        self._model = hooks.model
+        self._entry = Entry(call.contract, self.variants, hooks, first)
+        self.source = self._entry.source
+
+    def function(self, miss: Miss) -> Callable[..., Any]:
+        """The entry, as a function that hands every call it does not take to `miss`."""
+        digest = hashlib.sha256(self.source.encode()).hexdigest()[:8]
+        scope = self._entry.scope_with(miss)
+        made: Callable[..., Any] = run_source(self.source, f"hotstart/entry_{digest}.py", scope)[
+            "call"
+        ]
+        return made
+
+    def target(self) -> Model:
+        """What of the model the entry stands for: itself, or one of its methods."""
+        return method_of(self._model, self.call.method)
+
+    def refusal(
+        self, values: Sequence[Any], excess: Sequence[Any], unknown: Mapping[str, Any]
+    ) -> ContractError | None:
+        """Why a call that was bound is not taken; None if it is."""
+        training = self._model.training if isinstance(self._model, torch.nn.Module) else None
+        return violation(self.call.contract, self.variants, training, values, excess, unknown)
+
+    def refusal_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ContractError | None:
+        """Why a call with these arguments is not taken; None if it is.
+
+        Raises:
+            TypeError: an argument is given twice.
+        """
+        return self.refusal(*bind(self.call.contract.parameters, args, kwargs))
