@@ -1,0 +1,1 @@
+"""Helpers for libraries whose models hotstart compiles. Each imports its library itself."""

@@ -1,0 +1,330 @@
+"""Text generation with `transformers`: a prompt and every token after it run compiled code.
+
+from hotstart.integrations.transformers import compile_generator, load_generator
+
+generator = compile_generator(model, max_length=512)
+generator.save("model.hot")
+
+generator = load_generator("model.hot", model)
+tokens = generator.generate(input_ids, max_new_tokens=100)
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, StaticLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+import hotstart
+from hotstart import Call, Dim, Options, OptionsError, Program
+from hotstart.errors import ArtifactError, ContractError
+from hotstart.events import Event
+
+_PROMPTS = (5, 7)
+"""Lengths of two example prompts; what differs between their calls depends on the length."""
+
+
+class Generator:
+    """A causal language model whose forward is compiled, with a cache of its own.
+
+    Made by `compile_generator` and `load_generator`. One generation runs at a time, since all of
+    them use the same cache; make several generators for several at once.
+
+    Attributes:
+        model: the model whose weights it runs with.
+        program: the compiled calls, `decode` for one token and `prefill` for a prompt.
+        batch: how many sequences are generated at once.
+        max_length: the most tokens of a sequence, prompt included.
+    """
+
+    def __init__(self, program: Program, step: _Step) -> None:
+        self.program = program
+        self.model = step.model
+        self.batch = step.cache.layers[0].keys.shape[0]
+        self.max_length = step.cache.layers[0].max_cache_len
+        self._cache = step.cache
+        self._tensors = step.tensors()
+        self._filled = 0
+        self._generating = threading.Lock()
+        self._runner = _with_forward(self.model, self._forward)
+
+    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
+        """`model.generate` with the compiled forward.
+
+        Args:
+            inputs: token ids of the prompts, int64 [batch, prompt length].
+            kwargs: whatever `generate` takes, but a cache.
+
+        Returns:
+            What `model.generate` returns.
+
+        Raises:
+            ContractError: a prompt or a sequence is too long, or `generate` calls the model in a
+                way that was not compiled, as with beams or with hidden states asked for.
+        """
+        for name in ("past_key_values", "cache_implementation", "assistant_model"):
+            if kwargs.get(name) is not None:
+                raise OptionsError(f"{name}: got one, takes none: a generator has its own cache")
+        with self._generating:
+            self._cache.reset()
+            self._filled = 0
+            return self._runner.generate(inputs, past_key_values=self._cache, **kwargs)
+
+    def save(self, file: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Write the compiled calls to one file; arguments as of `Program.save`."""
+        self.program.save(file, **kwargs)
+
+    def _forward(self, **inputs: Any) -> CausalLMOutputWithPast:
+        """The forward that `generate` calls."""
+        cache = inputs.pop("past_key_values", None)
+        if cache is not self._cache or not all(map(is_, _tensors_of(cache), self._tensors)):
+            raise ContractError(
+                "past_key_values",
+                "a cache whose tensors were replaced",
+                "the generator's own, as it was made",
+                "beam search and assisted generation are not supported",
+            )
+        step = _step_inputs(inputs)
+        filled = self._filled + step["input_ids"].shape[1]
+        if filled > self.max_length:
+            raise ContractError(
+                "generate",
+                f"a sequence of {filled} tokens",
+                f"at most {self.max_length}",
+                "compile the generator with a larger max_length",
+            )
+        logits = self.program(**step)
+        self._filled = filled
+        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
+
+
+def compile_generator(
+    model: nn.Module,
+    *,
+    max_length: int,
+    max_prompt: int | None = None,
+    batch: int = 1,
+    ranges: Sequence[tuple[int, int]] | None = None,
+    split_on: Any = "auto",
+    options: Options | None = None,
+    jobs: int | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Generator:
+    """Compile the calls that `generate` makes of a decoder-only model, with a static cache.
+
+    How the model is called is found out by letting `generate` call it, with and without padding;
+    the model itself runs once, for one token, so that its cache gets its shape.
+
+    Args:
+        model: a model of transformers with `generate`, in eval mode.
+        max_length: the most tokens of a sequence, prompt included. The cache holds so many.
+        max_prompt: the most tokens of a prompt. Default: one less than `max_length`.
+        batch: how many sequences are generated at once.
+        ranges: ranges of prompt lengths that are compiled on their own, as in `hotstart.Dim`.
+        split_on: as in `hotstart.compile`.
+        options: as in `hotstart.compile`.
+        jobs: as in `hotstart.compile`.
+        on_event: as in `hotstart.compile`.
+
+    Raises:
+        OptionsError: the model does not generate from a prompt with a cache of keys and values, or
+            a length makes no sense.
+        HotstartError: as `hotstart.compile`.
+    """
+    longest = max_length - 1 if max_prompt is None else max_prompt
+    if not 1 <= longest < max_length:
+        raise OptionsError(
+            f"max_prompt: got {longest} with max_length {max_length}, takes at least 1 and less "
+            "than max_length"
+        )
+    step = _Step(model, _new_cache(model, batch, max_length))
+    calls = _calls(step, Dim("tokens", min=1, max=longest, ranges=ranges))
+    program = hotstart.compile(
+        step, calls=calls, split_on=split_on, options=options, jobs=jobs, on_event=on_event
+    )
+    return Generator(program, step)
+
+
+def load_generator(file: str | os.PathLike[str], model: nn.Module, **kwargs: Any) -> Generator:
+    """Load what `Generator.save` wrote, with the weights of a model.
+
+    Args:
+        file: the artifact.
+        model: a model of the structure the generator was compiled for.
+        kwargs: as of `hotstart.load`.
+
+    Raises:
+        ArtifactError: the file is no generator's, or as `hotstart.load`.
+        ModelMismatch: as `hotstart.load`.
+    """
+    weights = hotstart.inspect(file)["requirements"]["weights"]
+    kept = {weight["name"]: weight for weight in weights if weight["kind"] == "buffer"}
+    layers: list[StaticLayer] = []
+    while (keys := kept.get(f"keys_{len(layers)}")) is not None:
+        values = kept[f"values_{len(layers)}"]
+        layer = StaticLayer(keys["shape"][2])
+        layer.lazy_initialization(*(_empty(weight) for weight in (keys, values)))
+        layers.append(layer)
+    if not layers:
+        raise ArtifactError(f"{file}: expected a generator's file, found one without a cache")
+    step = _Step(model, Cache(layers=layers))
+    return Generator(hotstart.load(file, step, **kwargs), step)
+
+
+class _Step(nn.Module):
+    """A model with a cache that every call continues; gives the logits."""
+
+    def __init__(self, model: nn.Module, cache: Cache) -> None:
+        super().__init__()
+        self.model = model
+        self.cache = cache
+        for number, layer in enumerate(cache.layers):
+            self.register_buffer(f"keys_{number}", layer.keys, persistent=False)
+            self.register_buffer(f"values_{number}", layer.values, persistent=False)
+            self.register_buffer(f"length_{number}", layer.cumulative_length, persistent=False)
+        self.train(model.training)
+
+    def forward(self, **inputs: Any) -> Tensor:
+        output = self.model(**inputs, past_key_values=self.cache, use_cache=True, return_dict=True)
+        logits: Tensor = output.logits
+        return logits
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors of the cache."""
+        return list(_tensors_of(self.cache))
+
+
+def _tensors_of(cache: Cache) -> Iterator[Tensor]:
+    for layer in cache.layers:
+        yield layer.keys
+        yield layer.values
+        yield layer.cumulative_length
+
+
+def _new_cache(model: nn.Module, batch: int, max_length: int) -> Cache:
+    """A cache of the shape the model fills, all layers of full length.
+
+    Layers with a window get as much, and leave it to their mask: a cache that slides counts with
+    Python numbers, which would be a graph of their own at every length.
+    """
+    if not hasattr(model, "generate"):
+        raise OptionsError(f"model: got a {type(model).__name__}, which has no generate()")
+    config: Any = model.config
+    if config.is_encoder_decoder:
+        raise OptionsError("model: got an encoder-decoder model, takes one that is decoder only")
+    count = config.get_text_config(decoder=True).num_hidden_layers
+    cache = Cache(layers=[StaticLayer(max_length) for _ in range(count)])
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        token = torch.zeros(batch, 1, dtype=torch.int64, device=device)
+        model(input_ids=token, past_key_values=cache, use_cache=True)
+    if not all(layer.is_initialized for layer in cache.layers):
+        raise OptionsError(
+            f"model: got a {type(model).__name__}, whose layers do not all keep keys and values; "
+            "takes one with attention in every layer"
+        )
+    cache.reset()
+    return cache
+
+
+def _calls(step: _Step, tokens: Dim) -> dict[str, Call]:
+    """The calls that `generate` makes, one token first: that is the one made most."""
+    decodes: list[Call] = []
+    prefills: list[Call] = []
+    for padded in (False, True):
+        (short, decode), (long, _) = (_recorded(step, length, padded) for length in _PROMPTS)
+        shapes = {name: _dims(short[name], long[name], tokens) for name in short}
+        found = Call(kwargs=long, dynamic_shapes={n: s for n, s in shapes.items() if s})
+        _add(decodes, Call(kwargs=decode))
+        _add(prefills, found)
+    named = {f"decode_{i}" if i else "decode": call for i, call in enumerate(decodes)}
+    return named | {f"prefill_{i}" if i else "prefill": call for i, call in enumerate(prefills)}
+
+
+def _add(calls: list[Call], call: Call) -> None:
+    if all(_form(call.kwargs) != _form(known.kwargs) for known in calls):
+        calls.append(call)
+
+
+def _form(value: Any) -> Any:
+    """What tells two calls apart: everything but the contents of tensors."""
+    if isinstance(value, Tensor):
+        return (value.dtype, tuple(value.shape))
+    if isinstance(value, Mapping):
+        return {key: _form(item) for key, item in value.items()}
+    return value
+
+
+def _dims(short: Any, long: Any, tokens: Dim) -> Any:
+    """The dimensions of an argument that follow the length of the prompt; None without any."""
+    if isinstance(short, Tensor):
+        sizes = enumerate(zip(short.shape, long.shape, strict=True))
+        return {dim: tokens for dim, pair in sizes if pair == _PROMPTS} or None
+    if isinstance(short, Mapping):
+        parts = {key: _dims(short[key], long[key], tokens) for key in short}
+        return {key: part for key, part in parts.items() if part} or None
+    return None
+
+
+def _recorded(step: _Step, length: int, padded: bool) -> list[dict[str, Any]]:
+    """What `generate` passes to a model for a prompt, and for the token after it."""
+    cache, calls = step.cache, []
+    config: Any = step.model.config
+    vocabulary = config.get_text_config(decoder=True).vocab_size
+
+    def forward(**inputs: Any) -> CausalLMOutputWithPast:
+        calls.append(_step_inputs(inputs))
+        ids = inputs["input_ids"]
+        for layer in cache.layers:
+            layer.cumulative_length.add_(ids.shape[1])
+        logits = torch.zeros(ids.shape[0], 1, vocabulary, device=ids.device)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
+
+    keys = cache.layers[0].keys
+    prompt = torch.ones(keys.shape[0], length, dtype=torch.int64, device=keys.device)
+    mask = torch.ones_like(prompt)
+    mask[:, 0] = 0
+    cache.reset()
+    _with_forward(step.model, forward).generate(
+        prompt,
+        attention_mask=mask if padded else torch.ones_like(mask),
+        past_key_values=cache,
+        max_new_tokens=2,
+        min_new_tokens=2,
+        do_sample=False,
+    )
+    cache.reset()
+    return calls
+
+
+def _step_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `_Step.forward` for a call that `generate` makes."""
+    own = ("past_key_values", "use_cache", "return_dict")
+    return {name: value for name, value in inputs.items() if name not in own}
+
+
+def _with_forward(model: nn.Module, forward: Callable[..., Any]) -> Any:
+    """A model that shares everything with `model` but its forward, which keeps its signature."""
+
+    @functools.wraps(model.forward)
+    def same_signature(**inputs: Any) -> Any:
+        return forward(**inputs)
+
+    twin: Any = copy.copy(model)
+    twin.forward = same_signature
+    return twin
+
+
+def _empty(weight: Mapping[str, Any]) -> Tensor:
+    dtype = getattr(torch, weight["dtype"])
+    batch, heads, _, width = weight["shape"]
+    return torch.empty(batch, heads, 1, width, dtype=dtype, device=weight["device"])
