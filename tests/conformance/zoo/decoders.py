@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.zoo.text import GROUPED, SMALL, VOCABULARY, decoder
+from tests.conformance.zoo.text import GROUPED, RANGES, SMALL, VOCABULARY, decoder
 
 WINDOW = 24
 """Shorter than the longest sequence, so that it shows."""
@@ -29,7 +29,7 @@ def kinds(*period: str) -> object:
 
 
 ENTRIES = (
-    decoder("llama", "LlamaForCausalLM"),
+    decoder("llama", "LlamaForCausalLM", seq=RANGES),
     decoder(
         "llama-3",
         "LlamaForCausalLM",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from tests.conformance.zoo.text import SMALL, VOCABULARY, encoder
+from tests.conformance.zoo.text import RANGES, SMALL, VOCABULARY, encoder
 
 
 class Embedder(nn.Module):
@@ -26,7 +26,7 @@ class Embedder(nn.Module):
 ROBERTA = {**SMALL, "pad_token_id": 1, "bos_token_id": 0, "type_vocab_size": 1}
 
 ENTRIES = (
-    encoder("bert", "BertForMaskedLM"),
+    encoder("bert", "BertForMaskedLM", seq=RANGES),
     encoder("bert-pooler", "BertModel"),
     encoder("roberta", "RobertaForSequenceClassification", {**ROBERTA, "num_labels": 3}),
     encoder("xlm-roberta", "XLMRobertaModel", ROBERTA),

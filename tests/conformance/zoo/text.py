@@ -16,7 +16,9 @@ from tests.conformance.zoo.entry import Entry, Sizes
 VOCABULARY = 128
 LAYERS = 4
 BATCH = Dim("batch", min=1, max=4)
-SEQ = Dim("seq", min=1, max=64, ranges=[(1, 16), (17, 64)])
+SEQ = Dim("seq", min=1, max=64)
+"""One range, so that windows and chunks begin to matter somewhere inside it."""
+RANGES = Dim("seq", min=1, max=64, ranges=[(1, 16), (17, 64)])
 EXAMPLE = {"batch": 2, "seq": 24}
 
 Inputs = Callable[[Sizes], dict[str, Any]]
@@ -113,9 +115,6 @@ def seeded(build: Callable[[], nn.Module]) -> nn.Module:
 
 # --- what calls pass ------------------------------------------------------------------------------
 
-TOKENS: Mapping[str, Any] = {"input_ids": {0: BATCH, 1: SEQ}}
-PADDED: Mapping[str, Any] = {**TOKENS, "attention_mask": {0: BATCH, 1: SEQ}}
-
 
 def tokens(sizes: Sizes) -> dict[str, Any]:
     """Token ids, none of which is that of padding."""
@@ -136,14 +135,28 @@ def token_ids(batch: int, length: int) -> Tensor:
 
 
 def decoder(
-    name: str, model: str, settings: Settings = GROUPED, family: str = "dense decoders", **more: Any
+    name: str,
+    model: str,
+    settings: Settings = GROUPED,
+    *,
+    family: str = "dense decoders",
+    seq: Dim = SEQ,
+    **more: Any,
 ) -> Entry:
     """A model that is called with nothing but tokens."""
-    return entry(name, family, model, settings, inputs=tokens, dynamic_shapes=TOKENS, **more)
+    shapes = {"input_ids": {0: BATCH, 1: seq}}
+    return entry(name, family, model, settings, inputs=tokens, dynamic_shapes=shapes, **more)
 
 
 def encoder(
-    name: str, model: str, settings: Settings = SMALL, family: str = "encoders", **more: Any
+    name: str,
+    model: str,
+    settings: Settings = SMALL,
+    *,
+    family: str = "encoders",
+    seq: Dim = SEQ,
+    **more: Any,
 ) -> Entry:
     """A model that is called with tokens and the mask of their padding."""
-    return entry(name, family, model, settings, inputs=padded, dynamic_shapes=PADDED, **more)
+    shapes = {argument: {0: BATCH, 1: seq} for argument in ("input_ids", "attention_mask")}
+    return entry(name, family, model, settings, inputs=padded, dynamic_shapes=shapes, **more)
