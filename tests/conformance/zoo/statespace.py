@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from hotstart import Dim
 from tests.conformance.zoo.decoders import HEADS_OF_16
 from tests.conformance.zoo.text import GROUPED, VOCABULARY, decoder
+
+LENGTHS = Dim("seq", ranges=[], sizes=[1, 8, 24])
+"""A scan that is unrolled as it is captured is another graph for every length."""
 
 state_space = partial(decoder, family="state space and hybrids")
 
@@ -23,13 +27,21 @@ MAMBA = {
 }
 
 ENTRIES = (
-    state_space("mamba", "MambaForCausalLM", {**MAMBA, "time_step_rank": 8}),
+    state_space(
+        "mamba", "MambaForCausalLM", {**MAMBA, "time_step_rank": 8}, seq=LENGTHS, exact=False
+    ),
     state_space(
         "mamba-2",
         "Mamba2ForCausalLM",
         {**MAMBA, "num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": CHUNK},
     ),
-    state_space("falcon-mamba", "FalconMambaForCausalLM", {**MAMBA, "time_step_rank": 8}),
+    state_space(
+        "falcon-mamba",
+        "FalconMambaForCausalLM",
+        {**MAMBA, "time_step_rank": 8},
+        seq=LENGTHS,
+        exact=False,
+    ),
     state_space(
         "bamba",
         "BambaForCausalLM",
@@ -71,6 +83,7 @@ ENTRIES = (
             "mamba_dt_rank": 8,
             "use_mamba_kernels": False,
         },
+        seq=LENGTHS,
         notes="Mamba, attention and experts",
     ),
     state_space(
