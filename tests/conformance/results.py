@@ -35,7 +35,8 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
         different_deeper: the same for the deeper model.
         file_bytes: size of the artifact.
         weights: digest of the model's weights.
-        load_ms: milliseconds of `hotstart.load`.
+        first_load_ms: milliseconds of the first `hotstart.load` of a process, with what it imports.
+        load_ms: the median of several.
         max_error: largest difference to eager over all sizes that were tried.
         sizes: how many those are.
     """
@@ -61,6 +62,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     different_deeper: int | None = None
     file_bytes: int | None = None
     weights: str = ""
+    first_load_ms: float | None = None
     load_ms: float | None = None
     max_error: float | None = None
     sizes: int | None = None

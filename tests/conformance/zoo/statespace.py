@@ -84,6 +84,7 @@ ENTRIES = (
             "use_mamba_kernels": False,
         },
         seq=LENGTHS,
+        exact=False,
         notes="Mamba, attention and experts",
     ),
     state_space(
