@@ -17,17 +17,18 @@ OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench clean
+.PHONY: help setup demo test test-slow check format bench conformance clean
 .SILENT:
 
 help:
-	echo "make demo       embed sentences: eager, torch.compile and hotstart side by side (about 3 minutes)"
-	echo "make test       the tests"
-	echo "make test-slow  the tests that take long, such as real models through Inductor"
-	echo "make check      lint, formatting, types"
-	echo "make format     format and fix what can be fixed"
-	echo "make bench      every benchmark; each keeps its JSON in benchmarks/"
-	echo "make clean      remove the environment, caches and builds"
+	echo "make demo         embed sentences: eager, torch.compile and hotstart side by side (about 3 minutes)"
+	echo "make test         the tests"
+	echo "make test-slow    the tests that take long, such as real models through Inductor"
+	echo "make check        lint, formatting, types"
+	echo "make format       format and fix what can be fixed"
+	echo "make bench        every benchmark; each keeps its JSON in benchmarks/"
+	echo "make conformance  every architecture of the suite, into docs/models.md (about an hour)"
+	echo "make clean        remove the environment, caches and builds"
 
 setup: $(READY)
 
@@ -62,6 +63,10 @@ bench: $(READY)
 	set -e; for benchmark in benchmarks/bench_*.py; do \
 		if [ -e "$$benchmark" ]; then echo "$$benchmark"; $(PY) "$$benchmark"; fi; \
 	done
+
+# OPTIONS="--missing" goes on where a run was interrupted; --help says what else there is.
+conformance: $(READY)
+	$(PY) -m tests.conformance.run $(OPTIONS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -27,6 +27,8 @@ class Entry:
         deeper: builds the same model with more repeated layers; None if it has none to repeat.
         atol: largest difference to eager that is accepted, for outputs of the order of one.
         notes: what a reader of the table should know.
+        exact: whether its captured graph computes what eager does, bit by bit. Not so if its code
+            asks whether it is being compiled, and takes another way then.
     """
 
     name: str
@@ -39,3 +41,4 @@ class Entry:
     deeper: Callable[[], nn.Module] | None = None
     atol: float = 1e-4
     notes: str = ""
+    exact: bool = True
