@@ -17,13 +17,14 @@ OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench conformance clean
+.PHONY: help setup demo test test-slow check format matrix bench conformance clean
 .SILENT:
 
 help:
 	echo "make demo         embed sentences: eager, torch.compile and hotstart side by side (about 3 minutes)"
 	echo "make test         the tests"
 	echo "make test-slow    the tests that take long, such as real models through Inductor"
+	echo "make matrix       the tests with every supported torch and Python (hours, some 6 GB of disk each)"
 	echo "make check        lint, formatting, types"
 	echo "make format       format and fix what can be fixed"
 	echo "make bench        every benchmark; each keeps its JSON in benchmarks/"
@@ -49,6 +50,9 @@ test: $(READY)
 test-slow: $(READY)
 	$(PY) -m pytest -q -m slow
 
+matrix: $(READY)
+	$(PY) -m nox
+
 check: $(READY)
 	$(PY) -m ruff check --quiet .
 	$(PY) -m ruff format --quiet --check .
@@ -69,5 +73,5 @@ conformance: $(READY)
 	$(PY) -m tests.conformance.run $(OPTIONS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .nox build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,46 @@
+"""The tests with every supported version of torch and of Python: `make matrix`.
+
+`nox -l` lists them, `nox -s "tests-3.12(torch 2.15)"` runs one, and `nox -s tests -p 3.12` those of
+one Python; what follows `--` goes to pytest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+# The last patch release of every minor version.
+TORCH = ("2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
+PYTHON = ("3.11", "3.12", "3.13")
+
+nox.needs_version = ">=2026.10.20"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+# An interpreter that is not there is a session that is skipped, and nox says so.
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+# Every torch with the oldest Python, every Python with the torch of constraints.txt.
+nox.options.sessions = [
+    "tests-3.11",
+    *(f"tests-{python}(torch 2.13)" for python in PYTHON[1:]),
+]
+
+
+@nox.session(python=PYTHON)
+@nox.parametrize("torch", TORCH, ids=[f"torch {release.rpartition('.')[0]}" for release in TORCH])
+def tests(session: nox.Session, torch: str) -> None:
+    """Install the package with one torch, and run the tests that are not slow."""
+    constraints = Path(session.create_tmp(), "constraints.txt")
+    constraints.write_text(_constraints(torch))
+    # torch by itself first: what comes after finds it there and leaves it alone.
+    session.install("--constraint", str(constraints), f"torch=={torch}")
+    session.install("--constraint", str(constraints), "--editable", ".[cli,demo,dev]")
+    session.env.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    session.run("python", "-m", "pytest", "-q", "-m", "not slow", *session.posargs)
+
+
+def _constraints(torch: str) -> str:
+    """constraints.txt, with another torch."""
+    lines = Path("constraints.txt").read_text().splitlines()
+    return "\n".join(f"torch=={torch}" if line.startswith("torch==") else line for line in lines)
