@@ -109,6 +109,65 @@ def test_a_model_without_tensor_operations_is_refused() -> None:
         captured(lambda x: 3, X)
 
 
+# --- what a model says of contents ----------------------------------------------------------------
+
+
+def says_of_a_tensor(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    torch._check_tensor_all(n >= 0)
+    return x * 2
+
+
+def says_of_a_number(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    count = n.sum().item()
+    torch._check(count == 3)
+    return x * count
+
+
+def says_a_range(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    count = n.sum().item()
+    torch._check(count > 0)
+    return x * count
+
+
+def says_a_size(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    count = n.sum().item()
+    torch._check(count == x.shape[0])
+    return x * count
+
+
+def says_a_shape(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    found = n.nonzero()
+    torch._check(found.shape[0] == 3)
+    return x[0, 0] + found
+
+
+@pytest.mark.parametrize("function", [says_of_a_tensor, says_of_a_number])
+def test_what_a_model_says_of_a_tensors_contents_is_checked_in_every_call(
+    function: Callable[..., Any],
+) -> None:
+    ones = torch.ones(3, dtype=torch.long)
+    program = compiled(function, X, ones)
+    assert torch.equal(program(X, ones), function(X, ones))
+    with pytest.raises(RuntimeError, match=rf"test_trace\.py:\d+ in {function.__name__}"):
+        program(X, torch.tensor([3, 1, -2]))
+
+
+def test_where_the_source_is_installed_does_not_get_into_such_a_check() -> None:
+    program = compiled(says_of_a_tensor, X, torch.ones(3))
+    (unit,) = program.artifact.units.values()
+    assert "test_trace.py" in unit.source
+    assert __file__.rpartition("/")[0] not in unit.source
+
+
+@pytest.mark.parametrize("function", [says_a_range, says_a_size, says_a_shape])
+def test_contents_that_are_not_settled_by_what_a_model_says_are_refused(
+    function: Callable[..., Any],
+) -> None:
+    dynamic = {"x": {0: Dim("batch", max=8)}}
+    with pytest.raises(CaptureError, match="depends on the contents of a tensor"):
+        captured(function, X, torch.ones(3, dtype=torch.long), dynamic=dynamic)
+
+
 # --- what narrows a range -------------------------------------------------------------------------
 
 
