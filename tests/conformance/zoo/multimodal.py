@@ -85,12 +85,6 @@ def blip(layers: int) -> nn.Module:
     )
 
 
-def vilt(layers: int) -> nn.Module:
-    return transformers.ViltForQuestionAnswering(
-        transformers.ViltConfig(**{**TEXT, **EYES}, num_hidden_layers=layers, num_labels=10)
-    )
-
-
 def llava(layers: int) -> nn.Module:
     return transformers.LlavaForConditionalGeneration(
         transformers.LlavaConfig(
@@ -278,7 +272,6 @@ ENTRIES: tuple[Entry, ...] = (
     two_towers("clip", clip, "as many texts and as many images as there are"),
     two_towers("siglip", siglip),
     one_model("blip", blip, pairs, PAIRS, "writes captions"),
-    one_model("vilt", vilt, pairs, PAIRS, "one encoder for words and patches"),
     reader("llava", llava, PATCHES, "a Llama that reads CLIP's features"),
     reader("paligemma", paligemma, PATCHES, "a Gemma that sees the whole prompt at once"),
     reader("gemma3-vision", gemma3, 4, "pooled image tokens, sliding windows"),

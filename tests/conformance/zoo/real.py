@@ -29,7 +29,7 @@ def tokenizer() -> Any:
 
 
 def sentences(sizes: Sizes) -> dict[str, Any]:
-    """Sentences cut or padded to a length, which starts in the middle of the list with long ones."""
+    """Sentences, and longer ones with every row, cut or padded to a length."""
     texts = itertools.islice(itertools.cycle(SENTENCES[10:]), sizes["batch"])
     made = tokenizer()(
         list(texts),

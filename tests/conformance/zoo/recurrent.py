@@ -137,9 +137,7 @@ ENTRIES: tuple[Entry, ...] = (
         2,
         "2 layers, both directions",
     ),
-    classifier(
-        "rnn", lambda: nn.RNN(WIDTH, HIDDEN, 2, batch_first=True), 1, "2 layers of tanh"
-    ),
+    classifier("rnn", lambda: nn.RNN(WIDTH, HIDDEN, 2, batch_first=True), 1, "2 layers of tanh"),
     Entry(
         name="lstm-cell",
         family="recurrent",

@@ -15,8 +15,8 @@ def seeded(
     """A factory of a model in eval mode with seeded weights, none of which is left at 0 or 1.
 
     Biases that are all zero and scales that are all one would hide a weight that is mixed up with
-    another one, so every parameter gets some noise. So do running statistics, and the codebooks of audio codecs, which
-    are buffers that start out as zeros.
+    another one, so every parameter gets some noise. So do running statistics, and the codebooks of
+    audio codecs, which are buffers that start out as zeros.
 
     Args:
         build: makes the model.

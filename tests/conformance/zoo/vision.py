@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -261,12 +262,10 @@ class UNet(nn.Module):
 
     def __init__(self, channels: tuple[int, ...] = (8, 16, 32, 64), classes: int = 4) -> None:
         super().__init__()
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(itertools.pairwise(channels))
         self.first = TwoConvolutions(3, channels[0])
         self.down = nn.ModuleList(TwoConvolutions(a, b) for a, b in pairs)
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in reversed(pairs)
-        )
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in reversed(pairs))
         self.join = nn.ModuleList(TwoConvolutions(2 * a, a) for a, _ in reversed(pairs))
         self.last = nn.Conv2d(channels[0], classes, 1)
 
