@@ -245,6 +245,9 @@ def describe_failure(error: BaseException) -> Failure | None:
     if not isinstance(error, known):
         return None
     reason, advice = _brief(str(error))
+    if "`lock` context manager" in reason:
+        # What is set up once and for all, as transformers' hooks are, is set up under a lock.
+        advice = "call the model once before, if it takes the lock in its first call only"
     return Failure(reason, user_line(list(getattr(error, "real_stack", None) or ())), advice)
 
 

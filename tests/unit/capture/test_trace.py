@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -92,6 +93,29 @@ def test_a_refusal_names_the_users_line_and_what_to_do(
     assert because in message
     assert "TORCH_LOGS" not in message
     assert len(message) < 1000
+
+
+class SetUpInItsFirstCall(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale: float | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.scale is None:
+            with LOCK:
+                self.scale = 2.0
+        return x * self.scale
+
+
+LOCK = threading.Lock()
+
+
+def test_a_lock_that_is_taken_in_the_first_call_only_is_no_problem_in_the_second() -> None:
+    model = SetUpInItsFirstCall()
+    with pytest.raises(CaptureError, match="call the model once before"):
+        captured(model, X)
+    model(X)
+    assert torch.equal(compiled(model, X)(X), 2 * X)
 
 
 def test_the_line_is_the_users_even_below_a_module_of_torch() -> None:
