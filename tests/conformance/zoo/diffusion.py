@@ -245,7 +245,12 @@ ENTRIES: tuple[Entry, ...] = (
             "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
         },
         {
-            "hidden_states": SAMPLE,
+            # Position embeddings are a table for the size that is configured, and else computed.
+            "hidden_states": {
+                0: BATCH,
+                2: Dim("height", min=14, max=19),
+                3: Dim("width", min=12, max=15),
+            },
             "encoder_hidden_states": {0: BATCH, 1: SEQ},
             "timestep": {0: BATCH},
         },

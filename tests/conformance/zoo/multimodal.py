@@ -211,6 +211,16 @@ def prompt(image_tokens: int) -> Callable[[Sizes], dict[str, Any]]:
     return inputs
 
 
+def marked_prompt(image_tokens: int) -> Callable[[Sizes], dict[str, Any]]:
+    """The same for a model that is told which tokens see one another: those of the image."""
+
+    def inputs(sizes: Sizes) -> dict[str, Any]:
+        made = prompt(image_tokens)(sizes)
+        return {**made, "token_type_ids": (made["input_ids"] == IMAGE_TOKEN).long()}
+
+    return inputs
+
+
 def mel(sizes: Sizes) -> Tensor:
     """Spectrograms: batch, channel, time, frequency."""
     return torch.randn(sizes["images"], 1, 100, 32)
@@ -260,22 +270,28 @@ def one_model(
 
 
 def reader(
-    name: str, build: Callable[[int], nn.Module], image_tokens: int, notes: str = ""
+    name: str,
+    build: Callable[[int], nn.Module],
+    image_tokens: int,
+    inputs: Callable[[int], Callable[[Sizes], dict[str, Any]]] = prompt,
+    notes: str = "",
 ) -> Entry:
     """An entry for a model that reads an image as tokens within its text."""
-    length = Dim("seq", min=image_tokens + 2, max=40)
-    shapes = {**PAIRS, "input_ids": {0: BATCH, 1: length}, "attention_mask": {0: BATCH, 1: length}}
-    return one_model(name, build, prompt(image_tokens), shapes, notes)
+    text = {0: BATCH, 1: Dim("seq", min=image_tokens + 2, max=40)}
+    shapes = {"input_ids": text, "attention_mask": text, "pixel_values": {0: BATCH}}
+    if inputs is marked_prompt:
+        shapes["token_type_ids"] = text
+    return one_model(name, build, inputs(image_tokens), shapes, notes)
 
 
 ENTRIES: tuple[Entry, ...] = (
     two_towers("clip", clip, "as many texts and as many images as there are"),
     two_towers("siglip", siglip),
     one_model("blip", blip, pairs, PAIRS, "writes captions"),
-    reader("llava", llava, PATCHES, "a Llama that reads CLIP's features"),
-    reader("paligemma", paligemma, PATCHES, "a Gemma that sees the whole prompt at once"),
-    reader("gemma3-vision", gemma3, 4, "pooled image tokens, sliding windows"),
-    reader("internvl", internvl, 4, "a Qwen2, patches are shuffled into channels"),
+    reader("llava", llava, PATCHES, notes="a Llama that reads CLIP's features"),
+    reader("paligemma", paligemma, PATCHES, marked_prompt, "a Gemma that reads SigLIP's features"),
+    reader("gemma3-vision", gemma3, 4, marked_prompt, "pooled image tokens, sliding windows"),
+    reader("internvl", internvl, 4, notes="a Qwen2, patches are shuffled into channels"),
     Entry(
         name="clap",
         family="multimodal",
