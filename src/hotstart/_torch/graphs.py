@@ -70,13 +70,20 @@ def switches_attention(node: fx.Node) -> bool:
     return getattr(node.target, "__name__", "") == "_sdpa_kernel"
 
 
-def depends_on_contents(value: Any) -> bool:
-    """Whether a number, or a size of a tensor, is known only once a tensor's contents are."""
+def depends_on_contents(value: Any, read: frozenset[sympy.Symbol]) -> bool:
+    """Whether a number, or a size of a tensor, is known only once a tensor's contents are.
+
+    Args:
+        value: a number, a tensor or an expression; anything else depends on nothing.
+        read: symbols that stand for what a tensor holds, besides those that torch calls unbacked.
+    """
     import sympy
-    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+    from torch.fx.experimental.symbolic_shapes import free_symbols, free_unbacked_symbols
 
     known = torch.Tensor | torch.SymInt | torch.SymFloat | torch.SymBool | sympy.Basic
-    return isinstance(value, known) and bool(free_unbacked_symbols(value))
+    if not isinstance(value, known):
+        return False
+    return bool(free_unbacked_symbols(value) or (read and read & free_symbols(value)))
 
 
 def keep_checks(graph: fx.Graph) -> dict[sympy.Symbol, sympy.Expr]:

@@ -158,16 +158,17 @@ def _refuse_data_dependence(
 
     What the graph itself checks is known: see `keep_checks`.
     """
+    read = traced.content_symbols()
     found = [
         _torch.line_of(node)
         for node in traced.module.graph.nodes
         if (node.op, node.target) == ("call_method", "item")
-        or _torch.depends_on_contents(node.meta.get("example_value"))
+        or _torch.depends_on_contents(node.meta.get("example_value"), read)
     ]
     found += [
         condition.source
         for condition in _torch.conditions(traced.env)
-        if _torch.depends_on_contents(condition.expr.xreplace(settled))
+        if _torch.depends_on_contents(condition.expr.xreplace(settled), read)
     ]
     if found:
         raise _not_one_graph(

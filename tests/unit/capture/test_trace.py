@@ -128,6 +128,38 @@ def test_the_line_is_the_users_even_below_a_module_of_torch() -> None:
     assert line_of(Lists, "tolist") in str(caught.value)
 
 
+class PadsByABuffer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("width", torch.tensor(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x, (self.width, self.width))
+
+
+class CatsPads(PadsByABuffer):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([super().forward(x[:, :4]), x])
+
+
+class PadsByASum(PadsByABuffer):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x, (self.width, self.width + x.shape[1]))
+
+
+@pytest.mark.parametrize("model", [PadsByABuffer(), CatsPads()])
+@pytest.mark.parametrize("dynamic", [{}, {"x": {0: Dim("batch", max=8)}}])
+def test_a_shape_that_a_buffer_holds_is_refused(model: nn.Module, dynamic: Any) -> None:
+    with pytest.raises(CaptureError, match="depends on the contents of a tensor"):
+        captured(model, X, dynamic=dynamic)
+
+
+def test_a_shape_computed_from_what_a_buffer_holds_is_refused() -> None:
+    with pytest.raises(CaptureError) as caught:
+        captured(PadsByASum(), X, dynamic={"x": {1: Dim("width", max=16)}})
+    assert line_of(PadsByASum.forward, "pad(") in str(caught.value)
+
+
 def test_a_model_without_tensor_operations_is_refused() -> None:
     with pytest.raises(CaptureError, match="no tensor operation"):
         captured(lambda x: 3, X)
