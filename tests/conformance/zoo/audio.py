@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import diffusers
 import torch
 import transformers
 from torch import Tensor, nn
@@ -69,40 +70,37 @@ def spectrogram_transformer(layers: int) -> nn.Module:
     )
 
 
-class EncodecEncoder(nn.Module):
-    """Waveform to codes."""
+class OobleckEncoder(nn.Module):
+    """Waveform to the distribution of latents."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.codec = encodec()
+        self.codec = oobleck()
 
-    def forward(self, input_values: Tensor) -> Tensor:
-        return self.codec.encode(input_values, bandwidth=24.0, return_dict=False)[0]
+    def forward(self, input_values: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.codec.encode(input_values).latent_dist
+        return found.mean, found.std
 
 
-class EncodecDecoder(nn.Module):
-    """Codes to waveform."""
+class OobleckDecoder(nn.Module):
+    """Latents to waveform."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.codec = encodec()
+        self.codec = oobleck()
 
-    def forward(self, audio_codes: Tensor) -> Tensor:
-        return self.codec.decode(audio_codes, [None], return_dict=False)[0]
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.codec.decode(latents, return_dict=False)[0]
 
 
-def encodec() -> nn.Module:
-    return transformers.EncodecModel(
-        transformers.EncodecConfig(
-            hidden_size=32,
-            num_filters=8,
-            upsampling_ratios=[4, 2, 2],
-            num_residual_layers=2,
-            codebook_size=64,
-            codebook_dim=32,
-            target_bandwidths=[6.0, 24.0],
-            sampling_rate=16000,
-        )
+def oobleck() -> nn.Module:
+    return diffusers.AutoencoderOobleck(
+        encoder_hidden_size=8,
+        downsampling_ratios=[2, 4, 4],
+        channel_multiples=[1, 2, 4],
+        decoder_channels=8,
+        decoder_input_channels=16,
+        audio_channels=1,
     )
 
 
@@ -114,30 +112,6 @@ def dac() -> nn.Module:
             downsampling_ratios=[2, 4, 4],
             n_codebooks=4,
             codebook_size=64,
-        )
-    )
-
-
-def mimi() -> nn.Module:
-    return transformers.MimiModel(
-        transformers.MimiConfig(
-            hidden_size=64,
-            num_filters=8,
-            upsampling_ratios=[4, 4, 2],
-            codebook_size=64,
-            codebook_dim=32,
-            vector_quantization_hidden_dimension=32,
-            num_quantizers=4,
-            upsample_groups=64,
-            num_hidden_layers=LAYERS,
-            intermediate_size=128,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            head_dim=16,
-            sliding_window=16,
-            layer_scale_initial_scale=1.0,
-            frame_rate=250,
-            sampling_rate=16000,
         )
     )
 
@@ -213,20 +187,17 @@ ENTRIES: tuple[Entry, ...] = (
         deeper=seeded(lambda: spectrogram_transformer(2 * LAYERS)),
         notes="patches of a spectrogram that overlap",
     ),
-    codec("encodec-encoder", EncodecEncoder, "convolutions, LSTM, residual quantisation"),
+    codec("oobleck-encoder", OobleckEncoder, "strided convolutions, snake activations"),
     Entry(
-        name="encodec-decoder",
+        name="oobleck-decoder",
         family="audio",
-        make=seeded(EncodecDecoder),
-        inputs=lambda sizes: {
-            "audio_codes": torch.randint(0, 64, (1, sizes["batch"], 4, sizes["frames"]))
-        },
-        dynamic_shapes={"audio_codes": {1: BATCH, 3: Dim("frames", min=2, max=64)}},
+        make=seeded(OobleckDecoder),
+        inputs=lambda sizes: {"latents": torch.randn(sizes["batch"], 16, sizes["frames"])},
+        dynamic_shapes={"latents": {0: BATCH, 2: Dim("frames", min=1, max=64)}},
         example={"batch": 2, "frames": 20},
-        notes="codes to a waveform",
+        notes="latents to a waveform: transposed convolutions",
     ),
-    codec("dac", dac, "encoder, quantiser and decoder; snake activations"),
-    codec("mimi", mimi, "encoder, transformer, quantiser, transformer, decoder"),
+    codec("dac", dac, "encoder, residual quantiser and decoder"),
     Entry(
         name="hifi-gan",
         family="audio",

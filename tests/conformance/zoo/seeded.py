@@ -15,8 +15,7 @@ def seeded(
     """A factory of a model in eval mode with seeded weights, none of which is left at 0 or 1.
 
     Biases that are all zero and scales that are all one would hide a weight that is mixed up with
-    another one, so every parameter gets some noise. So do running statistics, and the codebooks of
-    audio codecs, which are buffers that start out as zeros.
+    another one, so every parameter gets some noise, and so do running statistics.
 
     Args:
         build: makes the model.
@@ -35,8 +34,6 @@ def seeded(
                     buffer.normal_(std=0.1)
                 elif name.endswith("running_var"):
                     buffer.uniform_(0.5, 1.5)
-                elif name.endswith((".embed", ".embed_sum")):
-                    buffer.normal_()
             if first_call is not None:
                 model(**first_call())
         return model
