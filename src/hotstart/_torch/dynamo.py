@@ -83,6 +83,16 @@ class FullGraph:
                 if found is not None:
                     yield symbol, found
 
+    def content_symbols(self) -> frozenset[sympy.Symbol]:
+        """The symbols that stand for the integer a tensor of no dimensions holds, for no size."""
+        from torch._dynamo.source import CallMethodItemSource
+
+        return frozenset(
+            symbol
+            for symbol, sources in self.env.var_to_sources.items()
+            if any(isinstance(source, CallMethodItemSource) for source in sources)
+        )
+
     def _dimension(self, source: Any) -> tuple[Any, int] | None:
         base, index = getattr(source, "base", None), getattr(source, "idx", None)
         prop = getattr(source, "prop", None)
@@ -239,12 +249,21 @@ def describe_failure(error: BaseException) -> Failure | None:
     from torch.fx.experimental.symbolic_shapes import (
         ConstraintViolationError,
         GuardOnDataDependentSymNode,
+        PendingUnbackedSymbolNotFound,
     )
 
-    known = (exc.TorchDynamoException, ConstraintViolationError, GuardOnDataDependentSymNode)
+    known = (
+        exc.TorchDynamoException,
+        ConstraintViolationError,
+        GuardOnDataDependentSymNode,
+        PendingUnbackedSymbolNotFound,
+    )
     if not isinstance(error, known):
         return None
     reason, advice = _brief(str(error))
+    if "`lock` context manager" in reason:
+        # What is set up once and for all, as transformers' hooks are, is set up under a lock.
+        advice = "call the model once before, if it takes the lock in its first call only"
     return Failure(reason, user_line(list(getattr(error, "real_stack", None) or ())), advice)
 
 

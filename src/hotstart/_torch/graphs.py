@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from hotstart._torch.dynamo import user_line
-from hotstart._torch.symbols import python_source
+from hotstart._torch.symbols import expression, python_source
 
 if TYPE_CHECKING:
     import sympy
@@ -70,12 +70,67 @@ def switches_attention(node: fx.Node) -> bool:
     return getattr(node.target, "__name__", "") == "_sdpa_kernel"
 
 
-def depends_on_contents(value: Any) -> bool:
-    """Whether a number, or a size of a tensor, is known only once a tensor's contents are."""
-    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+def depends_on_contents(value: Any, read: frozenset[sympy.Symbol]) -> bool:
+    """Whether a number, or a size of a tensor, is known only once a tensor's contents are.
 
-    numbers = torch.Tensor | torch.SymInt | torch.SymFloat | torch.SymBool
-    return isinstance(value, numbers) and bool(free_unbacked_symbols(value))
+    Args:
+        value: a number, a tensor or an expression; anything else depends on nothing.
+        read: symbols that stand for what a tensor holds, besides those that torch calls unbacked.
+    """
+    import sympy
+    from torch.fx.experimental.symbolic_shapes import free_symbols, free_unbacked_symbols
+
+    known = torch.Tensor | torch.SymInt | torch.SymFloat | torch.SymBool | sympy.Basic
+    if not isinstance(value, known):
+        return False
+    return bool(free_unbacked_symbols(value) or (read and read & free_symbols(value)))
+
+
+def keep_checks(graph: fx.Graph) -> dict[sympy.Symbol, sympy.Expr]:
+    """Have a graph check with tensor operations what `torch._check` asks of tensors' contents.
+
+    Dynamo reads such a tensor with `.item()`, goes on with the integer or boolean that the check
+    says it is, and asserts that on the number. Numbers are no nodes of a piece and would be left
+    out with the check, so the tensor is asserted in place of the number.
+
+    Returns:
+        The symbols of the numbers that were read, with what the graph now asserts them to be.
+    """
+    import sympy
+
+    settled: dict[sympy.Symbol, sympy.Expr] = {}
+    for node in list(graph.nodes):
+        if node.op == "call_method" and node.target == "item":
+            number = expression(node.meta["example_value"])
+            if number == sympy.true or number.is_Integer:
+                settled |= _assert_item(graph, node, plain_number(number))
+        elif node.target is torch.ops.aten._assert_scalar.default:
+            checked = node.args[0]
+            known = checked.meta["example_value"] if isinstance(checked, fx.Node) else checked
+            if expression(known) == sympy.true:
+                graph.erase_node(node)
+    return settled
+
+
+def _assert_item(graph: fx.Graph, item: fx.Node, number: float) -> dict[sympy.Symbol, sympy.Expr]:
+    """Put an assertion of a tensor's one element in place of the node that reads it."""
+    tensor = item.args[0]
+    assert isinstance(tensor, fx.Node)
+    # Where a library is installed must not get into the program.
+    where = re.sub(r"^.*?/(?=[^/]+:\d+ in )", "", line_of(item))
+    with graph.inserting_before(item):
+        equal = graph.call_function(torch.eq, (tensor, number))
+        equal.meta = {**item.meta, "example_value": tensor.meta["example_value"] == number}
+        asserted = (equal, f"expected {number}, as the model says: {where}")
+        check = graph.call_function(torch.ops.aten._assert_async.msg, asserted)
+        check.meta = {**item.meta, "example_value": None}
+    # `expr` has the number in it already; what was read is in `_expr` (2.11 to 2.15).
+    read = item.meta["example_value"].node
+    for user in list(item.users):
+        user.args = fx.node.map_arg(user.args, lambda n: number if n is item else n)
+        user.kwargs = fx.node.map_arg(user.kwargs, lambda n: number if n is item else n)
+    graph.erase_node(item)
+    return {symbol: read.shape_env.replace(symbol) for symbol in read._expr.free_symbols}
 
 
 def line_of(node: fx.Node) -> str:

@@ -108,8 +108,9 @@ def capture(
     ]
     args, kwargs = arguments.call_with(tensors)
     traced = _trace(target, args, kwargs, dynamic)
-    _refuse_data_dependence(traced.module.graph)
-    return _describe(model, traced, arguments, tensors, weights, fixed)
+    settled = _torch.keep_checks(traced.module.graph)
+    _refuse_data_dependence(traced, settled)
+    return _describe(model, traced, arguments, tensors, weights, fixed, settled)
 
 
 def _trace(
@@ -139,16 +140,32 @@ def _not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
     return CaptureError(f"the model cannot be captured as one graph.{listed}")
 
 
-def _refuse_data_dependence(graph: fx.Graph) -> None:
-    """Raise if a size or number in a graph is known only once a tensor's contents are."""
-    for node in graph.nodes:
-        if _torch.depends_on_contents(node.meta.get("example_value")):
-            raise _not_one_graph(
-                _torch.line_of(node),
-                "a number or a shape depends on the contents of a tensor",
-                "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "
-                "of indexing by a condition, no .item()",
-            )
+def _refuse_data_dependence(
+    traced: _torch.FullGraph, settled: Mapping[sympy.Symbol, sympy.Expr]
+) -> None:
+    """Raise if a size or number in a graph is known only once a tensor's contents are.
+
+    What the graph itself checks is known: see `keep_checks`.
+    """
+    read = traced.content_symbols()
+    found = [
+        _torch.line_of(node)
+        for node in traced.module.graph.nodes
+        if (node.op, node.target) == ("call_method", "item")
+        or _torch.depends_on_contents(node.meta.get("example_value"), read)
+    ]
+    found += [
+        condition.source
+        for condition in _torch.conditions(traced.env)
+        if _torch.depends_on_contents(condition.expr.xreplace(settled), read)
+    ]
+    if found:
+        raise _not_one_graph(
+            found[0],
+            "a number or a shape depends on the contents of a tensor",
+            "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "
+            "of indexing by a condition, no .item()",
+        )
 
 
 def _describe(
@@ -158,6 +175,7 @@ def _describe(
     tensors: list[torch.Tensor],
     weights: WeightTable,
     fixed: Mapping[str, int],
+    settled: Mapping[sympy.Symbol, sympy.Expr],
 ) -> Captured:
     graph = traced.module.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
@@ -198,7 +216,7 @@ def _describe(
         outputs=Slot("out", 0),
         updates=(),
         conditions=tuple(
-            _torch.Condition(c.expr.xreplace(symbols), c.source)
+            _torch.Condition(c.expr.xreplace({**symbols, **settled}), c.source)
             for c in _torch.conditions(traced.env)
         ),
         fixed=dict(fixed),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -94,6 +95,29 @@ def test_a_refusal_names_the_users_line_and_what_to_do(
     assert len(message) < 1000
 
 
+class SetUpInItsFirstCall(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale: float | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.scale is None:
+            with LOCK:
+                self.scale = 2.0
+        return x * self.scale
+
+
+LOCK = threading.Lock()
+
+
+def test_a_lock_that_is_taken_in_the_first_call_only_is_no_problem_in_the_second() -> None:
+    model = SetUpInItsFirstCall()
+    with pytest.raises(CaptureError, match="call the model once before"):
+        captured(model, X)
+    model(X)
+    assert torch.equal(compiled(model, X)(X), 2 * X)
+
+
 def test_the_line_is_the_users_even_below_a_module_of_torch() -> None:
     class Lists(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -104,9 +128,100 @@ def test_the_line_is_the_users_even_below_a_module_of_torch() -> None:
     assert line_of(Lists, "tolist") in str(caught.value)
 
 
+class PadsByABuffer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("width", torch.tensor(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x, (self.width, self.width))
+
+
+class CatsPads(PadsByABuffer):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([super().forward(x[:, :4]), x])
+
+
+class PadsByASum(PadsByABuffer):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x, (self.width, self.width + x.shape[1]))
+
+
+@pytest.mark.parametrize("model", [PadsByABuffer(), CatsPads()])
+@pytest.mark.parametrize("dynamic", [{}, {"x": {0: Dim("batch", max=8)}}])
+def test_a_shape_that_a_buffer_holds_is_refused(model: nn.Module, dynamic: Any) -> None:
+    with pytest.raises(CaptureError, match="depends on the contents of a tensor"):
+        captured(model, X, dynamic=dynamic)
+
+
+def test_a_shape_computed_from_what_a_buffer_holds_is_refused() -> None:
+    with pytest.raises(CaptureError) as caught:
+        captured(PadsByASum(), X, dynamic={"x": {1: Dim("width", max=16)}})
+    assert line_of(PadsByASum.forward, "pad(") in str(caught.value)
+
+
 def test_a_model_without_tensor_operations_is_refused() -> None:
     with pytest.raises(CaptureError, match="no tensor operation"):
         captured(lambda x: 3, X)
+
+
+# --- what a model says of contents ----------------------------------------------------------------
+
+
+def says_of_a_tensor(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    torch._check_tensor_all(n >= 0)
+    return x * 2
+
+
+def says_of_a_number(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    count = n.sum().item()
+    torch._check(count == 3)
+    return x * count
+
+
+def says_a_range(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    count = n.sum().item()
+    torch._check(count > 0)
+    return x * count
+
+
+def says_a_size(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    count = n.sum().item()
+    torch._check(count == x.shape[0])
+    return x * count
+
+
+def says_a_shape(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    found = n.nonzero()
+    torch._check(found.shape[0] == 3)
+    return x[0, 0] + found
+
+
+@pytest.mark.parametrize("function", [says_of_a_tensor, says_of_a_number])
+def test_what_a_model_says_of_a_tensors_contents_is_checked_in_every_call(
+    function: Callable[..., Any],
+) -> None:
+    ones = torch.ones(3, dtype=torch.long)
+    program = compiled(function, X, ones)
+    assert torch.equal(program(X, ones), function(X, ones))
+    with pytest.raises(RuntimeError, match=rf"test_trace\.py:\d+ in {function.__name__}"):
+        program(X, torch.tensor([3, 1, -2]))
+
+
+def test_where_the_source_is_installed_does_not_get_into_such_a_check() -> None:
+    program = compiled(says_of_a_tensor, X, torch.ones(3))
+    (unit,) = program.artifact.units.values()
+    assert "test_trace.py" in unit.source
+    assert __file__.rpartition("/")[0] not in unit.source
+
+
+@pytest.mark.parametrize("function", [says_a_range, says_a_size, says_a_shape])
+def test_contents_that_are_not_settled_by_what_a_model_says_are_refused(
+    function: Callable[..., Any],
+) -> None:
+    dynamic = {"x": {0: Dim("batch", max=8)}}
+    with pytest.raises(CaptureError, match="depends on the contents of a tensor"):
+        captured(function, X, torch.ones(3, dtype=torch.long), dynamic=dynamic)
 
 
 # --- what narrows a range -------------------------------------------------------------------------
