@@ -111,6 +111,7 @@ def capture(model: Model, arguments: Arguments, variant: Variant, weights: Weigh
     args, kwargs = arguments.call_with(tensors)
     traced = _trace(model, args, kwargs, dynamic)
     _refuse_data_dependence(traced.module.graph)
+    _refuse_replaced_memory(traced.module.graph)
     captured = _describe(model, traced, arguments, tensors, weights, fixed)
     _require(captured, variant, dims)
     return captured
@@ -159,6 +160,17 @@ def _refuse_data_dependence(graph: fx.Graph) -> None:
                 "a number or a shape depends on the contents of a tensor",
                 "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "
                 "of indexing by a condition, no .item()",
+            )
+
+
+def _refuse_replaced_memory(graph: fx.Graph) -> None:
+    """Raise if a tensor is given other memory, which no compiler follows."""
+    for node in graph.nodes:
+        if _torch.replaces_memory(node):
+            raise _not_one_graph(
+                _torch.line_of(node),
+                "a tensor is given the memory of another",
+                "copy the values with .copy_(), or give the other tensor the name",
             )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,11 @@ class InductorCompiler:
         )
         _require_bounds(job, extracted)
         dynamic = tuple(job.bounds)
-        if output.around:
-            return self._op_by_op(job, dynamic, "; ".join(output.around))
+        if output is None:
+            nothing = dataclasses.replace(job.piece, nodes=())
+            return piece_as_source(job.graph, nothing, dynamic, job.key)
+        if around := (*output.around, *_written_views(job)):
+            return self._op_by_op(job, dynamic, "; ".join(around))
         try:
             made = lean.reduce(
                 output.source, output.kernels, output.constants, output.outputs, weights(job)
@@ -128,6 +132,22 @@ def strides(job: Job, extracted: Extracted) -> list[tuple[Any, ...]]:
         return expr if isinstance(expr, int) else expr.xreplace(axes)
 
     return [tuple(map(number, example_of(node).stride())) for node in job.piece.outputs]
+
+
+def _written_views(job: Job) -> Iterator[str]:
+    """Outputs that Inductor may copy although they share memory that is written to.
+
+    Those that strides make of an input are no outputs (`Piece.views`); these have another dtype.
+    """
+    written = {
+        _torch.storage_of(example_of(node)): index
+        for index, node in enumerate(job.piece.inputs)
+        if _torch.was_mutated(example_of(node))
+    }
+    for number, node in enumerate(job.piece.outputs):
+        index = written.get(_torch.storage_of(example_of(node)))
+        if index is not None:
+            yield f"output {number} reads the memory of input {index}, which is written to"
 
 
 def weights(job: Job) -> frozenset[int]:
