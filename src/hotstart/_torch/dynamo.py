@@ -155,13 +155,21 @@ def full_graph(
         module=captured.backend_input.graph_module,
         env=env,
         replay=replay,
-        side_effects=tuple(side_effects),
+        side_effects=tuple(name for name in side_effects if not _is_torchs_own(name)),
         modes=_modes_read(output.output_graph),
         reads=tuple(_reads(output.output_graph)),
         files=frozenset(code.co_filename for code in output.traced_code),
         scopes={"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope},
         self_name=None if owner is None else traced.__code__.co_varnames[0],
     )
+
+
+def _is_torchs_own(name: str) -> bool:
+    """Whether an object that is changed is made in the call, or keeps book for torch's modules.
+
+    What a call makes itself has no name; what torch writes down is which warnings were shown.
+    """
+    return name == "<unknown source>" or name.startswith("G['__import_torch_")
 
 
 def _modes_read(output_graph: Any) -> tuple[str, ...]:

@@ -306,8 +306,8 @@ def _inputs(graph: Graph, run: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
 
 def _is_inlined(run: Sequence[fx.Node], splitting: frozenset[fx.Node]) -> bool:
     """Whether a run holds only splitting ops, and what goes with them."""
-    others = [node for node in run if node not in splitting and not _is_item(node)]
-    return len(others) < len(run) and all(map(_is_allocation, others))
+    others = (n for n in run if n not in splitting and not _is_item(n) and n.op != "get_attr")
+    return bool(splitting.intersection(run)) and all(map(_is_allocation, others))
 
 
 LAYERS = 8
