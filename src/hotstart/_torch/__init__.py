@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         NoGraph,
         describe_failure,
         full_graph,
+        is_compiled,
     )
     from hotstart._torch.graphs import (
         attribute_of,
@@ -102,6 +103,7 @@ __all__ = [
     "has_no_effect",
     "holds_within",
     "inductor_settings",
+    "is_compiled",
     "is_fake",
     "lazy_graph_module",
     "line_of",

@@ -96,6 +96,15 @@ def _source_name(source: Any) -> str:
     return _name(source)
 
 
+def is_compiled(model: Any) -> bool:
+    """Whether something is what `torch.compile` made of a module or of a function."""
+    import torch._dynamo as dynamo
+
+    made = hasattr(model, "_torchdynamo_orig_callable")
+    disabled = getattr(model, "_torchdynamo_disable", False)
+    return isinstance(model, dynamo.OptimizedModule) or (made and not disabled)
+
+
 class NoGraph(Exception):
     """The traced function contains no tensor operation."""
 

@@ -232,8 +232,24 @@ def _describe(
     returned = [captured.size_source_of(node) for node in output.args[0]]
     written = _written_inputs(placeholders, captured.inputs, output.args[0])
     described = describe_outputs(model, traced, returned, written, arguments, fixed, weights)
+    _refuse_caches(captured, described.updates)
     output.args = ((*output.args[0], *described.sizes),)
     return replace(captured, outputs=described.result, updates=described.updates)
+
+
+def _refuse_caches(captured: Captured, updates: tuple[BufferUpdate, ...]) -> None:
+    """Raise if forward sets what it has read as a constant: it would take another way next time."""
+    for update in updates:
+        kind = captured.modules.get(update.owner)
+        read = kind is not None and any(
+            fact.steps == (("attribute", update.name),) for fact in kind.facts
+        )
+        if read:
+            name = f"{update.owner}.{update.name}" if update.owner else update.name
+            raise CaptureError(
+                f"forward sets {name}, and what it does depends on what was there before. If it "
+                "fills a cache, call the model once before it is compiled."
+            )
 
 
 def _written_inputs(

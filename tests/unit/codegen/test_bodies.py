@@ -21,7 +21,7 @@ def test_a_body_is_a_function_and_a_wrapped_one_is_called_directly() -> None:
     (unit,) = program.artifact.units.values()
     assert "def cond_false" in unit.source
     assert "def subgraph" in unit.source
-    assert "invoke_subgraph" not in unit.source
+    assert "higher_order.invoke_subgraph" not in unit.source
     assert torch.equal(program(torch.ones(3)), f(torch.ones(3)))
 
 
