@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dis
 import re
+import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,7 +166,7 @@ def full_graph(
         module=captured.backend_input.graph_module,
         env=env,
         replay=replay,
-        side_effects=tuple(name for name in side_effects if not _is_torchs_own(name)),
+        side_effects=tuple(_lasting(side_effects, output.traced_code)),
         modes=_modes_read(output.output_graph),
         reads=tuple(_reads(output.output_graph)),
         files=frozenset(code.co_filename for code in output.traced_code),
@@ -173,12 +175,23 @@ def full_graph(
     )
 
 
-def _is_torchs_own(name: str) -> bool:
-    """Whether an object that is changed is made in the call, or keeps book for torch's modules.
+def _lasting(side_effects: Sequence[str], codes: Sequence[types.CodeType]) -> Iterator[str]:
+    """The side effects that outlive a call, or may.
 
-    What a call makes itself has no name; what torch writes down is which warnings were shown.
+    What torch's modules keep is which warnings were shown. Variables of outer functions have no
+    name, nor has torch's stack of modes, which a `with` block in forward changes and restores.
     """
-    return name == "<unknown source>" or name.startswith("G['__import_torch_")
+    assigns = any(
+        step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in code.co_freevars
+        for code in codes
+        for step in dis.get_instructions(code)
+    )
+    for name in side_effects:
+        if name == "<unknown source>":
+            if assigns:
+                yield "a variable of an outer function"
+        elif not name.startswith("G['__import_torch_"):
+            yield name
 
 
 def _modes_read(output_graph: Any) -> tuple[str, ...]:

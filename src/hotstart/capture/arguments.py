@@ -186,9 +186,9 @@ class _Reader:
                 "offsets, and make it in forward with torch.nested.nested_tensor_from_jagged"
             )
         if tensor.layout is not torch.strided or tensor.is_quantized:
-            kind = "is quantized" if tensor.is_quantized else f"has layout {tensor.layout}"
+            kind = "quantized values" if tensor.is_quantized else f"layout {tensor.layout}"
             raise CaptureError(
-                f"{path}: got a tensor that {kind}, takes a torch.strided one; convert it with "
+                f"{path}: got a tensor of {kind}, takes torch.strided; convert it with "
                 ".to_dense() or .dequantize() before the call"
             )
         plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) or _torch.is_fake(tensor)
