@@ -140,6 +140,19 @@ def slots(tree: Tree) -> Iterator[Slot]:
                 yield from slots(item)
 
 
+def classes(tree: Tree) -> Iterator[type]:
+    """The class of every container in a tree."""
+    match tree:
+        case Seq(cls, items) | Registered(cls, _, items):
+            yield cls
+            for item in items:
+                yield from classes(item)
+        case Map(cls, entries) | Record(cls, entries):
+            yield cls
+            for _, item in entries:
+                yield from classes(item)
+
+
 def same_constant(left: object, right: object) -> bool:
     """Whether two constants are interchangeable: same type and value, nan equal to itself."""
     if left is right:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dis
 import re
+import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +108,15 @@ def _source_name(source: Any) -> str:
     return _name(source)
 
 
+def is_compiled(model: Any) -> bool:
+    """Whether something is what `torch.compile` made of a module or of a function."""
+    import torch._dynamo as dynamo
+
+    made = hasattr(model, "_torchdynamo_orig_callable")
+    disabled = getattr(model, "_torchdynamo_disable", False)
+    return isinstance(model, dynamo.OptimizedModule) or (made and not disabled)
+
+
 class NoGraph(Exception):
     """The traced function contains no tensor operation."""
 
@@ -165,13 +176,32 @@ def full_graph(
         module=captured.backend_input.graph_module,
         env=env,
         replay=replay,
-        side_effects=tuple(side_effects),
+        side_effects=tuple(_lasting(side_effects, output.traced_code)),
         modes=_modes_read(output.output_graph),
         reads=tuple(_reads(output.output_graph)),
         files=frozenset(code.co_filename for code in output.traced_code),
         scopes={"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope},
         self_name=None if owner is None else traced.__code__.co_varnames[0],
     )
+
+
+def _lasting(side_effects: Sequence[str], codes: Sequence[types.CodeType]) -> Iterator[str]:
+    """The side effects that outlive a call, or may.
+
+    What torch's modules keep is which warnings were shown. Variables of outer functions have no
+    name, nor has torch's stack of modes, which a `with` block in forward changes and restores.
+    """
+    assigns = any(
+        step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in code.co_freevars
+        for code in codes
+        for step in dis.get_instructions(code)
+    )
+    for name in side_effects:
+        if name == "<unknown source>":
+            if assigns:
+                yield "a variable of an outer function"
+        elif not name.startswith("G['__import_torch_"):
+            yield name
 
 
 def _modes_read(output_graph: Any) -> tuple[str, ...]:

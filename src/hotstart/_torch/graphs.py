@@ -22,12 +22,24 @@ def has_no_effect(node: fx.Node) -> bool:
     """Whether a node only concerns logging or autograd, which a program does not do.
 
     Dynamo keeps `torch._C._log_api_usage_once` and, for `torch.no_grad()` in forward,
-    `torch._C._set_grad_enabled` in its graphs.
+    `torch._C._set_grad_enabled` in its graphs. The latter counts where forward itself
+    differentiates, as `torch.func.grad` does.
     """
-    return node.op == "call_function" and node.target in (
-        torch._C._log_api_usage_once,
-        torch._C._set_grad_enabled,
+    if node.op != "call_function" or node.target is not torch._C._set_grad_enabled:
+        return node.target is torch._C._log_api_usage_once
+    return not differentiates(node.graph)
+
+
+def differentiates(graph: fx.Graph) -> bool:
+    """Whether a graph computes gradients."""
+    return bool(
+        graph.find_nodes(op="call_function", target=torch._C._functorch._grad_increment_nesting)
     )
+
+
+def sets_grad_mode(node: fx.Node) -> bool:
+    """Whether a node turns autograd on or off."""
+    return node.target is torch._C._set_grad_enabled
 
 
 _OPENS = frozenset(
@@ -68,6 +80,11 @@ def switches_attention(node: fx.Node) -> bool:
     `torch.nn.attention.sdpa_kernel` becomes two of them: one that sets and one that sets back.
     """
     return getattr(node.target, "__name__", "") == "_sdpa_kernel"
+
+
+def replaces_memory(node: fx.Node) -> bool:
+    """Whether a node gives a tensor the memory of another: `x.set_(y)`, `x.data = y`."""
+    return getattr(node.target, "__name__", node.target) == "set_"
 
 
 def depends_on_contents(value: Any, read: frozenset[sympy.Symbol]) -> bool:

@@ -85,8 +85,10 @@ extern "C" void kernel(float* out) { out[0] = 0.0f; }
 
 def compile_with_inductor(
     module: fx.GraphModule, inputs: Sequence[Any], mode: Any, settings: Mapping[str, Any]
-) -> InductorOutput:
+) -> InductorOutput | None:
     """Compile a module for inference through AOTAutograd and Inductor.
+
+    None if nothing is left to compute, since what the module makes has no effect.
 
     `compile_fx` with an `inner_compile` of our own (2.0 and later) gives the generated source and
     kernels as they are, without the cache entries and runtime wrappers of `standalone_compile`.
@@ -113,6 +115,8 @@ def compile_with_inductor(
     ):
         compile_fx(module, list(inputs), inner_compile=inner)
     (output,) = made
+    if not hasattr(output, "source_code"):  # `compile_fx_inner` gives a plain function then
+        return None
     metadata = context.fw_metadata
     assert metadata is not None  # AOTAutograd sets it on the way to Inductor
     outputs = len(metadata.output_info)

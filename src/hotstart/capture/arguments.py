@@ -28,25 +28,31 @@ class Arguments:
         tensors: what each tensor argument must be.
         axes: the dynamic dimensions, in order of first use.
         example_sizes: the size each axis has in the example.
+        by_position: how many arguments the example passed by position.
     """
 
     parameters: tuple[Parameter, ...]
     tensors: tuple[TensorSpec, ...]
     axes: tuple[Dim, ...]
     example_sizes: Mapping[str, int]
+    by_position: int = 0
 
     def call_with(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The positional and keyword arguments of a call with these tensors."""
+        """The arguments of a call with these tensors, by position where the example passed them so.
+
+        Hooks of the model see the difference.
+        """
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         # Once *args is filled, everything before it has to be passed by position.
         empty = Seq(tuple, ())
         variadic = any(p.kind == "var_positional" and p.tree != empty for p in self.parameters)
-        for p in self.parameters:
+        for number, p in enumerate(self.parameters):
+            by_position = variadic or number < self.by_position
             value = build(p.tree, lambda slot: tensors[slot.index])
             if p.kind == "var_positional":
                 args.extend(value)
-            elif p.kind == "positional_only" or (variadic and p.kind == "positional"):
+            elif p.kind == "positional_only" or (by_position and p.kind == "positional"):
                 args.append(value)
             elif not (p.has_default and isinstance(p.tree, Const) and p.tree.value is p.default):
                 kwargs[p.name] = value
@@ -117,10 +123,16 @@ def describe_arguments(
         tuple(reader.tensors),
         tuple(reader.axes.values()),
         dict(reader.sizes),
+        len(args),
     )
 
 
 def _signature(model: Callable[..., Any]) -> inspect.Signature:
+    if _torch.is_compiled(model):
+        raise CaptureError(
+            "model: got what torch.compile returned, takes what it was given. Pass the module or "
+            "function itself; a compiled module has it as _orig_mod."
+        )
     if isinstance(model, torch.nn.Module):
         return inspect.signature(model.forward)
     if inspect.isfunction(model) or inspect.ismethod(model):
@@ -168,10 +180,16 @@ class _Reader:
         return tree
 
     def _spec(self, path: str, tensor: torch.Tensor, dims: Mapping[int, Dim]) -> TensorSpec:
-        if tensor.layout is not torch.strided:
+        if tensor.is_nested:
             raise CaptureError(
-                f"{path}: got a tensor of layout {tensor.layout}, takes torch.strided; "
-                "convert it with .to_dense() before the call"
+                f"{path}: got a nested tensor, takes a plain torch.Tensor; pass its values and "
+                "offsets, and make it in forward with torch.nested.nested_tensor_from_jagged"
+            )
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            kind = "quantized values" if tensor.is_quantized else f"layout {tensor.layout}"
+            raise CaptureError(
+                f"{path}: got a tensor of {kind}, takes torch.strided; convert it with "
+                ".to_dense() or .dequantize() before the call"
             )
         plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) or _torch.is_fake(tensor)
         if not plain:

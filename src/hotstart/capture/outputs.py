@@ -8,6 +8,7 @@ the result is the structure of the result.
 from __future__ import annotations
 
 import contextvars
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,14 @@ from hotstart._torch import (
     fake_mode,
     make_symbols,
     python_source,
+    storage_of,
 )
 from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.ir import Slot, Tree
 from hotstart.tensors import Model, modules
-from hotstart.trees import NotATree, describe
+from hotstart.trees import NotATree, classes, describe
 
 if TYPE_CHECKING:
     import sympy
@@ -97,6 +99,7 @@ def describe_outputs(
             state other than attributes that hold tensors.
     """
     stand_ins: list[Any] = [torch.empty(0) if e is None else _Size(7) for e in returned]
+    memory = {storage_of(s) for s in stand_ins if isinstance(s, torch.Tensor)}
     numbers = {id(stand_in): index for index, stand_in in enumerate(stand_ins)}
     symbols, tensors = _symbolic_tensors(arguments, fixed)
     given = {id(tensor): index for index, tensor in enumerate(tensors)}
@@ -117,6 +120,11 @@ def describe_outputs(
             return None
         if id(value) in given:
             return Slot("arg", given[id(value)])
+        if storage_of(value) in memory:
+            raise CaptureError(
+                f"{path} is a {type(value).__qualname__} that wraps a result of the graph. Return "
+                "the plain tensor, and wrap it outside."
+            )
         return Slot("weight", weights.slot(value, path))
 
     def graph(*inputs: Any) -> tuple[Any, ...]:
@@ -129,7 +137,8 @@ def describe_outputs(
     contents = [_contents(obj) for obj in others.values()]
     try:
         result = traced.replay(graph, *arguments.call_with(tensors))
-        changed = list(_changes(before, _attributes(model)))
+        after = _attributes(model)
+        changed = list(_changes(before, after))
         touched = [name for name, state in states.items() if state != _state(others[name])]
     except RuntimeError as error:  # the stand-ins are empty, so `.item()` fails
         raise CaptureError(
@@ -144,10 +153,22 @@ def describe_outputs(
         names = ", ".join(map(traced.plain_name, touched))
         raise CaptureError(
             f"forward changes Python state that outlives the call ({names}). A program computes "
-            "tensors only: move the change out of forward."
+            "tensors only: move the change out of forward, or call the model once before it is "
+            "compiled if that fills a cache."
         )
+    registered = {
+        (path, name)
+        for path, kinds in after.items()
+        for old, new in zip(before[path][1:], kinds[1:], strict=True)
+        for name in new.keys() - old.keys()
+    }
     updates = []
     for owner, name, value in changed:
+        if (owner, name) in registered:
+            raise CaptureError(
+                f"forward registers {name!r} with {owner or 'the model'}. Do so in __init__, or "
+                "call the model once before it is compiled."
+            )
         tree = _tree(value, f"{owner}.{name}" if owner else name, leaf)
         if not isinstance(tree, Slot) or tree.kind == "size":
             raise CaptureError(
@@ -175,13 +196,28 @@ def _symbolic_tensors(
 
 def _tree(value: Any, path: str, leaf: Callable[[str, Any], Tree | None]) -> Tree:
     try:
-        return describe(value, path, leaf)
+        tree = describe(value, path, leaf)
     except NotATree as error:
         raise CaptureError(
             f"{error.path} is a {type(error.value).__qualname__}, which cannot be rebuilt from "
             "tensors. Return tensors, constants, tuples, lists, dicts, dataclasses, or types "
             "registered with torch.utils._pytree."
         ) from error
+    for cls in classes(tree):
+        if not _importable(cls):
+            raise CaptureError(
+                f"{path} holds a {cls.__qualname__}, which no import leads to. Define the class at "
+                "the top of a module."
+            )
+    return tree
+
+
+def _importable(cls: type) -> bool:
+    """Whether an import leads to a class, so that generated code can name it."""
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is cls
 
 
 _Attributes = dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]

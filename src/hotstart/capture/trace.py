@@ -110,6 +110,7 @@ def capture(
     traced = _trace(target, args, kwargs, dynamic)
     settled = _torch.keep_checks(traced.module.graph)
     _refuse_data_dependence(traced, settled)
+    _refuse_replaced_memory(traced.module.graph)
     return _describe(model, traced, arguments, tensors, weights, fixed, settled)
 
 
@@ -166,6 +167,17 @@ def _refuse_data_dependence(
             "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "
             "of indexing by a condition, no .item()",
         )
+
+
+def _refuse_replaced_memory(graph: fx.Graph) -> None:
+    """Raise if a tensor is given other memory, which no compiler follows."""
+    for node in graph.nodes:
+        if _torch.replaces_memory(node):
+            raise _not_one_graph(
+                _torch.line_of(node),
+                "a tensor is given the memory of another",
+                "copy the values with .copy_(), or give the other tensor the name",
+            )
 
 
 def _describe(
@@ -227,8 +239,24 @@ def _describe(
     returned = [captured.size_source_of(node) for node in output.args[0]]
     written = _written_inputs(placeholders, captured.inputs, output.args[0])
     described = describe_outputs(model, traced, returned, written, arguments, fixed, weights)
+    _refuse_caches(captured, described.updates)
     output.args = ((*output.args[0], *described.sizes),)
     return replace(captured, outputs=described.result, updates=described.updates)
+
+
+def _refuse_caches(captured: Captured, updates: tuple[BufferUpdate, ...]) -> None:
+    """Raise if forward sets what it has read as a constant: it would take another way next time."""
+    for update in updates:
+        kind = captured.modules.get(update.owner)
+        read = kind is not None and any(
+            fact.steps == (("attribute", update.name),) for fact in kind.facts
+        )
+        if read:
+            name = f"{update.owner}.{update.name}" if update.owner else update.name
+            raise CaptureError(
+                f"forward sets {name}, and what it does depends on what was there before. If it "
+                "fills a cache, call the model once before it is compiled."
+            )
 
 
 def _written_inputs(

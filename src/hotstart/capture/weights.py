@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from hotstart import _torch
+from hotstart.errors import CaptureError
 from hotstart.ir import WeightSpec
-from hotstart.tensors import Model, Place, places
+from hotstart.tensors import Model, Place, modules, places
 
 
 class WeightTable:
@@ -39,8 +40,9 @@ class WeightTable:
         known = self._slots.get(id(tensor))
         if known is not None:
             return known
-        slot = self._slots[id(tensor)] = len(self._specs)
         kept = self._places.get(id(tensor))
+        _require_plain(tensor, source if kept is None else kept[0].name)
+        slot = self._slots[id(tensor)] = len(self._specs)
         if kept is None:
             self._captured[slot] = tensor
         names = [source] if kept is None else list(dict.fromkeys(place.name for place in kept))
@@ -58,12 +60,35 @@ class WeightTable:
         return slot
 
 
+def _require_plain(tensor: torch.Tensor, name: str) -> None:
+    """Raise if a tensor is more than memory with strides, which is all that a program reads."""
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) or _torch.is_fake(tensor)
+    if not plain:
+        raise CaptureError(
+            f"{name}: got a {type(tensor).__module__}.{type(tensor).__qualname__}, takes a plain "
+            "torch.Tensor or Parameter. torch.export.export(model, args).run_decompositions()"
+            ".module() gives a module that keeps the plain tensors it is made of; compile that."
+        )
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        kind = "quantized" if tensor.is_quantized else f"of layout {tensor.layout}"
+        raise CaptureError(
+            f"{name}: got a tensor that is {kind}, takes a dense torch.strided one. Keep the dense "
+            "tensor, or the tensors it is made of."
+        )
+    if tensor.is_conj() or tensor.is_neg():
+        raise CaptureError(
+            f"{name}: got a tensor that stands for the conjugate or the negative of its memory. "
+            "Keep a tensor of its own: .resolve_conj() or .resolve_neg()."
+        )
+
+
 @contextlib.contextmanager
 def weights_on(model: Model, device: torch.device) -> Iterator[None]:
     """While inside, tensors of `model` on the meta device are fake tensors on `device`.
 
     A model on meta has no device to trace for; the fakes stand for the weights it will get.
     """
+    _refuse_untraceable(model)
     on_meta = [place for place in places(model) if place.get().device.type == "meta"]
     originals = [(place, place.get()) for place in on_meta]
     mode = _torch.fake_mode()
@@ -83,3 +108,19 @@ def weights_on(model: Model, device: torch.device) -> Iterator[None]:
     finally:
         for place, tensor in originals:
             place.owner[place.key] = tensor
+
+
+def _refuse_untraceable(model: Model) -> None:
+    """Raise for what Dynamo fails on without a word."""
+    for path, module in modules(model):
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CaptureError(
+                f"{path or 'model'}: got a torch.jit.ScriptModule, whose Python code is gone. Pass "
+                "the module that was scripted or traced."
+            )
+    for place in places(model):
+        if place.get().is_nested:
+            raise CaptureError(
+                f"{place.name}: got a nested tensor, takes a plain torch.Tensor. Keep its values "
+                "and offsets, and make it in forward with torch.nested.nested_tensor_from_jagged."
+            )

@@ -33,6 +33,9 @@ _INFIX = {
     operator.le: "<=", operator.gt: ">", operator.ge: ">=",
 }  # fmt: skip
 _PREFIX = {operator.neg: "-", operator.pos: "+", operator.invert: "~"}
+# Higher-order operators that run their body once; what else they are for is autograd's or the
+# compiler's. Strings among their arguments name the body.
+_CALLS_ITS_BODY = frozenset({"tag_activation_checkpoint", "invoke_subgraph", "wrap"})
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 _ATOMS = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Tuple, ast.List, ast.Dict)
 # Where a user would import a function from, before where it says it lives.
@@ -158,6 +161,10 @@ class Emitter:
             raise NotExpressible(f"node {node.name} is a {node.op}")
         if target is operator.getitem and len(args) == 2 and not kwargs:
             return f"{self._operand(args[0])}[{self.index(args[1])}]"
+        if getattr(target, "__name__", "") in _CALLS_ITS_BODY and _is_higher_order(target):
+            body, *rest = args
+            operands = [arg for arg in rest if not isinstance(arg, str)]
+            return f"{self._operand(body)}({self._arguments(operands, {})})"
         if target in _INFIX and len(args) == 2 and not kwargs:
             return f"{self._number(args[0])} {_INFIX[target]} {self._number(args[1])}"
         if target in _PREFIX and len(args) == 1 and not kwargs:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from torch import fx
 
@@ -14,8 +15,37 @@ from hotstart.partition import Graph, Piece
 from hotstart.partition.blocks import path_of
 
 
+class Arguments(Protocol):
+    """What nodes are called with."""
+
+    def args(self, node: fx.Node) -> tuple[Any, ...]:
+        """A node's positional arguments."""
+        ...
+
+    def kwargs(self, node: fx.Node) -> dict[str, Any]:
+        """A node's keyword arguments."""
+        ...
+
+    def reads(self, node: fx.Node) -> Sequence[fx.Node]:
+        """The nodes that a node's arguments mention."""
+        ...
+
+
+class _Own:
+    """The arguments that nodes have themselves, numbers among them."""
+
+    def args(self, node: fx.Node) -> tuple[Any, ...]:
+        return node.args
+
+    def kwargs(self, node: fx.Node) -> dict[str, Any]:
+        return node.kwargs
+
+    def reads(self, node: fx.Node) -> Sequence[fx.Node]:
+        return node.all_input_nodes
+
+
 def last_uses(
-    graph: Graph, nodes: tuple[fx.Node, ...], keep: set[fx.Node]
+    graph: Arguments, nodes: Sequence[fx.Node], keep: set[fx.Node]
 ) -> dict[fx.Node, list[fx.Node]]:
     """For each node, what nobody needs once it has run; values in `keep` are always needed."""
     dying: dict[fx.Node, list[fx.Node]] = {}
@@ -34,13 +64,28 @@ def emit_nodes(graph: Graph, piece: Piece, emitter: Emitter, keep: set[fx.Node])
     Raises:
         NotExpressible: see `Emitter.statement`.
     """
-    dying = last_uses(graph, piece.nodes, keep)
-    read = {value for node in piece.nodes for value in graph.reads(node)} | set(piece.outputs)
+    module = graph.captured.module
+    return _emit(module, piece.nodes, graph, emitter, keep, set(piece.outputs))
+
+
+def _emit(
+    module: fx.GraphModule,
+    nodes: Sequence[fx.Node],
+    graph: Arguments,
+    emitter: Emitter,
+    keep: set[fx.Node],
+    outputs: set[fx.Node],
+) -> list[str]:
+    dying = last_uses(graph, nodes, keep)
+    read = {value for node in nodes for value in graph.reads(node)} | outputs
     lines: list[str] = []
-    for node in piece.nodes:
+    for node in nodes:
         if node.op == "get_attr":
-            held = _torch.attribute_of(graph.captured.module, str(node.target))
-            emitter.let(node, emitter.literal(held))
+            held = _torch.attribute_of(module, str(node.target))
+            if isinstance(held, fx.GraphModule):
+                lines += _function(held, emitter.define(node), emitter)
+            else:
+                emitter.let(node, emitter.literal(held))
             continue
         statement = emitter.statement(node, graph.args(node), graph.kwargs(node), node in read)
         path = path_of(node)
@@ -49,6 +94,19 @@ def emit_nodes(graph: Graph, piece: Piece, emitter: Emitter, keep: set[fx.Node])
         if dead:
             lines.append(f"del {', '.join(dead)}")
     return lines
+
+
+def _function(module: fx.GraphModule, name: str, emitter: Emitter) -> list[str]:
+    """A function that computes the body of a higher-order operator."""
+    found = [node for node in module.graph.nodes if not _torch.has_no_effect(node)]
+    parameters = [emitter.define(node) for node in found if node.op == "placeholder"]
+    nodes = [node for node in found if node.op not in ("placeholder", "output")]
+    (output,) = module.graph.find_nodes(op="output")
+    outputs = set(output.all_input_nodes)
+    keep = {*outputs, *module.graph.find_nodes(op="placeholder")}
+    body = _emit(module, nodes, _Own(), emitter, keep, outputs)
+    body.append(f"return {emitter.value(output.args[0])}")
+    return [f"def {name}({', '.join(parameters)}):", *(f"    {line}" for line in body)]
 
 
 def piece_as_source(graph: Graph, piece: Piece, dynamic: tuple[str, ...], key: str) -> CompiledUnit:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,11 @@ class InductorCompiler:
         )
         _require_bounds(job, extracted)
         dynamic = tuple(job.bounds)
-        if output.around:
-            return self._op_by_op(job, dynamic, "; ".join(output.around))
+        if output is None:
+            nothing = dataclasses.replace(job.piece, nodes=())
+            return piece_as_source(job.graph, nothing, dynamic, job.key)
+        if around := (*output.around, *_written_views(job)):
+            return self._op_by_op(job, dynamic, "; ".join(around))
         try:
             made = lean.reduce(
                 output.source, output.kernels, output.constants, output.outputs, weights(job)
@@ -130,6 +134,22 @@ def strides(job: Job, extracted: Extracted) -> list[tuple[Any, ...]]:
     return [tuple(map(number, example_of(node).stride())) for node in job.piece.outputs]
 
 
+def _written_views(job: Job) -> Iterator[str]:
+    """Outputs that Inductor may copy although they share memory that is written to.
+
+    Those that strides make of an input are no outputs (`Piece.views`); these have another dtype.
+    """
+    written = {
+        _torch.storage_of(example_of(node)): index
+        for index, node in enumerate(job.piece.inputs)
+        if _torch.was_mutated(example_of(node))
+    }
+    for number, node in enumerate(job.piece.outputs):
+        index = written.get(_torch.storage_of(example_of(node)))
+        if index is not None:
+            yield f"output {number} reads the memory of input {index}, which is written to"
+
+
 def weights(job: Job) -> frozenset[int]:
     """Positions of a unit's arguments that are weights."""
     return frozenset(
@@ -178,6 +198,8 @@ def _require_bounds(job: Job, extracted: Extracted) -> None:
     others = sympy.Not(sympy.And(*job.where))
     for condition in _torch.conditions(symbols.env):
         expr = condition.expr.xreplace(axes)
+        if not expr.free_symbols <= box.keys():
+            continue  # about a number the compile made up, such as a loop's; the code asserts it
         if counterexample(sympy.Or(others, expr), box) is not None:
             source = condition.source or f"compiling {job.piece.name}"
             raise Narrowed(_torch.Condition(expr, source))

@@ -171,6 +171,9 @@ def _join_forbidden_cuts(graph: Graph, runs: list[list[fx.Node]]) -> list[list[f
 
 def _regions(graph: Graph, run_of: dict[fx.Node, int]) -> Iterable[tuple[int, int]]:
     """(first, last) run of every region that must be opened and closed in one piece."""
+    switches = [run_of[node] for node in graph.nodes if _torch.sets_grad_mode(node)]
+    if switches:
+        yield switches[0], switches[-1]
     depth, first = 0, 0
     switched: int | None = None
     for node in graph.nodes:
@@ -256,24 +259,42 @@ def _pieces(graph: Graph, cuts: Runs, prefix: str) -> Iterable[Piece]:
     sizes = Counter(path for node in graph.nodes for path in paths_of(node))
     for index, run in enumerate(runs):
         inputs = _inputs(graph, run)
-        outputs = tuple(
+        inlined = _is_inlined(run, splitting)
+        used = tuple(
             node
             for node in run
             if isinstance(example_of(node), torch.Tensor)
             and (node in returned or last_use.get(node, index) > index)
         )
+        views = {} if inlined else _views(used, inputs)
+        outputs = tuple(node for node in used if node not in views)
         canonical = Canonical(graph, targets)
         tokens: Token = canonical.run(run, inputs, outputs)
         yield Piece(
             name=f"{prefix}piece_{index}",
-            kind="inlined" if _is_inlined(run, splitting) else "compiled",
+            kind="inlined" if inlined else "compiled",
             nodes=run,
             inputs=inputs,
             outputs=outputs,
             axes=canonical.axes,
             layers=_layers(run, sizes),
             digest=hash_token(tokens),
+            views=views,
         )
+
+
+def _views(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
+    """The nodes whose tensors are views of an input's memory, with the input."""
+    bases = {_memory(example_of(node)): node for node in reversed(inputs)}
+    found = ((node, bases.get(_memory(example_of(node)))) for node in nodes)
+    return {node: base for node, base in found if base is not None}
+
+
+def _memory(tensor: torch.Tensor) -> Hashable:
+    """Equal for two tensors if strides make one of the other; a wrapper's memory is its own."""
+    if not _torch.is_fake(tensor):
+        return id(tensor)
+    return _torch.storage_of(tensor), tensor.dtype, tensor.is_conj(), tensor.is_neg()
 
 
 def _inputs(graph: Graph, run: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
@@ -285,8 +306,8 @@ def _inputs(graph: Graph, run: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
 
 def _is_inlined(run: Sequence[fx.Node], splitting: frozenset[fx.Node]) -> bool:
     """Whether a run holds only splitting ops, and what goes with them."""
-    others = [node for node in run if node not in splitting and not _is_item(node)]
-    return len(others) < len(run) and all(map(_is_allocation, others))
+    others = (n for n in run if n not in splitting and not _is_item(n) and n.op != "get_attr")
+    return bool(splitting.intersection(run)) and all(map(_is_allocation, others))
 
 
 LAYERS = 8

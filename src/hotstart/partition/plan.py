@@ -29,6 +29,8 @@ class Piece:
         nodes: its nodes in the graph's order.
         inputs: tensors it reads from outside, in the order it first uses them.
         outputs: its tensors that later pieces or the caller use, in the order they are made.
+        views: further ones that are views of inputs, with the input; a compiler need not give such
+            an output its input's memory, so they are made again outside.
         axes: the axes its shapes and arguments depend on, in the order it first uses them.
         layers: paths of the submodules its nodes came from, outermost repeated block first.
         digest: hash of everything about it that reaches a compiler, before ranges are chosen.
@@ -42,6 +44,7 @@ class Piece:
     axes: tuple[str, ...]
     layers: tuple[str, ...]
     digest: str
+    views: Mapping[fx.Node, fx.Node] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

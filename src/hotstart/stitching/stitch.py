@@ -187,7 +187,8 @@ class _Stitcher:
         ]
         weights = [node for node in piece.inputs if self.graph.is_weight(node)]
         passed = [node for node in piece.inputs if not self.graph.is_weight(node)]
-        dead = [self.emitter.variable(node) for node in dying]
+        viewed = set(piece.views.values())
+        dead = [self.emitter.variable(node) for node in dying if node not in viewed]
         outputs = [self.emitter.define(node) for node in piece.outputs]
         function = self.names.new(piece.name)
         self.bindings += _listed(
@@ -198,12 +199,29 @@ class _Stitcher:
         call = assignment(outputs, f"{function}(args)")
         lines.append(f"{call}  {comment(', '.join(piece.layers))}" if piece.layers else call)
         loose = (piece.outputs[index] for index in self.units[piece.name].loose)
-        return [*lines, *(line for node in loose for line in self._fit(node))]
+        lines += (line for node in loose for line in self._fit(node))
+        lines += (line for pair in piece.views.items() for line in self._view(*pair))
+        late = [self.emitter.variable(node) for node in dying if node in viewed]
+        return [*lines, f"del {', '.join(late)}"] if late else lines
 
     def _inline(self, piece: Piece, dying: list[fx.Node], keep: set[fx.Node]) -> list[str]:
         needed_later = keep | set(piece.outputs) | (set(piece.inputs) - set(dying))
         lines = emit_nodes(self.graph, piece, self.emitter, needed_later)
         return [*lines, *(line for node in piece.outputs for line in self._fit(node))]
+
+    def _view(self, node: fx.Node, base: fx.Node) -> list[str]:
+        """Make a view of a piece's input, as traced, or give the input another name."""
+        number = self.graph.expression
+        view, of = example_of(node), example_of(base)
+        source, name = self.emitter.variable(base), self.emitter.define(node)
+        if view is of:  # an operator that writes to its argument returns it
+            return [f"{name} = {source}"]
+        parts = [self.emitter.value(tuple(map(number, n))) for n in (view.shape, view.stride())]
+        offset = number(view.storage_offset()) - number(of.storage_offset())
+        if offset != 0:
+            parts.append(f"{name}.storage_offset() + {self.emitter.value(offset)}")
+        # Detached, since a view of a tensor that requires grad requires it even without autograd.
+        return [f"{name} = {source}.detach()", f"{name} = {name}.as_strided({', '.join(parts)})"]
 
     def _fit(self, node: fx.Node) -> list[str]:
         """Copy a value if its strides are not the traced ones.

@@ -154,7 +154,7 @@ def test_items_stay_with_the_op_that_made_the_tuple() -> None:
 
     first, _, last = check(model, X)
     assert targets(first) == ["split.Tensor", "getitem", "getitem"]
-    assert len(first.outputs) == 2
+    assert len(first.views) == 2
     assert targets(last)[0] == "getitem"
 
 

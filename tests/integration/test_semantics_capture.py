@@ -1,0 +1,201 @@
+"""What forward takes and returns, and what cannot be captured, with the line that says why."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import random
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import hotstart
+from hotstart import Dim
+from tests.semantics import build, check, mostly_eager
+
+R = torch.randn
+X = (R(2, 4),)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Output:
+    logits: Tensor
+    count: int
+    extra: Any = None
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: float
+
+
+# --- results -------------------------------------------------------------------------------------
+
+
+def test_results_of_every_kind() -> None:
+    def f(x: Tensor) -> Any:
+        containers = (
+            Pair(x * 2, 2.5),
+            {"k": (x, "text", True), 3: None},
+            collections.OrderedDict(a=x + 1),
+            [x.max(0), x.sort(-1), [], {}, ()],
+        )
+        constants = (None, x.shape, x.shape[0], x.dtype, x.device, 1 + 2j, range(3), slice(1, 2))
+        return containers, constants
+
+    check(f, X)
+
+
+def test_a_dataclass_is_built_again() -> None:
+    found = build(lambda x: Output(x + 1, 3, [x, None]), *X)(*X)
+    assert type(found) is Output
+    assert found.count == 3
+    assert torch.equal(found.logits, X[0] + 1)
+    assert found.extra[0] is X[0]
+
+
+@pytest.mark.parametrize("result", [lambda x: None, lambda x: x.shape[0] * 2])
+@mostly_eager
+def test_a_call_for_its_effect(result: Any, compiler: str) -> None:
+    def f(x: Tensor) -> Any:
+        x.add_(1)
+        return result(x)
+
+    dims = {"x": {0: Dim("n", min=2, max=4)}}
+    check(f, (R(2, 4),), (R(3, 4),), compiler=compiler, dynamic_shapes=dims)
+
+
+@dataclasses.dataclass(frozen=True)
+class Nowhere:
+    logits: Tensor
+
+
+Nowhere.__qualname__ = "f.<locals>.Nowhere"
+
+
+@pytest.mark.parametrize(
+    ("result", "named"),
+    [
+        (lambda x: Nowhere(x + 1), "no import leads to"),
+        (lambda x: (y + 1 for y in (x, x)), "iterator"),
+        (lambda x: zip([x + 1], [x], strict=True), "zip"),
+        (lambda x: [{1}, x + 1], r"result\[0\] is a set"),
+        (lambda x: (x + 1, torch.nn.ReLU), r"result\[1\] is a type"),
+        (lambda x: (x + 1).numpy(), "ndarray"),
+    ],
+)
+def test_results_that_are_refused(result: Any, named: str) -> None:
+    with pytest.raises(hotstart.CaptureError, match=named):
+        build(result, *X)
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def test_arguments_by_every_way() -> None:
+    def f(x: Tensor, /, y: Tensor, *rest: Tensor, scale: float = 1.0, **more: Tensor) -> Tensor:
+        return (x + y + sum(rest)) * scale + more["z"]
+
+    program = check(f, (R(2), R(2), R(2), R(2)), kwargs={"scale": 3.0, "z": R(2)})
+    with pytest.raises(hotstart.ContractError, match="scale"):
+        program(R(2), R(2), R(2), R(2), scale=2.0, z=R(2))
+
+
+def test_keyword_only_arguments() -> None:
+    def f(*, x: Tensor, y: float = 2.0) -> Tensor:
+        return x * y
+
+    program = build(f, kwargs={"x": R(2)})
+    x = R(2)
+    assert torch.equal(program(x=x), f(x=x))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (R(2) for _ in range(2)),
+        iter([R(2)]),
+        {1, 2},
+        np.ones(2),
+        torch.Generator(),
+        torch.nn.ReLU(),
+        torch.relu,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_arguments_that_are_refused(value: Any) -> None:
+    kind = type(value).__name__
+    with pytest.raises(hotstart.CaptureError, match=f"value: got a {kind}"):
+        build(lambda x, value: x + 1, R(2), value)
+
+
+# --- what is no graph ----------------------------------------------------------------------------
+
+
+@torch.compiler.disable
+def disabled(x: Tensor) -> Tensor:
+    return x + 1
+
+
+def broken(x: Tensor) -> Tensor:
+    torch._dynamo.graph_break()
+    return x + 1
+
+
+def normed(x: Tensor) -> Tensor:
+    torch.manual_seed(3)
+    return x + torch.rand(4)
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        (lambda x: disabled(x) * 2, r"disabled\(x\) \* 2"),
+        (broken, r"torch\._dynamo\.graph_break\(\)"),
+        (normed, r"torch\.manual_seed\(3\)"),
+        (lambda x: x * x.sum().item(), r"x\.sum\(\)\.item\(\)"),
+        (lambda x: x * float(x.sum()), r"float\(x\.sum\(\)\)"),
+        (lambda x: (x + 1).tolist(), r"\.tolist\(\)"),
+        (lambda x: x.nonzero(), r"x\.nonzero\(\)"),
+        (lambda x: x[x > 0], r"x\[x > 0\]"),
+        (lambda x: torch.unique(x), r"torch\.unique\(x\)"),
+        (lambda x: x + 1 if x.sum() > 0 else x, r"x\.sum\(\) > 0 else x"),
+        (lambda x: x + random.random(), r"random\.random\(\)"),
+        (lambda x: x + print("called"), r"print\(.called.\)"),
+        (lambda x: torch.sparse_coo_tensor(x.long(), x[0]), r"sparse_coo_tensor"),
+    ],
+)
+def test_what_is_no_graph_is_refused_with_its_line(function: Any, line: str) -> None:
+    with pytest.raises(hotstart.CaptureError, match=line) as caught:
+        build(function, *X)
+    assert __file__ in str(caught.value)
+
+
+def test_a_mask_is_no_problem_where_shapes_stay() -> None:
+    def f(x: Tensor) -> Tensor:
+        y = x.clone()
+        y[y > 0] = 1.0
+        assert x.shape[0] < 9, "a size that is known"
+        torch._assert_async((x < 100).all())
+        return torch.where(y > 0, y, y * 2)
+
+    check(f, X)
+
+
+# --- numpy ---------------------------------------------------------------------------------------
+
+
+def with_numpy(x: Tensor) -> Tensor:
+    return torch.from_numpy(np.sin(x.numpy()) + 1)
+
+
+def test_numpy_in_forward_compiles_with_inductor() -> None:
+    check(with_numpy, X, compiler="inductor", tolerance=1e-6)
+
+
+def test_numpy_in_forward_does_not_run_op_by_op() -> None:
+    with pytest.raises(hotstart.CompileError, match="cannot be imported"):
+        build(with_numpy, *X)

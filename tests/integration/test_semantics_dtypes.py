@@ -1,0 +1,121 @@
+"""Every dtype that torch has on CPU, and numbers at the edges of their ranges."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.semantics import both, check, mostly_eager
+
+R = torch.randn
+FLOATING = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+INTEGERS = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8]
+COMPLEX = [torch.complex64, torch.complex128]
+STORED = [
+    torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
+    torch.uint16, torch.uint32, torch.uint64,
+]  # fmt: skip
+# Inductor says that it runs complex numbers as eager does.
+quiet = pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for comp")
+
+
+@quiet
+@pytest.mark.parametrize("dtype", [*FLOATING, *INTEGERS, *COMPLEX], ids=str)
+@mostly_eager
+def test_arithmetic(dtype: torch.dtype, compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return x + x, x * 2, x.abs()
+
+    x = (R(3, 4) * 5).to(dtype)
+    check(f, (x,), compiler=compiler, tolerance=1e-2 if dtype not in INTEGERS else 0)
+
+
+@pytest.mark.parametrize("dtype", STORED, ids=str)
+@mostly_eager
+def test_dtypes_that_are_only_stored(dtype: torch.dtype, compiler: str) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", (R(3, 4).abs() * 5).to(dtype))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = x.float() * self.weight.float()
+            return y, (y * 0.5).to(dtype)
+
+    check(Scaled(), ((R(3, 4).abs() * 5).to(dtype),), compiler=compiler)
+
+
+@mostly_eager
+def test_booleans(compiler: str) -> None:
+    def f(x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        filled = x.masked_fill(mask, 1)
+        return mask & (x > 0), ~mask, torch.where(mask, x, 0), filled, mask.any(), mask.sum()
+
+    check(f, (R(3, 4), R(3, 4) > 0), compiler=compiler)
+
+
+@quiet
+@mostly_eager
+def test_complex_weights_and_fourier_transforms(compiler: str) -> None:
+    class Spectral(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(R(5, dtype=torch.complex64))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = torch.fft.rfft(x) * self.weight
+            return torch.fft.irfft(y), y.conj()
+
+    check(Spectral(), (R(2, 8),), compiler=compiler, tolerance=1e-5)
+
+
+@both
+def test_integers_divide_and_overflow_as_in_eager(compiler: str) -> None:
+    def f(x: Tensor, y: Tensor, small: Tensor, byte: Tensor) -> tuple[Tensor, ...]:
+        truncated = torch.div(x, y, rounding_mode="trunc")
+        divided = (x // y, x % y, x / y, truncated, x << 1, x >> 1)
+        return *divided, small * small, small + 100, small.sum(), byte - 5, -byte
+
+    x, y = torch.tensor([-7, 7, 5]), torch.tensor([2, -2, 3])
+    small = torch.tensor([127, 100, -128], dtype=torch.int8)
+    byte = torch.tensor([0, 3, 255], dtype=torch.uint8)
+    check(f, (x, y, small, byte), compiler=compiler)
+
+
+@mostly_eager
+def test_nan_infinity_and_negative_zero(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        found = (x.max(), x.min(-1).values, x.isnan(), x.clamp(0, 1), torch.relu(x), x.argmax())
+        return *found, torch.nan_to_num(x), 1 / (x * 1.0), torch.copysign(x, -x)
+
+    values = torch.tensor([[1.0, float("nan"), 0.0], [float("inf"), -float("inf"), -0.0]])
+    check(f, (values,), compiler=compiler)
+
+
+@mostly_eager
+def test_conversions(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        return x.to(torch.int8), x.long(), x.bool(), x.round().int(), x.half(), x.double()
+
+    check(f, (torch.tensor([1.5, -2.5, 0.0, 100.4]),), compiler=compiler)
+
+
+@mostly_eager
+def test_promotion_with_tensors_without_dimensions(compiler: str) -> None:
+    def f(x: Tensor, double: Tensor, integer: Tensor) -> tuple[Tensor, ...]:
+        return x + double, x * integer, integer / 2, double.reshape(1), integer + 1
+
+    double = torch.tensor(3.0, dtype=torch.float64)
+    check(f, (R(3), double, torch.tensor(2)), compiler=compiler)
+
+
+@both
+def test_tensors_without_elements(compiler: str) -> None:
+    linear = nn.Linear(4, 3)
+
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        joined = torch.cat([x, torch.ones(2, 4)])
+        return x.sum(), x + 1, joined, x.reshape(4, 0), linear(x), y @ y.t(), x.t()[:0]
+
+    check(f, (torch.empty(0, 4), torch.empty(2, 0)), compiler=compiler)

@@ -1,0 +1,214 @@
+"""What models are made of besides operators: hooks, parametrisations, caches, foreign modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils import parametrizations, prune
+
+import hotstart
+from tests.semantics import assert_same, build, check, mostly_eager
+
+R = torch.randn
+X = (R(2, 4),)
+
+
+def layers() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+
+# --- compiled, scripted and exported modules -----------------------------------------------------
+
+
+def test_a_compiled_submodule_is_part_of_the_graph() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.compile(nn.Linear(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) + 1
+
+    model = Outer()
+    x = R(2, 4)
+    inner = model.inner._orig_mod
+    assert_same(build(model, x)(x), inner(x).detach() + 1, 1e-6)
+
+
+def test_a_module_that_compiles_itself_is_taken_as_it_is() -> None:
+    model = nn.Linear(4, 4)
+    model.compile()
+    assert_same(build(model, *X)(*X), model.forward(*X).detach(), 1e-6)
+
+
+@pytest.mark.parametrize("model", [nn.Linear(4, 4), torch.relu])
+def test_what_torch_compile_returned_is_refused(model: Any) -> None:
+    with pytest.raises(hotstart.CaptureError, match=r"torch\.compile returned"):
+        build(torch.compile(model), *X)
+
+
+# torch.jit is deprecated, and says so.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_modules_are_refused_by_name() -> None:
+    scripted = nn.Sequential(nn.ReLU(), torch.jit.script(nn.Linear(4, 4)))
+    with pytest.raises(hotstart.CaptureError, match=r"^1: got a torch\.jit\.ScriptModule"):
+        build(scripted, *X)
+    with pytest.raises(hotstart.CaptureError, match=r"^model: got a torch\.jit\.ScriptModule"):
+        build(torch.jit.trace(nn.Linear(4, 4), X), *X)
+
+
+# What torch.export says about its own module.
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
+@mostly_eager
+def test_exported_modules(compiler: str) -> None:
+    model = torch.export.export(layers(), X).module()
+    check(model, X, compiler=compiler, tolerance=1e-6, reference=model)
+
+
+def test_graph_modules() -> None:
+    model = torch.fx.symbolic_trace(layers())
+    check(model, X, reference=model)
+
+
+# --- hooks ---------------------------------------------------------------------------------------
+
+
+@mostly_eager
+def test_hooks_of_modules_inside(compiler: str) -> None:
+    model = layers()
+    model[0].register_forward_hook(lambda module, args, output: output * 2)
+    model[0].register_forward_pre_hook(
+        lambda module, args, kwargs: ((args[0] * 2,), kwargs), with_kwargs=True
+    )
+    model[1].register_forward_pre_hook(lambda module, args: (args[0] + 1,))
+    check(model, X, compiler=compiler, tolerance=1e-6, reference=model)
+
+
+def test_hooks_of_the_model_see_arguments_as_they_were_passed() -> None:
+    model = nn.Linear(4, 4)
+    model.register_forward_pre_hook(lambda module, args: (args[0] + 1,))
+    model.register_forward_hook(lambda module, args, output: output * 2)
+    check(model, X, reference=model)
+
+
+def test_hooks_of_all_modules() -> None:
+    handle = register_module_forward_hook(lambda module, args, output: output * 2)
+    try:
+        check(nn.Sequential(nn.Linear(4, 4)), X)
+    finally:
+        handle.remove()
+
+
+def test_hooks_are_those_of_the_build() -> None:
+    model = nn.Linear(4, 4)
+    program = build(model, *X)
+    model.register_forward_hook(lambda module, args, output: output * 2)
+    assert_same(program(*X), model.forward(*X).detach())
+
+
+def test_a_hook_that_keeps_what_it_sees_is_refused() -> None:
+    seen: list[Tensor] = []
+    model = layers()
+    model[0].register_forward_hook(lambda module, args, output: seen.append(output))
+    with pytest.raises(hotstart.CaptureError, match="Python state that outlives the call"):
+        build(model, *X)
+    assert seen == []
+
+
+def test_backward_hooks_are_refused() -> None:
+    model = layers()
+    model[0].register_full_backward_hook(lambda *_: None)
+    with pytest.raises(hotstart.CaptureError, match="backwards hooks"):
+        build(model, *X)
+
+
+# --- parametrisations ----------------------------------------------------------------------------
+
+
+def pruned() -> nn.Module:
+    model = nn.Linear(4, 4)
+    prune.random_unstructured(model, "weight", 0.5)
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: parametrizations.weight_norm(nn.Linear(4, 4)),
+        lambda: parametrizations.spectral_norm(nn.Linear(4, 4)).eval(),
+        lambda: parametrizations.orthogonal(nn.Linear(4, 4)),
+        pruned,
+    ],
+    ids=["weight_norm", "spectral_norm", "orthogonal", "pruned"],
+)
+@mostly_eager
+def test_weights_that_are_computed_from_others(make: Any, compiler: str) -> None:
+    model = make()
+    check(model, X, compiler=compiler, tolerance=1e-5, reference=model)
+
+
+@mostly_eager
+def test_spectral_norm_goes_on_iterating_in_training(compiler: str) -> None:
+    torch.manual_seed(0)
+    model, reference = (parametrizations.spectral_norm(nn.Linear(4, 4)) for _ in range(2))
+    reference.load_state_dict(model.state_dict())
+    check(model, X, compiler=compiler, tolerance=1e-4, reference=reference)
+
+
+@mostly_eager
+def test_weights_may_be_arguments(compiler: str) -> None:
+    linear = nn.Linear(4, 4)
+
+    def f(x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(linear, weights, (x,))
+
+    weights = {"weight": R(4, 4), "bias": R(4)}
+    check(f, (R(2, 4), weights), compiler=compiler, tolerance=1e-6)
+
+
+def test_lazy_modules_are_refused_until_they_have_weights() -> None:
+    model = nn.LazyLinear(3)
+    with pytest.raises(hotstart.CaptureError):
+        build(model, *X)
+    model(*X)
+    check(model, X, tolerance=1e-6)
+
+
+# --- caches that the first call fills ------------------------------------------------------------
+
+
+class Cached(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.table: Tensor | None = None
+        self.tables: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "attribute":
+            if self.table is None:
+                self.table = torch.arange(4.0)
+            return x + self.table
+        if self.kind == "dict":
+            if 4 not in self.tables:
+                self.tables[4] = torch.arange(4.0)
+            return x + self.tables[4]
+        if not hasattr(self, "positions"):
+            self.register_buffer("positions", torch.arange(4.0))
+        return x + self.positions
+
+
+@pytest.mark.parametrize("kind", ["attribute", "dict", "buffer"])
+def test_a_cache_is_filled_before_the_model_is_compiled(kind: str) -> None:
+    model = Cached(kind)
+    with pytest.raises(hotstart.CaptureError, match="call the model once before it is compiled"):
+        build(model, *X)
+    assert model.table is None
+    assert not model.tables
+    assert not dict(model.named_buffers())
+    model(*X)
+    check(model, X)

@@ -1,0 +1,110 @@
+"""Operators that users define: with `custom_op`, `triton_op`, and `Library`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hotstart
+from tests.semantics import both, build, check, mostly_eager
+
+R = torch.randn
+
+
+@torch.library.custom_op("hotstart_semantics::halve_into", mutates_args=("out",))
+def halve_into(x: Tensor, out: Tensor) -> Tensor:
+    out.copy_(x / 2)
+    return x.sum()
+
+
+@halve_into.register_fake
+def _(x: Tensor, out: Tensor) -> Tensor:
+    return x.new_empty(())
+
+
+@torch.library.custom_op("hotstart_semantics::scale_all", mutates_args=())
+def scale_all(xs: list[Tensor], bias: Tensor | None, by: float, name: str) -> list[Tensor]:
+    return [x * by for x in xs]
+
+
+@scale_all.register_fake
+def _(xs: list[Tensor], bias: Tensor | None, by: float, name: str) -> list[Tensor]:
+    return [torch.empty_like(x) for x in xs]
+
+
+@torch.library.triton_op("hotstart_semantics::twice", mutates_args=())
+def twice(x: Tensor) -> Tensor:
+    return x * 2
+
+
+@torch.library.triton_op("hotstart_semantics::kernel", mutates_args=())
+def kernel(x: Tensor) -> Tensor:
+    torch.library.wrap_triton(lambda: None)[(1,)](x)
+    return x * 2
+
+
+@pytest.fixture
+def library() -> Iterator[torch.library.Library]:
+    with torch.library._scoped_library("hotstart_library", "DEF") as made:
+        yield made
+
+
+@both
+def test_an_operator_that_writes_to_its_arguments(compiler: str) -> None:
+    class Writes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kept", torch.zeros(3, 4))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            made = torch.empty_like(x)
+            sums = halve_into(x.sin(), made), halve_into(made, self.kept)
+            halve_into(self.kept, x)
+            halve_into(made[0], made[1])
+            return *sums, made
+
+    check(Writes(), (R(3, 4),), compiler=compiler, tolerance=1e-6)
+
+
+@mostly_eager
+def test_lists_optionals_numbers_and_text(compiler: str) -> None:
+    check(lambda x: scale_all([x, x + 1], None, 2.5, "name"), (R(3, 4),), compiler=compiler)
+
+
+@mostly_eager
+def test_operators_of_a_library(library: torch.library.Library, compiler: str) -> None:
+    library.define("everywhere(Tensor x) -> Tensor")
+    library.impl("everywhere", lambda x: x * 3, "CompositeExplicitAutograd")
+    library.define("composed(Tensor x) -> Tensor")
+    library.impl("composed", lambda x: x * 3 + 1, "CompositeImplicitAutograd")
+    library.define("on_cpu(Tensor x) -> Tensor")
+    library.impl("on_cpu", lambda x: x * 3, "CPU")
+    torch.library.register_fake("hotstart_library::on_cpu", torch.empty_like, lib=library)
+    ops = torch.ops.hotstart_library
+
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        return ops.everywhere(x.sin()), ops.composed(x), ops.on_cpu(x)
+
+    check(f, (R(3, 4),), compiler=compiler, tolerance=1e-6)
+
+
+def test_an_operator_without_a_fake_is_refused(library: torch.library.Library) -> None:
+    library.define("nothing_known(Tensor x) -> Tensor")
+    library.impl("nothing_known", lambda x: x * 3, "CPU")
+    with pytest.raises(hotstart.CaptureError, match=r"nothing_known\(x\)[\s\S]*fake tensors"):
+        build(lambda x: torch.ops.hotstart_library.nothing_known(x), R(3))
+
+
+@mostly_eager
+def test_a_triton_op_of_plain_operators(compiler: str) -> None:
+    check(lambda x: twice(x) + 1, (R(3),), compiler=compiler)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is not None, reason="there is triton")
+def test_a_triton_kernel_without_triton_is_refused() -> None:
+    with pytest.raises(hotstart.CaptureError, match=r"kernel\(x\)[\s\S]*No module named 'triton'"):
+        build(lambda x: kernel(x), R(3))

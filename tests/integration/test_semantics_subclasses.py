@@ -1,0 +1,180 @@
+"""Tensors that are more than memory with strides: refused by name, or taken apart first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+
+import hotstart
+from tests.semantics import assert_same, both, build, check
+
+R = torch.randn
+EXPORT = r"torch\.export\.export\(model, args\)\.run_decompositions\(\)\.module\(\)"
+
+
+class Plain(Tensor):
+    """A subclass that does nothing but keep its type."""
+
+
+class Doubled(Tensor):
+    """A subclass that holds half of what it stands for."""
+
+    half: Tensor
+
+    @staticmethod
+    def __new__(cls, half: Tensor) -> Doubled:
+        made = Tensor._make_wrapper_subclass(
+            cls, half.shape, dtype=half.dtype, strides=half.stride()
+        )
+        made.half = half
+        return made
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["half"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner: dict[str, Tensor], *_: Any) -> Doubled:
+        return Doubled(inner["half"])
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].half)
+        plain = pytree.tree_map_only(cls, lambda t: t.half * 2, (args, kwargs or {}))
+        return func(*plain[0], **plain[1])
+
+
+class Weighted(nn.Module):
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+# --- as weights ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [lambda: R(4, 4).as_subclass(Plain), lambda: Doubled(R(4, 4))])
+def test_a_weight_of_another_class_is_refused_by_name(make: Any) -> None:
+    with pytest.raises(hotstart.CaptureError, match=rf"weight: got a .*(Plain|Doubled).*{EXPORT}"):
+        build(Weighted(make()), R(2, 4))
+
+
+def test_a_weight_that_forward_does_not_read_may_be_anything() -> None:
+    model = Weighted(R(4, 4))
+    model.unread = Doubled(R(2))
+    check(model, (R(2, 4),), reference=model)
+
+
+def test_a_distributed_tensor_is_refused_by_name() -> None:
+    pytest.importorskip("torch.distributed.tensor")
+    from torch.distributed import destroy_process_group, init_process_group
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import distribute_tensor
+
+    init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model = Weighted(distribute_tensor(R(4, 4), init_device_mesh("cpu", (1,))))
+        model.forward = lambda x: model.weight * 2  # type: ignore[method-assign]
+        with pytest.raises(hotstart.CaptureError, match=r"weight: got a .*DTensor"):
+            build(model, R(2, 4))
+    finally:
+        destroy_process_group()
+
+
+# What torch.export says about its own module.
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
+@pytest.mark.parametrize("scheme", ["Int8WeightOnly", "Int8DynamicActivationInt8Weight"])
+@both
+def test_quantised_layers_run_once_they_are_exported(scheme: str, compiler: str) -> None:
+    quantization = pytest.importorskip("torchao.quantization")
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32)).eval()
+    quantization.quantize_(model, getattr(quantization, f"{scheme}Config")())
+    x = R(4, 64)
+    with pytest.raises(hotstart.CaptureError, match=rf"0\.weight: got a torchao.*{EXPORT}"):
+        build(model, x)
+    batch = {0: torch.export.Dim("batch", min=2, max=8)}
+    exported = torch.export.export(model, (x,), dynamic_shapes=(batch,))
+    plain = exported.run_decompositions().module()
+    dims = {"input": {0: hotstart.Dim("batch", min=2, max=8)}}
+    program = build(plain, x, compiler=compiler, dynamic_shapes=dims)
+    for n in (2, 5, 8):
+        x = R(n, 64)
+        with torch.no_grad():
+            assert_same(program(x), model(x), 1e-5)
+
+
+# --- other layouts -------------------------------------------------------------------------------
+
+
+def jagged() -> Tensor:
+    return torch.nested.nested_tensor([R(2, 3), R(4, 3)], layout=torch.jagged)
+
+
+def quantised() -> Tensor:
+    return torch.quantize_per_tensor(R(4, 4), 0.1, 0, torch.qint8)
+
+
+# torch says that nested tensors of this layout and quantised ones are on their way out.
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor")
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (jagged, "nested"),
+        (lambda: torch.nested.nested_tensor([R(2, 3), R(4, 3)]), "nested"),
+        (lambda: R(4, 4).to_sparse(), "torch.sparse_coo"),
+        (quantised, "quantized"),
+        (lambda: R(4, 4).to_mkldnn(), "torch._mkldnn"),
+    ],
+)
+def test_an_argument_of_another_layout_is_refused(make: Any, named: str) -> None:
+    with pytest.raises(hotstart.CaptureError, match=f"x: got a .*{named}"):
+        build(lambda x: x * 2, make())
+
+
+# torch says that nested tensors of this layout and quantised ones are on their way out.
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor")
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (jagged, "weight: got a nested"),
+        (lambda: R(4, 4).to_sparse(), "sparse"),
+        (quantised, "quantized"),
+        (lambda: R(4, 4, dtype=torch.complex64).conj(), "weight: .*conjugate.*resolve_conj"),
+    ],
+)
+def test_a_weight_of_another_layout_is_refused(make: Any, named: str) -> None:
+    weight = make()
+    model = Weighted(weight)
+    model.forward = lambda x: model.weight * x  # type: ignore[method-assign]
+    dtype = torch.complex64 if weight.is_complex() else torch.float32
+    with pytest.raises(hotstart.CaptureError, match=named):
+        build(model, R(4, dtype=dtype))
+
+
+# --- made in forward -----------------------------------------------------------------------------
+
+
+@both
+def test_nested_tensors_may_be_used_in_forward(compiler: str) -> None:
+    def f(values: Tensor, offsets: Tensor) -> Tensor:
+        return (torch.nested.nested_tensor_from_jagged(values, offsets) * 2).values()
+
+    check(f, (R(6, 3), torch.tensor([0, 2, 6])), compiler=compiler)
+
+
+def test_a_subclass_may_be_used_in_forward() -> None:
+    check(lambda x: Doubled(x) + 1, (R(2, 4),))
+
+
+def test_a_result_that_wraps_a_tensor_is_refused() -> None:
+    with pytest.raises(hotstart.CaptureError, match=r"the result is a Plain.*wrap it outside"):
+        build(lambda x: x.as_subclass(Plain) + 1, R(3))
