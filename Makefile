@@ -28,7 +28,7 @@ help:
 	echo "make check        lint, formatting, types"
 	echo "make format       format and fix what can be fixed"
 	echo "make bench        every benchmark; each keeps its JSON in benchmarks/"
-	echo "make conformance  every architecture of the suite, into docs/models.md (about an hour)"
+	echo "make conformance  every architecture of the suite, into docs/models.md (some hours)"
 	echo "make clean        remove the environment, caches and builds"
 
 setup: $(READY)
