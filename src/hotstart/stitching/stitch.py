@@ -219,9 +219,9 @@ class _Stitcher:
         parts = [self.emitter.value(tuple(map(number, n))) for n in (view.shape, view.stride())]
         offset = number(view.storage_offset()) - number(of.storage_offset())
         if offset != 0:
-            parts.append(f"{name}.storage_offset() + {self.emitter.value(offset)}")
+            parts.append(f"{source}.storage_offset() + {self.emitter.value(offset)}")
         # Detached, since a view of a tensor that requires grad requires it even without autograd.
-        return [f"{name} = {source}.detach()", f"{name} = {name}.as_strided({', '.join(parts)})"]
+        return [f"{name} = {source}.detach().as_strided({', '.join(parts)})"]
 
     def _fit(self, node: fx.Node) -> list[str]:
         """Copy a value if its strides are not the traced ones.
