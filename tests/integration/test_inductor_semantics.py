@@ -151,6 +151,32 @@ def test_results_that_are_views_of_each_other() -> None:
     assert_same(program(torch.ones(5, 4)), views(torch.ones(5, 4)))
 
 
+def test_arithmetic_that_changes_nothing_still_makes_new_tensors() -> None:
+    def copies(x: Tensor) -> tuple[Tensor, ...]:
+        y = torch.relu(x)
+        ones = torch.ones_like(x)
+        return x * 1.0, x * ones, (x + 0).view(-1), (x * ones).expand(2, -1, -1), y, y * ones
+
+    program = compiled_only(build(copies, torch.zeros(2, 4), dynamic={"x": BATCH}))
+    x = torch.randn(3, 4)
+    found, expected = program(x), copies(x)
+    assert_same(found, expected)
+    assert [t.stride() for t in found] == [t.stride() for t in expected]
+    assert len({t.untyped_storage().data_ptr() for t in (x, *found)}) == 7
+
+
+def test_a_piece_of_which_nothing_is_left_to_compile() -> None:
+    def model(x: Tensor) -> Tensor:
+        return torch.relu(x.contiguous().detach())
+
+    program = compiled_only(
+        build(model, torch.zeros(2, 4), dynamic={"x": BATCH}, split_on=["aten::relu"])
+    )
+    assert [piece.kind for piece in program.pieces] == ["compiled", "inlined"]
+    x = torch.randn(3, 4)
+    assert_same(program(x), model(x))
+
+
 def test_a_view_of_a_written_value_sees_the_write() -> None:
     def write(x: Tensor) -> tuple[Tensor, Tensor]:
         y = x + 1

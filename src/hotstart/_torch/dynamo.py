@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
 import dis
 import re
@@ -64,7 +65,7 @@ class FullGraph:
     def name_of(self, placeholder: fx.Node) -> str:
         """The plain name of what a placeholder stands for."""
         source = getattr(placeholder, "_dynamo_source", None)
-        return placeholder.name if source is None else self.plain_name(_source_name(source))
+        return placeholder.name if source is None else self.plain_name(source.name)
 
     def object_named(self, name: str) -> Any:
         """The object behind one of Dynamo's names, such as `L['self'].hist`; None if unknown."""
@@ -100,12 +101,7 @@ class FullGraph:
         prop = getattr(source, "prop", None)
         if base is None or index is None or getattr(prop, "name", "") != "SIZE":
             return None
-        return self.object_named(_source_name(base)), index
-
-
-def _source_name(source: Any) -> str:
-    """The name of one of Dynamo's sources: a method up to 2.11, a property since."""
-    return _name(source)
+        return self.object_named(base.name), index
 
 
 def is_compiled(model: Any) -> bool:
@@ -167,7 +163,9 @@ def full_graph(
     scope = {**traced.__globals__, **output.f_globals}
 
     def replay(graph: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        callable_ = captured.forward_callable(compiled_fn=graph, extra_globals=scope)
+        # 2.11 and 2.12 look for builtins, too, among the globals that bytecode needs.
+        names = {**vars(builtins), **scope}
+        callable_ = captured.forward_callable(compiled_fn=graph, extra_globals=names)
         return callable_(*(args if owner is None else (owner, *args)), **kwargs)
 
     env = captured.backend_input.fake_mode.shape_env
@@ -206,7 +204,7 @@ def _lasting(side_effects: Sequence[str], codes: Sequence[types.CodeType]) -> It
 
 def _modes_read(output_graph: Any) -> tuple[str, ...]:
     """The modules whose `training` flag a trace read, from the guards it put on them."""
-    names = {_name(guard) for guard in output_graph._guards}
+    names = {str(guard.name) for guard in output_graph._guards}
     ending = ".training"
     return tuple(sorted(n.removesuffix(ending) for n in names if n.endswith(ending)))
 
@@ -227,12 +225,7 @@ def _reads(output_graph: Any) -> Iterator[tuple[str, str]]:
     for guard in output_graph._guards:
         kind = _READ.get(guard.create_fn_name())
         if kind is not None:
-            yield kind, _name(guard)
-
-
-def _name(named: Any) -> str:
-    """The name of a source or guard: a method up to 2.11, a property since."""
-    return named.name if isinstance(named.name, str) else str(named.name())
+            yield kind, guard.name
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import operator
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def inductor_settings(overrides: Mapping[str, Any], jobs: int) -> dict[str, Any]
     `cpp.vec_isa_ok` says that the C++ compiler can compile for this CPU: Inductor picks the
     instruction set by the CPU's own flags either way, and would otherwise compile a test program
     for each that the CPU has (12 s here). A compiler that cannot fails on the first kernel.
-    `aot_inductor.enable_line_tables` (2.12 and later) would put the paths of this machine into
+    `aot_inductor.enable_line_tables` (2.13 and later) would put the paths of this machine into
     every kernel, and make it twice as large.
 
     Raises:
@@ -84,7 +85,11 @@ extern "C" void kernel(float* out) { out[0] = 0.0f; }
 
 
 def compile_with_inductor(
-    module: fx.GraphModule, inputs: Sequence[Any], mode: Any, settings: Mapping[str, Any]
+    module: fx.GraphModule,
+    inputs: Sequence[Any],
+    mode: Any,
+    settings: Mapping[str, Any],
+    memory: tuple[Sequence[int], Sequence[int]],
 ) -> InductorOutput | None:
     """Compile a module for inference through AOTAutograd and Inductor.
 
@@ -93,14 +98,22 @@ def compile_with_inductor(
     `compile_fx` with an `inner_compile` of our own (2.0 and later) gives the generated source and
     kernels as they are, without the cache entries and runtime wrappers of `standalone_compile`.
     What those wrappers would do is read from AOTAutograd's metadata.
+
+    `memory` has a number for every input that is a tensor, and for every output; two tensors have
+    the same one exactly if they share memory.
+
+    Returns:
+        None if no operator is left to compile: `compile_fx_inner` then returns a plain function.
     """
     import torch._functorch.config as functorch
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch._inductor.output_code import CompiledFxGraph
 
     made: list[Any] = []
 
     def inner(graph: fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
+        _keep_apart(graph, memory)
         made.append(compile_fx_inner(graph, example_inputs, **kwargs))
         return made[-1]
 
@@ -115,7 +128,7 @@ def compile_with_inductor(
     ):
         compile_fx(module, list(inputs), inner_compile=inner)
     (output,) = made
-    if not hasattr(output, "source_code"):  # `compile_fx_inner` gives a plain function then
+    if not isinstance(output, CompiledFxGraph):
         return None
     metadata = context.fw_metadata
     assert metadata is not None  # AOTAutograd sets it on the way to Inductor
@@ -130,6 +143,57 @@ def compile_with_inductor(
         strides=_output_strides(output, mode.shape_env, outputs),
         around=tuple(_around(metadata, output, len(inputs))),
     )
+
+
+def _keep_apart(graph: fx.GraphModule, memory: tuple[Sequence[int], Sequence[int]]) -> None:
+    """Copy outputs that a pass made one with an input or with another output.
+
+    The joint graph passes take out arithmetic that changes nothing: `x * ones` up to 2.13, also
+    `x * 1.0` and `x + 0` since. An output that operators made anew would be the input itself, and
+    who writes to the one writes to the other.
+    """
+    read, made = memory
+    (result,) = graph.graph.find_nodes(op="output")
+    outputs = list(result.args[0])
+    placeholders = graph.graph.find_nodes(op="placeholder")
+    # Sizes come first; where AOTAutograd adds to either list, the piece runs op by op.
+    owner = dict(zip(reversed(placeholders), reversed(read), strict=False))
+    with graph.graph.inserting_before(result):
+        for index, (node, number) in enumerate(zip(outputs, made, strict=False)):
+            if owner.setdefault(_root(node), number) != number:
+                outputs[index] = _copy(node)
+    if outputs != list(result.args[0]):
+        result.args = (type(result.args[0])(outputs),)
+        graph.recompile()
+
+
+def _copy(node: fx.Node) -> fx.Node:
+    """A node once more, on memory of its own: what it is a view of is copied."""
+    of = _shown(node)
+    if of is None:
+        copy = node.graph.call_function(torch.ops.aten.clone.default, (node,))
+        copy.meta["val"] = node.meta["val"].clone()
+        return copy
+    base = _copy(of)
+    return node.graph.node_copy(node, lambda other: base if other is of else other)
+
+
+def _root(node: fx.Node) -> fx.Node:
+    """The node that made the memory of a node in a functional graph."""
+    while (of := _shown(node)) is not None:
+        node = of
+    return node
+
+
+def _shown(node: fx.Node) -> fx.Node | None:
+    """The node that a node is a view of; None if it is none."""
+    of = node.args[0] if node.args else None
+    if not isinstance(of, fx.Node):
+        return None
+    if node.target is operator.getitem:
+        return of if _shown(of) is not None else None
+    view = node.target is torch.ops.aten._unsafe_view.default
+    return of if view or getattr(node.target, "is_view", False) else None
 
 
 def _output_strides(output: Any, env: Any, count: int) -> tuple[tuple[Any, ...] | None, ...]:
@@ -192,6 +256,23 @@ def extern_kernel(name: str) -> str | None:
     if schema is not None:
         return f"torch.ops.{schema.name.replace('::', '.')}.{kernel._overloadname}"
     return None
+
+
+def helper_source(name: str) -> str | None:
+    """Source for a function that generated code imports from Inductor; None for all but one.
+
+    `assert_tensor_metadata` (2.14 and later) checks what an operator returned against what its fake
+    implementation had promised.
+    """
+    if name != "assert_tensor_metadata":
+        return None
+    return """
+def assert_tensor_metadata(tensor, size, stride, dtype, operator):
+    if tensor is not None:
+        if tensor.dtype is not dtype:
+            raise RuntimeError(f"{operator} returned {tensor.dtype}, traced as {dtype}")
+        torch._C._dynamo.guards.assert_size_stride(tensor, size, stride, operator)
+"""
 
 
 def pass_token(value: Any) -> str | None:

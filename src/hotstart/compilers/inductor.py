@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import dataclasses
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from msgspec.structs import replace
+from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.proof import counterexample
@@ -73,13 +73,12 @@ class InductorCompiler:
         self.close()
         extracted = extract(job)
         output = _torch.compile_with_inductor(
-            extracted.module, extracted.inputs, extracted.mode, self._settings
+            extracted.module, extracted.inputs, extracted.mode, self._settings, memory(job)
         )
         _require_bounds(job, extracted)
         dynamic = tuple(job.bounds)
         if output is None:
-            nothing = dataclasses.replace(job.piece, nodes=())
-            return piece_as_source(job.graph, nothing, dynamic, job.key)
+            return _as_captured(job, dynamic)
         if around := (*output.around, *_written_views(job)):
             return self._op_by_op(job, dynamic, "; ".join(around))
         try:
@@ -105,8 +104,13 @@ class InductorCompiler:
 
     def _op_by_op(self, job: Job, dynamic: tuple[str, ...], reason: str) -> CompiledUnit:
         log.warning("%s runs op by op, since %s", job.piece.name, reason)
-        unit = piece_as_source(job.graph, job.piece, dynamic, job.key)
-        return replace(unit, loose=tuple(range(len(job.piece.outputs))), op_by_op=reason)
+        return replace(_as_captured(job, dynamic), op_by_op=reason)
+
+
+def _as_captured(job: Job, dynamic: tuple[str, ...]) -> CompiledUnit:
+    """The piece as the operators it was captured with."""
+    unit = piece_as_source(job.graph, job.piece, dynamic, job.key)
+    return replace(unit, loose=tuple(range(len(job.piece.outputs))))
 
 
 def _kernel(name: str, path: Path) -> Kernel:
@@ -148,6 +152,15 @@ def _written_views(job: Job) -> Iterator[str]:
         index = written.get(_torch.storage_of(example_of(node)))
         if index is not None:
             yield f"output {number} reads the memory of input {index}, which is written to"
+
+
+def memory(job: Job) -> tuple[list[int], list[int]]:
+    """For each input of a piece, and for each output, a number that says whose memory it is."""
+
+    def numbers(nodes: Iterable[fx.Node]) -> list[int]:
+        return [_torch.storage_of(example_of(node)) for node in nodes]
+
+    return numbers(job.piece.inputs), numbers(job.piece.outputs)
 
 
 def weights(job: Job) -> frozenset[int]:

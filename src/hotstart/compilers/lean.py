@@ -110,6 +110,10 @@ def _definitions(module: ast.Module) -> dict[str, ast.stmt]:
             case ast.ImportFrom(module=origin, names=names) if origin in _IMPORTED:
                 for alias in names:
                     found[alias.asname or alias.name] = ast.ImportFrom(origin, [alias], 0)
+            case ast.ImportFrom(names=names):
+                for alias in names:
+                    if source := _torch.helper_source(alias.name):
+                        found[alias.name] = ast.parse(source).body[0]
             case ast.Assign(targets=[ast.Name(id=name)]):
                 found[name] = statement
             case ast.FunctionDef(name=name):
@@ -213,6 +217,8 @@ class _Binder(ast.NodeTransformer):
             case ast.Call(func=ast.Name(id="assert_size_stride"), args=[ast.Name(id=name), *_]):
                 if name in self._arguments:
                     return None
+            case ast.Call(func=ast.Name(id="assert_size_stride_grouped")):  # of arguments, always
+                return None
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:

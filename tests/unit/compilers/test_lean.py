@@ -121,6 +121,28 @@ def test_checks_of_arguments_are_left_out_and_others_kept() -> None:
     assert "assert_size_stride(buf0, (2, 2), (2, 1))" in made.source
 
 
+def test_checks_of_several_arguments_are_left_out() -> None:
+    source = with_lines("assert_size_stride_grouped((arg0_1, arg1_1), ((2, 2), (2, 2)), 'input')")
+    made = reduce(source, [], [], outputs=2)
+    assert "assert_size_stride_grouped" not in made.source
+
+
+def test_the_check_of_what_an_operator_returned_comes_along() -> None:
+    source = (
+        "from torch._inductor.runtime.runtime_utils import assert_tensor_metadata\n"
+        + with_lines(
+            "assert_tensor_metadata(buf0, (2, 2), (2, 1), torch.float64, 'torch.ops.shop.price')"
+        )
+    )
+    made = reduce(source, [], [], outputs=3)
+    scope: dict[str, object] = {}
+    exec(made.source, scope)
+    bind = scope["bind"]
+    assert callable(bind)
+    with pytest.raises(RuntimeError, match=r"shop\.price returned torch\.float32.*float64"):
+        bind()([torch.eye(2), torch.ones(2, 2)])
+
+
 def test_weights_and_views_of_them_are_bound_once() -> None:
     source = with_lines(
         "s2 = 2",
