@@ -51,8 +51,10 @@ def counterexample(
         )
         if verdict is True:
             continue
+        if verdict is False:
+            return {symbol: i.lo for symbol, i in zip(involved, part, strict=True)}
         points = math.prod(interval.hi - interval.lo + 1 for interval in part)
-        if verdict is None and points > ENUMERATED:
+        if points > ENUMERATED:
             parts += _halves(part)
             continue
         for sizes in itertools.product(*(range(i.lo, i.hi + 1) for i in part)):
@@ -108,7 +110,7 @@ def advise(axis: str, condition: sympy.Basic, interval: Interval) -> str:
     if len(parts) > 1:
         return f"it holds for {', '.join(map(str, parts))}, ...; declare those as ranges=[...]"
     (part,) = parts
-    left_out = [*range(interval.lo, part.lo)][:3] + [*range(part.hi + 1, interval.hi + 1)][:3]
+    left_out = [*range(interval.lo, part.lo)[:3], *range(part.hi + 1, interval.hi + 1)[:3]]
     if len(left_out) <= 2:
         return f"give Dim({axis!r}, ..., sizes={left_out}): a variant of its own for each"
     return f"declare {axis!r} as {part}, or split it there with ranges=[...]"
