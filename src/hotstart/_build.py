@@ -207,9 +207,12 @@ def make_job(
             sizes.append(f"{choice}@{hint}")
         else:
             sizes.append(str(choice))
+    renamed = {_torch.axis_symbol(a): _torch.axis_symbol(f"a{i}") for i, a in enumerate(piece.axes)}
+    assumed = tuple(c for c in graph.captured.guarded if c.free_symbols <= renamed.keys())
+    sizes += [_torch.python_source(condition.xreplace(renamed)) for condition in assumed]
     autocast = tuple(f"{kind}:{dtype}" for kind, dtype in _torch.autocast_state())
     key = hash_token((piece.digest, tuple(sizes), compiler.token(), autocast, torch.__version__))
-    return Job(key, piece, graph, bounds)
+    return Job(key, piece, graph, bounds, assumed)
 
 
 def _unit(

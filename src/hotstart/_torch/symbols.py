@@ -98,6 +98,16 @@ def conditions(env: ShapeEnv) -> list[Condition]:
     return found
 
 
+def assume(env: ShapeEnv, known: Sequence[sympy.Basic]) -> frozenset[sympy.Basic]:
+    """Let an environment take conditions for true; what it has assumed after that.
+
+    The conditions hold for the environment's hints.
+    """
+    for condition in known:
+        env.evaluate_expr(condition)
+    return frozenset(condition.expr for condition in conditions(env))
+
+
 def _guard_source(guard: Any) -> str:
     sloc = getattr(guard, "sloc", None)
     return str(getattr(sloc, "user_loc", None) or sloc or "")
@@ -122,6 +132,13 @@ def equals(axis: str, size: int) -> sympy.Basic:
     import sympy
 
     return sympy.Eq(axis_symbol(axis), size)
+
+
+def differs(sizes: Mapping[str, int]) -> sympy.Basic:
+    """The condition that not all axes have these sizes."""
+    import sympy
+
+    return sympy.Or(*(sympy.Ne(axis_symbol(axis), size) for axis, size in sizes.items()))
 
 
 def expression(size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:

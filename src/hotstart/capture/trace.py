@@ -40,6 +40,7 @@ class Captured:
         modes: path and `training` flag of every module whose flag was read.
         modules: what was read of each module besides tensors, by path.
         files: the files of all Python code that was traced.
+        guarded: what the caller checks about sizes before every call, over axis symbols.
     """
 
     graph: fx.Graph = field(repr=False)
@@ -53,6 +54,7 @@ class Captured:
     modes: tuple[tuple[str, bool], ...]
     modules: Mapping[str, ModuleKind] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
+    guarded: tuple[sympy.Basic, ...] = ()
 
     def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
         """A size of the graph as an expression over axis symbols."""
@@ -110,7 +112,7 @@ def capture(model: Model, arguments: Arguments, variant: Variant, weights: Weigh
     ]
     args, kwargs = arguments.call_with(tensors)
     traced = _trace(model, args, kwargs, dynamic)
-    _refuse_data_dependence(traced.module.graph)
+    refuse_data_dependence(traced.module.graph)
     captured = _describe(model, traced, arguments, tensors, weights, fixed)
     _require(captured, variant, dims)
     return captured
@@ -140,21 +142,21 @@ def _trace(
         failure = _torch.describe_failure(error)
         if failure is None:
             raise
-        raise _not_one_graph(failure.line, failure.reason, failure.advice) from error
+        raise not_one_graph(failure.line, failure.reason, failure.advice) from error
 
 
-def _not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
+def not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
     """The error that says where and why a model is not one graph, and what to change."""
     parts = [("at", line), ("because", reason), ("do", advice or "write that line another way")]
     listed = "".join(f"\n  {label + ':':9}{text}" for label, text in parts if text)
     return CaptureError(f"the model cannot be captured as one graph.{listed}")
 
 
-def _refuse_data_dependence(graph: fx.Graph) -> None:
+def refuse_data_dependence(graph: fx.Graph) -> None:
     """Raise if a size or number in a graph is known only once a tensor's contents are."""
     for node in graph.nodes:
         if _torch.depends_on_contents(node.meta.get("example_value")):
-            raise _not_one_graph(
+            raise not_one_graph(
                 _torch.line_of(node),
                 "a number or a shape depends on the contents of a tensor",
                 "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "

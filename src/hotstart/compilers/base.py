@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hotstart.ir import CompiledUnit
 from hotstart.partition import Graph, Piece
 from hotstart.partition.digest import Token
+
+if TYPE_CHECKING:
+    import sympy
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,14 @@ class Job:
         piece: the piece.
         graph: the graph it is of, with the axes fixed that have one size.
         bounds: the other axes the piece depends on, in the order the unit is called with them.
+        assumed: conditions on those axes that hold whenever the unit is called.
     """
 
     key: str
     piece: Piece
     graph: Graph
     bounds: Mapping[str, Bounds]
+    assumed: tuple[sympy.Basic, ...] = ()
 
 
 class Compiler(Protocol):

@@ -24,12 +24,14 @@ class Extracted:
         inputs: fake example inputs, sizes of dynamic axes first.
         symbols: the axes as symbols of the environment that the inputs live in.
         mode: the fake mode of the inputs.
+        assumed: what the environment was told to assume.
     """
 
     module: fx.GraphModule
     inputs: tuple[Any, ...]
     symbols: _torch.Symbols
     mode: Any
+    assumed: frozenset[Any] = frozenset()
 
 
 def extract(job: Job) -> Extracted:
@@ -44,11 +46,12 @@ def extract(job: Job) -> Extracted:
     named = {
         _torch.axis_symbol(axis): symbols.by_name[f"a{i}"] for i, axis in enumerate(job.bounds)
     }
+    assumed = _torch.assume(symbols.env, [c.xreplace(named) for c in job.assumed])
     mode = _torch.fake_mode(symbols.env)
     sizes = [symbols.integer(symbol) for symbol in named.values()]
     with mode:
         tensors = _example_inputs(job, named, symbols)
-    return Extracted(_module(job), (*sizes, *tensors), symbols, mode)
+    return Extracted(_module(job), (*sizes, *tensors), symbols, mode, assumed)
 
 
 def _example_inputs(job: Job, named: Any, symbols: _torch.Symbols) -> list[torch.Tensor]:

@@ -168,7 +168,7 @@ def _require_bounds(job: Job, extracted: Extracted) -> None:
     box = {axes[axis]: Interval(b.low, b.high) for axis, b in job.bounds.items()}
     renamed = {symbol: _torch.axis_symbol(axis) for axis, symbol in axes.items()}
     for condition in _torch.conditions(symbols.env):
-        if counterexample(condition.expr, box) is None:
+        if condition.expr in extracted.assumed or counterexample(condition.expr, box) is None:
             continue
         plain = condition.expr.xreplace(renamed)
         involved = [axis for axis, symbol in axes.items() if symbol in condition.expr.free_symbols]
@@ -180,4 +180,5 @@ def _require_bounds(job: Job, extracted: Extracted) -> None:
             advice=advise(involved[0], plain, box[axes[involved[0]]])
             if len(involved) == 1
             else "declare ranges in which the condition holds",
+            expr=plain,
         )

@@ -37,8 +37,14 @@ def require_special_sizes(job: Job) -> None:
     for sizes in itertools.product(*choices):
         at = dict(zip(job.bounds, sizes, strict=True))
         special = {axis: size for axis, size in at.items() if size in SPECIAL}
-        if special:
+        if special and _may_be(job, at):
             _run(job, at, special)
+
+
+def _may_be(job: Job, at: dict[str, int]) -> bool:
+    """Whether no assumption rules these sizes out."""
+    sizes = _torch.substitution(at)
+    return all(bool(condition.xreplace(sizes)) for condition in job.assumed)
 
 
 def _run(job: Job, at: dict[str, int], special: dict[str, int]) -> None:
@@ -99,6 +105,7 @@ def _error(job: Job, node: fx.Node, special: dict[str, int], what: str) -> Range
         source=f"{_line(node)} (at {named}, {node.name} {what})",
         advice="leave these sizes out, or give them variants of their own with "
         f"sizes={sorted(set(special.values()))}",
+        expr=_torch.differs(special),
     )
 
 
