@@ -22,8 +22,12 @@ def test_the_public_names_are_pinned() -> None:
         "RangeError",
         "UntrustedArtifact",
         "compile",
+        "compile_submodule",
+        "compiled",
         "inspect",
+        "install",
         "load",
+        "restore",
     ]
 
 

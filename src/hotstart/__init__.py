@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hotstart._api import compile
+    from hotstart._inplace import compile_submodule, compiled
     from hotstart._load import load
     from hotstart.calls import Call
     from hotstart.errors import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
     from hotstart.options import Options
     from hotstart.preflight import inspect
+    from hotstart.runtime.inplace import install, restore
     from hotstart.runtime.program import Program
     from hotstart.shapes import Dim
 
@@ -47,8 +49,12 @@ __all__ = [
     "RangeError",
     "UntrustedArtifact",
     "compile",
+    "compile_submodule",
+    "compiled",
     "inspect",
+    "install",
     "load",
+    "restore",
 ]
 
 # Names are imported when they are first asked for, so that the command line and everything else
@@ -56,9 +62,13 @@ __all__ = [
 # imported now, and not in the first load.
 _HOMES = {
     "compile": "hotstart._api",
+    "compile_submodule": "hotstart._inplace",
+    "compiled": "hotstart._inplace",
     "inspect": "hotstart.preflight",
+    "install": "hotstart.runtime.inplace",
     "load": "hotstart._load",
     "Call": "hotstart.calls",
+    "restore": "hotstart.runtime.inplace",
     "Dim": "hotstart.shapes",
     "Options": "hotstart.options",
     "Program": "hotstart.runtime.program",

@@ -191,8 +191,10 @@ def make_job(graph: Graph, piece: Piece, serving: Serving, compiler: Compiler) -
             sizes.append(f"{choice}@{hint}")
         else:
             sizes.append(str(choice))
-    where = _torch.about(serving.part.where, piece.axes)
-    sizes += sorted(map(_torch.python_source, where))
+    conditions = (serving.part.where, *graph.captured.guarded)
+    where = _torch.about(conditions, tuple(bounds), serving.part.fixed)
+    renamed = {_torch.axis_symbol(a): _torch.axis_symbol(f"a{i}") for i, a in enumerate(bounds)}
+    sizes += sorted(_torch.python_source(condition.xreplace(renamed)) for condition in where)
     autocast = tuple(f"{kind}:{dtype}" for kind, dtype in _torch.autocast_state())
     key = hash_token((piece.digest, tuple(sizes), compiler.token(), autocast, torch.__version__))
     return Job(key, piece, graph, bounds, where)

@@ -91,10 +91,7 @@ def trace_call(
         nonlocal made
         captured = capture(model, target, arguments, weights, fixed, hints)
         owner = f"{name}." if name else ""
-        with clock.phase("partition"):
-            graph, runs = cut(captured, split_on)
-        with clock.phase("digest"):
-            plan = make_plan(graph, runs, owner + (f"graph_{made}." if made else ""))
+        plan = make_plan_of(captured, split_on, owner + (f"graph_{made}." if made else ""), clock)
         _torch.trace_artifact(f"hotstart_{owner}graph_{made}", partial(describe_plan, plan))
         made += 1
         special = special_conditions(plan, declared, hints)
@@ -102,6 +99,14 @@ def trace_call(
 
     graphs, servings = serve(arguments.axes, arguments.example_sizes, options.splits, trace)
     return TracedCall(name, call.method, arguments, tuple(graphs), tuple(servings))
+
+
+def make_plan_of(captured: Captured, split_on: SplitOn, prefix: str, clock: Clock) -> Plan:
+    """Cut a graph and digest its pieces; `prefix` starts their names."""
+    with clock.phase("partition"):
+        graph, runs = cut(captured, split_on)
+    with clock.phase("digest"):
+        return make_plan(graph, runs, prefix)
 
 
 def make_requirements(

@@ -42,11 +42,21 @@ class RangeError(CaptureError):
         axis: name of the axis (or axes, comma separated) the condition is about.
         condition: the condition, in terms of axis names.
         source: where in the model's source the condition came from, when known.
+        expr: the condition as an expression of sympy over axis symbols, when known.
     """
 
-    def __init__(self, axis: str, declared: str, condition: str, source: str, advice: str) -> None:
+    def __init__(
+        self,
+        axis: str,
+        declared: str,
+        condition: str,
+        source: str,
+        advice: str,
+        expr: object = None,
+    ) -> None:
         self.axis = axis
         self.condition = condition
+        self.expr = expr
         self.source = source
         where = f"\n  from:      {source}" if source else ""
         super().__init__(

@@ -30,7 +30,19 @@ if TYPE_CHECKING:
         NoGraph,
         describe_failure,
         full_graph,
+        input_name,
         is_compiled,
+        plain_name,
+    )
+    from hotstart._torch.graph_inputs import (
+        bounds_of,
+        compile_id,
+        guard_on,
+        hint_of,
+        is_float,
+        make_constant,
+        symbols_in,
+        traced_environment,
     )
     from hotstart._torch.graphs import (
         attribute_of,
@@ -62,6 +74,7 @@ if TYPE_CHECKING:
         Symbols,
         about,
         as_function,
+        assume,
         axis_symbol,
         conditions,
         differ,
@@ -92,10 +105,13 @@ __all__ = [
     "about",
     "allow_kernels",
     "as_function",
+    "assume",
     "attribute_of",
     "autocast_check",
     "autocast_state",
     "axis_symbol",
+    "bounds_of",
+    "compile_id",
     "compile_with_inductor",
     "conditions",
     "depends_on_contents",
@@ -107,18 +123,24 @@ __all__ = [
     "extern_kernel",
     "fake_mode",
     "full_graph",
+    "guard_on",
     "has_no_effect",
     "helper_source",
+    "hint_of",
     "holds_at",
     "holds_within",
     "inductor_settings",
+    "input_name",
     "is_compiled",
     "is_fake",
+    "is_float",
     "keep_checks",
     "lazy_graph_module",
     "line_of",
+    "make_constant",
     "make_symbols",
     "pass_token",
+    "plain_name",
     "plain_number",
     "python_source",
     "region_change",
@@ -128,13 +150,15 @@ __all__ = [
     "storage_of",
     "substitution",
     "switches_attention",
+    "symbols_in",
     "trace_artifact",
+    "traced_environment",
     "warm_up_inductor",
     "was_mutated",
     "without_size_assumptions",
 ]
 
-_BUILDING = ("dynamo", "graphs", "inductor", "symbols")
+_BUILDING = ("dynamo", "graph_inputs", "graphs", "inductor", "symbols")
 
 
 def __getattr__(name: str) -> Any:

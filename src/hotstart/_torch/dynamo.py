@@ -57,10 +57,7 @@ class FullGraph:
 
         Names start at the traced module, or at a variable of a plain function.
         """
-        plain = re.sub(r"\._(?:modules|parameters|buffers)\['([^']+)'\]", r".\1", name)
-        if self.self_name is not None:
-            plain = re.sub(rf"^L\['{self.self_name}'\]\.?", "", plain)
-        return re.sub(r"^[LG]\['(\w+)'\]", r"\1", plain)
+        return plain_name(name, self.self_name)
 
     def name_of(self, placeholder: fx.Node) -> str:
         """The plain name of what a placeholder stands for."""
@@ -111,6 +108,20 @@ def is_compiled(model: Any) -> bool:
     made = hasattr(model, "_torchdynamo_orig_callable")
     disabled = getattr(model, "_torchdynamo_disable", False)
     return isinstance(model, dynamo.OptimizedModule) or (made and not disabled)
+
+
+def plain_name(name: str, self_name: str | None) -> str:
+    """One of Dynamo's names as a user would write it; the variable `self_name` is left out."""
+    plain = re.sub(r"\._(?:modules|parameters|buffers)\['([^']+)'\]", r".\1", name)
+    if self_name is not None:
+        plain = re.sub(rf"^L\['{self_name}'\]\.?", "", plain)
+    return re.sub(r"^[LG]\['(\w+)'\]", r"\1", plain)
+
+
+def input_name(placeholder: fx.Node) -> str:
+    """What a graph's input stands for, such as `self.layers.0.weight`."""
+    source = getattr(placeholder, "_dynamo_source", None)
+    return placeholder.name if source is None else plain_name(source.name, None)
 
 
 class NoGraph(Exception):

@@ -173,7 +173,7 @@ def evaluate(expr: sympy.Basic, values: Mapping[sympy.Symbol, Any]) -> Any:
     """Compute an expression with proxies or sizes in place of its symbols."""
     names = {str(symbol): value for symbol, value in values.items()}
     functions = {"max": torch.sym_max, "min": torch.sym_min, "float": torch.sym_float}
-    scope = {"math": math, **functions, **names}
+    scope = {"math": math, "torch": torch, **functions, **names}
     return eval(python_source(expr), scope)
 
 

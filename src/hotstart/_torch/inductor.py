@@ -203,7 +203,8 @@ def _output_strides(output: Any, env: Any, count: int) -> tuple[tuple[Any, ...] 
     for written in (output.output_strides or ())[:count]:
         try:
             found.append(None if written is None else tuple(eval(s, {}, symbols) for s in written))
-        except NameError:  # a symbol that the compile made up, or a function of the printer's
+        except (NameError, TypeError):
+            # A symbol that the compile made up, a function of the printer's, or a choice by size.
             found.append(None)
     return (*found, *[None] * (count - len(found)))
 

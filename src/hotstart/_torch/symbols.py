@@ -98,6 +98,16 @@ def conditions(env: ShapeEnv) -> list[Condition]:
     return found
 
 
+def assume(env: ShapeEnv, known: Sequence[sympy.Basic]) -> frozenset[sympy.Basic]:
+    """Let an environment take conditions for true; what it has assumed after that.
+
+    The conditions hold for the environment's hints.
+    """
+    for condition in known:
+        env.evaluate_expr(condition)
+    return frozenset(condition.expr for condition in conditions(env))
+
+
 def _guard_source(guard: Any) -> str:
     sloc = getattr(guard, "sloc", None)
     return str(getattr(sloc, "user_loc", None) or sloc or "")
@@ -139,13 +149,17 @@ def holds_at(condition: sympy.Basic | bool, sizes: Mapping[str, int]) -> bool:
     return bool(as_function(condition, involved)(*(sizes[str(symbol)] for symbol in involved)))
 
 
-def about(condition: sympy.Basic | bool, axes: Sequence[str]) -> tuple[sympy.Basic, ...]:
-    """The parts of a conjunction that mention some of the given axes and no others."""
+def about(
+    conditions: Sequence[sympy.Basic | bool], axes: Sequence[str], fixed: Mapping[str, int]
+) -> tuple[sympy.Basic, ...]:
+    """The conditions, taken apart, that some axes have to meet, given the sizes of others."""
     import sympy
 
     known = set(map(axis_symbol, axes))
-    parts = sympy.And.make_args(sympy.sympify(condition))
-    return tuple(part for part in parts if part.free_symbols and part.free_symbols <= known)
+    sizes = substitution(fixed)
+    parts = sympy.And.make_args(sympy.And(*conditions))
+    left = (part.xreplace(sizes) for part in parts)
+    return tuple(part for part in left if part.free_symbols and part.free_symbols <= known)
 
 
 def expression(size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:

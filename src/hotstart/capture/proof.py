@@ -51,8 +51,10 @@ def counterexample(
         )
         if verdict is True:
             continue
+        if verdict is False:
+            return {symbol: i.lo for symbol, i in zip(involved, part, strict=True)}
         points = math.prod(interval.hi - interval.lo + 1 for interval in part)
-        if verdict is None and points > ENUMERATED:
+        if points > ENUMERATED:
             parts += _halves(part)
             continue
         for sizes in itertools.product(*(range(i.lo, i.hi + 1) for i in part)):

@@ -243,6 +243,7 @@ def range_error(part: Part, condition: _torch.Condition, declared: Mapping[str, 
         condition=_torch.python_source(expr),
         source=condition.source,
         advice=advice,
+        expr=expr,
     )
 
 

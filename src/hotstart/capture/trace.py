@@ -38,6 +38,7 @@ class Captured:
         modes: path and `training` flag of every module whose flag was read.
         modules: what was read of each module besides tensors, by path.
         files: the files of all Python code that was traced.
+        guarded: what the caller checks about sizes before every call, over axis symbols.
     """
 
     graph: fx.Graph = field(repr=False)
@@ -51,6 +52,7 @@ class Captured:
     modes: tuple[tuple[str, bool], ...]
     modules: Mapping[str, ModuleKind] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
+    guarded: tuple[sympy.Basic, ...] = ()
 
     def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
         """A size of the graph as an expression over axis symbols."""
@@ -131,10 +133,10 @@ def _trace(
         failure = _torch.describe_failure(error)
         if failure is None:
             raise
-        raise _not_one_graph(failure.line, failure.reason, failure.advice) from error
+        raise not_one_graph(failure.line, failure.reason, failure.advice) from error
 
 
-def _not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
+def not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
     """The error that says where and why a model is not one graph, and what to change."""
     parts = [("at", line), ("because", reason), ("do", advice or "write that line another way")]
     listed = "".join(f"\n  {label + ':':9}{text}" for label, text in parts if text)
@@ -144,36 +146,45 @@ def _not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
 def _refuse_data_dependence(
     traced: _torch.FullGraph, settled: Mapping[sympy.Symbol, sympy.Expr]
 ) -> None:
-    """Raise if a size or number in a graph is known only once a tensor's contents are.
+    """Raise if a size or number is known only once a tensor's contents are.
 
     What the graph itself checks is known: see `keep_checks`.
     """
     read = traced.content_symbols()
-    found = [
-        _torch.line_of(node)
-        for node in traced.module.graph.nodes
-        if (node.op, node.target) == ("call_method", "item")
-        or _torch.depends_on_contents(node.meta.get("example_value"), read)
-    ]
-    found += [
-        condition.source
-        for condition in _torch.conditions(traced.env)
-        if _torch.depends_on_contents(condition.expr.xreplace(settled), read)
-    ]
-    if found:
-        raise _not_one_graph(
-            found[0],
-            "a number or a shape depends on the contents of a tensor",
-            "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "
-            "of indexing by a condition, no .item()",
-        )
+    refuse_data_dependence(traced.module.graph, read)
+    for condition in _torch.conditions(traced.env):
+        if _torch.depends_on_contents(condition.expr.xreplace(settled), read):
+            raise _depends_on_contents(condition.source)
+
+
+def refuse_data_dependence(graph: fx.Graph, read: frozenset[sympy.Symbol] = frozenset()) -> None:
+    """Raise if a size or number in a graph is known only once a tensor's contents are.
+
+    Args:
+        graph: the graph.
+        read: symbols that stand for what a tensor holds, besides those that torch calls unbacked.
+    """
+    for node in graph.nodes:
+        if (node.op, node.target) == ("call_method", "item") or _torch.depends_on_contents(
+            node.meta.get("example_value"), read
+        ):
+            raise _depends_on_contents(_torch.line_of(node))
+
+
+def _depends_on_contents(line: str) -> CaptureError:
+    return not_one_graph(
+        line,
+        "a number or a shape depends on the contents of a tensor",
+        "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "
+        "of indexing by a condition, no .item()",
+    )
 
 
 def _refuse_replaced_memory(graph: fx.Graph) -> None:
     """Raise if a tensor is given other memory, which no compiler follows."""
     for node in graph.nodes:
         if _torch.replaces_memory(node):
-            raise _not_one_graph(
+            raise not_one_graph(
                 _torch.line_of(node),
                 "a tensor is given the memory of another",
                 "copy the values with .copy_(), or give the other tensor the name",

@@ -33,7 +33,7 @@ class Job:
         piece: the piece.
         graph: the graph it is of, with the axes fixed that have one size.
         bounds: the other axes the piece depends on, in the order the unit is called with them.
-        where: conditions, over axis symbols, that the sizes to serve meet.
+        where: conditions on those axes that hold whenever the unit is called.
     """
 
     key: str

@@ -24,12 +24,14 @@ class Extracted:
         inputs: fake example inputs, sizes of dynamic axes first.
         symbols: the axes as symbols of the environment that the inputs live in.
         mode: the fake mode of the inputs.
+        assumed: what the environment was told to assume.
     """
 
     module: fx.GraphModule
     inputs: tuple[Any, ...]
     symbols: _torch.Symbols
     mode: Any
+    assumed: frozenset[Any] = frozenset()
 
 
 def extract(job: Job) -> Extracted:
@@ -44,11 +46,12 @@ def extract(job: Job) -> Extracted:
     named = {
         _torch.axis_symbol(axis): symbols.by_name[f"a{i}"] for i, axis in enumerate(job.bounds)
     }
+    assumed = _torch.assume(symbols.env, [c.xreplace(named) for c in job.where])
     mode = _torch.fake_mode(symbols.env)
     sizes = [symbols.integer(symbol) for symbol in named.values()]
     with mode:
         tensors = _example_inputs(job, named, symbols)
-    return Extracted(_module(job), (*sizes, *tensors), symbols, mode)
+    return Extracted(_module(job), (*sizes, *tensors), symbols, mode, assumed)
 
 
 def _example_inputs(job: Job, named: Any, symbols: _torch.Symbols) -> list[torch.Tensor]:
@@ -58,26 +61,34 @@ def _example_inputs(job: Job, named: Any, symbols: _torch.Symbols) -> list[torch
 
     bases: dict[int, torch.Tensor] = {}
     made = []
-    for node in job.piece.inputs:
-        tensor = example_of(node)
+    examples = [example_of(node) for node in job.piece.inputs]
+    for tensor in examples:
         shape = [number(size) for size in tensor.shape]
         strides = [number(stride) for stride in tensor.stride()]
         offset = number(tensor.storage_offset())
         storage = _torch.storage_of(tensor)
-        alone = sum(_torch.storage_of(example_of(n)) == storage for n in job.piece.inputs) == 1
-        if alone and isinstance(offset, int) and offset == 0:
+        sharing = [e for e in examples if _torch.storage_of(e) == storage]
+        if len(sharing) == 1 and isinstance(offset, int) and offset == 0:
             made.append(
                 torch.empty_strided(shape, strides, dtype=tensor.dtype, device=tensor.device)
             )
             continue
         if storage not in bases:
-            count = tensor.untyped_storage().nbytes() // tensor.dtype.itemsize
+            # Large enough for all of them, and a multiple of every dtype's size. How large the
+            # storage was in the trace may depend on axes that the piece has nothing to do with.
+            count = 16 * sum(map(_reach, sharing))
             bases[storage] = torch.empty(number(count), dtype=tensor.dtype, device=tensor.device)
         base = bases[storage]
         if base.dtype is not tensor.dtype:
             base = base.view(tensor.dtype)
         made.append(base.as_strided(shape, strides, offset))
     return made
+
+
+def _reach(tensor: torch.Tensor) -> int | torch.SymInt:
+    """A number of elements of a storage that a tensor surely stays within; maybe a symbolic one."""
+    spans = (size * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return sum(spans, start=tensor.storage_offset() + 1)
 
 
 def _module(job: Job) -> fx.GraphModule:

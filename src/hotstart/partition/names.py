@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -74,6 +74,28 @@ def name_given(name: Any) -> str:
     if callable(name):
         return qualified_name(name)
     raise TypeError(f"{name!r} names no operator")
+
+
+def known_among(split_on: Any, nodes: Iterable[fx.Node]) -> list[Any]:
+    """`split_on` less the operators that exist but that none of the nodes calls.
+
+    For graphs of a model that are one part of it each. A name that no operator has stays in.
+    """
+    wanted = list(split_on) if isinstance(split_on, list | tuple) else [split_on]
+    present = {name for node in nodes for name in names_of(node)}
+    return [name for name in wanted if not _exists(name) or name_given(name) in present]
+
+
+def _exists(name: Any) -> bool:
+    """Whether something names an operator of torch's, or one that was registered."""
+    if not isinstance(name, str):
+        return callable(name)
+    home, _, packet = name.removeprefix("torch.ops.").partition("::")
+    if packet:
+        return hasattr(getattr(torch.ops, home), packet.partition(".")[0])
+    parts = [part for part in name.split(".") if part not in ("torch", "ops", "aten")]
+    homes = (torch.ops.aten, torch, torch.Tensor, torch.nn.functional, operator)
+    return any(hasattr(home, part) for part in parts for home in homes)
 
 
 def qualified_name(target: Any) -> str:

@@ -107,7 +107,7 @@ class Graph:
             if node.op == "placeholder":
                 slot = next(inputs)
                 if slot.kind == "size":
-                    self._values[node] = _torch.axis_symbol(slot.expr)
+                    self._values[node] = self.expression(example_of(node))
                 else:
                     self.placeholders[node] = slot
             elif node.op == "output":

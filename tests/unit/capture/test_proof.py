@@ -54,6 +54,13 @@ def test_what_is_not_proven_is_not_served() -> None:
     assert counterexample(HARD, {A: Interval(1, ENUMERATED * BOXES * 4)}) is not None
 
 
+def test_sizes_without_an_end_are_not_counted_through() -> None:
+    endless = {A: Interval(2, 2**63 - 2), B: Interval(2, 2**63 - 2)}
+    assert counterexample(sympy.Le(A * B, 1), endless) == {A: 2, B: 2}
+    assert counterexample(sympy.Ge(A + B, 4), endless) is None
+    assert "split it there" in advise("a", sympy.Ge(A, 7), endless[A])
+
+
 conditions = st.builds(
     lambda relation, left, right: relation(left, right),
     st.sampled_from([sympy.Eq, sympy.Ne, sympy.Le, sympy.Gt]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from typing import Any
 
@@ -223,3 +224,40 @@ def test_nothing_compiles_in_a_call() -> None:
         for size in range(1, 65):
             program(torch.zeros(size))
     assert not counters
+
+
+def test_strides_that_are_a_choice_by_size() -> None:
+    convolution = nn.Conv2d(3, 4, 3).eval()
+    rows = {"input": {2: Dim("rows", min=3, max=16)}}
+    program = hotstart.compile(convolution, (torch.zeros(2, 3, 8, 8),), dynamic_shapes=rows)
+    for size in (3, 4, 16):
+        x = torch.randn(2, 3, size, 8)
+        torch.testing.assert_close(program(x), convolution(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_square_root_of_a_size() -> None:
+    def scaled(x: Tensor) -> Tensor:
+        return x * math.sqrt(x.shape[0])
+
+    program = hotstart.compile(
+        scaled, (torch.zeros(4, 3),), dynamic_shapes={"x": {0: Dim("n", min=2, max=16)}}
+    )
+    for size in (2, 9, 16):
+        x = torch.randn(size, 3)
+        torch.testing.assert_close(program(x), scaled(x))
+
+
+def test_an_input_with_an_offset_into_memory_as_large_as_another_axis() -> None:
+    def row(x: Tensor) -> tuple[Tensor, Tensor]:
+        second = torch.relu(x * 2)[1:2]
+        return torch.relu(second.sin()), second
+
+    program = hotstart.compile(
+        row,
+        (torch.zeros(4, 3),),
+        dynamic_shapes={"x": {0: Dim("n", min=2, max=16)}},
+        split_on=["operator.getitem"],
+    )
+    for size in (2, 9):
+        x = torch.randn(size, 3)
+        torch.testing.assert_close(program(x), row(x))

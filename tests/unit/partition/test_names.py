@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import fx
 
 from hotstart.errors import PartitionError
-from hotstart.partition.names import name_given, names_of
+from hotstart.partition.names import known_among, name_given, names_of
 from tests.capturing import planned
 
 X = torch.randn(4, 8)
@@ -121,3 +121,12 @@ def test_an_unknown_name_is_an_error_that_lists_the_graphs_operators() -> None:
 def test_what_names_no_operator_is_refused(name: Any) -> None:
     with pytest.raises(PartitionError, match="names no operator; takes 'auto', names such as"):
         split(torch.relu, split_on=[name])
+
+
+def test_operators_that_a_graph_does_not_have_are_left_out_of_what_to_split_at() -> None:
+    graph = fx.symbolic_trace(lambda x: torch.relu(x).sin()).graph
+    present = ["auto", "aten::relu", torch.ops.aten.sin, "torch.sin", F.relu]
+    absent = ["aten::bmm", "aten::bmm.default", torch.bmm, "torch.nn.functional.gelu", "bmm"]
+    wrong = ["aten::no_such", "no_such", "no::such", "torch.no_such"]
+    assert known_among([*present, *absent, *wrong], graph.nodes) == [*present, *wrong]
+    assert known_among("auto", graph.nodes) == ["auto"]

@@ -1,0 +1,215 @@
+"""`torch.compile(model, backend="hotstart")`: Dynamo captures and guards, hotstart does the rest.
+
+Every graph that Dynamo makes goes through the stages of a build, from partition on. There is no
+contract of arguments to check: Dynamo's guards are the contract, and what compiling assumes about
+a size becomes a guard, so that a call of another size is compiled for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+from hotstart import _build as build
+from hotstart import _torch
+from hotstart._trace import CutGraph, TracedCall, make_plan_of
+from hotstart.capture import Arguments
+from hotstart.capture.graph import FlatGraph, capture_graph, writable
+from hotstart.capture.serve import Part, Serving
+from hotstart.errors import OptionsError, RangeError
+from hotstart.events import Clock, Event, Listener
+from hotstart.ir import Artifact, CompiledCall, Contract, Requirements
+from hotstart.loading import bind
+from hotstart.options import Options
+from hotstart.partition.names import known_among
+from hotstart.report import Report
+from hotstart.runtime.flat import Apart, Call, bind_flat, flat_source
+from hotstart.shapes import variants
+
+if TYPE_CHECKING:
+    import sympy
+
+log = logging.getLogger("hotstart")
+
+NOT_TAKEN = frozenset({"on_miss", "device"})
+"""Fields of `Options` that Dynamo leaves no room for: a call that no graph fits is compiled for."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackendOptions:
+    """What `options` of `torch.compile` may hold besides the fields of `Options`.
+
+    Attributes:
+        split_on: as in `hotstart.compile`. A graph need not contain all of the operators.
+        jobs: as in `hotstart.compile`.
+        on_event: called with a `hotstart.events.Event` as the build of each graph goes on.
+    """
+
+    split_on: Any = "auto"
+    jobs: int | None = None
+    on_event: Listener | None = None
+
+
+def hotstart(
+    module: fx.GraphModule,
+    inputs: Sequence[Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    mode: str | None = None,
+) -> Call:
+    """Compile one graph of Dynamo's for inference.
+
+    `torch.compile` finds this function by the name `"hotstart"`, an entry point of the group
+    `torch_dynamo_backends`. Dynamo raises whatever is raised here as the `inner_exception` of a
+    `BackendCompilerFailed`.
+
+    Args:
+        module: the graph.
+        inputs: its inputs in the call at hand; what is needed of them is in the graph.
+        options: `split_on`, `jobs`, `on_event`, and fields of `hotstart.Options` by name.
+        mode: not supported.
+
+    Returns:
+        A function of the graph's inputs.
+
+    Raises:
+        OptionsError: an option that does not exist, or makes no sense.
+        CaptureError: the graph is for training, or has inputs that are no plain tensors.
+        PartitionError: `split_on` holds what names no operator.
+        CompileError: a piece does not compile.
+    """
+    ours, common = _read(options or {}, mode)
+    learned: list[sympy.Basic] = []
+    while True:
+        try:
+            return _compiled(module, inputs, ours, common, learned)
+        except RangeError as error:
+            learned.append(_guard_on(error, learned))
+
+
+def _read(options: Mapping[str, Any], mode: str | None) -> tuple[BackendOptions, Options]:
+    if mode is not None:
+        raise OptionsError(f"mode: got {mode!r}; the backend 'hotstart' takes options, and no mode")
+    own = {field.name for field in dataclasses.fields(BackendOptions)}
+    shared = {field.name for field in dataclasses.fields(Options)} - NOT_TAKEN
+    unknown = sorted(set(options) - own - shared)
+    if unknown:
+        raise OptionsError(
+            f"options: got {', '.join(map(repr, unknown))}, takes {', '.join(sorted(own | shared))}"
+        )
+    return (
+        BackendOptions(**{name: value for name, value in options.items() if name in own}),
+        Options(**{name: value for name, value in options.items() if name in shared}),
+    )
+
+
+def _guard_on(error: RangeError, learned: Sequence[sympy.Basic]) -> sympy.Basic:
+    """Make what compiling assumed about sizes a guard of Dynamo's; the guard's condition."""
+    env = _torch.traced_environment()
+    condition: Any = error.expr
+    if env is None or condition is None:
+        raise error
+    symbols = {_torch.axis_symbol(str(symbol)): symbol for symbol in env.var_to_range}
+    condition = condition.xreplace(symbols)
+    # It was assumed for the sizes at hand, so it holds for them; and it is assumed only once.
+    if condition in learned or not _torch.guard_on(env, condition):
+        raise error
+    log.info("[%s] guards on %s", _torch.compile_id(), error.condition)
+    return condition
+
+
+def _compiled(
+    module: fx.GraphModule,
+    inputs: Sequence[Any],
+    ours: BackendOptions,
+    options: Options,
+    learned: Sequence[sympy.Basic],
+) -> Call:
+    """The function of a graph, built from what is known about its sizes now."""
+    clock = Clock(ours.on_event)
+    compiler = build.make_compiler(options, ours.jobs)
+    debug_dir = _debug_dir(options)
+    with clock.phase("capture"):
+        found = capture_graph(module, learned)
+    call = _traced(found, ours.split_on, clock)
+    requirements = Requirements(weights=(), unread=(), modes=(), kinds=(), modules=())
+    units = build.Units()
+    compiler.warm_up()
+    try:
+        compiled = build.compile_call(call, units, compiler, 0, clock)
+    finally:
+        compiler.close()
+    with clock.phase("stitch"):
+        contract = _contract(found)
+        made = build.stitch_call(call, compiled, requirements, contract, debug_dir)
+    infos = build.piece_infos([call])
+    artifact = Artifact(requirements, (made,), units.by_key, {}, infos, fingerprint={}, report={})
+    with clock.phase("bind"):
+        (run,) = bind(artifact, module)()
+        entry, function = _entry(found, inputs, run, made)
+    if debug_dir is not None:
+        build.write_debug_files(debug_dir, [call], artifact, entry)
+    _tell(clock, build.make_report(clock, artifact, units), call.servings[0].part.variant.name)
+    return function
+
+
+def _traced(found: FlatGraph, split_on: Any, clock: Clock) -> TracedCall:
+    """A captured graph, cut, that serves all sizes Dynamo calls it with."""
+    plan = make_plan_of(
+        found.captured, known_among(split_on, found.captured.graph.nodes), "", clock
+    )
+    arguments = Arguments((), found.tensors, found.axes, found.hints)
+    (variant,) = variants(found.axes)
+    serving = Serving(Part(variant.choices), 0, found.hints)
+    graph = CutGraph(found.captured, plan, ())
+    return TracedCall("", "", arguments, (graph,), (serving,))
+
+
+def _entry(
+    found: FlatGraph, inputs: Sequence[Any], run: Call, made: CompiledCall
+) -> tuple[str, Call]:
+    """The function that Dynamo calls, with its source."""
+    slots, written = writable(found, inputs)
+    watched = [found.arguments[slot] for slot in slots]
+    tensors = [inputs[found.inputs.index(name)] for name in watched]
+    apart = Apart([found.tensors[slot].path for slot in slots], tensors, written)
+    source = flat_source(found.inputs, found.sizes, found.arguments, watched)
+    filename = made.stitched[0].filename.replace("stitched", "flat")
+    return source, bind_flat(source, filename, run, apart)
+
+
+def _debug_dir(options: Options) -> Path | None:
+    """A folder for each graph, named after Dynamo's compile, such as `0_1`."""
+    if options.debug_dir is None:
+        return None
+    return Path(options.debug_dir) / _torch.compile_id().replace("/", "_")
+
+
+def _contract(found: FlatGraph) -> Contract:
+    """What stitching reads of a contract; nothing else is checked against it."""
+    return Contract(
+        parameters=(),
+        tensors=found.tensors,
+        axes=found.axes,
+        training=None,
+        autocast=(),
+        mutated_args=(),
+        given=(),
+    )
+
+
+def _tell(clock: Clock, report: Report, variant: str) -> None:
+    """Say what was compiled: to the listener, to the log, and to torch's structured trace."""
+    name = _torch.compile_id()
+    counts = f"{report.pieces} pieces, {report.unique} compiled, {report.reused} reused"
+    log.info("[%s] compiled in %.1f s: %s", name, report.wall_s, counts)
+    log.debug("[%s] %s: %s", name, variant, report)
+    _torch.trace_artifact("hotstart_report", lambda: str(report))
+    detail = {"pieces": report.pieces, "unique": report.unique, "reused": report.reused}
+    told = {"variant": variant, **{key: str(count) for key, count in detail.items()}}
+    clock.emit(Event("build_finished", name, report.wall_s, detail=told))

@@ -1,0 +1,128 @@
+"""Programs in the place of the methods they were compiled from.
+
+A program takes the place of a method as an attribute of the object: a bound method that shadows the
+class' own. `nn.Module.__call__` finds it where it looks for `forward`, so hooks run around it, and
+everything else about the module stays what it was. A copy of the object, and one that is unpickled,
+runs what its class says. So does Dynamo: a larger model that holds the object is traced as if
+nothing had been replaced.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+
+from hotstart.errors import ContractError, OptionsError
+from hotstart.runtime.program import Program
+from hotstart.tensors import Model, roots
+
+
+def install(program: Program) -> None:
+    """Put a program in the place of the method it was compiled from.
+
+    Args:
+        program: one that `compile_submodule` made, here or in the process that saved it, or that
+            `hotstart.compile` made from a bound method such as `model.encoder.forward`.
+
+    Raises:
+        OptionsError: the program was compiled from something else, or what it was compiled from
+            was replaced by something else.
+    """
+    model = program.model
+    if isinstance(model, torch.nn.Module) and all(
+        call.contract.training is None for call in program.artifact.calls
+    ):
+        # Loaded for a module. What the program falls back to must not lead back to the program.
+        model = program.model = uncompiled(model, "forward")
+    if not inspect.ismethod(model):
+        raise OptionsError(
+            f"program: got one compiled from a {type(model).__qualname__}, takes one compiled from "
+            "a bound method. Use hotstart.compile_submodule(model, path, ...), or "
+            "hotstart.compile(module.forward, ...)."
+        )
+    put(model.__self__, model.__func__.__name__, program)
+
+
+def restore(module: torch.nn.Module) -> None:
+    """Let a module run its own `forward` again; one that no program is in the place of stays as is.
+
+    A module of a class with `@hotstart.compiled` compiles again in its next call.
+    """
+    if program_of(module, "forward") is not None:
+        del module.forward
+
+
+def put(owner: Any, name: str, program: Program) -> None:
+    """Shadow a method of one object by a program.
+
+    Raises:
+        OptionsError: something else is there.
+    """
+
+    @functools.wraps(uncompiled(owner, name).__func__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # A copy of the owner has this attribute too, and weights of its own.
+        if torch.compiler.is_compiling() or self is not owner:
+            return getattr(type(self), name).__get__(self)(*args, **kwargs)
+        require_no_grad(program.model, args, kwargs)
+        return program(*args, **kwargs)
+
+    call.__dict__["program"] = program
+    setattr(owner, name, types.MethodType(call, owner))
+
+
+def program_of(owner: Any, name: str) -> Program | None:
+    """The program in the place of a method; None if there is none."""
+    method = _attributes(owner).get(name)
+    program = getattr(method, "program", None)
+    if isinstance(program, Program) and getattr(program.model, "__self__", None) is owner:
+        return program
+    return None  # a copy of the owner has the attribute too
+
+
+def uncompiled(owner: Any, name: str) -> types.MethodType:
+    """The method that a class gives its object, whatever program is in its place.
+
+    Raises:
+        OptionsError: something else is in its place.
+    """
+    method = _attributes(owner).get(name)
+    own = getattr(type(owner), name).__get__(owner)  # what unpickling puts there as well
+    if method not in (None, own) and not isinstance(getattr(method, "program", None), Program):
+        raise OptionsError(
+            f"{type(owner).__qualname__}: expected {name} to be what the class defines, found "
+            f"{method!r} in the object. Take that out first, or compile it as a function."
+        )
+    function = inspect.getattr_static(type(owner), name)
+    return types.MethodType(getattr(function, "__hotstart_original__", function), owner)
+
+
+def _attributes(owner: Any) -> dict[str, Any]:
+    if not hasattr(owner, "__dict__"):
+        raise OptionsError(
+            f"{type(owner).__qualname__}: expected an object with a __dict__ for a program to be "
+            "kept in, found __slots__. Leave them out, or use hotstart.compile."
+        )
+    attributes: dict[str, Any] = vars(owner)
+    return attributes
+
+
+def require_no_grad(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise if a call needs autograd, which a program would leave out without a word."""
+    if not torch.is_grad_enabled():
+        return
+    parameters = (p for root in roots(model).values() for p in root.parameters())
+    tensors = (t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor))
+    if any(tensor.requires_grad for tensors in (parameters, tensors) for tensor in tensors):
+        raise ContractError(
+            "autograd",
+            "a call that it would have to record",
+            "calls for inference",
+            "call it under torch.no_grad() or torch.inference_mode(), or call "
+            "requires_grad_(False) on the module",
+        )

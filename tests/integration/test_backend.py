@@ -1,0 +1,485 @@
+"""`torch.compile(backend="hotstart")` gives what the model gives, by as many graphs as stock."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import math
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo.exc
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+
+import hotstart
+from hotstart.backend import hotstart as backend
+
+ROOT = Path(__file__).parents[2]
+EAGER = {"compiler": "eager"}
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def compiled(fn: Any, options: dict[str, Any] = EAGER, **kwargs: Any) -> Any:
+    """A compiled function that counts the graphs it had to be compiled for, as `.graphs`."""
+    graphs: list[Any] = []
+
+    def counting(module: Any, inputs: Any, **given: Any) -> Any:
+        graphs.append(module)
+        return backend(module, inputs, **given)
+
+    made = torch.compile(fn, backend=counting, options=options, **kwargs)
+
+    def call(*args: Any) -> Any:
+        return made(*args)
+
+    call.graphs = graphs  # type: ignore[attr-defined]
+    return call
+
+
+def copies(value: Any) -> Any:
+    return pytree.tree_map_only(Tensor, torch.clone, value)
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    left, left_spec = pytree.tree_flatten(found)
+    right, right_spec = pytree.tree_flatten(expected)
+    assert left_spec == right_spec
+    for a, b in zip(left, right, strict=True):
+        if isinstance(b, Tensor):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        else:
+            assert type(a) is type(b)
+            assert a == b
+
+
+def check(call: Any, fn: Callable[..., Any], *calls: tuple[Any, ...]) -> None:
+    """Compare results, and what became of the arguments, with those of `fn`."""
+    for args in calls:
+        theirs = copies(args)
+        with torch.no_grad():
+            assert_same(call(*args), fn(*theirs))
+        assert_same(args, theirs)
+
+
+def inner(error: pytest.ExceptionInfo[Any]) -> Any:
+    return error.value.inner_exception
+
+
+# --- the name -------------------------------------------------------------------------------------
+
+
+def test_torch_finds_the_backend_by_the_entry_point_of_the_package(tmp_path: Path) -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    metadata = tmp_path / "hotstart-0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: hotstart\nVersion: 0\n")
+    lines = [
+        line
+        for group, names in groups.items()
+        for line in (f"[{group}]", *(f"{name} = {where}" for name, where in names.items()))
+    ]
+    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    (point,) = importlib.metadata.Distribution.at(metadata).entry_points
+    assert point.load() is backend
+    code = (
+        "import torch\n"
+        "f = torch.compile(torch.sin, backend='hotstart', options={'compiler': 'eager'})\n"
+        "assert 'hotstart' in torch.compiler.list_backends()\n"
+        "x = torch.ones(3)\n"
+        "assert torch.equal(f(x), x.sin())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(hotstart.__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+        self.up = nn.Linear(8, 16)
+        self.down = nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(torch.relu(self.up(self.norm(x))))
+
+
+class Stack(nn.Module):
+    def __init__(self, depth: int = 4) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block() for _ in range(depth))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        for block in self.blocks:
+            x = block(x)
+        return x * self.calls
+
+
+def test_inductor_compiles_each_different_piece_once_for_all_sizes() -> None:
+    events: list[hotstart.events.Event] = []  # type: ignore[name-defined]
+    torch.manual_seed(0)
+    model, twin = Stack(), Stack()
+    twin.load_state_dict(model.state_dict())
+    call = compiled(model, {"on_event": events.append}, dynamic=True, fullgraph=True)
+    check(call, twin, *((torch.randn(size, 8),) for size in (3, 2, 9)))
+    assert_same(model.calls, twin.calls)
+    (done,) = (event for event in events if event.kind == "build_finished")
+    assert done.detail["pieces"] == "6"
+    assert int(done.detail["reused"]) >= 2
+    assert len(call.graphs) == 1
+
+
+def test_what_the_compiler_assumes_about_a_size_becomes_a_guard() -> None:
+    def fold(x: Tensor) -> Tensor:
+        return x.view(-1, 4) * 2 if x.shape[0] % 4 == 0 else x * 3
+
+    call = compiled(fold, {}, dynamic=True)
+    check(call, fold, *((torch.randn(size),) for size in (8, 12, 9, 16, 7)))
+    assert len(call.graphs) == 2
+
+
+@pytest.mark.parametrize(("asks", "unique"), [(False, "1"), (True, "2")])
+def test_pieces_of_which_different_things_are_guarded_share_no_code(
+    asks: bool, unique: str
+) -> None:
+    def fn(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if asks and x.shape[0] % 4:
+            return x, y
+        return torch.relu(x.sin()), torch.relu(y.sin())
+
+    events: list[Any] = []
+    options = {**EAGER, "split_on": ["aten::relu"], "on_event": events.append}
+    check(compiled(fn, options, dynamic=True), fn, (torch.randn(8), torch.randn(6)))
+    (done,) = (event for event in events if event.kind == "build_finished")
+    assert done.detail["unique"] == unique
+
+
+def test_a_convolution_serves_small_and_large_batches_by_graphs_of_their_own() -> None:
+    model = nn.Conv2d(3, 4, 3).eval()
+    call = compiled(model, {}, dynamic=True)
+    check(call, model, *((torch.randn(batch, 3, 8, 8),) for batch in (2, 15, 16, 40)))
+    assert len(call.graphs) == 2
+
+
+@pytest.mark.parametrize("dynamic", [None, True, False])
+def test_as_many_graphs_as_stock(dynamic: bool | None) -> None:
+    sizes = (4, 5, 6, 1, 0)
+    stock: list[int] = []
+
+    def double(x: Tensor) -> Tensor:
+        return x * 2
+
+    def counting(module: Any, inputs: Any) -> Any:
+        stock.append(1)
+        return module.forward
+
+    plain = torch.compile(double, backend=counting, dynamic=dynamic)
+    for size in sizes:
+        plain(torch.randn(size, 3))
+    torch.compiler.reset()
+    call = compiled(double, dynamic=dynamic)
+    check(call, double, *((torch.randn(size, 3),) for size in sizes))
+    assert len(call.graphs) == len(stock)
+
+
+def test_a_marked_dimension_is_dynamic_from_the_first_call() -> None:
+    call = compiled(torch.sin)
+    first = torch.randn(5, 3)
+    torch._dynamo.mark_dynamic(first, 0, min=2, max=64)
+    check(call, torch.sin, (first,), (torch.randn(9, 3),), (torch.randn(64, 3),))
+    assert len(call.graphs) == 1
+    check(call, torch.sin, (torch.randn(65, 3),))
+    assert len(call.graphs) == 2
+
+
+def test_graphs_between_graph_breaks() -> None:
+    def broken(x: Tensor) -> Tensor:
+        y = x.sin()
+        torch._dynamo.graph_break()
+        return y.cos() + x
+
+    call = compiled(broken)
+    check(call, broken, (torch.randn(3),), (torch.randn(4),))
+    assert len(call.graphs) == 4
+
+
+def test_a_module_that_compiles_itself() -> None:
+    model = Block().eval()
+    expected = Block().eval()
+    expected.load_state_dict(model.state_dict())
+    model.compile(backend=backend, options=EAGER)
+    check(model, expected, (torch.randn(3, 8),))
+
+
+def test_a_method() -> None:
+    class Engine:
+        def __init__(self) -> None:
+            self.layer = nn.Linear(4, 4)
+
+        def step(self, x: Tensor) -> Tensor:
+            return self.layer(x).relu()
+
+    engine = Engine()
+    check(compiled(engine.step), engine.step, (torch.randn(3, 4),))
+
+
+INPUTS: dict[str, tuple[Callable[..., Any], tuple[tuple[Any, ...], ...]]] = {
+    "transposed": (lambda x: x * 2 + x.sum(), ((torch.randn(4, 6).t(),), (torch.randn(7, 5).t(),))),
+    "dynamic strides": (
+        lambda x: (x * 2, x.reshape(-1)),
+        ((torch.randn(6, 10)[:, :4],), (torch.randn(5, 12)[:, :3],), (torch.randn(5, 13)[:, 2:5],)),
+    ),
+    "dynamic offsets": (
+        lambda x: x.as_strided((2, 3), (3, 1)) + 1,
+        ((torch.randn(20)[3:],), (torch.randn(30)[3:],), (torch.randn(30)[5:],)),
+    ),
+    "expanded": (
+        lambda x: x * 2,
+        ((torch.randn(4, 1).expand(4, 5),), (torch.randn(6, 1).expand(6, 3),)),
+    ),
+    "equal sizes that part": (
+        lambda x, y: (x, y + x.shape[0]),
+        ((torch.randn(4), torch.randn(4)), (torch.randn(4), torch.randn(6))),
+    ),
+    "integers": (
+        lambda x, n: torch.arange(n) + abs(n - 100) + x.sum(),
+        ((torch.ones(3), 5), (torch.ones(3), 200), (torch.ones(3), 1), (torch.ones(3), 0)),
+    ),
+    "an integer that an operator asks about": (
+        lambda x, n: torch.ones(n).squeeze() + x,
+        ((torch.ones(()), 3), (torch.ones(()), 1), (torch.ones(()), 2)),
+    ),
+    "negative integers": (
+        lambda x, n: x + abs(n),
+        ((torch.ones(3), -5), (torch.ones(3), -6), (torch.ones(3), 7), (torch.ones(3), 9)),
+    ),
+    "an index": (
+        lambda x, n: x[:, n : n + 2] * 2,
+        ((torch.randn(3, 8), 2), (torch.randn(3, 8), 4), (torch.randn(3, 8), 0)),
+    ),
+    "floats": (lambda x, s: x * s + s * 2, ((torch.ones(3), 0.5), (torch.ones(3), 0.25))),
+    "empty": (lambda x: x.sum(0), ((torch.randn(0, 3),), (torch.randn(4, 3),))),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_inputs(name: str) -> None:
+    fn, calls = INPUTS[name]
+    check(compiled(fn, dynamic=True), fn, *calls)
+
+
+RESULTS: dict[str, Callable[[Tensor], Any]] = {
+    "the argument and views of it": lambda x: (x, x.view(-1), x[1:], x.t()),
+    "none and constants": lambda x: (None, x + 1, {"kind": "a", "n": 3}),
+    "sizes": lambda x: (x + 1, x.shape, x.numel(), x.shape[0] * 2 + 1),
+    "floats from sizes": lambda x: (x + 1, math.sqrt(x.shape[0]), x.shape[0] / 3),
+    "one value twice": lambda x: (y := x * 2, y, y.view(-1)),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results(name: str) -> None:
+    fn = RESULTS[name]
+    check(compiled(fn, dynamic=True), fn, (torch.randn(3, 4),), (torch.randn(5, 4),))
+
+
+def test_a_result_that_is_an_argument_is_the_argument() -> None:
+    x = torch.randn(3, 4)
+    whole, view = compiled(lambda x: (x, x[1:]), dynamic=True)(x)
+    assert whole is x
+    assert view.data_ptr() == x[1:].data_ptr()
+
+
+def test_a_cache_is_written_in_place() -> None:
+    def step(cache: Tensor, x: Tensor, at: int) -> Tensor:
+        cache[:, at : at + 1] = x
+        return cache.sum(1)
+
+    call = compiled(step, {}, dynamic=True)
+    check(call, step, *((torch.randn(3, 8), torch.randn(3, 1), at) for at in (2, 3, 5)))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_modes(mode: Callable[[], Any]) -> None:
+    model = Block().eval()
+    call = compiled(model)
+    with mode():
+        x = torch.randn(3, 8)
+        found, expected = call(x), model(x)
+    assert_same(found, expected)
+    assert found.is_inference() == expected.is_inference()
+
+
+def test_autocast_around_the_call_and_inside() -> None:
+    def inside(x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = x @ x
+        return y, x @ x
+
+    x = torch.randn(4, 4)
+    call = compiled(inside)
+    check(call, inside, (x,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_same(call(x), inside(x))
+    check(call, inside, (x,))
+
+
+def test_gradients_that_end_inside_the_graph_are_no_training() -> None:
+    layer = nn.Linear(4, 4)
+
+    def fn(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return layer(x).relu()
+
+    x = torch.randn(3, 4)
+    found = compiled(fn)(x)  # grad mode is on
+    assert_same(found, fn(x))
+    assert torch.is_grad_enabled()
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def test_operators_to_split_at_need_not_be_in_every_graph() -> None:
+    def broken(x: Tensor) -> Tensor:
+        y = torch.relu(x.sin()).cos()
+        torch._dynamo.graph_break()
+        return y.exp()
+
+    events: list[Any] = []
+    options = {**EAGER, "split_on": ["aten::relu"], "on_event": events.append}
+    check(compiled(broken, options), broken, (torch.randn(3),))
+    pieces = [event.detail["pieces"] for event in events if event.kind == "build_finished"]
+    assert pieces == ["3", "1"]
+
+
+def test_what_was_compiled_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "hotstart"):
+        compiled(torch.sin)(torch.randn(3))
+    assert "[0/0] compiled in" in caplog.text
+
+
+def test_debug_files_of_each_graph(tmp_path: Path) -> None:
+    call = compiled(torch.sin, {**EAGER, "debug_dir": tmp_path}, dynamic=False)
+    for size in (3, 4):
+        call(torch.randn(size))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0_0", "0_1"]
+    assert (tmp_path / "0_1" / "hotstart" / "graph_0.txt").exists()
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def refused(fn: Any, *args: Any, options: dict[str, Any] = EAGER, **kwargs: Any) -> Any:
+    call = compiled(fn, options, **kwargs)
+    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed) as raised:
+        call(*args)
+    return inner(raised)
+
+
+def test_training_is_refused_before_anything_is_compiled() -> None:
+    events: list[Any] = []
+    error = refused(Block(), torch.randn(3, 8), options={**EAGER, "on_event": events.append})
+    assert isinstance(error, hotstart.CaptureError)
+    assert "torch.no_grad()" in str(error)
+    assert not [event for event in events if event.kind.startswith("unit")]
+
+
+def test_an_argument_that_would_come_to_require_grad_is_refused() -> None:
+    def write(x: Tensor, w: Tensor) -> Tensor:
+        x.mul_(w)
+        return x.detach().sum()
+
+    error = refused(write, torch.ones(3), torch.ones(3, requires_grad=True))
+    assert isinstance(error, hotstart.CaptureError)
+
+
+@pytest.mark.parametrize("name", ["no_such", "on_miss", "device"])
+def test_an_unknown_option_is_named_with_those_there_are(name: str) -> None:
+    error = refused(torch.sin, torch.ones(3), options={name: 1})
+    assert isinstance(error, hotstart.OptionsError)
+    assert name in str(error)
+    assert "compiler, debug_dir, inductor, jobs, on_event, split_on" in str(error)
+
+
+def test_a_mode_is_refused() -> None:
+    call = torch.compile(torch.sin, backend=backend, mode="max-autotune")
+    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed) as raised:
+        call(torch.ones(3))
+    assert isinstance(inner(raised), hotstart.OptionsError)
+
+
+def test_a_name_of_no_operator_is_refused() -> None:
+    error = refused(torch.sin, torch.ones(3), options={**EAGER, "split_on": ["aten::no_such"]})
+    assert isinstance(error, hotstart.PartitionError)
+
+
+def test_inputs_that_are_no_plain_tensors_are_refused() -> None:
+    error = refused(lambda x: x * 2, torch.randn(3, dtype=torch.cfloat).conj())
+    assert isinstance(error, hotstart.CaptureError)
+    assert "resolve_conj" in str(error)
+
+
+def test_a_graph_that_is_not_dynamos_is_refused() -> None:
+    module = torch.fx.symbolic_trace(nn.ReLU())
+    with pytest.raises(hotstart.CaptureError, match=r"torch\.compile"):
+        backend(module, [torch.ones(3)], options=EAGER)
+
+
+def test_arguments_that_come_to_overlap_one_that_is_written_are_refused() -> None:
+    def write(a: Tensor, b: Tensor) -> Tensor:
+        a.add_(1)
+        return b * 2
+
+    call = compiled(write, dynamic=True)
+    check(call, write, (torch.randn(8), torch.randn(8)))
+    memory = torch.randn(32)
+    check(call, write, (memory[:8], memory[8:16]))  # one storage, and nothing in common
+    overlap = r"a: got a tensor that overlaps b"
+    with torch.no_grad(), pytest.raises(hotstart.ContractError, match=overlap):
+        call(memory[:8], memory[4:12])
+
+
+def test_arguments_that_overlap_from_the_start() -> None:
+    def write(memory: Tensor) -> Tensor:
+        a, b = memory[:8], memory[4:12]
+        return step(a, b)
+
+    @torch.compiler.disable
+    def outer(memory: Tensor) -> Tensor:
+        return call(memory[:8], memory[4:12])
+
+    def step(a: Tensor, b: Tensor) -> Tensor:
+        a.add_(1)
+        return b * 2
+
+    call = compiled(step, {}, dynamic=True)
+    for _ in range(2):
+        mine, theirs = torch.arange(16.0), torch.arange(16.0)
+        assert_same(outer(mine), write(theirs))
+        assert_same(mine, theirs)
