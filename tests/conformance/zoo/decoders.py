@@ -124,12 +124,13 @@ ENTRIES = (
     decoder("stablelm", "StableLmForCausalLM"),
     decoder("granite", "GraniteForCausalLM"),
     decoder("starcoder-2", "Starcoder2ForCausalLM", {**GROUPED, "sliding_window": WINDOW}),
-    decoder("cohere", "CohereForCausalLM"),
+    decoder("cohere", "CohereForCausalLM", {**GROUPED, "logit_scale": 1.0}),
     decoder(
         "cohere-2",
         "Cohere2ForCausalLM",
         {
             **GROUPED,
+            "logit_scale": 1.0,
             "sliding_window": WINDOW,
             "layer_types": kinds("sliding", "sliding", "sliding", "full"),
         },
