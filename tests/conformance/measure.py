@@ -74,7 +74,7 @@ def build(entry: Entry, folder: Path) -> Found:
         "op_by_op": len(program.report.inlined),
         "pieces": len(program.pieces),
         "different": different(program),
-        "different_deeper": different_deeper(entry),
+        "grows_by": grows_by(entry),
         "file_bytes": program_file(folder).stat().st_size,
         "weights": weights_digest(model),
     }
@@ -188,17 +188,19 @@ def different(program: hotstart.Program) -> int:
     return len({piece.digest for piece in program.pieces if piece.kind == "compiled"})
 
 
-def different_deeper(entry: Entry) -> int | None:
-    """The same for the deeper model, which is captured and cut but not compiled."""
+def grows_by(entry: Entry) -> int | None:
+    """How many more different pieces a deeper model has; both are cut, for one size each."""
     if entry.deeper is None:
         return None
-    deeper = hotstart.compile(
-        make(entry, entry.deeper),
-        kwargs=call(entry, entry.example),
-        dynamic_shapes=entry.dynamic_shapes,
-        options=hotstart.Options(compiler="eager"),
+    shallow, deeper = (
+        hotstart.compile(
+            make(entry, factory),
+            kwargs=call(entry, entry.example),
+            options=hotstart.Options(compiler="eager"),
+        )
+        for factory in (entry.make, entry.deeper)
     )
-    return different(deeper)
+    return different(deeper) - different(shallow)
 
 
 def compare(entry: Entry, model: nn.Module, program: Callable[..., Any], accepted: float) -> Found:

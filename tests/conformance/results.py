@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -32,7 +33,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
         op_by_op: different pieces that run op by op.
         pieces: pieces of the graphs.
         different: different pieces among them that are compiled.
-        different_deeper: the same for the deeper model.
+        grows_by: how many more different ones a model of twice the depth has.
         file_bytes: size of the artifact.
         weights: digest of the model's weights.
         first_load_ms: milliseconds of the first `hotstart.load` of a process, with what it imports.
@@ -59,7 +60,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     op_by_op: int | None = None
     pieces: int | None = None
     different: int | None = None
-    different_deeper: int | None = None
+    grows_by: int | None = None
     file_bytes: int | None = None
     weights: str = ""
     first_load_ms: float | None = None
@@ -100,6 +101,7 @@ def versions() -> dict[str, str]:
         "torch": version("torch").partition("+")[0],
         "transformers": version("transformers"),
         "Python": python,
+        "cores": str(len(os.sched_getaffinity(0))),
     }
 
 

@@ -15,7 +15,8 @@ dynamic, such as batch and sequence length, are compiled as ranges. `make confor
 page anew; what it measured is in [models.json](models.json).
 
 - **pieces**: pieces the graphs were cut into, and how many different ones of them had to be
-  compiled. With a second number, such as 3 to 4, a model of twice the depth has more of them.
+  compiled. Where size 1 or another size takes another path through the model, it has a graph of its
+  own, and pieces are those of all graphs. With +1, a model of twice the depth has one more.
 - **build**: seconds of `hotstart.compile` with empty caches, for all ranges of all axes; then the
   same divided by the first call of `torch.compile(fullgraph=True, dynamic=True)` with empty caches,
   which serves the sizes of one call.
@@ -76,9 +77,7 @@ def _cells(result: Result) -> Iterator[str]:
 
 
 def _different(result: Result) -> str:
-    deeper = result.different_deeper
-    grows = deeper is not None and deeper != result.different
-    return _number(result.different, "d") + (f" to {deeper}" if grows else "")
+    return _number(result.different, "d") + (f" +{result.grows_by}" if result.grows_by else "")
 
 
 def _number(value: float | None, form: str) -> str:
