@@ -151,6 +151,9 @@ def _refuse_data_dependence(
     What the graph itself checks is known: see `keep_checks`.
     """
     read = traced.content_symbols()
+    for node in traced.module.graph.nodes:
+        if (node.op, node.target) == ("call_method", "item"):
+            raise _depends_on_contents(_torch.line_of(node))
     refuse_data_dependence(traced.module.graph, read)
     for condition in _torch.conditions(traced.env):
         if _torch.depends_on_contents(condition.expr.xreplace(settled), read):
@@ -165,9 +168,7 @@ def refuse_data_dependence(graph: fx.Graph, read: frozenset[sympy.Symbol] = froz
         read: symbols that stand for what a tensor holds, besides those that torch calls unbacked.
     """
     for node in graph.nodes:
-        if (node.op, node.target) == ("call_method", "item") or _torch.depends_on_contents(
-            node.meta.get("example_value"), read
-        ):
+        if _torch.depends_on_contents(node.meta.get("example_value"), read):
             raise _depends_on_contents(_torch.line_of(node))
 
 

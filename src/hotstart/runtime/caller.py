@@ -47,9 +47,9 @@ class Caller:
         ]
         return made
 
-    def target(self) -> Model:
-        """What of the model the entry stands for: itself, or one of its methods."""
-        return method_of(self._model, self.call.method)
+    def target(self, model: Model) -> Model:
+        """What of a model the entry stands for: itself, or one of its methods."""
+        return method_of(model, self.call.method)
 
     def refusal(
         self, values: Sequence[Any], excess: Sequence[Any], unknown: Mapping[str, Any]

@@ -226,7 +226,7 @@ class Program:
         if self._on_miss.policy == "eager":
             log.info("runs the model itself, since %s", error)
             with torch.no_grad():
-                return caller.target()(*args, **kwargs)
+                return caller.target(self.model)(*args, **kwargs)
         return self._compiled_for(error, caller, args, kwargs)(*args, **kwargs)
 
     def _compiled_for(
@@ -239,7 +239,7 @@ class Program:
                 if program.takes(*args, **kwargs):
                     return program
             log.warning("compiles inside a call, since %s", error)
-            program = self._on_miss.build(caller.target(), args, kwargs)
+            program = self._on_miss.build(caller.target(self.model), args, kwargs)
             if not program.takes(*args, **kwargs):
                 raise error  # no program takes this call, such as one with aliased arguments
             more.append(program)
