@@ -71,12 +71,16 @@ class InductorCompiler:
     def compile(self, job: Job) -> CompiledUnit:
         """Compile a piece; one that needs torch's runtime around it is written op by op instead."""
         self.close()
+        dynamic = tuple(job.bounds)
+        for node in (*job.piece.inputs, *job.piece.outputs):
+            if not _torch.is_fake(example_of(node)):
+                kind = type(example_of(node)).__qualname__
+                return self._op_by_op(job, dynamic, f"{node.name} is a {kind}")
         extracted = extract(job)
         output = _torch.compile_with_inductor(
             extracted.module, extracted.inputs, extracted.mode, self._settings
         )
         _require_bounds(job, extracted)
-        dynamic = tuple(job.bounds)
         if output is None:
             nothing = dataclasses.replace(job.piece, nodes=())
             return piece_as_source(job.graph, nothing, dynamic, job.key)
@@ -106,7 +110,9 @@ class InductorCompiler:
     def _op_by_op(self, job: Job, dynamic: tuple[str, ...], reason: str) -> CompiledUnit:
         log.warning("%s runs op by op, since %s", job.piece.name, reason)
         unit = piece_as_source(job.graph, job.piece, dynamic, job.key)
-        return replace(unit, loose=tuple(range(len(job.piece.outputs))), op_by_op=reason)
+        plain = (_torch.is_fake(example_of(node)) for node in job.piece.outputs)
+        loose = tuple(number for number, is_plain in enumerate(plain) if is_plain)
+        return replace(unit, loose=loose, op_by_op=reason)
 
 
 def _kernel(name: str, path: Path) -> Kernel:
@@ -144,7 +150,7 @@ def _written_views(job: Job) -> Iterator[str]:
         for index, node in enumerate(job.piece.inputs)
         if _torch.was_mutated(example_of(node))
     }
-    for number, node in enumerate(job.piece.outputs):
+    for number, node in enumerate(job.piece.outputs if written else ()):
         index = written.get(_torch.storage_of(example_of(node)))
         if index is not None:
             yield f"output {number} reads the memory of input {index}, which is written to"
