@@ -235,7 +235,8 @@ def bind(weights, units, constants, owners):
             getitem_1 = fit(getitem_1, (6, 1))
         args = [batch_rest_1]
         piece_2(args)
-        getitem_2 = batch_rest_1.detach().as_strided((2, 2, 1), (3, 1, 1), batch_rest_1.storage_offset() + 1)
+        getitem_2 = batch_rest_1.storage_offset() + 1
+        getitem_2 = batch_rest_1.detach().as_strided((2, 2, 1), (3, 1, 1), getitem_2)
         del batch_rest_1
         return (getitem_1, [getitem_2, 'sum'])
 

@@ -60,6 +60,17 @@ def test_cond_for_every_size(compiler: str) -> None:
 
 
 @mostly_eager
+def test_a_loop_for_every_size(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        start = torch.zeros((), dtype=torch.int64)
+        return while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, v * 1.5), (start, x))[1]
+
+    dims = {"x": {0: Dim("n", max=8)}}
+    calls = [(torch.ones(n, 4),) for n in (3, 1, 8)]
+    check(f, *calls, compiler=compiler, tolerance=1e-5, dynamic_shapes=dims)
+
+
+@mostly_eager
 def test_cond_between_the_cuts(compiler: str) -> None:
     def f(x: Tensor) -> Tensor:
         y = x.sin()

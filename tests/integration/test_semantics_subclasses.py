@@ -110,6 +110,16 @@ def test_quantised_layers_run_once_they_are_exported(scheme: str, compiler: str)
             assert_same(program(x), model(x), 1e-5)
 
 
+def test_weight_only_layers_run_once_their_weights_are_unwrapped() -> None:
+    quantization = pytest.importorskip("torchao.quantization")
+    unwrap = pytest.importorskip("torchao.utils").unwrap_tensor_subclass
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32)).eval()
+    quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
+    x = R(4, 64)
+    expected = model(x).detach()
+    assert_same(build(unwrap(model), x)(x), expected, 1e-5)
+
+
 # --- other layouts -------------------------------------------------------------------------------
 
 
@@ -171,8 +181,48 @@ def test_nested_tensors_may_be_used_in_forward(compiler: str) -> None:
     check(f, (R(6, 3), torch.tensor([0, 2, 6])), compiler=compiler)
 
 
-def test_a_subclass_may_be_used_in_forward() -> None:
-    check(lambda x: Doubled(x) + 1, (R(2, 4),))
+@both
+def test_nested_tensors_may_be_results(compiler: str) -> None:
+    def f(values: Tensor, offsets: Tensor) -> Tensor:
+        return torch.nested.nested_tensor_from_jagged(values.sin(), offsets)
+
+    offsets = torch.tensor([0, 2, 6])
+    program = build(f, R(6, 3), offsets, compiler=compiler)
+    values = R(6, 3)
+    found = program(values, offsets)
+    assert found.is_nested
+    assert_same(found.values(), values.sin())
+    assert len(program.report.inlined) == (compiler == "inductor")
+
+
+def test_nested_tensors_do_not_cross_a_cut() -> None:
+    def f(values: Tensor, offsets: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        nested = torch.nested.nested_tensor_from_jagged(values, offsets)
+        y = x @ x
+        return (nested * 2).values(), y
+
+    with pytest.raises(hotstart.PartitionError, match="nested tensor that crosses a cut"):
+        build(f, R(6, 3), torch.tensor([0, 2, 6]), R(3, 3), split_on=["aten::matmul"])
+
+
+@both
+def test_a_subclass_may_be_used_in_forward_across_a_cut(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, Tensor]:
+        doubled = Doubled(x.sin())
+        y = x @ x
+        return doubled + 1, y
+
+    cut = ["aten::matmul"]
+    check(f, (R(4, 4),), compiler=compiler, tolerance=1e-5, split_on=cut)
+
+
+@both
+def test_a_subclass_may_be_a_result(compiler: str) -> None:
+    program = build(lambda x: Doubled(x.sin()), R(3), compiler=compiler)
+    x = R(3)
+    found = program(x)
+    assert type(found) is Doubled
+    assert_same(found.half, x.sin())
 
 
 def test_a_result_that_wraps_a_tensor_is_refused() -> None:

@@ -71,12 +71,16 @@ class InductorCompiler:
     def compile(self, job: Job) -> CompiledUnit:
         """Compile a piece; one that needs torch's runtime around it is written op by op instead."""
         self.close()
+        dynamic = tuple(job.bounds)
+        for node in (*job.piece.inputs, *job.piece.outputs):
+            if not _torch.is_fake(example_of(node)):
+                kind = type(example_of(node)).__qualname__
+                return self._op_by_op(job, dynamic, f"{node.name} is a {kind}")
         extracted = extract(job)
         output = _torch.compile_with_inductor(
             extracted.module, extracted.inputs, extracted.mode, self._settings, memory(job)
         )
         _require_bounds(job, extracted)
-        dynamic = tuple(job.bounds)
         if output is None:
             return _as_captured(job, dynamic)
         if around := (*output.around, *_written_views(job)):
@@ -110,7 +114,8 @@ class InductorCompiler:
 def _as_captured(job: Job, dynamic: tuple[str, ...]) -> CompiledUnit:
     """The piece as the operators it was captured with."""
     unit = piece_as_source(job.graph, job.piece, dynamic, job.key)
-    return replace(unit, loose=tuple(range(len(job.piece.outputs))))
+    plain = (_torch.is_fake(example_of(node)) for node in job.piece.outputs)
+    return replace(unit, loose=tuple(number for number, is_plain in enumerate(plain) if is_plain))
 
 
 def _kernel(name: str, path: Path) -> Kernel:
@@ -148,7 +153,7 @@ def _written_views(job: Job) -> Iterator[str]:
         for index, node in enumerate(job.piece.inputs)
         if _torch.was_mutated(example_of(node))
     }
-    for number, node in enumerate(job.piece.outputs):
+    for number, node in enumerate(job.piece.outputs if written else ()):
         index = written.get(_torch.storage_of(example_of(node)))
         if index is not None:
             yield f"output {number} reads the memory of input {index}, which is written to"

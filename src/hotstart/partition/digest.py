@@ -20,6 +20,7 @@ import torch
 from torch import fx
 
 from hotstart import _torch
+from hotstart.errors import PartitionError
 from hotstart.partition.plan import example_of
 
 if TYPE_CHECKING:
@@ -62,7 +63,16 @@ class Canonical:
         )
 
     def input(self, node: fx.Node) -> Token:
-        """Number an input and describe its tensor."""
+        """Number an input and describe its tensor.
+
+        Raises:
+            PartitionError: it is a nested tensor, whose sizes no expression says.
+        """
+        if example_of(node).is_nested:
+            raise PartitionError(
+                f"{node.name} is a nested tensor that crosses a cut, takes plain tensors there. "
+                "Cut elsewhere, or pass its values on with .values()."
+            )
         self._numbers[node] = len(self._numbers)
         return (int(self._graph.is_weight(node)), self.tensor(example_of(node)))
 

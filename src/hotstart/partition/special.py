@@ -76,7 +76,8 @@ def _run(graph: Graph, piece: Piece, at: dict[str, int]) -> None:
         )
 
     values: dict[fx.Node, Any] = {}
-    with _torch.fake_mode(), torch.no_grad():
+    env = _torch.make_symbols({}).env  # loops make numbers up in it
+    with _torch.fake_mode(env), torch.no_grad():
         for node in piece.inputs:
             values[node] = _expected(example_of(node), number)
         for node in piece.nodes:

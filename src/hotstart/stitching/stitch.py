@@ -187,7 +187,7 @@ class _Stitcher:
         ]
         weights = [node for node in piece.inputs if self.graph.is_weight(node)]
         passed = [node for node in piece.inputs if not self.graph.is_weight(node)]
-        viewed = set(piece.views.values())
+        viewed = dict.fromkeys(piece.views.values())
         dead = [self.emitter.variable(node) for node in dying if node not in viewed]
         outputs = [self.emitter.define(node) for node in piece.outputs]
         function = self.names.new(piece.name)
@@ -200,9 +200,11 @@ class _Stitcher:
         lines.append(f"{call}  {comment(', '.join(piece.layers))}" if piece.layers else call)
         loose = (piece.outputs[index] for index in self.units[piece.name].loose)
         lines += (line for node in loose for line in self._fit(node))
-        lines += (line for pair in piece.views.items() for line in self._view(*pair))
-        late = [self.emitter.variable(node) for node in dying if node in viewed]
-        return [*lines, f"del {', '.join(late)}"] if late else lines
+        for base in viewed:
+            views = (node for node, of in piece.views.items() if of is base)
+            lines += (line for node in views for line in self._view(node, base))
+            lines += [f"del {self.emitter.variable(base)}"] if base in dying else []
+        return lines
 
     def _inline(self, piece: Piece, dying: list[fx.Node], keep: set[fx.Node]) -> list[str]:
         needed_later = keep | set(piece.outputs) | (set(piece.inputs) - set(dying))
@@ -218,10 +220,12 @@ class _Stitcher:
             return [f"{name} = {source}"]
         parts = [self.emitter.value(tuple(map(number, n))) for n in (view.shape, view.stride())]
         offset = number(view.storage_offset()) - number(of.storage_offset())
+        start = []
         if offset != 0:
-            parts.append(f"{source}.storage_offset() + {self.emitter.value(offset)}")
+            start = [f"{name} = {source}.storage_offset() + {self.emitter.value(offset)}"]
+            parts.append(name)
         # Detached, since a view of a tensor that requires grad requires it even without autograd.
-        return [f"{name} = {source}.detach().as_strided({', '.join(parts)})"]
+        return [*start, f"{name} = {source}.detach().as_strided({', '.join(parts)})"]
 
     def _fit(self, node: fx.Node) -> list[str]:
         """Copy a value if its strides are not the traced ones.
