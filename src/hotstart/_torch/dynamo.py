@@ -174,7 +174,7 @@ def full_graph(
     scope = {**traced.__globals__, **output.f_globals}
 
     def replay(graph: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # 2.11 and 2.12 look for builtins, too, among the globals that bytecode needs.
+        # 2.11 looks for builtins, too, among the globals that the bytecode needs.
         names = {**vars(builtins), **scope}
         callable_ = captured.forward_callable(compiled_fn=graph, extra_globals=names)
         return callable_(*(args if owner is None else (owner, *args)), **kwargs)

@@ -81,7 +81,7 @@ def describe_arguments(
     """
     signature = _signature(model)
     try:
-        bound = signature.bind(*args, **kwargs)
+        bound = _bind(signature, args, kwargs)
     except TypeError as error:
         raise CaptureError(
             f"the example inputs do not fit the model's signature {signature}: {error}. "
@@ -125,6 +125,22 @@ def describe_arguments(
         dict(reader.sizes),
         len(args),
     )
+
+
+def _bind(
+    signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    """`signature.bind`, which in 3.13.0 lets a positional-only argument be missing before **kwargs.
+
+    Raises:
+        TypeError: the arguments do not fit.
+    """
+    bound = signature.bind(*args, **kwargs)
+    for name, parameter in signature.parameters.items():
+        needed = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+        if needed and parameter.default is inspect.Parameter.empty and name not in bound.arguments:
+            raise TypeError(f"missing a required argument: {name!r}")
+    return bound
 
 
 def _signature(model: Callable[..., Any]) -> inspect.Signature:
