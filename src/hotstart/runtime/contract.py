@@ -66,7 +66,7 @@ class _Explainer:
         excess: Sequence[Any],
         unknown: Mapping[str, Any],
     ) -> ContractError | None:
-        if training != self.contract.training:
+        if self.contract.training is not None and training != self.contract.training:
             return ContractError(
                 "model.training",
                 repr(training),
