@@ -221,6 +221,17 @@ def is_lazy_view(tensor: torch.Tensor) -> bool:
     return tensor.is_conj() or tensor.is_neg()
 
 
+def overlap(tensors: Sequence[torch.Tensor], written: Sequence[int]) -> bool:
+    """Whether a tensor that is written to, by number, is kept in one storage with another."""
+    if len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors):
+        return False
+    return any(
+        number != other and share_memory(tensors[number], tensor)
+        for number in written
+        for other, tensor in enumerate(tensors)
+    )
+
+
 def share_memory(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Whether two tensors are kept in one storage."""
     if left.device.type == "meta" or left.numel() == 0 or right.numel() == 0:

@@ -32,7 +32,7 @@ from hotstart.ir import (
     Tree,
 )
 from hotstart.names import Names
-from hotstart.runtime.contract import MISSING, TENSOR_TYPES, share_memory
+from hotstart.runtime.contract import MISSING, TENSOR_TYPES, overlap
 from hotstart.shapes import Variant
 from hotstart.trees import same_constant
 
@@ -251,11 +251,11 @@ class Entry:
         return _within(value, low, high)
 
     def _check_overlap(self) -> None:
-        for slot in self._contract.mutated_args:
-            share = self._refer("share_memory", share_memory)
-            for other, name in self._tensors.items():
-                if other != slot:
-                    self._require(f"not {share}({self._tensors[slot]}, {name})")
+        written = self._contract.mutated_args
+        if written and len(self._tensors) > 1:
+            check = self._refer("overlap", overlap)
+            tensors = _tuple([self._tensors[slot] for slot in sorted(self._tensors)])
+            self._require(f"not {check}({tensors}, {written!r})")
 
     # --- decision ---------------------------------------------------------------------------------
 
