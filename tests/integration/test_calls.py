@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Call, ContractError, Dim, Options, OptionsError
+from hotstart.cli import main
 
 EAGER = Options(compiler="eager")
 BATCH = Dim("batch", max=8)
@@ -222,3 +223,25 @@ def test_with_inductor() -> None:
             x, mask = inputs(batch)
             torch.testing.assert_close(program(x), program.model(x))
             torch.testing.assert_close(program(x, mask), program.model(x, mask))
+
+
+def test_inspect_shows_every_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "model.hot"
+    build().save(file, check=False)
+    assert main(["inspect", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "arguments of masked\n" in shown
+    assert "arguments of encode, a call of the model's encode\n" in shown
+    assert "variants of count, a call of the model's count\n" in shown
+
+
+def calls_of_a_model() -> tuple[nn.Module, dict[str, Call]]:
+    return Model().eval(), CALLS
+
+
+def test_a_factory_may_return_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    factory = f"{__name__}:calls_of_a_model"
+    file = tmp_path / "model.hot"
+    assert main(["build", factory, "--compiler", "eager", "-o", str(file), "--no-check"]) == 0
+    assert "variant masked: batch=1..8" in capsys.readouterr().out
+    assert [call["name"] for call in hotstart.inspect(file)["calls"]] == list(CALLS)

@@ -147,6 +147,7 @@ def test_defaults_of_build() -> None:
         split_on="auto",
         compiler="inductor",
         on_miss="error",
+        splits=8,
         debug_dir=None,
         jobs=None,
         output=None,
@@ -169,6 +170,7 @@ def test_every_flag_of_build() -> None:
         split_on=("aten::mm", "aten::bmm"),
         compiler="eager",
         on_miss="compile",
+        splits=8,
         debug_dir=Path("out"),
         jobs=3,
         output=Path("a/model.hot"),
@@ -259,6 +261,9 @@ def pair():
 def text():
     return 3, (), None
 
+def several():
+    return print, {"one": 1, "two": 2}
+
 def failing():
     raise hotstart.errors.CaptureError("line 7: a graph break; move the print out of forward")
 
@@ -283,7 +288,11 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("function", "expected"),
-    [("good", (print, (1, 2), {"x": 3})), ("bare", (print, (), {}))],
+    [
+        ("good", (print, {"args": (1, 2), "kwargs": {"x": 3}})),
+        ("bare", (print, {"args": (), "kwargs": {}})),
+        ("several", (print, {"calls": {"one": 1, "two": 2}})),
+    ],
 )
 def test_factories(factories: str, function: str, expected: tuple[Any, ...]) -> None:
     assert call_factory(parse.Factory(factories, function)) == expected

@@ -38,7 +38,8 @@ exit status:
 _STATUSES = {CorruptArtifact: 3, IncompatibleArtifact: 4, UntrustedArtifact: 5}
 
 _BUILD_EPILOG = f"""\
-the factory returns (model, args, kwargs): the module and example inputs for it.
+the factory returns (model, args, kwargs): the module and example inputs for it; or
+(model, calls): hotstart.Call objects by name, each with its own dynamic shapes.
 
   hotstart build shop.search:encoder --dynamic 'input_ids:0=batch[1..16]' \\
       --dynamic 'input_ids:1=seq[1..512]' --dynamic attention_mask:0=batch \\
@@ -64,6 +65,7 @@ class BuildRequest(Request):
     split_on: Literal["auto"] | tuple[str, ...]
     compiler: CompilerName
     on_miss: MissPolicy
+    splits: int
     debug_dir: Path | None
     jobs: int | None
     output: Path | None
@@ -171,6 +173,7 @@ def _build_request(given: argparse.Namespace) -> BuildRequest:
         split_on=parse.split_rule(given.split_on),
         compiler=given.compiler,
         on_miss=given.on_miss,
+        splits=given.splits,
         debug_dir=given.debug_dir,
         jobs=given.jobs,
         output=given.output,
@@ -331,6 +334,13 @@ def _add_build(commands: _Commands) -> None:
         choices=get_args(MissPolicy),
         default=Options.on_miss,
         help="what a call outside the contract does (default: %(default)s)",
+    )
+    add(
+        "--splits",
+        type=parse.count,
+        default=Options.splits,
+        metavar="N",
+        help="how many further variants one may be split into by size (default: %(default)s)",
     )
     add("--debug-dir", type=Path, metavar="DIR", help="write graph, pieces and stitched code here")
     add("--jobs", type=parse.positive, metavar="N", help="parallel compile workers")

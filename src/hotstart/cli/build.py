@@ -36,15 +36,17 @@ def run(request: BuildRequest) -> None:
         from hotstart.signing import signer
 
         signer(request.sign_key)  # read now: one that is no key is no news for after the build
-    model, args, kwargs = call_factory(request.factory)
+    model, examples = call_factory(request.factory)
     options = hotstart.Options(
-        compiler=request.compiler, on_miss=request.on_miss, debug_dir=request.debug_dir
+        compiler=request.compiler,
+        on_miss=request.on_miss,
+        splits=request.splits,
+        debug_dir=request.debug_dir,
     )
     with progress(sys.stderr) as listener:
         program = hotstart.compile(
             model,
-            args,
-            kwargs,
+            **examples,
             dynamic_shapes=request.dynamic_shapes,
             split_on=request.split_on,
             options=options,
@@ -66,12 +68,15 @@ def run(request: BuildRequest) -> None:
         say(report)
 
 
-def call_factory(factory: Factory) -> tuple[Model, tuple[Any, ...], dict[str, Any]]:
+def call_factory(factory: Factory) -> tuple[Model, dict[str, Any]]:
     """Import and call a factory; modules in the working folder are found, too.
 
+    Returns:
+        The model, and its example call or calls as `hotstart.compile` takes them.
+
     Raises:
-        OptionsError: there is no such function, or it returns something else than a model,
-            a tuple of arguments and a mapping of keyword arguments.
+        OptionsError: there is no such function, or it returns something else than a model with
+            a tuple of arguments and a mapping of keyword arguments, or with calls by name.
     """
     here = see_working_folder()
     try:
@@ -110,15 +115,17 @@ def _require_place(output: Path) -> None:
         ) from error
 
 
-def _checked(made: object, factory: Factory) -> tuple[Model, tuple[Any, ...], dict[str, Any]]:
+def _checked(made: object, factory: Factory) -> tuple[Model, dict[str, Any]]:
     match made:
         case (model, tuple() | list() as args, None | Mapping() as kwargs) if callable(model):
-            return model, tuple(args), dict(kwargs or {})
+            return model, {"args": tuple(args), "kwargs": dict(kwargs or {})}
+        case (model, Mapping() as calls) if callable(model):
+            return model, {"calls": dict(calls)}
         case tuple():
             got = f"({', '.join(type(part).__name__ for part in made)})"
         case _:
             got = type(made).__name__
     raise OptionsError(
         f"{factory}: the factory returned {got}, takes (model, args, kwargs), "
-        "such as (model, (), {'input_ids': ids})"
+        "such as (model, (), {'input_ids': ids}), or (model, calls by name)"
     )

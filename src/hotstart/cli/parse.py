@@ -88,6 +88,13 @@ def factory(text: str) -> Factory:
     return Factory(*_match(_FACTORY, text, "PACKAGE.MODULE:FUNCTION"))
 
 
+def count(text: str) -> int:
+    """A whole number of 0 or more."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"got {text!r}, takes a whole number of 0 or more")
+    return int(text)
+
+
 def positive(text: str) -> int:
     """A whole number of 1 or more."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
