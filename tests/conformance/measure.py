@@ -121,6 +121,11 @@ def stock(entry: Entry, folder: Path) -> Found:
         return found | in_turns(subjects, inputs)
 
 
+def captures(entry: Entry, folder: Path) -> Found:
+    """Find out whether stock makes one graph of a model."""
+    return {"stock_captures": stock_captures(make(entry), call(entry, entry.example))}
+
+
 def quick(entry: Entry, folder: Path) -> Found:
     """Run the pieces as captured, from a file; results have to be equal bit by bit."""
     model = make(entry)
@@ -149,6 +154,7 @@ STEPS: Mapping[str, Callable[[Entry, Path], Found]] = {
     "build": build,
     "load": load,
     "stock": stock,
+    "captures": captures,
     "quick": quick,
 }
 
