@@ -11,6 +11,7 @@ FOLDER = Path(__file__).parents[1] / "examples"
 SHOWN = {
     "generate": ["the same tokens as the model itself: True"],
     "quickstart": ["difference", "refused: "],
+    "ways_in": ["difference", "refused: "],
     "weights_later": ["difference", "refused: "],
 }
 

@@ -21,7 +21,7 @@ from hotstart import _torch, fingerprint
 from hotstart._trace import TracedCall, describe_plan
 from hotstart.capture.serve import Serving, hints_for, range_error, split
 from hotstart.compilers import Bounds, Compiler, EagerCompiler, InductorCompiler, Job, Narrowed
-from hotstart.errors import CompileError, HotstartError
+from hotstart.errors import CompileError, RangeError
 from hotstart.events import Clock, Event
 from hotstart.generated import stitched_filename, stitched_name
 from hotstart.ir import (
@@ -234,7 +234,7 @@ def _compiled(job: Job, variant: str, compiler: Compiler, clock: Clock) -> Compi
             return compiler.compile(job)
         except Narrowed as narrowed:
             raise _NarrowedServing(narrowed.condition) from None
-        except HotstartError:
+        except RangeError:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"

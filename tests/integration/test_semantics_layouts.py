@@ -93,7 +93,7 @@ def test_tied_weights(compiler: str) -> None:
 
     model = Tied()
     program = check(model, (torch.randint(0, 10, (2, 3)),), compiler=compiler, tolerance=1e-5)
-    (spec,) = program.artifact.contract.weights
+    (spec,) = program.artifact.requirements.weights
     assert {spec.name, *spec.ties} == {"embed.weight", "head.weight"}
 
 
