@@ -34,7 +34,7 @@ class Options:
     compiler: CompilerName = "inductor"
     inductor: Mapping[str, Any] = field(default_factory=dict)
     on_miss: MissPolicy = "error"
-    splits: int = 8
+    splits: int = 16
     debug_dir: str | os.PathLike[str] | None = None
     device: str = "cpu"
 

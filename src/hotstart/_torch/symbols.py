@@ -188,13 +188,13 @@ def holds_within(
     condition: sympy.Basic, bounds: Mapping[sympy.Symbol, tuple[int, int]]
 ) -> bool | None:
     """Whether a condition holds for all sizes (True), for none (False), or is undecided (None)."""
-    from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
+    from torch.utils._sympy.value_ranges import ValueRangeError, ValueRanges, bound_sympy
 
     ranges = {symbol: ValueRanges(low, high) for symbol, (low, high) in bounds.items()}
     try:
         found = bound_sympy(condition, ranges)
-    except AssertionError:  # it trips over some remainders of large numbers
-        return None
+    except (AssertionError, ValueRangeError):
+        return None  # it trips over some remainders of large numbers, and over negative powers
     return bool(found.lower) if found.is_singleton() else None
 
 
