@@ -62,7 +62,7 @@ def main() -> int:
         seconds = time.perf_counter() - started
         tell(f"[{number}/{len(wanted)}] {line(kept[name])}  ({seconds:.0f} s)")
         if not arguments.quick:
-            write_page([kept[name] for name in found if name in kept])
+            write_page([kept[name] for name in found if name in kept], len(found))
     shown = [kept[name] for name in found if name in kept]
     passing = sum(result.passes for result in shown)
     tell(f"{passing} of {len(shown)} pass" + (f"; logs are in {LOGS}" if wanted else ""))
@@ -171,10 +171,10 @@ def step(
     return found
 
 
-def write_page(known: list[Result]) -> None:
-    """Keep what is known so far, and render it."""
+def write_page(known: list[Result], suite: int) -> None:
+    """Keep what is known so far of a suite of so many, and render it."""
     results.write(KEPT, known)
-    PAGE.write_text(table.page(known, results.versions()))
+    PAGE.write_text(table.page(known, results.versions(), suite - len(known)))
 
 
 def line(found: Result) -> str:

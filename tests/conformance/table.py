@@ -32,9 +32,11 @@ page anew; what it measured is in [models.json](models.json).
 COLUMNS = ("model", "pieces", "different", "build s", "/ stock", "load ms", "call / stock", "error")
 
 
-def page(results: Sequence[Result], versions: Mapping[str, str]) -> str:
-    """The page, in Markdown."""
+def page(results: Sequence[Result], versions: Mapping[str, str], left: int = 0) -> str:
+    """The page, in Markdown; `left` architectures of the suite have not been run."""
     blocks = ["# Models", _summary(results, versions), EXPLANATION.rstrip()]
+    if left:
+        blocks.insert(2, f"{left} more architectures of the suite have not been run yet.")
     ordered = sorted(results, key=lambda result: result.family)
     for family, members in itertools.groupby(ordered, key=lambda result: result.family):
         blocks += [f"## {family[:1].upper()}{family[1:]}", "\n".join(_rows(list(members)))]
