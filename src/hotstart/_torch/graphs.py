@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -173,8 +173,22 @@ def evaluate(expr: sympy.Basic, values: Mapping[sympy.Symbol, Any]) -> Any:
     """Compute an expression with proxies or sizes in place of its symbols."""
     names = {str(symbol): value for symbol, value in values.items()}
     functions = {"max": torch.sym_max, "min": torch.sym_min, "float": torch.sym_float}
-    scope = {"math": math, "torch": torch, **functions, **names}
-    return eval(python_source(expr), scope)
+    return eval(python_source(expr), {"math": _TracedMath(), "torch": torch, **functions, **names})
+
+
+class _TracedMath:
+    """The `math` module for proxies, of which its functions want a real number."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(torch, f"_sym_{name}", getattr(math, name))
+
+        def call(*args: Any) -> Any:
+            proxy = next((arg for arg in args if isinstance(arg, fx.Proxy)), None)
+            if proxy is None:
+                return function(*args)
+            return proxy.tracer.create_proxy("call_function", function, args, {})
+
+        return call
 
 
 def storage_of(tensor: torch.Tensor) -> int:
