@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from hotstart._torch.symbols import without_size_assumptions
+from hotstart._torch.symbols import bounded_negative_powers, without_size_assumptions
 
 if TYPE_CHECKING:
     pass
@@ -122,6 +122,7 @@ def compile_with_inductor(
     with (
         torch.no_grad(),
         without_size_assumptions(),
+        bounded_negative_powers(),
         torch._guards.tracing(context),
         patches,
         config.patch(dict(settings)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -152,14 +152,22 @@ def holds_at(condition: sympy.Basic | bool, sizes: Mapping[str, int]) -> bool:
 def about(
     conditions: Sequence[sympy.Basic | bool], axes: Sequence[str], fixed: Mapping[str, int]
 ) -> tuple[sympy.Basic, ...]:
-    """The conditions, taken apart, that some axes have to meet, given the sizes of others."""
+    """The conditions, taken apart, that some axes have to meet, given the sizes of others.
+
+    An axis that a condition makes equal to one of them counts as that one.
+    """
     import sympy
 
     known = set(map(axis_symbol, axes))
     sizes = substitution(fixed)
-    parts = sympy.And.make_args(sympy.And(*conditions))
-    left = (part.xreplace(sizes) for part in parts)
-    return tuple(part for part in left if part.free_symbols and part.free_symbols <= known)
+    parts = [p.xreplace(sizes) for p in sympy.And.make_args(sympy.And(*conditions))]
+    equal = (p.args for p in parts if isinstance(p, sympy.Eq) and all(a.is_Symbol for a in p.args))
+    others: dict[sympy.Basic, sympy.Basic] = {}
+    for left, right in equal:
+        if (left in known) != (right in known):
+            others |= {right: left} if left in known else {left: right}
+    left_over = (part.xreplace(others) for part in parts)
+    return tuple(part for part in left_over if part.free_symbols and part.free_symbols <= known)
 
 
 def expression(size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
@@ -210,3 +218,28 @@ def without_size_assumptions() -> contextlib.AbstractContextManager[Any]:
         backed_size_oblivious=True
     )
     return patched
+
+
+@contextlib.contextmanager
+def bounded_negative_powers() -> Iterator[None]:
+    """Let torch find bounds of quotients that it writes as negative powers.
+
+    `SymPyValueRangeAnalysis.pow_by_natural` (2.11 to 2.15) raises ValueRangeError where a number
+    of at least 1 has a negative exponent. sympy writes such powers when it takes a common factor
+    out of a remainder, as in the remainder of two strides.
+    """
+    from torch.utils._sympy.value_ranges import SymPyValueRangeAnalysis, ValueRanges
+
+    analysis: Any = SymPyValueRangeAnalysis
+    original = vars(analysis)["pow_by_natural"]
+
+    def pow_by_natural(cls: Any, base: Any, exponent: Any) -> Any:
+        if ValueRanges.wrap(exponent).upper < 0:
+            return ValueRanges.unknown()
+        return original.__func__(cls, base, exponent)
+
+    analysis.pow_by_natural = classmethod(pow_by_natural)
+    try:
+        yield
+    finally:
+        analysis.pow_by_natural = original

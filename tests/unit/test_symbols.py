@@ -1,0 +1,35 @@
+"""What is asked of expressions over sizes, and where torch's answers need help."""
+
+from __future__ import annotations
+
+import pytest
+import sympy
+from torch.utils._sympy.value_ranges import ValueRangeError, ValueRanges, bound_sympy
+
+from hotstart import _torch
+from hotstart._torch.symbols import bounded_negative_powers
+
+HEIGHT, WIDTH = _torch.axis_symbol("height"), _torch.axis_symbol("width")
+
+
+@pytest.mark.parametrize("equal", [sympy.Eq(HEIGHT, WIDTH), sympy.Eq(WIDTH, HEIGHT)])
+def test_an_axis_that_equals_a_known_one_is_known(equal: sympy.Basic) -> None:
+    area = sympy.Eq(HEIGHT * WIDTH, 16)
+    known = _torch.about([sympy.And(equal, area)], ["height"], {})
+    assert known == (sympy.Eq(HEIGHT * HEIGHT, 16),)
+
+
+def test_conditions_on_other_axes_are_left_out() -> None:
+    wide = sympy.Ge(WIDTH, 8)
+    assert _torch.about([wide, sympy.Ge(HEIGHT, 4)], ["height"], {}) == (sympy.Ge(HEIGHT, 4),)
+
+
+def test_torch_finds_bounds_of_quotients() -> None:
+    quotient = sympy.Eq(HEIGHT / (WIDTH + 1), 1)
+    ranges = {HEIGHT: ValueRanges(1, 6), WIDTH: ValueRanges(1, 6)}
+    with pytest.raises(ValueRangeError):
+        bound_sympy(quotient, ranges)  # the day this does not raise, the help can go
+    with bounded_negative_powers():
+        assert not bound_sympy(quotient, ranges).is_singleton()
+    with pytest.raises(ValueRangeError):
+        bound_sympy(quotient, ranges)
