@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -238,6 +240,33 @@ def test_a_shape_that_is_changed_in_place_is_refused(change: str) -> None:
 
     with pytest.raises(hotstart.CaptureError, match=change):
         build(f, R(3, 4), R(3, 4))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.as_strided((2, 2), (1, 1), 1),
+        lambda x: torch.as_strided(x[1:], (2, 2), (1, 1), storage_offset=0),
+        lambda x: torch.as_strided_scatter(x, x[:4].view(2, 2), (2, 2), (2, 1), 1),
+    ],
+)
+def test_a_place_in_the_memory_of_an_argument_is_refused(read: Callable[[Tensor], Tensor]) -> None:
+    def f(x: Tensor) -> Tensor:
+        return read(x) + 1
+
+    with pytest.raises(hotstart.CaptureError, match=r"storage_offset[\s\S]*leave the offset out"):
+        build(f, R(8))
+
+
+@both
+def test_strides_are_counted_from_where_an_argument_begins(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, Tensor]:
+        mine = x * 2
+        return x[1:].as_strided((2, 2), (1, 1)) + 1, mine.as_strided((2, 2), (2, 1), 1) + 1
+
+    program = build(f, R(8), compiler=compiler)
+    x = R(12)[4:]
+    assert_same(program(x), f(x))
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -139,6 +139,7 @@ __all__ = [
     "line_of",
     "make_constant",
     "make_symbols",
+    "names_a_place",
     "pass_token",
     "plain_name",
     "plain_number",

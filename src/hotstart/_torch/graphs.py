@@ -87,6 +87,16 @@ def replaces_memory(node: fx.Node) -> bool:
     return getattr(node.target, "__name__", node.target) == "set_"
 
 
+def names_a_place(node: fx.Node) -> bool:
+    """Whether a node counts elements from the start of a tensor's memory, not from the tensor's."""
+    name = getattr(node.target, "__name__", node.target)
+    name = str(name).partition(".")[0]
+    if name not in ("as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter"):
+        return False
+    before = 4 if name == "as_strided_scatter" else 3
+    return node.kwargs.get("storage_offset", (*node.args[before:], None)[0]) is not None
+
+
 def depends_on_contents(value: Any, read: frozenset[sympy.Symbol]) -> bool:
     """Whether a number, or a size of a tensor, is known only once a tensor's contents are.
 

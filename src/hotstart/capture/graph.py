@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from hotstart import _torch
-from hotstart.capture.trace import Captured, refuse_data_dependence
+from hotstart.capture.trace import Captured, refuse_data_dependence, refuse_places
 from hotstart.errors import CaptureError
 from hotstart.ir import Const, Seq, Slot, TensorSpec, Tree
 from hotstart.shapes import Dim
@@ -71,6 +71,7 @@ def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic] = ()) -
         _require_plain(node)
     _refuse_training(placeholders, output)
     refuse_data_dependence(module.graph)
+    refuse_places(module.graph)
     values = [node.meta.get("example_value") for node in module.graph.nodes]
     symbols = _symbols(env, values)
     symbols, sizes = _found_in_inputs(env, symbols, placeholders)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,7 @@ def capture(
     settled = _torch.keep_checks(traced.module.graph)
     _refuse_data_dependence(traced, settled)
     _refuse_replaced_memory(traced.module.graph)
+    refuse_places(traced.module.graph)
     return _describe(model, traced, arguments, tensors, weights, fixed, settled)
 
 
@@ -190,6 +191,27 @@ def _refuse_replaced_memory(graph: fx.Graph) -> None:
                 "a tensor is given the memory of another",
                 "copy the values with .copy_(), or give the other tensor the name",
             )
+
+
+def refuse_places(graph: fx.Graph) -> None:
+    """Raise if memory of an argument or weight is read at a place counted from its start.
+
+    Where in its memory a tensor begins may differ from call to call.
+    """
+    given = _memory(graph.find_nodes(op="placeholder"))
+    for node in graph.nodes:
+        if _torch.names_a_place(node) and given & _memory(node.all_input_nodes):
+            raise not_one_graph(
+                _torch.line_of(node),
+                "as_strided has a storage_offset, and the memory is an argument's or a weight's, "
+                "whose own offset in its memory may differ from call to call",
+                "leave the offset out, which means the tensor's own, or call as_strided on a clone",
+            )
+
+
+def _memory(nodes: Iterable[fx.Node]) -> set[int]:
+    examples = (node.meta.get("example_value") for node in nodes)
+    return {_torch.storage_of(e) for e in examples if isinstance(e, torch.Tensor)}
 
 
 def _describe(
