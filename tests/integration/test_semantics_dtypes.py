@@ -119,3 +119,15 @@ def test_tensors_without_elements(compiler: str) -> None:
         return x.sum(), x + 1, joined, x.reshape(4, 0), linear(x), y @ y.t(), x.t()[:0]
 
     check(f, (torch.empty(0, 4), torch.empty(2, 0)), compiler=compiler)
+
+
+@quiet
+@both
+def test_conjugates_cross_a_cut(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        conjugate, imaginary = x.conj(), (x * 2).conj().imag
+        product = x @ x
+        return conjugate + product, imaginary + 1, x.conj().imag + product.real
+
+    x = R(3, 3, dtype=torch.complex64)
+    check(f, (x,), compiler=compiler, tolerance=1e-5, split_on="aten::matmul")

@@ -87,14 +87,15 @@ def replaces_memory(node: fx.Node) -> bool:
     return getattr(node.target, "__name__", node.target) == "set_"
 
 
+_OFFSET_AT = {"as_strided": 3, "as_strided_": 3, "as_strided_copy": 3, "as_strided_scatter": 4}
+
+
 def names_a_place(node: fx.Node) -> bool:
     """Whether a node counts elements from the start of a tensor's memory, not from the tensor's."""
-    name = getattr(node.target, "__name__", node.target)
-    name = str(name).partition(".")[0]
-    if name not in ("as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter"):
-        return False
-    before = 4 if name == "as_strided_scatter" else 3
-    return node.kwargs.get("storage_offset", (*node.args[before:], None)[0]) is not None
+    name = str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+    at = _OFFSET_AT.get(name, len(node.args))
+    offset = node.args[at] if at < len(node.args) else node.kwargs.get("storage_offset")
+    return name in _OFFSET_AT and offset is not None
 
 
 def depends_on_contents(value: Any, read: frozenset[sympy.Symbol]) -> bool:

@@ -12,7 +12,7 @@ from torch.fx.proxy import GraphAppendingTracer, Proxy
 
 from hotstart import _torch
 from hotstart.compilers.base import Job
-from hotstart.partition.plan import example_of
+from hotstart.partition.plan import example_of, movable
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,18 @@ def _example_inputs(job: Job, named: Any, symbols: _torch.Symbols) -> list[torch
     bases: dict[int, torch.Tensor] = {}
     made = []
     examples = [example_of(node) for node in job.piece.inputs]
-    for tensor in examples:
+    anywhere = movable(job.piece.nodes, job.piece.inputs)
+    for node, tensor in zip(job.piece.inputs, examples, strict=True):
         shape = [number(size) for size in tensor.shape]
         strides = [number(stride) for stride in tensor.stride()]
-        offset = number(tensor.storage_offset())
-        storage = _torch.storage_of(tensor)
-        sharing = [e for e in examples if _torch.storage_of(e) == storage]
-        if len(sharing) == 1 and isinstance(offset, int) and offset == 0:
+        if node in anywhere:
             made.append(
                 torch.empty_strided(shape, strides, dtype=tensor.dtype, device=tensor.device)
             )
             continue
+        offset = number(tensor.storage_offset())
+        storage = _torch.storage_of(tensor)
+        sharing = [e for e in examples if _torch.storage_of(e) == storage]
         if storage not in bases:
             # Large enough for all of them, and a multiple of every dtype's size. How large the
             # storage was in the trace may depend on axes that the piece has nothing to do with.

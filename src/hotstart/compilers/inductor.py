@@ -76,6 +76,9 @@ class InductorCompiler:
             if not _torch.is_fake(example_of(node)):
                 kind = type(example_of(node)).__qualname__
                 return self._op_by_op(job, dynamic, f"{node.name} is a {kind}")
+        for number, node in enumerate(job.piece.inputs):
+            if example_of(node).is_conj() or example_of(node).is_neg():
+                return self._op_by_op(job, dynamic, f"input {number} is conjugated when it is read")
         extracted = extract(job)
         output = _torch.compile_with_inductor(
             extracted.module, extracted.inputs, extracted.mode, self._settings, memory(job)

@@ -55,7 +55,7 @@ def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, Runs]:
     graph = Graph(captured)
     wanted = [split_on] if not isinstance(split_on, list | tuple) else split_on
     splitting = _splitting_nodes(graph, [name for name in wanted if name != "auto"])
-    runs = _runs(graph, splitting, "auto" in wanted)
+    runs, splitting = _runs(graph, splitting, "auto" in wanted)
     runs = _join_allocations(_join_forbidden_cuts(graph, runs), splitting)
     return graph, Runs(tuple(map(tuple, runs)), splitting)
 
@@ -104,8 +104,10 @@ def _is_packet(name: str) -> bool:
     return "::" in name and "." not in name
 
 
-def _runs(graph: Graph, splitting: frozenset[fx.Node], auto: bool) -> list[list[fx.Node]]:
-    """Contiguous runs of nodes that belong together."""
+def _runs(
+    graph: Graph, splitting: frozenset[fx.Node], auto: bool
+) -> tuple[list[list[fx.Node]], frozenset[fx.Node]]:
+    """Contiguous runs of nodes that belong together, and the nodes that are cut at after all."""
     targets: dict[Any, Token] = {}
 
     def digest(nodes: Sequence[fx.Node]) -> Hashable:
@@ -119,7 +121,7 @@ def _runs(graph: Graph, splitting: frozenset[fx.Node], auto: bool) -> list[list[
     for index in reversed(range(len(labels) - 1)):
         if graph.nodes[index].op == "get_attr":
             labels[index] = labels[index + 1]
-    _attach_glue(graph.nodes, labels, blocks, splitting)
+    splitting |= _attach_glue(graph.nodes, labels, blocks, splitting)
     runs: list[list[fx.Node]] = []
     previous: Hashable = None
     for node, label in zip(graph.nodes, labels, strict=True):
@@ -127,7 +129,7 @@ def _runs(graph: Graph, splitting: frozenset[fx.Node], auto: bool) -> list[list[
             runs.append([])
         runs[-1].append(node)
         previous = label
-    return runs
+    return runs, splitting
 
 
 def _attach_glue(
@@ -135,8 +137,16 @@ def _attach_glue(
     labels: list[Hashable],
     blocks: dict[fx.Node, Call],
     splitting: frozenset[fx.Node],
-) -> None:
-    """Give the few nodes between two blocks of a kind to the block that follows them."""
+) -> frozenset[fx.Node]:
+    """Give the few nodes between two blocks of a kind to the block that follows them.
+
+    What each block takes its own part of, such as `states[3]`, is taken outside, lest the number
+    makes every block another one.
+
+    Returns:
+        The nodes that take such parts.
+    """
+    parts: set[fx.Node] = set()
     start = 0
     while start < len(nodes):
         end = start
@@ -146,8 +156,23 @@ def _attach_glue(
         after = blocks.get(nodes[end]) if end < len(nodes) else None
         alike = before is not None and after is not None and before.cls == after.cls
         if alike and end - start < SMALLEST and nodes[end] not in splitting:
-            labels[start:end] = [labels[end]] * (end - start)
+            taken = tuple(itertools.takewhile(_takes_a_part, nodes[start:end]))
+            parts.update(taken)
+            labels[start : start + len(taken)] = [(True, None)] * len(taken)
+            labels[start + len(taken) : end] = [labels[end]] * (end - start - len(taken))
         start = max(end, start + 1)
+    return frozenset(parts)
+
+
+def _takes_a_part(node: fx.Node) -> bool:
+    """Whether a node takes a part of a tensor by a number that is known, and does nothing else."""
+    if node.target not in (operator.getitem, torch.select, "select") or node.kwargs:
+        return False
+    _, *index = node.args
+    numbers = index[0] if isinstance(index[0], tuple) else index
+    ends = (e for n in numbers if isinstance(n, slice) for e in (n.start, n.stop, n.step))
+    known = all(type(n) in (int, slice, type(None), type(...)) for n in (*numbers, *ends))
+    return known and any(type(n) is int for n in numbers) and not _is_item(node)
 
 
 def _join_forbidden_cuts(graph: Graph, runs: list[list[fx.Node]]) -> list[list[fx.Node]]:

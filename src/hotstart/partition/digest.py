@@ -2,8 +2,9 @@
 
 Two runs get the same digest only if a compiler cannot tell them apart: the same operators with
 full names and overloads, the same constants with their types, the same nesting of arguments, the
-same dtypes, devices, shapes, strides, offsets and aliasing of inputs, the same expressions over
-axes up to the names of the axes. Names of nodes, weights and modules do not count.
+same dtypes, devices, shapes, strides and aliasing of inputs, the same offsets where they count, the
+same expressions over axes up to the names of the axes. Names of nodes, weights and modules do not
+count.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.errors import PartitionError
-from hotstart.partition.plan import example_of
+from hotstart.partition.plan import example_of, movable
 
 if TYPE_CHECKING:
     import sympy
@@ -56,14 +57,15 @@ class Canonical:
         self, nodes: Sequence[fx.Node], inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]
     ) -> Token:
         """Tokens for a run with its inputs and outputs."""
+        anywhere = movable(nodes, inputs)
         return (
-            tuple(self.input(node) for node in inputs),
+            tuple(self.input(node, node in anywhere) for node in inputs),
             tuple(self.node(node) for node in nodes),
             tuple(self._numbers[node] for node in outputs),
         )
 
-    def input(self, node: fx.Node) -> Token:
-        """Number an input and describe its tensor.
+    def input(self, node: fx.Node, anywhere: bool) -> Token:
+        """Number an input and describe its tensor, which may begin anywhere in its memory or not.
 
         Raises:
             PartitionError: it is a nested tensor, whose sizes no expression says.
@@ -74,7 +76,9 @@ class Canonical:
                 "Cut elsewhere, or pass its values on with .values()."
             )
         self._numbers[node] = len(self._numbers)
-        return (int(self._graph.is_weight(node)), self.tensor(example_of(node)))
+        tensor = example_of(node)
+        offset = 0 if anywhere else self._number(tensor.storage_offset())
+        return (int(self._graph.is_weight(node)), self.tensor(tensor), offset)
 
     def node(self, node: fx.Node) -> Token:
         """Number a node and describe what it computes."""
@@ -89,7 +93,7 @@ class Canonical:
         return tokens
 
     def tensor(self, tensor: torch.Tensor) -> Token:
-        """Everything about an input tensor but its contents."""
+        """Everything about an input tensor but its contents and where in memory it begins."""
         shared = self._storages.setdefault(_torch.storage_of(tensor), len(self._storages))
         return (
             str(tensor.dtype),
@@ -97,7 +101,6 @@ class Canonical:
             str(tensor.layout),
             tuple(map(self._number, tensor.shape)),
             tuple(map(self._number, tensor.stride())),
-            self._number(tensor.storage_offset()),
             int(tensor.is_conj()),
             int(tensor.is_neg()),
             shared,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -199,6 +200,18 @@ class Graph:
 def example_of(node: fx.Node) -> Any:
     """The fake value a node had while tracing; None if it had none."""
     return node.meta.get("example_value", node.meta.get("val"))
+
+
+def movable(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> frozenset[fx.Node]:
+    """The inputs of a run of nodes that may begin anywhere in their memory.
+
+    A compiler is told of those as if they began at its start. Not so where tensors share memory,
+    nor where a node may count from the start of memory itself.
+    """
+    if any(node.op == "get_attr" or _torch.names_a_place(node) for node in nodes):
+        return frozenset()
+    sharing = Counter(_torch.storage_of(example_of(node)) for node in inputs)
+    return frozenset(node for node in inputs if sharing[_torch.storage_of(example_of(node))] == 1)
 
 
 def _is_number(value: Any) -> bool:

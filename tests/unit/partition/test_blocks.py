@@ -140,6 +140,22 @@ def test_a_few_nodes_between_blocks_go_with_the_block_that_follows() -> None:
     assert len(plan.unique) == 3
 
 
+@pytest.mark.parametrize(
+    "take", [lambda x, i: x[i], lambda x, i: x[:, i], lambda x, i: x.select(0, i)]
+)
+def test_what_each_block_takes_its_own_part_of_makes_no_block_another(take: Any) -> None:
+    class Added(Chain):
+        def forward(self, x: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
+            for i, layer in enumerate(self.layers):
+                x = layer(x + take(parts, i))
+            return x
+
+    args = (X, torch.randn(8, 8))
+    shallow, deep = (Added(*(Block() for _ in range(depth))) for depth in (3, 6))
+    assert len(planned(shallow, *args).unique) == len(planned(deep, *args).unique)
+    torch.testing.assert_close(compiled(deep, *args)(*args), deep(*args))
+
+
 def test_many_nodes_between_blocks_are_a_piece() -> None:
     class Glued(Chain):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
