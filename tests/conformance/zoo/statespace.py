@@ -11,6 +11,9 @@ from tests.conformance.zoo.text import GROUPED, VOCABULARY, decoder
 LENGTHS = Dim("seq", ranges=[], sizes=[1, 8, 24])
 """A scan that is unrolled as it is captured is another graph for every length."""
 
+CHUNKED = Dim("seq", ranges=[], sizes=[1, 40])
+"""One chunk, and two; what is not a whole chunk is filled up, which is another graph too."""
+
 state_space = partial(decoder, family="state space and hybrids")
 
 CHUNK = 32
@@ -34,6 +37,7 @@ ENTRIES = (
         "mamba-2",
         "Mamba2ForCausalLM",
         {**MAMBA, "num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": CHUNK},
+        seq=CHUNKED,
     ),
     state_space(
         "falcon-mamba",
@@ -53,6 +57,7 @@ ENTRIES = (
             "mamba_d_state": 8,
             "mamba_chunk_size": CHUNK,
         },
+        seq=CHUNKED,
         notes="Mamba-2 and attention in turns",
     ),
     state_space(
@@ -66,6 +71,7 @@ ENTRIES = (
             "mamba_d_state": 8,
             "mamba_chunk_size": CHUNK,
         },
+        seq=CHUNKED,
         notes="Mamba-2 beside attention in every layer",
     ),
     state_space(
@@ -101,6 +107,7 @@ ENTRIES = (
             "linear_key_head_dim": 16,
             "linear_value_head_dim": 16,
         },
+        seq=CHUNKED,
         notes="gated delta rule, gated attention and experts",
     ),
     state_space(
