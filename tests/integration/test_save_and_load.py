@@ -132,6 +132,22 @@ def test_the_check_made_at_save_is_recorded(saved: Path, tmp_path: Path) -> None
     assert hotstart.inspect(tmp_path / "unchecked.hot")["check"] == {}
 
 
+@pytest.mark.parametrize("options", [EAGER, None], ids=["eager", "inductor"])
+def test_what_a_model_asserts_of_its_inputs_is_asserted_in_calls_only(
+    options: hotstart.Options | None, tmp_path: Path
+) -> None:
+    def f(ids: Tensor) -> Tensor:
+        torch._check_tensor_all(ids > 0)
+        return ids * 2
+
+    file, ids = tmp_path / "model.hot", torch.tensor([3, 1])
+    build(f, ids, options=options).save(file)
+    program = hotstart.load(file, f)
+    assert program(ids).tolist() == [6, 2]
+    with pytest.raises(RuntimeError, match="expected True, as the model says"):
+        program(ids - 1)
+
+
 def test_what_does_not_run_by_itself_is_not_saved(tmp_path: Path) -> None:
     library = torch.library.Library("hotstart_test_only_here", "FRAGMENT")
     library.define("twice(Tensor x) -> Tensor")

@@ -21,6 +21,7 @@ from hotstart._torch.running import (
     autocast_state,
     set_grad_enabled,
     trace_artifact,
+    without_assertions,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         traced_environment,
     )
     from hotstart._torch.graphs import (
+        asserts_contents,
         attribute_of,
         depends_on_contents,
         evaluate,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         keep_checks,
         lazy_graph_module,
         line_of,
+        names_a_place,
         plain_number,
         region_change,
         replaces_memory,
@@ -105,6 +108,7 @@ __all__ = [
     "about",
     "allow_kernels",
     "as_function",
+    "asserts_contents",
     "assume",
     "attribute_of",
     "autocast_check",
@@ -156,6 +160,7 @@ __all__ = [
     "traced_environment",
     "warm_up_inductor",
     "was_mutated",
+    "without_assertions",
     "without_size_assumptions",
 ]
 

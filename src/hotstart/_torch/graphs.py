@@ -87,6 +87,11 @@ def replaces_memory(node: fx.Node) -> bool:
     return getattr(node.target, "__name__", node.target) == "set_"
 
 
+def asserts_contents(node: fx.Node) -> bool:
+    """Whether a node asserts something about the contents of a tensor, and does nothing else."""
+    return str(getattr(node.target, "__name__", "")).startswith("_assert_async")
+
+
 _OFFSET_AT = {"as_strided": 3, "as_strided_": 3, "as_strided_copy": 3, "as_strided_scatter": 4}
 
 
