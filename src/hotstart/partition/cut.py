@@ -55,7 +55,7 @@ def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, Runs]:
     graph = Graph(captured)
     wanted = [split_on] if not isinstance(split_on, list | tuple) else split_on
     splitting = _splitting_nodes(graph, [name for name in wanted if name != "auto"])
-    # Outside of kernels an assertion can be left out where inputs are made up: when a file is saved.
+    # Outside of kernels assertions can be left out where inputs are made up: as files are saved.
     splitting |= set(filter(_torch.asserts_contents, graph.nodes))
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
     runs = _join_allocations(_join_forbidden_cuts(graph, runs), splitting)
