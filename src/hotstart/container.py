@@ -186,31 +186,42 @@ def pack(
     return [part for part in head + parts if part]
 
 
+TEMPORARY = ".hotstart-"
+"""How the name of a file begins that is being written, or that a killed process left unfinished."""
+
+
 def write(file: str | os.PathLike[str], parts: Iterable[bytes]) -> None:
     """Write a file so that at every moment either the old one or the new one is there, whole.
-
-    A process that is killed meanwhile can leave `.hotstart-*.tmp` in the folder.
 
     Raises:
         ArtifactError: the file cannot be written; the old one, if there was one, is untouched.
     """
-    target = Path(file)
-    temporary = target.parent / f".hotstart-{os.urandom(8).hex()}.tmp"
+    try:
+        replace_file(Path(file), parts)
+    except OSError as error:
+        raise ArtifactError(
+            f"{file}: expected a place that can be written, found: "
+            f"{error.strerror or error}. What was there before is untouched; free some space "
+            "or write to another folder."
+        ) from error
+
+
+def replace_file(target: Path, parts: Iterable[bytes]) -> None:
+    """Put a file in the place of another, or of none: written elsewhere, synced and renamed.
+
+    Raises:
+        OSError: it cannot be written; the old one, if there was one, is untouched.
+    """
+    temporary = target.parent / f"{TEMPORARY}{os.urandom(8).hex()}.tmp"
     try:
         with temporary.open("xb") as out:
             out.writelines(parts)
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(target)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError):
-            raise ArtifactError(
-                f"{target}: expected a place that can be written, found: "
-                f"{error.strerror or error}. What was there before is untouched; free some space "
-                "or write to another folder."
-            ) from error
         raise
     # From here on the new file is there. A file system that cannot sync folders is no reason to
     # report that it is not.

@@ -10,10 +10,11 @@ The tree:
     ├── CompileError          a piece failed to compile
     ├── ContractError         a call outside what the program was built for
     ├── ModelMismatch         the model's structure is not the one the program was built for
-    └── ArtifactError         an artifact cannot be written or read
-        ├── CorruptArtifact       the file is damaged, or none of ours
-        ├── IncompatibleArtifact  it is whole, but made for another machine or other sources
-        └── UntrustedArtifact     no trusted key vouches for it
+    ├── ArtifactError         an artifact cannot be written or read
+    │   ├── CorruptArtifact       the file is damaged, or none of ours
+    │   ├── IncompatibleArtifact  it is whole, but made for another machine or other sources
+    │   └── UntrustedArtifact     no trusted key vouches for it
+    └── StoreError            a store cannot do what it must
 
 Every message says what was expected, what was found and what to do.
 """
@@ -191,3 +192,11 @@ class UntrustedArtifact(ArtifactError):
             f"{file}: expected a signature by a trusted key, found {found}. Get the file from "
             "where it was signed, or add the signer's public key to trusted_keys."
         )
+
+
+class StoreError(HotstartError):
+    """A store cannot be used where it has to be.
+
+    Raised for a place that makes no sense, by stores that were asked to be strict, and where a
+    program has to be in the store and is not.
+    """

@@ -1,0 +1,1 @@
+"""Where compiled programs and pieces are kept, so that they are compiled once."""

@@ -1,0 +1,24 @@
+"""A few rounds of every fault; `make reliability` runs as many as `docs/reliability.md` says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def found(fault: str, *arguments: object) -> dict[str, Any]:
+    """What a fault's own process printed."""
+    command = [sys.executable, "-m", f"tests.reliability.{fault}", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def test_killed_writers_lose_and_damage_nothing(tmp_path: Path) -> None:
+    figures = found("kills", tmp_path / "store", 15)
+    assert figures["committed"] > 15
+    assert figures["leftovers"] > 0
+    assert (figures["lost"], figures["damaged"], figures["left_after_tidying"]) == (0, 0, 0)
