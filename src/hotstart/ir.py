@@ -134,13 +134,32 @@ class Fact(msgspec.Struct, frozen=True):
 
     Attributes:
         steps: attributes and items on the way from the module.
-        kind: whether `value` is what is there, or its length.
+        kind: whether `value` is what is there, its length, the name of its class, or what it does
+            as a function.
         value: a constant.
     """
 
     steps: tuple[Step, ...]
-    kind: Literal["value", "length"]
+    kind: Literal["value", "length", "class", "function"]
     value: Any
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Something that code was compiled for and that no module of the model says.
+
+    Attributes:
+        start: `"model"`, `"python"` or `"environment"`.
+        name: path of a module of the model, name of a Python module, or an environment variable.
+        steps: attributes and items on the way from there.
+        kind: what of it counts: its value, its length, its class, or what it does as a function.
+        text: what that was.
+    """
+
+    start: Literal["model", "python", "environment"]
+    name: str
+    steps: tuple[Step, ...]
+    kind: Literal["value", "length", "class", "function"]
+    text: str
 
 
 class ModuleKind(msgspec.Struct, frozen=True):

@@ -432,6 +432,46 @@ def test_another_structure_with_the_same_tensors_is_refused_at_load(saved: Path)
         assert named in str(caught.value)
 
 
+class Activated(nn.Module):
+    """Holds a function, and an object with a method."""
+
+    def __init__(self, act: Any, scale: Any) -> None:
+        super().__init__()
+        self.act, self.scale = act, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(x) * self.scale.of()
+
+
+class Double:
+    def of(self) -> float:
+        return 2.0
+
+
+class Triple:
+    def of(self) -> float:
+        return 3.0
+
+
+@pytest.mark.parametrize(
+    ("act", "scale", "named"),
+    [
+        (torch.tanh, Double(), r"act: expected 'torch.*relu', found 'torch.*tanh'"),
+        (lambda x: x + 1, Double(), "act: expected"),
+        (torch.relu, Triple(), r"scale: expected '.*Double', found '.*Triple'"),
+    ],
+)
+def test_another_function_or_object_in_a_module_is_refused_at_load(
+    act: Any, scale: Any, named: str, tmp_path: Path
+) -> None:
+    x = torch.randn(3)
+    build(Activated(torch.relu, Double()), x).save(tmp_path / "model.hot", check=False)
+    program = hotstart.load(tmp_path / "model.hot", Activated(torch.relu, Double()))
+    assert torch.equal(program(x), torch.relu(x) * 2)
+    with pytest.raises(hotstart.ModelMismatch, match=named):
+        hotstart.load(tmp_path / "model.hot", Activated(act, scale))
+
+
 def test_on_miss_is_chosen_by_the_load(saved: Path) -> None:
     model = shop()
     program = hotstart.load(saved, model, on_miss="eager")

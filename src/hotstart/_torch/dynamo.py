@@ -9,10 +9,10 @@ import dis
 import re
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import fx
@@ -22,6 +22,9 @@ from hotstart._torch.symbols import without_size_assumptions
 if TYPE_CHECKING:
     import sympy
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+
+Read = Literal["value", "length", "class", "function"]
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,11 @@ class FullGraph:
             of the graph, and the positional and keyword arguments of the call.
         side_effects: Dynamo's names for the Python objects that the bytecode changes.
         modes: Dynamo's names for the modules whose `training` flag was read.
-        reads: (what was read, Dynamo's name for it) for constants, lengths and classes of objects:
-            `"value"`, `"length"` or `"class"`.
+        reads: (what was read, Dynamo's name for it) for constants, lengths and classes of objects
+            and for functions: `"value"`, `"length"`, `"class"` or `"function"`.
         files: the files of all Python code that was traced.
+        environment: names that traced code may have looked up in the environment.
+        home: the Python module of the traced function, which names of globals start from.
         scopes: local and global variables of the traced frame; Dynamo's names start from them.
         self_name: the variable that holds the traced module; None for a plain function.
     """
@@ -47,8 +52,10 @@ class FullGraph:
     replay: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
     side_effects: tuple[str, ...]
     modes: tuple[str, ...]
-    reads: tuple[tuple[str, str], ...]
+    reads: tuple[tuple[Read, str], ...]
     files: frozenset[str]
+    environment: frozenset[str]
+    home: str
     scopes: Mapping[str, Mapping[str, Any]]
     self_name: str | None
 
@@ -189,6 +196,8 @@ def full_graph(
         modes=_modes_read(output.output_graph),
         reads=tuple(_reads(output.output_graph)),
         files=frozenset(code.co_filename for code in output.traced_code),
+        environment=frozenset(_environment(output.traced_code)),
+        home=str(traced.__globals__["__name__"]),
         scopes={"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope},
         self_name=None if owner is None else traced.__code__.co_varnames[0],
     )
@@ -220,7 +229,7 @@ def _modes_read(output_graph: Any) -> tuple[str, ...]:
     return tuple(sorted(n.removesuffix(ending) for n in names if n.endswith(ending)))
 
 
-_READ = {
+_READ: Mapping[str, Read] = {
     "CONSTANT_MATCH": "value",
     "EQUALS_MATCH": "value",
     "BOOL_MATCH": "value",
@@ -228,15 +237,29 @@ _READ = {
     "SEQUENCE_LENGTH": "length",
     "DICT_KEYS_MATCH": "length",
     "TYPE_MATCH": "class",
+    "CLOSURE_MATCH": "function",
+    "FUNCTION_MATCH": "function",
+    "BUILTIN_MATCH": "function",
 }
 
 
-def _reads(output_graph: Any) -> Iterator[tuple[str, str]]:
+def _reads(output_graph: Any) -> Iterator[tuple[Read, str]]:
     """What a trace read of objects, from the kinds of guards it put on them."""
     for guard in output_graph._guards:
         kind = _READ.get(guard.create_fn_name())
         if kind is not None:
             yield kind, guard.name
+
+
+def _environment(codes: Iterable[types.CodeType]) -> Iterator[str]:
+    """The names that code may look up in the environment: constants beside `environ` or `getenv`.
+
+    A variable that is not set leaves no guard, so guards do not tell.
+    """
+    for code in codes:
+        if {"environ", "getenv"}.intersection(code.co_names):
+            texts = (constant for constant in code.co_consts if isinstance(constant, str))
+            yield from (text for text in texts if text.isidentifier())
 
 
 @contextlib.contextmanager

@@ -7,13 +7,14 @@ activation, another epsilon or one more layer would be another program with the 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
 from hotstart import _torch
 from hotstart.ir import Fact, ModuleKind, Step
+from hotstart.objects import Describer
 from hotstart.runtime.structure import class_name, follow
 from hotstart.tensors import Model, modules
 
@@ -59,6 +60,10 @@ def _fact(kind: str, steps: tuple[Step, ...], module: torch.nn.Module) -> Fact |
         return Fact(steps, "length", len(value)) if hasattr(value, "__len__") else None
     if kind == "value" and steps and type(value) in _CONSTANTS:
         return Fact(steps, "value", value)
+    if kind == "class" and steps and type(value).__module__ != "builtins":
+        return Fact(steps, "class", class_name(type(value)))
+    if kind == "function" and hasattr(value, "__qualname__"):
+        return Fact(steps, "function", Describer().function_text(value))
     return None
 
 
@@ -66,20 +71,27 @@ def _place(
     traced: _torch.FullGraph, name: str, paths: Mapping[int, str]
 ) -> tuple[str, torch.nn.Module, tuple[Step, ...]] | None:
     """The last module on the way to what a name stands for, and the steps from there."""
+    for start, steps in ways(name):
+        module = traced.object_named(start)
+        if isinstance(module, torch.nn.Module) and id(module) in paths:
+            return paths[id(module)], module, steps
+    return None
+
+
+def ways(name: str) -> Iterator[tuple[str, tuple[Step, ...]]]:
+    """Every start of one of Dynamo's names, from the longest on, with the steps that are left."""
     try:
         node = ast.parse(name, mode="eval").body
     except SyntaxError:
-        return None
-    steps: list[Step] = []
+        return
+    steps: tuple[Step, ...] = ()
     while True:
-        module = traced.object_named(ast.unparse(node))
-        if isinstance(module, torch.nn.Module) and id(module) in paths:
-            return paths[id(module)], module, tuple(reversed(steps))
+        yield ast.unparse(node), steps
         match node:
             case ast.Attribute(value=inner, attr=attribute):
-                steps.append(("attribute", attribute))
+                steps = (("attribute", attribute), *steps)
             case ast.Subscript(value=inner, slice=ast.Constant(value=str() | int() as key)):
-                steps.append(("item", key))
+                steps = (("item", key), *steps)
             case _:
-                return None
+                return
         node = inner

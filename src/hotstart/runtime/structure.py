@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hotstart.ir import Fact, ModuleKind, Requirements, Step
+from hotstart.objects import Describer
 from hotstart.tensors import Finder
 from hotstart.trees import same_constant
 
@@ -46,13 +47,33 @@ def follow(start: Any, steps: tuple[Step, ...]) -> Any:
 def _differing(path: str, module: Any, kind: ModuleKind) -> Iterator[str]:
     for fact in kind.facts:
         try:
-            found = follow(module, fact.steps)
-            found = len(found) if fact.kind == "length" else found
+            found = _read(fact, follow(module, fact.steps))
         except (AttributeError, LookupError, TypeError) as error:
             found = error
-        if not same_constant(fact.value, found):
+        if not _same(fact, found):
             shown = "nothing" if isinstance(found, Exception) else repr(found)
             yield f"{_written(path, fact)}: expected {fact.value!r}, found {shown:.80}"
+
+
+def _read(fact: Fact, value: Any) -> Any:
+    """What of a value a fact is about."""
+    match fact.kind:
+        case "value":
+            return value
+        case "length":
+            return len(value)
+        case "class":
+            return class_name(type(value))
+        case "function":
+            return Describer().function_text(value)
+
+
+def _same(fact: Fact, found: Any) -> bool:
+    if fact.kind not in ("class", "function") or not isinstance(found, str):
+        return same_constant(fact.value, found)
+    expected, *code = str(fact.value).split(" ")
+    name, *own = found.split(" ")
+    return code == own and _same_class(expected, name)
 
 
 def _written(path: str, fact: Fact) -> str:

@@ -210,9 +210,9 @@ def test_what_a_model_says_of_a_tensors_contents_is_checked_in_every_call(
 
 def test_where_the_source_is_installed_does_not_get_into_such_a_check() -> None:
     program = compiled(says_of_a_tensor, X, torch.ones(3))
-    (unit,) = program.artifact.units.values()
-    assert "test_trace.py" in unit.source
-    assert __file__.rpartition("/")[0] not in unit.source
+    ((stitched,),) = (call.stitched for call in program.artifact.calls)
+    assert "test_trace.py" in stitched.source
+    assert __file__.rpartition("/")[0] not in stitched.source
 
 
 @pytest.mark.parametrize("function", [says_a_range, says_a_size, says_a_shape])

@@ -1,0 +1,242 @@
+"""What Python objects are, as named texts that are the same in every process.
+
+Two objects get the same texts only if code that reads them cannot tell them apart, as far as
+Python lets one look: constants by value, functions by code, defaults and closures, classes by their
+functions and constants, other objects by class and attributes. Tensors count by everything but
+their contents. No address, path, file name or line number is in a text.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import pathlib
+import re
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+MOST = 200_000
+"""An object that leads to more others than this is not looked at."""
+
+_CONSTANTS = (bool, int, float, complex, str, bytes, type(None), type(...))
+_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+_MEMBERS = (*_FUNCTIONS, staticmethod, classmethod, property)
+_GIVEN = {"torch", *sys.stdlib_module_names}
+_OPAQUE = (types.ModuleType, re.Pattern, pathlib.PurePath)
+
+Parts = Iterator[tuple[str, str]]
+
+
+class Unknowable(Exception):
+    """An object of which nothing can be said that is the same in every process."""
+
+
+class Describer:
+    """Says what objects are. Objects met before are named, so that sharing and cycles show."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+        self._kept: list[Any] = []  # ids must not be reused while names refer to them
+        self._classes: dict[type, str] = {}
+        self._defines: dict[type, str] = {}
+        self._functions: dict[int, str] = {}
+
+    def describe(self, name: str, value: Any) -> Parts:
+        """Texts for a value and for everything it holds, by name.
+
+        Raises:
+            Unknowable: it leads to something that nothing can be said of.
+        """
+        short = self.text(value)
+        if short is not None:
+            yield name, short
+            return
+        known = self._names.get(id(value))
+        if known is not None:
+            yield name, f"is {known}"
+            return
+        if len(self._names) >= MOST:
+            raise Unknowable(f"{name}: more than {MOST} objects hang on it")
+        self._names[id(value)] = name
+        self._kept.append(value)
+        yield from self._inside(name, value)
+
+    def text(self, value: Any) -> str | None:
+        """A value in one line; None for one that is described by what it holds."""
+        kind = type(value)
+        if kind in _CONSTANTS:
+            return repr(value)
+        if isinstance(value, enum.Enum):
+            return f"{kind.__module__}.{kind.__qualname__}.{value.name}"
+        if isinstance(value, torch.Tensor):
+            return tensor_text(value)
+        if isinstance(value, _TORCH):
+            return f"{kind.__name__} {value}"
+        if isinstance(value, _OPAQUE):
+            return f"{kind.__name__} {getattr(value, '__name__', value)}"
+        if isinstance(value, type):
+            return self.class_text(value)
+        return None
+
+    def _inside(self, name: str, value: Any) -> Parts:
+        kind = type(value)
+        if isinstance(value, types.MethodType):
+            yield name, f"method {self.function_text(value.__func__)}"
+            yield from self.describe(f"{name}.__self__", value.__self__)
+        elif isinstance(value, _FUNCTIONS):
+            yield name, self.function_text(value)
+        elif isinstance(value, functools.partial):
+            yield name, "partial"
+            yield from self.describe(f"{name}.func", value.func)
+            yield from self.describe(f"{name}.args", (value.args, value.keywords))
+        elif isinstance(value, Mapping):
+            yield name, f"{self.class_text(kind)} of {len(value)}"
+            for key, entry in value.items():
+                label = self.text(key) or self.class_text(type(key))
+                yield from self.describe(f"{name}[{label}]", entry)
+        elif isinstance(value, list | tuple):
+            yield name, f"{self.class_text(kind)} of {len(value)}"
+            for index, entry in enumerate(value):
+                yield from self.describe(f"{name}[{index}]", entry)
+        elif isinstance(value, set | frozenset):
+            texts = sorted(self.text(entry) or self.class_text(type(entry)) for entry in value)
+            yield name, f"{self.class_text(kind)} {{{', '.join(texts)}}}"
+        else:
+            yield name, self.class_text(kind)
+            for attribute, held in attributes(value).items():
+                yield from self.describe(f"{name}.{attribute}", held)
+
+    def class_text(self, cls: type) -> str:
+        """A class by its name, and by what it and its bases define."""
+        known = self._classes.get(cls)
+        if known is None:
+            name = f"{cls.__module__}.{cls.__qualname__}"
+            self._classes[cls] = name  # a class may refer to itself
+            tokens = [text for base in cls.__mro__ if (text := self._defined(base))]
+            known = self._classes[cls] = f"{name} {digest(tokens)}" if tokens else name
+        return known
+
+    def _defined(self, cls: type) -> str:
+        """What a class defines; of Python's and torch's own, only what others put there."""
+        if cls not in self._defines:
+            given = _is_given(cls.__module__)
+            self._defines[cls] = digest(
+                f"{name} {self._member(value)}"
+                for name, value in sorted(vars(cls).items())
+                if not _is_made_by_python(name, value) and not (given and _is_given(_home(value)))
+            )
+        return self._defines[cls]
+
+    def _member(self, value: Any) -> str:
+        if isinstance(value, staticmethod | classmethod):
+            return f"{type(value).__name__} {self._member(value.__func__)}"
+        if isinstance(value, property):
+            return f"property {[self._member(f) for f in (value.fget, value.fset)]}"
+        if isinstance(value, functools.cached_property):
+            return f"property {self._member(value.func)}"
+        if isinstance(value, _FUNCTIONS):
+            return self.function_text(value)
+        if isinstance(value, list | tuple | set | frozenset | dict):
+            return digest(f"{name} {text}" for name, text in self._safely(value))
+        return self.text(value) or f"{type(value).__module__}.{type(value).__qualname__}"
+
+    def _safely(self, value: Any) -> Parts:
+        try:
+            yield from Describer().describe("", value)
+        except Unknowable:
+            yield "", type(value).__qualname__
+
+    def function_text(self, function: Any) -> str:
+        """A function by its name, its code, its defaults and what it closes over."""
+        known = self._functions.get(id(function))
+        if known is None:
+            name = f"{function.__module__}.{function.__qualname__}"
+            self._functions[id(function)] = name
+            self._kept.append(function)
+            code = getattr(function, "__code__", None)
+            if code is None or name.startswith("torch."):
+                return name
+            cells = [_content(cell) for cell in function.__closure__ or ()]
+            held = (
+                *(function.__defaults__ or ()),
+                *(function.__kwdefaults__ or {}).items(),
+                *cells,
+            )
+            tokens = [code_digest(code), *(self._member(value) for value in held)]
+            known = self._functions[id(function)] = f"{name} {digest(tokens)}"
+        return known
+
+
+def attributes(value: Any) -> dict[str, Any]:
+    """What an object holds by name, in the order of the names."""
+    fields = getattr(type(value), "__struct_fields__", None)  # of msgspec
+    if fields is not None:
+        return {name: getattr(value, name) for name in fields}
+    held = dict(getattr(value, "__dict__", {}))
+    for cls in type(value).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            if slot not in ("__dict__", "__weakref__") and hasattr(value, slot):
+                held[slot] = getattr(value, slot)
+    return dict(sorted(held.items()))
+
+
+def tensor_text(tensor: torch.Tensor) -> str:
+    """A tensor without its contents."""
+    kind = type(tensor).__qualname__
+    layout = f"{list(tensor.shape)}"
+    if tensor.layout is torch.strided:
+        layout += f" strides {list(tensor.stride())}"
+    return f"{kind} {tensor.dtype} {layout} {tensor.device} {tensor.requires_grad}"
+
+
+def code_digest(code: types.CodeType) -> str:
+    """A hash of what a code object does, wherever it is from."""
+    constants = [
+        code_digest(c) if isinstance(c, types.CodeType) else _constant(c) for c in code.co_consts
+    ]
+    shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    hashed = hashlib.blake2b(code.co_code, digest_size=16)
+    hashed.update(repr((constants, shape, names)).encode())
+    return hashed.hexdigest()
+
+
+def digest(texts: Iterable[str]) -> str:
+    """A short hash of texts in order; empty if there are none."""
+    joined = "\n".join(texts)
+    return hashlib.blake2b(joined.encode(), digest_size=8).hexdigest() if joined else ""
+
+
+def _constant(value: Any) -> str:
+    return f"{sorted(map(repr, value))}" if isinstance(value, frozenset) else repr(value)
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # nothing was put in it yet
+        return None
+
+
+def _is_made_by_python(name: str, value: Any) -> bool:
+    """Whether a member of a class says nothing of its own, such as `__module__`."""
+    special = name.startswith("__") and name.endswith("__") and name != "__slots__"
+    return name == "_abc_impl" or (special and not isinstance(value, _MEMBERS))
+
+
+def _home(value: Any) -> str:
+    """The module that a function of a class is from; for all else, as if it were Python's."""
+    module = getattr(value, "__module__", None) if isinstance(value, types.FunctionType) else None
+    return module if isinstance(module, str) else "builtins"
+
+
+def _is_given(module: str) -> bool:
+    """Whether a module is part of Python or torch, whose versions are in every key."""
+    return module.partition(".")[0] in _GIVEN
