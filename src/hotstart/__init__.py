@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hotstart._api import compile
+    from hotstart._api import compile, compute_key
     from hotstart._inplace import compile_submodule, compiled
     from hotstart._load import load
     from hotstart.calls import Call
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         OptionsError,
         PartitionError,
         RangeError,
+        StoreError,
         UntrustedArtifact,
     )
     from hotstart.options import Options
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from hotstart.runtime.inplace import install, restore
     from hotstart.runtime.program import Program
     from hotstart.shapes import Dim
+    from hotstart.store import Store
 
 __all__ = [
     "ArtifactError",
@@ -47,10 +49,13 @@ __all__ = [
     "PartitionError",
     "Program",
     "RangeError",
+    "Store",
+    "StoreError",
     "UntrustedArtifact",
     "compile",
     "compile_submodule",
     "compiled",
+    "compute_key",
     "inspect",
     "install",
     "load",
@@ -64,6 +69,7 @@ _HOMES = {
     "compile": "hotstart._api",
     "compile_submodule": "hotstart._inplace",
     "compiled": "hotstart._inplace",
+    "compute_key": "hotstart._api",
     "inspect": "hotstart.preflight",
     "install": "hotstart.runtime.inplace",
     "load": "hotstart._load",
@@ -72,6 +78,7 @@ _HOMES = {
     "Dim": "hotstart.shapes",
     "Options": "hotstart.options",
     "Program": "hotstart.runtime.program",
+    "Store": "hotstart.store",
 }
 
 

@@ -1,25 +1,20 @@
-"""`hotstart.compile`: the stages, composed."""
+"""`hotstart.compile`: found in a cache, or built."""
 
 from __future__ import annotations
 
-import contextlib
+import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from msgspec.structs import replace
-
-from hotstart import _build as build
-from hotstart._trace import make_contract, make_requirements, trace_call
 from hotstart.calls import Call, requested_calls
-from hotstart.capture import WeightTable, weights_on
-from hotstart.events import Clock, Event
-from hotstart.ir import Artifact
-from hotstart.loading import bind
-from hotstart.options import Options
-from hotstart.runtime.program import OnMiss, Program
-from hotstart.tensors import Model
+from hotstart.options import CachePolicy, Options
+
+if TYPE_CHECKING:
+    from hotstart.events import Event
+    from hotstart.ir import Seen
+    from hotstart.keys.program import Key
+    from hotstart.runtime.program import Program
+    from hotstart.store import Store
 
 
 def compile(
@@ -31,6 +26,10 @@ def compile(
     calls: Mapping[str, Call] | None = None,
     split_on: Any = "auto",
     options: Options | None = None,
+    cache: str | os.PathLike[str] | Store | None = None,
+    cache_policy: CachePolicy = "build",
+    strict_cache: bool = False,
+    extra_key: str = "",
     jobs: int | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Program:
@@ -52,6 +51,12 @@ def compile(
             layers; a list of operators, by name or the operators themselves, cuts at those; a list
             with `"auto"` in it does both.
         options: see `hotstart.Options`.
+        cache: a folder or a `hotstart.Store` where programs are kept. What was compiled before, by
+            any process, is loaded from there if nothing that it was compiled for has changed.
+        cache_policy: what to do where nothing is found: `"build"` compiles and keeps it,
+            `"require"` raises, for processes that must not compile.
+        strict_cache: whether a cache that cannot be read or written is an error, not a warning.
+        extra_key: what else decides which program it is, as only the caller can know.
         jobs: how many C++ compilers run at a time. Default: by cores and memory.
         on_event: called with a `hotstart.events.Event` as the build goes on.
 
@@ -65,52 +70,53 @@ def compile(
         PartitionError: the graph cannot be cut as asked.
         CompileError: a piece does not compile.
         OptionsError: an argument makes no sense.
+        StoreError: the cache does not have what it must have, or cannot be used and has to be.
     """
     options = options or Options()
     wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
-    clock = Clock(on_event)
-    compiler = build.make_compiler(options, jobs)
-    compiler.warm_up()
-    units = build.Units()
-    try:
-        with contextlib.ExitStack() as stand_ins:
-            with clock.phase("capture"):
-                stand_ins.enter_context(weights_on(model, torch.device(options.device)))
-                weights = WeightTable(model)
-                traced = [
-                    trace_call(model, name, call, weights, options, split_on, clock)
-                    for name, call in wanted.items()
-                ]
-                requirements = make_requirements(model, weights, traced)
-                contracts = [make_contract(model, call) for call in traced]
-            compiled = [
-                build.compile_call(call, units, compiler, options.splits, clock) for call in traced
-            ]
-    finally:
-        compiler.close()
-    debug_dir = Path(options.debug_dir) if options.debug_dir is not None else None
-    with clock.phase("stitch"):
-        made = tuple(
-            build.stitch_call(call, parts, requirements, contract, debug_dir)
-            for call, parts, contract in zip(traced, compiled, contracts, strict=True)
-        )
-    with clock.phase("fingerprint"):
-        fit = build.make_fingerprint(model, traced, units, compiler)
-    artifact = Artifact(
-        requirements, made, units.by_key, weights.captured, build.piece_infos(traced), fit, {}
+
+    def build() -> tuple[Program, tuple[Seen, ...]]:
+        # Not needed where the program is found, and it takes its time to import.
+        from hotstart._pipeline import build_program
+
+        return build_program(model, wanted, split_on, options, jobs, on_event)
+
+    if cache is None:
+        return build()[0]
+
+    from hotstart._cached import find_or_build
+    from hotstart.keys.program import make_key
+    from hotstart.store import open_store
+
+    return find_or_build(
+        open_store(cache, strict=strict_cache),
+        make_key(model, wanted, split_on, options, extra_key),
+        model,
+        build,
+        cache_policy,
+        options.on_miss,
     )
-    with clock.phase("bind"):
-        binding = bind(artifact, model)
-    report = build.make_report(clock, artifact, units)
-    artifact = replace(artifact, report=report.reproducible())
 
-    def compile_for(target: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
-        return compile(
-            target, args, kwargs, split_on=split_on, options=options, jobs=jobs, on_event=on_event
-        )
 
-    on_miss = OnMiss(options.on_miss, compile_for)
-    program = Program(artifact, model, binding, report, on_miss)
-    if debug_dir is not None:
-        build.write_debug_files(debug_dir, traced, artifact, program.entry_code)
-    return program
+def compute_key(
+    model: Callable[..., Any],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Mapping[str, Any] | None = None,
+    calls: Mapping[str, Call] | None = None,
+    split_on: Any = "auto",
+    options: Options | None = None,
+    extra_key: str = "",
+) -> Key:
+    """The key under which a cache keeps what `hotstart.compile` makes of the same arguments.
+
+    Nothing is traced. `hotstart.Store.probe` tells what is kept under it.
+
+    Raises:
+        CaptureError, OptionsError: an example call does not fit the model.
+    """
+    from hotstart.keys.program import make_key
+
+    wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
+    return make_key(model, wanted, split_on, options or Options(), extra_key)

@@ -12,6 +12,7 @@ from hotstart.errors import OptionsError
 
 CompilerName = Literal["inductor", "eager"]
 MissPolicy = Literal["error", "eager", "compile"]
+CachePolicy = Literal["build", "require"]
 
 
 @dataclass(frozen=True, kw_only=True)

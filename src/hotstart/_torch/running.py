@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -84,6 +85,51 @@ def autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
         for kind in ("cpu", "cuda")
         if torch.is_autocast_enabled(kind)
     )
+
+
+_CONFIGS = (
+    "torch._dynamo.config",
+    "torch._inductor.config",
+    "torch._functorch.config",
+    "torch.fx.experimental._config",
+)
+_NO_MATTER = {"cache", "threads", "limit", "log", "logging", "debug", "verbose", "worker"}
+"""Settings with these words in their names change how, not what, torch compiles."""
+
+
+def compile_state() -> dict[str, str]:
+    """What decides how torch compiles, and is set for a whole process, by name.
+
+    Configurations (`_config`, 2.11 to 2.15) count by what was set in them; nobody can have set
+    anything in one that is not imported.
+    """
+    found = {
+        "default dtype": str(torch.get_default_dtype()),
+        "default device": str(torch.get_default_device()),
+        "deterministic": str(torch.are_deterministic_algorithms_enabled()),
+        "matmul precision": torch.get_float32_matmul_precision(),
+        "mkldnn": str(torch.backends.mkldnn.enabled),
+        "autocast": str(autocast_state()),
+    }
+    for module in _CONFIGS:
+        entries = getattr(sys.modules.get(module), "_config", {})
+        for name, entry in entries.items():
+            given = entry.user_override.get()
+            changed = type(given) is not object and given != entry.default
+            if changed and _NO_MATTER.isdisjoint(name.replace(".", "_").split("_")):
+                found[f"{module}.{name}"] = repr(given)
+    return found
+
+
+def global_hooks() -> dict[str, Mapping[int, Any]]:
+    """The hooks that run at every call of any module, by name; those of which there are some."""
+    from torch.nn.modules import module
+
+    hooks = {
+        "_global_forward_hooks": module._global_forward_hooks,
+        "_global_forward_pre_hooks": module._global_forward_pre_hooks,
+    }
+    return {name: held for name, held in hooks.items() if held}
 
 
 def without_assertions() -> contextlib.AbstractContextManager[Any]:

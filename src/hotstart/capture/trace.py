@@ -13,10 +13,11 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.outputs import BufferUpdate, describe_outputs
+from hotstart.capture.seen import seen
 from hotstart.capture.structure import structure
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
-from hotstart.ir import ModuleKind, Slot, Tree
+from hotstart.ir import ModuleKind, Seen, Slot, Tree
 from hotstart.tensors import Model, modules
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Captured:
         modes: path and `training` flag of every module whose flag was read.
         modules: what was read of each module besides tensors, by path.
         files: the files of all Python code that was traced.
+        seen: what was read outside of the model's modules.
         guarded: what the caller checks about sizes before every call, over axis symbols.
     """
 
@@ -52,6 +54,7 @@ class Captured:
     modes: tuple[tuple[str, bool], ...]
     modules: Mapping[str, ModuleKind] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
+    seen: tuple[Seen, ...] = ()
     guarded: tuple[sympy.Basic, ...] = ()
 
     def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
@@ -269,6 +272,7 @@ def _describe(
         modes=_modes(model, traced),
         modules=structure(model, traced),
         files=traced.files,
+        seen=seen(model, traced),
     )
     returned = [captured.size_source_of(node) for node in output.args[0]]
     written = _written_inputs(placeholders, captured.inputs, output.args[0])

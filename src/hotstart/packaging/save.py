@@ -26,12 +26,23 @@ def save(
         ArtifactError: it cannot be said as data, does not run from its file, or the file cannot be
             written.
     """
+    container.write(file, packed(artifact, sign_key=sign_key, check=check))
+
+
+def packed(
+    artifact: Artifact, *, sign_key: str | os.PathLike[str] | None, check: bool
+) -> list[bytes]:
+    """The parts of an artifact's file, in order.
+
+    Raises:
+        ArtifactError: it cannot be said as data, or does not run from its file.
+    """
     sign = _signer(sign_key)
     manifest, blobs = pack(artifact)
     if check:
         found = compare(artifact, container.pack(to_builtins(manifest), blobs))
         manifest = replace(manifest, check=found)
-    container.write(file, container.pack(to_builtins(manifest), blobs, sign))
+    return container.pack(to_builtins(manifest), blobs, sign)
 
 
 def _signer(key: str | os.PathLike[str] | None) -> container.Sign | None:

@@ -48,7 +48,7 @@ def double(x, flag=False):
 
 def test_nothing_is_compiled_in_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     program = build(double, torch.randn(3))
-    monkeypatch.setattr(hotstart._api, "compile", None)
+    monkeypatch.setattr(hotstart._pipeline, "build_program", None)
     monkeypatch.setattr(torch, "compile", None)
     program(torch.randn(3))
     with pytest.raises(ContractError):

@@ -1,0 +1,70 @@
+"""`hotstart.compile` with a cache: found if it was compiled before, else compiled and kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from hotstart.errors import ArtifactError, StoreError
+from hotstart.ir import Seen
+from hotstart.keys.explain import explain
+from hotstart.keys.program import Key
+from hotstart.options import CachePolicy, MissPolicy
+from hotstart.runtime.program import Program
+from hotstart.store.programs import Found, Store
+from hotstart.tensors import Model
+
+log = logging.getLogger("hotstart")
+
+Build = Callable[[], tuple[Program, tuple[Seen, ...]]]
+
+
+def find_or_build(
+    store: Store, key: Key, model: Model, build: Build, policy: CachePolicy, on_miss: MissPolicy
+) -> Program:
+    """The program of a key: from a store, or built and then kept there.
+
+    Processes that want the same program wait for the one that builds it.
+
+    Raises:
+        StoreError: it is not there, and `policy` is `"require"`.
+        HotstartError: see `hotstart.compile`.
+    """
+    found = _found(store, key, model, on_miss)
+    if found.program is not None:
+        return found.program
+    why = explain(store, key, found.reasons)
+    if policy == "require":
+        raise StoreError(
+            f"expected a compiled program in {store}, found none that fits:\n{why}\n"
+            "Compile it there first, with cache_policy='build', or change what is listed back."
+        )
+    log.info("cache miss for %s: %s", key.digest, why)
+    with store.alone(key):
+        again = _found(store, key, model, on_miss)  # another process may have built it meanwhile
+        if again.program is not None:
+            return again.program
+        program, seen = build()
+        _keep(store, key, program, seen)
+    return program
+
+
+def _found(store: Store, key: Key, model: Model, on_miss: MissPolicy) -> Found:
+    started = time.perf_counter()
+    found = store.find(key, model, on_miss)
+    if found.program is not None:
+        log.info("cache hit for %s in %.1f ms", key.digest, 1e3 * (time.perf_counter() - started))
+    return found
+
+
+def _keep(store: Store, key: Key, program: Program, seen: tuple[Seen, ...]) -> None:
+    from hotstart.packaging import packed
+
+    try:
+        parts = packed(program.artifact, sign_key=None, check=store.check)
+    except ArtifactError as error:
+        log.warning("the program was compiled, and cannot be kept: %s", error)
+        return
+    name = type(program.model).__qualname__
+    store.keep(key, parts, seen, name)

@@ -1,0 +1,80 @@
+"""The stages of a build, composed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec.structs import replace
+
+from hotstart import _build as build
+from hotstart._trace import make_contract, make_requirements, trace_call
+from hotstart.calls import Call
+from hotstart.capture import WeightTable, weights_on
+from hotstart.events import Clock, Event
+from hotstart.ir import Artifact, Seen
+from hotstart.loading import bind
+from hotstart.options import Options
+from hotstart.runtime.program import OnMiss, Program
+from hotstart.tensors import Model
+
+
+def build_program(
+    model: Model,
+    calls: Mapping[str, Call],
+    split_on: Any,
+    options: Options,
+    jobs: int | None,
+    on_event: Callable[[Event], None] | None,
+) -> tuple[Program, tuple[Seen, ...]]:
+    """Run the stages; the program, and what traces found outside of the model's modules."""
+    clock = Clock(on_event)
+    compiler = build.make_compiler(options, jobs)
+    compiler.warm_up()
+    units = build.Units()
+    try:
+        with contextlib.ExitStack() as stand_ins:
+            with clock.phase("capture"):
+                stand_ins.enter_context(weights_on(model, torch.device(options.device)))
+                weights = WeightTable(model)
+                traced = [
+                    trace_call(model, name, call, weights, options, split_on, clock)
+                    for name, call in calls.items()
+                ]
+                requirements = make_requirements(model, weights, traced)
+                contracts = [make_contract(model, call) for call in traced]
+            compiled = [
+                build.compile_call(call, units, compiler, options.splits, clock) for call in traced
+            ]
+    finally:
+        compiler.close()
+    debug_dir = Path(options.debug_dir) if options.debug_dir is not None else None
+    with clock.phase("stitch"):
+        made = tuple(
+            build.stitch_call(call, parts, requirements, contract, debug_dir)
+            for call, parts, contract in zip(traced, compiled, contracts, strict=True)
+        )
+    with clock.phase("fingerprint"):
+        fit = build.make_fingerprint(model, traced, units, compiler)
+    artifact = Artifact(
+        requirements, made, units.by_key, weights.captured, build.piece_infos(traced), fit, {}
+    )
+    with clock.phase("bind"):
+        binding = bind(artifact, model)
+    report = build.make_report(clock, artifact, units)
+    artifact = replace(artifact, report=report.reproducible())
+
+    def compile_for(target: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        wanted = {"": Call(args=args, kwargs=kwargs)}
+        return build_program(target, wanted, split_on, options, jobs, on_event)[0]
+
+    on_miss = OnMiss(options.on_miss, compile_for)
+    program = Program(artifact, model, binding, report, on_miss)
+    if debug_dir is not None:
+        build.write_debug_files(debug_dir, traced, artifact, program.entry_code)
+    graphs = [graph.captured for call in traced for graph in call.graphs]
+    seen = tuple(sorted({one for graph in graphs for one in graph.seen}, key=repr))
+    return program, seen

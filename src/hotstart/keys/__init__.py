@@ -1,0 +1,1 @@
+"""Under which key a program is kept: what decides how it is compiled, found without tracing."""

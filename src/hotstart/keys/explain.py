@@ -1,0 +1,55 @@
+"""Why nothing was found under a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from hotstart.keys.program import Key
+from hotstart.keys.seen import Change
+
+if TYPE_CHECKING:
+    from hotstart.store.programs import Store
+
+LISTED = 8
+COMPARED = 200
+"""So many stored programs, the newest first, are compared with a key that is new."""
+
+
+def explain(store: Store, key: Key, reasons: Sequence[Sequence[Change]]) -> str:
+    """What differs from the stored program that is nearest, a line for each difference.
+
+    Args:
+        store: the store.
+        key: the key that was looked for.
+        reasons: for every program of that key, what of it does not fit.
+    """
+    if reasons:
+        fewest = min(reasons, key=len)
+        return _listed("the same key, but", fewest)
+    nearest = _nearest(store, key)
+    if nearest is None:
+        return "nothing is stored yet"
+    return _listed("nothing has this key; beside the nearest that is stored", nearest)
+
+
+def difference(stored: dict[str, str], wanted: dict[str, str]) -> list[Change]:
+    """What differs between the parts of two keys."""
+    names = dict.fromkeys([*stored, *wanted])
+    return [
+        (name, stored.get(name, "nothing"), wanted.get(name, "nothing"))
+        for name in names
+        if stored.get(name) != wanted.get(name)
+    ]
+
+
+def _nearest(store: Store, key: Key) -> list[Change] | None:
+    entries = sorted(store.entries(), key=lambda entry: -entry.created)[:COMPARED]
+    differences = (difference(store.parts_of(entry), key.parts) for entry in entries)
+    return min(differences, key=len, default=None)
+
+
+def _listed(intro: str, changes: Iterable[Change]) -> str:
+    listed = [f"  {name}: was {expected}, is {found}" for name, expected, found in changes]
+    more = [f"  and {len(listed) - LISTED} more"] if len(listed) > LISTED else []
+    return "\n".join([f"{intro}:", *listed[:LISTED], *more])
