@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hotstart.keys.program import Key
     from hotstart.runtime.program import Program
     from hotstart.store import Store
+    from hotstart.store.pieces import Pieces
 
 
 def compile(
@@ -75,11 +76,11 @@ def compile(
     options = options or Options()
     wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
 
-    def build() -> tuple[Program, tuple[Seen, ...]]:
+    def build(kept: Pieces | None = None) -> tuple[Program, tuple[Seen, ...]]:
         # Not needed where the program is found, and it takes its time to import.
         from hotstart._pipeline import build_program
 
-        return build_program(model, wanted, split_on, options, jobs, on_event)
+        return build_program(model, wanted, split_on, options, jobs, on_event, kept)
 
     if cache is None:
         return build()[0]

@@ -39,6 +39,7 @@ from hotstart.partition.digest import hash_token
 from hotstart.report import Report, UnitReport, VariantReport
 from hotstart.shapes import Interval, labelled
 from hotstart.stitching import stitch
+from hotstart.store.pieces import Pieces
 from hotstart.tensors import Model, method_of
 
 log = logging.getLogger("hotstart")
@@ -66,8 +67,13 @@ def default_jobs() -> int:
 
 @dataclass
 class Units:
-    """The units of a build, and what the report says about them."""
+    """The units of a build, and what the report says about them.
 
+    Attributes:
+        kept: units of earlier builds, where there are any.
+    """
+
+    kept: Pieces | None = None
     by_key: dict[str, CompiledUnit] = field(default_factory=dict)
     made_for: dict[str, str] = field(default_factory=dict)
     reports: list[UnitReport] = field(default_factory=list)
@@ -163,15 +169,15 @@ def _compile_serving(
         del units.reports[before:]  # it is done again for each side
         raise
     seconds = clock.wall_s() - started
-    compiled = sum(report.action == "compiled" for report in units.reports[before:])
-    reused = len(pieces) - compiled
-    units.variants.append(VariantReport(name, seconds, len(pieces), compiled, reused))
+    reused = sum(report.action == "reused" for report in units.reports[before:])
+    unique = len(pieces) - reused
+    units.variants.append(VariantReport(name, seconds, len(pieces), unique, reused))
     log.info(
         "compiled %s in %.2f s: %d pieces, %d unique, %d reused",
         name,
         seconds,
         len(pieces),
-        compiled,
+        unique,
         reused,
     )
     clock.emit(Event("variant_finished", name, seconds, len(units.reports), total))
@@ -207,11 +213,11 @@ def _unit(
     name = job.piece.name
     clock.emit(Event("unit_started", name, done=len(units.reports), total=total))
     reused_from = units.made_for.get(job.key)
+    action: Literal["compiled", "reused", "loaded"] = "reused"
     if reused_from is None:
-        units.by_key[job.key] = _compiled(job, variant, compiler, clock)
+        units.by_key[job.key], action = _loaded_or_compiled(job, variant, units, compiler, clock)
         units.made_for[job.key] = f"{name} ({variant})"
     seconds = clock.wall_s() - started
-    action: Literal["compiled", "reused"] = "reused" if reused_from else "compiled"
     units.reports.append(UnitReport(name, variant, action, seconds, reused_from))
     clock.emit(
         Event(
@@ -223,6 +229,18 @@ def _unit(
             {"action": action, "variant": variant},
         )
     )
+
+
+def _loaded_or_compiled(
+    job: Job, variant: str, units: Units, compiler: Compiler, clock: Clock
+) -> tuple[CompiledUnit, Literal["compiled", "loaded"]]:
+    kept = units.kept if job.piece.portable else None
+    if kept is not None and (unit := kept.get(job.key)) is not None:
+        return unit, "loaded"
+    unit = _compiled(job, variant, compiler, clock)
+    if kept is not None:
+        kept.put(unit)
+    return unit, "compiled"
 
 
 def _compiled(job: Job, variant: str, compiler: Compiler, clock: Clock) -> CompiledUnit:
@@ -303,14 +321,14 @@ def _as_json(token: Any) -> Any:
 
 def make_report(clock: Clock, artifact: Artifact, units: Units) -> Report:
     """What happened, with every second of the build accounted for."""
-    compiled = sum(report.action == "compiled" for report in units.reports)
+    reused = sum(report.action == "reused" for report in units.reports)
     names = {key: made.split(" (")[0] for key, made in units.made_for.items()}
     return Report(
         wall_s=clock.wall_s(),
         phases=clock.phases(),
         pieces=len(artifact.pieces),
-        unique=compiled,
-        reused=len(units.reports) - compiled,
+        unique=len(units.reports) - reused,
+        reused=reused,
         units=tuple(units.reports),
         variants=tuple(units.variants),
         inlined=tuple(

@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.ir import Seen
 from hotstart.keys.explain import explain
-from hotstart.keys.program import Key
+from hotstart.keys.program import Key, here
 from hotstart.options import CachePolicy, MissPolicy
 from hotstart.runtime.program import Program
 from hotstart.store.programs import Found, Store
 from hotstart.tensors import Model
 
+if TYPE_CHECKING:
+    from hotstart.store.pieces import Pieces
+
 log = logging.getLogger("hotstart")
 
-Build = Callable[[], tuple[Program, tuple[Seen, ...]]]
+Build = Callable[["Pieces"], tuple[Program, tuple[Seen, ...]]]
+"""Builds a program, given the pieces of earlier builds; also what it was compiled for besides."""
 
 
 def find_or_build(
@@ -45,7 +50,7 @@ def find_or_build(
         again = _found(store, key, model, on_miss)  # another process may have built it meanwhile
         if again.program is not None:
             return again.program
-        program, seen = build()
+        program, seen = build(_pieces(store))
         _keep(store, key, program, seen)
     return program
 
@@ -56,6 +61,12 @@ def _found(store: Store, key: Key, model: Model, on_miss: MissPolicy) -> Found:
     if found.program is not None:
         log.info("cache hit for %s in %.1f ms", key.digest, 1e3 * (time.perf_counter() - started))
     return found
+
+
+def _pieces(store: Store) -> Pieces:
+    from hotstart.store.pieces import Pieces  # only a build needs it
+
+    return Pieces(store.folder, here())
 
 
 def _keep(store: Store, key: Key, program: Program, seen: tuple[Seen, ...]) -> None:

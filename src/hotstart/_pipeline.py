@@ -19,6 +19,7 @@ from hotstart.ir import Artifact, Seen
 from hotstart.loading import bind
 from hotstart.options import Options
 from hotstart.runtime.program import OnMiss, Program
+from hotstart.store.pieces import Pieces
 from hotstart.tensors import Model
 
 
@@ -29,12 +30,17 @@ def build_program(
     options: Options,
     jobs: int | None,
     on_event: Callable[[Event], None] | None,
+    kept: Pieces | None = None,
 ) -> tuple[Program, tuple[Seen, ...]]:
-    """Run the stages; the program, and what traces found outside of the model's modules."""
+    """Run the stages. Pieces that are `kept` are not compiled again; those that are compiled are.
+
+    Returns:
+        The program, and what traces found outside of the model's modules.
+    """
     clock = Clock(on_event)
     compiler = build.make_compiler(options, jobs)
     compiler.warm_up()
-    units = build.Units()
+    units = build.Units(kept)
     try:
         with contextlib.ExitStack() as stand_ins:
             with clock.phase("capture"):

@@ -5,8 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +22,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim, Options, Store
-from tests.integration import changing, changing_helpers
+from tests.integration import changing, changing_helpers, own_op
 from tests.integration.changing import Changing
 
 X = torch.randn(3, 4)
@@ -104,6 +111,45 @@ def test_what_is_loaded_serves_every_size(store: Store) -> None:
         assert torch.equal(program(x), m(x))
     with pytest.raises(hotstart.ContractError):
         program(torch.randn(9, 4))
+
+
+ELSEWHERE = """
+import sys
+import torch
+import hotstart
+from hotstart import Dim, Options, Store
+from tests.integration.changing import Changing
+
+torch.manual_seed(0)
+model, x = Changing().eval(), torch.randn(3, 4)
+shapes = {"x": {0: Dim("batch", min=2, max=8)}}
+program = hotstart.compile(
+    model, (x,), cache=Store(sys.argv[1]), cache_policy="require",
+    options=Options(compiler="eager"), dynamic_shapes=shapes,
+)
+heavy = ("torch._dynamo", "torch._inductor", "sympy")
+assert not [name for name in sys.modules if name.startswith(heavy)]
+assert torch.equal(program(x), model(x))
+"""
+
+
+def test_another_user_in_another_folder_hits_and_imports_no_compiler(
+    store: Store, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(store.folder.root, tmp_path / "moved")
+    environment = {
+        "PATH": "/nonexistent",
+        "HOME": str(tmp_path),
+        "USER": "somebody",
+        "HOSTNAME": "elsewhere",
+        "PYTHONHASHSEED": "7",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
+    command = [sys.executable, "-c", ELSEWHERE, str(moved)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, check=False, text=True,
+                          capture_output=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 # --- what matters ---------------------------------------------------------------------------------
@@ -279,3 +325,101 @@ def test_what_is_asked_for_matters(asked_for: dict[str, Any], store: Store) -> N
 def test_the_example_matters(store: Store) -> None:
     assert asked(store, model(), torch.randn(5, 4)) == "compiled"  # tuned for another size
     assert asked(store, model(), torch.randn(3, 4)) == "loaded"
+
+
+# --- pieces ---------------------------------------------------------------------------------------
+
+
+def actions(depth: int, store: Store, **more: Any) -> set[str]:
+    m = model()
+    m.layers = nn.ModuleList(changing.Layer(m.config) for _ in range(depth))
+    m.head.weight = m.layers[0].linear.weight
+    program = hotstart.compile(m, (X,), cache=store, options=EAGER, **more)
+    assert torch.equal(program(X), m(X))
+    return {unit.action for unit in program.report.units}
+
+
+def test_a_deeper_model_compiles_nothing_new(tmp_path: Path) -> None:
+    store = Store(tmp_path, check=False)
+    assert actions(3, store) == {"compiled", "reused"}
+    assert actions(5, store) == {"loaded", "reused"}
+
+
+def test_a_piece_that_calls_what_is_not_torchs_is_compiled_again(tmp_path: Path) -> None:
+    store = Store(tmp_path, check=False)
+
+    def f(x: Tensor) -> Tensor:
+        return own_op.halve(x) + 1
+
+    for extra_key in ("one", "other"):
+        settings = {"cache": store, "options": EAGER, "extra_key": extra_key}
+        program = hotstart.compile(f, (X,), **settings)
+        assert {unit.action for unit in program.report.units} == {"compiled"}
+
+
+# --- what a cache does when something is wrong with it --------------------------------------------
+
+
+def test_what_is_required_is_not_compiled(tmp_path: Path) -> None:
+    store = Store(tmp_path, check=False)
+    with pytest.raises(hotstart.StoreError, match="nothing is stored yet"):
+        asked(store, model(), cache_policy="require")
+    asked(store, model())
+    assert asked(store, model(), cache_policy="require") == "loaded"
+    changed = model()
+    changed.config.alpha = 5.0
+    with pytest.raises(hotstart.StoreError, match=r"alpha: was 2\.0, is 5\.0"):
+        asked(store, changed, cache_policy="require")
+
+
+def test_a_miss_says_what_changed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "hotstart")
+    asked(store, model(), extra_key="for a miss")
+    assert re.search(r"extra_key: was '.*', is 'for a miss'", caplog.text)
+
+
+def stored_files(store: Store) -> list[Path]:
+    return [store.folder.path(file.kind, file.name) for file in store.folder.files()]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_a_damaged_file_is_never_used(damage: str, tmp_path: Path) -> None:
+    filled = Store(tmp_path / "filled", check=False)
+    asked(filled, model())
+    for number, file in enumerate(sorted(stored_files(filled))):
+        copied = tmp_path / f"copy_{number}"
+        shutil.copytree(filled.folder.root, copied)
+        target = copied / file.relative_to(filled.folder.root)
+        data = bytearray(target.read_bytes())
+        data[len(data) // 2] ^= 1
+        target.write_bytes({"flip": data, "cut": data[: len(data) // 2], "empty": b""}[damage])
+        store = Store(copied, check=False)
+        found = asked(store, model())  # compares with the model
+        expected = "loaded" if file.parent.parent.name == "pieces" else "compiled"
+        assert found == expected
+        if found == "compiled":
+            assert store.folder.in_quarantine()
+            assert asked(store, model()) == "loaded"
+
+
+def test_an_entry_without_its_program_is_a_miss(tmp_path: Path) -> None:
+    store = Store(tmp_path, check=False)
+    asked(store, model())
+    for file in store.folder.files():
+        if file.kind == "objects":
+            store.folder.remove(file.kind, file.name)
+    assert asked(store, model()) == "compiled"
+    assert asked(store, model()) == "loaded"
+
+
+def test_a_cache_that_cannot_be_used_is_a_warning_or_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert asked(Store(tmp_path / "file", check=False), model()) == "compiled"
+    with pytest.raises(hotstart.StoreError):
+        asked(tmp_path / "file", model(), strict_cache=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cache", [3, "s3://bucket/programs"])
+def test_what_is_no_place_is_refused(cache: Any) -> None:
+    with pytest.raises(hotstart.StoreError, match="expected a folder"):
+        asked(cache, model())

@@ -7,6 +7,7 @@ import builtins
 import contextlib
 import dis
 import re
+import sys
 import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -110,8 +111,9 @@ class FullGraph:
 
 def is_compiled(model: Any) -> bool:
     """Whether something is what `torch.compile` made of a module or of a function."""
-    import torch._dynamo as dynamo
-
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is None:
+        return False  # nothing was compiled yet, and importing it takes seconds
     made = hasattr(model, "_torchdynamo_orig_callable")
     disabled = getattr(model, "_torchdynamo_disable", False)
     return isinstance(model, dynamo.OptimizedModule) or (made and not disabled)

@@ -60,7 +60,7 @@ def make_key(
     """
     describer = Describer()
     parts = {
-        **_here(),
+        **here(),
         **dict(_settings(describer, split_on, options)),
         "extra_key": repr(extra_key),
         **dict(_model(describer, model)),
@@ -74,7 +74,8 @@ def make_key(
 # --- this process ---------------------------------------------------------------------------------
 
 
-def _here() -> dict[str, str]:
+def here() -> dict[str, str]:
+    """What of this process decides how a program is compiled, by name."""
     host = fingerprint.host()
     return {
         "hotstart": _version(host["hotstart"]),

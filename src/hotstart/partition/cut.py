@@ -16,7 +16,7 @@ from hotstart import _torch
 from hotstart.capture import Captured
 from hotstart.errors import PartitionError
 from hotstart.partition.blocks import SMALLEST, Call, paths_of, repeated_blocks
-from hotstart.partition.digest import Canonical, Token, hash_token
+from hotstart.partition.digest import Canonical, Token, hash_token, is_portable
 from hotstart.partition.names import name_given, names_of
 from hotstart.partition.plan import Graph, Piece, Plan, example_of, tensors_in
 
@@ -306,6 +306,7 @@ def _pieces(graph: Graph, cuts: Runs, prefix: str) -> Iterable[Piece]:
             axes=canonical.axes,
             layers=_layers(run, sizes),
             digest=hash_token(tokens),
+            portable=is_portable(tokens),
             views=views,
         )
 

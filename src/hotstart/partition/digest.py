@@ -274,6 +274,28 @@ def contents(tensor: torch.Tensor) -> Token:
     return hash_bytes(ctypes.string_at(plain.data_ptr(), plain.nbytes))
 
 
+def is_portable(token: Token) -> bool:
+    """Whether tokens mean the same in every process.
+
+    Not so where something was told apart by its identity, nor where a node calls what did not come
+    with torch or Python, whose name does not say which version of it is meant.
+    """
+    if not isinstance(token, tuple):
+        return True
+    match token:
+        case ("object", *_):
+            return False
+        case ("op", str(name)):
+            return name.partition("::")[0] in _NAMESPACES or "::" not in name
+        case ("function" | "enum", str(module), *_):
+            return module.partition(".")[0] in _GIVEN
+    return all(map(is_portable, token))
+
+
+_NAMESPACES = frozenset({"aten", "prims", "prim", "mkldnn", "mkl", "quantized", "onednn"})
+_GIVEN = frozenset({"torch", "operator", "_operator", "math", "builtins"})
+
+
 def hash_token(token: Token) -> str:
     """The hash of tokens."""
     return hash_bytes(repr(token).encode())

@@ -35,6 +35,7 @@ class Piece:
         axes: the axes its shapes and arguments depend on, in the order it first uses them.
         layers: paths of the submodules its nodes came from, outermost repeated block first.
         digest: hash of everything about it that reaches a compiler, before ranges are chosen.
+        portable: whether the digest means the same in every process.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Piece:
     axes: tuple[str, ...]
     layers: tuple[str, ...]
     digest: str
+    portable: bool = False
     views: Mapping[fx.Node, fx.Node] = field(default_factory=dict)
 
 

@@ -18,7 +18,8 @@ class UnitReport(msgspec.Struct, frozen=True):
     Attributes:
         piece: name of the piece.
         variant: name of the variant.
-        action: `"compiled"`, `"reused"` from an equal piece, or `"loaded"` from an artifact.
+        action: `"compiled"`, `"reused"` from an equal piece, or `"loaded"` from an artifact or a
+            cache.
         seconds: how long that took.
         reused_from: the piece and variant that were compiled instead, such as
             `piece_1 (seq=2..64)`; None unless reused.
@@ -81,11 +82,13 @@ class Report(msgspec.Struct, frozen=True):
         return plain
 
     def reproducible(self) -> dict[str, Any]:
-        """The report as a dict without times and memory, which differ from build to build."""
+        """The report as a dict without what differs from build to build: times, memory, caches."""
         plain = self.to_dict()
         for timed in (plain, *plain["units"], *plain["variants"]):
             for name in ("wall_s", "phases", "peak_memory_bytes", "seconds"):
                 timed.pop(name, None)
+        for unit in plain["units"]:
+            unit["action"] = "reused" if unit["reused_from"] else "compiled"
         return plain
 
     @classmethod

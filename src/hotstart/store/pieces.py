@@ -1,0 +1,70 @@
+"""Compiled pieces, found again by other models, other depths and other variants."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+from hotstart import container, fingerprint, preflight
+from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
+from hotstart.ir import Artifact, CompiledUnit, Requirements
+from hotstart.loading import unpack
+from hotstart.packaging import packed
+from hotstart.store.folder import Folder
+
+PIECES = "pieces"
+
+
+class Pieces:
+    """Compiled pieces of a store.
+
+    A piece is kept as an artifact of its own, without calls and requirements.
+
+    Args:
+        folder: where they are kept.
+        here: what of this process decides how a piece is compiled, besides what its key says.
+    """
+
+    def __init__(self, folder: Folder, here: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._fit = fingerprint.host()
+        about = [sorted(here.items()), self._fit["instructions"]]
+        self._here = msgspec.json.encode(about)
+
+    def get(self, key: str) -> CompiledUnit | None:
+        """The unit of a job; None if there is none that fits."""
+        name = self._name(key)
+        path = self._folder.path(PIECES, name)
+        try:
+            contents = container.read(path)
+            preflight.require_fit(path, contents.manifest, verify_source=False)
+            unit = unpack(contents).units.get(key)
+        except (CorruptArtifact, IncompatibleArtifact) as error:
+            self._folder.quarantine(PIECES, name, str(error))
+            return None
+        except ArtifactError:
+            return None  # not there, or not to be read
+        self._folder.used(PIECES, name)
+        return unit
+
+    def put(self, unit: CompiledUnit) -> None:
+        """Keep the unit of a job."""
+        alone = Artifact(
+            requirements=Requirements((), (), (), (), ()),
+            calls=(),
+            units={unit.key: unit},
+            captured={},
+            pieces=(),
+            fingerprint=self._fit,
+            report={},
+        )
+        try:
+            parts = packed(alone, sign_key=None, check=False)
+        except ArtifactError:
+            return  # it refers to what only this process has
+        self._folder.write(PIECES, self._name(unit.key), parts)
+
+    def _name(self, key: str) -> str:
+        return hashlib.sha256(key.encode() + self._here).hexdigest()
