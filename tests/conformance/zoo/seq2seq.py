@@ -91,7 +91,8 @@ ENTRIES = (
         "flan-t5",
         model="T5ForConditionalGeneration",
         settings={**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
-        notes="gated feed-forward",
+        atol=1e-3,  # with these weights eager itself is 2e-4 from what float64 gives
+        notes="gated feed-forward; eager is 2e-4 from float64 too",
     ),
     translator("umt5", model="UMT5ForConditionalGeneration", settings=T5),
     translator("bart", model="BartForConditionalGeneration", settings=BART),
