@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hotstart.runtime.inplace import install, restore
     from hotstart.runtime.program import Program
     from hotstart.shapes import Dim
-    from hotstart.store import Store
+    from hotstart.store.programs import Store
 
 __all__ = [
     "ArtifactError",
@@ -78,7 +78,7 @@ _HOMES = {
     "Dim": "hotstart.shapes",
     "Options": "hotstart.options",
     "Program": "hotstart.runtime.program",
-    "Store": "hotstart.store",
+    "Store": "hotstart.store.programs",
 }
 
 

@@ -11,11 +11,10 @@ from hotstart.options import CachePolicy, Options
 
 if TYPE_CHECKING:
     from hotstart.events import Event
-    from hotstart.ir import Seen
-    from hotstart.keys.program import Key
+    from hotstart.keys.records import Key, Seen
     from hotstart.runtime.program import Program
-    from hotstart.store import Store
     from hotstart.store.pieces import Pieces
+    from hotstart.store.programs import Store
 
 
 def compile(
@@ -87,7 +86,7 @@ def compile(
 
     from hotstart._cached import find_or_build
     from hotstart.keys.program import make_key
-    from hotstart.store import open_store
+    from hotstart.store.programs import open_store
 
     return find_or_build(
         open_store(cache, strict=strict_cache),

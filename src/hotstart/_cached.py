@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hotstart.errors import ArtifactError, StoreError
-from hotstart.ir import Seen
 from hotstart.keys.explain import explain
-from hotstart.keys.program import Key, here
+from hotstart.keys.program import here
+from hotstart.keys.records import Key, Seen
 from hotstart.options import CachePolicy, MissPolicy
 from hotstart.runtime.program import Program
 from hotstart.store.programs import Found, Store

@@ -15,7 +15,8 @@ from hotstart._trace import make_contract, make_requirements, trace_call
 from hotstart.calls import Call
 from hotstart.capture import WeightTable, weights_on
 from hotstart.events import Clock, Event
-from hotstart.ir import Artifact, Seen
+from hotstart.ir import Artifact
+from hotstart.keys.records import Seen
 from hotstart.loading import bind
 from hotstart.options import Options
 from hotstart.runtime.program import OnMiss, Program

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 import torch
 
+from hotstart.keys.records import Step
 from hotstart.shapes import Dim, Variant
 
 # --- trees: the structure of arguments and of outputs ------------------------------------------
@@ -125,10 +126,6 @@ class WeightSpec(msgspec.Struct, frozen=True):
     mutated: bool = False
 
 
-Step: TypeAlias = tuple[Literal["attribute", "item"], str | int]
-"""One step from an object to what it holds."""
-
-
 class Fact(msgspec.Struct, frozen=True):
     """Something the code was compiled for that a module says.
 
@@ -142,24 +139,6 @@ class Fact(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...]
     kind: Literal["value", "length", "class", "function"]
     value: Any
-
-
-class Seen(msgspec.Struct, frozen=True):
-    """Something that code was compiled for and that no module of the model says.
-
-    Attributes:
-        start: `"model"`, `"python"` or `"environment"`.
-        name: path of a module of the model, name of a Python module, or an environment variable.
-        steps: attributes and items on the way from there.
-        kind: what of it counts: its value, its length, its class, or what it does as a function.
-        text: what that was.
-    """
-
-    start: Literal["model", "python", "environment"]
-    name: str
-    steps: tuple[Step, ...]
-    kind: Literal["value", "length", "class", "function"]
-    text: str
 
 
 class ModuleKind(msgspec.Struct, frozen=True):

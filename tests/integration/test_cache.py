@@ -406,7 +406,7 @@ def test_an_entry_without_its_program_is_a_miss(tmp_path: Path) -> None:
     store = Store(tmp_path, check=False)
     asked(store, model())
     for file in store.folder.files():
-        if file.kind == "objects":
+        if file.kind == "programs":
             store.folder.remove(file.kind, file.name)
     assert asked(store, model()) == "compiled"
     assert asked(store, model()) == "loaded"

@@ -14,7 +14,7 @@ import torch
 
 from hotstart import _torch
 from hotstart.capture.structure import ways
-from hotstart.ir import Seen, Step
+from hotstart.keys.records import Seen, Step
 from hotstart.keys.seen import environment_text, text_of
 from hotstart.objects import Describer
 from hotstart.tensors import Model, modules

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from hotstart import _torch
-from hotstart.ir import Fact, ModuleKind, Step
+from hotstart.ir import Fact, ModuleKind
+from hotstart.keys.records import Step
 from hotstart.objects import Describer
 from hotstart.runtime.structure import class_name, follow
 from hotstart.tensors import Model, modules

@@ -17,7 +17,8 @@ from hotstart.capture.seen import seen
 from hotstart.capture.structure import structure
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
-from hotstart.ir import ModuleKind, Seen, Slot, Tree
+from hotstart.ir import ModuleKind, Slot, Tree
+from hotstart.keys.records import Seen
 from hotstart.tensors import Model, modules
 
 if TYPE_CHECKING:

@@ -108,6 +108,18 @@ class KeygenRequest(Request):
     file: Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class CacheRequest(Request):
+    """What `hotstart cache` was asked for."""
+
+    action: str
+    folder: Path | None
+    key: str = ""
+    max_bytes: int | None = None
+    max_files: int | None = None
+    max_age_days: float | None = None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -154,9 +166,24 @@ def read(argv: Sequence[str] | None = None) -> Request:
             )
         case "keygen":
             return KeygenRequest(file=given.file, traceback=given.traceback)
+        case "cache":
+            return _cache_request(given)
         case "demo":
             return DemoRequest(traceback=given.traceback)
     return _build_request(given)
+
+
+def _cache_request(given: argparse.Namespace) -> CacheRequest:
+    return CacheRequest(
+        action=given.action,
+        folder=given.cache,
+        key=getattr(given, "key", ""),
+        max_bytes=getattr(given, "max_bytes", None),
+        max_files=getattr(given, "max_files", None),
+        max_age_days=getattr(given, "max_age_days", None),
+        json=given.json,
+        traceback=given.traceback,
+    )
 
 
 def _build_request(given: argparse.Namespace) -> BuildRequest:
@@ -222,6 +249,10 @@ def _run(request: Request) -> int:
             artifact.load_check(request)
         case KeygenRequest():
             artifact.keygen(request)
+        case CacheRequest():
+            from hotstart.cli import cache
+
+            cache.run(request)
         case _:
             from hotstart.cli import demo
 
@@ -240,6 +271,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_build(commands)
     _add_artifact_commands(commands)
+    _add_cache(commands)
     _command(
         commands, "demo", "embed sentences with eager, torch.compile and hotstart, and compare"
     )
@@ -285,6 +317,34 @@ def _add_artifact_commands(commands: _Commands) -> None:
         metavar="PRIVATE_KEY_FILE",
         help="where to write the private key; the public key goes beside it, with .pub added",
     )
+
+
+def _add_cache(commands: _Commands) -> None:
+    cache = _command(commands, "cache", "look after the folder that compiled programs are kept in")
+    actions = cache.add_subparsers(dest="action", required=True, metavar="ACTION")
+    about = {
+        "ls": "list the programs, the newest first",
+        "show": "show what a program was compiled for",
+        "stats": "count files and bytes",
+        "verify": "check every byte of every file",
+        "gc": "remove what is unfinished, too old or too much",
+        "rm": "remove programs",
+    }
+    for name, text in about.items():
+        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        action.add_argument(
+            "--cache",
+            type=Path,
+            metavar="DIR",
+            help="the folder; by default HOTSTART_CACHE, else the user's own for caches",
+        )
+        action.add_argument("--json", action="store_true", help="print the result as JSON")
+        if name in ("show", "rm"):
+            action.add_argument("key", metavar="KEY", help="a key, or how it begins")
+        if name == "gc":
+            action.add_argument("--max-bytes", type=parse.count, metavar="N")
+            action.add_argument("--max-files", type=parse.count, metavar="N")
+            action.add_argument("--max-age-days", type=float, metavar="DAYS")
 
 
 def _add_build(commands: _Commands) -> None:

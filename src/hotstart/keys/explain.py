@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from hotstart.keys.program import Key
-from hotstart.keys.seen import Change
+from hotstart.keys.records import Change, Key
 
 if TYPE_CHECKING:
     from hotstart.store.programs import Store
@@ -44,8 +43,8 @@ def difference(stored: dict[str, str], wanted: dict[str, str]) -> list[Change]:
 
 
 def _nearest(store: Store, key: Key) -> list[Change] | None:
-    entries = sorted(store.entries(), key=lambda entry: -entry.created)[:COMPARED]
-    differences = (difference(store.parts_of(entry), key.parts) for entry in entries)
+    keys = map(store.entries.key_of, store.entries.all()[:COMPARED])
+    differences = (difference(stored.parts, key.parts) for stored in keys)
     return min(differences, key=len, default=None)
 
 

@@ -21,6 +21,7 @@ import torch
 from hotstart import _torch, fingerprint
 from hotstart.calls import Call
 from hotstart.capture.arguments import describe_arguments
+from hotstart.keys.records import Key
 from hotstart.objects import Describer, digest, tensor_text
 from hotstart.options import Options
 from hotstart.tensors import Model, method_of, modules
@@ -35,18 +36,6 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _VARIABLES = ("TORCHINDUCTOR_", "TORCHDYNAMO_", "TORCH_COMPILE_")
 _NO_MATTER = {"CACHE", "THREADS", "WORKER", "PROGRESS", "LOGS", "DEBUG", "TRACE", "PROFILE"}
 """Variables with these words in their names change how, not what, torch compiles."""
-
-
-class Key(msgspec.Struct, frozen=True):
-    """The key of a program.
-
-    Attributes:
-        digest: 32 letters of hexadecimal.
-        parts: what it was made of, by name.
-    """
-
-    digest: str
-    parts: dict[str, str]
 
 
 def make_key(

@@ -7,13 +7,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from hotstart.ir import Seen
+from hotstart.keys.records import Change, Seen
 from hotstart.objects import Describer, Unknowable, digest
 from hotstart.runtime.structure import follow
 from hotstart.tensors import Finder, Model
-
-Change = tuple[str, str, str]
-"""What changed, what it was, and what it is."""
 
 _MISSING = "nothing"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from hotstart.ir import Fact, ModuleKind, Requirements, Step
+from hotstart.ir import Fact, ModuleKind, Requirements
+from hotstart.keys.records import Step
 from hotstart.objects import Describer
 from hotstart.tensors import Finder
 from hotstart.trees import same_constant

@@ -347,3 +347,13 @@ class Folder:
         except OSError:
             return time.time()
         return now
+
+
+def default_place() -> Path:
+    """The folder that the environment names, else the user's own for caches."""
+    named = os.environ.get("HOTSTART_CACHE")
+    if named:
+        return Path(named)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("hotstart", appauthor=False))

@@ -12,9 +12,8 @@ from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
 from hotstart.ir import Artifact, CompiledUnit, Requirements
 from hotstart.loading import unpack
 from hotstart.packaging import packed
+from hotstart.store.entries import PIECES
 from hotstart.store.folder import Folder
-
-PIECES = "pieces"
 
 
 class Pieces:

@@ -1,0 +1,182 @@
+"""`hotstart cache ls | show | stats | verify | gc | rm`. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hotstart import container
+from hotstart.cli.output import say, say_json
+from hotstart.errors import ArtifactError, StoreError
+from hotstart.report.text import columns, memory
+from hotstart.store.entries import ENTRIES, PROGRAMS, Entries, Entry
+from hotstart.store.folder import Folder, Limits, Stored, default_place
+
+if TYPE_CHECKING:
+    from hotstart.cli.app import CacheRequest
+
+_KEY = 12
+"""So many letters of a key are shown, and are enough to name one."""
+
+
+def run(request: CacheRequest) -> None:
+    """Do what was asked of a cache.
+
+    Raises:
+        StoreError: there is no such key, or something in the cache is damaged.
+    """
+    folder = Folder(request.folder or default_place(), strict=True)
+    _ACTIONS[request.action](folder, request)
+
+
+def _ls(folder: Folder, request: CacheRequest) -> None:
+    entries = Entries(folder).all()
+    if request.json:
+        say_json([_plain(entry) for entry in entries])
+        return
+    now = time.time()
+    rows = [
+        (entry.key[:_KEY], entry.model, memory(entry.bytes), _ago(now - entry.created))
+        for entry in entries
+    ]
+    if rows:
+        say("\n".join(columns([("key", "model", "size", "compiled"), *rows], "<<>>")))
+    else:
+        say(f"nothing is stored in {folder.root}", sys.stderr)
+
+
+def _show(folder: Folder, request: CacheRequest) -> None:
+    entries = Entries(folder)
+    found = _named(entries, request)
+    shown = [{**_plain(entry), "parts": entries.key_of(entry).parts} for entry in found]
+    if request.json:
+        say_json(shown)
+        return
+    for entry in shown:
+        parts = entry.pop("parts")
+        seen = entry.pop("seen")
+        say("\n".join(f"{name}: {value}" for name, value in entry.items()))
+        say("\n".join(f"  {name} = {value}" for name, value in parts.items()))
+        say("\n".join(f"  {_place(one)} = {one['text']}" for one in seen))
+
+
+def _stats(folder: Folder, request: CacheRequest) -> None:
+    kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"files": 0, "bytes": 0})
+    for stored in folder.files():
+        kinds[stored.kind]["files"] += 1
+        kinds[stored.kind]["bytes"] += stored.bytes
+    damaged = folder.in_quarantine()
+    if request.json:
+        say_json({"folder": str(folder.root), "kinds": kinds, "quarantine": damaged})
+        return
+    rows = [(kind, str(n["files"]), memory(n["bytes"])) for kind, n in sorted(kinds.items())]
+    say(f"{folder.root}")
+    say("\n".join(columns([("kind", "files", "size"), *rows], "<>>")))
+    say(f"{len(damaged)} damaged files in quarantine")
+
+
+def _verify(folder: Folder, request: CacheRequest) -> None:
+    damaged: list[dict[str, str]] = []
+    count = 0
+    for stored in folder.files():
+        count += 1
+        try:
+            container.read(folder.path(stored.kind, stored.name))
+        except ArtifactError as error:
+            folder.quarantine(stored.kind, stored.name, str(error))
+            damaged.append({"kind": stored.kind, "name": stored.name, "error": str(error)})
+    if request.json:
+        say_json({"ok": not damaged, "files": count, "damaged": damaged})
+    if damaged:
+        names = ", ".join(f"{one['kind']}/{one['name']}" for one in damaged)
+        if not request.json:
+            raise StoreError(
+                f"expected {count} files as they were written, found {len(damaged)} damaged: "
+                f"{names}. They were put into quarantine; what they were is compiled again."
+            )
+    elif not request.json:
+        say(f"all {count} files are as they were written")
+
+
+def _gc(folder: Folder, request: CacheRequest) -> None:
+    age_s = None if request.max_age_days is None else request.max_age_days * 86400
+    limits = Limits(
+        bytes=Limits.bytes if request.max_bytes is None else request.max_bytes,
+        files=Limits.files if request.max_files is None else request.max_files,
+        age_s=age_s,
+    )
+    done = folder.tidy(limits)
+    removed = [*done.removed, *_orphans(folder)]
+    if request.json:
+        gone = [{"kind": s.kind, "name": s.name, "bytes": s.bytes} for s in removed]
+        kept = {"kept_files": done.kept_files, "kept_bytes": done.kept_bytes}
+        say_json({"removed": gone, "leftovers": done.leftovers, **kept})
+        return
+    freed = sum(stored.bytes for stored in removed)
+    say(f"removed {len(removed)} files, {memory(freed)}, and {done.leftovers} unfinished ones")
+    say(f"kept {done.kept_files} files, {memory(done.kept_bytes)}")
+
+
+def _rm(folder: Folder, request: CacheRequest) -> None:
+    entries = Entries(folder)
+    found = _named(entries, request)
+    for entry in found:
+        entries.remove(entry)
+        if not any(other.program == entry.program for other in entries.all()):
+            folder.remove(PROGRAMS, entry.program)
+    if request.json:
+        say_json({"ok": True, "removed": [_plain(entry) for entry in found]})
+    else:
+        say(f"removed {len(found)} programs")
+
+
+def _orphans(folder: Folder) -> Iterator[Stored]:
+    """Remove entries whose program is gone."""
+    programs = set(folder.names(PROGRAMS))
+    for stored in list(folder.files()):
+        gone = stored.kind == ENTRIES and stored.name.partition(".")[2] not in programs
+        if gone and folder.remove(ENTRIES, stored.name):
+            yield stored
+
+
+def _named(entries: Entries, request: CacheRequest) -> list[Entry]:
+    """The programs whose key begins as it was given."""
+    found = entries.of(request.key) if len(request.key) >= 4 else []
+    if not found:
+        raise StoreError(
+            f"expected the first letters of a key, at least 4; found {request.key!r}, which no "
+            "stored program has. `hotstart cache ls` lists them."
+        )
+    return found
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(entry)
+    return plain
+
+
+def _place(seen: dict[str, Any]) -> str:
+    steps = "".join(f".{s}" if how == "attribute" else f"[{s!r}]" for how, s in seen["steps"])
+    return f"{seen['start']} {seen['name']}{steps} ({seen['kind']})"
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "just now"
+
+
+_ACTIONS: dict[str, Callable[[Folder, CacheRequest], None]] = {
+    "ls": _ls,
+    "show": _show,
+    "stats": _stats,
+    "verify": _verify,
+    "gc": _gc,
+    "rm": _rm,
+}

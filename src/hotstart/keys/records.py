@@ -1,0 +1,43 @@
+"""Records of what a program was compiled for. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Step: TypeAlias = tuple[Literal["attribute", "item"], str | int]
+"""One step from an object to what it holds."""
+
+Change: TypeAlias = tuple[str, str, str]
+"""What changed, what it was, and what it is."""
+
+
+class Key(msgspec.Struct, frozen=True):
+    """The key of a program.
+
+    Attributes:
+        digest: 32 letters of hexadecimal.
+        parts: what it was made of, by name.
+    """
+
+    digest: str
+    parts: dict[str, str]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Something that code was compiled for and that no module of the model says.
+
+    Attributes:
+        start: `"model"`, `"python"` or `"environment"`.
+        name: path of a module of the model, name of a Python module, or an environment variable.
+        steps: attributes and items on the way from there.
+        kind: what of it counts: its value, its length, its class, or what it does as a function.
+        text: what that was.
+    """
+
+    start: Literal["model", "python", "environment"]
+    name: str
+    steps: tuple[Step, ...]
+    kind: Literal["value", "length", "class", "function"]
+    text: str

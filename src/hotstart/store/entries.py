@@ -1,0 +1,105 @@
+"""What is known of stored programs without opening them. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import zlib
+from collections.abc import Iterator
+
+import msgspec
+
+from hotstart import container
+from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
+from hotstart.keys.records import Key, Seen
+from hotstart.store.folder import Folder
+
+log = logging.getLogger(__name__)
+
+ENTRIES = "entries"
+PROGRAMS = "programs"
+PIECES = "pieces"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A stored program.
+
+    Attributes:
+        key: the digest of its key.
+        program: the name of its file.
+        bytes: the size of that.
+        created: when it was stored, in seconds since the epoch.
+        model: the class of the model, for people.
+        seen: what it was compiled for, besides what its file says.
+    """
+
+    key: str
+    program: str
+    bytes: int
+    created: float
+    model: str
+    seen: tuple[Seen, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of its own file."""
+        return f"{self.key}.{self.program}"
+
+
+class _Manifest(msgspec.Struct):
+    entry: Entry
+
+
+_DECODER = msgspec.json.Decoder(_Manifest)
+
+
+class Entries:
+    """The entries of a folder; each is a file, and never changes."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def of(self, key: str) -> list[Entry]:
+        """Those of a key, or of all keys that begin so, the newest first."""
+        return self._sorted(self._folder.names(ENTRIES, key))
+
+    def all(self) -> list[Entry]:
+        """Every entry, the newest first."""
+        return self._sorted(self._folder.names(ENTRIES))
+
+    def write(self, entry: Entry, key: Key) -> bool:
+        """Write an entry, with what its key was made of; whether it is there now."""
+        described = zlib.compress(msgspec.json.encode(key.parts))
+        parts = container.pack({"entry": msgspec.to_builtins(entry)}, {"key": described})
+        return self._folder.write(ENTRIES, entry.name, parts)
+
+    def remove(self, entry: Entry) -> bool:
+        """Remove an entry; whether it was there. Its program is another file."""
+        return self._folder.remove(ENTRIES, entry.name)
+
+    def used(self, entry: Entry) -> None:
+        """Note that an entry is being used."""
+        self._folder.used(ENTRIES, entry.name)
+
+    def key_of(self, entry: Entry) -> Key:
+        """An entry's key; without parts if they cannot be read."""
+        parts: dict[str, str] = {}
+        with contextlib.suppress(ArtifactError, LookupError, zlib.error, msgspec.MsgspecError):
+            blob = container.read(self._folder.path(ENTRIES, entry.name)).blobs["key"]
+            parts = msgspec.json.decode(zlib.decompress(blob), type=dict[str, str])
+        return Key(entry.key, parts)
+
+    def _sorted(self, names: Iterator[str]) -> list[Entry]:
+        found = (self._read(name) for name in names)
+        return sorted(filter(None, found), key=lambda entry: -entry.created)
+
+    def _read(self, name: str) -> Entry | None:
+        path = self._folder.path(ENTRIES, name)
+        try:
+            return _DECODER.decode(container.read_manifest(path)).entry
+        except (CorruptArtifact, IncompatibleArtifact, msgspec.MsgspecError) as error:
+            self._folder.quarantine(ENTRIES, name, str(error))
+        except ArtifactError as error:
+            if path.exists():  # else somebody removed it meanwhile
+                log.warning("%s", error)
+        return None
