@@ -15,7 +15,7 @@ import pathlib
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,9 +43,10 @@ class Describer:
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
         self._kept: list[Any] = []  # ids must not be reused while names refer to them
-        self._classes: dict[type, str] = {}
-        self._defines: dict[type, str] = {}
-        self._functions: dict[int, str] = {}
+        self._texts: dict[Any, str] = {}
+        self._cyclic_texts: dict[Any, str] = {}
+        self._on_the_way: set[Any] = set()
+        self._cyclic = False
 
     def describe(self, name: str, value: Any) -> Parts:
         """Texts for a value and for everything it holds, by name.
@@ -114,24 +115,20 @@ class Describer:
 
     def class_text(self, cls: type) -> str:
         """A class by its name, and by what it and its bases define."""
-        known = self._classes.get(cls)
-        if known is None:
-            name = f"{cls.__module__}.{cls.__qualname__}"
-            self._classes[cls] = name  # a class may refer to itself
-            tokens = [text for base in cls.__mro__ if (text := self._defined(base))]
-            known = self._classes[cls] = f"{name} {digest(tokens)}" if tokens else name
-        return known
+
+        def tokens() -> Iterator[str]:
+            yield from filter(None, map(self._defined, cls.__mro__))
+
+        return self._known(cls, f"{cls.__module__}.{cls.__qualname__}", tokens)
 
     def _defined(self, cls: type) -> str:
         """What a class defines; of Python's and torch's own, only what others put there."""
-        if cls not in self._defines:
-            given = _is_given(cls.__module__)
-            self._defines[cls] = digest(
-                f"{name} {self._member(value)}"
-                for name, value in sorted(vars(cls).items())
-                if not _is_made_by_python(name, value) and not (given and _is_given(_home(value)))
-            )
-        return self._defines[cls]
+        given = _is_given(cls.__module__)
+        return digest(
+            f"{name} {self._member(value)}"
+            for name, value in sorted(vars(cls).items())
+            if not _is_made_by_python(name, value) and not (given and _is_given(_home(value)))
+        )
 
     def _member(self, value: Any) -> str:
         if isinstance(value, staticmethod | classmethod):
@@ -154,23 +151,43 @@ class Describer:
 
     def function_text(self, function: Any) -> str:
         """A function by its name, its code, its defaults and what it closes over."""
-        known = self._functions.get(id(function))
-        if known is None:
-            name = f"{function.__module__}.{function.__qualname__}"
-            self._functions[id(function)] = name
-            self._kept.append(function)
-            code = getattr(function, "__code__", None)
-            if code is None or name.startswith("torch."):
-                return name
-            cells = [_content(cell) for cell in function.__closure__ or ()]
-            held = (
-                *(function.__defaults__ or ()),
-                *(function.__kwdefaults__ or {}).items(),
-                *cells,
-            )
-            tokens = [code_digest(code), *(self._member(value) for value in held)]
-            known = self._functions[id(function)] = f"{name} {digest(tokens)}"
-        return known
+        name = f"{getattr(function, '__module__', None)}.{function.__qualname__}"
+        code = getattr(function, "__code__", None)
+        if code is None or name.startswith("torch."):
+            return name
+
+        def tokens() -> Iterator[str]:
+            yield code_digest(code)
+            yield from map(self._member, function.__defaults__ or ())
+            for key, value in sorted((function.__kwdefaults__ or {}).items()):
+                yield f"{key} {self._member(value)}"
+            yield from (self._member(_content(cell)) for cell in function.__closure__ or ())
+
+        return self._known(function, name, tokens)
+
+    def _known(self, value: Any, name: str, tokens: Callable[[], Iterable[str]]) -> str:
+        """The text of something that may lead to itself, which is a bare name on the way.
+
+        What contains such a bare name depends on where one began, so it is remembered only for
+        beginning there again.
+        """
+        if value in self._on_the_way:
+            self._cyclic = True
+            return name
+        known = self._texts.get(value) or (not self._on_the_way and self._cyclic_texts.get(value))
+        if known:
+            return known
+        outer, self._cyclic = self._cyclic, False
+        self._on_the_way.add(value)
+        hashed = digest(tokens())
+        self._on_the_way.remove(value)
+        text = f"{name} {hashed}" if hashed else name
+        if not self._cyclic:
+            self._texts[value] = text
+        elif not self._on_the_way:
+            self._cyclic_texts[value] = text
+        self._cyclic = outer or (self._cyclic and bool(self._on_the_way))
+        return text
 
 
 def attributes(value: Any) -> dict[str, Any]:

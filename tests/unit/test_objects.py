@@ -1,0 +1,184 @@
+"""Texts that are the same for what code cannot tell apart, and different for all else."""
+
+from __future__ import annotations
+
+import copy
+import enum
+import functools
+import itertools
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from hotstart import objects
+from hotstart.objects import Describer, Unknowable, code_digest
+
+
+def texts(value: Any) -> list[tuple[str, str]]:
+    return list(Describer().describe("it", value))
+
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Plain:
+    kind = "plain"
+
+    def __init__(self, value: Any = 1) -> None:
+        self.value = value
+
+    def get(self) -> Any:
+        return self.value
+
+
+class Slotted:
+    __slots__ = ("a", "b")
+
+    def __init__(self, a: int) -> None:
+        self.a = a
+
+
+def scaled(by: float) -> Callable[[float], float]:
+    return lambda x: x * by
+
+
+def with_default(x: int, *, y: int = 1) -> int:
+    return x + y
+
+
+DIFFERENT = [
+    1, 1.0, True, "1", b"1", 1j, None, ..., 0.0, -0.0, math.nan,
+    [1], (1,), {1}, frozenset({1}), {"a": 1}, {"a": 2}, {"b": 1}, [[1]], [1, 1],
+    Color.RED, Color.BLUE, torch.float32, torch.float16, torch.device("cpu"), torch.device("meta"),
+    torch.Size([1]), torch.zeros(2), torch.zeros(2, dtype=torch.int64), torch.zeros(2, 1),
+    torch.zeros(2, requires_grad=True), torch.zeros(2, 2), torch.zeros(2, 2).t(),
+    nn.Parameter(torch.zeros(2)), Plain(), Plain(2), Slotted(1), Slotted(2), Plain, Slotted,
+    scaled(2.0), scaled(3.0), with_default, functools.partial(with_default, 1),
+    functools.partial(with_default, 2), functools.partial(with_default, y=2), Plain().get,
+    Plain(2).get, torch.relu, torch.tanh, nn.functional.relu, math, enum,
+]  # fmt: skip
+
+
+def test_different_values_have_different_texts() -> None:
+    for left, right in itertools.combinations(DIFFERENT, 2):
+        assert texts(left) != texts(right), (left, right)
+
+
+@pytest.mark.parametrize("value", DIFFERENT, ids=lambda value: str(type(value).__name__))
+def test_a_value_always_has_the_same_texts(value: Any) -> None:
+    assert texts(value) == texts(value)
+    if not isinstance(value, torch.Tensor | type(math)):
+        assert texts(value) == texts(copy.deepcopy(value))
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
+    max_leaves=8,
+)
+
+
+@given(values, values)
+def test_texts_are_equal_exactly_if_values_are(left: Any, right: Any) -> None:
+    # repr tells 1 from True and 0.0 from -0.0, and nan is itself.
+    assert (texts(left) == texts(right)) == (repr(left) == repr(right))
+
+
+def test_tensors_count_without_their_contents() -> None:
+    assert texts(torch.zeros(3)) == texts(torch.ones(3))
+
+
+def test_sharing_shows() -> None:
+    one, other = Plain(), Plain()
+    assert texts([one, one]) != texts([one, other])
+
+
+def test_an_object_that_holds_itself() -> None:
+    one, other = Plain(), Plain()
+    one.value, other.value = [one], [other]
+    assert texts(one) == texts(other)
+
+
+def test_code_counts_and_not_where_it_is_written() -> None:
+    def compiled(source: str, filename: str) -> Any:
+        scope: dict[str, Any] = {}
+        exec(compile(source, filename, "exec"), scope)
+        return scope["f"].__code__
+
+    f = compiled("def f(x): return x + 1", "here.py")
+    assert code_digest(f) == code_digest(compiled("\n\ndef f(x): return x + 1", "there.py"))
+    for other in ("x + 2", "x - 1", "x + 1.0", "(x + 1, [y for y in x])"):
+        assert code_digest(f) != code_digest(compiled(f"def f(x): return {other}", "here.py"))
+
+
+def test_a_patched_method_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = texts(Plain())
+    monkeypatch.setattr(Plain, "get", lambda self: 2)
+    assert texts(Plain()) != before
+    monkeypatch.undo()
+    assert texts(Plain()) == before
+
+
+def test_a_patched_module_of_torch_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = texts(nn.Linear)
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: x)
+    assert texts(nn.Linear) != before
+
+
+def mutual() -> tuple[Any, Any, Any]:
+    def even(n: int) -> bool:
+        return n == 0 or odd(n - 1)
+
+    def odd(n: int) -> bool:
+        return n != 0 and even(n - 1)
+
+    def neither(n: int) -> bool:
+        return not even(n) and not odd(n)
+
+    return even, odd, neither
+
+
+def test_what_leads_to_itself_has_one_text_wherever_one_begins() -> None:
+    found = []
+    for order in itertools.permutations(range(3)):
+        describer, functions = Describer(), mutual()
+        described = {number: describer.function_text(functions[number]) for number in order}
+        found.append([described[number] for number in range(3)])
+    assert all(one == found[0] for one in found)
+    assert len(set(found[0])) == 3
+
+
+def test_too_much_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "MOST", 10)
+    with pytest.raises(Unknowable, match="more than 10"):
+        texts([[number] for number in range(20)])
+
+
+def test_another_process_says_the_same() -> None:
+    code = (
+        "from tests.unit import test_objects as t\n"
+        "from hotstart.objects import digest\n"
+        "print(digest(f'{n} {x}' for v in t.DIFFERENT for n, x in t.texts(v)))"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(printed) == 1
