@@ -124,11 +124,14 @@ class Describer:
     def _defined(self, cls: type) -> str:
         """What a class defines; of Python's and torch's own, only what others put there."""
         given = _is_given(cls.__module__)
-        return digest(
-            f"{name} {self._member(value)}"
-            for name, value in sorted(vars(cls).items())
-            if not _is_made_by_python(name, value) and not (given and _is_given(_home(value)))
-        )
+
+        def tokens() -> Iterator[str]:
+            for name, value in sorted(vars(cls).items()):
+                if _is_made_by_python(name, value) or (given and _is_given(_home(value))):
+                    continue
+                yield f"{name} {self._member(value)}"
+
+        return self._known((cls, "defines"), "", tokens)
 
     def _member(self, value: Any) -> str:
         if isinstance(value, staticmethod | classmethod):
@@ -161,7 +164,9 @@ class Describer:
             yield from map(self._member, function.__defaults__ or ())
             for key, value in sorted((function.__kwdefaults__ or {}).items()):
                 yield f"{key} {self._member(value)}"
-            yield from (self._member(_content(cell)) for cell in function.__closure__ or ())
+            for free, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+                if free != "__class__":  # of a method that calls super()
+                    yield self._member(_content(cell))
 
         return self._known(function, name, tokens)
 
