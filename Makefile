@@ -17,7 +17,7 @@ OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format matrix bench conformance clean
+.PHONY: help setup demo test test-slow check format matrix bench conformance reliability clean
 .SILENT:
 
 help:
@@ -29,6 +29,7 @@ help:
 	echo "make format       format and fix what can be fixed"
 	echo "make bench        every benchmark; each keeps its JSON in benchmarks/"
 	echo "make conformance  every architecture of the suite, into docs/models.md (some hours)"
+	echo "make reliability  what a cache survives, into docs/reliability.md (some minutes)"
 	echo "make clean        remove the environment, caches and builds"
 
 setup: $(READY)
@@ -71,6 +72,9 @@ bench: $(READY)
 # OPTIONS="--missing" goes on where a run was interrupted; --help says what else there is.
 conformance: $(READY)
 	$(PY) -m tests.conformance.run $(OPTIONS)
+
+reliability: $(READY)
+	$(PY) -m tests.reliability.run
 
 clean:
 	rm -rf $(VENV) .nox build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

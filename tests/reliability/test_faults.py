@@ -27,3 +27,12 @@ def test_killed_writers_lose_and_damage_nothing(tmp_path: Path) -> None:
 def test_of_processes_that_start_at_once_one_compiles(tmp_path: Path) -> None:
     figures = found("starts", tmp_path / "store", 3)
     assert (figures["compiled"], figures["later_compiled"], figures["wrong"]) == (1, 0, 0)
+
+
+def test_what_is_in_use_is_not_tidied_away(tmp_path: Path) -> None:
+    figures = found("tidying", tmp_path / "store", 3)
+    assert figures["held"] > 20
+    assert figures["removed"] > 20
+    assert figures["damaged"] == 0
+    # Between a last look at a file and its removal lie some microseconds.
+    assert figures["lost"] <= figures["claimed"] / 50

@@ -232,7 +232,7 @@ class Folder:
             old = limits.age_s is not None and age > limits.age_s
             if not old and total <= target and count <= limits.files:
                 continue
-            if age < GRACE_S or not self._unlink(self.path(stored.kind, stored.name)):
+            if age < GRACE_S or not self._remove_unused(stored, now):
                 continue
             removed.append(stored)
             total, count = total - stored.bytes, count - 1
@@ -329,6 +329,15 @@ class Folder:
             return now - file.stat().st_mtime > LEFTOVER_S
         except OSError:
             return False
+
+    def _remove_unused(self, stored: Stored, now: float) -> bool:
+        """Remove a file unless somebody has used it since it was listed; whether it was removed."""
+        path = self.path(stored.kind, stored.name)
+        try:
+            unused = now - path.stat().st_mtime >= GRACE_S
+        except OSError:
+            return False
+        return unused and self._unlink(path)
 
     def _unlink(self, file: Path) -> bool:
         try:

@@ -94,6 +94,7 @@ class Store:
         """Load the program of a key that fits a model, its sources and this machine."""
         reasons: list[tuple[Change, ...]] = []
         for entry in self.probe(key)[:TRIED]:
+            self.folder.used(PROGRAMS, entry.program)  # lest it be tidied away while it is compared
             changed = tuple(changes(model, entry.seen))
             if not changed:
                 program, changed = self._load(entry, model, on_miss)
@@ -139,7 +140,6 @@ class Store:
                 self.entries.remove(entry)
                 return None, (("its file", "there", "nothing"),)
             return None, (("loading it", "a program", str(error)),)
-        self.folder.used(PROGRAMS, entry.program)
         self.entries.used(entry)
         return program, ()
 
