@@ -19,29 +19,47 @@ STARTS = 8
 _TEXT = """\
 # Reliability
 
-What a [cache](cache.md) survives, with real processes on one file system. `make reliability` makes this
-page anew. The same faults run in the tests, a few rounds of each.
+What a [cache](cache.md) survives, with real processes on one file system. `make reliability` makes
+this page anew. The same faults run in the tests, a few rounds of each.
 
 ## Writers that are killed
 
-Eight processes write files into one folder, {kills[rounds]} times, and are killed with SIGKILL at a random
-moment: {kills[killed]} kills. Of {kills[committed]} files that a writer was told are written, {kills[lost]}
-were lost; of all files that were there, {kills[damaged]} were not whole. The killed left
-{kills[leftovers]} unfinished files, of which tidying up left {kills[left_after_tidying]}.
+Eight processes write files into one folder, and are killed with SIGKILL at a random moment; that
+{kills[rounds]} times, so {kills[killed]} kills.
+
+| | |
+| --- | ---: |
+| files that a writer was told are written | {kills[committed]} |
+| lost | {kills[lost]} |
+| there, but not whole | {kills[damaged]} |
+| unfinished files that were left behind | {kills[leftovers]} |
+| of these left after tidying up | {kills[left_after_tidying]} |
 
 ## Tidying up under readers and writers
 
-Two processes remove what is too much while two write, two hold files open and two say that they use files
-and open them a while later, for {tidying_s} seconds. {tidying[removed]} files were removed. Of
-{tidying[held]} that were held open, {tidying[damaged]} could not be read to their end; of
-{tidying[claimed]} that were in use, {tidying[lost]} were gone.
+For {tidying_s} seconds, two processes remove what is too much while two write, two hold files open,
+and two say that they use files and open them a while later.
+
+| | |
+| --- | ---: |
+| files removed | {tidying[removed]} |
+| held open | {tidying[held]} |
+| of these not readable to the end | {tidying[damaged]} |
+| said to be in use | {tidying[claimed]} |
+| of these gone | {tidying[lost]} |
 
 ## Processes that start at once
 
-{starts[processes]} processes compile the same model with Inductor into one empty cache at the same moment.
-{starts[compiled]} compiled; the others waited and loaded. The build took {starts[build_s]:.1f} s with keeping
-it, and the last process had its program after {starts[longest_s]:.1f} s. A process that started later had it
-after {starts[later_ms]:.0f} ms. Results that were wrong: {starts[wrong]}.
+{starts[processes]} processes compile the same model with Inductor into one empty cache at the same
+moment; then one more starts.
+
+| | |
+| --- | ---: |
+| compiled; the others waited and loaded | {starts[compiled]} |
+| wrong results | {starts[wrong]} |
+| seconds until the first had its program, and had kept it | {starts[build_s]:.1f} |
+| seconds until the last had it | {starts[longest_s]:.1f} |
+| milliseconds until the one that came later had it | {starts[later_ms]:.0f} |
 
 Python {python}, {system}.
 """
