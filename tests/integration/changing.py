@@ -12,6 +12,7 @@ from tests.integration import changing_helpers
 from tests.integration.changing_helpers import SETTINGS, scaled
 
 LIMIT = 5.0
+WEIGHTS = torch.tensor([1.0, 2.0, 3.0, 4.0])
 
 
 def shifted(x: Tensor) -> Tensor:
@@ -65,4 +66,4 @@ class Changing(nn.Module):
         if os.environ.get("HOTSTART_TEST_DOUBLE"):
             x = x * 2
         x = shifted(scaled(x)) + LIMIT + SETTINGS["bias"][0] + changing_helpers.EXTRA
-        return self.head(x) + self.ones
+        return self.head(x * WEIGHTS) + self.ones

@@ -224,6 +224,10 @@ def item_of_a_global(m: Changing, patch: Patch) -> None:
     patch.setitem(changing_helpers.SETTINGS, "bias", [1.5, 2.0])
 
 
+def global_tensor(m: Changing, patch: Patch) -> None:
+    patch.setattr(changing, "WEIGHTS", torch.tensor([1.0, 2.0, 3.0, 5.0]))
+
+
 def environment(m: Changing, patch: Patch) -> None:
     patch.setenv("HOTSTART_TEST_DOUBLE", "1")
 
@@ -269,7 +273,8 @@ DIFFERENT = (
     config_value, epsilon, attribute_of_a_class, activation, closure, patched_method,
     patched_method_of_an_object, patched_method_of_a_helper, patched_function,
     patched_function_of_another_file, patched_torch_module, global_value, global_of_another_file,
-    item_of_a_global, environment, untied, training, hook, one_more_layer, adapter, new_parameter,
+    item_of_a_global, global_tensor, environment, untied, training, hook, one_more_layer, adapter,
+    new_parameter,
 )  # fmt: skip
 
 

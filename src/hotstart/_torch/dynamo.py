@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 
-Read = Literal["value", "length", "class", "function"]
+Read = Literal["value", "length", "class", "function", "tensor"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FullGraph:
         side_effects: Dynamo's names for the Python objects that the bytecode changes.
         modes: Dynamo's names for the modules whose `training` flag was read.
         reads: (what was read, Dynamo's name for it) for constants, lengths and classes of objects
-            and for functions: `"value"`, `"length"`, `"class"` or `"function"`.
+            and for functions and tensors: see `Read`.
         files: the files of all Python code that was traced.
         environment: names that traced code may have looked up in the environment.
         home: the Python module of the traced function, which names of globals start from.
@@ -242,6 +242,7 @@ _READ: Mapping[str, Read] = {
     "CLOSURE_MATCH": "function",
     "FUNCTION_MATCH": "function",
     "BUILTIN_MATCH": "function",
+    "TENSOR_MATCH": "tensor",
 }
 
 

@@ -17,10 +17,10 @@ from hotstart.capture.structure import ways
 from hotstart.keys.records import Seen, Step
 from hotstart.keys.seen import environment_text, text_of
 from hotstart.objects import Describer
-from hotstart.tensors import Model, modules
+from hotstart.tensors import Model, modules, places
 
 Start = Literal["model", "python", "environment"]
-Kind = Literal["value", "length", "class", "function"]
+Kind = Literal["value", "length", "class", "function", "tensor"]
 
 
 _REGISTERED = tuple(("attribute", name) for name in ("_parameters", "_buffers", "_modules"))
@@ -34,8 +34,11 @@ def seen(model: Model, traced: _torch.FullGraph) -> tuple[Seen, ...]:
         Seen("environment", name, (), "value", environment_text(name))
         for name in traced.environment
     }
+    kept = {id(place.get()) for place in places(model)}
     for kind, name in traced.reads:
         at = _start(traced, name, paths)
+        if kind == "tensor" and id(traced.object_named(name)) in kept:
+            continue  # a weight, which a program takes from the model
         if at is not None and _counts(kind, *at):
             text = text_of(describer, kind, traced.object_named(name))
             if text is not None:
@@ -47,9 +50,9 @@ def _counts(kind: Kind, start: Start, name: str, steps: tuple[Step, ...]) -> boo
     """Whether something is not known already: from modules' facts, or from torch's version."""
     if start == "model":
         inside = steps and steps[0] not in _REGISTERED
-        return bool(inside) and kind in ("class", "function")
+        return bool(inside) and kind in ("class", "function", "tensor")
     given = name == "os" or name.partition(".")[0] == "torch"
-    return bool(steps) and (kind == "function" or not given)
+    return bool(steps) and (kind in ("function", "tensor") or not given)
 
 
 def _start(

@@ -32,12 +32,13 @@ class Seen(msgspec.Struct, frozen=True):
         start: `"model"`, `"python"` or `"environment"`.
         name: path of a module of the model, name of a Python module, or an environment variable.
         steps: attributes and items on the way from there.
-        kind: what of it counts: its value, its length, its class, or what it does as a function.
+        kind: what of it counts: its value, its length, its class, what it does as a function, or
+            all of it as a tensor, which is part of the program.
         text: what that was.
     """
 
     start: Literal["model", "python", "environment"]
     name: str
     steps: tuple[Step, ...]
-    kind: Literal["value", "length", "class", "function"]
+    kind: Literal["value", "length", "class", "function", "tensor"]
     text: str

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
+
 from hotstart.keys.records import Change, Seen
-from hotstart.objects import Describer, Unknowable, digest
+from hotstart.objects import Describer, Unknowable, digest, tensor_text
 from hotstart.runtime.structure import follow
 from hotstart.tensors import Finder, Model
 
@@ -31,6 +35,8 @@ def text_of(describer: Describer, kind: str, value: Any) -> str | None:
         return str(len(value)) if hasattr(value, "__len__") else None
     if kind == "class":
         return describer.class_text(type(value))
+    if kind == "tensor":
+        return contents_text(value) if isinstance(value, torch.Tensor) else None
     if kind == "function":
         return describer.function_text(value) if hasattr(value, "__qualname__") else None
     short = describer.text(value)
@@ -40,6 +46,16 @@ def text_of(describer: Describer, kind: str, value: Any) -> str | None:
         return digest(f"{name} {text}" for name, text in Describer().describe("", value))
     except Unknowable:
         return None
+
+
+def contents_text(tensor: torch.Tensor) -> str | None:
+    """A tensor with its contents; None if it has none to read."""
+    if tensor.device.type == "meta":
+        return None
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    data = ctypes.string_at(plain.data_ptr(), plain.nbytes) if plain.nbytes else b""
+    hashed = hashlib.blake2b(data, digest_size=16).hexdigest()
+    return f"{tensor_text(tensor)} {hashed}"
 
 
 def environment_text(name: str) -> str:

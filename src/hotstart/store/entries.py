@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from hotstart import container
-from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
+from hotstart.errors import ArtifactError, CorruptArtifact
 from hotstart.keys.records import Key, Seen
 from hotstart.store.folder import Folder
 
@@ -97,8 +97,10 @@ class Entries:
         path = self._folder.path(ENTRIES, name)
         try:
             return _DECODER.decode(container.read_manifest(path)).entry
-        except (CorruptArtifact, IncompatibleArtifact, msgspec.MsgspecError) as error:
+        except CorruptArtifact as error:
             self._folder.quarantine(ENTRIES, name, str(error))
+        except msgspec.MsgspecError as error:
+            log.debug("%s is an entry of another version of hotstart: %s", path, error)
         except ArtifactError as error:
             if path.exists():  # else somebody removed it meanwhile
                 log.warning("%s", error)

@@ -1,9 +1,9 @@
 """A folder of files that many processes write to, read from and tidy up at once.
 
     CACHEDIR.TAG                        tells backups that nothing here is precious
-    v1/<kind>/<2 letters>/<name>        files that never change: whole, or not there
-    v1/quarantine/<kind>-<name>         files that were found damaged
-    v1/locks/<name>                     held while one process makes what all of them want
+    v<format>/<kind>/<2 letters>/<name>        files that never change: whole, or not there
+    v<format>/quarantine/<kind>-<name>       files that were found damaged
+    v<format>/locks/<name>                  held while one process makes what all of them want
 
 Readers take no lock. A file is written under a name of its own, synced and renamed, so that it is
 either there as it was meant or not at all. When it was last used is the time it was modified.
@@ -32,8 +32,8 @@ from hotstart.store import locks
 
 log = logging.getLogger(__name__)
 
-LAYOUT = "v1"
-"""Another layout has another folder, so that versions of hotstart do not see each other's files."""
+LAYOUT = f"v{container.FORMAT}"
+"""Files of another format have another folder, so that versions do not see each other's."""
 
 GRACE_S = 60.0
 """A file that was used so recently is not removed: somebody may be about to open it."""

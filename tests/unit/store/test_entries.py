@@ -1,0 +1,64 @@
+"""Entries of stored programs: read whole, put away, or left to who understands them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hotstart import container
+from hotstart.keys.records import Key, Seen
+from hotstart.store.entries import ENTRIES, Entries, Entry
+from hotstart.store.folder import Folder
+
+KEY = Key("ab" * 16, {"torch": "2.13.0"})
+SEEN = (Seen("python", "shop", (("attribute", "TABLE"), ("item", 3)), "value", "1"),)
+ENTRY = Entry(KEY.digest, "cd" * 32, 123, 1000.0, "Model", SEEN)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_what_is_written_is_read(folder: Folder) -> None:
+    entries = Entries(folder)
+    assert entries.of(KEY.digest) == []
+    assert entries.write(ENTRY, KEY)
+    assert entries.of(KEY.digest) == entries.of(KEY.digest[:5]) == entries.all() == [ENTRY]
+    assert entries.key_of(ENTRY) == KEY
+
+
+def test_the_newest_comes_first(folder: Folder) -> None:
+    entries = Entries(folder)
+    for number, created in enumerate((5.0, 7.0, 6.0)):
+        program = f"{number:064x}"
+        entries.write(Entry(KEY.digest, program, 1, created, "Model", ()), KEY)
+    assert [entry.created for entry in entries.of(KEY.digest)] == [7.0, 6.0, 5.0]
+
+
+def test_a_damaged_entry_is_put_away(folder: Folder) -> None:
+    entries = Entries(folder)
+    entries.write(ENTRY, KEY)
+    path = folder.path(ENTRIES, ENTRY.name)
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    assert entries.all() == []
+    assert len(folder.in_quarantine()) == 1
+
+
+def test_an_entry_of_another_version_is_left_alone(folder: Folder) -> None:
+    folder.write(ENTRIES, ENTRY.name, container.pack({"entry": {"something": "else"}}, {}))
+    assert Entries(folder).all() == []
+    assert folder.in_quarantine() == []
+    assert folder.path(ENTRIES, ENTRY.name).exists()
+
+
+def test_an_entry_that_is_removed_is_gone(folder: Folder) -> None:
+    entries = Entries(folder)
+    entries.write(ENTRY, KEY)
+    assert entries.remove(ENTRY)
+    assert not entries.remove(ENTRY)
+    assert entries.all() == []
+    assert entries.key_of(ENTRY) == Key(KEY.digest, {})
