@@ -1,9 +1,9 @@
 """A folder of files that many processes write to, read from and tidy up at once.
 
-    CACHEDIR.TAG                        tells backups that nothing here is precious
-    v<format>/<kind>/<2 letters>/<name>        files that never change: whole, or not there
-    v<format>/quarantine/<kind>-<name>       files that were found damaged
-    v<format>/locks/<name>                  held while one process makes what all of them want
+    CACHEDIR.TAG                           tells backups that nothing here is precious
+    v<format>/<kind>/<2 letters>/<name>    files that never change: whole, or not there
+    v<format>/quarantine/<kind>-<name>     files that were found damaged
+    v<format>/locks/<name>                 held while one process makes what all of them want
 
 Readers take no lock. A file is written under a name of its own, synced and renamed, so that it is
 either there as it was meant or not at all. When it was last used is the time it was modified.
