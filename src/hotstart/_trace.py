@@ -116,7 +116,9 @@ def make_requirements(
     graphs = [graph.captured for call in calls for graph in call.graphs]
     written = {index for graph in graphs for kind, index in _written(graph) if kind == "weight"}
     read = merged(graph.modules for graph in graphs)
-    kinds = tuple(dict.fromkeys(read.values()))
+    # By their texts, since 1, 1.0 and True are equal and not the same.
+    kinds = {repr(kind): kind for kind in read.values()}
+    numbers = {text: number for number, text in enumerate(kinds)}
     names = {name for spec in weights.specs for name in (spec.name, *spec.ties)}
     return Requirements(
         weights=tuple(
@@ -124,8 +126,8 @@ def make_requirements(
         ),
         unread=tuple(sorted(set(parameter_names(model)) - names)),
         modes=tuple(sorted({mode for graph in graphs for mode in graph.modes})),
-        kinds=kinds,
-        modules=tuple((path, kinds.index(kind)) for path, kind in sorted(read.items())),
+        kinds=tuple(kinds.values()),
+        modules=tuple((path, numbers[repr(kind)]) for path, kind in sorted(read.items())),
     )
 
 

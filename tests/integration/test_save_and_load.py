@@ -453,6 +453,13 @@ class Triple:
         return 3.0
 
 
+class Raised(nn.Module):
+    by: Any = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.by
+
+
 @pytest.mark.parametrize(
     ("act", "scale", "named"),
     [
@@ -470,6 +477,18 @@ def test_another_function_or_object_in_a_module_is_refused_at_load(
     assert torch.equal(program(x), torch.relu(x) * 2)
     with pytest.raises(hotstart.ModelMismatch, match=named):
         hotstart.load(tmp_path / "model.hot", Activated(act, scale))
+
+
+def test_equal_constants_of_different_types_are_different_facts(tmp_path: Path) -> None:
+    model = nn.Sequential(*(Activated(torch.relu, Double()) for _ in range(3)))
+    for layer, constant in zip(model, (1, 1.0, True), strict=True):
+        layer.act = Raised()
+        layer.act.by = constant
+    build(model, torch.randn(3)).save(tmp_path / "model.hot", check=False)
+    hotstart.load(tmp_path / "model.hot", model)
+    model[0].act.by, model[1].act.by = 1.0, 1
+    with pytest.raises(hotstart.ModelMismatch, match=r"0\.act\.by: expected 1, found 1\.0"):
+        hotstart.load(tmp_path / "model.hot", model)
 
 
 def test_on_miss_is_chosen_by_the_load(saved: Path) -> None:
