@@ -11,12 +11,12 @@ from tests.conformance.zoo.text import GROUPED, VOCABULARY, decoder
 LENGTHS = Dim("seq", ranges=[], sizes=[1, 8, 24])
 """A scan that is unrolled as it is captured is another graph for every length."""
 
-CHUNKED = Dim("seq", ranges=[], sizes=[1, 40])
+CHUNKED = Dim("seq", ranges=[], sizes=[1, 24])
 """One chunk, and two; what is not a whole chunk is filled up, which is another graph too."""
 
 state_space = partial(decoder, family="state space and hybrids")
 
-CHUNK = 32
+CHUNK = 16
 """Shorter than the longest sequence, which is computed in several."""
 
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
