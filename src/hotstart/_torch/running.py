@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -114,7 +115,8 @@ def compile_state() -> dict[str, str]:
     for module in _CONFIGS:
         entries = getattr(sys.modules.get(module), "_config", {})
         for name, entry in entries.items():
-            given = entry.user_override.get()
+            given = entry.user_override
+            given = given.get() if isinstance(given, ContextVar) else given  # as it is up to 2.11
             changed = type(given) is not object and given != entry.default
             if changed and _NO_MATTER.isdisjoint(name.replace(".", "_").split("_")):
                 found[f"{module}.{name}"] = repr(given)

@@ -224,7 +224,7 @@ def without_size_assumptions() -> contextlib.AbstractContextManager[Any]:
 def bounded_negative_powers() -> Iterator[None]:
     """Let torch find bounds of quotients that it writes as negative powers.
 
-    `SymPyValueRangeAnalysis.pow_by_natural` (2.11 to 2.15) raises ValueRangeError where a number
+    `SymPyValueRangeAnalysis.pow_by_natural` (2.11 to 2.13) raises ValueRangeError where a number
     of at least 1 has a negative exponent. sympy writes such powers when it takes a common factor
     out of a remainder, as in the remainder of two strides.
     """
