@@ -7,6 +7,7 @@ import enum
 import functools
 import itertools
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -171,10 +172,11 @@ def test_another_process_says_the_same() -> None:
         "from hotstart.objects import digest\n"
         "print(digest(f'{n} {x}' for v in t.DIFFERENT for n, x in t.texts(v)))"
     )
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     printed = {
         subprocess.run(
             [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": path},
             check=True,
             capture_output=True,
             text=True,

@@ -43,7 +43,8 @@ class FullGraph:
             and for functions and tensors: see `Read`.
         files: the files of all Python code that was traced.
         environment: names that traced code may have looked up in the environment.
-        home: the Python module of the traced function, which names of globals start from.
+        home: the Python module of the traced function, which names of globals start from; empty if
+            it is of none.
         scopes: local and global variables of the traced frame; Dynamo's names start from them.
         self_name: the variable that holds the traced module; None for a plain function.
     """
@@ -199,7 +200,7 @@ def full_graph(
         reads=tuple(_reads(output.output_graph)),
         files=frozenset(code.co_filename for code in output.traced_code),
         environment=frozenset(_environment(output.traced_code)),
-        home=str(traced.__globals__["__name__"]),
+        home=str(traced.__globals__.get("__name__", "")),
         scopes={"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope},
         self_name=None if owner is None else traced.__code__.co_varnames[0],
     )
