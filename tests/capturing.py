@@ -8,15 +8,10 @@ from typing import Any
 import torch
 
 import hotstart
-from hotstart.capture import (
-    Arguments,
-    Captured,
-    WeightTable,
-    capture,
-    describe_arguments,
-    weights_on,
-)
+from hotstart.capture.arguments import Arguments, describe_arguments
 from hotstart.capture.serve import serve
+from hotstart.capture.trace import Captured, capture
+from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.partition import Piece, Plan, cut, make_plan
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from hotstart import _build as build
 from hotstart._trace import make_contract, make_requirements, trace_call
 from hotstart.calls import Call
-from hotstart.capture import WeightTable, weights_on
+from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.events import Clock, Event
 from hotstart.ir import Artifact
 from hotstart.keys.records import Seen

@@ -11,9 +11,11 @@ from msgspec.structs import replace
 
 from hotstart import _torch
 from hotstart.calls import Call
-from hotstart.capture import Arguments, Captured, WeightTable, capture, describe_arguments
+from hotstart.capture.arguments import Arguments, describe_arguments
 from hotstart.capture.serve import Serving, Sizes, serve
 from hotstart.capture.structure import merged
+from hotstart.capture.trace import Captured, capture
+from hotstart.capture.weights import WeightTable
 from hotstart.errors import OptionsError
 from hotstart.events import Clock
 from hotstart.ir import Contract, Requirements

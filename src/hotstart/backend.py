@@ -18,7 +18,7 @@ from torch import fx
 from hotstart import _build as build
 from hotstart import _torch
 from hotstart._trace import CutGraph, TracedCall, make_plan_of
-from hotstart.capture import Arguments
+from hotstart.capture.arguments import Arguments
 from hotstart.capture.graph import FlatGraph, capture_graph, writable
 from hotstart.capture.serve import Part, Serving
 from hotstart.errors import OptionsError, RangeError

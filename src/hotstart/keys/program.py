@@ -22,7 +22,7 @@ from hotstart import _torch, fingerprint
 from hotstart.calls import Call
 from hotstart.capture.arguments import describe_arguments
 from hotstart.keys.records import Key
-from hotstart.objects import Describer, digest, tensor_text
+from hotstart.objects import Describer, tensor_text
 from hotstart.options import Options
 from hotstart.tensors import Model, method_of, modules
 
@@ -84,8 +84,10 @@ def _version(version: str) -> str:
     """The version; in development, where many differ under one number, with a hash of the code."""
     if ".dev" not in version:
         return version
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
-    return f"{version} {digest(file.read_text() for file in files)}"
+    hashed = hashlib.blake2b(digest_size=8)
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+        hashed.update(file.read_bytes())
+    return f"{version} {hashed.hexdigest()}"
 
 
 def _settings(describer: Describer, split_on: Any, options: Options) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
-from hotstart.capture import Captured
+from hotstart.capture.trace import Captured
 from hotstart.shapes import Variant
 
 if TYPE_CHECKING:

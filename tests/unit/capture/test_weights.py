@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hotstart.capture import WeightTable, weights_on
+from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.ir import WeightSpec
 from hotstart.tensors import places, roots
 from tests.capturing import CPU, captured, compiled

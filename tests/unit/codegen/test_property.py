@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 import hotstart
 from hotstart import _torch
-from hotstart.capture import Captured
+from hotstart.capture.trace import Captured
 from hotstart.compilers import EagerCompiler, Job
 from hotstart.generated import run_source
 from hotstart.ir import Contract, Parameter, Requirements, Seq, Slot, TensorSpec
