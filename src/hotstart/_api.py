@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from hotstart.calls import Call, requested_calls
+from hotstart.errors import OptionsError
 from hotstart.options import CachePolicy, Options
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from hotstart.runtime.program import Program
     from hotstart.store.pieces import Pieces
     from hotstart.store.programs import Store
+
+log = logging.getLogger("hotstart")
 
 
 def compile(
@@ -74,6 +78,7 @@ def compile(
     """
     options = options or Options()
     wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
+    _check_cache_settings(cache, cache_policy, extra_key)
 
     def build(kept: Pieces | None = None) -> tuple[Program, tuple[Seen, ...]]:
         # Not needed where the program is found, and it takes its time to import.
@@ -86,16 +91,27 @@ def compile(
 
     from hotstart._cached import find_or_build
     from hotstart.keys.program import make_key
+    from hotstart.objects import Unknowable
     from hotstart.store.programs import open_store
 
-    return find_or_build(
-        open_store(cache, strict=strict_cache),
-        make_key(model, wanted, split_on, options, extra_key),
-        model,
-        build,
-        cache_policy,
-        options.on_miss,
-    )
+    store = open_store(cache, strict=strict_cache)
+    try:
+        key = make_key(model, wanted, split_on, options, extra_key)
+    except Unknowable as error:
+        if cache_policy == "require" or store.folder.strict:
+            raise
+        log.warning("compiling without the cache, which cannot tell this model: %s", error)
+        return build()[0]
+    return find_or_build(store, key, model, build, cache_policy, options.on_miss)
+
+
+def _check_cache_settings(cache: object, policy: object, extra_key: object) -> None:
+    if policy not in get_args(CachePolicy):
+        raise OptionsError(f"cache_policy: got {policy!r}, takes one of {get_args(CachePolicy)}")
+    if cache is None and policy == "require":
+        raise OptionsError("cache_policy: got 'require' without a cache, takes it with one")
+    if not isinstance(extra_key, str):
+        raise OptionsError(f"extra_key: got a {type(extra_key).__qualname__}, takes a str")
 
 
 def compute_key(
@@ -115,6 +131,7 @@ def compute_key(
 
     Raises:
         CaptureError, OptionsError: an example call does not fit the model.
+        StoreError: nothing can be said of something that hangs on the model.
     """
     from hotstart.keys.program import make_key
 

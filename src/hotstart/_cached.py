@@ -72,6 +72,10 @@ def _pieces(store: Store) -> Pieces:
 def _keep(store: Store, key: Key, program: Program, seen: tuple[Seen, ...]) -> None:
     from hotstart.packaging import packed
 
+    unknown = [f"{one.name} {one.steps}" for one in seen if not one.text]
+    if unknown:
+        log.warning("the program cannot be kept: nothing can be said of %s", ", ".join(unknown))
+        return
     try:
         parts = packed(program.artifact, sign_key=None, check=store.check)
     except ArtifactError as error:

@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from hotstart.errors import StoreError
+
 MOST = 200_000
 """An object that leads to more others than this is not looked at."""
 
@@ -33,7 +35,7 @@ _OPAQUE = (types.ModuleType, re.Pattern, pathlib.PurePath)
 Parts = Iterator[tuple[str, str]]
 
 
-class Unknowable(Exception):
+class Unknowable(StoreError):
     """An object of which nothing can be said that is the same in every process."""
 
 
@@ -129,28 +131,35 @@ class Describer:
             for name, value in sorted(vars(cls).items()):
                 if _is_made_by_python(name, value) or (given and _is_given(_home(value))):
                     continue
-                yield f"{name} {self._member(value)}"
+                yield f"{name} {self.member_text(value)}"
 
         return self._known((cls, "defines"), "", tokens)
 
-    def _member(self, value: Any) -> str:
+    def member_text(self, value: Any) -> str:
+        """A value in one line, whatever it is; of an object that is its class' name."""
         if isinstance(value, staticmethod | classmethod):
-            return f"{type(value).__name__} {self._member(value.__func__)}"
+            return f"{type(value).__name__} {self.member_text(value.__func__)}"
         if isinstance(value, property):
-            return f"property {[self._member(f) for f in (value.fget, value.fset)]}"
+            return f"property {[self.member_text(f) for f in (value.fget, value.fset)]}"
         if isinstance(value, functools.cached_property):
-            return f"property {self._member(value.func)}"
+            return f"property {self.member_text(value.func)}"
         if isinstance(value, _FUNCTIONS):
             return self.function_text(value)
         if isinstance(value, list | tuple | set | frozenset | dict):
-            return digest(f"{name} {text}" for name, text in self._safely(value))
+            return self._container(value)
         return self.text(value) or f"{type(value).__module__}.{type(value).__qualname__}"
 
-    def _safely(self, value: Any) -> Parts:
-        try:
-            yield from Describer().describe("", value)
-        except Unknowable:
-            yield "", type(value).__qualname__
+    def _container(self, value: Any) -> str:
+        def tokens() -> Iterator[str]:
+            if isinstance(value, dict):
+                for key, entry in value.items():
+                    yield f"{self.member_text(key)}: {self.member_text(entry)}"
+            else:
+                items = map(self.member_text, value)
+                yield from sorted(items) if isinstance(value, set | frozenset) else items
+
+        self._kept.append(value)
+        return self._known((id(value), "container"), type(value).__qualname__, tokens)
 
     def function_text(self, function: Any) -> str:
         """A function by its name, its code, its defaults and what it closes over."""
@@ -161,12 +170,12 @@ class Describer:
 
         def tokens() -> Iterator[str]:
             yield code_digest(code)
-            yield from map(self._member, function.__defaults__ or ())
+            yield from map(self.member_text, function.__defaults__ or ())
             for key, value in sorted((function.__kwdefaults__ or {}).items()):
-                yield f"{key} {self._member(value)}"
+                yield f"{key} {self.member_text(value)}"
             for free, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
                 if free != "__class__":  # of a method that calls super()
-                    yield self._member(_content(cell))
+                    yield self.member_text(_content(cell))
 
         return self._known(function, name, tokens)
 

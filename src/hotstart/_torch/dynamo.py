@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 
-Read = Literal["value", "length", "class", "function", "tensor"]
+Read = Literal[
+    "value", "length", "keys", "class", "function", "tensor", "attribute", "own", "contains",
+    "unknown",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class FullGraph:
             of the graph, and the positional and keyword arguments of the call.
         side_effects: Dynamo's names for the Python objects that the bytecode changes.
         modes: Dynamo's names for the modules whose `training` flag was read.
-        reads: (what was read, Dynamo's name for it) for constants, lengths and classes of objects
-            and for functions and tensors: see `Read`.
+        reads: (what was read, Dynamo's name for it, the key that was looked up) for everything that
+            a guard is about: see `Read`.
         files: the files of all Python code that was traced.
         environment: names that traced code may have looked up in the environment.
         home: the Python module of the traced function, which names of globals start from; empty if
@@ -54,7 +57,7 @@ class FullGraph:
     replay: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
     side_effects: tuple[str, ...]
     modes: tuple[str, ...]
-    reads: tuple[tuple[Read, str], ...]
+    reads: tuple[tuple[Read, str, Any], ...]
     files: frozenset[str]
     environment: frozenset[str]
     home: str
@@ -238,8 +241,19 @@ _READ: Mapping[str, Read] = {
     "BOOL_MATCH": "value",
     "NONE_MATCH": "value",
     "SEQUENCE_LENGTH": "length",
-    "DICT_KEYS_MATCH": "length",
+    "DICT_KEYS_MATCH": "keys",
+    "MAPPING_KEYS_CHECK": "keys",
     "TYPE_MATCH": "class",
+    "NOT_NONE_MATCH": "class",
+    "ID_MATCH": "value",
+    "CLASS_MATCH": "value",
+    "CONSTANT_SUBCLASS_MATCH": "value",
+    "HASATTR": "attribute",
+    "NOT_PRESENT_IN_GENERIC_DICT": "own",
+    "DICT_CONTAINS": "contains",
+    "DICT_NOT_CONTAINS": "contains",
+    "SET_CONTAINS": "contains",
+    "SET_NOT_CONTAINS": "contains",
     "CLOSURE_MATCH": "function",
     "FUNCTION_MATCH": "function",
     "BUILTIN_MATCH": "function",
@@ -247,12 +261,22 @@ _READ: Mapping[str, Read] = {
 }
 
 
-def _reads(output_graph: Any) -> Iterator[tuple[Read, str]]:
+_SAYS_NOTHING = frozenset(
+    {"MODULE_MATCH", "DUPLICATE_INPUT", "NN_MODULE", "WEAKREF_ALIVE", "EMPTY_NN_MODULE_HOOKS_DICT"}
+)
+"""Guards on identity within a process, and on hooks, which are known otherwise."""
+
+
+def _reads(output_graph: Any) -> Iterator[tuple[Read, str, Any]]:
     """What a trace read of objects, from the kinds of guards it put on them."""
     for guard in output_graph._guards:
-        kind = _READ.get(guard.create_fn_name())
-        if kind is not None:
-            yield kind, guard.name
+        name = guard.create_fn_name()
+        if name not in _SAYS_NOTHING:
+            given = getattr(guard.create_fn, "keywords", {})
+            key = given.get("attr", given.get("key"))
+            if name == "DICT_KEYS_MATCH":
+                yield "length", guard.name, None
+            yield _READ.get(name, "unknown"), guard.name, key
 
 
 def _environment(codes: Iterable[types.CodeType]) -> Iterator[str]:

@@ -11,48 +11,69 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+from msgspec.structs import replace
 
 from hotstart import _torch
 from hotstart.capture.structure import ways
 from hotstart.keys.records import Seen, Step
-from hotstart.keys.seen import environment_text, text_of
-from hotstart.objects import Describer
+from hotstart.keys.seen import Look, environment_text
 from hotstart.tensors import Model, modules, places
 
 Start = Literal["model", "python", "environment"]
-Kind = Literal["value", "length", "class", "function", "tensor"]
-
 
 _REGISTERED = tuple(("attribute", name) for name in ("_parameters", "_buffers", "_modules"))
+_PLAIN = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
 
 
 def seen(model: Model, traced: _torch.FullGraph) -> tuple[Seen, ...]:
-    """What a trace read outside of the model's modules, and of objects that they hold."""
+    """What a trace read outside of the model's modules, and of objects that they hold.
+
+    What nothing can be said of has no text: a program that depends on it cannot be found again.
+    """
     paths = {id(module): path for path, module in reversed([*modules(model)])}
-    describer = Describer()
+    kept = {id(place.get()) for place in places(model)}
+    look = Look(model)
     found = {
         Seen("environment", name, (), "value", environment_text(name))
         for name in traced.environment
     }
-    kept = {id(place.get()) for place in places(model)}
-    for kind, name in traced.reads:
-        at = _start(traced, name, paths)
-        if kind == "tensor" and id(traced.object_named(name)) in kept:
+    for kind, name, key in traced.reads:
+        value = traced.object_named(name)
+        if kind == "tensor" and id(value) in kept:
             continue  # a weight, which a program takes from the model
-        if at is not None and _counts(kind, *at):
-            text = text_of(describer, kind, traced.object_named(name))
-            if text is not None:
-                found.add(Seen(*at, kind, text))
+        at = _start(traced, name, paths)
+        if at is None:
+            continue
+        one = _about(kind, *at, key)
+        if _counts(one, value):
+            found.add(replace(one, text=look.text(one)))
     return tuple(sorted(found, key=repr))
 
 
-def _counts(kind: Kind, start: Start, name: str, steps: tuple[Step, ...]) -> bool:
+def _about(
+    kind: _torch.Read, start: Start, name: str, steps: tuple[Step, ...], key: object
+) -> Seen:
+    """What was read, without its text."""
+    if key is None or kind not in ("attribute", "own", "contains"):
+        return Seen(start, name, steps, kind, "")
+    if type(key) not in (str, int):
+        return Seen(start, name, steps, "keys", "")
+    how: Literal["attribute", "item"] = "item" if kind == "contains" else "attribute"
+    return Seen(start, name, (*steps, (how, key)), kind, "")  # type: ignore[arg-type]
+
+
+def _counts(one: Seen, value: object) -> bool:
     """Whether something is not known already: from modules' facts, or from torch's version."""
-    if start == "model":
-        inside = steps and steps[0] not in _REGISTERED
-        return bool(inside) and kind in ("class", "function", "tensor")
-    given = name == "os" or name.partition(".")[0] == "torch"
-    return bool(steps) and (kind in ("function", "tensor") or not given)
+    if not one.steps:
+        return False
+    if one.start == "model":
+        if one.steps[0] in _REGISTERED or one.kind == "length":
+            return False
+        if one.kind == "own" and len(one.steps) == 1:
+            return not callable(getattr(type(value), str(one.steps[0][1]), None))
+        return one.kind != "value" or type(value) not in _PLAIN
+    given = one.name == "os" or one.name.partition(".")[0] == "torch"
+    return one.kind in ("function", "tensor") or not given
 
 
 def _start(

@@ -26,7 +26,7 @@ def structure(model: Model, traced: _torch.FullGraph) -> dict[str, ModuleKind]:
     """What was read of each module, by path."""
     paths = {id(module): path for path, module in reversed([*modules(model)])}
     found: dict[str, tuple[str, dict[tuple[Any, ...], Fact]]] = {}
-    for kind, name in traced.reads:
+    for kind, name, _ in traced.reads:
         place = _place(traced, name, paths)
         if place is None:
             continue

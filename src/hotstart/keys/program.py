@@ -112,7 +112,7 @@ def _model(describer: Describer, model: Model) -> Iterator[tuple[str, str]]:
     if not isinstance(model, torch.nn.Module):
         yield from describer.describe("model", model)
     for hook, held in _torch.global_hooks().items():
-        yield from describer.describe(f"every module's {hook}", held)
+        yield from describer.describe(f"every module's {hook}", [*held.values()])
     names: dict[int, str] = {}
     for path, module in modules(model):
         first = names.setdefault(id(module), path)
@@ -122,8 +122,10 @@ def _model(describer: Describer, model: Model) -> Iterator[tuple[str, str]]:
         mode = "training" if module.training else "evaluation"
         yield f"model {path}", f"{describer.class_text(type(module))} in {mode}"
         for name, value in vars(module).items():
-            if isinstance(value, _CALLABLE) or (name in _HOOKS and value):
+            if isinstance(value, _CALLABLE):
                 yield from describer.describe(f"model {path}.{name}", value)
+            elif name in _HOOKS and value:  # their keys are numbers of this process
+                yield from describer.describe(f"model {path}.{name}", [*value.values()])
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is not None:
                 own = f"{path}.{name}"

@@ -32,13 +32,18 @@ class Seen(msgspec.Struct, frozen=True):
         start: `"model"`, `"python"` or `"environment"`.
         name: path of a module of the model, name of a Python module, or an environment variable.
         steps: attributes and items on the way from there.
-        kind: what of it counts: its value, its length, its class, what it does as a function, or
-            all of it as a tensor, which is part of the program.
-        text: what that was.
+        kind: what of it counts: its value, its length, its keys, its class, what it does as a
+            function, or all of it as a tensor, which is part of the program; or whether the last
+            step leads anywhere: to an attribute, to one of the object's own, to an item. Of what is
+            `"unknown"` nothing can be said.
+        text: what that was; empty if nothing can be said.
     """
 
     start: Literal["model", "python", "environment"]
     name: str
     steps: tuple[Step, ...]
-    kind: Literal["value", "length", "class", "function", "tensor"]
+    kind: Literal[
+        "value", "length", "keys", "class", "function", "tensor", "attribute", "own", "contains",
+        "unknown",
+    ]  # fmt: skip
     text: str

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
+import importlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -20,38 +22,75 @@ _MISSING = "nothing"
 
 
 def changes(model: Model, seen: Iterable[Seen]) -> Iterator[Change]:
-    """Everything that is not what it was when it was seen. Imports nothing."""
-    describer = Describer()
-    finder = Finder(model)
+    """Everything that is not what it was when it was seen."""
+    look = Look(model)
     for one in seen:
-        found = _found(describer, finder, one)
-        if found != one.text:
-            yield _written(one), one.text, found
+        found = look.text(one)
+        if found != one.text or not found:
+            yield _written(one), one.text or "what nothing can be said of", found
 
 
-def text_of(describer: Describer, kind: str, value: Any) -> str | None:
-    """What counts of a value, as text; None if nothing can be said of it."""
-    if kind == "length":
-        return str(len(value)) if hasattr(value, "__len__") else None
-    if kind == "class":
-        return describer.class_text(type(value))
-    if kind == "tensor":
-        return contents_text(value) if isinstance(value, torch.Tensor) else None
-    if kind == "function":
-        return describer.function_text(value) if hasattr(value, "__qualname__") else None
-    short = describer.text(value)
-    if short is not None:
-        return short
-    try:
-        return digest(f"{name} {text}" for name, text in Describer().describe("", value))
-    except Unknowable:
-        return None
+class Look:
+    """Looks at what programs were compiled for, as it is now."""
+
+    def __init__(self, model: Model) -> None:
+        self._describer = Describer()
+        self._finder = Finder(model)
+
+    def text(self, one: Seen) -> str:
+        """What it is now, as text; empty if nothing can be said of it."""
+        if one.start == "environment":
+            return environment_text(one.name)
+        start = self._finder.module(one.name) if one.start == "model" else _python(one.name)
+        if one.kind in ("attribute", "own", "contains"):
+            return self._presence(start, one)
+        try:
+            return self._of(one.kind, follow(start, one.steps))
+        except (AttributeError, LookupError, TypeError):
+            return _MISSING
+
+    def _presence(self, start: Any, one: Seen) -> str:
+        *way, (_, last) = one.steps
+        try:
+            holder = follow(start, tuple(way))
+            if one.kind == "contains":
+                found = last in holder
+            elif one.kind == "own":
+                found = last in vars(holder)
+            else:
+                found = hasattr(holder, str(last))
+        except (AttributeError, LookupError, TypeError):
+            return _MISSING
+        return "there" if found else "not there"
+
+    def _of(self, kind: str, value: Any) -> str:
+        describer = self._describer
+        match kind:
+            case "length":
+                return str(len(value))
+            case "keys":
+                return digest(describer.member_text(key) for key in value)
+            case "class":
+                return describer.class_text(type(value))
+            case "function" if hasattr(value, "__qualname__"):
+                return describer.function_text(value)
+            case "tensor" if isinstance(value, torch.Tensor):
+                return contents_text(value)
+            case "value":
+                return describer.text(value) or self._inside(value)
+        return ""
+
+    def _inside(self, value: Any) -> str:
+        try:
+            return digest(f"{name} {text}" for name, text in Describer().describe("", value))
+        except Unknowable:
+            return ""
 
 
-def contents_text(tensor: torch.Tensor) -> str | None:
-    """A tensor with its contents; None if it has none to read."""
+def contents_text(tensor: torch.Tensor) -> str:
+    """A tensor with its contents; empty if it has none to read."""
     if tensor.device.type == "meta":
-        return None
+        return ""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     data = ctypes.string_at(plain.data_ptr(), plain.nbytes) if plain.nbytes else b""
     hashed = hashlib.blake2b(data, digest_size=16).hexdigest()
@@ -63,21 +102,15 @@ def environment_text(name: str) -> str:
     return repr(os.environ[name]) if name in os.environ else _MISSING
 
 
-def _found(describer: Describer, finder: Finder, one: Seen) -> str:
-    if one.start == "environment":
-        return environment_text(one.name)
-    start = finder.module(one.name) if one.start == "model" else sys.modules.get(one.name)
-    if start is None:
-        return _MISSING
-    try:
-        value = follow(start, one.steps)
-    except (AttributeError, LookupError, TypeError):
-        return _MISSING
-    return text_of(describer, one.kind, value) or _MISSING
+def _python(name: str) -> Any:
+    """A Python module; one that forward itself imports may not be imported yet."""
+    with contextlib.suppress(ImportError, ValueError):
+        return sys.modules.get(name) or importlib.import_module(name)
+    return None
 
 
 def _written(one: Seen) -> str:
     steps = (f".{name}" if how == "attribute" else f"[{name!r}]" for how, name in one.steps)
     start = f"environment {one.name}" if one.start == "environment" else one.name or "model"
     text = start + "".join(steps)
-    return f"len({text})" if one.kind == "length" else text
+    return f"{one.kind} of {text}" if one.kind in ("length", "keys") else text

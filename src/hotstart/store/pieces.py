@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from hotstart import container, fingerprint, preflight
-from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
+from hotstart.errors import ArtifactError, CorruptArtifact
 from hotstart.ir import Artifact, CompiledUnit, Requirements
 from hotstart.loading import unpack
 from hotstart.packaging import packed
@@ -40,11 +40,11 @@ class Pieces:
             contents = container.read(path)
             preflight.require_fit(path, contents.manifest, verify_source=False)
             unit = unpack(contents).units.get(key)
-        except (CorruptArtifact, IncompatibleArtifact) as error:
+        except CorruptArtifact as error:
             self._folder.quarantine(PIECES, name, str(error))
             return None
         except ArtifactError:
-            return None  # not there, or not to be read
+            return None  # not there, not to be read, or another machine's
         self._folder.used(PIECES, name)
         return unit
 

@@ -151,6 +151,11 @@ def open_store(cache: str | os.PathLike[str] | Store, *, strict: bool) -> Store:
         StoreError: it is neither.
     """
     if isinstance(cache, Store):
+        if strict and not cache.folder.strict:
+            raise StoreError(
+                "strict_cache: got a hotstart.Store that is not strict, takes a folder or a "
+                "hotstart.Store(..., strict=True)"
+            )
         return cache
     if isinstance(cache, str | os.PathLike):
         if "://" in os.fspath(cache):
