@@ -69,7 +69,7 @@ class Look:
             case "length":
                 return str(len(value))
             case "keys":
-                return digest(describer.member_text(key) for key in value)
+                return f"keys {digest(describer.member_text(key) for key in value)}"
             case "class":
                 return describer.class_text(type(value))
             case "function" if hasattr(value, "__qualname__"):

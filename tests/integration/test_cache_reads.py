@@ -1,0 +1,176 @@
+"""A program is not found again where forward would read something else of its surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hotstart
+from hotstart import Options, Store, objects
+from tests.integration import reading
+
+X = torch.randn(3)
+Patch = pytest.MonkeyPatch
+Change = Callable[[Any, Patch], None]
+
+
+def asked(store: Store, model: nn.Module) -> str:
+    """Compile with a cache; whether the program was loaded or compiled. It has to be right."""
+    program = hotstart.compile(model, (X,), cache=store, options=Options(compiler="eager"))
+    assert torch.equal(program(X), model(X))
+    actions = {unit.action for unit in program.report.units}
+    return "loaded" if actions == {"loaded"} else "compiled"
+
+
+CHANGES: dict[str, tuple[type[nn.Module], Change]] = {
+    "an attribute appears": (
+        reading.AttributeOfGlobal,
+        lambda m, patch: patch.setattr(reading.SETTINGS, "extra", 5.0, raising=False),
+    ),
+    "a key appears": (
+        reading.KeyOfGlobal,
+        lambda m, patch: patch.setitem(reading.TABLE, "b", 1.0),
+    ),
+    "a key is another": (
+        reading.KeyOfGlobal,
+        lambda m, patch: patch.setattr(reading, "TABLE", {"b": 1.0}),
+    ),
+    "a first key appears": (
+        reading.KeyOfEmpty,
+        lambda m, patch: patch.setitem(reading.EMPTY, "b", 1.0),
+    ),
+    "an item of a set is another": (
+        reading.ItemOfSet,
+        lambda m, patch: patch.setattr(reading, "TAGS", {"b"}),
+    ),
+    "an item of a tuple is another": (
+        reading.ItemOfTuple,
+        lambda m, patch: patch.setattr(reading, "PAIR", (1, 7)),
+    ),
+    "an item of a list is another": (
+        reading.ItemOfList,
+        lambda m, patch: patch.setattr(reading, "NAMES", ["p", "r"]),
+    ),
+    "another member of an enum": (
+        reading.MemberOfEnum,
+        lambda m, patch: patch.setattr(reading, "MODE", reading.Mode.EXACT),
+    ),
+    "another value of a field": (
+        reading.FieldOfDataclass,
+        lambda m, patch: patch.setattr(reading.SCALE, "by", 9.0),
+    ),
+    "other keys in a loop": (
+        reading.ItemsOfDict,
+        lambda m, patch: patch.setattr(reading, "TABLE", {"b": 1.0}),
+    ),
+    "another order in a loop": (
+        reading.ItemsOfDict,
+        lambda m, patch: patch.setattr(reading, "TABLE", {"b": 1.0, "a": 1.0}),
+    ),
+    "the module has one more attribute": (
+        reading.OwnAttribute,
+        lambda m, patch: setattr(m, "extra", 1),
+    ),
+    "a dict of the module is another": (
+        reading.OwnDict,
+        lambda m, patch: setattr(m, "given", {"z": 1}),
+    ),
+    "a set of the module is another": (
+        reading.OwnSet,
+        lambda m, patch: setattr(m, "tags", {"z"}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("cls", "change"), CHANGES.values(), ids=CHANGES)
+def test_what_forward_would_read_otherwise_is_a_miss(
+    cls: type[nn.Module], change: Change, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    store = Store(tmp_path, check=False)
+    assert asked(store, cls()) == "compiled"
+    assert asked(store, cls()) == "loaded"
+    changed = cls()
+    change(changed, monkeypatch)
+    assert asked(store, changed) == "compiled"
+    assert asked(store, changed) == "loaded"
+
+
+def test_a_hook_counts_and_the_number_it_was_given_does_not(tmp_path: Path) -> None:
+    def hooked(factor: float) -> nn.Module:
+        model = nn.Linear(3, 3)
+        nn.init.ones_(model.weight)
+        model.register_forward_hook(lambda module, args, result: result * factor)
+        return model
+
+    store = Store(tmp_path, check=False)
+    assert asked(store, hooked(2.0)) == "compiled"
+    assert asked(store, hooked(2.0)) == "loaded"
+    assert asked(store, hooked(3.0)) == "compiled"
+
+
+class Registry(nn.Module):
+    """Its class holds itself."""
+
+    known: list[Any] = []  # noqa: RUF012
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2
+
+
+Registry.known.append(Registry)
+
+
+def test_a_class_that_holds_itself_is_described(tmp_path: Path) -> None:
+    store = Store(tmp_path, check=False)
+    assert asked(store, Registry()) == "compiled"
+    assert asked(store, Registry()) == "loaded"
+
+
+class Hook:
+    """Holds what it does not use."""
+
+    def __init__(self) -> None:
+        self.held = [object() for _ in range(10)]
+
+    def __call__(self, module: nn.Module, args: Any, result: Tensor) -> Tensor:
+        return result
+
+
+def leading_far() -> nn.Module:
+    """A model that leads to more objects than may be looked at."""
+    model = nn.ReLU()
+    model.register_forward_hook(Hook())
+    return model
+
+
+def test_a_model_that_nothing_can_be_said_of_is_built_without_the_cache(
+    tmp_path: Path, monkeypatch: Patch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(objects, "MOST", 5)
+    store = Store(tmp_path, check=False)
+    assert asked(store, leading_far()) == "compiled"
+    assert "without the cache" in caplog.text
+    assert not [*tmp_path.rglob("*.hotstart")]
+
+
+def test_a_strict_cache_refuses_such_a_model(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(objects, "MOST", 5)
+    with pytest.raises(hotstart.StoreError):
+        hotstart.compile(leading_far(), (X,), cache=tmp_path, strict_cache=True)
+    with pytest.raises(hotstart.StoreError):
+        hotstart.compile(leading_far(), (X,), cache=tmp_path, cache_policy="require")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"cache_policy": "requre"}, {"cache_policy": "require", "cache": None}, {"extra_key": 3}],
+    ids=["no such policy", "nothing to require it of", "not a text"],
+)
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(hotstart.OptionsError):
+        hotstart.compile(nn.ReLU(), (X,), **{"cache": tmp_path, **settings})
