@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from hotstart.calls import Call, requested_calls
 from hotstart.errors import OptionsError
-from hotstart.options import CachePolicy, Options
+from hotstart.options import CachePolicy, CacheProof, Options
 
 if TYPE_CHECKING:
+    from hotstart._build import Kept
     from hotstart.events import Event
     from hotstart.keys.records import Key, Seen
     from hotstart.runtime.program import Program
-    from hotstart.store.pieces import Pieces
     from hotstart.store.programs import Store
 
 log = logging.getLogger("hotstart")
@@ -34,6 +34,7 @@ def compile(
     cache_policy: CachePolicy = "build",
     strict_cache: bool = False,
     extra_key: str = "",
+    verify: CacheProof = "key",
     jobs: int | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Program:
@@ -61,6 +62,9 @@ def compile(
             `"require"` raises, for processes that must not compile.
         strict_cache: whether a cache that cannot be read or written is an error, not a warning.
         extra_key: what else decides which program it is, as only the caller can know.
+        verify: how sure to be that what is found is right. `"key"` compares what the program was
+            compiled for; `"retrace"` captures and cuts the model again besides, and raises if that
+            gives another program, for tests.
         jobs: how many C++ compilers run at a time. Default: by cores and memory.
         on_event: called with a `hotstart.events.Event` as the build goes on.
 
@@ -78,9 +82,9 @@ def compile(
     """
     options = options or Options()
     wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
-    _check_cache_settings(cache, cache_policy, extra_key)
+    _check_cache_settings(cache, cache_policy, extra_key, verify)
 
-    def build(kept: Pieces | None = None) -> tuple[Program, tuple[Seen, ...]]:
+    def build(kept: Kept | None = None) -> tuple[Program, tuple[Seen, ...]]:
         # Not needed where the program is found, and it takes its time to import.
         from hotstart._pipeline import build_program
 
@@ -102,14 +106,21 @@ def compile(
             raise
         log.warning("compiling without the cache, which cannot tell this model: %s", error)
         return build()[0]
-    return find_or_build(store, key, model, build, cache_policy, options.on_miss)
+    program, found = find_or_build(store, key, model, build, cache_policy, options.on_miss)
+    if found and verify == "retrace":
+        from hotstart._retrace import require_same
+
+        require_same(program, build, key)
+    return program
 
 
-def _check_cache_settings(cache: object, policy: object, extra_key: object) -> None:
-    if policy not in get_args(CachePolicy):
-        raise OptionsError(f"cache_policy: got {policy!r}, takes one of {get_args(CachePolicy)}")
-    if cache is None and policy == "require":
-        raise OptionsError("cache_policy: got 'require' without a cache, takes it with one")
+def _check_cache_settings(cache: object, policy: object, extra_key: object, verify: object) -> None:
+    settings = (("cache_policy", policy, CachePolicy), ("verify", verify, CacheProof))
+    for name, value, known in settings:
+        if value not in get_args(known):
+            raise OptionsError(f"{name}: got {value!r}, takes one of {get_args(known)}")
+        if cache is None and value != get_args(known)[0]:
+            raise OptionsError(f"{name}: got {value!r} without a cache, takes it with one")
     if not isinstance(extra_key, str):
         raise OptionsError(f"extra_key: got a {type(extra_key).__qualname__}, takes a str")
 

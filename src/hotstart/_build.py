@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from msgspec.structs import replace
@@ -39,7 +39,6 @@ from hotstart.partition.digest import hash_token
 from hotstart.report import Report, UnitReport, VariantReport
 from hotstart.shapes import Interval, labelled
 from hotstart.stitching import stitch
-from hotstart.store.pieces import Pieces
 from hotstart.tensors import Model, method_of
 
 log = logging.getLogger("hotstart")
@@ -65,6 +64,16 @@ def default_jobs() -> int:
     return max(1, min(cores, memory >> 30))
 
 
+class Kept(Protocol):
+    """Units of earlier builds."""
+
+    def get(self, key: str) -> CompiledUnit | None:
+        """The unit of a job; None if there is none that fits."""
+
+    def put(self, unit: CompiledUnit) -> None:
+        """Keep the unit of a job."""
+
+
 @dataclass
 class Units:
     """The units of a build, and what the report says about them.
@@ -73,7 +82,7 @@ class Units:
         kept: units of earlier builds, where there are any.
     """
 
-    kept: Pieces | None = None
+    kept: Kept | None = None
     by_key: dict[str, CompiledUnit] = field(default_factory=dict)
     made_for: dict[str, str] = field(default_factory=dict)
     reports: list[UnitReport] = field(default_factory=list)

@@ -17,20 +17,24 @@ from hotstart.store.programs import Found, Store
 from hotstart.tensors import Model
 
 if TYPE_CHECKING:
+    from hotstart._build import Kept
     from hotstart.store.pieces import Pieces
 
 log = logging.getLogger("hotstart")
 
-Build = Callable[["Pieces"], tuple[Program, tuple[Seen, ...]]]
+Build = Callable[["Kept"], tuple[Program, tuple[Seen, ...]]]
 """Builds a program, given the pieces of earlier builds; also what it was compiled for besides."""
 
 
 def find_or_build(
     store: Store, key: Key, model: Model, build: Build, policy: CachePolicy, on_miss: MissPolicy
-) -> Program:
+) -> tuple[Program, bool]:
     """The program of a key: from a store, or built and then kept there.
 
     Processes that want the same program wait for the one that builds it.
+
+    Returns:
+        The program, and whether it was found.
 
     Raises:
         StoreError: it is not there, and `policy` is `"require"`.
@@ -38,7 +42,7 @@ def find_or_build(
     """
     found = _found(store, key, model, on_miss)
     if found.program is not None:
-        return found.program
+        return found.program, True
     why = explain(store, key, found.reasons)
     if policy == "require":
         raise StoreError(
@@ -49,10 +53,10 @@ def find_or_build(
     with store.alone(key):
         again = _found(store, key, model, on_miss)  # another process may have built it meanwhile
         if again.program is not None:
-            return again.program
+            return again.program, True
         program, seen = build(_pieces(store))
         _keep(store, key, program, seen)
-    return program
+    return program, False
 
 
 def _found(store: Store, key: Key, model: Model, on_miss: MissPolicy) -> Found:

@@ -20,7 +20,6 @@ from hotstart.keys.records import Seen
 from hotstart.loading import bind
 from hotstart.options import Options
 from hotstart.runtime.program import OnMiss, Program
-from hotstart.store.pieces import Pieces
 from hotstart.tensors import Model
 
 
@@ -31,7 +30,7 @@ def build_program(
     options: Options,
     jobs: int | None,
     on_event: Callable[[Event], None] | None,
-    kept: Pieces | None = None,
+    kept: build.Kept | None = None,
 ) -> tuple[Program, tuple[Seen, ...]]:
     """Run the stages. Pieces that are `kept` are not compiled again; those that are compiled are.
 

@@ -13,6 +13,7 @@ from hotstart.errors import OptionsError
 CompilerName = Literal["inductor", "eager"]
 MissPolicy = Literal["error", "eager", "compile"]
 CachePolicy = Literal["build", "require"]
+CacheProof = Literal["key", "retrace"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import os
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,6 +36,12 @@ PAIR = (1, 2)
 NAMES = ["p", "q"]
 MODE = Mode.FAST
 SCALE = Scale()
+HIDDEN = ["reading_scale"]
+
+
+def looked_up(name: str) -> str | None:
+    """A variable of the environment."""
+    return os.environ.get(name)
 
 
 class AttributeOfGlobal(nn.Module):
@@ -132,3 +139,17 @@ class OwnSet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * 2 if "z" in self.tags else x * 3
+
+
+class EnvironmentByHelper(nn.Module):
+    """A variable that another function looks up."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if looked_up("READING_SCALE") is None else x * 3
+
+
+class HiddenEnvironment(nn.Module):
+    """A variable that no code names."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if looked_up(HIDDEN[0]) is None else x * 3

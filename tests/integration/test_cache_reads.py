@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 
 import hotstart
-from hotstart import Options, Store, objects
+from hotstart import Options, Program, Store, objects
 from tests.integration import reading
 
 X = torch.randn(3)
+EAGER = Options(compiler="eager")
 Patch = pytest.MonkeyPatch
 Change = Callable[[Any, Patch], None]
 
 
 def asked(store: Store, model: nn.Module) -> str:
     """Compile with a cache; whether the program was loaded or compiled. It has to be right."""
-    program = hotstart.compile(model, (X,), cache=store, options=Options(compiler="eager"))
+    program = hotstart.compile(model, (X,), cache=store, options=EAGER)
     assert torch.equal(program(X), model(X))
     actions = {unit.action for unit in program.report.units}
     return "loaded" if actions == {"loaded"} else "compiled"
@@ -71,6 +72,10 @@ CHANGES: dict[str, tuple[type[nn.Module], Change]] = {
     "another order in a loop": (
         reading.ItemsOfDict,
         lambda m, patch: patch.setattr(reading, "TABLE", {"b": 1.0, "a": 1.0}),
+    ),
+    "a variable is set that a helper looks up": (
+        reading.EnvironmentByHelper,
+        lambda m, patch: patch.setenv("READING_SCALE", "1"),
     ),
     "the module has one more attribute": (
         reading.OwnAttribute,
@@ -168,9 +173,38 @@ def test_a_strict_cache_refuses_such_a_model(tmp_path: Path, monkeypatch: Patch)
 
 @pytest.mark.parametrize(
     "settings",
-    [{"cache_policy": "requre"}, {"cache_policy": "require", "cache": None}, {"extra_key": 3}],
-    ids=["no such policy", "nothing to require it of", "not a text"],
+    [
+        {"cache_policy": "requre"},
+        {"cache_policy": "require", "cache": None},
+        {"extra_key": 3},
+        {"verify": "trace"},
+        {"verify": "retrace", "cache": None},
+    ],
+    ids=["no such policy", "nothing to require it of", "not a text", "no proof", "of nothing"],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(hotstart.OptionsError):
         hotstart.compile(nn.ReLU(), (X,), **{"cache": tmp_path, **settings})
+
+
+# --- verify="retrace" -----------------------------------------------------------------------------
+
+
+def retraced(folder: Path, model: nn.Module) -> Program:
+    return hotstart.compile(model, (X,), cache=folder, verify="retrace", options=EAGER)
+
+
+def test_a_program_that_would_be_the_same_now_is_loaded(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    assert {unit.action for unit in retraced(tmp_path, model).report.units} == {"compiled"}
+    again = retraced(tmp_path, model)
+    assert {unit.action for unit in again.report.units} == {"loaded"}
+    assert torch.equal(again(X), model(X))
+
+
+def test_what_no_key_knows_is_found_by_tracing_again(tmp_path: Path, monkeypatch: Patch) -> None:
+    model = reading.HiddenEnvironment()
+    retraced(tmp_path, model)
+    monkeypatch.setenv(reading.HIDDEN[0], "1")
+    with pytest.raises(hotstart.StoreError, match=r"(?s)piece_0 of the model: was .*extra_key"):
+        retraced(tmp_path, model)

@@ -280,14 +280,17 @@ def _reads(output_graph: Any) -> Iterator[tuple[Read, str, Any]]:
 
 
 def _environment(codes: Iterable[types.CodeType]) -> Iterator[str]:
-    """The names that code may look up in the environment: constants beside `environ` or `getenv`.
+    """The names that code may look up in the environment.
 
-    A variable that is not set leaves no guard, so guards do not tell.
+    A variable that is not set leaves no guard, so guards do not tell. Names are constants beside
+    `environ` or `getenv`; a helper that looks one up may have it from any other code.
     """
-    for code in codes:
-        if {"environ", "getenv"}.intersection(code.co_names):
-            texts = (constant for constant in code.co_consts if isinstance(constant, str))
-            yield from (text for text in texts if text.isidentifier())
+    codes = tuple(codes)
+    asking = [code for code in codes if {"environ", "getenv"}.intersection(code.co_names)]
+    for code in codes if asking else ():
+        texts = (constant for constant in code.co_consts if isinstance(constant, str))
+        names = (text for text in texts if text.isidentifier())
+        yield from (name for name in names if code in asking or name.isupper())
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import sys
 import traceback
 from collections.abc import Sequence
@@ -267,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_STATUS_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_build(commands)
     _add_artifact_commands(commands)
@@ -414,7 +413,17 @@ def _add_build(commands: _Commands) -> None:
     add("--json", action="store_true", help="print the report as JSON")
 
 
+class _Version(argparse.Action):
+    """Says which version this is, looked up only now: that takes longer than most commands."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        output.say(f"{parser.prog} {_version()}")
+        parser.exit()
+
+
 def _version() -> str:
+    import importlib.metadata
+
     try:
         return importlib.metadata.version("hotstart")
     except importlib.metadata.PackageNotFoundError:

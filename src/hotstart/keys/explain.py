@@ -25,11 +25,11 @@ def explain(store: Store, key: Key, reasons: Sequence[Sequence[Change]]) -> str:
     """
     if reasons:
         fewest = min(reasons, key=len)
-        return _listed("the same key, but", fewest)
+        return listed("the same key, but", fewest)
     nearest = _nearest(store, key)
     if nearest is None:
         return "nothing is stored yet"
-    return _listed("nothing has this key; beside the nearest that is stored", nearest)
+    return listed("nothing has this key; beside the nearest that is stored", nearest)
 
 
 def difference(stored: dict[str, str], wanted: dict[str, str]) -> list[Change]:
@@ -48,7 +48,8 @@ def _nearest(store: Store, key: Key) -> list[Change] | None:
     return min(differences, key=len, default=None)
 
 
-def _listed(intro: str, changes: Iterable[Change]) -> str:
-    listed = [f"  {name}: was {expected}, is {found}" for name, expected, found in changes]
-    more = [f"  and {len(listed) - LISTED} more"] if len(listed) > LISTED else []
-    return "\n".join([f"{intro}:", *listed[:LISTED], *more])
+def listed(intro: str, changes: Iterable[Change]) -> str:
+    """Changes in lines of their own, the first few of them."""
+    lines = [f"  {name}: was {expected}, is {found}" for name, expected, found in changes]
+    more = [f"  and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+    return "\n".join([f"{intro}:", *lines[:LISTED], *more])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import zlib
 from collections.abc import Iterator
 
@@ -94,7 +95,7 @@ class Entries:
         return sorted(filter(None, found), key=lambda entry: -entry.created)
 
     def _read(self, name: str) -> Entry | None:
-        path = self._folder.path(ENTRIES, name)
+        path = self._folder.path_text(ENTRIES, name)
         try:
             return _DECODER.decode(container.read_manifest(path)).entry
         except CorruptArtifact as error:
@@ -102,6 +103,6 @@ class Entries:
         except msgspec.MsgspecError as error:
             log.debug("%s is an entry of another version of hotstart: %s", path, error)
         except ArtifactError as error:
-            if path.exists():  # else somebody removed it meanwhile
+            if os.path.exists(path):  # noqa: PTH110  else somebody removed it meanwhile
                 log.warning("%s", error)
         return None
