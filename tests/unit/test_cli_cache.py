@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hotstart import container
@@ -141,6 +142,34 @@ def test_gc_keeps_to_limits_and_removes_what_has_no_program(
     status, out, _ = asked(capsys, "gc", "--cache", root)
     assert status == 0
     assert "kept 0 files" in out
+
+
+def test_what_is_pinned_stays(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hotstart.store.folder.GRACE_S", 0.0)
+    assert asked(capsys, "pin", "00000002", "--cache", root)[:2] == (0, "pinned 1 programs\n")
+    assert [one["pinned"] for one in as_json(capsys, "ls", "--cache", root)] == [False, True, False]
+    assert as_json(capsys, "gc", "--cache", root, "--max-bytes", 0)["kept_files"] == 2
+    (entry,) = Entries(Folder(root)).all()
+    assert entry.key.startswith("00000002")
+    assert asked(capsys, "ls", "--cache", root)[1].splitlines()[1].endswith("pinned")
+    assert len(as_json(capsys, "unpin", "00000002", "--cache", root)["unpinned"]) == 1
+    assert as_json(capsys, "unpin", "00000002", "--cache", root)["unpinned"] == []
+    assert as_json(capsys, "gc", "--cache", root, "--max-bytes", 0)["kept_files"] == 0
+
+
+def test_a_program_stays_pinned_while_one_of_its_entries_is(root: Path) -> None:
+    entries = Entries(Folder(root))
+    first = entries.all()[0]
+    other = msgspec.structs.replace(first, key="ab" + first.key[2:])
+    assert entries.write(other, Key(other.key, {}))
+    assert entries.pin(first)
+    assert entries.pin(other)
+    assert entries.unpin(first)
+    assert Folder(root).pinned(PROGRAMS) == {first.program}
+    assert entries.remove(other)
+    assert Folder(root).pinned(PROGRAMS) == set()
 
 
 def test_nothing_of_it_imports_torch(root: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hotstart.cli import app, main, parse
+from hotstart.cli import app, main, parse, requests
 from hotstart.cli.build import call_factory
 from hotstart.cli.progress import Lines, progress
 from hotstart.errors import OptionsError
@@ -141,7 +141,7 @@ def test_split_rule(ops: list[str], rule: str | tuple[str, ...]) -> None:
 
 
 def test_defaults_of_build() -> None:
-    assert app.read(["build", "pkg.module:make"]) == app.BuildRequest(
+    assert app.read(["build", "pkg.module:make"]) == requests.BuildRequest(
         factory=parse.Factory("pkg.module", "make"),
         dynamic_shapes=None,
         split_on="auto",
@@ -164,7 +164,7 @@ def test_every_flag_of_build() -> None:
         "--split-on aten::bmm --compiler eager --on-miss compile --debug-dir out --jobs 3 "
         "-o a/model.hot --sign-key team --no-check --json --traceback"
     )
-    assert app.read(line.split()) == app.BuildRequest(
+    assert app.read(line.split()) == requests.BuildRequest(
         factory=parse.Factory("m", "f"),
         dynamic_shapes={"x": {0: Dim("n", max=8, ranges=[(1, 4)], sizes=[1])}},
         split_on=("aten::mm", "aten::bmm"),
@@ -184,25 +184,25 @@ def test_every_flag_of_build() -> None:
 @pytest.mark.parametrize(
     ("line", "request_made"),
     [
-        ("inspect m.hot", app.InspectRequest(file=Path("m.hot"))),
-        ("inspect --json m.hot", app.InspectRequest(file=Path("m.hot"), json=True)),
-        ("verify m.hot", app.VerifyRequest(file=Path("m.hot"), trusted_keys=None)),
+        ("inspect m.hot", requests.InspectRequest(file=Path("m.hot"))),
+        ("inspect --json m.hot", requests.InspectRequest(file=Path("m.hot"), json=True)),
+        ("verify m.hot", requests.VerifyRequest(file=Path("m.hot"), trusted_keys=None)),
         (
             "verify m.hot --trusted-key a.pub --trusted-key b.pub --json",
-            app.VerifyRequest(file=Path("m.hot"), trusted_keys=("a.pub", "b.pub"), json=True),
+            requests.VerifyRequest(file=Path("m.hot"), trusted_keys=("a.pub", "b.pub"), json=True),
         ),
-        ("load-check m.hot", app.LoadCheckRequest(file=Path("m.hot"), verify_source=True)),
+        ("load-check m.hot", requests.LoadCheckRequest(file=Path("m.hot"), verify_source=True)),
         (
             "load-check --no-source m.hot --json --traceback",
-            app.LoadCheckRequest(
+            requests.LoadCheckRequest(
                 file=Path("m.hot"), verify_source=False, json=True, traceback=True
             ),
         ),
-        ("keygen team", app.KeygenRequest(file=Path("team"))),
-        ("demo --traceback", app.DemoRequest(traceback=True)),
+        ("keygen team", requests.KeygenRequest(file=Path("team"))),
+        ("demo --traceback", requests.DemoRequest(traceback=True)),
     ],
 )
-def test_the_other_commands(line: str, request_made: app.Request) -> None:
+def test_the_other_commands(line: str, request_made: requests.Request) -> None:
     assert app.read(line.split()) == request_made
 
 

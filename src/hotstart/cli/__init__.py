@@ -1,4 +1,4 @@
-"""The command line: `hotstart build` and `hotstart demo`."""
+"""The command line."""
 
 from hotstart.cli.app import main
 

@@ -23,7 +23,7 @@ from hotstart.report.text import columns, memory
 from hotstart.shapes import Dim, Variant
 
 if TYPE_CHECKING:
-    from hotstart.cli.app import InspectRequest, KeygenRequest, LoadCheckRequest, VerifyRequest
+    from hotstart.cli.requests import InspectRequest, KeygenRequest, LoadCheckRequest, VerifyRequest
 
 _WIDTH = 100
 _LONGEST = 60

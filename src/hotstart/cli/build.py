@@ -18,9 +18,14 @@ from hotstart.events import Event
 from hotstart.report.text import memory
 
 if TYPE_CHECKING:
-    from hotstart.cli.app import BuildRequest
+    from hotstart.cli.requests import BuildRequest, CompileRequest
 
 Model = Callable[..., Any]
+
+_ARGUMENTS = frozenset(
+    {"args", "kwargs", "calls", "dynamic_shapes", "split_on", "options", "extra_key"}
+)
+"""What a factory may say besides the model: all that a program's key is made of."""
 
 
 def run(request: BuildRequest) -> None:
@@ -37,22 +42,9 @@ def run(request: BuildRequest) -> None:
 
         signer(request.sign_key)  # read now: one that is no key is no news for after the build
     model, examples = call_factory(request.factory)
-    options = hotstart.Options(
-        compiler=request.compiler,
-        on_miss=request.on_miss,
-        splits=request.splits,
-        debug_dir=request.debug_dir,
-    )
+    settings = arguments(request, examples, debug_dir=request.debug_dir)
     with progress(sys.stderr) as listener:
-        program = hotstart.compile(
-            model,
-            **examples,
-            dynamic_shapes=request.dynamic_shapes,
-            split_on=request.split_on,
-            options=options,
-            jobs=request.jobs,
-            on_event=listener,
-        )
+        program = hotstart.compile(model, **settings, jobs=request.jobs, on_event=listener)
         if request.output is not None:
             listener(Event("phase_started", "save"))
             program.save(request.output, sign_key=request.sign_key, check=request.check)
@@ -68,6 +60,20 @@ def run(request: BuildRequest) -> None:
         say(report)
 
 
+def arguments(
+    request: CompileRequest, examples: Mapping[str, Any], debug_dir: Path | None = None
+) -> dict[str, Any]:
+    """What `hotstart.compile` is given: what flags say, and what a factory says before them."""
+    options = hotstart.Options(
+        compiler=request.compiler,
+        on_miss=request.on_miss,
+        splits=request.splits,
+        debug_dir=debug_dir,
+    )
+    asked = {"dynamic_shapes": request.dynamic_shapes, "split_on": request.split_on}
+    return {**asked, "options": options, **examples}
+
+
 def call_factory(factory: Factory) -> tuple[Model, dict[str, Any]]:
     """Import and call a factory; modules in the working folder are found, too.
 
@@ -76,7 +82,8 @@ def call_factory(factory: Factory) -> tuple[Model, dict[str, Any]]:
 
     Raises:
         OptionsError: there is no such function, or it returns something else than a model with
-            a tuple of arguments and a mapping of keyword arguments, or with calls by name.
+            a tuple of arguments and a mapping of keyword arguments, or with calls by name, or than
+            a dict of these.
     """
     here = see_working_folder()
     try:
@@ -121,11 +128,16 @@ def _checked(made: object, factory: Factory) -> tuple[Model, dict[str, Any]]:
             return model, {"args": tuple(args), "kwargs": dict(kwargs or {})}
         case (model, Mapping() as calls) if callable(model):
             return model, {"calls": dict(calls)}
+        case {"model": model, **rest} if callable(model) and _ARGUMENTS.issuperset(rest):
+            return model, {str(name): value for name, value in rest.items()}
+        case Mapping():
+            got = f"a dict with {', '.join(map(str, made)) or 'nothing'}"
         case tuple():
             got = f"({', '.join(type(part).__name__ for part in made)})"
         case _:
             got = type(made).__name__
     raise OptionsError(
         f"{factory}: the factory returned {got}, takes (model, args, kwargs), "
-        "such as (model, (), {'input_ids': ids}), or (model, calls by name)"
+        "such as (model, (), {'input_ids': ids}), or (model, calls by name), or a dict "
+        f"with 'model' and some of {', '.join(sorted(_ARGUMENTS))}"
     )

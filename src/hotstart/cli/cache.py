@@ -1,4 +1,4 @@
-"""`hotstart cache ls | show | stats | verify | gc | rm`. Nothing here imports torch."""
+"""`hotstart cache ACTION`: one function for each action. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hotstart.store.entries import ENTRIES, PROGRAMS, Entries, Entry
 from hotstart.store.folder import Folder, Limits, Stored, default_place
 
 if TYPE_CHECKING:
-    from hotstart.cli.app import CacheRequest
+    from hotstart.cli.requests import CacheRequest
 
 _KEY = 12
 """So many letters of a key are shown, and are enough to name one."""
@@ -36,16 +36,23 @@ def run(request: CacheRequest) -> None:
 
 def _ls(folder: Folder, request: CacheRequest) -> None:
     entries = Entries(folder).all()
+    pinned = Entries(folder).pinned()
     if request.json:
-        say_json([_plain(entry) for entry in entries])
+        say_json([{**_plain(entry), "pinned": entry.name in pinned} for entry in entries])
         return
     now = time.time()
     rows = [
-        (entry.key[:_KEY], entry.model, memory(entry.bytes), _ago(now - entry.created))
+        (
+            entry.key[:_KEY],
+            entry.model,
+            memory(entry.bytes),
+            _ago(now - entry.created),
+            "pinned" if entry.name in pinned else "",
+        )
         for entry in entries
     ]
     if rows:
-        say("\n".join(columns([("key", "model", "size", "compiled"), *rows], "<<>>")))
+        say("\n".join(columns([("key", "model", "size", "compiled", ""), *rows], "<<>><")))
     else:
         say(f"nothing is stored in {folder.root}", sys.stderr)
 
@@ -135,6 +142,25 @@ def _rm(folder: Folder, request: CacheRequest) -> None:
         say(f"removed {len(found)} programs")
 
 
+def _pin(folder: Folder, request: CacheRequest) -> None:
+    _each(folder, request, "pinned", Entries(folder).pin)
+
+
+def _unpin(folder: Folder, request: CacheRequest) -> None:
+    _each(folder, request, "unpinned", Entries(folder).unpin)
+
+
+def _each(
+    folder: Folder, request: CacheRequest, done: str, action: Callable[[Entry], bool]
+) -> None:
+    found = _named(Entries(folder), request)
+    changed = [entry for entry in found if action(entry)]
+    if request.json:
+        say_json({"ok": True, done: [_plain(entry) for entry in changed]})
+    else:
+        say(f"{done} {len(changed)} programs")
+
+
 def _orphans(folder: Folder) -> Iterator[Stored]:
     """Remove entries whose program is gone."""
     programs = set(folder.names(PROGRAMS))
@@ -178,5 +204,7 @@ _ACTIONS: dict[str, Callable[[Folder, CacheRequest], None]] = {
     "stats": _stats,
     "verify": _verify,
     "gc": _gc,
+    "pin": _pin,
+    "unpin": _unpin,
     "rm": _rm,
 }

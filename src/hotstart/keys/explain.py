@@ -16,7 +16,15 @@ COMPARED = 200
 
 
 def explain(store: Store, key: Key, reasons: Sequence[Sequence[Change]]) -> str:
-    """What differs from the stored program that is nearest, a line for each difference.
+    """As `why`, a line for each difference."""
+    beside, changes = why(store, key, reasons)
+    return listed(beside, changes) if changes else beside
+
+
+def why(
+    store: Store, key: Key, reasons: Sequence[Sequence[Change]]
+) -> tuple[str, Sequence[Change]]:
+    """What a program that was not found is compared with, and all that differs.
 
     Args:
         store: the store.
@@ -24,12 +32,11 @@ def explain(store: Store, key: Key, reasons: Sequence[Sequence[Change]]) -> str:
         reasons: for every program of that key, what of it does not fit.
     """
     if reasons:
-        fewest = min(reasons, key=len)
-        return listed("the same key, but", fewest)
+        return "the same key, but", min(reasons, key=len)
     nearest = _nearest(store, key)
     if nearest is None:
-        return "nothing is stored yet"
-    return listed("nothing has this key; beside the nearest that is stored", nearest)
+        return "nothing is stored yet", ()
+    return "nothing has this key; beside the nearest that is stored", nearest
 
 
 def difference(stored: dict[str, str], wanted: dict[str, str]) -> list[Change]:

@@ -74,8 +74,29 @@ class Entries:
         parts = container.pack({"entry": msgspec.to_builtins(entry)}, {"key": described})
         return self._folder.write(ENTRIES, entry.name, parts)
 
+    def pin(self, entry: Entry) -> bool:
+        """Keep an entry and its program whatever the limits; whether that is so now."""
+        both = [self._folder.pin(kind, name) for kind, name in self._files(entry)]
+        return all(both)
+
+    def unpin(self, entry: Entry) -> bool:
+        """Let limits count again for an entry, and for its program; whether they did not.
+
+        A program that another pinned entry has stays pinned.
+        """
+        shared = (name for name in self._folder.pinned(ENTRIES) if name != entry.name)
+        if any(name.endswith(f".{entry.program}") for name in shared):
+            return self._folder.unpin(ENTRIES, entry.name)
+        both = [self._folder.unpin(kind, name) for kind, name in self._files(entry)]
+        return any(both)
+
+    def pinned(self) -> set[str]:
+        """The names of the entries that are pinned."""
+        return self._folder.pinned(ENTRIES)
+
     def remove(self, entry: Entry) -> bool:
         """Remove an entry; whether it was there. Its program is another file."""
+        self.unpin(entry)
         return self._folder.remove(ENTRIES, entry.name)
 
     def used(self, entry: Entry) -> None:
@@ -89,6 +110,9 @@ class Entries:
             blob = container.read(self._folder.path(ENTRIES, entry.name)).blobs["key"]
             parts = msgspec.json.decode(zlib.decompress(blob), type=dict[str, str])
         return Key(entry.key, parts)
+
+    def _files(self, entry: Entry) -> tuple[tuple[str, str], tuple[str, str]]:
+        return (ENTRIES, entry.name), (PROGRAMS, entry.program)
 
     def _sorted(self, names: Iterator[str]) -> list[Entry]:
         found = (self._read(name) for name in names)

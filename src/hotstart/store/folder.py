@@ -2,6 +2,7 @@
 
     CACHEDIR.TAG                           tells backups that nothing here is precious
     v<format>/<kind>/<2 letters>/<name>    files that never change: whole, or not there
+    v<format>/pins/<kind>-<name>           empty: the file of that name is not to be tidied away
     v<format>/quarantine/<kind>-<name>     files that were found damaged
     v<format>/locks/<name>                 held while one process makes what all of them want
 
@@ -48,7 +49,7 @@ _TAG = (
 )
 _NAME = re.compile(r"[0-9a-z][0-9a-z._-]{2,200}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_QUARANTINE, _LOCKS = "quarantine", "locks"
+_QUARANTINE, _LOCKS, _PINS = "quarantine", "locks", "pins"
 
 T = TypeVar("T")
 
@@ -177,6 +178,33 @@ class Folder:
         with contextlib.suppress(OSError):
             self._use(path)
 
+    def pin(self, kind: str, name: str) -> bool:
+        """Keep a file whatever the limits; whether that is so now."""
+        marker = self._pin(kind, name)
+
+        def work() -> bool:
+            self._prepare(marker.parent)
+            marker.touch()
+            return True
+
+        return self._try(f"pin {marker.name}", work) or False
+
+    def unpin(self, kind: str, name: str) -> bool:
+        """Let limits count for a file again; whether they did not."""
+        marker = self._pin(kind, name)
+
+        def work() -> bool:
+            marker.unlink()
+            return True
+
+        return self._try(f"unpin {marker.name}", work) or False
+
+    def pinned(self, kind: str) -> set[str]:
+        """The names of the files of a kind that are pinned, whether they are there or not."""
+        start = f"{kind}-"
+        markers = self._list(self._base / _PINS)
+        return {marker.removeprefix(start) for marker in markers if marker.startswith(start)}
+
     def quarantine(self, kind: str, name: str, why: str) -> None:
         """Put a damaged file where nobody reads it, and say so."""
         path = self.path(kind, name)
@@ -220,6 +248,8 @@ class Folder:
     def tidy(self, limits: Limits | None = None, room: int = 0) -> Tidied:
         """Remove leftovers, and what was not used for longest until the rest is within limits.
 
+        What is pinned counts, and stays.
+
         Args:
             limits: those of the folder by default.
             room: bytes that are to be free besides, whatever the limits say.
@@ -229,6 +259,7 @@ class Folder:
         leftovers = sum(self._unlink(file) for file in self._unfinished(now))
         self._remove_locks(now)
         found = sorted(self.files(), key=lambda stored: stored.used)
+        pinned = set(self._list(self._base / _PINS))
         total, count = sum(stored.bytes for stored in found), len(found)
         target = min(limits.bytes, total - room if room else limits.bytes)
         removed: list[Stored] = []
@@ -236,6 +267,8 @@ class Folder:
             age = now - stored.used
             old = limits.age_s is not None and age > limits.age_s
             if not old and total <= target and count <= limits.files:
+                continue
+            if f"{stored.kind}-{stored.name}" in pinned:
                 continue
             if age < GRACE_S or not self._remove_unused(stored, now):
                 continue
@@ -303,6 +336,9 @@ class Folder:
             if abs(time.time() - os.stat(file).st_mtime) > GRACE_S / 2:  # noqa: PTH116  a descriptor
                 os.utime(file)
 
+    def _pin(self, kind: str, name: str) -> Path:
+        return self._base / _PINS / f"{kind}-{self.path(kind, name).name}"
+
     def _list(self, folder: Path) -> list[str]:
         def work() -> list[str]:
             return os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  names, and many
@@ -311,7 +347,7 @@ class Folder:
 
     def _folders(self) -> Iterator[Path]:
         for kind in self._list(self._base):
-            if kind not in (_QUARANTINE, _LOCKS):
+            if kind not in (_QUARANTINE, _LOCKS, _PINS):
                 for folder in self._list(self._base / kind):
                     yield self._base / kind / folder
 

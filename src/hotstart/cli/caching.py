@@ -1,0 +1,102 @@
+"""`hotstart explain` and `hotstart warm`: what a cache has of models, and filling it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import hotstart
+from hotstart.cli.build import Model, arguments, call_factory
+from hotstart.cli.output import say, say_json
+from hotstart.cli.progress import progress
+from hotstart.errors import HotstartError, StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hotstart.cli.parse import Factory
+    from hotstart.cli.requests import ExplainRequest, WarmRequest
+
+MISSING = 6
+"""The exit status where nothing that is stored fits."""
+
+
+def explain(request: ExplainRequest) -> int:
+    """Say whether `hotstart.compile(cache=...)` would find what a factory makes, and why not.
+
+    Raises:
+        HotstartError: the factory is not one, or the cache cannot be read.
+    """
+    from hotstart.keys.explain import listed, why
+
+    model, settings = call_factory(request.factory)
+    settings = arguments(request, settings)
+    key = hotstart.compute_key(model, **settings)
+    store = _store(request.folder)
+    found = store.find(key, model, request.on_miss)
+    fits = found.program is not None
+    beside, changes = ("", ()) if fits else why(store, key, found.reasons)
+    if request.json:
+        parts = [dict(zip(("part", "was", "is"), change, strict=True)) for change in changes]
+        say_json({"found": fits, "key": key.digest, "beside": beside, "changes": parts})
+    elif fits:
+        say(f"found: {key.digest}")
+    else:
+        say(f"not found: {key.digest}: {listed(beside, changes) if changes else beside}")
+    return 0 if fits else MISSING
+
+
+def warm(request: WarmRequest) -> int:
+    """Compile what factories make into a cache, each as far as it is not there yet.
+
+    Returns:
+        1 if one of them failed; the others are compiled nevertheless.
+    """
+    store = _store(request.folder, check=request.check)
+    done = [_warm(factory, request, store) for factory in request.factories]
+    if request.json:
+        say_json(done)
+    return 1 if any(one["error"] for one in done) else 0
+
+
+def _warm(factory: Factory, request: WarmRequest, store: hotstart.Store) -> dict[str, Any]:
+    started = time.perf_counter()
+    action, error, key = "failed", "", ""
+    try:
+        model, settings = call_factory(factory)
+        settings = arguments(request, settings)
+        key = hotstart.compute_key(model, **settings).digest
+        started = time.perf_counter()
+        action = _compile(model, settings, request.jobs, store)
+        if not store.probe(key):
+            raise StoreError(
+                f"expected the program of {factory} in {store}, found that it cannot be kept. "
+                "The warning above says why."
+            )
+    except HotstartError as raised:
+        action, error = "failed", str(raised)
+    except Exception as raised:  # noqa: BLE001  whatever a factory does, the others go on
+        action, error = "failed", f"{type(raised).__name__}: {raised}"
+    seconds = time.perf_counter() - started
+    if error:
+        say(f"error: {factory}: {error}", sys.stderr)
+    if not request.json:
+        say(f"{action:8}  {seconds:7.2f} s  {key[:12]:12}  {factory}")
+    return {"factory": str(factory), "action": action, "seconds": seconds, "key": key,
+            "error": error}  # fmt: skip
+
+
+def _compile(
+    model: Model, settings: dict[str, Any], jobs: int | None, store: hotstart.Store
+) -> str:
+    with progress(sys.stderr) as listener:
+        program = hotstart.compile(model, **settings, cache=store, jobs=jobs, on_event=listener)
+    actions = {unit.action for unit in program.report.units}
+    return "compiled" if "compiled" in actions else "loaded"
+
+
+def _store(folder: Path | None, *, check: bool = True) -> hotstart.Store:
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    return hotstart.Store(folder, strict=True, check=check)

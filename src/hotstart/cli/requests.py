@@ -1,0 +1,194 @@
+"""What each command can be asked for, and how flags say it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hotstart.cli import parse
+from hotstart.errors import OptionsError
+from hotstart.options import CompilerName, MissPolicy
+from hotstart.shapes import Dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What every command can be asked for."""
+
+    json: bool = False
+    traceback: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileRequest(Request):
+    """How a command compiles; what a factory says goes before."""
+
+    dynamic_shapes: dict[str, dict[int, Dim]] | None
+    split_on: Literal["auto"] | tuple[str, ...]
+    compiler: CompilerName
+    on_miss: MissPolicy
+    splits: int
+    jobs: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest(CompileRequest):
+    """What `hotstart build` was asked for."""
+
+    factory: parse.Factory
+    debug_dir: Path | None
+    output: Path | None
+    sign_key: Path | None
+    check: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRequest(Request):
+    """What `hotstart demo` was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectRequest(Request):
+    """What `hotstart inspect` was asked for."""
+
+    file: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRequest(Request):
+    """What `hotstart verify` was asked for; without keys, no signature is checked."""
+
+    file: Path
+    trusted_keys: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadCheckRequest(Request):
+    """What `hotstart load-check` was asked for."""
+
+    file: Path
+    verify_source: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeygenRequest(Request):
+    """What `hotstart keygen` was asked for."""
+
+    file: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheRequest(Request):
+    """What `hotstart cache` was asked for."""
+
+    action: str
+    folder: Path | None
+    key: str = ""
+    max_bytes: int | None = None
+    max_files: int | None = None
+    max_age_days: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainRequest(CompileRequest):
+    """What `hotstart explain` was asked for."""
+
+    factory: parse.Factory
+    folder: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmRequest(CompileRequest):
+    """What `hotstart warm` was asked for."""
+
+    factories: tuple[parse.Factory, ...]
+    folder: Path | None
+    check: bool
+
+
+def request_of(given: argparse.Namespace) -> Request:
+    """The request that parsed flags make.
+
+    Raises:
+        SystemExit: the flags do not go together.
+    """
+    match given.command:
+        case "inspect":
+            return InspectRequest(file=given.file, json=given.json, traceback=given.traceback)
+        case "verify":
+            return VerifyRequest(
+                file=given.file,
+                trusted_keys=tuple(given.trusted_key) if given.trusted_key else None,
+                json=given.json,
+                traceback=given.traceback,
+            )
+        case "load-check":
+            return LoadCheckRequest(
+                file=given.file,
+                verify_source=not given.no_source,
+                json=given.json,
+                traceback=given.traceback,
+            )
+        case "keygen":
+            return KeygenRequest(file=given.file, traceback=given.traceback)
+        case "cache":
+            return _cache_request(given)
+        case "explain":
+            return ExplainRequest(factory=given.factory, folder=given.cache, **_compiling(given))
+        case "warm":
+            return WarmRequest(
+                factories=tuple(given.factories),
+                folder=given.cache,
+                check=not given.no_check,
+                **_compiling(given),
+            )
+        case "demo":
+            return DemoRequest(traceback=given.traceback)
+    return _build_request(given)
+
+
+def _cache_request(given: argparse.Namespace) -> CacheRequest:
+    return CacheRequest(
+        action=given.action,
+        folder=given.cache,
+        key=getattr(given, "key", ""),
+        max_bytes=getattr(given, "max_bytes", None),
+        max_files=getattr(given, "max_files", None),
+        max_age_days=getattr(given, "max_age_days", None),
+        json=given.json,
+        traceback=given.traceback,
+    )
+
+
+def _build_request(given: argparse.Namespace) -> BuildRequest:
+    usage: argparse.ArgumentParser = given.parser
+    if given.output is None and (given.sign_key or given.no_check):
+        usage.error(f"{'--sign-key' if given.sign_key else '--no-check'} is for --output")
+    return BuildRequest(
+        factory=given.factory,
+        debug_dir=given.debug_dir,
+        output=given.output,
+        sign_key=given.sign_key,
+        check=not given.no_check,
+        **_compiling(given),
+    )
+
+
+def _compiling(given: argparse.Namespace) -> dict[str, Any]:
+    try:
+        shapes = parse.dynamic_shapes(given.dynamic, given.range, given.size)
+    except OptionsError as error:
+        usage: argparse.ArgumentParser = given.parser
+        usage.error(str(error))
+    return {
+        "dynamic_shapes": shapes,
+        "split_on": parse.split_rule(given.split_on),
+        "compiler": given.compiler,
+        "on_miss": given.on_miss,
+        "splits": given.splits,
+        "jobs": given.jobs,
+        "json": given.json,
+        "traceback": given.traceback,
+    }

@@ -1,0 +1,108 @@
+"""`hotstart explain` and `hotstart warm`, on factories in the working folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hotstart.cli import main
+
+FACTORIES = """
+import torch
+from torch import nn
+from hotstart import Dim
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.by = nn.Linear(4, 4), {by}
+
+    def forward(self, x):
+        return self.linear(x) * self.by
+
+def static():
+    return Scaled(), (torch.zeros(2, 4),), None
+
+def ranged():
+    shapes = {{"x": {{0: Dim("rows", min=2, max=8)}}}}
+    return {{"model": Scaled(), "args": (torch.zeros(3, 4),), "dynamic_shapes": shapes}}
+
+def unknown():
+    return {{"model": Scaled(), "shape": 3}}
+
+def broken():
+    raise ValueError("no such model")
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with factories, which are imported anew."""
+    file = tmp_path / "cached_shop.py"
+    file.write_text(FACTORIES.format(by="2.0"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "cached_shop", raising=False)
+    monkeypatch.setenv("HOTSTART_CACHE", str(tmp_path / "cache"))
+    return file
+
+
+def asked(capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, str, str]:
+    status = main(command.split())
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def as_json(capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, Any]:
+    status, out, _ = asked(capsys, f"{command} --json")
+    return status, json.loads(out)
+
+
+WARM = "warm cached_shop:static cached_shop:ranged --compiler eager --no-check"
+
+
+def test_what_was_warmed_is_found(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = asked(capsys, WARM)
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["compiled", "compiled"]
+    status, found = as_json(capsys, WARM)
+    assert (status, [one["action"] for one in found]) == (0, ["loaded", "loaded"])
+    for factory in ("static", "ranged"):
+        status, out, _ = asked(capsys, f"explain cached_shop:{factory} --compiler eager")
+        assert (status, out.split(":")[0]) == (0, "found")
+
+
+def test_explain_of_an_empty_cache(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = asked(capsys, "explain cached_shop:static")
+    assert status == 6
+    assert "nothing is stored yet" in out
+
+
+def test_explain_names_what_changed(
+    shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked(capsys, WARM)[0] == 0
+    status, told = as_json(capsys, "explain cached_shop:static --compiler eager --splits 3")
+    assert (status, told["found"]) == (6, False)
+    assert told["changes"] == [{"part": "options.splits", "was": "16", "is": "3"}]
+    monkeypatch.delitem(sys.modules, "cached_shop")
+    shop.write_text(FACTORIES.format(by="3.25"))
+    status, out, _ = asked(capsys, "explain cached_shop:static --compiler eager")
+    assert status == 6
+    assert "Scaled" in out
+
+
+def test_one_that_fails_does_not_stop_the_others(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "warm cached_shop:unknown cached_shop:broken cached_shop:none cached_shop:static"
+    status, out, err = asked(capsys, f"{command} --compiler eager --no-check")
+    assert status == 1
+    assert [line.split()[0] for line in out.splitlines()] == 3 * ["failed"] + ["compiled"]
+    assert "a dict with model, shape" in err
+    assert "ValueError: no such model" in err
+    assert "has no function 'none'" in err
