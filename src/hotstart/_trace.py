@@ -23,6 +23,7 @@ from hotstart.options import Options
 from hotstart.partition import Plan, SplitOn, cut, make_plan
 from hotstart.partition.plan import example_of
 from hotstart.partition.special import special_conditions
+from hotstart.runtime.structure import Look
 from hotstart.shapes import Interval
 from hotstart.stitching import returned_arguments
 from hotstart.tensors import Model, method_of, parameter_names
@@ -130,6 +131,7 @@ def make_requirements(
         modes=tuple(sorted({mode for graph in graphs for mode in graph.modes})),
         kinds=tuple(kinds.values()),
         modules=tuple((path, numbers[repr(kind)]) for path, kind in sorted(read.items())),
+        hooks=Look().global_hooks(),
     )
 
 

@@ -131,21 +131,29 @@ class Fact(msgspec.Struct, frozen=True):
 
     Attributes:
         steps: attributes and items on the way from the module.
-        kind: whether `value` is what is there, its length, the name of its class, or what it does
-            as a function.
+        kind: whether `value` is what is there, its length, its keys, the name of its class, or what
+            it does as a function; or whether the last step leads to an attribute, to one of the
+            object's own or to an item.
         value: a constant.
     """
 
     steps: tuple[Step, ...]
-    kind: Literal["value", "length", "class", "function"]
+    kind: Literal["value", "length", "keys", "class", "function", "attribute", "own", "contains"]
     value: Any
 
 
 class ModuleKind(msgspec.Struct, frozen=True):
-    """What was read of a module besides tensors: its class, and constants."""
+    """What was read of a module besides tensors.
+
+    Attributes:
+        cls: the name of its class.
+        facts: what was read.
+        own: hooks and methods that are the object's own, each by name and as a text of its code.
+    """
 
     cls: str
     facts: tuple[Fact, ...]
+    own: tuple[tuple[str, str], ...] = ()
 
 
 class Requirements(msgspec.Struct, frozen=True):
@@ -157,6 +165,7 @@ class Requirements(msgspec.Struct, frozen=True):
         modes: the `training` flag of every module whose flag forward reads, by path.
         kinds: the different things that were read of modules besides tensors.
         modules: for each module that was read, its path and the number of its kind.
+        hooks: hooks of all modules there are, each by name and as a text of its code.
     """
 
     weights: tuple[WeightSpec, ...]
@@ -164,6 +173,7 @@ class Requirements(msgspec.Struct, frozen=True):
     modes: tuple[tuple[str, bool], ...]
     kinds: tuple[ModuleKind, ...]
     modules: tuple[tuple[str, int], ...]
+    hooks: tuple[tuple[str, str], ...] = ()
 
 
 class Contract(msgspec.Struct, frozen=True):

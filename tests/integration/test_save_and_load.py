@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -430,6 +431,92 @@ def test_another_structure_with_the_same_tensors_is_refused_at_load(saved: Path)
         with pytest.raises(hotstart.ModelMismatch) as caught:
             hotstart.load(saved, model)
         assert named in str(caught.value)
+
+
+def hooked(model: nn.Module) -> nn.Module:
+    model.layers[1].up.register_forward_hook(lambda module, args, result: result * 2)
+    return model
+
+
+def hooked_before(model: nn.Module) -> nn.Module:
+    model.layers[1].register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+    return model
+
+
+def patched(model: nn.Module) -> nn.Module:
+    model.layers[1].norm.forward = lambda x: x * 2
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (hooked, "hooks and methods of layers.1.up: expected none, found _forward_hooks"),
+        (hooked_before, "hooks and methods of layers.1: expected none, found _forward_pre_hooks"),
+        (patched, "hooks and methods of layers.1.norm: expected none, found forward"),
+    ],
+)
+def test_code_of_an_object_is_compared_at_load(
+    change: Callable[[nn.Module], nn.Module], named: str, saved: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(hotstart.ModelMismatch, match=named):
+        hotstart.load(saved, change(shop()))
+    build(change(shop())).save(tmp_path / "model.hot", check=False)
+    model = change(shop())
+    x = torch.randn(4, 8)
+    assert torch.equal(hotstart.load(tmp_path / "model.hot", model)(x), model(x))
+    with pytest.raises(hotstart.ModelMismatch, match="found none"):
+        hotstart.load(tmp_path / "model.hot", shop())
+
+
+def test_hooks_of_every_module_are_compared_at_load(saved: Path) -> None:
+    hook = nn.modules.module.register_module_forward_hook(lambda module, args, result: result)
+    try:
+        with pytest.raises(hotstart.ModelMismatch, match="of every module: expected none"):
+            hotstart.load(saved, shop())
+    finally:
+        hook.remove()
+
+
+class Asking(nn.Module):
+    """Asks what it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: Any = {"k": 1}
+        self.tags = {"a"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if hasattr(self, "extra"):
+            x = x * 2
+        if "z" in self.given:
+            x = x * 3
+        if "z" in self.tags:
+            x = x * 5
+        for key in self.given:
+            x = x + len(key)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("extra", 1),
+        ("given", {"z": 1}),
+        ("given", {"kk": 1}),
+        ("given", {"k": 1, "l": 1}),
+        ("tags", {"z"}),
+    ],
+)
+def test_what_a_module_was_asked_for_is_compared_at_load(
+    name: str, value: Any, tmp_path: Path
+) -> None:
+    build(Asking()).save(tmp_path / "model.hot", check=False)
+    hotstart.load(tmp_path / "model.hot", Asking())
+    changed = Asking()
+    setattr(changed, name, value)
+    with pytest.raises(hotstart.ModelMismatch, match=name):
+        hotstart.load(tmp_path / "model.hot", changed)
 
 
 class Activated(nn.Module):

@@ -14,9 +14,10 @@ import torch
 from msgspec.structs import replace
 
 from hotstart import _torch
-from hotstart.capture.structure import ways
+from hotstart.capture.structure import about, ways
 from hotstart.keys.records import Seen, Step
 from hotstart.keys.seen import Look, environment_text
+from hotstart.runtime.structure import is_method
 from hotstart.tensors import Model, modules, places
 
 Start = Literal["model", "python", "environment"]
@@ -44,22 +45,12 @@ def seen(model: Model, traced: _torch.FullGraph) -> tuple[Seen, ...]:
         at = _start(traced, name, paths)
         if at is None:
             continue
-        one = _about(kind, *at, key)
+        start, where, way = at
+        what, steps = about(kind, way, key)
+        one = Seen(start, where, steps, what, "")
         if _counts(one, value):
             found.add(replace(one, text=look.text(one)))
     return tuple(sorted(found, key=repr))
-
-
-def _about(
-    kind: _torch.Read, start: Start, name: str, steps: tuple[Step, ...], key: object
-) -> Seen:
-    """What was read, without its text."""
-    if key is None or kind not in ("attribute", "own", "contains"):
-        return Seen(start, name, steps, kind, "")
-    if type(key) not in (str, int):
-        return Seen(start, name, steps, "keys", "")
-    how: Literal["attribute", "item"] = "item" if kind == "contains" else "attribute"
-    return Seen(start, name, (*steps, (how, key)), kind, "")  # type: ignore[arg-type]
 
 
 def _counts(one: Seen, value: object) -> bool:
@@ -70,7 +61,7 @@ def _counts(one: Seen, value: object) -> bool:
         if one.steps[0] in _REGISTERED or one.kind == "length":
             return False
         if one.kind == "own" and len(one.steps) == 1:
-            return not callable(getattr(type(value), str(one.steps[0][1]), None))
+            return not is_method(type(value), str(one.steps[0][1]))
         return one.kind != "value" or type(value) not in _PLAIN
     given = one.name == "os" or one.name.partition(".")[0] == "torch"
     return one.kind in ("function", "tensor") or not given

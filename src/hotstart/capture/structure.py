@@ -7,6 +7,7 @@ activation, another epsilon or one more layer would be another program with the 
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,30 +16,45 @@ import torch
 from hotstart import _torch
 from hotstart.ir import Fact, ModuleKind
 from hotstart.keys.records import Step
-from hotstart.objects import Describer
-from hotstart.runtime.structure import class_name, follow
+from hotstart.runtime.structure import Look, class_name, follow, is_method
 from hotstart.tensors import Model, modules
 
 _CONSTANTS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
+_TRAINING: tuple[Step, ...] = (("attribute", "training"),)
 
 
 def structure(model: Model, traced: _torch.FullGraph) -> dict[str, ModuleKind]:
     """What was read of each module, by path."""
     paths = {id(module): path for path, module in reversed([*modules(model)])}
-    found: dict[str, tuple[str, dict[tuple[Any, ...], Fact]]] = {}
-    for kind, name, _ in traced.reads:
+    look = Look()
+    found: dict[str, tuple[torch.nn.Module, dict[tuple[Any, ...], Fact]]] = {}
+    for read, name, key in traced.reads:
         place = _place(traced, name, paths)
         if place is None:
             continue
-        path, module, steps = place
-        _, facts = found.setdefault(path, (class_name(type(module)), {}))
-        fact = _fact(kind, steps, module)
-        if fact is not None and steps != (("attribute", "training"),):
-            facts[kind, steps] = fact
+        path, module, way = place
+        _, facts = found.setdefault(path, (module, {}))
+        kind, steps = about(read, way, key)
+        if kind != "tensor" and kind != "unknown" and _counts(kind, steps, module):
+            with contextlib.suppress(AttributeError, LookupError, TypeError):
+                facts[kind, steps] = Fact(steps, kind, look.read(kind, steps, module))
     return {
-        path: ModuleKind(cls, tuple(sorted(facts.values(), key=repr)))
-        for path, (cls, facts) in found.items()
+        path: ModuleKind(
+            class_name(type(module)), tuple(sorted(facts.values(), key=repr)), look.own_code(module)
+        )
+        for path, (module, facts) in found.items()
     }
+
+
+def about(
+    kind: _torch.Read, way: tuple[Step, ...], key: object
+) -> tuple[_torch.Read, tuple[Step, ...]]:
+    """What a read is about: with the key that was looked up as its last step."""
+    if key is None or kind not in ("attribute", "own", "contains"):
+        return kind, way
+    if not isinstance(key, str | int):
+        return "keys", way
+    return kind, (*way, ("item" if kind == "contains" else "attribute", key))
 
 
 def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKind]:
@@ -48,24 +64,29 @@ def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKin
         for path, kind in found.items():
             known = made.get(path, kind)
             facts = {repr(fact): fact for fact in (*known.facts, *kind.facts)}
-            made[path] = ModuleKind(kind.cls, tuple(facts[text] for text in sorted(facts)))
+            every = tuple(facts[text] for text in sorted(facts))
+            made[path] = ModuleKind(kind.cls, every, kind.own)
     return made
 
 
-def _fact(kind: str, steps: tuple[Step, ...], module: torch.nn.Module) -> Fact | None:
+def _counts(kind: str, steps: tuple[Step, ...], module: torch.nn.Module) -> bool:
+    """Whether what was read is no tensor, and not known otherwise."""
+    if kind == "own" and len(steps) == 1:
+        return not is_method(type(module), str(steps[0][1]))
+    if kind in ("attribute", "own", "contains"):
+        return True
     try:
         value = follow(module, steps)
     except (AttributeError, LookupError, TypeError):
-        return None  # found by Dynamo in another way than by reading it
-    if kind == "length":
-        return Fact(steps, "length", len(value)) if hasattr(value, "__len__") else None
-    if kind == "value" and steps and type(value) in _CONSTANTS:
-        return Fact(steps, "value", value)
-    if kind == "class" and steps and type(value).__module__ != "builtins":
-        return Fact(steps, "class", class_name(type(value)))
-    if kind == "function" and hasattr(value, "__qualname__"):
-        return Fact(steps, "function", Describer().function_text(value))
-    return None
+        return False
+    match kind:
+        case "length" | "keys":
+            return hasattr(value, "__len__")
+        case "value":
+            return bool(steps) and type(value) in _CONSTANTS and steps != _TRAINING
+        case "class":
+            return bool(steps) and type(value).__module__ != "builtins"
+    return hasattr(value, "__qualname__")
 
 
 def _place(

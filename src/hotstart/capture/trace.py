@@ -17,7 +17,7 @@ from hotstart.capture.seen import seen
 from hotstart.capture.structure import structure
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
-from hotstart.ir import ModuleKind, Slot, Tree
+from hotstart.ir import Fact, ModuleKind, Slot, Tree
 from hotstart.keys.records import Seen
 from hotstart.tensors import Model, modules
 
@@ -283,12 +283,18 @@ def _describe(
     return replace(captured, outputs=described.result, updates=described.updates)
 
 
+def _still_so(fact: Fact) -> bool:
+    """Whether what was read of an attribute is the same after it was set."""
+    return fact.kind == "own" or (fact.kind == "attribute" and fact.value)
+
+
 def _refuse_caches(captured: Captured, updates: tuple[BufferUpdate, ...]) -> None:
     """Raise if forward sets what it has read as a constant: it would take another way next time."""
     for update in updates:
         kind = captured.modules.get(update.owner)
         read = kind is not None and any(
-            fact.steps == (("attribute", update.name),) for fact in kind.facts
+            fact.steps == (("attribute", update.name),) and not _still_so(fact)
+            for fact in kind.facts
         )
         if read:
             name = f"{update.owner}.{update.name}" if update.owner else update.name

@@ -15,7 +15,7 @@ import torch
 
 from hotstart.keys.records import Change, Seen
 from hotstart.objects import Describer, Unknowable, digest, tensor_text
-from hotstart.runtime.structure import follow
+from hotstart.runtime.structure import follow, leads, written
 from hotstart.tensors import Finder, Model
 
 _MISSING = "nothing"
@@ -27,7 +27,7 @@ def changes(model: Model, seen: Iterable[Seen]) -> Iterator[Change]:
     for one in seen:
         found = look.text(one)
         if found != one.text or not found:
-            yield _written(one), one.text or "what nothing can be said of", found
+            yield _name(one), one.text or "what nothing can be said of", found
 
 
 class Look:
@@ -42,26 +42,12 @@ class Look:
         if one.start == "environment":
             return environment_text(one.name)
         start = self._finder.module(one.name) if one.start == "model" else _python(one.name)
-        if one.kind in ("attribute", "own", "contains"):
-            return self._presence(start, one)
         try:
+            if one.kind in ("attribute", "own", "contains"):
+                return "there" if leads(start, one.kind, one.steps) else "not there"
             return self._of(one.kind, follow(start, one.steps))
         except (AttributeError, LookupError, TypeError):
             return _MISSING
-
-    def _presence(self, start: Any, one: Seen) -> str:
-        *way, (_, last) = one.steps
-        try:
-            holder = follow(start, tuple(way))
-            if one.kind == "contains":
-                found = last in holder
-            elif one.kind == "own":
-                found = last in vars(holder)
-            else:
-                found = hasattr(holder, str(last))
-        except (AttributeError, LookupError, TypeError):
-            return _MISSING
-        return "there" if found else "not there"
 
     def _of(self, kind: str, value: Any) -> str:
         describer = self._describer
@@ -109,8 +95,6 @@ def _python(name: str) -> Any:
     return None
 
 
-def _written(one: Seen) -> str:
-    steps = (f".{name}" if how == "attribute" else f"[{name!r}]" for how, name in one.steps)
-    start = f"environment {one.name}" if one.start == "environment" else one.name or "model"
-    text = start + "".join(steps)
-    return f"{one.kind} of {text}" if one.kind in ("length", "keys") else text
+def _name(one: Seen) -> str:
+    start = f"environment {one.name}" if one.start == "environment" else one.name
+    return written(start, one.kind, one.steps)

@@ -3,30 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
+
+from hotstart import _torch
 from hotstart.ir import Fact, ModuleKind, Requirements
 from hotstart.keys.records import Step
-from hotstart.objects import Describer
+from hotstart.objects import Describer, digest
 from hotstart.tensors import Finder
 from hotstart.trees import same_constant
+
+Code: TypeAlias = tuple[tuple[str, str], ...]
+"""Functions, each by name and as a text of its code."""
 
 
 def misfits(requirements: Requirements, finder: Finder) -> list[str]:
     """A line for everything about a model's modules that differs from the build's."""
-    problems: list[str] = []
+    look = Look()
+    problems = [*_of_code("every module", requirements.hooks, look.global_hooks())]
     fitting: list[type | None] = [None] * len(requirements.kinds)
     for path, number in requirements.modules:
         module = finder.module(path)
         kind = requirements.kinds[number]
+        if module is None:
+            problems.append(f"{path or 'model'}: expected a {kind.cls}, found nothing")
+            continue
         if type(module) is not fitting[number]:
-            found = "nothing" if module is None else class_name(type(module))
+            found = class_name(type(module))
             if not _same_class(kind.cls, found):
                 problems.append(f"{path or 'model'}: expected a {kind.cls}, found {found}")
                 continue
             fitting[number] = type(module)
-        problems += _differing(path, module, kind)
+        if kind.own or look.has_own_code(module):
+            problems += _of_code(path or "model", kind.own, look.own_code(module))
+        problems += _differing(look, path, module, kind)
     return problems
+
+
+class Look:
+    """Looks at modules. One object is for many of them, as what they are is worked out once."""
+
+    def __init__(self) -> None:
+        self._describer = Describer()
+        self._methods: dict[type, frozenset[str]] = {}
+
+    def global_hooks(self) -> Code:
+        """The hooks that run at every call of any module."""
+        held = _torch.global_hooks().items()
+        return tuple((name, self._describer.member_text(h)) for name, hooks in held
+                     for h in hooks.values())  # fmt: skip
+
+    def has_own_code(self, module: torch.nn.Module) -> bool:
+        """Whether a module has hooks, or methods in place of its class'."""
+        held = vars(module)
+        if held["_forward_hooks"] or held["_forward_pre_hooks"]:
+            return True
+        return not self._methods_of(type(module)).isdisjoint(held)
+
+    def own_code(self, module: torch.nn.Module) -> Code:
+        """These hooks and methods."""
+        held = vars(module)
+        own = sorted(self._methods_of(type(module)).intersection(held))
+        found = [(name, held[name]) for name in own]
+        for name in ("_forward_pre_hooks", "_forward_hooks"):
+            found += [(name, hook) for hook in held[name].values()]
+        return tuple((name, self._describer.member_text(value)) for name, value in found)
+
+    def _methods_of(self, cls: type) -> frozenset[str]:
+        known = self._methods.get(cls)
+        if known is None:
+            defined = (name for name, value in vars(cls).items() if callable(value))
+            inherited = (self._methods_of(base) for base in cls.__bases__)
+            known = self._methods[cls] = frozenset(defined).union(*inherited)
+        return known
+
+    def read(self, kind: str, steps: tuple[Step, ...], module: Any) -> Any:
+        """What a fact of a kind is about, as it is now.
+
+        Raises:
+            AttributeError, LookupError, TypeError: it is not there.
+        """
+        if kind in ("attribute", "own", "contains"):
+            return leads(module, kind, steps)
+        value = follow(module, steps)
+        match kind:
+            case "length":
+                return len(value)
+            case "keys":
+                return digest(map(self._describer.member_text, value))
+            case "class":
+                return class_name(type(value))
+            case "function":
+                return self._describer.function_text(value)
+        return value
 
 
 def class_name(cls: type) -> str:
@@ -45,42 +115,72 @@ def follow(start: Any, steps: tuple[Step, ...]) -> Any:
     return start
 
 
-def _differing(path: str, module: Any, kind: ModuleKind) -> Iterator[str]:
+def leads(start: Any, kind: str, steps: tuple[Step, ...]) -> bool:
+    """Whether the last of some steps leads to an attribute, to one of its own, or to an item.
+
+    Raises:
+        AttributeError, LookupError, TypeError: those before do not lead anywhere.
+    """
+    *way, (_, last) = steps
+    holder = follow(start, tuple(way))
+    match kind:
+        case "contains":
+            return last in holder
+        case "own":
+            return last in vars(holder)
+    return hasattr(holder, str(last))
+
+
+def is_method(cls: type, name: str) -> bool:
+    """Whether an object's own attribute of that name would be found in place of its class' code."""
+    return callable(getattr(cls, name, None))
+
+
+def _of_code(what: str, expected: Code, found: Code) -> Iterator[str]:
+    same = len(expected) == len(found) and all(
+        name == other and _same_code(text, here)
+        for (name, text), (other, here) in zip(expected, found, strict=True)
+    )
+    if not same:
+        wanted, given = (", ".join(map(" ".join, code)) or "none" for code in (expected, found))
+        yield f"hooks and methods of {what}: expected {wanted}, found {given}"
+
+
+def _differing(look: Look, path: str, module: Any, kind: ModuleKind) -> Iterator[str]:
     for fact in kind.facts:
         try:
-            found = _read(fact, follow(module, fact.steps))
+            found = look.read(fact.kind, fact.steps, module)
         except (AttributeError, LookupError, TypeError) as error:
             found = error
         if not _same(fact, found):
             shown = "nothing" if isinstance(found, Exception) else repr(found)
-            yield f"{_written(path, fact)}: expected {fact.value!r}, found {shown:.80}"
-
-
-def _read(fact: Fact, value: Any) -> Any:
-    """What of a value a fact is about."""
-    match fact.kind:
-        case "value":
-            return value
-        case "length":
-            return len(value)
-        case "class":
-            return class_name(type(value))
-        case "function":
-            return Describer().function_text(value)
+            what = written(path, fact.kind, fact.steps)
+            yield f"{what}: expected {fact.value!r}, found {shown:.80}"
 
 
 def _same(fact: Fact, found: Any) -> bool:
     if fact.kind not in ("class", "function") or not isinstance(found, str):
         return same_constant(fact.value, found)
-    expected, *code = str(fact.value).split(" ")
+    return _same_code(str(fact.value), found)
+
+
+def _same_code(expected: str, found: str) -> bool:
+    """Whether two texts of classes or functions, a name and maybe a hash, are of the same."""
+    wanted, *code = expected.split(" ")
     name, *own = found.split(" ")
-    return code == own and _same_class(expected, name)
+    return code == own and _same_class(wanted, name)
 
 
-def _written(path: str, fact: Fact) -> str:
-    steps = (f".{name}" if how == "attribute" else f"[{name!r}]" for how, name in fact.steps)
-    text = (path + "".join(steps)).lstrip(".")
-    return f"len({text})" if fact.kind == "length" else text
+def written(start: str, kind: str, steps: tuple[Step, ...]) -> str:
+    """What was read, as code says it as far as it can."""
+    text = start + "".join(f".{s}" if how == "attribute" else f"[{s!r}]" for how, s in steps)
+    text = text.lstrip(".") or "model"
+    match kind:
+        case "length":
+            return f"len({text})"
+        case "keys" | "attribute" | "own" | "contains":
+            return f"{kind} {text}"
+    return text
 
 
 def _same_class(expected: str, found: str) -> bool:
