@@ -2,8 +2,8 @@
 
     <url>/v<format>/<kind>/<2 letters>/<name>
 
-An object is written if there is none of that name, and never changes, so a plain file server over a
-copy of the tree serves as well as an object store.
+An object is written if there is none of that name, or none that is whole, and never changes, so a
+plain file server over a copy of the tree serves as well as an object store.
 
 Nothing that goes wrong with a remote stops a caller: what cannot be fetched is not there, what
 cannot be published is not shared, a warning says so, and the remote is left alone for a while. A
@@ -90,6 +90,7 @@ class Remote:
         self.strict = strict
         self.writable = policy == "read-write" and self._scheme not in _HTTP
         self.problems: Counter[str] = Counter()
+        self.damaged: set[tuple[str, str]] = set()
 
     def __str__(self) -> str:
         parts = urlsplit(self._url)  # its user and its query may be secrets
@@ -103,10 +104,14 @@ class Remote:
         """Where an object is, or would be, for messages."""
         return f"{str(self).rstrip('/')}/{_path(kind, name)}"
 
-    def wrong(self, error: ArtifactError) -> None:
-        """Note that an object is not what it should be, and say so."""
+    def wrong(self, kind: str, name: str, error: ArtifactError) -> None:
+        """Note that an object is not what it should be, and say so.
+
+        One that is published under its name takes its place.
+        """
+        self.damaged.add((kind, name))
         self.problems["an object that is not what it should be"] += 1
-        log.warning("not used, and left where it is: %s", error)
+        log.warning("not used: %s", error)
 
     @property
     def rests(self) -> bool:
@@ -228,10 +233,13 @@ class Visit:
         """
         path, where = _path(kind, name), self._remote.where(kind, name)
 
-        async def work() -> bytes:
+        async def work() -> bytes | None:
             import obstore
 
-            found = await obstore.get_async(self._remote.opened(), path)
+            try:
+                found = await obstore.get_async(self._remote.opened(), path)
+            except FileNotFoundError:
+                return None
             size = found.meta["size"]
             if size > at_most:
                 raise CorruptArtifact(where, "size", f"at most {at_most} bytes", f"{size}")
@@ -240,7 +248,7 @@ class Visit:
         return self._ask(f"read {where}", work)
 
     def publish(self, kind: str, name: str, parts: Sequence[bytes]) -> Published:
-        """Write an object. One that is there already is left as it is.
+        """Write an object. One that is there already is left as it is, but if it was found wrong.
 
         Raises:
             StoreError: the remote is strict, and failed; or it is not to be written to.
@@ -251,16 +259,20 @@ class Visit:
                 f"{where}: expected a remote that may be written to, found one to read"
             )
 
+        damaged = self._remote.damaged
+        mode: Literal["create", "overwrite"] = "overwrite" if (kind, name) in damaged else "create"
+
         async def work() -> Published:
             import obstore
             from obstore.exceptions import AlreadyExistsError
 
             try:
                 await obstore.put_async(
-                    self._remote.opened(), path, b"".join(parts), mode="create", use_multipart=False
+                    self._remote.opened(), path, b"".join(parts), mode=mode, use_multipart=False
                 )
             except AlreadyExistsError:
                 return "there"
+            damaged.discard((kind, name))
             return "written"
 
         return self._ask(f"write {where}", work) or "failed"
@@ -294,8 +306,6 @@ class Visit:
         try:
             with self.spending():
                 return _within(self.left_s, work)
-        except FileNotFoundError:
-            return None
         except ArtifactError:
             raise
         except Exception as error:  # noqa: BLE001  providers of credentials raise what they like
