@@ -322,6 +322,39 @@ def test_an_object_store_lists_what_it_has(s3: S3, machine: Machine) -> None:
     assert visit.names("entries") == visit.names("entries", digest) == [f"{digest}.0"]
 
 
+def test_settings_are_given_where_the_environment_has_none(s3_server: S3, machine: Machine) -> None:
+    options = {
+        "endpoint": s3_server.url,
+        "access_key_id": "somebody",
+        "secret_access_key": "secret",
+        "region": "us-east-1",
+        "client_options": {"allow_http": True},
+    }
+    settings: Any = {"remote_options": options, "remote_timeout_s": 10}
+    url = s3_server.bucket("options")
+    assert asked(machine("a", url, **settings), model()) == "compiled"
+    b = machine("b", url, **settings)
+    assert asked(b, model(), cache_policy="require") == "loaded"
+    assert problems(b) == 0
+
+
+def test_of_a_machines_processes_one_fetches(faulty: Faulty, machine: Machine) -> None:
+    stores = [machine("b", f"{faulty.url}/none", remote_timeout_s=10) for _ in range(4)]
+    key, m = key_of(model()), model()
+    found: list[bool] = []
+
+    def find(store: Store) -> None:
+        found.append(store.find(key, m, "error").program is not None)
+
+    threads = [threading.Thread(target=find, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert found == [True] * 4
+    assert len([line for line in faulty.requests() if "/programs/" in line]) == 1
+
+
 def test_a_bucket_that_is_not_there_is_a_warning(s3: S3, machine: Machine) -> None:
     a = machine("a", "s3://nowhere/programs", remote_timeout_s=10)
     assert asked(a, model()) == "compiled"

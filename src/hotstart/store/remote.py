@@ -19,6 +19,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -46,7 +47,10 @@ RETRIES = 2
 """So often a request is sent again that failed in a way that may pass, while there is time."""
 
 _SLACK_S = 1.0
+_WRONG = "an object that is not what it should be"
 _HTTP = ("http", "https")
+_SECRET = re.compile(r"\?[^\s\"')]*|(?<=//)[^\s/@]*@")
+"""The query of a URL, and who asks."""
 _ENVIRONMENT = {
     "s3": "AWS", "s3a": "AWS", "gs": "GOOGLE", "az": "AZURE", "azure": "AZURE", "abfs": "AZURE",
     "abfss": "AZURE", "adl": "AZURE", "http": "", "https": "", "file": "", "memory": "",
@@ -60,7 +64,7 @@ class Remote:
     """Objects by kind and name, at a URL.
 
     Args:
-        url: `s3://bucket/prefix`, `gs://`, `az://account/container/prefix`, `file:///folder`, or
+        url: `s3://bucket/prefix`, `gs://`, `az://container/prefix`, `file:///folder`, or
             `http://` and `https://`, which are never written to.
         timeout_s: seconds that everything together takes at most that one visit asks for.
         policy: whether it is written to.
@@ -110,8 +114,10 @@ class Remote:
         One that is published under its name takes its place.
         """
         self.damaged.add((kind, name))
-        self.problems["an object that is not what it should be"] += 1
-        log.warning("not used: %s", error)
+        self.problems[_WRONG] += 1
+        log.log(
+            logging.WARNING if self.problems[_WRONG] == 1 else logging.INFO, "not used: %s", error
+        )
 
     @property
     def rests(self) -> bool:
@@ -371,8 +377,9 @@ def _path(kind: str, name: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, without what the library adds for itself."""
+    """What an error says, without what the library adds for itself, and without secrets in URLs."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     text = str(error).strip().partition("\n")[0]
-    return text or type(error).__name__
+    text = text.rpartition("  - ")[2]  # after the request, which had its time and its URL
+    return _SECRET.sub("", text) or type(error).__name__

@@ -153,6 +153,17 @@ def test_secrets_in_a_url_are_not_shown() -> None:
     assert shown == "https://host/programs"
 
 
+def test_secrets_in_errors_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Remote("memory:///")
+
+    def work() -> None:
+        raise OSError("GET https://user:secret@host/a?sig=secret failed, see 'http://b/c?d=secret'")
+
+    failing(remote, work, monkeypatch)
+    remote.visit().fetch("objects", NAME, 1)
+    assert remote.problems == {"GET https://host/a failed, see 'http://b/c'": 1}
+
+
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
