@@ -348,7 +348,10 @@ def _within(seconds: float, work: Callable[[], Awaitable[T]]) -> T:
 
 def _checked(url: str, timeout_s: float, policy: str) -> str:
     """The scheme of a URL, if all is as it should be."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise StoreError(f"remote: expected a URL, found {url!r}: {error}") from error
     if parts.scheme not in _ENVIRONMENT:
         raise StoreError(
             "remote: expected a URL of one of "
@@ -358,8 +361,8 @@ def _checked(url: str, timeout_s: float, policy: str) -> str:
     if bool(parts.netloc) == local or (parts.scheme == "file" and not parts.path.strip("/")):
         shape = "file:///folder" if local else f"{parts.scheme}://name/prefix"
         raise StoreError(f"remote: expected {shape}, found {url!r}")
-    if not timeout_s > 0:
-        raise StoreError(f"remote_timeout_s: got {timeout_s!r}, takes seconds, more than 0")
+    if not 0 < timeout_s < float("inf"):
+        raise StoreError(f"remote_timeout_s: got {timeout_s!r}, takes a number of seconds above 0")
     if policy not in get_args(RemotePolicy):
         raise StoreError(f"remote_policy: got {policy!r}, takes one of {get_args(RemotePolicy)}")
     if importlib.util.find_spec("obstore") is None:

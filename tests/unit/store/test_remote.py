@@ -99,6 +99,7 @@ def test_it_is_asked_from_within_an_event_loop(remote: Remote) -> None:
         "file://folder",
         "file:///",
         "http:///x",
+        "http://[x",
     ],
 )
 def test_a_url_that_is_none_is_refused(url: str) -> None:
@@ -106,7 +107,10 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
         Remote(url)
 
 
-@pytest.mark.parametrize("settings", [{"timeout_s": 0}, {"timeout_s": -1}, {"policy": "write"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"timeout_s": 0}, {"timeout_s": -1}, {"timeout_s": float("inf")}, {"policy": "write"}],
+)
 def test_a_setting_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(StoreError, match="takes"):
         Remote("memory:///", **settings)
