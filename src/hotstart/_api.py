@@ -56,8 +56,9 @@ def compile(
             layers; a list of operators, by name or the operators themselves, cuts at those; a list
             with `"auto"` in it does both.
         options: see `hotstart.Options`.
-        cache: a folder or a `hotstart.Store` where programs are kept. What was compiled before, by
-            any process, is loaded from there if nothing that it was compiled for has changed.
+        cache: a folder, the URL of a remote or a `hotstart.Store` where programs are kept. What was
+            compiled before, by any process, is loaded from there if nothing that it was compiled
+            for has changed.
         cache_policy: what to do where nothing is found: `"build"` compiles and keeps it,
             `"require"` raises, for processes that must not compile.
         strict_cache: whether a cache that cannot be read or written is an error, not a warning.

@@ -13,6 +13,7 @@ from hotstart.keys.program import here
 from hotstart.keys.records import Key, Seen
 from hotstart.options import CachePolicy, MissPolicy
 from hotstart.runtime.program import Program
+from hotstart.store.entries import Entry
 from hotstart.store.programs import Found, Store
 from hotstart.tensors import Model
 
@@ -24,6 +25,8 @@ log = logging.getLogger("hotstart")
 
 Build = Callable[["Kept"], tuple[Program, tuple[Seen, ...]]]
 """Builds a program, given the pieces of earlier builds; also what it was compiled for besides."""
+
+Find = Callable[[Key, Model, MissPolicy], Found]
 
 
 def find_or_build(
@@ -40,10 +43,10 @@ def find_or_build(
         StoreError: it is not there, and `policy` is `"require"`.
         HotstartError: see `hotstart.compile`.
     """
-    found = _found(store, key, model, on_miss)
+    found = _timed(store.find, key, model, on_miss)
     if found.program is not None:
         return found.program, True
-    why = explain(store, key, found.reasons)
+    why = _why(store, key, found)
     if policy == "require":
         raise StoreError(
             f"expected a compiled program in {store}, found none that fits:\n{why}\n"
@@ -51,17 +54,25 @@ def find_or_build(
         )
     log.info("cache miss for %s: %s", key.digest, why)
     with store.alone(key):
-        again = _found(store, key, model, on_miss)  # another process may have built it meanwhile
+        again = _timed(store.find_here, key, model, on_miss)  # another process may have built it
         if again.program is not None:
             return again.program, True
-        program, seen = build(_pieces(store))
-        _keep(store, key, program, seen)
+        pieces = _pieces(store)
+        program, seen = build(pieces)
+        entry = _keep(store, key, program, seen)
+    store.share(entry, pieces.new)
     return program, False
 
 
-def _found(store: Store, key: Key, model: Model, on_miss: MissPolicy) -> Found:
+def _why(store: Store, key: Key, found: Found) -> str:
+    problems = () if store.exchange is None else store.exchange.remote.problems
+    told = (f"the remote: {problem}" for problem in problems)
+    return "\n".join([explain(store, key, found.reasons), *told])
+
+
+def _timed(find: Find, key: Key, model: Model, on_miss: MissPolicy) -> Found:
     started = time.perf_counter()
-    found = store.find(key, model, on_miss)
+    found = find(key, model, on_miss)
     if found.program is not None:
         log.info("cache hit for %s in %.1f ms", key.digest, 1e3 * (time.perf_counter() - started))
     return found
@@ -70,20 +81,20 @@ def _found(store: Store, key: Key, model: Model, on_miss: MissPolicy) -> Found:
 def _pieces(store: Store) -> Pieces:
     from hotstart.store.pieces import Pieces  # only a build needs it
 
-    return Pieces(store.folder, here())
+    return Pieces(store.folder, here(), store.exchange)
 
 
-def _keep(store: Store, key: Key, program: Program, seen: tuple[Seen, ...]) -> None:
+def _keep(store: Store, key: Key, program: Program, seen: tuple[Seen, ...]) -> Entry | None:
     from hotstart.packaging import packed
 
     unknown = [f"{one.name} {one.steps}" for one in seen if not one.text]
     if unknown:
         log.warning("the program cannot be kept: nothing can be said of %s", ", ".join(unknown))
-        return
+        return None
     try:
         parts = packed(program.artifact, sign_key=None, check=store.check)
     except ArtifactError as error:
         log.warning("the program was compiled, and cannot be kept: %s", error)
-        return
+        return None
     name = type(program.model).__qualname__
-    store.keep(key, parts, seen, name)
+    return store.keep(key, parts, seen, name)

@@ -51,6 +51,7 @@ _ALIGNMENT = 64
 
 Trust = Callable[[bytes, bytes | None, bytes | None], str | None]
 Sign = Callable[[bytes], tuple[bytes, bytes]]
+_Stream = io.FileIO | io.BytesIO
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -114,15 +115,21 @@ def read(file: str | os.PathLike[str], trust: Trust | None = None) -> Container:
     """
     name = os.fspath(file)
     with _open(name) as stream:
-        signed, public_key, signature = _read_header(name, stream)
-        if trust is not None:
-            found = trust(signed, public_key, signature)
-            if found is not None:
-                raise UntrustedArtifact(name, found)
-        manifest, table, area_bytes = _read_manifest(name, stream, signed)
-        area = _fill(name, stream, area_bytes)
-    blobs = {blob.name: _verified(name, blob, area) for blob in table}
-    return Container(name, manifest, blobs, signed, public_key, signature)
+        return _read(name, stream, _size(name, stream), trust)
+
+
+def read_bytes(name: str, data: bytes) -> Container:
+    """Verify what would be a whole file, as `read` does.
+
+    Args:
+        name: where it is from, for messages.
+        data: the bytes.
+
+    Raises:
+        CorruptArtifact: they are not what was written.
+        IncompatibleArtifact: they have another format.
+    """
+    return _read(name, io.BytesIO(data), len(data), None)
 
 
 def read_manifest(file: str | os.PathLike[str]) -> bytes:
@@ -135,7 +142,7 @@ def read_manifest(file: str | os.PathLike[str]) -> bytes:
     """
     name = os.fspath(file)
     with _open(name) as stream:
-        signed, _, _ = _read_header(name, stream)
+        signed, _, _ = _read_header(name, stream, _size(name, stream))
         manifest, _, _ = _read_manifest(name, stream, signed)
     return manifest
 
@@ -242,15 +249,33 @@ def _open(name: str) -> io.FileIO:
         raise _unreadable(name, error) from error
 
 
-def _read_header(name: str, stream: io.FileIO) -> tuple[bytes, bytes | None, bytes | None]:
-    """The signed bytes, the public key and the signature."""
+def _size(name: str, stream: io.FileIO) -> int:
     info = os.fstat(stream.fileno())
     if not stat.S_ISREG(info.st_mode):
         raise ArtifactError(
             f"{name}: expected a regular file, found a pipe or a device. Copy what it gives into "
             "a file and read that."
         )
-    header = bytes(_fill(name, stream, min(_HEADER_BYTES, info.st_size)))
+    return info.st_size
+
+
+def _read(name: str, stream: _Stream, size: int, trust: Trust | None) -> Container:
+    signed, public_key, signature = _read_header(name, stream, size)
+    if trust is not None:
+        found = trust(signed, public_key, signature)
+        if found is not None:
+            raise UntrustedArtifact(name, found)
+    manifest, table, area_bytes = _read_manifest(name, stream, signed)
+    area = _fill(name, stream, area_bytes)
+    blobs = {blob.name: _verified(name, blob, area) for blob in table}
+    return Container(name, manifest, blobs, signed, public_key, signature)
+
+
+def _read_header(
+    name: str, stream: _Stream, bytes_there: int
+) -> tuple[bytes, bytes | None, bytes | None]:
+    """The signed bytes, the public key and the signature."""
+    header = bytes(_fill(name, stream, min(_HEADER_BYTES, bytes_there)))
     if not header.startswith(_MAGIC):
         found = f"{header[: len(_MAGIC)]!r}" if header else "an empty file"
         raise CorruptArtifact(name, "header", f"{_MAGIC!r}", found)
@@ -268,15 +293,15 @@ def _read_header(name: str, stream: io.FileIO) -> tuple[bytes, bytes | None, byt
     if any(key) != any(signature):
         found = "a key only" if any(key) else "a signature only"
         raise CorruptArtifact(name, "header", "a key and a signature, or neither", found)
-    if size != info.st_size:
-        raise CorruptArtifact(name, "size", f"{size} bytes", f"{info.st_size}")
+    if size != bytes_there:
+        raise CorruptArtifact(name, "size", f"{size} bytes", f"{bytes_there}")
     if (start := _aligned(_HEADER_BYTES + manifest_bytes)) > size:
         expected = f"at least {start} bytes, for a manifest of {manifest_bytes}"
         raise CorruptArtifact(name, "size", expected, f"{size}")
     return (signed, key, signature) if any(key) else (signed, None, None)
 
 
-def _read_manifest(name: str, stream: io.FileIO, signed: bytes) -> tuple[bytes, list[Blob], int]:
+def _read_manifest(name: str, stream: _Stream, signed: bytes) -> tuple[bytes, list[Blob], int]:
     """The manifest, its blob table, and how many bytes the blob area has."""
     _, _, _, size, manifest_bytes, digest = _SIGNED.unpack(signed)
     start = _aligned(_HEADER_BYTES + manifest_bytes)
@@ -324,7 +349,7 @@ def _verified(name: str, blob: Blob, area: memoryview) -> memoryview:
     return data
 
 
-def _fill(name: str, stream: io.FileIO, size: int) -> memoryview:
+def _fill(name: str, stream: _Stream, size: int) -> memoryview:
     """The next `size` bytes, of which the caller knows that the file had them when opened."""
     try:
         data = memoryview(bytearray(size))

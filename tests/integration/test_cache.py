@@ -424,7 +424,7 @@ def test_a_cache_that_cannot_be_used_is_a_warning_or_an_error(tmp_path: Path) ->
         asked(tmp_path / "file", model(), strict_cache=True)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("cache", [3, "s3://bucket/programs"])
+@pytest.mark.parametrize("cache", [3, "ftp://host/programs"])
 def test_what_is_no_place_is_refused(cache: Any) -> None:
-    with pytest.raises(hotstart.StoreError, match="expected a folder"):
+    with pytest.raises(hotstart.StoreError, match="expected a"):
         asked(cache, model())

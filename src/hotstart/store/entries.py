@@ -54,6 +54,15 @@ class _Manifest(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(_Manifest)
 
 
+def decoded(manifest: bytes) -> Entry:
+    """The entry that the manifest of its file says.
+
+    Raises:
+        msgspec.MsgspecError: it says none that this version of hotstart knows.
+    """
+    return _DECODER.decode(manifest).entry
+
+
 class Entries:
     """The entries of a folder; each is a file, and never changes."""
 
@@ -121,7 +130,7 @@ class Entries:
     def _read(self, name: str) -> Entry | None:
         path = self._folder.path_text(ENTRIES, name)
         try:
-            return _DECODER.decode(container.read_manifest(path)).entry
+            return decoded(container.read_manifest(path))
         except CorruptArtifact as error:
             self._folder.quarantine(ENTRIES, name, str(error))
         except msgspec.MsgspecError as error:

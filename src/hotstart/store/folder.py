@@ -399,6 +399,11 @@ class Folder:
         return now
 
 
+def is_name(name: str) -> bool:
+    """Whether a file of a store may have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def default_place() -> Path:
     """The folder that the environment names, else the user's own for caches."""
     named = os.environ.get("HOTSTART_CACHE")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from hotstart import container, fingerprint, preflight
-from hotstart.errors import ArtifactError, CorruptArtifact
+from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
 from hotstart.ir import Artifact, CompiledUnit, Requirements
 from hotstart.loading import unpack
 from hotstart.packaging import packed
 from hotstart.store.entries import PIECES
 from hotstart.store.folder import Folder
+
+if TYPE_CHECKING:
+    from hotstart.store.tiers import Exchange
 
 
 class Pieces:
@@ -24,17 +28,31 @@ class Pieces:
     Args:
         folder: where they are kept.
         here: what of this process decides how a piece is compiled, besides what its key says.
+        exchange: where those are fetched from that the folder does not have. All of them together
+            take no longer than one visit may.
+
+    Attributes:
+        new: the names of those that were put.
     """
 
-    def __init__(self, folder: Folder, here: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Folder, here: Mapping[str, str], exchange: Exchange | None = None
+    ) -> None:
+        self.new: list[str] = []
         self._folder = folder
         self._fit = fingerprint.host()
         about = [sorted(here.items()), self._fit["instructions"]]
         self._here = msgspec.json.encode(about)
+        self._exchange = exchange
+        self._visit = exchange.remote.visit() if exchange is not None else None
 
     def get(self, key: str) -> CompiledUnit | None:
         """The unit of a job; None if there is none that fits."""
         name = self._name(key)
+        unit = self._kept(name, key)
+        return unit if unit is not None else self._brought(name, key)
+
+    def _kept(self, name: str, key: str) -> CompiledUnit | None:
         path = self._folder.path(PIECES, name)
         try:
             contents = container.read(path)
@@ -46,6 +64,27 @@ class Pieces:
         except ArtifactError:
             return None  # not there, not to be read, or another machine's
         self._folder.used(PIECES, name)
+        return unit
+
+    def _brought(self, name: str, key: str) -> CompiledUnit | None:
+        """The unit of a piece that the remote has, which is then kept here as well."""
+        if self._exchange is None or self._visit is None:
+            return None
+        try:
+            found = self._exchange.piece(name, self._visit)
+            if found is None:
+                return None
+            contents, data = found
+            preflight.require_fit(contents.file, contents.manifest, verify_source=False)
+            unit = unpack(contents).units.get(key)
+            if unit is None:
+                raise CorruptArtifact(contents.file, "units", f"one for {key}", "others")
+        except IncompatibleArtifact:
+            return None
+        except ArtifactError as error:
+            self._exchange.remote.wrong(PIECES, name, error)
+            return None
+        self._folder.write(PIECES, name, [data])
         return unit
 
     def put(self, unit: CompiledUnit) -> None:
@@ -63,7 +102,9 @@ class Pieces:
             parts = packed(alone, sign_key=None, check=False)
         except ArtifactError:
             return  # it refers to what only this process has
-        self._folder.write(PIECES, self._name(unit.key), parts)
+        name = self._name(unit.key)
+        if self._folder.write(PIECES, name, parts):
+            self.new.append(name)
 
     def _name(self, key: str) -> str:
         return hashlib.sha256(key.encode() + self._here).hexdigest()

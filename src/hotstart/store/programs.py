@@ -11,8 +11,8 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -26,12 +26,14 @@ from hotstart.errors import (
 )
 from hotstart.keys.records import Change, Key, Seen
 from hotstart.keys.seen import changes
-from hotstart.store.entries import PROGRAMS, Entries, Entry
+from hotstart.store.entries import PIECES, PROGRAMS, Entries, Entry
 from hotstart.store.folder import Folder, Limits, default_place
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
     from hotstart.runtime.program import Program
+    from hotstart.store.remote import RemotePolicy
+    from hotstart.store.tiers import Exchange, Offered
     from hotstart.tensors import Model
 
 TRIED = 16
@@ -61,10 +63,23 @@ class Store:
         max_bytes: how much it may hold; what was not used for longest goes first.
         max_files: how many files.
         max_age_days: what was not used for longer goes.
-        strict: whether a place that cannot be read or written is an error; it is a warning
-            otherwise, and nothing is found or kept there.
+        strict: whether a place that cannot be read or written, or a remote that fails, is an error;
+            it is a warning otherwise, and nothing is found or kept there.
         check: whether a program is run in a process of its own before it is kept; see
             `Program.save`.
+        remote: the URL of a store that many machines share: `s3://bucket/prefix`, `gs://`, `az://`,
+            `file:///folder`, or `http://` and `https://`, which are never written to. It is asked
+            for what the folder does not have; what it gives is verified and kept in the folder.
+            Needs the extra `hotstart[remote]`. Whoever can write there can run code here.
+        remote_policy: `"read-write"` publishes what is built here, `"read"` does not.
+        remote_timeout_s: seconds that one of these may take at most, whatever the remote does: to
+            look for a program and bring it, to look for the pieces of one build, to publish a
+            program, to publish the pieces of one build. One that fails is left alone for a minute.
+        remote_options: settings of the remote that the environment does not say (`AWS_...`,
+            `GOOGLE_...`, `AZURE_...`), as `obstore.store.from_url` takes them.
+
+    Raises:
+        StoreError: the remote's URL or a setting makes no sense, or the extra is not installed.
     """
 
     def __init__(
@@ -76,22 +91,50 @@ class Store:
         max_age_days: float | None = None,
         strict: bool = False,
         check: bool = True,
+        remote: str | None = None,
+        remote_policy: RemotePolicy = "read-write",
+        remote_timeout_s: float = 10.0,
+        remote_options: Mapping[str, Any] | None = None,
     ) -> None:
         age_s = None if max_age_days is None else max_age_days * 86400
         limits = Limits(bytes=max_bytes, files=max_files, age_s=age_s)
         self.check = check
         self.folder = Folder(default_place() if place is None else place, limits, strict=strict)
         self.entries = Entries(self.folder)
+        self.exchange: Exchange | None = None
+        if remote is not None:
+            from hotstart.store.remote import Remote  # only who has one needs it
+            from hotstart.store.tiers import Exchange
+
+            shared = Remote(
+                remote,
+                timeout_s=remote_timeout_s,
+                policy=remote_policy,
+                options=remote_options,
+                strict=strict,
+            )
+            self.exchange = Exchange(self.folder, shared)
 
     def __repr__(self) -> str:
-        return f"Store({str(self.folder.root)!r})"
+        remote = "" if self.exchange is None else f", remote={str(self.exchange.remote)!r}"
+        return f"Store({str(self.folder.root)!r}{remote})"
 
     def probe(self, key: Key | str) -> list[Entry]:
         """The programs of a key, the newest first. Opens none of them."""
         return self.entries.of((key if isinstance(key, str) else key.digest) + ".")
 
     def find(self, key: Key, model: Model, on_miss: MissPolicy) -> Found:
-        """Load the program of a key that fits a model, its sources and this machine."""
+        """Load the program of a key that fits a model, its sources and this machine.
+
+        A remote is asked if the folder has none.
+        """
+        found = self.find_here(key, model, on_miss)
+        if found.program is not None or self.exchange is None:
+            return found
+        return self._bring(self.exchange, key, model, on_miss)
+
+    def find_here(self, key: Key, model: Model, on_miss: MissPolicy) -> Found:
+        """As `find`, without asking a remote."""
         reasons: list[tuple[Change, ...]] = []
         for entry in self.probe(key)[:TRIED]:
             self.folder.used(PROGRAMS, entry.program)  # lest it be tidied away while it is compared
@@ -119,6 +162,99 @@ class Store:
         """Hold the lock of a key while its program is compiled; others wait and then load it."""
         return self.folder.lock(key.digest, WAIT_S)
 
+    def share(self, entry: Entry | None, pieces: Iterable[str]) -> None:
+        """Publish what a build made, if there is a remote that takes it.
+
+        Args:
+            entry: its program; None if that was not kept.
+            pieces: the names of its pieces.
+        """
+        if self.exchange is None or not self.exchange.remote.writable:
+            return
+        if entry is not None:
+            self.exchange.publish(entry, self.exchange.remote.visit())
+        self.exchange.publish_pieces(pieces, self.exchange.remote.visit())
+
+    def push(self, entry: Entry) -> bool:
+        """Publish a program of the folder; whether the remote has it now, published or before.
+
+        Takes no longer than `remote_timeout_s`.
+
+        Raises:
+            StoreError: there is no remote, or none to write to; or it failed, and is strict.
+        """
+        exchange = self._exchange_to_write()
+        return exchange.publish(entry, exchange.remote.visit())
+
+    def push_pieces(self) -> int:
+        """Publish all pieces of the folder; how many of them the remote has now.
+
+        Each takes no longer than `remote_timeout_s`.
+
+        Raises:
+            StoreError: as `push`.
+        """
+        exchange = self._exchange_to_write()
+        names = list(self.folder.names(PIECES))
+        return sum(exchange.publish_pieces([name], exchange.remote.visit()) for name in names)
+
+    def pull(self, key: Key | str) -> list[Entry]:
+        """Bring the programs that the remote has of a key; those that came, the newest first.
+
+        Those that do not fit this machine or its sources are not brought, nor those that are here.
+        Takes no longer than `remote_timeout_s`.
+
+        Args:
+            key: the key, or the whole of its digest.
+
+        Raises:
+            StoreError: there is no remote; or it failed, and is strict.
+        """
+        exchange = self._exchange()
+        digest = key if isinstance(key, str) else key.digest
+        visit = exchange.remote.visit()
+        new = self._not_here(digest, exchange.offered(digest, visit))
+        brought = [offered.entry for offered in new if not exchange.bring(offered, visit)]
+        self.folder.tidy()
+        return brought
+
+    def _bring(self, exchange: Exchange, key: Key, model: Model, on_miss: MissPolicy) -> Found:
+        """As `find`, with what the remote has besides."""
+        visit = exchange.remote.visit()
+        with exchange.alone(key.digest, visit):
+            found = self.find_here(key, model, on_miss)  # another process may have brought it
+            if found.program is not None:
+                return found
+            reasons = list(found.reasons)
+            for offered in self._not_here(key.digest, exchange.offered(key.digest, visit)):
+                changed = tuple(changes(model, offered.entry.seen))
+                changed = changed or exchange.bring(offered, visit)
+                if not changed:
+                    program, changed = self._load(offered.entry, model, on_miss)
+                    if program is not None:
+                        self.folder.tidy()
+                        return Found(program, tuple(reasons))
+                reasons.append(changed)
+        return Found(None, tuple(reasons))
+
+    def _not_here(self, key: str, offered: Iterable[Offered]) -> list[Offered]:
+        here = {entry.program for entry in self.probe(key)}
+        return [one for one in offered if one.entry.program not in here]
+
+    def _exchange(self) -> Exchange:
+        if self.exchange is None:
+            raise StoreError(f"{self}: expected a store with a remote, found none. Give it one.")
+        return self.exchange
+
+    def _exchange_to_write(self) -> Exchange:
+        exchange = self._exchange()
+        if not exchange.remote.writable:
+            raise StoreError(
+                f"{self}: expected a remote that may be written to, found one to read. Use the URL "
+                "of an object store, and remote_policy='read-write'."
+            )
+        return exchange
+
     def _load(
         self, entry: Entry, model: Model, on_miss: MissPolicy
     ) -> tuple[Program | None, tuple[Change, ...]]:
@@ -145,10 +281,10 @@ class Store:
 
 
 def open_store(cache: str | os.PathLike[str] | Store, *, strict: bool) -> Store:
-    """The store that `hotstart.compile(cache=...)` was given, as a folder or as it is.
+    """The store that `hotstart.compile(cache=...)` was given: as it is, as a folder, or as a URL.
 
     Raises:
-        StoreError: it is neither.
+        StoreError: it is none of these.
     """
     if isinstance(cache, Store):
         if strict and not cache.folder.strict:
@@ -158,11 +294,12 @@ def open_store(cache: str | os.PathLike[str] | Store, *, strict: bool) -> Store:
             )
         return cache
     if isinstance(cache, str | os.PathLike):
-        if "://" in os.fspath(cache):
-            raise StoreError(f"cache: expected a folder or a hotstart.Store, found {cache!r}")
-        return Store(cache, strict=strict)
+        place = os.fspath(cache)
+        if "://" in place:
+            return Store(remote=place, strict=strict)
+        return Store(place, strict=strict)
     raise StoreError(
-        f"cache: expected a folder or a hotstart.Store, found a {type(cache).__qualname__}"
+        f"cache: expected a folder, a URL or a hotstart.Store, found a {type(cache).__qualname__}"
     )
 
 
