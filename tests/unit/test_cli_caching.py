@@ -106,3 +106,53 @@ def test_one_that_fails_does_not_stop_the_others(
     assert "a dict with model, shape" in err
     assert "ValueError: no such model" in err
     assert "has no function 'none'" in err
+
+
+@pytest.fixture
+def shared(shop: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The URL of a remote that has what one machine built."""
+    pytest.importorskip("obstore", reason="the extra hotstart[remote] is not installed")
+    url = (shop.parent / "remote").as_uri()
+    assert (
+        asked(capsys, f"warm cached_shop:static --compiler eager --no-check --remote {url}")[0] == 0
+    )
+    return url
+
+
+def test_what_was_warmed_with_a_remote_is_found_by_another_machine(
+    shared: str, shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOTSTART_CACHE", str(shop.parent / "another"))
+    assert asked(capsys, "explain cached_shop:static --compiler eager")[0] == 6
+    assert asked(capsys, f"explain cached_shop:static --compiler eager --remote {shared}")[0] == 0
+
+
+def test_push_and_pull(
+    shared: str, shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (entry,) = as_json(capsys, "cache ls")[1]
+    monkeypatch.setenv("HOTSTART_CACHE", str(shop.parent / "another"))
+    for key in (entry["key"], entry["key"][:6], ""):
+        status, done = as_json(capsys, f"cache pull {key} --remote {shared}")
+        assert (status, [one["key"] for one in done["programs"]]) == (0, [entry["key"]])
+        assert asked(capsys, f"cache rm {entry['key']}")[0] == 0
+    assert asked(capsys, f"cache pull --remote {shared}")[1] == "brought 1 programs\n"
+    assert asked(capsys, f"cache pull --remote {shared}")[1] == "brought 0 programs\n"
+    third = (shop.parent / "third").as_uri()
+    assert asked(capsys, f"cache push {entry['key'][:6]} --remote {third}")[1:] == (
+        "published 1 programs\n", "",
+    )  # fmt: skip
+    monkeypatch.setenv("HOTSTART_CACHE", str(shop.parent / "cache"))
+    _, done = as_json(capsys, f"cache push --remote {third}")
+    assert (len(done["programs"]), done["pieces"]) == (1, 1)
+
+
+def test_a_file_server_is_no_place_to_push_to(
+    shared: str, shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = asked(capsys, "cache push --remote http://127.0.0.1:9/cache")
+    assert status == 1
+    assert "found one to read" in err
+    status, _, err = asked(capsys, "cache pull --remote http://127.0.0.1:9/cache")
+    assert status == 1
+    assert "can list" in err

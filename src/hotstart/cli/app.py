@@ -97,6 +97,10 @@ def _run(request: Request) -> int:
             artifact.load_check(request)
         case KeygenRequest():
             artifact.keygen(request)
+        case CacheRequest(action="push" | "pull"):
+            from hotstart.cli import caching
+
+            caching.exchange(request)
         case CacheRequest():
             from hotstart.cli import cache
 

@@ -59,7 +59,7 @@ def _ls(folder: Folder, request: CacheRequest) -> None:
 
 def _show(folder: Folder, request: CacheRequest) -> None:
     entries = Entries(folder)
-    found = _named(entries, request)
+    found = named(entries, request.key)
     shown = [{**_plain(entry), "parts": entries.key_of(entry).parts} for entry in found]
     if request.json:
         say_json(shown)
@@ -131,7 +131,7 @@ def _gc(folder: Folder, request: CacheRequest) -> None:
 
 def _rm(folder: Folder, request: CacheRequest) -> None:
     entries = Entries(folder)
-    found = _named(entries, request)
+    found = named(entries, request.key)
     for entry in found:
         entries.remove(entry)
         if not any(other.program == entry.program for other in entries.all()):
@@ -153,7 +153,7 @@ def _unpin(folder: Folder, request: CacheRequest) -> None:
 def _each(
     folder: Folder, request: CacheRequest, done: str, action: Callable[[Entry], bool]
 ) -> None:
-    found = _named(Entries(folder), request)
+    found = named(Entries(folder), request.key)
     changed = [entry for entry in found if action(entry)]
     if request.json:
         say_json({"ok": True, done: [_plain(entry) for entry in changed]})
@@ -170,12 +170,16 @@ def _orphans(folder: Folder) -> Iterator[Stored]:
             yield stored
 
 
-def _named(entries: Entries, request: CacheRequest) -> list[Entry]:
-    """The programs whose key begins as it was given."""
-    found = entries.of(request.key) if len(request.key) >= 4 else []
+def named(entries: Entries, key: str) -> list[Entry]:
+    """The programs whose key begins so.
+
+    Raises:
+        StoreError: there is none, or that is too short to mean one.
+    """
+    found = entries.of(key) if len(key) >= 4 else []
     if not found:
         raise StoreError(
-            f"expected the first letters of a key, at least 4; found {request.key!r}, which no "
+            f"expected the first letters of a key, at least 4; found {key!r}, which no "
             "stored program has. `hotstart cache ls` lists them."
         )
     return found

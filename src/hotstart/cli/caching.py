@@ -1,4 +1,4 @@
-"""`hotstart explain` and `hotstart warm`: what a cache has of models, and filling it."""
+"""`hotstart explain`, `warm` and `cache push | pull`: what a cache has, and filling it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 import hotstart
 from hotstart.cli.build import Model, arguments, call_factory
+from hotstart.cli.cache import named
 from hotstart.cli.output import say, say_json
 from hotstart.cli.progress import progress
 from hotstart.errors import HotstartError, StoreError
@@ -17,10 +20,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hotstart.cli.parse import Factory
-    from hotstart.cli.requests import ExplainRequest, WarmRequest
+    from hotstart.cli.requests import CacheRequest, ExplainRequest, WarmRequest
+    from hotstart.store.entries import Entry
 
 MISSING = 6
 """The exit status where nothing that is stored fits."""
+
+_KEY_LETTERS = 32
 
 
 def explain(request: ExplainRequest) -> int:
@@ -34,7 +40,7 @@ def explain(request: ExplainRequest) -> int:
     model, settings = call_factory(request.factory)
     settings = arguments(request, settings)
     key = hotstart.compute_key(model, **settings)
-    store = _store(request.folder)
+    store = _store(request.folder, request.remote)
     found = store.find(key, model, request.on_miss)
     fits = found.program is not None
     beside, changes = ("", ()) if fits else why(store, key, found.reasons)
@@ -54,7 +60,7 @@ def warm(request: WarmRequest) -> int:
     Returns:
         1 if one of them failed; the others are compiled nevertheless.
     """
-    store = _store(request.folder, check=request.check)
+    store = _store(request.folder, request.remote, check=request.check)
     done = [_warm(factory, request, store) for factory in request.factories]
     if request.json:
         say_json(done)
@@ -97,6 +103,36 @@ def _compile(
     return "compiled" if "compiled" in actions else "loaded"
 
 
-def _store(folder: Path | None, *, check: bool = True) -> hotstart.Store:
+def exchange(request: CacheRequest) -> None:
+    """Publish programs of a cache at a remote, or bring some from there: all, or those of a key.
+
+    Where all are published, so are all pieces.
+
+    Raises:
+        StoreError: there is no such key, or the cache or the remote does not do it.
+    """
+    store = _store(request.folder, request.remote)
+    entries = _pushed(store, request.key) if request.action == "push" else _pulled(store, request)
+    pieces = store.push_pieces() if request.action == "push" and not request.key else 0
+    if request.json:
+        shown = [msgspec.to_builtins(entry) for entry in entries]
+        say_json({"ok": True, "programs": shown, "pieces": pieces})
+    else:
+        done = "published" if request.action == "push" else "brought"
+        say(f"{done} {len(entries)} programs" + (f" and {pieces} pieces" if pieces else ""))
+
+
+def _pushed(store: hotstart.Store, key: str) -> list[Entry]:
+    entries = named(store.entries, key) if key else store.entries.all()
+    return [entry for entry in entries if store.push(entry)]
+
+
+def _pulled(store: hotstart.Store, request: CacheRequest) -> list[Entry]:
+    whole = len(request.key) == _KEY_LETTERS
+    keys = [request.key] if whole else store.shared_keys(request.key)
+    return [entry for key in keys for entry in store.pull(key)]
+
+
+def _store(folder: Path | None, remote: str | None, *, check: bool = True) -> hotstart.Store:
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
-    return hotstart.Store(folder, strict=True, check=check)
+    return hotstart.Store(folder, strict=True, check=check, remote=remote)

@@ -31,6 +31,8 @@ dict of arguments for hotstart.compile, which go before what flags say.
 
 _FACTORY_EPILOG = f"{_FACTORY}\n{_STATUS_EPILOG}"
 
+_REMOTE = "s3://bucket/prefix, gs://, az://, file:///folder, or https:// to read only"
+
 _BUILD_EPILOG = f"""\
 {_FACTORY}
   hotstart build shop.search:encoder --dynamic 'input_ids:0=batch[1..16]' \\
@@ -108,6 +110,8 @@ def _add_cache(commands: _Commands) -> None:
         "ls": "list the programs, the newest first",
         "show": "show what a program was compiled for",
         "stats": "count files and bytes",
+        "push": "publish programs and pieces at a remote",
+        "pull": "bring programs from a remote",
         "verify": "check every byte of every file",
         "gc": "remove what is unfinished, too old or too much",
         "pin": "keep programs whatever the limits",
@@ -118,6 +122,11 @@ def _add_cache(commands: _Commands) -> None:
         action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         _add_folder(action)
         action.add_argument("--json", action="store_true", help="print the result as JSON")
+        if name in ("push", "pull"):
+            action.add_argument("--remote", metavar="URL", required=True, help=_REMOTE)
+            action.add_argument(
+                "key", metavar="KEY", nargs="?", default="", help="a key, or how it begins"
+            )
         if name in ("show", "pin", "unpin", "rm"):
             action.add_argument("key", metavar="KEY", help="a key, or how it begins")
         if name == "gc":
@@ -155,6 +164,7 @@ def _add_using_cache(commands: _Commands) -> None:
     for command in (explain, warm):
         _add_compiling(command)
         _add_folder(command)
+        command.add_argument("--remote", metavar="URL", help=_REMOTE)
         command.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

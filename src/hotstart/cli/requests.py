@@ -85,6 +85,7 @@ class CacheRequest(Request):
 
     action: str
     folder: Path | None
+    remote: str = ""
     key: str = ""
     max_bytes: int | None = None
     max_files: int | None = None
@@ -97,6 +98,7 @@ class ExplainRequest(CompileRequest):
 
     factory: parse.Factory
     folder: Path | None
+    remote: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,7 @@ class WarmRequest(CompileRequest):
     factories: tuple[parse.Factory, ...]
     folder: Path | None
     check: bool
+    remote: str | None = None
 
 
 def request_of(given: argparse.Namespace) -> Request:
@@ -136,12 +139,18 @@ def request_of(given: argparse.Namespace) -> Request:
         case "cache":
             return _cache_request(given)
         case "explain":
-            return ExplainRequest(factory=given.factory, folder=given.cache, **_compiling(given))
+            return ExplainRequest(
+                factory=given.factory,
+                folder=given.cache,
+                remote=given.remote,
+                **_compiling(given),
+            )
         case "warm":
             return WarmRequest(
                 factories=tuple(given.factories),
                 folder=given.cache,
                 check=not given.no_check,
+                remote=given.remote,
                 **_compiling(given),
             )
         case "demo":
@@ -153,6 +162,7 @@ def _cache_request(given: argparse.Namespace) -> CacheRequest:
     return CacheRequest(
         action=given.action,
         folder=given.cache,
+        remote=getattr(given, "remote", ""),
         key=getattr(given, "key", ""),
         max_bytes=getattr(given, "max_bytes", None),
         max_files=getattr(given, "max_files", None),

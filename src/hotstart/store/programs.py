@@ -26,7 +26,7 @@ from hotstart.errors import (
 )
 from hotstart.keys.records import Change, Key, Seen
 from hotstart.keys.seen import changes
-from hotstart.store.entries import PIECES, PROGRAMS, Entries, Entry
+from hotstart.store.entries import ENTRIES, PIECES, PROGRAMS, Entries, Entry
 from hotstart.store.folder import Folder, Limits, default_place
 
 if TYPE_CHECKING:
@@ -217,6 +217,15 @@ class Store:
         brought = [offered.entry for offered in new if not exchange.bring(offered, visit)]
         self.folder.tidy()
         return brought
+
+    def shared_keys(self, prefix: str = "") -> list[str]:
+        """The digests of the keys that the remote has programs of, or of those that begin so.
+
+        Raises:
+            StoreError: there is no remote, or it cannot list; or it failed, and is strict.
+        """
+        names = self._exchange().remote.visit().names(ENTRIES, prefix)
+        return sorted({name.partition(".")[0] for name in names})
 
     def _bring(self, exchange: Exchange, key: Key, model: Model, on_miss: MissPolicy) -> Found:
         """As `find`, with what the remote has besides."""
