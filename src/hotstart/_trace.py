@@ -21,6 +21,7 @@ from hotstart.events import Clock
 from hotstart.ir import Contract, Requirements
 from hotstart.options import Options
 from hotstart.partition import Plan, SplitOn, cut, make_plan
+from hotstart.partition.names import foreign_operators
 from hotstart.partition.plan import example_of
 from hotstart.partition.special import special_conditions
 from hotstart.runtime.structure import Look
@@ -122,6 +123,8 @@ def make_requirements(
     # By their texts, since 1, 1.0 and True are equal and not the same.
     kinds = {repr(kind): kind for kind in read.values()}
     numbers = {text: number for number, text in enumerate(kinds)}
+    look = Look()
+    operators = {name for graph in graphs for name in foreign_operators(graph.module)}
     names = {name for spec in weights.specs for name in (spec.name, *spec.ties)}
     return Requirements(
         weights=tuple(
@@ -131,7 +134,8 @@ def make_requirements(
         modes=tuple(sorted({mode for graph in graphs for mode in graph.modes})),
         kinds=tuple(kinds.values()),
         modules=tuple((path, numbers[repr(kind)]) for path, kind in sorted(read.items())),
-        hooks=Look().global_hooks(),
+        hooks=look.global_hooks(),
+        operators=tuple((name, look.operator(name)) for name in sorted(operators)),
     )
 
 

@@ -166,6 +166,8 @@ class Requirements(msgspec.Struct, frozen=True):
         kinds: the different things that were read of modules besides tensors.
         modules: for each module that was read, its path and the number of its kind.
         hooks: hooks of all modules there are, each by name and as a text of its code.
+        operators: those that did not come with torch, each by name and as a text of its schemas
+            and of the code that a compiler runs.
     """
 
     weights: tuple[WeightSpec, ...]
@@ -174,6 +176,7 @@ class Requirements(msgspec.Struct, frozen=True):
     kinds: tuple[ModuleKind, ...]
     modules: tuple[tuple[str, int], ...]
     hooks: tuple[tuple[str, str], ...] = ()
+    operators: tuple[tuple[str, str], ...] = ()
 
 
 class Contract(msgspec.Struct, frozen=True):

@@ -304,6 +304,40 @@ def test_an_operator_that_is_not_there_is_named_at_load(tmp_path: Path) -> None:
     assert "halve" in run_fresh(code, file)
 
 
+@pytest.mark.parametrize(
+    ("schema", "fake", "named"),
+    [
+        ("(Tensor(a!) x) -> Tensor", torch.empty_like, r"expected own::op\(Tensor x\)"),
+        ("(Tensor x) -> Tensor", torch.zeros_like, "operator own::op: expected"),
+    ],
+    ids=["schema", "fake implementation"],
+)
+def test_another_operator_of_the_same_name_is_refused_at_load(
+    schema: str, fake: Any, named: str, tmp_path: Path
+) -> None:
+    def calling(x: Tensor) -> Tensor:
+        return torch.ops.own.op(x) + 1
+
+    def defined(schema: str, fake: Any) -> torch.library.Library:
+        library = torch.library.Library("own", "DEF")
+        library.define(f"op{schema}")
+        library.impl("op", lambda x: x * 2, "CPU")
+        torch.library.register_fake("own::op", lambda x: fake(x), lib=library)
+        return library
+
+    library = defined("(Tensor x) -> Tensor", torch.empty_like)
+    build(calling).save(tmp_path / "model.hot", check=False)
+    x = torch.randn(4, 8)
+    assert torch.equal(hotstart.load(tmp_path / "model.hot", calling)(x), x * 2 + 1)
+    library._destroy()
+    library = defined(schema, fake)
+    try:
+        with pytest.raises(hotstart.ModelMismatch, match=named):
+            hotstart.load(tmp_path / "model.hot", calling)
+    finally:
+        library._destroy()
+
+
 def test_one_artifact_serves_every_checkpoint_and_kernels_are_shared(saved: Path) -> None:
     first, second = shop(), Shop().eval()
     programs = [hotstart.load(saved, model) for model in (first, second)]

@@ -134,6 +134,36 @@ def global_hooks() -> dict[str, Mapping[int, Any]]:
     return {name: held for name, held in hooks.items() if held}
 
 
+def operator_schemas(name: str) -> list[str]:
+    """The schemas of an operator's overloads; none if there is no such operator.
+
+    `OpOverloadPacket._schemas` (2.11 to 2.15) says them all.
+    """
+    namespace, _, short = name.partition("::")
+    packet = getattr(getattr(torch.ops, namespace), short, None)
+    schemas = {} if packet is None else packet._schemas
+    return sorted(str(schema) for schema in schemas.values())
+
+
+def operator_code(name: str) -> list[Callable[..., Any]]:
+    """The Python of an operator that a compiler runs or compiles; not what computes its results.
+
+    How `torch.library` keeps it (2.11 to 2.15): `OPDEFS` has what `custom_op` and `triton_op` made,
+    with the body of the latter, which is compiled; the registry has what `register_fake` was given.
+    """
+    from torch._library import custom_ops, simple_registry, triton
+
+    made = custom_ops.OPDEFS.get(name)
+    if made is not None:
+        body = made._init_fn if triton.get_triton_kernels_for_op(name) else None
+        return [code for code in (made._abstract_fn, body) if code is not None]
+    kernel = simple_registry.singleton.find(name).fake_impl.kernel
+    if kernel is None:
+        return []
+    held = [cell.cell_contents for cell in kernel.func.__closure__ or ()]  # torch wraps it
+    return [kernel.func, *(code for code in held if callable(code))]
+
+
 def without_assertions() -> contextlib.AbstractContextManager[Any]:
     """Have operators not assert anything about tensors' contents, in this thread.
 

@@ -286,10 +286,15 @@ def is_portable(token: Token) -> bool:
         case ("object", *_):
             return False
         case ("op", str(name)):
-            return name.partition("::")[0] in _NAMESPACES or "::" not in name
+            return came_with_torch(name)
         case ("function" | "enum", str(module), *_):
             return module.partition(".")[0] in _GIVEN
     return all(map(is_portable, token))
+
+
+def came_with_torch(operator: str) -> bool:
+    """Whether an operator's name says all of it."""
+    return operator.partition("::")[0] in _NAMESPACES or "::" not in operator
 
 
 _NAMESPACES = frozenset({"aten", "prims", "prim", "mkldnn", "mkl", "quantized", "onednn"})

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from hotstart import _torch
+from hotstart.partition.digest import came_with_torch
 
 _ATEN_NAMES = {
     "and_": "bitwise_and",
@@ -134,3 +135,17 @@ def _operator_names(packet: str, overloads: list[str]) -> Iterator[str]:
         yield f"{namespace}.{name}{overload}"
     if namespace == "aten":
         yield from (n for n in _function_names(name) if not n.startswith(("aten::", "aten.")))
+
+
+def foreign_operators(module: fx.GraphModule) -> frozenset[str]:
+    """The operators that did not come with torch, in a graph and in those that it holds."""
+    graphs = [inner.graph for inner in module.modules() if isinstance(inner, fx.GraphModule)]
+    targets = {node.target for graph in graphs for node in graph.nodes}
+    names = {_operator(target) for target in targets}
+    return frozenset(name for name in names if name and not came_with_torch(name))
+
+
+def _operator(target: Any) -> str:
+    if isinstance(target, _torch.OpOverload):
+        return str(target._schema.name)
+    return str(target._qualified_op_name) if isinstance(target, _torch.OpOverloadPacket) else ""

@@ -22,6 +22,9 @@ def misfits(requirements: Requirements, finder: Finder) -> list[str]:
     """A line for everything about a model's modules that differs from the build's."""
     look = Look()
     problems = [*_of_code("every module", requirements.hooks, look.global_hooks())]
+    for name, expected in requirements.operators:
+        if (given := look.operator(name)) != expected:
+            problems.append(f"operator {name}: expected {expected}, found {given or 'nothing'}")
     fitting: list[type | None] = [None] * len(requirements.kinds)
     for path, number in requirements.modules:
         module = finder.module(path)
@@ -53,6 +56,12 @@ class Look:
         held = _torch.global_hooks().items()
         return tuple((name, self._describer.member_text(h)) for name, hooks in held
                      for h in hooks.values())  # fmt: skip
+
+    def operator(self, name: str) -> str:
+        """An operator by its schemas, and by a hash of the code that compilers run; or nothing."""
+        schemas = _torch.operator_schemas(name)
+        code = digest(map(self._describer.member_text, _torch.operator_code(name)))
+        return f"{'; '.join(schemas)} {code}".strip() if schemas else ""
 
     def has_own_code(self, module: torch.nn.Module) -> bool:
         """Whether a module has hooks, or methods in place of its class'."""
