@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 from collections.abc import Callable, Iterator
 from operator import attrgetter
@@ -124,3 +125,11 @@ class Finder:
         if isinstance(vars(module).get(key), torch.Tensor):
             return Place(name, "attribute", vars(module), key)
         return None
+
+
+def contents(tensor: torch.Tensor) -> bytes | None:
+    """The values of a tensor in row-major order; None if it has none to read."""
+    if tensor.device.type == "meta":
+        return None
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    return ctypes.string_at(plain.data_ptr(), plain.nbytes) if plain.nbytes else b""

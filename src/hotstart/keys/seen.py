@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import importlib
 import os
@@ -16,7 +15,7 @@ import torch
 from hotstart.keys.records import Change, Seen
 from hotstart.objects import Describer, Unknowable, digest, tensor_text
 from hotstart.runtime.structure import follow, leads, written
-from hotstart.tensors import Finder, Model
+from hotstart.tensors import Finder, Model, contents
 
 _MISSING = "nothing"
 
@@ -75,12 +74,10 @@ class Look:
 
 def contents_text(tensor: torch.Tensor) -> str:
     """A tensor with its contents; empty if it has none to read."""
-    if tensor.device.type == "meta":
+    found = contents(tensor)
+    if found is None:
         return ""
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    data = ctypes.string_at(plain.data_ptr(), plain.nbytes) if plain.nbytes else b""
-    hashed = hashlib.blake2b(data, digest_size=16).hexdigest()
-    return f"{tensor_text(tensor)} {hashed}"
+    return f"{tensor_text(tensor)} {hashlib.blake2b(found, digest_size=16).hexdigest()}"
 
 
 def environment_text(name: str) -> str:

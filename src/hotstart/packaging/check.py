@@ -7,7 +7,6 @@ that saves does the same with what was built, and compares.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import subprocess
@@ -24,6 +23,7 @@ from hotstart.errors import ArtifactError
 from hotstart.ir import Artifact
 from hotstart.loading import unpack
 from hotstart.packaging.rehearsal import rehearse
+from hotstart.tensors import contents
 
 _TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 2e-2}
 
@@ -86,7 +86,7 @@ class _Comparison:
         self._largest = 0.0
 
     def note(self, name: str, tensor: torch.Tensor) -> None:
-        mine = _memory(tensor)
+        mine = _bytes(tensor)
         theirs = self._returned.read(len(mine))
         self._tensors += 1
         if mine == theirs:
@@ -115,9 +115,10 @@ class _Comparison:
         return {"tensors": self._tensors, "exact": self._exact, "max_error": self._largest}
 
 
-def _memory(tensor: torch.Tensor) -> bytes:
-    plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    return ctypes.string_at(plain.data_ptr(), plain.nbytes) if plain.nbytes else b""
+def _bytes(tensor: torch.Tensor) -> bytes:
+    found = contents(tensor)
+    assert found is not None, "what a unit returns has values"
+    return found
 
 
 def main(file: str, out: str, threads: str, *modules: str) -> None:
@@ -129,7 +130,7 @@ def main(file: str, out: str, threads: str, *modules: str) -> None:
     with Path(out).open("wb") as returned:
 
         def note(_: str, tensor: torch.Tensor) -> None:
-            returned.write(_memory(tensor))
+            returned.write(_bytes(tensor))
 
         rehearse(artifact, note)
 

@@ -9,7 +9,6 @@ count.
 
 from __future__ import annotations
 
-import ctypes
 import enum
 import hashlib
 import importlib
@@ -23,6 +22,7 @@ from torch import fx
 from hotstart import _torch
 from hotstart.errors import PartitionError
 from hotstart.partition.plan import example_of, movable
+from hotstart.tensors import contents
 
 if TYPE_CHECKING:
     import sympy
@@ -171,7 +171,7 @@ def held_token(value: Any) -> Token:
         return ("graph", subgraph_token(value))
     if isinstance(value, torch.Tensor):
         layout = (str(value.dtype), str(value.device), tuple(value.shape), tuple(value.stride()))
-        return ("constant", layout, contents(value))
+        return ("constant", layout, constant(value))
     return ("object", id(value))
 
 
@@ -266,12 +266,10 @@ def constant_token(value: Any) -> Token:
     return ("object", kind, id(value))
 
 
-def contents(tensor: torch.Tensor) -> Token:
+def constant(tensor: torch.Tensor) -> Token:
     """A hash of a constant tensor's values; the tensor's identity where it has none to read."""
-    if _torch.is_fake(tensor) or tensor.device.type == "meta":
-        return ("object", id(tensor))
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    return hash_bytes(ctypes.string_at(plain.data_ptr(), plain.nbytes))
+    found = None if _torch.is_fake(tensor) else contents(tensor)
+    return ("object", id(tensor)) if found is None else hash_bytes(found)
 
 
 def is_portable(token: Token) -> bool:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from hotstart.errors import ArtifactError
-from hotstart.packaging.check import _Comparison, _memory
+from hotstart.packaging.check import _Comparison
 
 
 def compared(here: Tensor, there: Tensor) -> dict[str, object]:
-    comparison = _Comparison(io.BytesIO(_memory(there)))
+    comparison = _Comparison(io.BytesIO(contents(there) or b""))
     comparison.note("unit", here)
     return comparison.finished()
 
