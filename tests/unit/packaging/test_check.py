@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hotstart.errors import ArtifactError
 from hotstart.packaging.check import _Comparison
+from hotstart.tensors import contents
 
 
 def compared(here: Tensor, there: Tensor) -> dict[str, object]:
