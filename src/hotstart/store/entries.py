@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import zlib
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import msgspec
 from hotstart import container
 from hotstart.errors import ArtifactError, CorruptArtifact
 from hotstart.keys.records import Key, Seen
-from hotstart.store.folder import Folder
+from hotstart.store.folder import Folder, is_damage
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,9 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The name of its own file."""
-        return f"{self.key}.{self.program}"
+        """The name of its own file: what was seen may differ where the program is the same."""
+        seen = hashlib.blake2b(msgspec.json.encode(self.seen), digest_size=8).hexdigest()
+        return f"{self.key}.{self.program}.{seen}"
 
 
 class _Manifest(msgspec.Struct):
@@ -96,12 +98,16 @@ class Entries:
     def _read(self, name: str) -> Entry | None:
         path = self._folder.path(ENTRIES, name)
         try:
-            return _DECODER.decode(container.read_manifest(path)).entry
-        except CorruptArtifact as error:
-            self._folder.quarantine(ENTRIES, name, str(error))
+            entry = _DECODER.decode(container.read_manifest(path)).entry
+            if entry.name == name:
+                return entry
+            # Whole, but another program's: it must not be found under this one's key.
+            raise CorruptArtifact(path, "manifest", f"the entry {name}", entry.name)
         except msgspec.MsgspecError as error:
             log.debug("%s is an entry of another version of hotstart: %s", path, error)
         except ArtifactError as error:
-            if path.exists():  # else somebody removed it meanwhile
+            if is_damage(error):
+                self._folder.quarantine(ENTRIES, name, str(error))
+            elif path.exists():  # else somebody removed it meanwhile
                 log.warning("%s", error)
         return None

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hotstart import container
-from hotstart.errors import StoreError
+from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, StoreError
 from hotstart.store import locks
 
 log = logging.getLogger(__name__)
@@ -144,14 +144,13 @@ class Folder:
         def work() -> bool:
             if path.exists():
                 return True
-            self._prepare(path.parent)
             try:
-                container.replace_file(path, parts)
+                self._put(path, parts)
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
                 self.tidy(room=sum(map(len, parts)))
-                container.replace_file(path, parts)
+                self._put(path, parts)
             return True
 
         return self._try(f"write {path}", work) or False
@@ -286,6 +285,10 @@ class Folder:
                 log.warning("cannot %s: %s; going on without", doing, reason)
             return None
 
+    def _put(self, path: Path, parts: Sequence[bytes]) -> None:
+        self._prepare(path.parent)
+        container.replace_file(path, parts)
+
     def _prepare(self, folder: Path) -> None:
         new = not self._base.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -356,6 +359,16 @@ class Folder:
         except OSError:
             return time.time()
         return now
+
+
+def is_damage(error: ArtifactError) -> bool:
+    """Whether a file of a folder is not what was written, going by how it failed to be read.
+
+    Another format is damage too: files of that format would lie in another folder.
+    """
+    if isinstance(error, IncompatibleArtifact):
+        return any(part == "format" for part, _, _ in error.differences)
+    return isinstance(error, CorruptArtifact)
 
 
 def default_place() -> Path:

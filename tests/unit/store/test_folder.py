@@ -162,6 +162,24 @@ def test_a_full_disk_makes_room_by_what_was_not_used_for_longest(
     assert names(folder) == ["12" * 32, "ef" * 32]
 
 
+def test_a_full_disk_makes_room_for_a_new_folder_too(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write("objects", NAME, [bytes(100)])
+    age(folder, NAME, LONG_AGO)
+    original, left = Path.mkdir, [1]
+
+    def mkdir(path: Path, *args: Any, **kwargs: Any) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert folder.write("objects", OTHER, [bytes(50)])
+    assert names(folder) == [OTHER]
+
+
 def test_a_damaged_file_is_put_away_and_can_be_written_again(
     folder: Folder, caplog: pytest.LogCaptureFixture
 ) -> None:
