@@ -71,6 +71,9 @@ class Entries:
 
     def write(self, entry: Entry, key: Key) -> bool:
         """Write an entry, with what its key was made of; whether it is there now."""
+        if self._folder.path(ENTRIES, entry.name).exists() and self._read(entry.name) is None:
+            # No other version of hotstart has this key, so it is none of theirs.
+            self._folder.remove(ENTRIES, entry.name)
         described = zlib.compress(msgspec.json.encode(key.parts))
         parts = container.pack({"entry": msgspec.to_builtins(entry)}, {"key": described})
         return self._folder.write(ENTRIES, entry.name, parts)

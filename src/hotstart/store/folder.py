@@ -143,6 +143,7 @@ class Folder:
 
         def work() -> bool:
             if path.exists():
+                self._use(path)  # whoever writes it needs it
                 return True
             try:
                 self._put(path, parts)

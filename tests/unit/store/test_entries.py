@@ -80,6 +80,12 @@ def test_an_entry_of_another_version_is_left_alone(folder: Folder) -> None:
     assert folder.path(ENTRIES, ENTRY.name).exists()
 
 
+def test_what_lies_in_the_place_of_an_entry_is_replaced(folder: Folder) -> None:
+    folder.write(ENTRIES, ENTRY.name, container.pack({"no": "entry"}, {}))
+    assert Entries(folder).write(ENTRY, KEY)
+    assert Entries(folder).all() == [ENTRY]
+
+
 def test_an_entry_that_is_removed_is_gone(folder: Folder) -> None:
     entries = Entries(folder)
     entries.write(ENTRY, KEY)

@@ -240,6 +240,13 @@ def test_what_is_in_use_stays(folder: Folder) -> None:
     assert len(folder.tidy(Limits(bytes=0)).removed) == 1
 
 
+def test_what_was_to_be_written_and_is_there_is_in_use(folder: Folder) -> None:
+    folder.write("objects", NAME, [bytes(100)])
+    age(folder, NAME, LONG_AGO)
+    assert folder.write("objects", NAME, [bytes(100)])
+    assert folder.tidy(Limits(bytes=0)).removed == ()
+
+
 def test_a_file_from_the_future_is_in_use(folder: Folder) -> None:
     folder.write("objects", NAME, [bytes(100)])
     age(folder, NAME, -LONG_AGO)
