@@ -6,6 +6,7 @@ import contextlib
 import copy
 import errno
 import functools
+import io
 import logging
 import os
 import re
@@ -501,6 +502,30 @@ def test_a_cache_that_cannot_be_used_is_a_warning_or_an_error(tmp_path: Path) ->
     assert asked(Store(tmp_path / "file", check=False), model()) == "compiled"
     with pytest.raises(hotstart.StoreError):
         asked(tmp_path / "file", model(), strict_cache=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["programs", "entries", "pieces"])
+def test_what_others_may_not_look_at_is_compiled(
+    kind: str, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    store = Store(tmp_path, check=False)
+    asked(store, model())
+    before = stored_files(store)
+
+    def refused(function: Callable[..., Any]) -> Callable[..., Any]:
+        def work(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if f"/{kind}/" in str(path):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return function(path, *args, **kwargs)
+
+        return work
+
+    with monkeypatch.context() as patch:  # root may look at everything
+        for owner, name in ((os, "open"), (os, "stat"), (os, "listdir"), (io, "open")):
+            patch.setattr(owner, name, refused(getattr(owner, name)))
+        asked(Store(tmp_path, check=False), model())
+    assert set(before) <= set(stored_files(store))
+    assert asked(store, model()) == "loaded"
 
 
 @pytest.mark.parametrize("cache", [3, "s3://bucket/programs"])

@@ -71,9 +71,7 @@ class Entries:
 
     def write(self, entry: Entry, key: Key) -> bool:
         """Write an entry, with what its key was made of; whether it is there now."""
-        if self._folder.path(ENTRIES, entry.name).exists() and self._read(entry.name) is None:
-            # No other version of hotstart has this key, so it is none of theirs.
-            self._folder.remove(ENTRIES, entry.name)
+        self._remove_what_is_none(entry.name)
         described = zlib.compress(msgspec.json.encode(key.parts))
         parts = container.pack({"entry": msgspec.to_builtins(entry)}, {"key": described})
         return self._folder.write(ENTRIES, entry.name, parts)
@@ -94,6 +92,14 @@ class Entries:
             parts = msgspec.json.decode(zlib.decompress(blob), type=dict[str, str])
         return Key(entry.key, parts)
 
+    def _remove_what_is_none(self, name: str) -> None:
+        """Remove what lies in an entry's place: no other version has its key."""
+        with contextlib.suppress(ArtifactError):
+            try:
+                _DECODER.decode(container.read_manifest(self._folder.path(ENTRIES, name)))
+            except msgspec.MsgspecError:
+                self._folder.remove(ENTRIES, name)
+
     def _sorted(self, names: Iterator[str]) -> list[Entry]:
         found = (self._read(name) for name in names)
         return sorted(filter(None, found), key=lambda entry: -entry.created)
@@ -111,6 +117,6 @@ class Entries:
         except ArtifactError as error:
             if is_damage(error):
                 self._folder.quarantine(ENTRIES, name, str(error))
-            elif path.exists():  # else somebody removed it meanwhile
+            elif not self._folder.is_gone(ENTRIES, name):  # else somebody removed it meanwhile
                 log.warning("%s", error)
         return None

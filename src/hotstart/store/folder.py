@@ -137,6 +137,16 @@ class Folder:
 
         return self._try(f"read {path}", work)
 
+    def is_gone(self, kind: str, name: str) -> bool:
+        """Whether there surely is no such file; one that cannot be looked at may be there."""
+        try:
+            self.path(kind, name).stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def write(self, kind: str, name: str, parts: Sequence[bytes]) -> bool:
         """Write a file; whether it is there now. One that is there already is left as it is."""
         path = self.path(kind, name)

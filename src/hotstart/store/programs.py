@@ -149,7 +149,7 @@ class Store:
         except ModelMismatch as error:
             return None, tuple(map(_change, error.problems))
         except (ArtifactError, ContractError) as error:
-            if not path.exists():
+            if self.folder.is_gone(PROGRAMS, entry.program):
                 self.entries.remove(entry)
                 return None, (("its file", "there", "nothing"),)
             return None, (("loading it", "a program", str(error)),)

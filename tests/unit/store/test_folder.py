@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import threading
@@ -304,6 +305,19 @@ def test_waiting_ends(folder: Folder, root: Path, caplog: pytest.LogCaptureFixtu
     with folder.lock(NAME, 0), Folder(root).lock(NAME, 0.05) as held:
         assert not held
     assert "going on without" in caplog.text
+
+
+def test_a_file_system_without_locks_is_done_without(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with folder.lock(NAME, 30) as held:
+        assert not held
+    assert "going on without" in caplog.text
+    assert folder.write("objects", NAME, [b"data"])
 
 
 def test_a_lock_that_is_held_is_not_tidied_away(
