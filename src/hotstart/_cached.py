@@ -93,7 +93,7 @@ def _keep(store: Store, key: Key, program: Program, seen: tuple[Seen, ...]) -> E
         return None
     try:
         parts = packed(program.artifact, sign_key=None, check=store.check)
-    except ArtifactError as error:
+    except (ArtifactError, OSError) as error:  # OSError: there is no room to check it in
         log.warning("the program was compiled, and cannot be kept: %s", error)
         return None
     name = type(program.model).__qualname__

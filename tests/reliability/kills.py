@@ -13,13 +13,13 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from hotstart import container
 from hotstart.store.folder import LEFTOVER_S, Folder
+from tests.reliability.forks import fork, wait
 
 WRITERS = 8
 LARGEST = 400_000
@@ -79,13 +79,12 @@ def _round(root: Path, drawn: random.Random) -> set[str]:
     """The files that writers were told are written, before all of them were killed."""
     reading, writing = os.pipe()
     seeds = [drawn.random() for _ in range(WRITERS)]
-    writers = [_fork(partial(_write, root, writing, seed)) for seed in seeds]
+    writers = [fork(partial(_write, root, writing, seed)) for seed in seeds]
     os.close(writing)
     time.sleep(drawn.uniform(0, LONGEST_S))
     for writer in writers:
         os.kill(writer, signal.SIGKILL)
-    for writer in writers:
-        os.waitpid(writer, 0)
+    assert set(wait(writers)) == {-signal.SIGKILL}
     with os.fdopen(reading, "rb") as told:
         names = told.read().decode()
     return {names[start : start + 64] for start in range(0, len(names), 64)}
@@ -100,16 +99,6 @@ def _write(root: Path, told: int, seed: float) -> None:
         half = len(data) // 2
         if folder.write("objects", name, [data[:half], data[half:]]):
             os.write(told, name.encode())  # all or nothing, as it is short
-
-
-def _fork(work: Callable[[], None]) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(1)
-    return child
 
 
 if __name__ == "__main__":

@@ -10,15 +10,14 @@ import hashlib
 import json
 import os
 import random
-import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from hotstart.store.folder import GRACE_S, Folder, Limits
+from tests.reliability.forks import fork, wait
 
 WRITERS, READERS, TIDIERS = 2, 2, 2
 SIZE = 20_000
@@ -53,12 +52,11 @@ def run(root: Path, seconds: float) -> Found:
     reading, writing = os.pipe()
     works = [*[_write] * WRITERS, *[_hold] * READERS, *[_claim] * READERS, *[_tidy] * TIDIERS]
     deadline = time.monotonic() + seconds
-    children = [_fork(partial(work, root, deadline, writing, n)) for n, work in enumerate(works)]
+    children = [fork(partial(work, root, deadline, writing, n)) for n, work in enumerate(works)]
     os.close(writing)
     with os.fdopen(reading) as told:
         counted = [json.loads(line) for line in told]
-    for child in children:
-        os.waitpid(child, 0)
+    assert set(wait(children)) == {0}
     found = Found(**{name: sum(one.get(name, 0) for one in counted) for name in asdict(Found())})
     found.left = Folder(root).tidy(Limits(files=KEPT)).kept_files
     return found
@@ -113,17 +111,6 @@ def _tidy(root: Path, deadline: float, told: int, seed: int) -> None:
 
 def _tell(told: int, found: Found) -> None:
     os.write(told, json.dumps(asdict(found)).encode() + b"\n")
-
-
-def _fork(work: Callable[[], None]) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException:  # noqa: BLE001  whatever it is, the parent must hear of it
-            os.kill(os.getpid(), signal.SIGABRT)
-        os._exit(0)
-    return child
 
 
 if __name__ == "__main__":

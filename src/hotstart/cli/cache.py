@@ -165,7 +165,7 @@ def _orphans(folder: Folder) -> Iterator[Stored]:
     """Remove entries whose program is gone."""
     programs = set(folder.names(PROGRAMS))
     for stored in list(folder.files()):
-        gone = stored.kind == ENTRIES and stored.name.partition(".")[2] not in programs
+        gone = stored.kind == ENTRIES and stored.name.split(".")[1] not in programs
         if gone and folder.remove(ENTRIES, stored.name):
             yield stored
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
-import os
 import zlib
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ import msgspec
 from hotstart import container
 from hotstart.errors import ArtifactError, CorruptArtifact
 from hotstart.keys.records import Key, Seen
-from hotstart.store.folder import Folder
+from hotstart.store.folder import Folder, is_damage
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,9 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The name of its own file."""
-        return f"{self.key}.{self.program}"
+        """The name of its own file: what was seen may differ where the program is the same."""
+        seen = hashlib.blake2b(msgspec.json.encode(self.seen), digest_size=8).hexdigest()
+        return f"{self.key}.{self.program}.{seen}"
 
 
 class _Manifest(msgspec.Struct):
@@ -79,6 +80,7 @@ class Entries:
 
     def write(self, entry: Entry, key: Key) -> bool:
         """Write an entry, with what its key was made of; whether it is there now."""
+        self._remove_what_is_none(entry.name)
         described = zlib.compress(msgspec.json.encode(key.parts))
         parts = container.pack({"entry": msgspec.to_builtins(entry)}, {"key": described})
         return self._folder.write(ENTRIES, entry.name, parts)
@@ -94,7 +96,7 @@ class Entries:
         A program that another pinned entry has stays pinned.
         """
         shared = (name for name in self._folder.pinned(ENTRIES) if name != entry.name)
-        if any(name.endswith(f".{entry.program}") for name in shared):
+        if any(name.split(".")[1] == entry.program for name in shared):
             return self._folder.unpin(ENTRIES, entry.name)
         both = [self._folder.unpin(kind, name) for kind, name in self._files(entry)]
         return any(both)
@@ -123,6 +125,14 @@ class Entries:
     def _files(self, entry: Entry) -> tuple[tuple[str, str], tuple[str, str]]:
         return (ENTRIES, entry.name), (PROGRAMS, entry.program)
 
+    def _remove_what_is_none(self, name: str) -> None:
+        """Remove what lies in an entry's place: no other version has its key."""
+        with contextlib.suppress(ArtifactError):
+            try:
+                decoded(container.read_manifest(self._folder.path(ENTRIES, name)))
+            except msgspec.MsgspecError:
+                self._folder.remove(ENTRIES, name)
+
     def _sorted(self, names: Iterator[str]) -> list[Entry]:
         found = (self._read(name) for name in names)
         return sorted(filter(None, found), key=lambda entry: -entry.created)
@@ -130,12 +140,16 @@ class Entries:
     def _read(self, name: str) -> Entry | None:
         path = self._folder.path_text(ENTRIES, name)
         try:
-            return decoded(container.read_manifest(path))
-        except CorruptArtifact as error:
-            self._folder.quarantine(ENTRIES, name, str(error))
+            entry = decoded(container.read_manifest(path))
+            if entry.name == name:
+                return entry
+            # Whole, but another program's: it must not be found under this one's key.
+            raise CorruptArtifact(path, "manifest", f"the entry {name}", entry.name)
         except msgspec.MsgspecError as error:
             log.debug("%s is an entry of another version of hotstart: %s", path, error)
         except ArtifactError as error:
-            if os.path.exists(path):  # noqa: PTH110  else somebody removed it meanwhile
+            if is_damage(error):
+                self._folder.quarantine(ENTRIES, name, str(error))
+            elif not self._folder.is_gone(ENTRIES, name):  # else somebody removed it meanwhile
                 log.warning("%s", error)
         return None

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hotstart import container
-from hotstart.errors import StoreError
+from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, StoreError
 from hotstart.store import locks
 
 log = logging.getLogger(__name__)
@@ -143,21 +143,31 @@ class Folder:
 
         return self._try(f"read {path}", work)
 
+    def is_gone(self, kind: str, name: str) -> bool:
+        """Whether there surely is no such file; one that cannot be looked at may be there."""
+        try:
+            self.path(kind, name).stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def write(self, kind: str, name: str, parts: Sequence[bytes]) -> bool:
         """Write a file; whether it is there now. One that is there already is left as it is."""
         path = self.path(kind, name)
 
         def work() -> bool:
             if path.exists():
+                self._use(path)  # whoever writes it needs it
                 return True
-            self._prepare(path.parent)
             try:
-                container.replace_file(path, parts)
+                self._put(path, parts)
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
                 self.tidy(room=sum(map(len, parts)))
-                container.replace_file(path, parts)
+                self._put(path, parts)
             return True
 
         return self._try(f"write {path}", work) or False
@@ -324,6 +334,10 @@ class Folder:
                 log.warning("cannot %s: %s; going on without", doing, reason)
             return None
 
+    def _put(self, path: Path, parts: Sequence[bytes]) -> None:
+        self._prepare(path.parent)
+        container.replace_file(path, parts)
+
     def _prepare(self, folder: Path) -> None:
         new = not self._base.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -402,6 +416,16 @@ class Folder:
 def is_name(name: str) -> bool:
     """Whether a file of a store may have this name."""
     return _NAME.fullmatch(name) is not None
+
+
+def is_damage(error: ArtifactError) -> bool:
+    """Whether a file of a folder is not what was written, going by how it failed to be read.
+
+    Another format is damage too: files of that format would lie in another folder.
+    """
+    if isinstance(error, IncompatibleArtifact):
+        return any(part == "format" for part, _, _ in error.differences)
+    return isinstance(error, CorruptArtifact)
 
 
 def default_place() -> Path:

@@ -14,7 +14,7 @@ from hotstart.ir import Artifact, CompiledUnit, Requirements
 from hotstart.loading import unpack
 from hotstart.packaging import packed
 from hotstart.store.entries import PIECES
-from hotstart.store.folder import Folder
+from hotstart.store.folder import Folder, is_damage
 
 if TYPE_CHECKING:
     from hotstart.store.tiers import Exchange
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Pieces:
     """Compiled pieces of a store.
 
-    A piece is kept as an artifact of its own, without calls and requirements.
+    A piece is kept as an artifact of its own, without calls and requirements, that says which piece
+    it is: a file in the place of another is damage.
 
     Args:
         folder: where they are kept.
@@ -57,14 +58,15 @@ class Pieces:
         try:
             contents = container.read(path)
             preflight.require_fit(path, contents.manifest, verify_source=False)
-            unit = unpack(contents).units.get(key)
-        except CorruptArtifact as error:
-            self._folder.quarantine(PIECES, name, str(error))
-            return None
-        except ArtifactError:
-            return None  # not there, not to be read, or another machine's
+            piece = unpack(contents)
+            if piece.report.get("name") != name:
+                raise CorruptArtifact(path, "manifest", f"the piece {name}", "another")
+        except ArtifactError as error:
+            if is_damage(error):
+                self._folder.quarantine(PIECES, name, str(error))
+            return None  # damaged, not there, not to be read, or another machine's
         self._folder.used(PIECES, name)
-        return unit
+        return piece.units.get(key)
 
     def _brought(self, name: str, key: str) -> CompiledUnit | None:
         """The unit of a piece that the remote has, which is then kept here as well."""
@@ -89,6 +91,7 @@ class Pieces:
 
     def put(self, unit: CompiledUnit) -> None:
         """Keep the unit of a job."""
+        name = self._name(unit.key)
         alone = Artifact(
             requirements=Requirements((), (), (), (), ()),
             calls=(),
@@ -96,13 +99,12 @@ class Pieces:
             captured={},
             pieces=(),
             fingerprint=self._fit,
-            report={},
+            report={"name": name},
         )
         try:
             parts = packed(alone, sign_key=None, check=False)
         except ArtifactError:
             return  # it refers to what only this process has
-        name = self._name(unit.key)
         if self._folder.write(PIECES, name, parts):
             self.new.append(name)
 

@@ -12,10 +12,12 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from hotstart import container
 from hotstart.errors import (
     ArtifactError,
     ContractError,
@@ -27,7 +29,7 @@ from hotstart.errors import (
 from hotstart.keys.records import Change, Key, Seen
 from hotstart.keys.seen import changes
 from hotstart.store.entries import ENTRIES, PIECES, PROGRAMS, Entries, Entry
-from hotstart.store.folder import Folder, Limits, default_place
+from hotstart.store.folder import Folder, Limits, default_place, is_damage
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
@@ -151,6 +153,7 @@ class Store:
     ) -> Entry | None:
         """Store a program's file, then make room if there is too much; None if it cannot be."""
         program = program_name(parts)
+        self._put_away_damaged(program)  # of one that is there only the entry may have been lost
         entry = Entry(key.digest, program, sum(map(len, parts)), time.time(), model, seen)
         # The program comes first, so that whoever finds the entry finds the program.
         if not self.folder.write(PROGRAMS, program, parts) or not self.entries.write(entry, key):
@@ -247,8 +250,8 @@ class Store:
         return Found(None, tuple(reasons))
 
     def _not_here(self, key: str, offered: Iterable[Offered]) -> list[Offered]:
-        here = {entry.program for entry in self.probe(key)}
-        return [one for one in offered if one.entry.program not in here]
+        here = {entry.name for entry in self.probe(key)}
+        return [one for one in offered if one.entry.name not in here]
 
     def _exchange(self) -> Exchange:
         if self.exchange is None:
@@ -264,6 +267,15 @@ class Store:
             )
         return exchange
 
+    def _put_away_damaged(self, program: str) -> None:
+        path = self.folder.path(PROGRAMS, program)
+        try:
+            _require_name(path, program)
+            container.read(path)
+        except ArtifactError as error:
+            if is_damage(error):
+                self.folder.quarantine(PROGRAMS, program, str(error))
+
     def _load(
         self, entry: Entry, model: Model, on_miss: MissPolicy
     ) -> tuple[Program | None, tuple[Change, ...]]:
@@ -271,6 +283,7 @@ class Store:
 
         path = self.folder.path(PROGRAMS, entry.program)
         try:
+            _require_name(path, entry.program)
             program = load(path, model, on_miss=on_miss)
         except CorruptArtifact as error:
             self.folder.quarantine(PROGRAMS, entry.program, str(error))
@@ -281,7 +294,7 @@ class Store:
         except ModelMismatch as error:
             return None, tuple(map(_change, error.problems))
         except (ArtifactError, ContractError) as error:
-            if not path.exists():
+            if self.folder.is_gone(PROGRAMS, entry.program):
                 self.entries.remove(entry)
                 return None, (("its file", "there", "nothing"),)
             return None, (("loading it", "a program", str(error)),)
@@ -315,6 +328,18 @@ def open_store(cache: str | os.PathLike[str] | Store, *, strict: bool) -> Store:
 def program_name(parts: Sequence[bytes]) -> str:
     """The name of an artifact's file: its header holds digests of all the rest."""
     return hashlib.sha256(parts[0]).hexdigest()
+
+
+def _require_name(path: Path, name: str) -> None:
+    """See that a file is the one that was written here, and not another whole one.
+
+    Raises:
+        CorruptArtifact: it is another.
+    """
+    with contextlib.suppress(OSError), path.open("rb") as file:  # loading says what is wrong
+        found = program_name([file.read(container.SIGNED_BYTES)])
+        if found != name:
+            raise CorruptArtifact(path, "header", f"SHA-256 {name}", found)
 
 
 def _change(problem: str) -> Change:

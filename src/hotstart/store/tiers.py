@@ -1,6 +1,6 @@
 """A folder, and the remote that it is filled from and that gets what is new.
 
-    entries/<2 letters>/<key>.<number>   what the folder has as <key>.<program>, numbered from 0
+    entries/<2 letters>/<key>.<number>   one of the folder's entries of a key, numbered from 0
     programs/<2 letters>/<program>       as in the folder
     pieces/<2 letters>/<name>            as in the folder
 
@@ -108,7 +108,7 @@ class Exchange:
     def publish(self, entry: Entry, visit: Visit) -> bool:
         """Write a program of the folder, then its entry; whether both are there now."""
         taken = list(self._numbered(entry.key, visit))
-        named = any(offered and offered.entry.program == entry.program for offered in taken)
+        named = any(offered and offered.entry.name == entry.name for offered in taken)
         if named and (PROGRAMS, entry.program) not in self.remote.damaged:
             return True
         program, file = self._own(PROGRAMS, entry.program), self._own(ENTRIES, entry.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hotstart import container
 from hotstart.keys.records import Key, Seen
@@ -14,6 +15,10 @@ from hotstart.store.folder import Folder
 KEY = Key("ab" * 16, {"torch": "2.13.0"})
 SEEN = (Seen("python", "shop", (("attribute", "TABLE"), ("item", 3)), "value", "1"),)
 ENTRY = Entry(KEY.digest, "cd" * 32, 123, 1000.0, "Model", SEEN)
+
+
+FORMAT_AT = 8
+"""Where in a file the number of its format is."""
 
 
 @pytest.fixture
@@ -29,6 +34,14 @@ def test_what_is_written_is_read(folder: Folder) -> None:
     assert entries.key_of(ENTRY) == KEY
 
 
+def test_one_program_may_have_been_compiled_for_several_things(folder: Folder) -> None:
+    entries = Entries(folder)
+    other = replace(ENTRY, seen=(replace(SEEN[0], text="2"),), created=1001.0)
+    entries.write(ENTRY, KEY)
+    entries.write(other, KEY)
+    assert entries.of(KEY.digest) == [other, ENTRY]
+
+
 def test_the_newest_comes_first(folder: Folder) -> None:
     entries = Entries(folder)
     for number, created in enumerate((5.0, 7.0, 6.0)):
@@ -37,15 +50,27 @@ def test_the_newest_comes_first(folder: Folder) -> None:
     assert [entry.created for entry in entries.of(KEY.digest)] == [7.0, 6.0, 5.0]
 
 
-def test_a_damaged_entry_is_put_away(folder: Folder) -> None:
+@pytest.mark.parametrize("at", [0, FORMAT_AT, 200])
+def test_a_damaged_entry_is_put_away(at: int, folder: Folder) -> None:
     entries = Entries(folder)
     entries.write(ENTRY, KEY)
     path = folder.path(ENTRIES, ENTRY.name)
     data = bytearray(path.read_bytes())
-    data[200] ^= 1
+    data[at] ^= 2
     path.write_bytes(data)
     assert entries.all() == []
     assert len(folder.in_quarantine()) == 1
+
+
+def test_an_entry_under_the_name_of_another_is_put_away(folder: Folder) -> None:
+    entries = Entries(folder)
+    entries.write(ENTRY, KEY)
+    other = Key("ef" * 16, {})
+    name = replace(ENTRY, key=other.digest).name
+    folder.write(ENTRIES, name, [folder.path(ENTRIES, ENTRY.name).read_bytes()])
+    assert entries.of(other.digest) == []
+    assert folder.in_quarantine() == [f"{ENTRIES}-{name}"]
+    assert entries.all() == [ENTRY]
 
 
 def test_an_entry_of_another_version_is_left_alone(folder: Folder) -> None:
@@ -53,6 +78,12 @@ def test_an_entry_of_another_version_is_left_alone(folder: Folder) -> None:
     assert Entries(folder).all() == []
     assert folder.in_quarantine() == []
     assert folder.path(ENTRIES, ENTRY.name).exists()
+
+
+def test_what_lies_in_the_place_of_an_entry_is_replaced(folder: Folder) -> None:
+    folder.write(ENTRIES, ENTRY.name, container.pack({"no": "entry"}, {}))
+    assert Entries(folder).write(ENTRY, KEY)
+    assert Entries(folder).all() == [ENTRY]
 
 
 def test_an_entry_that_is_removed_is_gone(folder: Folder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import threading
@@ -162,6 +163,24 @@ def test_a_full_disk_makes_room_by_what_was_not_used_for_longest(
     assert names(folder) == ["12" * 32, "ef" * 32]
 
 
+def test_a_full_disk_makes_room_for_a_new_folder_too(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write("objects", NAME, [bytes(100)])
+    age(folder, NAME, LONG_AGO)
+    original, left = Path.mkdir, [1]
+
+    def mkdir(path: Path, *args: Any, **kwargs: Any) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert folder.write("objects", OTHER, [bytes(50)])
+    assert names(folder) == [OTHER]
+
+
 def test_a_damaged_file_is_put_away_and_can_be_written_again(
     folder: Folder, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -222,6 +241,13 @@ def test_what_is_in_use_stays(folder: Folder) -> None:
     assert len(folder.tidy(Limits(bytes=0)).removed) == 1
 
 
+def test_what_was_to_be_written_and_is_there_is_in_use(folder: Folder) -> None:
+    folder.write("objects", NAME, [bytes(100)])
+    age(folder, NAME, LONG_AGO)
+    assert folder.write("objects", NAME, [bytes(100)])
+    assert folder.tidy(Limits(bytes=0)).removed == ()
+
+
 def test_a_file_from_the_future_is_in_use(folder: Folder) -> None:
     folder.write("objects", NAME, [bytes(100)])
     age(folder, NAME, -LONG_AGO)
@@ -279,6 +305,19 @@ def test_waiting_ends(folder: Folder, root: Path, caplog: pytest.LogCaptureFixtu
     with folder.lock(NAME, 0), Folder(root).lock(NAME, 0.05) as held:
         assert not held
     assert "going on without" in caplog.text
+
+
+def test_a_file_system_without_locks_is_done_without(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with folder.lock(NAME, 30) as held:
+        assert not held
+    assert "going on without" in caplog.text
+    assert folder.write("objects", NAME, [b"data"])
 
 
 def test_a_lock_that_is_held_is_not_tidied_away(
