@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 LISTED = 8
 COMPARED = 200
-"""So many stored programs, the newest first, are compared with a key that is new."""
+"""So many stored programs, those that were used last, are compared with a key that is new."""
 
 
 def explain(store: Store, key: Key, reasons: Sequence[Sequence[Change]]) -> str:
@@ -50,7 +50,7 @@ def difference(stored: dict[str, str], wanted: dict[str, str]) -> list[Change]:
 
 
 def _nearest(store: Store, key: Key) -> list[Change] | None:
-    keys = map(store.entries.key_of, store.entries.all()[:COMPARED])
+    keys = map(store.entries.key_of, store.entries.recent(COMPARED))
     differences = (difference(stored.parts, key.parts) for stored in keys)
     return min(differences, key=len, default=None)
 

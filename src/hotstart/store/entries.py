@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import msgspec
 
@@ -78,6 +78,11 @@ class Entries:
         """Every entry, the newest first."""
         return self._sorted(self._folder.names(ENTRIES))
 
+    def recent(self, count: int) -> list[Entry]:
+        """Those that were used last, the newest first; no others are opened."""
+        files = sorted(self._folder.files(ENTRIES), key=lambda stored: -stored.used)
+        return self._sorted(stored.name for stored in files[:count])
+
     def write(self, entry: Entry, key: Key) -> bool:
         """Write an entry, with what its key was made of; whether it is there now."""
         self._remove_what_is_none(entry.name)
@@ -133,7 +138,7 @@ class Entries:
             except msgspec.MsgspecError:
                 self._folder.remove(ENTRIES, name)
 
-    def _sorted(self, names: Iterator[str]) -> list[Entry]:
+    def _sorted(self, names: Iterable[str]) -> list[Entry]:
         found = (self._read(name) for name in names)
         return sorted(filter(None, found), key=lambda entry: -entry.created)
 

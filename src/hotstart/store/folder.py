@@ -240,16 +240,17 @@ class Folder:
                 if name.startswith(prefix) and _NAME.fullmatch(name):
                     yield name
 
-    def files(self) -> Iterator[Stored]:
-        """Every file, in no order."""
-        for folder in self._folders():
+    def files(self, kind: str = "") -> Iterator[Stored]:
+        """Every file, or every one of a kind, in no order."""
+        for folder in self._folders(kind):
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 for entry in entries:
                     if _NAME.fullmatch(entry.name):
                         with contextlib.suppress(FileNotFoundError):
                             info = entry.stat()
-                            kind = folder.parent.name
-                            yield Stored(kind, entry.name, info.st_size, info.st_mtime)
+                            yield Stored(
+                                folder.parent.name, entry.name, info.st_size, info.st_mtime
+                            )
 
     def in_quarantine(self) -> list[str]:
         """What was found damaged and put away."""
@@ -359,8 +360,8 @@ class Folder:
 
         return self._try(f"list {folder}", work) or []
 
-    def _folders(self) -> Iterator[Path]:
-        for kind in self._list(self._base):
+    def _folders(self, of_kind: str = "") -> Iterator[Path]:
+        for kind in [of_kind] if of_kind else self._list(self._base):
             if kind not in (_QUARANTINE, _LOCKS, _PINS):
                 for folder in self._list(self._base / kind):
                     yield self._base / kind / folder
