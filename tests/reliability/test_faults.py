@@ -72,6 +72,7 @@ def test_two_machines_share_a_folder(how: str, tmp_path: Path) -> None:
     assert only(figures, "wrong", "failed", "lost", "damaged", "unfinished") == {}
 
 
+@pytest.mark.slow
 def test_a_folder_that_moves_is_found_again(tmp_path: Path) -> None:
     figures = found("moved", tmp_path, 3)
     assert figures["starts"] == 9
