@@ -15,7 +15,7 @@ from hotstart.cli.output import say, say_json
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.report.text import columns, memory
 from hotstart.store.entries import ENTRIES, PROGRAMS, Entries, Entry
-from hotstart.store.folder import Folder, Limits, Stored, default_place
+from hotstart.store.folder import Folder, Limits, Stored, default_place, is_damage
 
 if TYPE_CHECKING:
     from hotstart.cli.requests import CacheRequest
@@ -95,7 +95,10 @@ def _verify(folder: Folder, request: CacheRequest) -> None:
         try:
             container.read(folder.path(stored.kind, stored.name))
         except ArtifactError as error:
-            folder.quarantine(stored.kind, stored.name, str(error))
+            if folder.is_gone(stored.kind, stored.name):
+                continue
+            if is_damage(error):
+                folder.quarantine(stored.kind, stored.name, str(error))
             damaged.append({"kind": stored.kind, "name": stored.name, "error": str(error)})
     if request.json:
         say_json({"ok": not damaged, "files": count, "damaged": damaged})
@@ -103,8 +106,9 @@ def _verify(folder: Folder, request: CacheRequest) -> None:
         names = ", ".join(f"{one['kind']}/{one['name']}" for one in damaged)
         if not request.json:
             raise StoreError(
-                f"expected {count} files as they were written, found {len(damaged)} damaged: "
-                f"{names}. They were put into quarantine; what they were is compiled again."
+                f"expected {count} files as they were written, found {len(damaged)} that are damaged "
+                f"or cannot be read: {names}. What is damaged was put into quarantine, and is "
+                "compiled again."
             )
     elif not request.json:
         say(f"all {count} files are as they were written")
