@@ -125,7 +125,7 @@ def test_verify_finds_a_flipped_bit(root: Path, capsys: pytest.CaptureFixture[st
     path.write_bytes(data)
     status, _, err = asked(capsys, "verify", "--cache", root)
     assert status == 1
-    assert "found 1 that are damaged" in err
+    assert "found 1 damaged or not to be read" in err
     assert len(folder.in_quarantine()) == 1
 
 

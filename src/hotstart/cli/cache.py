@@ -106,8 +106,8 @@ def _verify(folder: Folder, request: CacheRequest) -> None:
         names = ", ".join(f"{one['kind']}/{one['name']}" for one in damaged)
         if not request.json:
             raise StoreError(
-                f"expected {count} files as they were written, found {len(damaged)} that are damaged "
-                f"or cannot be read: {names}. What is damaged was put into quarantine, and is "
+                f"expected {count} files as they were written, found {len(damaged)} damaged or "
+                f"not to be read: {names}. What is damaged was put into quarantine, and is "
                 "compiled again."
             )
     elif not request.json:
