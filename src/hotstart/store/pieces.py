@@ -42,7 +42,7 @@ class Pieces:
         self.new: list[str] = []
         self._folder = folder
         self._fit = fingerprint.host()
-        about = [sorted(here.items()), self._fit["instructions"]]
+        about = [sorted(here.items()), self._fit["instructions"], self._fit["libc"]]
         self._here = msgspec.json.encode(about)
         self._exchange = exchange
         self._visit = exchange.remote.visit() if exchange is not None else None
