@@ -118,6 +118,23 @@ def test_a_hook_counts_and_the_number_it_was_given_does_not(tmp_path: Path) -> N
     assert asked(store, hooked(3.0)) == "compiled"
 
 
+class Updating(nn.Module):
+    """Does what Dynamo has code of its own for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        factors = {"a": 1.0}
+        factors.update(b=2.0)
+        return x * sum(factors.values())
+
+
+def test_what_only_traces_is_not_imported_to_find_a_program(tmp_path: Path) -> None:
+    store = Store(tmp_path, check=False)
+    asked(store, Updating())
+    (entry,) = store.entries.all()
+    assert not [one for one in entry.seen if one.name.startswith("torch._dynamo")]
+    assert asked(store, Updating()) == "loaded"
+
+
 class Registry(nn.Module):
     """Its class holds itself."""
 

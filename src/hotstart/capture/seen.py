@@ -23,6 +23,9 @@ from hotstart.tensors import Model, modules, places
 Start = Literal["model", "python", "environment"]
 
 _REGISTERED = tuple(("attribute", name) for name in ("_parameters", "_buffers", "_modules"))
+_TRACER = "torch._dynamo."
+"""What stands there in place of Python's own functions is only run to trace."""
+
 _PLAIN = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
 
 
@@ -63,6 +66,8 @@ def _counts(one: Seen, value: object) -> bool:
         if one.kind == "own" and len(one.steps) == 1:
             return not is_method(type(value), str(one.steps[0][1]))
         return one.kind != "value" or type(value) not in _PLAIN
+    if one.name.startswith(_TRACER):
+        return False
     given = one.name == "os" or one.name.partition(".")[0] == "torch"
     return one.kind in ("function", "tensor") or not given
 
