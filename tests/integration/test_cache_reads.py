@@ -118,6 +118,32 @@ def test_a_hook_counts_and_the_number_it_was_given_does_not(tmp_path: Path) -> N
     assert asked(store, hooked(3.0)) == "compiled"
 
 
+def test_another_attention_of_the_same_classes_is_a_miss(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="comes with hotstart[demo]")
+    store, ids = Store(tmp_path, check=False), torch.zeros(2, 5, dtype=torch.int64)
+
+    def found(attention: str) -> bool:
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+        config = transformers.LlamaConfig(
+            **sizes, num_hidden_layers=2, vocab_size=32, attn_implementation=attention
+        )
+        model, inputs = transformers.LlamaModel(config).eval(), {"input_ids": ids}
+        inputs |= {"use_cache": False}
+        program = hotstart.compile(model, kwargs=inputs, cache=store, options=EAGER)
+        with torch.no_grad():
+            expected = model(**inputs).last_hidden_state
+        torch.testing.assert_close(program(**inputs).last_hidden_state, expected)
+        return {unit.action for unit in program.report.units} == {"loaded"}
+
+    assert [found(name) for name in ("sdpa", "eager", "sdpa", "eager")] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
 class Updating(nn.Module):
     """Does what Dynamo has code of its own for."""
 
