@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hotstart import container, preflight
-from hotstart.errors import ArtifactError, OptionsError
+from hotstart.errors import ArtifactError, ModelMismatch, OptionsError
 from hotstart.events import Clock
 from hotstart.ir import Artifact
 from hotstart.loading import bind, unpack
 from hotstart.report.model import Report, UnitReport
 from hotstart.runtime.program import OnMiss, Program
-from hotstart.tensors import Model
+from hotstart.runtime.structure import code_misfits
+from hotstart.tensors import Finder, Model
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
@@ -52,7 +53,8 @@ def load(
         CorruptArtifact: it is damaged, or no artifact.
         IncompatibleArtifact: it does not fit this machine, these versions or these sources.
         UntrustedArtifact: keys were given, and none of them signed it.
-        ModelMismatch: the model's tensors are not those it was built for.
+        ModelMismatch: the model's tensors, modules, hooks or operators are not those it was built
+            for.
     """
     if on_miss not in ("error", "eager", "compile"):
         raise OptionsError(f"on_miss: got {on_miss!r}, takes 'error', 'eager' or 'compile'")
@@ -80,6 +82,9 @@ def load(
                 f"found: {error}. Install and import what the model was built with."
             ) from error
         binding()  # whether the weights fit shows now and not in the first call
+        problems = code_misfits(artifact.requirements, Finder(model))
+        if problems:
+            raise ModelMismatch(problems)
     program.report = _report(clock, artifact)
     return program
 

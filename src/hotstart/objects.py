@@ -90,7 +90,7 @@ class Describer:
     def _inside(self, name: str, value: Any) -> Parts:
         kind = type(value)
         if isinstance(value, types.MethodType):
-            yield name, f"method {self.function_text(value.__func__)}"
+            yield name, f"method {self.member_text(value.__func__)}"
             yield from self.describe(f"{name}.__self__", value.__self__)
         elif isinstance(value, _FUNCTIONS):
             yield name, self.function_text(value)
@@ -143,10 +143,14 @@ class Describer:
             return f"property {[self.member_text(f) for f in (value.fget, value.fset)]}"
         if isinstance(value, functools.cached_property):
             return f"property {self.member_text(value.func)}"
+        if isinstance(value, types.MethodType) and not hasattr(value, "__qualname__"):
+            return f"method {self.member_text(value.__func__)}"
         if isinstance(value, _FUNCTIONS):
             return self.function_text(value)
         if isinstance(value, list | tuple | set | frozenset | dict):
             return self._container(value)
+        if isinstance(value, functools.partial):
+            return f"partial {self._container([value.func, value.args, value.keywords])}"
         return self.text(value) or f"{type(value).__module__}.{type(value).__qualname__}"
 
     def _container(self, value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -21,10 +22,7 @@ Code: TypeAlias = tuple[tuple[str, str], ...]
 def misfits(requirements: Requirements, finder: Finder) -> list[str]:
     """A line for everything about a model's modules that differs from the build's."""
     look = Look()
-    problems = [*_of_code("every module", requirements.hooks, look.global_hooks())]
-    for name, expected in requirements.operators:
-        if (given := look.operator(name)) != expected:
-            problems.append(f"operator {name}: expected {expected}, found {given or 'nothing'}")
+    problems: list[str] = []
     fitting: list[type | None] = [None] * len(requirements.kinds)
     for path, number in requirements.modules:
         module = finder.module(path)
@@ -38,9 +36,24 @@ def misfits(requirements: Requirements, finder: Finder) -> list[str]:
                 problems.append(f"{path or 'model'}: expected a {kind.cls}, found {found}")
                 continue
             fitting[number] = type(module)
-        if kind.own or look.has_own_code(module):
-            problems += _of_code(path or "model", kind.own, look.own_code(module))
         problems += _differing(look, path, module, kind)
+    return problems
+
+
+def code_misfits(requirements: Requirements, finder: Finder) -> list[str]:
+    """A line for all code besides classes' that differs from the build's, where modules are there.
+
+    That is hooks, methods that objects have in place of their class', and operators.
+    """
+    look = Look()
+    problems = [*_of_code("every module", requirements.hooks, look.global_hooks())]
+    for name, expected in requirements.operators:
+        if (given := look.operator(name)) != expected:
+            problems.append(f"operator {name}: expected {expected}, found {given or 'nothing'}")
+    for path, number in requirements.modules:
+        module, own = finder.module(path), requirements.kinds[number].own
+        if module is not None and (own or look.has_own_code(module)):
+            problems += _of_code(path or "model", own, look.own_code(module))
     return problems
 
 
@@ -74,7 +87,7 @@ class Look:
         """These hooks and methods."""
         held = vars(module)
         own = sorted(self._methods_of(type(module)).intersection(held))
-        found = [(name, held[name]) for name in own]
+        found = [(name, held[name]) for name in own if not _runs_the_class(module, name)]
         for name in ("_forward_pre_hooks", "_forward_hooks"):
             found += [(name, hook) for hook in held[name].values()]
         return tuple((name, self._describer.member_text(value)) for name, value in found)
@@ -138,6 +151,12 @@ def leads(start: Any, kind: str, steps: tuple[Step, ...]) -> bool:
         case "own":
             return last in vars(holder)
     return hasattr(holder, str(last))
+
+
+def _runs_the_class(module: torch.nn.Module, name: str) -> bool:
+    """Whether a method of the object's own is its class', or a program in the place of that."""
+    function = getattr(vars(module)[name], "__func__", None)
+    return hasattr(function, "program") or function is inspect.getattr_static(type(module), name)
 
 
 def is_method(cls: type, name: str) -> bool:
