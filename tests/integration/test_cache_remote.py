@@ -401,7 +401,11 @@ def test_a_local_hit_does_not_import_the_library(
     url = f"file://{tree}"
     assert asked(machine("here", url), model(), cache_policy="require") == "loaded"
     command = [sys.executable, "-c", LAZY, url, str(tmp_path / "here"), str(tmp_path / "new")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),  # part of the key
+    }
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["False", "True"]
 
@@ -558,7 +562,11 @@ print("done", flush=True)
 
 def test_a_process_ends_although_a_server_has_not_answered(faulty: Faulty) -> None:
     command = [sys.executable, "-c", EXIT, f"{faulty.url}/silent"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),  # part of the key
+    }
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=20, check=False
     )
