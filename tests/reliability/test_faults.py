@@ -65,7 +65,8 @@ def test_starts_go_on_where_there_is_no_room(how: str, tmp_path: Path) -> None:
     assert only(figures, "wrong", "failed", "half", "lasting", "stale") == {}
 
 
-@pytest.mark.parametrize("how", ["locks", pytest.param("no-locks", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["locks", "no-locks"])
 def test_two_machines_share_a_folder(how: str, tmp_path: Path) -> None:
     figures = found("machines", tmp_path, 0, how)
     assert figures["starts"] >= 12
