@@ -500,7 +500,7 @@ def test_code_of_an_object_is_compared_at_load(
     x = torch.randn(4, 8)
     loaded = hotstart.load(tmp_path / "model.hot", model)
     assert torch.equal(loaded(x).scores, model(x).scores)
-    with pytest.raises(hotstart.ModelMismatch, match="layers.1"):
+    with pytest.raises(hotstart.ModelMismatch, match=r"layers\.1"):
         hotstart.load(tmp_path / "model.hot", shop())
 
 
