@@ -12,9 +12,14 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
+CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+
 # One thread per core this process may use: more make CPU kernels slower, not faster.
-OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+OMP_NUM_THREADS ?= $(CORES)
 export OMP_NUM_THREADS
+
+# Test files run side by side, as far as memory goes: a process that compiles takes some 3 GB.
+WORKERS ?= $(shell test $(CORES) -lt 4 && echo $(CORES) || echo 4)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check format matrix bench conformance reliability clean
@@ -45,8 +50,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(PY) -m hotstart demo
 
+# Threads that wait leave the cores to the other workers.
+test: export OMP_WAIT_POLICY := PASSIVE
 test: $(READY)
-	$(PY) -m pytest -q -m "not slow"
+	$(PY) -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(READY)
 	$(PY) -m pytest -q -m slow

@@ -390,7 +390,7 @@ def test_an_object_without_room_for_a_program() -> None:
         Small().step(torch.ones(3))
 
 
-@pytest.mark.parametrize("target", [3, nn.Module, Engine, torch.sin], ids=str)
+@pytest.mark.parametrize("target", [3, nn.Module, Engine, torch.sin], ids=type)
 def test_what_cannot_be_decorated(target: Any) -> None:
     with pytest.raises(hotstart.OptionsError, match="a subclass of torch"):
         hotstart.compiled(target)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -57,41 +59,58 @@ def explain(request: ExplainRequest) -> int:
 def warm(request: WarmRequest) -> int:
     """Compile what factories make into a cache, each as far as it is not there yet.
 
+    Each has a process of its own, as where it is served: a library may put methods into torch's
+    classes when a model of its is made, and they are part of every key from then on.
+
     Returns:
         1 if one of them failed; the others are compiled nevertheless.
     """
-    store = _store(request.folder, request.remote, check=request.check)
-    done = [_warm(factory, request, store) for factory in request.factories]
+    done = [_warmed(factory, request) for factory in request.factories]
     if request.json:
         say_json(done)
     return 1 if any(one["error"] for one in done) else 0
 
 
-def _warm(factory: Factory, request: WarmRequest, store: hotstart.Store) -> dict[str, Any]:
+def _warmed(factory: Factory, request: WarmRequest) -> dict[str, Any]:
+    """What became of a factory."""
     started = time.perf_counter()
-    action, error, key = "failed", "", ""
-    try:
-        model, settings = call_factory(factory)
-        settings = arguments(request, settings)
-        key = hotstart.compute_key(model, **settings).digest
-        started = time.perf_counter()
-        action = _compile(model, settings, request.jobs, store)
-        if not store.probe(key):
-            raise StoreError(
-                f"expected the program of {factory} in {store}, found that it cannot be kept. "
-                "The warning above says why."
-            )
-    except HotstartError as raised:
-        action, error = "failed", str(raised)
-    except Exception as raised:  # noqa: BLE001  whatever a factory does, the others go on
-        action, error = "failed", f"{type(raised).__name__}: {raised}"
-    seconds = time.perf_counter() - started
+    action, seconds, key, error = "failed", 0.0, "", ""
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as process:
+        try:
+            action, seconds, key = process.submit(_warm, factory, request).result()
+        except HotstartError as raised:
+            error = str(raised)
+        except Exception as raised:  # noqa: BLE001  whatever a factory does, the others go on
+            error = f"{type(raised).__name__}: {raised}"
+    seconds = seconds or time.perf_counter() - started
     if error:
         say(f"error: {factory}: {error}", sys.stderr)
     if not request.json:
         say(f"{action:8}  {seconds:7.2f} s  {key[:12]:12}  {factory}")
     return {"factory": str(factory), "action": action, "seconds": seconds, "key": key,
             "error": error}  # fmt: skip
+
+
+def _warm(factory: Factory, request: WarmRequest) -> tuple[str, float, str]:
+    """What was done, in how many seconds once there was a model, and under which key it is kept.
+
+    Raises:
+        HotstartError: it cannot be compiled, or not be kept.
+    """
+    store = _store(request.folder, request.remote, check=request.check)
+    model, settings = call_factory(factory)
+    settings = arguments(request, settings)
+    key = hotstart.compute_key(model, **settings).digest
+    started = time.perf_counter()
+    action = _compile(model, settings, request.jobs, store)
+    seconds = time.perf_counter() - started
+    if not store.probe(key):
+        raise StoreError(
+            f"expected the program of {factory} in {store}, found that it cannot be kept. "
+            "The warning above says why."
+        )
+    return action, seconds, key
 
 
 def _compile(

@@ -42,6 +42,11 @@ def evaluate(emitter, source, **scope):
     return eval(source, namespace)
 
 
+def named(value):
+    """The name of a test: the value, without where it lies in memory."""
+    return getattr(value, "__qualname__", repr(value))
+
+
 def roundtrip(value):
     emitter = Emitter(Names())
     return evaluate(emitter, emitter.value(value))
@@ -61,7 +66,7 @@ LITERALS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", LITERALS, ids=repr)
+@pytest.mark.parametrize("value", LITERALS, ids=named)
 def test_a_literal_evaluates_to_an_equal_value_of_the_same_type(value):
     made = roundtrip(value)
     assert made == value
