@@ -131,14 +131,16 @@ class Fact(msgspec.Struct, frozen=True):
 
     Attributes:
         steps: attributes and items on the way from the module.
-        kind: whether `value` is what is there, its length, its keys, the name of its class, or what
-            it does as a function; or whether the last step leads to an attribute, to one of the
-            object's own or to an item.
+        kind: whether `value` is what is there, its length, its keys, the name of its class, what
+            it does as a function, or everything inside it; or whether the last step leads to an
+            attribute, to one of the object's own or to an item.
         value: a constant.
     """
 
     steps: tuple[Step, ...]
-    kind: Literal["value", "length", "keys", "class", "function", "attribute", "own", "contains"]
+    kind: Literal[
+        "value", "length", "keys", "class", "function", "inside", "attribute", "own", "contains"
+    ]
     value: Any
 
 

@@ -26,9 +26,16 @@ MOST = 200_000
 """An object that leads to more others than this is not looked at."""
 
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), type(...))
-_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)
+_BASES = (int, float, complex, str, bytes)
+"""Constants that classes of others derive from."""
+
+_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size,
+          torch.finfo, torch.iinfo)  # fmt: skip
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 _MEMBERS = (*_FUNCTIONS, staticmethod, classmethod, property)
+_PYTHON, _FIXED = 1 << 9, 1 << 8
+"""Flags of classes: made at run time, as Python's class statement does; and unchangeable."""
+
 _GIVEN = {"torch", *sys.stdlib_module_names}
 _OPAQUE = (types.ModuleType, re.Pattern, pathlib.PurePath)
 
@@ -85,6 +92,12 @@ class Describer:
             return f"{kind.__name__} {getattr(value, '__name__', value)}"
         if isinstance(value, type):
             return self.class_text(value)
+        if isinstance(value, types.CodeType):
+            return f"code {code_digest(value)}"
+        if isinstance(value, staticmethod | classmethod | property):
+            return self.member_text(value)
+        if isinstance(value, (*_BASES, range)) and not attributes(value):
+            return self._kind_text(value)
         return None
 
     def _inside(self, name: str, value: Any) -> Parts:
@@ -110,10 +123,20 @@ class Describer:
         elif isinstance(value, set | frozenset):
             texts = sorted(self.text(entry) or self.class_text(type(entry)) for entry in value)
             yield name, f"{self.class_text(kind)} {{{', '.join(texts)}}}"
+        elif isinstance(value, slice):
+            yield from self.describe(name, ("slice", value.start, value.stop, value.step))
         else:
-            yield name, self.class_text(kind)
-            for attribute, held in attributes(value).items():
-                yield from self.describe(f"{name}.{attribute}", held)
+            yield name, self._kind_text(value)
+            state = _hidden(value)
+            if state is not None:
+                yield from self.describe(f"{name} state", state)
+        for attribute, held in attributes(value).items():
+            yield from self.describe(f"{name}.{attribute}", held)
+
+    def _kind_text(self, value: Any) -> str:
+        """The class of an object, and what it is as a constant if its class derives from one."""
+        plain = (base.__repr__(value) for base in (*_BASES, range) if isinstance(value, base))
+        return " ".join((self.class_text(type(value)), *plain))
 
     def class_text(self, cls: type) -> str:
         """A class by its name, and by what it and its bases define."""
@@ -220,6 +243,20 @@ def attributes(value: Any) -> dict[str, Any]:
             if slot not in ("__dict__", "__weakref__") and hasattr(value, slot):
                 held[slot] = getattr(value, slot)
     return dict(sorted(held.items()))
+
+
+def _hidden(value: Any) -> Any:
+    """What pickle would write of an object of a class that Python cannot look into."""
+    flags = [cls.__flags__ for cls in type(value).__mro__ if cls is not object]
+    if all(flag & _PYTHON and not flag & _FIXED for flag in flags):
+        return None
+    try:
+        reduced = value.__reduce_ex__(2)
+    except Exception:  # noqa: BLE001  whatever it is, it cannot be said
+        return None
+    if isinstance(reduced, str):
+        return reduced
+    return [list(part) if isinstance(part, Iterator) else part for part in reduced]
 
 
 def tensor_text(tensor: torch.Tensor) -> str:

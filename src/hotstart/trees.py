@@ -161,6 +161,8 @@ def same_constant(left: object, right: object) -> bool:
         return False
     if isinstance(left, float | complex):
         return repr(left) == repr(right)
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        return len(left) == len(right) and all(map(same_constant, left, right))
     try:
         return bool(left == right)
     except (RuntimeError, TypeError, ValueError):  # tensors and arrays compare item by item

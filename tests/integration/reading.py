@@ -28,7 +28,32 @@ class Scale:
     by: float = 2.0
 
 
+class Group(list[float]):
+    """Not Python's list."""
+
+
+class Named(dict[str, float]):
+    """Not Python's dict."""
+
+
+class Word(str):
+    """Not Python's text."""
+
+    __slots__ = ()
+
+
+class Holder:
+    """Holds an object in its class."""
+
+    scale = Scale()
+
+
 SETTINGS = Settings()
+GROUP = Group([2.0])
+NAMED = Named(a=2.0)
+WORD = Word("a")
+HOLDER = Holder()
+BY_SHAPE = {(3,): 2.0}
 TABLE = {"a": 1.0}
 EMPTY: dict[str, float] = {}
 TAGS = {"a"}
@@ -99,6 +124,41 @@ class FieldOfDataclass(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * SCALE.by
+
+
+class ItemOfOwnList(nn.Module):
+    """An item of a list of another class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * GROUP[0]
+
+
+class ItemOfOwnDict(nn.Module):
+    """An item of a dict of another class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * NAMED["a"]
+
+
+class TextOfOwnClass(nn.Module):
+    """What a text of another class says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if WORD == "a" else x * 3
+
+
+class HeldByClass(nn.Module):
+    """An attribute of what a class holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * HOLDER.scale.by
+
+
+class KeyThatIsNoText(nn.Module):
+    """An item by a tuple."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * BY_SHAPE[tuple(x.shape)]
 
 
 class ItemsOfDict(nn.Module):

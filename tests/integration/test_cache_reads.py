@@ -65,6 +65,26 @@ CHANGES: dict[str, tuple[type[nn.Module], Change]] = {
         reading.FieldOfDataclass,
         lambda m, patch: patch.setattr(reading.SCALE, "by", 9.0),
     ),
+    "an item of a list of another class": (
+        reading.ItemOfOwnList,
+        lambda m, patch: patch.setattr(reading, "GROUP", reading.Group([9.0])),
+    ),
+    "an item of a dict of another class": (
+        reading.ItemOfOwnDict,
+        lambda m, patch: patch.setattr(reading, "NAMED", reading.Named(a=9.0)),
+    ),
+    "a text of another class": (
+        reading.TextOfOwnClass,
+        lambda m, patch: patch.setattr(reading, "WORD", reading.Word("b")),
+    ),
+    "an attribute of what a class holds": (
+        reading.HeldByClass,
+        lambda m, patch: patch.setattr(reading.Holder.scale, "by", 9.0),
+    ),
+    "an item by a key that is no text": (
+        reading.KeyThatIsNoText,
+        lambda m, patch: patch.setitem(reading.BY_SHAPE, (3,), 9.0),
+    ),
     "other keys in a loop": (
         reading.ItemsOfDict,
         lambda m, patch: patch.setattr(reading, "TABLE", {"b": 1.0}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import copy
 import getpass
 import json
 import os
@@ -10,6 +12,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -552,6 +555,107 @@ def test_what_a_module_was_asked_for_is_compared_at_load(
     setattr(changed, name, value)
     with pytest.raises(hotstart.ModelMismatch, match=name):
         hotstart.load(tmp_path / "model.hot", changed)
+
+
+class OwnList(list[float]):
+    """Not Python's."""
+
+
+class OwnDict(dict[str, float]):
+    """Not Python's."""
+
+
+class OwnText(str):
+    """Not Python's."""
+
+    __slots__ = ()
+
+
+class OwnNumber(float):
+    """Not Python's."""
+
+    __slots__ = ()
+
+
+class Held(nn.Module):
+    """Computes with whatever it holds."""
+
+    def __init__(self, given: Any) -> None:
+        super().__init__()
+        self.given = given
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.given, str):
+            return x * 2 if self.given == "two" else x * 3
+        if isinstance(self.given, float):
+            return x * self.given
+        if isinstance(self.given, dict):
+            return x * self.given["by"]
+        for value in self.given:
+            x = x * value
+        return x
+
+
+@pytest.mark.parametrize(
+    ("given", "another"),
+    [
+        ((2.0,), (3.0,)),
+        ({2.0}, {3.0}),
+        (frozenset({2.0}), frozenset({3.0})),
+        (range(1, 3), range(1, 4)),
+        (collections.deque([2.0]), collections.deque([3.0])),
+        (OwnList([2.0]), OwnList([3.0])),
+        (OwnDict(by=2.0), OwnDict(by=3.0)),
+        (OwnText("two"), OwnText("three")),
+        (OwnNumber(2.0), OwnNumber(3.0)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_module_holds_is_compared_at_load(given: Any, another: Any, tmp_path: Path) -> None:
+    x = torch.randn(3)
+    build(Held(given), x).save(tmp_path / "model.hot", check=False)
+    program = hotstart.load(tmp_path / "model.hot", Held(copy.deepcopy(given)))
+    assert torch.equal(program(x), Held(given)(x))
+    with pytest.raises(hotstart.ModelMismatch, match="given"):
+        hotstart.load(tmp_path / "model.hot", Held(another))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("stride", (2,)), ("padding", (2,)), ("dilation", (2,)), ("groups", 2)]
+)
+def test_what_a_convolution_was_made_with_is_compared_at_load(
+    name: str, value: Any, tmp_path: Path
+) -> None:
+    def convolution() -> nn.Module:
+        return nn.Conv1d(4, 4, 3, padding=(1,))
+
+    build(convolution(), torch.randn(2, 4, 8)).save(tmp_path / "model.hot", check=False)
+    hotstart.load(tmp_path / "model.hot", convolution())
+    changed = convolution()
+    setattr(changed, name, value)
+    with pytest.raises(hotstart.ModelMismatch, match=rf"{name}: expected .*, found"):
+        hotstart.load(tmp_path / "model.hot", changed)
+
+
+class Shared(nn.Module):
+    """Holds an object in its class."""
+
+    settings: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.settings.by
+
+
+def test_what_an_object_of_the_class_holds_is_compared_at_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(3)
+    monkeypatch.setattr(Shared, "settings", types.SimpleNamespace(by=2.0))
+    build(Shared(), x).save(tmp_path / "model.hot", check=False)
+    assert torch.equal(hotstart.load(tmp_path / "model.hot", Shared())(x), x * 2)
+    monkeypatch.setattr(Shared.settings, "by", 3.0)
+    with pytest.raises(hotstart.ModelMismatch, match=r"settings.*by.*: expected 2\.0, found 3\.0"):
+        hotstart.load(tmp_path / "model.hot", Shared())
 
 
 class Activated(nn.Module):

@@ -78,10 +78,7 @@ class FullGraph:
 
     def object_named(self, name: str) -> Any:
         """The object behind one of Dynamo's names, such as `L['self'].hist`; None if unknown."""
-        try:
-            return eval(name, dict(self.scopes))
-        except (AttributeError, KeyError, IndexError, NameError, SyntaxError, TypeError):
-            return None
+        return _object_named(name, self.scopes)
 
     def size_source(self, placeholder: fx.Node) -> tuple[Any, int] | None:
         """The (tensor, dimension) that an integer placeholder is the size of."""
@@ -111,6 +108,13 @@ class FullGraph:
         if base is None or index is None or getattr(prop, "name", "") != "SIZE":
             return None
         return self.object_named(base.name), index
+
+
+def _object_named(name: str, scopes: Mapping[str, Any]) -> Any:
+    try:
+        return eval(name, dict(scopes))
+    except (AttributeError, KeyError, IndexError, NameError, SyntaxError, TypeError):
+        return None
 
 
 def is_compiled(model: Any) -> bool:
@@ -194,17 +198,18 @@ def full_graph(
 
     env = captured.backend_input.fake_mode.shape_env
     assert env is not None  # Dynamo always makes one
+    scopes = {"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope}
     return FullGraph(
         module=captured.backend_input.graph_module,
         env=env,
         replay=replay,
         side_effects=tuple(_lasting(side_effects, output.traced_code)),
         modes=_modes_read(output.output_graph),
-        reads=tuple(_reads(output.output_graph)),
+        reads=tuple(_reads(output.output_graph, scopes)),
         files=frozenset(code.co_filename for code in output.traced_code),
         environment=frozenset(_environment(output.traced_code)),
         home=str(traced.__globals__.get("__name__", "")),
-        scopes={"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope},
+        scopes=scopes,
         self_name=None if owner is None else traced.__code__.co_varnames[0],
     )
 
@@ -261,22 +266,33 @@ _READ: Mapping[str, Read] = {
 }
 
 
+_CONSTANTS = (bool, int, float, complex, str, bytes, type(None))
+
 _SAYS_NOTHING = frozenset(
     {"MODULE_MATCH", "DUPLICATE_INPUT", "NN_MODULE", "WEAKREF_ALIVE", "EMPTY_NN_MODULE_HOOKS_DICT"}
 )
 """Guards on identity within a process, and on hooks, which are known otherwise."""
 
 
-def _reads(output_graph: Any) -> Iterator[tuple[Read, str, Any]]:
-    """What a trace read of objects, from the kinds of guards it put on them."""
+def _reads(output_graph: Any, scopes: Mapping[str, Any]) -> Iterator[tuple[Read, str, Any]]:
+    """What a trace read of objects, from the kinds of guards it put on them.
+
+    Of a constant that a trace came by and did not need, Dynamo guards the class only. It may still
+    matter to what the model computes without a compiler, as `is_causal` of transformers' attention
+    does where a mask is made in traces only; so its value counts.
+    """
     for guard in output_graph._guards:
         name = guard.create_fn_name()
-        if name not in _SAYS_NOTHING:
-            given = getattr(guard.create_fn, "keywords", {})
-            key = given.get("attr", given.get("key"))
-            if name == "DICT_KEYS_MATCH":
-                yield "length", guard.name, None
-            yield _READ.get(name, "unknown"), guard.name, key
+        if name in _SAYS_NOTHING:
+            continue
+        given = getattr(guard.create_fn, "keywords", {})
+        key = given.get("attr", given.get("key"))
+        read = _READ.get(name, "unknown")
+        if read == "class" and isinstance(_object_named(guard.name, scopes), _CONSTANTS):
+            read = "value"
+        if name == "DICT_KEYS_MATCH":
+            yield "length", guard.name, None
+        yield read, guard.name, key
 
 
 def _environment(codes: Iterable[types.CodeType]) -> Iterator[str]:

@@ -6,21 +6,21 @@ since nobody else is told that it is current; one that is found again by another
 
 from __future__ import annotations
 
+import sys
 import types
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from msgspec.structs import replace
 
 from hotstart import _torch
-from hotstart.capture.structure import about, ways
+from hotstart.capture.names import ways
+from hotstart.capture.structure import of_class_code
 from hotstart.keys.records import Seen, Step
 from hotstart.keys.seen import Look, environment_text
 from hotstart.runtime.structure import is_method
 from hotstart.tensors import Model, modules, places
-
-Start = Literal["model", "python", "environment"]
 
 _REGISTERED = tuple(("attribute", name) for name in ("_parameters", "_buffers", "_modules"))
 _TRACER = "torch._dynamo."
@@ -41,18 +41,14 @@ def seen(model: Model, traced: _torch.FullGraph) -> tuple[Seen, ...]:
         Seen("environment", name, (), "value", environment_text(name))
         for name in traced.environment
     }
-    for kind, name, key in traced.reads:
-        value = traced.object_named(name)
-        if kind == "tensor" and id(value) in kept:
+    for read in traced.reads:
+        value = traced.object_named(read[1])
+        if read[0] == "tensor" and id(value) in kept:
             continue  # a weight, which a program takes from the model
-        at = _start(traced, name, paths)
-        if at is None:
-            continue
-        start, where, way = at
-        what, steps = about(kind, way, key)
-        one = Seen(start, where, steps, what, "")
-        if _counts(one, value):
-            found.add(replace(one, text=look.text(one)))
+        for beginning, one in _starts(traced, read, paths):
+            if _counts(one, value) and not of_class_code(beginning, one.steps):
+                found.add(replace(one, text=look.text(one)))
+            break
     return tuple(sorted(found, key=repr))
 
 
@@ -72,16 +68,16 @@ def _counts(one: Seen, value: object) -> bool:
     return one.kind in ("function", "tensor") or not given
 
 
-def _start(
-    traced: _torch.FullGraph, name: str, paths: Mapping[int, str]
-) -> tuple[Start, str, tuple[Step, ...]] | None:
-    """Where other processes start to find what a name stands for, and the steps from there."""
-    for start, steps in ways(name):
+def _starts(
+    traced: _torch.FullGraph, read: tuple[_torch.Read, str, Any], paths: Mapping[int, str]
+) -> Iterator[tuple[Any, Seen]]:
+    """Every object that other processes have, too, to go on from, and what was read from there."""
+    for start, kind, steps in ways(*read):
         found = traced.object_named(start)
         if isinstance(found, torch.nn.Module) and id(found) in paths:
-            return "model", paths[id(found)], steps
-        if isinstance(found, types.ModuleType):
-            return "python", found.__name__, steps
-        if start == "G" and steps and not str(steps[0][1]).startswith("__builtins_dict"):
-            return "python", traced.home, (("attribute", steps[0][1]), *steps[1:])
-    return None
+            yield found, Seen("model", paths[id(found)], steps, kind, "")
+        elif isinstance(found, types.ModuleType):
+            yield found, Seen("python", found.__name__, steps, kind, "")
+        elif start == "G" and steps and not str(steps[0][1]).startswith("__builtins_dict"):
+            way: tuple[Step, ...] = (("attribute", steps[0][1]), *steps[1:])
+            yield sys.modules.get(traced.home), Seen("python", traced.home, way, kind, "")

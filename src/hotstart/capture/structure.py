@@ -6,20 +6,26 @@ activation, another epsilon or one more layer would be another program with the 
 
 from __future__ import annotations
 
-import ast
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+import enum
+import types
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 
 from hotstart import _torch
+from hotstart.capture.names import ways
 from hotstart.ir import Fact, ModuleKind
-from hotstart.keys.records import Step
+from hotstart.keys.records import Kind, Step
 from hotstart.runtime.structure import Look, class_name, follow, is_method
 from hotstart.tensors import Model, modules
 
 _CONSTANTS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
+_DATA = (*_CONSTANTS, bytes, range, slice, enum.Enum, Collection)
+"""What is compared by what it holds; other objects are compared by their class."""
+
+_CODE = (types.FunctionType, types.MethodType, property, classmethod, staticmethod)
 _TRAINING: tuple[Step, ...] = (("attribute", "training"),)
 
 
@@ -28,13 +34,14 @@ def structure(model: Model, traced: _torch.FullGraph) -> dict[str, ModuleKind]:
     paths = {id(module): path for path, module in reversed([*modules(model)])}
     look = Look()
     found: dict[str, tuple[torch.nn.Module, dict[tuple[Any, ...], Fact]]] = {}
-    for read, name, key in traced.reads:
-        place = _place(traced, name, paths)
+    for read in traced.reads:
+        place = _place(traced, read, paths)
         if place is None:
             continue
-        path, module, way = place
+        path, module, kind, steps = place
+        if kind == "value" and _holds(module, steps):
+            kind = "inside"
         _, facts = found.setdefault(path, (module, {}))
-        kind, steps = about(read, way, key)
         if kind != "tensor" and kind != "unknown" and _counts(kind, steps, module):
             with contextlib.suppress(AttributeError, LookupError, TypeError):
                 facts[kind, steps] = Fact(steps, kind, look.read(kind, steps, module))
@@ -46,15 +53,32 @@ def structure(model: Model, traced: _torch.FullGraph) -> dict[str, ModuleKind]:
     }
 
 
-def about(
-    kind: _torch.Read, way: tuple[Step, ...], key: object
-) -> tuple[_torch.Read, tuple[Step, ...]]:
-    """What a read is about: with the key that was looked up as its last step."""
-    if key is None or kind not in ("attribute", "own", "contains"):
-        return kind, way
-    if not isinstance(key, str | int):
-        return "keys", way
-    return kind, (*way, ("item" if kind == "contains" else "attribute", key))
+def _holds(module: torch.nn.Module, steps: tuple[Step, ...]) -> bool:
+    """Whether what is compared by its value is more than a constant that a fact can hold."""
+    try:
+        value = follow(module, steps)
+    except (AttributeError, LookupError, TypeError):
+        return False
+    apart = isinstance(value, torch.nn.Module | torch.Tensor | type)
+    return isinstance(value, _DATA) and not apart and not _is_constant(value)
+
+
+def _is_constant(value: object) -> bool:
+    """Whether a fact can hold it."""
+    if type(value) is tuple:
+        return all(map(_is_constant, value))
+    return type(value) in _CONSTANTS
+
+
+def of_class_code(start: object, steps: tuple[Step, ...]) -> bool:
+    """Whether steps lead to a function of a class, or into one: it is known with the class."""
+    classes = False
+    for number, (how, _) in enumerate(steps, start=1):
+        classes = classes or how == "class"
+        with contextlib.suppress(AttributeError, LookupError, TypeError):
+            if classes and isinstance(follow(start, steps[:number]), _CODE):
+                return True
+    return False
 
 
 def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKind]:
@@ -74,46 +98,31 @@ def _counts(kind: str, steps: tuple[Step, ...], module: torch.nn.Module) -> bool
     if kind == "own" and len(steps) == 1:
         return not is_method(type(module), str(steps[0][1]))
     if kind in ("attribute", "own", "contains"):
-        return True
+        return not of_class_code(module, steps[:-1])
     try:
         value = follow(module, steps)
     except (AttributeError, LookupError, TypeError):
         return False
+    if of_class_code(module, steps):
+        return False
     match kind:
+        case "inside":
+            return bool(steps)
         case "length" | "keys":
             return hasattr(value, "__len__")
         case "value":
-            return bool(steps) and type(value) in _CONSTANTS and steps != _TRAINING
+            return bool(steps) and _is_constant(value) and steps != _TRAINING
         case "class":
             return bool(steps) and type(value).__module__ != "builtins"
     return hasattr(value, "__qualname__")
 
 
 def _place(
-    traced: _torch.FullGraph, name: str, paths: Mapping[int, str]
-) -> tuple[str, torch.nn.Module, tuple[Step, ...]] | None:
-    """The last module on the way to what a name stands for, and the steps from there."""
-    for start, steps in ways(name):
+    traced: _torch.FullGraph, read: tuple[_torch.Read, str, Any], paths: Mapping[int, str]
+) -> tuple[str, torch.nn.Module, Kind, tuple[Step, ...]] | None:
+    """The last module on the way to something, and what of it was read after which steps."""
+    for start, kind, steps in ways(*read):
         module = traced.object_named(start)
         if isinstance(module, torch.nn.Module) and id(module) in paths:
-            return paths[id(module)], module, steps
+            return paths[id(module)], module, kind, steps
     return None
-
-
-def ways(name: str) -> Iterator[tuple[str, tuple[Step, ...]]]:
-    """Every start of one of Dynamo's names, from the longest on, with the steps that are left."""
-    try:
-        node = ast.parse(name, mode="eval").body
-    except SyntaxError:
-        return
-    steps: tuple[Step, ...] = ()
-    while True:
-        yield ast.unparse(node), steps
-        match node:
-            case ast.Attribute(value=inner, attr=attribute):
-                steps = (("attribute", attribute), *steps)
-            case ast.Subscript(value=inner, slice=ast.Constant(value=str() | int() as key)):
-                steps = (("item", key), *steps)
-            case _:
-                return
-        node = inner

@@ -6,8 +6,16 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-Step: TypeAlias = tuple[Literal["attribute", "item"], str | int]
-"""One step from an object to what it holds."""
+Step: TypeAlias = tuple[Literal["attribute", "item", "key", "entry", "class"], str | int]
+"""One step from an object to what it holds: an attribute, an item of a container, the key or the
+value of a dict's entry of that number, or its class, which needs no name.
+"""
+
+Kind: TypeAlias = Literal[
+    "value", "length", "keys", "class", "function", "inside", "tensor", "attribute", "own",
+    "contains", "unknown",
+]  # fmt: skip
+"""What counts of something that was read: see `Seen`."""
 
 Change: TypeAlias = tuple[str, str, str]
 """What changed, what it was, and what it is."""
@@ -33,17 +41,14 @@ class Seen(msgspec.Struct, frozen=True):
         name: path of a module of the model, name of a Python module, or an environment variable.
         steps: attributes and items on the way from there.
         kind: what of it counts: its value, its length, its keys, its class, what it does as a
-            function, or all of it as a tensor, which is part of the program; or whether the last
-            step leads anywhere: to an attribute, to one of the object's own, to an item. Of what is
-            `"unknown"` nothing can be said.
+            function, everything inside it, or all of it as a tensor, which is part of the program;
+            or whether the last step leads anywhere: to an attribute, to one of the object's own, to
+            an item. Of what is `"unknown"` nothing can be said.
         text: what that was; empty if nothing can be said.
     """
 
     start: Literal["model", "python", "environment"]
     name: str
     steps: tuple[Step, ...]
-    kind: Literal[
-        "value", "length", "keys", "class", "function", "tensor", "attribute", "own", "contains",
-        "unknown",
-    ]  # fmt: skip
+    kind: Kind
     text: str

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from hotstart.keys.records import Change, Seen
-from hotstart.objects import Describer, Unknowable, digest, tensor_text
-from hotstart.runtime.structure import follow, leads, written
+from hotstart.objects import Describer, digest, tensor_text
+from hotstart.runtime.structure import follow, inside, leads, written
 from hotstart.tensors import Finder, Model, contents
 
 _MISSING = "nothing"
@@ -61,15 +61,10 @@ class Look:
                 return describer.function_text(value)
             case "tensor" if isinstance(value, torch.Tensor):
                 return contents_text(value)
-            case "value":
-                return describer.text(value) or self._inside(value)
+            case "value" | "inside":
+                with contextlib.suppress(TypeError):
+                    return describer.text(value) or inside(value)
         return ""
-
-    def _inside(self, value: Any) -> str:
-        try:
-            return digest(f"{name} {text}" for name, text in Describer().describe("", value))
-        except Unknowable:
-            return ""
 
 
 def contents_text(tensor: torch.Tensor) -> str:

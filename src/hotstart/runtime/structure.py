@@ -11,9 +11,11 @@ import torch
 from hotstart import _torch
 from hotstart.ir import Fact, ModuleKind, Requirements
 from hotstart.keys.records import Step
-from hotstart.objects import Describer, digest
+from hotstart.objects import Describer, Unknowable, digest
 from hotstart.tensors import Finder
 from hotstart.trees import same_constant
+
+_LONG = 200
 
 Code: TypeAlias = tuple[tuple[str, str], ...]
 """Functions, each by name and as a text of its code."""
@@ -118,7 +120,23 @@ class Look:
                 return class_name(type(value))
             case "function":
                 return self._describer.function_text(value)
+            case "inside":
+                return inside(value)
         return value
+
+
+def inside(value: Any) -> str:
+    """Everything an object holds, or a hash of it where that is long.
+
+    Raises:
+        TypeError: nothing can be said of some of it.
+    """
+    try:
+        parts = [f"{name} {text}".strip() for name, text in Describer().describe("", value)]
+    except Unknowable as error:
+        raise TypeError(str(error)) from error
+    text = ", ".join(parts)
+    return text if len(text) < _LONG else digest(parts)
 
 
 def class_name(cls: type) -> str:
@@ -133,8 +151,36 @@ def follow(start: Any, steps: tuple[Step, ...]) -> Any:
         AttributeError, LookupError, TypeError: there is no such way.
     """
     for how, name in steps:
-        start = getattr(start, str(name)) if how == "attribute" else start[name]
+        match how:
+            case "attribute":
+                start = getattr(start, str(name))
+            case "item":
+                start = _item(start, name)
+            case "key" | "entry":
+                keys = list(dict.keys(start) if isinstance(start, dict) else start)
+                key = keys[int(name)]
+                start = key if how == "key" else dict.__getitem__(start, key)
+            case "class":
+                start = type(start)
     return start
+
+
+def _item(holder: Any, key: str | int) -> Any:
+    """An item as a container holds it, whatever its class makes of that.
+
+    Raises:
+        LookupError, TypeError: there is none.
+    """
+    match holder:
+        case dict() if key not in dict.keys(holder):
+            raise KeyError(key)
+        case dict():
+            return dict.__getitem__(holder, key)
+        case list():
+            return list.__getitem__(holder, key)  # type: ignore[index]  # a TypeError is announced
+        case tuple():
+            return tuple.__getitem__(holder, key)  # type: ignore[index]
+    return holder[key]
 
 
 def leads(start: Any, kind: str, steps: tuple[Step, ...]) -> bool:
@@ -201,12 +247,22 @@ def _same_code(expected: str, found: str) -> bool:
 
 def written(start: str, kind: str, steps: tuple[Step, ...]) -> str:
     """What was read, as code says it as far as it can."""
-    text = start + "".join(f".{s}" if how == "attribute" else f"[{s!r}]" for how, s in steps)
-    text = text.lstrip(".") or "model"
+    text = start
+    for how, name in steps:
+        match how:
+            case "attribute":
+                text = f"{text}.{name}".lstrip(".")
+            case "item":
+                text = f"{text or 'model'}[{name!r}]"
+            case "class":
+                text = f"type({text or 'model'})"
+            case _:
+                text = f"{how} {name} of {text}"
+    text = text or "model"
     match kind:
         case "length":
             return f"len({text})"
-        case "keys" | "attribute" | "own" | "contains":
+        case "keys" | "attribute" | "own" | "contains" | "inside":
             return f"{kind} {text}"
     return text
 
