@@ -126,6 +126,12 @@ class WeightSpec(msgspec.Struct, frozen=True):
     mutated: bool = False
 
 
+FactKind: TypeAlias = Literal[
+    "value", "length", "keys", "class", "function", "inside", "attribute", "own", "contains"
+]
+"""What of something is compared: see `Fact`."""
+
+
 class Fact(msgspec.Struct, frozen=True):
     """Something the code was compiled for that a module says.
 
@@ -138,9 +144,7 @@ class Fact(msgspec.Struct, frozen=True):
     """
 
     steps: tuple[Step, ...]
-    kind: Literal[
-        "value", "length", "keys", "class", "function", "inside", "attribute", "own", "contains"
-    ]
+    kind: FactKind
     value: Any
 
 

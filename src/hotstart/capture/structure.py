@@ -16,7 +16,7 @@ import torch
 
 from hotstart import _torch
 from hotstart.capture.names import ways
-from hotstart.ir import Fact, ModuleKind
+from hotstart.ir import Fact, FactKind, ModuleKind
 from hotstart.keys.records import Kind, Step
 from hotstart.runtime.structure import Look, class_name, follow, is_method
 from hotstart.tensors import Model, modules
@@ -39,35 +39,17 @@ def structure(model: Model, traced: _torch.FullGraph) -> dict[str, ModuleKind]:
         if place is None:
             continue
         path, module, kind, steps = place
-        if kind == "value" and _holds(module, steps):
-            kind = "inside"
         _, facts = found.setdefault(path, (module, {}))
-        if kind != "tensor" and kind != "unknown" and _counts(kind, steps, module):
-            with contextlib.suppress(AttributeError, LookupError, TypeError):
-                facts[kind, steps] = Fact(steps, kind, look.read(kind, steps, module))
+        with contextlib.suppress(AttributeError, LookupError, TypeError):
+            compared = _compared(kind, steps, module)
+            if compared is not None:
+                facts[compared, steps] = Fact(steps, compared, look.read(compared, steps, module))
     return {
         path: ModuleKind(
             class_name(type(module)), tuple(sorted(facts.values(), key=repr)), look.own_code(module)
         )
         for path, (module, facts) in found.items()
     }
-
-
-def _holds(module: torch.nn.Module, steps: tuple[Step, ...]) -> bool:
-    """Whether what is compared by its value is more than a constant that a fact can hold."""
-    try:
-        value = follow(module, steps)
-    except (AttributeError, LookupError, TypeError):
-        return False
-    apart = isinstance(value, torch.nn.Module | torch.Tensor | type)
-    return isinstance(value, _DATA) and not apart and not _is_constant(value)
-
-
-def _is_constant(value: object) -> bool:
-    """Whether a fact can hold it."""
-    if type(value) is tuple:
-        return all(map(_is_constant, value))
-    return type(value) in _CONSTANTS
 
 
 def of_class_code(start: object, steps: tuple[Step, ...]) -> bool:
@@ -93,28 +75,43 @@ def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKin
     return made
 
 
-def _counts(kind: str, steps: tuple[Step, ...], module: torch.nn.Module) -> bool:
-    """Whether what was read is no tensor, and not known otherwise."""
+def _compared(kind: Kind, steps: tuple[Step, ...], module: torch.nn.Module) -> FactKind | None:
+    """What of a thing that was read is to be compared; None if it is a tensor, or known otherwise.
+
+    Raises:
+        AttributeError, LookupError, TypeError: it is not there any more.
+    """
+    if kind == "tensor" or kind == "unknown":
+        return None
     if kind == "own" and len(steps) == 1:
-        return not is_method(type(module), str(steps[0][1]))
-    if kind in ("attribute", "own", "contains"):
-        return not of_class_code(module, steps[:-1])
-    try:
-        value = follow(module, steps)
-    except (AttributeError, LookupError, TypeError):
-        return False
+        return None if is_method(type(module), str(steps[0][1])) else kind
+    if kind == "attribute" or kind == "own" or kind == "contains":
+        return None if of_class_code(module, steps[:-1]) else kind
+    value = follow(module, steps)
     if of_class_code(module, steps):
-        return False
+        return None
     match kind:
-        case "inside":
-            return bool(steps)
         case "length" | "keys":
-            return hasattr(value, "__len__")
-        case "value":
-            return bool(steps) and _is_constant(value) and steps != _TRAINING
+            counts = hasattr(value, "__len__")
         case "class":
-            return bool(steps) and type(value).__module__ != "builtins"
-    return hasattr(value, "__qualname__")
+            counts = bool(steps) and type(value).__module__ != "builtins"
+        case "function":
+            counts = hasattr(value, "__qualname__")
+        case "inside":
+            counts = bool(steps)
+        case _:
+            if not _is_constant(value):
+                kind = "inside"
+            counts = bool(steps) and isinstance(value, _DATA) and steps != _TRAINING
+            counts = counts and not isinstance(value, torch.nn.Module | torch.Tensor | type)
+    return kind if counts else None
+
+
+def _is_constant(value: object) -> bool:
+    """Whether a fact can hold it."""
+    if type(value) is tuple:
+        return all(map(_is_constant, value))
+    return type(value) in _CONSTANTS
 
 
 def _place(
