@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.keys.explain import explain
 from hotstart.keys.program import here
-from hotstart.keys.records import Key, Seen
+from hotstart.keys.records import Key, Seen, described
 from hotstart.options import CachePolicy, MissPolicy
 from hotstart.runtime.program import Program
 from hotstart.store.entries import Entry
@@ -87,7 +87,7 @@ def _pieces(store: Store) -> Pieces:
 def _keep(store: Store, key: Key, program: Program, seen: tuple[Seen, ...]) -> Entry | None:
     from hotstart.packaging import packed
 
-    unknown = [f"{one.name} {one.steps}" for one in seen if not one.text]
+    unknown = [described(one) for one in seen if not one.text]
     if unknown:
         log.warning("the program cannot be kept: nothing can be said of %s", ", ".join(unknown))
         return None

@@ -36,6 +36,10 @@ _MEMBERS = (*_FUNCTIONS, staticmethod, classmethod, property)
 _PYTHON, _FIXED = 1 << 9, 1 << 8
 """Flags of classes: made at run time, as Python's class statement does; and unchangeable."""
 
+_FOREIGN = {("transformers.modeling_utils", "smart_apply")}
+"""What libraries put into torch's classes when a model of theirs is made, and forward never calls:
+(module, name)."""
+
 _GIVEN = {"torch", *sys.stdlib_module_names}
 _OPAQUE = (types.ModuleType, re.Pattern, pathlib.PurePath)
 
@@ -114,14 +118,13 @@ class Describer:
         elif isinstance(value, Mapping):
             yield name, f"{self.class_text(kind)} of {len(value)}"
             for key, entry in value.items():
-                label = self.text(key) or self.class_text(type(key))
-                yield from self.describe(f"{name}[{label}]", entry)
+                yield from self.describe(f"{name}[{self.member_text(key)}]", entry)
         elif isinstance(value, list | tuple):
             yield name, f"{self.class_text(kind)} of {len(value)}"
             for index, entry in enumerate(value):
                 yield from self.describe(f"{name}[{index}]", entry)
         elif isinstance(value, set | frozenset):
-            texts = sorted(self.text(entry) or self.class_text(type(entry)) for entry in value)
+            texts = sorted(map(self.member_text, value))
             yield name, f"{self.class_text(kind)} {{{', '.join(texts)}}}"
         elif isinstance(value, slice):
             yield from self.describe(name, ("slice", value.start, value.stop, value.step))
@@ -152,7 +155,9 @@ class Describer:
 
         def tokens() -> Iterator[str]:
             for name, value in sorted(vars(cls).items()):
-                if _is_made_by_python(name, value) or (given and _is_given(_home(value))):
+                if _is_made_by_python(name, value):
+                    continue
+                if given and (_is_given(_home(value)) or (_home(value), name) in _FOREIGN):
                     continue
                 yield f"{name} {self.member_text(value)}"
 

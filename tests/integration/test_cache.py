@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim, Options, Store
 from tests.integration import changing, changing_helpers, own_op
+from tests.integration.caching import origin
 from tests.integration.changing import Changing
 
 X = torch.randn(3, 4)
@@ -53,8 +54,7 @@ def asked(store: Store, model: Any, x: Tensor = X, **more: Any) -> str:
     program = hotstart.compile(model, (x,), cache=store, **settings)
     with torch.no_grad():
         torch.testing.assert_close(program(x), model(x))
-    actions = {unit.action for unit in program.report.units}
-    return "loaded" if actions == {"loaded"} else "compiled"
+    return origin(program)
 
 
 # --- what does not matter -------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_show_says_what_a_program_was_compiled_for(
     status, out, _ = asked(capsys, "show", "00000002", "--cache", root)
     assert status == 0
     assert "number = 1" in out
-    assert "environment SCALE (value) = '3'" in out
+    assert "environment SCALE = '3'" in out
     (shown,) = as_json(capsys, "show", "00000002", "--cache", root)
     assert shown["parts"] == {"torch": "2.13.0", "number": "1"}
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import collections
 import copy
+import decimal
 import enum
+import fractions
 import functools
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -50,6 +55,27 @@ class Slotted:
         self.a = a
 
 
+class Word(str):
+    """Not Python's text."""
+
+    def __new__(cls, text: str, by: int | None = None) -> Word:
+        made = super().__new__(cls, text)
+        if by is not None:
+            made.by = by
+        return made
+
+    by: int
+
+
+class Listed(list[int]):
+    """Not Python's list."""
+
+    def __init__(self, items: list[int], by: int | None = None) -> None:
+        super().__init__(items)
+        if by is not None:
+            self.by = by
+
+
 def scaled(by: float) -> Callable[[float], float]:
     return lambda x: x * by
 
@@ -68,6 +94,14 @@ DIFFERENT = [
     scaled(2.0), scaled(3.0), with_default, functools.partial(with_default, 1),
     functools.partial(with_default, 2), functools.partial(with_default, y=2), Plain().get,
     Plain(2).get, torch.relu, torch.tanh, nn.functional.relu, math, enum,
+    {(1, 2): 1}, {(2, 1): 1}, {(1, 2)}, {(2, 1)}, range(2), range(3), slice(2), slice(0, 2),
+    Word("a"), Word("b"), Word("a", 1), Word("a", 2), Listed([1]), Listed([2]), Listed([1], 1),
+    collections.deque([1]), collections.deque([2]), collections.deque([1], maxlen=1),
+    collections.OrderedDict(a=1), collections.defaultdict(int, a=1), collections.Counter(a=2),
+    bytearray(b"1"), bytearray(b"2"), decimal.Decimal(1), decimal.Decimal(2), fractions.Fraction(2),
+    np.float32(1), np.float32(2), np.array([1, 2]), np.array([2, 1]), np.array([1.0, 2.0]),
+    re.compile("a"), re.compile("b"), torch.finfo(torch.float32), torch.finfo(torch.float16),
+    with_default.__code__, scaled(1.0).__code__, property(Plain.get), staticmethod(Plain.get),
 ]  # fmt: skip
 
 
@@ -79,7 +113,7 @@ def test_different_values_have_different_texts() -> None:
 @pytest.mark.parametrize("value", DIFFERENT, ids=lambda value: str(type(value).__name__))
 def test_a_value_always_has_the_same_texts(value: Any) -> None:
     assert texts(value) == texts(value)
-    if not isinstance(value, torch.Tensor | type(math)):
+    if not isinstance(value, torch.Tensor | torch.finfo | type(math) | staticmethod):
         assert texts(value) == texts(copy.deepcopy(value))
 
 

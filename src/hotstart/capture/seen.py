@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from hotstart import _torch
 from hotstart.capture.names import ways
-from hotstart.capture.structure import of_class_code
+from hotstart.capture.structure import by_key, of_class_code
 from hotstart.keys.records import Seen, Step
 from hotstart.keys.seen import Look, environment_text
 from hotstart.runtime.structure import is_method
@@ -25,6 +25,10 @@ from hotstart.tensors import Model, modules, places
 _REGISTERED = tuple(("attribute", name) for name in ("_parameters", "_buffers", "_modules"))
 _TRACER = "torch._dynamo."
 """What stands there in place of Python's own functions is only run to trace."""
+
+_REGISTRIES = {("transformers.utils.output_capturing", "_CAN_RECORD_REGISTRY")}
+"""Global dicts with an entry for every class of model that was made, of which code reads its own:
+(module, name)."""
 
 _PLAIN = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
 
@@ -47,6 +51,7 @@ def seen(model: Model, traced: _torch.FullGraph) -> tuple[Seen, ...]:
             continue  # a weight, which a program takes from the model
         for beginning, one in _starts(traced, read, paths):
             if _counts(one, value) and not of_class_code(beginning, one.steps):
+                one = replace(one, steps=by_key(beginning, one.steps))
                 found.add(replace(one, text=look.text(one)))
             break
     return tuple(sorted(found, key=repr))
@@ -64,6 +69,8 @@ def _counts(one: Seen, value: object) -> bool:
         return one.kind != "value" or type(value) not in _PLAIN
     if one.name.startswith(_TRACER):
         return False
+    if (one.name, one.steps[0][1]) in _REGISTRIES:
+        return (one.kind != "length" or len(one.steps) > 1) and one.steps[-1][0] != "key"
     given = one.name == "os" or one.name.partition(".")[0] == "torch"
     return one.kind in ("function", "tensor") or not given
 

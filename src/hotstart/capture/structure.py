@@ -42,6 +42,7 @@ def structure(model: Model, traced: _torch.FullGraph) -> dict[str, ModuleKind]:
         _, facts = found.setdefault(path, (module, {}))
         with contextlib.suppress(AttributeError, LookupError, TypeError):
             compared = _compared(kind, steps, module)
+            steps = by_key(module, steps)
             if compared is not None:
                 facts[compared, steps] = Fact(steps, compared, look.read(compared, steps, module))
     return {
@@ -50,6 +51,22 @@ def structure(model: Model, traced: _torch.FullGraph) -> dict[str, ModuleKind]:
         )
         for path, (module, facts) in found.items()
     }
+
+
+def by_key(start: object, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The same steps, with values of dicts by their keys where these are texts.
+
+    Numbers as keys may be of this process only, as those of hooks are.
+    """
+    made: tuple[Step, ...] = ()
+    for how, name in steps:
+        step: Step = (how, name)
+        if how == "entry":
+            with contextlib.suppress(AttributeError, LookupError, TypeError):
+                key = follow(start, (*made, ("key", name)))
+                step = ("item", key) if type(key) is str else step
+        made = (*made, step)
+    return made
 
 
 def of_class_code(start: object, steps: tuple[Step, ...]) -> bool:

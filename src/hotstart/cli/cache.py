@@ -13,6 +13,7 @@ import msgspec
 from hotstart import container
 from hotstart.cli.output import say, say_json
 from hotstart.errors import ArtifactError, StoreError
+from hotstart.keys.records import described
 from hotstart.report.text import columns, memory
 from hotstart.store.entries import ENTRIES, PROGRAMS, Entries, Entry
 from hotstart.store.folder import Folder, Limits, Stored, default_place, is_damage
@@ -64,12 +65,12 @@ def _show(folder: Folder, request: CacheRequest) -> None:
     if request.json:
         say_json(shown)
         return
-    for entry in shown:
-        parts = entry.pop("parts")
-        seen = entry.pop("seen")
-        say("\n".join(f"{name}: {value}" for name, value in entry.items()))
+    for entry, plain in zip(found, shown, strict=True):
+        parts = plain.pop("parts")
+        del plain["seen"]
+        say("\n".join(f"{name}: {value}" for name, value in plain.items()))
         say("\n".join(f"  {name} = {value}" for name, value in parts.items()))
-        say("\n".join(f"  {_place(one)} = {one['text']}" for one in seen))
+        say("\n".join(f"  {described(one)} = {one.text}" for one in entry.seen))
 
 
 def _stats(folder: Folder, request: CacheRequest) -> None:
@@ -192,11 +193,6 @@ def named(entries: Entries, key: str) -> list[Entry]:
 def _plain(entry: Entry) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(entry)
     return plain
-
-
-def _place(seen: dict[str, Any]) -> str:
-    steps = "".join(f".{s}" if how == "attribute" else f"[{s!r}]" for how, s in seen["steps"])
-    return f"{seen['start']} {seen['name']}{steps} ({seen['kind']})"
 
 
 def _ago(seconds: float) -> str:

@@ -52,3 +52,31 @@ class Seen(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...]
     kind: Kind
     text: str
+
+
+def written(start: str, kind: str, steps: tuple[Step, ...]) -> str:
+    """What was read, as code says it as far as it can."""
+    text = start
+    for how, name in steps:
+        match how:
+            case "attribute":
+                text = f"{text}.{name}".lstrip(".")
+            case "item":
+                text = f"{text or 'model'}[{name!r}]"
+            case "class":
+                text = f"type({text or 'model'})"
+            case _:
+                text = f"{how} {name} of {text}"
+    text = text or "model"
+    match kind:
+        case "length":
+            return f"len({text})"
+        case "keys" | "attribute" | "own" | "contains" | "inside":
+            return f"{kind} {text}"
+    return text
+
+
+def described(one: Seen) -> str:
+    """Where something was seen."""
+    start = f"environment {one.name}" if one.start == "environment" else one.name
+    return written(start, one.kind, one.steps)

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from hotstart.keys.records import Change, Seen
+from hotstart.keys.records import Change, Seen, described
 from hotstart.objects import Describer, digest, tensor_text
-from hotstart.runtime.structure import follow, inside, leads, written
+from hotstart.runtime.structure import follow, inside, leads
 from hotstart.tensors import Finder, Model, contents
 
 _MISSING = "nothing"
@@ -26,7 +26,7 @@ def changes(model: Model, seen: Iterable[Seen]) -> Iterator[Change]:
     for one in seen:
         found = look.text(one)
         if found != one.text or not found:
-            yield _name(one), one.text or "what nothing can be said of", found
+            yield described(one), one.text or "what nothing can be said of", found
 
 
 class Look:
@@ -85,8 +85,3 @@ def _python(name: str) -> Any:
     with contextlib.suppress(ImportError, ValueError):
         return sys.modules.get(name) or importlib.import_module(name)
     return None
-
-
-def _name(one: Seen) -> str:
-    start = f"environment {one.name}" if one.start == "environment" else one.name
-    return written(start, one.kind, one.steps)

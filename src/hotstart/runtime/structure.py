@@ -10,7 +10,7 @@ import torch
 
 from hotstart import _torch
 from hotstart.ir import Fact, ModuleKind, Requirements
-from hotstart.keys.records import Step
+from hotstart.keys.records import Step, written
 from hotstart.objects import Describer, Unknowable, digest
 from hotstart.tensors import Finder
 from hotstart.trees import same_constant
@@ -243,28 +243,6 @@ def _same_code(expected: str, found: str) -> bool:
     wanted, *code = expected.split(" ")
     name, *own = found.split(" ")
     return code == own and _same_class(wanted, name)
-
-
-def written(start: str, kind: str, steps: tuple[Step, ...]) -> str:
-    """What was read, as code says it as far as it can."""
-    text = start
-    for how, name in steps:
-        match how:
-            case "attribute":
-                text = f"{text}.{name}".lstrip(".")
-            case "item":
-                text = f"{text or 'model'}[{name!r}]"
-            case "class":
-                text = f"type({text or 'model'})"
-            case _:
-                text = f"{how} {name} of {text}"
-    text = text or "model"
-    match kind:
-        case "length":
-            return f"len({text})"
-        case "keys" | "attribute" | "own" | "contains" | "inside":
-            return f"{kind} {text}"
-    return text
 
 
 def _same_class(expected: str, found: str) -> bool:

@@ -13,6 +13,7 @@ from torch import nn
 from hotstart import Dim
 from hotstart.errors import CaptureError, RangeError
 from tests.capturing import captured, compiled
+from tests.versions import checks_tensors
 
 X = torch.randn(4, 8)
 
@@ -197,7 +198,9 @@ def says_a_shape(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
     return x[0, 0] + found
 
 
-@pytest.mark.parametrize("function", [says_of_a_tensor, says_of_a_number])
+@pytest.mark.parametrize(
+    "function", [pytest.param(says_of_a_tensor, marks=checks_tensors), says_of_a_number]
+)
 def test_what_a_model_says_of_a_tensors_contents_is_checked_in_every_call(
     function: Callable[..., Any],
 ) -> None:
@@ -208,6 +211,7 @@ def test_what_a_model_says_of_a_tensors_contents_is_checked_in_every_call(
         program(X, torch.tensor([3, 1, -2]))
 
 
+@checks_tensors
 def test_where_the_source_is_installed_does_not_get_into_such_a_check() -> None:
     program = compiled(says_of_a_tensor, X, torch.ones(3))
     ((stitched,),) = (call.stitched for call in program.artifact.calls)
