@@ -68,7 +68,10 @@ def greedy(model: Any, ids: Tensor, tokens: int, **kwargs: Any) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("make", [llama, gpt2, gemma3, mistral])
+SLOW = [pytest.param(make, marks=pytest.mark.slow) for make in (gpt2, mistral)]
+
+
+@pytest.mark.parametrize("make", [llama, gemma3, *SLOW])
 def test_a_hundred_tokens_are_those_of_the_model(
     make: Callable[[], nn.Module], tmp_path: Path
 ) -> None:
@@ -161,10 +164,11 @@ def test_what_is_too_long_is_refused(generator: Generator, length: int, tokens: 
     assert torch.equal(greedy(generator, ids, 4), greedy(generator.model, ids, 4))
 
 
-def test_beams_are_refused() -> None:
-    generator = compile_generator(made(llama), max_length=16, batch=2, options=EAGER)
+def test_beams_are_refused(generator: Generator) -> None:
     with pytest.raises(ContractError, match="beam search"):
         greedy(generator, prompt(4), 4, num_beams=2)
+    ids = prompt(3, batch=2)
+    assert torch.equal(greedy(generator, ids, 4), greedy(generator.model, ids, 4))
 
 
 def test_another_cache_is_refused(generator: Generator) -> None:

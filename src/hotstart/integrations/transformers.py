@@ -29,6 +29,9 @@ from hotstart import Call, Dim, Options, OptionsError, Program
 from hotstart.errors import ArtifactError, ContractError
 from hotstart.events import Event
 
+_KEPT = ("keys", "values", "cumulative_length")
+"""The tensors of a layer of a cache."""
+
 _PROMPTS = (5, 7)
 """Lengths of two example prompts; what differs between their calls depends on the length."""
 
@@ -75,6 +78,7 @@ class Generator:
             if kwargs.get(name) is not None:
                 raise OptionsError(f"{name}: got one, takes none: a generator has its own cache")
         with self._generating:
+            self._put_back()
             self._cache.reset()
             self._filled = 0
             return self._runner.generate(inputs, past_key_values=self._cache, **kwargs)
@@ -82,6 +86,13 @@ class Generator:
     def save(self, file: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write the compiled calls to one file; arguments as of `Program.save`."""
         self.program.save(file, **kwargs)
+
+    def _put_back(self) -> None:
+        """Give the cache its tensors again: beams, which are refused, replaced them."""
+        kept = iter(self._tensors)
+        for layer in self._cache.layers:
+            for name in _KEPT:
+                setattr(layer, name, next(kept))
 
     def _forward(self, **inputs: Any) -> CausalLMOutputWithPast:
         """The forward that `generate` calls."""
@@ -205,9 +216,7 @@ class _Step(nn.Module):
 
 def _tensors_of(cache: Cache) -> Iterator[Tensor]:
     for layer in cache.layers:
-        yield layer.keys
-        yield layer.values
-        yield layer.cumulative_length
+        yield from (getattr(layer, name) for name in _KEPT)
 
 
 def _new_cache(model: nn.Module, batch: int, max_length: int) -> Cache:
