@@ -47,6 +47,7 @@ _SIGNED = struct.Struct("<8sIIQQ32s")
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
 _HEADER_BYTES = SIGNED_BYTES + _KEY_BYTES + _SIGNATURE_BYTES
+_UNSIGNED = bytes(_KEY_BYTES + _SIGNATURE_BYTES)
 _ALIGNMENT = 64
 
 Trust = Callable[[bytes, bytes | None, bytes | None], str | None]
@@ -290,7 +291,8 @@ def _read_header(
     if reserved:
         raise CorruptArtifact(name, "header", "zero in the reserved field", f"{reserved}")
     key, signature = tail[:_KEY_BYTES], tail[_KEY_BYTES:]
-    if any(key) != any(signature):
+    is_signed = tail != _UNSIGNED
+    if is_signed and not (any(key) and any(signature)):
         found = "a key only" if any(key) else "a signature only"
         raise CorruptArtifact(name, "header", "a key and a signature, or neither", found)
     if size != bytes_there:
@@ -298,7 +300,7 @@ def _read_header(
     if (start := _aligned(_HEADER_BYTES + manifest_bytes)) > size:
         expected = f"at least {start} bytes, for a manifest of {manifest_bytes}"
         raise CorruptArtifact(name, "size", expected, f"{size}")
-    return (signed, key, signature) if any(key) else (signed, None, None)
+    return (signed, key, signature) if is_signed else (signed, None, None)
 
 
 def _read_manifest(name: str, stream: _Stream, signed: bytes) -> tuple[bytes, list[Blob], int]:

@@ -48,7 +48,7 @@ def _ls(folder: Folder, request: CacheRequest) -> None:
             entry.model,
             memory(entry.bytes),
             _ago(now - entry.created),
-            "pinned" if entry.name in pinned else "",
+            "pinned" if pinned and entry.name in pinned else "",
         )
         for entry in entries
     ]

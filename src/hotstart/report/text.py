@@ -40,13 +40,11 @@ def columns(rows: Sequence[Sequence[str]], align: str) -> list[str]:
         rows: cells, as many in each row as `align` has characters.
         align: `<` (left) or `>` (right) for each column.
     """
+    if not rows:
+        return []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        _INDENT.join(
-            f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    line = _INDENT.join(f"{{:{side}{width}}}" for side, width in zip(align, widths, strict=True))
+    return [line.format(*row).rstrip() for row in rows]
 
 
 def memory(size: int) -> str:
