@@ -23,7 +23,7 @@ from tests.reliability.starting import CASES, Compiler, put_away_programs, start
 
 HEADER = 160
 
-Damage = Callable[[bytes, random.Random], bytes]
+Damage = Callable[[Path, Path, random.Random], list[Path]]
 
 
 @dataclass
@@ -74,7 +74,7 @@ def _round(
     cases = CASES[:2] if piece else CASES  # the first two have all pieces
     if piece:
         put_away_programs(place)
-    hurt = _swap(place, file, drawn) if damage is _other else _hurt(file, damage, drawn)
+    hurt = damage(place, file, drawn)
     first = start_cases(place, compiler, cases)
     away = Store(place).folder.in_quarantine()
     noticed = any(f"{one.parent.parent.name}-{one.name}" in away for one in hurt)
@@ -107,12 +107,17 @@ def _files(place: Path) -> list[Path]:
 # --- damages --------------------------------------------------------------------------------------
 
 
-def _hurt(file: Path, damage: Damage, drawn: random.Random) -> list[Path]:
-    data = file.read_bytes()
-    while (changed := damage(data, drawn)) == data:
-        pass
-    file.write_bytes(changed)
-    return [file]
+def _contents(change: Callable[[bytes, random.Random], bytes]) -> Damage:
+    """Change the contents of a file."""
+
+    def hurt(place: Path, file: Path, drawn: random.Random) -> list[Path]:
+        data = file.read_bytes()
+        while (changed := change(data, drawn)) == data:
+            pass
+        file.write_bytes(changed)
+        return [file]
+
+    return hurt
 
 
 def _swap(place: Path, file: Path, drawn: random.Random) -> list[Path]:
@@ -168,20 +173,16 @@ def _zeros(data: bytes, drawn: random.Random) -> bytes:
     return data[:start] + bytes(end - start) + data[end:]
 
 
-def _other(data: bytes, drawn: random.Random) -> bytes:
-    raise NotImplementedError("needs two files")
-
-
 DAMAGES: dict[str, Damage] = {
-    "a bit of the header": _header,
-    "a bit of the manifest": _manifest,
-    "a bit of the rest": _blobs,
-    "a bit of the last byte": _last,
-    "cut off": _cut,
-    "empty": _emptied,
-    "bytes appended": _longer,
-    "zeros in a stretch": _zeros,
-    "swapped with another": _other,
+    "a bit of the header": _contents(_header),
+    "a bit of the manifest": _contents(_manifest),
+    "a bit of the rest": _contents(_blobs),
+    "a bit of the last byte": _contents(_last),
+    "cut off": _contents(_cut),
+    "empty": _contents(_emptied),
+    "bytes appended": _contents(_longer),
+    "zeros in a stretch": _contents(_zeros),
+    "swapped with another": _swap,
 }
 
 

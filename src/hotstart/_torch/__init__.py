@@ -33,7 +33,6 @@ if TYPE_CHECKING:
         Failure,
         FullGraph,
         NoGraph,
-        Read,
         describe_failure,
         full_graph,
         input_name,
@@ -68,6 +67,7 @@ if TYPE_CHECKING:
         switches_attention,
         was_mutated,
     )
+    from hotstart._torch.guards import Read
     from hotstart._torch.inductor import (
         InductorOutput,
         compile_with_inductor,
@@ -174,7 +174,7 @@ __all__ = [
     "without_size_assumptions",
 ]
 
-_BUILDING = ("dynamo", "graph_inputs", "graphs", "inductor", "symbols")
+_BUILDING = ("dynamo", "graph_inputs", "graphs", "guards", "inductor", "symbols")
 
 
 def __getattr__(name: str) -> Any:

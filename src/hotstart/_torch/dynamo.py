@@ -10,25 +10,20 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
+from hotstart._torch.guards import Read, environment_names, modes_read, object_named, reads
 from hotstart._torch.symbols import without_size_assumptions
 
 if TYPE_CHECKING:
     import sympy
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
-
-Read = Literal[
-    "value", "length", "keys", "class", "function", "tensor", "attribute", "own", "contains",
-    "unknown",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ class FullGraph:
 
     def object_named(self, name: str) -> Any:
         """The object behind one of Dynamo's names, such as `L['self'].hist`; None if unknown."""
-        return _object_named(name, self.scopes)
+        return object_named(name, self.scopes)
 
     def size_source(self, placeholder: fx.Node) -> tuple[Any, int] | None:
         """The (tensor, dimension) that an integer placeholder is the size of."""
@@ -108,13 +103,6 @@ class FullGraph:
         if base is None or index is None or getattr(prop, "name", "") != "SIZE":
             return None
         return self.object_named(base.name), index
-
-
-def _object_named(name: str, scopes: Mapping[str, Any]) -> Any:
-    try:
-        return eval(name, dict(scopes))
-    except (AttributeError, KeyError, IndexError, NameError, SyntaxError, TypeError):
-        return None
 
 
 def is_compiled(model: Any) -> bool:
@@ -204,10 +192,10 @@ def full_graph(
         env=env,
         replay=replay,
         side_effects=tuple(_lasting(side_effects, output.traced_code)),
-        modes=_modes_read(output.output_graph),
-        reads=tuple(_reads(output.output_graph, scopes)),
+        modes=modes_read(output.output_graph),
+        reads=tuple(reads(output.output_graph, scopes)),
         files=frozenset(code.co_filename for code in output.traced_code),
-        environment=frozenset(_environment(output.traced_code)),
+        environment=frozenset(environment_names(output.traced_code)),
         home=str(traced.__globals__.get("__name__", "")),
         scopes=scopes,
         self_name=None if owner is None else traced.__code__.co_varnames[0],
@@ -231,82 +219,6 @@ def _lasting(side_effects: Sequence[str], codes: Sequence[types.CodeType]) -> It
                 yield "a variable of an outer function"
         elif not name.startswith("G['__import_torch_"):
             yield name
-
-
-def _modes_read(output_graph: Any) -> tuple[str, ...]:
-    """The modules whose `training` flag a trace read, from the guards it put on them."""
-    names = {str(guard.name) for guard in output_graph._guards}
-    ending = ".training"
-    return tuple(sorted(n.removesuffix(ending) for n in names if n.endswith(ending)))
-
-
-_READ: Mapping[str, Read] = {
-    "CONSTANT_MATCH": "value",
-    "EQUALS_MATCH": "value",
-    "BOOL_MATCH": "value",
-    "NONE_MATCH": "value",
-    "SEQUENCE_LENGTH": "length",
-    "DICT_KEYS_MATCH": "keys",
-    "MAPPING_KEYS_CHECK": "keys",
-    "TYPE_MATCH": "class",
-    "NOT_NONE_MATCH": "class",
-    "ID_MATCH": "value",
-    "CLASS_MATCH": "value",
-    "CONSTANT_SUBCLASS_MATCH": "value",
-    "HASATTR": "attribute",
-    "NOT_PRESENT_IN_GENERIC_DICT": "own",
-    "DICT_CONTAINS": "contains",
-    "DICT_NOT_CONTAINS": "contains",
-    "SET_CONTAINS": "contains",
-    "SET_NOT_CONTAINS": "contains",
-    "CLOSURE_MATCH": "function",
-    "FUNCTION_MATCH": "function",
-    "BUILTIN_MATCH": "function",
-    "TENSOR_MATCH": "tensor",
-}
-
-
-_CONSTANTS = (bool, int, float, complex, str, bytes, type(None))
-
-_SAYS_NOTHING = frozenset(
-    {"MODULE_MATCH", "DUPLICATE_INPUT", "NN_MODULE", "WEAKREF_ALIVE", "EMPTY_NN_MODULE_HOOKS_DICT"}
-)
-"""Guards on identity within a process, and on hooks, which are known otherwise."""
-
-
-def _reads(output_graph: Any, scopes: Mapping[str, Any]) -> Iterator[tuple[Read, str, Any]]:
-    """What a trace read of objects, from the kinds of guards it put on them.
-
-    Of a constant that a trace came by and did not need, Dynamo guards the class only. It may still
-    matter to what the model computes without a compiler, as `is_causal` of transformers' attention
-    does where a mask is made in traces only; so its value counts.
-    """
-    for guard in output_graph._guards:
-        name = guard.create_fn_name()
-        if name in _SAYS_NOTHING:
-            continue
-        given = getattr(guard.create_fn, "keywords", {})
-        key = given.get("attr", given.get("key"))
-        read = _READ.get(name, "unknown")
-        if read == "class" and isinstance(_object_named(guard.name, scopes), _CONSTANTS):
-            read = "value"
-        if name == "DICT_KEYS_MATCH":
-            yield "length", guard.name, None
-        yield read, guard.name, key
-
-
-def _environment(codes: Iterable[types.CodeType]) -> Iterator[str]:
-    """The names that code may look up in the environment.
-
-    A variable that is not set leaves no guard, so guards do not tell. Names are constants beside
-    `environ` or `getenv`; a helper that looks one up may have it from any other code.
-    """
-    codes = tuple(codes)
-    asking = [code for code in codes if {"environ", "getenv"}.intersection(code.co_names)]
-    for code in codes if asking else ():
-        texts = (constant for constant in code.co_consts if isinstance(constant, str))
-        names = (text for text in texts if text.isidentifier())
-        yield from (name for name in names if code in asking or name.isupper())
 
 
 @contextlib.contextmanager

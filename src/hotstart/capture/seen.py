@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from hotstart import _torch
 from hotstart.capture.names import ways
-from hotstart.capture.structure import by_key, of_class_code
+from hotstart.capture.structure import CONSTANTS, by_key, of_class_code
 from hotstart.keys.records import Seen, Step
 from hotstart.keys.seen import Look, environment_text
 from hotstart.runtime.structure import is_method
@@ -29,8 +29,6 @@ _TRACER = "torch._dynamo."
 _REGISTRIES = {("transformers.utils.output_capturing", "_CAN_RECORD_REGISTRY")}
 """Global dicts with an entry for every class of model that was made, of which code reads its own:
 (module, name)."""
-
-_PLAIN = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
 
 
 def seen(model: Model, traced: _torch.FullGraph) -> tuple[Seen, ...]:
@@ -66,7 +64,7 @@ def _counts(one: Seen, value: object) -> bool:
             return False
         if one.kind == "own" and len(one.steps) == 1:
             return not is_method(type(value), str(one.steps[0][1]))
-        return one.kind != "value" or type(value) not in _PLAIN
+        return one.kind != "value" or type(value) not in CONSTANTS
     if one.name.startswith(_TRACER):
         return False
     if (one.name, one.steps[0][1]) in _REGISTRIES:

@@ -21,8 +21,10 @@ from hotstart.keys.records import Kind, Step
 from hotstart.runtime.structure import Look, class_name, follow, is_method
 from hotstart.tensors import Model, modules
 
-_CONSTANTS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
-_DATA = (*_CONSTANTS, bytes, range, slice, enum.Enum, Collection)
+CONSTANTS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
+"""What a fact can hold, and tuples of these."""
+
+_DATA = (*CONSTANTS, bytes, range, slice, enum.Enum, Collection)
 """What is compared by what it holds; other objects are compared by their class."""
 
 _CODE = (types.FunctionType, types.MethodType, property, classmethod, staticmethod)
@@ -128,7 +130,7 @@ def _is_constant(value: object) -> bool:
     """Whether a fact can hold it."""
     if type(value) is tuple:
         return all(map(_is_constant, value))
-    return type(value) in _CONSTANTS
+    return type(value) in CONSTANTS
 
 
 def _place(

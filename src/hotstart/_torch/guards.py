@@ -1,0 +1,101 @@
+"""What a trace of Dynamo's depended on, as its guards tell.
+
+The names of guards and their `create_fn` are those of torch 2.11 to 2.15; there is no public way to
+ask what a trace read. A kind of guard that is not listed is `"unknown"`, and keeps a program out of
+caches.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+Read = Literal[
+    "value", "length", "keys", "class", "function", "tensor", "attribute", "own", "contains",
+    "unknown",
+]  # fmt: skip
+
+
+def modes_read(output_graph: Any) -> tuple[str, ...]:
+    """The modules whose `training` flag a trace read, from the guards it put on them."""
+    names = {str(guard.name) for guard in output_graph._guards}
+    ending = ".training"
+    return tuple(sorted(n.removesuffix(ending) for n in names if n.endswith(ending)))
+
+
+_READ: Mapping[str, Read] = {
+    "CONSTANT_MATCH": "value",
+    "EQUALS_MATCH": "value",
+    "BOOL_MATCH": "value",
+    "NONE_MATCH": "value",
+    "SEQUENCE_LENGTH": "length",
+    "DICT_KEYS_MATCH": "keys",
+    "MAPPING_KEYS_CHECK": "keys",
+    "TYPE_MATCH": "class",
+    "NOT_NONE_MATCH": "class",
+    "ID_MATCH": "value",
+    "CLASS_MATCH": "value",
+    "CONSTANT_SUBCLASS_MATCH": "value",
+    "HASATTR": "attribute",
+    "NOT_PRESENT_IN_GENERIC_DICT": "own",
+    "DICT_CONTAINS": "contains",
+    "DICT_NOT_CONTAINS": "contains",
+    "SET_CONTAINS": "contains",
+    "SET_NOT_CONTAINS": "contains",
+    "CLOSURE_MATCH": "function",
+    "FUNCTION_MATCH": "function",
+    "BUILTIN_MATCH": "function",
+    "TENSOR_MATCH": "tensor",
+}
+
+
+_CONSTANTS = (bool, int, float, complex, str, bytes, type(None))
+
+_SAYS_NOTHING = frozenset(
+    {"MODULE_MATCH", "DUPLICATE_INPUT", "NN_MODULE", "WEAKREF_ALIVE", "EMPTY_NN_MODULE_HOOKS_DICT"}
+)
+"""Guards on identity within a process, and on hooks, which are known otherwise."""
+
+
+def reads(output_graph: Any, scopes: Mapping[str, Any]) -> Iterator[tuple[Read, str, Any]]:
+    """What a trace read of objects, from the kinds of guards it put on them.
+
+    Of a constant that a trace came by and did not need, Dynamo guards the class only. It may still
+    matter to what the model computes without a compiler, as `is_causal` of transformers' attention
+    does where a mask is made in traces only; so its value counts.
+    """
+    for guard in output_graph._guards:
+        name = guard.create_fn_name()
+        if name in _SAYS_NOTHING:
+            continue
+        given = getattr(guard.create_fn, "keywords", {})
+        key = given.get("attr", given.get("key"))
+        read = _READ.get(name, "unknown")
+        if read == "class" and isinstance(object_named(guard.name, scopes), _CONSTANTS):
+            read = "value"
+        if name == "DICT_KEYS_MATCH":
+            yield "length", guard.name, None
+        yield read, guard.name, key
+
+
+def environment_names(codes: Iterable[types.CodeType]) -> Iterator[str]:
+    """The names that code may look up in the environment.
+
+    A variable that is not set leaves no guard, so guards do not tell. Names are constants beside
+    `environ` or `getenv`; a helper that looks one up may have it from any other code.
+    """
+    codes = tuple(codes)
+    asking = [code for code in codes if {"environ", "getenv"}.intersection(code.co_names)]
+    for code in codes if asking else ():
+        texts = (constant for constant in code.co_consts if isinstance(constant, str))
+        names = (text for text in texts if text.isidentifier())
+        yield from (name for name in names if code in asking or name.isupper())
+
+
+def object_named(name: str, scopes: Mapping[str, Any]) -> Any:
+    """The object behind one of Dynamo's names; None if unknown."""
+    try:
+        return eval(name, dict(scopes))
+    except (AttributeError, KeyError, IndexError, NameError, SyntaxError, TypeError):
+        return None
