@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import marshal
 import pathlib
 import re
 import sys
@@ -41,6 +42,9 @@ _FOREIGN = {("transformers.modeling_utils", "smart_apply")}
 (module, name)."""
 
 _GIVEN = {"torch", *sys.stdlib_module_names}
+_BY_VALUE = 2
+"""The last of marshal's formats in which constants look the same whether they are shared or not."""
+
 _OPAQUE = (types.ModuleType, re.Pattern, pathlib.PurePath)
 
 Parts = Iterator[tuple[str, str]]
@@ -275,24 +279,23 @@ def tensor_text(tensor: torch.Tensor) -> str:
 
 def code_digest(code: types.CodeType) -> str:
     """A hash of what a code object does, wherever it is from."""
-    constants = [
-        code_digest(c) if isinstance(c, types.CodeType) else _constant(c) for c in code.co_consts
+    constants = [  # none of which is a list
+        [code_digest(c)] if isinstance(c, types.CodeType) else c for c in code.co_consts
     ]
     shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
     names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-    hashed = hashlib.blake2b(code.co_code, digest_size=16)
-    hashed.update(repr((constants, shape, names)).encode())
-    return hashed.hexdigest()
+    does = (code.co_code, constants, shape, names)
+    try:
+        written = marshal.dumps(does, _BY_VALUE)
+    except ValueError:  # a constant that no source makes, of which nothing else is known
+        written = repr(does).encode()
+    return hashlib.blake2b(written, digest_size=16).hexdigest()
 
 
 def digest(texts: Iterable[str]) -> str:
     """A short hash of texts in order; empty if there are none."""
     joined = "\n".join(texts)
     return hashlib.blake2b(joined.encode(), digest_size=8).hexdigest() if joined else ""
-
-
-def _constant(value: Any) -> str:
-    return f"{sorted(map(repr, value))}" if isinstance(value, frozenset) else repr(value)
 
 
 def _content(cell: Any) -> Any:

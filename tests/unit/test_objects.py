@@ -9,11 +9,13 @@ import enum
 import fractions
 import functools
 import itertools
+import marshal
 import math
 import os
 import re
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,10 @@ def with_default(x: int, *, y: int = 1) -> int:
     return x + y
 
 
+def with_set(x: Any) -> bool:
+    return x in {"a", "bb", "ccc", "dddd", ("e", 1)}
+
+
 DIFFERENT = [
     1, 1.0, True, "1", b"1", 1j, None, ..., 0.0, -0.0, math.nan,
     [1], (1,), {1}, frozenset({1}), {"a": 1}, {"a": 2}, {"b": 1}, [[1]], [1, 1],
@@ -101,7 +107,8 @@ DIFFERENT = [
     bytearray(b"1"), bytearray(b"2"), decimal.Decimal(1), decimal.Decimal(2), fractions.Fraction(2),
     np.float32(1), np.float32(2), np.array([1, 2]), np.array([2, 1]), np.array([1.0, 2.0]),
     re.compile("a"), re.compile("b"), torch.finfo(torch.float32), torch.finfo(torch.float16),
-    with_default.__code__, scaled(1.0).__code__, property(Plain.get), staticmethod(Plain.get),
+    with_default.__code__, scaled(1.0).__code__, with_set.__code__, property(Plain.get),
+    staticmethod(Plain.get),
 ]  # fmt: skip
 
 
@@ -145,16 +152,33 @@ def test_an_object_that_holds_itself() -> None:
     assert texts(one) == texts(other)
 
 
-def test_code_counts_and_not_where_it_is_written() -> None:
-    def compiled(source: str, filename: str) -> Any:
-        scope: dict[str, Any] = {}
-        exec(compile(source, filename, "exec"), scope)
-        return scope["f"].__code__
+def compiled(source: str, filename: str = "here.py") -> types.CodeType:
+    """The code of the function `f` that `source` defines."""
+    scope: dict[str, Any] = {}
+    exec(compile(source, filename, "exec"), scope)
+    found = scope["f"].__code__
+    assert isinstance(found, types.CodeType)
+    return found
 
-    f = compiled("def f(x): return x + 1", "here.py")
-    assert code_digest(f) == code_digest(compiled("\n\ndef f(x): return x + 1", "there.py"))
-    for other in ("x + 2", "x - 1", "x + 1.0", "(x + 1, [y for y in x])"):
-        assert code_digest(f) != code_digest(compiled(f"def f(x): return {other}", "here.py"))
+
+def test_code_counts_and_not_where_it_is_written() -> None:
+    written = ("x + 1", "x + 2", "x - 1", "x + 1.0", "x + True", "x + 1j", "[x + 1 for x in x]")
+    found = [code_digest(compiled(f"def f(x): return {text}")) for text in written]
+    assert len({*found}) == len(written)
+    assert found[0] == code_digest(compiled("\n\ndef f(x): return x + 1", "there.py"))
+
+
+def test_what_code_holds_counts_by_value() -> None:
+    f = compiled("def f(x): return x in ('a long text', 1.5, (2, 10 ** 30))")
+    copied = copy.deepcopy(marshal.loads(marshal.dumps(f.co_consts)))
+    assert copied[1] is not f.co_consts[1]
+    assert code_digest(f) == code_digest(f.replace(co_consts=copied))
+
+
+def test_code_that_holds_an_object_is_like_no_other() -> None:
+    f = compiled("def f(x): return x + 1")
+    one, other = (f.replace(co_consts=(None, object())) for _ in range(2))
+    assert code_digest(one) == code_digest(one) != code_digest(other)
 
 
 def test_a_patched_method_shows(monkeypatch: pytest.MonkeyPatch) -> None:

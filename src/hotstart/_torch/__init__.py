@@ -21,6 +21,7 @@ from hotstart._torch.running import (
     autocast_state,
     compile_state,
     global_hooks,
+    is_compiled,
     operator_code,
     operator_schemas,
     set_grad_enabled,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
         describe_failure,
         full_graph,
         input_name,
-        is_compiled,
         plain_name,
     )
     from hotstart._torch.graph_inputs import (

@@ -7,7 +7,6 @@ import builtins
 import contextlib
 import dis
 import re
-import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,16 +102,6 @@ class FullGraph:
         if base is None or index is None or getattr(prop, "name", "") != "SIZE":
             return None
         return self.object_named(base.name), index
-
-
-def is_compiled(model: Any) -> bool:
-    """Whether something is what `torch.compile` made of a module or of a function."""
-    dynamo = sys.modules.get("torch._dynamo")
-    if dynamo is None:
-        return False  # nothing was compiled yet, and importing it takes seconds
-    made = hasattr(model, "_torchdynamo_orig_callable")
-    disabled = getattr(model, "_torchdynamo_disable", False)
-    return isinstance(model, dynamo.OptimizedModule) or (made and not disabled)
 
 
 def plain_name(name: str, self_name: str | None) -> str:

@@ -123,6 +123,16 @@ def compile_state() -> dict[str, str]:
     return found
 
 
+def is_compiled(model: Any) -> bool:
+    """Whether something is what `torch.compile` made of a module or of a function."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is None:
+        return False  # nothing was compiled yet, and importing it takes seconds
+    made = hasattr(model, "_torchdynamo_orig_callable")
+    disabled = getattr(model, "_torchdynamo_disable", False)
+    return isinstance(model, dynamo.OptimizedModule) or (made and not disabled)
+
+
 def global_hooks() -> dict[str, Mapping[int, Any]]:
     """The hooks that run at every call of any module, by name; those of which there are some."""
     from torch.nn.modules import module

@@ -16,7 +16,7 @@ from hotstart.errors import ArtifactError, StoreError
 from hotstart.keys.records import described
 from hotstart.report.text import columns, memory
 from hotstart.store.entries import ENTRIES, PROGRAMS, Entries, Entry
-from hotstart.store.folder import Folder, Limits, Stored, default_place, is_damage
+from hotstart.store.folder import LIMITS, Folder, Limits, Stored, default_place, is_damage
 
 if TYPE_CHECKING:
     from hotstart.cli.requests import CacheRequest
@@ -118,8 +118,8 @@ def _verify(folder: Folder, request: CacheRequest) -> None:
 def _gc(folder: Folder, request: CacheRequest) -> None:
     age_s = None if request.max_age_days is None else request.max_age_days * 86400
     limits = Limits(
-        bytes=Limits.bytes if request.max_bytes is None else request.max_bytes,
-        files=Limits.files if request.max_files is None else request.max_files,
+        bytes=LIMITS.bytes if request.max_bytes is None else request.max_bytes,
+        files=LIMITS.files if request.max_files is None else request.max_files,
         age_s=age_s,
     )
     done = folder.tidy(limits)

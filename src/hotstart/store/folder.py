@@ -23,9 +23,10 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from hotstart import container
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, StoreError
@@ -54,8 +55,7 @@ _QUARANTINE, _LOCKS, _PINS = "quarantine", "locks", "pins"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much a folder may hold. What was not used for longest goes first.
 
     Attributes:
@@ -69,8 +69,11 @@ class Limits:
     age_s: float | None = None
 
 
-@dataclass(frozen=True)
-class Stored:
+LIMITS = Limits()
+"""What a folder may hold if nobody says otherwise."""
+
+
+class Stored(msgspec.Struct, frozen=True):
     """A file of a folder.
 
     Attributes:
@@ -86,8 +89,7 @@ class Stored:
     used: float
 
 
-@dataclass(frozen=True)
-class Tidied:
+class Tidied(msgspec.Struct, frozen=True):
     """What tidying up did.
 
     Attributes:
@@ -116,7 +118,7 @@ class Folder:
         self, root: str | os.PathLike[str], limits: Limits | None = None, *, strict: bool = False
     ) -> None:
         self.root = Path(root)
-        self.limits = limits or Limits()
+        self.limits = limits or LIMITS
         self.strict = strict
         self.problems: Counter[str] = Counter()
         self._base = self.root / LAYOUT

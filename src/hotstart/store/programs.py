@@ -29,7 +29,7 @@ from hotstart.errors import (
 from hotstart.keys.records import Change, Key, Seen
 from hotstart.keys.seen import changes
 from hotstart.store.entries import ENTRIES, PIECES, PROGRAMS, Entries, Entry
-from hotstart.store.folder import Folder, Limits, default_place, is_damage
+from hotstart.store.folder import LIMITS, Folder, Limits, default_place, is_damage
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
@@ -88,8 +88,8 @@ class Store:
         self,
         place: str | os.PathLike[str] | None = None,
         *,
-        max_bytes: int = Limits.bytes,
-        max_files: int = Limits.files,
+        max_bytes: int = LIMITS.bytes,
+        max_files: int = LIMITS.files,
         max_age_days: float | None = None,
         strict: bool = False,
         check: bool = True,
