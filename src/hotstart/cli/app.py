@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from hotstart.cli import artifact, build, output
+from hotstart.cli import output
 from hotstart.cli.flags import parser
 from hotstart.cli.requests import (
     BuildRequest,
@@ -86,16 +86,27 @@ def _as_json(error: HotstartError) -> dict[str, object]:
 
 
 def _run(request: Request) -> int:
+    # What a command needs is imported for it alone.
     match request:
         case BuildRequest():
+            from hotstart.cli import build
+
             build.run(request)
         case InspectRequest():
+            from hotstart.cli import artifact
+
             artifact.inspect(request)
         case VerifyRequest():
+            from hotstart.cli import artifact
+
             artifact.verify(request)
         case LoadCheckRequest():
+            from hotstart.cli import artifact
+
             artifact.load_check(request)
         case KeygenRequest():
+            from hotstart.cli import artifact
+
             artifact.keygen(request)
         case CacheRequest(action="push" | "pull"):
             from hotstart.cli import caching

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
+
+import msgspec
 
 from hotstart.errors import OptionsError
 from hotstart.shapes import Dim
@@ -19,8 +20,7 @@ _SIZE = re.compile(r"(\w+)=(\d+)", re.ASCII)
 _FACTORY = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
 
 
-@dataclass(frozen=True)
-class DynamicDim:
+class DynamicDim(msgspec.Struct, frozen=True):
     """One dynamic dimension of one argument.
 
     Attributes:
@@ -36,8 +36,7 @@ class DynamicDim:
     bounds: tuple[int, int] | None
 
 
-@dataclass(frozen=True)
-class AxisRange:
+class AxisRange(msgspec.Struct, frozen=True):
     """A range of an axis that gets a variant of its own, both ends included."""
 
     axis: str
@@ -45,16 +44,14 @@ class AxisRange:
     high: int
 
 
-@dataclass(frozen=True)
-class AxisSize:
+class AxisSize(msgspec.Struct, frozen=True):
     """A single size of an axis that is compiled statically."""
 
     axis: str
     size: int
 
 
-@dataclass(frozen=True)
-class Factory:
+class Factory(msgspec.Struct, frozen=True):
     """A function, by the module it is in and its name."""
 
     module: str

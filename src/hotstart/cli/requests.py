@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from hotstart.cli import parse
 from hotstart.errors import OptionsError
@@ -13,16 +14,14 @@ from hotstart.options import CompilerName, MissPolicy
 from hotstart.shapes import Dim
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What every command can be asked for."""
 
     json: bool = False
     traceback: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompileRequest(Request):
+class CompileRequest(Request, frozen=True, kw_only=True):
     """How a command compiles; what a factory says goes before."""
 
     dynamic_shapes: dict[str, dict[int, Dim]] | None
@@ -33,8 +32,7 @@ class CompileRequest(Request):
     jobs: int | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuildRequest(CompileRequest):
+class BuildRequest(CompileRequest, frozen=True, kw_only=True):
     """What `hotstart build` was asked for."""
 
     factory: parse.Factory
@@ -44,43 +42,37 @@ class BuildRequest(CompileRequest):
     check: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoRequest(Request):
+class DemoRequest(Request, frozen=True, kw_only=True):
     """What `hotstart demo` was asked for."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class InspectRequest(Request):
+class InspectRequest(Request, frozen=True, kw_only=True):
     """What `hotstart inspect` was asked for."""
 
     file: Path
 
 
-@dataclass(frozen=True, kw_only=True)
-class VerifyRequest(Request):
+class VerifyRequest(Request, frozen=True, kw_only=True):
     """What `hotstart verify` was asked for; without keys, no signature is checked."""
 
     file: Path
     trusted_keys: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadCheckRequest(Request):
+class LoadCheckRequest(Request, frozen=True, kw_only=True):
     """What `hotstart load-check` was asked for."""
 
     file: Path
     verify_source: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class KeygenRequest(Request):
+class KeygenRequest(Request, frozen=True, kw_only=True):
     """What `hotstart keygen` was asked for."""
 
     file: Path
 
 
-@dataclass(frozen=True, kw_only=True)
-class CacheRequest(Request):
+class CacheRequest(Request, frozen=True, kw_only=True):
     """What `hotstart cache` was asked for."""
 
     action: str
@@ -92,8 +84,7 @@ class CacheRequest(Request):
     max_age_days: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExplainRequest(CompileRequest):
+class ExplainRequest(CompileRequest, frozen=True, kw_only=True):
     """What `hotstart explain` was asked for."""
 
     factory: parse.Factory
@@ -101,8 +92,7 @@ class ExplainRequest(CompileRequest):
     remote: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class WarmRequest(CompileRequest):
+class WarmRequest(CompileRequest, frozen=True, kw_only=True):
     """What `hotstart warm` was asked for."""
 
     factories: tuple[parse.Factory, ...]
