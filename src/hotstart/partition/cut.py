@@ -1,11 +1,10 @@
-"""Cut a captured graph into pieces."""
+"""Decide where a captured graph is cut."""
 
 from __future__ import annotations
 
 import itertools
 import operator
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,29 +14,31 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.trace import Captured
 from hotstart.errors import PartitionError
-from hotstart.partition.blocks import SMALLEST, Call, paths_of, repeated_blocks
-from hotstart.partition.digest import Canonical, Token, hash_token, is_portable
+from hotstart.partition.blocks import SMALLEST, Call, repeated_blocks
+from hotstart.partition.digest import Canonical, Token, hash_token
 from hotstart.partition.names import name_given, names_of
-from hotstart.partition.plan import Graph, Piece, Plan, example_of, tensors_in
+from hotstart.partition.plan import Graph, example_of, tensors_in
+from hotstart.partition.prepare import bring_attributes, is_item, take_tuples_apart
 
 SplitOn = Any
 """`"auto"`, an operator or its name, or a list of those: `["auto", "aten::bmm"]`."""
 
 
 @dataclass(frozen=True)
-class Runs:
-    """Where a graph is cut.
+class Run:
+    """Contiguous nodes of a graph that become one piece.
 
     Attributes:
-        runs: contiguous runs of nodes, in order; each becomes a piece.
-        splitting: the nodes the graph was asked to be cut at.
+        nodes: the nodes, in order.
+        inlined: whether they are called as they are: ops the graph was asked to be cut at, and what
+            goes with them.
     """
 
-    runs: tuple[tuple[fx.Node, ...], ...]
-    splitting: frozenset[fx.Node]
+    nodes: tuple[fx.Node, ...]
+    inlined: bool
 
 
-def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, Runs]:
+def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, tuple[Run, ...]]:
     """Decide where to cut a graph: at repeated blocks, at splitting ops, or at both.
 
     Args:
@@ -45,13 +46,13 @@ def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, Runs]:
         split_on: `"auto"` for repeated blocks, operators by name or by object, or a list of both.
 
     Returns:
-        The graph as pieces see it, and the runs of nodes that become pieces.
+        The graph as pieces see it, and the runs of nodes that become pieces, in order.
 
     Raises:
         PartitionError: a name that no node of the graph answers to.
     """
-    _take_tuples_apart(captured.graph)
-    _bring_attributes(captured.graph)
+    take_tuples_apart(captured.graph)
+    bring_attributes(captured.graph)
     graph = Graph(captured)
     wanted = [split_on] if not isinstance(split_on, list | tuple) else split_on
     splitting = _splitting_nodes(graph, [name for name in wanted if name != "auto"])
@@ -59,15 +60,7 @@ def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, Runs]:
     splitting |= set(filter(_torch.asserts_contents, graph.nodes))
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
     runs = _join_allocations(_join_forbidden_cuts(graph, runs), splitting)
-    return graph, Runs(tuple(map(tuple, runs)), splitting)
-
-
-def make_plan(graph: Graph, runs: Runs, prefix: str = "") -> Plan:
-    """Describe and digest the pieces that runs of nodes become; `prefix` starts their names."""
-    return Plan(graph, tuple(_pieces(graph, runs, prefix)))
-
-
-# --- where to cut ---------------------------------------------------------------------------------
+    return graph, tuple(Run(tuple(run), _is_inlined(run, splitting)) for run in runs)
 
 
 def _splitting_nodes(graph: Graph, wanted: Sequence[Any]) -> frozenset[fx.Node]:
@@ -113,12 +106,12 @@ def _runs(
     targets: dict[Any, Token] = {}
 
     def digest(nodes: Sequence[fx.Node]) -> Hashable:
-        return hash_token(Canonical(graph, targets).run(nodes, _inputs(graph, nodes), ()))
+        return hash_token(Canonical(graph, targets).run(nodes, graph.inputs_of(nodes), ()))
 
     blocks = repeated_blocks(graph.nodes, digest) if auto else {}
     labels: list[Hashable] = []
     for node in graph.nodes:
-        inherits = labels and _is_item(node)
+        inherits = labels and is_item(node)
         labels.append(labels[-1] if inherits else (node in splitting, blocks.get(node)))
     for index in reversed(range(len(labels) - 1)):
         if graph.nodes[index].op == "get_attr":
@@ -174,7 +167,7 @@ def _takes_a_part(node: fx.Node) -> bool:
     numbers = index[0] if isinstance(index[0], tuple) else index
     ends = (e for n in numbers if isinstance(n, slice) for e in (n.start, n.stop, n.step))
     known = all(type(n) in (int, slice, type(None), type(...)) for n in (*numbers, *ends))
-    return known and any(type(n) is int for n in numbers) and not _is_item(node)
+    return known and any(type(n) is int for n in numbers) and not is_item(node)
 
 
 def _join_forbidden_cuts(graph: Graph, runs: list[list[fx.Node]]) -> list[list[fx.Node]]:
@@ -273,158 +266,7 @@ def _is_allocation(node: fx.Node) -> bool:
     return bool(_ALLOCATIONS & names_of(node))
 
 
-# --- what the pieces are --------------------------------------------------------------------------
-
-
-def _pieces(graph: Graph, cuts: Runs, prefix: str) -> Iterable[Piece]:
-    runs, splitting = cuts.runs, cuts.splitting
-    last_use = {
-        read: index for index, run in enumerate(runs) for node in run for read in graph.reads(node)
-    }
-    returned = set(graph.returned())
-    targets: dict[Any, Token] = {}
-    sizes = Counter(path for node in graph.nodes for path in paths_of(node))
-    for index, run in enumerate(runs):
-        inputs = _inputs(graph, run)
-        inlined = _is_inlined(run, splitting)
-        used = tuple(
-            node
-            for node in run
-            if isinstance(example_of(node), torch.Tensor)
-            and (node in returned or last_use.get(node, index) > index)
-        )
-        views = {} if inlined else _views(used, inputs)
-        outputs = tuple(node for node in used if node not in views)
-        canonical = Canonical(graph, targets)
-        tokens: Token = canonical.run(run, inputs, outputs)
-        yield Piece(
-            name=f"{prefix}piece_{index}",
-            kind="inlined" if inlined else "compiled",
-            nodes=run,
-            inputs=inputs,
-            outputs=outputs,
-            axes=canonical.axes,
-            layers=_layers(run, sizes),
-            digest=hash_token(tokens),
-            portable=is_portable(tokens),
-            views=views,
-        )
-
-
-def _views(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
-    """The nodes whose tensors are views of an input's memory, with the input."""
-    bases = {_memory(example_of(node)): node for node in reversed(inputs)}
-    found = ((node, bases.get(_memory(example_of(node)))) for node in nodes)
-    return {node: base for node, base in found if base is not None}
-
-
-def _memory(tensor: torch.Tensor) -> Hashable:
-    """Equal for two tensors if strides make one of the other; a wrapper's memory is its own."""
-    if not _torch.is_fake(tensor):
-        return id(tensor)
-    return _torch.storage_of(tensor), tensor.dtype, tensor.is_conj(), tensor.is_neg()
-
-
-def _inputs(graph: Graph, run: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
-    """The nodes from outside a run that it reads, in the order it first reads them."""
-    inside = set(run)
-    reads = (read for node in run for read in graph.reads(node))
-    return tuple(dict.fromkeys(read for read in reads if read not in inside))
-
-
 def _is_inlined(run: Sequence[fx.Node], splitting: frozenset[fx.Node]) -> bool:
     """Whether a run holds only splitting ops, and what goes with them."""
-    others = (n for n in run if n not in splitting and not _is_item(n) and n.op != "get_attr")
+    others = (n for n in run if n not in splitting and not is_item(n) and n.op != "get_attr")
     return bool(splitting.intersection(run)) and all(map(_is_allocation, others))
-
-
-LAYERS = 8
-"""A piece that came from more submodules is said to come from the one they are all in."""
-
-
-def _layers(run: Sequence[fx.Node], sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """Paths of the submodules a run came from: the one it is all of, or the outermost parts."""
-    stacks = [stack for node in run if (stack := paths_of(node))]
-    common = _common_start(stacks)
-    inside = sum(len(stack) >= len(common) for stack in stacks)
-    parts = dict.fromkeys(stack[len(common)] for stack in stacks if len(stack) > len(common))
-    whole = bool(common) and sizes[common[-1]] == inside
-    if whole or not parts or len(parts) > LAYERS:
-        return tuple(common[-1:])
-    return tuple(parts)
-
-
-def _common_start(stacks: Sequence[list[str]]) -> list[str]:
-    same = itertools.takewhile(lambda paths: len(set(paths)) == 1, zip(*stacks, strict=False))
-    return [paths[0] for paths in same]
-
-
-# --- tuples ---------------------------------------------------------------------------------------
-
-
-def _is_item(node: fx.Node) -> bool:
-    """Whether a node takes one item out of a tuple that another node made."""
-    source = node.args[0] if node.target is operator.getitem else None
-    return isinstance(source, fx.Node) and isinstance(example_of(source), tuple | list)
-
-
-def _take_tuples_apart(graph: fx.Graph) -> None:
-    """Move every `getitem` next to the node that made the tuple, and let only items be used.
-
-    Where a tuple is used whole, the use gets a tuple of items, so that only tensors flow.
-    """
-    for node in list(graph.nodes):
-        if node.op not in ("placeholder", "output"):
-            _take_apart(graph, node)
-
-
-def _take_apart(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    """Take the tuple that a node makes apart, and tuples in it; the last node of it all."""
-    example = example_of(node)
-    if not isinstance(example, tuple | list) or not tensors_in(example):
-        return node
-    items = _gather_items(graph, node, len(example))
-    whole = [user for user in node.users if user not in items.values()]
-    last = node
-    for index, item in enumerate(example):
-        if index not in items and whole and tensors_in(item):
-            with graph.inserting_after(last):
-                items[index] = graph.call_function(operator.getitem, (node, index))
-            items[index].meta = {**node.meta, "example_value": item}
-        if index in items:
-            last.append(items[index])
-            last = _take_apart(graph, items[index])
-    parts = tuple(items.get(index, item) for index, item in enumerate(example))
-    for user in whole:
-        user.args = _with_parts(user.args, node, parts)
-        user.kwargs = _with_parts(user.kwargs, node, parts)
-    return last
-
-
-def _gather_items(graph: fx.Graph, node: fx.Node, length: int) -> dict[int, fx.Node]:
-    """The one node that takes each item of a tuple; further ones are removed."""
-    items: dict[int, fx.Node] = {}
-    for user in list(node.users):
-        if user.target is operator.getitem and isinstance(user.args[1], int):
-            first = items.setdefault(user.args[1] % length, user)
-            if first is not user:
-                user.replace_all_uses_with(first)
-                graph.erase_node(user)
-    return items
-
-
-def _with_parts(args: Any, node: fx.Node, parts: tuple[Any, ...]) -> Any:
-    """Arguments with a tuple of parts in place of a node."""
-    return fx.node.map_arg(args, lambda n: parts if n is node else n)
-
-
-def _bring_attributes(graph: fx.Graph) -> None:
-    """Give every use of what the graph holds, such as a sub-graph, a `get_attr` right before it."""
-    for node in list(graph.nodes):
-        if node.op != "get_attr":
-            continue
-        for user in list(node.users):
-            with graph.inserting_before(user):
-                copy = graph.node_copy(node)
-            user.replace_input_with(node, copy)
-        graph.erase_node(node)

@@ -171,6 +171,12 @@ class Graph:
         """The nodes whose tensors a node's arguments mention, in order, with repetitions."""
         return self._resolve(node).reads
 
+    def inputs_of(self, nodes: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
+        """The nodes from outside a run that it reads, in the order it first reads them."""
+        inside = set(nodes)
+        reads = (read for node in nodes for read in self.reads(node))
+        return tuple(dict.fromkeys(read for read in reads if read not in inside))
+
     def _resolve(self, node: fx.Node) -> _Resolved:
         """A node's arguments as pieces see them, worked out once."""
         known = self._resolved.get(node)

@@ -16,7 +16,7 @@ from torch import fx, nn
 from hotstart import Dim, _torch
 from hotstart.capture.trace import Captured
 from hotstart.ir import Slot
-from hotstart.partition.cut import cut, make_plan
+from hotstart.partition import cut, make_plan
 from hotstart.partition.digest import (
     argument_token,
     constant_token,
