@@ -11,7 +11,6 @@ import statistics
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,7 +20,6 @@ import msgspec
 from msgspec.structs import replace
 
 from hotstart import Store, container
-from hotstart.keys.records import Key
 from hotstart.store.entries import ENTRIES, PROGRAMS
 from tests.reliability import forks
 from tests.reliability.starting import Start, start, warm
@@ -75,18 +73,15 @@ def _fill(place: Path, count: int) -> None:
     """Add programs that are the first under other names, with keys of their own."""
     store = Store(place)
     (entry,) = store.entries.all()
-    key, data = store.entries.key_of(entry), store.folder.path(PROGRAMS, entry.program).read_bytes()
+    file = container.read(store.folder.path(ENTRIES, entry.name))
+    data = store.folder.path(PROGRAMS, entry.program).read_bytes()
     for number in range(count):
         digest = hashlib.blake2b(str(number).encode(), digest_size=16).hexdigest()
         made = replace(entry, key=digest, program=digest * 2, created=entry.created - number - 1)
-        parts = container.pack({"entry": msgspec.to_builtins(made)}, {"key": _described(key)})
+        parts = container.pack({"entry": msgspec.to_builtins(made)}, file.blobs)
         # Not through the folder, which syncs every file.
         _put(store.folder.path(ENTRIES, made.name), b"".join(parts))
         _put(store.folder.path(PROGRAMS, made.program), data)
-
-
-def _described(key: Key) -> bytes:
-    return zlib.compress(msgspec.json.encode(key.parts))
 
 
 def _put(path: Path, data: bytes) -> None:

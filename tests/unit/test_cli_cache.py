@@ -15,7 +15,7 @@ import pytest
 from hotstart import container
 from hotstart.cli import main
 from hotstart.keys.records import Key, Seen
-from hotstart.store.entries import PROGRAMS, Entries, Entry
+from hotstart.store.entries import PROGRAMS, Entries, Entry, hash_of
 from hotstart.store.folder import Folder
 
 SEEN = (Seen("environment", "SCALE", (), "value", "'3'"),)
@@ -30,9 +30,9 @@ def fill(root: Path, count: int) -> list[Entry]:
         program = f"{number:064x}"
         size = sum(map(len, parts))
         key = Key(f"{number + 1:08x}" + 24 * "0", {"torch": "2.13.0", "number": str(number)})
-        entry = Entry(key.digest, program, size, time.time() - 60 * number, "Model", SEEN)
+        entry = Entry(key.digest, program, size, time.time() - 60 * number, "Model", hash_of(SEEN))
         folder.write(PROGRAMS, program, parts)
-        assert Entries(folder).write(entry, key)
+        assert Entries(folder).write(entry, key, SEEN)
         made.append(entry)
     return made
 
@@ -163,7 +163,7 @@ def test_a_program_stays_pinned_while_one_of_its_entries_is(root: Path) -> None:
     entries = Entries(Folder(root))
     first = entries.all()[0]
     other = msgspec.structs.replace(first, key="ab" + first.key[2:])
-    assert entries.write(other, Key(other.key, {}))
+    assert entries.write(other, Key(other.key, {}), SEEN)
     assert entries.pin(first)
     assert entries.pin(other)
     assert entries.unpin(first)

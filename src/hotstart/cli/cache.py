@@ -61,16 +61,20 @@ def _ls(folder: Folder, request: CacheRequest) -> None:
 def _show(folder: Folder, request: CacheRequest) -> None:
     entries = Entries(folder)
     found = named(entries, request.key)
-    shown = [{**_plain(entry), "parts": entries.key_of(entry).parts} for entry in found]
+    shown = [(_plain(e), entries.key_of(e).parts, entries.seen(e) or ()) for e in found]
     if request.json:
-        say_json(shown)
+        say_json(
+            [
+                {**plain, "parts": parts, "seen": msgspec.to_builtins(seen)}
+                for plain, parts, seen in shown
+            ]
+        )
         return
-    for entry, plain in zip(found, shown, strict=True):
-        parts = plain.pop("parts")
+    for plain, parts, seen in shown:
         del plain["seen"]
         say("\n".join(f"{name}: {value}" for name, value in plain.items()))
         say("\n".join(f"  {name} = {value}" for name, value in parts.items()))
-        say("\n".join(f"  {described(one)} = {one.text}" for one in entry.seen))
+        say("\n".join(f"  {described(one)} = {one.text}" for one in seen))
 
 
 def _stats(folder: Folder, request: CacheRequest) -> None:

@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import logging
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import msgspec
 
@@ -21,6 +22,8 @@ ENTRIES = "entries"
 PROGRAMS = "programs"
 PIECES = "pieces"
 
+T = TypeVar("T")
+
 
 class Entry(msgspec.Struct, frozen=True):
     """A stored program.
@@ -31,7 +34,7 @@ class Entry(msgspec.Struct, frozen=True):
         bytes: the size of that.
         created: when it was stored, in seconds since the epoch.
         model: the class of the model, for people.
-        seen: what it was compiled for, besides what its file says.
+        seen: a hash of what it was compiled for, besides what its file says: `Entries.seen`.
     """
 
     key: str
@@ -39,29 +42,43 @@ class Entry(msgspec.Struct, frozen=True):
     bytes: int
     created: float
     model: str
-    seen: tuple[Seen, ...]
+    seen: str
 
     @property
     def name(self) -> str:
         """The name of its own file: what was seen may differ where the program is the same."""
-        seen = hashlib.blake2b(msgspec.json.encode(self.seen), digest_size=8).hexdigest()
-        return f"{self.key}.{self.program}.{seen}"
+        return f"{self.key}.{self.program}.{self.seen}"
 
 
 class _Manifest(msgspec.Struct):
     entry: Entry
 
 
-_DECODER = msgspec.json.Decoder(_Manifest)
+_ENTRY = msgspec.json.Decoder(_Manifest)
+_SEEN = msgspec.json.Decoder(tuple[Seen, ...])
 
 
-def decoded(manifest: bytes) -> Entry:
-    """The entry that the manifest of its file says.
+def hash_of(seen: tuple[Seen, ...]) -> str:
+    """The hash that an entry has of what was seen."""
+    return _hash(msgspec.json.encode(seen))
+
+
+def decoded(contents: container.Container) -> tuple[Entry, tuple[Seen, ...]]:
+    """What the file of an entry says.
 
     Raises:
-        msgspec.MsgspecError: it says none that this version of hotstart knows.
+        msgspec.MsgspecError: nothing that this version of hotstart knows.
+        CorruptArtifact: what was seen is another entry's.
     """
-    return _DECODER.decode(manifest).entry
+    entry = _ENTRY.decode(contents.manifest).entry
+    seen = contents.blobs.get("seen", b"")
+    if seen and _hash(seen) != entry.seen:
+        raise CorruptArtifact(contents.file, "seen", f"the hash {entry.seen}", _hash(seen))
+    return entry, _SEEN.decode(seen)
+
+
+def _hash(written: bytes | memoryview) -> str:
+    return hashlib.blake2b(written, digest_size=8).hexdigest()
 
 
 class Entries:
@@ -83,12 +100,21 @@ class Entries:
         files = sorted(self._folder.files(ENTRIES), key=lambda stored: -stored.used)
         return self._sorted(stored.name for stored in files[:count])
 
-    def write(self, entry: Entry, key: Key) -> bool:
-        """Write an entry, with what its key was made of; whether it is there now."""
+    def write(self, entry: Entry, key: Key, seen: tuple[Seen, ...]) -> bool:
+        """Write an entry, with what its key was made of and what was seen; whether it is there."""
         self._remove_what_is_none(entry.name)
         described = zlib.compress(msgspec.json.encode(key.parts))
-        parts = container.pack({"entry": msgspec.to_builtins(entry)}, {"key": described})
+        blobs = {"seen": msgspec.json.encode(seen), "key": described}
+        parts = container.pack({"entry": msgspec.to_builtins(entry)}, blobs)
         return self._folder.write(ENTRIES, entry.name, parts)
+
+    def seen(self, entry: Entry) -> tuple[Seen, ...] | None:
+        """What a program was compiled for, besides what its file says; None if that is not there.
+
+        It may be more than all the rest, so that listing entries leaves it out.
+        """
+        read = self._try(entry.name, lambda path: decoded(container.read(path)))
+        return None if read is None else read[1]
 
     def pin(self, entry: Entry) -> bool:
         """Keep an entry and its program whatever the limits; whether that is so now."""
@@ -134,7 +160,7 @@ class Entries:
         """Remove what lies in an entry's place: no other version has its key."""
         with contextlib.suppress(ArtifactError):
             try:
-                decoded(container.read_manifest(self._folder.path(ENTRIES, name)))
+                decoded(container.read(self._folder.path(ENTRIES, name)))
             except msgspec.MsgspecError:
                 self._folder.remove(ENTRIES, name)
 
@@ -143,13 +169,20 @@ class Entries:
         return sorted(filter(None, found), key=lambda entry: -entry.created)
 
     def _read(self, name: str) -> Entry | None:
+        def read(path: str) -> Entry:
+            entry = _ENTRY.decode(container.read_manifest(path)).entry
+            if entry.name != name:
+                # Whole, but another program's: it must not be found under this one's key.
+                raise CorruptArtifact(path, "manifest", f"the entry {name}", entry.name)
+            return entry
+
+        return self._try(name, read)
+
+    def _try(self, name: str, read: Callable[[str], T]) -> T | None:
+        """What is read of an entry's file; None if that cannot be, and what is damaged goes."""
         path = self._folder.path_text(ENTRIES, name)
         try:
-            entry = decoded(container.read_manifest(path))
-            if entry.name == name:
-                return entry
-            # Whole, but another program's: it must not be found under this one's key.
-            raise CorruptArtifact(path, "manifest", f"the entry {name}", entry.name)
+            return read(path)
         except msgspec.MsgspecError as error:
             log.debug("%s is an entry of another version of hotstart: %s", path, error)
         except ArtifactError as error:

@@ -28,7 +28,7 @@ from hotstart.errors import (
 )
 from hotstart.keys.records import Change, Key, Seen
 from hotstart.keys.seen import changes
-from hotstart.store.entries import ENTRIES, PIECES, PROGRAMS, Entries, Entry
+from hotstart.store.entries import ENTRIES, PIECES, PROGRAMS, Entries, Entry, hash_of
 from hotstart.store.folder import LIMITS, Folder, Limits, default_place, is_damage
 
 if TYPE_CHECKING:
@@ -140,7 +140,10 @@ class Store:
         reasons: list[tuple[Change, ...]] = []
         for entry in self.probe(key)[:TRIED]:
             self.folder.used(PROGRAMS, entry.program)  # lest it be tidied away while it is compared
-            changed = tuple(changes(model, entry.seen))
+            seen = self.entries.seen(entry)
+            if seen is None:
+                continue
+            changed = tuple(changes(model, seen))
             if not changed:
                 program, changed = self._load(entry, model, on_miss)
                 if program is not None:
@@ -154,9 +157,12 @@ class Store:
         """Store a program's file, then make room if there is too much; None if it cannot be."""
         program = program_name(parts)
         self._put_away_damaged(program)  # of one that is there only the entry may have been lost
-        entry = Entry(key.digest, program, sum(map(len, parts)), time.time(), model, seen)
+        size = sum(map(len, parts))
+        entry = Entry(key.digest, program, size, time.time(), model, hash_of(seen))
         # The program comes first, so that whoever finds the entry finds the program.
-        if not self.folder.write(PROGRAMS, program, parts) or not self.entries.write(entry, key):
+        if not self.folder.write(PROGRAMS, program, parts):
+            return None
+        if not self.entries.write(entry, key, seen):
             return None
         self.folder.tidy()
         return entry
@@ -239,7 +245,7 @@ class Store:
                 return found
             reasons = list(found.reasons)
             for offered in self._not_here(key.digest, exchange.offered(key.digest, visit)):
-                changed = tuple(changes(model, offered.entry.seen))
+                changed = tuple(changes(model, offered.seen))
                 changed = changed or exchange.bring(offered, visit)
                 if not changed:
                     program, changed = self._load(offered.entry, model, on_miss)

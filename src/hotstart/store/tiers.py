@@ -24,7 +24,7 @@ import msgspec
 
 from hotstart import container, preflight
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
-from hotstart.keys.records import Change
+from hotstart.keys.records import Change, Seen
 from hotstart.store.entries import ENTRIES, PIECES, PROGRAMS, Entry, decoded
 from hotstart.store.folder import Folder
 from hotstart.store.remote import Remote, Visit
@@ -45,10 +45,12 @@ class Offered:
 
     Attributes:
         entry: what it says.
+        seen: what its program was compiled for, besides what that says.
         file: the bytes of its file, verified.
     """
 
     entry: Entry
+    seen: tuple[Seen, ...]
     file: bytes
 
 
@@ -170,14 +172,14 @@ class Exchange:
         where = self.remote.where(ENTRIES, name)
         contents = container.read_bytes(where, data)
         try:
-            entry = decoded(contents.manifest)
+            entry, seen = decoded(contents)
         except msgspec.MsgspecError as error:
             log.debug("%s is an entry of another version of hotstart: %s", where, error)
             return None
         if entry.key != key or not _PROGRAM.fullmatch(entry.program):
             found = f"{entry.program!r} of {entry.key!r}"
             raise CorruptArtifact(where, "entry", f"a program of {key!r}", found)
-        return Offered(entry, data)
+        return Offered(entry, seen, data)
 
     def _fetched_program(
         self, entry: Entry, visit: Visit

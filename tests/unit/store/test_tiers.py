@@ -273,7 +273,14 @@ def test_an_entry_of_another_version_is_passed_over(
 
 
 @pytest.mark.parametrize(
-    "said", [{"key": "cd" * 16}, {"program": "../../../etc/passwd"}, {"program": "x"}]
+    "said",
+    [
+        {"key": "cd" * 16},
+        {"program": "../../../etc/passwd"},
+        {"program": "x"},
+        {"seen": "../../x"},
+        {"seen": ""},
+    ],
 )
 def test_an_entry_that_says_what_it_cannot_is_not_believed(
     said: dict[str, str], machine: Callable[..., Store], shared: Path
@@ -282,7 +289,7 @@ def test_an_entry_that_says_what_it_cannot_is_not_believed(
     entry = msgspec.to_builtins(kept(a, "one"))
     path = at(shared, ENTRIES, f"{KEY.digest}.0")
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"".join(container.pack({"entry": {**entry, **said}}, {})))
+    path.write_bytes(b"".join(container.pack({"entry": {**entry, **said}}, {"seen": b"[]"})))
     assert a.pull(KEY) == []
     assert exchange(a).remote.problems
 
