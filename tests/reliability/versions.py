@@ -34,7 +34,7 @@ Change = tuple[str, str, str]
 _NEXT: tuple[Change, ...] = (
     ("fingerprint.py", 'VERSION = "0.1.0.dev0"', 'VERSION = "0.2.0"'),
     ("store/entries.py", "    bytes: int\n", "    bytes: int\n    more: str\n"),
-    ("store/programs.py", "sum(map(len, parts)), time", 'sum(map(len, parts)), "more", time'),
+    ("store/programs.py", "program, size, time", 'program, size, "more", time'),
     ("manifest.py", "    check: dict[str, Any]\n", "    check: dict[str, Any]\n    more: str\n"),
     ("packaging/pack.py", "        check={},\n", '        check={},\n        more="more",\n'),
 )
