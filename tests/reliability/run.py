@@ -71,8 +71,7 @@ different results. Then one file after the other is damaged, each in a copy of i
 program, entry and piece in every way. After that every program is started twice, in processes of
 their own. Where a piece is damaged, the programs are removed first, lest it go unread.
 
-What no start reads, such as the description of a key in an entry, is found by
-`hotstart cache verify` only.
+What no start reads is found by `hotstart cache verify` only.
 
 {damages}
 
