@@ -22,13 +22,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import stat
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -49,10 +48,11 @@ _SIGNATURE_BYTES = 64
 _HEADER_BYTES = SIGNED_BYTES + _KEY_BYTES + _SIGNATURE_BYTES
 _UNSIGNED = bytes(_KEY_BYTES + _SIGNATURE_BYTES)
 _ALIGNMENT = 64
+_LISTED_BYTES = 1024
+"""So much is read at once where only the manifest is wanted: all of it, in small files."""
 
 Trust = Callable[[bytes, bytes | None, bytes | None], str | None]
 Sign = Callable[[bytes], tuple[bytes, bytes]]
-_Stream = io.FileIO | io.BytesIO
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -114,9 +114,16 @@ def read(file: str | os.PathLike[str], trust: Trust | None = None) -> Container:
         UntrustedArtifact: `trust` refused.
         ArtifactError: the file cannot be read.
     """
-    name = os.fspath(file)
-    with _open(name) as stream:
-        return _read(name, stream, _size(name, stream), trust)
+    with _File(os.fspath(file)) as source:
+        name, size = source.name, source.size
+        header = _header(name, bytes(source.take(min(_HEADER_BYTES, size))), size)
+        if trust is not None:
+            found = trust(header.signed, header.public_key, header.signature)
+            if found is not None:
+                raise UntrustedArtifact(name, found)
+        padded = bytes(source.take(header.area - _HEADER_BYTES))
+        manifest, table = _manifest(name, header, padded)
+        return _container(name, header, manifest, table, source.take(size - header.area))
 
 
 def read_bytes(name: str, data: bytes) -> Container:
@@ -130,7 +137,9 @@ def read_bytes(name: str, data: bytes) -> Container:
         CorruptArtifact: they are not what was written.
         IncompatibleArtifact: they have another format.
     """
-    return _read(name, io.BytesIO(data), len(data), None)
+    header = _header(name, data[:_HEADER_BYTES], len(data))
+    manifest, table = _manifest(name, header, data[_HEADER_BYTES : header.area])
+    return _container(name, header, manifest, table, memoryview(data)[header.area :])
 
 
 def read_manifest(file: str | os.PathLike[str]) -> bytes:
@@ -141,11 +150,12 @@ def read_manifest(file: str | os.PathLike[str]) -> bytes:
         IncompatibleArtifact: the file has another format.
         ArtifactError: the file cannot be read.
     """
-    name = os.fspath(file)
-    with _open(name) as stream:
-        signed, _, _ = _read_header(name, stream, _size(name, stream))
-        manifest, _, _ = _read_manifest(name, stream, signed)
-    return manifest
+    with _File(os.fspath(file)) as source:
+        start = bytes(source.take(min(_LISTED_BYTES, source.size)))
+        header = _header(source.name, start[:_HEADER_BYTES], source.size)
+        if header.area > len(start):
+            start += source.take(header.area - len(start))
+        return _manifest(source.name, header, start[_HEADER_BYTES : header.area])[0]
 
 
 def pack(
@@ -241,42 +251,86 @@ def replace_file(target: Path, parts: Iterable[bytes]) -> None:
             os.close(folder)
 
 
-def _open(name: str) -> io.FileIO:
+class _File:
+    """A regular file that is read from its beginning, through one descriptor.
+
+    Attributes:
+        name: for messages.
+        size: bytes, when it was opened.
+    """
+
     # Opening a pipe or a device must not wait for its other end, nor make it our terminal.
-    extra = os.O_NONBLOCK | os.O_NOCTTY
-    try:
-        return io.FileIO(name, opener=lambda path, flags: os.open(path, flags | extra))
-    except (OSError, ValueError) as error:  # ValueError: no path can have this text
-        raise _unreadable(name, error) from error
+    _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+    __slots__ = ("_descriptor", "name", "size")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        try:
+            self._descriptor = os.open(name, self._FLAGS)
+        except (OSError, ValueError) as error:  # ValueError: no path can have this text
+            raise _unreadable(name, error) from error
+        info = os.fstat(self._descriptor)
+        self.size = info.st_size
+        if not stat.S_ISREG(info.st_mode):
+            os.close(self._descriptor)
+            found = "a folder" if stat.S_ISDIR(info.st_mode) else "a pipe or a device"
+            raise ArtifactError(
+                f"{name}: expected a regular file, found {found}. Check the path; copy what a "
+                "pipe gives into a file and read that."
+            )
+
+    def __enter__(self) -> _File:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._descriptor)
+
+    def take(self, size: int) -> memoryview:
+        """The next `size` bytes, of which the caller knows that the file had them when opened."""
+        try:
+            data = memoryview(bytearray(size))
+        except MemoryError as error:
+            raise ArtifactError(
+                f"{self.name}: expected {size} bytes of memory to read it into, found less. Load "
+                "it where there is more memory, if it is what it should be."
+            ) from error
+        done = 0
+        try:
+            while done < size and (count := os.readv(self._descriptor, [data[done:]])):
+                done += count
+        except OSError as error:
+            raise _unreadable(self.name, error) from error
+        if done < size:
+            missing = f"{size - done} more bytes"
+            raise CorruptArtifact(self.name, "size", missing, "the end of the file")
+        return data.toreadonly()
 
 
-def _size(name: str, stream: io.FileIO) -> int:
-    info = os.fstat(stream.fileno())
-    if not stat.S_ISREG(info.st_mode):
-        raise ArtifactError(
-            f"{name}: expected a regular file, found a pipe or a device. Copy what it gives into "
-            "a file and read that."
-        )
-    return info.st_size
+class _Header(NamedTuple):
+    """What the header says.
+
+    Attributes:
+        signed: its first 64 bytes.
+        public_key: None if the file is unsigned.
+        signature: None if the file is unsigned.
+        size: of the file, in bytes.
+        manifest_bytes: the size of the manifest.
+        digest: of the manifest.
+        area: where the blob area begins.
+    """
+
+    signed: bytes
+    public_key: bytes | None
+    signature: bytes | None
+    size: int
+    manifest_bytes: int
+    digest: bytes
+    area: int
 
 
-def _read(name: str, stream: _Stream, size: int, trust: Trust | None) -> Container:
-    signed, public_key, signature = _read_header(name, stream, size)
-    if trust is not None:
-        found = trust(signed, public_key, signature)
-        if found is not None:
-            raise UntrustedArtifact(name, found)
-    manifest, table, area_bytes = _read_manifest(name, stream, signed)
-    area = _fill(name, stream, area_bytes)
-    blobs = {blob.name: _verified(name, blob, area) for blob in table}
-    return Container(name, manifest, blobs, signed, public_key, signature)
-
-
-def _read_header(
-    name: str, stream: _Stream, bytes_there: int
-) -> tuple[bytes, bytes | None, bytes | None]:
-    """The signed bytes, the public key and the signature."""
-    header = bytes(_fill(name, stream, min(_HEADER_BYTES, bytes_there)))
+def _header(name: str, header: bytes, bytes_there: int) -> _Header:
+    """What the first bytes of a file of so many bytes say."""
     if not header.startswith(_MAGIC):
         found = f"{header[: len(_MAGIC)]!r}" if header else "an empty file"
         raise CorruptArtifact(name, "header", f"{_MAGIC!r}", found)
@@ -287,33 +341,31 @@ def _read_header(
     if len(header) < _HEADER_BYTES:
         raise CorruptArtifact(name, "header", f"{_HEADER_BYTES} bytes", f"{len(header)}")
     signed, tail = header[:SIGNED_BYTES], header[SIGNED_BYTES:]
-    _, _, reserved, size, manifest_bytes, _ = _SIGNED.unpack(signed)
+    _, _, reserved, size, manifest_bytes, digest = _SIGNED.unpack(signed)
     if reserved:
         raise CorruptArtifact(name, "header", "zero in the reserved field", f"{reserved}")
-    key, signature = tail[:_KEY_BYTES], tail[_KEY_BYTES:]
-    is_signed = tail != _UNSIGNED
-    if is_signed and not (any(key) and any(signature)):
-        found = "a key only" if any(key) else "a signature only"
-        raise CorruptArtifact(name, "header", "a key and a signature, or neither", found)
     if size != bytes_there:
         raise CorruptArtifact(name, "size", f"{size} bytes", f"{bytes_there}")
-    if (start := _aligned(_HEADER_BYTES + manifest_bytes)) > size:
-        expected = f"at least {start} bytes, for a manifest of {manifest_bytes}"
+    if (area := _aligned(_HEADER_BYTES + manifest_bytes)) > size:
+        expected = f"at least {area} bytes, for a manifest of {manifest_bytes}"
         raise CorruptArtifact(name, "size", expected, f"{size}")
-    return (signed, key, signature) if is_signed else (signed, None, None)
+    if tail == _UNSIGNED:
+        return _Header(signed, None, None, size, manifest_bytes, digest, area)
+    key, signature = tail[:_KEY_BYTES], tail[_KEY_BYTES:]
+    if not (any(key) and any(signature)):
+        found = "a key only" if any(key) else "a signature only"
+        raise CorruptArtifact(name, "header", "a key and a signature, or neither", found)
+    return _Header(signed, key, signature, size, manifest_bytes, digest, area)
 
 
-def _read_manifest(name: str, stream: _Stream, signed: bytes) -> tuple[bytes, list[Blob], int]:
-    """The manifest, its blob table, and how many bytes the blob area has."""
-    _, _, _, size, manifest_bytes, digest = _SIGNED.unpack(signed)
-    start = _aligned(_HEADER_BYTES + manifest_bytes)
-    padded = _fill(name, stream, start - _HEADER_BYTES)
-    manifest = bytes(padded[:manifest_bytes])
+def _manifest(name: str, header: _Header, padded: bytes) -> tuple[bytes, list[Blob]]:
+    """The manifest, and its blob table, of what lies between header and blob area."""
+    manifest, padding = padded[: header.manifest_bytes], padded[header.manifest_bytes :]
     found = hashlib.sha256(manifest)
-    if found.digest() != digest:
-        expected = f"SHA-256 {digest.hex()}"
+    if found.digest() != header.digest:
+        expected = f"SHA-256 {header.digest.hex()}"
         raise CorruptArtifact(name, "manifest", expected, found.hexdigest())
-    if any(padded[manifest_bytes:]):
+    if padding.strip(b"\0"):
         raise CorruptArtifact(name, "manifest", "zeros after it", "other bytes")
     try:
         # As text, since a decoder of bytes skips what it does not look for, UTF-8 or not.
@@ -332,10 +384,17 @@ def _read_manifest(name: str, stream: _Stream, signed: bytes) -> tuple[bytes, li
             raise CorruptArtifact(name, "manifest", expected, f"{blob.offset}")
         names.add(blob.name)
         end = offset + blob.size
-    if start + end != size:
-        expected = f"{start + end} bytes, as the table of blobs adds up to"
-        raise CorruptArtifact(name, "size", expected, f"{size}")
-    return manifest, table, end
+    if header.area + end != header.size:
+        expected = f"{header.area + end} bytes, as the table of blobs adds up to"
+        raise CorruptArtifact(name, "size", expected, f"{header.size}")
+    return manifest, table
+
+
+def _container(
+    name: str, header: _Header, manifest: bytes, table: list[Blob], area: memoryview
+) -> Container:
+    blobs = {blob.name: _verified(name, blob, area) for blob in table}
+    return Container(name, manifest, blobs, header.signed, header.public_key, header.signature)
 
 
 def _verified(name: str, blob: Blob, area: memoryview) -> memoryview:
@@ -349,26 +408,6 @@ def _verified(name: str, blob: Blob, area: memoryview) -> memoryview:
         part = f"blob {_short(blob.name)}"
         raise CorruptArtifact(name, part, "zeros after it", "other bytes")
     return data
-
-
-def _fill(name: str, stream: _Stream, size: int) -> memoryview:
-    """The next `size` bytes, of which the caller knows that the file had them when opened."""
-    try:
-        data = memoryview(bytearray(size))
-    except MemoryError as error:
-        raise ArtifactError(
-            f"{name}: expected {size} bytes of memory to read it into, found less. Load it where "
-            "there is more memory, if it is what it should be."
-        ) from error
-    done = 0
-    try:
-        while done < size and (count := stream.readinto(data[done:])):
-            done += count
-    except OSError as error:
-        raise _unreadable(name, error) from error
-    if done < size:
-        raise CorruptArtifact(name, "size", f"{size - done} more bytes", "the end of the file")
-    return data.toreadonly()
 
 
 def _unreadable(name: str, error: OSError | ValueError) -> ArtifactError:
