@@ -151,7 +151,7 @@ def read_manifest(file: str | os.PathLike[str]) -> bytes:
         ArtifactError: the file cannot be read.
     """
     with _File(os.fspath(file)) as source:
-        start = bytes(source.take(min(_LISTED_BYTES, source.size)))
+        start = source.start(_LISTED_BYTES)
         header = _header(source.name, start[:_HEADER_BYTES], source.size)
         if header.area > len(start):
             start += source.take(header.area - len(start))
@@ -285,6 +285,15 @@ class _File:
 
     def __exit__(self, *exception: object) -> None:
         os.close(self._descriptor)
+
+    def start(self, most: int) -> bytes:
+        """The first bytes: `most`, or all that there are."""
+        size = min(most, self.size)
+        try:
+            data = os.read(self._descriptor, size)
+        except OSError as error:
+            raise _unreadable(self.name, error) from error
+        return data if len(data) == size else data + self.take(size - len(data))
 
     def take(self, size: int) -> memoryview:
         """The next `size` bytes, of which the caller knows that the file had them when opened."""

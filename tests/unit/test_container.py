@@ -589,6 +589,7 @@ def test_an_error_while_reading(hot: Hot, monkeypatch: pytest.MonkeyPatch) -> No
     def failing(*_: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    monkeypatch.setattr(os, "read", failing)
     monkeypatch.setattr(os, "readv", failing)
     assert "Input/output error" in str(unreadable(hot(packed())))
 
@@ -596,10 +597,11 @@ def test_an_error_while_reading(hot: Hot, monkeypatch: pytest.MonkeyPatch) -> No
 def test_reads_that_return_less_than_asked_are_continued(
     hot: Hot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readv = os.readv
+    some, some_into = os.read, os.readv
     path = hot(packed())
     whole = contents(read(path))
-    monkeypatch.setattr(os, "readv", lambda file, parts: readv(file, [parts[0][:7]]))
+    monkeypatch.setattr(os, "read", lambda file, size: some(file, min(size, 7)))
+    monkeypatch.setattr(os, "readv", lambda file, parts: some_into(file, [parts[0][:7]]))
     assert contents(read(path)) == whole
     assert read_manifest(path) == read(path).manifest
 
@@ -920,7 +922,8 @@ def test_a_mutated_manifest_in_a_fitting_header_is_honest_or_refused(
     except HotstartError:
         return
     assert found.manifest == text
-    assert list(contents(found)[1].values()) == list(BLOBS.values())
+    # Blobs without bytes may come and go: nothing of the file is in them.
+    assert list(filter(None, contents(found)[1].values())) == list(filter(None, BLOBS.values()))
 
 
 @given(
