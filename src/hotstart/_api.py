@@ -12,7 +12,7 @@ from hotstart.errors import OptionsError
 from hotstart.options import CachePolicy, CacheProof, Options
 
 if TYPE_CHECKING:
-    from hotstart._build import Kept
+    from hotstart._units import Kept
     from hotstart.events import Event
     from hotstart.keys.records import Key, Seen
     from hotstart.runtime.program import Program

@@ -18,7 +18,7 @@ from hotstart.store.programs import Found, Store
 from hotstart.tensors import Model
 
 if TYPE_CHECKING:
-    from hotstart._build import Kept
+    from hotstart._units import Kept
     from hotstart.store.pieces import Pieces
 
 log = logging.getLogger("hotstart")

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from hotstart import _build as build
 from hotstart._trace import make_contract, make_requirements, trace_call
+from hotstart._units import Kept, Units, compile_call, units_of
 from hotstart.calls import Call
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.events import Clock, Event
@@ -30,7 +31,7 @@ def build_program(
     options: Options,
     jobs: int | None,
     on_event: Callable[[Event], None] | None,
-    kept: build.Kept | None = None,
+    kept: Kept | None = None,
 ) -> tuple[Program, tuple[Seen, ...]]:
     """Run the stages. Pieces that are `kept` are not compiled again; those that are compiled are.
 
@@ -40,7 +41,7 @@ def build_program(
     clock = Clock(on_event)
     compiler = build.make_compiler(options, jobs)
     compiler.warm_up()
-    units = build.Units(kept)
+    units = Units(kept)
     try:
         with contextlib.ExitStack() as stand_ins:
             with clock.phase("capture"):
@@ -53,7 +54,7 @@ def build_program(
                 requirements = make_requirements(model, weights, traced)
                 contracts = [make_contract(model, call) for call in traced]
             compiled = [
-                build.compile_call(call, units, compiler, options.splits, clock) for call in traced
+                compile_call(call, units, compiler, options.splits, clock) for call in traced
             ]
     finally:
         compiler.close()
@@ -64,9 +65,10 @@ def build_program(
             for call, parts, contract in zip(traced, compiled, contracts, strict=True)
         )
     with clock.phase("fingerprint"):
-        fit = build.make_fingerprint(model, traced, units, compiler)
+        running = units_of(part for parts in compiled for part in parts)
+        fit = build.make_fingerprint(model, traced, running, compiler)
     artifact = Artifact(
-        requirements, made, units.by_key, weights.captured, build.piece_infos(traced), fit, {}
+        requirements, made, running, weights.captured, build.piece_infos(traced), fit, {}
     )
     with clock.phase("bind"):
         binding = bind(artifact, model)

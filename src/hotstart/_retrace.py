@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from hotstart._build import Kept
+from hotstart._units import Kept
 from hotstart.errors import StoreError
 from hotstart.ir import Artifact, CompiledCall, CompiledUnit, Stitched
 from hotstart.keys.explain import difference, listed

@@ -18,6 +18,7 @@ from torch import fx
 from hotstart import _build as build
 from hotstart import _torch
 from hotstart._trace import CutGraph, TracedCall, make_plan_of
+from hotstart._units import Units, compile_call, units_of
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.graph import FlatGraph, capture_graph, writable
 from hotstart.capture.serve import Part, Serving
@@ -138,17 +139,19 @@ def _compiled(
         found = capture_graph(module, learned)
     call = _traced(found, ours.split_on, clock)
     requirements = Requirements(weights=(), unread=(), modes=(), kinds=(), modules=())
-    units = build.Units()
+    units = Units()
     compiler.warm_up()
     try:
-        compiled = build.compile_call(call, units, compiler, 0, clock)
+        compiled = compile_call(call, units, compiler, 0, clock)
     finally:
         compiler.close()
     with clock.phase("stitch"):
         contract = _contract(found)
         made = build.stitch_call(call, compiled, requirements, contract, debug_dir)
     infos = build.piece_infos([call])
-    artifact = Artifact(requirements, (made,), units.by_key, {}, infos, fingerprint={}, report={})
+    artifact = Artifact(
+        requirements, (made,), units_of(compiled), {}, infos, fingerprint={}, report={}
+    )
     with clock.phase("bind"):
         (run,) = bind(artifact, module)()
         entry, function = _entry(found, inputs, run, made)
@@ -165,7 +168,7 @@ def _traced(found: FlatGraph, split_on: Any, clock: Clock) -> TracedCall:
     )
     arguments = Arguments((), found.tensors, found.axes, found.hints)
     (variant,) = variants(found.axes)
-    serving = Serving(Part(variant.choices), 0, found.hints)
+    serving = Serving(Part(variant.choices), 0, found.hints, variant.choices)
     graph = CutGraph(found.captured, plan, ())
     return TracedCall("", "", arguments, (graph,), (serving,))
 

@@ -74,11 +74,19 @@ class Part:
 
 @dataclass(frozen=True)
 class Serving:
-    """Which graph serves a part, and the sizes of it that are compiled for."""
+    """Which graph serves a part of what was declared.
+
+    Attributes:
+        part: the sizes it serves.
+        graph: which one.
+        hints: the sizes it is tuned for.
+        declared: the range or size of each axis, as the caller declared them, that it is part of.
+    """
 
     part: Part
     graph: int
     hints: Sizes
+    declared: tuple[tuple[str, Choice], ...]
 
 
 class Traced(Protocol):
@@ -135,7 +143,7 @@ def serve(
             splits += len(rest)
             if splits > limit:
                 raise cause or AssertionError
-            servings.append(Serving(inner, index, hints))
+            servings.append(Serving(inner, index, hints, variant.choices))
             waiting = [*((other, cause) for other in rest), *waiting]
     return graphs, servings
 
