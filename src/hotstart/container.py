@@ -270,21 +270,30 @@ class _File:
             self._descriptor = os.open(name, self._FLAGS)
         except (OSError, ValueError) as error:  # ValueError: no path can have this text
             raise _unreadable(name, error) from error
-        info = os.fstat(self._descriptor)
-        self.size = info.st_size
-        if not stat.S_ISREG(info.st_mode):
+        try:
+            self.size = self._regular_size()
+        except BaseException:
             os.close(self._descriptor)
-            found = "a folder" if stat.S_ISDIR(info.st_mode) else "a pipe or a device"
-            raise ArtifactError(
-                f"{name}: expected a regular file, found {found}. Check the path; copy what a "
-                "pipe gives into a file and read that."
-            )
+            raise
 
     def __enter__(self) -> _File:
         return self
 
     def __exit__(self, *exception: object) -> None:
         os.close(self._descriptor)
+
+    def _regular_size(self) -> int:
+        try:
+            info = os.fstat(self._descriptor)
+        except OSError as error:
+            raise _unreadable(self.name, error) from error
+        if not stat.S_ISREG(info.st_mode):
+            found = "a folder" if stat.S_ISDIR(info.st_mode) else "a pipe or a device"
+            raise ArtifactError(
+                f"{self.name}: expected a regular file, found {found}. Check the path; copy what "
+                "a pipe gives into a file and read that."
+            )
+        return info.st_size
 
     def start(self, most: int) -> bytes:
         """The first bytes: `most`, or all that there are."""

@@ -585,6 +585,32 @@ def test_a_device_is_refused(device: str) -> None:
     assert "found a pipe or a device" in str(unreadable(device))
 
 
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_file_of_which_nothing_can_be_found_out(
+    hot: Hot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    path = hot(packed())
+    before = open_files()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", failing)
+        error = unreadable(path)
+    assert "Stale file handle" in str(error)
+    assert open_files() == before
+
+
+@pytest.mark.parametrize("place", ["/", "/dev/null"])
+def test_what_is_no_file_is_closed_again(place: str) -> None:
+    before = open_files()
+    unreadable(place)
+    assert open_files() == before
+
+
 def test_an_error_while_reading(hot: Hot, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
