@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import sympy
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim, Options, RangeError, _torch
 from hotstart import _build as build_module
+from hotstart._pipeline import build_program
 from hotstart.compilers import EagerCompiler, Job, Narrowed
 from hotstart.ir import CompiledUnit
 
@@ -184,3 +185,39 @@ def test_a_split_more_than_is_allowed_is_an_error(compiler: Recording) -> None:
     compiler.assumes = decides_at(3)
     with pytest.raises(RangeError, match="n > 3"):
         built(Forked(lambda n: True), splits=0)
+
+
+class Earlier:
+    """The units of an earlier build."""
+
+    def __init__(self, units: Mapping[str, CompiledUnit]) -> None:
+        self.units = units
+        self.added: list[str] = []
+
+    def get(self, key: str) -> CompiledUnit | None:
+        return self.units.get(key)
+
+    def put(self, unit: CompiledUnit) -> None:
+        self.added.append(unit.key)
+
+
+@pytest.mark.parametrize(
+    "assumes",
+    [lambda job: None, lambda job: None if job.where else sympy.Eq(N % 2, 0), decides_at(3)],
+    ids=["nothing", "what a part knows", "what splits a part"],
+)
+def test_with_the_units_of_an_earlier_build_the_same_is_built_and_nothing_compiled(
+    compiler: Recording, assumes: Callable[[Job], sympy.Basic | None]
+) -> None:
+    compiler.assumes = assumes
+    model = Forked(even).eval()
+    call = hotstart.Call(args=(torch.randn(4, 8),), dynamic_shapes=WHOLE)
+    options = Options(compiler="eager")
+    first, _ = build_program(model, {"": call}, "auto", options, None, None)
+    earlier = Earlier(first.artifact.units)
+    again, _ = build_program(model, {"": call}, "auto", options, None, None, earlier)
+    assert not earlier.added
+    assert list(again.artifact.units) == list(first.artifact.units)
+    assert [part.source for call in again.artifact.calls for part in call.stitched] == [
+        part.source for call in first.artifact.calls for part in call.stitched
+    ]
