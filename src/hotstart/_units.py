@@ -19,6 +19,7 @@ from hotstart.events import Clock, Event
 from hotstart.ir import CompiledUnit
 from hotstart.partition import Graph, Piece
 from hotstart.partition.digest import hash_token
+from hotstart.partition.plan import example_of, tensors_in
 from hotstart.report import Action, UnitReport, VariantReport
 from hotstart.shapes import Interval, labelled
 
@@ -293,7 +294,8 @@ def _shared(
 ) -> dict[str, Job]:
     """For jobs that differ in sizes only, of parts of one declared range: a job for all of them.
 
-    Those on different sides of what compiles assumed so far about their axes share nothing.
+    Those on different sides of what compiles assumed so far about their axes share nothing, nor do
+    those whose operators give other shapes: some decide by size without saying so.
     """
     alike: dict[Hashable, list[Job]] = defaultdict(list)
     for part in parts:
@@ -307,8 +309,18 @@ def _shared(
     shared: dict[str, Job] = {}
     for jobs in alike.values():
         if len({job.key for job in jobs}) > 1:
-            shared |= dict.fromkeys((job.key for job in jobs), _together(jobs, compiler))
+            by_shapes: dict[Hashable, list[Job]] = defaultdict(list)
+            for job in jobs:
+                by_shapes[_shapes(job)].append(job)
+            for same in by_shapes.values():
+                shared |= dict.fromkeys((job.key for job in same), _together(same, compiler))
     return shared
+
+
+def _shapes(job: Job) -> Hashable:
+    """The shape of everything that is computed in a piece, as it was traced."""
+    tensors = (t for node in job.piece.nodes for t in tensors_in(example_of(node)))
+    return tuple(tuple(map(job.graph.expression, tensor.shape)) for tensor in tensors)
 
 
 def _together(jobs: Sequence[Job], compiler: Compiler) -> Job:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim, Options, RangeError, _torch
 from hotstart import _build as build_module
+from hotstart import _units as units_module
 from hotstart._pipeline import build_program
 from hotstart.compilers import EagerCompiler, Job, Narrowed
 from hotstart.ir import CompiledUnit
@@ -142,6 +143,16 @@ def test_what_fails_for_all_parts_may_do_for_each(compiler: Recording) -> None:
 
     compiler.assumes = fails
     assert len(built(Forked(even)).report.variants) == 2
+
+
+def test_operators_that_give_other_shapes_in_another_part_are_compiled_for_each(
+    compiler: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No operator is known that does so and leaves the rest of a piece as it is.
+    shapes = units_module._shapes
+    monkeypatch.setattr(units_module, "_shapes", lambda job: (shapes(job), job.where))
+    built(Forked(even))
+    assert [bool(job.where) for job in blocks(compiler.jobs)] == [True, True]
 
 
 def decides_at(size: int, layer: str = "before.0") -> Callable[[Job], sympy.Basic | None]:
