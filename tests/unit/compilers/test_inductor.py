@@ -214,6 +214,38 @@ def test_identical_pieces_never_reach_the_compiler(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(program(x), model(x).detach())
 
 
+def test_parts_that_a_model_and_the_compiler_make_of_a_range_share_units() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.norm(self.conv(x)).relu()
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(Block() for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x)
+            return x.sin() if x.shape[2] % 2 == 0 else x.cos()
+
+    net = Net().eval()
+    dims = {"x": {0: Dim("batch", max=3), 2: Dim("height", min=4, max=9)}}
+    program = hotstart.compile(net, (torch.randn(2, 4, 8, 6),), dynamic_shapes=dims)
+    assert len(program.report.variants) == 4  # even and odd, one and several
+    first = [unit for unit in program.report.units if unit.piece.endswith("piece_0")]
+    assert [unit.action for unit in first] == ["compiled", "compiled", "reused", "reused"]
+    with torch.no_grad():
+        for batch in (1, 2, 3):
+            for height in range(4, 10):
+                x = torch.randn(batch, 4, height, 6)
+                torch.testing.assert_close(program(x), net(x))
+
+
 def test_nothing_compiles_in_a_call() -> None:
     from torch._dynamo.utils import counters
 
