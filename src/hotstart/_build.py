@@ -1,4 +1,4 @@
-"""The steps of a build, in the order the stages come in, each timed."""
+"""What a build does around its units: a compiler before; code, fingerprint and report after."""
 
 from __future__ import annotations
 

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-import torch
-
 from hotstart import _torch
+from hotstart._jobs import make_job, shared_jobs
 from hotstart._trace import TracedCall
 from hotstart.capture.serve import Serving, hints_for, range_error, split
-from hotstart.compilers import Bounds, Compiler, Job, Narrowed
+from hotstart.compilers import Compiler, Job, Narrowed
 from hotstart.errors import CompileError, RangeError
 from hotstart.events import Clock, Event
 from hotstart.ir import CompiledUnit
-from hotstart.partition import Graph, Piece
-from hotstart.partition.digest import hash_token
-from hotstart.partition.plan import example_of, tensors_in
 from hotstart.report import Action, UnitReport, VariantReport
-from hotstart.shapes import Interval, labelled
+from hotstart.shapes import labelled
 
 if TYPE_CHECKING:
     import sympy
@@ -118,6 +113,19 @@ def compile_call(
             done.append(CompiledServing(part.serving, running))
             del waiting[0]
     return done
+
+
+def _waiting(call: TracedCall, serving: Serving, compiler: Compiler, splits: int) -> _Waiting:
+    plan = call.graphs[serving.graph].plan
+    graph = plan.graph.at(serving.part.variant)
+    pieces = (piece for piece in plan.pieces if piece.kind == "compiled")
+    return _Waiting(serving, [make_job(graph, p, serving, compiler) for p in pieces], splits)
+
+
+def _shared(
+    waiting: Iterable[_Waiting], assumed: Sequence[sympy.Basic], compiler: Compiler
+) -> dict[str, Job]:
+    return shared_jobs(((part.serving, part.jobs) for part in waiting), assumed, compiler)
 
 
 class _NarrowedServing(Exception):
@@ -237,108 +245,6 @@ def _compile_part(
 def units_of(parts: Iterable[CompiledServing]) -> dict[str, CompiledUnit]:
     """The units that run, by key; others were made for parts that were split after all."""
     return {unit.key: unit for part in parts for unit in part.running.values()}
-
-
-# --- jobs -----------------------------------------------------------------------------------------
-
-
-def _waiting(call: TracedCall, serving: Serving, compiler: Compiler, splits: int) -> _Waiting:
-    plan = call.graphs[serving.graph].plan
-    graph = plan.graph.at(serving.part.variant)
-    pieces = (piece for piece in plan.pieces if piece.kind == "compiled")
-    return _Waiting(serving, [make_job(graph, p, serving, compiler) for p in pieces], splits)
-
-
-def make_job(graph: Graph, piece: Piece, serving: Serving, compiler: Compiler) -> Job:
-    """The job of compiling a piece for what is served; no compiler is called to find its key.
-
-    Args:
-        graph: the graph the piece is of, with the axes fixed that have one size.
-        piece: the piece.
-        serving: the sizes, and those to tune for.
-        compiler: the compiler.
-    """
-    bounds = {
-        axis: Bounds(choice.lo, choice.hi, serving.hints[axis])
-        for axis, choice in serving.part.choices
-        if axis in piece.axes and isinstance(choice, Interval)
-    }
-    bounds = {axis: bounds[axis] for axis in piece.axes if axis in bounds}
-    conditions = (serving.part.where, *graph.captured.guarded)
-    where = _torch.about(conditions, tuple(bounds), serving.part.fixed)
-    return _job(graph, piece, bounds, where, compiler)
-
-
-def _job(
-    graph: Graph,
-    piece: Piece,
-    bounds: Mapping[str, Bounds],
-    where: Sequence[sympy.Basic],
-    compiler: Compiler,
-) -> Job:
-    sizes = [
-        f"{b.low}..{b.high}@{b.hint}"
-        if (b := bounds.get(axis)) is not None
-        else str(graph.fixed[_torch.axis_symbol(axis)])
-        for axis in piece.axes
-    ]
-    renamed = {_torch.axis_symbol(a): _torch.axis_symbol(f"a{i}") for i, a in enumerate(bounds)}
-    sizes += sorted(_torch.python_source(condition.xreplace(renamed)) for condition in where)
-    autocast = tuple(f"{kind}:{dtype}" for kind, dtype in _torch.autocast_state())
-    key = hash_token((piece.digest, tuple(sizes), compiler.token(), autocast, torch.__version__))
-    return Job(key, piece, graph, bounds, tuple(where))
-
-
-def _shared(
-    parts: Iterable[_Waiting], assumed: Sequence[sympy.Basic], compiler: Compiler
-) -> dict[str, Job]:
-    """For jobs that differ in sizes only, of parts of one declared range: a job for all of them.
-
-    Those on different sides of what compiles assumed so far about their axes share nothing, nor do
-    those whose operators give other shapes: some decide by size without saying so.
-    """
-    alike: dict[Hashable, list[Job]] = defaultdict(list)
-    for part in parts:
-        serving = part.serving
-        for job in part.jobs:
-            axes = job.piece.axes
-            fixed = tuple(serving.part.fixed.get(axis) for axis in axes)
-            about = (c for c in assumed if not {*map(str, c.free_symbols)}.isdisjoint(axes))
-            sides = tuple(_torch.holds_at(condition, serving.hints) for condition in about)
-            alike[serving.declared, job.piece.digest, axes, fixed, sides].append(job)
-    shared: dict[str, Job] = {}
-    for jobs in alike.values():
-        if len({job.key for job in jobs}) > 1:
-            by_shapes: dict[Hashable, list[Job]] = defaultdict(list)
-            for job in jobs:
-                by_shapes[_shapes(job)].append(job)
-            for same in by_shapes.values():
-                shared |= dict.fromkeys((job.key for job in same), _together(same, compiler))
-    return shared
-
-
-def _shapes(job: Job) -> Hashable:
-    """The shape of everything that is computed in a piece, as it was traced."""
-    tensors = (t for node in job.piece.nodes for t in tensors_in(example_of(node)))
-    return tuple(tuple(map(job.graph.expression, tensor.shape)) for tensor in tensors)
-
-
-def _together(jobs: Sequence[Job], compiler: Compiler) -> Job:
-    """A job that serves what all of some jobs serve, and assumes no more than each of them."""
-    first = jobs[0]
-    bounds = {
-        axis: Bounds(
-            min(job.bounds[axis].low for job in jobs),
-            max(job.bounds[axis].high for job in jobs),
-            bound.hint,
-        )
-        for axis, bound in first.bounds.items()
-    }
-    where = [condition for condition in first.where if all(condition in j.where for j in jobs)]
-    return _job(first.graph, first.piece, bounds, where, compiler)
-
-
-# --- units ----------------------------------------------------------------------------------------
 
 
 def _unit(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim, Options, RangeError, _torch
 from hotstart import _build as build_module
-from hotstart import _units as units_module
+from hotstart import _jobs as jobs_module
 from hotstart._pipeline import build_program
 from hotstart.compilers import EagerCompiler, Job, Narrowed
 from hotstart.ir import CompiledUnit
@@ -149,8 +149,8 @@ def test_operators_that_give_other_shapes_in_another_part_are_compiled_for_each(
     compiler: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No operator is known that does so and leaves the rest of a piece as it is.
-    shapes = units_module._shapes
-    monkeypatch.setattr(units_module, "_shapes", lambda job: (shapes(job), job.where))
+    shapes = jobs_module._shapes
+    monkeypatch.setattr(jobs_module, "_shapes", lambda job: (shapes(job), job.where))
     built(Forked(even))
     assert [bool(job.where) for job in blocks(compiler.jobs)] == [True, True]
 
