@@ -283,11 +283,11 @@ def _made(
     if unit is not None:
         return unit, "reused"
     shared = units.shared.get(job.key, job)
-    tried = [job] if shared.key in (job.key, *units.failed) else [shared, job]
-    for each in tried:
+    alone = shared.key == job.key or shared.key in units.failed
+    for each in (job,) if alone else (shared, job):
         if (unit := _kept(each, units)) is not None:
             return unit, "loaded"
-    if len(tried) > 1:
+    if not alone:
         try:
             return _compiled(shared, variant, units, compiler, clock), "compiled"
         except (_NarrowedServing, CompileError) as error:
