@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
+from hotstart._torch.memory import filled_memory
 from hotstart._torch.running import (
     MappingWatch,
     TensorWatch,
@@ -133,6 +134,7 @@ __all__ = [
     "expression",
     "extern_kernel",
     "fake_mode",
+    "filled_memory",
     "full_graph",
     "global_hooks",
     "guard_on",

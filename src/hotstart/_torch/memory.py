@@ -1,0 +1,130 @@
+"""Say what memory holds that nothing was written to, so that two runs can be compared."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_UNWRITTEN = re.compile(r"(?:aten|prims)::(?:_?empty|new_empty)(?:_|\.|$)")
+_GROWS = re.compile(r"(?:aten|inductor)::_?resize(?:_|_as_|_output_|_storage_bytes_)$")
+
+
+@contextlib.contextmanager
+def filled_memory(value: int = 0) -> Iterator[None]:
+    """Have memory that nothing was written to hold a number: zero everywhere, or another one.
+
+    Zero reaches all CPU memory that torch allocates, in every thread: by operators, in C++, by
+    generated code. Any other number reaches what operators return that this thread calls, and not
+    what operators allocate inside: elements that differ between two runs with different numbers
+    depend on memory that nothing was written to.
+
+    Args:
+        value: a number that every dtype has; an index made of it has to be in range.
+    """
+    allocator = _allocator()
+    by_operator = value != 0 or not allocator.can_zero
+    with allocator.zeroing(), _filling(value) if by_operator else contextlib.nullcontext():
+        yield
+
+
+def unwritten_factories() -> frozenset[str]:
+    """Names of all operators that return memory that nothing was written to."""
+    return frozenset(filter(_UNWRITTEN.match, _all_operators()))
+
+
+def _all_operators() -> list[str]:
+    # `_dispatch_get_all_op_names` (2.11 to 2.15): the registry has no public list.
+    names: list[str] = torch._C._dispatch_get_all_op_names()
+    return names
+
+
+class _Allocator:
+    """The allocator of torch's CPU tensors, which fills what it gives out while it is told to.
+
+    `FLAGS_caffe2_cpu_allocator_do_zero_fill` (2.11 to 2.15) is a variable of libc10's that its
+    CPU allocator reads in every allocation; no Python name sets it. Nothing else sees what
+    operators and Inductor's code allocate past the dispatcher.
+    """
+
+    def __init__(self) -> None:
+        self._flag = _flag("FLAGS_caffe2_cpu_allocator_do_zero_fill")
+        self._lock = threading.Lock()
+        self._wanted = 0
+
+    @property
+    def can_zero(self) -> bool:
+        """Whether this build of torch has the flag."""
+        return self._flag is not None
+
+    @contextlib.contextmanager
+    def zeroing(self) -> Iterator[None]:
+        """Zero memory, as long as anybody wants it to be."""
+        self._want(1)
+        try:
+            yield
+        finally:
+            self._want(-1)
+
+    def _want(self, more: int) -> None:
+        with self._lock:
+            self._wanted += more
+            if self._flag is not None:
+                self._flag.value = self._wanted > 0
+
+
+def _flag(name: str) -> ctypes.c_bool | None:
+    for file in sorted(Path(torch.__file__).with_name("lib").glob("*c10.*")):
+        with contextlib.suppress(OSError, ValueError):
+            return ctypes.c_bool.in_dll(ctypes.CDLL(str(file)), name)
+    return None
+
+
+@functools.cache
+def _allocator() -> _Allocator:
+    """The one there is: its flag holds for the whole process."""
+    return _Allocator()
+
+
+def _filling(value: int) -> contextlib.AbstractContextManager[Any]:
+    """Fill what operators return unwritten, in this thread.
+
+    `TorchDispatchMode` (2.11 to 2.15) is how torch's own tools get between operators.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Filling(TorchDispatchMode):
+        supports_higher_order_operators = True
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            name = func.name() if isinstance(func, torch._ops.OpOverload) else ""
+            if _GROWS.match(name):
+                return _resized(func, args, kwargs or {}, value)
+            made = func(*args, **(kwargs or {}))
+            if _UNWRITTEN.match(name) and isinstance(made, torch.Tensor):
+                made.fill_(value)
+            return made
+
+    mode: Any = Filling
+    filling: contextlib.AbstractContextManager[Any] = mode()
+    return filling
+
+
+def _resized(func: Any, args: Any, kwargs: Any, value: int) -> Any:
+    """Call an operator that resizes its first argument, and fill what that adds to its memory."""
+    (tensor, *_) = args
+    before = tensor.untyped_storage().nbytes() // tensor.itemsize
+    result = func(*args, **kwargs)
+    after = tensor.untyped_storage().nbytes() // tensor.itemsize
+    if after > before:
+        tensor.detach().as_strided((after - before,), (1,), before).fill_(value)
+    return result
