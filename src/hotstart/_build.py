@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from hotstart import _torch, fingerprint
 from hotstart._trace import TracedCall, describe_plan
 from hotstart._units import CompiledServing, Units
-from hotstart.compilers import Compiler, EagerCompiler, InductorCompiler
+from hotstart.compilers import Compiler, EagerCompiler, InductorCompiler, ProvenCompiler
 from hotstart.events import Clock
 from hotstart.generated import stitched_filename, stitched_name
 from hotstart.ir import (
@@ -41,11 +41,14 @@ from hotstart.tensors import Model, method_of
 log = logging.getLogger("hotstart")
 
 
-def make_compiler(options: Options, jobs: int | None) -> Compiler:
-    """The compiler that options ask for."""
+def make_compiler(options: Options, jobs: int | None, clock: Clock) -> Compiler:
+    """The compiler that options ask for; `clock` is told of the time that proofs take."""
     if options.compiler == "eager":
         return EagerCompiler()
-    return InductorCompiler(options.inductor, jobs or default_jobs())
+    inductor = InductorCompiler(options.inductor, jobs or default_jobs())
+    if options.prove == "off":
+        return inductor
+    return ProvenCompiler(inductor, options.prove, clock)
 
 
 def default_jobs() -> int:
@@ -138,6 +141,17 @@ def make_report(clock: Clock, artifact: Artifact, units: Units) -> Report:
         variants=tuple(units.variants),
         inlined=tuple(
             (names[key], unit.op_by_op) for key, unit in artifact.units.items() if unit.op_by_op
+        ),
+        proven=sum(bool(unit.proof.sizes) for unit in artifact.units.values()),
+        without=tuple(
+            (names[key], unit.proof.without, unit.proof.why)
+            for key, unit in artifact.units.items()
+            if unit.proof.without
+        ),
+        unproven=tuple(
+            (names[key], reason)
+            for key, unit in artifact.units.items()
+            for reason in unit.proof.skipped
         ),
         peak_memory_bytes=_peak_memory(),
     )

@@ -39,7 +39,7 @@ def build_program(
         The program, and what traces found outside of the model's modules.
     """
     clock = Clock(on_event)
-    compiler = build.make_compiler(options, jobs)
+    compiler = build.make_compiler(options, jobs, clock)
     compiler.warm_up()
     units = Units(kept)
     try:

@@ -133,7 +133,7 @@ def _compiled(
 ) -> Call:
     """The function of a graph, built from what is known about its sizes now."""
     clock = Clock(ours.on_event)
-    compiler = build.make_compiler(options, ours.jobs)
+    compiler = build.make_compiler(options, ours.jobs, clock)
     debug_dir = _debug_dir(options)
     with clock.phase("capture"):
         found = capture_graph(module, learned)

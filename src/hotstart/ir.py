@@ -227,6 +227,23 @@ class Kernel(msgspec.Struct, frozen=True):
         return f"Kernel({self.name!r}, {len(self.blob)} bytes)"
 
 
+class Proof(msgspec.Struct, frozen=True):
+    """What comparing a unit with the operators it was made from has shown.
+
+    Attributes:
+        sizes: at which sizes the unit did what the operators do, such as `batch=2, seq=7`; `static`
+            where there is nothing to choose.
+        skipped: why it was not compared at others.
+        without: a pass of the compiler that was left out, since it made the unit wrong.
+        why: how.
+    """
+
+    sizes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    without: str = ""
+    why: str = ""
+
+
 class CompiledUnit(msgspec.Struct, frozen=True):
     """One different piece compiled for one variant: data that any process can turn into a callable.
 
@@ -240,6 +257,7 @@ class CompiledUnit(msgspec.Struct, frozen=True):
         op_by_op: why the unit runs the captured operators instead of compiled code; empty if it
             does not, or if that is what was asked for.
         bytecode: `source` compiled, if that is at hand; see `generated.bytecode`.
+        proof: what comparing it with its operators has shown.
     """
 
     key: str
@@ -249,6 +267,7 @@ class CompiledUnit(msgspec.Struct, frozen=True):
     loose: tuple[int, ...] = ()
     op_by_op: str = ""
     bytecode: bytes | memoryview = b""
+    proof: Proof = Proof()
 
     def __repr__(self) -> str:
         return f"CompiledUnit({self.key!r}, {len(self.kernels)} kernels)"

@@ -17,6 +17,7 @@ from hotstart.ir import (
     Contract,
     Map,
     PieceInfo,
+    Proof,
     Record,
     Registered,
     Requirements,
@@ -56,6 +57,7 @@ class SavedUnit(msgspec.Struct, frozen=True):
     constants: tuple[tuple[str, str], ...]
     loose: tuple[int, ...]
     op_by_op: str
+    proof: Proof = Proof()
 
 
 class SavedStitched(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from hotstart.errors import OptionsError
 
 CompilerName = Literal["inductor", "eager"]
+Prove = Literal["all", "first", "off"]
 MissPolicy = Literal["error", "eager", "compile"]
 CachePolicy = Literal["build", "require"]
 CacheProof = Literal["key", "retrace"]
@@ -29,6 +30,9 @@ class Options:
             runs the model itself, `"compile"` builds the missing variant inside the call.
         splits: how many further variants a declared one may be split into where the model or the
             compiler decides by size. 0: a declared range that is not served as a whole is an error.
+        prove: which compiled units are compared with the operators they were made from, at several
+            sizes, while building: `"all"` of them, the `"first"` of every different piece, or none
+            (`"off"`). One that differs runs op by op; see `program.report`.
         debug_dir: folder that gets the graph, the pieces and the stitched code as files.
         device: where the tensors of a model or of inputs on the meta device will be at run time.
     """
@@ -37,6 +41,7 @@ class Options:
     inductor: Mapping[str, Any] = field(default_factory=dict)
     on_miss: MissPolicy = "error"
     splits: int = 16
+    prove: Prove = "all"
     debug_dir: str | os.PathLike[str] | None = None
     device: str = "cpu"
 
@@ -45,6 +50,8 @@ class Options:
             raise OptionsError(
                 f"compiler: got {self.compiler!r}, takes one of {get_args(CompilerName)}"
             )
+        if self.prove not in get_args(Prove):
+            raise OptionsError(f"prove: got {self.prove!r}, takes one of {get_args(Prove)}")
         if self.on_miss not in get_args(MissPolicy):
             raise OptionsError(
                 f"on_miss: got {self.on_miss!r}, takes one of {get_args(MissPolicy)}"

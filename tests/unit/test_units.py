@@ -75,7 +75,7 @@ class Recording(EagerCompiler):
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Recording:
     made = Recording(lambda job: None)
-    monkeypatch.setattr(build_module, "make_compiler", lambda options, jobs: made)
+    monkeypatch.setattr(build_module, "make_compiler", lambda options, jobs, clock: made)
     return made
 
 

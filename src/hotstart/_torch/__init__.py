@@ -18,6 +18,7 @@ from hotstart._torch.running import (
     MappingWatch,
     TensorWatch,
     allow_kernels,
+    apart,
     autocast_check,
     autocast_state,
     compile_state,
@@ -29,6 +30,7 @@ from hotstart._torch.running import (
     trace_artifact,
     without_assertions,
 )
+from hotstart._torch.widening import in_float64
 
 if TYPE_CHECKING:
     from hotstart._torch.dynamo import (
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from hotstart._torch.graphs import (
         asserts_contents,
         attribute_of,
+        communicates,
         depends_on_contents,
         evaluate,
         has_no_effect,
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
     from hotstart._torch.inductor import (
         InductorOutput,
         compile_with_inductor,
+        doubtful_passes,
         extern_kernel,
         helper_source,
         inductor_settings,
@@ -114,6 +118,7 @@ __all__ = [
     "TensorWatch",
     "about",
     "allow_kernels",
+    "apart",
     "as_function",
     "asserts_contents",
     "assume",
@@ -122,6 +127,7 @@ __all__ = [
     "autocast_state",
     "axis_symbol",
     "bounds_of",
+    "communicates",
     "compile_id",
     "compile_state",
     "compile_with_inductor",
@@ -129,6 +135,7 @@ __all__ = [
     "depends_on_contents",
     "describe_failure",
     "differ",
+    "doubtful_passes",
     "equals",
     "evaluate",
     "expression",
@@ -143,6 +150,7 @@ __all__ = [
     "hint_of",
     "holds_at",
     "holds_within",
+    "in_float64",
     "inductor_settings",
     "input_name",
     "is_compiled",

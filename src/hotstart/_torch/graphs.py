@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import sympy
 
 
+_COLLECTIVES = frozenset({"_c10d_functional", "_c10d_functional_autograd", "c10d", "symm_mem"})
+"""Namespaces of operators (2.11 to 2.15) that return once other processes call them, too."""
+
+
 def has_no_effect(node: fx.Node) -> bool:
     """Whether a node only concerns logging or autograd, which a program does not do.
 
@@ -218,6 +222,11 @@ def storage_of(tensor: torch.Tensor) -> int:
 def was_mutated(tensor: torch.Tensor) -> bool:
     """Whether a fake tensor, or a view of it, was written to while tracing."""
     return not tensor.is_inference() and tensor._version > 0
+
+
+def communicates(node: fx.Node) -> bool:
+    """Whether a node's operator waits for other processes, as those of `torch.distributed` do."""
+    return getattr(node.target, "namespace", "") in _COLLECTIVES
 
 
 def attribute_of(module: fx.GraphModule, target: str) -> Any:

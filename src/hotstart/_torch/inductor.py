@@ -68,6 +68,18 @@ def inductor_settings(overrides: Mapping[str, Any], jobs: int) -> dict[str, Any]
     return {**{name: value for name, value in ours.items() if name in known}, **overrides}
 
 
+def doubtful_passes() -> tuple[str, ...]:
+    """Inductor's passes that are known to change what a graph computes, and can be left out.
+
+    `reinplace_inplaceable_ops` (2.11 to 2.15) writes to memory that is still read, such as that of
+    an argument that is scattered into and then overwritten. `disabled_passes` takes its name.
+    """
+    from torch._inductor import config
+
+    known = "disabled_passes" in config.get_config_copy()
+    return ("reinplace_inplaceable_ops",) if known else ()
+
+
 def warm_up_inductor(settings: Mapping[str, Any]) -> None:
     """Do what Inductor's first C++ kernel waits for: probe the CPU and precompile the header.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -182,6 +182,8 @@ def without_assertions() -> contextlib.AbstractContextManager[Any]:
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class WithoutAssertions(TorchDispatchMode):
+        supports_higher_order_operators = True
+
         def __torch_dispatch__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
@@ -192,6 +194,22 @@ def without_assertions() -> contextlib.AbstractContextManager[Any]:
     mode: Any = WithoutAssertions
     without: contextlib.AbstractContextManager[Any] = mode()
     return without
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Run operators as in a call: without autograd, and outside of the modes this thread is in.
+
+    `_disable_current_modes` (2.11 to 2.15) takes a tracer's modes off for a while. Autocast is
+    what it is around; a region that code enters and does not leave, since it raises, is left.
+    """
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    autocast = torch.autocast(
+        "cpu", dtype=torch.get_autocast_dtype("cpu"), enabled=torch.is_autocast_enabled("cpu")
+    )
+    with torch.no_grad(), _disable_current_modes(), autocast:
+        yield
 
 
 def trace_artifact(name: str, payload: Callable[[], str]) -> None:

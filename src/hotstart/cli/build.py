@@ -68,6 +68,7 @@ def arguments(
         compiler=request.compiler,
         on_miss=request.on_miss,
         splits=request.splits,
+        prove=request.prove,
         debug_dir=debug_dir,
     )
     asked = {"dynamic_shapes": request.dynamic_shapes, "split_on": request.split_on}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias, get_args
 
 from hotstart.cli import output, parse
-from hotstart.options import CompilerName, MissPolicy, Options
+from hotstart.options import CompilerName, MissPolicy, Options, Prove
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -241,6 +241,12 @@ def _add_compiling(command: argparse.ArgumentParser) -> None:
         default=Options.splits,
         metavar="N",
         help="how many further variants one may be split into by size (default: %(default)s)",
+    )
+    add(
+        "--prove",
+        choices=get_args(Prove),
+        default=Options.prove,
+        help="which units are compared with their operators (default: %(default)s)",
     )
     add("--jobs", type=parse.positive, metavar="N", help="parallel compile workers")
 

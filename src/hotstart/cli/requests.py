@@ -10,7 +10,7 @@ import msgspec
 
 from hotstart.cli import parse
 from hotstart.errors import OptionsError
-from hotstart.options import CompilerName, MissPolicy
+from hotstart.options import CompilerName, MissPolicy, Prove
 from hotstart.shapes import Dim
 
 
@@ -29,6 +29,7 @@ class CompileRequest(Request, frozen=True, kw_only=True):
     compiler: CompilerName
     on_miss: MissPolicy
     splits: int
+    prove: Prove
     jobs: int | None
 
 
@@ -188,6 +189,7 @@ def _compiling(given: argparse.Namespace) -> dict[str, Any]:
         "compiler": given.compiler,
         "on_miss": given.on_miss,
         "splits": given.splits,
+        "prove": given.prove,
         "jobs": given.jobs,
         "json": given.json,
         "traceback": given.traceback,

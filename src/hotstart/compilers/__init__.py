@@ -3,5 +3,14 @@
 from hotstart.compilers.base import Bounds, Compiler, Job, Narrowed
 from hotstart.compilers.eager import EagerCompiler
 from hotstart.compilers.inductor import InductorCompiler
+from hotstart.compilers.proven import ProvenCompiler
 
-__all__ = ["Bounds", "Compiler", "EagerCompiler", "InductorCompiler", "Job", "Narrowed"]
+__all__ = [
+    "Bounds",
+    "Compiler",
+    "EagerCompiler",
+    "InductorCompiler",
+    "Job",
+    "Narrowed",
+    "ProvenCompiler",
+]

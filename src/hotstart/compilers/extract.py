@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,16 +50,23 @@ def extract(job: Job) -> Extracted:
     assumed = _torch.assume(symbols.env, [c.xreplace(named) for c in job.where])
     mode = _torch.fake_mode(symbols.env)
     sizes = [symbols.integer(symbol) for symbol in named.values()]
-    with mode:
-        tensors = _example_inputs(job, named, symbols)
-    return Extracted(_module(job), (*sizes, *tensors), symbols, mode, assumed)
 
-
-def _example_inputs(job: Job, named: Any, symbols: _torch.Symbols) -> list[torch.Tensor]:
     def number(value: Any) -> int | torch.SymInt:
         expr = job.graph.expression(value)
         return expr if isinstance(expr, int) else symbols.integer(expr.xreplace(named))
 
+    with mode:
+        tensors = example_inputs(job, number)
+    return Extracted(as_module(job), (*sizes, *tensors), symbols, mode, assumed)
+
+
+def example_inputs(job: Job, number: Callable[[Any], int | torch.SymInt]) -> list[torch.Tensor]:
+    """Uninitialised tensors like a piece's inputs; those that share memory do so here, too.
+
+    Args:
+        job: what the piece is compiled for.
+        number: gives the number that one of the trace stands for.
+    """
     bases: dict[int, torch.Tensor] = {}
     made = []
     examples = [example_of(node) for node in job.piece.inputs]
@@ -92,7 +100,8 @@ def _reach(tensor: torch.Tensor) -> int | torch.SymInt:
     return sum(spans, start=tensor.storage_offset() + 1)
 
 
-def _module(job: Job) -> fx.GraphModule:
+def as_module(job: Job) -> fx.GraphModule:
+    """A job's piece as a module: takes the sizes of dynamic axes, then the piece's inputs."""
     graph, piece = job.graph, job.piece
     new = fx.Graph()
     tracer = GraphAppendingTracer(new)

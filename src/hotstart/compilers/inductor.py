@@ -43,6 +43,7 @@ class InductorCompiler:
 
     def __init__(self, settings: Mapping[str, Any], jobs: int) -> None:
         self._given = dict(settings)
+        self._jobs = jobs
         try:
             self._settings = _torch.inductor_settings(settings, jobs)
         except AttributeError as error:
@@ -71,29 +72,28 @@ class InductorCompiler:
     def compile(self, job: Job) -> CompiledUnit:
         """Compile a piece; one that needs torch's runtime around it is written op by op instead."""
         self.close()
-        dynamic = tuple(job.bounds)
         for node in (*job.piece.inputs, *job.piece.outputs):
             if not _torch.is_fake(example_of(node)):
                 kind = type(example_of(node)).__qualname__
-                return self._op_by_op(job, dynamic, f"{node.name} is a {kind}")
+                return self.op_by_op(job, f"{node.name} is a {kind}")
         for number, node in enumerate(job.piece.inputs):
             if example_of(node).is_conj() or example_of(node).is_neg():
-                return self._op_by_op(job, dynamic, f"input {number} is conjugated when it is read")
+                return self.op_by_op(job, f"input {number} is conjugated when it is read")
         extracted = extract(job)
         output = _torch.compile_with_inductor(
             extracted.module, extracted.inputs, extracted.mode, self._settings, memory(job)
         )
         _require_bounds(job, extracted)
         if output is None:
-            return _as_captured(job, dynamic)
+            return _as_captured(job)
         if around := (*output.around, *_written_views(job)):
-            return self._op_by_op(job, dynamic, "; ".join(around))
+            return self.op_by_op(job, "; ".join(around))
         try:
             made = lean.reduce(
                 output.source, output.kernels, output.constants, output.outputs, weights(job)
             )
         except lean.NotLean as error:
-            return self._op_by_op(job, dynamic, str(error))
+            return self.op_by_op(job, str(error))
         expected = strides(job, extracted)
         return CompiledUnit(
             key=job.key,
@@ -109,14 +109,20 @@ class InductorCompiler:
             self._warming.join()
             self._warming = None
 
-    def _op_by_op(self, job: Job, dynamic: tuple[str, ...], reason: str) -> CompiledUnit:
+    def op_by_op(self, job: Job, reason: str) -> CompiledUnit:
+        """A unit that runs the captured operators, with the reason."""
         log.warning("%s runs op by op, since %s", job.piece.name, reason)
-        return replace(_as_captured(job, dynamic), op_by_op=reason)
+        return replace(_as_captured(job), op_by_op=reason)
+
+    def without(self, name: str) -> InductorCompiler:
+        """The compiler with one of Inductor's passes left out."""
+        left_out = ",".join(filter(None, (self._given.get("disabled_passes"), name)))
+        return InductorCompiler({**self._given, "disabled_passes": left_out}, self._jobs)
 
 
-def _as_captured(job: Job, dynamic: tuple[str, ...]) -> CompiledUnit:
+def _as_captured(job: Job) -> CompiledUnit:
     """The piece as the operators it was captured with."""
-    unit = piece_as_source(job.graph, job.piece, dynamic, job.key)
+    unit = piece_as_source(job.graph, job.piece, tuple(job.bounds), job.key)
     plain = (_torch.is_fake(example_of(node)) for node in job.piece.outputs)
     return replace(unit, loose=tuple(number for number, is_plain in enumerate(plain) if is_plain))
 

@@ -93,6 +93,7 @@ def _version(version: str) -> str:
 def _settings(describer: Describer, split_on: Any, options: Options) -> Iterator[tuple[str, str]]:
     yield "options.compiler", options.compiler
     yield "options.splits", str(options.splits)
+    yield "options.prove", options.prove
     yield "options.device", options.device
     for name, value in sorted(options.inductor.items()):
         token = _torch.pass_token(value)

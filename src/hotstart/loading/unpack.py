@@ -82,6 +82,7 @@ class _Unpacker:
             constants=tuple((name, self.tensor(at)) for name, at in saved.constants),
             loose=saved.loose,
             op_by_op=saved.op_by_op,
+            proof=saved.proof,
             bytecode=self.blobs[saved.code.bytecode],
         )
 

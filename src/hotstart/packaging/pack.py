@@ -110,6 +110,7 @@ class _Packer:
             constants=tuple((name, self.tensor(tensor)) for name, tensor in unit.constants),
             loose=unit.loose,
             op_by_op=unit.op_by_op,
+            proof=unit.proof,
         )
 
     def finished(self) -> dict[str, bytes]:

@@ -63,6 +63,10 @@ class Report(msgspec.Struct, frozen=True):
         variants: one entry for each variant.
         inlined: name and reason of each piece that cannot be expressed as compiled data, and so
             runs op by op.
+        proven: units that were compared with the operators they were made from, and do the same.
+        without: name of each piece that was compiled without a pass of the compiler, the pass, and
+            what the unit did with it.
+        unproven: name of each piece that was not compared at some sizes, and why.
         peak_memory_bytes: the most memory the process held during the build.
     """
 
@@ -74,6 +78,9 @@ class Report(msgspec.Struct, frozen=True):
     units: tuple[UnitReport, ...] = ()
     variants: tuple[VariantReport, ...] = ()
     inlined: tuple[tuple[str, str], ...] = ()
+    proven: int = 0
+    without: tuple[tuple[str, str, str], ...] = ()
+    unproven: tuple[tuple[str, str], ...] = ()
     peak_memory_bytes: int = 0
 
     def to_dict(self) -> dict[str, Any]:

@@ -30,6 +30,14 @@ def render(report: Report, max_rows: int = MAX_ROWS) -> str:
     if report.inlined:
         rows = columns([(name, reason) for name, reason in report.inlined], "<<")
         blocks.append("\n".join(["run op by op, not compiled", *_indented(rows)]))
+    if report.without:
+        rows = columns(
+            [(name, f"without {left_out}: {why}") for name, left_out, why in report.without], "<<"
+        )
+        blocks.append("\n".join(["compiled without a pass that is at fault", *_indented(rows)]))
+    if report.unproven:
+        rows = columns(report.unproven, "<<")
+        blocks.append("\n".join(["not compared with the operators", *_indented(rows)]))
     return "\n\n".join(blocks)
 
 

@@ -1,0 +1,102 @@
+"""A compiler whose units are proven: each is compared with the operators it was made from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from hotstart import _torch
+from hotstart.compilers.base import Job
+from hotstart.compilers.inductor import InductorCompiler
+from hotstart.compilers.trial import Difference, NotComparable, Trial, at
+from hotstart.events import Clock
+from hotstart.ir import CompiledUnit, Proof
+from hotstart.options import Prove
+from hotstart.partition.digest import Token
+
+log = logging.getLogger(__name__)
+
+_MOST = 1 << 26
+"""How many elements the tensors of all runs of a unit may have together."""
+
+
+class ProvenCompiler:
+    """Compiles with Inductor, and compares what it makes with the operators it was made from.
+
+    A unit that does something else is compiled once more without the pass that is known to be at
+    fault in such cases; where that does something else, too, the operators run one by one.
+
+    Args:
+        compiler: makes the units.
+        prove: `"all"` of them are proven, or the `"first"` of every digest.
+        clock: is told how long that takes.
+    """
+
+    def __init__(self, compiler: InductorCompiler, prove: Prove, clock: Clock) -> None:
+        self._compiler = compiler
+        self._clock = clock
+        self._prove = prove
+        self._proven: set[str] = set()
+
+    def token(self) -> Token:
+        """The compiler's own, and what is proven: what nobody compared never passes for proven."""
+        return (self._compiler.token(), "proven", self._prove)
+
+    def warm_up(self) -> None:
+        """Start what the compiler waits for."""
+        self._compiler.warm_up()
+
+    def compile(self, job: Job) -> CompiledUnit:
+        """Compile a piece, and prove the unit."""
+        unit = self._compiler.compile(job)
+        if unit.op_by_op:
+            return unit
+        if self._prove == "first" and job.piece.digest in self._proven:
+            return unit
+        self._proven.add(job.piece.digest)
+        with self._clock.phase("prove"):
+            return self._proven_unit(job, unit)
+
+    def close(self) -> None:
+        """Wait for the compiler's background work."""
+        self._compiler.close()
+
+    def _proven_unit(self, job: Job, unit: CompiledUnit) -> CompiledUnit:
+        trial = Trial(job)
+        first: Difference | None = None
+        for made, without in self._ways(job, unit):
+            proof, difference = _proof(trial, made)
+            if difference is None:
+                if first is None:
+                    return replace(made, proof=proof)
+                log.warning("%s is compiled without %s: %s", job.piece.name, without, first)
+                return replace(made, proof=replace(proof, without=without, why=str(first)))
+            first = first or difference
+        return self._compiler.op_by_op(job, f"what Inductor makes of it is wrong: {first}")
+
+    def _ways(self, job: Job, unit: CompiledUnit) -> Iterator[tuple[CompiledUnit, str]]:
+        """A unit, and what the compiler makes without each pass that may be at fault."""
+        yield unit, ""
+        for name in _torch.doubtful_passes():
+            with self._clock.phase("compile"):
+                made = self._compiler.without(name).compile(job)
+            if made.source != unit.source and not made.op_by_op:
+                yield made, name
+
+
+def _proof(trial: Trial, unit: CompiledUnit) -> tuple[Proof, Difference | None]:
+    """What comparing a unit with its operators shows."""
+    compared: list[str] = []
+    skipped: list[str] = []
+    for sizes in trial.sizes(_MOST):
+        try:
+            difference = trial.difference(unit, sizes)
+        except NotComparable as error:
+            skipped.append(str(error))
+            continue
+        if difference is not None:
+            return Proof(), difference
+        compared.append(at(sizes).removeprefix(" at ") or "static")
+    return Proof(tuple(compared), tuple(skipped)), None

@@ -1,0 +1,436 @@
+"""Run a compiled unit beside the operators it was compiled from, and compare what they do.
+
+Inputs are made up. An element counts only if the operators alone decide it: one that follows from
+random numbers, or from memory that nothing was written to, does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import fx
+
+from hotstart import _torch
+from hotstart.compilers.base import Job
+from hotstart.compilers.extract import as_module, example_inputs
+from hotstart.ir import CompiledUnit
+from hotstart.loading import instantiate
+from hotstart.made_up import Kind, made_up
+from hotstart.partition.names import foreign_operators
+from hotstart.partition.plan import example_of, tensors_in
+
+Sizes = Mapping[str, int]
+
+_KINDS = (
+    Kind("counting", "normal"),
+    Kind("zeros", "normal"),
+    Kind("counting", "positive"),
+    Kind("zeros", "positive"),
+    Kind("ones", "positive"),
+    Kind("zeros", "identity"),
+)
+"""Kinds of values to try; operators that did not come with torch may take no index but 0."""
+
+_REPEATS = 3
+"""A difference counts if so many sets of values show it: rounding decides a branch once."""
+
+_DRAWS = 3
+"""Runs with other random numbers that tell what follows from them."""
+
+_CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
+"""Differences up to this, of the largest number of a tensor, are not looked into."""
+
+_FAR = 100
+"""What differs by so many times as much is wrong where there is no reference in float64."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a unit does that its operators do not.
+
+    Attributes:
+        sizes: of the axes.
+        where: the output or input.
+        what: by how much, or in which way.
+    """
+
+    sizes: Sizes
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.what}{at(self.sizes)}"
+
+
+class NotComparable(Exception):
+    """The operators cannot be run on made-up inputs; the message says why."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    outputs: Sequence[Any]
+    inputs: Sequence[torch.Tensor]
+
+    def named(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Everything a run leaves behind."""
+        for number, tensor in enumerate(self.outputs):
+            yield f"output {number}", tensor
+        for number, tensor in enumerate(self.inputs):
+            yield f"input {number}", tensor
+
+
+def at(sizes: Sizes) -> str:
+    """Sizes as a phrase, such as ` at batch=2, seq=7`; nothing where there are none."""
+    named = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+    return f" at {named}" if named else ""
+
+
+class Trial:
+    """A job's operators, ready to be run beside units that were compiled for it."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._kinds: tuple[Kind, ...] = _KINDS
+        self._weights: _Weights = {}
+
+    def sizes(self, most: int) -> list[dict[str, int]]:
+        """The sizes to compare at, least work first: both ends, 0, 1, an odd one, the tuned one.
+
+        Args:
+            most: how many elements the tensors of all runs may have together. Where the high end
+                is too much, a smaller size stands for it.
+        """
+        chosen: list[dict[str, int]] = []
+        left = most
+        for sizes in sorted(self._candidates(most // 4), key=self._work):
+            work = self._work(sizes)
+            if sizes not in chosen and (work <= left or not chosen):
+                chosen.append(sizes)
+                left -= work
+        return chosen
+
+    def difference(self, unit: CompiledUnit, sizes: Sizes) -> Difference | None:
+        """What a unit does at some sizes that its operators do not; None if nothing.
+
+        Raises:
+            NotComparable: the operators do not run.
+        """
+        call = instantiate(unit)
+        values, expected = self._runnable(sizes)
+        found = self._difference(call, sizes, values, expected)
+        for seed in range(1, _REPEATS):
+            if found is None:
+                return None
+            values = self._values(sizes, values.kind, seed)
+            found = self._difference(call, sizes, values, self._operators(sizes, values.fresh()))
+        return found
+
+    # --- sizes ------------------------------------------------------------------------------------
+
+    def _candidates(self, most: int) -> Iterator[dict[str, int]]:
+        bounds = self._job.bounds
+        tuned = {axis: bound.hint for axis, bound in bounds.items()}
+        odd = {a: b.hint if b.high < 3 else max(3, b.low | 1) for a, b in bounds.items()}
+        wanted = [
+            tuned,
+            {axis: bound.low for axis, bound in bounds.items()},
+            {a: min(size, bounds[a].high) for a, size in odd.items()},
+            *({**tuned, axis: size} for axis in bounds for size in (0, 1)),
+            self._high(most),
+        ]
+        for sizes in wanted:
+            inside = all(bounds[a].low <= size <= bounds[a].high for a, size in sizes.items())
+            if inside and all(_torch.holds_at(condition, sizes) for condition in self._job.where):
+                yield sizes
+
+    def _high(self, most: int) -> dict[str, int]:
+        """The high end of every axis, or as much of it as is not too much work."""
+        sizes = {axis: bound.high for axis, bound in self._job.bounds.items()}
+        while self._work(sizes) > most and any(
+            s > self._job.bounds[a].low for a, s in sizes.items()
+        ):
+            sizes = {a: max(self._job.bounds[a].low, size // 2) for a, size in sizes.items()}
+        return sizes
+
+    def _work(self, sizes: Sizes) -> int:
+        """The elements of all tensors that are read or made."""
+        known = _torch.substitution(sizes)
+        return sum(
+            count
+            * math.prod(
+                size if isinstance(size, int) else int(size.xreplace(known)) for size in shape
+            )
+            for shape, count in self._shapes.items()
+        )
+
+    @cached_property
+    def _shapes(self) -> Counter[tuple[Any, ...]]:
+        nodes = (*self._job.piece.inputs, *self._job.piece.nodes)
+        tensors = (tensor for node in nodes for tensor in tensors_in(example_of(node)))
+        return Counter(tuple(map(self._job.graph.expression, t.shape)) for t in tensors)
+
+    # --- runs -------------------------------------------------------------------------------------
+
+    @cached_property
+    def _module(self) -> fx.GraphModule:
+        return as_module(self._job)
+
+    def _values(self, sizes: Sizes, kind: Kind, seed: int) -> _Values:
+        return _Values(self._job, sizes, kind, seed, self._weights)
+
+    def _runnable(self, sizes: Sizes) -> tuple[_Values, _Run]:
+        """Values that the operators take, if possible such that nothing becomes infinite."""
+        if any(map(_torch.communicates, self._job.piece.nodes)):
+            raise NotComparable("its operators wait for other processes")
+        foreign = bool(foreign_operators(self._module))
+        taken: list[tuple[_Values, _Run]] = []
+        problem: Exception | None = None
+        for kind in self._kinds:
+            if foreign and kind.integers != "zeros":
+                continue
+            values = self._values(sizes, kind, 0)
+            try:
+                run = self._operators(sizes, values.fresh())
+            except Exception as error:  # noqa: BLE001  whatever operators raise for such values
+                problem = error
+                continue
+            taken.append((values, run))
+            if all(map(_is_finite, (tensor for _, tensor in run.named()))):
+                # What one size takes, others take.
+                self._kinds = (kind, *(other for other in self._kinds if other != kind))
+                return taken[-1]
+        if not taken:
+            raise NotComparable(f"its operators do not run on made-up inputs{at(sizes)}: {problem}")
+        return taken[0]
+
+    def _operators(
+        self, sizes: Sizes, inputs: Sequence[torch.Tensor], *, fill: int = 0, seed: int = 0
+    ) -> _Run:
+        with self._alone(), _torch.filled_memory(fill):
+            torch.manual_seed(seed)
+            return _Run(self._module(*sizes.values(), *inputs), inputs)
+
+    def _in_float64(self, sizes: Sizes, values: _Values) -> dict[str, torch.Tensor]:
+        """What the operators give in float64; nothing where one of them does not compute that."""
+        inputs = [t.double() if t.is_floating_point() else t for t in values.fresh()]
+        try:
+            with self._alone(), _torch.filled_memory(), _torch.in_float64():
+                torch.manual_seed(0)
+                return dict(_Run(self._module(*sizes.values(), *inputs), inputs).named())
+        except Exception:  # noqa: BLE001  an operator that takes the captured dtypes only
+            return {}
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Run as a call does, whatever the build runs in; nothing that runs is felt outside."""
+        asserts = any(map(_torch.asserts_contents, self._job.piece.nodes))
+        without = _torch.without_assertions() if asserts else contextlib.nullcontext()
+        with _torch.apart(), torch.random.fork_rng(devices=[]), without:
+            yield
+
+    def _unit(self, call: Callable[..., Any], sizes: Sizes, inputs: Sequence[torch.Tensor]) -> _Run:
+        nodes = self._job.piece.inputs
+        pairs = list(zip(nodes, inputs, strict=True))
+        weights = [tensor for node, tensor in pairs if self._job.graph.is_weight(node)]
+        passed = [tensor for node, tensor in pairs if not self._job.graph.is_weight(node)]
+        with self._alone(), _torch.filled_memory():
+            torch.manual_seed(0)
+            return _Run(call(*weights)([*sizes.values(), *passed]), inputs)
+
+    # --- comparison -------------------------------------------------------------------------------
+
+    def _difference(
+        self, call: Callable[..., Any], sizes: Sizes, values: _Values, expected: _Run
+    ) -> Difference | None:
+        try:
+            found = self._unit(call, sizes, values.fresh())
+        except Exception as error:  # noqa: BLE001  the operators run on the same inputs
+            return Difference(sizes, "the unit", f"raises {type(error).__name__}: {error}")
+        shared = _sharing(found) - _sharing(expected)
+        if shared:
+            ends = " and ".join(min(shared))
+            return Difference(sizes, ends, "share memory, and do not where operators run")
+        different = [
+            name
+            for (name, one), (_, other) in zip(expected.named(), found.named(), strict=True)
+            if not _close(one, other)
+        ]
+        if not different:
+            return None
+        return self._looked_into(different, sizes, values, expected, found)
+
+    def _looked_into(
+        self,
+        names: Sequence[str],
+        sizes: Sizes,
+        values: _Values,
+        expected: _Run,
+        found: _Run,
+    ) -> Difference | None:
+        """The first of some differences that rounding, random numbers and memory do not explain."""
+        draws = [
+            dict(self._operators(sizes, values.fresh(), seed=seed).named())
+            for seed in range(1, _DRAWS + 1)
+        ]
+        filled = dict(self._operators(sizes, values.fresh(), fill=1).named())
+        exact = self._in_float64(sizes, values)
+        wanted, given = dict(expected.named()), dict(found.named())
+        for name in names:
+            one, other = wanted[name], given[name]
+            if one.dtype != other.dtype or one.shape != other.shape:
+                return Difference(sizes, name, f"is {_form(other)}, not {_form(one)}")
+            if not all(_same(one, draw[name]) for draw in draws):
+                continue
+            decided = _equal(one, filled[name])
+            error, allowed = _errors(one, other, exact.get(name), decided)
+            if error > allowed:
+                what = f"differs by {error:.3g}, where rounding explains {allowed:.3g}"
+                return Difference(sizes, name, what)
+        return None
+
+
+_Weights = dict[tuple[Kind, int, int], torch.Tensor]
+"""Made-up weights by kind, seed and number of the input: they are the same at all sizes."""
+
+
+class _Values:
+    """Made-up inputs for a job, which can be made again and again."""
+
+    def __init__(self, job: Job, sizes: Sizes, kind: Kind, seed: int, weights: _Weights) -> None:
+        self.kind = kind
+        self._job = job
+        self._sizes = _torch.substitution(sizes)
+        self._seed = seed
+        self._weights = weights
+        self._made: dict[int, torch.Tensor] = {}
+
+    def fresh(self) -> list[torch.Tensor]:
+        """The inputs of a run; weights that nothing writes to are the same in all of them."""
+        inputs = example_inputs(self._job, self._number)
+        filled: set[int] = set()
+        for number, (node, tensor) in enumerate(zip(self._job.piece.inputs, inputs, strict=True)):
+            kept = self._job.graph.is_weight(node) and not _torch.was_mutated(example_of(node))
+            known = self._weights.get((self.kind, self._seed, number)) if kept else None
+            if known is not None and known.shape == tensor.shape:
+                inputs[number] = known
+                continue
+            storage = tensor.untyped_storage().data_ptr()
+            if storage not in filled:
+                filled.add(storage)
+                self._fill(number, tensor)
+            if kept:
+                self._weights[self.kind, self._seed, number] = tensor
+        return inputs
+
+    def _fill(self, number: int, tensor: torch.Tensor) -> None:
+        count = tensor.untyped_storage().nbytes() // tensor.itemsize
+        flat = tensor.new_empty(0).set_(tensor.untyped_storage(), 0, (count,), (1,))
+        if number not in self._made:
+            shape, stride = (
+                ((count,), (1,)) if count != tensor.numel() else (tensor.shape, tensor.stride())
+            )
+            made = made_up(shape, stride, tensor.dtype, self.kind, seed=97 * self._seed + number)
+            self._made[number] = made.as_strided((count,), (1,))
+        flat.copy_(self._made[number])
+
+    def _number(self, value: Any) -> int:
+        expr = self._job.graph.expression(value)
+        return expr if isinstance(expr, int) else int(expr.xreplace(self._sizes))
+
+
+def _sharing(run: _Run) -> set[tuple[str, str]]:
+    """Pairs of an output and something else that have memory in common."""
+    places = {
+        name: tensor.untyped_storage().data_ptr()
+        for name, tensor in run.named()
+        if tensor.numel() and tensor.layout is torch.strided
+    }
+    outputs = [name for name in places if name.startswith("output")]
+    return {
+        (min(name, other), max(name, other))
+        for name in outputs
+        for other in places
+        if name != other and places[name] == places[other]
+    }
+
+
+def _form(tensor: torch.Tensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}"
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Which elements are the same; nan is the same as nan."""
+    left, right = _wide(one), _wide(other)
+    return (left == right) | (left.isnan() & right.isnan())
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """The numbers of a tensor in a dtype that torch compares and subtracts."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.to(torch.float64 if tensor.is_floating_point() else torch.int64)
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return bool(_wide(tensor).isfinite().all())
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool(_equal(one, other).all())
+
+
+def _is_inexact(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are so close that there is nothing to look into."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if torch.equal(one, other):
+        return True
+    error, scale = _error(one, other, torch.ones_like(one, dtype=torch.bool))
+    return error <= _tolerance(one.dtype) * scale
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    real = dtype.to_real() if dtype.is_complex else dtype
+    return _CLOSE.get(real, 0.0)
+
+
+def _errors(
+    one: torch.Tensor,
+    other: torch.Tensor,
+    exact: torch.Tensor | None,
+    decided: torch.Tensor,
+) -> tuple[float, float]:
+    """The largest error of a unit's tensor, and the largest that rounding explains."""
+    error, scale = _error(one, other, decided)
+    close = _tolerance(one.dtype) * scale
+    if not _is_inexact(one) or exact is None or exact.shape != one.shape:
+        return error, close * _FAR if _is_inexact(one) else 0.0
+    own, _ = _error(exact, one, decided)
+    unit, _ = _error(exact, other, decided)
+    return unit, max(close, 4 * own)
+
+
+def _error(one: torch.Tensor, other: torch.Tensor, decided: torch.Tensor) -> tuple[float, float]:
+    """The largest difference of elements, and the largest number there is.
+
+    A number that is finite on one side only differs by infinity.
+    """
+    left, right = _wide(one), _wide(other)
+    finite = left.isfinite()
+    if bool(((finite != right.isfinite()) & decided).any()):
+        return math.inf, math.inf if not bool(finite.any()) else float(left[finite].abs().max())
+    counts = finite & decided
+    if not bool(counts.any()):
+        return 0.0, 0.0
+    return float((left - right)[counts].abs().max()), float(left[finite].abs().max())

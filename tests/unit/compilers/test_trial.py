@@ -1,0 +1,219 @@
+"""What comparing a unit with its operators notices, and what it rightly leaves alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from hotstart import Dim
+from hotstart._jobs import make_job
+from hotstart.capture.serve import Part, Serving
+from hotstart.compilers import EagerCompiler, Job
+from hotstart.compilers.trial import NotComparable, Trial
+from hotstart.ir import CompiledUnit
+from hotstart.shapes import variants
+from tests.capturing import planned
+
+ROWS = Dim("rows", max=8)
+MOST = 1 << 20
+
+
+def job_of(model: Callable[..., Any], *args: Any, rows: Dim | None = None) -> Job:
+    """The one piece of a model, to be compiled for all rows of its first argument."""
+    dynamic: Mapping[str, Any] | None = None if rows is None else {"x": {0: rows}}
+    plan = planned(model, *args, split_on=[], dynamic=dynamic)
+    (piece,) = plan.pieces
+    (variant,) = variants([rows] if rows is not None else [])
+    hints = {"rows": len(args[0])} if rows is not None else {}
+    serving = Serving(Part(variant.choices), 0, hints, variant.choices)
+    return make_job(plan.graph.at(variant), piece, serving, EagerCompiler())
+
+
+def changed(job: Job, before: str, after: str) -> CompiledUnit:
+    """The operators of a job as a unit, with a change."""
+    unit = EagerCompiler().compile(job)
+    assert before in unit.source
+    return replace(unit, source=unit.source.replace(before, after))
+
+
+def returning(job: Job, each: str) -> CompiledUnit:
+    """The operators of a job as a unit that makes something else of every output `t`."""
+    unit = EagerCompiler().compile(job)
+    (outputs,) = re.findall(r"return (\(.*,\))", unit.source)
+    return changed(job, f"return {outputs}", f"return tuple({each} for t in {outputs})")
+
+
+def found(job: Job, unit: CompiledUnit) -> list[str]:
+    """What differs, at each of the sizes that are tried."""
+    trial = Trial(job)
+    differences = (trial.difference(unit, sizes) for sizes in trial.sizes(MOST))
+    return [str(difference) for difference in differences if difference is not None]
+
+
+def double(x: Tensor) -> Tensor:
+    return x.sin() * 2.0
+
+
+def test_the_operators_themselves_differ_in_nothing() -> None:
+    job = job_of(double, torch.zeros(4, 3), rows=ROWS)
+    assert found(job, EagerCompiler().compile(job)) == []
+
+
+def test_another_operator_is_noticed_at_every_size() -> None:
+    job = job_of(double, torch.zeros(4, 3), rows=ROWS)
+    differences = found(job, changed(job, "sin", "cos"))
+    assert len(differences) == len(Trial(job).sizes(MOST))
+    assert all("output 0 differs by" in difference for difference in differences)
+
+
+def test_both_ends_one_an_odd_size_and_the_examples_are_tried() -> None:
+    job = job_of(double, torch.zeros(4, 3), rows=Dim("rows", min=0, max=16))
+    assert [sizes["rows"] for sizes in Trial(job).sizes(MOST)] == [0, 1, 3, 4, 16]
+
+
+def test_an_end_that_is_too_large_gives_way_to_a_smaller_size() -> None:
+    job = job_of(double, torch.zeros(4, 100), rows=Dim("rows", max=1 << 20))
+    sizes = [sizes["rows"] for sizes in Trial(job).sizes(MOST)]
+    assert sizes[:3] == [1, 3, 4]
+    assert 100 < sizes[-1] < MOST // 100
+
+
+def test_what_is_wrong_at_one_size_only_is_noticed_there() -> None:
+    job = job_of(double, torch.zeros(4, 3), rows=ROWS)
+    (difference,) = found(job, returning(job, "t + (len(t) == 3)"))
+    assert difference.endswith(" at rows=3")
+
+
+@pytest.mark.parametrize("change", ["t.double()", "t[1:]"])
+def test_another_dtype_or_shape_is_noticed(change: str) -> None:
+    job = job_of(double, torch.zeros(4, 3))
+    assert "not torch.float32 [4, 3]" in found(job, returning(job, change))[0]
+
+
+def test_a_unit_that_raises_is_noticed() -> None:
+    job = job_of(double, torch.zeros(4, 3))
+    assert "raises ZeroDivisionError" in found(job, changed(job, "args.clear()", "1 / 0"))[0]
+
+
+def write(x: Tensor, y: Tensor) -> Tensor:
+    x.mul_(3.0)
+    return y + 1.0
+
+
+def test_an_input_that_is_not_written_or_written_otherwise_is_noticed() -> None:
+    job = job_of(write, torch.zeros(4, 3), torch.zeros(4, 3))
+    assert "input 0 differs" in found(job, changed(job, "3.0", "4.0"))[0]
+
+
+def test_a_result_in_the_memory_of_an_input_is_noticed() -> None:
+    job = job_of(double, torch.zeros(4, 3))
+    unit = changed(job, "return (mul,)", "return (args_0.copy_(mul),)")
+    unit = replace(unit, source=unit.source.replace("args.clear()", "args_0 = args[0]"))
+    assert "input 0 and output 0 share memory" in found(job, unit)[0]
+
+
+def test_results_that_share_memory_and_should_not_are_noticed() -> None:
+    def twice(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x + 1.0, x + 1.0
+
+    job = job_of(twice, torch.zeros(4, 3))
+    unit = EagerCompiler().compile(job)
+    (first, second) = re.findall(r"return \((\w+), (\w+)\)", unit.source)[0]
+    shared = changed(job, f"return ({first}, {second})", f"return ({first}, {first})")
+    assert "output 0 and output 1 share memory" in found(job, shared)[0]
+
+
+def test_memory_that_nothing_was_written_to_is_not_compared() -> None:
+    def partly(x: Tensor) -> Tensor:
+        made = torch.empty(4, 3)
+        made[1:] = x[1:]
+        return made
+
+    job = job_of(partly, torch.zeros(4, 3))
+
+    def with_row(row: int) -> CompiledUnit:
+        return returning(job, f"t.index_fill(0, t.new_tensor([{row}]).long(), 7.0)")
+
+    assert found(job, with_row(0)) == []
+    assert "output 0 differs" in found(job, with_row(1))[0]
+
+
+def test_random_numbers_are_not_compared_and_what_does_not_follow_from_them_is() -> None:
+    def noisy(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x + torch.rand(4, 3), x * 2.0
+
+    job = job_of(noisy, torch.zeros(4, 3))
+    assert found(job, changed(job, "= rand(4, 3)", "= rand(4, 3) * rand(4, 3)")) == []
+    assert "output 1 differs" in found(job, changed(job, "2.0", "3.0"))[0]
+
+
+def test_the_callers_random_numbers_stay_what_they_were() -> None:
+    def noisy(x: Tensor) -> Tensor:
+        return x + torch.rand(4, 3)
+
+    job = job_of(noisy, torch.zeros(4, 3))
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    found(job, EagerCompiler().compile(job))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_rounding_is_told_from_a_wrong_result_by_float64() -> None:
+    def cancel(x: Tensor) -> Tensor:
+        return (x + 1000.0) - 1000.0
+
+    job = job_of(cancel, torch.zeros(64, 64))
+    exact = changed(job, "+ 1000.0", "+ 0.0")
+    exact = replace(exact, source=exact.source.replace("- 1000.0", "- 0.0"))
+    assert (
+        found(job, exact) == []
+    )  # further from the operators than they allow, nearer to the truth
+    wrong = changed(job, "- 1000.0", "- 1000.01")
+    assert "where rounding explains" in found(job, wrong)[0]
+
+
+def test_a_difference_that_other_values_do_not_show_is_no_fault() -> None:
+    job = job_of(double, torch.zeros(4, 3))
+    assert found(job, returning(job, "t + float(t[0, 0] > 0)")) == []
+
+
+def test_operators_that_take_no_made_up_input_are_named() -> None:
+    def picky(x: Tensor) -> Tensor:
+        return torch.linalg.cholesky(x - 100.0)
+
+    job = job_of(picky, torch.eye(3))
+    trial = Trial(job)
+    with pytest.raises(NotComparable, match="cholesky"):
+        trial.difference(EagerCompiler().compile(job), {})
+
+
+def test_operators_that_wait_for_other_processes_do_not_run() -> None:
+    def reduced(x: Tensor) -> Tensor:
+        return torch.ops._c10d_functional.all_reduce.default(x * 2.0, "sum", "nobody")
+
+    job = job_of(reduced, torch.zeros(4, 3))
+    with pytest.raises(NotComparable, match="other processes"):
+        Trial(job).difference(EagerCompiler().compile(job), {})
+
+
+def test_values_are_found_that_operators_take() -> None:
+    def table(x: Tensor, at: Tensor, m: Tensor) -> Tensor:
+        rows = torch.nn.functional.one_hot(at - 1, 8)
+        return x[at] + torch.linalg.cholesky(m).sum() + rows.sum()
+
+    job = job_of(table, torch.zeros(4, 3), torch.ones(3, dtype=torch.int64), torch.eye(3))
+    with pytest.raises(NotComparable):  # ones for the one, a definite matrix for the other
+        Trial(job).difference(EagerCompiler().compile(job), {})
+
+    def rows_only(x: Tensor, at: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(at - 1, 8).sum() + x
+
+    job = job_of(rows_only, torch.zeros(4, 3), torch.ones(3, dtype=torch.int64))
+    assert found(job, EagerCompiler().compile(job)) == []
