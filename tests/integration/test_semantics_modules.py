@@ -170,6 +170,27 @@ def test_weights_may_be_arguments(compiler: str) -> None:
     check(f, (R(2, 4), weights), compiler=compiler, tolerance=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("packs", [True, False])
+def test_padded_positions_of_a_transformer_encoder_are_those_of_the_ordinary_path(
+    packs: bool,
+) -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=packs).eval()
+    x, padded = R(2, 5, 16), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    program = hotstart.compile(
+        model, (x,), {"src_key_padding_mask": padded}, options=hotstart.Options(compiler="eager")
+    )
+    found = program(x, src_key_padding_mask=padded)
+    with torch.no_grad():
+        eager = model(x, src_key_padding_mask=padded)
+        model.enable_nested_tensor = model.use_nested_tensor = False
+        ordinary = model(x, src_key_padding_mask=padded)
+    torch.testing.assert_close(found, ordinary)
+    torch.testing.assert_close(found[~padded], eager[~padded])
+    assert (not eager[padded].any()) is packs
+
+
 def test_lazy_modules_are_refused_until_they_have_weights() -> None:
     model = nn.LazyLinear(3)
     with pytest.raises(hotstart.CaptureError):
