@@ -34,7 +34,7 @@ class Example(msgspec.Struct, frozen=True, eq=False):
 def kept_example(contract: Contract, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Example:
     """Copy the tensors of the call that a contract was made from."""
     found = _tensors(contract, args, kwargs)
-    slots = within([tensor if _has_values(tensor) else None for tensor in found], KEPT_BYTES)
+    slots = within([tensor if has_values(tensor) else None for tensor in found], KEPT_BYTES)
     copies = (t.detach().clone() if slot in slots else None for slot, t in enumerate(found))
     return Example(_sizes(contract, found), tuple(copies))
 
@@ -44,6 +44,11 @@ def given_example(contract: Contract, args: Sequence[Any], kwargs: Mapping[str, 
     found = _tensors(contract, args, kwargs)
     tensors = tuple(tensor.detach() for tensor in found)
     return Example(_sizes(contract, found), tensors, given=True)
+
+
+def has_values(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a plain one in this process' memory, and no stand-in."""
+    return type(tensor) in TENSOR_TYPES and tensor.device.type == "cpu" and not is_lazy_view(tensor)
 
 
 def within(tensors: Sequence[torch.Tensor | None], limit: int) -> set[int]:
@@ -84,7 +89,3 @@ def _sizes(contract: Contract, tensors: Sequence[torch.Tensor]) -> dict[str, int
         for axis, size in zip(spec.shape, tensor.shape, strict=True)
         if isinstance(axis, str)
     }
-
-
-def _has_values(tensor: torch.Tensor) -> bool:
-    return type(tensor) in TENSOR_TYPES and tensor.device.type == "cpu" and not is_lazy_view(tensor)

@@ -206,7 +206,7 @@ def test_what_is_set_up_here_only_is_told_from_inputs(tmp_path: Path, monkeypatc
     told = str(caught.value)
     assert "from its file alone" in told
     assert "the limit was not set" in told
-    assert "In this process it runs" in told
+    assert "In this process that does not happen" in told
     assert list(tmp_path.iterdir()) == []
 
 

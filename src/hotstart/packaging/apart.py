@@ -76,7 +76,7 @@ class Place:
         }
         try:
             torch.save((calls, dict(real.weights)), self._values)
-        except RuntimeError as error:  # what torch makes of an OSError
+        except (OSError, RuntimeError) as error:  # the latter is what torch makes of the former
             raise ArtifactError(
                 f"{self._values}: expected room for the values that the program is checked with, "
                 f"found: {error}. Set TMPDIR to a folder with room, or save with check=False."

@@ -215,20 +215,19 @@ def _run_apart(place: Place, variants: Sequence[int], modules: Sequence[str]) ->
 
 def _not_alone(found: str) -> ArtifactError:
     lines = found.splitlines()
-    last = lines[-1]
-    if last.startswith(_MISSING):
+    if lines[-1].startswith(_MISSING):
         advice = "Import what it needs in a module that forward is defined in"
-    elif last.startswith(ENDED):
-        advice = "No inputs were found that do not; pass some that the model takes as check_inputs"
+    elif lines[-1].startswith(ENDED):
+        advice = "Pass inputs that the model takes as check_inputs"
     else:
         advice = (
-            "In this process it runs, so something is set up here that is not in its file. Set it "
-            "up in a module that forward is defined in"
+            "In this process that does not happen, so something is set up here that is not in the "
+            "file. Set it up in a module that forward is defined in"
         )
     told = "".join(f"\n{line}" for line in lines[-20:]) if len(lines) > 1 else ""
     return ArtifactError(
         "expected the program to run from its file alone, in a process without a compiler; found: "
-        f"{last}\n{advice}, or save with check=False to skip this.{told}"
+        f"{lines[-1]}\n{advice}, or save with check=False to skip this.{told}"
     )
 
 

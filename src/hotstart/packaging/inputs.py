@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hotstart.examples import KEPT_BYTES, Example, within
+from hotstart.examples import KEPT_BYTES, Example, has_values, within
 from hotstart.ir import CompiledCall, Contract, Requirements, TensorSpec, WeightSpec
 from hotstart.made_up import KINDS, Kind, made_up, spanned
 from hotstart.runtime.layout import dense_strides
@@ -148,7 +148,7 @@ def _written_apart(spec: WeightSpec, tensor: torch.Tensor) -> torch.Tensor:
 def _current(spec: WeightSpec, finder: Finder) -> torch.Tensor | None:
     place = None if spec.kind == "captured" else finder.place(spec.name)
     tensor = None if place is None else place.get()
-    if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cpu":
+    if not isinstance(tensor, torch.Tensor) or not has_values(tensor):
         return None
     has = (tensor.dtype, tuple(tensor.shape), tensor.stride())
     return tensor.detach() if has == (spec.dtype, spec.shape, spec.stride) else None
