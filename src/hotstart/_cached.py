@@ -85,14 +85,15 @@ def _pieces(store: Store) -> Pieces:
 
 
 def _keep(store: Store, key: Key, program: Program, seen: tuple[Seen, ...]) -> Entry | None:
-    from hotstart.packaging import packed
+    from hotstart.packaging import Check, packed
 
     unknown = [described(one) for one in seen if not one.text]
     if unknown:
         log.warning("the program cannot be kept: nothing can be said of %s", ", ".join(unknown))
         return None
+    check = Check(program.model, program.examples, partly=True) if store.check else None
     try:
-        parts = packed(program.artifact, sign_key=None, check=store.check)
+        parts = packed(program.artifact, check=check)
     except (ArtifactError, OSError) as error:  # OSError: there is no room to check it in
         log.warning("the program was compiled, and cannot be kept: %s", error)
         return None

@@ -16,6 +16,7 @@ from hotstart._units import Kept, Units, compile_call, units_of
 from hotstart.calls import Call
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.events import Clock, Event
+from hotstart.examples import kept_example
 from hotstart.ir import Artifact
 from hotstart.keys.records import Seen
 from hotstart.loading import bind
@@ -80,7 +81,11 @@ def build_program(
         return build_program(target, wanted, split_on, options, jobs, on_event)[0]
 
     on_miss = OnMiss(options.on_miss, compile_for)
-    program = Program(artifact, model, binding, report, on_miss)
+    examples = {
+        name: (kept_example(contract, calls[name].args, calls[name].kwargs or {}),)
+        for name, contract in zip(calls, contracts, strict=True)
+    }
+    program = Program(artifact, model, binding, report, on_miss, examples)
     if debug_dir is not None:
         build.write_debug_files(debug_dir, traced, artifact, program.entry_code)
     graphs = [graph.captured for call in traced for graph in call.graphs]

@@ -243,7 +243,11 @@ def _check(check: Mapping[str, Any]) -> str:
     if not check:
         return "none was made when it was saved"
     found = "equal bit by bit" if check["exact"] else f"at most {check['max_error']} apart"
-    return f"{check['tensors']} tensors were {found} when it was saved"
+    told = f"{check['tensors']} tensors were {found} when it was saved"
+    unchecked = check.get("unchecked", [])  # older files do not say
+    missing = "; ".join(f"{name} (it runs on no inputs that were tried: {why})"
+                        for name, why in unchecked)  # fmt: skip
+    return f"{told}; not checked: {missing}" if missing else told
 
 
 def _weights(weights: Sequence[_Weight]) -> str:

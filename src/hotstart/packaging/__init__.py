@@ -1,5 +1,5 @@
 """Packaging: an artifact to one file, proven in a process of its own."""
 
-from hotstart.packaging.save import packed, save
+from hotstart.packaging.save import Check, packed, save
 
-__all__ = ["packed", "save"]
+__all__ = ["Check", "packed", "save"]

@@ -23,6 +23,7 @@ from hotstart.shapes import labelled
 from hotstart.tensors import Model
 
 if TYPE_CHECKING:
+    from hotstart.examples import Example
     from hotstart.options import MissPolicy
     from hotstart.report import Report
 
@@ -56,14 +57,23 @@ class Program:
         model: the model whose weights it runs with.
         artifact: everything it is made of, as data.
         report: what was compiled and reused, and how long everything took.
+        examples: the calls it was compiled for, by name, for the check at save; none where it was
+            loaded.
     """
 
     def __init__(
-        self, artifact: Artifact, model: Model, binding: Binding, report: Report, on_miss: OnMiss
+        self,
+        artifact: Artifact,
+        model: Model,
+        binding: Binding,
+        report: Report,
+        on_miss: OnMiss,
+        examples: Mapping[str, Sequence[Example]] | None = None,
     ) -> None:
         self.model = model
         self.report = report
         self.artifact = artifact
+        self.examples = examples or {}
         self._on_miss = on_miss
         self._relayouts: dict[str, int] = {}
         self._more: dict[str, list[Program]] = {}
@@ -93,6 +103,7 @@ class Program:
         *,
         sign_key: str | os.PathLike[str] | None = None,
         check: bool = True,
+        check_inputs: Any = None,
     ) -> None:
         """Write everything but the weights to one file, which `hotstart.load` starts from.
 
@@ -104,14 +115,22 @@ class Program:
             sign_key: file of a private key, as `hotstart keygen` makes; the artifact is signed.
             check: run every piece from the file in a process of its own and compare the results
                 with this program's, bit by bit, else within a tolerance. Takes some seconds.
+            check_inputs: arguments to check with, `(args, kwargs)`, or a list of such pairs, for
+                models that do not take any values; by name where calls have names. Without, the
+                values of the example are used, if it had any, and made-up ones.
 
         Raises:
             ArtifactError: the program holds something that cannot be said as data, the comparison
-                failed, or the file cannot be written.
+                failed, it runs on no inputs that were found, or the file cannot be written.
+            ContractError: `check_inputs` are outside the contract.
+            OptionsError: `check_inputs` are no arguments, or for a call that there is not.
         """
-        from hotstart.packaging import save  # a program that only runs never needs it
+        from hotstart.packaging import Check, save  # a program that only runs never needs it
+        from hotstart.packaging.given import given_examples
 
-        save(self.artifact, file, sign_key=sign_key, check=check)
+        given = given_examples(self._callers, check_inputs, check)
+        wanted = Check(self.model, {**self.examples, **given}) if check else None
+        save(self.artifact, file, sign_key=sign_key, check=wanted)
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         """The function that runs calls of one name only.

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from hotstart.errors import ArtifactError
-from hotstart.packaging.check import _Comparison
+from hotstart.packaging.check import Checked, Comparison
 from hotstart.tensors import contents
 
 
-def compared(here: Tensor, there: Tensor) -> dict[str, object]:
-    comparison = _Comparison(io.BytesIO(contents(there) or b""))
+def compared(here: Tensor, there: Tensor) -> Checked:
+    comparison = Comparison(io.BytesIO(contents(there) or b""))
     comparison.note("unit", here)
     return comparison.finished()
 
@@ -23,15 +23,15 @@ X = torch.tensor([1.0, float("nan"), -0.0])
 
 
 def test_equal_tensors_are_exact_whatever_their_layout() -> None:
-    assert compared(X, X.clone()) == {"tensors": 1, "exact": True, "max_error": 0.0}
+    assert compared(X, X.clone()) == Checked(tensors=1, exact=True, max_error=0.0)
     turned = torch.arange(6.0).view(2, 3).t()
-    assert compared(turned, turned.contiguous())["exact"] is True
+    assert compared(turned, turned.contiguous()).exact
 
 
 def test_a_small_difference_is_recorded() -> None:
     found = compared(X, X + 1e-6)
-    assert found["exact"] is False
-    assert 0 < float(str(found["max_error"])) < 1e-5
+    assert not found.exact
+    assert 0 < found.max_error < 1e-5
 
 
 @pytest.mark.parametrize(
