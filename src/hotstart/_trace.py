@@ -150,7 +150,9 @@ def make_contract(model: Model, call: TracedCall) -> Contract:
         training=model.training if isinstance(model, torch.nn.Module) else None,
         autocast=_torch.autocast_state(),
         mutated_args=tuple(sorted(written)),
-        given=returned_arguments([graph.outputs for graph in graphs]),
+        given=returned_arguments(
+            [t for graph in graphs for t in (graph.outputs, *(u.value for u in graph.updates))]
+        ),
     )
 
 

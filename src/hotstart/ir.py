@@ -26,11 +26,13 @@ class Slot(msgspec.Struct, frozen=True, tag="slot"):
             the parameter table; `"size"`, an integer computed from axes.
         index: number of the argument, output or weight; -1 for a size.
         expr: Python expression over axis names, for a size.
+        views: attributes that lead from a tensor to a view of it, such as `mT`, taken in each call.
     """
 
     kind: Literal["arg", "out", "weight", "size"]
     index: int = -1
     expr: str = ""
+    views: tuple[str, ...] = ()
 
 
 class Const(msgspec.Struct, frozen=True, tag="const"):

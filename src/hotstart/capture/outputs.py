@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from msgspec.structs import replace
+from torch.overrides import TorchFunctionMode
 
 from hotstart._torch import (
     FullGraph,
@@ -100,6 +102,7 @@ def describe_outputs(
     """
     stand_ins: list[Any] = [torch.empty(0) if e is None else _Size(7) for e in returned]
     memory = {storage_of(s) for s in stand_ins if isinstance(s, torch.Tensor)}
+    views = _Views()
     numbers = {id(stand_in): index for index, stand_in in enumerate(stand_ins)}
     symbols, tensors = _symbolic_tensors(arguments, fixed)
     given = {id(tensor): index for index, tensor in enumerate(tensors)}
@@ -120,6 +123,12 @@ def describe_outputs(
             return None
         if id(value) in given:
             return Slot("arg", given[id(value)])
+        found = views.base_of(value)
+        if found is not None:
+            base, attribute = found
+            slot = leaf(path, base)
+            assert isinstance(slot, Slot)
+            return replace(slot, views=(*slot.views, attribute))
         if storage_of(value) in memory:
             raise CaptureError(
                 f"{path} is a {type(value).__qualname__} that wraps a result of the graph. Return "
@@ -136,7 +145,8 @@ def describe_outputs(
     states = {name: _state(obj) for name, obj in others.items() if id(obj) not in own}
     contents = [_contents(obj) for obj in others.values()]
     try:
-        result = traced.replay(graph, *arguments.call_with(tensors))
+        with views:
+            result = traced.replay(graph, *arguments.call_with(tensors))
         after = _attributes(model)
         changed = list(_changes(before, after))
         touched = [name for name, state in states.items() if state != _state(others[name])]
@@ -177,6 +187,31 @@ def describe_outputs(
             )
         updates.append(BufferUpdate(owner, name, tree))
     return Outputs(_tree(result, "the result", leaf), tuple(updates), tuple(sizes))
+
+
+class _Views(TorchFunctionMode):
+    """Notes of every view that an attribute of a tensor gives which tensor and attribute it was.
+
+    Dynamo does not return `x.mT` from the graph where it knows how to get at `x`: the bytecode
+    takes the view.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken: dict[int, tuple[torch.Tensor, torch.Tensor, str]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") == "__get__" and isinstance(made, torch.Tensor):
+            (base, *_) = args
+            if made is not base and storage_of(made) == storage_of(base):
+                self._taken[id(made)] = (made, base, func.__self__.__name__)
+        return made
+
+    def base_of(self, view: torch.Tensor) -> tuple[torch.Tensor, str] | None:
+        """The tensor and the attribute that gave a view; None for anything else."""
+        taken = self._taken.get(id(view))
+        return None if taken is None else taken[1:]
 
 
 def _symbolic_tensors(

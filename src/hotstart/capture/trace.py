@@ -116,7 +116,9 @@ def capture(
     traced = _trace(target, args, kwargs, dynamic)
     settled = _torch.keep_checks(traced.module.graph)
     _refuse_data_dependence(traced, settled)
+    _refuse_gradients(traced)
     _refuse_replaced_memory(traced.module.graph)
+    _torch.drop_unused_views(traced.module.graph)
     refuse_places(traced.module.graph)
     return _describe(model, traced, arguments, tensors, weights, fixed, settled)
 
@@ -184,6 +186,16 @@ def _depends_on_contents(line: str) -> CaptureError:
         "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "
         "of indexing by a condition, no .item()",
     )
+
+
+def _refuse_gradients(traced: _torch.FullGraph) -> None:
+    """Raise if forward reads what autograd has left with a tensor, which each backward changes."""
+    for _, name, key in traced.reads:
+        if key == "grad" and isinstance(traced.object_named(name), torch.Tensor):
+            raise CaptureError(
+                f"forward reads {traced.plain_name(name)}.grad, which is another tensor after each "
+                "backward. Pass it as an argument, or keep it in a buffer."
+            )
 
 
 def _refuse_replaced_memory(graph: fx.Graph) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import fx
@@ -82,6 +82,7 @@ class _Stitcher:
         self.weight_names: dict[int, str] = {}
         self.unit_names: dict[str, str] = {}
         self.owner_names: dict[str, str] = {}
+        self.view_names: dict[Slot, str] = {}
         self.bindings: list[str] = []
         self.axis_names = {}
         for dim in contract.axes:
@@ -152,14 +153,24 @@ class _Stitcher:
                 lines += self._call(piece, dying)
             else:
                 lines += self._inline(piece, dying, keep)
-        for update in self.graph.captured.updates:
+        updates, outputs = self.graph.captured.updates, self.graph.captured.outputs
+        lines += self._taken_views([*(update.value for update in updates), outputs])
+        for update in updates:
             value = self.result(update.value)
             owner = self.owner(update.owner)
             if update.name.isidentifier() and not keyword.iskeyword(update.name):
                 lines.append(f"{owner}.{update.name} = {value}")
             else:
                 lines.append(f"setattr({owner}, {update.name!r}, {value})")
-        return [*lines, f"return {self.result(self.graph.captured.outputs)}"]
+        return [*lines, f"return {self.result(outputs)}"]
+
+    def _taken_views(self, trees: Iterable[Tree]) -> Iterator[str]:
+        """Take the views that attributes of tensors give; one in several places is one object."""
+        for slot in dict.fromkeys(slot for tree in trees for slot in slots(tree) if slot.views):
+            base = self._slot(Slot(slot.kind, slot.index))
+            self.view_names[slot] = self.names.new("_".join([base, *slot.views]))
+            # Detached, as in `_view`.
+            yield f"{self.view_names[slot]} = {'.'.join([f'{base}.detach()', *slot.views])}"
 
     def _unused_arguments(self) -> list[str]:
         """Let go at once of arguments that the graph does not read."""
@@ -296,6 +307,8 @@ class _Stitcher:
                 return f"{make}({kind}, [{children}], {self.emitter.constant(context, 'context')})"
 
     def _slot(self, slot: Slot) -> str:
+        if slot.views:
+            return self.view_names[slot]
         if slot.kind == "arg":
             return self.given_names[slot.index]
         if slot.kind == "weight":
