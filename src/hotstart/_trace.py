@@ -26,7 +26,7 @@ from hotstart.partition.plan import example_of
 from hotstart.partition.special import special_conditions
 from hotstart.runtime.structure import Look
 from hotstart.shapes import Interval
-from hotstart.stitching import returned_arguments
+from hotstart.stitching import passed_on
 from hotstart.tensors import Model, method_of, parameter_names
 
 
@@ -143,6 +143,8 @@ def make_contract(model: Model, call: TracedCall) -> Contract:
     """What a call must satisfy, from what its graphs have in common."""
     graphs = [graph.captured for graph in call.graphs]
     written = {index for graph in graphs for kind, index in _written(graph) if kind == "arg"}
+    trees = [tree for graph in graphs for tree in graph.trees()]
+    changed = tuple(sorted({change.number for graph in graphs for change in graph.changes}))
     return Contract(
         parameters=call.arguments.parameters,
         tensors=call.arguments.tensors,
@@ -150,9 +152,9 @@ def make_contract(model: Model, call: TracedCall) -> Contract:
         training=model.training if isinstance(model, torch.nn.Module) else None,
         autocast=_torch.autocast_state(),
         mutated_args=tuple(sorted(written)),
-        given=returned_arguments(
-            [t for graph in graphs for t in (graph.outputs, *(u.value for u in graph.updates))]
-        ),
+        given=passed_on(trees, "arg"),
+        objects=tuple(sorted({*passed_on(trees, "object"), *changed})),
+        changed=changed,
     )
 
 

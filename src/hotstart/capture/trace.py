@@ -12,7 +12,7 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.arguments import Arguments, example_tensor
-from hotstart.capture.outputs import BufferUpdate, describe_outputs
+from hotstart.capture.outputs import BufferUpdate, ContainerChange, describe_outputs
 from hotstart.capture.seen import seen
 from hotstart.capture.structure import structure
 from hotstart.capture.weights import WeightTable
@@ -35,6 +35,7 @@ class Captured:
         symbols: the axis each symbol of the graph's shapes stands for.
         outputs: what a call returns.
         updates: attributes of the model's modules that a call replaces.
+        changes: containers that the caller passed and a call changes.
         conditions: everything that was assumed about sizes, over axis symbols.
         fixed: axes that were traced at one size, with that size.
         modes: path and `training` flag of every module whose flag was read.
@@ -57,6 +58,12 @@ class Captured:
     files: frozenset[str] = frozenset()
     seen: tuple[Seen, ...] = ()
     guarded: tuple[sympy.Basic, ...] = ()
+    changes: tuple[ContainerChange, ...] = ()
+
+    def trees(self) -> tuple[Tree, ...]:
+        """Everything that a call returns, or leaves in modules and in the caller's containers."""
+        updates = (update.value for update in self.updates)
+        return (self.outputs, *updates, *(change.contents for change in self.changes))
 
     def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
         """A size of the graph as an expression over axis symbols."""
@@ -292,7 +299,12 @@ def _describe(
     described = describe_outputs(model, traced, returned, written, arguments, fixed, weights)
     _refuse_caches(captured, described.updates)
     output.args = ((*output.args[0], *described.sizes),)
-    return replace(captured, outputs=described.result, updates=described.updates)
+    return replace(
+        captured,
+        outputs=described.result,
+        updates=described.updates,
+        changes=described.changes,
+    )
 
 
 def _still_so(fact: Fact) -> bool:

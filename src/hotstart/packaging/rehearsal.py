@@ -15,6 +15,7 @@ from hotstart import _torch
 from hotstart.generated import run_source
 from hotstart.ir import Artifact, Contract, TensorSpec, WeightSpec
 from hotstart.loading import instantiate
+from hotstart.runtime.arguments import passed_objects
 from hotstart.runtime.layout import dense_strides
 from hotstart.shapes import Variant
 from hotstart.trees import parts_of
@@ -88,7 +89,8 @@ def _arguments(contract: Contract, variant: Variant) -> list[Any]:
     sizes = _sizes(variant)
     tensors = [_argument(spec, sizes) for spec in contract.tensors]
     given = [tensors[slot] for slot in contract.given]
-    return [*(sizes[dim.name] for dim in contract.axes), *tensors, *given]
+    objects = passed_objects(contract, tensors)
+    return [*(sizes[dim.name] for dim in contract.axes), *tensors, *given, *objects]
 
 
 def _sizes(variant: Variant) -> dict[str, int]:
