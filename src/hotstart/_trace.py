@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from hotstart import _torch
 from hotstart.calls import Call
 from hotstart.capture.arguments import Arguments, describe_arguments
+from hotstart.capture.lasting import require_lasting
 from hotstart.capture.serve import Serving, Sizes, serve
 from hotstart.capture.structure import merged
 from hotstart.capture.trace import Captured, capture
@@ -116,8 +117,13 @@ def make_plan_of(captured: Captured, split_on: SplitOn, prefix: str, clock: Cloc
 def make_requirements(
     model: Model, weights: WeightTable, calls: Sequence[TracedCall]
 ) -> Requirements:
-    """What the model must bring, from what all graphs read and write."""
+    """What the model must bring, from what all graphs read and write.
+
+    Raises:
+        CaptureError: one graph sets on a module what another has read.
+    """
     graphs = [graph.captured for call in calls for graph in call.graphs]
+    require_lasting(model, graphs)
     written = {index for graph in graphs for kind, index in _written(graph) if kind == "weight"}
     read = merged(graph.modules for graph in graphs)
     # By their texts, since 1, 1.0 and True are equal and not the same.

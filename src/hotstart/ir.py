@@ -280,6 +280,7 @@ class Stitched(msgspec.Struct, frozen=True):
         constants: objects the source refers to by position because no literal says them.
         weights: slots of the weights it reads, by position.
         owners: paths of the modules whose attributes a call replaces, by position.
+        sets: the attributes it replaces, each as the path of the module and the name.
         bytecode: `source` compiled, if that is at hand; see `generated.bytecode`.
     """
 
@@ -290,6 +291,7 @@ class Stitched(msgspec.Struct, frozen=True):
     constants: tuple[Any, ...]
     weights: tuple[int, ...]
     owners: tuple[str, ...] = ()
+    sets: tuple[tuple[str, str], ...] = ()
     bytecode: bytes | memoryview = b""
 
     def __repr__(self) -> str:

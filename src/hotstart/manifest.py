@@ -68,6 +68,7 @@ class SavedStitched(msgspec.Struct, frozen=True):
     constants: tuple[Any, ...]
     weights: tuple[int, ...]
     owners: tuple[str, ...]
+    sets: tuple[tuple[str, str], ...] = ()
 
 
 class SavedCall(msgspec.Struct, frozen=True):

@@ -126,8 +126,8 @@ def describe_outputs(
 
     Raises:
         CaptureError: the result holds something that cannot be rebuilt, or the call changes Python
-            state other than attributes that hold tensors, and arguments that are lists, dicts or
-            objects that are their attributes.
+            state other than attributes of modules, and arguments that are lists, dicts or objects
+            that are their attributes.
     """
     stand_ins: list[Any] = [torch.empty(0) if e is None else _Size(7) for e in returned]
     memory = {storage_of(s) for s in stand_ins if isinstance(s, torch.Tensor)}
@@ -214,6 +214,11 @@ def describe_outputs(
         for old, new in zip(before[path][1:], kinds[1:], strict=True)
         for name in new.keys() - old.keys()
     }
+    gone = [f"{path or 'the model'}.{name}" for path, name in _removed(before, after)]
+    if gone:
+        raise CaptureError(
+            f"forward deletes {', '.join(gone)}. Set it to None, or move the change out of forward."
+        )
     updates = []
     for owner, name, value in changed:
         if (owner, name) in registered:
@@ -222,11 +227,6 @@ def describe_outputs(
                 "call the model once before it is compiled."
             )
         tree = _tree(value, f"{owner}.{name}" if owner else name, leaf)
-        if not isinstance(tree, Slot) or tree.kind == "size":
-            raise CaptureError(
-                f"forward sets {owner or 'the model'}.{name} to {value!r}, which is no tensor. "
-                "A program computes tensors only: move the change out of forward."
-            )
         updates.append(BufferUpdate(owner, name, tree))
     return Outputs(_tree(result, "the result", leaf), tuple(updates), changes, tuple(sizes))
 
@@ -366,6 +366,12 @@ def _changes(before: _Attributes, after: _Attributes) -> Iterator[tuple[str, str
             for name, value in new.items():
                 if name not in old or old[name] is not value:
                     yield path, name, value
+
+
+def _removed(before: _Attributes, after: _Attributes) -> Iterator[tuple[str, str]]:
+    for path, kinds in before.items():
+        kept = {name for kind in after.get(path, ()) for name in kind}
+        yield from ((path, name) for kind in kinds for name in kind if name not in kept)
 
 
 def _restore(before: _Attributes, model: Model) -> None:

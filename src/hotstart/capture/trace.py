@@ -12,12 +12,13 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.arguments import Arguments, example_tensor
+from hotstart.capture.lasting import require_lasting
 from hotstart.capture.outputs import BufferUpdate, ContainerChange, describe_outputs
 from hotstart.capture.seen import seen
 from hotstart.capture.structure import structure
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
-from hotstart.ir import Fact, ModuleKind, Slot, Tree
+from hotstart.ir import ModuleKind, Slot, Tree
 from hotstart.keys.records import Seen
 from hotstart.tensors import Model, modules
 
@@ -297,35 +298,15 @@ def _describe(
     returned = [captured.size_source_of(node) for node in output.args[0]]
     written = _written_inputs(placeholders, captured.inputs, output.args[0])
     described = describe_outputs(model, traced, returned, written, arguments, fixed, weights)
-    _refuse_caches(captured, described.updates)
     output.args = ((*output.args[0], *described.sizes),)
-    return replace(
+    captured = replace(
         captured,
         outputs=described.result,
         updates=described.updates,
         changes=described.changes,
     )
-
-
-def _still_so(fact: Fact) -> bool:
-    """Whether what was read of an attribute is the same after it was set."""
-    return fact.kind == "own" or (fact.kind == "attribute" and fact.value)
-
-
-def _refuse_caches(captured: Captured, updates: tuple[BufferUpdate, ...]) -> None:
-    """Raise if forward sets what it has read as a constant: it would take another way next time."""
-    for update in updates:
-        kind = captured.modules.get(update.owner)
-        read = kind is not None and any(
-            fact.steps == (("attribute", update.name),) and not _still_so(fact)
-            for fact in kind.facts
-        )
-        if read:
-            name = f"{update.owner}.{update.name}" if update.owner else update.name
-            raise CaptureError(
-                f"forward sets {name}, and what it does depends on what was there before. If it "
-                "fills a cache, call the model once before it is compiled."
-            )
+    require_lasting(model, [captured])
+    return captured
 
 
 def _written_inputs(

@@ -129,6 +129,7 @@ class _Stitcher:
             constants=tuple(self.emitter.constants),
             weights=tuple(self.weight_names),
             owners=tuple(self.owner_names),
+            sets=tuple((update.owner, update.name) for update in self.graph.captured.updates),
         )
 
     def _parameters(self) -> list[str]:
