@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from hotstart import _torch
 from hotstart.calls import Call
 from hotstart.capture.arguments import Arguments, describe_arguments
+from hotstart.capture.lasting import require_lasting
 from hotstart.capture.serve import Serving, Sizes, serve
 from hotstart.capture.structure import merged
 from hotstart.capture.trace import Captured, capture
@@ -26,7 +27,7 @@ from hotstart.partition.plan import example_of
 from hotstart.partition.special import special_conditions
 from hotstart.runtime.structure import Look
 from hotstart.shapes import Interval
-from hotstart.stitching import returned_arguments
+from hotstart.stitching import passed_on
 from hotstart.tensors import Model, method_of, parameter_names
 
 
@@ -116,8 +117,13 @@ def make_plan_of(captured: Captured, split_on: SplitOn, prefix: str, clock: Cloc
 def make_requirements(
     model: Model, weights: WeightTable, calls: Sequence[TracedCall]
 ) -> Requirements:
-    """What the model must bring, from what all graphs read and write."""
+    """What the model must bring, from what all graphs read and write.
+
+    Raises:
+        CaptureError: one graph sets on a module what another has read.
+    """
     graphs = [graph.captured for call in calls for graph in call.graphs]
+    require_lasting(model, graphs)
     written = {index for graph in graphs for kind, index in _written(graph) if kind == "weight"}
     read = merged(graph.modules for graph in graphs)
     # By their texts, since 1, 1.0 and True are equal and not the same.
@@ -143,6 +149,8 @@ def make_contract(model: Model, call: TracedCall) -> Contract:
     """What a call must satisfy, from what its graphs have in common."""
     graphs = [graph.captured for graph in call.graphs]
     written = {index for graph in graphs for kind, index in _written(graph) if kind == "arg"}
+    trees = [tree for graph in graphs for tree in graph.trees()]
+    changed = tuple(sorted({change.number for graph in graphs for change in graph.changes}))
     return Contract(
         parameters=call.arguments.parameters,
         tensors=call.arguments.tensors,
@@ -150,7 +158,9 @@ def make_contract(model: Model, call: TracedCall) -> Contract:
         training=model.training if isinstance(model, torch.nn.Module) else None,
         autocast=_torch.autocast_state(),
         mutated_args=tuple(sorted(written)),
-        given=returned_arguments([graph.outputs for graph in graphs]),
+        given=passed_on(trees, "arg"),
+        objects=tuple(sorted({*passed_on(trees, "object"), *changed})),
+        changed=changed,
     )
 
 

@@ -23,14 +23,18 @@ class Slot(msgspec.Struct, frozen=True, tag="slot"):
 
     Attributes:
         kind: `"arg"`, a tensor argument; `"out"`, an output of the graph; `"weight"`, an entry of
-            the parameter table; `"size"`, an integer computed from axes.
-        index: number of the argument, output or weight; -1 for a size.
+            the parameter table; `"size"`, an integer computed from axes; `"object"`, a container
+            that the caller passed, itself.
+        index: number of the argument, output, weight or container; -1 for a size. Containers are
+            counted from the outermost on, over all parameters.
         expr: Python expression over axis names, for a size.
+        views: attributes that lead from a tensor to a view of it, such as `mT`, taken in each call.
     """
 
-    kind: Literal["arg", "out", "weight", "size"]
+    kind: Literal["arg", "out", "weight", "size", "object"]
     index: int = -1
     expr: str = ""
+    views: tuple[str, ...] = ()
 
 
 class Const(msgspec.Struct, frozen=True, tag="const"):
@@ -54,7 +58,14 @@ class Map(msgspec.Struct, frozen=True, tag="map"):
 
 
 class Record(msgspec.Struct, frozen=True, tag="record"):
-    """A dataclass, built by keyword."""
+    """A dataclass that is also a dict or another builtin container, built by keyword."""
+
+    cls: type
+    fields: tuple[tuple[str, Tree], ...]
+
+
+class Attributes(msgspec.Struct, frozen=True, tag="attributes"):
+    """An object that is its attributes; they are set, and no code of its class runs."""
 
     cls: type
     fields: tuple[tuple[str, Tree], ...]
@@ -68,7 +79,8 @@ class Registered(msgspec.Struct, frozen=True, tag="registered"):
     items: tuple[Tree, ...]
 
 
-Tree: TypeAlias = Slot | Const | Seq | Map | Record | Registered
+Container: TypeAlias = Seq | Map | Record | Attributes | Registered
+Tree: TypeAlias = Slot | Const | Container
 
 
 # --- the contract ---------------------------------------------------------------------------------
@@ -196,6 +208,8 @@ class Contract(msgspec.Struct, frozen=True):
         autocast: (device type, dtype) of the autocast region the build ran in, if any.
         mutated_args: slots of tensor arguments that the graph writes to.
         given: slots of tensor arguments that a result contains as they were passed.
+        objects: numbers of the caller's containers that a result contains, or that a call changes.
+        changed: numbers of those that a call changes.
     """
 
     parameters: tuple[Parameter, ...]
@@ -205,6 +219,8 @@ class Contract(msgspec.Struct, frozen=True):
     autocast: tuple[tuple[str, torch.dtype], ...]
     mutated_args: tuple[int, ...]
     given: tuple[int, ...]
+    objects: tuple[int, ...] = ()
+    changed: tuple[int, ...] = ()
 
 
 # --- compiled pieces ------------------------------------------------------------------------------
@@ -283,6 +299,7 @@ class Stitched(msgspec.Struct, frozen=True):
         constants: objects the source refers to by position because no literal says them.
         weights: slots of the weights it reads, by position.
         owners: paths of the modules whose attributes a call replaces, by position.
+        sets: the attributes it replaces, each as the path of the module and the name.
         bytecode: `source` compiled, if that is at hand; see `generated.bytecode`.
     """
 
@@ -293,6 +310,7 @@ class Stitched(msgspec.Struct, frozen=True):
     constants: tuple[Any, ...]
     weights: tuple[int, ...]
     owners: tuple[str, ...] = ()
+    sets: tuple[tuple[str, str], ...] = ()
     bytecode: bytes | memoryview = b""
 
     def __repr__(self) -> str:

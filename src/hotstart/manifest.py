@@ -13,6 +13,7 @@ import msgspec
 import torch
 
 from hotstart.ir import (
+    Attributes,
     Const,
     Contract,
     Map,
@@ -69,6 +70,7 @@ class SavedStitched(msgspec.Struct, frozen=True):
     constants: tuple[Any, ...]
     weights: tuple[int, ...]
     owners: tuple[str, ...]
+    sets: tuple[tuple[str, str], ...] = ()
 
 
 class SavedCall(msgspec.Struct, frozen=True):
@@ -191,6 +193,8 @@ def map_tree(tree: Tree, function: Callable[[Any], Any]) -> Tree:
             return Map(cls, tuple((function(k), map_tree(v, function)) for k, v in entries))
         case Record(cls, fields):
             return Record(cls, tuple((name, map_tree(v, function)) for name, v in fields))
+        case Attributes(cls, fields):
+            return Attributes(cls, tuple((name, map_tree(v, function)) for name, v in fields))
         case Registered(cls, context, items):
             children = tuple(map_tree(item, function) for item in items)
             return Registered(cls, function(context), children)

@@ -99,7 +99,7 @@ def _in_a_process(folder: Path, module: str, name: str, limit_s: float) -> Found
     command = [sys.executable, "-m", __spec__.name, "one", module, name]
     try:
         done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            command, env=environment, capture_output=True, text=True,
             timeout=limit_s, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

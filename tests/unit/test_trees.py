@@ -12,8 +12,8 @@ import torch.utils._pytree as pytree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotstart.ir import Const, Map, Record, Registered, Seq, Slot, Tree
-from hotstart.trees import NotATree, build, describe, parts_of, same_constant, slots
+from hotstart.ir import Attributes, Const, Map, Record, Registered, Seq, Slot, Tree
+from hotstart.trees import NotATree, build, describe, same_constant, slots
 
 
 class Pair(NamedTuple):
@@ -28,14 +28,63 @@ class Point:
     norm: float = dataclasses.field(init=False, default=1.0)
 
 
+class Plain:
+    def __init__(self, x: Any, rest: Any) -> None:
+        self.x = x
+        self.rest = rest
+
+
+class Slotted:
+    __slots__ = ("unset", "x", "y")
+
+    def __init__(self, x: Any, y: Any) -> None:
+        self.x = x
+        self.y = y
+
+
+@dataclasses.dataclass
+class Outputs(collections.OrderedDict[str, Any]):
+    first: Any = None
+
+
 class Bag:
     def __init__(self, items: list[Any]) -> None:
         self.items = items
+        self.key = object()  # so that its attributes do not say it all
 
 
 pytree.register_pytree_node(
     Bag, lambda bag: (bag.items, len(bag.items)), lambda items, _: Bag(list(items))
 )
+
+
+class Copies:
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+
+pytree.register_pytree_node(
+    Copies, lambda c: (c.items, None), lambda items, _: Copies([item + 0 for item in items])
+)
+
+
+@dataclasses.dataclass
+class Doubling:
+    x: Any
+
+    def __post_init__(self) -> None:
+        self.twice = self.x * 2
+
+
+@dataclasses.dataclass
+class Growing(collections.OrderedDict[str, Any]):
+    first: Any = None
+
+    def __post_init__(self) -> None:
+        self["twice"] = self.first * 2
+
+
+KNOWN = Plain(1, 2)
 
 
 class Color(enum.Enum):
@@ -68,7 +117,10 @@ T = torch.zeros(1)
         (Pair(1, T), Seq, ["v.right"]),
         ({"a": T, 3: (T,)}, Map, ["v['a']", "v[3][0]"]),
         (collections.OrderedDict(a=T), Map, ["v['a']"]),
-        (Point(T, [T]), Record, ["v.x", "v.y[0]"]),
+        (Point(T, [T]), Attributes, ["v.x", "v.y[0]"]),
+        (Plain(T, [T]), Attributes, ["v.x", "v.rest[0]"]),
+        (Slotted(T, 1), Attributes, ["v.x"]),
+        (Outputs(first=T), Record, ["v.first"]),
         (Bag([T, 2, T]), Registered, ["v.<0>", "v.<2>"]),
         ({"a": Bag([Point(x=Pair(T, None))])}, Map, ["v['a'].<0>.x.left"]),
     ],
@@ -134,10 +186,37 @@ def test_a_subclass_of_dict_that_is_not_known_is_refused() -> None:
         describe(Settings(), "v", lambda *_: None)
 
 
-def test_fields_that_init_does_not_take_are_left_out() -> None:
-    parts = parts_of(Point(1, 2), "p")
-    assert parts is not None
-    assert [part.key for part in parts] == ["x", "y"]
+def test_an_object_is_built_from_its_attributes_and_runs_none_of_its_code() -> None:
+    point = Point(1, 2)
+    point.norm, point.extra = 3.0, T
+    tree, tensors, _ = with_tensors_as_slots([point, Slotted(T, 1)])
+    made, slotted = build(tree, lambda slot: tensors[slot.index])
+    assert vars(made) == {"x": 1, "y": 2, "norm": 3.0, "extra": T}
+    assert (slotted.x, slotted.y, hasattr(slotted, "unset")) == (T, 1, False)
+
+
+def test_what_code_may_ask_the_identity_of_is_refused() -> None:
+    with pytest.raises(NotATree):
+        describe(KNOWN, "v", lambda *_: None)
+
+
+@pytest.mark.parametrize("value", [Copies([T]), Doubling(T)])
+def test_a_container_whose_building_makes_tensors_is_taken_by_its_attributes(value: Any) -> None:
+    tree, tensors, _ = with_tensors_as_slots(value)
+    assert isinstance(tree, Attributes)
+    assert vars(build(tree, lambda slot: tensors[slot.index])) == vars(value)
+
+
+def test_a_container_that_makes_tensors_and_is_more_than_attributes_is_refused() -> None:
+    with pytest.raises(NotATree, match="that makes tensors when it is built"):
+        with_tensors_as_slots([Growing(T)])
+
+
+def test_a_container_that_contains_itself_is_refused() -> None:
+    inner: list[Any] = [T]
+    inner.append({"again": inner})
+    with pytest.raises(NotATree, match=r"v\[1\]\['again'\] is a list that contains itself"):
+        with_tensors_as_slots(inner)
 
 
 def test_slots_come_in_order() -> None:

@@ -43,6 +43,7 @@ class FullGraph:
         home: the Python module of the traced function, which names of globals start from; empty if
             it is of none.
         scopes: local and global variables of the traced frame; Dynamo's names start from them.
+        scopes_of: the same for another call.
         self_name: the variable that holds the traced module; None for a plain function.
     """
 
@@ -56,6 +57,7 @@ class FullGraph:
     environment: frozenset[str]
     home: str
     scopes: Mapping[str, Mapping[str, Any]]
+    scopes_of: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Mapping[str, Any]]]
     self_name: str | None
 
     def plain_name(self, name: str) -> str:
@@ -73,6 +75,11 @@ class FullGraph:
     def object_named(self, name: str) -> Any:
         """The object behind one of Dynamo's names, such as `L['self'].hist`; None if unknown."""
         return object_named(name, self.scopes)
+
+    def objects_changed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The Python objects that the bytecode changes in a call, by Dynamo's names."""
+        scopes = self.scopes_of(args, kwargs)
+        return {name: object_named(name, scopes) for name in self.side_effects}
 
     def size_source(self, placeholder: fx.Node) -> tuple[Any, int] | None:
         """The (tensor, dimension) that an integer placeholder is the size of."""
@@ -175,7 +182,11 @@ def full_graph(
 
     env = captured.backend_input.fake_mode.shape_env
     assert env is not None  # Dynamo always makes one
-    scopes = {"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope}
+
+    def scopes_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+        return {"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope}
+
+    scopes = scopes_of(args, kwargs)
     return FullGraph(
         module=captured.backend_input.graph_module,
         env=env,
@@ -187,6 +198,7 @@ def full_graph(
         environment=frozenset(environment_names(output.traced_code)),
         home=str(traced.__globals__.get("__name__", "")),
         scopes=scopes,
+        scopes_of=scopes_of,
         self_name=None if owner is None else traced.__code__.co_varnames[0],
     )
 

@@ -91,6 +91,17 @@ def replaces_memory(node: fx.Node) -> bool:
     return getattr(node.target, "__name__", node.target) == "set_"
 
 
+def drop_unused_views(graph: fx.Graph) -> None:
+    """Erase views by attribute, such as `x.mT`, that nothing in a graph reads.
+
+    Dynamo leaves them in its graphs (2.11 to 2.15), and takes them anew in its bytecode.
+    """
+    for node in reversed(graph.nodes):
+        name = getattr(node.target, "__name__", node.target)
+        if not node.users and name in ("getattr", "_get_data_attr"):
+            graph.erase_node(node)
+
+
 def asserts_contents(node: fx.Node) -> bool:
     """Whether a node asserts something about the contents of a tensor, and does nothing else."""
     return str(getattr(node.target, "__name__", "")).startswith("_assert_async")

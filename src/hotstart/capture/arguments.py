@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,18 @@ from hotstart.errors import CaptureError, OptionsError
 from hotstart.ir import Const, Parameter, Seq, Slot, TensorSpec, Tree
 from hotstart.runtime.layout import dense_strides
 from hotstart.shapes import Dim
-from hotstart.trees import NotATree, build, describe, parts_of
+from hotstart.trees import (
+    CONSTANT_TYPES,
+    NotATree,
+    Part,
+    build,
+    children_of,
+    containers,
+    describe,
+    is_changeable,
+    kind_of,
+    parts_of,
+)
 
 Kind = Literal["positional_only", "positional", "var_positional", "keyword"]
 
@@ -29,6 +40,7 @@ class Arguments:
         axes: the dynamic dimensions, in order of first use.
         example_sizes: the size each axis has in the example.
         by_position: how many arguments the example passed by position.
+        shared: paths of a container that the example passed in two places; empty if there is none.
     """
 
     parameters: tuple[Parameter, ...]
@@ -36,20 +48,29 @@ class Arguments:
     axes: tuple[Dim, ...]
     example_sizes: Mapping[str, int]
     by_position: int = 0
+    shared: tuple[str, ...] = ()
+
+    def values(self, tensors: Sequence[Any]) -> list[Any]:
+        """The value of each parameter in a call with these tensors."""
+        return [build(p.tree, lambda slot: tensors[slot.index]) for p in self.parameters]
 
     def call_with(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of a call with these tensors, by position where the example passed them so.
+        """The arguments of a call with these tensors."""
+        return self.passed(self.values(tensors))
 
-        Hooks of the model see the difference.
+    def passed(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call, given the value of each parameter.
+
+        They are passed by position where the example passed them so: hooks of the model see the
+        difference.
         """
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         # Once *args is filled, everything before it has to be passed by position.
         empty = Seq(tuple, ())
         variadic = any(p.kind == "var_positional" and p.tree != empty for p in self.parameters)
-        for number, p in enumerate(self.parameters):
+        for number, (p, value) in enumerate(zip(self.parameters, values, strict=True)):
             by_position = variadic or number < self.by_position
-            value = build(p.tree, lambda slot: tensors[slot.index])
             if p.kind == "var_positional":
                 args.extend(value)
             elif p.kind == "positional_only" or (by_position and p.kind == "positional"):
@@ -124,6 +145,7 @@ def describe_arguments(
         tuple(reader.axes.values()),
         dict(reader.sizes),
         len(args),
+        reader.shared,
     )
 
 
@@ -175,9 +197,11 @@ class _Reader:
         self.tensors: list[TensorSpec] = []
         self.axes: dict[str, Dim] = {}
         self.sizes: dict[str, int] = {}
+        self.shared: tuple[str, ...] = ()
+        self._held: dict[int, tuple[str, Any]] = {}
 
     def read(self, path: str, value: Any, dims: Any) -> Tree:
-        wanted = dict(_flat_dims(path, value, dims))
+        wanted = {at: dims for at, _, dims in _flat_dims(path, value, dims)}
 
         def leaf(at: str, found: Any) -> Tree | None:
             if not isinstance(found, torch.Tensor):
@@ -189,10 +213,15 @@ class _Reader:
             tree = describe(value, path, leaf)
         except NotATree as error:
             raise CaptureError(
-                f"{error.path}: got a {type(error.value).__qualname__}, takes tensors, plain "
-                "constants, and tuples, lists, dicts, dataclasses or types registered with "
-                "torch.utils._pytree that hold them. Pass its tensors as arguments of their own."
+                f"{error.path}: got {error.found}, takes tensors, plain constants, tuples, lists, "
+                "dicts, dataclasses, objects that are their attributes, and types registered with "
+                "torch.utils._pytree, built from what they hold alone. Pass its tensors as "
+                "arguments of their own."
             ) from error
+        for at, inner, container in containers(tree, value, path):
+            first, _ = self._held.setdefault(id(container), (at, container))
+            if is_changeable(inner) and first != at:
+                self.shared = (first, at)
         return tree
 
     def _spec(self, path: str, tensor: torch.Tensor, dims: Mapping[int, Dim]) -> TensorSpec:
@@ -270,13 +299,38 @@ def dim_order(tensor: torch.Tensor) -> tuple[int, ...]:
     return order
 
 
-def _flat_dims(path: str, value: Any, dims: Any) -> list[tuple[str, dict[int, Dim]]]:
-    """Match a nested `dynamic_shapes` entry with the argument it is for, part by part."""
+_FlatDims = list[tuple[str, torch.Tensor, dict[int, Dim]]]
+
+
+def _flat_dims(path: str, value: Any, dims: Any) -> _FlatDims:
+    """Match a nested `dynamic_shapes` entry with the argument it is for, part by part.
+
+    Parts of a type that is registered with pytree may also be numbered as it flattens, even where
+    they are known by its attributes.
+    """
     if dims is None:
         return []
     if isinstance(value, torch.Tensor):
-        return [(path, _tensor_dims(path, dims))]
+        return [(path, value, _tensor_dims(path, dims))]
     parts = parts_of(value, path)
+    numbered = not isinstance(dims, Mapping) or all(isinstance(key, int) for key in dims)
+    flattened = children_of(value, path) if kind_of(value) == "object" and numbered else None
+    if flattened is not None:
+        paths = {id(tensor): at for at, tensor in _tensors(value, path)}
+        found = _matched(path, value, flattened, dims)
+        return [(paths.get(id(tensor), at), tensor, own) for at, tensor, own in found]
+    return _matched(path, value, parts, dims)
+
+
+def _tensors(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        yield path, value
+    elif not isinstance(value, CONSTANT_TYPES):
+        for part in parts_of(value, path) or ():
+            yield from _tensors(part.value, part.path)
+
+
+def _matched(path: str, value: Any, parts: Sequence[Part] | None, dims: Any) -> _FlatDims:
     if isinstance(dims, Mapping):
         wanted = dict(dims)
     elif isinstance(dims, Sequence) and parts is not None and len(dims) == len(parts):
@@ -285,7 +339,7 @@ def _flat_dims(path: str, value: Any, dims: Any) -> list[tuple[str, dict[int, Di
         raise OptionsError(
             f"dynamic_shapes: {path} is a {type(value).__qualname__}, which {dims!r} does not fit"
         )
-    found: list[tuple[str, dict[int, Dim]]] = []
+    found: _FlatDims = []
     for part in parts or ():
         found += _flat_dims(part.path, part.value, wanted.pop(part.key, None))
     if wanted:

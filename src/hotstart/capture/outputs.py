@@ -7,13 +7,16 @@ the result is the structure of the result.
 
 from __future__ import annotations
 
+import collections
 import contextvars
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from msgspec.structs import replace
+from torch.overrides import TorchFunctionMode
 
 from hotstart._torch import (
     FullGraph,
@@ -28,9 +31,18 @@ from hotstart._torch import (
 from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
-from hotstart.ir import Slot, Tree
+from hotstart.ir import Attributes, Map, Seq, Slot, Tree
 from hotstart.tensors import Model, modules
-from hotstart.trees import NotATree, classes, describe
+from hotstart.trees import (
+    Leaf,
+    NotATree,
+    attributes_of,
+    classes,
+    containers,
+    describe,
+    is_changeable,
+    slot_names,
+)
 
 if TYPE_CHECKING:
     import sympy
@@ -51,6 +63,22 @@ class BufferUpdate:
     value: Tree
 
 
+@dataclass(frozen=True)
+class ContainerChange:
+    """The contents that a call leaves in a container which the caller passed.
+
+    Attributes:
+        number: of the container, as in `Slot`.
+        contents: all that a list or dict holds afterwards, or the attributes of an object that are
+            set.
+        removed: the attributes of an object that are deleted.
+    """
+
+    number: int
+    contents: Seq | Map | Attributes
+    removed: tuple[str, ...] = ()
+
+
 class _Size(int):
     """Stands in for an integer the graph returns; recognised by identity."""
 
@@ -62,12 +90,14 @@ class Outputs:
     Attributes:
         result: the tree that a call returns.
         updates: the attributes it replaces.
+        changes: the containers of the caller's that it changes.
         sizes: expressions over axis symbols that `result` needs and the graph does not return; in
             the tree they are numbered as if they followed the graph's own outputs.
     """
 
     result: Tree
     updates: tuple[BufferUpdate, ...]
+    changes: tuple[ContainerChange, ...]
     sizes: tuple[sympy.Expr, ...]
 
 
@@ -80,7 +110,7 @@ def describe_outputs(
     fixed: Mapping[str, int],
     weights: WeightTable,
 ) -> Outputs:
-    """Describe what a call returns, and the attributes it replaces.
+    """Describe what a call returns, the attributes it replaces and the containers it changes.
 
     The bytecode is run with arguments of symbolic sizes, so that what it reads from them itself,
     such as a whole `torch.Size`, is recognised for what it is.
@@ -96,13 +126,18 @@ def describe_outputs(
 
     Raises:
         CaptureError: the result holds something that cannot be rebuilt, or the call changes Python
-            state other than attributes that hold tensors.
+            state other than attributes of modules, and arguments that are lists, dicts or objects
+            that are their attributes.
     """
     stand_ins: list[Any] = [torch.empty(0) if e is None else _Size(7) for e in returned]
     memory = {storage_of(s) for s in stand_ins if isinstance(s, torch.Tensor)}
+    views = _Views()
     numbers = {id(stand_in): index for index, stand_in in enumerate(stand_ins)}
     symbols, tensors = _symbolic_tensors(arguments, fixed)
     given = {id(tensor): index for index, tensor in enumerate(tensors)}
+    values = arguments.values(tensors)
+    call = arguments.passed(values)
+    held = _Held(arguments, values)
     axes = {symbol: axis_symbol(axis) for axis, symbol in symbols.by_name.items()}
     sizes: list[sympy.Expr] = []
 
@@ -117,9 +152,15 @@ def describe_outputs(
             sizes.append(expression(value).xreplace(axes))
             return Slot("size", len(returned) + len(sizes) - 1, python_source(sizes[-1]))
         if not isinstance(value, torch.Tensor):
-            return None
+            return held.slot(value)
         if id(value) in given:
             return Slot("arg", given[id(value)])
+        found = views.base_of(value)
+        if found is not None:
+            base, attribute = found
+            slot = leaf(path, base)
+            assert isinstance(slot, Slot)
+            return replace(slot, views=(*slot.views, attribute))
         if storage_of(value) in memory:
             raise CaptureError(
                 f"{path} is a {type(value).__qualname__} that wraps a result of the graph. Return "
@@ -131,15 +172,26 @@ def describe_outputs(
         return tuple(stand_ins)
 
     before = _attributes(model)
-    others = {name: traced.object_named(name) for name in traced.side_effects}
+    others = traced.objects_changed(*call)
     own = _own_mappings(model)
     states = {name: _state(obj) for name, obj in others.items() if id(obj) not in own}
     contents = [_contents(obj) for obj in others.values()]
     try:
-        result = traced.replay(graph, *arguments.call_with(tensors))
+        with views:
+            result = traced.replay(graph, *call)
+        changes = held.changes(leaf)
+        if changes and arguments.shared:
+            raise CaptureError(
+                f"forward changes what it is given, and the example has one container as "
+                f"{' and as '.join(arguments.shared)}. Pass a container of its own in each place."
+            )
         after = _attributes(model)
         changed = list(_changes(before, after))
-        touched = [name for name, state in states.items() if state != _state(others[name])]
+        touched = [
+            name
+            for name, state in states.items()
+            if _differs(others[name], state, held.slot(others[name]) is not None)
+        ]
     except RuntimeError as error:  # the stand-ins are empty, so `.item()` fails
         raise CaptureError(
             "forward returns a number computed from tensor sizes that is not an integer. "
@@ -147,8 +199,8 @@ def describe_outputs(
         ) from error
     finally:
         _restore(before, model)
-        for obj, held in zip(others.values(), contents, strict=True):
-            _put_back(obj, held)
+        for obj, content in zip(others.values(), contents, strict=True):
+            _put_back(obj, content)
     if touched:
         names = ", ".join(map(traced.plain_name, touched))
         raise CaptureError(
@@ -162,6 +214,11 @@ def describe_outputs(
         for old, new in zip(before[path][1:], kinds[1:], strict=True)
         for name in new.keys() - old.keys()
     }
+    gone = [f"{path or 'the model'}.{name}" for path, name in _removed(before, after)]
+    if gone:
+        raise CaptureError(
+            f"forward deletes {', '.join(gone)}. Set it to None, or move the change out of forward."
+        )
     updates = []
     for owner, name, value in changed:
         if (owner, name) in registered:
@@ -170,13 +227,86 @@ def describe_outputs(
                 "call the model once before it is compiled."
             )
         tree = _tree(value, f"{owner}.{name}" if owner else name, leaf)
-        if not isinstance(tree, Slot) or tree.kind == "size":
-            raise CaptureError(
-                f"forward sets {owner or 'the model'}.{name} to {value!r}, which is no tensor. "
-                "A program computes tensors only: move the change out of forward."
-            )
         updates.append(BufferUpdate(owner, name, tree))
-    return Outputs(_tree(result, "the result", leaf), tuple(updates), tuple(sizes))
+    return Outputs(_tree(result, "the result", leaf), tuple(updates), changes, tuple(sizes))
+
+
+class _Held:
+    """The containers among the arguments of a call, and what they held before it."""
+
+    def __init__(self, arguments: Arguments, values: Sequence[Any]) -> None:
+        pairs = zip(arguments.parameters, values, strict=True)
+        found = (one for p, value in pairs for one in containers(p.tree, value, p.name))
+        self._found = {
+            id(value): (number, path, tree, value, _contents(value), _state(value))
+            for number, (path, tree, value) in enumerate(found)
+            if is_changeable(tree)
+        }
+
+    def slot(self, value: Any) -> Slot | None:
+        """The slot of one of them; None for anything else."""
+        found = self._found.get(id(value))
+        return None if found is None else Slot("object", found[0])
+
+    def changes(self, leaf: Leaf) -> tuple[ContainerChange, ...]:
+        """What is different now.
+
+        Raises:
+            CaptureError: a container was changed that is no list, dict or object that is its
+                attributes.
+        """
+        return tuple(
+            _change(number, path, tree, value, before, leaf)
+            for number, path, tree, value, before, state in self._found.values()
+            if state != _state(value)
+        )
+
+
+def _change(
+    number: int, path: str, tree: Tree, value: Any, before: Any, leaf: Leaf
+) -> ContainerChange:
+    if isinstance(tree, Attributes):
+        after = attributes_of(value)
+        changed = tuple(
+            (name, _tree(item, f"{path}.{name}", leaf))
+            for name, item in after.items()
+            if name not in before or before[name] is not item
+        )
+        removed = tuple(name for name in before if name not in after)
+        return ContainerChange(number, Attributes(tree.cls, changed), removed)
+    contents = _tree(value, path, lambda at, v: None if v is value else leaf(at, v))
+    if not isinstance(contents, Seq | Map):
+        raise CaptureError(
+            f"forward changes {path}, a {type(value).__qualname__} that the caller passed; lists, "
+            "dicts, dataclasses and objects that are their attributes can be changed. Pass one of "
+            "those, or return the new value."
+        )
+    return ContainerChange(number, contents)
+
+
+class _Views(TorchFunctionMode):
+    """Notes of every view that an attribute of a tensor gives which tensor and attribute it was.
+
+    Dynamo does not return `x.mT` from the graph where it knows how to get at `x`: the bytecode
+    takes the view.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken: dict[int, tuple[torch.Tensor, torch.Tensor, str]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") == "__get__" and isinstance(made, torch.Tensor):
+            (base, *_) = args
+            if made is not base and storage_of(made) == storage_of(base):
+                self._taken[id(made)] = (made, base, func.__self__.__name__)
+        return made
+
+    def base_of(self, view: torch.Tensor) -> tuple[torch.Tensor, str] | None:
+        """The tensor and the attribute that gave a view; None for anything else."""
+        taken = self._taken.get(id(view))
+        return None if taken is None else taken[1:]
 
 
 def _symbolic_tensors(
@@ -194,14 +324,14 @@ def _symbolic_tensors(
         return symbols, [example_tensor(spec, {**sizes, **fixed}) for spec in arguments.tensors]
 
 
-def _tree(value: Any, path: str, leaf: Callable[[str, Any], Tree | None]) -> Tree:
+def _tree(value: Any, path: str, leaf: Leaf) -> Tree:
     try:
         tree = describe(value, path, leaf)
     except NotATree as error:
         raise CaptureError(
-            f"{error.path} is a {type(error.value).__qualname__}, which cannot be rebuilt from "
-            "tensors. Return tensors, constants, tuples, lists, dicts, dataclasses, or types "
-            "registered with torch.utils._pytree."
+            f"{error.path} is {error.found}, which cannot be rebuilt from tensors. Return tensors, "
+            "constants, tuples, lists, dicts, dataclasses, objects that are their attributes, or "
+            "types registered with torch.utils._pytree."
         ) from error
     for cls in classes(tree):
         if not _importable(cls):
@@ -238,6 +368,12 @@ def _changes(before: _Attributes, after: _Attributes) -> Iterator[tuple[str, str
                     yield path, name, value
 
 
+def _removed(before: _Attributes, after: _Attributes) -> Iterator[tuple[str, str]]:
+    for path, kinds in before.items():
+        kept = {name for kind in after.get(path, ()) for name in kind}
+        yield from ((path, name) for kind in kinds for name in kind if name not in kept)
+
+
 def _restore(before: _Attributes, model: Model) -> None:
     for path, module in modules(model):
         attributes, parameters, buffers = before[path]
@@ -262,6 +398,14 @@ def _own_mappings(model: Model) -> set[int]:
     }
 
 
+def _differs(obj: Any, state: object, described: bool) -> bool:
+    """Whether a change of an object is one that nothing else describes."""
+    if state == _state(obj):
+        # Dynamo's bytecode leaves out changes of the order alone.
+        return isinstance(obj, collections.OrderedDict)
+    return not described
+
+
 def _state(obj: Any) -> object:
     """What an object that is no module holds, to be compared after a call.
 
@@ -271,10 +415,10 @@ def _state(obj: Any) -> object:
         return id(obj.get(None))
     if isinstance(obj, dict):
         return [(key, id(value)) for key, value in obj.items()]
-    if isinstance(obj, list | set | tuple):
+    if isinstance(obj, list | set | tuple | collections.deque):
         return [id(value) for value in obj]
-    if hasattr(obj, "__dict__"):
-        return [(key, id(value)) for key, value in vars(obj).items()]
+    if hasattr(obj, "__dict__") or slot_names(type(obj)):
+        return {(key, id(value)) for key, value in attributes_of(obj).items()}
     return object()  # equal to nothing: what cannot be compared counts as changed
 
 
@@ -282,7 +426,7 @@ def _contents(obj: Any) -> Any:
     """A shallow copy of what a container or an object holds; None for what is neither."""
     if isinstance(obj, list | dict | set):
         return obj.copy()
-    return dict(vars(obj)) if hasattr(obj, "__dict__") else None
+    return attributes_of(obj)
 
 
 def _put_back(obj: Any, contents: Any) -> None:
@@ -292,6 +436,6 @@ def _put_back(obj: Any, contents: Any) -> None:
     elif isinstance(obj, dict | set):
         obj.clear()
         obj.update(contents)
-    elif contents is not None:
+    elif hasattr(obj, "__dict__"):
         vars(obj).clear()
         vars(obj).update(contents)

@@ -114,6 +114,7 @@ def _compared(kind: Kind, steps: tuple[Step, ...], module: torch.nn.Module) -> F
             counts = hasattr(value, "__len__")
         case "class":
             counts = bool(steps) and type(value).__module__ != "builtins"
+            counts = counts and not _torch.is_fake(value)  # stands for a weight on meta
         case "function":
             counts = hasattr(value, "__qualname__")
         case "inside":

@@ -12,12 +12,13 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.arguments import Arguments, example_tensor
-from hotstart.capture.outputs import BufferUpdate, describe_outputs
+from hotstart.capture.lasting import require_lasting
+from hotstart.capture.outputs import BufferUpdate, ContainerChange, describe_outputs
 from hotstart.capture.seen import seen
 from hotstart.capture.structure import structure
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
-from hotstart.ir import Fact, ModuleKind, Slot, Tree
+from hotstart.ir import ModuleKind, Slot, Tree
 from hotstart.keys.records import Seen
 from hotstart.tensors import Model, modules
 
@@ -35,6 +36,7 @@ class Captured:
         symbols: the axis each symbol of the graph's shapes stands for.
         outputs: what a call returns.
         updates: attributes of the model's modules that a call replaces.
+        changes: containers that the caller passed and a call changes.
         conditions: everything that was assumed about sizes, over axis symbols.
         fixed: axes that were traced at one size, with that size.
         modes: path and `training` flag of every module whose flag was read.
@@ -57,6 +59,12 @@ class Captured:
     files: frozenset[str] = frozenset()
     seen: tuple[Seen, ...] = ()
     guarded: tuple[sympy.Basic, ...] = ()
+    changes: tuple[ContainerChange, ...] = ()
+
+    def trees(self) -> tuple[Tree, ...]:
+        """Everything that a call returns, or leaves in modules and in the caller's containers."""
+        updates = (update.value for update in self.updates)
+        return (self.outputs, *updates, *(change.contents for change in self.changes))
 
     def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
         """A size of the graph as an expression over axis symbols."""
@@ -116,7 +124,9 @@ def capture(
     traced = _trace(target, args, kwargs, dynamic)
     settled = _torch.keep_checks(traced.module.graph)
     _refuse_data_dependence(traced, settled)
+    _refuse_gradients(traced)
     _refuse_replaced_memory(traced.module.graph)
+    _torch.drop_unused_views(traced.module.graph)
     refuse_places(traced.module.graph)
     return _describe(model, traced, arguments, tensors, weights, fixed, settled)
 
@@ -184,6 +194,16 @@ def _depends_on_contents(line: str) -> CaptureError:
         "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "
         "of indexing by a condition, no .item()",
     )
+
+
+def _refuse_gradients(traced: _torch.FullGraph) -> None:
+    """Raise if forward reads what autograd has left with a tensor, which each backward changes."""
+    for _, name, key in traced.reads:
+        if key == "grad" and isinstance(traced.object_named(name), torch.Tensor):
+            raise CaptureError(
+                f"forward reads {traced.plain_name(name)}.grad, which is another tensor after each "
+                "backward. Pass it as an argument, or keep it in a buffer."
+            )
 
 
 def _refuse_replaced_memory(graph: fx.Graph) -> None:
@@ -278,30 +298,15 @@ def _describe(
     returned = [captured.size_source_of(node) for node in output.args[0]]
     written = _written_inputs(placeholders, captured.inputs, output.args[0])
     described = describe_outputs(model, traced, returned, written, arguments, fixed, weights)
-    _refuse_caches(captured, described.updates)
     output.args = ((*output.args[0], *described.sizes),)
-    return replace(captured, outputs=described.result, updates=described.updates)
-
-
-def _still_so(fact: Fact) -> bool:
-    """Whether what was read of an attribute is the same after it was set."""
-    return fact.kind == "own" or (fact.kind == "attribute" and fact.value)
-
-
-def _refuse_caches(captured: Captured, updates: tuple[BufferUpdate, ...]) -> None:
-    """Raise if forward sets what it has read as a constant: it would take another way next time."""
-    for update in updates:
-        kind = captured.modules.get(update.owner)
-        read = kind is not None and any(
-            fact.steps == (("attribute", update.name),) and not _still_so(fact)
-            for fact in kind.facts
-        )
-        if read:
-            name = f"{update.owner}.{update.name}" if update.owner else update.name
-            raise CaptureError(
-                f"forward sets {name}, and what it does depends on what was there before. If it "
-                "fills a cache, call the model once before it is compiled."
-            )
+    captured = replace(
+        captured,
+        outputs=described.result,
+        updates=described.updates,
+        changes=described.changes,
+    )
+    require_lasting(model, [captured])
+    return captured
 
 
 def _written_inputs(

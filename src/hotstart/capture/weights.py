@@ -42,6 +42,12 @@ class WeightTable:
             return known
         kept = self._places.get(id(tensor))
         _require_plain(tensor, source if kept is None else kept[0].name)
+        if kept is None and _torch.is_fake(tensor):
+            raise CaptureError(
+                f"{source}: expected a tensor of the caller or of the model, found one that was "
+                "made to trace the model, so that no call has it. Compute it in forward, or pass "
+                "it as an argument of its own."
+            )
         slot = self._slots[id(tensor)] = len(self._specs)
         if kept is None:
             self._captured[slot] = tensor

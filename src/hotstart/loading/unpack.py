@@ -103,6 +103,7 @@ class _Unpacker:
             constants=tuple(map(self.value, saved.constants)),
             weights=saved.weights,
             owners=saved.owners,
+            sets=saved.sets,
             bytecode=self.blobs[saved.code.bytecode],
         )
 

@@ -100,6 +100,7 @@ class _Packer:
             constants=tuple(map(self.value, stitched.constants)),
             weights=stitched.weights,
             owners=stitched.owners,
+            sets=stitched.sets,
         )
 
     def unit(self, unit: CompiledUnit) -> SavedUnit:

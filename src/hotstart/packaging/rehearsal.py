@@ -14,6 +14,7 @@ from hotstart.generated import run_source
 from hotstart.ir import Artifact, CompiledCall, Stitched
 from hotstart.loading import instantiate
 from hotstart.packaging.inputs import Inputs, Real, choices, tensors, weights
+from hotstart.runtime.arguments import passed_objects
 from hotstart.shapes import labelled
 from hotstart.trees import parts_of
 
@@ -90,7 +91,8 @@ def _arguments(call: CompiledCall, inputs: Inputs) -> list[Any]:
     contract = call.contract
     made = tensors(contract, inputs)
     given = [made[slot] for slot in contract.given]
-    return [*(inputs.sizes[dim.name] for dim in contract.axes), *made, *given]
+    objects = passed_objects(contract, made)
+    return [*(inputs.sizes[dim.name] for dim in contract.axes), *made, *given, *objects]
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

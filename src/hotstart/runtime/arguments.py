@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hotstart.ir import Parameter
+from hotstart.ir import Contract, Parameter
 from hotstart.runtime.contract import MISSING
+from hotstart.trees import build, containers
 
 
 def bind(
@@ -33,6 +34,14 @@ def bind(
         else:
             values.append(p.default if p.has_default else MISSING)
     return values, [] if variadic else left, unknown
+
+
+def passed_objects(contract: Contract, tensors: Sequence[Any]) -> list[Any]:
+    """The containers that a program is given of a call with these tensors."""
+    values = (build(p.tree, lambda slot: tensors[slot.index]) for p in contract.parameters)
+    pairs = zip(contract.parameters, values, strict=True)
+    found = [one for p, value in pairs for one in containers(p.tree, value, p.name)]
+    return [found[number][-1] for number in contract.objects]
 
 
 def as_passed(

@@ -14,9 +14,26 @@ import torch.utils._pytree as pytree
 
 from hotstart import _torch
 from hotstart.errors import ContractError
-from hotstart.ir import Const, Contract, Map, Record, Registered, Seq, Slot, TensorSpec, Tree
+from hotstart.ir import (
+    Attributes,
+    Const,
+    Contract,
+    Map,
+    Record,
+    Registered,
+    Seq,
+    Slot,
+    TensorSpec,
+    Tree,
+)
 from hotstart.shapes import Variant
-from hotstart.trees import is_namedtuple, same_constant
+from hotstart.trees import (
+    attributes_of,
+    containers,
+    is_changeable,
+    is_namedtuple,
+    same_constant,
+)
 
 TENSOR_TYPES = (torch.Tensor, torch.nn.Parameter)
 
@@ -97,7 +114,7 @@ class _Explainer:
             found = self._tree(parameter.tree, value, parameter.name)
             if found is not None:
                 return found
-        return self._sizes() or self._overlap()
+        return self._sizes() or self._overlap() or self._shared(values)
 
     def _tree(self, tree: Tree, value: Any, path: str) -> ContractError | None:
         match tree:
@@ -137,6 +154,17 @@ class _Explainer:
                 children = [getattr(value, name) for name in names]
                 return self._children(
                     [item for _, item in fields], children, [f"{path}.{n}" for n in names]
+                )
+            case Attributes(cls, fields):
+                names = [name for name, _ in fields]
+                have = attributes_of(value) if _is_a(value, cls) else {}
+                if not _is_a(value, cls) or have.keys() != set(names):
+                    takes = f"a {cls.__name__} with attributes {', '.join(names)}"
+                    return self._structure(path, value, takes)
+                return self._children(
+                    [item for _, item in fields],
+                    [have[name] for name in names],
+                    [f"{path}.{n}" for n in names],
                 )
             case Registered(cls, context, items):
                 if not _is_a(value, cls):
@@ -203,6 +231,22 @@ class _Explainer:
             return ContractError("sizes", str(sizes), " or ".join(v.name for v in self.variants))
         return None
 
+    def _shared(self, values: Sequence[Any]) -> ContractError | None:
+        """The first container that a call passes twice, if it changes containers."""
+        parameters = self.contract.parameters if self.contract.changed else ()
+        seen: dict[int, str] = {}
+        for parameter, value in zip(parameters, values, strict=bool(parameters)):
+            for path, tree, container in containers(parameter.tree, value, parameter.name):
+                if is_changeable(tree) and id(container) in seen:
+                    return ContractError(
+                        path,
+                        f"a {tree.cls.__name__} that is {seen[id(container)]}, too",
+                        "one of its own, since the model changes what it is given",
+                        "pass a copy",
+                    )
+                seen[id(container)] = path
+        return None
+
     def _overlap(self) -> ContractError | None:
         for slot in self.contract.mutated_args:
             for other, tensor in enumerate(self.tensors):
@@ -214,6 +258,11 @@ class _Explainer:
                         "pass a .clone()",
                     )
         return None
+
+
+def shared(containers: Sequence[Any]) -> bool:
+    """Whether one container is passed in two places."""
+    return len(set(map(id, containers))) < len(containers)
 
 
 def is_lazy_view(tensor: torch.Tensor) -> bool:

@@ -20,6 +20,7 @@ import torch.utils._pytree as pytree
 
 from hotstart import _torch
 from hotstart.ir import (
+    Attributes,
     Const,
     Contract,
     Map,
@@ -32,9 +33,9 @@ from hotstart.ir import (
     Tree,
 )
 from hotstart.names import Names
-from hotstart.runtime.contract import MISSING, TENSOR_TYPES, overlap
+from hotstart.runtime.contract import MISSING, TENSOR_TYPES, overlap, shared
 from hotstart.shapes import Variant
-from hotstart.trees import same_constant
+from hotstart.trees import is_changeable, same_constant, slot_names
 
 _SINGLETONS = (type(None), bool, type(...), torch.dtype, torch.layout, torch.memory_format)
 
@@ -74,6 +75,7 @@ class Entry:
         self._axes: dict[str, str] = {}
         self._tensors: dict[int, str] = {}
         self._shapes: dict[int, str] = {}
+        self._containers: list[tuple[Tree, str]] = []
         self._names = Names()
         # Parameters keep the names forward gives them; everything else makes way for them.
         self._by_name: list[bool] = []
@@ -110,6 +112,7 @@ class Entry:
         for parameter, name in zip(self._contract.parameters, self._parameters, strict=True):
             self._tree(parameter.tree, name)
         self._check_overlap()
+        self._check_shared()
         run = self._choose()
         given = [self._keep(slot, "as_given") for slot in self._contract.given]
         written = {slot: self._keep(slot, "written") for slot in self._contract.mutated_args}
@@ -175,6 +178,8 @@ class Entry:
             self._require(f"not {self._refer('autocast_is_on', _torch.autocast_check())}()")
 
     def _tree(self, tree: Tree, name: str) -> None:
+        if not isinstance(tree, Slot | Const):
+            self._containers.append((tree, name))
         match tree:
             case Slot():
                 self._tensors[tree.index] = name
@@ -195,6 +200,16 @@ class Entry:
                 parts = _tuple([f"{name}.{field}" for field, _ in fields])
                 wanted = [f"{name}_{field}" for field, _ in fields]
                 self._children([item for _, item in fields], wanted, parts)
+            case Attributes(cls, fields):
+                self._require(self._is_a(name, cls))
+                slotted = slot_names(cls)
+                if cls.__dictoffset__:
+                    own = frozenset(field for field, _ in fields if field not in slotted)
+                    expected = self._constant(own, f"{name}_attributes")
+                    self._require(f"{name}.__dict__.keys() == {expected}")
+                wanted = [f"{name}_{field}" for field, _ in fields]
+                read = [self._attribute(name, field, field in slotted) for field, _ in fields]
+                self._children([item for _, item in fields], wanted, _tuple(read))
             case Registered(cls, context, items):
                 self._require(self._is_a(name, cls))
                 flatten = self._refer("flatten", pytree.SUPPORTED_NODES[cls].flatten_fn)
@@ -203,6 +218,13 @@ class Entry:
                 expected = self._constant(context, f"{name}_context")
                 self._require(f"{found} == {expected}", f"{self._len(children)} == {len(items)}")
                 self._children(items, [f"{name}_{i}" for i in range(len(items))], children)
+
+    def _attribute(self, name: str, field: str, may_be_missing: bool) -> str:
+        if may_be_missing:
+            missing = self._refer("MISSING", MISSING)
+            return f"{self._builtin('getattr')}({name}, {field!r}, {missing})"
+        plain = field.isidentifier() and not keyword.iskeyword(field)
+        return f"{name}.{field}" if plain else f"{name}.__dict__[{field!r}]"
 
     def _len(self, value: str) -> str:
         return f"{self._builtin('len')}({value})"
@@ -256,6 +278,11 @@ class Entry:
             check = self._refer("overlap", overlap)
             tensors = _tuple([self._tensors[slot] for slot in sorted(self._tensors)])
             self._require(f"not {check}({tensors}, {written!r})")
+
+    def _check_shared(self) -> None:
+        names = [name for tree, name in self._containers if is_changeable(tree)]
+        if self._contract.changed and len(names) > 1:
+            self._require(f"not {self._refer('shared', shared)}({_tuple(names)})")
 
     # --- decision ---------------------------------------------------------------------------------
 
@@ -324,7 +351,8 @@ class Entry:
     def _run(self, run: str, given: Sequence[str], written: Mapping[int, str]) -> None:
         axes = [self._axes[dim.name] for dim in self._contract.axes]
         tensors = [self._tensors[index] for index in range(len(self._tensors))]
-        arguments = ", ".join([*axes, *tensors, *given])
+        objects = [self._containers[number][1] for number in self._contract.objects]
+        arguments = ", ".join([*axes, *tensors, *given, *objects])
         function, result = self._names.new("run"), self._names.new("result")
         answer = [f"return {function}({arguments})"]
         if written:

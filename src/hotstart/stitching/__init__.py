@@ -1,5 +1,5 @@
 """Stitching: the pieces of a variant joined by generated straight-line Python."""
 
-from hotstart.stitching.stitch import returned_arguments, stitch
+from hotstart.stitching.stitch import passed_on, stitch
 
-__all__ = ["returned_arguments", "stitch"]
+__all__ = ["passed_on", "stitch"]

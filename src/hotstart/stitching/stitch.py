@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import keyword
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 import torch
 from torch import fx
 
+from hotstart.capture.outputs import ContainerChange
 from hotstart.codegen import Emitter, assignment, comment, emit_nodes, written_tuple
 from hotstart.ir import (
+    Attributes,
     CompiledUnit,
     Const,
     Contract,
@@ -28,7 +31,7 @@ from hotstart.partition import Piece, Plan
 from hotstart.partition.plan import example_of
 from hotstart.runtime.layout import fit, unflatten
 from hotstart.shapes import Variant
-from hotstart.trees import is_namedtuple, slots
+from hotstart.trees import assemble, is_namedtuple, keyed_parts, slots
 
 
 def stitch(
@@ -43,7 +46,8 @@ def stitch(
 
     The function is made by `bind(weights, units, constants, owners)`, which gives every piece its
     weights. It takes the sizes of the contract's axes, then its tensors, in order, then those that
-    some variant returns as the caller passed them, and builds the model's own result. Pieces are
+    some variant returns as the caller passed them, then containers of the caller's that it returns
+    or changes, and builds the model's own result. Pieces are
     called with a list that they empty, so that they can free what only they need; every other
     value is deleted after its last use.
 
@@ -82,6 +86,7 @@ class _Stitcher:
         self.weight_names: dict[int, str] = {}
         self.unit_names: dict[str, str] = {}
         self.owner_names: dict[str, str] = {}
+        self.view_names: dict[Slot, str] = {}
         self.bindings: list[str] = []
         self.axis_names = {}
         for dim in contract.axes:
@@ -91,6 +96,10 @@ class _Stitcher:
         self.given_names = {
             slot: self.names.new(f"{contract.tensors[slot].path}_as_given")
             for slot in contract.given
+        }
+        paths = [path for p in contract.parameters for path in _container_paths(p.tree, p.name)]
+        self.object_names = {
+            number: self.names.new(f"{paths[number]}_as_given") for number in contract.objects
         }
 
     def stitched(self) -> Stitched:
@@ -120,10 +129,12 @@ class _Stitcher:
             constants=tuple(self.emitter.constants),
             weights=tuple(self.weight_names),
             owners=tuple(self.owner_names),
+            sets=tuple((update.owner, update.name) for update in self.graph.captured.updates),
         )
 
     def _parameters(self) -> list[str]:
-        return [*self.axis_names.values(), *self.argument_names, *self.given_names.values()]
+        tensors = [*self.argument_names, *self.given_names.values()]
+        return [*self.axis_names.values(), *tensors, *self.object_names.values()]
 
     @staticmethod
     def _unpack(names: Iterable[str], source: str) -> list[str]:
@@ -152,14 +163,44 @@ class _Stitcher:
                 lines += self._call(piece, dying)
             else:
                 lines += self._inline(piece, dying, keep)
-        for update in self.graph.captured.updates:
+        updates, outputs = self.graph.captured.updates, self.graph.captured.outputs
+        lines += self._taken_views(self.graph.captured.trees())
+        for update in updates:
             value = self.result(update.value)
-            owner = self.owner(update.owner)
-            if update.name.isidentifier() and not keyword.iskeyword(update.name):
-                lines.append(f"{owner}.{update.name} = {value}")
-            else:
-                lines.append(f"setattr({owner}, {update.name!r}, {value})")
-        return [*lines, f"return {self.result(self.graph.captured.outputs)}"]
+            lines.append(self._set(self.owner(update.owner), update.name, value))
+        for change in self.graph.captured.changes:
+            lines += self._change(change)
+        return [*lines, f"return {self.result(outputs)}"]
+
+    def _change(self, change: ContainerChange) -> list[str]:
+        """Give a container of the caller's the contents that forward leaves in it."""
+        name = self.object_names[change.number]
+        match change.contents:
+            case Map(_, entries):
+                pairs = ", ".join(f"{self.emitter.value(k)}: {self.result(v)}" for k, v in entries)
+                contents = self.names.new("contents")
+                fill = f"{name}.update({contents})"
+                return [f"{contents} = {{{pairs}}}", f"{name}.clear()", fill]
+            case Attributes(_, fields):
+                set_ = (self._set(name, field, self.result(item)) for field, item in fields)
+                return [*set_, *(f"delattr({name}, {field!r})" for field in change.removed)]
+            case Seq(_, items):
+                return [f"{name}[:] = [{', '.join(map(self.result, items))}]"]
+        raise AssertionError(change)
+
+    @staticmethod
+    def _set(owner: str, name: str, value: str) -> str:
+        if name.isidentifier() and not keyword.iskeyword(name):
+            return f"{owner}.{name} = {value}"
+        return f"setattr({owner}, {name!r}, {value})"
+
+    def _taken_views(self, trees: Iterable[Tree]) -> Iterator[str]:
+        """Take the views that attributes of tensors give; one in several places is one object."""
+        for slot in dict.fromkeys(slot for tree in trees for slot in slots(tree) if slot.views):
+            base = self._slot(Slot(slot.kind, slot.index))
+            self.view_names[slot] = self.names.new("_".join([base, *slot.views]))
+            # Detached, as in `_view`.
+            yield f"{self.view_names[slot]} = {'.'.join([f'{base}.detach()', *slot.views])}"
 
     def _unused_arguments(self) -> list[str]:
         """Let go at once of arguments that the graph does not read."""
@@ -289,6 +330,10 @@ class _Stitcher:
             case Record(cls, fields):
                 named = ", ".join(f"{name}={self.result(item)}" for name, item in fields)
                 return f"{self.emitter.imported(cls)}({named})"
+            case Attributes(cls, fields):
+                make = self.emitter.imported(assemble)
+                pairs = ", ".join(f"{name!r}: {self.result(item)}" for name, item in fields)
+                return f"{make}({self.emitter.imported(cls)}, {{{pairs}}})"
             case Registered(cls, context, items):
                 make = self.emitter.imported(unflatten)
                 children = ", ".join(map(self.result, items))
@@ -296,8 +341,12 @@ class _Stitcher:
                 return f"{make}({kind}, [{children}], {self.emitter.constant(context, 'context')})"
 
     def _slot(self, slot: Slot) -> str:
+        if slot.views:
+            return self.view_names[slot]
         if slot.kind == "arg":
             return self.given_names[slot.index]
+        if slot.kind == "object":
+            return self.object_names[slot.index]
         if slot.kind == "weight":
             return self.weight(slot.index)
         node_or_number = self.graph.output.args[0][slot.index]
@@ -316,6 +365,14 @@ def _listed(start: str, items: Iterable[str], end: str) -> list[str]:
     return [start, *(f"    {part}" for part in wrapped), end]
 
 
-def returned_arguments(outputs: Sequence[Tree]) -> tuple[int, ...]:
-    """Slots of tensor arguments that a result contains as they are."""
-    return tuple(sorted({s.index for tree in outputs for s in slots(tree) if s.kind == "arg"}))
+def _container_paths(tree: Tree, path: str) -> Iterator[str]:
+    """A name for every container in a tree, from the outermost on."""
+    if not isinstance(tree, Slot | Const):
+        yield path
+    for key, part in keyed_parts(tree):
+        yield from _container_paths(part, f"{path}_{key}")
+
+
+def passed_on(trees: Iterable[Tree], kind: Literal["arg", "object"]) -> tuple[int, ...]:
+    """Numbers of tensor arguments, or of containers, that results contain as they are."""
+    return tuple(sorted({s.index for tree in trees for s in slots(tree) if s.kind == kind}))

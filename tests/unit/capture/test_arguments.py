@@ -32,6 +32,18 @@ class Batch:
 class Bag:
     def __init__(self, *items: Any) -> None:
         self.items = items
+        self.key = object()  # so that its attributes do not say it all
+
+
+class Pocket:
+    def __init__(self, *items: Any) -> None:
+        self.more = items[-1]
+        self.items = items[:-1]
+
+
+pytree.register_pytree_node(
+    Pocket, lambda p: ([*p.items, p.more], None), lambda items, _: Pocket(*items)
+)
 
 
 pytree.register_pytree_node(Bag, lambda bag: (list(bag.items), None), lambda items, _: Bag(*items))
@@ -126,6 +138,7 @@ def test_an_object_with_call_is_refused_with_what_to_pass_instead() -> None:
         (BaseModelOutput(last_hidden_state=X, hidden_states=(X,)),
          ["v.last_hidden_state", "v.hidden_states[0]"]),
         (Bag(X, 1, X), ["v.<0>", "v.<2>"]),
+        (Pocket(X, 1, X), ["v.more", "v.items[0]"]),
     ],
 )  # fmt: skip
 def test_tensors_are_found_inside_containers(value: Any, paths: list[str]) -> None:
@@ -244,6 +257,9 @@ B = {0: Dim("b", max=8)}
         (BaseModelOutput(X, hidden_states=(X,)), {"hidden_states": (B,)}, [1]),
         (Bag(X, X), (None, B), [1]),
         (Bag({"a": X}, X), {0: {"a": B}}, [0]),
+        (Pocket(X + 1, {"a": X}), (None, {"a": B}), [0]),
+        (Pocket(X + 1, {"a": X}), {0: B}, [1]),
+        (Pocket(X + 1, {"a": X}), {"more": {"a": B}}, [0]),
     ],
 )
 def test_dynamic_shapes_nest_like_the_argument(value: Any, dims: Any, dynamic: list[int]) -> None:

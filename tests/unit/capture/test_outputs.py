@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-import torch.utils._pytree as pytree
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from hotstart import Dim
 from hotstart.errors import CaptureError
-from hotstart.ir import Const, Map, Record, Registered, Seq, Slot
+from hotstart.ir import Attributes, Const, Map, Registered, Seq, Slot
 from tests.capturing import captured, compiled
 
 X = torch.randn(4, 8)
@@ -37,9 +36,6 @@ class Bag:
         self.items = items
 
 
-pytree.register_pytree_node(Bag, lambda bag: (bag.items, None), lambda items, _: Bag(list(items)))
-
-
 # --- the structure of results ---------------------------------------------------------------------
 
 
@@ -56,13 +52,17 @@ pytree.register_pytree_node(Bag, lambda bag: (bag.items, None), lambda items, _:
         ),
         (
             lambda x: Result(x * 2, 3),
-            Record(Result, (("value", Slot("out", 0)), ("count", Const(3)))),
+            Attributes(Result, (("value", Slot("out", 0)), ("count", Const(3)))),
         ),
         (
             lambda x: collections.OrderedDict(a=x * 2),
             Map(collections.OrderedDict, (("a", Slot("out", 0)),)),
         ),
-        (lambda x: Bag([x * 2]), Registered(Bag, None, (Slot("out", 0),))),
+        (lambda x: Bag([x * 2]), Attributes(Bag, (("items", Seq(list, (Slot("out", 0),))),))),
+        (
+            lambda x: collections.deque([x * 2], maxlen=3),
+            Registered(collections.deque, 3, (Slot("out", 0),)),
+        ),
         (
             lambda x: {"a": [(x * 2, "s")]},
             Map(dict, (("a", Seq(list, (Seq(tuple, (Slot("out", 0), Const("s"))),))),)),
@@ -96,14 +96,9 @@ def test_one_tensor_in_two_places_is_one_output() -> None:
     assert first is second
 
 
-class Strange:
-    def __init__(self, x: torch.Tensor) -> None:
-        self.x = x
-
-
 def test_a_result_of_an_unknown_type_is_refused() -> None:
-    with pytest.raises(CaptureError, match="the result is a Strange, which cannot be rebuilt"):
-        captured(lambda x: Strange(x * 2), X)
+    with pytest.raises(CaptureError, match="the result is a set, which cannot be rebuilt"):
+        captured(lambda x: {x * 2}, X)
 
 
 # --- what is no output of the graph ---------------------------------------------------------------

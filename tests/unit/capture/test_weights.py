@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from hotstart._torch import fake_mode
 from hotstart.capture.weights import WeightTable, weights_on
+from hotstart.errors import CaptureError
 from hotstart.ir import WeightSpec
 from hotstart.tensors import places, roots
 from tests.capturing import CPU, captured, compiled
@@ -84,6 +86,15 @@ def test_only_what_the_graph_reads_is_listed() -> None:
             return self.used(x)
 
     assert set(specs(Model())) == {"used.weight", "used.bias"}
+
+
+def test_what_was_made_to_trace_a_model_is_no_weight() -> None:
+    with fake_mode():
+        made = torch.randn(4, 8)
+    with pytest.raises(CaptureError, match=r"d\.total: expected a tensor of the caller"):
+        WeightTable(Kinds()).slot(made, "d.total")
+    with weights_on(model := Kinds().to("meta"), CPU):
+        assert WeightTable(model).slot(model.inner.weight, "inner.weight") == 0
 
 
 LINEAR, OFFSET = nn.Linear(8, 8), torch.randn(8)

@@ -24,7 +24,7 @@ from hotstart.generated import run_source
 from hotstart.ir import Contract, Parameter, Requirements, Seq, Slot, TensorSpec
 from hotstart.partition import cut, make_plan
 from hotstart.shapes import Variant
-from hotstart.stitching import returned_arguments, stitch
+from hotstart.stitching import passed_on, stitch
 
 
 def combine(tree: dict[str, Any], *more: Any, scale: float = 1.0) -> torch.Tensor:
@@ -293,7 +293,7 @@ def stitched(case: Case) -> Made:
         training=None,
         autocast=(),
         mutated_args=(),
-        given=returned_arguments([result]),
+        given=passed_on([result], "arg"),
     )
     nothing = Requirements(weights=(), unread=(), modes=(), kinds=(), modules=())
     compiled = {piece.name: piece for piece in plan.pieces if piece.kind == "compiled"}

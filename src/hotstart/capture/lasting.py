@@ -1,0 +1,104 @@
+"""Refuse forwards that set on a module what they, or others of the same model, read before."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from hotstart.capture.outputs import BufferUpdate
+from hotstart.errors import CaptureError
+from hotstart.ir import Fact, ModuleKind, Slot
+from hotstart.keys.records import Seen
+from hotstart.keys.seen import Look as SeenLook
+from hotstart.runtime.structure import Look
+from hotstart.tensors import Model, modules
+from hotstart.trees import build, same_constant
+
+
+class Read(Protocol):
+    """A captured graph as far as it matters here."""
+
+    @property
+    def updates(self) -> Sequence[BufferUpdate]:
+        """What a call sets on modules."""
+        ...
+
+    @property
+    def modules(self) -> Mapping[str, ModuleKind]:
+        """What was read of each module."""
+        ...
+
+    @property
+    def seen(self) -> Sequence[Seen]:
+        """What was read outside of modules' facts."""
+        ...
+
+
+def require_lasting(model: Model, graphs: Sequence[Read]) -> None:
+    """Require that what was read of modules is so after everything that calls set on them.
+
+    A program does what was traced, in every call; where the second call of the model would read
+    something else than the first, it would do something else.
+
+    Raises:
+        CaptureError: a call sets what it, or another graph of the model, has read.
+    """
+    found = dict(modules(model))
+    updates = {(u.owner, u.name, repr(u.value)): u for graph in graphs for u in graph.updates}
+    for update in updates.values():
+        module = found[update.owner]
+        if _keeps_a_tensor(module, update):
+            continue
+        paths = {path for path, other in found.items() if other is module}
+        facts = [
+            f for g in graphs for path in paths & g.modules.keys() for f in g.modules[path].facts
+        ]
+        seen = [one for g in graphs for one in g.seen if one.start == "model" and one.name in paths]
+        before = _read(model, module, facts, seen)
+        with _set(module, update):
+            after = _read(model, module, facts, seen)
+        if not all(map(same_constant, before, after)):
+            raise CaptureError(
+                f"forward sets {update.owner or 'the model'}.{update.name}, and what it does "
+                "depends on what was there before. If it fills a cache, call the model once before "
+                "it is compiled; else pass what changes as an argument."
+            )
+
+
+def _keeps_a_tensor(module: torch.nn.Module, update: BufferUpdate) -> bool:
+    """Whether one tensor takes the place of another, which weights' checks know of."""
+    is_tensor = isinstance(update.value, Slot) and update.value.kind in ("arg", "out", "weight")
+    return is_tensor and isinstance(getattr(module, update.name, None), torch.Tensor)
+
+
+@contextlib.contextmanager
+def _set(module: torch.nn.Module, update: BufferUpdate) -> Iterator[None]:
+    """While inside, an attribute is what a call sets it to; tensors and sizes equal nothing."""
+    attributes = vars(module)
+    missing = object()
+    old = attributes.get(update.name, missing)
+    attributes[update.name] = build(update.value, lambda _: object())
+    try:
+        yield
+    finally:
+        if old is missing:
+            del attributes[update.name]
+        else:
+            attributes[update.name] = old
+
+
+def _read(
+    model: Model, module: torch.nn.Module, facts: Sequence[Fact], seen: Sequence[Seen]
+) -> list[Any]:
+    """What facts and other things that were read are now."""
+    look, other = Look(), SeenLook(model)
+    found: list[Any] = []
+    for fact in facts:
+        value: Any = "not there"
+        with contextlib.suppress(AttributeError, LookupError, TypeError):
+            value = look.read(fact.kind, fact.steps, module)
+        found.append(value)
+    return [*found, *map(other.text, seen)]

@@ -1,0 +1,469 @@
+"""Containers and objects that the caller passes: what is in them, what forward changes in them."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+
+import hotstart
+from hotstart import Dim
+from hotstart.trees import attributes_of
+from tests.semantics import both, build
+
+R = torch.randn
+EAGER = hotstart.Options(compiler="eager")
+
+
+@dataclasses.dataclass
+class State:
+    h: Tensor
+    steps: int = 0
+
+
+class Layer:
+    def __init__(self, h: Tensor) -> None:
+        self.h = h
+        self.seen = [h * 2]
+
+
+class Slotted:
+    __slots__ = ("extra", "h")
+
+    def __init__(self, h: Tensor) -> None:
+        self.h = h
+
+
+def same(found: Any, expected: Any) -> bool:
+    """Whether two values of containers, objects and tensors are equal, in types and order too."""
+    if type(found) is not type(expected):
+        return False
+    if isinstance(expected, Tensor):
+        return torch.equal(found, expected)
+    if isinstance(expected, dict):
+        return list(found) == list(expected) and all(same(found[k], expected[k]) for k in expected)
+    if isinstance(expected, list | tuple):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    if isinstance(expected, State | Layer | Slotted):
+        return same(attributes_of(found), attributes_of(expected))
+    return bool(found == expected)
+
+
+def append(x: Tensor, taps: Any) -> Tensor:
+    taps.append(x * 2)
+    return x + 1
+
+
+def nested(x: Tensor, taps: Any) -> Tensor:
+    taps[0]["seen"].append(x * 2)
+    taps[0]["last"] = x
+    return x + 1
+
+
+def update(x: Tensor, cache: Any) -> Tensor:
+    cache.update(k=x * 2, nothing=None, text="s", size=x.shape[0], view=x.mT)
+    return x + 1
+
+
+def grow(x: Tensor, cache: Any) -> Tensor:
+    cache["k"] = torch.cat([cache["k"], x], dim=0)
+    return cache["k"].sum(0)
+
+
+def reorder(x: Tensor, cache: Any) -> Tensor:
+    cache["k"] = cache.pop("k") * 2
+    del cache["j"]
+    return x + 1
+
+
+def clear(x: Tensor, taps: Any) -> Tensor:
+    first = taps[0]
+    taps.clear()
+    return x + first
+
+
+def extend(x: Tensor, taps: Any) -> Tensor:
+    taps += [x, 2, (x * 3, [x])]
+    taps.reverse()
+    return x + 1
+
+
+def assign(x: Tensor, taps: Any) -> Tensor:
+    taps[0] = x * 2
+    taps[1:2] = []
+    taps.insert(0, taps.pop())
+    return x + 1
+
+
+def share(x: Tensor, cache: Any) -> Tensor:
+    cache["again"] = cache["seen"]
+    cache["seen"].append(x * 2)
+    return x + 1
+
+
+def give_back(x: Tensor, taps: Any) -> Any:
+    taps.append(x * 2)
+    return {"taps": taps, "x": x + 1}
+
+
+def undo(x: Tensor, taps: Any) -> Tensor:
+    taps.append(x * 2)
+    return x + taps.pop()
+
+
+def set_fields(x: Tensor, state: Any) -> Tensor:
+    state.h = state.h * 2 + x
+    state.steps += 1
+    state.new = x * 3
+    return x + 1
+
+
+def delete_field(x: Tensor, state: Any) -> Tensor:
+    del state.steps
+    return x + 1
+
+
+def change_object(x: Tensor, layer: Any) -> Any:
+    layer.seen.append(layer.h)
+    layer.h = x * 2
+    return layer, x + 1
+
+
+def set_slots(x: Tensor, state: Any) -> Tensor:
+    state.extra = state.h * 2
+    state.h = x
+    return x + 1
+
+
+CHANGES: list[tuple[Callable[..., Any], Callable[[], Any]]] = [
+    (append, lambda: []),
+    (append, lambda: [R(2, 3), 1]),
+    (nested, lambda: [{"seen": [], "last": R(1)}]),
+    (update, dict),
+    (update, lambda: {"size": 7, "k": R(1)}),
+    (grow, lambda: {"k": R(4, 3)}),
+    (reorder, lambda: {"k": R(2), "j": R(2), "i": 1}),
+    (clear, lambda: [R(2, 3), R(2, 3)]),
+    (extend, lambda: [R(2, 3)]),
+    (assign, lambda: [R(2), R(3), R(4)]),
+    (share, lambda: {"seen": [R(2)]}),
+    (give_back, lambda: [R(2)]),
+    (undo, lambda: [R(2, 3)]),
+    (set_fields, lambda: State(R(2, 3))),
+    (delete_field, lambda: State(R(2, 3))),
+    (change_object, lambda: Layer(R(2, 3))),
+    (set_slots, lambda: Slotted(R(2, 3))),
+    (update, lambda: collections.OrderedDict(size=7, k=R(1))),
+]
+IDS = [f"{function.__name__}-{number}" for number, (function, _) in enumerate(CHANGES)]
+
+
+def check_changes(function: Callable[..., Any], program: Any, make: Callable[[], Any]) -> None:
+    """The same results and the same contents as in eager, in the caller's own container."""
+    for _ in range(2):
+        x, mine = R(2, 3), make()
+        theirs, before = copy.deepcopy(mine), attributes_of(mine) or copy.copy(mine)
+        with torch.no_grad():
+            expected = function(x, theirs)
+        assert not same(theirs, before) or function is undo
+        found = program(x, mine)
+        assert same(mine, theirs)
+        assert same(found, expected)
+        if function is give_back:
+            assert found["taps"] is mine
+        if function is share:
+            assert mine["again"] is mine["seen"]
+        if function is change_object:
+            assert found[0] is mine
+
+
+@pytest.mark.parametrize(("function", "make"), CHANGES, ids=IDS)
+def test_what_forward_changes_is_changed(
+    function: Callable[..., Any], make: Callable[[], Any]
+) -> None:
+    example = make()
+    before = copy.deepcopy(example)
+    program = build(function, R(2, 3), example)
+    assert same(example, before)  # a build changes nothing
+    check_changes(function, program, make)
+
+
+@both
+def test_a_cache_that_grows_serves_every_length(compiler: str) -> None:
+    def step(x: Tensor, cache: Any) -> Tensor:
+        cache["k"] = torch.cat([cache["k"], x], dim=0)
+        cache["seen"].append(x.mT)
+        cache["seen"].pop(0)
+        return cache["k"].sum(0)
+
+    dims = {"cache": {"k": {0: Dim("past", min=1, max=16)}}}
+    cache = {"k": R(2, 3), "seen": [R(3, 1)]}
+    program = build(step, R(1, 3), cache, compiler=compiler, dynamic_shapes=dims)
+    theirs = copy.deepcopy(cache)
+    held = cache["k"], cache["seen"]
+    for _ in range(5):
+        x = R(1, 3)
+        torch.testing.assert_close(program(x, cache), step(x, theirs))
+        torch.testing.assert_close(cache["k"], theirs["k"])
+        assert same(cache["seen"], theirs["seen"])
+    assert cache["seen"] is held[1]
+    assert held[0].shape[0] == 2
+
+
+def test_every_part_of_a_range_changes_containers_in_its_own_way() -> None:
+    def f(x: Tensor, taps: Any) -> Tensor:
+        if x.shape[0] > 4:
+            taps.append(x * 2)
+        return x + 1
+
+    program = build(f, R(3, 3), [], dynamic_shapes={"x": {0: Dim("n", min=2, max=8)}})
+    for size in (2, 4, 5, 8):
+        mine: list[Tensor] = []
+        x = R(size, 3)
+        program(x, mine)
+        assert same(mine, [x * 2] if size > 4 else [])
+
+
+def test_a_container_that_has_changed_is_another_call() -> None:
+    program = build(append, R(2, 3), [])
+    taps: list[Tensor] = []
+    program(R(2, 3), taps)
+    with pytest.raises(hotstart.ContractError, match="taps"):
+        program(R(2, 3), taps)
+    assert len(taps) == 1
+    more = hotstart.Options(compiler="eager", on_miss="compile")
+    program = hotstart.compile(append, (R(2, 3), []), options=more)
+    for _ in range(3):
+        program(R(2, 3), taps)
+    assert len(taps) == 4
+
+
+def test_one_container_in_two_places_is_refused_if_it_is_changed() -> None:
+    def f(x: Tensor, first: Any, second: Any) -> Tensor:
+        first.append(x)
+        return x * (len(second["held"]) + 1)
+
+    inner: list[Any] = []
+    program = build(f, R(2), [], {"held": []})
+    with pytest.raises(hotstart.ContractError, match=r"second\['held'\][\s\S]*is first, too"):
+        program(R(2), inner, {"held": inner})
+    with pytest.raises(hotstart.CaptureError, match=r"first and as second\['held'\]"):
+        build(f, R(2), inner, {"held": inner})
+    assert inner == []
+
+
+class Bag:
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+        self.key = object()  # so that its attributes do not say it all
+
+
+pytree.register_pytree_node(Bag, lambda bag: (bag.items, None), lambda items, _: Bag(list(items)))
+
+
+@pytest.mark.parametrize(
+    "container",
+    [collections.defaultdict(list, k=R(1)), collections.deque([R(1)]), Bag([R(1)])],
+)
+def test_changes_of_other_containers_are_refused(container: Any) -> None:
+    def f(x: Tensor, held: Any) -> Tensor:
+        if isinstance(held, dict):
+            held["k"] = x * 2
+        elif isinstance(held, Bag):
+            held.items.append(x)
+        else:
+            held.append(x)
+        return x + 1
+
+    with pytest.raises(hotstart.CaptureError, match="held"):
+        build(f, R(2), container)
+
+
+def test_a_change_of_order_that_dynamo_leaves_out_is_refused() -> None:
+    def f(x: Tensor, recent: Any) -> Tensor:
+        recent.move_to_end("k")
+        return x + 1
+
+    with pytest.raises(hotstart.CaptureError, match="recent"):
+        build(f, R(2), collections.OrderedDict(k=R(1), j=R(1)))
+
+
+# --- every way in -----------------------------------------------------------------------------
+
+
+class Tapped(nn.Linear):
+    def forward(self, x: Tensor, taps: Any) -> Tensor:
+        y = super().forward(x)
+        taps["all"].append(y * 2)
+        taps["count"] = 1
+        return y
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Tapped(3, 3)
+
+    def forward(self, x: Tensor, taps: Any) -> Tensor:
+        return self.inner(x, taps) + 1
+
+
+def test_a_submodule_changes_what_it_is_given() -> None:
+    model = Model().requires_grad_(False)
+    plain = copy.deepcopy(model)
+    example = {"all": [], "count": 0}
+    hotstart.compile_submodule(model, "inner", (R(2, 3), example), options=EAGER)
+    assert example == {"all": [], "count": 0}
+    x = R(2, 3)
+    mine, theirs = copy.deepcopy(example), copy.deepcopy(example)
+    assert torch.equal(model(x, mine), plain(x, theirs))
+    assert same(mine, theirs)
+    assert mine["count"] == 1
+
+
+@hotstart.compiled(options=EAGER)
+def decorated(x: Tensor, taps: Any) -> Tensor:
+    taps.append(x * 2)
+    return x + 1
+
+
+def test_the_first_call_of_a_decorated_function_changes_what_it_is_given() -> None:
+    for _ in range(2):
+        taps: list[Any] = []
+        x = R(2, 3)
+        decorated(x, taps)
+        assert same(taps, [x * 2])
+
+
+def test_changes_after_a_load(tmp_path: Path) -> None:
+    file = tmp_path / "changes.hot"
+    model = Twice()
+    build(model, State(R(2, 3)), {"all": []}).save(file)
+    script = f"""
+import copy, torch, hotstart
+from tests.integration.test_semantics_containers import State, Twice, same
+program = hotstart.load({str(file)!r}, Twice())
+mine = (State(torch.randn(2, 3)), {{"all": []}})
+theirs = copy.deepcopy(mine)
+found, expected = program(*mine), Twice()(*theirs)
+assert same(mine, theirs) and same(found, expected) and found is mine[1]
+assert len(theirs[1]["all"]) == 1 and theirs[0].steps == 1
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+class Twice(nn.Module):
+    def forward(self, state: State, taps: Any) -> Any:
+        state.h = state.h * 2
+        state.steps += 1
+        taps["all"].append(State(state.h + 1, 3))
+        return taps
+
+
+# --- what an argument holds -------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Doubled:
+    m: Tensor
+    later: Tensor = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.later = self.m + 1
+        self.n = self.m * 2
+
+
+@both
+def test_what_post_init_made_is_read_from_the_callers_object(compiler: str) -> None:
+    def f(d: Doubled, x: Tensor) -> Tensor:
+        return d.n + d.later * x
+
+    program = build(f, Doubled(R(3)), R(3), compiler=compiler)
+    for _ in range(2):
+        d, x = Doubled(R(3)), R(3)
+        d.n.add_(1)  # not what __post_init__ would make of it
+        torch.testing.assert_close(program(d, x), f(d, x))
+
+
+def test_attributes_that_the_example_had_otherwise_are_refused() -> None:
+    def f(d: Any, x: Tensor) -> Tensor:
+        return x * 2 if getattr(d, "flag", False) else x * 3
+
+    program = build(f, Doubled(R(3)), R(3))
+    flagged, lacking, plain = Doubled(R(3)), Doubled(R(3)), Doubled(R(3))
+    flagged.flag = True  # type: ignore[attr-defined]
+    del lacking.n
+    x = R(3)
+    assert torch.equal(program(plain, x), x * 3)
+    for other in (flagged, lacking):
+        with pytest.raises(hotstart.ContractError, match="with attributes m, later, n"):
+            program(other, x)
+
+
+def test_a_result_has_what_forward_set_and_not_what_init_would_set() -> None:
+    def f(x: Tensor) -> Doubled:
+        d = Doubled(x)
+        d.n = d.n + 1
+        d.extra = x * 3  # type: ignore[attr-defined]
+        return d
+
+    x = R(3)
+    found = build(f, x)(x)
+    assert type(found) is Doubled
+    assert same(vars(found), {"m": x, "later": x + 1, "n": x * 2 + 1, "extra": x * 3})
+
+
+class Copies:
+    def __init__(self, items: list[Any], more: Any) -> None:
+        self.items, self.more = items, more
+
+
+pytree.register_pytree_node(
+    Copies,
+    lambda c: ([*c.items, c.more], None),
+    lambda parts, _: Copies([part + 0 for part in parts[:-1]], parts[-1]),
+)
+
+
+def test_a_type_whose_unflatten_function_copies_is_read_by_its_attributes() -> None:
+    def f(c: Copies, x: Tensor) -> Tensor:
+        return c.items[0] + c.more * x
+
+    program = build(f, Copies([R(3)], R(3)), R(3))
+    for _ in range(2):
+        c, x = Copies([R(3)], R(3)), R(3)
+        assert torch.equal(program(c, x), f(c, x))
+
+
+class Locked(Copies):
+    def __init__(self, items: list[Any]) -> None:
+        super().__init__(items, None)
+        self.key = object()
+
+
+pytree.register_pytree_node(
+    Locked, lambda c: (c.items, None), lambda parts, _: Locked([part + 0 for part in parts])
+)
+
+
+def test_one_that_copies_and_holds_something_else_is_refused() -> None:
+    with pytest.raises(hotstart.CaptureError, match="c: got a Locked that makes tensors when"):
+        build(lambda c, x: c.items[0] + x, Locked([R(3)]), R(3))
+
+
+MODE = Layer(R(1))
+
+
+def test_an_object_that_its_module_names_is_refused() -> None:
+    with pytest.raises(hotstart.CaptureError, match="mode: got a Layer"):
+        build(lambda x, mode: x * 2 if mode is MODE else x, R(2), MODE)
