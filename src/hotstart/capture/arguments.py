@@ -29,6 +29,7 @@ class Arguments:
         axes: the dynamic dimensions, in order of first use.
         example_sizes: the size each axis has in the example.
         by_position: how many arguments the example passed by position.
+        strides: those of the example's tensors; they may have gaps, which `tensors` have not.
     """
 
     parameters: tuple[Parameter, ...]
@@ -36,6 +37,7 @@ class Arguments:
     axes: tuple[Dim, ...]
     example_sizes: Mapping[str, int]
     by_position: int = 0
+    strides: tuple[tuple[int, ...], ...] = ()
 
     def call_with(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of a call with these tensors, by position where the example passed them so.
@@ -124,6 +126,7 @@ def describe_arguments(
         tuple(reader.axes.values()),
         dict(reader.sizes),
         len(args),
+        tuple(reader.strides),
     )
 
 
@@ -173,6 +176,7 @@ class _Reader:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.tensors: list[TensorSpec] = []
+        self.strides: list[tuple[int, ...]] = []
         self.axes: dict[str, Dim] = {}
         self.sizes: dict[str, int] = {}
 
@@ -183,6 +187,7 @@ class _Reader:
             if not isinstance(found, torch.Tensor):
                 return None
             self.tensors.append(self._spec(at, found, wanted.pop(at, {})))
+            self.strides.append(tuple(map(int, found.stride())))
             return Slot("arg", len(self.tensors) - 1)
 
         try:
