@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -17,14 +17,17 @@ from hotstart.capture.serve import Serving, Sizes, serve
 from hotstart.capture.structure import merged
 from hotstart.capture.trace import Captured, capture
 from hotstart.capture.weights import WeightTable
-from hotstart.errors import OptionsError
+from hotstart.errors import CaptureError, OptionsError
 from hotstart.events import Clock
-from hotstart.ir import Contract, Requirements
+from hotstart.ir import Contract, Layout, Requirements, TensorSpec
 from hotstart.options import Options
 from hotstart.partition import Plan, SplitOn, cut, make_plan
+from hotstart.partition.layouts import layouts_read, strictest
 from hotstart.partition.names import foreign_operators
 from hotstart.partition.plan import example_of
 from hotstart.partition.special import special_conditions
+from hotstart.runtime.contract import dense_copy
+from hotstart.runtime.layout import dense_strides, layout_fits
 from hotstart.runtime.structure import Look
 from hotstart.shapes import Interval
 from hotstart.stitching import passed_on
@@ -39,11 +42,13 @@ class CutGraph:
         captured: the graph.
         plan: its pieces.
         assumed: the conditions under which the graph stands for the model.
+        layouts: how much of the layout of an argument the graph depends on, by slot.
     """
 
     captured: Captured
     plan: Plan
     assumed: tuple[_torch.Condition, ...]
+    layouts: Mapping[int, Layout] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,10 +105,31 @@ def trace_call(
         _torch.trace_artifact(f"hotstart_{owner}graph_{made}", partial(describe_plan, plan))
         made += 1
         special = special_conditions(plan, declared, hints)
-        return CutGraph(captured, plan, (*captured.assumed, *special))
+        layouts = layouts_read(plan.graph, arguments.tensors, arguments.axes, hints)
+        return CutGraph(captured, plan, (*captured.assumed, *special), layouts)
 
     graphs, servings = serve(arguments.axes, arguments.example_sizes, options.splits, trace)
-    return TracedCall(name, call.method, arguments, tuple(graphs), tuple(servings))
+    traced = TracedCall(name, call.method, arguments, tuple(graphs), tuple(servings))
+    _refuse_gaps(traced)
+    return traced
+
+
+def _refuse_gaps(call: TracedCall) -> None:
+    """Raise if forward reads the layout of an argument whose example has another than was traced.
+
+    Stand-ins are traced, which have no gaps.
+    """
+    sizes = call.arguments.example_sizes
+    for spec, strides in zip(_tensors(call), call.arguments.strides, strict=True):
+        shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+        traced = dense_strides(shape, spec.dim_order)
+        if not layout_fits(shape, strides, traced, spec.layout):
+            raise CaptureError(
+                f"{spec.path}: what forward does depends on the layout of this argument.\n"
+                f"  expected: an example without gaps, of strides {traced}\n"
+                f"  found:    strides {strides}\n"
+                f"  do:       pass {spec.path}{dense_copy(spec.dim_order)}"
+            )
 
 
 def make_plan_of(captured: Captured, split_on: SplitOn, prefix: str, clock: Clock) -> Plan:
@@ -153,7 +179,7 @@ def make_contract(model: Model, call: TracedCall) -> Contract:
     changed = tuple(sorted({change.number for graph in graphs for change in graph.changes}))
     return Contract(
         parameters=call.arguments.parameters,
-        tensors=call.arguments.tensors,
+        tensors=_tensors(call),
         axes=call.arguments.axes,
         training=model.training if isinstance(model, torch.nn.Module) else None,
         autocast=_torch.autocast_state(),
@@ -161,6 +187,17 @@ def make_contract(model: Model, call: TracedCall) -> Contract:
         given=passed_on(trees, "arg"),
         objects=tuple(sorted({*passed_on(trees, "object"), *changed})),
         changed=changed,
+    )
+
+
+def _tensors(call: TracedCall) -> tuple[TensorSpec, ...]:
+    """The tensor arguments, with what any graph needs of their layouts."""
+    return tuple(
+        replace(
+            spec,
+            layout=strictest([graph.layouts.get(slot, "copied") for graph in call.graphs]),
+        )
+        for slot, spec in enumerate(call.arguments.tensors)
     )
 
 

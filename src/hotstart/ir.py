@@ -86,6 +86,10 @@ Tree: TypeAlias = Slot | Const | Container
 # --- the contract ---------------------------------------------------------------------------------
 
 
+Layout: TypeAlias = Literal["copied", "fixed", "exact"]
+"""How much of a layout a call must bring: see `TensorSpec`."""
+
+
 class TensorSpec(msgspec.Struct, frozen=True):
     """What a tensor argument must be.
 
@@ -93,6 +97,9 @@ class TensorSpec(msgspec.Struct, frozen=True):
         path: how a user would write it: `input_ids`, `batch['mask']`, `states[0]`.
         shape: a size for a static dimension, an axis name for a dynamic one.
         dim_order: dimensions from the outermost to the innermost in memory; the compiled layout.
+        layout: what happens to a tensor of another layout, which is one with other strides where a
+            size is above one: `"copied"` copies it; `"fixed"` takes none, since forward reads
+            strides; `"exact"` asks for the same strides in dimensions of size one, too.
     """
 
     path: str
@@ -100,6 +107,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
     device: torch.device
     shape: tuple[int | str, ...]
     dim_order: tuple[int, ...]
+    layout: Layout = "copied"
 
 
 class Parameter(msgspec.Struct, frozen=True):

@@ -190,6 +190,43 @@ def test_flex_attention_with_a_mask_made_in_forward(compiler: str) -> None:
     check(f, (Q,), compiler=compiler, tolerance=1e-4)
 
 
+def _biased(q: Tensor, k: Tensor, a: Tensor, bias: Tensor, c: Tensor) -> Tensor:
+    def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return s * a[b, h] + bias[b, h, i, j] * c[i, j]
+
+    return flex_attention(q, k, k, score_mod=score)
+
+
+def _with_sizes(b: int, h: int, s: int, t: int) -> tuple[Tensor, ...]:
+    """Arguments in which nearly every dimension has a size of its own."""
+    biases = (R(b, h + 1), R(b, h + 2, s + 3, t + 4), R(s + 7, t + 9))
+    return (R(b, h, s, 16), R(b, h, t, 16), *biases)
+
+
+def test_flex_attention_with_many_axes_through_torch_compile() -> None:
+    compiled = torch.compile(_biased, backend="hotstart", dynamic=True)
+    with torch.no_grad():
+        for sizes in ((2, 3, 64, 64), (3, 4, 65, 70)):
+            given = _with_sizes(*sizes)
+            assert_same(compiled(*given), _biased(*given), 1e-4)
+
+
+@pytest.mark.slow
+def test_flex_attention_with_many_axes() -> None:
+    b, s, t, h1, h2, s3, t4, s7, t9 = (
+        Dim(name, min=2, max=100) for name in ("b", "s", "t", "h1", "h2", "s3", "t4", "s7", "t9")
+    )
+    dims = {
+        "q": {0: b, 2: s},
+        "k": {0: b, 2: t},
+        "a": {0: b, 1: h1},
+        "bias": {0: b, 1: h2, 2: s3, 3: t4},
+        "c": {0: s7, 1: t9},
+    }
+    calls = (_with_sizes(2, 3, 64, 64), _with_sizes(3, 3, 65, 70))
+    check(_biased, *calls, compiler="inductor", tolerance=1e-4, dynamic_shapes=dims)
+
+
 @mostly_eager
 def test_flex_attention_for_every_size(compiler: str) -> None:
     def f(q: Tensor, k: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import sympy
 from torch.utils._sympy.value_ranges import SymPyValueRangeAnalysis, ValueRanges, bound_sympy
@@ -22,6 +24,12 @@ def test_an_axis_that_equals_a_known_one_is_known(equal: sympy.Basic) -> None:
 def test_conditions_on_other_axes_are_left_out() -> None:
     wide = sympy.Ge(WIDTH, 8)
     assert _torch.about([wide, sympy.Ge(HEIGHT, 4)], ["height"], {}) == (sympy.Ge(HEIGHT, 4),)
+
+
+def test_no_name_that_inductor_counts_up_is_part_of_a_symbols() -> None:
+    made = _torch.make_symbols({f"a{n}": (2, 9, 5) for n in range(30)}).by_name.values()
+    assert len(set(map(str, made))) == 30
+    assert not [f"k{symbol}" for symbol in made if re.search(r"ks\d", f"k{symbol}")]
 
 
 def test_torch_finds_bounds_of_quotients() -> None:

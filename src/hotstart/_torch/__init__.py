@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         pass_token,
         warm_up_inductor,
     )
+    from hotstart._torch.layout_reads import LayoutRead, LayoutReads, Step
     from hotstart._torch.symbols import (
         Condition,
         Symbols,
@@ -110,11 +111,14 @@ __all__ = [
     "FullGraph",
     "HigherOrderOperator",
     "InductorOutput",
+    "LayoutRead",
+    "LayoutReads",
     "MappingWatch",
     "NoGraph",
     "OpOverload",
     "OpOverloadPacket",
     "Read",
+    "Step",
     "Symbols",
     "TensorWatch",
     "about",
@@ -186,7 +190,7 @@ __all__ = [
     "without_size_assumptions",
 ]
 
-_BUILDING = ("dynamo", "graph_inputs", "graphs", "guards", "inductor", "symbols")
+_BUILDING = ("dynamo", "graph_inputs", "graphs", "guards", "inductor", "layout_reads", "symbols")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,13 +11,14 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
 from hotstart._torch.guards import Read, environment_names, modes_read, object_named, reads
+from hotstart._torch.layout_reads import LayoutReads, recording_layout_reads
+from hotstart._torch.lines import user_line
 from hotstart._torch.symbols import without_size_assumptions
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class FullGraph:
         scopes: local and global variables of the traced frame; Dynamo's names start from them.
         scopes_of: the same for another call.
         self_name: the variable that holds the traced module; None for a plain function.
+        layout_reads: what traced code asked of the layouts of tensors.
     """
 
     module: fx.GraphModule
@@ -59,6 +61,7 @@ class FullGraph:
     scopes: Mapping[str, Mapping[str, Any]]
     scopes_of: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Mapping[str, Any]]]
     self_name: str | None
+    layout_reads: LayoutReads
 
     def plain_name(self, name: str) -> str:
         """`layers.0.weight` for Dynamo's `L['self']._modules['layers']._modules['0'].weight`.
@@ -166,6 +169,7 @@ def full_graph(
         without_size_assumptions(),
         get_metrics_context(),
         _recording_side_effects() as side_effects,
+        recording_layout_reads() as layout_reads,
     ):
         captured = convert_frame.fullgraph_capture(fn, args, kwargs)
     if captured.backend_input is None:
@@ -200,6 +204,7 @@ def full_graph(
         scopes=scopes,
         scopes_of=scopes_of,
         self_name=None if owner is None else traced.__code__.co_varnames[0],
+        layout_reads=layout_reads,
     )
 
 
@@ -310,13 +315,3 @@ def _brief(text: str) -> tuple[str, str]:
 def _first_sentence(text: str) -> str:
     plain = " ".join(text.split("\n\n")[0].split())
     return re.split(r"(?<!e\.g)(?<!i\.e)\. ", plain)[0].removesuffix(".")
-
-
-def user_line(stack: Sequence[Any]) -> str:
-    """The innermost line of a stack that is not torch's own, as text."""
-    own = str(Path(torch.__file__).parent)
-    theirs = [frame for frame in stack if not frame.filename.startswith(own)]
-    if not stack:
-        return ""
-    frame = (theirs or stack)[-1]
-    return f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from hotstart._torch.dynamo import user_line
+from hotstart._torch.lines import user_line
 from hotstart._torch.symbols import expression, python_source
 
 if TYPE_CHECKING:

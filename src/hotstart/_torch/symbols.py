@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,12 +59,21 @@ class Symbols:
 
 
 def make_symbols(bounds: Mapping[str, tuple[int, int, int]]) -> Symbols:
-    """Symbols for names, given (low, high, hint) for each. Sizes 0 and 1 are not assumed away."""
+    """Symbols for names, given (low, high, hint) for each. Sizes 0 and 1 are not assumed away.
+
+    They are named `s_0`, `s_1`, and so on. Inductor's template for FlexAttention on CPU names sizes
+    `ks0`, `ks1` by counting, or `k` and the name of a symbol, and replaces one of these names as
+    text: `ks1` in `ks13`, or in the `ks1` of another size. torch numbers symbols by a hash
+    (`ShapeEnv._generate_unique_id`, 2.11 to 2.15), so both happen.
+    """
     from torch._dynamo.source import ConstantSource
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StrictMinMaxConstraint
     from torch.utils._sympy.value_ranges import ValueRanges
 
     env = ShapeEnv()
+    named: Any = env
+    numbers = itertools.count()
+    named._generate_unique_id = lambda source: f"_{next(numbers)}"
     made = {}
     for name, (low, high, hint) in bounds.items():
         made[name] = env.create_symbol(

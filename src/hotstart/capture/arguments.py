@@ -41,6 +41,7 @@ class Arguments:
         example_sizes: the size each axis has in the example.
         by_position: how many arguments the example passed by position.
         shared: paths of a container that the example passed in two places; empty if there is none.
+        strides: those of the example's tensors; they may have gaps, which `tensors` have not.
     """
 
     parameters: tuple[Parameter, ...]
@@ -49,6 +50,7 @@ class Arguments:
     example_sizes: Mapping[str, int]
     by_position: int = 0
     shared: tuple[str, ...] = ()
+    strides: tuple[tuple[int, ...], ...] = ()
 
     def values(self, tensors: Sequence[Any]) -> list[Any]:
         """The value of each parameter in a call with these tensors."""
@@ -146,6 +148,7 @@ def describe_arguments(
         dict(reader.sizes),
         len(args),
         reader.shared,
+        tuple(reader.strides),
     )
 
 
@@ -195,6 +198,7 @@ class _Reader:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.tensors: list[TensorSpec] = []
+        self.strides: list[tuple[int, ...]] = []
         self.axes: dict[str, Dim] = {}
         self.sizes: dict[str, int] = {}
         self.shared: tuple[str, ...] = ()
@@ -207,6 +211,7 @@ class _Reader:
             if not isinstance(found, torch.Tensor):
                 return None
             self.tensors.append(self._spec(at, found, wanted.pop(at, {})))
+            self.strides.append(tuple(map(int, found.stride())))
             return Slot("arg", len(self.tensors) - 1)
 
         try:

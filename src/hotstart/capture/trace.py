@@ -44,6 +44,9 @@ class Captured:
         files: the files of all Python code that was traced.
         seen: what was read outside of the model's modules.
         guarded: what the caller checks about sizes before every call, over axis symbols.
+        layout_reads: what Python code asked of the layouts of tensors.
+        read_arguments: the argument that each node is that `layout_reads` starts from; -1 for a
+            tensor that is none.
     """
 
     graph: fx.Graph = field(repr=False)
@@ -60,6 +63,8 @@ class Captured:
     seen: tuple[Seen, ...] = ()
     guarded: tuple[sympy.Basic, ...] = ()
     changes: tuple[ContainerChange, ...] = ()
+    layout_reads: _torch.LayoutReads = field(default_factory=lambda: _torch.LayoutReads())
+    read_arguments: Mapping[fx.Node, int] = field(default_factory=dict)
 
     def trees(self) -> tuple[Tree, ...]:
         """Everything that a call returns, or leaves in modules and in the caller's containers."""
@@ -128,6 +133,7 @@ def capture(
     _refuse_replaced_memory(traced.module.graph)
     _torch.drop_unused_views(traced.module.graph)
     refuse_places(traced.module.graph)
+    _refuse_questions(traced.layout_reads)
     return _describe(model, traced, arguments, tensors, weights, fixed, settled)
 
 
@@ -233,6 +239,18 @@ def refuse_places(graph: fx.Graph) -> None:
             )
 
 
+def _refuse_questions(asked: _torch.LayoutReads) -> None:
+    """Raise if code asks which tensor another is a view of, which differs from call to call."""
+    for read in asked.reads:
+        if read.asked == "base":
+            raise not_one_graph(
+                read.line,
+                "forward reads _base, and whether an argument is a view may differ from call to "
+                "call",
+                "take the question out of forward, or pass its answer as an argument",
+            )
+
+
 def _memory(nodes: Iterable[fx.Node]) -> set[int]:
     examples = (node.meta.get("example_value") for node in nodes)
     return {_torch.storage_of(e) for e in examples if isinstance(e, torch.Tensor)}
@@ -294,6 +312,12 @@ def _describe(
         modules=structure(model, traced),
         files=traced.files,
         seen=seen(model, traced),
+        layout_reads=traced.layout_reads,
+        read_arguments={
+            node: numbers.get(id(traced.object_named(step.source)), -1)
+            for node, step in traced.layout_reads.steps.items()
+            if step.source
+        },
     )
     returned = [captured.size_source_of(node) for node in output.args[0]]
     written = _written_inputs(placeholders, captured.inputs, output.args[0])

@@ -141,11 +141,12 @@ def foreign_operators(module: fx.GraphModule) -> frozenset[str]:
     """The operators that did not come with torch, in a graph and in those that it holds."""
     graphs = [inner.graph for inner in module.modules() if isinstance(inner, fx.GraphModule)]
     targets = {node.target for graph in graphs for node in graph.nodes}
-    names = {_operator(target) for target in targets}
+    names = {operator_name(target) for target in targets}
     return frozenset(name for name in names if name and not came_with_torch(name))
 
 
-def _operator(target: Any) -> str:
+def operator_name(target: Any) -> str:
+    """The registered name of an operator; empty for anything else."""
     if isinstance(target, _torch.OpOverload):
         return str(target._schema.name)
     return str(target._qualified_op_name) if isinstance(target, _torch.OpOverloadPacket) else ""

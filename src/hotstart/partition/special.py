@@ -86,7 +86,7 @@ def _run(graph: Graph, piece: Piece, at: dict[str, int]) -> None:
                 lambda item: values[item] if isinstance(item, fx.Node) else number(item),
             )
             try:
-                values[node] = _call(graph, node, args, kwargs)
+                values[node] = call_node(graph, node, args, kwargs)
             except Exception as error:
                 raise _Differs(f"{_line(node)}: {node.name} raises {error}") from error
             traced = [tuple(map(number, t.shape)) for t in tensors_in(example_of(node))]
@@ -104,7 +104,8 @@ def _expected(example: torch.Tensor, number: Any) -> torch.Tensor:
     )
 
 
-def _call(graph: Graph, node: fx.Node, args: Any, kwargs: Any) -> Any:
+def call_node(graph: Graph, node: fx.Node | _torch.Step, args: Any, kwargs: Any) -> Any:
+    """Run what a node calls."""
     if node.op == "get_attr":
         return _torch.attribute_of(graph.captured.module, str(node.target))
     if node.op == "call_method":

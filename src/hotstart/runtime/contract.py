@@ -26,6 +26,7 @@ from hotstart.ir import (
     TensorSpec,
     Tree,
 )
+from hotstart.runtime.layout import dense_strides, has_layout
 from hotstart.shapes import Variant
 from hotstart.trees import (
     attributes_of,
@@ -215,7 +216,7 @@ class _Explainer:
                     f"size {value.shape[dim]} in dimension {dim}",
                     f"size {size} there, the size of axis {axis!r} in {where}",
                 )
-        return None
+        return _layout(spec, value)
 
     def _sizes(self) -> ContractError | None:
         sizes = {axis: size for axis, (size, _) in self.sizes.items()}
@@ -263,6 +264,30 @@ class _Explainer:
 def shared(containers: Sequence[Any]) -> bool:
     """Whether one container is passed in two places."""
     return len(set(map(id, containers))) < len(containers)
+
+
+def _layout(spec: TensorSpec, tensor: torch.Tensor) -> ContractError | None:
+    """The error of a tensor whose strides forward would read, if they are not the compiled ones."""
+    if has_layout(tensor, spec.dim_order, spec.layout):
+        return None
+    return ContractError(
+        spec.path,
+        f"strides {tuple(tensor.stride())}",
+        f"strides {dense_strides(tensor.shape, spec.dim_order)}, since what forward does depends "
+        "on them",
+        f"pass {spec.path}{dense_copy(spec.dim_order)}, or compile with an example of this layout",
+    )
+
+
+def dense_copy(dim_order: Sequence[int]) -> str:
+    """The method call that brings a tensor into an order of dimensions, without gaps."""
+    formats = {(0, 2, 3, 1): "channels_last", (0, 2, 3, 4, 1): "channels_last_3d"}
+    if tuple(dim_order) == tuple(range(len(dim_order))):
+        return ".clone(memory_format=torch.contiguous_format)"
+    if tuple(dim_order) in formats:
+        return f".clone(memory_format=torch.{formats[tuple(dim_order)]})"
+    back = tuple(dim_order.index(dim) for dim in range(len(dim_order)))
+    return f".permute{tuple(dim_order)}.clone(memory_format=torch.contiguous_format).permute{back}"
 
 
 def is_lazy_view(tensor: torch.Tensor) -> bool:

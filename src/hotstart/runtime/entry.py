@@ -34,6 +34,7 @@ from hotstart.ir import (
 )
 from hotstart.names import Names
 from hotstart.runtime.contract import MISSING, TENSOR_TYPES, overlap, shared
+from hotstart.runtime.layout import has_layout
 from hotstart.shapes import Variant
 from hotstart.trees import is_changeable, same_constant, slot_names
 
@@ -241,6 +242,12 @@ class Entry:
             self._tree(tree, name)
 
     def _tensor(self, slot: int, spec: TensorSpec, name: str) -> None:
+        self._metadata(slot, spec, name)
+        if spec.layout != "copied" and spec.shape:
+            check = self._refer("has_layout", has_layout)
+            self._require(f"{check}({name}, {spec.dim_order!r}, {spec.layout!r})")
+
+    def _metadata(self, slot: int, spec: TensorSpec, name: str) -> None:
         kinds = (f"{name}.__class__ is {kind}" for kind in self._tensor_types)
         self._require(
             f"({' or '.join(kinds)})",
@@ -322,7 +329,7 @@ class Entry:
 
     def _layout(self, slot: int, spec: TensorSpec, name: str) -> None:
         """Copy a tensor whose layout is not the compiled one; cheap where it is."""
-        if not spec.shape:
+        if not spec.shape or spec.layout != "copied":
             return
         if spec.dim_order == tuple(range(len(spec.shape))):
             test = f"not {name}.is_contiguous()"

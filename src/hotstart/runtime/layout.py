@@ -8,15 +8,18 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
+from hotstart.ir import Layout
+
 
 def strides_fit(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
     """Whether a tensor has these strides wherever they matter: where a size is above one."""
     if tensor.stride() == strides or tensor.numel() == 0:
         return True
-    return all(
-        size == 1 or have == want
-        for size, have, want in zip(tensor.shape, tensor.stride(), strides, strict=True)
-    )
+    return _fit(tensor.shape, tensor.stride(), strides)
+
+
+def _fit(shape: Sequence[int], have: Sequence[int], want: Sequence[int]) -> bool:
+    return all(size == 1 or h == w for size, h, w in zip(shape, have, want, strict=True))
 
 
 def fit(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
@@ -37,6 +40,21 @@ def dense_strides(shape: Sequence[int], dim_order: Sequence[int]) -> tuple[int, 
         strides[dim] = step
         step *= max(shape[dim], 1)
     return tuple(strides)
+
+
+def has_layout(tensor: torch.Tensor, dim_order: Sequence[int], layout: Layout) -> bool:
+    """Whether a tensor lies in memory as a contract asks that fixes its layout."""
+    strides = dense_strides(tensor.shape, dim_order)
+    return layout_fits(tensor.shape, tensor.stride(), strides, layout)
+
+
+def layout_fits(
+    shape: Sequence[int], have: Sequence[int], want: Sequence[int], layout: Layout
+) -> bool:
+    """Whether a contract takes these strides in the place of the compiled ones."""
+    if layout == "copied" or tuple(have) == tuple(want):
+        return True
+    return layout == "fixed" and (0 in shape or _fit(shape, have, want))
 
 
 def unflatten(cls: type, children: list[Any], context: Any) -> Any:
