@@ -44,6 +44,7 @@ class FullGraph:
             it is of none.
         scopes: local and global variables of the traced frame; Dynamo's names start from them.
         self_name: the variable that holds the traced module; None for a plain function.
+        free: the variables that the traced function closes over.
     """
 
     module: fx.GraphModule
@@ -57,6 +58,7 @@ class FullGraph:
     home: str
     scopes: Mapping[str, Mapping[str, Any]]
     self_name: str | None
+    free: tuple[str, ...]
 
     def plain_name(self, name: str) -> str:
         """`layers.0.weight` for Dynamo's `L['self']._modules['layers']._modules['0'].weight`.
@@ -188,6 +190,7 @@ def full_graph(
         home=str(traced.__globals__.get("__name__", "")),
         scopes=scopes,
         self_name=None if owner is None else traced.__code__.co_varnames[0],
+        free=traced.__code__.co_freevars,
     )
 
 

@@ -12,13 +12,12 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.arguments import Arguments, example_tensor
+from hotstart.capture.guards import collect
 from hotstart.capture.outputs import BufferUpdate, describe_outputs
-from hotstart.capture.seen import seen
-from hotstart.capture.structure import structure
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
-from hotstart.ir import Fact, ModuleKind, Slot, Tree
-from hotstart.keys.records import Seen
+from hotstart.ir import ModuleKind, Slot, Tree
+from hotstart.keys.records import Guard, Seen
 from hotstart.tensors import Model, modules
 
 if TYPE_CHECKING:
@@ -257,6 +256,7 @@ def _describe(
             assert isinstance(axis, str)
             inputs.append(Slot("size", expr=axis))
     _name_modules(traced)
+    read, seen = collect(model, traced)
     (output,) = (node for node in graph.nodes if node.op == "output")
     captured = Captured(
         graph=graph,
@@ -271,9 +271,9 @@ def _describe(
         ),
         fixed=dict(fixed),
         modes=_modes(model, traced),
-        modules=structure(model, traced),
+        modules=read,
         files=traced.files,
-        seen=seen(model, traced),
+        seen=seen,
     )
     returned = [captured.size_source_of(node) for node in output.args[0]]
     written = _written_inputs(placeholders, captured.inputs, output.args[0])
@@ -283,9 +283,9 @@ def _describe(
     return replace(captured, outputs=described.result, updates=described.updates)
 
 
-def _still_so(fact: Fact) -> bool:
+def _still_so(guard: Guard) -> bool:
     """Whether what was read of an attribute is the same after it was set."""
-    return fact.kind == "own" or (fact.kind == "attribute" and fact.value)
+    return guard.kind == "own" or (guard.kind == "attribute" and guard.text == "there")
 
 
 def _refuse_caches(captured: Captured, updates: tuple[BufferUpdate, ...]) -> None:
@@ -293,8 +293,8 @@ def _refuse_caches(captured: Captured, updates: tuple[BufferUpdate, ...]) -> Non
     for update in updates:
         kind = captured.modules.get(update.owner)
         read = kind is not None and any(
-            fact.steps == (("attribute", update.name),) and not _still_so(fact)
-            for fact in kind.facts
+            guard.steps == (("attribute", update.name),) and not _still_so(guard)
+            for guard in kind.guards
         )
         if read:
             name = f"{update.owner}.{update.name}" if update.owner else update.name
