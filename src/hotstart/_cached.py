@@ -87,7 +87,7 @@ def _pieces(store: Store) -> Pieces:
 def _keep(store: Store, key: Key, program: Program, seen: tuple[Seen, ...]) -> Entry | None:
     from hotstart.packaging import Check, packed
 
-    unknown = [described(one) for one in seen if not one.text]
+    unknown = [described(one) for one in seen if not one.guard.text]
     if unknown:
         log.warning("the program cannot be kept: nothing can be said of %s", ", ".join(unknown))
         return None

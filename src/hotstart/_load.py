@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hotstart import container, preflight
-from hotstart.errors import ArtifactError, ModelMismatch, OptionsError
+from hotstart.errors import ArtifactError, OptionsError
 from hotstart.events import Clock
 from hotstart.ir import Artifact
 from hotstart.loading import bind, unpack
 from hotstart.report.model import Report, UnitReport
 from hotstart.runtime.program import OnMiss, Program
-from hotstart.runtime.structure import code_misfits
-from hotstart.tensors import Finder, Model
+from hotstart.tensors import Model
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
@@ -81,10 +80,7 @@ def load(
                 f"{file}: expected the classes, functions and operators that the program calls, "
                 f"found: {error}. Install and import what the model was built with."
             ) from error
-        binding()  # whether the weights fit shows now and not in the first call
-        problems = code_misfits(artifact.requirements, Finder(model))
-        if problems:
-            raise ModelMismatch(problems)
+        binding()  # whether the model fits shows now and not in the first call
     program.report = _report(clock, artifact)
     return program
 

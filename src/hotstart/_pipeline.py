@@ -88,6 +88,4 @@ def build_program(
     program = Program(artifact, model, binding, report, on_miss, examples)
     if debug_dir is not None:
         build.write_debug_files(debug_dir, traced, artifact, program.entry_code)
-    graphs = [graph.captured for call in traced for graph in call.graphs]
-    seen = tuple(sorted({one for graph in graphs for one in graph.seen}, key=repr))
-    return program, seen
+    return program, requirements.seen

@@ -9,9 +9,9 @@ from hotstart.errors import StoreError
 from hotstart.ir import Artifact, CompiledCall, CompiledUnit, Stitched
 from hotstart.keys.explain import difference, listed
 from hotstart.keys.records import Key, Seen
-from hotstart.keys.seen import contents_text
 from hotstart.objects import Describer, digest
 from hotstart.runtime.program import Program
+from hotstart.runtime.structure import contents_text
 from hotstart.shapes import labelled
 
 Build = Callable[[Kept], tuple[Program, tuple[Seen, ...]]]

@@ -12,14 +12,15 @@ from msgspec.structs import replace
 from hotstart import _torch
 from hotstart.calls import Call
 from hotstart.capture.arguments import Arguments, describe_arguments
+from hotstart.capture.guards import merged
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.serve import Serving, Sizes, serve
-from hotstart.capture.structure import merged
 from hotstart.capture.trace import Captured, capture
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError, OptionsError
 from hotstart.events import Clock
 from hotstart.ir import Contract, Layout, Requirements, TensorSpec
+from hotstart.keys.records import Seen
 from hotstart.options import Options
 from hotstart.partition import Plan, SplitOn, cut, make_plan
 from hotstart.partition.layouts import layouts_read, strictest
@@ -168,7 +169,19 @@ def make_requirements(
         modules=tuple((path, numbers[repr(kind)]) for path, kind in sorted(read.items())),
         hooks=look.global_hooks(),
         operators=tuple((name, look.operator(name)) for name in sorted(operators)),
+        seen=_seen(calls),
     )
+
+
+def _seen(calls: Sequence[TracedCall]) -> tuple[Seen, ...]:
+    """What all graphs read outside of the model's modules, by call where it is the call's own."""
+    found = {
+        replace(one, name=call.method) if one.start in ("closure", "self") else one
+        for call in calls
+        for graph in call.graphs
+        for one in graph.captured.seen
+    }
+    return tuple(sorted(found, key=repr))
 
 
 def make_contract(model: Model, call: TracedCall) -> Contract:

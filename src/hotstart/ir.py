@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 import torch
 
-from hotstart.keys.records import Step
+from hotstart.keys.records import Guard, Seen
 from hotstart.shapes import Dim, Variant
 
 # --- trees: the structure of arguments and of outputs ------------------------------------------
@@ -146,39 +146,17 @@ class WeightSpec(msgspec.Struct, frozen=True):
     mutated: bool = False
 
 
-FactKind: TypeAlias = Literal[
-    "value", "length", "keys", "class", "function", "inside", "attribute", "own", "contains"
-]
-"""What of something is compared: see `Fact`."""
-
-
-class Fact(msgspec.Struct, frozen=True):
-    """Something the code was compiled for that a module says.
-
-    Attributes:
-        steps: attributes and items on the way from the module.
-        kind: whether `value` is what is there, its length, its keys, the name of its class, what
-            it does as a function, or everything inside it; or whether the last step leads to an
-            attribute, to one of the object's own or to an item.
-        value: a constant.
-    """
-
-    steps: tuple[Step, ...]
-    kind: FactKind
-    value: Any
-
-
 class ModuleKind(msgspec.Struct, frozen=True):
     """What was read of a module besides tensors.
 
     Attributes:
         cls: the name of its class.
-        facts: what was read.
+        guards: what was read, by steps from the module.
         own: hooks and methods that are the object's own, each by name and as a text of its code.
     """
 
     cls: str
-    facts: tuple[Fact, ...]
+    guards: tuple[Guard, ...]
     own: tuple[tuple[str, str], ...] = ()
 
 
@@ -194,6 +172,7 @@ class Requirements(msgspec.Struct, frozen=True):
         hooks: hooks of all modules there are, each by name and as a text of its code.
         operators: those that did not come with torch, each by name and as a text of its schemas
             and of the code that a compiler runs.
+        seen: what was read outside of the modules: globals, closures, the environment.
     """
 
     weights: tuple[WeightSpec, ...]
@@ -203,6 +182,7 @@ class Requirements(msgspec.Struct, frozen=True):
     modules: tuple[tuple[str, int], ...]
     hooks: tuple[tuple[str, str], ...] = ()
     operators: tuple[tuple[str, str], ...] = ()
+    seen: tuple[Seen, ...] = ()
 
 
 class Contract(msgspec.Struct, frozen=True):

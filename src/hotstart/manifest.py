@@ -164,22 +164,6 @@ def map_contract(contract: Contract, function: Callable[[Any], Any]) -> Contract
     )
 
 
-def map_requirements(requirements: Requirements, function: Callable[[Any], Any]) -> Requirements:
-    """Requirements with `function` applied to every value in them that is the model's."""
-    return msgspec.structs.replace(
-        requirements,
-        kinds=tuple(
-            msgspec.structs.replace(
-                kind,
-                facts=tuple(
-                    msgspec.structs.replace(fact, value=function(fact.value)) for fact in kind.facts
-                ),
-            )
-            for kind in requirements.kinds
-        ),
-    )
-
-
 def map_tree(tree: Tree, function: Callable[[Any], Any]) -> Tree:
     """A tree with `function` applied to every value in it."""
     match tree:

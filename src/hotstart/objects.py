@@ -240,6 +240,14 @@ class Describer:
         return text
 
 
+class Outline(Describer):
+    """Says what objects are, of classes by name only: what runs of them is compared by itself."""
+
+    def class_text(self, cls: type) -> str:
+        """A class by its name."""
+        return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def attributes(value: Any) -> dict[str, Any]:
     """What an object holds by name, in the order of the names."""
     fields = getattr(type(value), "__struct_fields__", None)  # of msgspec

@@ -11,6 +11,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations, prune
 
 import hotstart
+from hotstart import ModelMismatch
 from tests.semantics import assert_same, build, check, mostly_eager
 
 R = torch.randn
@@ -106,8 +107,12 @@ def test_hooks_of_all_modules() -> None:
 def test_hooks_are_those_of_the_build() -> None:
     model = nn.Linear(4, 4)
     program = build(model, *X)
-    model.register_forward_hook(lambda module, args, output: output * 2)
-    assert_same(program(*X), model.forward(*X).detach())
+    assert_same(program(*X), model(*X).detach())
+    handle = model.register_forward_hook(lambda module, args, output: output * 2)
+    with pytest.raises(ModelMismatch, match="hooks and methods of model: expected none"):
+        program(*X)
+    handle.remove()
+    assert_same(program(*X), model(*X).detach())
 
 
 def test_a_hook_that_keeps_what_it_sees_is_refused() -> None:

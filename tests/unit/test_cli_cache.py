@@ -14,11 +14,11 @@ import pytest
 
 from hotstart import container
 from hotstart.cli import main
-from hotstart.keys.records import Key, Seen
+from hotstart.keys.records import Guard, Key, Seen
 from hotstart.store.entries import PROGRAMS, Entries, Entry, hash_of
 from hotstart.store.folder import Folder
 
-SEEN = (Seen("environment", "SCALE", (), "value", "'3'"),)
+SEEN = (Seen("environment", "SCALE", Guard((), "value", "'3'")),)
 
 
 def fill(root: Path, count: int) -> list[Entry]:

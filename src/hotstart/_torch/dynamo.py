@@ -47,6 +47,7 @@ class FullGraph:
         scopes_of: the same for another call.
         self_name: the variable that holds the traced module; None for a plain function.
         layout_reads: what traced code asked of the layouts of tensors.
+        free: the variables that the traced function closes over.
     """
 
     module: fx.GraphModule
@@ -62,6 +63,7 @@ class FullGraph:
     scopes_of: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Mapping[str, Any]]]
     self_name: str | None
     layout_reads: LayoutReads
+    free: tuple[str, ...]
 
     def plain_name(self, name: str) -> str:
         """`layers.0.weight` for Dynamo's `L['self']._modules['layers']._modules['0'].weight`.
@@ -205,6 +207,7 @@ def full_graph(
         scopes_of=scopes_of,
         self_name=None if owner is None else traced.__code__.co_varnames[0],
         layout_reads=layout_reads,
+        free=traced.__code__.co_freevars,
     )
 
 

@@ -45,7 +45,7 @@ class MappingWatch:
     dicts it is asked about. Comparing numbers touches less memory than comparing contents.
     """
 
-    def __init__(self, mappings: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, mappings: Sequence[dict[Any, Any]]) -> None:
         from torch._C._dynamo.guards import dict_version
 
         self._version = dict_version
@@ -55,6 +55,11 @@ class MappingWatch:
     def unchanged(self) -> bool:
         """Whether nothing was set in or removed from any of the dicts."""
         return list(map(self._version, self._mappings)) == self._versions
+
+    def changed(self) -> list[dict[Any, Any]]:
+        """The dicts in which something was set or removed."""
+        versions = zip(self._mappings, self._versions, strict=True)
+        return [mapping for mapping, version in versions if self._version(mapping) != version]
 
 
 def allow_kernels() -> None:
@@ -142,6 +147,13 @@ def global_hooks() -> dict[str, Mapping[int, Any]]:
         "_global_forward_pre_hooks": module._global_forward_pre_hooks,
     }
     return {name: held for name, held in hooks.items() if held}
+
+
+def global_hook_dicts() -> tuple[dict[int, Any], ...]:
+    """Where the hooks are kept that run at every call of any module."""
+    from torch.nn.modules import module
+
+    return module._global_forward_hooks, module._global_forward_pre_hooks
 
 
 def operator_schemas(name: str) -> list[str]:

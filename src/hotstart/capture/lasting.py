@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from hotstart.capture.outputs import BufferUpdate
 from hotstart.errors import CaptureError
-from hotstart.ir import Fact, ModuleKind, Slot
-from hotstart.keys.records import Seen
-from hotstart.keys.seen import Look as SeenLook
+from hotstart.ir import ModuleKind, Slot
+from hotstart.keys.records import Guard
 from hotstart.runtime.structure import Look
 from hotstart.tensors import Model, modules
-from hotstart.trees import build, same_constant
+from hotstart.trees import build
 
 
 class Read(Protocol):
@@ -29,11 +28,6 @@ class Read(Protocol):
     @property
     def modules(self) -> Mapping[str, ModuleKind]:
         """What was read of each module."""
-        ...
-
-    @property
-    def seen(self) -> Sequence[Seen]:
-        """What was read outside of modules' facts."""
         ...
 
 
@@ -53,14 +47,12 @@ def require_lasting(model: Model, graphs: Sequence[Read]) -> None:
         if _keeps_a_tensor(module, update):
             continue
         paths = {path for path, other in found.items() if other is module}
-        facts = [
-            f for g in graphs for path in paths & g.modules.keys() for f in g.modules[path].facts
-        ]
-        seen = [one for g in graphs for one in g.seen if one.start == "model" and one.name in paths]
-        before = _read(model, module, facts, seen)
+        kinds = [g.modules[path] for g in graphs for path in paths & g.modules.keys()]
+        guards = [guard for kind in kinds for guard in kind.guards]
+        before = _texts(guards, module)
         with _set(module, update):
-            after = _read(model, module, facts, seen)
-        if not all(map(same_constant, before, after)):
+            after = _texts(guards, module)
+        if before != after:
             raise CaptureError(
                 f"forward sets {update.owner or 'the model'}.{update.name}, and what it does "
                 "depends on what was there before. If it fills a cache, call the model once before "
@@ -90,15 +82,7 @@ def _set(module: torch.nn.Module, update: BufferUpdate) -> Iterator[None]:
             attributes[update.name] = old
 
 
-def _read(
-    model: Model, module: torch.nn.Module, facts: Sequence[Fact], seen: Sequence[Seen]
-) -> list[Any]:
-    """What facts and other things that were read are now."""
-    look, other = Look(), SeenLook(model)
-    found: list[Any] = []
-    for fact in facts:
-        value: Any = "not there"
-        with contextlib.suppress(AttributeError, LookupError, TypeError):
-            value = look.read(fact.kind, fact.steps, module)
-        found.append(value)
-    return [*found, *map(other.text, seen)]
+def _texts(guards: Sequence[Guard], module: torch.nn.Module) -> list[str]:
+    """What guards are about, as it is now."""
+    look = Look()
+    return [look.text(guard.kind, guard.steps, module) for guard in guards]

@@ -12,10 +12,9 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.arguments import Arguments, example_tensor
+from hotstart.capture.guards import collect
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.outputs import BufferUpdate, ContainerChange, describe_outputs
-from hotstart.capture.seen import seen
-from hotstart.capture.structure import structure
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.ir import ModuleKind, Slot, Tree
@@ -295,6 +294,7 @@ def _describe(
             assert isinstance(axis, str)
             inputs.append(Slot("size", expr=axis))
     _name_modules(traced)
+    read, seen = collect(model, traced)
     (output,) = (node for node in graph.nodes if node.op == "output")
     captured = Captured(
         graph=graph,
@@ -309,9 +309,9 @@ def _describe(
         ),
         fixed=dict(fixed),
         modes=_modes(model, traced),
-        modules=structure(model, traced),
+        modules=read,
         files=traced.files,
-        seen=seen(model, traced),
+        seen=seen,
         layout_reads=traced.layout_reads,
         read_arguments={
             node: numbers.get(id(traced.object_named(step.source)), -1)

@@ -74,7 +74,7 @@ def _show(folder: Folder, request: CacheRequest) -> None:
         del plain["seen"]
         say("\n".join(f"{name}: {value}" for name, value in plain.items()))
         say("\n".join(f"  {name} = {value}" for name, value in parts.items()))
-        say("\n".join(f"  {described(one)} = {one.text}" for one in seen))
+        say("\n".join(f"  {described(one)} = {one.guard.text}" for one in seen))
 
 
 def _stats(folder: Folder, request: CacheRequest) -> None:

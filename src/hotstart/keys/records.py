@@ -15,7 +15,17 @@ Kind: TypeAlias = Literal[
     "value", "length", "keys", "class", "function", "inside", "tensor", "attribute", "own",
     "contains", "unknown",
 ]  # fmt: skip
-"""What counts of something that was read: see `Seen`."""
+"""What counts of something that a trace read: its value, its length, its keys, its class, what it
+does as a function, everything inside it, or all of it as a tensor, which is part of the program; or
+whether the last step leads anywhere: to an attribute, to one of the object's own, to an item. Of
+what is `"unknown"` nothing can be said.
+"""
+
+Start: TypeAlias = Literal["python", "environment", "closure", "self"]
+"""Where steps start outside of a model's modules: at a Python module, at a variable of the
+environment, at the variables that a compiled function closes over, at the object that a compiled
+method is of.
+"""
 
 Change: TypeAlias = tuple[str, str, str]
 """What changed, what it was, and what it is."""
@@ -33,25 +43,33 @@ class Key(msgspec.Struct, frozen=True):
     parts: dict[str, str]
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """Something that code was compiled for and that no module of the model says.
+class Guard(msgspec.Struct, frozen=True):
+    """Something that code was compiled for.
 
     Attributes:
-        start: `"model"`, `"python"` or `"environment"`.
-        name: path of a module of the model, name of a Python module, or an environment variable.
-        steps: attributes and items on the way from there.
-        kind: what of it counts: its value, its length, its keys, its class, what it does as a
-            function, everything inside it, or all of it as a tensor, which is part of the program;
-            or whether the last step leads anywhere: to an attribute, to one of the object's own, to
-            an item. Of what is `"unknown"` nothing can be said.
+        steps: attributes and items on the way to it.
+        kind: what of it counts.
         text: what that was; empty if nothing can be said.
     """
 
-    start: Literal["model", "python", "environment"]
-    name: str
     steps: tuple[Step, ...]
     kind: Kind
     text: str
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A guard on something outside of the model's modules.
+
+    Attributes:
+        start: where its steps start.
+        name: the Python module or the variable of the environment; for `"closure"` and `"self"`,
+            the path from the model to the method that is called.
+        guard: what is there.
+    """
+
+    start: Start
+    name: str
+    guard: Guard
 
 
 def written(start: str, kind: str, steps: tuple[Step, ...]) -> str:
@@ -78,5 +96,11 @@ def written(start: str, kind: str, steps: tuple[Step, ...]) -> str:
 
 def described(one: Seen) -> str:
     """Where something was seen."""
-    start = f"environment {one.name}" if one.start == "environment" else one.name
-    return written(start, one.kind, one.steps)
+    match one.start:
+        case "environment":
+            start = f"environment {one.name}"
+        case "python":
+            start = one.name
+        case _:
+            start = f"{one.start} {one.name}".rstrip()
+    return written(start, one.guard.kind, one.guard.steps)

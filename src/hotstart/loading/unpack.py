@@ -23,7 +23,6 @@ from hotstart.manifest import (
     from_json,
     kernel_blob,
     map_contract,
-    map_requirements,
 )
 from hotstart.values import decode
 
@@ -53,7 +52,7 @@ class _Unpacker:
     def artifact(self) -> Artifact:
         manifest = self.manifest
         return Artifact(
-            requirements=map_requirements(manifest.requirements, self.value),
+            requirements=manifest.requirements,
             calls=tuple(map(self.call, manifest.calls)),
             units={unit.key: self.unit(unit) for unit in manifest.units},
             captured={slot: self.tensor(name) for slot, name in manifest.captured},

@@ -21,7 +21,6 @@ from hotstart.manifest import (
     SavedUnit,
     kernel_blob,
     map_contract,
-    map_requirements,
 )
 from hotstart.values import encode
 
@@ -52,7 +51,7 @@ def pack(artifact: Artifact) -> tuple[Manifest, dict[str, bytes]]:
         check={},
         report=artifact.report,
         pieces=artifact.pieces,
-        requirements=map_requirements(requirements, packer.value),
+        requirements=requirements,
         calls=tuple(packer.call(number, call) for number, call in enumerate(artifact.calls)),
         units=tuple(packer.unit(unit) for unit in artifact.units.values()),
         captured=tuple((slot, packer.tensor(t)) for slot, t in artifact.captured.items()),

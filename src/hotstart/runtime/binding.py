@@ -31,12 +31,23 @@ class Binding:
         """The functions, by variant.
 
         Raises:
-            ModelMismatch: the model's tensors do not fit.
+            ModelMismatch: the model is not what was compiled.
         """
         bound = self._bound
         if bound is not None and bound[0]():
             return bound[1]
         return self._bind()
+
+    def refresh(self) -> None:
+        """Compare everything anew, also what calls do not look at.
+
+        Raises:
+            ModelMismatch: the model is not what was compiled.
+        """
+        with self._lock:
+            self._bound = None
+            self._weights.forget()
+        self()
 
     def _bind(self) -> tuple[Run, ...]:
         with self._lock:

@@ -81,6 +81,7 @@ class Program:
         self._compiling = threading.Lock()
         self._callers: dict[str, Caller] = {}
         self._named: dict[str, Callable[..., Any]] = {}
+        self._binding = binding
         self._hooks = Hooks(model, binding, self._relayout)
         first = 0
         for call in artifact.calls:
@@ -144,6 +145,17 @@ class Program:
             caller = self._callers[name]
             self._named[name] = caller.function(partial(self._miss, [caller]))
         return self._named[name]
+
+    def refresh(self) -> None:
+        """Compare the model and all else that was read with what was compiled, and fetch weights.
+
+        Calls notice nearly every change by themselves; `docs/artifact.md` lists those they do not.
+
+        Raises:
+            ModelMismatch: with everything that is not what was compiled.
+            ContractError: a module is in another mode, training or evaluation, than at the build.
+        """
+        self._binding.refresh()
 
     @property
     def code(self) -> dict[str, str]:

@@ -1,19 +1,23 @@
-"""Whether a model's modules are what the compiled code was made of, besides their tensors."""
+"""What modules and other objects are now, beside what a trace saw of them."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import os
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import torch
 
 from hotstart import _torch
-from hotstart.ir import Fact, ModuleKind, Requirements
-from hotstart.keys.records import Step, written
-from hotstart.objects import Describer, Unknowable, digest
-from hotstart.tensors import Finder
-from hotstart.trees import same_constant
+from hotstart.ir import ModuleKind, Requirements
+from hotstart.keys.records import Guard, Step, written
+from hotstart.objects import Describer, Unknowable, digest, tensor_text
+from hotstart.tensors import Finder, Model, contents
+
+MISSING = "nothing"
+"""The text of what is not there."""
 
 _LONG = 200
 
@@ -21,9 +25,17 @@ Code: TypeAlias = tuple[tuple[str, str], ...]
 """Functions, each by name and as a text of its code."""
 
 
-def misfits(requirements: Requirements, finder: Finder) -> list[str]:
-    """A line for everything about a model's modules that differs from the build's."""
-    look = Look()
+def misfits(
+    requirements: Requirements, finder: Finder, look: Look, hooks_of_root: bool
+) -> list[str]:
+    """A line for everything about a model's modules that differs from the build's.
+
+    Args:
+        requirements: what was read of them.
+        finder: finds the modules.
+        look: what they are now.
+        hooks_of_root: whether a call of the program stands for the root's hooks, too.
+    """
     problems: list[str] = []
     fitting: list[type | None] = [None] * len(requirements.kinds)
     for path, number in requirements.modules:
@@ -39,24 +51,28 @@ def misfits(requirements: Requirements, finder: Finder) -> list[str]:
                 continue
             fitting[number] = type(module)
         problems += _differing(look, path, module, kind)
+        if kind.own or look.has_own_code(module):
+            hooks = bool(path) or hooks_of_root
+            problems += _of_code(path or "model", kind.own, look.own_code(module, hooks))
+    problems += _of_code("every module", requirements.hooks, look.global_hooks())
     return problems
 
 
-def code_misfits(requirements: Requirements, finder: Finder) -> list[str]:
-    """A line for all code besides classes' that differs from the build's, where modules are there.
+def operator_misfits(requirements: Requirements, look: Look) -> list[str]:
+    """A line for every operator whose schemas or compiled code differ from the build's."""
+    found = ((name, expected, look.operator(name)) for name, expected in requirements.operators)
+    return [
+        f"operator {name}: expected {expected}, found {given or MISSING}"
+        for name, expected, given in found
+        if given != expected
+    ]
 
-    That is hooks, methods that objects have in place of their class', and operators.
-    """
-    look = Look()
-    problems = [*_of_code("every module", requirements.hooks, look.global_hooks())]
-    for name, expected in requirements.operators:
-        if (given := look.operator(name)) != expected:
-            problems.append(f"operator {name}: expected {expected}, found {given or 'nothing'}")
-    for path, number in requirements.modules:
-        module, own = finder.module(path), requirements.kinds[number].own
-        if module is not None and (own or look.has_own_code(module)):
-            problems += _of_code(path or "model", own, look.own_code(module))
-    return problems
+
+def differs(guard: Guard, found: str) -> bool:
+    """Whether something is not what a guard says; of what nothing can be said it is not known."""
+    if not guard.text or guard.text == found:
+        return False
+    return guard.kind not in ("class", "function") or not _same_code(guard.text, found)
 
 
 class Look:
@@ -85,12 +101,12 @@ class Look:
             return True
         return not self._methods_of(type(module)).isdisjoint(held)
 
-    def own_code(self, module: torch.nn.Module) -> Code:
-        """These hooks and methods."""
+    def own_code(self, module: torch.nn.Module, hooks: bool = True) -> Code:
+        """These methods, and these hooks where they count."""
         held = vars(module)
         own = sorted(self._methods_of(type(module)).intersection(held))
         found = [(name, held[name]) for name in own if not _runs_the_class(module, name)]
-        for name in ("_forward_pre_hooks", "_forward_hooks"):
+        for name in ("_forward_pre_hooks", "_forward_hooks") if hooks else ():
             found += [(name, hook) for hook in held[name].values()]
         return tuple((name, self._describer.member_text(value)) for name, value in found)
 
@@ -102,41 +118,53 @@ class Look:
             known = self._methods[cls] = frozenset(defined).union(*inherited)
         return known
 
-    def read(self, kind: str, steps: tuple[Step, ...], module: Any) -> Any:
-        """What a fact of a kind is about, as it is now.
+    def text(self, kind: str, steps: tuple[Step, ...], start: Any) -> str:
+        """What a guard of a kind is about, as it is now; empty if nothing can be said of it."""
+        try:
+            if kind in ("attribute", "own", "contains"):
+                return "there" if leads(start, kind, steps) else "not there"
+            return self._of(kind, follow(start, steps))
+        except (AttributeError, LookupError, TypeError):
+            return MISSING
 
-        Raises:
-            AttributeError, LookupError, TypeError: it is not there.
-        """
-        if kind in ("attribute", "own", "contains"):
-            return leads(module, kind, steps)
-        value = follow(module, steps)
+    def _of(self, kind: str, value: Any) -> str:
         match kind:
             case "length":
-                return len(value)
+                return str(len(value))
             case "keys":
-                return digest(map(self._describer.member_text, value))
+                return f"keys {digest(map(self._describer.member_text, value))}"
             case "class":
-                return class_name(type(value))
-            case "function":
+                return self._describer.class_text(type(value))
+            case "function" if hasattr(value, "__qualname__"):
                 return self._describer.function_text(value)
-            case "inside":
-                return inside(value)
-        return value
+            case "tensor" if isinstance(value, torch.Tensor):
+                return contents_text(value)
+            case "value" | "inside":
+                return self._describer.text(value) or inside(value)
+        return ""
 
 
 def inside(value: Any) -> str:
-    """Everything an object holds, or a hash of it where that is long.
-
-    Raises:
-        TypeError: nothing can be said of some of it.
-    """
+    """Everything an object holds, or a hash of it if that is long; empty if it cannot be said."""
     try:
         parts = [f"{name} {text}".strip() for name, text in Describer().describe("", value)]
-    except Unknowable as error:
-        raise TypeError(str(error)) from error
+    except Unknowable:
+        return ""
     text = ", ".join(parts)
     return text if len(text) < _LONG else digest(parts)
+
+
+def contents_text(tensor: torch.Tensor) -> str:
+    """A tensor with its contents; empty if it has none to read."""
+    found = contents(tensor)
+    if found is None:
+        return ""
+    return f"{tensor_text(tensor)} {hashlib.blake2b(found, digest_size=16).hexdigest()}"
+
+
+def environment_text(name: str) -> str:
+    """What a variable of the environment is."""
+    return repr(os.environ[name]) if name in os.environ else MISSING
 
 
 def class_name(cls: type) -> str:
@@ -199,6 +227,11 @@ def leads(start: Any, kind: str, steps: tuple[Step, ...]) -> bool:
     return hasattr(holder, str(last))
 
 
+def runs_hooks(model: Model) -> bool:
+    """Whether a call of a model runs its root's hooks; that of a method does not."""
+    return not inspect.ismethod(model)
+
+
 def _runs_the_class(module: torch.nn.Module, name: str) -> bool:
     """Whether a method of the object's own is its class', or a program in the place of that."""
     function = getattr(vars(module)[name], "__func__", None)
@@ -221,21 +254,11 @@ def _of_code(what: str, expected: Code, found: Code) -> Iterator[str]:
 
 
 def _differing(look: Look, path: str, module: Any, kind: ModuleKind) -> Iterator[str]:
-    for fact in kind.facts:
-        try:
-            found = look.read(fact.kind, fact.steps, module)
-        except (AttributeError, LookupError, TypeError) as error:
-            found = error
-        if not _same(fact, found):
-            shown = "nothing" if isinstance(found, Exception) else repr(found)
-            what = written(path, fact.kind, fact.steps)
-            yield f"{what}: expected {fact.value!r}, found {shown:.80}"
-
-
-def _same(fact: Fact, found: Any) -> bool:
-    if fact.kind not in ("class", "function") or not isinstance(found, str):
-        return same_constant(fact.value, found)
-    return _same_code(str(fact.value), found)
+    for guard in kind.guards:
+        found = look.text(guard.kind, guard.steps, module)
+        if differs(guard, found):
+            what = written(path, guard.kind, guard.steps)
+            yield f"{what}: expected {guard.text}, found {found:.80}"
 
 
 def _same_code(expected: str, found: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from operator import getitem, is_
 from typing import Any
 
@@ -13,8 +13,8 @@ from hotstart import _torch
 from hotstart.errors import ContractError, ModelMismatch
 from hotstart.ir import Requirements, WeightSpec
 from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
+from hotstart.runtime.guards import Guards
 from hotstart.runtime.layout import strides_fit
-from hotstart.runtime.structure import misfits
 from hotstart.tensors import Finder, Model, Place, parameter_names
 
 
@@ -47,19 +47,24 @@ class Weights:
         self._captured = captured
         self._names = {n for spec in requirements.weights for n in (spec.name, *spec.ties)}
         self._names.update(requirements.unread)
+        self._guards = Guards(model, requirements, captured)
+
+    def forget(self) -> None:
+        """Compare everything when fetched next, also what is not watched."""
+        self._guards.forget()
 
     def fetch(self) -> Fetched:
         """The tensors as they are now.
 
         Raises:
-            ModelMismatch: tensors that are missing or do not fit, each named.
+            ModelMismatch: tensors that are missing or do not fit, and guards that fail, each named.
             ContractError: a module is in another mode, training or evaluation, than at the build.
         """
         finder = Finder(self._model)
         modes = self._modules_in_mode(finder)
-        problems = misfits(self._requirements, finder)
         tensors: list[Any] = []
         kept: list[tuple[Place, Any]] = []
+        problems: list[str] = []
         for slot, spec in enumerate(self._requirements.weights):
             if spec.kind == "captured":
                 tensors.append(self._captured[slot])
@@ -82,9 +87,15 @@ class Weights:
             for name in parameter_names(self._model)
             if name not in self._names
         ]
+        # The modules on the way to tensors: replacing one replaces the tensor.
+        paths = _paths(finder, kept)
+        ways = {id(held): held for held in paths.values()}
+        problems = self._guards.problems(finder, ways.values()) + problems
         if problems:
             raise ModelMismatch(problems)
-        return Fetched(tensors, _watch(self._model, finder, modes, kept, tensors))
+        current = _watch(self._model, finder, modes, kept, tensors, paths, self._guards.watched())
+        guards = self._guards
+        return Fetched(tensors, lambda: guards.unchanged() and current())
 
     def _modules_in_mode(self, finder: Finder) -> list[torch.nn.Module]:
         """The modules whose mode forward reads, which are in the mode of the build."""
@@ -104,23 +115,40 @@ class Weights:
         return found
 
 
+def _paths(finder: Finder, kept: Iterable[tuple[Place, Any]]) -> dict[str, dict[str, Any]]:
+    """The paths of the modules on the way to tensors, with the dicts that keep them."""
+    found: dict[str, dict[str, Any]] = {}
+    for place, _ in kept:
+        path = place.name.rpartition(".")[0]
+        while path and path not in found:
+            parent, _, child = path.rpartition(".")
+            owner = finder.module(parent)
+            if owner is None or finder.module(path) is not owner._modules.get(child):
+                break  # a root, which a function refers to by this name
+            modules: dict[str, Any] = owner._modules
+            found[path] = modules
+            path = parent
+    return found
+
+
 def _watch(
     model: Model,
     finder: Finder,
     modes: Iterable[torch.nn.Module],
     kept: Iterable[tuple[Place, Any]],
     tensors: Sequence[torch.Tensor],
+    paths: Iterable[str],
+    watched: Set[int],
 ) -> Callable[[], bool]:
-    """A function that tells whether the model still keeps these tensors in these places.
+    """A function that tells whether the model's modules still keep these tensors in these places.
 
     It runs in every call, so it compares in C and touches little memory: versions of mappings, then
-    addresses and metadata of all tensors at once.
+    addresses and metadata of all tensors at once. Dicts that are `watched` are left to the guards.
     """
     mappings: dict[int, dict[str, Any]] = {}
     owners: list[Mapping[str, Any]] = []
     keys: list[str] = []
     found: list[Any] = []
-    watched: set[str] = set()
     for place, tensor in kept:
         if place.kind == "attribute":  # a module's other attributes may change as they like
             owners.append(place.owner)
@@ -128,32 +156,23 @@ def _watch(
             found.append(tensor)
         else:
             mappings[id(place.owner)] = place.owner
-        # The modules on the way to it: replacing one replaces the tensor.
-        path = place.name.rpartition(".")[0]
-        while path and path not in watched:
-            watched.add(path)
-            parent, _, child = path.rpartition(".")
-            owner = finder.module(parent)
-            if owner is None or finder.module(path) is not owner._modules.get(child):
-                break  # a root, which a function refers to by this name
-            mappings[id(owner._modules)] = owner._modules
-            path = parent
     for module in modes:
         owners.append(vars(module))
         keys.append("training")
         found.append(module.training)
-    structure = _torch.MappingWatch(tuple(mappings.values()))
+    others = (held for held in mappings.values() if id(held) not in watched)
+    registered = _torch.MappingWatch(tuple(others))
     metadata = _torch.TensorWatch(tensors)
     # From here on changes are noticed, and those since the tensors were looked up are found now.
     again = Finder(model)
     if any(place.get() is not tensor for place, tensor in kept) or any(
-        again.module(path) is not finder.module(path) for path in watched
+        again.module(path) is not finder.module(path) for path in paths
     ):
         return _never
 
     def current() -> bool:
         try:
-            same = structure.unchanged() and all(map(is_, map(getitem, owners, keys), found))
+            same = registered.unchanged() and all(map(is_, map(getitem, owners, keys), found))
         except KeyError:  # removed
             return False
         return same and metadata.unchanged()

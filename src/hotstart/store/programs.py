@@ -27,7 +27,7 @@ from hotstart.errors import (
     StoreError,
 )
 from hotstart.keys.records import Change, Key, Seen
-from hotstart.keys.seen import changes
+from hotstart.runtime.guards import changes
 from hotstart.store.entries import ENTRIES, PIECES, PROGRAMS, Entries, Entry, hash_of
 from hotstart.store.folder import LIMITS, Folder, Limits, default_place, is_damage
 

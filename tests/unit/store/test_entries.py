@@ -8,12 +8,12 @@ import pytest
 from msgspec.structs import replace
 
 from hotstart import container
-from hotstart.keys.records import Key, Seen
+from hotstart.keys.records import Guard, Key, Seen
 from hotstart.store.entries import ENTRIES, Entries, Entry, hash_of
 from hotstart.store.folder import Folder
 
 KEY = Key("ab" * 16, {"torch": "2.13.0"})
-SEEN = (Seen("python", "shop", (("attribute", "TABLE"), ("item", 3)), "value", "1"),)
+SEEN = (Seen("python", "shop", Guard((("attribute", "TABLE"), ("item", 3)), "value", "1")),)
 ENTRY = Entry(KEY.digest, "cd" * 32, 123, 1000.0, "Model", hash_of(SEEN))
 
 
@@ -37,7 +37,7 @@ def test_what_is_written_is_read(folder: Folder) -> None:
 
 def test_one_program_may_have_been_compiled_for_several_things(folder: Folder) -> None:
     entries = Entries(folder)
-    seen = (replace(SEEN[0], text="2"),)
+    seen = (replace(SEEN[0], guard=replace(SEEN[0].guard, text="2")),)
     other = replace(ENTRY, seen=hash_of(seen), created=1001.0)
     entries.write(ENTRY, KEY, SEEN)
     entries.write(other, KEY, seen)
@@ -90,7 +90,7 @@ def test_what_was_seen_is_verified_when_it_is_read(folder: Folder) -> None:
 
 def test_what_was_seen_for_another_program_is_not_believed(folder: Folder) -> None:
     entries = Entries(folder)
-    entries.write(ENTRY, KEY, (replace(SEEN[0], text="2"),))
+    entries.write(ENTRY, KEY, (replace(SEEN[0], guard=replace(SEEN[0].guard, text="2")),))
     assert entries.seen(ENTRY) is None
     assert folder.in_quarantine() == [f"{ENTRIES}-{ENTRY.name}"]
 

@@ -1,0 +1,224 @@
+"""Guards on what a trace read besides tensors, from those that Dynamo put.
+
+Classes, constants and lengths are part of the compiled code as much as operators are: another
+activation, another epsilon or one more layer would be another program with the same weights. So are
+globals, closures and the environment. hotstart runs without Dynamo's guards; these are data, which
+any process can compare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import sys
+import types
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from hotstart import _torch
+from hotstart.capture.names import ways
+from hotstart.ir import ModuleKind
+from hotstart.keys.records import Guard, Kind, Seen, Start, Step
+from hotstart.runtime.guards import python_module
+from hotstart.runtime.structure import (
+    Look,
+    class_name,
+    environment_text,
+    follow,
+    is_method,
+    runs_hooks,
+)
+from hotstart.tensors import Model, modules, places
+
+_CONSTANTS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
+_DATA = (bool, int, float, complex, str, bytes, type(None), range, slice, enum.Enum, Collection,
+         torch.dtype, torch.device)  # fmt: skip
+"""What is compared by what it holds; other objects are compared by their class."""
+
+_CODE = (types.FunctionType, types.MethodType, property, classmethod, staticmethod)
+_TRAINING: tuple[Step, ...] = (("attribute", "training"),)
+_TRACER = "torch._dynamo."
+"""What stands there in place of Python's own functions is only run to trace."""
+
+_REGISTRIES = {("transformers.utils.output_capturing", "_CAN_RECORD_REGISTRY")}
+"""Global dicts with an entry for every class of model that was made, of which code reads its own:
+(module, name)."""
+
+Origin = tuple[Start, str, Any]
+"""Where steps start outside of the model's modules: kind of start, name, object."""
+
+
+def collect(
+    model: Model, traced: _torch.FullGraph
+) -> tuple[dict[str, ModuleKind], tuple[Seen, ...]]:
+    """What a trace read: of each module of a model by its path, and outside of them."""
+    paths = {id(module): path for path, module in reversed([*modules(model)])}
+    kept = {id(place.get()) for place in places(model)}
+    look = Look()
+    found: dict[str, tuple[torch.nn.Module, set[Guard]]] = {}
+    outside = {
+        Seen("environment", name, Guard((), "value", environment_text(name)))
+        for name in traced.environment
+    }
+    for read in traced.reads:
+        if read[0] == "tensor" and id(traced.object_named(read[1])) in kept:
+            continue  # a weight, which a program takes from the model
+        for start, kind, steps in ways(*read):
+            value = traced.object_named(start)
+            if isinstance(value, torch.nn.Module) and id(value) in paths:
+                _, guards = found.setdefault(paths[id(value)], (value, set()))
+                guards.update(_of_module(look, value, kind, steps))
+                break
+            origin = _origin(traced, start, value, steps)
+            if origin is not None:
+                (where, name, held), steps = origin
+                read_there = _outside(look, where, name, held, kind, steps)
+                outside.update(Seen(where, name, guard) for guard in read_there)
+                break
+    made = {
+        path: ModuleKind(
+            class_name(type(module)),
+            tuple(sorted(guards, key=repr)),
+            look.own_code(module, bool(path) or runs_hooks(model)),
+        )
+        for path, (module, guards) in found.items()
+    }
+    return made, tuple(sorted(outside, key=repr))
+
+
+def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKind]:
+    """What several graphs of a model read of its modules."""
+    made: dict[str, ModuleKind] = {}
+    for found in all_found:
+        for path, kind in found.items():
+            known = made.get(path, kind)
+            every = sorted({*known.guards, *kind.guards}, key=repr)
+            made[path] = ModuleKind(kind.cls, tuple(every), kind.own)
+    return made
+
+
+# --- of modules -----------------------------------------------------------------------------------
+
+
+def _of_module(
+    look: Look, module: torch.nn.Module, kind: Kind, steps: tuple[Step, ...]
+) -> Iterator[Guard]:
+    """The guard on something that steps lead to from a module, if it counts and is there."""
+    with contextlib.suppress(AttributeError, LookupError, TypeError):
+        compared = _compared(kind, steps, module)
+        steps = by_key(module, steps)
+        if compared is not None:
+            yield Guard(steps, compared, look.text(compared, steps, module))
+
+
+def _compared(kind: Kind, steps: tuple[Step, ...], module: torch.nn.Module) -> Kind | None:
+    """What of a thing that was read is to be compared; None if it is known otherwise.
+
+    Raises:
+        AttributeError, LookupError, TypeError: it is not there any more.
+    """
+    if kind == "own" and len(steps) == 1:
+        return None if is_method(type(module), str(steps[0][1])) else kind
+    if kind == "attribute" or kind == "own" or kind == "contains":
+        return None if _of_class_code(module, steps[:-1]) else kind
+    value = follow(module, steps)
+    if _of_class_code(module, steps):
+        return None
+    match kind:
+        case "length" | "keys":
+            counts = hasattr(value, "__len__")
+        case "class":
+            counts = bool(steps) and type(value).__module__ != "builtins"
+            counts = counts and not _torch.is_fake(value)  # stands for a weight on meta
+        case "function":
+            counts = hasattr(value, "__qualname__")
+        case "inside" | "tensor" | "unknown":
+            counts = bool(steps)
+        case _:
+            counts = bool(steps) and isinstance(value, _DATA) and steps != _TRAINING
+            counts = counts and not isinstance(value, torch.nn.Module | torch.Tensor | type)
+            kind = "value" if type(value) in _CONSTANTS else "inside"
+    return kind if counts else None
+
+
+def by_key(start: object, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The same steps, with values of dicts by their keys where these are texts.
+
+    Numbers as keys may be of this process only, as those of hooks are.
+    """
+    made: tuple[Step, ...] = ()
+    for how, name in steps:
+        step: Step = (how, name)
+        if how == "entry":
+            with contextlib.suppress(AttributeError, LookupError, TypeError):
+                key = follow(start, (*made, ("key", name)))
+                step = ("item", key) if type(key) is str else step
+        made = (*made, step)
+    return made
+
+
+def _of_class_code(start: object, steps: tuple[Step, ...]) -> bool:
+    """Whether steps lead to a function of a class, or into one: it is known with the class."""
+    classes = False
+    for number, (how, _) in enumerate(steps, start=1):
+        classes = classes or how == "class"
+        with contextlib.suppress(AttributeError, LookupError, TypeError):
+            if classes and isinstance(follow(start, steps[:number]), _CODE):
+                return True
+    return False
+
+
+# --- outside of them ------------------------------------------------------------------------------
+
+
+def _origin(
+    traced: _torch.FullGraph, start: str, value: Any, steps: tuple[Step, ...]
+) -> tuple[Origin, tuple[Step, ...]] | None:
+    """An object to start from that other processes have, too, and the steps from there."""
+    if isinstance(value, types.ModuleType) and python_module(value.__name__) is value:
+        return ("python", value.__name__, value), steps
+    if not steps:
+        return None
+    (_, first), *rest = steps
+    if start == "G" and not str(first).startswith("__builtins_dict"):
+        way: tuple[Step, ...] = (("attribute", first), *rest)
+        return ("python", traced.home, sys.modules.get(traced.home)), way
+    if start == "L" and first in traced.free:
+        return ("closure", "", traced.scopes["L"]), steps
+    if start == "L" and first == traced.self_name:
+        return ("self", "", traced.scopes["L"][first]), tuple(rest)
+    return None
+
+
+def _outside(
+    look: Look, where: Start, name: str, start: Any, kind: Kind, steps: tuple[Step, ...]
+) -> Iterator[Guard]:
+    """The guard on something outside of modules, if it counts."""
+    if _counts(where, name, kind, steps) and not _of_class_code(start, steps):
+        steps = by_key(start, steps)
+        if kind == "value" and not _is_plain(start, steps):
+            kind = "inside"
+        yield Guard(steps, kind, look.text(kind, steps, start))
+
+
+def _is_plain(start: Any, steps: tuple[Step, ...]) -> bool:
+    """Whether steps lead to a constant, or nowhere."""
+    with contextlib.suppress(AttributeError, LookupError, TypeError):
+        return isinstance(follow(start, steps), (*_CONSTANTS, type))
+    return True
+
+
+def _counts(where: Start, name: str, kind: Kind, steps: tuple[Step, ...]) -> bool:
+    """Whether something is not known already from torch's version."""
+    if not steps:
+        return False
+    if where != "python":
+        return True
+    if name.startswith(_TRACER):
+        return False
+    if (name, steps[0][1]) in _REGISTRIES:
+        return (kind != "length" or len(steps) > 1) and steps[-1][0] != "key"
+    given = name == "os" or name.partition(".")[0] == "torch"
+    return kind in ("function", "tensor") or not given
