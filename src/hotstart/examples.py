@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import torch
 
-from hotstart.ir import Contract, Slot
+from hotstart.ir import Const, Contract, Slot
 from hotstart.runtime.arguments import bind
 from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
 from hotstart.trees import describe
@@ -77,7 +77,8 @@ def _tensors(
 
     values, _, _ = bind(contract.parameters, args, kwargs)
     for parameter, value in zip(contract.parameters, values, strict=True):
-        describe(value, parameter.name, leaf)
+        if not isinstance(parameter.tree, Const):  # a default may be a tensor
+            describe(value, parameter.name, leaf)
     return found
 
 

@@ -18,7 +18,7 @@ import torch
 import hotstart
 from hotstart import container, signing
 from hotstart.cli import main
-from hotstart.cli.artifact import itemsize
+from hotstart.cli.artifact import _check, itemsize
 from hotstart.cli.output import say
 
 MODULE = "model_of_the_cli_tests"
@@ -658,3 +658,14 @@ def test_a_failed_save_leaves_the_old_file(
     status, _, _ = run(capsys, "build", f"{MODULE}:missing", "-o", file)
     assert status == 1
     assert file.read_bytes() == folder.plain.read_bytes()
+
+
+def test_what_was_not_checked_is_shown_with_the_reason() -> None:
+    found = {"tensors": 4, "exact": True, "max_error": 0.0}
+    told = "4 tensors were equal bit by bit when it was saved"
+    assert _check(found) == told  # as older files say it
+    assert _check({**found, "unchecked": []}) == told
+    assert _check({**found, "unchecked": [["batch=1", "the example: IndexError: 5"]]}) == (
+        f"{told}; not checked: batch=1 (it runs on no inputs that were tried: "
+        "the example: IndexError: 5)"
+    )

@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal, NoReturn
 
@@ -114,51 +115,61 @@ def main(folder: str, threads: str, variants: str, *modules: str) -> None:
     place = Place(Path(folder))
     rehearsal = Rehearsal(unpack(container.read(place.file)))
     real = place.real()
-    for variant in json.loads(variants):
-        _try_in_turn(rehearsal, variant, real, place)
+    _try_in_turn(rehearsal, json.loads(variants), real, place)
 
 
-def _try_in_turn(rehearsal: Rehearsal, variant: int, real: Real, place: Place) -> None:
+def _try_in_turn(rehearsal: Rehearsal, variants: Sequence[int], real: Real, place: Place) -> None:
     """Try inputs, in a process of their own: a bad index ends it where kernels have threads.
 
     Nothing was computed in this one, so that none of its threads is missing in another.
     """
-    count = len(rehearsal.choices(variant, real))
-    first = 0
-    while first < count:
+    turns = [(v, c) for v in variants for c in range(len(rehearsal.choices(v, real)))]
+    while turns:
         child = os.fork()
         if child == 0:
-            _work(rehearsal, variant, range(first, count), real, place)
+            _work(rehearsal, turns, real, place)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
             if os.WEXITSTATUS(status):
                 sys.exit(os.WEXITSTATUS(status))
             return
-        tried = max((a.choice for a in place.attempts() if a.variant == variant), default=first)
+        attempts = place.attempts()
+        variant, choice = turns[0]
+        if attempts and attempts[-1].state == "trying":
+            variant, choice = attempts[-1].variant, attempts[-1].choice
         name = signal.Signals(os.WTERMSIG(status)).name
-        place.note(Attempt(variant, tried, "crashed", f"{ENDED} {name}"))
-        first = tried + 1
+        place.note(Attempt(variant, choice, "crashed", f"{ENDED} {name}"))
+        turns = turns[turns.index((variant, choice)) + 1 :]
 
 
-def _work(rehearsal: Rehearsal, variant: int, numbers: range, real: Real, place: Place) -> NoReturn:
-    """Try inputs until a variant runs, write down what it returns, and end this process."""
+def _work(
+    rehearsal: Rehearsal, turns: Sequence[tuple[int, int]], real: Real, place: Place
+) -> NoReturn:
+    """Try inputs until every variant runs or has no others, and end this process."""
     try:
-        choices = rehearsal.choices(variant, real)
-        for number in numbers:
-            place.note(Attempt(variant, number, "trying"))
-            with place.returned(variant).open("wb") as returned:
-                try:
-                    rehearsal.run(variant, choices[number], real, lambda _, t: _write(returned, t))
-                except Exception as error:  # noqa: BLE001  whatever operators raise for such inputs
-                    place.note(Attempt(variant, number, "raised", said(error)))
-                    continue
-            place.note(Attempt(variant, number, "ran"))
-            break
+        done: set[int] = set()
+        for variant, choice in turns:
+            if variant not in done and _runs(rehearsal, variant, choice, real, place):
+                done.add(variant)
     except BaseException:  # noqa: BLE001  no other handler may run: this process is a copy
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
     os._exit(0)
+
+
+def _runs(rehearsal: Rehearsal, variant: int, choice: int, real: Real, place: Place) -> bool:
+    """Try one choice of inputs, and write down what the variant returns."""
+    place.note(Attempt(variant, choice, "trying"))
+    inputs = rehearsal.choices(variant, real)[choice]
+    with place.returned(variant).open("wb") as returned:
+        try:
+            rehearsal.run(variant, inputs, real, lambda _, tensor: _write(returned, tensor))
+        except Exception as error:  # noqa: BLE001  whatever operators raise for such inputs
+            place.note(Attempt(variant, choice, "raised", said(error)))
+            return False
+    place.note(Attempt(variant, choice, "ran"))
+    return True
 
 
 def _write(returned: BinaryIO, tensor: torch.Tensor) -> None:

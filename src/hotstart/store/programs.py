@@ -68,7 +68,7 @@ class Store:
         strict: whether a place that cannot be read or written, or a remote that fails, is an error;
             it is a warning otherwise, and nothing is found or kept there.
         check: whether a program is run in a process of its own before it is kept; see
-            `Program.save`.
+            `Program.save`. What runs on no inputs that are found is kept with a warning.
         remote: the URL of a store that many machines share: `s3://bucket/prefix`, `gs://`, `az://`,
             `file:///folder`, or `http://` and `https://`, which are never written to. It is asked
             for what the folder does not have; what it gives is verified and kept in the folder.

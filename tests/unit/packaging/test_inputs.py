@@ -84,6 +84,14 @@ def test_what_has_no_values_or_is_too_large_is_not_kept(
     assert within([MORE, None, IDS, SCALE], 44) == {0, 3}
 
 
+def test_a_default_that_is_a_tensor_is_no_argument() -> None:
+    def f(x: Tensor, by: Tensor = SCALE) -> Tensor:
+        return x * by
+
+    (example,) = hotstart.compile(f, (MORE,), options=EAGER).examples[""]
+    assert len(example.tensors) == 1
+
+
 def test_small_sizes_of_the_example_come_first_and_made_up_values_last(
     program: hotstart.Program,
 ) -> None:
