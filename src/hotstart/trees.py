@@ -128,6 +128,8 @@ def _described(value: Any, path: str, leaf: Leaf, inside: tuple[int, ...]) -> Tr
         raise NotATree(path, value, "that contains itself")
     if kind in ("record", "registered") and _makes_tensors(value):
         raise NotATree(path, value, "that makes tensors when it is built from its parts")
+    if kind == "record" and attributes_of(value).keys() != {part.key for part in parts}:
+        raise NotATree(path, value, "that has attributes besides its fields")
     inside = (*inside, id(value))
     trees = [_described(part.value, part.path, leaf, inside) for part in parts]
     pairs = tuple((part.key, tree) for part, tree in zip(parts, trees, strict=True))
