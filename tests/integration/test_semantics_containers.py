@@ -439,6 +439,16 @@ def test_a_model_output_with_another_attribute_is_refused() -> None:
         build(f, other)
 
 
+def test_an_object_with_slots_is_made_in_each_call() -> None:
+    def f(x: Tensor) -> Slotted:
+        made = Slotted(x * 2)
+        made.extra = [x.mT]
+        return made
+
+    x = R(2, 3)
+    assert same(build(f, x)(x), f(x))
+
+
 class Copies:
     def __init__(self, items: list[Any], more: Any) -> None:
         self.items, self.more = items, more
