@@ -67,8 +67,10 @@ def kind_of(value: Any) -> Kind | None:
         return "map"
     plain = _is_plain(value)
     if dataclasses.is_dataclass(cls):
-        return "object" if plain else "record"
-    plain = plain and not _is_known_by_identity(value)
+        if not plain:
+            return "record"
+    else:
+        plain = plain and not _is_known_by_identity(value)
     if cls in pytree.SUPPORTED_NODES:
         # Attributes say it all, where an unflatten function may copy, and leave things out.
         return "object" if plain and _holds_trees(value) else "registered"
@@ -128,6 +130,8 @@ def _described(value: Any, path: str, leaf: Leaf, inside: tuple[int, ...]) -> Tr
         raise NotATree(path, value, "that contains itself")
     if kind in ("record", "registered") and _makes_tensors(value):
         raise NotATree(path, value, "that makes tensors when it is built from its parts")
+    if kind == "record" and attributes_of(value).keys() != {part.key for part in parts}:
+        raise NotATree(path, value, "that has attributes besides its fields")
     inside = (*inside, id(value))
     trees = [_described(part.value, part.path, leaf, inside) for part in parts]
     pairs = tuple((part.key, tree) for part, tree in zip(parts, trees, strict=True))
@@ -182,6 +186,9 @@ def _holds_trees(value: object) -> bool:
     return True
 
 
+_NONE: Mapping[str, Any] = types.MappingProxyType({})
+
+
 def slot_names(cls: type) -> tuple[str, ...]:
     """The attributes that instances of a class keep in `__slots__`."""
     declared = (vars(base).get("__slots__", ()) for base in reversed(cls.__mro__))
@@ -195,10 +202,18 @@ def attributes_of(value: Any) -> dict[str, Any]:
     return kept | getattr(value, "__dict__", {})
 
 
-def assemble(cls: type, attributes: Mapping[str, Any]) -> Any:
-    """An object with these attributes, on which no code of its class has run."""
+def assemble(cls: type, attributes: Mapping[str, Any], slotted: Mapping[str, Any] = _NONE) -> Any:
+    """An object with these attributes, on which no code of its class has run.
+
+    Args:
+        cls: its class.
+        attributes: those in its `__dict__`.
+        slotted: those in its slots.
+    """
     made: Any = object.__new__(cls)
-    for name, value in attributes.items():
+    if attributes:
+        made.__dict__.update(attributes)
+    for name, value in slotted.items():
         object.__setattr__(made, name, value)
     return made
 
@@ -254,7 +269,13 @@ def build(tree: Tree, slot: Callable[[Slot], Any]) -> Any:
         case Record(cls, fields):
             return cls(**{name: build(item, slot) for name, item in fields})
         case Attributes(cls, fields):
-            return assemble(cls, {name: build(item, slot) for name, item in fields})
+            slotted = slot_names(cls)
+            values = {name: build(item, slot) for name, item in fields}
+            return assemble(
+                cls,
+                {name: value for name, value in values.items() if name not in slotted},
+                {name: value for name, value in values.items() if name in slotted},
+            )
         case Registered(cls, context, items):
             children = [build(item, slot) for item in items]
             return pytree.SUPPORTED_NODES[cls].unflatten_fn(children, context)

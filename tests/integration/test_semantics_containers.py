@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
 
 import hotstart
 from hotstart import Dim
@@ -421,6 +422,31 @@ def test_a_result_has_what_forward_set_and_not_what_init_would_set() -> None:
     found = build(f, x)(x)
     assert type(found) is Doubled
     assert same(vars(found), {"m": x, "later": x + 1, "n": x * 2 + 1, "extra": x * 3})
+
+
+def test_a_model_output_with_another_attribute_is_refused() -> None:
+    def f(out: BaseModelOutput) -> Tensor:
+        hidden: Any = out.last_hidden_state
+        return hidden * 2 if getattr(out, "extra", None) is None else hidden * 3
+
+    program = build(f, BaseModelOutput(last_hidden_state=R(3)))
+    plain, other = BaseModelOutput(last_hidden_state=R(3)), BaseModelOutput(last_hidden_state=R(3))
+    other.extra = 1  # type: ignore[attr-defined]
+    assert torch.equal(program(plain), f(plain))
+    with pytest.raises(hotstart.ContractError, match="with attributes last_hidden_state"):
+        program(other)
+    with pytest.raises(hotstart.CaptureError, match="attributes besides its fields"):
+        build(f, other)
+
+
+def test_an_object_with_slots_is_made_in_each_call() -> None:
+    def f(x: Tensor) -> Slotted:
+        made = Slotted(x * 2)
+        made.extra = [x.mT]
+        return made
+
+    x = R(2, 3)
+    assert same(build(f, x)(x), f(x))
 
 
 class Copies:

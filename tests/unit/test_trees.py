@@ -212,6 +212,13 @@ def test_a_container_that_makes_tensors_and_is_more_than_attributes_is_refused()
         with_tensors_as_slots([Growing(T)])
 
 
+def test_a_dict_that_has_attributes_besides_its_fields_is_refused() -> None:
+    outputs = Outputs(first=T)
+    outputs.extra = T  # type: ignore[attr-defined]
+    with pytest.raises(NotATree, match="attributes besides its fields"):
+        with_tensors_as_slots(outputs)
+
+
 def test_a_container_that_contains_itself_is_refused() -> None:
     inner: list[Any] = [T]
     inner.append({"again": inner})

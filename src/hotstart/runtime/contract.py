@@ -148,15 +148,7 @@ class _Explainer:
                     [value[key] for key in keys],
                     [f"{path}[{key!r}]" for key in keys],
                 )
-            case Record(cls, fields):
-                if not _is_a(value, cls):
-                    return self._structure(path, value, f"a {cls.__name__}")
-                names = [name for name, _ in fields]
-                children = [getattr(value, name) for name in names]
-                return self._children(
-                    [item for _, item in fields], children, [f"{path}.{n}" for n in names]
-                )
-            case Attributes(cls, fields):
+            case Record(cls, fields) | Attributes(cls, fields):
                 names = [name for name, _ in fields]
                 have = attributes_of(value) if _is_a(value, cls) else {}
                 if not _is_a(value, cls) or have.keys() != set(names):

@@ -198,16 +198,14 @@ class Entry:
                 self._children([item for _, item in entries], wanted, f"{name}.values()")
             case Record(cls, fields):
                 self._require(self._is_a(name, cls))
+                self._attributes(cls, name, [field for field, _ in fields])
                 parts = _tuple([f"{name}.{field}" for field, _ in fields])
                 wanted = [f"{name}_{field}" for field, _ in fields]
                 self._children([item for _, item in fields], wanted, parts)
             case Attributes(cls, fields):
                 self._require(self._is_a(name, cls))
                 slotted = slot_names(cls)
-                if cls.__dictoffset__:
-                    own = frozenset(field for field, _ in fields if field not in slotted)
-                    expected = self._constant(own, f"{name}_attributes")
-                    self._require(f"{name}.__dict__.keys() == {expected}")
+                self._attributes(cls, name, [f for f, _ in fields if f not in slotted])
                 wanted = [f"{name}_{field}" for field, _ in fields]
                 read = [self._attribute(name, field, field in slotted) for field, _ in fields]
                 self._children([item for _, item in fields], wanted, _tuple(read))
@@ -219,6 +217,12 @@ class Entry:
                 expected = self._constant(context, f"{name}_context")
                 self._require(f"{found} == {expected}", f"{self._len(children)} == {len(items)}")
                 self._children(items, [f"{name}_{i}" for i in range(len(items))], children)
+
+    def _attributes(self, cls: type, name: str, fields: Sequence[str]) -> None:
+        """That an object has these attributes and no others, besides those in slots."""
+        if cls.__dictoffset__:
+            expected = self._constant(frozenset(fields), f"{name}_attributes")
+            self._require(f"{name}.__dict__.keys() == {expected}")
 
     def _attribute(self, name: str, field: str, may_be_missing: bool) -> str:
         if may_be_missing:

@@ -31,7 +31,7 @@ from hotstart.partition import Piece, Plan
 from hotstart.partition.plan import example_of
 from hotstart.runtime.layout import fit, unflatten
 from hotstart.shapes import Variant
-from hotstart.trees import assemble, is_namedtuple, keyed_parts, slots
+from hotstart.trees import assemble, is_namedtuple, keyed_parts, slot_names, slots
 
 
 def stitch(
@@ -332,8 +332,11 @@ class _Stitcher:
                 return f"{self.emitter.imported(cls)}({named})"
             case Attributes(cls, fields):
                 make = self.emitter.imported(assemble)
-                pairs = ", ".join(f"{name!r}: {self.result(item)}" for name, item in fields)
-                return f"{make}({self.emitter.imported(cls)}, {{{pairs}}})"
+                slotted = slot_names(cls)
+                kept = [f"{n!r}: {self.result(item)}" for n, item in fields if n not in slotted]
+                others = [f"{n!r}: {self.result(item)}" for n, item in fields if n in slotted]
+                more = f", {{{', '.join(others)}}}" if others else ""
+                return f"{make}({self.emitter.imported(cls)}, {{{', '.join(kept)}}}{more})"
             case Registered(cls, context, items):
                 make = self.emitter.imported(unflatten)
                 children = ", ".join(map(self.result, items))
