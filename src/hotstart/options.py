@@ -27,7 +27,9 @@ class Options:
         inductor: settings of `torch._inductor.config`, by name, in force while pieces compile.
             Custom passes are accepted; the `uuid()` each must have is part of the digests.
         on_miss: what a call outside the contract does. `"error"` raises `ContractError`, `"eager"`
-            runs the model itself, `"compile"` builds the missing variant inside the call.
+            runs the model itself, `"compile"` builds the missing variant inside the call. Where
+            such a call leaves the model so that the program no longer fits it, as one that fills a
+            cache by size does, later calls are answered in the same way.
         splits: how many further variants a declared one may be split into where the model or the
             compiler decides by size. 0: a declared range that is not served as a whole is an error.
         prove: which compiled units are compared with the operators they were made from, at several

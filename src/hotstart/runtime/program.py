@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
-from hotstart.errors import ContractError, HotstartError
+from hotstart.errors import ContractError, HotstartError, ModelMismatch
 from hotstart.ir import Artifact, PieceInfo
 from hotstart.runtime.arguments import as_passed
 from hotstart.runtime.binding import Binding
@@ -77,6 +77,7 @@ class Program:
         self._on_miss = on_miss
         self._relayouts: dict[str, int] = {}
         self._more: dict[str, list[Program]] = {}
+        self._outgrown = False  # whether a miss has changed what this program reads
         self._counting = threading.Lock()
         self._compiling = threading.Lock()
         self._callers: dict[str, Caller] = {}
@@ -87,7 +88,8 @@ class Program:
         for call in artifact.calls:
             self._callers[call.name] = Caller(call, self._hooks, first)
             first += len(call.stitched)
-        self._call = self._entry([c for c in self._callers.values() if not c.call.method])
+        own = [c for c in self._callers.values() if not c.call.method]
+        self._call = self._served(own, self._entry(own))
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the model.
@@ -143,7 +145,8 @@ class Program:
             if name not in self._callers:
                 raise KeyError(f"no call {name!r}; there are: {', '.join(self._callers)}")
             caller = self._callers[name]
-            self._named[name] = caller.function(partial(self._miss, [caller]))
+            entry = caller.function(partial(self._miss, [caller]))
+            self._named[name] = self._served([caller], entry)
         return self._named[name]
 
     def refresh(self) -> None:
@@ -254,25 +257,66 @@ class Program:
         error = ContractError.of_all(refusals)
         if self._on_miss.policy == "error":
             raise error
+        log.info("answers by on_miss=%r, since %s", self._on_miss.policy, error)
+        return self._otherwise(error, caller, args, kwargs)
+
+    def _otherwise(
+        self, why: HotstartError, caller: Caller, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Answer a call that this program cannot, by the model itself or by another program."""
+        fitted = self._misfit() is None
         if self._on_miss.policy == "eager":
-            log.info("runs the model itself, since %s", error)
             with torch.no_grad():
-                return caller.target(self.model)(*args, **kwargs)
-        return self._compiled_for(error, caller, args, kwargs)(*args, **kwargs)
+                result = caller.target(self.model)(*args, **kwargs)
+        else:
+            result = self._compiled_for(why, caller, args, kwargs)(*args, **kwargs)
+        if fitted and not self._outgrown and (misfit := self._misfit()) is not None:
+            self._outgrown = True
+            log.warning(
+                "a call that the program does not take changed the model; while the program does "
+                "not fit it, calls are answered as on_miss=%r says. If the model fills a cache, "
+                "call it once with its largest sizes before it is compiled. %s",
+                self._on_miss.policy,
+                misfit,
+            )
+        return result
+
+    def _served(self, callers: Sequence[Caller], entry: Callable[..., Any]) -> Callable[..., Any]:
+        """An entry that `on_miss` stands in for where an earlier miss has changed the model.
+
+        Eager would go on with what that call left in the model, and so must the program.
+        """
+        if self._on_miss.policy == "error" or not callers:
+            return entry
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._outgrown and (misfit := self._misfit()) is not None:
+                return self._otherwise(misfit, callers[-1], args, kwargs)
+            return entry(*args, **kwargs)
+
+        return call
+
+    def _misfit(self) -> ModelMismatch | None:
+        """Why the model is not what was compiled; None if it is."""
+        try:
+            self._hooks.bound()
+        except ModelMismatch as error:
+            return error
+        return None
 
     def _compiled_for(
-        self, error: ContractError, caller: Caller, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, why: HotstartError, caller: Caller, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Program:
-        """A program for a call that this one does not take, compiled if there is none yet."""
+        """A program for a call that this one cannot answer, compiled if there is none yet."""
         with self._compiling:
             more = self._more.setdefault(caller.call.method, [])
             for program in more:
-                if program.takes(*args, **kwargs):
+                if program.takes(*args, **kwargs) and program._misfit() is None:
                     return program
-            log.warning("compiles inside a call, since %s", error)
+            log.warning("compiles inside a call, since %s", why)
             program = self._on_miss.build(caller.target(self.model), args, kwargs)
             if not program.takes(*args, **kwargs):
-                raise error  # no program takes this call, such as one with aliased arguments
+                raise why  # no program takes this call, such as one with aliased arguments
             more.append(program)
             return program
 

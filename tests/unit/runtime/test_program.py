@@ -93,6 +93,84 @@ def test_on_miss_compile_builds_once_for_each_new_kind_of_call() -> None:
         assert len(events) == built_again
 
 
+class CachesBySize(nn.Module):
+    """Keeps a table that grows with what it is called with, as rotary embeddings do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.arange(8.0)[:, None])
+
+    def forward(self, x):
+        if x.shape[1] > self.table.shape[0]:
+            self.table = torch.arange(float(x.shape[1]))[:, None]
+        return x * self.table[: x.shape[1]]
+
+
+class Remembers(nn.Module):
+    """What a call gives depends on the size of the one before, and on how many there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = torch.zeros(8)
+        self.register_buffer("calls", torch.tensor(0.0))
+
+    def forward(self, x):
+        before = self.last
+        self.last = torch.ones(x.shape[1]) * before.numel()
+        self.calls += 1
+        return x + before.mean() + self.calls
+
+
+@pytest.mark.parametrize("policy", ["eager", "compile"])
+@pytest.mark.parametrize("kind", [CachesBySize, Remembers])
+def test_calls_after_a_miss_that_changed_the_model_are_those_of_eager(
+    kind: type[nn.Module], policy: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = hotstart.Options(compiler="eager", on_miss=policy)
+    model, reference = kind(), kind()
+    program = build(model, torch.randn(2, 8, 4), options=options)
+    for size in (8, 12, 8, 12, 10, 8, 8):
+        x = torch.randn(2, size, 4)
+        assert torch.equal(program(x), reference(x)), size
+    told = [r for r in caplog.records if "changed the model" in r.getMessage()]
+    assert len(told) == 1
+    assert "largest sizes" in told[0].getMessage()
+    assert "expected torch.float32 [8" in told[0].getMessage()
+
+
+def test_a_program_is_used_again_once_the_model_fits() -> None:
+    options = hotstart.Options(compiler="eager", on_miss="eager")
+    model = CachesBySize()
+    program = build(model, torch.randn(2, 8, 4), options=options)
+    table = model.table
+    program(torch.randn(2, 12, 4))
+    model.table = table
+    ran = []
+    model.register_forward_hook(lambda *_: ran.append(1))
+    program(torch.randn(2, 8, 4))
+    assert not ran
+
+
+def test_a_named_call_after_a_miss_that_changed_the_model_is_that_of_eager() -> None:
+    options = hotstart.Options(compiler="eager", on_miss="eager")
+    model, reference = CachesBySize(), CachesBySize()
+    calls = {"table": hotstart.Call(args=(torch.randn(2, 8, 4),))}
+    program = hotstart.compile(model, calls=calls, options=options)
+    for size in (8, 12, 8):
+        x = torch.randn(2, size, 4)
+        assert torch.equal(program["table"](x), reference(x))
+
+
+@pytest.mark.parametrize("policy", ["eager", "error"])
+def test_a_model_that_its_user_changed_is_a_mismatch(policy: Any) -> None:
+    options = hotstart.Options(compiler="eager", on_miss=policy)
+    model = CachesBySize()
+    program = build(model, torch.randn(2, 8, 4), options=options)
+    model(torch.randn(2, 12, 4))
+    with pytest.raises(hotstart.ModelMismatch, match=r"table: expected .* \[8, 1\].*\n.*Restore"):
+        program(torch.randn(2, 8, 4))
+
+
 def test_on_miss_compile_gives_up_on_what_no_program_takes() -> None:
     def model(x, y):
         x.add_(1)
