@@ -86,7 +86,9 @@ def _build(case: Case, options: hotstart.Options, folder: Path, log: Log) -> Non
         return
     repeats = case.initialised and difference(again, expected, Standard()) is None
     random = difference(other, expected, Standard()) is not None
-    standard = Standard(exact=exact, values=repeats and (exact or not random))
+    standard = Standard(
+        exact=exact and not case.taken_apart, values=repeats and (exact or not random)
+    )
     stage = "build"
     try:
         program = hotstart.compile(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,3 +110,27 @@ def test_a_triton_op_of_plain_operators(compiler: str) -> None:
 def test_a_triton_kernel_without_triton_is_refused() -> None:
     with pytest.raises(hotstart.CaptureError, match=r"kernel\(x\)[\s\S]*No module named 'triton'"):
         build(lambda x: kernel(x), R(3))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, a, b: x.addcdiv_(a, b, value=2.7),
+        lambda x, a, b: x.addcmul_(a, b, value=2.7),
+        lambda x, a, b: x.add_(a, alpha=b.sum()),
+        lambda x, a, b: torch.addcmul(x, a, b, value=2.7),
+    ],
+    ids=["addcdiv_", "addcmul_", "add_ with a tensor", "addcmul"],
+)
+def test_operators_that_multiply_and_add_round_as_in_eager(call: Any, tmp_path: Path) -> None:
+    program = check(call, (R(40, 25), R(40, 25), R(40, 25) + 3))
+    program.save(tmp_path / "made.hot")  # Dynamo's own way is an operator that Inductor registers
+
+
+def test_addcdiv_is_three_operators() -> None:
+    def divides(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return torch.addcdiv(x, a, b, value=2.7)
+
+    program = check(divides, (R(40, 25), R(40, 25), R(40, 25) + 3), tolerance=1e-5)
+    (unit,) = program.artifact.units.values()
+    assert "from torch import div" in unit.source
