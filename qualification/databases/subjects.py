@@ -34,6 +34,9 @@ FURTHER_DTYPES = (torch.int64, torch.bool, torch.complex64)
 
 MODULE_SAMPLES = 3
 
+MORE_ROWS = (1, 3)
+"""A dynamic dimension is called with its example's size and with so many more."""
+
 UNINITIALISED = frozenset(
     {
         "empty",
@@ -178,8 +181,8 @@ def _operator_cases(name: str, folder: Path, few: bool) -> Iterator[Case | Skipp
         for number in picked:
             alike = others[number] if len(others) == len(samples) else None
             ways = _variants(info, f"{label} {number}", samples[number], alike)
-            planned += ways if at == 0 and number == 0 else list(ways)[:1]
-        if at == 0:
+            planned += ways if at == number == 0 and not few else list(ways)[:1]
+        if at == 0 and not few:
             planned += _resized(info, label, samples)
     written: list[tuple[_Planned, str, Inputs]] = []
     for plan in planned:
@@ -294,7 +297,7 @@ def _resized(info: Any, label: str, samples: Sequence[Any]) -> Iterator[_Planned
         rows = first.shape[0]
         if rows < 2:
             continue
-        others = [_with_rows(own, rows, size) for size in (rows + 1, rows + 3)]
+        others = [_with_rows(own, rows, size) for size in (rows + n for n in MORE_ROWS)]
         if all(_runs(info.op, other) for other in others):
             yield _Planned(
                 f"{label} {number} dynamic", "call", own, others=tuple(others), rows=rows
@@ -324,7 +327,7 @@ def _runs(function: Callable[..., Any], sample: tuple[Any, ...]) -> bool:
 def _dynamic(plan: _Planned, inputs: Inputs) -> Mapping[str, Any] | None:
     if plan.rows is None:
         return None
-    rows = hotstart.Dim("rows", min=2, max=2 * plan.rows + 4)
+    rows = hotstart.Dim("rows", min=plan.rows, max=plan.rows + MORE_ROWS[-1])
     return {
         f"t{at}": {0: rows}
         for at, tensor in enumerate(inputs.args)

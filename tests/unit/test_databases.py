@@ -56,11 +56,7 @@ class TestCases:
         ]
 
     def test_few_are_the_first_sample_in_two_dtypes(self, folder: Path) -> None:
-        found = labels(list(subjects.cases("mul", folder, few=True)))
-        assert {tuple(label.split()[:2]) for label in found if "dynamic" not in label} == {
-            ("float32", "0"),
-            ("int64", "0"),
-        }
+        assert labels(list(subjects.cases("mul", folder, few=True))) == ["float32 0", "int64 0"]
 
     def test_arguments_that_are_no_tensors_are_in_the_source(self, folder: Path) -> None:
         first = next(iter(subjects.cases("nn.functional.softplus", folder, few=True)))
