@@ -55,6 +55,10 @@ TAKEN_APART = frozenset({"addcdiv"})
 the tolerance of Inductor. See `docs/semantics.md`."""
 
 
+UNUSED = torch.zeros(2)
+"""What functions of operators that only make tensors are called with."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The arguments of one call."""
@@ -281,9 +285,9 @@ def _room_for(function: Callable[..., Any], sample: tuple[Any, ...]) -> Any:
     except Exception:  # noqa: BLE001  torch's own samples fail in eager, too; then there is no case
         return None
     if isinstance(found, Tensor):
-        return torch.zeros_like(found)
+        return torch.zeros(found.shape, dtype=found.dtype)
     if isinstance(found, tuple) and found and all(isinstance(f, Tensor) for f in found):
-        return tuple(torch.zeros_like(f) for f in found)
+        return tuple(torch.zeros(f.shape, dtype=f.dtype) for f in found)
     return None
 
 
@@ -337,7 +341,7 @@ def _dynamic(plan: _Planned, inputs: Inputs) -> Mapping[str, Any] | None:
 
 def _arguments(sample: tuple[Any, ...], out: Any) -> Inputs:
     room = pytree.tree_map_only(Tensor, torch.clone, out)
-    return Inputs(tuple(_tensors_of((*sample, room))))
+    return Inputs(tuple(_tensors_of((*sample, room)) or [UNUSED]))
 
 
 def _tensors_of(value: Any) -> list[Tensor]:
@@ -439,9 +443,7 @@ class _Writer:
             texts.append(f"{key}={expression.text(value)}")
         if out is not None:
             texts.append(f"out={expression.text(out)}")
-        tensors = list(expression.tensors.values())
-        if not tensors:
-            raise _Unwritable("the sample has no tensors, so there is nothing to compile")
+        tensors = list(expression.tensors.values()) or [UNUSED]
         body = ", ".join(texts)
         name = f"call_{len(self._functions)}"
         for at, constant in enumerate(expression.constants):
