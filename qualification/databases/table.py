@@ -18,14 +18,19 @@ entry is compiled, called, saved with its check, and loaded in a process that ha
 - **Operators**: the first and the last sample in float32 (or the first dtype there is), and one
   each in int64, bool and complex64; in-place and `out=` variants of the first sample; and one
   sample with a dynamic leading dimension, called with three sizes, where eager takes them.
-- **Modules**: three samples, and one in training where that makes a difference.
+  An operator that only makes a tensor is a function with an argument that it does not use.
+- **Modules**: three samples, and one in training where that makes a difference. Lazy modules are
+  called once before.
 - **Examples**: the example inputs.
 - Each is called with the example, with other values of the same shapes, and once more with the
   example. Values are compared bit for bit (NaN equals NaN), and so are dtypes, shapes, arguments
   and weights after the call, and which arguments a result shares memory with.
 - Numbers drawn at random are compared after the same seed. Not compared are the values of memory
   that is not initialised (`torch.empty` and its like), and of operators that do not repeat
-  themselves in eager.
+  themselves in eager. `addcdiv` is compared within the tolerance below: see
+  [what a program means](semantics.md#operators).
+- The check at save is the one that `Program.save` runs, in forks of a process that has imported
+  torch and nothing else, since that import is most of its time.
 - **With Inductor**: of all entries, sorted by database and name, every tenth; the first sample
   only, in two dtypes. Values have to agree within 1e-4, relative and absolute (float16 1e-2,
   bfloat16 2e-2, float64 1e-6); numbers drawn at random only in dtype and shape.
