@@ -134,3 +134,20 @@ def test_addcdiv_is_three_operators() -> None:
     program = check(divides, (R(40, 25), R(40, 25), R(40, 25) + 3), tolerance=1e-5)
     (unit,) = program.artifact.units.values()
     assert "from torch import div" in unit.source
+
+
+def chunked_loss(x: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=2, allow_retain_graph=True)
+    return nn.functional.linear_cross_entropy(x, weight, target, options=options)
+
+
+@mostly_eager
+@pytest.mark.skipif(not hasattr(nn.functional, "linear_cross_entropy"), reason="torch 2.13 has it")
+def test_an_operator_of_torch_that_import_torch_does_not_register(
+    compiler: str, tmp_path: Path
+) -> None:
+    inputs = (R(6, 4), R(5, 4), torch.randint(5, (6,)))
+    program = check(chunked_loss, inputs, compiler=compiler, tolerance=1e-6)
+    program.save(tmp_path / "made.hot")  # runs in a process that imports torch alone
+    (unit,) = program.artifact.units.values()
+    assert "import torch.nn.modules.linear_cross_entropy" in unit.source
