@@ -22,7 +22,7 @@ export OMP_NUM_THREADS
 WORKERS ?= $(shell test $(CORES) -lt 4 && echo $(CORES) || echo 4)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format matrix bench conformance reliability clean
+.PHONY: help setup demo test test-slow check format matrix bench conformance reliability databases clean
 .SILENT:
 
 help:
@@ -35,6 +35,7 @@ help:
 	echo "make bench        every benchmark; each keeps its JSON in benchmarks/"
 	echo "make conformance  every architecture of the suite, into docs/models.md (some hours)"
 	echo "make reliability  what a cache survives, into docs/reliability.md (some minutes)"
+	echo "make databases    torch's operators, modules and examples, into docs/databases.md (an hour)"
 	echo "make clean        remove the environment, caches and builds"
 
 setup: $(READY)
@@ -83,6 +84,10 @@ conformance: $(READY)
 reliability: $(READY)
 	$(PY) -m tests.reliability.run
 
+databases: $(READY)
+	$(PY) -m qualification.databases.run $(OPTIONS)
+	$(PY) -m qualification.databases.run --inductor $(OPTIONS)
+
 clean:
 	rm -rf $(VENV) .nox build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find src tests benchmarks examples -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find src tests qualification benchmarks examples -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

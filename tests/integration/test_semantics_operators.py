@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,3 +110,44 @@ def test_a_triton_op_of_plain_operators(compiler: str) -> None:
 def test_a_triton_kernel_without_triton_is_refused() -> None:
     with pytest.raises(hotstart.CaptureError, match=r"kernel\(x\)[\s\S]*No module named 'triton'"):
         build(lambda x: kernel(x), R(3))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, a, b: x.addcdiv_(a, b, value=2.7),
+        lambda x, a, b: x.addcmul_(a, b, value=2.7),
+        lambda x, a, b: x.add_(a, alpha=b.sum()),
+        lambda x, a, b: torch.addcmul(x, a, b, value=2.7),
+    ],
+    ids=["addcdiv_", "addcmul_", "add_ with a tensor", "addcmul"],
+)
+def test_operators_that_multiply_and_add_round_as_in_eager(call: Any, tmp_path: Path) -> None:
+    program = check(call, (R(40, 25), R(40, 25), R(40, 25) + 3))
+    program.save(tmp_path / "made.hot")  # Dynamo's own way is an operator that Inductor registers
+
+
+def test_addcdiv_is_three_operators() -> None:
+    def divides(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return torch.addcdiv(x, a, b, value=2.7)
+
+    program = check(divides, (R(40, 25), R(40, 25), R(40, 25) + 3), tolerance=1e-5)
+    (unit,) = program.artifact.units.values()
+    assert "from torch import div" in unit.source
+
+
+def chunked_loss(x: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=2, allow_retain_graph=True)
+    return nn.functional.linear_cross_entropy(x, weight, target, options=options)
+
+
+@mostly_eager
+@pytest.mark.skipif(not hasattr(nn.functional, "linear_cross_entropy"), reason="torch 2.13 has it")
+def test_an_operator_of_torch_that_import_torch_does_not_register(
+    compiler: str, tmp_path: Path
+) -> None:
+    inputs = (R(6, 4), R(5, 4), torch.randint(5, (6,)))
+    program = check(chunked_loss, inputs, compiler=compiler, tolerance=1e-6)
+    program.save(tmp_path / "made.hot")  # runs in a process that imports torch alone
+    (unit,) = program.artifact.units.values()
+    assert "import torch.nn.modules.linear_cross_entropy" in unit.source

@@ -164,6 +164,7 @@ def full_graph(
         allow_rnn=True,
         capture_scalar_outputs=False,
         capture_dynamic_output_shape_ops=False,
+        **_operators_as_written(),
     )
     with (
         settings,
@@ -209,6 +210,19 @@ def full_graph(
         layout_reads=layout_reads,
         free=traced.__code__.co_freevars,
     )
+
+
+def _operators_as_written() -> dict[str, Any]:
+    """Settings under which Dynamo does not take operators apart into others.
+
+    `enable_dynamo_decompositions`, where there is one, makes a product and an `fma` of
+    `x.addcmul_(a, b, value=2.0)` and its like: they round otherwise than eager does, and only
+    Inductor registers them.
+    """
+    name = "enable_dynamo_decompositions"
+    import torch._dynamo.config as config
+
+    return {name: False} if hasattr(config, name) else {}
 
 
 def _lasting(side_effects: Sequence[str], codes: Sequence[types.CodeType]) -> Iterator[str]:

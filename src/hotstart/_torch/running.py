@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -165,6 +165,24 @@ def operator_schemas(name: str) -> list[str]:
     packet = getattr(getattr(torch.ops, namespace), short, None)
     schemas = {} if packet is None else packet._schemas
     return sorted(str(schema) for schema in schemas.values())
+
+
+def registering_modules(targets: Iterable[Any]) -> list[str]:
+    """The modules of torch's own that register some operators, which `import torch` may leave out.
+
+    `OPDEFS` (2.11 to 2.15) has the function that `custom_op` was given. Such an operator is that of
+    `torch.nn.functional.linear_cross_entropy`, which imports its module in its first call.
+    """
+    from torch._library import custom_ops
+
+    found: dict[str, None] = {}
+    for target in targets:
+        packet = getattr(target, "overloadpacket", target)
+        made = custom_ops.OPDEFS.get(getattr(packet, "_qualified_op_name", ""))
+        home = "" if made is None else made._init_fn.__module__
+        if home.startswith("torch."):
+            found[home] = None
+    return list(found)
 
 
 def operator_code(name: str) -> list[Callable[..., Any]]:

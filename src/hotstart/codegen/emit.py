@@ -179,6 +179,8 @@ class Emitter:
             path = f"higher_order.{target.__name__}"
         else:
             return self.imported(target)
+        for module in _torch.registering_modules([target]):
+            self._module(module)
         wanted = path.removesuffix(".default").split(".", 1)[1].replace(".", "_")
         return self._alias(f"{self._module('torch')}.ops.{path}", wanted)
 

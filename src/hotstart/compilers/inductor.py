@@ -95,9 +95,10 @@ class InductorCompiler:
         except lean.NotLean as error:
             return self.op_by_op(job, str(error))
         expected = strides(job, extracted)
+        needed = _torch.registering_modules(node.target for node in job.piece.nodes)
         return CompiledUnit(
             key=job.key,
-            source=made.source,
+            source="".join(f"import {module}\n" for module in needed) + made.source,
             kernels=tuple(_kernel(name, Path(output.kernels[name])) for name in made.kernels),
             constants=tuple((name, output.constants[name]) for name in made.constants),
             loose=tuple(i for i, made in enumerate(output.strides) if made != expected[i]),

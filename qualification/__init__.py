@@ -1,0 +1,1 @@
+"""Programs that measure: what is served, what is right, what is survived."""

@@ -1,0 +1,1 @@
+"""torch's own databases of operators, modules and examples, compiled, saved and loaded."""
