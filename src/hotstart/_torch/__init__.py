@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         pass_token,
         warm_up_inductor,
     )
+    from hotstart._torch.sizes import Narrowing
     from hotstart._torch.symbols import (
         Condition,
         Symbols,
@@ -105,6 +106,7 @@ __all__ = [
     "HigherOrderOperator",
     "InductorOutput",
     "MappingWatch",
+    "Narrowing",
     "NoGraph",
     "OpOverload",
     "OpOverloadPacket",
@@ -174,7 +176,7 @@ __all__ = [
     "without_size_assumptions",
 ]
 
-_BUILDING = ("dynamo", "graph_inputs", "graphs", "guards", "inductor", "symbols")
+_BUILDING = ("dynamo", "graph_inputs", "graphs", "guards", "inductor", "sizes", "symbols")
 
 
 def __getattr__(name: str) -> Any:

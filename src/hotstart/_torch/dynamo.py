@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from hotstart._torch.guards import Read, environment_names, modes_read, object_named, reads
+from hotstart._torch.sizes import convolutions_of_any_batch
 from hotstart._torch.symbols import without_size_assumptions
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def full_graph(
         settings,
         torch.no_grad(),
         without_size_assumptions(),
+        convolutions_of_any_batch(),
         get_metrics_context(),
         _recording_side_effects() as side_effects,
     ):
