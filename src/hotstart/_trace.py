@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from hotstart import _torch
 from hotstart.calls import Call
 from hotstart.capture.arguments import Arguments, describe_arguments
-from hotstart.capture.serve import Serving, Sizes, serve
+from hotstart.capture.serve import Serving, Sizes, Split, serve
 from hotstart.capture.structure import merged
 from hotstart.capture.trace import Captured, capture
 from hotstart.capture.weights import WeightTable
@@ -55,6 +55,7 @@ class TracedCall:
         arguments: what it is called with.
         graphs: as many as it takes to serve every size.
         servings: which graph serves which sizes.
+        splits: how the parts that they serve came about.
     """
 
     name: str
@@ -62,6 +63,7 @@ class TracedCall:
     arguments: Arguments
     graphs: tuple[CutGraph, ...]
     servings: tuple[Serving, ...]
+    splits: tuple[Split, ...] = ()
 
 
 def trace_call(
@@ -101,8 +103,8 @@ def trace_call(
         special = special_conditions(plan, declared, hints)
         return CutGraph(captured, plan, (*captured.assumed, *special))
 
-    graphs, servings = serve(arguments.axes, arguments.example_sizes, options.splits, trace)
-    return TracedCall(name, call.method, arguments, tuple(graphs), tuple(servings))
+    graphs, servings, splits = serve(arguments.axes, arguments.example_sizes, options.splits, trace)
+    return TracedCall(name, call.method, arguments, tuple(graphs), tuple(servings), tuple(splits))
 
 
 def make_plan_of(captured: Captured, split_on: SplitOn, prefix: str, clock: Clock) -> Plan:

@@ -27,8 +27,9 @@ class Options:
             Custom passes are accepted; the `uuid()` each must have is part of the digests.
         on_miss: what a call outside the contract does. `"error"` raises `ContractError`, `"eager"`
             runs the model itself, `"compile"` builds the missing variant inside the call.
-        splits: how many further variants a declared one may be split into where the model or the
-            compiler decides by size. 0: a declared range that is not served as a whole is an error.
+        splits: how many further variants a declared one may be split into, all told, where the
+            model or the compiler decides by size; more is a `RangeError`. From the fifth on each
+            is warned of. 0: a declared range that is not served as a whole is an error.
         debug_dir: folder that gets the graph, the pieces and the stitched code as files.
         device: where the tensors of a model or of inputs on the meta device will be at run time.
     """
