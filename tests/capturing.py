@@ -38,7 +38,7 @@ def captured(
     with weights_on(model, CPU):
         arguments = described(model, *args, dynamic=dynamic, **kwargs)
         weights = WeightTable(model)
-        graphs, _ = serve(
+        graphs, *_ = serve(
             arguments.axes,
             arguments.example_sizes,
             0,

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from hotstart import _torch, fingerprint
 from hotstart._trace import TracedCall, describe_plan
 from hotstart._units import CompiledServing, Units
+from hotstart.capture.serve import Split
 from hotstart.compilers import Compiler, EagerCompiler, InductorCompiler, ProvenCompiler
 from hotstart.events import Clock
 from hotstart.generated import stitched_filename, stitched_name
@@ -33,7 +34,7 @@ from hotstart.ir import (
 from hotstart.options import Options
 from hotstart.partition import Plan
 from hotstart.partition.digest import hash_token
-from hotstart.report import Report
+from hotstart.report import Report, SplitReport
 from hotstart.shapes import labelled
 from hotstart.stitching import stitch
 from hotstart.tensors import Model, method_of
@@ -139,6 +140,7 @@ def make_report(clock: Clock, artifact: Artifact, units: Units) -> Report:
         reused=reused,
         units=tuple(units.reports),
         variants=tuple(units.variants),
+        splits=tuple(_split_report(call, split) for call, split in units.splits),
         inlined=tuple(
             (names[key], unit.op_by_op) for key, unit in artifact.units.items() if unit.op_by_op
         ),
@@ -154,6 +156,14 @@ def make_report(clock: Clock, artifact: Artifact, units: Units) -> Report:
             for reason in unit.proof.skipped
         ),
         peak_memory_bytes=_peak_memory(),
+    )
+
+
+def _split_report(call: str, split: Split) -> SplitReport:
+    return SplitReport(
+        variant=labelled(call, split.part.variant),
+        conditions=tuple((_torch.python_source(c.expr), c.source) for c in split.conditions),
+        into=tuple(labelled(call, part.variant) for part in split.into),
     )
 
 

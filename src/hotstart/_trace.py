@@ -14,7 +14,7 @@ from hotstart.calls import Call
 from hotstart.capture.arguments import Arguments, describe_arguments
 from hotstart.capture.guards import merged
 from hotstart.capture.lasting import require_lasting
-from hotstart.capture.serve import Serving, Sizes, serve
+from hotstart.capture.serve import Serving, Sizes, Split, serve
 from hotstart.capture.trace import Captured, capture
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError, OptionsError
@@ -62,6 +62,7 @@ class TracedCall:
         arguments: what it is called with.
         graphs: as many as it takes to serve every size.
         servings: which graph serves which sizes.
+        splits: how the parts that they serve came about.
     """
 
     name: str
@@ -69,6 +70,7 @@ class TracedCall:
     arguments: Arguments
     graphs: tuple[CutGraph, ...]
     servings: tuple[Serving, ...]
+    splits: tuple[Split, ...] = ()
 
 
 def trace_call(
@@ -109,8 +111,8 @@ def trace_call(
         layouts = layouts_read(plan.graph, arguments.tensors, arguments.axes, hints)
         return CutGraph(captured, plan, (*captured.assumed, *special), layouts)
 
-    graphs, servings = serve(arguments.axes, arguments.example_sizes, options.splits, trace)
-    traced = TracedCall(name, call.method, arguments, tuple(graphs), tuple(servings))
+    graphs, servings, splits = serve(arguments.axes, arguments.example_sizes, options.splits, trace)
+    traced = TracedCall(name, call.method, arguments, tuple(graphs), tuple(servings), tuple(splits))
     _refuse_gaps(traced)
     return traced
 

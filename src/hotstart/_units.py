@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Protocol
 from hotstart import _torch
 from hotstart._jobs import make_job, shared_jobs
 from hotstart._trace import TracedCall
-from hotstart.capture.serve import Serving, hints_for, range_error, split
+from hotstart.capture.serve import (
+    Serving,
+    Split,
+    hints_for,
+    range_error,
+    refuse_endless,
+    split,
+    tell,
+)
 from hotstart.compilers import Compiler, Job, Narrowed
 from hotstart.errors import CompileError, RangeError
 from hotstart.events import Clock, Event
@@ -48,6 +56,7 @@ class Units:
         covered: for jobs, the key of a unit that was made for them and for more.
         failed: the keys of jobs that a compiler did not do for all that they were to serve.
         unreported: what was done for units, by key, where the part they were for was split then.
+        splits: how parts of what was declared came about, by the name of their call.
     """
 
     kept: Kept | None = None
@@ -59,6 +68,7 @@ class Units:
     covered: dict[str, str] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     unreported: dict[str, UnitReport] = field(default_factory=dict)
+    splits: list[tuple[str, Split]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -71,11 +81,10 @@ class CompiledServing:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A part of the sizes of a call, the jobs it needs, and how often it may be split."""
+    """A part of the sizes of a call, and the jobs it needs."""
 
     serving: Serving
     jobs: Sequence[Job]
-    splits: int
 
 
 def compile_call(
@@ -90,14 +99,15 @@ def compile_call(
         call: what to compile.
         units: gets the units and their reports.
         compiler: the compiler.
-        splits: how many further parts a part may be split into.
+        splits: how many further parts what was declared together may be split into, all told.
         clock: is told.
 
     Raises:
         CompileError: a piece does not compile.
         RangeError: a compile assumed more about sizes than `splits` allows for.
     """
-    waiting = [_waiting(call, serving, compiler, splits) for serving in call.servings]
+    units.splits += [(call.name, made) for made in call.splits]
+    waiting = [_waiting(call, serving, compiler) for serving in call.servings]
     assumed: list[sympy.Basic] = []
     units.shared |= _shared(waiting, assumed, compiler)
     done: list[CompiledServing] = []
@@ -106,7 +116,12 @@ def compile_call(
         try:
             running = _compile_part(call, part, units, compiler, clock, len(waiting) - 1)
         except _NarrowedServing as narrowed:
-            waiting = _split_again(call, waiting, narrowed.condition, units, compiler)
+            declared = part.serving.declared
+            room = splits + 1 - _parts(declared, (*done, *waiting))
+            waiting = _split_again(call, waiting, narrowed.condition, units, compiler, room)
+            made = [s for name, s in units.splits if (name, s.declared) == (call.name, declared)]
+            refuse_endless(call.arguments.axes, made, splits)
+            tell(made[-1], _parts(declared, (*done, *waiting)))
             assumed.append(narrowed.condition.expr)
             units.shared |= _shared(waiting, assumed, compiler)
         else:
@@ -115,11 +130,16 @@ def compile_call(
     return done
 
 
-def _waiting(call: TracedCall, serving: Serving, compiler: Compiler, splits: int) -> _Waiting:
+def _parts(declared: object, served: Iterable[CompiledServing | _Waiting]) -> int:
+    """How many parts of one declared variant there are."""
+    return sum(each.serving.declared == declared for each in served)
+
+
+def _waiting(call: TracedCall, serving: Serving, compiler: Compiler) -> _Waiting:
     plan = call.graphs[serving.graph].plan
     graph = plan.graph.at(serving.part.variant)
     pieces = (piece for piece in plan.pieces if piece.kind == "compiled")
-    return _Waiting(serving, [make_job(graph, p, serving, compiler) for p in pieces], splits)
+    return _Waiting(serving, [make_job(graph, p, serving, compiler) for p in pieces])
 
 
 def _shared(
@@ -139,11 +159,12 @@ def _split_again(
     condition: _torch.Condition,
     units: Units,
     compiler: Compiler,
+    room: int,
 ) -> list[_Waiting]:
     """Split the first part at a condition, and others of its range where that leaves boxes.
 
     What the first one's compile assumed, theirs would assume too; and parts of the same sizes can
-    share a unit.
+    share a unit. All together make at most `room` further parts.
 
     Raises:
         RangeError: the first part would be split into too many.
@@ -152,30 +173,36 @@ def _split_again(
     made: list[_Waiting] = []
     for part in waiting:
         if part is first:
-            sides = _sides(call, part, condition)
+            sides = _sides(call, part, condition, room)
         elif part.serving.declared == first.serving.declared:
-            sides = _boxes(call, part, condition)
+            sides = _boxes(call, part, condition, room)
         else:
             sides = [part.serving]
-        left = part.splits - len(sides) + 1
-        after = [_waiting(call, side, compiler, left) for side in sides]
+        room -= len(sides) - 1
+        if len(sides) > 1:
+            into = tuple(side.part for side in sides)
+            declared = part.serving.declared
+            made_of = Split(declared, part.serving.part, (condition,), into)
+            units.splits.append((call.name, made_of))
+        after = [_waiting(call, side, compiler) for side in sides]
         for each in after:
             _inherit(part.jobs, each.jobs, units)
         made += after
     return made
 
 
-def _sides(call: TracedCall, part: _Waiting, condition: _torch.Condition) -> list[Serving]:
+def _sides(
+    call: TracedCall, part: _Waiting, condition: _torch.Condition, room: int
+) -> list[Serving]:
     """What is served on either side of a condition.
 
     Raises:
         RangeError: that is too many parts, or the condition does not split it.
     """
     serving = part.serving
-    declared = {dim.name: str(dim) for dim in call.arguments.axes}
-    error = range_error(serving.part, condition, declared)
+    error = range_error(call.arguments.axes, serving.part, condition)
     inner, rest = split(serving.part, [condition.expr], serving.hints)
-    if inner is None or not rest or len(rest) > part.splits:
+    if inner is None or not rest or len(rest) > room:
         raise error
     made = [replace(serving, part=inner)]
     for other in rest:
@@ -185,14 +212,16 @@ def _sides(call: TracedCall, part: _Waiting, condition: _torch.Condition) -> lis
     return made
 
 
-def _boxes(call: TracedCall, part: _Waiting, condition: _torch.Condition) -> list[Serving]:
+def _boxes(
+    call: TracedCall, part: _Waiting, condition: _torch.Condition, room: int
+) -> list[Serving]:
     """The same of another part where either side is a box; else that part as it is."""
     import sympy
 
     if not _torch.holds_at(condition.expr, part.serving.hints):
         condition = replace(condition, expr=sympy.Not(condition.expr))
     try:
-        sides = _sides(call, part, condition)
+        sides = _sides(call, part, condition, room)
     except RangeError:
         return [part.serving]
     same = all(side.part.where == part.serving.part.where for side in sides)

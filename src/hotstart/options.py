@@ -30,8 +30,9 @@ class Options:
             runs the model itself, `"compile"` builds the missing variant inside the call. Where
             such a call leaves the model so that the program no longer fits it, as one that fills a
             cache by size does, later calls are answered in the same way.
-        splits: how many further variants a declared one may be split into where the model or the
-            compiler decides by size. 0: a declared range that is not served as a whole is an error.
+        splits: how many further variants a declared one may be split into, all told, where the
+            model or the compiler decides by size; more is a `RangeError`. From the fifth on each
+            is warned of. 0: a declared range that is not served as a whole is an error.
         prove: which compiled units are compared with the operators they were made from, at several
             sizes, while building: `"all"` of them, the `"first"` of every different piece, or none
             (`"off"`). One that differs runs op by op; see `program.report`.

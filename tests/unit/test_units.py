@@ -198,6 +198,42 @@ def test_a_split_more_than_is_allowed_is_an_error(compiler: Recording) -> None:
         built(Forked(lambda n: True), splits=0)
 
 
+def test_splits_are_counted_for_all_parts_together(compiler: Recording) -> None:
+    """The model makes two parts and the compiler two of either, which are three more than one."""
+    compiler.assumes = decides_at(3)
+    with pytest.raises(RangeError, match="n <= 3"):
+        built(Forked(even), splits=2)
+    assert len(built(Forked(even), splits=3).report.variants) == 4
+
+
+def test_the_report_says_what_split_what(compiler: Recording) -> None:
+    compiler.assumes = decides_at(3)
+    report = built(Forked(small)).report
+    model, compile_ = report.splits
+    assert model.variant == "n=2..16"
+    assert model.into == ("n=2..7", "n=8..16")
+    ((condition, source),) = model.conditions
+    assert condition == "n <= 7"
+    assert "test_units.py" in source
+    assert compile_.variant == "n=2..7"
+    assert compile_.conditions == (("n > 3", "a test"),)
+    assert compile_.into == ("n=4..7", "n=2..3")
+    assert "n=2..7: n > 3  (a test)\n    into 2: n=4..7, n=2..3" in str(report)
+    assert "test_units.py" not in str(report.reproducible())
+
+
+def test_a_compiler_that_makes_a_constant_of_a_size_is_stopped_early(compiler: Recording) -> None:
+    def assumes(job: Job) -> sympy.Basic | None:
+        bounds = job.bounds.get("n")
+        return None if bounds is None else sympy.Eq(N, bounds.hint)
+
+    compiler.assumes = assumes
+    with pytest.raises(RangeError, match=r"15 parts.*splits=14"):
+        built(Forked(lambda n: True), splits=12)
+    # Four values, each for all parts that are left and then for the first of them.
+    assert len([job for job in compiler.jobs if job.bounds]) <= 8
+
+
 class Earlier:
     """The units of an earlier build."""
 

@@ -86,6 +86,7 @@ if TYPE_CHECKING:
         warm_up_inductor,
     )
     from hotstart._torch.layout_reads import LayoutRead, LayoutReads, Step
+    from hotstart._torch.sizes import Narrowing
     from hotstart._torch.symbols import (
         Condition,
         Symbols,
@@ -116,6 +117,7 @@ __all__ = [
     "LayoutRead",
     "LayoutReads",
     "MappingWatch",
+    "Narrowing",
     "NoGraph",
     "OpOverload",
     "OpOverloadPacket",
@@ -194,7 +196,16 @@ __all__ = [
     "without_size_assumptions",
 ]
 
-_BUILDING = ("dynamo", "graph_inputs", "graphs", "guards", "inductor", "layout_reads", "symbols")
+_BUILDING = (
+    "dynamo",
+    "graph_inputs",
+    "graphs",
+    "guards",
+    "inductor",
+    "layout_reads",
+    "sizes",
+    "symbols",
+)
 
 
 def __getattr__(name: str) -> Any:

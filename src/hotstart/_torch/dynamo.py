@@ -19,6 +19,7 @@ from torch import fx
 from hotstart._torch.guards import Read, environment_names, modes_read, object_named, reads
 from hotstart._torch.layout_reads import LayoutReads, recording_layout_reads
 from hotstart._torch.lines import user_line
+from hotstart._torch.sizes import convolutions_of_any_batch
 from hotstart._torch.symbols import without_size_assumptions
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def full_graph(
         settings,
         torch.no_grad(),
         without_size_assumptions(),
+        convolutions_of_any_batch(),
         get_metrics_context(),
         _recording_side_effects() as side_effects,
         recording_layout_reads() as layout_reads,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import ast
 import operator
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
-from hotstart._torch.symbols import bounded_negative_powers, without_size_assumptions
+from hotstart._torch.sizes import convolutions_of_any_batch, strides_by_expansion, watched
+from hotstart._torch.symbols import Symbols, bounded_negative_powers, without_size_assumptions
 
 if TYPE_CHECKING:
-    pass
+    import sympy
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def compile_with_inductor(
     mode: Any,
     settings: Mapping[str, Any],
     memory: tuple[Sequence[int], Sequence[int]],
+    symbols: Symbols,
+    holds: Callable[[sympy.Basic], bool],
 ) -> InductorOutput | None:
     """Compile a module for inference through AOTAutograd and Inductor.
 
@@ -112,10 +115,14 @@ def compile_with_inductor(
     What those wrappers would do is read from AOTAutograd's metadata.
 
     `memory` has a number for every input that is a tensor, and for every output; two tensors have
-    the same one exactly if they share memory.
+    the same one exactly if they share memory. `holds` tells if a condition over `symbols` holds for
+    every size that the module is compiled for.
 
     Returns:
         None if no operator is left to compile: `compile_fx_inner` then returns a plain function.
+
+    Raises:
+        Narrowing: it would hold for some of the sizes only.
     """
     import torch._functorch.config as functorch
     from torch._inductor import config
@@ -135,6 +142,9 @@ def compile_with_inductor(
         torch.no_grad(),
         without_size_assumptions(),
         bounded_negative_powers(),
+        convolutions_of_any_batch(),
+        strides_by_expansion(),
+        watched(symbols, holds),
         torch._guards.tracing(context),
         patches,
         config.patch(dict(settings)),

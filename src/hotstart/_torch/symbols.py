@@ -57,6 +57,22 @@ class Symbols:
         )
         return self.env.create_symintnode(expr, hint=hint)
 
+    def asked_for(self, expr: sympy.Basic) -> sympy.Basic | None:
+        """The equation that makes a constant of a size, if evaluating `expr` comes to that.
+
+        Sizes 0 and 1 are left out: they are special to operators, whatever runs them.
+        """
+        import sympy
+
+        if not expr.free_symbols or not expr.free_symbols <= set(self.by_name.values()):
+            return None
+        value = expr.xreplace({s: sympy.Integer(self.hints[n]) for n, s in self.by_name.items()})
+        if value.is_Integer:
+            return sympy.Eq(expr, value) if value > 1 else None
+        equal = isinstance(expr, sympy.Eq) and value == sympy.true
+        numbers = [side for side in expr.args if side.is_Integer and side > 1] if equal else []
+        return expr if numbers else None
+
 
 def make_symbols(bounds: Mapping[str, tuple[int, int, int]]) -> Symbols:
     """Symbols for names, given (low, high, hint) for each. Sizes 0 and 1 are not assumed away.
@@ -102,7 +118,7 @@ class Condition:
 
 def conditions(env: ShapeEnv) -> list[Condition]:
     """Everything a shape environment has assumed so far."""
-    found = [Condition(guard.expr, _guard_source(guard)) for guard in env.guards]
+    found = [Condition(guard.expr, guard_source(guard)) for guard in env.guards]
     for asserts in env.deferred_runtime_asserts.values():
         found += [Condition(a.expr, str(a.msg or "")) for a in asserts]
     return found
@@ -118,7 +134,8 @@ def assume(env: ShapeEnv, known: Sequence[sympy.Basic]) -> frozenset[sympy.Basic
     return frozenset(condition.expr for condition in conditions(env))
 
 
-def _guard_source(guard: Any) -> str:
+def guard_source(guard: Any) -> str:
+    """The line of the model or of torch that a guard came from, as text; may be empty."""
     sloc = getattr(guard, "sloc", None)
     return str(getattr(sloc, "user_loc", None) or sloc or "")
 

@@ -88,6 +88,13 @@ def where_it_holds(
     return parts
 
 
+def values_of(number: sympy.Expr, symbol: sympy.Symbol, interval: Interval) -> int:
+    """How many values a number computed from one symbol takes in an interval."""
+    value = _torch.as_function(number, [symbol])
+    tried = range(interval.lo, min(interval.hi, interval.lo + SCANNED) + 1)
+    return len({value(size) for size in tried})
+
+
 def advise_several(condition: sympy.Basic, axes: Sequence[str]) -> str:
     """What to declare for axes, given a condition on all of them that does not hold throughout."""
     import sympy

@@ -7,17 +7,33 @@ around the traced size is served by that graph, and what is left over by others.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from hotstart import _torch
-from hotstart.capture.proof import SCANNED, advise, advise_several, counterexample, where_it_holds
+from hotstart.capture.proof import (
+    SCANNED,
+    advise,
+    advise_several,
+    counterexample,
+    values_of,
+    where_it_holds,
+)
 from hotstart.errors import CaptureError, RangeError
 from hotstart.shapes import Choice, Dim, Interval, Variant, variants
 
 if TYPE_CHECKING:
     import sympy
+
+log = logging.getLogger("hotstart")
+
+MANY = 4
+"""A declared variant that is split into more parts than this is warned of."""
+
+ENDLESS = 4
+"""A number that is assumed to be so many values, one after another, is assumed to be all of its."""
 
 ALTERNATIONS = 3
 """A condition that holds and fails in up to so many intervals of an axis splits the axis there."""
@@ -89,6 +105,23 @@ class Serving:
     declared: tuple[tuple[str, Choice], ...]
 
 
+@dataclass(frozen=True)
+class Split:
+    """A part that one graph or one unit could not serve.
+
+    Attributes:
+        declared: the range or size of each axis, as the caller declared them, that it is part of.
+        part: the sizes.
+        conditions: what was assumed of them, and holds for some only.
+        into: the parts that were made of it.
+    """
+
+    declared: tuple[tuple[str, Choice], ...]
+    part: Part
+    conditions: tuple[_torch.Condition, ...]
+    into: tuple[Part, ...]
+
+
 class Traced(Protocol):
     """A graph as far as it matters here."""
 
@@ -103,7 +136,7 @@ T = TypeVar("T", bound=Traced)
 
 def serve(
     axes: Sequence[Dim], examples: Sizes, limit: int, trace: Callable[[Sizes, Sizes], T]
-) -> tuple[list[T], list[Serving]]:
+) -> tuple[list[T], list[Serving], list[Split]]:
     """Trace until every declared size is served.
 
     Args:
@@ -114,7 +147,7 @@ def serve(
 
     Returns:
         The graphs, and what each serves: parts that do not overlap, but where the caller declared
-        single sizes within ranges.
+        single sizes within ranges. Then how they came about.
 
     Raises:
         CaptureError: see `capture`.
@@ -122,8 +155,10 @@ def serve(
     """
     graphs: list[T] = []
     servings: list[Serving] = []
+    made: list[Split] = []
     for variant in variants(axes):
         splits = 0
+        before = len(made)
         waiting: list[tuple[Part, RangeError | None]] = [(Part(variant.choices), None)]
         while waiting:
             part, cause = waiting.pop(0)
@@ -134,18 +169,69 @@ def serve(
             if index is None:
                 index = len(graphs)
                 graphs.append(_traced(trace, part, hints, cause))
-            assumed = [condition.expr for condition in graphs[index].assumed]
-            inner, rest = split(part, assumed, hints)
+            violated = [c for c in graphs[index].assumed if part.fails(c.expr) is not None]
+            inner, rest = split(part, [condition.expr for condition in violated], hints)
             if rest or inner is None:
-                cause = _error(axes, part, graphs[index].assumed)
+                cause = range_error(axes, part, violated[0])
             if inner is None:
                 raise cause or AssertionError
             splits += len(rest)
             if splits > limit:
                 raise cause or AssertionError
+            if rest:
+                made.append(Split(variant.choices, part, tuple(violated), (inner, *rest)))
+                refuse_endless(axes, made[before:], limit)
+                tell(made[-1], splits + 1)
             servings.append(Serving(inner, index, hints, variant.choices))
             waiting = [*((other, cause) for other in rest), *waiting]
-    return graphs, servings
+    return graphs, servings, made
+
+
+def tell(split: Split, parts: int) -> None:
+    """Log a split; warn where the declared variant has come to many parts."""
+    for condition in split.conditions:
+        level = logging.WARNING if parts > MANY else logging.INFO
+        log.log(
+            level,
+            "%s is served in %d parts so far: %s holds for some sizes of %s only (%s). "
+            "Each part is traced or compiled for itself. For fewer, change that line, declare less "
+            "(Dim(ranges=..., sizes=...)), or leave the axis at one size; Options(splits=...) "
+            "bounds them.",
+            Variant(split.declared).name,
+            parts,
+            _torch.python_source(condition.expr),
+            ", ".join(sorted(map(str, condition.expr.free_symbols))),
+            condition.source or "no source line is known",
+        )
+
+
+def refuse_endless(axes: Sequence[Dim], splits: Sequence[Split], limit: int) -> None:
+    """Raise if some number computed from a size is assumed to be one value after another.
+
+    Args:
+        axes: what is declared.
+        splits: how one declared variant was split so far.
+        limit: how many further parts it may be split into.
+
+    Raises:
+        RangeError: it has more values than parts are allowed. The first splits show that all of
+            them are coming, and each would be traced or compiled before the limit is met.
+    """
+    import sympy
+
+    found: dict[sympy.Basic, set[sympy.Basic]] = {}
+    for split in splits:
+        for condition in split.conditions:
+            if isinstance(condition.expr, sympy.Eq) and condition.expr.rhs.is_Integer:
+                number, axis = condition.expr.lhs, _only_axis(condition.expr)
+                values = found.setdefault(number, set())
+                values.add(condition.expr.rhs)
+                if len(values) < ENDLESS or axis is None:
+                    continue
+                whole = Part(split.declared)
+                count = values_of(number, _torch.axis_symbol(axis), whole.box()[axis])
+                if count > limit + 1:
+                    raise range_error(axes, whole, condition, count)
 
 
 def _traced(
@@ -236,8 +322,18 @@ def hint_for(interval: Interval, example: int) -> int:
     return min(interval.hi, max(interval.lo, 2))
 
 
-def range_error(part: Part, condition: _torch.Condition, declared: Mapping[str, str]) -> RangeError:
-    """The error that says which condition does not hold throughout a part, and what to declare."""
+def range_error(
+    axes: Sequence[Dim], part: Part, condition: _torch.Condition, parts: int = 0
+) -> RangeError:
+    """The error that says which condition does not hold throughout a part, and what to declare.
+
+    Args:
+        axes: what is declared.
+        part: the sizes.
+        condition: what holds for some of them only.
+        parts: how many parts such conditions would make, where that is known.
+    """
+    declared = {dim.name: str(dim) for dim in axes}
     expr = condition.expr
     sizes = part.fails(expr) or part.box()
     if len(sizes) == 1:
@@ -245,6 +341,8 @@ def range_error(part: Part, condition: _torch.Condition, declared: Mapping[str, 
         advice = advise(axis, expr, part.box()[axis])
     else:
         advice = advise_several(expr, list(sizes))
+    if parts:
+        advice += f"; all sizes would take {parts} parts, which Options(splits={parts - 1}) allows"
     return RangeError(
         axis=", ".join(sizes),
         declared=" and ".join(declared[axis] for axis in sizes),
@@ -253,11 +351,6 @@ def range_error(part: Part, condition: _torch.Condition, declared: Mapping[str, 
         advice=advice,
         expr=expr,
     )
-
-
-def _error(axes: Sequence[Dim], part: Part, assumed: Sequence[_torch.Condition]) -> RangeError:
-    violated = next(c for c in assumed if part.fails(c.expr) is not None)
-    return range_error(part, violated, {dim.name: str(dim) for dim in axes})
 
 
 def _around(part: Part, box: Mapping[str, Interval]) -> Iterator[Part]:

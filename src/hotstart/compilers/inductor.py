@@ -8,8 +8,9 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from msgspec.structs import replace
@@ -26,6 +27,9 @@ from hotstart.ir import CompiledUnit, Kernel
 from hotstart.partition.digest import Token, constant_token, hash_bytes
 from hotstart.partition.plan import example_of
 from hotstart.shapes import Interval
+
+if TYPE_CHECKING:
+    import sympy
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +84,22 @@ class InductorCompiler:
             if example_of(node).is_conj() or example_of(node).is_neg():
                 return self.op_by_op(job, f"input {number} is conjugated when it is read")
         extracted = extract(job)
-        output = _torch.compile_with_inductor(
-            extracted.module, extracted.inputs, extracted.mode, self._settings, memory(job)
-        )
-        _require_bounds(job, extracted)
+        holds = partial(_holds, job, extracted)
+        try:
+            output = _torch.compile_with_inductor(
+                extracted.module,
+                extracted.inputs,
+                extracted.mode,
+                self._settings,
+                memory(job),
+                extracted.symbols,
+                holds,
+            )
+        except _torch.Narrowing as narrowing:
+            raise _narrowed(job, extracted, narrowing.condition) from None
+        for condition in _torch.conditions(extracted.symbols.env):
+            if not holds(condition.expr):
+                raise _narrowed(job, extracted, condition)
         if output is None:
             return _as_captured(job)
         if around := (*output.around, *_written_views(job)):
@@ -209,27 +225,26 @@ def setting_token(value: Any) -> Token:
     return known
 
 
-def _require_bounds(job: Job, extracted: Extracted) -> None:
-    """Raise if the compile assumed something that does not hold for every size it must serve.
-
-    Raises:
-        Narrowed: with the first such condition.
-    """
+def _holds(job: Job, extracted: Extracted, condition: sympy.Basic) -> bool:
+    """Whether a condition over a compile's symbols holds for every size that a job is for."""
     import sympy
 
-    symbols = extracted.symbols
-    axes = {
-        symbol: _torch.axis_symbol(axis)
-        for axis, symbol in zip(job.bounds, symbols.by_name.values(), strict=True)
-    }
+    if condition in extracted.assumed:
+        return True
+    expr = condition.xreplace(_axes(job, extracted))
     box = {_torch.axis_symbol(axis): Interval(b.low, b.high) for axis, b in job.bounds.items()}
+    if not expr.free_symbols <= box.keys():
+        return True  # about a number the compile made up, such as a loop's; the code asserts it
     others = sympy.Not(sympy.And(*job.where))
-    for condition in _torch.conditions(symbols.env):
-        if condition.expr in extracted.assumed:
-            continue
-        expr = condition.expr.xreplace(axes)
-        if not expr.free_symbols <= box.keys():
-            continue  # about a number the compile made up, such as a loop's; the code asserts it
-        if counterexample(sympy.Or(others, expr), box) is not None:
-            source = condition.source or f"compiling {job.piece.name}"
-            raise Narrowed(_torch.Condition(expr, source))
+    return counterexample(sympy.Or(others, expr), box) is None
+
+
+def _narrowed(job: Job, extracted: Extracted, condition: _torch.Condition) -> Narrowed:
+    expr = condition.expr.xreplace(_axes(job, extracted))
+    source = condition.source or f"compiling {job.piece.name}"
+    return Narrowed(_torch.Condition(expr, source))
+
+
+def _axes(job: Job, extracted: Extracted) -> dict[sympy.Symbol, sympy.Symbol]:
+    symbols = extracted.symbols.by_name.values()
+    return {s: _torch.axis_symbol(axis) for axis, s in zip(job.bounds, symbols, strict=True)}

@@ -1,5 +1,12 @@
 """What happened during a build: a model of it that turns into JSON; `text` renders it."""
 
-from hotstart.report.model import Action, PhaseSeconds, Report, UnitReport, VariantReport
+from hotstart.report.model import (
+    Action,
+    PhaseSeconds,
+    Report,
+    SplitReport,
+    UnitReport,
+    VariantReport,
+)
 
-__all__ = ["Action", "PhaseSeconds", "Report", "UnitReport", "VariantReport"]
+__all__ = ["Action", "PhaseSeconds", "Report", "SplitReport", "UnitReport", "VariantReport"]

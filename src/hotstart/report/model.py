@@ -50,6 +50,21 @@ class VariantReport(msgspec.Struct, frozen=True):
     reused: int
 
 
+class SplitReport(msgspec.Struct, frozen=True):
+    """Sizes that one graph or one unit could not serve.
+
+    Attributes:
+        variant: the sizes, as the name of a variant.
+        conditions: what was assumed of them and holds for some only, as Python over the axes, each
+            with the line of the model or of torch it came from.
+        into: the variants that were made of it; some of them may have been split again.
+    """
+
+    variant: str
+    conditions: tuple[tuple[str, str], ...]
+    into: tuple[str, ...]
+
+
 class Report(msgspec.Struct, frozen=True):
     """What was compiled, reused and loaded, and how long each took.
 
@@ -61,6 +76,7 @@ class Report(msgspec.Struct, frozen=True):
         reused: pieces that share the code of another.
         units: one entry for each compiled piece and variant.
         variants: one entry for each variant.
+        splits: one entry for each time that sizes had to be served in parts, in order.
         inlined: name and reason of each piece that cannot be expressed as compiled data, and so
             runs op by op.
         proven: units that were compared with the operators they were made from, and do the same.
@@ -77,6 +93,7 @@ class Report(msgspec.Struct, frozen=True):
     reused: int
     units: tuple[UnitReport, ...] = ()
     variants: tuple[VariantReport, ...] = ()
+    splits: tuple[SplitReport, ...] = ()
     inlined: tuple[tuple[str, str], ...] = ()
     proven: int = 0
     without: tuple[tuple[str, str, str], ...] = ()
@@ -89,13 +106,15 @@ class Report(msgspec.Struct, frozen=True):
         return plain
 
     def reproducible(self) -> dict[str, Any]:
-        """The report as a dict without what differs from build to build: times, memory, caches."""
+        """The report as a dict without what differs from build to build: times, caches, paths."""
         plain = self.to_dict()
         for timed in (plain, *plain["units"], *plain["variants"]):
             for name in ("wall_s", "phases", "peak_memory_bytes", "seconds"):
                 timed.pop(name, None)
         for unit in plain["units"]:
             unit["action"] = "reused" if unit["reused_from"] else "compiled"
+        for split in plain["splits"]:
+            split["conditions"] = [[condition, ""] for condition, _ in split["conditions"]]
         return plain
 
     @classmethod

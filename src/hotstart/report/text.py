@@ -26,6 +26,8 @@ def render(report: Report, max_rows: int = MAX_ROWS) -> str:
     blocks = [_totals(report)]
     if report.phases:
         blocks.append(_phases(report))
+    if report.splits:
+        blocks.append("\n".join(["served in parts", *_indented(_splits(report, max_rows))]))
     blocks.extend(_variants(report, max_rows))
     if report.inlined:
         rows = columns([(name, reason) for name, reason in report.inlined], "<<")
@@ -77,6 +79,16 @@ def _phases(report: Report) -> str:
     rows = [("phase", "seconds", "%")]
     rows += [(name, f"{s:.3f}", f"{100 * s / whole:.1f}") for name, s in report.phases.items()]
     return "\n".join(columns(rows, "<>>"))
+
+
+def _splits(report: Report, max_rows: int) -> Iterator[str]:
+    for split in report.splits[:max_rows]:
+        for condition, source in split.conditions:
+            at = f"  ({source})" if source else ""
+            yield f"{split.variant}: {condition}{at}"
+        yield f"{_INDENT}into {len(split.into)}: {', '.join(split.into)}"
+    if len(report.splits) > max_rows:
+        yield f"and {len(report.splits) - max_rows} more"
 
 
 def _variants(report: Report, max_rows: int) -> Iterator[str]:

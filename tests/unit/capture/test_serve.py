@@ -12,6 +12,7 @@ import sympy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._sympy.functions import FloorDiv
 
 from hotstart import Dim, RangeError, _torch
 from hotstart.capture.serve import Part, Serving, serve, split
@@ -45,7 +46,8 @@ def names(servings: Sequence[Serving]) -> list[str]:
 
 
 def served(limit: int, trace: Any, *axes: Dim) -> tuple[list[Any], list[Serving]]:
-    return serve(axes, {axis.name: 5 for axis in axes}, limit, trace)
+    graphs, servings, _ = serve(axes, {axis.name: 5 for axis in axes}, limit, trace)
+    return graphs, servings
 
 
 def test_a_size_that_is_special_gets_a_graph_of_its_own() -> None:
@@ -130,6 +132,51 @@ def test_a_range_too_long_to_try_every_size_is_split_by_conditions() -> None:
     assert names(servings) == ["a=1..1073741824 where a >= 2", "a=1..1073741824 where a < 2"]
 
 
+def test_splits_are_told_with_what_made_them() -> None:
+    _, _, (split,) = serve((Dim("a", max=9),), {"a": 5}, 8, paths(sympy.Ne(A, 1)))
+    assert split.part.variant.name == "a=1..9"
+    assert [(str(c.expr), c.source) for c in split.conditions] == [("Ne(a, 1)", "somewhere")]
+    assert [part.variant.name for part in split.into] == ["a=2..9", "a=1"]
+
+
+@pytest.mark.parametrize(("bounds", "warned"), [((9, 5), 0), ((12, 9, 7, 5), 1)])
+def test_a_build_warns_while_it_comes_to_many_parts(
+    bounds: Sequence[int], warned: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = paths(*(bound >= A for bound in bounds))
+    serve((Dim("a", max=30),), {"a": 30}, 8, model)
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == warned
+    for message in warnings:
+        for told in ("a=1..30", "5 parts", "sizes of a only (somewhere)", "ranges=", "splits="):
+            assert told in message
+
+
+def by_quotient(fixed: Any, hints: Any) -> Path:
+    """A model that has another graph for every value of a quotient."""
+    return Path((_torch.Condition(sympy.Eq(FloorDiv(A, 4), hints["a"] // 4), "pooling"),))
+
+
+def test_a_number_that_takes_all_of_its_values_is_refused_early() -> None:
+    made: list[Any] = []
+
+    def trace(fixed: Any, hints: Any) -> Path:
+        made.append(hints)
+        return by_quotient(fixed, hints)
+
+    with pytest.raises(RangeError, match=r"51 parts.*Options\(splits=50\)") as caught:
+        served(16, trace, Dim("a", max=200))
+    assert caught.value.source == "pooling"
+    assert len(made) == 5, "four that were split, and one that was left over whole"
+
+
+def test_a_number_of_few_values_is_served() -> None:
+    _, servings = served(16, by_quotient, Dim("a", max=23))
+    assert sorted(names(servings)) == [
+        "a=1..3", "a=12..15", "a=16..19", "a=20..23", "a=4..7", "a=8..11",
+    ]  # fmt: skip
+
+
 decisions = st.sampled_from(
     [
         sympy.Ne(A, 1), sympy.Ne(B, 1), A <= 5, B > 3, sympy.Eq(MOD(A, 2), 0),
@@ -142,7 +189,7 @@ decisions = st.sampled_from(
 @settings(deadline=None, max_examples=60)
 def test_all_sizes_are_served_once_by_a_graph_that_holds_there(found: Any, ranges: bool) -> None:
     axes = (Dim("a", max=8, ranges=[(1, 4)] if ranges else None), Dim("b", max=6))
-    graphs, servings = serve(axes, {"a": 5, "b": 2}, 64, paths(*found))
+    graphs, servings, _ = serve(axes, {"a": 5, "b": 2}, 64, paths(*found))
     for a, b in itertools.product(range(1, 9), range(1, 7)):
         sizes = {"a": a, "b": b}
         (serving,) = (s for s in servings if s.part.variant.covers(sizes))
