@@ -100,11 +100,12 @@ def test_a_batch_that_decides_about_the_layout_still_splits(
     "function",
     [
         lambda x: functional.adaptive_avg_pool2d(x, (3, 2)) + 1,
+        lambda x: functional.adaptive_max_pool2d(x, (3, 2)) + 1,
         lambda x: functional.interpolate(x, size=(20, 30), mode="nearest") * 2,
         lambda x: functional.interpolate(x, size=(20, 30), mode="nearest-exact") * 2,
         lambda x: functional.interpolate(x.mean(3), size=20, mode="nearest") * 2,
     ],
-    ids=["adaptive pooling", "nearest", "nearest-exact", "nearest, 1d"],
+    ids=["adaptive mean", "adaptive maximum", "nearest", "nearest-exact", "nearest, 1d"],
 )
 def test_an_operator_whose_code_would_hold_a_size_is_called_whole(function: Any) -> None:
     model = Calls(function)
@@ -146,6 +147,48 @@ def test_a_compile_that_narrows_is_given_up_before_code_is_generated(
     program = built(pooled, torch.randn(2, 3, 8, 9), dims)
     assert len(program.report.variants) == 2
     assert len(generated) == len(program.artifact.units) == 2
+
+
+# --- whole nets -----------------------------------------------------------------------------------
+
+
+class Head(nn.Module):
+    """Class scores over several feature levels, as detectors have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.down = nn.ModuleList(nn.Conv2d(4, 4, 3, stride=2, padding=1) for _ in range(2))
+        self.scores = nn.Conv2d(4, 6, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, levels = self.stem(x).relu(), []
+        for down in self.down:
+            x = down(x).relu()
+            n, _, h, w = (scores := self.scores(x)).shape
+            levels.append(scores.view(n, 2, 3, h, w).permute(0, 3, 4, 1, 2).reshape(n, -1, 3))
+        return torch.cat(levels, 1).sigmoid()
+
+
+def test_a_detection_head_takes_one_unit_whose_indices_are_not_simplified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simplifications: list[Any] = []
+    simplify = sympy.simplify
+
+    def counted(expr: Any, *args: Any, **kwargs: Any) -> Any:
+        simplifications.append(expr)
+        return simplify(expr, *args, **kwargs)
+
+    monkeypatch.setattr(sympy, "simplify", counted)
+    model = Head()
+    dims = {2: Dim("h", min=16, max=128), 3: Dim("w", min=16, max=128)}
+    program = built(model, torch.randn(1, 3, 32, 40), dims)
+    assert list(program.code) == ["h=16..128,w=16..128"]
+    assert len(program.artifact.units) == 1
+    assert not [e for e in simplifications if isinstance(e, sympy.Basic) and e.has(ModularIndexing)]
+    for h, w in ((16, 128), (33, 47), (128, 16)):
+        assert_same(program, model, torch.randn(1, 3, h, w))
 
 
 # --- strides --------------------------------------------------------------------------------------

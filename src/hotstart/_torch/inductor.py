@@ -144,12 +144,12 @@ def compile_with_inductor(
         bounded_negative_powers(),
         convolutions_of_any_batch(),
         strides_by_expansion(),
-        watched(symbols, holds),
         torch._guards.tracing(context),
         patches,
         config.patch(dict(settings)),
+        watched(symbols, holds) as decompositions,
     ):
-        compile_fx(module, list(inputs), inner_compile=inner)
+        compile_fx(module, list(inputs), inner_compile=inner, decompositions=decompositions)
     (output,) = made
     if not isinstance(output, CompiledFxGraph):
         return None

@@ -33,22 +33,29 @@ class _AsksForSize(Exception):
 
 
 @contextlib.contextmanager
-def watched(symbols: Symbols, holds: Callable[[sympy.Basic], bool]) -> Iterator[None]:
+def watched(
+    symbols: Symbols, holds: Callable[[sympy.Basic], bool]
+) -> Iterator[dict[Any, Callable[..., Any]]]:
     """Stop a compile at the first guard that narrows it, and run operators as they are instead.
 
     Many lowerings of Inductor (2.11 to 2.15: adaptive pooling, nearest upsampling, and others that
     call `sizevars.guard_int`) put a size into the code they generate, so that every size needs a
     compile of its own. Such an operator is called whole instead, as Inductor does with those it has
-    no lowering for (`fallback_handler`). Guards are noticed in `ShapeEnv.evaluate_expr`, which all
-    of them go through; `uninteresting_files` are those that no guard is said to come from.
+    no lowering for (`fallback_handler`). A decomposition that asks if one size divides another
+    leaves its operator as it is. Guards are noticed in `ShapeEnv.evaluate_expr`, which all of them
+    go through; `uninteresting_files` are those that no guard is said to come from.
 
     Args:
         symbols: the shape environment of the compile.
         holds: tells if a condition holds for every size that the compile is for.
 
+    Yields:
+        The decompositions to compile with.
+
     Raises:
         Narrowing: with the first condition that does not.
     """
+    from torch._inductor.decomposition import select_decomp_table
     from torch._inductor.graph import GraphLowering
     from torch._inductor.lowering import fallback_handler, lowerings
     from torch.fx.experimental.symbolic_shapes import uninteresting_files
@@ -57,12 +64,13 @@ def watched(symbols: Symbols, holds: Callable[[sympy.Basic], bool]) -> Iterator[
     env: Any = symbols.env
     evaluate = env.evaluate_expr
     lower = GraphLowering.call_function
-    asking = False
+    question: _Question | None = None
     narrowing: Narrowing | None = None
 
     def evaluated(expr: sympy.Basic, *args: Any, **kwargs: Any) -> Any:
         nonlocal narrowing
-        if asking and (size := symbols.asked_for(expr)) is not None and not holds(size):
+        assumed = None if question is None else question(symbols, expr)
+        if assumed is not None and not holds(assumed):
             raise _AsksForSize
         known = len(env.guards)
         result = evaluate(expr, *args, **kwargs)
@@ -73,23 +81,28 @@ def watched(symbols: Symbols, holds: Callable[[sympy.Basic], bool]) -> Iterator[
             raise narrowing
         return result
 
+    def unless(asked: _Question, first: Any, otherwise: Any) -> Callable[..., Any]:
+        """A function that does something else where the first asks for a size."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal question
+            outer, question = question, asked
+            try:
+                return first(*args, **kwargs)
+            except _AsksForSize:
+                question = outer
+                return otherwise(*args, **kwargs)
+            finally:
+                question = outer
+
+        return call
+
     def call_function(graph: Any, target: Any, args: Any, kwargs: Any) -> Any:
         lowering = lowerings.get(target)
         if lowering is None or not _can_be_whole(target):
             return lower(graph, target, args, kwargs)
-
-        def lowered(*args: Any, **kwargs: Any) -> Any:
-            nonlocal asking
-            outer, asking = asking, True
-            try:
-                return lowering(*args, **kwargs)
-            except _AsksForSize:
-                asking = False
-                return fallback_handler(target, add_to_fallback_set=False)(*args, **kwargs)
-            finally:
-                asking = outer
-
-        lowerings[target] = lowered
+        whole = fallback_handler(target, add_to_fallback_set=False)
+        lowerings[target] = unless(value_asked_for, lowering, whole)
         try:
             return lower(graph, target, args, kwargs)
         finally:
@@ -99,7 +112,12 @@ def watched(symbols: Symbols, holds: Callable[[sympy.Basic], bool]) -> Iterator[
     env.evaluate_expr = evaluated
     patched.call_function = call_function
     try:
-        yield
+        yield {
+            target: unless(remainder_asked_for, decompose, lambda *args, **kwargs: NotImplemented)
+            if target in lowerings and _can_be_whole(target)
+            else decompose
+            for target, decompose in select_decomp_table().items()
+        }
     except Exception:
         if narrowing is not None:
             raise narrowing from None  # torch wraps what is raised while it compiles
@@ -107,6 +125,38 @@ def watched(symbols: Symbols, holds: Callable[[sympy.Basic], bool]) -> Iterator[
     finally:
         patched.call_function = lower
         del env.evaluate_expr
+
+
+_Question = Callable[[Symbols, "sympy.Basic"], "sympy.Basic | None"]
+"""What evaluating an expression would assume, where that is of a kind."""
+
+
+def value_asked_for(symbols: Symbols, expr: sympy.Basic) -> sympy.Basic | None:
+    """The equation that makes a constant of a size, if evaluating `expr` comes to that.
+
+    Sizes 0 and 1 are left out: they are special to operators, whatever runs them.
+    """
+    import sympy
+
+    value = symbols.at_hints(expr)
+    if value is None:
+        return None
+    if value.is_Integer:
+        return sympy.Eq(expr, value) if value > 1 else None
+    equal = isinstance(expr, sympy.Eq) and value == sympy.true
+    numbers = [side for side in expr.args if side.is_Integer and side > 1] if equal else []
+    return expr if numbers else None
+
+
+def remainder_asked_for(symbols: Symbols, expr: sympy.Basic) -> sympy.Basic | None:
+    """What is assumed of a remainder, if evaluating `expr` comes to that."""
+    import sympy
+    from torch.utils._sympy.functions import Mod, PythonMod
+
+    value = symbols.at_hints(expr) if expr.has(Mod, PythonMod, sympy.Mod) else None
+    if value not in (sympy.true, sympy.false):
+        return None
+    return expr if value == sympy.true else sympy.Not(expr)
 
 
 def _can_be_whole(target: Any) -> bool:

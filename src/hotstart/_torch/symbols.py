@@ -57,21 +57,13 @@ class Symbols:
         )
         return self.env.create_symintnode(expr, hint=hint)
 
-    def asked_for(self, expr: sympy.Basic) -> sympy.Basic | None:
-        """The equation that makes a constant of a size, if evaluating `expr` comes to that.
-
-        Sizes 0 and 1 are left out: they are special to operators, whatever runs them.
-        """
+    def at_hints(self, expr: sympy.Basic) -> sympy.Basic | None:
+        """The value of an expression at the hints; None if it is constant or of other symbols."""
         import sympy
 
         if not expr.free_symbols or not expr.free_symbols <= set(self.by_name.values()):
             return None
-        value = expr.xreplace({s: sympy.Integer(self.hints[n]) for n, s in self.by_name.items()})
-        if value.is_Integer:
-            return sympy.Eq(expr, value) if value > 1 else None
-        equal = isinstance(expr, sympy.Eq) and value == sympy.true
-        numbers = [side for side in expr.args if side.is_Integer and side > 1] if equal else []
-        return expr if numbers else None
+        return expr.xreplace({s: sympy.Integer(self.hints[n]) for n, s in self.by_name.items()})
 
 
 def make_symbols(bounds: Mapping[str, tuple[int, int, int]]) -> Symbols:
