@@ -133,7 +133,13 @@ def _described(value: Any, path: str, leaf: Leaf, inside: tuple[int, ...]) -> Tr
     if kind == "record" and attributes_of(value).keys() != {part.key for part in parts}:
         raise NotATree(path, value, "that has attributes besides its fields")
     inside = (*inside, id(value))
-    trees = [_described(part.value, part.path, leaf, inside) for part in parts]
+    try:
+        trees = [_described(part.value, part.path, leaf, inside) for part in parts]
+    except NotATree as error:
+        if kind != "object" or dataclasses.is_dataclass(cls):
+            raise
+        where = error.path.removeprefix(f"{path}.")
+        raise NotATree(path, value, f"whose {where} is {error.found}") from error
     pairs = tuple((part.key, tree) for part, tree in zip(parts, trees, strict=True))
     match kind:
         case "record":

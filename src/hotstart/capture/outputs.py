@@ -166,6 +166,11 @@ def describe_outputs(
                 f"{path} is a {type(value).__qualname__} that wraps a result of the graph. Return "
                 "the plain tensor, and wrap it outside."
             )
+        if views.made(value):
+            raise CaptureError(
+                f"{path} is a tensor that is made when the result is built, by code that is no "
+                "part of the graph. Compute it in forward, or outside."
+            )
         return Slot("weight", weights.slot(value, path))
 
     def graph(*inputs: Any) -> tuple[Any, ...]:
@@ -285,7 +290,7 @@ def _change(
 
 
 class _Views(TorchFunctionMode):
-    """Notes of every view that an attribute of a tensor gives which tensor and attribute it was.
+    """Notes every tensor that bytecode makes, and of a view by attribute, what it was taken of.
 
     Dynamo does not return `x.mT` from the graph where it knows how to get at `x`: the bytecode
     takes the view.
@@ -294,14 +299,20 @@ class _Views(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._taken: dict[int, tuple[torch.Tensor, torch.Tensor, str]] = {}
+        self._made: dict[int, torch.Tensor] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") == "__get__" and isinstance(made, torch.Tensor):
-            (base, *_) = args
-            if made is not base and storage_of(made) == storage_of(base):
-                self._taken[id(made)] = (made, base, func.__self__.__name__)
+        if not isinstance(made, torch.Tensor) or any(made is arg for arg in args):
+            return made
+        self._made[id(made)] = made
+        if getattr(func, "__name__", "") == "__get__" and storage_of(made) == storage_of(args[0]):
+            self._taken[id(made)] = (made, args[0], func.__self__.__name__)
         return made
+
+    def made(self, tensor: torch.Tensor) -> bool:
+        """Whether bytecode has made a tensor."""
+        return id(tensor) in self._made
 
     def base_of(self, view: torch.Tensor) -> tuple[torch.Tensor, str] | None:
         """The tensor and the attribute that gave a view; None for anything else."""

@@ -12,6 +12,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from hotstart import Dim
+from hotstart.capture.outputs import _Views
 from hotstart.errors import CaptureError
 from hotstart.ir import Attributes, Const, Map, Registered, Seq, Slot
 from tests.capturing import captured, compiled
@@ -281,3 +282,13 @@ def test_a_change_that_is_undone_before_the_end_does_not_count() -> None:
             return x * (FLAG.value + 1)
 
     assert torch.equal(compiled(f, X)(X), X * 2)
+
+
+def test_tensors_that_bytecode_makes_are_known_and_views_have_a_base() -> None:
+    views = _Views()
+    with views:
+        view, made, same = X.mT, torch.cat([X, X]), X.add_(0)
+    assert views.base_of(view) == (X, "mT")
+    assert views.base_of(made) is None
+    assert views.made(made)
+    assert not views.made(same)
