@@ -81,8 +81,9 @@ def compile(
         OptionsError: an argument makes no sense.
         StoreError: the cache does not have what it must have, or cannot be used and has to be.
     """
-    options = options or Options()
+    options = _checked(options)
     wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
+    _check_build_settings(jobs, on_event)
     _check_cache_settings(cache, cache_policy, extra_key, verify)
 
     def build(kept: Kept | None = None) -> tuple[Program, tuple[Seen, ...]]:
@@ -113,6 +114,21 @@ def compile(
 
         require_same(program, build, key)
     return program
+
+
+def _checked(options: object) -> Options:
+    if options is None:
+        return Options()
+    if not isinstance(options, Options):
+        raise OptionsError(f"options: got a {type(options).__qualname__}, takes a hotstart.Options")
+    return options
+
+
+def _check_build_settings(jobs: object, on_event: object) -> None:
+    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
+        raise OptionsError(f"jobs: got {jobs!r}, takes an int of 1 or more")
+    if on_event is not None and not callable(on_event):
+        raise OptionsError(f"on_event: got {on_event!r}, takes a function of an event")
 
 
 def _check_cache_settings(cache: object, policy: object, extra_key: object, verify: object) -> None:
@@ -147,5 +163,7 @@ def compute_key(
     """
     from hotstart.keys.program import make_key
 
+    if not isinstance(extra_key, str):
+        raise OptionsError(f"extra_key: got a {type(extra_key).__qualname__}, takes a str")
     wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
-    return make_key(model, wanted, split_on, options or Options(), extra_key)
+    return make_key(model, wanted, split_on, _checked(options), extra_key)

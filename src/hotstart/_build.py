@@ -20,6 +20,7 @@ from hotstart._trace import TracedCall, describe_plan
 from hotstart._units import CompiledServing, Units
 from hotstart.capture.serve import Split
 from hotstart.compilers import Compiler, EagerCompiler, InductorCompiler, ProvenCompiler
+from hotstart.errors import OptionsError
 from hotstart.events import Clock
 from hotstart.generated import stitched_filename, stitched_name
 from hotstart.ir import (
@@ -50,6 +51,35 @@ def make_compiler(options: Options, jobs: int | None, clock: Clock) -> Compiler:
     if options.prove == "off":
         return inductor
     return ProvenCompiler(inductor, options.prove, clock)
+
+
+def device_of(options: Options) -> torch.device:
+    """The device that options name.
+
+    Raises:
+        OptionsError: torch knows none of that name.
+    """
+    try:
+        return torch.device(options.device)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise OptionsError(f"device: got {options.device!r}: {reason}") from None
+
+
+def debug_folder(options: Options) -> Path | None:
+    """The folder for debug files, made if it is not there; None if there is to be none.
+
+    Raises:
+        OptionsError: it cannot be made.
+    """
+    if options.debug_dir is None:
+        return None
+    folder = Path(options.debug_dir)
+    try:
+        (folder / "hotstart").mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OptionsError(f"debug_dir: got {folder}, which cannot be made: {error}") from None
+    return folder
 
 
 def default_jobs() -> int:

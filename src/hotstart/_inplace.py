@@ -199,6 +199,10 @@ def _compiling_method(
 
 
 def _module_at(model: torch.nn.Module, path: str) -> torch.nn.Module:
+    if not isinstance(model, torch.nn.Module):
+        raise OptionsError(f"model: got a {type(model).__qualname__}, takes a torch.nn.Module")
+    if not isinstance(path, str):
+        raise OptionsError(f"path: got {path!r}, takes a dotted path as text, such as 'encoder'")
     try:
         return model.get_submodule(path)
     except AttributeError as error:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from msgspec.structs import replace
 
 from hotstart import _build as build
-from hotstart._trace import make_contract, make_requirements, trace_call
+from hotstart import faults
+from hotstart._trace import make_contract, make_requirements, not_captured, trace_call
 from hotstart._units import Kept, Units, compile_call, units_of
 from hotstart.calls import Call
 from hotstart.capture.weights import WeightTable, weights_on
@@ -40,13 +39,14 @@ def build_program(
         The program, and what traces found outside of the model's modules.
     """
     clock = Clock(on_event)
+    debug_dir = build.debug_folder(options)
     compiler = build.make_compiler(options, jobs, clock)
     compiler.warm_up()
     units = Units(kept)
     try:
         with contextlib.ExitStack() as stand_ins:
-            with clock.phase("capture"):
-                stand_ins.enter_context(weights_on(model, torch.device(options.device)))
+            with clock.phase("capture"), faults.typed(not_captured):
+                stand_ins.enter_context(weights_on(model, build.device_of(options)))
                 weights = WeightTable(model)
                 traced = [
                     trace_call(model, name, call, weights, options, split_on, clock)
@@ -54,12 +54,12 @@ def build_program(
                 ]
                 requirements = make_requirements(model, weights, traced)
                 contracts = [make_contract(model, call) for call in traced]
-            compiled = [
-                compile_call(call, units, compiler, options.splits, clock) for call in traced
-            ]
+            with faults.typed(faults.defect("compiling")):
+                compiled = [
+                    compile_call(call, units, compiler, options.splits, clock) for call in traced
+                ]
     finally:
         compiler.close()
-    debug_dir = Path(options.debug_dir) if options.debug_dir is not None else None
     with clock.phase("stitch"):
         made = tuple(
             build.stitch_call(call, parts, requirements, contract, debug_dir)

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from msgspec.structs import replace
 
-from hotstart import _torch
+from hotstart import _torch, faults
 from hotstart.calls import Call
 from hotstart.capture.arguments import Arguments, describe_arguments
 from hotstart.capture.guards import merged
@@ -17,7 +17,7 @@ from hotstart.capture.lasting import require_lasting
 from hotstart.capture.serve import Serving, Sizes, Split, serve
 from hotstart.capture.trace import Captured, capture
 from hotstart.capture.weights import WeightTable
-from hotstart.errors import CaptureError, OptionsError
+from hotstart.errors import CaptureError, OptionsError, PartitionError
 from hotstart.events import Clock
 from hotstart.ir import Contract, Layout, Requirements, TensorSpec
 from hotstart.keys.records import Seen
@@ -137,10 +137,28 @@ def _refuse_gaps(call: TracedCall) -> None:
 
 def make_plan_of(captured: Captured, split_on: SplitOn, prefix: str, clock: Clock) -> Plan:
     """Cut a graph and digest its pieces; `prefix` starts their names."""
-    with clock.phase("partition"):
-        graph, runs = cut(captured, split_on)
-    with clock.phase("digest"):
-        return make_plan(graph, runs, prefix)
+    with faults.typed(_not_cut):
+        with clock.phase("partition"):
+            graph, runs = cut(captured, split_on)
+        with clock.phase("digest"):
+            return make_plan(graph, runs, prefix)
+
+
+def not_captured(reason: str) -> CaptureError:
+    """The error of a capture in which torch or hotstart raises something of their own."""
+    return CaptureError(
+        "the model cannot be captured as one graph.\n"
+        f"  because: {reason}\n"
+        "  do:      take what raises it out of forward; if torch.compile(fullgraph=True) runs the "
+        "model, please report it"
+    )
+
+
+def _not_cut(reason: str) -> PartitionError:
+    return PartitionError(
+        f"the graph cannot be cut as asked: {reason}. Try split_on=[], which leaves it whole, and "
+        "please report it."
+    )
 
 
 def make_requirements(

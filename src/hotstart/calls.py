@@ -26,6 +26,26 @@ class Call:
     dynamic_shapes: Mapping[str, Any] | None = None
     method: str = ""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.args, Sequence) or isinstance(self.args, str | bytes):
+            raise OptionsError(
+                f"args: got a {type(self.args).__qualname__}, takes a tuple or list of arguments, "
+                "such as (x,)"
+            )
+        if not isinstance(self.method, str):
+            raise OptionsError(f"method: got {self.method!r}, takes a dotted path as text")
+        for name in ("kwargs", "dynamic_shapes"):
+            value = getattr(self, name)
+            if value is not None and not _by_name(value):
+                raise OptionsError(
+                    f"{name}: got a {type(value).__qualname__}, takes a mapping whose keys are "
+                    "names of arguments"
+                )
+
+
+def _by_name(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
 
 def requested_calls(only: Call, calls: Mapping[str, Call] | None) -> dict[str, Call]:
     """The calls to build for, by name: those that were named, or one without a name.
@@ -39,6 +59,10 @@ def requested_calls(only: Call, calls: Mapping[str, Call] | None) -> dict[str, C
         raise OptionsError(
             "calls: got args, kwargs or dynamic_shapes besides; give each call its own, in a "
             "hotstart.Call"
+        )
+    if not isinstance(calls, Mapping):
+        raise OptionsError(
+            f"calls: got a {type(calls).__qualname__}, takes a mapping from names to hotstart.Call"
         )
     if not calls:
         raise OptionsError("calls: got none, takes at least one hotstart.Call by name")

@@ -37,6 +37,7 @@ from hotstart.errors import (
     IncompatibleArtifact,
     UntrustedArtifact,
 )
+from hotstart.faults import path_of
 
 FORMAT = 1
 SIGNED_BYTES = 64
@@ -114,7 +115,7 @@ def read(file: str | os.PathLike[str], trust: Trust | None = None) -> Container:
         UntrustedArtifact: `trust` refused.
         ArtifactError: the file cannot be read.
     """
-    with _File(os.fspath(file)) as source:
+    with _File(path_of("file", file)) as source:
         name, size = source.name, source.size
         header = _header(name, bytes(source.take(min(_HEADER_BYTES, size))), size)
         if trust is not None:
@@ -150,7 +151,7 @@ def read_manifest(file: str | os.PathLike[str]) -> bytes:
         IncompatibleArtifact: the file has another format.
         ArtifactError: the file cannot be read.
     """
-    with _File(os.fspath(file)) as source:
+    with _File(path_of("file", file)) as source:
         start = source.start(_LISTED_BYTES)
         header = _header(source.name, start[:_HEADER_BYTES], source.size)
         if header.area > len(start):
@@ -215,12 +216,12 @@ def write(file: str | os.PathLike[str], parts: Iterable[bytes]) -> None:
         ArtifactError: the file cannot be written; the old one, if there was one, is untouched.
     """
     try:
-        replace_file(Path(file), parts)
-    except OSError as error:
+        replace_file(Path(path_of("file", file)), parts)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ArtifactError(
-            f"{file}: expected a place that can be written, found: "
-            f"{error.strerror or error}. What was there before is untouched; free some space "
-            "or write to another folder."
+            f"{file}: expected a place that can be written, found: {reason}. What was there "
+            "before is untouched; free some space or write to another folder."
         ) from error
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hotstart.errors import OptionsError
+from hotstart.faults import path_of
 
 CompilerName = Literal["inductor", "eager"]
 Prove = Literal["all", "first", "off"]
@@ -65,5 +66,7 @@ class Options:
             raise OptionsError(
                 f"inductor: got {type(self.inductor).__name__}, takes a mapping of config names"
             )
-        if self.debug_dir is not None and Path(self.debug_dir).is_file():
+        if not isinstance(self.device, str) or not self.device:
+            raise OptionsError(f"device: got {self.device!r}, takes a name such as 'cpu'")
+        if self.debug_dir is not None and Path(path_of("debug_dir", self.debug_dir)).is_file():
             raise OptionsError(f"debug_dir: {self.debug_dir} is a file, takes a folder")

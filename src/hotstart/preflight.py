@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from hotstart import container, fingerprint
-from hotstart.errors import CorruptArtifact, IncompatibleArtifact
+from hotstart.errors import CorruptArtifact, IncompatibleArtifact, OptionsError
 
 File = str | os.PathLike[str]
 Key = str | os.PathLike[str] | bytes
@@ -85,6 +85,8 @@ def truster(keys: Sequence[Key] | None) -> container.Trust | None:
     """What decides about a signature; None if nobody asked."""
     if keys is None:
         return None
+    if not isinstance(keys, Iterable):
+        raise OptionsError(f"trusted_keys: got {keys!r}, takes a list of public keys")
     from hotstart.signing import truster  # needs a package that only signing needs
 
     return truster(keys)

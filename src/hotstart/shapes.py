@@ -62,6 +62,9 @@ class Dim:
     ) -> None:
         if not isinstance(name, str) or not name.isidentifier():
             raise OptionsError(f"Dim name: got {name!r}, takes an identifier such as 'batch'")
+        for what, given_as in (("ranges", ranges), ("sizes", sizes)):
+            if given_as is not None and not isinstance(given_as, Iterable):
+                raise OptionsError(f"Dim {name!r}: got {what} {given_as!r}, takes a list")
         exact = tuple(sorted({_size(name, size) for size in sizes}))
         given = None if ranges is None else sorted(_interval(name, pair) for pair in ranges)
         named = [*exact, *(end for r in given or () for end in (r.lo, r.hi))]
@@ -114,7 +117,8 @@ def _size(name: str, size: object) -> int:
 
 
 def _interval(name: str, pair: tuple[int, int]) -> Interval:
-    if not isinstance(pair, Sequence | Interval) or isinstance(pair, str):
+    is_pair = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
+    if not is_pair and not isinstance(pair, Interval):
         raise OptionsError(f"Dim {name!r}: got range {pair!r}, takes a pair (low, high)")
     low, high = (pair.lo, pair.hi) if isinstance(pair, Interval) else pair
     low, high = _size(name, low), _size(name, high)

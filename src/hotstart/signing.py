@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hotstart.errors import ArtifactError
+from hotstart.faults import path_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -58,7 +59,7 @@ def signer(private: str | os.PathLike[str]) -> Sign:
     Raises:
         ArtifactError: the file holds no private key of `generate`, or `cryptography` is missing.
     """
-    key = _read_private(Path(private))
+    key = _read_private(Path(path_of("sign_key", private)))
     public = key.public_key().public_bytes_raw()
 
     def sign(content: bytes) -> tuple[bytes, bytes]:

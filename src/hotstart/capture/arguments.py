@@ -174,14 +174,33 @@ def _signature(model: Callable[..., Any]) -> inspect.Signature:
             "model: got what torch.compile returned, takes what it was given. Pass the module or "
             "function itself; a compiled module has it as _orig_mod."
         )
-    if isinstance(model, torch.nn.Module):
-        return inspect.signature(model.forward)
-    if inspect.isfunction(model) or inspect.ismethod(model):
-        return inspect.signature(model)
+    called = model.forward if isinstance(model, torch.nn.Module) else model
+    if inspect.isfunction(called) or inspect.ismethod(called):
+        _require_plain(called)
+        return inspect.signature(called)
+    if called is not model:
+        if isinstance(called, torch.nn.Module):
+            return inspect.signature(called.forward)
+        raise CaptureError(
+            f"model.forward: got {type(called).__qualname__}, takes a function or a method. Wrap "
+            "the model in a module whose forward calls it, or take out what replaced its forward, "
+            "such as hooks of accelerate, with remove_hook_from_module(model, recurse=True)."
+        )
     raise CaptureError(
         f"model: got a {type(model).__qualname__}, takes a torch.nn.Module, a function or a "
         "method. Pass a method of the object, or a function that calls it."
     )
+
+
+def _require_plain(function: Callable[..., Any]) -> None:
+    """Raise if a call gives a generator or a coroutine, which runs later."""
+    plain = inspect.unwrap(function)
+    later = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    if any(kind(plain) for kind in later):
+        raise CaptureError(
+            f"{plain.__qualname__}: got a generator or coroutine function, takes one that returns "
+            "its results. Return a tuple or list, or compile what it calls."
+        )
 
 
 _KINDS: dict[Any, Kind] = {
@@ -362,6 +381,9 @@ def _tensor_dims(path: str, dims: Any) -> dict[int, Dim]:
         raise OptionsError(
             f"dynamic_shapes: {path} takes a mapping from dimension to hotstart.Dim, got {dims!r}"
         )
+    wrong = [dim for dim, _ in items if isinstance(dim, bool) or not isinstance(dim, int)]
+    if wrong:
+        raise OptionsError(f"dynamic_shapes: {path}: got dimension {wrong[0]!r}, takes an int")
     return {dim: _as_dim(path, declared) for dim, declared in items if declared is not None}
 
 

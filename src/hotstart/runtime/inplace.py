@@ -33,6 +33,11 @@ def install(program: Program) -> None:
         OptionsError: the program was compiled from something else, or what it was compiled from
             was replaced by something else.
     """
+    if not isinstance(program, Program):
+        raise OptionsError(
+            f"program: got a {type(program).__qualname__}, takes a program, as "
+            "hotstart.compile_submodule or hotstart.load gives"
+        )
     model = program.model
     if isinstance(model, torch.nn.Module) and all(
         call.contract.training is None for call in program.artifact.calls
@@ -53,6 +58,8 @@ def restore(module: torch.nn.Module) -> None:
 
     A module of a class with `@hotstart.compiled` compiles again in its next call.
     """
+    if not isinstance(module, torch.nn.Module):
+        raise OptionsError(f"module: got a {type(module).__qualname__}, takes a torch.nn.Module")
     if program_of(module, "forward") is not None:
         del module.forward
 

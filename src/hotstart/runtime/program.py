@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
-from hotstart.errors import ContractError, HotstartError, ModelMismatch
+from hotstart.errors import ArtifactError, ContractError, HotstartError, ModelMismatch
 from hotstart.ir import Artifact, PieceInfo
 from hotstart.runtime.arguments import as_passed
 from hotstart.runtime.binding import Binding
@@ -134,6 +134,18 @@ class Program:
         given = given_examples(self._callers, check_inputs, check)
         wanted = Check(self.model, {**self.examples, **given}) if check else None
         save(self.artifact, file, sign_key=sign_key, check=wanted)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A program is neither copied nor pickled.
+
+        Raises:
+            ArtifactError: always; it says how to get another program.
+        """
+        raise ArtifactError(
+            "expected a program to be saved, found an attempt to copy or pickle it. Call "
+            "program.save(file), and hotstart.load(file, model) with the model or the copy of it "
+            "that the other program is to run with, here or in another process."
+        )
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         """The function that runs calls of one name only.

@@ -24,8 +24,10 @@ from hotstart.errors import (
     CorruptArtifact,
     IncompatibleArtifact,
     ModelMismatch,
+    OptionsError,
     StoreError,
 )
+from hotstart.faults import path_of
 from hotstart.keys.records import Change, Key, Seen
 from hotstart.runtime.guards import changes
 from hotstart.store.entries import ENTRIES, PIECES, PROGRAMS, Entries, Entry, hash_of
@@ -100,6 +102,13 @@ class Store:
     ) -> None:
         age_s = None if max_age_days is None else max_age_days * 86400
         limits = Limits(bytes=max_bytes, files=max_files, age_s=age_s)
+        if remote is not None and not isinstance(remote, str):
+            raise StoreError(f"remote: expected a URL as text, found {remote!r}")
+        if place is not None:
+            try:
+                path_of("place", place)
+            except OptionsError as error:
+                raise StoreError(str(error)) from None
         self.check = check
         self.folder = Folder(default_place() if place is None else place, limits, strict=strict)
         self.entries = Entries(self.folder)
