@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import resource
@@ -12,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+import msgspec
 from msgspec.structs import replace
 
 from hotstart import _torch, fingerprint
@@ -38,7 +37,6 @@ from hotstart.partition.digest import hash_token
 from hotstart.report import Report, SplitReport
 from hotstart.shapes import labelled
 from hotstart.stitching import stitch
-from hotstart.tensors import Model, method_of
 
 log = logging.getLogger("hotstart")
 
@@ -128,7 +126,6 @@ def piece_infos(calls: Sequence[TracedCall]) -> tuple[PieceInfo, ...]:
 
 
 def make_fingerprint(
-    model: Model,
     calls: Sequence[TracedCall],
     units: Mapping[str, CompiledUnit],
     compiler: Compiler,
@@ -138,18 +135,14 @@ def make_fingerprint(
     if not any(unit.kernels for unit in units.values()):
         parts["instructions"] = []  # nothing in it is native code
     graphs = [graph for call in calls for graph in call.graphs]
-    files = {file for graph in graphs for file in graph.captured.files}
-    for call in calls:
-        target = method_of(model, call.method)
-        forward = target.forward if isinstance(target, torch.nn.Module) else target
-        own = getattr(inspect.unwrap(forward), "__code__", None)
-        files.add(own.co_filename if own else "")
+    codes = {code for graph in graphs for code in graph.captured.codes}
+    loose = {code for graph in graphs for code in graph.captured.loose}
     pieces = tuple(piece.digest for graph in graphs for piece in graph.plan.pieces)
     return {
         **parts,
         "device": {},  # name and capability of accelerators; programs run on the CPU only so far
         "options": _as_json(compiler.token()),
-        "sources": fingerprint.source_files(sorted(files)),
+        "sources": msgspec.to_builtins(fingerprint.sources(codes, loose)),
         "graph": hash_token(pieces),
     }
 

@@ -41,7 +41,7 @@ def load(
         model: a module or function of the structure the artifact was built from; any checkpoint.
         trusted_keys: public keys, as files, as text or as 32 raw bytes. If given, the file must be
             signed by one of them.
-        verify_source: whether Python source that was traced must be what it was at the build.
+        verify_source: whether functions that were traced must be what they were at the build.
         on_miss: as in `hotstart.Options`.
 
     Returns:
@@ -72,7 +72,7 @@ def load(
 
     with clock.phase("bind"):
         try:
-            binding = bind(artifact, model)
+            binding = bind(artifact, model, compare_code=verify_source)
             report = _report(clock, artifact)
             program = Program(artifact, model, binding, report, OnMiss(on_miss, compile_for))
         except _NOT_THERE as error:

@@ -67,7 +67,7 @@ def build_program(
         )
     with clock.phase("fingerprint"):
         running = units_of(part for parts in compiled for part in parts)
-        fit = build.make_fingerprint(model, traced, running, compiler)
+        fit = build.make_fingerprint(traced, running, compiler)
     artifact = Artifact(
         requirements, made, running, weights.captured, build.piece_infos(traced), fit, {}
     )

@@ -34,6 +34,8 @@ from hotstart.shapes import Interval
 from hotstart.stitching import passed_on
 from hotstart.tensors import Model, method_of, parameter_names
 
+_OF_THE_CALL = ("closure", "self", "target")
+
 
 @dataclass(frozen=True)
 class CutGraph:
@@ -196,7 +198,7 @@ def make_requirements(
 def _seen(calls: Sequence[TracedCall]) -> tuple[Seen, ...]:
     """What all graphs read outside of the model's modules, by call where it is the call's own."""
     found = {
-        replace(one, name=call.method) if one.start in ("closure", "self") else one
+        replace(one, name=call.method) if one.start in _OF_THE_CALL else one
         for call in calls
         for graph in call.graphs
         for one in graph.captured.seen

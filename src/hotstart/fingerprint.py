@@ -18,7 +18,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hotstart.codes import code_digest, digests_in
+
+if TYPE_CHECKING:
+    import types
 
 # Kept here because asking the installed package's metadata takes milliseconds.
 VERSION = "0.1.0.dev0"
@@ -38,6 +45,20 @@ _X86_OTHERS = frozenset(
     aes vaes pclmulqdq vpclmulqdq gfni sha_ni sha512 sm3 sm4 rdrand rdseed rdpid
     """.split()  # noqa: SIM905  a table is easier to check than a list of one name a line
 )
+
+
+class Source(msgspec.Struct, frozen=True):
+    """What of a Python file was traced.
+
+    Attributes:
+        content: digest of the file.
+        functions: qualified name and digest of the code of each function.
+        loose: the names of those that no guard compares.
+    """
+
+    content: str
+    functions: tuple[tuple[str, str], ...]
+    loose: tuple[str, ...] = ()
 
 
 def host() -> dict[str, Any]:
@@ -106,54 +127,96 @@ def cpu_instructions(lines: Iterable[bytes]) -> list[str]:
     return []
 
 
-def source_files(filenames: Iterable[str]) -> dict[str, str]:
-    """Digests of the Python source files that a trace went through.
+def sources(
+    codes: Iterable[types.CodeType], loose: Iterable[types.CodeType] = ()
+) -> dict[str, Source]:
+    """The functions that a trace went through, by the modules that define them.
 
-    Left out are files of torch, of hotstart and of the standard library, names that are no files,
-    such as `<string>`, and files that no imported module came from.
+    Left out are those of torch, of hotstart and of the standard library, those of no file, such as
+    `<string>`, and those of files that no imported module came from.
 
     Args:
-        filenames: `co_filename` of every function traced, repeated or not.
+        codes: the code of every function traced.
+        loose: code of it that is compared in no other way when an artifact is loaded.
 
     Returns:
-        Module name -> hex digest of the file's content, sorted by name. A script is named
-        `__main__:train.py`. No path is in it.
+        By module name, sorted. A script is named `__main__:train.py`. No path is in it.
     """
     modules: dict[str, list[tuple[str, str]]] = {}
     for name, module in list(sys.modules.items()):
-        if file := _file_of(module):
+        if file := file_of(module):
             modules.setdefault(_base(file), []).append((name, file))
-    not_recorded = _folders_not_recorded()
-    sources = {}
-    for filename in set(filenames):
-        if filename.startswith("<") or _is_below(filename, not_recorded):
+    by_file: dict[str, list[types.CodeType]] = {}
+    for code in codes:
+        by_file.setdefault(code.co_filename, []).append(code)
+    only = set(loose)
+    found: dict[str, Source] = {}
+    for filename, traced in by_file.items():
+        if filename.startswith("<") or is_given_file(filename):
             continue
         known = modules.get(_base(filename), ())
         owners = [name for name, file in known if file == filename]
         owners = owners or [name for name, file in known if _is_same(file, filename)]
-        if owners and (digest := _digest(filename)):
-            sources[_name_of(owners, filename)] = digest
-    return dict(sorted(sources.items()))
+        content = _read(filename)
+        if owners and content is not None:
+            found[_name_of(owners, filename)] = Source(
+                _digest(content),
+                tuple(sorted({(code.co_qualname, code_digest(code)) for code in traced})),
+                tuple(sorted({code.co_qualname for code in traced if code in only})),
+            )
+    return dict(sorted(found.items()))
 
 
-def changed_sources(expected: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Sources that are not what they were when `source_files` recorded them. Imports nothing.
+def changed_sources(expected: Mapping[str, Source], loose: bool) -> list[tuple[str, str, str]]:
+    """Functions that are not what they were when `sources` recorded them. Imports nothing.
+
+    Where a file has another content, its functions are compiled and compared. One of which a file
+    defines several, under conditions, is as it was if any of them is.
+
+    Args:
+        expected: what was recorded.
+        loose: whether only functions count that are compared in no other way.
 
     Returns:
-        For each module whose file has another content, or is not to be found, what `misfits`
-        says of a part.
+        For each function, or file that is not to be found, what `misfits` says of a part.
     """
-    changed = []
-    for name, digest in expected.items():
-        if name.startswith("__main__:"):
-            here = _digest_of_script(name.removeprefix("__main__:"), digest)
-        else:
-            file = _find_module(name)
-            here = _digest(file) if file else None
-        if here != digest:
-            found = f"content {here[:8]}" if here else "no such file"
-            changed.append((f"source {name}", f"content {digest[:8]}", found))
+    changed: list[tuple[str, str, str]] = []
+    for name, source in expected.items():
+        wanted = [one for one in source.functions if not loose or one[0] in source.loose]
+        if not wanted:
+            continue
+        contents = _contents_of(name)
+        if not contents:
+            changed.append((f"source {name}", f"content {source.content[:8]}", "no such file"))
+        elif all(_digest(content) != source.content for content in contents):
+            each = [_changed(name, wanted, content) for content in contents]
+            changed += sorted(each, key=_count)[0]
     return changed
+
+
+def _changed(
+    module: str, wanted: Iterable[tuple[str, str]], content: bytes
+) -> list[tuple[str, str, str]]:
+    """The functions of a file that differ."""
+    names = frozenset(name for name, _ in wanted)
+    try:
+        found = digests_in(content, names)
+    except (SyntaxError, ValueError) as error:
+        return [(f"source {module}", "Python", str(error))]
+    return [
+        (f"source {module}.{name}", f"code {digest[:8]}", _here(found.get(name, ())))
+        for name, digest in wanted
+        if digest not in found.get(name, ())
+    ]
+
+
+def _count(changed: list[tuple[str, str, str]]) -> int:
+    return len(changed)
+
+
+def _here(digests: Iterable[str]) -> str:
+    found = sorted(digests)
+    return f"code {found[0][:8]}" if found else "no such function"
 
 
 # --- this process -------------------------------------------------------------------------------
@@ -235,16 +298,25 @@ def _release(text: str) -> tuple[str, list[int]]:
 # --- source files -------------------------------------------------------------------------------
 
 
-def _digest(file: str) -> str | None:
-    """Digest of a file's content, or None if there is no such file to read."""
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def _read(file: str) -> bytes | None:
+    """A file's content, or None if there is no such file to read."""
     try:
         with Path(file).open("rb", buffering=0) as source:
-            return blake2b(source.readall(), digest_size=16).hexdigest()
+            return source.readall()
     except (OSError, ValueError):  # ValueError: a name no file can have
         return None
 
 
-def _file_of(module: object) -> str | None:
+def is_given_file(filename: str) -> bool:
+    """Whether a file is part of torch, of hotstart or of the standard library."""
+    return _is_below(filename, _folders_not_recorded())
+
+
+def file_of(module: object) -> str | None:
     """A module's `__file__`, read past lazy modules, which import on ordinary attribute access."""
     try:
         file = object.__getattribute__(module, "__dict__").get("__file__")
@@ -260,7 +332,7 @@ def _base(file: str) -> str:
 def _folders_not_recorded() -> tuple[str, ...]:
     # os stands for the standard library; functorch and torchgen are installed with torch
     names = ("hotstart", "torch", "functorch", "torchgen", "os")
-    files = [file for name in names if (file := _file_of(sys.modules.get(name)))]
+    files = [file for name in names if (file := file_of(sys.modules.get(name)))]
     return tuple(file.rpartition(os.sep)[0] + os.sep for file in files)
 
 
@@ -291,7 +363,7 @@ def _name_of(owners: list[str], filename: str) -> str:
 
 def _find_module(name: str) -> str | None:
     """A module's file, if it is imported or importable."""
-    if file := _file_of(sys.modules.get(name)):
+    if file := file_of(sys.modules.get(name)):
         return file
     top, *rest = name.split(".")
     spec = _spec_of(top)
@@ -315,14 +387,16 @@ def _spec_of(top: str) -> importlib.machinery.ModuleSpec | None:
         return None
 
 
-def _digest_of_script(base: str, digest: str) -> str | None:
-    """Digest of this process's script if it is called `base`, else of a module's file that is.
-
-    Where several modules' files are called that, one with the digest looked for comes first.
-    """
-    main = _file_of(sys.modules.get("__main__"))
+def _contents_of(name: str) -> list[bytes]:
+    """The contents of a module's file; of a script's, of every file it may be here."""
+    if not name.startswith("__main__:"):
+        file = _find_module(name)
+        return [content for content in [_read(file) if file else None] if content is not None]
+    base = name.removeprefix("__main__:")
+    main = file_of(sys.modules.get("__main__"))
     if main and _base(main) == base:
-        return _digest(main)
-    files = map(_file_of, list(sys.modules.values()))
-    digests = [_digest(file) for file in files if file and file.endswith(os.sep + base)]
-    return digest if digest in digests else next(filter(None, digests), None)
+        files = [main]
+    else:
+        modules = map(file_of, list(sys.modules.values()))
+        files = [file for file in modules if file and file.endswith(os.sep + base)]
+    return [content for file in files if (content := _read(file)) is not None]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
-import marshal
+import os
 import pathlib
 import re
 import sys
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from hotstart.codes import code_digest, codes_in
 from hotstart.errors import StoreError
 
 MOST = 200_000
@@ -41,10 +42,10 @@ _FOREIGN = {("transformers.modeling_utils", "smart_apply")}
 """What libraries put into torch's classes when a model of theirs is made, and forward never calls:
 (module, name)."""
 
-_GIVEN = {"torch", *sys.stdlib_module_names}
-_BY_VALUE = 2
-"""The last of marshal's formats in which constants look the same whether they are shared or not."""
+_LONG = 1000
+"""Containers of more items are not searched for functions."""
 
+_GIVEN = {"torch", *sys.stdlib_module_names}
 _OPAQUE = (types.ModuleType, re.Pattern, pathlib.PurePath)
 
 Parts = Iterator[tuple[str, str]]
@@ -151,17 +152,17 @@ class Describer:
         def tokens() -> Iterator[str]:
             yield from filter(None, map(self._defined, cls.__mro__))
 
-        return self._known(cls, f"{cls.__module__}.{cls.__qualname__}", tokens)
+        return self._known(cls, class_name(cls), tokens)
 
     def _defined(self, cls: type) -> str:
         """What a class defines; of Python's and torch's own, only what others put there."""
-        given = _is_given(cls.__module__)
+        given = is_given(cls.__module__)
 
         def tokens() -> Iterator[str]:
             for name, value in sorted(vars(cls).items()):
                 if _is_made_by_python(name, value):
                     continue
-                if given and (_is_given(_home(value)) or (_home(value), name) in _FOREIGN):
+                if given and (is_given(_home(value)) or (_home(value), name) in _FOREIGN):
                     continue
                 yield f"{name} {self.member_text(value)}"
 
@@ -183,7 +184,10 @@ class Describer:
             return self._container(value)
         if isinstance(value, functools.partial):
             return f"partial {self._container([value.func, value.args, value.keywords])}"
-        return self.text(value) or f"{type(value).__module__}.{type(value).__qualname__}"
+        wrapped = getattr(value, "__dict__", {}).get("__wrapped__")
+        if isinstance(wrapped, types.FunctionType):
+            return f"{class_name(type(value))} of {self.member_text(wrapped)}"
+        return self.text(value) or class_name(type(value))
 
     def _container(self, value: Any) -> str:
         def tokens() -> Iterator[str]:
@@ -199,7 +203,7 @@ class Describer:
 
     def function_text(self, function: Any) -> str:
         """A function by its name, its code, its defaults and what it closes over."""
-        name = f"{getattr(function, '__module__', None)}.{function.__qualname__}"
+        name = f"{module_name(getattr(function, '__module__', None))}.{function.__qualname__}"
         code = getattr(function, "__code__", None)
         if code is None or name.startswith("torch."):
             return name
@@ -245,7 +249,15 @@ class Outline(Describer):
 
     def class_text(self, cls: type) -> str:
         """A class by its name."""
-        return f"{cls.__module__}.{cls.__qualname__}"
+        return class_name(cls)
+
+    def method_text(self, cls: type, name: str) -> str:
+        """All functions of a name that a class and its bases define, in the order of the bases."""
+        known = self._texts.get((cls, name))
+        if known is None:
+            defined = (vars(base)[name] for base in definers(cls, name))
+            known = self._texts[cls, name] = "; ".join(map(self.member_text, defined))
+        return known
 
 
 def attributes(value: Any) -> dict[str, Any]:
@@ -285,19 +297,61 @@ def tensor_text(tensor: torch.Tensor) -> str:
     return f"{kind} {tensor.dtype} {layout} {tensor.device} {tensor.requires_grad}"
 
 
-def code_digest(code: types.CodeType) -> str:
-    """A hash of what a code object does, wherever it is from."""
-    constants = [  # none of which is a list
-        [code_digest(c)] if isinstance(c, types.CodeType) else c for c in code.co_consts
-    ]
-    shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
-    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-    does = (code.co_code, constants, shape, names)
-    try:
-        written = marshal.dumps(does, _BY_VALUE)
-    except ValueError:  # a constant that no source makes, of which nothing else is known
-        written = repr(does).encode()
-    return hashlib.blake2b(written, digest_size=16).hexdigest()
+def module_name(name: str | None) -> str | None:
+    """The name of a Python module, for a script the one that it would be imported by."""
+    if name not in ("__main__", "__mp_main__"):
+        return name
+    main = sys.modules.get(name)
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    return file.rpartition(os.sep)[2].removesuffix(".py") if file else name
+
+
+def class_name(cls: type) -> str:
+    """A class as text, whether or not it can be imported."""
+    return f"{module_name(cls.__module__)}.{cls.__qualname__}"
+
+
+def definers(cls: type, name: str) -> list[type]:
+    """The class and its bases that define a name; not what is Python's or torch's own."""
+    found = [base for base in cls.__mro__ if name in vars(base)]
+    return [b for b in found if not (is_given(b.__module__) and is_given(_home(vars(b)[name])))]
+
+
+def functions_in(value: Any) -> Iterator[types.FunctionType]:
+    """The functions that something runs: itself, what it wraps, closes over and has as defaults."""
+    waiting, met = [value], set()
+    while waiting:
+        held = waiting.pop()
+        if id(held) in met:
+            continue
+        met.add(id(held))
+        match held:
+            case types.FunctionType():
+                yield held
+                waiting += held.__defaults__ or ()
+                waiting += (held.__kwdefaults__ or {}).values()
+                waiting += map(_content, held.__closure__ or ())
+            case types.MethodType() | staticmethod() | classmethod():
+                waiting.append(held.__func__)
+            case property():
+                waiting += [held.fget, held.fset]
+            case functools.cached_property():
+                waiting.append(held.func)
+            case functools.partial():
+                waiting += [held.func, *held.args, *held.keywords.values()]
+            case list() | tuple() if len(held) < _LONG:
+                waiting += held
+            case dict() if len(held) < _LONG:
+                waiting += held.values()
+        if not isinstance(held, type | types.ModuleType):
+            waiting.append(getattr(held, "__dict__", {}).get("__wrapped__"))
+
+
+def codes_of(value: Any) -> set[types.CodeType]:
+    """The code objects of these functions, with those that are defined in them."""
+    return {code for f in functions_in(value) for code in codes_in(f.__code__)}
 
 
 def digest(texts: Iterable[str]) -> str:
@@ -325,6 +379,6 @@ def _home(value: Any) -> str:
     return module if isinstance(module, str) else "builtins"
 
 
-def _is_given(module: str) -> bool:
+def is_given(module: str) -> bool:
     """Whether a module is part of Python or torch, whose versions are in every key."""
     return module.partition(".")[0] in _GIVEN

@@ -56,8 +56,14 @@ def verify(file: File, trusted_keys: Sequence[Key] | None = None) -> dict[str, A
     }
 
 
-def require_fit(file: File, manifest: bytes, verify_source: bool) -> None:
+def require_fit(file: File, manifest: bytes, verify_source: bool, *, loading: bool = True) -> None:
     """Compare a manifest's fingerprint with this process.
+
+    Args:
+        file: the artifact.
+        manifest: its manifest.
+        verify_source: whether functions that were traced count.
+        loading: whether their guards are compared afterwards, so that only others count here.
 
     Raises:
         CorruptArtifact: there is no fingerprint.
@@ -65,7 +71,7 @@ def require_fit(file: File, manifest: bytes, verify_source: bool) -> None:
     """
     try:
         expected = msgspec.json.decode(manifest, type=Preface).fingerprint
-        differences = _misfits(expected, verify_source)
+        differences = _misfits(expected, verify_source, loading)
     except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
         raise CorruptArtifact(file, "manifest", "a fingerprint", str(error)) from error
     if differences:
@@ -75,10 +81,13 @@ def require_fit(file: File, manifest: bytes, verify_source: bool) -> None:
 def load_check(file: File, verify_source: bool = True) -> None:
     """Say whether an artifact would load here, as far as that shows without a model.
 
+    Functions are compared as their files define them: closures, defaults and globals show only when
+    the file is loaded. Imports none of them.
+
     Raises:
         ArtifactError: as `verify`; `IncompatibleArtifact` with every part that differs.
     """
-    require_fit(file, container.read(file).manifest, verify_source)
+    require_fit(file, container.read(file).manifest, verify_source, loading=False)
 
 
 def truster(keys: Sequence[Key] | None) -> container.Trust | None:
@@ -92,8 +101,11 @@ def truster(keys: Sequence[Key] | None) -> container.Trust | None:
     return truster(keys)
 
 
-def _misfits(expected: Mapping[str, Any], verify_source: bool) -> list[tuple[str, str, str]]:
+def _misfits(
+    expected: Mapping[str, Any], verify_source: bool, loading: bool
+) -> list[tuple[str, str, str]]:
     differences = fingerprint.misfits(expected, fingerprint.host())
     if verify_source:
-        differences += fingerprint.changed_sources(expected.get("sources", {}))
+        recorded = msgspec.convert(expected.get("sources", {}), dict[str, fingerprint.Source])
+        differences += fingerprint.changed_sources(recorded, loose=loading)
     return differences

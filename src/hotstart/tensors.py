@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -102,7 +102,22 @@ class Finder:
     """Finds modules and places of a model by name, and looks at no others on the way."""
 
     def __init__(self, model: Model) -> None:
-        self._found: dict[str, torch.nn.Module | None] = dict(roots(model))
+        self._roots = roots(model)
+        self._found: dict[str, torch.nn.Module | None] = dict(self._roots)
+
+    def ways(self, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """By path, the dicts that keep modules, and those that these are in, down to the roots."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in paths:
+            while path not in self._roots and path not in found:
+                parent = path.rpartition(".")[0]
+                owner = self.module(parent)
+                if owner is None:
+                    break
+                held: dict[str, Any] = owner._modules
+                found[path] = held
+                path = parent
+        return found
 
     def module(self, path: str) -> torch.nn.Module | None:
         """The module at a path; None if there is none."""

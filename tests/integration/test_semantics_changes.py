@@ -68,9 +68,9 @@ class Gain(nn.Module):
     def once(self, x: Tensor) -> Tensor:
         return x * self.gain
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, by: float = 1.0) -> Tensor:
         x = self.drop(self.act(self.once(x))) * self.config.scale * self.config.inner.eps
-        x = x * self.config.factor * self.shared * self.slots.scale
+        x = x * self.config.factor * self.shared * self.slots.scale * by
         for name in self.active:
             x = x * self.scaling[name]
         if not self.merged:
@@ -137,6 +137,19 @@ CHANGES: dict[str, tuple[Callable[[Gain, Patch], None], str]] = {
         lambda m, p: p.setattr(m, "once", lambda x: x * 5, raising=False),
         "methods of 0",
     ),
+    "a method of the class": (
+        lambda m, p: p.setattr(Gain, "once", lambda self, x: x * 5),
+        r"type\(0\)\.once",
+    ),
+    "forward of a class of torch's": (
+        lambda m, p: p.setattr(nn.Dropout, "forward", lambda self, x: x * 5),
+        r"type\(0\.drop\)\.forward: expected nothing",
+    ),
+    "a default of a method": (
+        lambda m, p: p.setattr(Gain.forward, "__defaults__", (5.0,)),
+        r"type\(0\)\.forward",
+    ),
+    "another module": (lambda m, p: setattr(m, "drop", nn.ReLU6().eval()), r"0\.drop"),
     "forward of the object": (
         lambda m, p: p.setattr(m, "forward", lambda x: x * 5, raising=False),
         "methods of 0",
@@ -351,6 +364,7 @@ def test_other_attributes_and_globals_may_change_in_every_call(
         model.calls = number
         model[0].last = object()
         model[0].config.calls = number
+        Config.calls = number
         model.eval()
         monkeypatch.setitem(globals(), "COUNT", number)
         assert right(program, model)
@@ -364,6 +378,7 @@ def test_other_attributes_and_globals_may_change_in_every_call(
     model[0].forward = lambda x: x
     with pytest.raises(ModelMismatch, match="methods of 0"):
         program(X)
+    del Config.calls
 
 
 class Keeps(nn.Module):
@@ -417,3 +432,30 @@ def test_refresh_finds_what_calls_do_not_look_at() -> None:
         program(X)
     model.many[499].by = 499.0
     program(X)
+
+
+def test_a_tensor_that_no_module_keeps_may_change_what_it_holds(tmp_path: Path) -> None:
+    class Holds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tables = [torch.ones(3)]
+            self.gain = 2.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.tables[0] * self.gain
+
+    model = Holds()
+    program = hotstart.compile(model, (X,), options=EAGER)
+    assert right(program, model)
+    program.save(tmp_path / "m.hot", check=False)
+    loaded = hotstart.load(tmp_path / "m.hot", model)
+    model.tables[0].mul_(3)
+    program.refresh()
+    assert right(program, model)
+    with pytest.raises(ModelMismatch, match="tables"):  # which has a table of its own, of the file
+        loaded(X)
+    model.tables[0] = torch.ones(3)
+    assert right(loaded, model)
+    model.tables[0] = torch.zeros(3)
+    with pytest.raises(ModelMismatch, match="tables"):
+        program(X)

@@ -132,7 +132,8 @@ def damaged(folder: Folder, tmp_path: Path) -> Path:
 def elsewhere(folder: Folder, tmp_path: Path) -> Path:
     """A file that was built with another torch and other sources."""
     manifest = hotstart.inspect(folder.plain)
-    manifest["fingerprint"] |= {"torch": "1.0", "sources": {MODULE: "0" * 32}}
+    source = {"content": "0" * 32, "functions": [["Missing.forward", "0" * 32]]}
+    manifest["fingerprint"] |= {"torch": "1.0", "sources": {MODULE: source}}
     return write(tmp_path / "elsewhere.hot", manifest)
 
 
@@ -189,7 +190,9 @@ def test_inspect_shows_the_file_and_the_model(
     ]
     assert shown["model"] == ["a module in eval mode"]
     assert shown["torch"] == [torch.__version__]
-    assert shown[MODULE] == [hotstart.inspect(folder.plain)["fingerprint"]["sources"][MODULE][:8]]
+    assert shown[MODULE] == [
+        hotstart.inspect(folder.plain)["fingerprint"]["sources"][MODULE]["content"][:8]
+    ]
 
 
 def test_inspect_shows_the_arguments_as_a_caller_writes_them(
@@ -390,21 +393,17 @@ def test_load_check_of_what_fits(folder: Folder, capsys: pytest.CaptureFixture[s
 def test_load_check_names_every_part_that_differs(
     elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here = hotstart.inspect("plain.hot")["fingerprint"]["sources"][MODULE]
     status, out, err = run(capsys, "load-check", elsewhere)
     assert (status, out) == (4, "")
     assert f"torch: expected 1.0, found {torch.__version__}" in err
-    assert f"source {MODULE}: expected content 00000000, found content {here[:8]}" in err
+    missing = f"source {MODULE}.Missing.forward"
+    assert f"{missing}: expected code 00000000, found no such function" in err
     status, out, err = run(capsys, "load-check", elsewhere, "--json")
     assert (status, err) == (4, "")
     error = json.loads(out)["error"]
     assert error["differences"] == [
         {"part": "torch", "expected": "1.0", "found": torch.__version__},
-        {
-            "part": f"source {MODULE}",
-            "expected": "content 00000000",
-            "found": f"content {here[:8]}",
-        },
+        {"part": missing, "expected": "code 00000000", "found": "no such function"},
     ]
     _, out, _ = run(capsys, "load-check", elsewhere, "--json", "--no-source")
     assert [found["part"] for found in json.loads(out)["error"]["differences"]] == ["torch"]

@@ -106,7 +106,7 @@ def test_explain_names_what_changed(shop: Path, capsys: pytest.CaptureFixture[st
     shop.write_text(FACTORIES.format(by="3.25"))
     status, told = explained("cached_shop:static --compiler eager")
     assert status == 6
-    assert any("Scaled" in change["is"] for change in told["changes"])
+    assert told["changes"] == [{"part": "by", "was": "2.0", "is": "3.25"}]
 
 
 def test_one_that_fails_does_not_stop_the_others(
@@ -127,8 +127,7 @@ def test_what_one_factory_puts_into_torch_is_not_part_of_the_next_key(
     shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     factories = "warm cached_shop:patching cached_shop:static --compiler eager --no-check"
-    patched, plain = as_json(capsys, factories)[1]
-    assert patched["key"] != plain["key"]
+    _, plain = as_json(capsys, factories)[1]
     status, told = explained("cached_shop:static --compiler eager")
     assert (status, told["key"]) == (0, plain["key"])
 

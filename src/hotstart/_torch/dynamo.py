@@ -40,7 +40,7 @@ class FullGraph:
         modes: Dynamo's names for the modules whose `training` flag was read.
         reads: (what was read, Dynamo's name for it, the key that was looked up) for everything that
             a guard is about: see `Read`.
-        files: the files of all Python code that was traced.
+        codes: all Python code that was traced.
         environment: names that traced code may have looked up in the environment.
         home: the Python module of the traced function, which names of globals start from; empty if
             it is of none.
@@ -57,7 +57,7 @@ class FullGraph:
     side_effects: tuple[str, ...]
     modes: tuple[str, ...]
     reads: tuple[tuple[Read, str, Any], ...]
-    files: frozenset[str]
+    codes: frozenset[types.CodeType]
     environment: frozenset[str]
     home: str
     scopes: Mapping[str, Mapping[str, Any]]
@@ -203,7 +203,7 @@ def full_graph(
         side_effects=tuple(_lasting(side_effects, output.traced_code)),
         modes=modes_read(output.output_graph),
         reads=tuple(reads(output.output_graph, scopes)),
-        files=frozenset(code.co_filename for code in output.traced_code),
+        codes=frozenset(output.traced_code),
         environment=frozenset(environment_names(output.traced_code)),
         home=str(traced.__globals__.get("__name__", "")),
         scopes=scopes,

@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import gc
 import sys
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from hotstart import _torch
 from hotstart.capture.names import ways
+from hotstart.fingerprint import file_of, is_given_file
 from hotstart.ir import ModuleKind
 from hotstart.keys.records import Guard, Kind, Seen, Start, Step
-from hotstart.runtime.guards import python_module
+from hotstart.objects import class_name, codes_of, definers, module_name
+from hotstart.runtime.guards import original, python_module
 from hotstart.runtime.structure import (
     Look,
-    class_name,
     environment_text,
     follow,
     is_method,
@@ -50,10 +53,26 @@ Origin = tuple[Start, str, Any]
 """Where steps start outside of the model's modules: kind of start, name, object."""
 
 
-def collect(
-    model: Model, traced: _torch.FullGraph
-) -> tuple[dict[str, ModuleKind], tuple[Seen, ...]]:
-    """What a trace read: of each module of a model by its path, and outside of them."""
+@dataclass(frozen=True)
+class Found:
+    """What a trace read.
+
+    Attributes:
+        modules: what of each module of the model, by its path.
+        seen: what outside of them.
+        codes: the code that ran, without torch's and Python's own.
+        loose: code of it that no guard covers.
+    """
+
+    modules: dict[str, ModuleKind]
+    seen: tuple[Seen, ...]
+    codes: frozenset[types.CodeType]
+    loose: frozenset[types.CodeType]
+
+
+def collect(model: Model, target: Model, traced: _torch.FullGraph) -> Found:
+    """What a trace of a model, or of one of its methods, read."""
+    ran = Ran(traced.codes)
     paths = {id(module): path for path, module in reversed([*modules(model)])}
     kept = {id(place.get()) for place in places(model)}
     look = Look()
@@ -69,23 +88,24 @@ def collect(
             value = traced.object_named(start)
             if isinstance(value, torch.nn.Module) and id(value) in paths:
                 _, guards = found.setdefault(paths[id(value)], (value, set()))
-                guards.update(_of_module(look, value, kind, steps))
+                guards.update(_of_module(look, ran, value, kind, steps))
                 break
             origin = _origin(traced, start, value, steps)
             if origin is not None:
                 (where, name, held), steps = origin
-                read_there = _outside(look, where, name, held, kind, steps)
+                read_there = _outside(look, ran, where, name, held, kind, steps)
                 outside.update(Seen(where, name, guard) for guard in read_there)
                 break
-    made = {
-        path: ModuleKind(
-            class_name(type(module)),
-            tuple(sorted(guards, key=repr)),
-            look.own_code(module, bool(path) or runs_hooks(model)),
-        )
-        for path, (module, guards) in found.items()
-    }
-    return made, tuple(sorted(outside, key=repr))
+    made: dict[str, ModuleKind] = {}
+    for path, (module, guards) in found.items():
+        guards.update(_methods(look, ran, module, ()))
+        own = look.own_code(module, bool(path) or runs_hooks(model))
+        ran.cover(*(value for _, value in look.own_functions(module, hooks=True)))
+        made[path] = ModuleKind(class_name(type(module)), tuple(sorted(guards, key=repr)), own)
+    outside.update(_target(look, ran, target))
+    outside.update(_named(look, ran))
+    seen = tuple(sorted(outside, key=repr))
+    return Found(made, seen, ran.codes, frozenset(ran.left))
 
 
 def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKind]:
@@ -103,14 +123,15 @@ def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKin
 
 
 def _of_module(
-    look: Look, module: torch.nn.Module, kind: Kind, steps: tuple[Step, ...]
+    look: Look, ran: Ran, module: torch.nn.Module, kind: Kind, steps: tuple[Step, ...]
 ) -> Iterator[Guard]:
-    """The guard on something that steps lead to from a module, if it counts and is there."""
+    """The guards on something that steps lead to from a module, if it counts and is there."""
     with contextlib.suppress(AttributeError, LookupError, TypeError):
         compared = _compared(kind, steps, module)
         steps = by_key(module, steps)
         if compared is not None:
             yield Guard(steps, compared, look.text(compared, steps, module))
+            yield from _code(look, ran, module, compared, steps)
 
 
 def _compared(kind: Kind, steps: tuple[Step, ...], module: torch.nn.Module) -> Kind | None:
@@ -178,13 +199,13 @@ def _origin(
 ) -> tuple[Origin, tuple[Step, ...]] | None:
     """An object to start from that other processes have, too, and the steps from there."""
     if isinstance(value, types.ModuleType) and python_module(value.__name__) is value:
-        return ("python", value.__name__, value), steps
+        return ("python", str(module_name(value.__name__)), value), steps
     if not steps:
         return None
     (_, first), *rest = steps
     if start == "G" and not str(first).startswith("__builtins_dict"):
         way: tuple[Step, ...] = (("attribute", first), *rest)
-        return ("python", traced.home, sys.modules.get(traced.home)), way
+        return ("python", str(module_name(traced.home)), sys.modules.get(traced.home)), way
     if start == "L" and first in traced.free:
         return ("closure", "", traced.scopes["L"]), steps
     if start == "L" and first == traced.self_name:
@@ -193,14 +214,17 @@ def _origin(
 
 
 def _outside(
-    look: Look, where: Start, name: str, start: Any, kind: Kind, steps: tuple[Step, ...]
+    look: Look, ran: Ran, where: Start, name: str, start: Any, kind: Kind, steps: tuple[Step, ...]
 ) -> Iterator[Guard]:
-    """The guard on something outside of modules, if it counts."""
+    """The guards on something outside of modules, if it counts."""
+    if where == "self" and not steps:
+        yield from _methods(look, ran, start, ())
     if _counts(where, name, kind, steps) and not _of_class_code(start, steps):
         steps = by_key(start, steps)
         if kind == "value" and not _is_plain(start, steps):
             kind = "inside"
         yield Guard(steps, kind, look.text(kind, steps, start))
+        yield from _code(look, ran, start, kind, steps)
 
 
 def _is_plain(start: Any, steps: tuple[Step, ...]) -> bool:
@@ -222,3 +246,87 @@ def _counts(where: Start, name: str, kind: Kind, steps: tuple[Step, ...]) -> boo
         return (kind != "length" or len(steps) > 1) and steps[-1][0] != "key"
     given = name == "os" or name.partition(".")[0] == "torch"
     return kind in ("function", "tensor") or not given
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+
+class Ran:
+    """The code that a trace ran, and what of it no guard covers so far.
+
+    Attributes:
+        codes: all of it, without torch's and Python's own.
+        left: what is not covered.
+    """
+
+    def __init__(self, codes: Iterable[types.CodeType]) -> None:
+        self.codes = frozenset(code for code in codes if not is_given_file(code.co_filename))
+        self.left = set(self.codes)
+        self._methods: dict[type, tuple[str, ...]] = {}
+
+    def cover(self, *values: Any) -> bool:
+        """Whether code ran that is in functions that some values are."""
+        within = self.codes.intersection(set().union(*map(codes_of, values)))
+        self.left -= within
+        return bool(within)
+
+    def methods(self, cls: type) -> tuple[str, ...]:
+        """The names of a class under which code is found that ran."""
+        if cls not in self._methods:
+            names = dict.fromkeys(name for base in cls.__mro__ for name in vars(base))
+            defined = {n: [vars(b)[n] for b in definers(cls, n)] for n in names}
+            ran = (name for name, values in defined.items() if values and self.cover(*values))
+            self._methods[cls] = tuple(ran)
+        return self._methods[cls]
+
+
+def _code(look: Look, ran: Ran, start: Any, kind: Kind, steps: tuple[Step, ...]) -> Iterator[Guard]:
+    """Guards on methods of an object whose class was read; a function's own guard has its code."""
+    with contextlib.suppress(AttributeError, LookupError, TypeError):
+        value = follow(start, steps)
+        if kind == "function":
+            ran.cover(value)
+        elif kind == "class":
+            yield from _methods(look, ran, value, steps)
+
+
+def _methods(look: Look, ran: Ran, value: Any, steps: tuple[Step, ...]) -> Iterator[Guard]:
+    """Guards on what ran of an object's class, and on a forward of torch's, lest it be patched."""
+    names = ran.methods(type(value))
+    if isinstance(value, torch.nn.Module) and not definers(type(value), "forward"):
+        names = ("forward", *names)
+    for name in names:
+        way: tuple[Step, ...] = (("class", ""), ("attribute", name))
+        yield Guard((*steps, *way), "method", look.text("method", way, value))
+
+
+def _target(look: Look, ran: Ran, target: Model) -> Iterator[Seen]:
+    """The guard on a function that is compiled; methods are found with their object's class."""
+    function = original(target)
+    if not isinstance(function, torch.nn.Module | types.MethodType) and ran.cover(function):
+        yield Seen("target", "", Guard((), "code", look.text("code", (), function)))
+
+
+def _named(look: Look, ran: Ran) -> Iterator[Seen]:
+    """Guards on functions that are found by name in a Python module."""
+    for module, name in sorted(_names(ran.left)):
+        steps: tuple[Step, ...] = tuple(("attribute", part) for part in name.split("."))
+        with contextlib.suppress(AttributeError, LookupError, TypeError):
+            if ran.cover(follow(sys.modules[module], steps)):
+                text = look.text("code", steps, sys.modules[module])
+                yield Seen("python", str(module_name(module)), Guard(steps, "code", text))
+
+
+def _names(codes: Iterable[types.CodeType]) -> set[tuple[str, str]]:
+    """Python module and qualified name that code may be found by: a function's, or its outer one's.
+
+    Functions are asked first, since that of a dataclass is of no file.
+    """
+    found = [(code.co_filename, code.co_qualname) for code in codes]
+    modules: dict[str, list[str]] = {}
+    for name, module in [*sys.modules.items()]:
+        modules.setdefault(file_of(module) or "", []).append(name)
+    by_file = {(m, name) for file, name in found for m in modules.get(file, ())}
+    holders = (h for h in gc.get_referrers(*codes) if isinstance(h, types.FunctionType))
+    by_function = {(h.__module__, h.__qualname__) for h in holders if h.__module__ in sys.modules}
+    return {(m, name.partition(".<locals>")[0]) for m, name in by_file | by_function}

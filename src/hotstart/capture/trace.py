@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,8 @@ class Captured:
         fixed: axes that were traced at one size, with that size.
         modes: path and `training` flag of every module whose flag was read.
         modules: what was read of each module besides tensors, by path.
-        files: the files of all Python code that was traced.
+        codes: all Python code that was traced, without torch's and Python's own.
+        loose: those that no guard covers.
         seen: what was read outside of the model's modules.
         guarded: what the caller checks about sizes before every call, over axis symbols.
         layout_reads: what Python code asked of the layouts of tensors.
@@ -58,7 +60,8 @@ class Captured:
     fixed: Mapping[str, int]
     modes: tuple[tuple[str, bool], ...]
     modules: Mapping[str, ModuleKind] = field(default_factory=dict)
-    files: frozenset[str] = frozenset()
+    codes: frozenset[types.CodeType] = frozenset()
+    loose: frozenset[types.CodeType] = frozenset()
     seen: tuple[Seen, ...] = ()
     guarded: tuple[sympy.Basic, ...] = ()
     changes: tuple[ContainerChange, ...] = ()
@@ -133,7 +136,7 @@ def capture(
     _torch.drop_unused_views(traced.module.graph)
     refuse_places(traced.module.graph)
     _refuse_questions(traced.layout_reads)
-    return _describe(model, traced, arguments, tensors, weights, fixed, settled)
+    return _describe(model, target, traced, arguments, tensors, weights, fixed, settled)
 
 
 def _trace(
@@ -257,6 +260,7 @@ def _memory(nodes: Iterable[fx.Node]) -> set[int]:
 
 def _describe(
     model: Model,
+    target: Model,
     traced: _torch.FullGraph,
     arguments: Arguments,
     tensors: list[torch.Tensor],
@@ -294,7 +298,7 @@ def _describe(
             assert isinstance(axis, str)
             inputs.append(Slot("size", expr=axis))
     _name_modules(traced)
-    read, seen = collect(model, traced)
+    read = collect(model, target, traced)
     (output,) = (node for node in graph.nodes if node.op == "output")
     captured = Captured(
         graph=graph,
@@ -309,9 +313,10 @@ def _describe(
         ),
         fixed=dict(fixed),
         modes=_modes(model, traced),
-        modules=read,
-        files=traced.files,
-        seen=seen,
+        modules=read.modules,
+        codes=read.codes,
+        loose=read.loose,
+        seen=read.seen,
         layout_reads=traced.layout_reads,
         read_arguments={
             node: numbers.get(id(traced.object_named(step.source)), -1)

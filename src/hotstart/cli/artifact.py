@@ -19,6 +19,7 @@ from hotstart import container, preflight
 from hotstart.cli.build import see_working_folder
 from hotstart.cli.output import say, say_json
 from hotstart.errors import CorruptArtifact, UntrustedArtifact
+from hotstart.fingerprint import Source
 from hotstart.report.text import columns, memory
 from hotstart.shapes import Dim, Variant
 
@@ -175,7 +176,7 @@ class _Manifest(msgspec.Struct):
 
 def _sections(file: Path, manifest: _Manifest) -> Iterator[str]:
     parts = dict(manifest.fingerprint)
-    sources = msgspec.convert(parts.pop("sources", {}), dict[str, str])
+    sources = msgspec.convert(parts.pop("sources", {}), dict[str, Source])
     size = file.stat().st_size
     about = [
         ("format", str(container.FORMAT)),
@@ -191,7 +192,7 @@ def _sections(file: Path, manifest: _Manifest) -> Iterator[str]:
     yield _pieces(manifest.pieces)
     yield _table("could not be compiled, so run op by op", manifest.report.inlined)
     yield _table("fingerprint", [(name, _part(value)) for name, value in parts.items()])
-    yield _table("sources", [(name, digest[:8]) for name, digest in sources.items()])
+    yield _table("sources", [(name, source.content[:8]) for name, source in sources.items()])
     blobs = [(blob.name, memory(blob.size), blob.sha256[:8]) for blob in manifest.blobs]
     yield _table("blobs", blobs, "<><")
 

@@ -22,7 +22,7 @@ from hotstart import _torch, fingerprint
 from hotstart.calls import Call
 from hotstart.capture.arguments import describe_arguments
 from hotstart.keys.records import Key
-from hotstart.objects import Describer, tensor_text
+from hotstart.objects import Describer, Outline, class_name, tensor_text
 from hotstart.options import Options
 from hotstart.tensors import Model, method_of, modules
 
@@ -47,10 +47,10 @@ def make_key(
         CaptureError, OptionsError: an example call does not fit the model.
         Unknowable: nothing can be said of something that an example call passes.
     """
-    describer = Describer()
+    describer = Outline()  # methods besides forward are compared as far as they ran
     parts = {
         **here(),
-        **dict(_settings(describer, split_on, options)),
+        **dict(_settings(Describer(), split_on, options)),
         "extra_key": repr(extra_key),
         **dict(_model(describer, model)),
     }
@@ -108,7 +108,7 @@ def _settings(describer: Describer, split_on: Any, options: Options) -> Iterator
 # --- the model ------------------------------------------------------------------------------------
 
 
-def _model(describer: Describer, model: Model) -> Iterator[tuple[str, str]]:
+def _model(describer: Outline, model: Model) -> Iterator[tuple[str, str]]:
     """Classes, modes, tensors, hooks and patched methods of a model's modules, by path."""
     if not isinstance(model, torch.nn.Module):
         yield from describer.describe("model", model)
@@ -121,7 +121,8 @@ def _model(describer: Describer, model: Model) -> Iterator[tuple[str, str]]:
             yield f"model {path}", f"is {first}"
             continue
         mode = "training" if module.training else "evaluation"
-        yield f"model {path}", f"{describer.class_text(type(module))} in {mode}"
+        forward = describer.method_text(type(module), "forward")
+        yield f"model {path}", f"{class_name(type(module))} {forward} in {mode}"
         for name, value in vars(module).items():
             if isinstance(value, _CALLABLE):
                 yield from describer.describe(f"model {path}.{name}", value)
@@ -138,7 +139,7 @@ def _model(describer: Describer, model: Model) -> Iterator[tuple[str, str]]:
 
 
 def _call(
-    describer: Describer, model: Model, name: str, call: Call, device: torch.device
+    describer: Outline, model: Model, name: str, call: Call, device: torch.device
 ) -> Iterator[tuple[str, str]]:
     label = f"call {name}".rstrip()
     target = method_of(model, call.method)

@@ -12,19 +12,20 @@ value of a dict's entry of that number, or its class, which needs no name.
 """
 
 Kind: TypeAlias = Literal[
-    "value", "length", "keys", "class", "function", "inside", "tensor", "attribute", "own",
-    "contains", "unknown",
+    "value", "length", "keys", "class", "function", "code", "method", "inside", "tensor",
+    "attribute", "own", "contains", "unknown",
 ]  # fmt: skip
-"""What counts of something that a trace read: its value, its length, its keys, its class, what it
-does as a function, everything inside it, or all of it as a tensor, which is part of the program; or
-whether the last step leads anywhere: to an attribute, to one of the object's own, to an item. Of
-what is `"unknown"` nothing can be said.
+"""What counts of something that a trace read: its value, its length, its keys, the name of its
+class, what it does as a function, everything inside it, or all of it as a tensor, which is part of
+the program; or whether the last step leads anywhere: to an attribute, to one of the object's own,
+to an item. Of what a trace ran, `"code"` is a function where it is found by name, and `"method"`
+all that a class and its bases define under a name. Of what is `"unknown"` nothing can be said.
 """
 
-Start: TypeAlias = Literal["python", "environment", "closure", "self"]
+Start: TypeAlias = Literal["python", "environment", "closure", "self", "target"]
 """Where steps start outside of a model's modules: at a Python module, at a variable of the
 environment, at the variables that a compiled function closes over, at the object that a compiled
-method is of.
+method is of, at the function or method that is compiled.
 """
 
 Change: TypeAlias = tuple[str, str, str]
@@ -62,8 +63,8 @@ class Seen(msgspec.Struct, frozen=True):
 
     Attributes:
         start: where its steps start.
-        name: the Python module or the variable of the environment; for `"closure"` and `"self"`,
-            the path from the model to the method that is called.
+        name: the Python module or the variable of the environment; for the last three, the
+            path from the model to the method that is called.
         guard: what is there.
     """
 

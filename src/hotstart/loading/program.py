@@ -15,10 +15,16 @@ from hotstart.tensors import Model, modules
 Unit = Callable[..., Callable[[list[Any]], tuple[Any, ...]]]
 
 
-def bind(artifact: Artifact, model: Model) -> Binding:
-    """Make the functions of an artifact's variants callable with a model's weights."""
+def bind(artifact: Artifact, model: Model, compare_code: bool = True) -> Binding:
+    """Make the functions of an artifact's variants callable with a model's weights.
+
+    Args:
+        artifact: what to bind.
+        model: keeps the weights.
+        compare_code: whether functions that were traced must be what they were.
+    """
     units = {key: instantiate(unit) for key, unit in artifact.units.items()}
-    weights = Weights(model, artifact.requirements, artifact.captured)
+    weights = Weights(model, artifact.requirements, artifact.captured, compare_code)
     stitched = (stitched for call in artifact.calls for stitched in call.stitched)
     return Binding(weights, tuple(_binder(s, units, model) for s in stitched))
 

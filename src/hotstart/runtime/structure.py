@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import torch
@@ -13,12 +13,13 @@ import torch
 from hotstart import _torch
 from hotstart.ir import ModuleKind, Requirements
 from hotstart.keys.records import Guard, Step, written
-from hotstart.objects import Describer, Unknowable, digest, tensor_text
+from hotstart.objects import Outline, Unknowable, class_name, digest, tensor_text
 from hotstart.tensors import Finder, Model, contents
 
 MISSING = "nothing"
 """The text of what is not there."""
 
+_OWN = "the program's own"
 _LONG = 200
 
 Code: TypeAlias = tuple[tuple[str, str], ...]
@@ -70,16 +71,30 @@ def operator_misfits(requirements: Requirements, look: Look) -> list[str]:
 
 def differs(guard: Guard, found: str) -> bool:
     """Whether something is not what a guard says; of what nothing can be said it is not known."""
-    if not guard.text or guard.text == found:
+    if not guard.text or found in (guard.text, _OWN):
         return False
-    return guard.kind not in ("class", "function") or not _same_code(guard.text, found)
+    match guard.kind:
+        case "class":
+            return not _same_class(guard.text, found)
+        case "function" | "code":
+            return not _same_code(guard.text, found)
+        case "method":  # those of further bases were not reached
+            expected, given = guard.text.split("; "), found.split("; ")
+            same = len(expected) <= len(given) and all(map(_same_code, expected, given))
+            return not same
+    return True
 
 
 class Look:
-    """Looks at modules. One object is for many of them, as what they are is worked out once."""
+    """Looks at modules. One object is for many of them, as what they are is worked out once.
 
-    def __init__(self) -> None:
-        self._describer = Describer()
+    Args:
+        own: tensors that the program itself reads, whatever they hold by now.
+    """
+
+    def __init__(self, own: Iterable[torch.Tensor] = ()) -> None:
+        self._own = {id(tensor): tensor for tensor in own}
+        self._describer = Outline()
         self._methods: dict[type, frozenset[str]] = {}
 
     def global_hooks(self) -> Code:
@@ -103,12 +118,17 @@ class Look:
 
     def own_code(self, module: torch.nn.Module, hooks: bool = True) -> Code:
         """These methods, and these hooks where they count."""
+        found = self.own_functions(module, hooks)
+        return tuple((name, self._describer.member_text(value)) for name, value in found)
+
+    def own_functions(self, module: torch.nn.Module, hooks: bool) -> list[tuple[str, Any]]:
+        """The functions themselves, by name."""
         held = vars(module)
         own = sorted(self._methods_of(type(module)).intersection(held))
         found = [(name, held[name]) for name in own if not _runs_the_class(module, name)]
         for name in ("_forward_pre_hooks", "_forward_hooks") if hooks else ():
             found += [(name, hook) for hook in held[name].values()]
-        return tuple((name, self._describer.member_text(value)) for name, value in found)
+        return found
 
     def _methods_of(self, cls: type) -> frozenset[str]:
         known = self._methods.get(cls)
@@ -123,6 +143,9 @@ class Look:
         try:
             if kind in ("attribute", "own", "contains"):
                 return "there" if leads(start, kind, steps) else "not there"
+            if kind == "method":
+                *way, (_, name) = steps
+                return self._describer.method_text(follow(start, tuple(way)), str(name)) or MISSING
             return self._of(kind, follow(start, steps))
         except (AttributeError, LookupError, TypeError):
             return MISSING
@@ -134,11 +157,13 @@ class Look:
             case "keys":
                 return f"keys {digest(map(self._describer.member_text, value))}"
             case "class":
-                return self._describer.class_text(type(value))
+                return class_name(type(value))
+            case "code":
+                return self._describer.member_text(value)
             case "function" if hasattr(value, "__qualname__"):
                 return self._describer.function_text(value)
             case "tensor" if isinstance(value, torch.Tensor):
-                return contents_text(value)
+                return _OWN if id(value) in self._own else contents_text(value)
             case "value" | "inside":
                 return self._describer.text(value) or inside(value)
         return ""
@@ -147,7 +172,7 @@ class Look:
 def inside(value: Any) -> str:
     """Everything an object holds, or a hash of it if that is long; empty if it cannot be said."""
     try:
-        parts = [f"{name} {text}".strip() for name, text in Describer().describe("", value)]
+        parts = [f"{name} {text}".strip() for name, text in Outline().describe("", value)]
     except Unknowable:
         return ""
     text = ", ".join(parts)
@@ -165,11 +190,6 @@ def contents_text(tensor: torch.Tensor) -> str:
 def environment_text(name: str) -> str:
     """What a variable of the environment is."""
     return repr(os.environ[name]) if name in os.environ else MISSING
-
-
-def class_name(cls: type) -> str:
-    """A class as text, whether or not it can be imported."""
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def follow(start: Any, steps: tuple[Step, ...]) -> Any:
@@ -262,10 +282,10 @@ def _differing(look: Look, path: str, module: Any, kind: ModuleKind) -> Iterator
 
 
 def _same_code(expected: str, found: str) -> bool:
-    """Whether two texts of classes or functions, a name and maybe a hash, are of the same."""
+    """Whether two texts of functions, a name and maybe a hash, are of the same."""
     wanted, *code = expected.split(" ")
     name, *own = found.split(" ")
-    return code == own and _same_class(wanted, name)
+    return (code == own or not code) and _same_class(wanted, name)
 
 
 def _same_class(expected: str, found: str) -> bool:

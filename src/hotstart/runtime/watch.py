@@ -9,8 +9,8 @@ to look again: `runtime.guards` says whether it matters.
 
 from __future__ import annotations
 
+import contextlib
 import enum
-import functools
 import gc
 import os
 import types
@@ -23,6 +23,7 @@ import torch
 
 from hotstart import _torch
 from hotstart.keys.records import Guard
+from hotstart.objects import definers, functions_in
 from hotstart.runtime.structure import follow
 
 MOST = 200
@@ -54,6 +55,7 @@ class Watch:
         self._objects: list[Any] = []
         self._looked: dict[int, Any] = {}  # kept, so that no other object gets its identity
         self._quiet: set[type] = set()
+        self._methods: set[tuple[type, str]] = set()
 
     # --- what to look at --------------------------------------------------------------------------
 
@@ -87,18 +89,22 @@ class Watch:
         else:
             self._empty.append(mapping)
 
-    def module(self, module: torch.nn.Module, names: Iterable[str]) -> dict[str, Any]:
+    def module(
+        self, module: torch.nn.Module, names: Iterable[str], methods: Iterable[str]
+    ) -> dict[str, Any]:
         """A module's class, hooks and own attributes; by these names where it is restless.
 
         Returns:
             Its own attributes.
         """
         held = vars(module)
-        self.mapping(held, "forward", *names)
+        self.mapping(held, "forward", *names, *methods)
         for hooks in _HOOKS:
             self.empty(held[hooks])
         self._objects.append(module)
         self.cls(type(module))
+        for name in methods:
+            self._defined(type(module), name)
         return held
 
     def cls(self, cls: type, *names: str) -> None:
@@ -114,6 +120,9 @@ class Watch:
     def guard(self, start: Any, guard: Guard) -> None:
         """Everything on the way to what a guard is about, and that."""
         held = start
+        if guard.kind == "method":
+            self._method(start, guard)
+            return
         leads = guard.kind in ("attribute", "own", "contains")
         try:
             for step in guard.steps[: len(guard.steps) - leads]:
@@ -127,7 +136,7 @@ class Watch:
         match guard.kind:
             case "length" | "keys":
                 self._keys(held)
-            case "function":
+            case "function" | "code":
                 self._function(held)
             case "value" | "inside":
                 self._inside(held)
@@ -149,6 +158,22 @@ class Watch:
         self.entry(environ._data, environ.encodekey(name))
 
     # --- how --------------------------------------------------------------------------------------
+
+    def _method(self, start: Any, guard: Guard) -> None:
+        *way, _, (_, name) = guard.steps
+        with contextlib.suppress(AttributeError, LookupError, TypeError):
+            for step in way:
+                self._step(start, *step)
+                start = follow(start, (step,))
+            self._defined(type(start), str(name))
+
+    def _defined(self, cls: type, name: str) -> None:
+        """The functions that a class and its bases define under a name."""
+        if (cls, name) not in self._methods:
+            self._methods.add((cls, name))
+            self.cls(cls, name)
+            for base in definers(cls, name):
+                self._function(vars(base)[name])
 
     def _step(self, held: Any, how: str, name: Any) -> None:
         match how:
@@ -233,31 +258,16 @@ class Watch:
 
     def _function(self, value: Any) -> None:
         """Code, defaults and closure of a function, and of functions in these."""
-        waiting = [value]
-        while waiting:
-            held = waiting.pop()
-            if id(held) in self._looked:
+        for held in functions_in(value):
+            if id(held) in self._looked or str(held.__module__).startswith("torch."):
                 continue
             self._looked[id(held)] = held
-            match held:
-                case types.FunctionType() if not str(held.__module__).startswith("torch."):
-                    for name in ("__code__", "__defaults__", "__kwdefaults__"):
-                        self.attribute(held, name)
-                    waiting += held.__defaults__ or ()
-                    if held.__kwdefaults__:
-                        self.mapping(held.__kwdefaults__)
-                        waiting += held.__kwdefaults__.values()
-                    for cell in filter(is_filled, held.__closure__ or ()):
-                        self.attribute(cell, "cell_contents")
-                        waiting.append(cell.cell_contents)
-                case types.MethodType() | staticmethod() | classmethod():
-                    waiting.append(held.__func__)
-                case property():
-                    waiting += [held.fget, held.fset]
-                case functools.cached_property():
-                    waiting.append(held.func)
-                case functools.partial():
-                    waiting += [held.func, *held.args, *held.keywords.values()]
+            for name in ("__code__", "__defaults__", "__kwdefaults__"):
+                self.attribute(held, name)
+            if held.__kwdefaults__:
+                self.mapping(held.__kwdefaults__)
+            for cell in held.__closure__ or ():
+                self.attribute(cell, "cell_contents")
 
     # --- looking ----------------------------------------------------------------------------------
 

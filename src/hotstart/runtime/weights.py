@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import getitem, is_
 from typing import Any
 
@@ -15,6 +15,7 @@ from hotstart.ir import Requirements, WeightSpec
 from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
 from hotstart.runtime.guards import Guards
 from hotstart.runtime.layout import strides_fit
+from hotstart.runtime.watch import Sealed
 from hotstart.tensors import Finder, Model, Place, parameter_names
 
 
@@ -40,14 +41,18 @@ class Weights:
     """
 
     def __init__(
-        self, model: Model, requirements: Requirements, captured: Mapping[int, torch.Tensor]
+        self,
+        model: Model,
+        requirements: Requirements,
+        captured: Mapping[int, torch.Tensor],
+        compare_code: bool = True,
     ) -> None:
         self._model = model
         self._requirements = requirements
         self._captured = captured
         self._names = {n for spec in requirements.weights for n in (spec.name, *spec.ties)}
         self._names.update(requirements.unread)
-        self._guards = Guards(model, requirements, captured)
+        self._guards = Guards(model, requirements, captured, compare_code)
 
     def forget(self) -> None:
         """Compare everything when fetched next, also what is not watched."""
@@ -87,15 +92,11 @@ class Weights:
             for name in parameter_names(self._model)
             if name not in self._names
         ]
-        # The modules on the way to tensors: replacing one replaces the tensor.
-        paths = _paths(finder, kept)
-        ways = {id(held): held for held in paths.values()}
-        problems = self._guards.problems(finder, ways.values()) + problems
+        paths = {place.name.rpartition(".")[0] for place, _ in kept}
+        problems = self._guards.problems(finder, paths) + problems
         if problems:
             raise ModelMismatch(problems)
-        current = _watch(self._model, finder, modes, kept, tensors, paths, self._guards.watched())
-        guards = self._guards
-        return Fetched(tensors, lambda: guards.unchanged() and current())
+        return Fetched(tensors, _watch(modes, kept, tensors, self._guards.sealed))
 
     def _modules_in_mode(self, finder: Finder) -> list[torch.nn.Module]:
         """The modules whose mode forward reads, which are in the mode of the build."""
@@ -115,36 +116,19 @@ class Weights:
         return found
 
 
-def _paths(finder: Finder, kept: Iterable[tuple[Place, Any]]) -> dict[str, dict[str, Any]]:
-    """The paths of the modules on the way to tensors, with the dicts that keep them."""
-    found: dict[str, dict[str, Any]] = {}
-    for place, _ in kept:
-        path = place.name.rpartition(".")[0]
-        while path and path not in found:
-            parent, _, child = path.rpartition(".")
-            owner = finder.module(parent)
-            if owner is None or finder.module(path) is not owner._modules.get(child):
-                break  # a root, which a function refers to by this name
-            modules: dict[str, Any] = owner._modules
-            found[path] = modules
-            path = parent
-    return found
-
-
 def _watch(
-    model: Model,
-    finder: Finder,
     modes: Iterable[torch.nn.Module],
     kept: Iterable[tuple[Place, Any]],
     tensors: Sequence[torch.Tensor],
-    paths: Iterable[str],
-    watched: Set[int],
+    guards: Sealed | None,
 ) -> Callable[[], bool]:
-    """A function that tells whether the model's modules still keep these tensors in these places.
+    """A function that tells whether modules still keep these tensors in these places.
 
     It runs in every call, so it compares in C and touches little memory: versions of mappings, then
-    addresses and metadata of all tensors at once. Dicts that are `watched` are left to the guards.
+    addresses and metadata of all tensors at once. Dicts that `guards` watch are left to them.
     """
+    if guards is None:
+        return _never
     mappings: dict[int, dict[str, Any]] = {}
     owners: list[Mapping[str, Any]] = []
     keys: list[str] = []
@@ -160,14 +144,11 @@ def _watch(
         owners.append(vars(module))
         keys.append("training")
         found.append(module.training)
-    others = (held for held in mappings.values() if id(held) not in watched)
+    others = (held for held in mappings.values() if id(held) not in guards.mappings)
     registered = _torch.MappingWatch(tuple(others))
     metadata = _torch.TensorWatch(tensors)
     # From here on changes are noticed, and those since the tensors were looked up are found now.
-    again = Finder(model)
-    if any(place.get() is not tensor for place, tensor in kept) or any(
-        again.module(path) is not finder.module(path) for path in paths
-    ):
+    if any(place.get() is not tensor for place, tensor in kept):
         return _never
 
     def current() -> bool:
@@ -175,7 +156,7 @@ def _watch(
             same = registered.unchanged() and all(map(is_, map(getitem, owners, keys), found))
         except KeyError:  # removed
             return False
-        return same and metadata.unchanged()
+        return same and guards.unchanged() and metadata.unchanged()
 
     return current
 
