@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from qualification.databases import results, subjects, table
-from qualification.databases.results import Finding, Result
+from qualification.databases.results import Finding, Outcome, Result
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "docs" / "databases.json"
@@ -79,7 +79,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="with --inductor, not only a tenth")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th, from the I-th")
     parser.add_argument("--missing", action="store_true", help="those without a result")
-    parser.add_argument("--faults", action="store_true", help="those with a fault in the page")
+    parser.add_argument(
+        "--again",
+        nargs="+",
+        choices=results.OUTCOMES,
+        metavar="OUTCOME",
+        help="those with a case that came out so, such as: --again wrong raw refused",
+    )
     parser.add_argument("--batch", type=int, default=BATCH, help="how many entries a process")
     parser.add_argument("--list", action="store_true", help="say which would run")
     parser.add_argument("--no-page", action="store_true", help="keep no results, write no page")
@@ -101,9 +107,13 @@ def select(
     taken = taken[int(first) - 1 :: int(of)]
     if arguments.missing:
         taken = [name for name in taken if name not in known]
-    if arguments.faults:
-        taken = [n for n in taken if n in known and results.verdict([known[n]])]
+    if arguments.again:
+        taken = [n for n in taken if n in known and _came_out(known[n], arguments.again)]
     return [name for name in taken if arguments.database in (None, databases[name])]
+
+
+def _came_out(result: Result, outcomes: Sequence[Outcome]) -> bool:
+    return any(result.outcomes()[outcome] for outcome in outcomes)
 
 
 def measured(batch: Sequence[str], databases: Mapping[str, str], compiler: str) -> Iterator[Result]:

@@ -195,6 +195,32 @@ class TestGathered:
         assert run.one_process("build", spec, tmp_path, run.Gathered()) == "said nothing for 0.1 s"
 
 
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ([], ["a", "b", "c", "d"]),
+        (["--only", "d", "b"], ["d", "b"]),
+        (["--missing"], ["c", "d"]),
+        (["--again", "wrong", "raw"], ["b"]),
+        (["--database", "modules"], ["d"]),
+        (["--shard", "2/3"], ["b"]),
+        (["--inductor"], ["a"]),
+        (["--inductor", "--all"], ["a", "b", "c", "d"]),
+    ],
+)
+def test_entries_are_chosen(
+    given: list[str], chosen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run", *given])
+    databases = {**dict.fromkeys("abc", "operators"), "d": "modules"}
+    known = {
+        "a": Result("a", "operators", 3),
+        "b": Result("b", "operators", 2, (Finding("int64 0", "wrong"),)),
+    }
+
+    assert run.select(databases, run.parse(), known) == chosen
+
+
 def test_what_was_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"eager": {"add": Result("add", "operators", 3, (Finding("int64 0", "raw"),), 0.5)}}
     results.write(tmp_path / "databases.json", known)
