@@ -20,6 +20,7 @@ from torch import fx
 from hotstart import _torch
 from hotstart.compilers.base import Job
 from hotstart.compilers.extract import as_module, example_inputs
+from hotstart.compilers.tolerance import close, equal, errors, is_finite, same
 from hotstart.ir import CompiledUnit
 from hotstart.loading import instantiate
 from hotstart.made_up import Kind, made_up
@@ -43,12 +44,6 @@ _REPEATS = 3
 
 _DRAWS = 3
 """Runs with other random numbers that tell what follows from them."""
-
-_CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
-"""Differences up to this, of the largest number of a tensor, are not looked into."""
-
-_FAR = 100
-"""What differs by so many times as much is wrong where there is no reference in float64."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +197,7 @@ class Trial:
                 problem = error
                 continue
             taken.append((values, run))
-            if all(map(_is_finite, (tensor for _, tensor in run.named()))):
+            if all(map(is_finite, (tensor for _, tensor in run.named()))):
                 # What one size takes, others take.
                 self._kinds = (kind, *(other for other in self._kinds if other != kind))
                 return taken[-1]
@@ -260,7 +255,7 @@ class Trial:
         different = [
             name
             for (name, one), (_, other) in zip(expected.named(), found.named(), strict=True)
-            if not _close(one, other)
+            if not close(one, other)
         ]
         if not different:
             return None
@@ -286,10 +281,10 @@ class Trial:
             one, other = wanted[name], given[name]
             if one.dtype != other.dtype or one.shape != other.shape:
                 return Difference(sizes, name, f"is {_form(other)}, not {_form(one)}")
-            if not all(_same(one, draw[name]) for draw in draws):
+            if not all(same(one, draw[name]) for draw in draws):
                 continue
-            decided = _equal(one, filled[name])
-            error, allowed = _errors(one, other, exact.get(name), decided)
+            decided = equal(one, filled[name])
+            error, allowed = errors(one, other, exact.get(name), decided)
             if error > allowed:
                 what = f"differs by {error:.3g}, where rounding explains {allowed:.3g}"
                 return Difference(sizes, name, what)
@@ -363,74 +358,3 @@ def _sharing(run: _Run) -> set[tuple[str, str]]:
 
 def _form(tensor: torch.Tensor) -> str:
     return f"{tensor.dtype} {list(tensor.shape)}"
-
-
-def _equal(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Which elements are the same; nan is the same as nan."""
-    left, right = _wide(one), _wide(other)
-    return (left == right) | (left.isnan() & right.isnan())
-
-
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """The numbers of a tensor in a dtype that torch compares and subtracts."""
-    if tensor.is_complex():
-        return tensor.to(torch.complex128)
-    return tensor.to(torch.float64 if tensor.is_floating_point() else torch.int64)
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    return bool(_wide(tensor).isfinite().all())
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return bool(_equal(one, other).all())
-
-
-def _is_inexact(tensor: torch.Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors are so close that there is nothing to look into."""
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    if torch.equal(one, other):
-        return True
-    error, scale = _error(one, other, torch.ones_like(one, dtype=torch.bool))
-    return error <= _tolerance(one.dtype) * scale
-
-
-def _tolerance(dtype: torch.dtype) -> float:
-    real = dtype.to_real() if dtype.is_complex else dtype
-    return _CLOSE.get(real, 0.0)
-
-
-def _errors(
-    one: torch.Tensor,
-    other: torch.Tensor,
-    exact: torch.Tensor | None,
-    decided: torch.Tensor,
-) -> tuple[float, float]:
-    """The largest error of a unit's tensor, and the largest that rounding explains."""
-    error, scale = _error(one, other, decided)
-    close = _tolerance(one.dtype) * scale
-    if not _is_inexact(one) or exact is None or exact.shape != one.shape:
-        return error, close * _FAR if _is_inexact(one) else 0.0
-    own, _ = _error(exact, one, decided)
-    unit, _ = _error(exact, other, decided)
-    return unit, max(close, 4 * own)
-
-
-def _error(one: torch.Tensor, other: torch.Tensor, decided: torch.Tensor) -> tuple[float, float]:
-    """The largest difference of elements, and the largest number there is.
-
-    A number that is finite on one side only differs by infinity.
-    """
-    left, right = _wide(one), _wide(other)
-    finite = left.isfinite()
-    if bool(((finite != right.isfinite()) & decided).any()):
-        return math.inf, math.inf if not bool(finite.any()) else float(left[finite].abs().max())
-    counts = finite & decided
-    if not bool(counts.any()):
-        return 0.0, 0.0
-    return float((left - right)[counts].abs().max()), float(left[finite].abs().max())

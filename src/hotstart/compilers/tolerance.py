@@ -1,0 +1,86 @@
+"""How far apart two tensors are, and how far rounding may bring them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+_CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
+"""Differences up to this, of the largest number of a tensor, are not looked into."""
+
+_FAR = 100
+"""What differs by so many times as much is wrong where there is no reference in float64."""
+
+
+def equal(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Compare element by element; nan is the same as nan."""
+    left, right = _wide(one), _wide(other)
+    return (left == right) | (left.isnan() & right.isnan())
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """The numbers of a tensor in a dtype that torch compares and subtracts."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.to(torch.float64 if tensor.is_floating_point() else torch.int64)
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Tell whether no element is infinite or nan."""
+    return bool(_wide(tensor).isfinite().all())
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Tell whether all elements are the same; nan is the same as nan."""
+    return bool(equal(one, other).all())
+
+
+def _is_inexact(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Tell whether two tensors are so close that there is nothing to look into."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if same(one, other):
+        return True
+    error, scale = _error(one, other, torch.ones_like(one, dtype=torch.bool))
+    return error <= _tolerance(one.dtype) * scale
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    real = dtype.to_real() if dtype.is_complex else dtype
+    return _CLOSE.get(real, 0.0)
+
+
+def errors(
+    one: torch.Tensor,
+    other: torch.Tensor,
+    exact: torch.Tensor | None,
+    decided: torch.Tensor,
+) -> tuple[float, float]:
+    """The largest error of a unit's tensor, and the largest that rounding explains."""
+    error, scale = _error(one, other, decided)
+    limit = _tolerance(one.dtype) * scale
+    if not _is_inexact(one) or exact is None or exact.shape != one.shape:
+        return error, limit * _FAR if _is_inexact(one) else 0.0
+    own, _ = _error(exact, one, decided)
+    unit, _ = _error(exact, other, decided)
+    return unit, max(limit, 4 * own)
+
+
+def _error(one: torch.Tensor, other: torch.Tensor, decided: torch.Tensor) -> tuple[float, float]:
+    """The largest difference of elements, and the largest number there is.
+
+    A number that is finite on one side only differs by infinity.
+    """
+    left, right = _wide(one), _wide(other)
+    finite = left.isfinite()
+    if bool(((finite != right.isfinite()) & decided).any()):
+        return math.inf, math.inf if not bool(finite.any()) else float(left[finite].abs().max())
+    counts = finite & decided
+    if not bool(counts.any()):
+        return 0.0, 0.0
+    return float((left - right)[counts].abs().max()), float(left[finite].abs().max())
