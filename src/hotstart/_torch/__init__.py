@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
-from hotstart._torch.memory import filled_memory
+from hotstart._torch.memory import filled_memory, junk_memory
 from hotstart._torch.running import (
     MappingWatch,
     TensorWatch,
@@ -167,6 +167,7 @@ __all__ = [
     "is_compiled",
     "is_fake",
     "is_float",
+    "junk_memory",
     "keep_checks",
     "lazy_graph_module",
     "line_of",

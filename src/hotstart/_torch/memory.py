@@ -9,11 +9,13 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 _UNWRITTEN = re.compile(r"(?:aten|prims)::(?:_?empty|new_empty)(?:_|\.|$)")
+Fill = Literal["zero", "junk"]
+_FILLS: tuple[Fill, ...] = ("zero", "junk")
 _GROWS = re.compile(r"(?:aten|inductor)::_?resize(?:_|_as_|_output_|_storage_bytes_)$")
 
 
@@ -31,7 +33,18 @@ def filled_memory(value: int = 0) -> Iterator[None]:
     """
     allocator = _allocator()
     by_operator = value != 0 or not allocator.can_zero
-    with allocator.zeroing(), _filling(value) if by_operator else contextlib.nullcontext():
+    with allocator.filling("zero"), _filling(value) if by_operator else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def junk_memory() -> Iterator[None]:
+    """Have CPU memory that nothing was written to hold junk: nan as floats, large as integers.
+
+    Code that reads such memory shows, whatever the memory held before. Nothing where this build of
+    torch cannot, or while memory is being zeroed.
+    """
+    with _allocator().filling("junk"):
         yield
 
 
@@ -49,35 +62,39 @@ def _all_operators() -> list[str]:
 class _Allocator:
     """The allocator of torch's CPU tensors, which fills what it gives out while it is told to.
 
-    `FLAGS_caffe2_cpu_allocator_do_zero_fill` (2.11 to 2.15) is a variable of libc10's that its
-    CPU allocator reads in every allocation; no Python name sets it. Nothing else sees what
-    operators and Inductor's code allocate past the dispatcher.
+    `FLAGS_caffe2_cpu_allocator_do_zero_fill` and `..._do_junk_fill` (2.11 to 2.15) are variables of
+    libc10's that its CPU allocator reads in every allocation; no Python name sets them. Nothing
+    else sees what operators and Inductor's code allocate past the dispatcher.
     """
 
     def __init__(self) -> None:
-        self._flag = _flag("FLAGS_caffe2_cpu_allocator_do_zero_fill")
+        self._flags = {fill: _flag(f"FLAGS_caffe2_cpu_allocator_do_{fill}_fill") for fill in _FILLS}
         self._lock = threading.Lock()
-        self._wanted = 0
+        self._wanted = dict.fromkeys(_FILLS, 0)
 
     @property
     def can_zero(self) -> bool:
         """Whether this build of torch has the flag."""
-        return self._flag is not None
+        return self._flags["zero"] is not None
 
     @contextlib.contextmanager
-    def zeroing(self) -> Iterator[None]:
-        """Zero memory, as long as anybody wants it to be."""
-        self._want(1)
+    def filling(self, fill: Fill) -> Iterator[None]:
+        """Fill memory, as long as anybody wants it to be."""
+        self._want(fill, 1)
         try:
             yield
         finally:
-            self._want(-1)
+            self._want(fill, -1)
 
-    def _want(self, more: int) -> None:
+    def _want(self, fill: Fill, more: int) -> None:
+        """Count who wants a fill, and set the first one that is wanted: the allocator takes one."""
         with self._lock:
-            self._wanted += more
-            if self._flag is not None:
-                self._flag.value = self._wanted > 0
+            self._wanted[fill] += more
+            chosen = next((one for one in _FILLS if self._wanted[one]), None)
+            for other in sorted(_FILLS, key=lambda one: one == chosen):
+                flag = self._flags[other]
+                if flag is not None:
+                    flag.value = other == chosen
 
 
 def _flag(name: str) -> ctypes.c_bool | None:

@@ -23,7 +23,7 @@ from hotstart.compilers.extract import as_module, example_inputs
 from hotstart.compilers.tolerance import close, equal, errors, is_finite, same
 from hotstart.ir import CompiledUnit
 from hotstart.loading import instantiate
-from hotstart.made_up import Kind, made_up
+from hotstart.made_up import Kind, made_up, spanned
 from hotstart.partition.names import foreign_operators
 from hotstart.partition.plan import example_of, tensors_in
 
@@ -39,8 +39,16 @@ _KINDS = (
 )
 """Kinds of values to try; operators that did not come with torch may take no index but 0."""
 
-_REPEATS = 3
-"""A difference counts if so many sets of values show it: rounding decides a branch once."""
+_SETS, _MORE = 3, 2
+"""Sets of values at each size, and more where one of them shows a difference. It counts if another
+one shows one, too: rounding decides a branch once, and what is wrong is wrong for many values."""
+
+_LARGE = 10.0
+"""How many times as large the inputs of all sets but the first are; weights are what they were.
+Large numbers show what small ones hide, such as a maximum over too much."""
+
+_FENCE = 1024
+"""Elements before and after an input in memory, large where floats: reading these shows."""
 
 _DRAWS = 3
 """Runs with other random numbers that tell what follows from them."""
@@ -119,13 +127,27 @@ class Trial:
         """
         call = instantiate(unit)
         values, expected = self._runnable(sizes)
-        found = self._difference(call, sizes, values, expected)
-        for seed in range(1, _REPEATS):
-            if found is None:
-                return None
-            values = self._values(sizes, values.kind, seed)
-            found = self._difference(call, sizes, values, self._operators(sizes, values.fresh()))
-        return found
+        large = _LARGE if values.kind.floats == "normal" else 1.0
+        found = [
+            self._difference(call, sizes, values, expected),
+            *(self._shown_by(call, sizes, values.kind, seed, large) for seed in range(1, _SETS)),
+        ]
+        if sum(one is not None for one in found) == 1:
+            more = range(_SETS, _SETS + _MORE)
+            found += [self._shown_by(call, sizes, values.kind, seed, large) for seed in more]
+        different = [one for one in found if one is not None]
+        return different[0] if len(different) > 1 else None
+
+    def _shown_by(
+        self, call: Callable[..., Any], sizes: Sizes, kind: Kind, seed: int, scale: float
+    ) -> Difference | None:
+        """A difference that one set of values shows; smaller ones if these become infinite."""
+        for size in dict.fromkeys((scale, 1.0)):
+            values = self._values(sizes, kind, seed, size)
+            expected = self._operators(sizes, values.fresh())
+            if all(is_finite(tensor) for _, tensor in expected.named()):
+                break
+        return self._difference(call, sizes, values, expected)
 
     # --- sizes ------------------------------------------------------------------------------------
 
@@ -177,8 +199,8 @@ class Trial:
     def _module(self) -> fx.GraphModule:
         return as_module(self._job)
 
-    def _values(self, sizes: Sizes, kind: Kind, seed: int) -> _Values:
-        return _Values(self._job, sizes, kind, seed, self._weights)
+    def _values(self, sizes: Sizes, kind: Kind, seed: int, scale: float = 1.0) -> _Values:
+        return _Values(self._job, sizes, kind, seed, scale, self._weights)
 
     def _runnable(self, sizes: Sizes) -> tuple[_Values, _Run]:
         """Values that the operators take, if possible such that nothing becomes infinite."""
@@ -222,6 +244,11 @@ class Trial:
         except Exception:  # noqa: BLE001  an operator that takes the captured dtypes only
             return {}
 
+    def _revealing(self) -> contextlib.AbstractContextManager[None]:
+        """Have unwritten memory that a unit reads show, unless its operators are given such."""
+        given = any("empty" in str(node.target) for node in self._job.piece.nodes)
+        return _torch.filled_memory() if given else _torch.junk_memory()
+
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Run as a call does, whatever the build runs in; nothing that runs is felt outside."""
@@ -235,7 +262,7 @@ class Trial:
         pairs = list(zip(nodes, inputs, strict=True))
         weights = [tensor for node, tensor in pairs if self._job.graph.is_weight(node)]
         passed = [tensor for node, tensor in pairs if not self._job.graph.is_weight(node)]
-        with self._alone(), _torch.filled_memory():
+        with self._alone(), self._revealing():
             torch.manual_seed(0)
             return _Run(call(*weights)([*sizes.values(), *passed]), inputs)
 
@@ -298,8 +325,11 @@ _Weights = dict[tuple[Kind, int, int], torch.Tensor]
 class _Values:
     """Made-up inputs for a job, which can be made again and again."""
 
-    def __init__(self, job: Job, sizes: Sizes, kind: Kind, seed: int, weights: _Weights) -> None:
+    def __init__(
+        self, job: Job, sizes: Sizes, kind: Kind, seed: int, scale: float, weights: _Weights
+    ) -> None:
         self.kind = kind
+        self.scale = scale
         self._job = job
         self._sizes = _torch.substitution(sizes)
         self._seed = seed
@@ -319,21 +349,29 @@ class _Values:
             storage = tensor.untyped_storage().data_ptr()
             if storage not in filled:
                 filled.add(storage)
-                self._fill(number, tensor)
+                inputs[number] = self._filled(number, tensor, 1.0 if kept else self.scale)
             if kept:
-                self._weights[self.kind, self._seed, number] = tensor
+                self._weights[self.kind, self._seed, number] = inputs[number]
         return inputs
 
-    def _fill(self, number: int, tensor: torch.Tensor) -> None:
+    def _filled(self, number: int, tensor: torch.Tensor, scale: float) -> torch.Tensor:
+        """A tensor with values: itself, or one that has a fence around its memory."""
         count = tensor.untyped_storage().nbytes() // tensor.itemsize
-        flat = tensor.new_empty(0).set_(tensor.untyped_storage(), 0, (count,), (1,))
+        alone = count == spanned(tensor.shape, tensor.stride())
+        shape, stride = (tensor.shape, tensor.stride()) if alone else ((count,), (1,))
         if number not in self._made:
-            shape, stride = (
-                ((count,), (1,)) if count != tensor.numel() else (tensor.shape, tensor.stride())
-            )
             made = made_up(shape, stride, tensor.dtype, self.kind, seed=97 * self._seed + number)
             self._made[number] = made.as_strided((count,), (1,))
-        flat.copy_(self._made[number])
+        values = self._made[number]
+        if scale != 1.0 and tensor.is_floating_point() and tensor.itemsize > 1:
+            values = values * scale
+        if alone:
+            fence = 1e4 if tensor.is_floating_point() else 0
+            memory = torch.full((count + 2 * _FENCE,), fence, dtype=tensor.dtype)
+            memory[_FENCE : _FENCE + count] = values
+            return memory.as_strided(shape, stride, _FENCE)
+        tensor.new_empty(0).set_(tensor.untyped_storage(), 0, (count,), (1,)).copy_(values)
+        return tensor
 
     def _number(self, value: Any) -> int:
         expr = self._job.graph.expression(value)

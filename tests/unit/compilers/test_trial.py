@@ -144,6 +144,18 @@ def test_memory_that_nothing_was_written_to_is_not_compared() -> None:
     assert "output 0 differs" in found(job, with_row(1))[0]
 
 
+def test_a_unit_that_reads_memory_that_nothing_was_written_to_is_noticed() -> None:
+    job = job_of(double, torch.zeros(4, 3))
+    unit = returning(job, "t + t.new_empty(t.shape) * 0.0")
+    assert "output 0 differs by inf" in found(job, unit)[0]
+
+
+def test_a_unit_that_reads_beyond_its_inputs_is_noticed() -> None:
+    job = job_of(double, torch.zeros(4, 3))
+    beyond = "l_x.as_strided((4, 3), (3, 1), l_x.storage_offset() + 12)"
+    assert "output 0 differs" in found(job, changed(job, "l_x.sin()", f"l_x.sin() + {beyond}"))[0]
+
+
 def test_random_numbers_are_not_compared_and_what_does_not_follow_from_them_is() -> None:
     def noisy(x: Tensor) -> tuple[Tensor, Tensor]:
         return x + torch.rand(4, 3), x * 2.0
@@ -181,7 +193,12 @@ def test_rounding_is_told_from_a_wrong_result_by_float64() -> None:
 
 def test_a_difference_that_other_values_do_not_show_is_no_fault() -> None:
     job = job_of(double, torch.zeros(4, 3))
-    assert found(job, returning(job, "t + float(t[0, 0] > 0)")) == []
+    assert found(job, returning(job, "t + float(t.abs().max() < 0.9)")) == []
+
+
+def test_what_is_wrong_for_many_values_and_not_all_is_noticed() -> None:
+    job = job_of(double, torch.zeros(4, 3))
+    assert "output 0 differs" in found(job, returning(job, "t + float(t.abs().max() > 0.9)"))[0]
 
 
 def test_operators_that_take_no_made_up_input_are_named() -> None:
