@@ -105,6 +105,7 @@ class _Probe:
         examples = [t for node in self._known for t in tensors_in(example_of(node))]
         self._written = {_torch.storage_of(t) for t in examples if _torch.was_mutated(t)}
         self._returned = set(graph.returned())
+        self._asking = self._lead_to_questions()
 
     def ways(self, slot: int) -> tuple[Strides, ...]:
         """Strides of other layouts of an argument."""
@@ -138,7 +139,7 @@ class _Probe:
         """Run every node that the layouts reach; they are in `changed` as far as they change it."""
         for node in self._graph.nodes:
             reads = self._graph.reads(node)
-            if not any(read in changed for read in reads):
+            if node not in self._asking or not any(read in changed for read in reads):
                 continue
             if _reads_strides(self._captured.module, node):
                 alone = node.args and node.args[0] in self._arguments and not _is_foreign(node)
@@ -157,6 +158,24 @@ class _Probe:
                 yield "fixed"
             if not same_memory or _strides(plain) != _strides(found):
                 changed[node] = found
+
+    def _lead_to_questions(self) -> set[fx.Node]:
+        """The nodes whose strides may matter to what asks about strides; the others need no run."""
+        wanted = {node for node in self._captured.layout_reads.steps if node in self._known}
+        for node in reversed(self._graph.nodes):
+            if node in wanted or self._asks(node):
+                wanted.update((node, *self._graph.reads(node)))
+        return wanted
+
+    def _asks(self, node: fx.Node) -> bool:
+        """Whether a node reads strides, refuses some, or is a view or a copy by them."""
+        name = _name(node)
+        if name in _REFUSING or _reads_strides(self._captured.module, node):
+            return True
+        inputs = [t for read in self._graph.reads(node) for t in tensors_in(example_of(read))]
+        made = _sharing(example_of(node), inputs)
+        views = any(shares and not same for pairs in made for shares, same in pairs)
+        return (views or name in _BY_LAYOUT) and self._matters(node)
 
     def _matters(self, node: fx.Node) -> bool:
         """Whether it shows if a node is a view or a copy: it is returned, or memory is written."""
@@ -316,10 +335,20 @@ def _other_strides(shape: Sequence[int], compiled: Sequence[int]) -> Iterator[St
 _STRIDED = frozenset({"as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter"})
 
 
+_REFUSING = frozenset({"view", "view_as", "view_as_complex", "_unsafe_view", "unflatten"})
+"""What raises for some layouts."""
+
+_BY_LAYOUT = frozenset({"reshape", "reshape_as", "flatten", "ravel", "contiguous", "to"})
+"""What gives its input or a view of it in some layouts, and a copy in others."""
+
+
+def _name(node: fx.Node) -> str:
+    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+
+
 def _reads_strides(module: torch.nn.Module, node: fx.Node) -> bool:
     """Whether an operator reads the strides of its inputs, itself or in a function it runs."""
-    name = str(getattr(node.target, "__name__", node.target)).partition(".")[0]
-    if name in _STRIDED or _is_foreign(node):
+    if _name(node) in _STRIDED or _is_foreign(node):
         return True
     bodies = (
         _torch.attribute_of(module, str(arg.target))  # type: ignore[arg-type]

@@ -249,7 +249,12 @@ class Entry:
         self._metadata(slot, spec, name)
         if spec.layout != "copied" and spec.shape:
             check = self._refer("has_layout", has_layout)
-            self._require(f"{check}({name}, {spec.dim_order!r}, {spec.layout!r})")
+            plain = spec.dim_order == tuple(range(len(spec.shape)))
+            self._require(
+                f"{name}.is_contiguous()"
+                if plain and spec.layout == "fixed"
+                else f"{check}({name}, {spec.dim_order!r}, {spec.layout!r})"
+            )
 
     def _metadata(self, slot: int, spec: TensorSpec, name: str) -> None:
         kinds = (f"{name}.__class__ is {kind}" for kind in self._tensor_types)
