@@ -271,6 +271,8 @@ def attributes(value: Any) -> dict[str, Any]:
         for slot in (slots,) if isinstance(slots, str) else slots:
             if slot not in ("__dict__", "__weakref__") and hasattr(value, slot):
                 held[slot] = getattr(value, slot)
+    if isinstance(value, torch.autocast):  # without the state that it restores, once it was entered
+        held = {name: kept for name, kept in held.items() if not name.startswith("prev")}
     return dict(sorted(held.items()))
 
 

@@ -384,8 +384,14 @@ def test_a_tensor_in_a_list_is_the_one_of_the_build() -> None:
     model = Constants()
     program = build(model, R(3, 4))
     x = R(3, 4)
-    before = model(x)
+    before, tensor = model(x), model.listed[1]
+    assert_same(program(x), before, 1e-5)
+    model.listed[1] = tensor.clone()  # another of the same contents
+    assert_same(program(x), before, 1e-5)
     model.listed[1] = R(4)
+    with pytest.raises(hotstart.ModelMismatch, match=r"listed\[1\]"):
+        program(x)
+    model.listed[1] = tensor
     assert_same(program(x), before, 1e-5)
 
 

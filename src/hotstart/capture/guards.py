@@ -324,7 +324,7 @@ def _names(codes: Iterable[types.CodeType]) -> set[tuple[str, str]]:
     """
     found = [(code.co_filename, code.co_qualname) for code in codes]
     modules: dict[str, list[str]] = {}
-    for name, module in [*sys.modules.items()]:
+    for name, module in sys.modules.copy().items():  # others may be importing
         modules.setdefault(file_of(module) or "", []).append(name)
     by_file = {(m, name) for file, name in found for m in modules.get(file, ())}
     holders = (h for h in gc.get_referrers(*codes) if isinstance(h, types.FunctionType))

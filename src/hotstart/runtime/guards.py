@@ -117,7 +117,7 @@ class Guards:
         if before is not None:
             self._written.update(map(id, before.changed()))
         self.sealed = None
-        all_paths = [*paths, *(path for path, _ in self._requirements.modules)]
+        all_paths = {*paths, *(path for path, _ in self._requirements.modules)}
         ways = finder.ways(all_paths)
         sealed = self._watch(finder, ways.values()).sealed()  # first: what changes meanwhile shows
         look = Look(self._captured.values())

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 
 from hotstart import _torch
-from hotstart.ir import ModuleKind, Requirements
+from hotstart.ir import Requirements
 from hotstart.keys.records import Guard, Step, written
 from hotstart.objects import Outline, Unknowable, class_name, digest, tensor_text
 from hotstart.tensors import Finder, Model, contents
@@ -39,6 +39,7 @@ def misfits(
     """
     problems: list[str] = []
     fitting: list[type | None] = [None] * len(requirements.kinds)
+    split = [_by_class(kind.guards) for kind in requirements.kinds]
     for path, number in requirements.modules:
         module = finder.module(path)
         kind = requirements.kinds[number]
@@ -50,8 +51,10 @@ def misfits(
             if not _same_class(kind.cls, found):
                 problems.append(f"{path or 'model'}: expected a {kind.cls}, found {found}")
                 continue
-            fitting[number] = type(module)
-        problems += _differing(look, path, module, kind)
+            of_class = [*_differing(look, path, module, split[number][0])]
+            problems += of_class
+            fitting[number] = None if of_class else type(module)
+        problems += _differing(look, path, module, split[number][1])
         if kind.own or look.has_own_code(module):
             hooks = bool(path) or hooks_of_root
             problems += _of_code(path or "model", kind.own, look.own_code(module, hooks))
@@ -273,8 +276,16 @@ def _of_code(what: str, expected: Code, found: Code) -> Iterator[str]:
         yield f"hooks and methods of {what}: expected {wanted}, found {given}"
 
 
-def _differing(look: Look, path: str, module: Any, kind: ModuleKind) -> Iterator[str]:
-    for guard in kind.guards:
+def _by_class(guards: Iterable[Guard]) -> tuple[list[Guard], list[Guard]]:
+    """Guards that hold for all modules of a class if they do for one, and the others."""
+    split: tuple[list[Guard], list[Guard]] = ([], [])
+    for guard in guards:
+        split[not guard.steps or guard.steps[0][0] != "class"].append(guard)
+    return split
+
+
+def _differing(look: Look, path: str, module: Any, guards: Iterable[Guard]) -> Iterator[str]:
+    for guard in guards:
         found = look.text(guard.kind, guard.steps, module)
         if differs(guard, found):
             what = written(path, guard.kind, guard.steps)
