@@ -211,6 +211,15 @@ def test_operators_that_take_no_made_up_input_are_named() -> None:
         trial.difference(EagerCompiler().compile(job), {})
 
 
+def test_operators_that_take_small_numbers_only_are_compared_with_these() -> None:
+    def small(x: Tensor) -> Tensor:
+        return torch.linalg.cholesky(torch.eye(3) + (x + x.mT) * 0.1) + x.sin()
+
+    job = job_of(small, torch.zeros(3, 3))
+    assert found(job, EagerCompiler().compile(job)) == []
+    assert "output 0 differs" in found(job, changed(job, "sin", "cos"))[0]
+
+
 def test_operators_that_wait_for_other_processes_do_not_run() -> None:
     def reduced(x: Tensor) -> Tensor:
         return torch.ops._c10d_functional.all_reduce.default(x * 2.0, "sum", "nobody")
