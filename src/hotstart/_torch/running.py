@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
+from torch import overrides
+from torch.overrides import TorchFunctionMode
 
 
 class TensorWatch:
@@ -240,6 +242,20 @@ def apart() -> Iterator[None]:
     )
     with torch.no_grad(), _disable_current_modes(), autocast:
         yield
+
+
+@contextlib.contextmanager
+def function_mode(mode: TorchFunctionMode) -> Iterator[None]:
+    """Enter a mode that code inside may take off, as Dynamo's bytecode does with all there are.
+
+    `_get_current_function_mode_stack` (2.11 to 2.15) tells whether it was taken off.
+    """
+    mode.__enter__()
+    try:
+        yield
+    finally:
+        if mode in overrides._get_current_function_mode_stack():
+            mode.__exit__(None, None, None)
 
 
 def trace_artifact(name: str, payload: Callable[[], str]) -> None:

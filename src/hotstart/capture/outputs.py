@@ -24,6 +24,7 @@ from hotstart._torch import (
     axis_symbol,
     expression,
     fake_mode,
+    function_mode,
     make_symbols,
     python_source,
     storage_of,
@@ -182,7 +183,7 @@ def describe_outputs(
     states = {name: _state(obj) for name, obj in others.items() if id(obj) not in own}
     contents = [_contents(obj) for obj in others.values()]
     try:
-        with views:
+        with function_mode(views):
             result = traced.replay(graph, *call)
         changes = held.changes(leaf)
         if changes and arguments.shared:

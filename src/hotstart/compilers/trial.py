@@ -192,9 +192,16 @@ class Trial:
 
     @cached_property
     def _shapes(self) -> Counter[tuple[Any, ...]]:
+        """The shapes of all tensors, but those with a size that no axis tells, as of nested ones."""
+        known = set(map(_torch.axis_symbol, self._job.bounds))
         nodes = (*self._job.piece.inputs, *self._job.piece.nodes)
         tensors = (tensor for node in nodes for tensor in tensors_in(example_of(node)))
-        return Counter(tuple(map(self._job.graph.expression, t.shape)) for t in tensors)
+        shapes = (tuple(map(self._job.graph.expression, t.shape)) for t in tensors)
+        return Counter(
+            shape
+            for shape in shapes
+            if all(isinstance(size, int) or size.free_symbols <= known for size in shape)
+        )
 
     # --- runs -------------------------------------------------------------------------------------
 
