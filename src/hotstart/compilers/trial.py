@@ -192,7 +192,7 @@ class Trial:
 
     @cached_property
     def _shapes(self) -> Counter[tuple[Any, ...]]:
-        """The shapes of all tensors, but those with a size that no axis tells, as of nested ones."""
+        """The shapes of all tensors, but those of nested ones, whose sizes no axis tells."""
         known = set(map(_torch.axis_symbol, self._job.bounds))
         nodes = (*self._job.piece.inputs, *self._job.piece.nodes)
         tensors = (tensor for node in nodes for tensor in tensors_in(example_of(node)))
