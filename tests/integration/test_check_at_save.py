@@ -139,6 +139,7 @@ GOOD = (torch.ones(3), torch.tensor([170, 180, 190]))
 SIZES = {"x": {0: BATCH}, "i": {0: BATCH}}
 
 
+@pytest.mark.slow
 def test_inputs_that_nobody_can_guess_are_given(tmp_path: Path) -> None:
     program = hotstart.compile(checking.guarded, GUARDED, dynamic_shapes=SIZES, options=EAGER)
     file = tmp_path / "model.hot"
@@ -215,7 +216,13 @@ def test_what_is_set_up_here_only_is_told_from_inputs(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize(
     ("name", "compiler"),
-    [*((name, "eager") for name in UNWRITTEN), ("served", "inductor"), ("handed_on", "inductor")],
+    [
+        *((name, "eager") for name in UNWRITTEN),
+        *(
+            pytest.param(name, "inductor", marks=pytest.mark.slow)
+            for name in ("served", "handed_on")
+        ),
+    ],
 )
 def test_memory_that_nothing_was_written_to_does_not_fail_the_check(
     name: str, compiler: Any, tmp_path: Path

@@ -203,6 +203,7 @@ def _with_sizes(b: int, h: int, s: int, t: int) -> tuple[Tensor, ...]:
     return (R(b, h, s, 16), R(b, h, t, 16), *biases)
 
 
+@pytest.mark.slow
 def test_flex_attention_with_many_axes_through_torch_compile() -> None:
     compiled = torch.compile(_biased, backend="hotstart", dynamic=True)
     with torch.no_grad():

@@ -279,6 +279,7 @@ None.
     )
 
 
+@pytest.mark.slow
 def test_some_entries_go_through_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["sinc", "nn.GLU", "export.pytree_flatten"]
     monkeypatch.setattr(sys, "argv", ["run", "--no-page", "--only", *names])

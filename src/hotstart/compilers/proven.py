@@ -18,8 +18,8 @@ from hotstart.partition.digest import Token
 
 log = logging.getLogger(__name__)
 
-_MOST = 1 << 26
-"""How many elements the tensors of all runs of a unit may have together."""
+_MOST = 1 << 25
+"""How many elements the tensors at all sizes may have together; there are several runs at each."""
 
 
 class ProvenCompiler:
