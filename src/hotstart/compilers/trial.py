@@ -148,7 +148,7 @@ class Trial:
                 expected = self._operators(sizes, values.fresh())
             except Exception:  # noqa: BLE001  operators that take the first set and not this one
                 continue
-            if size == 1.0 or all(is_finite(tensor) for _, tensor in expected.named()):
+            if size == 1.0 or all(map(is_finite, expected.outputs)):
                 return self._difference(call, sizes, values, expected)
         return None
 
@@ -229,7 +229,7 @@ class Trial:
                 problem = error
                 continue
             taken.append((values, run))
-            if all(map(is_finite, (tensor for _, tensor in run.named()))):
+            if all(map(is_finite, run.outputs)):
                 # What one size takes, others take.
                 self._kinds = (kind, *(other for other in self._kinds if other != kind))
                 return taken[-1]
@@ -241,7 +241,7 @@ class Trial:
         self, sizes: Sizes, inputs: Sequence[torch.Tensor], *, fill: int = 0, seed: int = 0
     ) -> _Run:
         with self._alone(), _torch.filled_memory(fill):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             return _Run(self._module(*sizes.values(), *inputs), inputs)
 
     def _in_float64(self, sizes: Sizes, values: _Values) -> dict[str, torch.Tensor]:
@@ -249,7 +249,7 @@ class Trial:
         inputs = [t.double() if t.is_floating_point() else t for t in values.fresh()]
         try:
             with self._alone(), _torch.filled_memory(), _torch.in_float64():
-                torch.manual_seed(0)
+                torch.default_generator.manual_seed(0)
                 return dict(_Run(self._module(*sizes.values(), *inputs), inputs).named())
         except Exception:  # noqa: BLE001  an operator that takes the captured dtypes only
             return {}
@@ -273,7 +273,7 @@ class Trial:
         weights = [tensor for node, tensor in pairs if self._job.graph.is_weight(node)]
         passed = [tensor for node, tensor in pairs if not self._job.graph.is_weight(node)]
         with self._alone(), self._revealing():
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             return _Run(call(*weights)([*sizes.values(), *passed]), inputs)
 
     # --- comparison -------------------------------------------------------------------------------
@@ -328,8 +328,8 @@ class Trial:
         return None
 
 
-_Weights = dict[tuple[Kind, int, int], torch.Tensor]
-"""Made-up weights by kind, seed and number of the input: they are the same at all sizes."""
+_Weights = dict[tuple[Kind, int], torch.Tensor]
+"""Made-up weights by kind and number of the input: they are the same in all runs."""
 
 
 class _Values:
@@ -352,7 +352,7 @@ class _Values:
         filled: set[int] = set()
         for number, (node, tensor) in enumerate(zip(self._job.piece.inputs, inputs, strict=True)):
             kept = self._job.graph.is_weight(node) and not _torch.was_mutated(example_of(node))
-            known = self._weights.get((self.kind, self._seed, number)) if kept else None
+            known = self._weights.get((self.kind, number)) if kept else None
             if known is not None and known.shape == tensor.shape:
                 inputs[number] = known
                 continue
@@ -361,7 +361,7 @@ class _Values:
                 filled.add(storage)
                 inputs[number] = self._filled(number, tensor, 1.0 if kept else self.scale)
             if kept:
-                self._weights[self.kind, self._seed, number] = inputs[number]
+                self._weights[self.kind, number] = inputs[number]
         return inputs
 
     def _filled(self, number: int, tensor: torch.Tensor, scale: float) -> torch.Tensor:
