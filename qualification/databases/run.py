@@ -216,12 +216,15 @@ def one_process(step: str, spec: dict[str, Any], folder: Path, gathered: Gathere
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    command = [sys.executable, "-m", "qualification.databases.measure"]
-    command += [step, str(asked), str(folder), str(out)]
     with log.open("ab") as said:
         # A session of its own, so that the processes it started end with it.
         process = subprocess.Popen(
-            command, env=variables, cwd=ROOT, stdout=said, stderr=said, start_new_session=True
+            command(step, asked, folder, out),
+            env=variables,
+            cwd=ROOT,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
         )
         try:
             status = followed(process, out, LIMIT_S[spec["compiler"]])
@@ -233,6 +236,12 @@ def one_process(step: str, spec: dict[str, Any], folder: Path, gathered: Gathere
     if status is None:
         return f"said nothing for {LIMIT_S[spec['compiler']]} s"
     return f"died with status {status}" if status else None
+
+
+def command(step: str, asked: Path, folder: Path, out: Path) -> list[str]:
+    """What is run for a step: it reads what is asked of it, and writes what it finds to `out`."""
+    module = "qualification.databases.measure"
+    return [sys.executable, "-m", module, step, str(asked), str(folder), str(out)]
 
 
 def followed(process: subprocess.Popen[bytes], out: Path, limit_s: float) -> int | None:

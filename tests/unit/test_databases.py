@@ -188,6 +188,8 @@ class TestGathered:
     def test_a_process_that_says_nothing_is_ended(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        silent = [sys.executable, "-c", "import time; time.sleep(600)"]
+        monkeypatch.setattr(run, "command", lambda *_: silent)
         monkeypatch.setattr(run, "LIMIT_S", {"eager": 0.1})
         monkeypatch.setattr(run, "LOGS", tmp_path)
         spec = {"entries": [], "compiler": "eager", "without": [], "done": []}

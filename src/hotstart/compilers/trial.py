@@ -39,13 +39,13 @@ _KINDS = (
 )
 """Kinds of values to try; operators that did not come with torch may take no index but 0."""
 
-_SETS, _MORE = 3, 2
-"""Sets of values at each size, and more where one of them shows a difference. It counts if another
-one shows one, too: rounding decides a branch once, and what is wrong is wrong for many values."""
-
-_LARGE = 10.0
-"""How many times as large the inputs of all sets but the first are; weights are what they were.
+_SCALES = (1.0, 10.0, 100.0)
+"""How many times as large the inputs of each set of values are; weights are what they were.
 Large numbers show what small ones hide, such as a maximum over too much."""
+
+_MORE = (100.0, 10.0)
+"""Further sets, where one of them shows a difference. It counts if another one shows one, too:
+rounding decides a branch once, and what is wrong is wrong for many values."""
 
 _FENCE = 1024
 """Elements before and after an input in memory, large where floats: reading these shows."""
@@ -104,7 +104,9 @@ class Trial:
         self._weights: _Weights = {}
 
     def sizes(self, most: int) -> list[dict[str, int]]:
-        """The sizes to compare at, least work first: both ends, 0, 1, an odd one, the tuned one.
+        """The sizes to compare at, least work first.
+
+        These are both ends, 0, 1, an odd one, one that leaves half a vector over, the tuned one.
 
         Args:
             most: how many elements the tensors of all runs may have together. Where the high end
@@ -127,14 +129,10 @@ class Trial:
         """
         call = instantiate(unit)
         values, expected = self._runnable(sizes)
-        large = _LARGE if values.kind.floats == "normal" else 1.0
-        found = [
-            self._difference(call, sizes, values, expected),
-            *(self._shown_by(call, sizes, values.kind, seed, large) for seed in range(1, _SETS)),
-        ]
-        if sum(one is not None for one in found) == 1:
-            more = range(_SETS, _SETS + _MORE)
-            found += [self._shown_by(call, sizes, values.kind, seed, large) for seed in more]
+        found = [self._difference(call, sizes, values, expected)]
+        for seed, scale in enumerate((*_SCALES[1:], *_MORE), 1):
+            if seed < len(_SCALES) or sum(one is not None for one in found) == 1:
+                found.append(self._shown_by(call, sizes, values.kind, seed, scale))
         different = [one for one in found if one is not None]
         return different[0] if len(different) > 1 else None
 
@@ -142,7 +140,7 @@ class Trial:
         self, call: Callable[..., Any], sizes: Sizes, kind: Kind, seed: int, scale: float
     ) -> Difference | None:
         """A difference that one set of values shows; smaller ones if these become infinite."""
-        for size in dict.fromkeys((scale, 1.0)):
+        for size in (scale, 1.0) if kind.floats == "normal" else (1.0,):
             values = self._values(sizes, kind, seed, size)
             try:
                 expected = self._operators(sizes, values.fresh())
@@ -158,10 +156,11 @@ class Trial:
         bounds = self._job.bounds
         tuned = {axis: bound.hint for axis, bound in bounds.items()}
         odd = {a: b.hint if b.high < 3 else max(3, b.low | 1) for a, b in bounds.items()}
+        half = {a: max(24, b.low + (8 - b.low) % 16) for a, b in bounds.items()}
         wanted = [
             tuned,
             {axis: bound.low for axis, bound in bounds.items()},
-            {a: min(size, bounds[a].high) for a, size in odd.items()},
+            *({a: min(size, bounds[a].high) for a, size in sizes.items()} for sizes in (odd, half)),
             *({**tuned, axis: size} for axis in bounds for size in (0, 1)),
             self._high(most),
         ]
