@@ -18,10 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 import hotstart
 from hotstart.errors import HotstartError
+from qualification import proof
 from qualification.databases import subjects
 from qualification.databases.checking import checks_in_forks
 from qualification.databases.compare import Did, Standard, difference, observe
@@ -98,6 +100,9 @@ def _build(case: Case, options: hotstart.Options, folder: Path, log: Log) -> Non
             dynamic_shapes=case.dynamic_shapes,
             options=options,
         )
+        if options.compiler == "inductor":
+            shown = proof.of(program, f"{case.entry}, {case.label}")
+            log.write(entry=case.entry, proof=msgspec.to_builtins(shown))
         stage = "call"
         calls = [expected, *_eager(case)]
         own = Standard(standard.exact, standard.values, sharing=exact)

@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from qualification.proof import Proof
+
 Outcome = Literal["same", "refused", "wrong", "raw", "crash", "slow", "skipped"]
 
 OUTCOMES: Mapping[Outcome, str] = {
@@ -52,6 +54,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
         same: how many of its cases are equal.
         others: the other cases.
         seconds: how long they took to build.
+        proof: what comparing their units with operators has shown; None op by op.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     same: int = 0
     others: tuple[Finding, ...] = ()
     seconds: float = 0.0
+    proof: Proof | None = None
 
     def outcomes(self) -> Counter[Outcome]:
         """How many cases have each outcome."""

@@ -21,8 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from qualification import proof
 from qualification.databases import results, subjects, table
 from qualification.databases.results import Finding, Outcome, Result
+from qualification.proof import Proof
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "docs" / "databases.json"
@@ -135,6 +139,7 @@ class Gathered:
         seconds: of each entry.
         begun: entries that a process began with.
         done: programs that were loaded.
+        proofs: what comparing units has shown, by entry.
         at: the (entry, case, stage) that the process is at.
     """
 
@@ -143,6 +148,7 @@ class Gathered:
     begun: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     at: tuple[str, str, str] = ("", "", "")
+    proofs: dict[str, list[Proof]] = field(default_factory=dict)
 
     def take(self, lines: Iterable[str]) -> None:
         """Read what a process wrote."""
@@ -153,6 +159,9 @@ class Gathered:
                 self.done.append(said["done"])
             elif "seconds" in said:
                 self.seconds[entry] = self.seconds.get(entry, 0.0) + said["seconds"]
+            elif "proof" in said:
+                shown = msgspec.convert(said["proof"], Proof)
+                self.proofs.setdefault(entry, []).append(shown)
             elif "begins" in said:
                 self.begun.append(entry)
                 self.at = (entry, "", "build")
@@ -176,6 +185,7 @@ class Gathered:
                 *(Finding(f.case, "crash", "load", "was never loaded") for f in lost),
             ),
             seconds=round(self.seconds.get(name, 0.0), 1),
+            proof=proof.together(self.proofs[name]) if name in self.proofs else None,
         )
 
 

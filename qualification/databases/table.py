@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from textwrap import fill
 
+from qualification import proof
 from qualification.databases.results import FAULTS, OUTCOMES, Finding, Outcome, Result
 
 EXPLANATION = """\
@@ -58,9 +59,21 @@ def page(
         if results:
             blocks += [f"## {title}", "\n".join(_counts(results))]
             blocks += ["### Faults", "\n".join(_faults(results)) or "None."]
+            blocks += _proof(results)
             blocks += ["### Refused", "\n".join(_reasons(results, "refused")) or "None."]
             blocks += ["### Skipped", "\n".join(_reasons(results, "skipped")) or "None."]
     return "\n\n".join(blocks) + "\n"
+
+
+def _proof(results: Iterable[Result]) -> Iterator[str]:
+    proofs = [result.proof for result in results if result.proof]
+    if proofs:
+        yield "### Proof"
+        yield (
+            "What comparing every unit with its operators has shown "
+            "([how](adr/0021-units-are-proven-against-their-operators.md)):"
+        )
+        yield proof.text(proof.together(proofs))
 
 
 def _summary(

@@ -1,7 +1,8 @@
 """Build architectures of the conformance suite, and say what comparing their units has shown.
 
-`python -m tests.reliability.proofs FOLDER LIMIT_S TOTAL_S` builds one after the other, those first
-that take least, each in a process of its own with empty caches; `one MODULE NAME` builds one.
+`python -m tests.reliability.proofs FOLDER LIMIT_S TOTAL_S` builds those first that take least, each
+in a process of its own with one thread and empty caches, one on each core; `one MODULE NAME` builds
+one.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from qualification import proof
 from tests.conformance import catalogue, results
 from tests.conformance.run import KEPT
 
@@ -27,26 +30,30 @@ Found = dict[str, Any]
 def main(folder: str, limit_s: str, total_s: str) -> None:
     """Build as many as the time allows, and print what was found as JSON."""
     until = time.perf_counter() + float(total_s)
-    found: dict[str, Found] = {}
-    for module, name in _in_order():
-        if time.perf_counter() < until:
-            found[name] = _in_a_process(Path(folder) / name, module, name, float(limit_s))
-            print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
-    print(json.dumps(summary(found)))
+
+    def found(entry: tuple[str, str]) -> Found | None:
+        if time.perf_counter() > until:
+            return None
+        one = _in_a_process(Path(folder) / entry[1], *entry, float(limit_s))
+        print(f"{entry[1]}: {one}", file=sys.stderr, flush=True)
+        return one
+
+    entries = list(_in_order())
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        all_found = list(pool.map(found, entries))
+    names = [name for _, name in entries]
+    print(json.dumps(summary({n: f for n, f in zip(names, all_found, strict=True) if f})))
 
 
 def summary(found: Mapping[str, Found]) -> Found:
     """What all builds have shown together."""
     built = {name: one for name, one in found.items() if "problem" not in one}
     shares = [one["prove_s"] / one["build_s"] for one in built.values()]
+    proofs = (msgspec.convert(one["proof"], proof.Proof) for one in built.values())
     return {
         "architectures": len(built),
-        "failed": sorted(set(found) - set(built)),
-        **{key: sum(one[key] for one in built.values()) for key in ("units", "proven", "sizes")},
-        **{
-            key: [[name, *line] for name, one in built.items() for line in one[key]]
-            for key in ("without", "op_by_op", "unproven")
-        },
+        "failed": {name: one["problem"] for name, one in found.items() if name not in built},
+        "proof": msgspec.to_builtins(proof.together(proofs)),
         "share": statistics.median(shares),
         "largest_share": max(shares),
     }
@@ -65,16 +72,10 @@ def build(module: str, name: str) -> Found:
     with torch.no_grad():
         model(**inputs)
     program = hotstart.compile(model, kwargs=inputs, dynamic_shapes=entry.dynamic_shapes)
-    report = program.report
     return {
-        "build_s": report.wall_s,
-        "prove_s": report.phases["prove"],
-        "units": len(program.artifact.units),
-        "proven": report.proven,
-        "sizes": sum(len(unit.proof.sizes) for unit in program.artifact.units.values()),
-        "without": report.without,
-        "op_by_op": report.inlined,
-        "unproven": report.unproven,
+        "build_s": program.report.wall_s,
+        "prove_s": program.report.phases["prove"],
+        "proof": msgspec.to_builtins(proof.of(program, name)),
     }
 
 
@@ -95,6 +96,7 @@ def _in_a_process(folder: Path, module: str, name: str, limit_s: float) -> Found
         **os.environ,
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
         "TMPDIR": str(folder),
+        "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", __spec__.name, "one", module, name]
     try:

@@ -15,6 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from qualification import proof
 from tests.reliability.damage import DAMAGES
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -88,23 +91,11 @@ def page(figures: Mapping[str, Any]) -> str:
     )
 
 
-_PROOFS = {
-    "without": "compiled without a pass",
-    "op_by_op": "run op by op",
-    "unproven": "not compared at some sizes",
-    "failed": "not built within the time",
-}
-
-
 def _proven(figures: Mapping[str, Any]) -> str:
-    """A line for everything that comparing units has found."""
-    lines = [f"{len(figures[key])} {what}" for key, what in _PROOFS.items()]
-    listed = [
-        f"- {': '.join(line) if isinstance(line, list) else line} ({what})"
-        for key, what in _PROOFS.items()
-        for line in figures[key]
-    ]
-    return "\n".join([f"{', '.join(lines)}.", *(["", *listed, ""] if listed else [])])
+    """What comparing units has found, and what was not built."""
+    text = proof.text(msgspec.convert(figures["proof"], proof.Proof))
+    failed = [f"- {name}: {problem}" for name, problem in figures["failed"].items()]
+    return "\n".join([text, "", "Not built:", "", *failed]) if failed else text
 
 
 _COLUMNS = {

@@ -18,6 +18,7 @@ from qualification.databases.compare import Did, Standard, difference, observe
 from qualification.databases.measure import Log
 from qualification.databases.results import Finding, Result
 from qualification.databases.subjects import Case, Inputs, Skipped
+from qualification.proof import Proof
 
 SHARDS = 24
 
@@ -159,6 +160,14 @@ class TestGathered:
 
         assert found.result("add", "operators") == Result("add", "operators", same=1)
 
+    def test_what_comparing_units_shows_adds_up(self) -> None:
+        one = {"units": 1, "proven": 1, "sizes": 4}
+        two = {"units": 2, "op_by_op": ["add, float32 1: piece_0: differs"]}
+        found = self.gathered({"entry": "add", "proof": one}, {"entry": "add", "proof": two})
+
+        proof = found.result("add", "operators").proof
+        assert proof == Proof(3, 1, 4, op_by_op=("add, float32 1: piece_0: differs",))
+
     def test_what_was_never_loaded_is_a_fault(self) -> None:
         said = {"entry": "add", "case": "float32 0", "outcome": "same", "note": "", "stage": "save"}
 
@@ -230,6 +239,19 @@ def test_what_was_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(results, "versions", lambda: {"torch": "1.0"})
     assert results.read(tmp_path / "databases.json") == {}
+
+
+def test_page_of_what_comparing_units_has_shown() -> None:
+    shown = Proof(units=2, proven=1, sizes=4, op_by_op=("add, float32 0: piece_0: differs",))
+    known = {"inductor": {"add": Result("add", "operators", 2, proof=shown)}}
+    page = table.page(known, {"torch": "2.13.0"}, {"add": "operators"})
+
+    assert (
+        "2 units, of which 1 were compared, at 4 sizes.\n"
+        "Pieces: 0 compiled without a pass, 1 run op by op, 0 not compared at some sizes.\n"
+        "\n"
+        "- add, float32 0: piece_0: differs (run op by op)\n"
+    ) in page
 
 
 def test_page() -> None:
