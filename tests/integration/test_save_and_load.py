@@ -131,6 +131,7 @@ def test_a_loaded_program_can_be_saved_and_loaded_again(saved: Path, tmp_path: P
     assert again.read_bytes() == saved.read_bytes()
 
 
+@pytest.mark.usefixtures("checks_in_new_processes")
 def test_the_check_made_at_save_is_recorded(saved: Path, tmp_path: Path) -> None:
     check = hotstart.inspect(saved)["check"]
     assert check["exact"] is True
@@ -156,6 +157,7 @@ def test_what_a_model_asserts_of_its_inputs_is_asserted_in_calls_only(
         program(ids - 1)
 
 
+@pytest.mark.usefixtures("checks_in_new_processes")
 def test_what_does_not_run_by_itself_is_not_saved(tmp_path: Path) -> None:
     library = torch.library.Library("hotstart_test_only_here", "FRAGMENT")
     library.define("twice(Tensor x) -> Tensor")
@@ -171,6 +173,7 @@ def test_what_does_not_run_by_itself_is_not_saved(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("checks_in_new_processes")
 def test_an_operator_of_the_models_own_is_found_in_its_module(tmp_path: Path) -> None:
     from tests.integration.own_op import Halving
 
