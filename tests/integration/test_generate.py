@@ -68,10 +68,10 @@ def greedy(model: Any, ids: Tensor, tokens: int, **kwargs: Any) -> Tensor:
     return found
 
 
-SLOW = [pytest.param(make, marks=pytest.mark.slow) for make in (gpt2, mistral)]
+SLOW = [pytest.param(make, marks=pytest.mark.slow) for make in (gpt2, gemma3, mistral)]
 
 
-@pytest.mark.parametrize("make", [llama, gemma3, *SLOW])
+@pytest.mark.parametrize("make", [llama, *SLOW])
 def test_a_hundred_tokens_are_those_of_the_model(
     make: Callable[[], nn.Module], tmp_path: Path
 ) -> None:

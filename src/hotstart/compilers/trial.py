@@ -237,9 +237,15 @@ class Trial:
         return taken[0]
 
     def _operators(
-        self, sizes: Sizes, inputs: Sequence[torch.Tensor], *, fill: int = 0, seed: int = 0
+        self,
+        sizes: Sizes,
+        inputs: Sequence[torch.Tensor],
+        *,
+        memory: contextlib.AbstractContextManager[None] | None = None,
+        seed: int = 0,
     ) -> _Run:
-        with self._alone(), _torch.filled_memory(fill):
+        """Run the operators; memory that nothing was written to is zero, unless said otherwise."""
+        with self._alone(), memory or _torch.filled_memory():
             torch.default_generator.manual_seed(seed)
             return _Run(self._module(*sizes.values(), *inputs), inputs)
 
@@ -253,10 +259,18 @@ class Trial:
         except Exception:  # noqa: BLE001  an operator that takes the captured dtypes only
             return {}
 
+    @cached_property
+    def _makes_unwritten(self) -> bool:
+        """Whether one of the operators gives memory that nothing was written to."""
+        return any("empty" in str(node.target) for node in self._job.piece.nodes)
+
     def _revealing(self) -> contextlib.AbstractContextManager[None]:
         """Have unwritten memory that a unit reads show, unless its operators are given such."""
-        given = any("empty" in str(node.target) for node in self._job.piece.nodes)
-        return _torch.filled_memory() if given else _torch.junk_memory()
+        return _torch.filled_memory() if self._makes_unwritten else _torch.junk_memory()
+
+    def _otherwise_filled(self) -> contextlib.AbstractContextManager[None]:
+        """Have unwritten memory that operators read show, such as rows that a wrong index skips."""
+        return _torch.filled_memory(1) if self._makes_unwritten else _torch.junk_memory()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -310,7 +324,8 @@ class Trial:
             dict(self._operators(sizes, values.fresh(), seed=seed).named())
             for seed in range(1, _DRAWS + 1)
         ]
-        filled = dict(self._operators(sizes, values.fresh(), fill=1).named())
+        memory = self._otherwise_filled()
+        filled = dict(self._operators(sizes, values.fresh(), memory=memory).named())
         exact = self._in_float64(sizes, values)
         wanted, given = dict(expected.named()), dict(found.named())
         for name in names:
