@@ -1,4 +1,4 @@
-"""The ways into hotstart: one part of a model, a first call, and `torch.compile`."""
+"""The ways into hotstart: one part of a model, and `torch.compile`."""
 
 from __future__ import annotations
 
@@ -39,11 +39,6 @@ class Classifier(nn.Module):
         return self.head(self.encoder(x)).argmax(-1).tolist()
 
 
-@hotstart.compiled(dynamic_shapes=BATCH)
-class HotEncoder(Encoder):
-    """The same, compiled in the first call of each instance."""
-
-
 def main() -> None:
     """Go each of the ways, and compare with eager."""
     model = Classifier().eval().requires_grad_(False)
@@ -56,6 +51,10 @@ def main() -> None:
     )
     print(f"one part: difference {(model.encoder(x) - encoded).abs().max():.1e}")
     assert model(x) == expected
+    try:
+        model(torch.randn(65, 32))
+    except hotstart.ContractError as error:
+        print(f"refused: {error}")
 
     # In another process, what was saved takes the place of the same part.
     with tempfile.TemporaryDirectory() as folder:
@@ -66,16 +65,6 @@ def main() -> None:
         hotstart.install(hotstart.load(file, other.encoder))
     print(f"from the file: difference {(other.encoder(x) - encoded).abs().max():.1e}")
     hotstart.restore(model.encoder)
-
-    # A class whose instances compile in their first call.
-    hot = HotEncoder().eval().requires_grad_(False)
-    hot.load_state_dict(model.encoder.state_dict())
-    print(f"first call: difference {(hot(x) - encoded).abs().max():.1e}")
-    print(hot.forward.program.report)
-    try:
-        hot(torch.randn(65, 32))
-    except hotstart.ContractError as error:
-        print(f"refused: {error}")
 
     # torch.compile: Dynamo's guards, graph breaks and recompiles; hotstart's pieces.
     stock = torch.compile(model.encoder, backend="hotstart", dynamic=True)

@@ -25,7 +25,6 @@ def test_the_public_names_are_pinned() -> None:
         "UntrustedArtifact",
         "compile",
         "compile_submodule",
-        "compiled",
         "compute_key",
         "inspect",
         "install",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hotstart._api import compile, compute_key
-    from hotstart._inplace import compile_submodule, compiled
     from hotstart._load import load
     from hotstart.calls import Call
     from hotstart.errors import (
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
         StoreError,
         UntrustedArtifact,
     )
+    from hotstart.inplace import compile_submodule, install, restore
     from hotstart.options import Options
     from hotstart.preflight import inspect
-    from hotstart.runtime.inplace import install, restore
     from hotstart.runtime.program import Program
     from hotstart.shapes import Dim
     from hotstart.store.programs import Store
@@ -54,7 +53,6 @@ __all__ = [
     "UntrustedArtifact",
     "compile",
     "compile_submodule",
-    "compiled",
     "compute_key",
     "inspect",
     "install",
@@ -67,14 +65,13 @@ __all__ = [
 # imported now, and not in the first load.
 _HOMES = {
     "compile": "hotstart._api",
-    "compile_submodule": "hotstart._inplace",
-    "compiled": "hotstart._inplace",
+    "compile_submodule": "hotstart.inplace",
     "compute_key": "hotstart._api",
     "inspect": "hotstart.preflight",
-    "install": "hotstart.runtime.inplace",
+    "install": "hotstart.inplace",
     "load": "hotstart._load",
     "Call": "hotstart.calls",
-    "restore": "hotstart.runtime.inplace",
+    "restore": "hotstart.inplace",
     "Dim": "hotstart.shapes",
     "Options": "hotstart.options",
     "Program": "hotstart.runtime.program",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from hotstart.calls import Call, requested_calls
 from hotstart.errors import OptionsError
-from hotstart.options import CachePolicy, CacheProof, Options
+from hotstart.options import CachePolicy, Options
 
 if TYPE_CHECKING:
     from hotstart._units import Kept
@@ -34,7 +34,6 @@ def compile(
     cache_policy: CachePolicy = "build",
     strict_cache: bool = False,
     extra_key: str = "",
-    verify: CacheProof = "key",
     jobs: int | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Program:
@@ -63,9 +62,6 @@ def compile(
             `"require"` raises, for processes that must not compile.
         strict_cache: whether a cache that cannot be read or written is an error, not a warning.
         extra_key: what else decides which program it is, as only the caller can know.
-        verify: how sure to be that what is found is right. `"key"` compares what the program was
-            compiled for; `"retrace"` captures and cuts the model again besides, and raises if that
-            gives another program, for tests.
         jobs: how many C++ compilers run at a time. Default: by cores and memory.
         on_event: called with a `hotstart.events.Event` as the build goes on.
 
@@ -84,7 +80,7 @@ def compile(
     options = _checked(options)
     wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
     _check_build_settings(jobs, on_event)
-    _check_cache_settings(cache, cache_policy, extra_key, verify)
+    _check_cache_settings(cache, cache_policy, extra_key)
 
     def build(kept: Kept | None = None) -> tuple[Program, tuple[Seen, ...]]:
         # Not needed where the program is found, and it takes its time to import.
@@ -108,12 +104,7 @@ def compile(
             raise
         log.warning("compiling without the cache, which cannot tell this model: %s", error)
         return build()[0]
-    program, found = find_or_build(store, key, model, build, cache_policy, options.on_miss)
-    if found and verify == "retrace":
-        from hotstart._retrace import require_same
-
-        require_same(program, build, key)
-    return program
+    return find_or_build(store, key, model, build, cache_policy, options.on_miss)
 
 
 def _checked(options: object) -> Options:
@@ -131,13 +122,11 @@ def _check_build_settings(jobs: object, on_event: object) -> None:
         raise OptionsError(f"on_event: got {on_event!r}, takes a function of an event")
 
 
-def _check_cache_settings(cache: object, policy: object, extra_key: object, verify: object) -> None:
-    settings = (("cache_policy", policy, CachePolicy), ("verify", verify, CacheProof))
-    for name, value, known in settings:
-        if value not in get_args(known):
-            raise OptionsError(f"{name}: got {value!r}, takes one of {get_args(known)}")
-        if cache is None and value != get_args(known)[0]:
-            raise OptionsError(f"{name}: got {value!r} without a cache, takes it with one")
+def _check_cache_settings(cache: object, policy: object, extra_key: object) -> None:
+    if policy not in get_args(CachePolicy):
+        raise OptionsError(f"cache_policy: got {policy!r}, takes one of {get_args(CachePolicy)}")
+    if cache is None and policy != get_args(CachePolicy)[0]:
+        raise OptionsError(f"cache_policy: got {policy!r} without a cache, takes it with one")
     if not isinstance(extra_key, str):
         raise OptionsError(f"extra_key: got a {type(extra_key).__qualname__}, takes a str")
 

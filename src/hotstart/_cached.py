@@ -31,13 +31,10 @@ Find = Callable[[Key, Model, MissPolicy], Found]
 
 def find_or_build(
     store: Store, key: Key, model: Model, build: Build, policy: CachePolicy, on_miss: MissPolicy
-) -> tuple[Program, bool]:
+) -> Program:
     """The program of a key: from a store, or built and then kept there.
 
     Processes that want the same program wait for the one that builds it.
-
-    Returns:
-        The program, and whether it was found.
 
     Raises:
         StoreError: it is not there, and `policy` is `"require"`.
@@ -45,7 +42,7 @@ def find_or_build(
     """
     found = _timed(store.find, key, model, on_miss)
     if found.program is not None:
-        return found.program, True
+        return found.program
     why = _why(store, key, found)
     if policy == "require":
         raise StoreError(
@@ -56,12 +53,12 @@ def find_or_build(
     with store.alone(key):
         again = _timed(store.find_here, key, model, on_miss)  # another process may have built it
         if again.program is not None:
-            return again.program, True
+            return again.program
         pieces = _pieces(store)
         program, seen = build(pieces)
         entry = _keep(store, key, program, seen)
     store.share(entry, pieces.new)
-    return program, False
+    return program
 
 
 def _why(store: Store, key: Key, found: Found) -> str:

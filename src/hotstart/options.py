@@ -15,7 +15,6 @@ CompilerName = Literal["inductor", "eager"]
 Prove = Literal["all", "first", "off"]
 MissPolicy = Literal["error", "eager", "compile"]
 CachePolicy = Literal["build", "require"]
-CacheProof = Literal["key", "retrace"]
 
 
 @dataclass(frozen=True, kw_only=True)

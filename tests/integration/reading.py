@@ -61,7 +61,6 @@ PAIR = (1, 2)
 NAMES = ["p", "q"]
 MODE = Mode.FAST
 SCALE = Scale()
-HIDDEN = ["reading_scale"]
 
 
 def looked_up(name: str) -> str | None:
@@ -206,10 +205,3 @@ class EnvironmentByHelper(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * 2 if looked_up("READING_SCALE") is None else x * 3
-
-
-class HiddenEnvironment(nn.Module):
-    """A variable that no code names."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * 2 if looked_up(HIDDEN[0]) is None else x * 3

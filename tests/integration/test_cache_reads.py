@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import hotstart
-from hotstart import Options, Program, Store, objects
+from hotstart import Options, Store, objects
 from tests.integration import reading
 from tests.integration.caching import origin
 from tests.versions import knows_derived_constants
@@ -275,34 +275,9 @@ def test_a_strict_cache_refuses_such_a_model(tmp_path: Path, monkeypatch: Patch)
         {"cache_policy": "requre"},
         {"cache_policy": "require", "cache": None},
         {"extra_key": 3},
-        {"verify": "trace"},
-        {"verify": "retrace", "cache": None},
     ],
-    ids=["no such policy", "nothing to require it of", "not a text", "no proof", "of nothing"],
+    ids=["no such policy", "nothing to require it of", "not a text"],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(hotstart.OptionsError):
         hotstart.compile(nn.ReLU(), (X,), **{"cache": tmp_path, **settings})
-
-
-# --- verify="retrace" -----------------------------------------------------------------------------
-
-
-def retraced(folder: Path, model: nn.Module) -> Program:
-    return hotstart.compile(model, (X,), cache=folder, verify="retrace", options=EAGER)
-
-
-def test_a_program_that_would_be_the_same_now_is_loaded(tmp_path: Path) -> None:
-    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
-    assert origin(retraced(tmp_path, model)) == "compiled"
-    again = retraced(tmp_path, model)
-    assert origin(again) == "loaded"
-    assert torch.equal(again(X), model(X))
-
-
-def test_what_no_key_knows_is_found_by_tracing_again(tmp_path: Path, monkeypatch: Patch) -> None:
-    model = reading.HiddenEnvironment()
-    retraced(tmp_path, model)
-    monkeypatch.setenv(reading.HIDDEN[0], "1")
-    with pytest.raises(hotstart.StoreError, match=r"(?s)piece_0 of the model: was .*extra_key"):
-        retraced(tmp_path, model)

@@ -279,19 +279,6 @@ def test_hooks_around_a_compiled_submodule_run_around_it(model: nn.Module) -> No
     assert torch.equal(model(X), plain)
 
 
-def test_a_decorated_class_notices_as_well() -> None:
-    @hotstart.compiled(options=EAGER)
-    class Decorated(Gain):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x)
-
-    model = Decorated().eval()
-    assert torch.equal(model(X), Gain().eval()(X))
-    model.scaling["default"] = 5.0
-    with pytest.raises(ModelMismatch, match="scaling"):
-        model(X)
-
-
 def test_variables_of_outer_functions_are_looked_at() -> None:
     by, many = 2.0, [3.0]
     settings = types.SimpleNamespace(eps=4.0)

@@ -332,20 +332,6 @@ def test_a_submodule_changes_what_it_is_given() -> None:
     assert mine["count"] == 1
 
 
-@hotstart.compiled(options=EAGER)
-def decorated(x: Tensor, taps: Any) -> Tensor:
-    taps.append(x * 2)
-    return x + 1
-
-
-def test_the_first_call_of_a_decorated_function_changes_what_it_is_given() -> None:
-    for _ in range(2):
-        taps: list[Any] = []
-        x = R(2, 3)
-        decorated(x, taps)
-        assert same(taps, [x * 2])
-
-
 def test_changes_after_a_load(tmp_path: Path) -> None:
     file = tmp_path / "changes.hot"
     model = Twice()

@@ -189,17 +189,6 @@ def test_views_in_the_place_of_a_submodule() -> None:
     assert_views(model.inner.last, x.mT, x)
 
 
-@hotstart.compiled(options=EAGER)
-def turned(x: Tensor) -> Tensor:
-    return x.mT
-
-
-def test_views_of_a_decorated_function() -> None:
-    for _ in range(3):
-        x = R(3, 4)
-        assert_views(turned(x), x.mT, x)
-
-
 def test_what_autograd_left_with_a_tensor_is_refused() -> None:
     class Steps(nn.Module):
         def __init__(self) -> None:

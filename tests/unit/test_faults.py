@@ -154,7 +154,6 @@ ARGUMENTS: dict[str, Callable[[], Any]] = {
     "options dict": build(options={"compiler": "eager"}),
     "cache": build(cache=3),
     "cache policy": build(cache_policy=[]),
-    "verify": build(verify={}),
     "extra key": build(extra_key=3),
     "jobs": build(jobs="a"),
     "no jobs": build(jobs=0),
@@ -193,10 +192,6 @@ RECORDS: dict[str, Callable[[], Any]] = {
     "submodule by number": lambda: hotstart.compile_submodule(Model(), 3, (X,)),
     "submodule's args": lambda: hotstart.compile_submodule(Model(), "linear", 3),
     "submodule's options": lambda: hotstart.compile_submodule(Model(), "linear", (X,), options=3),
-    "compiled": lambda: hotstart.compiled(3),
-    "compiled in C": lambda: hotstart.compiled(torch.relu),
-    "compiled's options": lambda: hotstart.compiled(options=3)(lambda x: x + 1)(X),
-    "compiled's shapes": lambda: hotstart.compiled(dynamic_shapes=3)(lambda x: x + 1)(X),
 }
 
 

@@ -25,7 +25,7 @@ from hotstart.fingerprint import file_of, is_given_file
 from hotstart.ir import ModuleKind
 from hotstart.keys.records import Guard, Kind, Seen, Start, Step
 from hotstart.objects import class_name, codes_of, definers, module_name
-from hotstart.runtime.guards import original, python_module
+from hotstart.runtime.guards import python_module
 from hotstart.runtime.structure import (
     Look,
     environment_text,
@@ -302,9 +302,8 @@ def _methods(look: Look, ran: Ran, value: Any, steps: tuple[Step, ...]) -> Itera
 
 def _target(look: Look, ran: Ran, target: Model) -> Iterator[Seen]:
     """The guard on a function that is compiled; methods are found with their object's class."""
-    function = original(target)
-    if not isinstance(function, torch.nn.Module | types.MethodType) and ran.cover(function):
-        yield Seen("target", "", Guard((), "code", look.text("code", (), function)))
+    if not isinstance(target, torch.nn.Module | types.MethodType) and ran.cover(target):
+        yield Seen("target", "", Guard((), "code", look.text("code", (), target)))
 
 
 def _named(look: Look, ran: Ran) -> Iterator[Seen]:

@@ -178,17 +178,12 @@ def _start(model: Model, one: Seen) -> Any:
     if one.start == "self":
         return getattr(_target(model, one.name), "__self__", None)
     if one.start == "target":
-        return original(method_of(model, one.name))
+        return method_of(model, one.name)
     return {
         name: cell.cell_contents
         for name, cell in _cells(model, one.name).items()
         if is_filled(cell)
     }
-
-
-def original(target: Any) -> Any:
-    """The function that was decorated with `hotstart.compiled`; anything else as it is."""
-    return getattr(target, "__dict__", {}).get("__hotstart_original__", target)
 
 
 def without_code(requirements: Requirements) -> Requirements:
@@ -215,7 +210,7 @@ def _without_code(guard: Guard) -> Guard | None:
 
 def _target(model: Model, method: str) -> Any:
     """The function or bound method that a call of a model, or of one of its methods, runs."""
-    target = original(method_of(model, method))
+    target = method_of(model, method)
     return target.forward if isinstance(target, torch.nn.Module) else target
 
 

@@ -1,4 +1,4 @@
-"""Programs in the place of the methods they were compiled from.
+"""Programs in the places of the methods they were compiled from.
 
 A program takes the place of a method as an attribute of the object: a bound method that shadows the
 class' own. `nn.Module.__call__` finds it where it looks for `forward`, so hooks run around it, and
@@ -12,14 +12,68 @@ from __future__ import annotations
 import functools
 import inspect
 import types
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 
+from hotstart._api import compile
 from hotstart.errors import ContractError, OptionsError
+from hotstart.events import Listener
+from hotstart.options import Options
 from hotstart.runtime.program import Program
 from hotstart.tensors import Model, roots
+
+
+def compile_submodule(
+    model: torch.nn.Module,
+    path: str,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Mapping[str, Any] | None = None,
+    split_on: Any = "auto",
+    options: Options | None = None,
+    jobs: int | None = None,
+    on_event: Listener | None = None,
+) -> Program:
+    """Compile one module of a model and put the program in its place.
+
+    The module stays in the model, with its parameters, buffers, hooks and name; only what its
+    `forward` does is replaced. Calling it where autograd would be needed is a `ContractError`.
+
+    Args:
+        model: the model.
+        path: the module's path from the model, such as `"encoder"` or `"layers.0.attention"`.
+        args: positional example inputs of the module, not of the model.
+        kwargs: keyword example inputs of the module.
+        dynamic_shapes: as in `hotstart.compile`, by names of the module's parameters.
+        split_on: as in `hotstart.compile`.
+        options: as in `hotstart.compile`.
+        jobs: as in `hotstart.compile`.
+        on_event: as in `hotstart.compile`.
+
+    Returns:
+        The program, for its report, and to be saved. In another process, what was saved is put in
+        place by `hotstart.install(hotstart.load(file, model.encoder))`.
+
+    Raises:
+        OptionsError: there is no such module, or its `forward` was replaced by something else.
+        HotstartError: whatever `hotstart.compile` raises; nothing is replaced then.
+    """
+    program = compile(
+        uncompiled(_module_at(model, path), "forward"),
+        args,
+        kwargs,
+        dynamic_shapes=dynamic_shapes,
+        split_on=split_on,
+        options=options,
+        jobs=jobs,
+        on_event=on_event,
+    )
+    install(program)
+    return program
 
 
 def install(program: Program) -> None:
@@ -54,10 +108,7 @@ def install(program: Program) -> None:
 
 
 def restore(module: torch.nn.Module) -> None:
-    """Let a module run its own `forward` again; one that no program is in the place of stays as is.
-
-    A module of a class with `@hotstart.compiled` compiles again in its next call.
-    """
+    """Let a module run its own `forward` again, if a program is in its place."""
     if not isinstance(module, torch.nn.Module):
         raise OptionsError(f"module: got a {type(module).__qualname__}, takes a torch.nn.Module")
     if program_of(module, "forward") is not None:
@@ -105,8 +156,7 @@ def uncompiled(owner: Any, name: str) -> types.MethodType:
             f"{type(owner).__qualname__}: expected {name} to be what the class defines, found "
             f"{method!r} in the object. Take that out first, or compile it as a function."
         )
-    function = inspect.getattr_static(type(owner), name)
-    return types.MethodType(getattr(function, "__hotstart_original__", function), owner)
+    return types.MethodType(inspect.getattr_static(type(owner), name), owner)
 
 
 def _attributes(owner: Any) -> dict[str, Any]:
@@ -133,3 +183,17 @@ def require_no_grad(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any])
             "call it under torch.no_grad() or torch.inference_mode(), or call "
             "requires_grad_(False) on the module",
         )
+
+
+def _module_at(model: torch.nn.Module, path: str) -> torch.nn.Module:
+    if not isinstance(model, torch.nn.Module):
+        raise OptionsError(f"model: got a {type(model).__qualname__}, takes a torch.nn.Module")
+    if not isinstance(path, str):
+        raise OptionsError(f"path: got {path!r}, takes a dotted path as text, such as 'encoder'")
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        names = ", ".join(name for name, _ in model.named_children())
+        raise OptionsError(
+            f"path: got {path!r}, but {error}. The model's own modules are: {names}"
+        ) from None
