@@ -18,8 +18,8 @@ from harness import in_fresh_process, in_turns, keep
 from models import llama, tokens
 
 import hotstart
-from hotstart.generated import run_source
-from hotstart.loading import instantiate
+from hotstart.runtime.generated import run_source
+from hotstart.runtime.units import instantiate
 
 CALLS = 60
 

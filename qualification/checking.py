@@ -1,6 +1,6 @@
 """Check at save in forks of a process that has imported torch, instead of in new processes.
 
-A program that is saved is run once more by `python -m hotstart.packaging.apart`, and most of the
+A program that is saved is run once more by `python -m hotstart.saving.apart`, and most of the
 time that takes is `import torch`. Thousands of programs share that import here: a process that has
 the environment of the check, and has built nothing, forks for each of them. What runs in the fork
 is the check as it is.
@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hotstart.packaging import apart
+from hotstart.saving import apart
 
 _WITHOUT_MODULES = 3
 """A check has so many arguments; names of modules to import come after them."""

@@ -9,10 +9,10 @@ import torch
 
 import hotstart
 from hotstart.capture.arguments import Arguments, describe_arguments
-from hotstart.capture.serve import serve
 from hotstart.capture.trace import Captured, capture
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.partition import Piece, Plan, cut, make_plan
+from hotstart.specialize.serve import serve
 
 CPU = torch.device("cpu")
 EAGER = hotstart.Options(compiler="eager")

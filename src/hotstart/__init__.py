@@ -7,8 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hotstart._api import compile, compute_key
-    from hotstart._load import load
+    from hotstart.api import compile, compute_key, load
+    from hotstart.artifact.inspect import inspect
+    from hotstart.cache.store import Store
     from hotstart.calls import Call
     from hotstart.errors import (
         ArtifactError,
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
     )
     from hotstart.inplace import compile_submodule, install, restore
     from hotstart.options import Options
-    from hotstart.preflight import inspect
-    from hotstart.runtime.program import Program
-    from hotstart.shapes import Dim
-    from hotstart.store.programs import Store
+    from hotstart.program import Program
+    from hotstart.records.shapes import Dim
 
 __all__ = [
     "ArtifactError",
@@ -64,18 +63,18 @@ __all__ = [
 # that needs no torch starts without it. Where torch is there already, what a start needs is
 # imported now, and not in the first load.
 _HOMES = {
-    "compile": "hotstart._api",
+    "compile": "hotstart.api",
     "compile_submodule": "hotstart.inplace",
-    "compute_key": "hotstart._api",
-    "inspect": "hotstart.preflight",
+    "compute_key": "hotstart.api",
+    "inspect": "hotstart.artifact.inspect",
     "install": "hotstart.inplace",
-    "load": "hotstart._load",
+    "load": "hotstart.api",
     "Call": "hotstart.calls",
     "restore": "hotstart.inplace",
-    "Dim": "hotstart.shapes",
+    "Dim": "hotstart.records.shapes",
     "Options": "hotstart.options",
-    "Program": "hotstart.runtime.program",
-    "Store": "hotstart.store.programs",
+    "Program": "hotstart.program",
+    "Store": "hotstart.cache.store",
 }
 
 
@@ -92,4 +91,4 @@ def __dir__() -> list[str]:
 
 
 if sys.modules.get("torch") is not None:
-    from hotstart._load import load
+    importlib.import_module("hotstart.loading")

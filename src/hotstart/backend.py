@@ -15,22 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from hotstart import _build as build
-from hotstart import _torch
-from hotstart._trace import CutGraph, TracedCall, make_plan_of
-from hotstart._units import Units, compile_call, units_of
+from hotstart import _torch, assemble
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.graph import FlatGraph, capture_graph, writable
-from hotstart.capture.serve import Part, Serving
 from hotstart.errors import OptionsError, RangeError
 from hotstart.events import Clock, Event, Listener
-from hotstart.ir import Artifact, CompiledCall, Contract, Requirements
-from hotstart.loading import bind
 from hotstart.options import Options
 from hotstart.partition.names import known_among
-from hotstart.report import Report
+from hotstart.records.artifact import Artifact, CompiledCall, Contract, Requirements
+from hotstart.records.report import Report
+from hotstart.records.shapes import variants
+from hotstart.runtime.bind import bind
 from hotstart.runtime.flat import Apart, Call, bind_flat, flat_source
-from hotstart.shapes import variants
+from hotstart.specialize.graphs import CutGraph, TracedCall, make_plan_of
+from hotstart.specialize.serve import Part, Serving
+from hotstart.specialize.units import Units, compile_call, units_of
 
 if TYPE_CHECKING:
     import sympy
@@ -133,7 +132,7 @@ def _compiled(
 ) -> Call:
     """The function of a graph, built from what is known about its sizes now."""
     clock = Clock(ours.on_event)
-    compiler = build.make_compiler(options, ours.jobs, clock)
+    compiler = assemble.make_compiler(options, ours.jobs, clock)
     debug_dir = _debug_dir(options)
     with clock.phase("capture"):
         found = capture_graph(module, learned)
@@ -147,8 +146,8 @@ def _compiled(
         compiler.close()
     with clock.phase("stitch"):
         contract = _contract(found)
-        made = build.stitch_call(call, compiled, requirements, contract, debug_dir)
-    infos = build.piece_infos([call])
+        made = assemble.stitch_call(call, compiled, requirements, contract, debug_dir)
+    infos = assemble.piece_infos([call])
     artifact = Artifact(
         requirements, (made,), units_of(compiled), {}, infos, fingerprint={}, report={}
     )
@@ -156,8 +155,9 @@ def _compiled(
         (run,) = bind(artifact, module)()
         entry, function = _entry(found, inputs, run, made)
     if debug_dir is not None:
-        build.write_debug_files(debug_dir, [call], artifact, entry)
-    _tell(clock, build.make_report(clock, artifact, units), call.servings[0].part.variant.name)
+        assemble.write_debug_files(debug_dir, [call], artifact, entry)
+    report = assemble.make_report(clock, infos, artifact.units, units)
+    _tell(clock, report, call.servings[0].part.variant.name)
     return function
 
 

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
-from hotstart._api import compile
+from hotstart.api import compile
 from hotstart.errors import ContractError, OptionsError
 from hotstart.events import Listener
+from hotstart.model import Model, roots
 from hotstart.options import Options
-from hotstart.runtime.program import Program
-from hotstart.tensors import Model, roots
+from hotstart.program import Program
 
 
 def compile_submodule(

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import hotstart
-from hotstart import preflight
-from hotstart.container import FORMAT
-from hotstart.fingerprint import host, misfits
+from hotstart.artifact import inspect as preflight
+from hotstart.artifact.container import FORMAT
+from hotstart.artifact.fingerprint import host, misfits
 from tests.integration.shop import Shop
 
 SAMPLES = sorted(Path(__file__).parent.glob("format_*.hot"))

@@ -129,7 +129,7 @@ def call(input=MISSING, *excess, **unknown):
             code(program),
             """\
 # Stitched by hotstart for seq=2..8,past=2..8.
-from hotstart.runtime.layout import fit
+from hotstart.records.layout import fit
 from torch.nn.functional import scaled_dot_product_attention
 
 
@@ -212,7 +212,7 @@ def call(x=MISSING, memory=MISSING, *excess, **unknown):
             code(program),
             """\
 # Stitched by hotstart for static.
-from hotstart.runtime.layout import fit
+from hotstart.records.layout import fit
 from torch import cat
 
 
@@ -489,7 +489,7 @@ def call(x=MISSING, *excess, **unknown):
             code(program),
             """\
 # Stitched by hotstart for static.
-from hotstart.runtime.layout import fit
+from hotstart.records.layout import fit
 from torch._C._nn import pad
 
 

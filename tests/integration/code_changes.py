@@ -14,7 +14,8 @@ from types import ModuleType
 import torch
 
 import hotstart
-from hotstart import Options, Store, preflight
+from hotstart import Options, Store
+from hotstart.artifact import inspect as preflight
 
 EAGER = Options(compiler="eager")
 X = torch.arange(1.0, 4.0)

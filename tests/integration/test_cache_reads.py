@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import hotstart
-from hotstart import Options, Store, objects
+from hotstart import Options, Store
+from hotstart.guards import objects
 from tests.integration import reading
 from tests.integration.caching import origin
 from tests.versions import knows_derived_constants

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim, Options, Store
-from hotstart.store.remote import Remote
+from hotstart.cache.remote import Remote
+from hotstart.program import OnMiss
 from tests.integration import changing
 from tests.integration.caching import origin
 from tests.integration.changing import Changing
@@ -58,7 +59,7 @@ def asked(store: Store, model: nn.Module, **more: Any) -> str:
     return origin(program)
 
 
-def key_of(model: nn.Module) -> hotstart.keys.records.Key:
+def key_of(model: nn.Module) -> hotstart.records.guards.Key:
     return hotstart.compute_key(model, (X,), options=EAGER, dynamic_shapes=BATCH)
 
 
@@ -344,7 +345,7 @@ def test_of_a_machines_processes_one_fetches(faulty: Faulty, machine: Machine) -
     found: list[bool] = []
 
     def find(store: Store) -> None:
-        found.append(store.find(key, m, "error").program is not None)
+        found.append(store.find(key, m, OnMiss()).program is not None)
 
     threads = [threading.Thread(target=find, args=(store,)) for store in stores]
     for thread in threads:
@@ -421,7 +422,7 @@ def find_s(store: Store) -> float:
     """Seconds that a look-up takes that finds nothing."""
     key = key_of(model())
     started = time.monotonic()
-    found = store.find(key, model(), "error")
+    found = store.find(key, model(), OnMiss())
     seconds = time.monotonic() - started
     assert found.program is None
     return seconds
@@ -553,7 +554,7 @@ import sys
 import time
 import threading
 import torch
-from hotstart.store.remote import Remote
+from hotstart.cache.remote import Remote
 
 remote = Remote(sys.argv[1], timeout_s=0.3)
 remote.visit().fetch("entries", "ab" * 16 + ".0", 1 << 20)

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim
-from hotstart.container import pack, read
-from hotstart.preflight import load_check
+from hotstart.artifact.container import pack, read
+from hotstart.artifact.inspect import load_check
 from tests.integration.shop import Counting, Gate, Result, Shop, Turned
 from tests.versions import checks_tensors, knows_derived_constants
 
@@ -743,7 +743,7 @@ def test_on_miss_is_chosen_by_the_load(saved: Path) -> None:
 
 
 def test_with_keys_only_what_they_signed_is_loaded(saved: Path, tmp_path: Path) -> None:
-    from hotstart.signing import generate
+    from hotstart.artifact.signing import generate
 
     ours, _ = generate(tmp_path / "ours")
     theirs, _ = generate(tmp_path / "theirs")

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import hotstart
 from hotstart import Dim
-from hotstart.trees import attributes_of
+from hotstart.records.trees import attributes_of
 from tests.semantics import both, build
 
 R = torch.randn

@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from hotstart import container
+from hotstart.artifact import container
+from hotstart.cache.folder import GRACE_S
 from hotstart.errors import ArtifactError
-from hotstart.store.folder import GRACE_S
 from tests.reliability.starting import CASES, Did, Start, start, start_cases, warm
 
 SIZE = 256 << 10

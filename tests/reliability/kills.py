@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from hotstart import container
-from hotstart.store.folder import LEFTOVER_S, Folder
+from hotstart.artifact import container
+from hotstart.cache.folder import LEFTOVER_S, Folder
 from tests.reliability.forks import fork, wait
 
 WRITERS = 8

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hotstart import Store, container, fingerprint
+from hotstart import Store
+from hotstart.artifact import container, fingerprint
 from hotstart.errors import ArtifactError
 from tests.reliability.starting import CASES, Start, start, start_all, warm
 

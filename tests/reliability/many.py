@@ -19,8 +19,9 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from hotstart import Store, container
-from hotstart.store.entries import ENTRIES, PROGRAMS
+from hotstart import Store
+from hotstart.artifact import container
+from hotstart.cache.entries import ENTRIES, PROGRAMS
 from tests.reliability import forks
 from tests.reliability.starting import Start, start, warm
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from hotstart.store.folder import GRACE_S, Folder, Limits
+from hotstart.cache.folder import GRACE_S, Folder, Limits
 from tests.reliability.forks import fork, wait
 
 WRITERS, READERS, TIDIERS = 2, 2, 2

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import hotstart
+from hotstart.cache.folder import GRACE_S
 from hotstart.cli import main
-from hotstart.store.folder import GRACE_S
 from tests.reliability import forks
 from tests.reliability.starting import CASES, Start, start, warm
 

@@ -113,6 +113,6 @@ def test_the_structured_trace_has_graph_compiles_and_code(caplog: pytest.LogCapt
 
 
 def test_jobs_are_one_for_each_core_at_most() -> None:
-    from hotstart._build import default_jobs
+    from hotstart.assemble import default_jobs
 
     assert 1 <= default_jobs() <= 1024

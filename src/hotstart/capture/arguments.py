@@ -11,10 +11,10 @@ import torch
 
 from hotstart import _torch
 from hotstart.errors import CaptureError, OptionsError
-from hotstart.ir import Const, Parameter, Seq, Slot, TensorSpec, Tree
-from hotstart.runtime.layout import dense_strides
-from hotstart.shapes import Dim
-from hotstart.trees import (
+from hotstart.records.artifact import Const, Parameter, Seq, Slot, TensorSpec, Tree
+from hotstart.records.layout import dense_strides
+from hotstart.records.shapes import Dim
+from hotstart.records.trees import (
     CONSTANT_TYPES,
     NotATree,
     Part,

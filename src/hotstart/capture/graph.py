@@ -17,8 +17,8 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.trace import Captured, refuse_data_dependence, refuse_places
 from hotstart.errors import CaptureError
-from hotstart.ir import Const, Seq, Slot, TensorSpec, Tree
-from hotstart.shapes import Dim
+from hotstart.records.artifact import Const, Seq, Slot, TensorSpec, Tree
+from hotstart.records.shapes import Dim
 
 if TYPE_CHECKING:
     import sympy

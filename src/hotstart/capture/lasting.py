@@ -10,11 +10,11 @@ import torch
 
 from hotstart.capture.outputs import BufferUpdate
 from hotstart.errors import CaptureError
-from hotstart.ir import ModuleKind, Slot
-from hotstart.keys.records import Guard
-from hotstart.runtime.structure import Look
-from hotstart.tensors import Model, modules
-from hotstart.trees import build
+from hotstart.guards.structure import Look
+from hotstart.model import Model, modules
+from hotstart.records.artifact import ModuleKind, Slot
+from hotstart.records.guards import Guard
+from hotstart.records.trees import build
 
 
 class Read(Protocol):

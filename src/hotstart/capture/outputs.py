@@ -32,9 +32,9 @@ from hotstart._torch import (
 from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
-from hotstart.ir import Attributes, Map, Seq, Slot, Tree
-from hotstart.tensors import Model, modules
-from hotstart.trees import (
+from hotstart.model import Model, modules
+from hotstart.records.artifact import Attributes, Map, Seq, Slot, Tree
+from hotstart.records.trees import (
     Leaf,
     NotATree,
     attributes_of,

@@ -13,14 +13,14 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.arguments import Arguments, example_tensor
-from hotstart.capture.guards import collect
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.outputs import BufferUpdate, ContainerChange, describe_outputs
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
-from hotstart.ir import ModuleKind, Slot, Tree
-from hotstart.keys.records import Seen
-from hotstart.tensors import Model, modules
+from hotstart.guards.collect import collect
+from hotstart.model import Model, modules
+from hotstart.records.artifact import ModuleKind, Slot, Tree
+from hotstart.records.guards import Seen
 
 if TYPE_CHECKING:
     import sympy

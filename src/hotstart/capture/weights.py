@@ -10,8 +10,8 @@ import torch
 
 from hotstart import _torch
 from hotstart.errors import CaptureError
-from hotstart.ir import WeightSpec
-from hotstart.tensors import Model, Place, modules, places
+from hotstart.model import Model, Place, modules, places
+from hotstart.records.artifact import WeightSpec
 
 
 class WeightTable:

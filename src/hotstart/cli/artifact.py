@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hotstart import container, preflight
+from hotstart.artifact import container
+from hotstart.artifact import inspect as preflight
 from hotstart.cli.build import see_working_folder
 from hotstart.cli.output import say, say_json
 from hotstart.errors import CorruptArtifact, UntrustedArtifact
-from hotstart.fingerprint import Source
-from hotstart.report.text import columns, memory
-from hotstart.shapes import Dim, Variant
+from hotstart.guards.sources import Source
+from hotstart.records.shapes import Dim, Variant
+from hotstart.records.table import columns, memory
 
 if TYPE_CHECKING:
     from hotstart.cli.requests import InspectRequest, KeygenRequest, LoadCheckRequest, VerifyRequest
@@ -93,7 +94,7 @@ def keygen(request: KeygenRequest) -> None:
     Raises:
         ArtifactError: as `signing.generate`.
     """
-    from hotstart.signing import generate
+    from hotstart.artifact.signing import generate
 
     public, text = generate(request.file)
     say(f"wrote {request.file}, to be kept secret, and {public}, to be given away", sys.stderr)

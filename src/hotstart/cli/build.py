@@ -15,7 +15,7 @@ from hotstart.cli.parse import Factory
 from hotstart.cli.progress import progress
 from hotstart.errors import ArtifactError, OptionsError
 from hotstart.events import Event
-from hotstart.report.text import memory
+from hotstart.records.table import memory
 
 if TYPE_CHECKING:
     from hotstart.cli.requests import BuildRequest, CompileRequest
@@ -38,7 +38,7 @@ def run(request: BuildRequest) -> None:
     if request.output is not None:
         _require_place(request.output)
     if request.sign_key is not None:
-        from hotstart.signing import signer
+        from hotstart.artifact.signing import signer
 
         signer(request.sign_key)  # read now: one that is no key is no news for after the build
     model, examples = call_factory(request.factory)

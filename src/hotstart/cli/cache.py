@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hotstart import container
+from hotstart.artifact import container
+from hotstart.cache.entries import ENTRIES, PROGRAMS, Entries, Entry
+from hotstart.cache.folder import LIMITS, Folder, Limits, Stored, default_place, is_damage
 from hotstart.cli.output import say, say_json
 from hotstart.errors import ArtifactError, StoreError
-from hotstart.keys.records import described
-from hotstart.report.text import columns, memory
-from hotstart.store.entries import ENTRIES, PROGRAMS, Entries, Entry
-from hotstart.store.folder import LIMITS, Folder, Limits, Stored, default_place, is_damage
+from hotstart.records.guards import described
+from hotstart.records.table import columns, memory
 
 if TYPE_CHECKING:
     from hotstart.cli.requests import CacheRequest

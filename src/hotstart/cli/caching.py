@@ -21,9 +21,9 @@ from hotstart.errors import HotstartError, StoreError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hotstart.cache.entries import Entry
     from hotstart.cli.parse import Factory
     from hotstart.cli.requests import CacheRequest, ExplainRequest, WarmRequest
-    from hotstart.store.entries import Entry
 
 MISSING = 6
 """The exit status where nothing that is stored fits."""
@@ -37,13 +37,14 @@ def explain(request: ExplainRequest) -> int:
     Raises:
         HotstartError: the factory is not one, or the cache cannot be read.
     """
-    from hotstart.keys.explain import listed, why
+    from hotstart.cache.explain import listed, why
+    from hotstart.program import OnMiss
 
     model, settings = call_factory(request.factory)
     settings = arguments(request, settings)
     key = hotstart.compute_key(model, **settings)
     store = _store(request.folder, request.remote)
-    found = store.find(key, model, request.on_miss)
+    found = store.find(key, model, OnMiss())
     fits = found.program is not None
     beside, changes = ("", ()) if fits else why(store, key, found.reasons)
     if request.json:

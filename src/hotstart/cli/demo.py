@@ -21,7 +21,7 @@ import msgspec
 
 from hotstart.cli.demo_sentences import BATCHES
 from hotstart.errors import HotstartError
-from hotstart.report.text import columns, memory
+from hotstart.records.table import columns, memory
 
 NEEDED_COSINE = 0.99999
 """How near every embedding has to be to eager's."""

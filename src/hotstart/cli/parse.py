@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from hotstart.errors import OptionsError
-from hotstart.shapes import Dim
+from hotstart.records.shapes import Dim
 
 _T = TypeVar("_T")
 

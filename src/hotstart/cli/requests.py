@@ -11,7 +11,7 @@ import msgspec
 from hotstart.cli import parse
 from hotstart.errors import OptionsError
 from hotstart.options import CompilerName, MissPolicy, Prove
-from hotstart.shapes import Dim
+from hotstart.records.shapes import Dim
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """Compilers: jobs to units of data."""
 
 from hotstart.compilers.base import Bounds, Compiler, Job, Narrowed
-from hotstart.compilers.eager import EagerCompiler
 from hotstart.compilers.inductor import InductorCompiler
+from hotstart.compilers.op_by_op import EagerCompiler
 from hotstart.compilers.proven import ProvenCompiler
 
 __all__ = [

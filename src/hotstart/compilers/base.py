@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hotstart import _torch
-from hotstart.ir import CompiledUnit
 from hotstart.partition import Graph, Piece
 from hotstart.partition.digest import Token
+from hotstart.records.artifact import CompiledUnit
 
 if TYPE_CHECKING:
     import sympy

@@ -17,16 +17,16 @@ from msgspec.structs import replace
 from torch import fx
 
 from hotstart import _torch
-from hotstart.capture.proof import counterexample
-from hotstart.codegen import piece_as_source
+from hotstart.capture.conditions import counterexample
 from hotstart.compilers import lean
 from hotstart.compilers.base import Job, Narrowed
 from hotstart.compilers.extract import Extracted, extract
 from hotstart.errors import OptionsError
-from hotstart.ir import CompiledUnit, Kernel
 from hotstart.partition.digest import Token, constant_token, hash_bytes
 from hotstart.partition.plan import example_of
-from hotstart.shapes import Interval
+from hotstart.records.artifact import CompiledUnit, Kernel
+from hotstart.records.shapes import Interval
+from hotstart.stitching.piece import piece_as_source
 
 if TYPE_CHECKING:
     import sympy

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from hotstart import _torch
-from hotstart.names import Names
+from hotstart.runtime.names import Names
 
 _IMPORTED = frozenset({"torch", "math", "cmath", "ctypes"})
 _REFUSED = ("torch._inductor", "torch._dynamo", "torch._functorch")

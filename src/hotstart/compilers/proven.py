@@ -12,9 +12,9 @@ from hotstart.compilers.base import Job
 from hotstart.compilers.inductor import InductorCompiler
 from hotstart.compilers.trial import Difference, NotComparable, Trial, at
 from hotstart.events import Clock
-from hotstart.ir import CompiledUnit, Proof
 from hotstart.options import Prove
 from hotstart.partition.digest import Token
+from hotstart.records.artifact import CompiledUnit, Proof
 
 log = logging.getLogger(__name__)
 

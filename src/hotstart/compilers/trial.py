@@ -21,11 +21,11 @@ from hotstart import _torch
 from hotstart.compilers.base import Job
 from hotstart.compilers.extract import as_module, example_inputs
 from hotstart.compilers.tolerance import close, equal, errors, is_finite, same
-from hotstart.ir import CompiledUnit
-from hotstart.loading import instantiate
-from hotstart.made_up import Kind, made_up, spanned
 from hotstart.partition.names import foreign_operators
 from hotstart.partition.plan import example_of, tensors_in
+from hotstart.records.artifact import CompiledUnit
+from hotstart.runtime.made_up import Kind, made_up, spanned
+from hotstart.runtime.units import instantiate
 
 Sizes = Mapping[str, int]
 

@@ -21,8 +21,8 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.errors import PartitionError
+from hotstart.model import contents
 from hotstart.partition.plan import example_of, movable
-from hotstart.tensors import contents
 
 if TYPE_CHECKING:
     import sympy

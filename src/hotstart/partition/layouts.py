@@ -17,13 +17,13 @@ from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
-from hotstart.ir import Layout, TensorSpec
 from hotstart.partition.digest import came_with_torch
 from hotstart.partition.names import operator_name
 from hotstart.partition.plan import Graph, example_of, tensors_in
 from hotstart.partition.special import call_node
-from hotstart.runtime.layout import dense_strides, strides_fit
-from hotstart.shapes import Dim
+from hotstart.records.artifact import Layout, TensorSpec
+from hotstart.records.layout import dense_strides, strides_fit
+from hotstart.records.shapes import Dim
 
 Strides = tuple[int, ...]
 

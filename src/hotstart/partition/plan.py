@@ -14,7 +14,7 @@ from torch.fx.node import map_aggregate
 
 from hotstart import _torch
 from hotstart.capture.trace import Captured
-from hotstart.shapes import Variant
+from hotstart.records.shapes import Variant
 
 if TYPE_CHECKING:
     import sympy

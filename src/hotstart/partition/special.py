@@ -19,7 +19,7 @@ from torch.fx.node import map_aggregate
 
 from hotstart import _torch
 from hotstart.partition.plan import Graph, Piece, Plan, example_of, tensors_in
-from hotstart.shapes import Interval
+from hotstart.records.shapes import Interval
 
 SPECIAL = (0, 1)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hotstart.ir import Contract, Parameter
+from hotstart.records.artifact import Contract, Parameter
+from hotstart.records.trees import build, containers
 from hotstart.runtime.contract import MISSING
-from hotstart.trees import build, containers
 
 
 def bind(

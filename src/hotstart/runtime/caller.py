@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from hotstart.errors import ContractError
-from hotstart.generated import run_source
-from hotstart.ir import CompiledCall
+from hotstart.model import Model, method_of
+from hotstart.records.artifact import CompiledCall
 from hotstart.runtime.arguments import bind
 from hotstart.runtime.contract import violation
 from hotstart.runtime.entry import Entry, Hooks
-from hotstart.tensors import Model, method_of
+from hotstart.runtime.generated import run_source
 
 Miss = Callable[[Sequence[Any], Sequence[Any], Mapping[str, Any]], Any]
 """Answers a call that does not fit, given the parameters' values, positional arguments beyond

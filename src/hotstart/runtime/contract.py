@@ -14,7 +14,7 @@ import torch.utils._pytree as pytree
 
 from hotstart import _torch
 from hotstart.errors import ContractError
-from hotstart.ir import (
+from hotstart.records.artifact import (
     Attributes,
     Const,
     Contract,
@@ -26,9 +26,9 @@ from hotstart.ir import (
     TensorSpec,
     Tree,
 )
-from hotstart.runtime.layout import dense_strides, has_layout
-from hotstart.shapes import Variant
-from hotstart.trees import (
+from hotstart.records.layout import dense_strides, has_layout
+from hotstart.records.shapes import Variant
+from hotstart.records.trees import (
     attributes_of,
     containers,
     is_changeable,

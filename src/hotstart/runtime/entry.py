@@ -19,7 +19,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from hotstart import _torch
-from hotstart.ir import (
+from hotstart.records.artifact import (
     Attributes,
     Const,
     Contract,
@@ -32,11 +32,11 @@ from hotstart.ir import (
     TensorSpec,
     Tree,
 )
-from hotstart.names import Names
+from hotstart.records.layout import has_layout
+from hotstart.records.shapes import Variant
+from hotstart.records.trees import is_changeable, same_constant, slot_names
 from hotstart.runtime.contract import MISSING, TENSOR_TYPES, overlap, shared
-from hotstart.runtime.layout import has_layout
-from hotstart.shapes import Variant
-from hotstart.trees import is_changeable, same_constant, slot_names
+from hotstart.runtime.names import Names
 
 _SINGLETONS = (type(None), bool, type(...), torch.dtype, torch.layout, torch.memory_format)
 

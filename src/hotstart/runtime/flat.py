@@ -8,7 +8,7 @@ import torch
 
 from hotstart import _torch
 from hotstart.errors import ContractError
-from hotstart.generated import run_source
+from hotstart.runtime.generated import run_source
 
 Call = Callable[..., tuple[object, ...]]
 

@@ -11,12 +11,12 @@ import torch
 
 from hotstart import _torch
 from hotstart.errors import ContractError, ModelMismatch
-from hotstart.ir import Requirements, WeightSpec
+from hotstart.guards.check import Guards
+from hotstart.guards.watch import Sealed
+from hotstart.model import Finder, Model, Place, parameter_names
+from hotstart.records.artifact import Requirements, WeightSpec
+from hotstart.records.layout import strides_fit
 from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
-from hotstart.runtime.guards import Guards
-from hotstart.runtime.layout import strides_fit
-from hotstart.runtime.watch import Sealed
-from hotstart.tensors import Finder, Model, Place, parameter_names
 
 
 class Fetched(msgspec.Struct, frozen=True):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import keyword
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
 import torch
 from torch import fx
 
 from hotstart.capture.outputs import ContainerChange
-from hotstart.codegen import Emitter, assignment, comment, emit_nodes, written_tuple
-from hotstart.ir import (
+from hotstart.partition import Piece, Plan
+from hotstart.partition.plan import example_of
+from hotstart.records.artifact import (
     Attributes,
     CompiledUnit,
     Const,
@@ -26,12 +27,12 @@ from hotstart.ir import (
     Stitched,
     Tree,
 )
-from hotstart.names import Names
-from hotstart.partition import Piece, Plan
-from hotstart.partition.plan import example_of
-from hotstart.runtime.layout import fit, unflatten
-from hotstart.shapes import Variant
-from hotstart.trees import assemble, is_namedtuple, keyed_parts, slot_names, slots
+from hotstart.records.layout import fit, unflatten
+from hotstart.records.shapes import Variant
+from hotstart.records.trees import assemble, is_namedtuple, keyed_parts, slot_names, slots
+from hotstart.runtime.names import Names
+from hotstart.stitching.emit import Emitter, assignment, comment, written_tuple
+from hotstart.stitching.piece import emit_nodes
 
 
 def stitch(
@@ -40,7 +41,7 @@ def stitch(
     contract: Contract,
     variant: Variant,
     units: Mapping[str, CompiledUnit],
-    filename: str,
+    named: Callable[[str], str],
 ) -> Stitched:
     """Write the function that runs a variant.
 
@@ -57,12 +58,12 @@ def stitch(
         contract: names the arguments.
         variant: the sizes it is for.
         units: by piece name, the unit that a compiled piece runs.
-        filename: what tracebacks show.
+        named: what tracebacks show, for the source.
 
     Raises:
         NotExpressible: an inlined piece or the result mentions something no source stands for.
     """
-    return _Stitcher(plan, requirements, contract, variant, units, filename).stitched()
+    return _Stitcher(plan, requirements, contract, variant, units, named).stitched()
 
 
 class _Stitcher:
@@ -73,13 +74,13 @@ class _Stitcher:
         contract: Contract,
         variant: Variant,
         units: Mapping[str, CompiledUnit],
-        filename: str,
+        named: Callable[[str], str],
     ) -> None:
         self.plan = plan
         self.graph = plan.graph
         self.variant = variant
         self.units = units
-        self.filename = filename
+        self.named = named
         self.weights = requirements.weights
         self.names = Names(["bind", "run", "args", "weights", "units", "constants", "owners"])
         self.emitter = Emitter(self.names)
@@ -121,10 +122,11 @@ class _Stitcher:
             "",
             "    return run",
         ]
+        source = "\n".join(lines) + "\n"
         return Stitched(
             variant=self.variant,
-            source="\n".join(lines) + "\n",
-            filename=self.filename,
+            source=source,
+            filename=self.named(source),
             units=tuple(self.unit_names),
             constants=tuple(self.emitter.constants),
             weights=tuple(self.weight_names),

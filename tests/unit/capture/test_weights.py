@@ -9,8 +9,8 @@ from torch import nn
 from hotstart._torch import fake_mode
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.errors import CaptureError
-from hotstart.ir import WeightSpec
-from hotstart.tensors import places, roots
+from hotstart.model import places, roots
+from hotstart.records.artifact import WeightSpec
 from tests.capturing import CPU, captured, compiled
 
 X = torch.randn(4, 8)

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from hotstart import Dim
-from hotstart._jobs import make_job
-from hotstart.capture.serve import Part, Serving
 from hotstart.compilers import EagerCompiler, Job
 from hotstart.compilers.trial import NotComparable, Trial
-from hotstart.ir import CompiledUnit
-from hotstart.shapes import variants
+from hotstart.records.artifact import CompiledUnit
+from hotstart.records.shapes import variants
+from hotstart.specialize.jobs import make_job
+from hotstart.specialize.serve import Part, Serving
 from tests.capturing import planned
 
 ROWS = Dim("rows", max=8)

@@ -15,7 +15,6 @@ from torch import fx, nn
 
 from hotstart import Dim, _torch
 from hotstart.capture.trace import Captured
-from hotstart.ir import Slot
 from hotstart.partition import cut, make_plan
 from hotstart.partition.digest import (
     argument_token,
@@ -24,6 +23,7 @@ from hotstart.partition.digest import (
     import_path,
     subgraph_token,
 )
+from hotstart.records.artifact import Slot
 from tests.capturing import digests, planned
 
 MODE = _torch.fake_mode()

@@ -1,0 +1,214 @@
+"""What users call: arguments checked, then `build`, `cache` or `loading`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from hotstart.calls import Call, requested_calls
+from hotstart.errors import OptionsError
+from hotstart.options import CachePolicy, MissPolicy, Options
+
+if TYPE_CHECKING:
+    from hotstart.cache.store import Store
+    from hotstart.events import Event
+    from hotstart.model import Model
+    from hotstart.program import Program
+    from hotstart.records.guards import Key
+    from hotstart.specialize.units import Kept
+
+log = logging.getLogger("hotstart")
+
+
+def compile(
+    model: Callable[..., Any],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Mapping[str, Any] | None = None,
+    calls: Mapping[str, Call] | None = None,
+    split_on: Any = "auto",
+    options: Options | None = None,
+    cache: str | os.PathLike[str] | Store | None = None,
+    cache_policy: CachePolicy = "build",
+    strict_cache: bool = False,
+    extra_key: str = "",
+    jobs: int | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Program:
+    """Compile a model for inference, ahead of time, for every size that is declared.
+
+    Args:
+        model: a module, which may be on the meta device, or a function.
+        args: positional example inputs: real, fake or meta tensors, and whatever else a call
+            passes. Contents of tensors do not matter. What is no tensor becomes part of the
+            contract as it is.
+        kwargs: keyword example inputs.
+        dynamic_shapes: by name of forward's parameter, a mapping from dimension to `hotstart.Dim`
+            (or `torch.export.Dim`); nested for arguments that are containers. Dimensions of the
+            same name always have the same size. All others are static.
+        calls: several ways to call the model, by name, each with its own example, in place of
+            `args`, `kwargs` and `dynamic_shapes`. A call of the program runs the first whose
+            contract takes it.
+        split_on: where the graph is cut. `"auto"` cuts at repeated blocks, such as transformer
+            layers; a list of operators, by name or the operators themselves, cuts at those; a list
+            with `"auto"` in it does both.
+        options: see `hotstart.Options`.
+        cache: a folder, the URL of a remote or a `hotstart.Store` where programs are kept. What was
+            compiled before, by any process, is loaded from there if nothing that it was compiled
+            for has changed.
+        cache_policy: what to do where nothing is found: `"build"` compiles and keeps it,
+            `"require"` raises, for processes that must not compile.
+        strict_cache: whether a cache that cannot be read or written is an error, not a warning.
+        extra_key: what else decides which program it is, as only the caller can know.
+        jobs: how many C++ compilers run at a time. Default: by cores and memory.
+        on_event: called with a `hotstart.events.Event` as the build goes on.
+
+    Returns:
+        A program that gives the same results as the model, without autograd.
+
+    Raises:
+        CaptureError: the model cannot be captured as one graph.
+        RangeError: the model or the compiler decides by size in more ways than
+            `options.splits` allows for, or works for some of the declared sizes only.
+        PartitionError: the graph cannot be cut as asked.
+        CompileError: a piece does not compile.
+        OptionsError: an argument makes no sense.
+        StoreError: the cache does not have what it must have, or cannot be used and has to be.
+    """
+    options = _checked(options)
+    wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
+    _check_build_settings(jobs, on_event)
+    _check_cache_settings(cache, cache_policy, extra_key)
+
+    from hotstart.program import OnMiss
+
+    def compile_for(target: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        return compile(
+            target, args, kwargs, split_on=split_on, options=options, jobs=jobs, on_event=on_event
+        )
+
+    on_miss = OnMiss(options.on_miss, compile_for)
+
+    def build(kept: Kept | None = None) -> Program:
+        # Not needed where the program is found, and it takes its time to import.
+        from hotstart.build import build_program
+
+        return build_program(model, wanted, split_on, options, jobs, on_event, on_miss, kept)
+
+    if cache is None:
+        return build()
+
+    from hotstart.cache.key import make_key
+    from hotstart.cache.lookup import find_or_build
+    from hotstart.cache.store import open_store
+    from hotstart.guards.objects import Unknowable
+
+    store = open_store(cache, strict=strict_cache)
+    try:
+        key = make_key(model, wanted, split_on, options, extra_key)
+    except Unknowable as error:
+        if cache_policy == "require" or store.folder.strict:
+            raise
+        log.warning("compiling without the cache, which cannot tell this model: %s", error)
+        return build()
+    return find_or_build(store, key, model, build, cache_policy, on_miss)
+
+
+def load(
+    file: str | os.PathLike[str],
+    model: Callable[..., Any],
+    *,
+    trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
+    verify_source: bool = True,
+    on_miss: MissPolicy = "error",
+) -> Program:
+    """Make a program from a file that `Program.save` wrote, with the weights of a model.
+
+    Nothing is traced or compiled, and nothing is written. Everything is verified before anything is
+    executed, but a file that verifies is code: load only what you trust, or give keys.
+
+    Args:
+        file: the artifact.
+        model: a module or function of the structure the artifact was built from; any checkpoint.
+        trusted_keys: public keys, as files, as text or as 32 raw bytes. If given, the file must be
+            signed by one of them.
+        verify_source: whether functions that were traced must be what they were at the build.
+        on_miss: as in `hotstart.Options`.
+
+    Returns:
+        A program that behaves as the one that was saved.
+
+    Raises:
+        ArtifactError: the file cannot be read, or needs code that is not there.
+        CorruptArtifact: it is damaged, or no artifact.
+        IncompatibleArtifact: it does not fit this machine, these versions or these sources.
+        UntrustedArtifact: keys were given, and none of them signed it.
+        ModelMismatch: the model's tensors, modules, hooks or operators are not those it was built
+            for.
+    """
+    if on_miss not in get_args(MissPolicy):
+        raise OptionsError(f"on_miss: got {on_miss!r}, takes 'error', 'eager' or 'compile'")
+    from hotstart.loading import load_file
+    from hotstart.program import OnMiss
+
+    return load_file(
+        file,
+        model,
+        OnMiss(on_miss, compile),
+        trusted_keys=trusted_keys,
+        verify_source=verify_source,
+    )
+
+
+def _checked(options: object) -> Options:
+    if options is None:
+        return Options()
+    if not isinstance(options, Options):
+        raise OptionsError(f"options: got a {type(options).__qualname__}, takes a hotstart.Options")
+    return options
+
+
+def _check_build_settings(jobs: object, on_event: object) -> None:
+    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
+        raise OptionsError(f"jobs: got {jobs!r}, takes an int of 1 or more")
+    if on_event is not None and not callable(on_event):
+        raise OptionsError(f"on_event: got {on_event!r}, takes a function of an event")
+
+
+def _check_cache_settings(cache: object, policy: object, extra_key: object) -> None:
+    if policy not in get_args(CachePolicy):
+        raise OptionsError(f"cache_policy: got {policy!r}, takes one of {get_args(CachePolicy)}")
+    if cache is None and policy != get_args(CachePolicy)[0]:
+        raise OptionsError(f"cache_policy: got {policy!r} without a cache, takes it with one")
+    if not isinstance(extra_key, str):
+        raise OptionsError(f"extra_key: got a {type(extra_key).__qualname__}, takes a str")
+
+
+def compute_key(
+    model: Callable[..., Any],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Mapping[str, Any] | None = None,
+    calls: Mapping[str, Call] | None = None,
+    split_on: Any = "auto",
+    options: Options | None = None,
+    extra_key: str = "",
+) -> Key:
+    """The key under which a cache keeps what `hotstart.compile` makes of the same arguments.
+
+    Nothing is traced. `hotstart.Store.probe` tells what is kept under it.
+
+    Raises:
+        CaptureError, OptionsError: an example call does not fit the model.
+        StoreError: nothing can be said of something that hangs on the model.
+    """
+    from hotstart.cache.key import make_key
+
+    if not isinstance(extra_key, str):
+        raise OptionsError(f"extra_key: got a {type(extra_key).__qualname__}, takes a str")
+    wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
+    return make_key(model, wanted, split_on, _checked(options), extra_key)

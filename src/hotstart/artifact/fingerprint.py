@@ -1,0 +1,186 @@
+"""What decides whether an artifact fits a process: ordered parts with names.
+
+The environment is read in `host`; `misfits` is a plain comparison of what was read, so tests need
+no other hardware. A part that does not fit is named together with what is missing. All of this is
+on the path of every load, so nothing here imports torch or reads more than it needs.
+
+Known limit: Linux shows no flag for extensions of about 2023 and later (AVX-VNNI-INT8, AVX-IFMA,
+CMPCCXADD, APX and others), so CPUs that differ in these alone look the same here.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hotstart.guards.sources import spec_of
+
+if TYPE_CHECKING:
+    pass
+
+# Kept here because asking the installed package's metadata takes milliseconds.
+VERSION = "0.1.0.dev0"
+
+# Parts that say what was built, not where it runs; sources are compared by `changed_sources`.
+_NOT_COMPARED = frozenset({"options", "graph", "sources"})
+
+# Flags of /proc/cpuinfo for which -march=native lets gcc 14 or clang 19 emit instructions on their
+# own: the families that grow, then the rest. Left out is what only system code asks for by name
+# (transactions, protection keys, cache control, waiting, shadow stacks, saving state): microcode,
+# kernels and hypervisors hide these on some of otherwise equal machines.
+_X86_FAMILIES = ("sse", "avx", "amx_")
+_X86_OTHERS = frozenset(
+    """
+    cmov cx8 mmx mmxext 3dnow 3dnowext 3dnowprefetch pni ssse3 cx16 lahf_lm movbe popcnt abm
+    bmi1 bmi2 tbm adx f16c fma fma4 xop apx cmpccxadd rao_int
+    aes vaes pclmulqdq vpclmulqdq gfni sha_ni sha512 sm3 sm4 rdrand rdseed rdpid
+    """.split()  # noqa: SIM905  a table is easier to check than a list of one name a line
+)
+
+
+def host() -> dict[str, Any]:
+    """The parts of this process, in the order in which they are compared."""
+    torch, build = _torch_version()
+    system = os.uname()
+    return {
+        "hotstart": VERSION,
+        "python": _python(),
+        "bytecode": importlib.util.MAGIC_NUMBER.hex(),
+        "torch": torch,
+        "torch_build": build,
+        "platform": f"{sys.platform}-{system.machine}",
+        "libc": _libc(),
+        "instructions": _instructions(),
+    }
+
+
+def misfits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The parts of `expected` that `found` does not fit, in order; sources apart.
+
+    Args:
+        expected: parts an artifact was built with, by name.
+        found: parts of this process, as of `host`, and whatever else the artifact names.
+
+    Returns:
+        For each part that does not fit its name, what is expected and what was found, as text.
+    """
+    problems: list[tuple[str, str, str]] = []
+    for name, needed in expected.items():
+        here = found.get(name)
+        if name in _NOT_COMPARED or here == needed:
+            continue
+        if name == "device" and isinstance(needed, Mapping):
+            devices = here if isinstance(here, Mapping) else {}
+            problems += [
+                (f"device {kind}", _text(detail), _text(devices.get(kind)))
+                for kind, detail in needed.items()
+                if devices.get(kind) != detail
+            ]
+        elif name == "instructions" and isinstance(needed, list) and isinstance(here, list):
+            if missing := sorted(set(needed).difference(here)):
+                problems.append((name, f"a CPU with {', '.join(missing)}", "a CPU without"))
+        elif name in ("hotstart", "libc") and isinstance(needed, str):
+            if not _same_or_newer(needed, here):
+                problems.append((name, f"{needed} or newer", _text(here)))
+        else:
+            problems.append((name, _text(needed), _text(here)))
+    return problems
+
+
+def cpu_instructions(lines: Iterable[bytes]) -> list[str]:
+    """Instruction set extensions of the first CPU in lines of `/proc/cpuinfo`, sorted.
+
+    On x86 those that a compiler may emit, on ARM all, elsewhere none. Stops reading where they
+    are found.
+    """
+    for line in lines:
+        key, _, value = line.partition(b":")
+        match key.strip():
+            case b"flags":
+                flags = value.decode().split()
+                return sorted(f for f in flags if f in _X86_OTHERS or f.startswith(_X86_FAMILIES))
+            case b"Features":
+                return sorted(value.decode().split())
+    return []
+
+
+# --- this process -------------------------------------------------------------------------------
+
+
+def _python() -> str:
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]  # .cpython-311-x86_64-linux-gnu.so
+    abi = suffix.strip(".").rpartition(".")[0]
+    version = sys.version_info
+    return f"{sys.implementation.name}-{version.major}{version.minor} ({abi})"
+
+
+def _torch_version() -> tuple[str | None, str | None]:
+    """Version and git commit of torch, which is not imported for that."""
+    loaded = sys.modules.get("torch.version")
+    if loaded is not None:
+        return loaded.__version__, getattr(loaded, "git_version", None)
+    spec = spec_of("torch")
+    if spec is None or spec.origin is None:
+        return None, None
+    import ast  # costs a few milliseconds, and only where torch is not loaded
+
+    values: dict[str, str] = {}
+    for node in ast.parse(Path(spec.origin).with_name("version.py").read_bytes()).body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(value)))
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=str(value)))
+            ):
+                values[name] = value
+    return values.get("__version__"), values.get("git_version")
+
+
+def _libc() -> str | None:
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION")
+    except (ValueError, OSError):  # a libc that does not know the name
+        return None
+
+
+def _instructions() -> list[str]:
+    try:
+        with Path("/proc/cpuinfo").open("rb") as lines:
+            return cpu_instructions(lines)
+    except OSError:
+        return []
+
+
+# --- comparing ----------------------------------------------------------------------------------
+
+
+def _text(value: Any) -> str:
+    if value is None or value == [] or value == {}:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(entry)}" for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return str(value)
+
+
+def _same_or_newer(needed: str, here: Any) -> bool:
+    """Whether `glibc 2.36` or `0.1.0.dev0` is of the same family and no older release."""
+    if not isinstance(here, str):
+        return False
+    family, release = _release(needed)
+    family_here, release_here = _release(here)
+    return family == family_here and bool(release) and release_here >= release
+
+
+def _release(text: str) -> tuple[str, list[int]]:
+    found = re.match(r"(\D*)(\d+(?:\.\d+)*)", text)
+    if found is None:
+        return text, []
+    # 1.0 is no older than 1.0.0
+    return found[1], [int(number) for number in re.sub(r"(\.0+)+$", "", found[2]).split(".")]

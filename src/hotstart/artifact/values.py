@@ -1,0 +1,181 @@
+"""Python values as JSON, exactly, and back. No pickle: what is not listed here is refused.
+
+JSON says None, booleans, strings and integers of 64 bits by themselves. Everything else is an
+object with one key that names its kind: `{"tuple": [1, {"float": "0.5"}]}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import enum
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from hotstart.errors import ArtifactError
+from hotstart.records.trees import is_namedtuple
+
+_LARGEST = 2**63 - 1
+_TORCH = (torch.dtype, torch.layout, torch.memory_format, torch.qscheme)
+_SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {
+    "tuple": tuple,
+    "list": list,
+    "set": set,
+    "frozenset": frozenset,
+    "size": torch.Size,
+    "slice": lambda parts: slice(*parts),
+    "range": lambda parts: range(*parts),
+}
+
+
+def _of_torch(name: str) -> Any:
+    found = getattr(torch, name)
+    if not isinstance(found, _TORCH):
+        raise TypeError(f"torch.{name} is no dtype, layout or memory format")
+    return found
+
+
+_SCALARS: dict[str, Callable[[Any], Any]] = {
+    "int": int,
+    "float": float,
+    "complex": complex,
+    "bytes": base64.b64decode,
+    "torch": _of_torch,
+    "device": torch.device,
+    "ellipsis": lambda _: ...,
+}
+
+
+def encode(value: Any, keep: Callable[[torch.Tensor], str]) -> Any:
+    """A value in the types of JSON.
+
+    Args:
+        value: a constant, or containers of constants and tensors.
+        keep: keeps a tensor and gives the name to find it by.
+
+    Raises:
+        ArtifactError: a value of a type that cannot be told exactly.
+    """
+    cls = type(value)
+    if value is None or cls in (bool, str) or (cls is int and abs(value) <= _LARGEST):
+        return value
+    if cls in (int, float, complex):
+        return {cls.__name__: repr(value)}
+    if cls is bytes:
+        return {"bytes": base64.b64encode(value).decode()}
+    if value is ...:
+        return {"ellipsis": None}
+    if isinstance(value, _TORCH):
+        return {"torch": str(value).removeprefix("torch.")}
+    if cls is torch.device:
+        return {"device": str(value)}
+    if isinstance(value, torch.Tensor):
+        return {"tensor": keep(value)}
+    if cls in (slice, range):
+        ends = (value.start, value.stop, value.step)
+        return {cls.__name__: [encode(end, keep) for end in ends]}
+    if isinstance(value, enum.Enum) or hasattr(cls, "__members__"):
+        plain = value.value if isinstance(value, enum.Flag) else value.name
+        return {"enum": [class_path(cls), plain]}
+    if cls in (tuple, list, torch.Size):
+        kind = "size" if cls is torch.Size else cls.__name__
+        return {kind: [encode(item, keep) for item in value]}
+    if cls in (set, frozenset):
+        return {cls.__name__: sorted((encode(item, keep) for item in value), key=repr)}
+    if cls is dict:
+        return {"dict": [[encode(k, keep), encode(v, keep)] for k, v in value.items()]}
+    if is_namedtuple(cls):
+        return {"namedtuple": [class_path(cls), *(encode(item, keep) for item in value)]}
+    if dataclasses.is_dataclass(cls):
+        fields = [f.name for f in dataclasses.fields(cls) if f.init]
+        pairs = [[name, encode(getattr(value, name), keep)] for name in fields]
+        return {"dataclass": [class_path(cls), *pairs]}
+    if isinstance(value, type):
+        return {"class": class_path(value)}
+    raise ArtifactError(
+        f"a {cls.__module__}.{cls.__qualname__} cannot be saved: expected a constant, an enum, a "
+        "tensor, or containers and dataclasses of them. Pass or return one of those instead."
+    )
+
+
+def decode(data: Any, tensor: Callable[[str], torch.Tensor]) -> Any:
+    """The value that `encode` described; `tensor` finds tensors by name.
+
+    Raises:
+        ArtifactError: a class is not where it was, or the description is none.
+    """
+    if not isinstance(data, dict):
+        return data
+    try:
+        ((kind, content),) = data.items()
+        if kind in _SCALARS:
+            return _SCALARS[kind](content)
+        if kind in _SEQUENCES:
+            return _SEQUENCES[kind]([decode(item, tensor) for item in content])
+        if kind == "tensor":
+            return tensor(content)
+        if kind == "dict":
+            return {decode(k, tensor): decode(v, tensor) for k, v in content}
+        if kind == "class":
+            return find_class(content)
+        path, *parts = content
+        cls: Any = find_class(path)
+        if kind == "enum":
+            (plain,) = parts
+            return cls(plain) if issubclass(cls, enum.Flag) else getattr(cls, plain)
+        if kind == "namedtuple":
+            return cls(*(decode(item, tensor) for item in parts))
+        if kind == "dataclass":
+            return cls(**{name: decode(item, tensor) for name, item in parts})
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise ArtifactError(f"a value cannot be read back from {data!r:.200}: {error}") from error
+    raise ArtifactError(f"a value cannot be read back: unknown kind {kind!r}")
+
+
+def class_path(cls: type) -> str:
+    """Where a class can be imported from, as `module:name`.
+
+    Raises:
+        ArtifactError: nowhere, as for a class that a function defined.
+    """
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    try:
+        found = _at(path)
+    except (ImportError, AttributeError):
+        found = None
+    if found is not cls:
+        raise ArtifactError(
+            f"{cls.__module__}.{cls.__qualname__} cannot be saved: expected a class that can be "
+            "imported by its name. Define it at the top level of a module."
+        )
+    return path
+
+
+def find_class(path: str) -> type:
+    """The class at `module:name`.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    try:
+        found = _at(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ArtifactError(
+            f"expected a class at {path}, found none: {error}. Install or import the code that "
+            "the program was built with."
+        ) from error
+    if not isinstance(found, type):
+        raise ArtifactError(f"expected a class at {path}, found a {type(found).__qualname__}")
+    return found
+
+
+def _at(path: str) -> Any:
+    module, name = path.split(":")
+    found: Any = sys.modules.get(module) or importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

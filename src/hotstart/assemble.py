@@ -1,0 +1,221 @@
+"""What a build does around its units: a compiler before; code, fingerprint and report after."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from hotstart import _torch
+from hotstart.artifact import fingerprint
+from hotstart.compilers import Compiler, EagerCompiler, InductorCompiler, ProvenCompiler
+from hotstart.errors import OptionsError
+from hotstart.events import Clock
+from hotstart.guards.sources import sources
+from hotstart.options import Options
+from hotstart.partition import Plan
+from hotstart.partition.digest import hash_token
+from hotstart.records.artifact import (
+    Artifact,
+    CompiledCall,
+    CompiledUnit,
+    Contract,
+    PieceInfo,
+    Requirements,
+)
+from hotstart.records.report import Report, SplitReport
+from hotstart.records.shapes import Variant, labelled
+from hotstart.runtime.generated import stitched_filename, stitched_name
+from hotstart.specialize.graphs import TracedCall, describe_plan
+from hotstart.specialize.serve import Split
+from hotstart.specialize.units import CompiledServing, Units
+from hotstart.stitching.stitch import stitch
+
+log = logging.getLogger("hotstart")
+
+
+def make_compiler(options: Options, jobs: int | None, clock: Clock) -> Compiler:
+    """The compiler that options ask for; `clock` is told of the time that proofs take."""
+    if options.compiler == "eager":
+        return EagerCompiler()
+    inductor = InductorCompiler(options.inductor, jobs or default_jobs())
+    if options.prove == "off":
+        return inductor
+    return ProvenCompiler(inductor, options.prove, clock)
+
+
+def device_of(options: Options) -> torch.device:
+    """The device that options name.
+
+    Raises:
+        OptionsError: torch knows none of that name.
+    """
+    try:
+        return torch.device(options.device)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise OptionsError(f"device: got {options.device!r}: {reason}") from None
+
+
+def debug_folder(options: Options) -> Path | None:
+    """The folder for debug files, made if it is not there; None if there is to be none.
+
+    Raises:
+        OptionsError: it cannot be made.
+    """
+    if options.debug_dir is None:
+        return None
+    folder = Path(options.debug_dir)
+    try:
+        (folder / "hotstart").mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OptionsError(f"debug_dir: got {folder}, which cannot be made: {error}") from None
+    return folder
+
+
+def default_jobs() -> int:
+    """How many C++ compilers run at a time: one for each core and 1 GiB this process may use."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.exists():
+        limit, _, period = quota.read_text().partition(" ")
+        cores = cores if limit == "max" else min(cores, -(-int(limit) // int(period)))
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cores, memory >> 30))
+
+
+def stitch_call(
+    call: TracedCall,
+    compiled: Sequence[CompiledServing],
+    requirements: Requirements,
+    contract: Contract,
+    debug_dir: Path | None,
+) -> CompiledCall:
+    """Write the function of every variant of a call."""
+    made = []
+    for each in compiled:
+        variant = each.serving.part.variant
+        plan = Plan(each.graph, call.graphs[each.serving.graph].plan.pieces)
+        named = partial(_filename, call.name, debug_dir, variant)
+        made.append(stitch(plan, requirements, contract, variant, each.running, named))
+        label = labelled(call.name, variant)
+        _torch.trace_artifact(f"hotstart_stitched_{label}", partial(str, made[-1].source))
+    return CompiledCall(call.name, call.method, contract, tuple(made))
+
+
+def piece_infos(calls: Sequence[TracedCall]) -> tuple[PieceInfo, ...]:
+    """What a user sees of the pieces of all graphs."""
+    first: dict[str, str] = {}
+    infos = []
+    for piece in (p for call in calls for graph in call.graphs for p in graph.plan.pieces):
+        known = first.setdefault(piece.digest, piece.name)
+        reused = known if known != piece.name and piece.kind == "compiled" else None
+        infos.append(PieceInfo(piece.name, piece.digest, piece.kind, piece.layers, reused))
+    return tuple(infos)
+
+
+def make_fingerprint(
+    calls: Sequence[TracedCall],
+    units: Mapping[str, CompiledUnit],
+    compiler: Compiler,
+) -> dict[str, Any]:
+    """The named parts that decide where the artifact fits, and what it was made of."""
+    parts = fingerprint.host()
+    if not any(unit.kernels for unit in units.values()):
+        parts["instructions"] = []  # nothing in it is native code
+    graphs = [graph for call in calls for graph in call.graphs]
+    codes = {code for graph in graphs for code in graph.captured.codes}
+    loose = {code for graph in graphs for code in graph.captured.loose}
+    pieces = tuple(piece.digest for graph in graphs for piece in graph.plan.pieces)
+    return {
+        **parts,
+        "device": {},  # name and capability of accelerators; programs run on the CPU only so far
+        "options": _as_json(compiler.token()),
+        "sources": msgspec.to_builtins(sources(codes, loose)),
+        "graph": hash_token(pieces),
+    }
+
+
+def _as_json(token: Any) -> Any:
+    return [_as_json(part) for part in token] if isinstance(token, tuple) else token
+
+
+def make_report(
+    clock: Clock, pieces: Sequence[PieceInfo], running: Mapping[str, CompiledUnit], units: Units
+) -> Report:
+    """What happened, with every second of the build accounted for."""
+    reused = sum(report.action == "reused" for report in units.reports)
+    names = {key: made.split(" (")[0] for key, made in units.made_for.items()}
+    return Report(
+        wall_s=clock.wall_s(),
+        phases=clock.phases(),
+        pieces=len(pieces),
+        unique=len(units.reports) - reused,
+        reused=reused,
+        units=tuple(units.reports),
+        variants=tuple(units.variants),
+        splits=tuple(_split_report(call, split) for call, split in units.splits),
+        inlined=tuple(
+            (names[key], unit.op_by_op) for key, unit in running.items() if unit.op_by_op
+        ),
+        proven=sum(bool(unit.proof.sizes) for unit in running.values()),
+        without=tuple(
+            (names[key], unit.proof.without, unit.proof.why)
+            for key, unit in running.items()
+            if unit.proof.without
+        ),
+        unproven=tuple(
+            (names[key], reason) for key, unit in running.items() for reason in unit.proof.skipped
+        ),
+        peak_memory_bytes=_peak_memory(),
+    )
+
+
+def _split_report(call: str, split: Split) -> SplitReport:
+    return SplitReport(
+        variant=labelled(call, split.part.variant),
+        conditions=tuple((_torch.python_source(c.expr), c.source) for c in split.conditions),
+        into=tuple(labelled(call, part.variant) for part in split.into),
+    )
+
+
+def write_debug_files(
+    folder: Path, calls: Sequence[TracedCall], artifact: Artifact, entry: str
+) -> None:
+    """Write graphs, pieces and generated code as files for reading."""
+    files: dict[str, str] = {"entry.py": entry}
+    for call in calls:
+        owner = f"{call.name}_" if call.name else ""
+        for index, graph in enumerate(call.graphs):
+            files[f"{owner}graph_{index}.txt"] = str(graph.captured.graph)
+            files[f"{owner}pieces_{index}.txt"] = describe_plan(graph.plan)
+    for stitched in (stitched for call in artifact.calls for stitched in call.stitched):
+        files[Path(stitched.filename).name] = stitched.source
+    for key, unit in artifact.units.items():
+        files[f"unit_{key[:12]}.py"] = unit.source
+    (folder / "hotstart").mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / "hotstart" / name).write_text(text)
+
+
+def _filename(call: str, debug_dir: Path | None, variant: Variant, source: str) -> str:
+    """What tracebacks show: a file in `debug_dir`, if there is one."""
+    if debug_dir is None:
+        return stitched_filename(variant, source)
+    name = f"{call}_{stitched_name(variant)}" if call else stitched_name(variant)
+    return str((debug_dir / "hotstart" / f"{name}.py").resolve())
+
+
+def _peak_memory() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

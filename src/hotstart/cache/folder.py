@@ -1,0 +1,441 @@
+"""A folder of files that many processes write to, read from and tidy up at once.
+
+    CACHEDIR.TAG                           tells backups that nothing here is precious
+    v<format>/<kind>/<2 letters>/<name>    files that never change: whole, or not there
+    v<format>/pins/<kind>-<name>           empty: the file of that name is not to be tidied away
+    v<format>/quarantine/<kind>-<name>     files that were found damaged
+    v<format>/locks/<name>                 held while one process makes what all of them want
+
+Readers take no lock. A file is written under a name of its own, synced and renamed, so that it is
+either there as it was meant or not at all. When it was last used is the time it was modified.
+
+Nothing that goes wrong with the file system stops a caller: what cannot be read is not there, what
+cannot be written is not kept, and a warning says so. A strict folder raises instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from hotstart.artifact import container
+from hotstart.cache import locks
+from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, StoreError
+
+log = logging.getLogger(__name__)
+
+LAYOUT = f"v{container.FORMAT}"
+"""Files of another format have another folder, so that versions do not see each other's."""
+
+GRACE_S = 60.0
+"""A file that was used so recently is not removed: somebody may be about to open it."""
+
+LEFTOVER_S = 3600.0
+"""What a writer left unfinished for so long, it will not finish."""
+
+KEPT_IN_QUARANTINE = 20
+
+_TAG = (
+    b"Signature: 8a477f597d28d172789f06886806bc55\n# What is here can be made again by hotstart.\n"
+)
+_NAME = re.compile(r"[0-9a-z][0-9a-z._-]{2,200}")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_QUARANTINE, _LOCKS, _PINS = "quarantine", "locks", "pins"
+
+T = TypeVar("T")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a folder may hold. What was not used for longest goes first.
+
+    Attributes:
+        bytes: of all files together.
+        files: how many.
+        age_s: seconds since a file was last used; None: no limit.
+    """
+
+    bytes: int = 20 << 30
+    files: int = 200_000
+    age_s: float | None = None
+
+
+LIMITS = Limits()
+"""What a folder may hold if nobody says otherwise."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A file of a folder.
+
+    Attributes:
+        kind: what it is for.
+        name: unique among those of its kind.
+        bytes: its size.
+        used: when it was last used, in seconds since the epoch, by the clock of the file system.
+    """
+
+    kind: str
+    name: str
+    bytes: int
+    used: float
+
+
+class Tidied(msgspec.Struct, frozen=True):
+    """What tidying up did.
+
+    Attributes:
+        removed: the files that were removed because of limits.
+        leftovers: how many unfinished files of killed writers were removed.
+        kept_bytes: the size of all files that are left.
+        kept_files: how many.
+    """
+
+    removed: tuple[Stored, ...]
+    leftovers: int
+    kept_bytes: int
+    kept_files: int
+
+
+class Folder:
+    """Files by kind and name.
+
+    Args:
+        root: the folder; made when something is written.
+        limits: how much it may hold.
+        strict: whether what goes wrong with the file system is an error.
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], limits: Limits | None = None, *, strict: bool = False
+    ) -> None:
+        self.root = Path(root)
+        self.limits = limits or LIMITS
+        self.strict = strict
+        self.problems: Counter[str] = Counter()
+        self._base = self.root / LAYOUT
+        self._text = str(self._base)
+
+    def path(self, kind: str, name: str) -> Path:
+        """Where a file is, or would be."""
+        return Path(self.path_text(kind, name))
+
+    def path_text(self, kind: str, name: str) -> str:
+        """The same as text, for those who have thousands to open."""
+        if not _NAME.fullmatch(name):
+            raise StoreError(f"a name in a store: expected {_NAME.pattern}, found {name!r}")
+        return f"{self._text}/{kind}/{name[:2]}/{name}"
+
+    def read(self, kind: str, name: str) -> bytes | None:
+        """The contents of a file; None if there is none that can be read."""
+        path = self.path(kind, name)
+
+        def work() -> bytes:
+            with path.open("rb", buffering=0) as file:
+                self._use(file.fileno())
+                return file.readall()
+
+        return self._try(f"read {path}", work)
+
+    def is_gone(self, kind: str, name: str) -> bool:
+        """Whether there surely is no such file; one that cannot be looked at may be there."""
+        try:
+            self.path(kind, name).stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def write(self, kind: str, name: str, parts: Sequence[bytes]) -> bool:
+        """Write a file; whether it is there now. One that is there already is left as it is."""
+        path = self.path(kind, name)
+
+        def work() -> bool:
+            if path.exists():
+                self._use(path)  # whoever writes it needs it
+                return True
+            try:
+                self._put(path, parts)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                self.tidy(room=sum(map(len, parts)))
+                self._put(path, parts)
+            return True
+
+        return self._try(f"write {path}", work) or False
+
+    def remove(self, kind: str, name: str) -> bool:
+        """Remove a file; whether it was there."""
+        path = self.path(kind, name)
+
+        def work() -> bool:
+            path.unlink()
+            return True
+
+        return self._try(f"remove {path}", work) or False
+
+    def used(self, kind: str, name: str) -> None:
+        """Note that a file is being used."""
+        path = self.path(kind, name)
+        with contextlib.suppress(OSError):
+            self._use(path)
+
+    def pin(self, kind: str, name: str) -> bool:
+        """Keep a file whatever the limits; whether that is so now."""
+        marker = self._pin(kind, name)
+
+        def work() -> bool:
+            self._prepare(marker.parent)
+            marker.touch()
+            return True
+
+        return self._try(f"pin {marker.name}", work) or False
+
+    def unpin(self, kind: str, name: str) -> bool:
+        """Let limits count for a file again; whether they did not."""
+        marker = self._pin(kind, name)
+
+        def work() -> bool:
+            marker.unlink()
+            return True
+
+        return self._try(f"unpin {marker.name}", work) or False
+
+    def pinned(self, kind: str) -> set[str]:
+        """The names of the files of a kind that are pinned, whether they are there or not."""
+        start = f"{kind}-"
+        markers = self._list(self._base / _PINS)
+        return {marker.removeprefix(start) for marker in markers if marker.startswith(start)}
+
+    def quarantine(self, kind: str, name: str, why: str) -> None:
+        """Put a damaged file where nobody reads it, and say so."""
+        path = self.path(kind, name)
+        away = self._base / _QUARANTINE / f"{kind}-{name}"
+        log.warning("%s is damaged and was put away as %s: %s", path, away, why)
+
+        def work() -> bool:
+            away.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(away)
+            kept = sorted(away.parent.iterdir(), key=lambda file: file.stat().st_mtime)
+            for old in kept[:-KEPT_IN_QUARANTINE]:
+                self._unlink(old)
+            return True
+
+        if not self._try(f"put away {path}", work):
+            self.remove(kind, name)
+
+    def names(self, kind: str, prefix: str = "") -> Iterator[str]:
+        """The names of the files of a kind, or of those that begin alike (two letters or more)."""
+        folders = [prefix[:2]] if prefix else sorted(self._list(self._base / kind))
+        for folder in folders:
+            for name in sorted(self._list(self._base / kind / folder)):
+                if name.startswith(prefix) and _NAME.fullmatch(name):
+                    yield name
+
+    def files(self, kind: str = "") -> Iterator[Stored]:
+        """Every file, or every one of a kind, in no order."""
+        for folder in self._folders(kind):
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    if _NAME.fullmatch(entry.name):
+                        with contextlib.suppress(FileNotFoundError):
+                            info = entry.stat()
+                            yield Stored(
+                                folder.parent.name, entry.name, info.st_size, info.st_mtime
+                            )
+
+    def in_quarantine(self) -> list[str]:
+        """What was found damaged and put away."""
+        return sorted(self._list(self._base / _QUARANTINE))
+
+    def tidy(self, limits: Limits | None = None, room: int = 0) -> Tidied:
+        """Remove leftovers, and what was not used for longest until the rest is within limits.
+
+        What is pinned counts, and stays.
+
+        Args:
+            limits: those of the folder by default.
+            room: bytes that are to be free besides, whatever the limits say.
+        """
+        limits = limits or self.limits
+        now = self._now()
+        leftovers = sum(self._unlink(file) for file in self._unfinished(now))
+        self._remove_locks(now)
+        found = sorted(self.files(), key=lambda stored: stored.used)
+        pinned = set(self._list(self._base / _PINS))
+        total, count = sum(stored.bytes for stored in found), len(found)
+        target = min(limits.bytes, total - room if room else limits.bytes)
+        removed: list[Stored] = []
+        for stored in found:
+            age = now - stored.used
+            old = limits.age_s is not None and age > limits.age_s
+            if not old and total <= target and count <= limits.files:
+                continue
+            if f"{stored.kind}-{stored.name}" in pinned:
+                continue
+            if age < GRACE_S or not self._remove_unused(stored, now):
+                continue
+            removed.append(stored)
+            total, count = total - stored.bytes, count - 1
+        return Tidied(tuple(removed), leftovers, total, count)
+
+    @contextlib.contextmanager
+    def lock(self, name: str, timeout_s: float) -> Iterator[bool]:
+        """Hold a lock that one process at a time can hold; the system frees it when that ends.
+
+        Yields:
+            Whether it is held: not if it took longer than `timeout_s`, nor if the file system has
+            no locks. Whoever goes on without it does what another process does as well.
+        """
+        path = self._base / _LOCKS / name
+
+        def work() -> locks.Lock | None:
+            self._prepare(path.parent)
+            lock = locks.acquire(path, timeout_s)
+            if lock is None and timeout_s > 0:
+                log.warning("waited %.0f s for who holds %s; going on without", timeout_s, path)
+            return lock
+
+        lock = self._try(f"lock {path}", work)
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                lock.release()
+
+    # --- how --------------------------------------------------------------------------------------
+
+    def _try(self, doing: str, work: Callable[[], T]) -> T | None:
+        """What `work` returns; None if the file is not there, or something went wrong.
+
+        Raises:
+            StoreError: something went wrong, and the folder is strict.
+        """
+        try:
+            return work()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if self.strict:
+                raise StoreError(
+                    f"expected to {doing}, found: {reason}. Make it possible, use another folder, "
+                    "or go on without what is stored by leaving strict_cache out."
+                ) from error
+            self.problems[reason] += 1
+            if self.problems[reason] == 1:
+                log.warning("cannot %s: %s; going on without", doing, reason)
+            return None
+
+    def _put(self, path: Path, parts: Sequence[bytes]) -> None:
+        self._prepare(path.parent)
+        container.replace_file(path, parts)
+
+    def _prepare(self, folder: Path) -> None:
+        new = not self._base.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        if new:
+            with contextlib.suppress(OSError):
+                (self.root / "CACHEDIR.TAG").write_bytes(_TAG)
+
+    def _use(self, file: int | Path) -> None:
+        with contextlib.suppress(OSError):
+            if abs(time.time() - os.stat(file).st_mtime) > GRACE_S / 2:  # noqa: PTH116  a descriptor
+                os.utime(file)
+
+    def _pin(self, kind: str, name: str) -> Path:
+        return self._base / _PINS / f"{kind}-{self.path(kind, name).name}"
+
+    def _list(self, folder: Path) -> list[str]:
+        def work() -> list[str]:
+            return os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  names, and many
+
+        return self._try(f"list {folder}", work) or []
+
+    def _folders(self, of_kind: str = "") -> Iterator[Path]:
+        for kind in [of_kind] if of_kind else self._list(self._base):
+            if kind not in (_QUARANTINE, _LOCKS, _PINS):
+                for folder in self._list(self._base / kind):
+                    yield self._base / kind / folder
+
+    def _unfinished(self, now: float) -> Iterator[Path]:
+        for folder in self._folders():
+            for name in self._list(folder):
+                file = folder / name
+                if name.startswith(container.TEMPORARY) and self._is_older(file, now):
+                    yield file
+
+    def _remove_locks(self, now: float) -> None:
+        for name in self._list(self._base / _LOCKS):
+            file = self._base / _LOCKS / name
+            if self._is_older(file, now):
+                with contextlib.suppress(OSError):
+                    locks.remove(file)
+
+    def _is_older(self, file: Path, now: float) -> bool:
+        try:
+            return now - file.stat().st_mtime > LEFTOVER_S
+        except OSError:
+            return False
+
+    def _remove_unused(self, stored: Stored, now: float) -> bool:
+        """Remove a file unless somebody has used it since it was listed; whether it was removed."""
+        path = self.path(stored.kind, stored.name)
+        try:
+            unused = now - path.stat().st_mtime >= GRACE_S
+        except OSError:
+            return False
+        return unused and self._unlink(path)
+
+    def _unlink(self, file: Path) -> bool:
+        try:
+            file.unlink()
+        except OSError:
+            return False
+        return True
+
+    def _now(self) -> float:
+        """The time by the clock of the file system, which may be another machine's."""
+        probe = self._base / f"{container.TEMPORARY}{os.urandom(8).hex()}"
+        try:
+            probe.touch()
+            now = probe.stat().st_mtime
+            probe.unlink()
+        except OSError:
+            return time.time()
+        return now
+
+
+def is_name(name: str) -> bool:
+    """Whether a file of a store may have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_damage(error: ArtifactError) -> bool:
+    """Whether a file of a folder is not what was written, going by how it failed to be read.
+
+    Another format is damage too: files of that format would lie in another folder.
+    """
+    if isinstance(error, IncompatibleArtifact):
+        return any(part == "format" for part, _, _ in error.differences)
+    return isinstance(error, CorruptArtifact)
+
+
+def default_place() -> Path:
+    """The folder that the environment names, else the user's own for caches."""
+    named = os.environ.get("HOTSTART_CACHE")
+    if named:
+        return Path(named)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("hotstart", appauthor=False))

@@ -1,0 +1,158 @@
+"""The key of a program: everything that decides how it is compiled and can be known untraced.
+
+What forward reads of modules' attributes, of globals and of the environment is not in the key,
+since only a trace tells. It is kept beside a program that was traced, and compared before that is
+used: several programs may have one key.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from hotstart import _torch
+from hotstart.artifact import fingerprint
+from hotstart.calls import Call
+from hotstart.capture.arguments import describe_arguments
+from hotstart.guards.objects import Describer, Outline, class_name, tensor_text
+from hotstart.model import Model, method_of, modules
+from hotstart.options import Options
+from hotstart.records.guards import Key
+
+_HOST = ("python", "torch", "torch_build", "platform")
+"""What else decides where a program fits is compared when it is loaded."""
+
+_CALLABLE = (types.FunctionType, types.MethodType, functools.partial)
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+_VARIABLES = ("TORCHINDUCTOR_", "TORCHDYNAMO_", "TORCH_COMPILE_")
+_NO_MATTER = {"CACHE", "THREADS", "WORKER", "PROGRESS", "LOGS", "DEBUG", "TRACE", "PROFILE"}
+"""Variables with these words in their names change how, not what, torch compiles."""
+
+
+def make_key(
+    model: Model, calls: Mapping[str, Call], split_on: Any, options: Options, extra_key: str
+) -> Key:
+    """The key of what `hotstart.compile` would make.
+
+    Raises:
+        CaptureError, OptionsError: an example call does not fit the model.
+        Unknowable: nothing can be said of something that an example call passes.
+    """
+    describer = Outline()  # methods besides forward are compared as far as they ran
+    parts = {
+        **here(),
+        **dict(_settings(Describer(), split_on, options)),
+        "extra_key": repr(extra_key),
+        **dict(_model(describer, model)),
+    }
+    for name, call in calls.items():
+        parts |= _call(describer, model, name, call, torch.device(options.device))
+    hashed = hashlib.blake2b(msgspec.json.encode(sorted(parts.items())), digest_size=16)
+    return Key(hashed.hexdigest(), parts)
+
+
+# --- this process ---------------------------------------------------------------------------------
+
+
+def here() -> dict[str, str]:
+    """What of this process decides how a program is compiled, by name."""
+    host = fingerprint.host()
+    return {
+        "hotstart": _version(host["hotstart"]),
+        **{name: str(host[name]) for name in _HOST},
+        "threads": str(torch.get_num_threads()),
+        **_torch.compile_state(),
+        **{
+            f"environment {name}": repr(value)
+            for name, value in sorted(os.environ.items())
+            if name.startswith(_VARIABLES) and _NO_MATTER.isdisjoint(name.split("_"))
+        },
+    }
+
+
+@functools.cache
+def _version(version: str) -> str:
+    """The version; in development, where many differ under one number, with a hash of the code."""
+    if ".dev" not in version:
+        return version
+    hashed = hashlib.blake2b(digest_size=8)
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+        hashed.update(file.read_bytes())
+    return f"{version} {hashed.hexdigest()}"
+
+
+def _settings(describer: Describer, split_on: Any, options: Options) -> Iterator[tuple[str, str]]:
+    yield "options.compiler", options.compiler
+    yield "options.splits", str(options.splits)
+    yield "options.prove", options.prove
+    yield "options.device", options.device
+    for name, value in sorted(options.inductor.items()):
+        token = _torch.pass_token(value)
+        if token is not None:
+            yield f"options.inductor.{name}", token
+        else:
+            yield from describer.describe(f"options.inductor.{name}", value)
+    wanted = split_on if isinstance(split_on, list | tuple) else [split_on]
+    yield "split_on", ", ".join(map(str, wanted))
+
+
+# --- the model ------------------------------------------------------------------------------------
+
+
+def _model(describer: Outline, model: Model) -> Iterator[tuple[str, str]]:
+    """Classes, modes, tensors, hooks and patched methods of a model's modules, by path."""
+    if not isinstance(model, torch.nn.Module):
+        yield from describer.describe("model", model)
+    for hook, held in _torch.global_hooks().items():
+        yield from describer.describe(f"every module's {hook}", [*held.values()])
+    names: dict[int, str] = {}
+    for path, module in modules(model):
+        first = names.setdefault(id(module), path)
+        if first != path:
+            yield f"model {path}", f"is {first}"
+            continue
+        mode = "training" if module.training else "evaluation"
+        forward = describer.method_text(type(module), "forward")
+        yield f"model {path}", f"{class_name(type(module))} {forward} in {mode}"
+        for name, value in vars(module).items():
+            if isinstance(value, _CALLABLE):
+                yield from describer.describe(f"model {path}.{name}", value)
+            elif name in _HOOKS and value:  # their keys are numbers of this process
+                yield from describer.describe(f"model {path}.{name}", [*value.values()])
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                own = f"{path}.{name}"
+                first = names.setdefault(id(tensor), own)
+                yield f"model {own}", tensor_text(tensor) if first == own else f"is {first}"
+
+
+# --- calls ----------------------------------------------------------------------------------------
+
+
+def _call(
+    describer: Outline, model: Model, name: str, call: Call, device: torch.device
+) -> Iterator[tuple[str, str]]:
+    label = f"call {name}".rstrip()
+    target = method_of(model, call.method)
+    arguments = describe_arguments(
+        target, call.args, call.kwargs or {}, call.dynamic_shapes, device
+    )
+    yield f"{label} method", call.method
+    for parameter in arguments.parameters:
+        yield from describer.describe(f"{label} {parameter.name}", parameter)
+    for spec in arguments.tensors:
+        shape, order = list(spec.shape), list(spec.dim_order)
+        yield f"{label} {spec.path}", f"{spec.dtype} {shape} {order} {spec.device}"
+    for dim in arguments.axes:
+        ways = ", ".join(map(str, dim.choices))
+        yield f"{label} axis {dim.name}", f"{ways} by {arguments.example_sizes[dim.name]}"

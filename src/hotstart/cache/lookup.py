@@ -1,0 +1,99 @@
+"""`hotstart.compile` with a cache: found if it was compiled before, else compiled and kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hotstart.cache.entries import Entry
+from hotstart.cache.explain import explain
+from hotstart.cache.key import here
+from hotstart.cache.store import Found, Store
+from hotstart.errors import ArtifactError, StoreError
+from hotstart.model import Model
+from hotstart.options import CachePolicy
+from hotstart.program import OnMiss, Program
+from hotstart.records.guards import Key, described
+
+if TYPE_CHECKING:
+    from hotstart.cache.pieces import Pieces
+    from hotstart.specialize.units import Kept
+
+log = logging.getLogger("hotstart")
+
+Build = Callable[["Kept"], Program]
+"""Builds a program, given the pieces of earlier builds."""
+
+Find = Callable[[Key, Model, OnMiss], Found]
+
+
+def find_or_build(
+    store: Store, key: Key, model: Model, build: Build, policy: CachePolicy, on_miss: OnMiss
+) -> Program:
+    """The program of a key: from a store, or built and then kept there.
+
+    Processes that want the same program wait for the one that builds it.
+
+    Raises:
+        StoreError: it is not there, and `policy` is `"require"`.
+        HotstartError: see `hotstart.compile`.
+    """
+    found = _timed(store.find, key, model, on_miss)
+    if found.program is not None:
+        return found.program
+    why = _why(store, key, found)
+    if policy == "require":
+        raise StoreError(
+            f"expected a compiled program in {store}, found none that fits:\n{why}\n"
+            "Compile it there first, with cache_policy='build', or change what is listed back."
+        )
+    log.info("cache miss for %s: %s", key.digest, why)
+    with store.alone(key):
+        again = _timed(store.find_here, key, model, on_miss)  # another process may have built it
+        if again.program is not None:
+            return again.program
+        pieces = _pieces(store)
+        program = build(pieces)
+        entry = _keep(store, key, program)
+    store.share(entry, pieces.new)
+    return program
+
+
+def _why(store: Store, key: Key, found: Found) -> str:
+    problems = () if store.exchange is None else store.exchange.remote.problems
+    told = (f"the remote: {problem}" for problem in problems)
+    return "\n".join([explain(store, key, found.reasons), *told])
+
+
+def _timed(find: Find, key: Key, model: Model, on_miss: OnMiss) -> Found:
+    started = time.perf_counter()
+    found = find(key, model, on_miss)
+    if found.program is not None:
+        log.info("cache hit for %s in %.1f ms", key.digest, 1e3 * (time.perf_counter() - started))
+    return found
+
+
+def _pieces(store: Store) -> Pieces:
+    from hotstart.cache.pieces import Pieces  # only a build needs it
+
+    return Pieces(store.folder, here(), store.exchange)
+
+
+def _keep(store: Store, key: Key, program: Program) -> Entry | None:
+    from hotstart.saving import Check, packed
+
+    seen = program.artifact.requirements.seen
+    unknown = [described(one) for one in seen if not one.guard.text]
+    if unknown:
+        log.warning("the program cannot be kept: nothing can be said of %s", ", ".join(unknown))
+        return None
+    check = Check(program.model, program.examples, partly=True) if store.check else None
+    try:
+        parts = packed(program.artifact, check=check)
+    except (ArtifactError, OSError) as error:  # OSError: there is no room to check it in
+        log.warning("the program was compiled, and cannot be kept: %s", error)
+        return None
+    name = type(program.model).__qualname__
+    return store.keep(key, parts, seen, name)

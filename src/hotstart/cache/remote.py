@@ -1,0 +1,388 @@
+"""Objects at a URL that many machines share: create, fetch, list, each within a stated time.
+
+    <url>/v<format>/<kind>/<2 letters>/<name>
+
+An object is written if there is none of that name, or none that is whole, and never changes, so a
+plain file server over a copy of the tree serves as well as an object store.
+
+Nothing that goes wrong with a remote stops a caller: what cannot be fetched is not there, what
+cannot be published is not shared, a warning says so, and the remote is left alone for a while. A
+strict one raises instead. Nothing here says whether an object is what it should be.
+
+The library that speaks to object stores is imported when a remote is first asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from urllib.parse import urlsplit
+
+from hotstart.cache.folder import LAYOUT, is_name
+from hotstart.errors import ArtifactError, CorruptArtifact, StoreError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+RemotePolicy = Literal["read-write", "read"]
+Published = Literal["written", "there", "failed"]
+
+PAUSE_S = 60.0
+"""So long a remote that failed is not asked again."""
+
+RETRIES = 2
+"""So often a request is sent again that failed in a way that may pass, while there is time."""
+
+_SLACK_S = 1.0
+_WRONG = "an object that is not what it should be"
+_HTTP = ("http", "https")
+_SECRET = re.compile(r"\?[^\s\"')]*|(?<=//)[^\s/@]*@")
+"""The query of a URL, and who asks."""
+_ENVIRONMENT = {
+    "s3": "AWS", "s3a": "AWS", "gs": "GOOGLE", "az": "AZURE", "azure": "AZURE", "abfs": "AZURE",
+    "abfss": "AZURE", "adl": "AZURE", "http": "", "https": "", "file": "", "memory": "",
+}  # fmt: skip
+"""By scheme, how the variables begin that its settings come from."""
+
+T = TypeVar("T")
+
+
+class Remote:
+    """Objects by kind and name, at a URL.
+
+    Args:
+        url: `s3://bucket/prefix`, `gs://`, `az://container/prefix`, `file:///folder`, or
+            `http://` and `https://`, which are never written to.
+        timeout_s: seconds that everything together takes at most that one visit asks for.
+        policy: whether it is written to.
+        options: what `obstore.store.from_url` takes, such as `endpoint` or `credential_provider`,
+            besides what the environment says.
+        strict: whether a remote that fails is an error.
+
+    Raises:
+        StoreError: the URL or a setting makes no sense, or the extra is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 10.0,
+        policy: RemotePolicy = "read-write",
+        options: Mapping[str, Any] | None = None,
+        strict: bool = False,
+    ) -> None:
+        self._scheme = _checked(url, timeout_s, policy)
+        self._url = url
+        self._options = dict(options or {})
+        self._store: ObjectStore | None = None
+        self._rests_until = -float("inf")
+        self.timeout_s = timeout_s
+        self.strict = strict
+        self.writable = policy == "read-write" and self._scheme not in _HTTP
+        self.problems: Counter[str] = Counter()
+        self.damaged: set[tuple[str, str]] = set()
+
+    def __str__(self) -> str:
+        parts = urlsplit(self._url)  # its user and its query may be secrets
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def visit(self) -> Visit:
+        """Begin something that may take `timeout_s` seconds in all."""
+        return Visit(self)
+
+    def where(self, kind: str, name: str) -> str:
+        """Where an object is, or would be, for messages."""
+        return f"{str(self).rstrip('/')}/{_path(kind, name)}"
+
+    def wrong(self, kind: str, name: str, error: ArtifactError) -> None:
+        """Note that an object is not what it should be, and say so.
+
+        One that is published under its name takes its place.
+        """
+        self.damaged.add((kind, name))
+        self.problems[_WRONG] += 1
+        log.log(
+            logging.WARNING if self.problems[_WRONG] == 1 else logging.INFO, "not used: %s", error
+        )
+
+    @property
+    def rests(self) -> bool:
+        """Whether it failed a short while ago, and is not asked."""
+        return time.monotonic() < self._rests_until
+
+    def failed(self, doing: str, error: Exception) -> None:
+        """Note that a request failed, and leave the remote alone for a while.
+
+        Raises:
+            StoreError: it is strict.
+        """
+        reason = _reason(error)
+        self._note(doing, reason, error)
+        self._rests_until = time.monotonic() + PAUSE_S
+        log.warning("cannot %s: %s; going on without for %.0f s", doing, reason, PAUSE_S)
+
+    def slow(self, doing: str) -> None:
+        """Note that a visit's time is up, although every request was answered.
+
+        Raises:
+            StoreError: the remote is strict.
+        """
+        reason = f"answers took {self.timeout_s:g} s together"
+        self._note(doing, reason, None)
+        log.warning("did not %s: %s; going on without", doing, reason)
+
+    def opened(self) -> ObjectStore:
+        """The library's object for it; made once, and no request is sent for that.
+
+        Raises:
+            Exception: whatever the library finds wrong with the settings.
+        """
+        if self._store is None:
+            self._store = self._open()
+        return self._store
+
+    def list_prefix(self, kind: str, prefix: str) -> str:
+        """Under which all objects are whose names begin so.
+
+        Raises:
+            StoreError: the remote cannot list.
+        """
+        if self._scheme in _HTTP:
+            raise StoreError(
+                f"{self}: expected a store that can list what it has, found a file server. Ask for "
+                "a key, or use the URL of the object store behind it."
+            )
+        folder = f"{LAYOUT}/{kind}"
+        return f"{folder}/{prefix[:2]}" if len(prefix) >= 2 else folder
+
+    def _note(self, doing: str, reason: str, error: Exception | None) -> None:
+        self.problems[reason] += 1
+        if self.strict:
+            raise StoreError(
+                f"expected to {doing}, found: {reason}. Make it possible, or go on without the "
+                "remote by leaving strict out."
+            ) from error
+
+    def _open(self) -> ObjectStore:
+        from obstore.store import HTTPStore, from_url
+
+        seconds = timedelta(seconds=self.timeout_s)
+        # Given settings of the client replace those of the environment, so that is read here.
+        client = {"timeout": seconds, "connect_timeout": seconds, "allow_http": self._allows_http()}
+        retry = {
+            "max_retries": RETRIES,
+            "retry_timeout": seconds,
+            "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": seconds / 4},
+        }
+        options = dict(self._options)
+        client |= options.pop("client_options", {})
+        retry |= options.pop("retry_config", {})
+        if self._scheme == "memory":
+            return from_url(self._url)
+        if self._scheme == "file":
+            return from_url(self._url, mkdir=self.writable)
+        make: Any = HTTPStore.from_url if self._scheme in _HTTP else from_url
+        store: ObjectStore = make(self._url, client_options=client, retry_config=retry, **options)
+        return store
+
+    def _allows_http(self) -> bool:
+        said = os.environ.get(f"{_ENVIRONMENT[self._scheme]}_ALLOW_HTTP", "")
+        return self._scheme == "http" or said.lower() in ("1", "true", "t", "yes", "y", "on")
+
+
+class Visit:
+    """Requests to a remote that may take so many seconds together; see `Remote.visit`.
+
+    Attributes:
+        left_s: seconds that are left.
+    """
+
+    def __init__(self, remote: Remote) -> None:
+        self.left_s = remote.timeout_s
+        self._remote = remote
+        self._is_over = False
+
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        """Count the time that something takes."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.left_s -= time.monotonic() - started
+
+    def fetch(self, kind: str, name: str, at_most: int) -> bytes | None:
+        """An object; None if there is none that can be fetched.
+
+        Args:
+            kind: what it is for.
+            name: its name.
+            at_most: bytes; what is larger is not what it should be.
+
+        Raises:
+            CorruptArtifact: it is larger.
+            StoreError: the remote is strict, and failed.
+        """
+        path, where = _path(kind, name), self._remote.where(kind, name)
+
+        async def work() -> bytes | None:
+            import obstore
+
+            try:
+                found = await obstore.get_async(self._remote.opened(), path)
+            except FileNotFoundError:
+                return None
+            size = found.meta["size"]
+            if size > at_most:
+                raise CorruptArtifact(where, "size", f"at most {at_most} bytes", f"{size}")
+            return bytes(await found.bytes_async())
+
+        return self._ask(f"read {where}", work)
+
+    def publish(self, kind: str, name: str, parts: Sequence[bytes]) -> Published:
+        """Write an object. One that is there already is left as it is, but if it was found wrong.
+
+        Raises:
+            StoreError: the remote is strict, and failed; or it is not to be written to.
+        """
+        path, where = _path(kind, name), self._remote.where(kind, name)
+        if not self._remote.writable:
+            raise StoreError(
+                f"{where}: expected a remote that may be written to, found one to read"
+            )
+
+        damaged = self._remote.damaged
+        mode: Literal["create", "overwrite"] = "overwrite" if (kind, name) in damaged else "create"
+
+        async def work() -> Published:
+            import obstore
+            from obstore.exceptions import AlreadyExistsError
+
+            try:
+                await obstore.put_async(
+                    self._remote.opened(), path, b"".join(parts), mode=mode, use_multipart=False
+                )
+            except AlreadyExistsError:
+                return "there"
+            damaged.discard((kind, name))
+            return "written"
+
+        return self._ask(f"write {where}", work) or "failed"
+
+    def names(self, kind: str, prefix: str = "") -> list[str]:
+        """The names of the objects of a kind, or of those that begin alike.
+
+        Raises:
+            StoreError: the remote cannot list; or it is strict, and failed.
+        """
+        under = self._remote.list_prefix(kind, prefix)
+
+        async def work() -> list[str]:
+            import obstore
+
+            found: list[str] = []
+            async for chunk in obstore.list(self._remote.opened(), prefix=under):
+                found += [str(meta["path"]).rpartition("/")[2] for meta in chunk]
+            return sorted(name for name in found if name.startswith(prefix) and is_name(name))
+
+        return self._ask(f"list {self._remote}/{under}", work) or []
+
+    def _ask(self, doing: str, work: Callable[[], Awaitable[T]]) -> T | None:
+        remote = self._remote
+        if remote.rests or self._is_over:
+            return None
+        if self.left_s <= 0:
+            self._is_over = True
+            remote.slow(doing)
+            return None
+        try:
+            with self.spending():
+                return _within(self.left_s, work)
+        except ArtifactError:
+            raise
+        except Exception as error:  # noqa: BLE001  providers of credentials raise what they like
+            remote.failed(doing, error)
+            return None
+
+
+def _within(seconds: float, work: Callable[[], Awaitable[T]]) -> T:
+    """The result of requests, which are dropped when the time is up.
+
+    They run on a thread of their own, since the caller may be in an event loop.
+
+    Raises:
+        TimeoutError: the time is up.
+        Exception: whatever the requests raise.
+    """
+    done: Future[T] = Future()
+
+    async def bounded() -> T:
+        async with asyncio.timeout(seconds):
+            return await work()
+
+    def run() -> None:
+        try:
+            done.set_result(asyncio.run(bounded()))
+        except Exception as error:  # noqa: BLE001  raised in the thread that asked
+            done.set_exception(error)
+        except BaseException as error:  # noqa: BLE001  a panic of the library, which is no Exception
+            done.set_exception(RuntimeError(str(error)))
+
+    threading.Thread(target=run, name="hotstart-remote", daemon=True).start()
+    return done.result(seconds + _SLACK_S)
+
+
+def _checked(url: str, timeout_s: float, policy: str) -> str:
+    """The scheme of a URL, if all is as it should be."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise StoreError(f"remote: expected a URL, found {url!r}: {error}") from error
+    if parts.scheme not in _ENVIRONMENT:
+        raise StoreError(
+            "remote: expected a URL of one of "
+            f"{', '.join(f'{scheme}://' for scheme in _ENVIRONMENT)}, found {url!r}"
+        )
+    local = parts.scheme in ("file", "memory")
+    if bool(parts.netloc) == local or (parts.scheme == "file" and not parts.path.strip("/")):
+        shape = "file:///folder" if local else f"{parts.scheme}://name/prefix"
+        raise StoreError(f"remote: expected {shape}, found {url!r}")
+    if not 0 < timeout_s < float("inf"):
+        raise StoreError(f"remote_timeout_s: got {timeout_s!r}, takes a number of seconds above 0")
+    if policy not in get_args(RemotePolicy):
+        raise StoreError(f"remote_policy: got {policy!r}, takes one of {get_args(RemotePolicy)}")
+    if importlib.util.find_spec("obstore") is None:
+        raise StoreError(
+            f"remote: expected the package obstore, found none, for {parts.scheme}://. Install it: "
+            "pip install 'hotstart[remote]'"
+        )
+    return parts.scheme
+
+
+def _path(kind: str, name: str) -> str:
+    if not is_name(name):
+        raise StoreError(f"a name in a store: expected letters, digits and ._-, found {name!r}")
+    return f"{LAYOUT}/{kind}/{name[:2]}/{name}"
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, without what the library adds for itself, and without secrets in URLs."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    text = str(error).strip().partition("\n")[0]
+    text = text.rpartition("  - ")[2]  # after the request, which had its time and its URL
+    return _SECRET.sub("", text) or type(error).__name__

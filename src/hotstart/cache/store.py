@@ -1,0 +1,363 @@
+"""Compiled programs by key.
+
+A program is an artifact's file, named by the digest that its header holds, and an entry that says
+under which key it was made and what a trace found outside of the model. Several programs may have
+one key: which of them is meant, if any, is decided by what each was compiled for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hotstart.artifact import container
+from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, Entries, Entry, hash_of
+from hotstart.cache.folder import LIMITS, Folder, Limits, default_place, is_damage
+from hotstart.errors import (
+    ArtifactError,
+    ContractError,
+    CorruptArtifact,
+    IncompatibleArtifact,
+    ModelMismatch,
+    OptionsError,
+    StoreError,
+)
+from hotstart.faults import path_of
+from hotstart.guards.check import changes
+from hotstart.records.guards import Change, Key, Seen
+
+if TYPE_CHECKING:
+    from hotstart.cache.remote import RemotePolicy
+    from hotstart.cache.tiers import Exchange, Offered
+    from hotstart.model import Model
+    from hotstart.program import OnMiss, Program
+
+TRIED = 16
+"""So many programs of one key are tried, the newest first."""
+
+WAIT_S = 1800.0
+"""How long to wait for another process that compiles the same program."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What was found under a key.
+
+    Attributes:
+        program: the program that fits; None if there is none.
+        reasons: why each of those that were tried before it does not, the newest first.
+    """
+
+    program: Program | None
+    reasons: tuple[tuple[Change, ...], ...] = ()
+
+
+class Store:
+    """Where compiled programs and pieces are kept, so that they are compiled once.
+
+    Args:
+        place: a folder. Default: the environment's `HOTSTART_CACHE`, else the user's cache folder.
+        max_bytes: how much it may hold; what was not used for longest goes first.
+        max_files: how many files.
+        max_age_days: what was not used for longer goes.
+        strict: whether a place that cannot be read or written, or a remote that fails, is an error;
+            it is a warning otherwise, and nothing is found or kept there.
+        check: whether a program is run in a process of its own before it is kept; see
+            `Program.save`. What runs on no inputs that are found is kept with a warning.
+        remote: the URL of a store that many machines share: `s3://bucket/prefix`, `gs://`, `az://`,
+            `file:///folder`, or `http://` and `https://`, which are never written to. It is asked
+            for what the folder does not have; what it gives is verified and kept in the folder.
+            Needs the extra `hotstart[remote]`. Whoever can write there can run code here.
+        remote_policy: `"read-write"` publishes what is built here, `"read"` does not.
+        remote_timeout_s: seconds that one of these may take at most, whatever the remote does: to
+            look for a program and bring it, to look for the pieces of one build, to publish a
+            program, to publish the pieces of one build. One that fails is left alone for a minute.
+        remote_options: settings of the remote that the environment does not say (`AWS_...`,
+            `GOOGLE_...`, `AZURE_...`), as `obstore.store.from_url` takes them.
+
+    Raises:
+        StoreError: the remote's URL or a setting makes no sense, or the extra is not installed.
+    """
+
+    def __init__(
+        self,
+        place: str | os.PathLike[str] | None = None,
+        *,
+        max_bytes: int = LIMITS.bytes,
+        max_files: int = LIMITS.files,
+        max_age_days: float | None = None,
+        strict: bool = False,
+        check: bool = True,
+        remote: str | None = None,
+        remote_policy: RemotePolicy = "read-write",
+        remote_timeout_s: float = 10.0,
+        remote_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        age_s = None if max_age_days is None else max_age_days * 86400
+        limits = Limits(bytes=max_bytes, files=max_files, age_s=age_s)
+        if remote is not None and not isinstance(remote, str):
+            raise StoreError(f"remote: expected a URL as text, found {remote!r}")
+        if place is not None:
+            try:
+                path_of("place", place)
+            except OptionsError as error:
+                raise StoreError(str(error)) from None
+        self.check = check
+        self.folder = Folder(default_place() if place is None else place, limits, strict=strict)
+        self.entries = Entries(self.folder)
+        self.exchange: Exchange | None = None
+        if remote is not None:
+            from hotstart.cache.remote import Remote  # only who has one needs it
+            from hotstart.cache.tiers import Exchange
+
+            shared = Remote(
+                remote,
+                timeout_s=remote_timeout_s,
+                policy=remote_policy,
+                options=remote_options,
+                strict=strict,
+            )
+            self.exchange = Exchange(self.folder, shared)
+
+    def __repr__(self) -> str:
+        remote = "" if self.exchange is None else f", remote={str(self.exchange.remote)!r}"
+        return f"Store({str(self.folder.root)!r}{remote})"
+
+    def probe(self, key: Key | str) -> list[Entry]:
+        """The programs of a key, the newest first. Opens none of them."""
+        return self.entries.of((key if isinstance(key, str) else key.digest) + ".")
+
+    def find(self, key: Key, model: Model, on_miss: OnMiss) -> Found:
+        """Load the program of a key that fits a model, its sources and this machine.
+
+        A remote is asked if the folder has none.
+        """
+        found = self.find_here(key, model, on_miss)
+        if found.program is not None or self.exchange is None:
+            return found
+        return self._bring(self.exchange, key, model, on_miss)
+
+    def find_here(self, key: Key, model: Model, on_miss: OnMiss) -> Found:
+        """As `find`, without asking a remote."""
+        reasons: list[tuple[Change, ...]] = []
+        for entry in self.probe(key)[:TRIED]:
+            self.folder.used(PROGRAMS, entry.program)  # lest it be tidied away while it is compared
+            seen = self.entries.seen(entry)
+            if seen is None:
+                continue
+            changed = tuple(changes(model, seen))
+            if not changed:
+                program, changed = self._load(entry, model, on_miss)
+                if program is not None:
+                    return Found(program, tuple(reasons))
+            reasons.append(changed)
+        return Found(None, tuple(reasons))
+
+    def keep(
+        self, key: Key, parts: Sequence[bytes], seen: tuple[Seen, ...], model: str
+    ) -> Entry | None:
+        """Store a program's file, then make room if there is too much; None if it cannot be."""
+        program = program_name(parts)
+        self._put_away_damaged(program)  # of one that is there only the entry may have been lost
+        size = sum(map(len, parts))
+        entry = Entry(key.digest, program, size, time.time(), model, hash_of(seen))
+        # The program comes first, so that whoever finds the entry finds the program.
+        if not self.folder.write(PROGRAMS, program, parts):
+            return None
+        if not self.entries.write(entry, key, seen):
+            return None
+        self.folder.tidy()
+        return entry
+
+    def alone(self, key: Key) -> contextlib.AbstractContextManager[bool]:
+        """Hold the lock of a key while its program is compiled; others wait and then load it."""
+        return self.folder.lock(key.digest, WAIT_S)
+
+    def share(self, entry: Entry | None, pieces: Iterable[str]) -> None:
+        """Publish what a build made, if there is a remote that takes it.
+
+        Args:
+            entry: its program; None if that was not kept.
+            pieces: the names of its pieces.
+        """
+        if self.exchange is None or not self.exchange.remote.writable:
+            return
+        if entry is not None:
+            self.exchange.publish(entry, self.exchange.remote.visit())
+        self.exchange.publish_pieces(pieces, self.exchange.remote.visit())
+
+    def push(self, entry: Entry) -> bool:
+        """Publish a program of the folder; whether the remote has it now, published or before.
+
+        Takes no longer than `remote_timeout_s`.
+
+        Raises:
+            StoreError: there is no remote, or none to write to; or it failed, and is strict.
+        """
+        exchange = self._exchange_to_write()
+        return exchange.publish(entry, exchange.remote.visit())
+
+    def push_pieces(self) -> int:
+        """Publish all pieces of the folder; how many of them the remote has now.
+
+        Each takes no longer than `remote_timeout_s`.
+
+        Raises:
+            StoreError: as `push`.
+        """
+        exchange = self._exchange_to_write()
+        names = list(self.folder.names(PIECES))
+        return sum(exchange.publish_pieces([name], exchange.remote.visit()) for name in names)
+
+    def pull(self, key: Key | str) -> list[Entry]:
+        """Bring the programs that the remote has of a key; those that came, the newest first.
+
+        Those that do not fit this machine or its sources are not brought, nor those that are here.
+        Takes no longer than `remote_timeout_s`.
+
+        Args:
+            key: the key, or the whole of its digest.
+
+        Raises:
+            StoreError: there is no remote; or it failed, and is strict.
+        """
+        exchange = self._exchange()
+        digest = key if isinstance(key, str) else key.digest
+        visit = exchange.remote.visit()
+        new = self._not_here(digest, exchange.offered(digest, visit))
+        brought = [offered.entry for offered in new if not exchange.bring(offered, visit)]
+        self.folder.tidy()
+        return brought
+
+    def shared_keys(self, prefix: str = "") -> list[str]:
+        """The digests of the keys that the remote has programs of, or of those that begin so.
+
+        Raises:
+            StoreError: there is no remote, or it cannot list; or it failed, and is strict.
+        """
+        names = self._exchange().remote.visit().names(ENTRIES, prefix)
+        return sorted({name.partition(".")[0] for name in names})
+
+    def _bring(self, exchange: Exchange, key: Key, model: Model, on_miss: OnMiss) -> Found:
+        """As `find`, with what the remote has besides."""
+        visit = exchange.remote.visit()
+        with exchange.alone(key.digest, visit):
+            found = self.find_here(key, model, on_miss)  # another process may have brought it
+            if found.program is not None:
+                return found
+            reasons = list(found.reasons)
+            for offered in self._not_here(key.digest, exchange.offered(key.digest, visit)):
+                changed = tuple(changes(model, offered.seen))
+                changed = changed or exchange.bring(offered, visit)
+                if not changed:
+                    program, changed = self._load(offered.entry, model, on_miss)
+                    if program is not None:
+                        self.folder.tidy()
+                        return Found(program, tuple(reasons))
+                reasons.append(changed)
+        return Found(None, tuple(reasons))
+
+    def _not_here(self, key: str, offered: Iterable[Offered]) -> list[Offered]:
+        here = {entry.name for entry in self.probe(key)}
+        return [one for one in offered if one.entry.name not in here]
+
+    def _exchange(self) -> Exchange:
+        if self.exchange is None:
+            raise StoreError(f"{self}: expected a store with a remote, found none. Give it one.")
+        return self.exchange
+
+    def _exchange_to_write(self) -> Exchange:
+        exchange = self._exchange()
+        if not exchange.remote.writable:
+            raise StoreError(
+                f"{self}: expected a remote that may be written to, found one to read. Use the URL "
+                "of an object store, and remote_policy='read-write'."
+            )
+        return exchange
+
+    def _put_away_damaged(self, program: str) -> None:
+        path = self.folder.path(PROGRAMS, program)
+        try:
+            _require_name(path, program)
+            container.read(path)
+        except ArtifactError as error:
+            if is_damage(error):
+                self.folder.quarantine(PROGRAMS, program, str(error))
+
+    def _load(
+        self, entry: Entry, model: Model, on_miss: OnMiss
+    ) -> tuple[Program | None, tuple[Change, ...]]:
+        from hotstart.loading import load_file
+
+        path = self.folder.path(PROGRAMS, entry.program)
+        try:
+            _require_name(path, entry.program)
+            program = load_file(path, model, on_miss)
+        except CorruptArtifact as error:
+            self.folder.quarantine(PROGRAMS, entry.program, str(error))
+            self.entries.remove(entry)
+            return None, (("its file", "what was written", "damage"),)
+        except IncompatibleArtifact as error:
+            return None, tuple(error.differences)
+        except ModelMismatch as error:
+            return None, tuple(map(_change, error.problems))
+        except (ArtifactError, ContractError) as error:
+            if self.folder.is_gone(PROGRAMS, entry.program):
+                self.entries.remove(entry)
+                return None, (("its file", "there", "nothing"),)
+            return None, (("loading it", "a program", str(error)),)
+        self.entries.used(entry)
+        return program, ()
+
+
+def open_store(cache: str | os.PathLike[str] | Store, *, strict: bool) -> Store:
+    """The store that `hotstart.compile(cache=...)` was given: as it is, as a folder, or as a URL.
+
+    Raises:
+        StoreError: it is none of these.
+    """
+    if isinstance(cache, Store):
+        if strict and not cache.folder.strict:
+            raise StoreError(
+                "strict_cache: got a hotstart.Store that is not strict, takes a folder or a "
+                "hotstart.Store(..., strict=True)"
+            )
+        return cache
+    if isinstance(cache, str | os.PathLike):
+        place = os.fspath(cache)
+        if "://" in place:
+            return Store(remote=place, strict=strict)
+        return Store(place, strict=strict)
+    raise StoreError(
+        f"cache: expected a folder, a URL or a hotstart.Store, found a {type(cache).__qualname__}"
+    )
+
+
+def program_name(parts: Sequence[bytes]) -> str:
+    """The name of an artifact's file: its header holds digests of all the rest."""
+    return hashlib.sha256(parts[0]).hexdigest()
+
+
+def _require_name(path: Path, name: str) -> None:
+    """See that a file is the one that was written here, and not another whole one.
+
+    Raises:
+        CorruptArtifact: it is another.
+    """
+    with contextlib.suppress(OSError), path.open("rb") as file:  # loading says what is wrong
+        found = program_name([file.read(container.SIGNED_BYTES)])
+        if found != name:
+            raise CorruptArtifact(path, "header", f"SHA-256 {name}", found)
+
+
+def _change(problem: str) -> Change:
+    """`layers.0.eps: expected 1e-05, found 1e-06` taken apart."""
+    what, _, rest = problem.partition(": expected ")
+    expected, _, found = rest.partition(", found ")
+    return what, expected, found

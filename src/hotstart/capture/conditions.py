@@ -1,0 +1,123 @@
+"""Decide whether a condition that tracing put on axes holds for every size in a box."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from hotstart import _torch
+from hotstart.records.shapes import Interval
+
+if TYPE_CHECKING:
+    import sympy
+
+ENUMERATED = 1 << 12
+"""Boxes of up to this many points are checked point by point."""
+
+BOXES = 1 << 10
+"""How many parts a box is split into before a condition counts as unproven."""
+
+SCANNED = 1 << 18
+"""How many sizes are tried to find out where a condition holds."""
+
+LISTED = 4
+"""How many places at which a condition holds are listed in advice."""
+
+
+def counterexample(
+    condition: sympy.Basic, box: Mapping[sympy.Symbol, Interval]
+) -> dict[sympy.Symbol, int] | None:
+    """Sizes in `box` for which `condition` does not hold; None if there are none.
+
+    Interval arithmetic decides most conditions at once. A box in which it does not is split, and a
+    small one is tried point by point, so the answer is a proof either way. What is still undecided
+    after `BOXES` parts counts as a counterexample: what is not proven is not served.
+    """
+    import sympy
+
+    if condition in (True, sympy.true):
+        return None
+    involved = sorted(condition.free_symbols, key=str)
+    holds = _torch.as_function(condition, involved)
+    parts = [tuple(box[symbol] for symbol in involved)]
+    for _ in range(BOXES):
+        if not parts:
+            return None
+        part = parts.pop()
+        verdict = _torch.holds_within(
+            condition, {s: (i.lo, i.hi) for s, i in zip(involved, part, strict=True)}
+        )
+        if verdict is True:
+            continue
+        if verdict is False:
+            return {symbol: i.lo for symbol, i in zip(involved, part, strict=True)}
+        points = math.prod(interval.hi - interval.lo + 1 for interval in part)
+        if points > ENUMERATED:
+            parts += _halves(part)
+            continue
+        for sizes in itertools.product(*(range(i.lo, i.hi + 1) for i in part)):
+            if not holds(*sizes):
+                return dict(zip(involved, sizes, strict=True))
+    return {symbol: box[symbol].lo for symbol in involved} if parts else None
+
+
+def _halves(part: tuple[Interval, ...]) -> list[tuple[Interval, ...]]:
+    """A box cut in two across its longest side."""
+    longest = max(range(len(part)), key=lambda i: part[i].hi - part[i].lo)
+    low, high = part[longest].lo, part[longest].hi
+    middle = (low + high) // 2
+    halves = (Interval(low, middle), Interval(middle + 1, high))
+    return [(*part[:longest], half, *part[longest + 1 :]) for half in halves]
+
+
+def where_it_holds(
+    condition: sympy.Basic, symbol: sympy.Symbol, interval: Interval
+) -> list[Interval]:
+    """The parts of `interval` in which a condition on one symbol holds."""
+    holds = _torch.as_function(condition, [symbol])
+    parts: list[Interval] = []
+    for size in range(interval.lo, interval.hi + 1):
+        if not holds(size):
+            continue
+        if parts and parts[-1].hi == size - 1:
+            parts[-1] = Interval(parts[-1].lo, size)
+        else:
+            parts.append(Interval(size, size))
+    return parts
+
+
+def values_of(number: sympy.Expr, symbol: sympy.Symbol, interval: Interval) -> int:
+    """How many values a number computed from one symbol takes in an interval."""
+    value = _torch.as_function(number, [symbol])
+    tried = range(interval.lo, min(interval.hi, interval.lo + SCANNED) + 1)
+    return len({value(size) for size in tried})
+
+
+def advise_several(condition: sympy.Basic, axes: Sequence[str]) -> str:
+    """What to declare for axes, given a condition on all of them that does not hold throughout."""
+    import sympy
+
+    if isinstance(condition, sympy.Eq) and all(side.is_Symbol for side in condition.args):
+        return f"give {' and '.join(map(repr, axes))} the same Dim: the model needs them equal"
+    return f"declare ranges of {' and '.join(map(repr, axes))} in which it holds throughout"
+
+
+def advise(axis: str, condition: sympy.Basic, interval: Interval) -> str:
+    """What to declare for an axis, given a condition on it that does not hold throughout."""
+    scanned = Interval(interval.lo, min(interval.hi, interval.lo + SCANNED))
+    parts = where_it_holds(condition, _torch.axis_symbol(axis), scanned)[:LISTED]
+    if not parts:
+        return f"no size in {interval} meets the condition; declare other sizes"
+    if all(part.lo == part.hi for part in parts):
+        listed = [part.lo for part in parts]
+        such_as = ", such as" if len(parts) == LISTED else ":"
+        return f"declare the sizes you need one by one{such_as} sizes={listed}, ranges=[]"
+    if len(parts) > 1:
+        return f"it holds for {', '.join(map(str, parts))}, ...; declare those as ranges=[...]"
+    (part,) = parts
+    left_out = [*range(interval.lo, part.lo)[:3], *range(part.hi + 1, interval.hi + 1)[:3]]
+    if len(left_out) <= 2:
+        return f"give Dim({axis!r}, ..., sizes={left_out}): a variant of its own for each"
+    return f"declare {axis!r} as {part}, or split it there with ranges=[...]"

@@ -1,0 +1,26 @@
+"""The fast double: every piece runs the operators it was captured with."""
+
+from __future__ import annotations
+
+from hotstart.compilers.base import Job
+from hotstart.partition.digest import Token
+from hotstart.records.artifact import CompiledUnit
+from hotstart.stitching.piece import piece_as_source
+
+
+class EagerCompiler:
+    """Writes pieces as source, op by op. No compiler is involved."""
+
+    def token(self) -> Token:
+        """There is nothing to set."""
+        return "eager"
+
+    def warm_up(self) -> None:
+        """Nothing to start."""
+
+    def compile(self, job: Job) -> CompiledUnit:
+        """Write the piece as it was captured."""
+        return piece_as_source(job.graph, job.piece, tuple(job.bounds), job.key)
+
+    def close(self) -> None:
+        """Nothing to stop."""

@@ -1,0 +1,1 @@
+"""What a trace assumed of the model and of Python: collected, described, and compared later."""

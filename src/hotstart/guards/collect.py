@@ -1,0 +1,331 @@
+"""Guards on what a trace read besides tensors, from those that Dynamo put.
+
+Classes, constants and lengths are part of the compiled code as much as operators are: another
+activation, another epsilon or one more layer would be another program with the same weights. So are
+globals, closures and the environment. hotstart runs without Dynamo's guards; these are data, which
+any process can compare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import gc
+import sys
+import types
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hotstart import _torch
+from hotstart.guards.check import python_module
+from hotstart.guards.objects import class_name, codes_of, definers, module_name
+from hotstart.guards.sources import file_of, is_given_file
+from hotstart.guards.steps import ways
+from hotstart.guards.structure import (
+    Look,
+    environment_text,
+    follow,
+    is_method,
+    runs_hooks,
+)
+from hotstart.model import Model, modules, places
+from hotstart.records.artifact import ModuleKind
+from hotstart.records.guards import Guard, Kind, Seen, Start, Step
+
+_CONSTANTS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
+_DATA = (bool, int, float, complex, str, bytes, type(None), range, slice, enum.Enum, Collection,
+         torch.dtype, torch.device)  # fmt: skip
+"""What is compared by what it holds; other objects are compared by their class."""
+
+_CODE = (types.FunctionType, types.MethodType, property, classmethod, staticmethod)
+_TRAINING: tuple[Step, ...] = (("attribute", "training"),)
+_TRACER = "torch._dynamo."
+"""What stands there in place of Python's own functions is only run to trace."""
+
+_REGISTRIES = {("transformers.utils.output_capturing", "_CAN_RECORD_REGISTRY")}
+"""Global dicts with an entry for every class of model that was made, of which code reads its own:
+(module, name)."""
+
+Origin = tuple[Start, str, Any]
+"""Where steps start outside of the model's modules: kind of start, name, object."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a trace read.
+
+    Attributes:
+        modules: what of each module of the model, by its path.
+        seen: what outside of them.
+        codes: the code that ran, without torch's and Python's own.
+        loose: code of it that no guard covers.
+    """
+
+    modules: dict[str, ModuleKind]
+    seen: tuple[Seen, ...]
+    codes: frozenset[types.CodeType]
+    loose: frozenset[types.CodeType]
+
+
+def collect(model: Model, target: Model, traced: _torch.FullGraph) -> Found:
+    """What a trace of a model, or of one of its methods, read."""
+    ran = Ran(traced.codes)
+    paths = {id(module): path for path, module in reversed([*modules(model)])}
+    kept = {id(place.get()) for place in places(model)}
+    look = Look()
+    found: dict[str, tuple[torch.nn.Module, set[Guard]]] = {}
+    outside = {
+        Seen("environment", name, Guard((), "value", environment_text(name)))
+        for name in traced.environment
+    }
+    for read in traced.reads:
+        if read[0] == "tensor" and id(traced.object_named(read[1])) in kept:
+            continue  # a weight, which a program takes from the model
+        for start, kind, steps in ways(*read):
+            value = traced.object_named(start)
+            if isinstance(value, torch.nn.Module) and id(value) in paths:
+                _, guards = found.setdefault(paths[id(value)], (value, set()))
+                guards.update(_of_module(look, ran, value, kind, steps))
+                break
+            origin = _origin(traced, start, value, steps)
+            if origin is not None:
+                (where, name, held), steps = origin
+                read_there = _outside(look, ran, where, name, held, kind, steps)
+                outside.update(Seen(where, name, guard) for guard in read_there)
+                break
+    made: dict[str, ModuleKind] = {}
+    for path, (module, guards) in found.items():
+        guards.update(_methods(look, ran, module, ()))
+        own = look.own_code(module, bool(path) or runs_hooks(model))
+        ran.cover(*(value for _, value in look.own_functions(module, hooks=True)))
+        made[path] = ModuleKind(class_name(type(module)), tuple(sorted(guards, key=repr)), own)
+    outside.update(_target(look, ran, target))
+    outside.update(_named(look, ran))
+    seen = tuple(sorted(outside, key=repr))
+    return Found(made, seen, ran.codes, frozenset(ran.left))
+
+
+def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKind]:
+    """What several graphs of a model read of its modules."""
+    made: dict[str, ModuleKind] = {}
+    for found in all_found:
+        for path, kind in found.items():
+            known = made.get(path, kind)
+            every = sorted({*known.guards, *kind.guards}, key=repr)
+            made[path] = ModuleKind(kind.cls, tuple(every), kind.own)
+    return made
+
+
+# --- of modules -----------------------------------------------------------------------------------
+
+
+def _of_module(
+    look: Look, ran: Ran, module: torch.nn.Module, kind: Kind, steps: tuple[Step, ...]
+) -> Iterator[Guard]:
+    """The guards on something that steps lead to from a module, if it counts and is there."""
+    with contextlib.suppress(AttributeError, LookupError, TypeError):
+        compared = _compared(kind, steps, module)
+        steps = by_key(module, steps)
+        if compared is not None:
+            yield Guard(steps, compared, look.text(compared, steps, module))
+            yield from _code(look, ran, module, compared, steps)
+
+
+def _compared(kind: Kind, steps: tuple[Step, ...], module: torch.nn.Module) -> Kind | None:
+    """What of a thing that was read is to be compared; None if it is known otherwise.
+
+    Raises:
+        AttributeError, LookupError, TypeError: it is not there any more.
+    """
+    if kind == "own" and len(steps) == 1:
+        return None if is_method(type(module), str(steps[0][1])) else kind
+    if kind == "attribute" or kind == "own" or kind == "contains":
+        return None if _of_class_code(module, steps[:-1]) else kind
+    value = follow(module, steps)
+    if _of_class_code(module, steps):
+        return None
+    match kind:
+        case "length" | "keys":
+            counts = hasattr(value, "__len__")
+        case "class":
+            counts = bool(steps) and type(value).__module__ != "builtins"
+            counts = counts and not _torch.is_fake(value)  # stands for a weight on meta
+        case "function":
+            counts = hasattr(value, "__qualname__")
+        case "inside" | "tensor" | "unknown":
+            counts = bool(steps)
+        case _:
+            counts = bool(steps) and isinstance(value, _DATA) and steps != _TRAINING
+            counts = counts and not isinstance(value, torch.nn.Module | torch.Tensor | type)
+            kind = "value" if type(value) in _CONSTANTS else "inside"
+    return kind if counts else None
+
+
+def by_key(start: object, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The same steps, with values of dicts by their keys where these are texts.
+
+    Numbers as keys may be of this process only, as those of hooks are.
+    """
+    made: tuple[Step, ...] = ()
+    for how, name in steps:
+        step: Step = (how, name)
+        if how == "entry":
+            with contextlib.suppress(AttributeError, LookupError, TypeError):
+                key = follow(start, (*made, ("key", name)))
+                step = ("item", key) if type(key) is str else step
+        made = (*made, step)
+    return made
+
+
+def _of_class_code(start: object, steps: tuple[Step, ...]) -> bool:
+    """Whether steps lead to a function of a class, or into one: it is known with the class."""
+    classes = False
+    for number, (how, _) in enumerate(steps, start=1):
+        classes = classes or how == "class"
+        with contextlib.suppress(AttributeError, LookupError, TypeError):
+            if classes and isinstance(follow(start, steps[:number]), _CODE):
+                return True
+    return False
+
+
+# --- outside of them ------------------------------------------------------------------------------
+
+
+def _origin(
+    traced: _torch.FullGraph, start: str, value: Any, steps: tuple[Step, ...]
+) -> tuple[Origin, tuple[Step, ...]] | None:
+    """An object to start from that other processes have, too, and the steps from there."""
+    if isinstance(value, types.ModuleType) and python_module(value.__name__) is value:
+        return ("python", str(module_name(value.__name__)), value), steps
+    if not steps:
+        return None
+    (_, first), *rest = steps
+    if start == "G" and not str(first).startswith("__builtins_dict"):
+        way: tuple[Step, ...] = (("attribute", first), *rest)
+        return ("python", str(module_name(traced.home)), sys.modules.get(traced.home)), way
+    if start == "L" and first in traced.free:
+        return ("closure", "", traced.scopes["L"]), steps
+    if start == "L" and first == traced.self_name:
+        return ("self", "", traced.scopes["L"][first]), tuple(rest)
+    return None
+
+
+def _outside(
+    look: Look, ran: Ran, where: Start, name: str, start: Any, kind: Kind, steps: tuple[Step, ...]
+) -> Iterator[Guard]:
+    """The guards on something outside of modules, if it counts."""
+    if where == "self" and not steps:
+        yield from _methods(look, ran, start, ())
+    if _counts(where, name, kind, steps) and not _of_class_code(start, steps):
+        steps = by_key(start, steps)
+        if kind == "value" and not _is_plain(start, steps):
+            kind = "inside"
+        yield Guard(steps, kind, look.text(kind, steps, start))
+        yield from _code(look, ran, start, kind, steps)
+
+
+def _is_plain(start: Any, steps: tuple[Step, ...]) -> bool:
+    """Whether steps lead to a constant, or nowhere."""
+    with contextlib.suppress(AttributeError, LookupError, TypeError):
+        return isinstance(follow(start, steps), (*_CONSTANTS, type))
+    return True
+
+
+def _counts(where: Start, name: str, kind: Kind, steps: tuple[Step, ...]) -> bool:
+    """Whether something is not known already from torch's version."""
+    if not steps:
+        return False
+    if where != "python":
+        return True
+    if name.startswith(_TRACER):
+        return False
+    if (name, steps[0][1]) in _REGISTRIES:
+        return (kind != "length" or len(steps) > 1) and steps[-1][0] != "key"
+    given = name == "os" or name.partition(".")[0] == "torch"
+    return kind in ("function", "tensor") or not given
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+
+class Ran:
+    """The code that a trace ran, and what of it no guard covers so far.
+
+    Attributes:
+        codes: all of it, without torch's and Python's own.
+        left: what is not covered.
+    """
+
+    def __init__(self, codes: Iterable[types.CodeType]) -> None:
+        self.codes = frozenset(code for code in codes if not is_given_file(code.co_filename))
+        self.left = set(self.codes)
+        self._methods: dict[type, tuple[str, ...]] = {}
+
+    def cover(self, *values: Any) -> bool:
+        """Whether code ran that is in functions that some values are."""
+        within = self.codes.intersection(set().union(*map(codes_of, values)))
+        self.left -= within
+        return bool(within)
+
+    def methods(self, cls: type) -> tuple[str, ...]:
+        """The names of a class under which code is found that ran."""
+        if cls not in self._methods:
+            names = dict.fromkeys(name for base in cls.__mro__ for name in vars(base))
+            defined = {n: [vars(b)[n] for b in definers(cls, n)] for n in names}
+            ran = (name for name, values in defined.items() if values and self.cover(*values))
+            self._methods[cls] = tuple(ran)
+        return self._methods[cls]
+
+
+def _code(look: Look, ran: Ran, start: Any, kind: Kind, steps: tuple[Step, ...]) -> Iterator[Guard]:
+    """Guards on methods of an object whose class was read; a function's own guard has its code."""
+    with contextlib.suppress(AttributeError, LookupError, TypeError):
+        value = follow(start, steps)
+        if kind == "function":
+            ran.cover(value)
+        elif kind == "class":
+            yield from _methods(look, ran, value, steps)
+
+
+def _methods(look: Look, ran: Ran, value: Any, steps: tuple[Step, ...]) -> Iterator[Guard]:
+    """Guards on what ran of an object's class, and on a forward of torch's, lest it be patched."""
+    names = ran.methods(type(value))
+    if isinstance(value, torch.nn.Module) and not definers(type(value), "forward"):
+        names = ("forward", *names)
+    for name in names:
+        way: tuple[Step, ...] = (("class", ""), ("attribute", name))
+        yield Guard((*steps, *way), "method", look.text("method", way, value))
+
+
+def _target(look: Look, ran: Ran, target: Model) -> Iterator[Seen]:
+    """The guard on a function that is compiled; methods are found with their object's class."""
+    if not isinstance(target, torch.nn.Module | types.MethodType) and ran.cover(target):
+        yield Seen("target", "", Guard((), "code", look.text("code", (), target)))
+
+
+def _named(look: Look, ran: Ran) -> Iterator[Seen]:
+    """Guards on functions that are found by name in a Python module."""
+    for module, name in sorted(_names(ran.left)):
+        steps: tuple[Step, ...] = tuple(("attribute", part) for part in name.split("."))
+        with contextlib.suppress(AttributeError, LookupError, TypeError):
+            if ran.cover(follow(sys.modules[module], steps)):
+                text = look.text("code", steps, sys.modules[module])
+                yield Seen("python", str(module_name(module)), Guard(steps, "code", text))
+
+
+def _names(codes: Iterable[types.CodeType]) -> set[tuple[str, str]]:
+    """Python module and qualified name that code may be found by: a function's, or its outer one's.
+
+    Functions are asked first, since that of a dataclass is of no file.
+    """
+    found = [(code.co_filename, code.co_qualname) for code in codes]
+    modules: dict[str, list[str]] = {}
+    for name, module in sys.modules.copy().items():  # others may be importing
+        modules.setdefault(file_of(module) or "", []).append(name)
+    by_file = {(m, name) for file, name in found for m in modules.get(file, ())}
+    holders = (h for h in gc.get_referrers(*codes) if isinstance(h, types.FunctionType))
+    by_function = {(h.__module__, h.__qualname__) for h in holders if h.__module__ in sys.modules}
+    return {(m, name.partition(".<locals>")[0]) for m, name in by_file | by_function}

@@ -1,0 +1,72 @@
+"""A load: a file and a model to a program. Imports nothing that compiles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hotstart.artifact import container
+from hotstart.artifact import inspect as preflight
+from hotstart.artifact.read import unpack
+from hotstart.errors import ArtifactError
+from hotstart.events import Clock
+from hotstart.program import OnMiss, Program
+from hotstart.records.artifact import Artifact
+from hotstart.records.report import Report, UnitReport
+from hotstart.runtime.bind import bind
+
+_NOT_THERE = (ImportError, AttributeError, LookupError, TypeError, ValueError)
+"""What generated code raises when it is executed where something that it names is missing."""
+
+
+def load_file(
+    file: str | os.PathLike[str],
+    model: Callable[..., Any],
+    on_miss: OnMiss,
+    *,
+    trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
+    verify_source: bool = True,
+) -> Program:
+    """Read a file, see that it fits, and bind it to a model. For arguments see `hotstart.load`."""
+    clock = Clock()
+    with clock.phase("verify"):
+        contents = container.read(file, preflight.truster(trusted_keys))
+    with clock.phase("fit"):
+        preflight.require_fit(file, contents.manifest, verify_source)
+    with clock.phase("unpack"):
+        artifact = unpack(contents)
+    with clock.phase("bind"):
+        try:
+            binding = bind(artifact, model, compare_code=verify_source)
+            report = _report(clock, artifact)
+            program = Program(artifact, model, binding, report, on_miss)
+        except _NOT_THERE as error:
+            raise ArtifactError(
+                f"{file}: expected the classes, functions and operators that the program calls, "
+                f"found: {error}. Install and import what the model was built with."
+            ) from error
+        binding()  # whether the model fits shows now and not in the first call
+    program.report = _report(clock, artifact)
+    return program
+
+
+def _report(clock: Clock, artifact: Artifact) -> Report:
+    """What was loaded; the build's own report stays in the artifact."""
+    built = artifact.report["units"]
+    units = tuple(
+        UnitReport(unit["piece"], unit["variant"], "loaded", 0.0, unit["reused_from"])
+        for unit in built
+    )
+    return Report(
+        wall_s=clock.wall_s(),
+        phases=clock.phases(),
+        pieces=len(artifact.pieces),
+        unique=len(artifact.units),
+        reused=len(units) - len(artifact.units),
+        units=units,
+        inlined=tuple((name, reason) for name, reason in artifact.report["inlined"]),
+        proven=sum(bool(unit.proof.sizes) for unit in artifact.units.values()),
+        without=tuple(map(tuple, artifact.report.get("without", ()))),
+        unproven=tuple(map(tuple, artifact.report.get("unproven", ()))),
+    )

@@ -1,0 +1,358 @@
+"""A compiled model that can be called."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+
+from hotstart.errors import ArtifactError, ContractError, HotstartError, ModelMismatch
+from hotstart.model import Model
+from hotstart.records.artifact import Artifact, PieceInfo
+from hotstart.records.layout import dense_strides, strides_fit
+from hotstart.records.shapes import labelled
+from hotstart.runtime.arguments import as_passed
+from hotstart.runtime.bind import Binding
+from hotstart.runtime.caller import Caller
+from hotstart.runtime.entry import Hooks
+
+if TYPE_CHECKING:
+    from hotstart.options import MissPolicy
+    from hotstart.records.report import Report
+    from hotstart.saving.examples import Example
+
+log = logging.getLogger(__name__)
+
+
+class OnMiss(msgspec.Struct, frozen=True):
+    """What to do with a call outside the contract.
+
+    Attributes:
+        policy: `"error"`, `"eager"` or `"compile"`.
+        build: builds a program for a model or one of its methods and the arguments of a call;
+            `"compile"` needs it.
+    """
+
+    policy: MissPolicy = "error"
+    build: Callable[[Model, tuple[Any, ...], dict[str, Any]], Program] | None = None
+
+
+class Program:
+    """A model compiled for inference. Call it as the model is called.
+
+    A program computes without autograd: its results never require grad, whatever the inputs.
+    It uses the model's own tensors, and notices when they are replaced. Calls are thread-safe and
+    re-entrant. Made by `hotstart.compile` and `hotstart.load`.
+
+    Where several calls were compiled, `program(...)` runs the first of the model's own whose
+    contract takes the arguments, and `program["name"](...)` runs the one of that name.
+
+    Attributes:
+        model: the model whose weights it runs with.
+        artifact: everything it is made of, as data.
+        report: what was compiled and reused, and how long everything took.
+        examples: the calls it was compiled for, by name, for the check at save; none where it was
+            loaded.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        model: Model,
+        binding: Binding,
+        report: Report,
+        on_miss: OnMiss,
+        examples: Mapping[str, Sequence[Example]] | None = None,
+    ) -> None:
+        self.model = model
+        self.report = report
+        self.artifact = artifact
+        self.examples = examples or {}
+        self._on_miss = on_miss
+        self._relayouts: dict[str, int] = {}
+        self._more: dict[str, list[Program]] = {}
+        self._outgrown = False  # whether a miss has changed what this program reads
+        self._counting = threading.Lock()
+        self._compiling = threading.Lock()
+        self._callers: dict[str, Caller] = {}
+        self._named: dict[str, Callable[..., Any]] = {}
+        self._binding = binding
+        self._hooks = Hooks(model, binding, self._relayout)
+        first = 0
+        for call in artifact.calls:
+            self._callers[call.name] = Caller(call, self._hooks, first)
+            first += len(call.stitched)
+        own = [c for c in self._callers.values() if not c.call.method]
+        self._call = self._served(own, self._entry(own))
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Run the model.
+
+        Raises:
+            ContractError: the call is outside the contract and `on_miss` is `"error"`.
+            ModelMismatch: the model's tensors do not fit what was compiled.
+        """
+        return self._call(*args, **kwargs)
+
+    def save(
+        self,
+        file: str | os.PathLike[str],
+        *,
+        sign_key: str | os.PathLike[str] | None = None,
+        check: bool = True,
+        check_inputs: Any = None,
+    ) -> None:
+        """Write everything but the weights to one file, which `hotstart.load` starts from.
+
+        The file is written under another name first and then renamed: there is the old one or the
+        new one, never half of it.
+
+        Args:
+            file: path of the artifact, by custom ending in `.hot`.
+            sign_key: file of a private key, as `hotstart keygen` makes; the artifact is signed.
+            check: run every piece from the file in a process of its own and compare the results
+                with this program's, bit by bit, else within a tolerance. Takes some seconds.
+            check_inputs: arguments to check with, `(args, kwargs)`, or a list of such pairs, for
+                models that do not take any values; by name where calls have names. Without, the
+                values of the example are used, if it had any, and made-up ones.
+
+        Raises:
+            ArtifactError: the program holds something that cannot be said as data, the comparison
+                failed, it runs on no inputs that were found, or the file cannot be written.
+            ContractError: `check_inputs` are outside the contract.
+            OptionsError: `check_inputs` are no arguments, or for a call that there is not.
+        """
+        from hotstart.saving import Check, save  # a program that only runs never needs it
+        from hotstart.saving.given import given_examples
+
+        given = given_examples(self._callers, check_inputs, check)
+        wanted = Check(self.model, {**self.examples, **given}) if check else None
+        save(self.artifact, file, sign_key=sign_key, check=wanted)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A program is neither copied nor pickled.
+
+        Raises:
+            ArtifactError: always; it says how to get another program.
+        """
+        raise ArtifactError(
+            "expected a program to be saved, found an attempt to copy or pickle it. Call "
+            "program.save(file), and hotstart.load(file, model) with the model or the copy of it "
+            "that the other program is to run with, here or in another process."
+        )
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        """The function that runs calls of one name only.
+
+        Raises:
+            KeyError: no call of that name was compiled.
+        """
+        if name not in self._named:
+            if name not in self._callers:
+                raise KeyError(f"no call {name!r}; there are: {', '.join(self._callers)}")
+            caller = self._callers[name]
+            entry = caller.function(partial(self._miss, [caller]))
+            self._named[name] = self._served([caller], entry)
+        return self._named[name]
+
+    def refresh(self) -> None:
+        """Compare the model and all else that was read with what was compiled, and fetch weights.
+
+        Calls notice nearly every change by themselves; `docs/artifact.md` lists those they do not.
+
+        Raises:
+            ModelMismatch: with everything that is not what was compiled.
+            ContractError: a module is in another mode, training or evaluation, than at the build.
+        """
+        self._binding.refresh()
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The stitched source, by variant; `name: variant` where calls have names."""
+        return {
+            labelled(call.name, stitched.variant): stitched.source
+            for call in self.artifact.calls
+            for stitched in call.stitched
+        }
+
+    @property
+    def entry_code(self) -> str:
+        """The source of the entries, which check a call and choose the variant."""
+        callers = self._callers.items()
+        return "\n\n".join(f"# {name}\n{c.source}" if name else c.source for name, c in callers)
+
+    @property
+    def pieces(self) -> tuple[PieceInfo, ...]:
+        """The pieces, with name, digest, kind, layers and what each reuses."""
+        return self.artifact.pieces
+
+    @property
+    def relayouts(self) -> dict[str, int]:
+        """By argument, how many calls had it copied because its layout was not the compiled one."""
+        return dict(self._relayouts)
+
+    def __repr__(self) -> str:
+        model = self.model
+        name = type(model).__name__ if isinstance(model, torch.nn.Module) else repr(model)
+        different = len({piece.digest for piece in self.pieces if piece.kind == "compiled"})
+        variants = " | ".join(self.code)
+        return (
+            f"Program({name}, inference only, {len(self.pieces)} pieces of which {different} "
+            f"different, variants: {variants})"
+        )
+
+    # --- what the entry calls ---------------------------------------------------------------------
+
+    def _relayout(self, tensor: torch.Tensor, dim_order: Sequence[int], path: str) -> torch.Tensor:
+        """Copy an argument into the compiled layout; counted, and logged once for each argument."""
+        strides = dense_strides(tensor.shape, dim_order)
+        if strides_fit(tensor, strides):
+            return tensor
+        with self._counting:
+            if path not in self._relayouts:
+                log.warning(
+                    "%s: strides %s are not the compiled layout, so it is copied in every such "
+                    "call; see Program.relayouts",
+                    path,
+                    tensor.stride(),
+                )
+            self._relayouts[path] = self._relayouts.get(path, 0) + 1
+        made = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+        return made.copy_(tensor.detach())
+
+    # --- calls that do not fit --------------------------------------------------------------------
+
+    def _entry(self, callers: Sequence[Caller]) -> Callable[..., Any]:
+        """A function that runs the first of several calls that takes the arguments.
+
+        Each entry hands what it does not take to the next one, and nothing has run by then.
+        """
+        following: Callable[..., Any] | None = None
+        for caller in reversed(callers):
+            miss = partial(self._miss, callers)
+            if following is not None:
+                miss = partial(_pass_on, caller, following)
+            following = caller.function(miss)
+        return following or self._only_methods
+
+    def _only_methods(self, /, *args: Any, **kwargs: Any) -> Any:
+        listed = ", ".join(f"program[{name!r}](...)" for name in self._callers)
+        raise ContractError("the model", "a call of itself", f"calls of methods: {listed}")
+
+    def _miss(
+        self,
+        callers: Sequence[Caller],
+        values: Sequence[Any],
+        excess: Sequence[Any],
+        unknown: Mapping[str, Any],
+    ) -> Any:
+        """Answer a call that none of `callers` takes, bound by the last, as `Options.on_miss` says.
+
+        Raises:
+            ContractError: with the argument, what the call passed and what the program takes.
+        """
+        *_, caller = callers
+        args, kwargs = as_passed(caller.call.contract.parameters, values, excess, unknown)
+        errors = {c.call.name: c.refusal_of(args, kwargs) for c in callers}
+        refusals = {name: error for name, error in errors.items() if error is not None}
+        if len(refusals) < len(callers):
+            raise HotstartError(
+                "the generated entry refused a call that the contract takes. This is a defect of "
+                "hotstart; please report it with the value of program.entry_code."
+            )
+        error = ContractError.of_all(refusals)
+        if self._on_miss.policy == "error":
+            raise error
+        log.info("answers by on_miss=%r, since %s", self._on_miss.policy, error)
+        return self._otherwise(error, caller, args, kwargs)
+
+    def _otherwise(
+        self, why: HotstartError, caller: Caller, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Answer a call that this program cannot, by the model itself or by another program."""
+        fitted = self._misfit() is None
+        if self._on_miss.policy == "eager":
+            with torch.no_grad():
+                result = caller.target(self.model)(*args, **kwargs)
+        else:
+            result = self._compiled_for(why, caller, args, kwargs)(*args, **kwargs)
+        if fitted and not self._outgrown and (misfit := self._misfit()) is not None:
+            self._outgrown = True
+            log.warning(
+                "a call that the program does not take changed the model; while the program does "
+                "not fit it, calls are answered as on_miss=%r says. If the model fills a cache, "
+                "call it once with its largest sizes before it is compiled. %s",
+                self._on_miss.policy,
+                misfit,
+            )
+        return result
+
+    def _served(self, callers: Sequence[Caller], entry: Callable[..., Any]) -> Callable[..., Any]:
+        """An entry that `on_miss` stands in for where an earlier miss has changed the model.
+
+        Eager would go on with what that call left in the model, and so must the program.
+        """
+        if self._on_miss.policy == "error" or not callers:
+            return entry
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._outgrown and (misfit := self._misfit()) is not None:
+                return self._otherwise(misfit, callers[-1], args, kwargs)
+            return entry(*args, **kwargs)
+
+        return call
+
+    def _misfit(self) -> ModelMismatch | None:
+        """Why the model is not what was compiled; None if it is."""
+        try:
+            self._hooks.bound()
+        except ModelMismatch as error:
+            return error
+        return None
+
+    def _compiled_for(
+        self, why: HotstartError, caller: Caller, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Program:
+        """A program for a call that this one cannot answer, compiled if there is none yet."""
+        with self._compiling:
+            more = self._more.setdefault(caller.call.method, [])
+            for program in more:
+                if program.takes(*args, **kwargs) and program._misfit() is None:
+                    return program
+            log.warning("compiles inside a call, since %s", why)
+            build = self._on_miss.build
+            assert build is not None, "there is a compiler where the policy is to compile"
+            program = build(caller.target(self.model), args, kwargs)
+            if not program.takes(*args, **kwargs):
+                raise why  # no program takes this call, such as one with aliased arguments
+            more.append(program)
+            return program
+
+    def takes(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Whether a call of the model with these arguments is within the contract.
+
+        Nothing is run.
+        """
+        own = [caller for caller in self._callers.values() if not caller.call.method]
+        try:
+            return any(caller.refusal_of(args, kwargs) is None for caller in own)
+        except TypeError:
+            return False
+
+
+def _pass_on(
+    caller: Caller,
+    function: Callable[..., Any],
+    values: Sequence[Any],
+    excess: Sequence[Any],
+    unknown: Mapping[str, Any],
+) -> Any:
+    """Hand a call that one entry does not take to the next."""
+    args, kwargs = as_passed(caller.call.contract.parameters, values, excess, unknown)
+    return function(*args, **kwargs)

@@ -1,0 +1,1 @@
+"""Records that stages hand to each other and files hold: data without torch."""

@@ -1,0 +1,362 @@
+"""The records that stages hand to each other.
+
+Everything a program needs at run time is data: strings of source, bytes, tables and trees of the
+types below. Live objects of the compiler stop at `CompiledUnit`. They are `msgspec` structs, which
+an artifact's manifest holds as JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+import torch
+
+from hotstart.records.guards import Guard, Seen
+from hotstart.records.shapes import Dim, Variant
+
+# --- trees: the structure of arguments and of outputs ------------------------------------------
+
+
+class Slot(msgspec.Struct, frozen=True, tag="slot"):
+    """A place in a tree that holds something known by number or expression.
+
+    Attributes:
+        kind: `"arg"`, a tensor argument; `"out"`, an output of the graph; `"weight"`, an entry of
+            the parameter table; `"size"`, an integer computed from axes; `"object"`, a container
+            that the caller passed, itself.
+        index: number of the argument, output, weight or container; -1 for a size. Containers are
+            counted from the outermost on, over all parameters.
+        expr: Python expression over axis names, for a size.
+        views: attributes that lead from a tensor to a view of it, such as `mT`, taken in each call.
+    """
+
+    kind: Literal["arg", "out", "weight", "size", "object"]
+    index: int = -1
+    expr: str = ""
+    views: tuple[str, ...] = ()
+
+
+class Const(msgspec.Struct, frozen=True, tag="const"):
+    """A value that is the same in every call."""
+
+    value: Any
+
+
+class Seq(msgspec.Struct, frozen=True, tag="seq"):
+    """A tuple, list or named tuple."""
+
+    cls: type
+    items: tuple[Tree, ...]
+
+
+class Map(msgspec.Struct, frozen=True, tag="map"):
+    """A dict (or a subclass that is built from pairs), in order."""
+
+    cls: type
+    entries: tuple[tuple[Any, Tree], ...]
+
+
+class Record(msgspec.Struct, frozen=True, tag="record"):
+    """A dataclass that is also a dict or another builtin container, built by keyword."""
+
+    cls: type
+    fields: tuple[tuple[str, Tree], ...]
+
+
+class Attributes(msgspec.Struct, frozen=True, tag="attributes"):
+    """An object that is its attributes; they are set, and no code of its class runs."""
+
+    cls: type
+    fields: tuple[tuple[str, Tree], ...]
+
+
+class Registered(msgspec.Struct, frozen=True, tag="registered"):
+    """Any other type that is registered with torch's pytree."""
+
+    cls: type
+    context: Any
+    items: tuple[Tree, ...]
+
+
+Container: TypeAlias = Seq | Map | Record | Attributes | Registered
+Tree: TypeAlias = Slot | Const | Container
+
+
+# --- the contract ---------------------------------------------------------------------------------
+
+
+Layout: TypeAlias = Literal["copied", "fixed", "exact"]
+"""How much of a layout a call must bring: see `TensorSpec`."""
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """What a tensor argument must be.
+
+    Attributes:
+        path: how a user would write it: `input_ids`, `batch['mask']`, `states[0]`.
+        shape: a size for a static dimension, an axis name for a dynamic one.
+        dim_order: dimensions from the outermost to the innermost in memory; the compiled layout.
+        layout: what happens to a tensor of another layout, which is one with other strides where a
+            size is above one: `"copied"` copies it; `"fixed"` takes none, since forward reads
+            strides; `"exact"` asks for the same strides in dimensions of size one, too.
+    """
+
+    path: str
+    dtype: torch.dtype
+    device: torch.device
+    shape: tuple[int | str, ...]
+    dim_order: tuple[int, ...]
+    layout: Layout = "copied"
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """One parameter of the model's forward.
+
+    Attributes:
+        kind: as in `inspect`: positional-only, positional or keyword, *args, keyword-only; what
+            the example passed through **kwargs is keyword-only here.
+        default: what the call stands for when it leaves the argument out.
+    """
+
+    name: str
+    kind: Literal["positional_only", "positional", "var_positional", "keyword"]
+    tree: Tree
+    has_default: bool = False
+    default: Any = None
+
+
+class WeightSpec(msgspec.Struct, frozen=True):
+    """A tensor the graph reads that is not an argument.
+
+    Attributes:
+        name: path from the model, such as `model.layers.0.mlp.up_proj.weight`.
+        kind: `"parameter"`, `"buffer"` or `"attribute"` of a module; `"captured"` from elsewhere.
+        ties: other names of the same tensor.
+        mutated: the graph writes to it.
+    """
+
+    name: str
+    kind: Literal["parameter", "buffer", "attribute", "captured"]
+    dtype: torch.dtype
+    device: torch.device
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    ties: tuple[str, ...] = ()
+    mutated: bool = False
+
+
+class ModuleKind(msgspec.Struct, frozen=True):
+    """What was read of a module besides tensors.
+
+    Attributes:
+        cls: the name of its class.
+        guards: what was read, by steps from the module.
+        own: hooks and methods that are the object's own, each by name and as a text of its code.
+    """
+
+    cls: str
+    guards: tuple[Guard, ...]
+    own: tuple[tuple[str, str], ...] = ()
+
+
+class Requirements(msgspec.Struct, frozen=True):
+    """What a model must bring.
+
+    Attributes:
+        weights: the tensors that graphs read from the model, by slot number.
+        unread: names of the model's parameters that no graph reads.
+        modes: the `training` flag of every module whose flag forward reads, by path.
+        kinds: the different things that were read of modules besides tensors.
+        modules: for each module that was read, its path and the number of its kind.
+        hooks: hooks of all modules there are, each by name and as a text of its code.
+        operators: those that did not come with torch, each by name and as a text of its schemas
+            and of the code that a compiler runs.
+        seen: what was read outside of the modules: globals, closures, the environment.
+    """
+
+    weights: tuple[WeightSpec, ...]
+    unread: tuple[str, ...]
+    modes: tuple[tuple[str, bool], ...]
+    kinds: tuple[ModuleKind, ...]
+    modules: tuple[tuple[str, int], ...]
+    hooks: tuple[tuple[str, str], ...] = ()
+    operators: tuple[tuple[str, str], ...] = ()
+    seen: tuple[Seen, ...] = ()
+
+
+class Contract(msgspec.Struct, frozen=True):
+    """What a call must satisfy.
+
+    Attributes:
+        parameters: the forward's parameters, in order, with the tree each must match.
+        tensors: the tensor arguments, by slot number.
+        axes: the dynamic dimensions.
+        training: the model's `training` flag; None for a function.
+        autocast: (device type, dtype) of the autocast region the build ran in, if any.
+        mutated_args: slots of tensor arguments that the graph writes to.
+        given: slots of tensor arguments that a result contains as they were passed.
+        objects: numbers of the caller's containers that a result contains, or that a call changes.
+        changed: numbers of those that a call changes.
+    """
+
+    parameters: tuple[Parameter, ...]
+    tensors: tuple[TensorSpec, ...]
+    axes: tuple[Dim, ...]
+    training: bool | None
+    autocast: tuple[tuple[str, torch.dtype], ...]
+    mutated_args: tuple[int, ...]
+    given: tuple[int, ...]
+    objects: tuple[int, ...] = ()
+    changed: tuple[int, ...] = ()
+
+
+# --- compiled pieces ------------------------------------------------------------------------------
+
+
+class Kernel(msgspec.Struct, frozen=True):
+    """Native code of a unit.
+
+    Attributes:
+        name: what the unit's source calls it by.
+        blob: a Python extension module.
+        digest: SHA-256 of `blob`, in hex.
+    """
+
+    name: str
+    blob: bytes | memoryview
+    digest: str
+
+    def __repr__(self) -> str:
+        return f"Kernel({self.name!r}, {len(self.blob)} bytes)"
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """What comparing a unit with the operators it was made from has shown.
+
+    Attributes:
+        sizes: at which sizes the unit did what the operators do, such as `batch=2, seq=7`; `static`
+            where there is nothing to choose.
+        skipped: why it was not compared at others.
+        without: a pass of the compiler that was left out, since it made the unit wrong.
+        why: how.
+    """
+
+    sizes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    without: str = ""
+    why: str = ""
+
+
+class CompiledUnit(msgspec.Struct, frozen=True):
+    """One different piece compiled for one variant: data that any process can turn into a callable.
+
+    Attributes:
+        key: hash of everything that reached the compiler.
+        source: Python source that defines `bind(*weights) -> call`, where `call(args: list) ->
+            tuple` takes the sizes and the tensors that are no weights, and empties the list.
+        kernels: what the names in `source` that no import defines stand for.
+        constants: tensors that `source` refers to by name.
+        loose: outputs, by number, whose strides are not known to be the traced ones.
+        op_by_op: why the unit runs the captured operators instead of compiled code; empty if it
+            does not, or if that is what was asked for.
+        bytecode: `source` compiled, if that is at hand; see `generated.bytecode`.
+        proof: what comparing it with its operators has shown.
+    """
+
+    key: str
+    source: str
+    kernels: tuple[Kernel, ...] = ()
+    constants: tuple[tuple[str, torch.Tensor], ...] = ()
+    loose: tuple[int, ...] = ()
+    op_by_op: str = ""
+    bytecode: bytes | memoryview = b""
+    proof: Proof = Proof()
+
+    def __repr__(self) -> str:
+        return f"CompiledUnit({self.key!r}, {len(self.kernels)} kernels)"
+
+
+class Stitched(msgspec.Struct, frozen=True):
+    """The generated Python of one variant.
+
+    Attributes:
+        source: defines `bind(weights, units, constants, owners) -> run`.
+        filename: what tracebacks and profilers show.
+        units: keys of the units it calls, by position.
+        constants: objects the source refers to by position because no literal says them.
+        weights: slots of the weights it reads, by position.
+        owners: paths of the modules whose attributes a call replaces, by position.
+        sets: the attributes it replaces, each as the path of the module and the name.
+        bytecode: `source` compiled, if that is at hand; see `generated.bytecode`.
+    """
+
+    variant: Variant
+    source: str
+    filename: str
+    units: tuple[str, ...]
+    constants: tuple[Any, ...]
+    weights: tuple[int, ...]
+    owners: tuple[str, ...] = ()
+    sets: tuple[tuple[str, str], ...] = ()
+    bytecode: bytes | memoryview = b""
+
+    def __repr__(self) -> str:
+        return f"Stitched({self.variant.name!r}, {len(self.units)} units)"
+
+
+class CompiledCall(msgspec.Struct, frozen=True):
+    """One way to call a model, compiled.
+
+    Attributes:
+        name: as it was given; empty where a program takes calls of one kind only.
+        method: dotted path from the model to what is called; empty for the model itself.
+        contract: what a call must satisfy.
+        stitched: the generated code, by variant.
+    """
+
+    name: str
+    method: str
+    contract: Contract
+    stitched: tuple[Stitched, ...]
+
+
+class PieceInfo(msgspec.Struct, frozen=True):
+    """What a user sees of a piece.
+
+    Attributes:
+        name: `piece_0`, ...; pieces of a further graph of the same call are `graph_1.piece_0`, ...;
+            those of a named call begin with its name, as in `decode.piece_0`.
+        digest: hash of everything about it that reaches a compiler.
+        kind: `"compiled"`, or `"inlined"` when it holds only splitting ops.
+        layers: paths of the submodules it came from.
+        reused_from: the first piece with the same digest, if that is another one.
+    """
+
+    name: str
+    digest: str
+    kind: Literal["compiled", "inlined"]
+    layers: tuple[str, ...]
+    reused_from: str | None
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """A compiled model as data: what a program is made of, in this process or another.
+
+    Attributes:
+        requirements: what the model must bring.
+        calls: the ways it can be called, in the order in which a call is matched with them.
+        units: the compiled units that the code calls, by key.
+        captured: tensors the graph reads that no module keeps, by slot.
+        pieces: what a user sees of the pieces.
+        fingerprint: named parts that decide where it fits; see `hotstart.artifact.fingerprint`.
+        report: the build's report, as a dict.
+    """
+
+    requirements: Requirements
+    calls: tuple[CompiledCall, ...]
+    units: dict[str, CompiledUnit]
+    captured: dict[int, torch.Tensor]
+    pieces: tuple[PieceInfo, ...]
+    fingerprint: dict[str, Any]
+    report: dict[str, Any]

@@ -1,0 +1,249 @@
+"""The record of a build or a load: plain data, which can be kept, sent, compared and shown."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from hotstart.records.table import columns, memory
+
+Action = Literal["compiled", "reused", "loaded"]
+MAX_ROWS = 40
+"""Lines of units in a rendering, all variants together."""
+
+_INDENT = "  "
+
+PhaseSeconds: TypeAlias = Mapping[str, float]
+"""Seconds by phase, in the order the phases began. They add up to the wall time."""
+
+
+class UnitReport(msgspec.Struct, frozen=True):
+    """What was done for one piece and one variant.
+
+    Attributes:
+        piece: name of the piece.
+        variant: name of the variant.
+        action: `"compiled"`, `"reused"` from an equal piece, or `"loaded"` from an artifact or a
+            cache.
+        seconds: how long that took.
+        reused_from: the piece and variant that were compiled instead, such as
+            `piece_1 (seq=2..64)`; None unless reused.
+    """
+
+    piece: str
+    variant: str
+    action: Action
+    seconds: float
+    reused_from: str | None = None
+
+
+class VariantReport(msgspec.Struct, frozen=True):
+    """One variant as a whole.
+
+    Attributes:
+        name: name of the variant, such as `batch=1,seq=2..64`.
+        seconds: how long its units and its stitched code took.
+        pieces: compiled pieces it calls.
+        unique: how many of them were compiled or loaded for it.
+        reused: how many of them share the code of another unit.
+    """
+
+    name: str
+    seconds: float
+    pieces: int
+    unique: int
+    reused: int
+
+
+class SplitReport(msgspec.Struct, frozen=True):
+    """Sizes that one graph or one unit could not serve.
+
+    Attributes:
+        variant: the sizes, as the name of a variant.
+        conditions: what was assumed of them and holds for some only, as Python over the axes, each
+            with the line of the model or of torch it came from.
+        into: the variants that were made of it; some of them may have been split again.
+    """
+
+    variant: str
+    conditions: tuple[tuple[str, str], ...]
+    into: tuple[str, ...]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What was compiled, reused and loaded, and how long each took.
+
+    Attributes:
+        wall_s: seconds from the start of the build to its end.
+        phases: seconds by phase; they add up to `wall_s`.
+        pieces: pieces of the graph.
+        unique: different ones among them.
+        reused: pieces that share the code of another.
+        units: one entry for each compiled piece and variant.
+        variants: one entry for each variant.
+        splits: one entry for each time that sizes had to be served in parts, in order.
+        inlined: name and reason of each piece that cannot be expressed as compiled data, and so
+            runs op by op.
+        proven: units that were compared with the operators they were made from, and do the same.
+        without: name of each piece that was compiled without a pass of the compiler, the pass, and
+            what the unit did with it.
+        unproven: name of each piece that was not compared at some sizes, and why.
+        peak_memory_bytes: the most memory the process held during the build.
+    """
+
+    wall_s: float
+    phases: PhaseSeconds
+    pieces: int
+    unique: int
+    reused: int
+    units: tuple[UnitReport, ...] = ()
+    variants: tuple[VariantReport, ...] = ()
+    splits: tuple[SplitReport, ...] = ()
+    inlined: tuple[tuple[str, str], ...] = ()
+    proven: int = 0
+    without: tuple[tuple[str, str, str], ...] = ()
+    unproven: tuple[tuple[str, str], ...] = ()
+    peak_memory_bytes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report in the types of JSON: dicts, lists, strings and numbers."""
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return plain
+
+    def reproducible(self) -> dict[str, Any]:
+        """The report as a dict without what differs from build to build: times, caches, paths."""
+        plain = self.to_dict()
+        for timed in (plain, *plain["units"], *plain["variants"]):
+            for name in ("wall_s", "phases", "peak_memory_bytes", "seconds"):
+                timed.pop(name, None)
+        for unit in plain["units"]:
+            unit["action"] = "reused" if unit["reused_from"] else "compiled"
+        for split in plain["splits"]:
+            split["conditions"] = [[condition, ""] for condition, _ in split["conditions"]]
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Report:
+        """The report that `to_dict` described.
+
+        Raises:
+            msgspec.ValidationError: `data` is not such a description; the message names the field.
+        """
+        return msgspec.convert(data, cls)
+
+    def __str__(self) -> str:
+        return render(self)
+
+
+# --- as text --------------------------------------------------------------------------------------
+
+
+def render(report: Report, max_rows: int = MAX_ROWS) -> str:
+    """A report as text: totals, seconds by phase, then units by variant.
+
+    Neighbours that did the same thing share a line, such as
+    `piece_2 .. piece_31  30 reused from piece_1`.
+
+    Args:
+        report: what to render.
+        max_rows: most lines of units, all variants together; the rest is summed up.
+    """
+    blocks = [_totals(report)]
+    if report.phases:
+        blocks.append(_phases(report))
+    if report.splits:
+        blocks.append("\n".join(["served in parts", *_indented(_splits(report, max_rows))]))
+    blocks.extend(_variants(report, max_rows))
+    if report.inlined:
+        rows = columns([(name, reason) for name, reason in report.inlined], "<<")
+        blocks.append("\n".join(["run op by op, not compiled", *_indented(rows)]))
+    if report.without:
+        rows = columns(
+            [(name, f"without {left_out}: {why}") for name, left_out, why in report.without], "<<"
+        )
+        blocks.append("\n".join(["compiled without a pass that is at fault", *_indented(rows)]))
+    if report.unproven:
+        rows = columns(report.unproven, "<<")
+        blocks.append("\n".join(["not compared with the operators", *_indented(rows)]))
+    return "\n\n".join(blocks)
+
+
+def _totals(report: Report) -> str:
+    pieces = f"{report.pieces} piece{'' if report.pieces == 1 else 's'}"
+    parts = [pieces, f"{report.unique} unique", f"{report.reused} reused"]
+    peak = f"; peak memory {memory(report.peak_memory_bytes)}" if report.peak_memory_bytes else ""
+    return f"{report.wall_s:.2f} s: {', '.join(parts)}{peak}"
+
+
+def _phases(report: Report) -> str:
+    whole = report.wall_s or 1.0
+    rows = [("phase", "seconds", "%")]
+    rows += [(name, f"{s:.3f}", f"{100 * s / whole:.1f}") for name, s in report.phases.items()]
+    return "\n".join(columns(rows, "<>>"))
+
+
+def _splits(report: Report, max_rows: int) -> Iterator[str]:
+    for split in report.splits[:max_rows]:
+        for condition, source in split.conditions:
+            at = f"  ({source})" if source else ""
+            yield f"{split.variant}: {condition}{at}"
+        yield f"{_INDENT}into {len(split.into)}: {', '.join(split.into)}"
+    if len(report.splits) > max_rows:
+        yield f"and {len(report.splits) - max_rows} more"
+
+
+def _variants(report: Report, max_rows: int) -> Iterator[str]:
+    by_variant: dict[str, list[UnitReport]] = {variant.name: [] for variant in report.variants}
+    for unit in report.units:
+        by_variant.setdefault(unit.variant, []).append(unit)
+    summaries = {variant.name: variant for variant in report.variants}
+    rows_each = max_rows // max(1, len(by_variant))
+    for name, units in by_variant.items():
+        rows = columns(list(_rows(units, rows_each)), "<<><") if rows_each else []
+        yield "\n".join([_heading(name, units, summaries.get(name)), *_indented(rows)])
+
+
+def _heading(name: str, units: Sequence[UnitReport], summary: VariantReport | None) -> str:
+    counts = {"compiled": 0, "loaded": 0, "reused": 0}
+    for unit in units:
+        counts[unit.action] += 1
+    told = ", ".join(f"{n} {action}" for action, n in counts.items() if n) or "nothing compiled"
+    seconds = summary.seconds if summary else sum(unit.seconds for unit in units)
+    return f"variant {name}: {told}, {seconds:.2f} s"
+
+
+def _rows(units: Iterable[UnitReport], limit: int) -> Iterator[tuple[str, str, str, str]]:
+    runs = [list(run) for _, run in itertools.groupby(units, _deed)]
+    shown = runs if len(runs) <= limit else runs[: limit - 1]
+    for run in shown:
+        first, last = run[0], run[-1]
+        alone = len(run) == 1
+        names = first.piece if alone else f"{first.piece} .. {last.piece}"
+        action = first.action if alone else f"{len(run)} {first.action}"
+        origin = f"from {_origin(first)}" if first.reused_from else ""
+        yield names, action, _seconds(run), origin
+    rest = [unit for run in runs[len(shown) :] for unit in run]
+    if rest:
+        actions = sorted({unit.action for unit in rest})
+        yield f"and {len(rest)} more", " or ".join(actions), _seconds(rest), ""
+
+
+def _deed(unit: UnitReport) -> tuple[object, ...]:
+    # What was compiled stays on a line of its own: that is where the time went.
+    alone = unit.piece if unit.action == "compiled" else None
+    return unit.action, unit.reused_from, alone
+
+
+def _origin(unit: UnitReport) -> str:
+    return (unit.reused_from or "").removesuffix(f" ({unit.variant})")
+
+
+def _seconds(units: Iterable[UnitReport]) -> str:
+    return f"{sum(unit.seconds for unit in units):.3f} s"
+
+
+def _indented(lines: Iterable[str]) -> Iterator[str]:
+    return (_INDENT + line for line in lines)

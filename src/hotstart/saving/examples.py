@@ -1,0 +1,92 @@
+"""The tensors of example calls, kept for the check at save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import torch
+
+from hotstart.records.artifact import Const, Contract, Slot
+from hotstart.records.trees import describe
+from hotstart.runtime.arguments import bind
+from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
+
+KEPT_BYTES = 64 << 20
+"""The most that is kept of one example call; its largest tensors are left out."""
+
+
+class Example(msgspec.Struct, frozen=True, eq=False):
+    """The tensors of a call, by slot of its contract.
+
+    Attributes:
+        sizes: the size of each axis.
+        tensors: copies; None where an argument has no values or is too large to be kept.
+        given: given to `save`, and not the example that was compiled.
+    """
+
+    sizes: dict[str, int]
+    tensors: tuple[torch.Tensor | None, ...]
+    given: bool = False
+
+
+def kept_example(contract: Contract, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Example:
+    """Copy the tensors of the call that a contract was made from."""
+    found = _tensors(contract, args, kwargs)
+    slots = within([tensor if has_values(tensor) else None for tensor in found], KEPT_BYTES)
+    copies = (t.detach().clone() if slot in slots else None for slot, t in enumerate(found))
+    return Example(_sizes(contract, found), tuple(copies))
+
+
+def given_example(contract: Contract, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Example:
+    """The tensors of a call that a contract takes."""
+    found = _tensors(contract, args, kwargs)
+    tensors = tuple(tensor.detach() for tensor in found)
+    return Example(_sizes(contract, found), tensors, given=True)
+
+
+def has_values(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a plain one in this process' memory, and no stand-in."""
+    return type(tensor) in TENSOR_TYPES and tensor.device.type == "cpu" and not is_lazy_view(tensor)
+
+
+def within(tensors: Sequence[torch.Tensor | None], limit: int) -> set[int]:
+    """Numbers of the tensors that take `limit` bytes together, the smallest first."""
+    sized = sorted((t.nbytes, number) for number, t in enumerate(tensors) if t is not None)
+    taken, chosen = 0, set()
+    for size, number in sized:
+        taken += size
+        if taken > limit:
+            break
+        chosen.add(number)
+    return chosen
+
+
+def _tensors(
+    contract: Contract, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[torch.Tensor]:
+    """The tensors of a call, in the order of a contract's slots."""
+    found: list[torch.Tensor] = []
+
+    def leaf(_: str, value: Any) -> Slot | None:
+        if not isinstance(value, torch.Tensor):
+            return None
+        found.append(value)
+        return Slot("arg", len(found) - 1)
+
+    values, _, _ = bind(contract.parameters, args, kwargs)
+    for parameter, value in zip(contract.parameters, values, strict=True):
+        if not isinstance(parameter.tree, Const):  # a default may be a tensor
+            describe(value, parameter.name, leaf)
+    return found
+
+
+def _sizes(contract: Contract, tensors: Sequence[torch.Tensor]) -> dict[str, int]:
+    """The size of each axis of a contract in a call with these tensors."""
+    return {
+        axis: int(size)
+        for spec, tensor in zip(contract.tensors, tensors, strict=True)
+        for axis, size in zip(spec.shape, tensor.shape, strict=True)
+        if isinstance(axis, str)
+    }

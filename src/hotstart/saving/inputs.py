@@ -1,0 +1,181 @@
+"""Values on which a program is tried: real ones where there are any, else made up."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from hotstart.model import Finder, Model
+from hotstart.records.artifact import CompiledCall, Contract, Requirements, TensorSpec, WeightSpec
+from hotstart.records.layout import dense_strides
+from hotstart.records.shapes import Variant
+from hotstart.runtime.made_up import KINDS, Kind, made_up, spanned
+from hotstart.saving.examples import KEPT_BYTES, Example, has_values, within
+
+
+@dataclass(frozen=True)
+class Real:
+    """The values that are real.
+
+    Attributes:
+        examples: example calls, by the call's name.
+        weights: tensors of the model, by slot.
+    """
+
+    examples: Mapping[str, Sequence[Example]]
+    weights: Mapping[int, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One choice of values for the arguments of a variant.
+
+    Attributes:
+        about: what they are, for an error.
+        sizes: the size of each axis.
+        kind: of the values that are made up.
+        example: where the others are from; None if all are made up.
+        floats: take floating-point numbers from the example, too.
+    """
+
+    about: str
+    sizes: Mapping[str, int]
+    kind: Kind = KINDS[0]
+    example: Example | None = None
+    floats: bool = True
+
+
+def choices(call: CompiledCall, variant: Variant, real: Real) -> list[Inputs]:
+    """Inputs to try for a variant, in order.
+
+    Those that a user gave for its sizes, and then no others. Else the example's, at sizes that take
+    little time before its own; floating-point numbers that are made up come before its own, since
+    examples are often zeros, which hide differences. Then made-up ones of all kinds.
+    """
+    examples = real.examples.get(call.name, ())
+    given = [example for example in examples if example.given]
+    for example in given:
+        if variant.covers(example.sizes):
+            return [Inputs("check_inputs", example.sizes, example=example)]
+    small = _small_sizes(variant)
+    at = ", ".join(f"{axis}={size}" for axis, size in small.items())
+    found: list[Inputs] = []
+    for example in given or examples:
+        about = "check_inputs" if example.given else "the example"
+        there = about if example.sizes == small else f"{about} at {at}"
+        mixed = f"{there}, floating-point numbers made up"
+        found.append(Inputs(mixed, small, example=example, floats=False))
+        found.append(Inputs(there, small, example=example))
+        if example.sizes != small and variant.covers(example.sizes):
+            found.append(Inputs(about, example.sizes, example=example))
+    return found + [Inputs(f"made up, {kind}", small, kind) for kind in KINDS]
+
+
+def tensors(contract: Contract, inputs: Inputs) -> list[torch.Tensor]:
+    """The arguments of a call, by slot, each in memory of its own and in the compiled layout."""
+    shapes = [_shape(spec, inputs.sizes) for spec in contract.tensors]
+    below = min((size for shape in shapes for size in shape if size > 1), default=2)
+    made = []
+    for slot, (spec, shape) in enumerate(zip(contract.tensors, shapes, strict=True)):
+        strides = dense_strides(shape, spec.dim_order)
+        value = made_up(shape, strides, spec.dtype, inputs.kind, below=below, seed=slot)
+        example = None if inputs.example is None else inputs.example.tensors[slot]
+        if example is not None and (inputs.floats or not _inexact(spec.dtype)):
+            value.copy_(_resized(example, shape))
+        made.append(value)
+    return made
+
+
+def real_weights(
+    requirements: Requirements, model: Model, *, floats: bool
+) -> dict[int, torch.Tensor]:
+    """The values that a model's tensors have now, by slot; none of those on another device.
+
+    Without `floats`, small tensors of integers and truths only: what models require of values is
+    nearly always that they are good as indices, and the others are what takes memory.
+    """
+    finder = Finder(model)
+    found = [_current(spec, finder) for spec in requirements.weights]
+    if not floats:
+        exact = [None if t is None or _inexact(t.dtype) else t for t in found]
+        small = within(exact, KEPT_BYTES)
+        found = [t if slot in small else None for slot, t in enumerate(found)]
+    return {slot: tensor for slot, tensor in enumerate(found) if tensor is not None}
+
+
+def weights(
+    requirements: Requirements,
+    captured: Mapping[int, torch.Tensor],
+    real: Mapping[int, torch.Tensor],
+) -> list[torch.Tensor]:
+    """All weights, by slot.
+
+    Floating-point weights that are made up and that no call writes to share one piece of memory, so
+    that this takes little memory; integers that are made up are zero.
+    """
+    specs = requirements.weights
+    needed: dict[torch.dtype, int] = {}
+    for slot, spec in enumerate(specs):
+        if slot not in real:
+            span = spanned(spec.shape, spec.stride)
+            needed[spec.dtype] = max(needed.get(spec.dtype, 1), span)
+    memory = {dtype: made_up((count,), (1,), dtype) for dtype, count in needed.items()}
+    return [
+        captured[slot]
+        if slot in captured
+        else _written_apart(spec, real[slot])
+        if slot in real
+        else _weight(spec, memory[spec.dtype])
+        for slot, spec in enumerate(specs)
+    ]
+
+
+def _weight(spec: WeightSpec, memory: torch.Tensor) -> torch.Tensor:
+    own = memory[: spanned(spec.shape, spec.stride)]
+    return (own.clone() if spec.mutated else own).as_strided(spec.shape, spec.stride)
+
+
+def _written_apart(spec: WeightSpec, tensor: torch.Tensor) -> torch.Tensor:
+    """A real weight, or a copy of one that calls write to."""
+    if not spec.mutated:
+        return tensor
+    return made_up(spec.shape, spec.stride, spec.dtype).copy_(tensor)
+
+
+def _current(spec: WeightSpec, finder: Finder) -> torch.Tensor | None:
+    place = None if spec.kind == "captured" else finder.place(spec.name)
+    tensor = None if place is None else place.get()
+    if not isinstance(tensor, torch.Tensor) or not has_values(tensor):
+        return None
+    has = (tensor.dtype, tuple(tensor.shape), tensor.stride())
+    return tensor.detach() if has == (spec.dtype, spec.shape, spec.stride) else None
+
+
+def _resized(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A tensor with its values repeated or left out, so that it has a shape; no values, zeros."""
+    if tensor.numel() == 0:
+        return torch.zeros(shape, dtype=tensor.dtype)
+    times = [-(-size // have) for size, have in zip(shape, tensor.shape, strict=True)]
+    return tensor.repeat(times)[tuple(map(slice, shape))]
+
+
+def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
+    return [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+
+
+def _small_sizes(variant: Variant) -> dict[str, int]:
+    """Sizes a variant serves: no special cases, if there are others, and little work."""
+    boxes = variant.box()
+    sizes = {axis: min(max(box.lo, 3), box.hi) for axis, box in boxes.items()}
+    if variant.covers(sizes):
+        return sizes
+    counted = itertools.product(*(range(box.lo, box.hi + 1) for box in boxes.values()))
+    tried = (dict(zip(boxes, at, strict=True)) for at in counted)
+    return next(filter(variant.covers, tried))
+
+
+def _inexact(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex

@@ -1,0 +1,103 @@
+"""Run the variants of an artifact one by one, and tell of every tensor that is returned."""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from hotstart import _torch
+from hotstart.records.artifact import Artifact, CompiledCall, Stitched
+from hotstart.records.shapes import labelled
+from hotstart.records.trees import parts_of
+from hotstart.runtime.arguments import passed_objects
+from hotstart.runtime.generated import run_source
+from hotstart.runtime.units import instantiate
+from hotstart.saving.inputs import Inputs, Real, choices, tensors, weights
+
+Note = Callable[[str, torch.Tensor], None]
+"""Told the piece's unit, or `"result"`, and one of its outputs, right after it was made."""
+
+
+class Rehearsal:
+    """The variants of an artifact, ready to be run on made-up weights and inputs or on real ones.
+
+    Attributes:
+        names: the name of each variant.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+        self._parts = [(call, stitched) for call in artifact.calls for stitched in call.stitched]
+        self._units = {key: instantiate(unit) for key, unit in artifact.units.items()}
+        self._asserts = _asserts(artifact)
+        self.names = tuple(labelled(call.name, s.variant) for call, s in self._parts)
+
+    def choices(self, number: int, real: Real) -> list[Inputs]:
+        """Inputs to try for a variant, in order."""
+        call, stitched = self._parts[number]
+        return choices(call, stitched.variant, real)
+
+    def run(self, number: int, inputs: Inputs, real: Real, note: Note) -> None:
+        """Run a variant, and tell `note` of every tensor that a piece or the variant returns.
+
+        Memory that nothing was written to is zero, so that what depends on it is the same in every
+        process. What a model asserts of the contents of tensors need not hold for inputs that were
+        made up, so it is not asserted.
+
+        Raises:
+            Exception: whatever operators raise for such inputs.
+        """
+        call, stitched = self._parts[number]
+        artifact = self._artifact
+        held = weights(artifact.requirements, artifact.captured, real.weights)
+        own = [_noted(self._units[key], key, note) for key in stitched.units]
+        make = run_source(stitched.source, stitched.filename, {}, stitched.bytecode)["bind"]
+        owners = [types.SimpleNamespace() for _ in stitched.owners]
+        unasserted = _torch.without_assertions() if self._asserts else contextlib.nullcontext()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _torch.filled_memory(), unasserted:
+            torch.manual_seed(0)
+            run = make([held[s] for s in stitched.weights], own, stitched.constants, owners)
+            result = run(*_arguments(call, inputs))
+        for tensor in _tensors(result):
+            note("result", tensor)
+
+
+def _asserts(artifact: Artifact) -> bool:
+    stitched: Iterator[Stitched] = (s for call in artifact.calls for s in call.stitched)
+    sources = [*(unit.source for unit in artifact.units.values()), *(s.source for s in stitched)]
+    return any("_assert_async" in source for source in sources)
+
+
+def _noted(unit: Callable[..., Any], key: str, note: Note) -> Callable[..., Any]:
+    def bind(*weights: Any) -> Any:
+        call = unit(*weights)
+
+        def noted(args: list[Any]) -> Any:
+            outputs = call(args)
+            for output in outputs:
+                note(key, output)
+            return outputs
+
+        return noted
+
+    return bind
+
+
+def _arguments(call: CompiledCall, inputs: Inputs) -> list[Any]:
+    contract = call.contract
+    made = tensors(contract, inputs)
+    given = [made[slot] for slot in contract.given]
+    objects = passed_objects(contract, made)
+    return [*(inputs.sizes[dim.name] for dim in contract.axes), *made, *given, *objects]
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    else:
+        for part in parts_of(value, "") or ():
+            yield from _tensors(part.value)

@@ -1,0 +1,102 @@
+"""Write an artifact to one file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from msgspec.structs import replace
+
+from hotstart.artifact import container
+from hotstart.artifact.manifest import to_builtins
+from hotstart.artifact.pack import pack
+from hotstart.errors import ArtifactError
+from hotstart.model import Model
+from hotstart.records.artifact import Artifact
+from hotstart.saving.check import Checked, compare
+from hotstart.saving.examples import Example
+
+log = logging.getLogger("hotstart")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What an artifact is checked with before it is written.
+
+    Attributes:
+        model: has the weights.
+        examples: calls that it is run on, by name.
+        partly: write it although nothing was found that some variants run on, with a warning.
+    """
+
+    model: Model
+    examples: Mapping[str, Sequence[Example]]
+    partly: bool = False
+
+
+def save(
+    artifact: Artifact,
+    file: str | os.PathLike[str],
+    *,
+    sign_key: str | os.PathLike[str] | None,
+    check: Check | None,
+) -> None:
+    """Write an artifact; see `Program.save`.
+
+    Raises:
+        ArtifactError: it cannot be said as data, does not run from its file, or the file cannot be
+            written.
+    """
+    container.write(file, packed(artifact, sign_key=sign_key, check=check))
+
+
+def packed(
+    artifact: Artifact,
+    *,
+    sign_key: str | os.PathLike[str] | None = None,
+    check: Check | None = None,
+) -> list[bytes]:
+    """The parts of an artifact's file, in order.
+
+    Raises:
+        ArtifactError: it cannot be said as data, or does not run from its file.
+    """
+    sign = _signer(sign_key)
+    manifest, blobs = pack(artifact)
+    if check is not None:
+        parts = container.pack(to_builtins(manifest), blobs)
+        found = compare(artifact, parts, check.examples, check.model)
+        if found.unchecked:
+            _tell(found, check.partly)
+        manifest = replace(manifest, check=msgspec.to_builtins(found))
+    return container.pack(to_builtins(manifest), blobs, sign)
+
+
+def _tell(found: Checked, partly: bool) -> None:
+    """Say which variants ran on no inputs, here or from the file.
+
+    Raises:
+        ArtifactError: that is not good enough.
+    """
+    if partly:
+        for name, reason in found.unchecked:
+            log.warning("variant %s is kept unchecked, as no inputs were found: %s", name, reason)
+        return
+    listed = "".join(f"\n  {name}: {reason}" for name, reason in found.unchecked)
+    raise ArtifactError(
+        "the check at save found no inputs that some variants run on, in this process or from the "
+        f"file.\nexpected: values that the model's operators take\nfound:{listed}\n"
+        "do: pass such values as save(..., check_inputs=(args, kwargs)), in a call of sizes that "
+        "the variant serves; or save with check=False"
+    )
+
+
+def _signer(key: str | os.PathLike[str] | None) -> container.Sign | None:
+    if key is None:
+        return None
+    from hotstart.artifact.signing import signer
+
+    return signer(key)

@@ -1,0 +1,377 @@
+"""Write nodes of a graph as Python source."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import enum
+import keyword
+import math
+import operator
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from hotstart import _torch
+from hotstart.errors import HotstartError
+from hotstart.partition.digest import import_path
+from hotstart.records.trees import is_namedtuple
+from hotstart.runtime.names import Names
+
+if TYPE_CHECKING:
+    import sympy
+
+_INFIX = {
+    operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/",
+    operator.floordiv: "//", operator.mod: "%", operator.pow: "**", operator.matmul: "@",
+    operator.and_: "&", operator.or_: "|", operator.xor: "^", operator.lshift: "<<",
+    operator.rshift: ">>", operator.eq: "==", operator.ne: "!=", operator.lt: "<",
+    operator.le: "<=", operator.gt: ">", operator.ge: ">=",
+}  # fmt: skip
+_PREFIX = {operator.neg: "-", operator.pos: "+", operator.invert: "~"}
+# Higher-order operators that run their body once; what else they are for is autograd's or the
+# compiler's. Strings among their arguments name the body.
+_CALLS_ITS_BODY = frozenset({"tag_activation_checkpoint", "invoke_subgraph", "wrap"})
+_NAME = re.compile(r"[A-Za-z_][\w.]*")
+_ATOMS = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Tuple, ast.List, ast.Dict)
+# Where a user would import a function from, before where it says it lives.
+_PUBLIC_HOMES = (
+    ("torch.nn.functional", torch.nn.functional), ("torch", torch), ("operator", operator),
+    ("torch.linalg", torch.linalg), ("torch.fft", torch.fft), ("torch.special", torch.special),
+)  # fmt: skip
+
+
+class NotExpressible(HotstartError):
+    """A node or constant that no Python source stands for."""
+
+
+def comment(text: str) -> str:
+    """A comment, which whatever a user named things stays one."""
+    return f"# {text if text.isprintable() else ascii(text)}"
+
+
+class Emitter:
+    """Writes expressions and statements, and keeps what they need: imports, aliases, constants.
+
+    Attributes:
+        constants: objects that no literal says; the source calls them by position.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        # Literals mention these two, so nothing else may be called so.
+        self._modules = {names.exactly(module): False for module in ("math", "torch")}
+        self.constants: list[Any] = []
+        self._constant_names: dict[int, str] = {}
+        self._imports: dict[tuple[str, str], str] = {}
+        self._aliases: dict[str, str] = {}
+        self._nodes: dict[fx.Node, str] = {}
+        self._axes: dict[sympy.Symbol, str] = {}
+
+    # --- names ------------------------------------------------------------------------------------
+
+    def define(self, node: fx.Node, wanted: str | None = None) -> str:
+        """Give a node a variable."""
+        self._nodes[node] = self.names.new(wanted or node.name)
+        return self._nodes[node]
+
+    def let(self, node: fx.Node, name: str) -> None:
+        """Say that a node is in a variable that exists."""
+        self._nodes[node] = name
+
+    def axis(self, axis: str, name: str) -> None:
+        """Say which variable holds an axis' size."""
+        self._axes[_torch.axis_symbol(axis)] = name
+
+    def variable(self, node: fx.Node) -> str:
+        """The variable a node is in."""
+        return self._nodes[node]
+
+    # --- header -----------------------------------------------------------------------------------
+
+    def header(self) -> list[str]:
+        """Import statements and aliases for everything that was emitted."""
+        lines = [f"import {module}" for module, used in self._modules.items() if used]
+        for (module, name), alias in sorted(self._imports.items()):
+            renamed = f" as {alias}" if alias != name else ""
+            lines.append(f"from {module} import {name}{renamed}")
+        if self._aliases:
+            lines += ["", *(f"{alias} = {path}" for path, alias in self._aliases.items())]
+        return lines
+
+    def constant_names(self) -> list[str]:
+        """The names of `constants`, by position."""
+        return list(self._constant_names.values())
+
+    def imported(self, obj: Any) -> str:
+        """A name for something that can be imported.
+
+        Raises:
+            NotExpressible: no import path leads to it.
+        """
+        path = _public_path(obj) or import_path(obj)
+        if path is None:
+            raise NotExpressible(f"{obj!r} cannot be imported by any name")
+        module, name = path
+        if module == "builtins":
+            return name
+        outer, *inner = name.split(".")
+        key = (module, outer)
+        if key not in self._imports:
+            self._imports[key] = self.names.new(outer)
+        if not inner:
+            return self._imports[key]
+        return self._alias(".".join([self._imports[key], *inner]), inner[-1])
+
+    def _alias(self, path: str, wanted: str) -> str:
+        if path not in self._aliases:
+            self._aliases[path] = self.names.new(wanted)
+        return self._aliases[path]
+
+    def _module(self, name: str) -> str:
+        self._modules[name] = True
+        return name
+
+    # --- statements -------------------------------------------------------------------------------
+
+    def statement(
+        self, node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any], used: bool
+    ) -> str:
+        """The statement that computes a node; without an assignment if nothing uses its value.
+
+        Raises:
+            NotExpressible: the node calls or mentions something that source cannot say.
+        """
+        if node.target is operator.setitem and len(args) == 3 and not used:
+            target, key, value = args
+            return f"{self._operand(target)}[{self.index(key)}] = {self.value(value)}"
+        expression = self._call(node, args, kwargs)
+        return f"{self.define(node)} = {expression}" if used else expression
+
+    def _call(self, node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        target = node.target
+        if node.op == "call_method":
+            owner, *rest = args
+            return f"{self._operand(owner)}.{target}({self._arguments(rest, kwargs)})"
+        if node.op != "call_function":
+            raise NotExpressible(f"node {node.name} is a {node.op}")
+        if target is operator.getitem and len(args) == 2 and not kwargs:
+            return f"{self._operand(args[0])}[{self.index(args[1])}]"
+        if getattr(target, "__name__", "") in _CALLS_ITS_BODY and _is_higher_order(target):
+            body, *rest = args
+            operands = [arg for arg in rest if not isinstance(arg, str)]
+            return f"{self._operand(body)}({self._arguments(operands, {})})"
+        if target in _INFIX and len(args) == 2 and not kwargs:
+            return f"{self._number(args[0])} {_INFIX[target]} {self._number(args[1])}"
+        if target in _PREFIX and len(args) == 1 and not kwargs:
+            return f"{_PREFIX[target]}{self._number(args[0])}"
+        return f"{self.function(target)}({self._arguments(args, kwargs)})"
+
+    def function(self, target: Any) -> str:
+        """A name for what a node calls."""
+        if isinstance(target, _torch.OpOverload | _torch.OpOverloadPacket):
+            path = str(target)
+        elif _is_higher_order(target):
+            path = f"higher_order.{target.__name__}"
+        else:
+            return self.imported(target)
+        for module in _torch.registering_modules([target]):
+            self._module(module)
+        wanted = path.removesuffix(".default").split(".", 1)[1].replace(".", "_")
+        return self._alias(f"{self._module('torch')}.ops.{path}", wanted)
+
+    def _arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        parts = [self.value(arg) for arg in args]
+        named = {name: self.value(arg) for name, arg in kwargs.items()}
+        if all(name.isidentifier() and not keyword.iskeyword(name) for name in named):
+            return ", ".join([*parts, *(f"{name}={arg}" for name, arg in named.items())])
+        pairs = ", ".join(f"{name!r}: {arg}" for name, arg in named.items())
+        return ", ".join([*parts, f"**{{{pairs}}}"])
+
+    # --- expressions ------------------------------------------------------------------------------
+
+    def _operand(self, value: Any) -> str:
+        """An expression that something can be appended to: an attribute, an index, an operator."""
+        source = self.value(value)
+        return source if _is_atom(source) else f"({source})"
+
+    def _number(self, value: Any) -> str:
+        """An operand of an operator, where numbers need no parentheses."""
+        source = self.value(value)
+        return source if source[0].isdigit() and _is_literal(source) else self._operand(value)
+
+    def index(self, value: Any) -> str:
+        """What stands between square brackets."""
+        if isinstance(value, slice):
+            return self._slice(value)
+        if type(value) is tuple and value:
+            parts = [self._slice(v) if isinstance(v, slice) else self.value(v) for v in value]
+            return ", ".join(parts) + ("," if len(parts) == 1 else "")
+        return self.value(value)
+
+    def _slice(self, value: slice) -> str:
+        start, stop = ("" if v is None else self.value(v) for v in (value.start, value.stop))
+        step = "" if value.step is None else f":{self.value(value.step)}"
+        return f"{start}:{stop}{step}"
+
+    def value(self, value: Any) -> str:
+        """An expression for an argument: nested containers of variables, sizes and constants.
+
+        Raises:
+            NotExpressible: a constant of a type that source cannot say.
+        """
+        import sympy
+
+        if isinstance(value, fx.Node):
+            return self._nodes[value]
+        if isinstance(value, sympy.Basic):
+            return self.size(value)
+        if isinstance(value, slice):
+            parts = (value.start, value.stop, value.step)
+            return f"slice({', '.join(map(self.value, parts))})"
+        if isinstance(value, dict):
+            pairs = (f"{self.value(key)}: {self.value(item)}" for key, item in value.items())
+            return f"{{{', '.join(pairs)}}}"
+        if isinstance(value, torch.Size):
+            return f"{self._module('torch')}.Size([{', '.join(map(self.value, value))}])"
+        if is_namedtuple(type(value)):
+            return f"{self.imported(type(value))}({', '.join(map(self.value, value))})"
+        if isinstance(value, tuple):
+            return written_tuple(map(self.value, value))
+        if isinstance(value, list):
+            return f"[{', '.join(map(self.value, value))}]"
+        return self.literal(value)
+
+    def size(self, expr: sympy.Basic) -> str:
+        """An expression over the variables that hold the axes."""
+        import sympy
+
+        renamed = {
+            s: sympy.Symbol(v, integer=True, nonnegative=True) for s, v in self._axes.items()
+        }
+        source = _torch.python_source(expr.xreplace(renamed))
+        if "math." in source:
+            self._module("math")
+        return source
+
+    def literal(self, value: Any) -> str:
+        """An expression for a constant.
+
+        Raises:
+            NotExpressible: nothing says it.
+        """
+        cls = type(value)
+        if value is None or cls in (bool, int, str, bytes, range):
+            return repr(value)
+        if value is ...:
+            return "..."
+        if cls is float:
+            return repr(value) if math.isfinite(value) else f"float({str(value)!r})"
+        if cls is complex:
+            return f"complex({self.literal(value.real)}, {self.literal(value.imag)})"
+        if isinstance(value, enum.Flag):
+            return f"{self.imported(cls)}({value.value!r})"
+        if isinstance(value, enum.Enum) or _is_enumerator(value):
+            return f"{self.imported(cls)}.{value.name}"
+        if isinstance(value, torch.dtype | torch.layout | torch.memory_format | torch.qscheme):
+            self._module("torch")
+            return str(value)
+        if isinstance(value, torch.device):
+            return f"{self._module('torch')}.{value!r}"
+        if isinstance(value, torch.Tensor):
+            return self.constant(value, "constant")
+        plain = _plain(value)
+        if plain is not None:
+            return f"{self.imported(cls)}({self.literal(plain)})"
+        if dataclasses.is_dataclass(cls):
+            return self._dataclass(value)
+        if callable(value):
+            return self.imported(value)
+        raise NotExpressible(f"a constant of type {cls.__qualname__} has no source")
+
+    def _dataclass(self, value: Any) -> str:
+        fields = (field.name for field in dataclasses.fields(value) if field.init)
+        parts = (f"{name}={self.value(getattr(value, name))}" for name in fields)
+        return f"{self.imported(type(value))}({', '.join(parts)})"
+
+    def constant(self, value: Any, wanted: str) -> str:
+        """A name for an object that is handed to the generated code by position."""
+        if id(value) not in self._constant_names:
+            self._constant_names[id(value)] = self.names.new(wanted)
+            self.constants.append(value)
+        return self._constant_names[id(value)]
+
+
+def written_tuple(parts: Iterable[str]) -> str:
+    """A tuple of expressions."""
+    inside = ", ".join(listed := list(parts))
+    return f"({inside},)" if len(listed) == 1 else f"({inside})"
+
+
+def assignment(names: Sequence[str], value: str) -> str:
+    """A statement that takes a sequence apart; just the value where there is nothing to name."""
+    if not names:
+        return value
+    return f"{written_tuple(names) if len(names) == 1 else ', '.join(names)} = {value}"
+
+
+def _is_atom(source: str) -> bool:
+    """Whether an expression binds tighter than everything that can be put around it."""
+    if _NAME.fullmatch(source):
+        return True
+    parsed = ast.parse(source, mode="eval").body
+    return isinstance(parsed, _ATOMS) or (
+        isinstance(parsed, ast.Constant) and not source[0].isdigit()
+    )
+
+
+def _is_literal(source: str) -> bool:
+    return isinstance(ast.parse(source, mode="eval").body, ast.Constant)
+
+
+def _is_higher_order(target: Any) -> bool:
+    name = getattr(target, "__name__", None)
+    return name is not None and getattr(torch.ops.higher_order, name, None) is target
+
+
+def _plain(value: Any) -> int | float | complex | str | bytes | None:
+    """The plain value that a subclass of a plain type, such as `numpy.float64`, extends."""
+    match value:
+        case int():
+            return int(value)
+        case float():
+            return float(value)
+        case complex():
+            return complex(value)
+        case str():
+            return str.__str__(value)
+        case bytes():
+            return bytes(value)
+    return None
+
+
+def _is_enumerator(value: Any) -> bool:
+    """Whether a value is of an enumeration that C++ defines, such as `SDPBackend`."""
+    members = getattr(type(value), "__members__", None)
+    return isinstance(members, Mapping) and getattr(value, "name", None) in members
+
+
+def _public_path(obj: Any) -> tuple[str, str] | None:
+    """Where a user would import a function of torch's from."""
+    name = getattr(obj, "__name__", "")
+    for path, module in _PUBLIC_HOMES:
+        short = name.removeprefix(f"{path.rpartition('.')[2]}_")
+        for candidate in (name, short):
+            if getattr(module, candidate, None) is obj:
+                return path, candidate
+    if name and getattr(torch.Tensor, name, None) is obj:
+        return "torch", f"Tensor.{name}"
+    # Types that torch defines under a private name and exports under a public one.
+    home = sys.modules.get(str(getattr(obj, "__module__", None)))
+    if name.startswith("_") and getattr(home, name.lstrip("_"), None) is obj:
+        return obj.__module__, name.lstrip("_")
+    return None

@@ -1,0 +1,156 @@
+"""A piece as the source of one function, op by op: what the `eager` compiler makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from torch import fx
+
+from hotstart import _torch
+from hotstart.partition import Graph, Piece
+from hotstart.partition.blocks import path_of
+from hotstart.records.artifact import CompiledUnit
+from hotstart.runtime.names import Names
+from hotstart.stitching.emit import Emitter, assignment, comment, written_tuple
+
+
+class Arguments(Protocol):
+    """What nodes are called with."""
+
+    def args(self, node: fx.Node) -> tuple[Any, ...]:
+        """A node's positional arguments."""
+        ...
+
+    def kwargs(self, node: fx.Node) -> dict[str, Any]:
+        """A node's keyword arguments."""
+        ...
+
+    def reads(self, node: fx.Node) -> Sequence[fx.Node]:
+        """The nodes that a node's arguments mention."""
+        ...
+
+
+class _Own:
+    """The arguments that nodes have themselves, numbers among them."""
+
+    def args(self, node: fx.Node) -> tuple[Any, ...]:
+        return node.args
+
+    def kwargs(self, node: fx.Node) -> dict[str, Any]:
+        return node.kwargs
+
+    def reads(self, node: fx.Node) -> Sequence[fx.Node]:
+        return node.all_input_nodes
+
+
+def last_uses(
+    graph: Arguments, nodes: Sequence[fx.Node], keep: set[fx.Node]
+) -> dict[fx.Node, list[fx.Node]]:
+    """For each node, what nobody needs once it has run; values in `keep` are always needed."""
+    dying: dict[fx.Node, list[fx.Node]] = {}
+    seen = set(keep)
+    for node in reversed(nodes):
+        for value in dict.fromkeys(graph.reads(node)):
+            if value not in seen:
+                seen.add(value)
+                dying.setdefault(node, []).append(value)
+    return dying
+
+
+def emit_nodes(graph: Graph, piece: Piece, emitter: Emitter, keep: set[fx.Node]) -> list[str]:
+    """Statements that compute a piece's nodes; each value is deleted right after its last use.
+
+    Raises:
+        NotExpressible: see `Emitter.statement`.
+    """
+    module = graph.captured.module
+    return _emit(module, piece.nodes, graph, emitter, keep, set(piece.outputs))
+
+
+def _emit(
+    module: fx.GraphModule,
+    nodes: Sequence[fx.Node],
+    graph: Arguments,
+    emitter: Emitter,
+    keep: set[fx.Node],
+    outputs: set[fx.Node],
+) -> list[str]:
+    dying = last_uses(graph, nodes, keep)
+    read = {value for node in nodes for value in graph.reads(node)} | outputs
+    lines: list[str] = []
+    for node in nodes:
+        if node.op == "get_attr":
+            held = _torch.attribute_of(module, str(node.target))
+            if isinstance(held, fx.GraphModule):
+                lines += _function(held, emitter.define(node), emitter)
+            else:
+                emitter.let(node, emitter.literal(held))
+            continue
+        statement = emitter.statement(node, graph.args(node), graph.kwargs(node), node in read)
+        path = path_of(node)
+        lines.append(f"{statement}  {comment(path)}" if path else statement)
+        dead = [emitter.variable(v) for v in dying.get(node, ()) if v.op != "get_attr"]
+        if dead:
+            lines.append(f"del {', '.join(dead)}")
+    return lines
+
+
+def _function(module: fx.GraphModule, name: str, emitter: Emitter) -> list[str]:
+    """A function that computes the body of a higher-order operator."""
+    found = [node for node in module.graph.nodes if not _torch.has_no_effect(node)]
+    parameters = [emitter.define(node) for node in found if node.op == "placeholder"]
+    nodes = [node for node in found if node.op not in ("placeholder", "output")]
+    (output,) = module.graph.find_nodes(op="output")
+    outputs = set(output.all_input_nodes)
+    keep = {*outputs, *module.graph.find_nodes(op="placeholder")}
+    body = _emit(module, nodes, _Own(), emitter, keep, outputs)
+    body.append(f"return {emitter.value(output.args[0])}")
+    return [f"def {name}({', '.join(parameters)}):", *(f"    {line}" for line in body)]
+
+
+def piece_as_source(graph: Graph, piece: Piece, dynamic: tuple[str, ...], key: str) -> CompiledUnit:
+    """A unit that runs a piece op by op.
+
+    Args:
+        graph: the graph the piece is of.
+        piece: the piece.
+        dynamic: the axes whose sizes the unit is called with, before the tensors.
+        key: the unit's key.
+
+    Raises:
+        NotExpressible: see `Emitter.statement`.
+    """
+    names = Names(["bind", "call", "args"])
+    emitter = Emitter(names)
+    inputs = []
+    for axis in dynamic:
+        inputs.append(names.new(axis))
+        emitter.axis(axis, inputs[-1])
+    weights = {node: emitter.define(node) for node in piece.inputs if graph.is_weight(node)}
+    inputs += [emitter.define(node) for node in piece.inputs if node not in weights]
+    body = emit_nodes(graph, piece, emitter, {*piece.outputs, *weights})
+    if inputs:
+        body = [assignment(inputs, "args"), "args.clear()", *body]
+    outputs = written_tuple(map(emitter.variable, piece.outputs))
+    lines = [*emitter.header(), "", ""]
+    lines += bound(weights.values(), [], [*body, f"return {outputs}"])
+    constants = tuple(zip(emitter.constant_names(), emitter.constants, strict=True))
+    return CompiledUnit(key, "\n".join(lines) + "\n", (), constants)
+
+
+def bound(weights: Iterable[str], once: Iterable[str], body: Iterable[str]) -> list[str]:
+    """A function that, given its weights, makes the function of a unit.
+
+    Args:
+        weights: names of the weights.
+        once: lines that run when weights are bound.
+        body: lines that run in every call.
+    """
+    return [
+        f"def bind({', '.join(weights)}):",
+        *(f"    {line}" for line in once),
+        "    def call(args):",
+        *(f"        {line}" for line in body),
+        "    return call",
+    ]

@@ -1,0 +1,118 @@
+"""An artifact goes into a manifest and blobs, and comes out of them as it was."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from torch import Tensor
+
+import hotstart
+from hotstart.artifact import container
+from hotstart.artifact.manifest import TENSORS, to_builtins
+from hotstart.artifact.pack import pack
+from hotstart.artifact.read import unpack
+from hotstart.records.artifact import Artifact
+
+EAGER = hotstart.Options(compiler="eager")
+
+
+def artifact_with(*tensors: Tensor) -> Artifact:
+    """An artifact whose code mentions tensors that no module keeps."""
+
+    def model(x: Tensor) -> list[Tensor]:
+        return [x.sum() + (t.abs() if t.is_complex() else t).float().sum() for t in tensors]
+
+    return hotstart.compile(model, (torch.zeros(2),), options=EAGER).artifact
+
+
+def there_and_back(artifact: Artifact, tmp_path: Any) -> Artifact:
+    file = tmp_path / "model.hot"
+    manifest, blobs = pack(artifact)
+    container.write(file, container.pack(to_builtins(manifest), blobs))
+    return unpack(container.read(file))
+
+
+LAYOUTS = {
+    "plain": torch.arange(24.0).view(2, 3, 4),
+    "transposed": torch.arange(24.0).view(4, 6).t(),
+    "channels last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    "every other": torch.arange(12.0)[::2],
+    "from the middle": torch.arange(12.0)[3:7],
+    "expanded": torch.arange(3.0).expand(4, 3),
+    "number": torch.tensor(1.5),
+    "empty": torch.empty(0, 3),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_tensor_keeps_its_layout(name: str, tmp_path: Any) -> None:
+    tensor = LAYOUTS[name]
+    (found,) = there_and_back(artifact_with(tensor), tmp_path).captured.values()
+    assert torch.equal(found, tensor)
+    assert found.stride() == tensor.stride()
+    assert found.dtype == tensor.dtype
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8,
+        torch.bool, torch.complex64,
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_tensor_keeps_its_dtype_and_bits(dtype: torch.dtype, tmp_path: Any) -> None:
+    tensor = torch.tensor([0, 1, 1, 0]).to(dtype)
+    (found,) = there_and_back(artifact_with(tensor), tmp_path).captured.values()
+    assert found.dtype is dtype
+    assert torch.equal(found, tensor)
+
+
+def test_the_blob_of_tensors_is_what_safetensors_reads(tmp_path: Any) -> None:
+    _, blobs = pack(artifact_with(LAYOUTS["plain"], LAYOUTS["transposed"]))
+    data = blobs[TENSORS]
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    assert [entry["dtype"] for entry in header.values()] == ["F32", "F32"]
+    assert header["tensor_0"]["shape"] == [2, 3, 4]
+    assert size % 8 == 0
+    assert len(data) == 8 + size + 2 * 24 * 4
+
+
+def test_an_artifact_comes_back_as_it_was(tmp_path: Any) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4)).eval()
+    program = hotstart.compile(
+        model,
+        (torch.zeros(3, 4),),
+        dynamic_shapes={"input": {0: hotstart.Dim("batch", max=8, sizes=[1])}},
+        options=EAGER,
+    )
+    found = there_and_back(program.artifact, tmp_path)
+    assert found.requirements == program.artifact.requirements
+    assert found.pieces == program.artifact.pieces
+    assert found.fingerprint == program.artifact.fingerprint
+    assert found.report == program.artifact.report
+    (call,), (original,) = found.calls, program.artifact.calls
+    assert call.contract == original.contract
+    for mine, theirs in zip(call.stitched, original.stitched, strict=True):
+        assert (mine.variant, mine.source, mine.units) == (
+            theirs.variant, theirs.source, theirs.units,
+        )  # fmt: skip
+    assert found.units.keys() == program.artifact.units.keys()
+
+
+def test_what_is_defined_in_the_script_is_refused() -> None:
+    artifact = artifact_with(torch.zeros(2))
+    (call,) = artifact.calls
+    (stitched,) = call.stitched
+    source = f"from __main__ import Result\n{stitched.source}"
+    stitched = msgspec.structs.replace(stitched, source=source)
+    changed = msgspec.structs.replace(
+        artifact, calls=(msgspec.structs.replace(call, stitched=(stitched,)),)
+    )
+    with pytest.raises(hotstart.ArtifactError, match="__main__"):
+        pack(changed)

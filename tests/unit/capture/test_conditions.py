@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import sympy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hotstart import _torch
+from hotstart.capture.conditions import BOXES, ENUMERATED, advise, advise_several, counterexample
+from hotstart.records.shapes import Interval
+
+A, B = _torch.axis_symbol("a"), _torch.axis_symbol("b")
+LARGE = Interval(1, ENUMERATED)
+
+
+def box(a: tuple[int, int] = (1, 8), b: tuple[int, int] = (1, 8)) -> dict[Any, Interval]:
+    return {A: Interval(*a), B: Interval(*b)}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [sympy.true, True, sympy.Ge(A, 1), sympy.Le(A * B, 64), sympy.Ne(A + B, 1), sympy.Eq(A - A, 0)],
+)
+def test_a_condition_that_holds_throughout_has_no_counterexample(condition: Any) -> None:
+    assert counterexample(condition, box()) is None
+
+
+def test_a_condition_that_fails_for_one_size_is_found_out() -> None:
+    assert counterexample(sympy.Ne(A, 5), box()) == {A: 5}
+
+
+def test_only_the_axes_of_a_condition_are_in_a_counterexample() -> None:
+    assert counterexample(sympy.Eq(sympy.Mod(B, 2), 0), box()) == {B: 1}
+
+
+def test_a_large_box_is_proven_by_intervals() -> None:
+    assert counterexample(sympy.Ge(A * B, 1), {A: LARGE, B: LARGE}) is None
+
+
+HARD = sympy.Ne(sympy.Mod(A * A, 7), 3)
+"""Holds for every size; intervals do not show it."""
+
+
+def test_a_large_box_is_split_until_its_parts_can_be_tried() -> None:
+    assert counterexample(HARD, {A: Interval(1, 4 * ENUMERATED)}) is None
+    late = sympy.Ne(sympy.Mod(A, 4 * ENUMERATED), 4 * ENUMERATED - 1)
+    assert counterexample(late, {A: Interval(1, 4 * ENUMERATED)}) == {A: 4 * ENUMERATED - 1}
+
+
+def test_what_is_not_proven_is_not_served() -> None:
+    assert counterexample(HARD, {A: Interval(1, ENUMERATED * BOXES * 4)}) is not None
+
+
+def test_sizes_without_an_end_are_not_counted_through() -> None:
+    endless = {A: Interval(2, 2**63 - 2), B: Interval(2, 2**63 - 2)}
+    assert counterexample(sympy.Le(A * B, 1), endless) == {A: 2, B: 2}
+    assert counterexample(sympy.Ge(A + B, 4), endless) is None
+    assert "split it there" in advise("a", sympy.Ge(A, 7), endless[A])
+
+
+conditions = st.builds(
+    lambda relation, left, right: relation(left, right),
+    st.sampled_from([sympy.Eq, sympy.Ne, sympy.Le, sympy.Gt]),
+    st.sampled_from([A, A + B, A * B, A - B, sympy.Mod(A, 3), 2 * A - B, sympy.floor(A / 2)]),
+    st.sampled_from([B, sympy.Integer(0), sympy.Integer(3), 2 * B]),
+)
+intervals = st.tuples(st.integers(0, 6), st.integers(0, 4)).map(lambda t: (t[0], t[0] + t[1]))
+
+
+@given(conditions, intervals, intervals)
+def test_it_agrees_with_trying_every_point(
+    condition: Any, a: tuple[int, int], b: tuple[int, int]
+) -> None:
+    failing = [
+        {A: x, B: y}
+        for x, y in itertools.product(range(a[0], a[1] + 1), range(b[0], b[1] + 1))
+        if not condition.subs({A: x, B: y})
+    ]
+    found = counterexample(condition, box(a, b))
+    assert (found is None) == (not failing)
+    if found is not None:
+        assert not condition.subs(found)
+
+
+@pytest.mark.parametrize(
+    ("condition", "advice"),
+    [
+        (sympy.Ne(A, 1), "give Dim('a', ..., sizes=[1])"),
+        (sympy.Le(A, 14), "sizes=[15, 16]"),
+        (sympy.Ge(A, 6), "declare 'a' as 6..16, or split it there"),
+        (sympy.Eq(A, 4), "one by one: sizes=[4], ranges=[]"),
+        (sympy.Eq(sympy.Mod(A, 2), 0), "one by one, such as sizes=[2, 4, 6, 8], ranges=[]"),
+        (sympy.Gt(sympy.Mod(A, 4), 1), "it holds for 2..3, 6..7"),
+        (sympy.Gt(A, 20), "no size in 1..16 meets the condition"),
+    ],
+)
+def test_advice_says_what_to_declare(condition: Any, advice: str) -> None:
+    assert advice in advise("a", condition, Interval(1, 16))
+
+
+def test_axes_that_must_be_equal_are_advised_to_be_one() -> None:
+    assert "give 'a' and 'b' the same Dim" in advise_several(sympy.Eq(A, B), ["a", "b"])
+    assert "declare ranges" in advise_several(sympy.Le(A, B), ["a", "b"])

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hotstart.cli import app, main, parse, requests
+from hotstart.cli.build import call_factory
+from hotstart.cli.progress import Lines, progress
+from hotstart.errors import OptionsError
+from hotstart.events import Event
+from hotstart.records.shapes import Dim
+
+# --- values of flags ----------------------------------------------------------------------------
+
+
+def test_a_dynamic_dimension() -> None:
+    found = parse.dynamic_dim("input_ids:1=seq[1..512]")
+    assert found == parse.DynamicDim("input_ids", 1, "seq", (1, 512))
+    assert parse.dynamic_dim("mask:0=batch") == parse.DynamicDim("mask", 0, "batch", None)
+
+
+def test_ranges_sizes_and_factories() -> None:
+    assert parse.axis_range("seq=1..64") == parse.AxisRange("seq", 1, 64)
+    assert parse.axis_size("seq=1") == parse.AxisSize("seq", 1)
+    assert parse.factory("a.b_2.c:make") == parse.Factory("a.b_2.c", "make")
+    assert str(parse.factory("a.b:make")) == "a.b:make"
+    assert parse.positive("12") == 12
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (parse.dynamic_dim, ""),
+        (parse.dynamic_dim, "input_ids=seq[1..512]"),
+        (parse.dynamic_dim, "input_ids:1"),
+        (parse.dynamic_dim, "input_ids:-1=seq[1..512]"),
+        (parse.dynamic_dim, "input_ids:1=seq[1-512]"),
+        (parse.dynamic_dim, "input_ids:1=seq[1..]"),
+        (parse.dynamic_dim, "input_ids:1=seq[1..512]\n"),
+        (parse.dynamic_dim, "input_ids:\u0661=seq"),
+        (parse.axis_range, "seq=1"),
+        (parse.axis_range, "seq=1..2..3"),
+        (parse.axis_size, "seq=1..2"),
+        (parse.axis_size, "seq"),
+        (parse.factory, "module"),
+        (parse.factory, "a..b:make"),
+        (parse.factory, "a.b:"),
+        (parse.factory, "a.b:make()"),
+        (parse.factory, "2a:make"),
+        (parse.positive, "0"),
+        (parse.positive, "-1"),
+        (parse.positive, "two"),
+        (parse.positive, "²"),
+    ],
+)
+def test_values_that_are_refused(read: Callable[[str], object], text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=re.escape(f"got {text!r}, takes ")):
+        read(text)
+
+
+# --- flags that belong together -----------------------------------------------------------------
+
+
+def shapes(
+    dynamic: list[str], ranges: tuple[str, ...] = (), sizes: tuple[str, ...] = ()
+) -> dict[str, dict[int, Dim]] | None:
+    return parse.dynamic_shapes(
+        [parse.dynamic_dim(text) for text in dynamic],
+        [parse.axis_range(text) for text in ranges],
+        [parse.axis_size(text) for text in sizes],
+    )
+
+
+def test_nothing_dynamic() -> None:
+    assert shapes([]) is None
+
+
+def test_ranges_and_sizes_go_to_every_dimension_of_their_axis() -> None:
+    found = shapes(
+        ["ids:0=batch[1..16]", "ids:1=seq[1..512]", "mask:0=batch", "mask:1=seq"],
+        ranges=("seq=1..64",),
+        sizes=("seq=1", "batch=1"),
+    )
+    batch = Dim("batch", min=1, max=16, sizes=[1])
+    seq = Dim("seq", min=1, max=512, ranges=[(1, 64)], sizes=[1])
+    assert found == {"ids": {0: batch, 1: seq}, "mask": {0: batch, 1: seq}}
+
+
+@pytest.mark.parametrize(
+    "dynamic", [["a:0=n[1..8]", "b:0=n"], ["a:0=n", "b:0=n[1..8]"], ["a:0=n[1..8]", "b:0=n[1..8]"]]
+)
+def test_bounds_may_come_with_any_dimension(dynamic: list[str]) -> None:
+    assert shapes(dynamic) == {"a": {0: Dim("n", max=8)}, "b": {0: Dim("n", max=8)}}
+
+
+def test_bounds_may_come_from_ranges_and_sizes() -> None:
+    assert shapes(["a:0=n"], ("n=2..8",), ("n=1",)) == {"a": {0: Dim("n", 1, 8, [(2, 8)], [1])}}
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "ranges", "sizes", "message"),
+    [
+        (["a:0=n[1..8]", "b:0=n[1..9]"], (), (), "got bounds [1..8] and [1..9]"),
+        (["a:0=n[1..8]", "a:0=m[1..8]"], (), (), "--dynamic a:0 was given twice"),
+        (["a:0=n[1..8]"], ("m=1..2",), (), "--range m=...: no --dynamic names this axis"),
+        (["a:0=n[1..8]"], (), ("m=1",), "they name: n"),
+        ([], (), ("m=1",), "they name: none"),
+        (["a:0=n"], (), (), "give max="),
+        (["a:0=n[8..1]"], (), (), "min=8 is above max=1"),
+        (["a:0=n[1..8]"], ("n=1..9",), (), "lies outside"),
+    ],
+)
+def test_flags_that_contradict_each_other(
+    dynamic: list[str], ranges: tuple[str, ...], sizes: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(OptionsError, match=re.escape(message)):
+        shapes(dynamic, ranges, sizes)
+
+
+@pytest.mark.parametrize(
+    ("ops", "rule"),
+    [
+        ([], "auto"),
+        (["auto"], "auto"),
+        (["aten::mm", "aten::mm"], ("aten::mm",)),
+        (["aten::mm", "auto"], ("aten::mm", "auto")),
+    ],
+)
+def test_split_rule(ops: list[str], rule: str | tuple[str, ...]) -> None:
+    assert parse.split_rule(ops) == rule
+
+
+# --- whole command lines ------------------------------------------------------------------------
+
+
+def test_defaults_of_build() -> None:
+    assert app.read(["build", "pkg.module:make"]) == requests.BuildRequest(
+        factory=parse.Factory("pkg.module", "make"),
+        dynamic_shapes=None,
+        split_on="auto",
+        compiler="inductor",
+        on_miss="error",
+        splits=16,
+        prove="all",
+        debug_dir=None,
+        jobs=None,
+        output=None,
+        sign_key=None,
+        check=True,
+        json=False,
+        traceback=False,
+    )
+
+
+def test_every_flag_of_build() -> None:
+    line = (
+        "build m:f --dynamic x:0=n[1..8] --range n=1..4 --size n=1 --split-on aten::mm "
+        "--split-on aten::bmm --compiler eager --on-miss compile --debug-dir out --jobs 3 "
+        "-o a/model.hot --sign-key team --no-check --json --traceback"
+    )
+    assert app.read(line.split()) == requests.BuildRequest(
+        factory=parse.Factory("m", "f"),
+        dynamic_shapes={"x": {0: Dim("n", max=8, ranges=[(1, 4)], sizes=[1])}},
+        split_on=("aten::mm", "aten::bmm"),
+        compiler="eager",
+        on_miss="compile",
+        splits=16,
+        prove="all",
+        debug_dir=Path("out"),
+        jobs=3,
+        output=Path("a/model.hot"),
+        sign_key=Path("team"),
+        check=False,
+        json=True,
+        traceback=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "request_made"),
+    [
+        ("inspect m.hot", requests.InspectRequest(file=Path("m.hot"))),
+        ("inspect --json m.hot", requests.InspectRequest(file=Path("m.hot"), json=True)),
+        ("verify m.hot", requests.VerifyRequest(file=Path("m.hot"), trusted_keys=None)),
+        (
+            "verify m.hot --trusted-key a.pub --trusted-key b.pub --json",
+            requests.VerifyRequest(file=Path("m.hot"), trusted_keys=("a.pub", "b.pub"), json=True),
+        ),
+        ("load-check m.hot", requests.LoadCheckRequest(file=Path("m.hot"), verify_source=True)),
+        (
+            "load-check --no-source m.hot --json --traceback",
+            requests.LoadCheckRequest(
+                file=Path("m.hot"), verify_source=False, json=True, traceback=True
+            ),
+        ),
+        ("keygen team", requests.KeygenRequest(file=Path("team"))),
+        ("demo --traceback", requests.DemoRequest(traceback=True)),
+    ],
+)
+def test_the_other_commands(line: str, request_made: requests.Request) -> None:
+    assert app.read(line.split()) == request_made
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "COMMAND"),
+        ("guess", "invalid choice"),
+        ("build", "PACKAGE.MODULE:FUNCTION"),
+        ("build module", "got 'module', takes PACKAGE.MODULE:FUNCTION"),
+        ("build m:f --dynamic x=n", "takes ARGUMENT:DIM=AXIS[LOW..HIGH]"),
+        ("build m:f --dynamic x:0=n", "hotstart build: error: Dim 'n': give max="),
+        ("build m:f --size n=1", "no --dynamic names this axis"),
+        ("build m:f --compiler gcc", "invalid choice"),
+        ("build m:f --jobs 0", "takes a whole number of 1 or more"),
+        ("build m:f --sign-key team", "--sign-key is for --output"),
+        ("build m:f --no-check", "--no-check is for --output"),
+        ("inspect", "FILE"),
+        ("verify m.hot --trusted-key", "expected one argument"),
+        ("load-check a.hot b.hot", "unrecognized arguments"),
+        ("keygen", "PRIVATE_KEY_FILE"),
+    ],
+)
+def test_usage_errors_exit_with_2(
+    line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(line.split())
+    assert exit_info.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("usage: hotstart")
+    assert message in shown
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["--version"])
+    assert exit_info.value.code == 0
+    assert capsys.readouterr().out.startswith("hotstart ")
+
+
+# --- factories and exit statuses ----------------------------------------------------------------
+
+FACTORIES = """
+import hotstart.errors
+
+def good():
+    return print, [1, 2], {"x": 3}
+
+def bare():
+    return print, (), None
+
+def pair():
+    return print, ()
+
+def text():
+    return 3, (), None
+
+def several():
+    return print, {"one": 1, "two": 2}
+
+def failing():
+    raise hotstart.errors.CaptureError("line 7: a graph break; move the print out of forward")
+
+def interrupted():
+    raise KeyboardInterrupt
+
+number = 3
+"""
+
+
+@pytest.fixture
+def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module in the working folder, as a user has it."""
+    name = "factories_of_a_test"
+    (tmp_path / f"{name}.py").write_text(FACTORIES)
+    (tmp_path / "needs_more.py").write_text("import hotstart_has_no_such_module\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield name
+    sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        ("good", (print, {"args": (1, 2), "kwargs": {"x": 3}})),
+        ("bare", (print, {"args": (), "kwargs": {}})),
+        ("several", (print, {"calls": {"one": 1, "two": 2}})),
+    ],
+)
+def test_factories(factories: str, function: str, expected: tuple[Any, ...]) -> None:
+    assert call_factory(parse.Factory(factories, function)) == expected
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("{}:pair", "returned (builtin_function_or_method, tuple), takes (model, args, kwargs)"),
+        ("{}:text", "returned (int, tuple, NoneType), takes (model, args, kwargs)"),
+        ("{}:number", "has no function 'number'"),
+        ("{}:missing", "has no function 'missing'"),
+        ("no_such_module_here:make", "no module named 'no_such_module_here'"),
+        ("no_such_module_here.deep:make", "no module named 'no_such_module_here'"),
+        ("{}:failing", "line 7: a graph break"),
+    ],
+)
+def test_errors_exit_with_1(
+    factories: str, factory: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", factory.format(factories)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert message in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_a_traceback_on_request(factories: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", f"{factories}:failing", "--traceback"]) == 1
+    assert "in failing" in capsys.readouterr().err
+
+
+def test_what_a_users_module_misses_is_not_our_error(factories: str) -> None:
+    with pytest.raises(ModuleNotFoundError, match="hotstart_has_no_such_module"):
+        main(["build", "needs_more:make"])
+
+
+def test_ctrl_c_exits_with_130(factories: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", f"{factories}:interrupted"]) == 130
+
+
+# --- progress -----------------------------------------------------------------------------------
+
+EVENTS = (
+    Event("phase_started", "capture"),
+    Event("phase_started", "compile"),
+    Event("unit_started", "piece_0", total=2),
+    Event("unit_finished", "piece_0", 1.25, done=1, total=2),
+    Event("phase_started", "compile"),
+    Event("unit_finished", "piece_1", 0.001, done=2, total=2),
+    Event("variant_finished", "seq=2..64", 1.26, done=2, total=2),
+    Event("build_finished", "model", 2.0),
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_for_a_log() -> None:
+    stream = io.StringIO()
+    with progress(stream) as listener:
+        for event in EVENTS:
+            listener(event)
+    assert stream.getvalue().splitlines() == [
+        "capture",
+        "compile",
+        "  [1/2] piece_0 1.25 s",
+        "  variant seq=2..64 1.26 s",
+    ]
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = Terminal()
+    with progress(stream) as listener:
+        assert not isinstance(listener, Lines)
+        for event in EVENTS:
+            listener(event)
+    assert "2/2" in stream.getvalue()
+
+
+def test_lines_on_a_terminal_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with progress(Terminal()) as listener:
+        assert isinstance(listener, Lines)

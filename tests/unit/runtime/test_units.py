@@ -1,0 +1,94 @@
+"""Units are data: bytes and source that a process without a compiler turns into a function."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import hotstart
+from hotstart import Dim
+from hotstart.records.artifact import CompiledUnit
+from hotstart.runtime.kernels import load_kernel
+from hotstart.runtime.units import instantiate
+
+
+def f(x: Tensor, y: Tensor) -> Tensor:
+    return (x.sin() + y).softmax(-1)
+
+
+@pytest.fixture(scope="module")
+def unit() -> CompiledUnit:
+    dims = {0: Dim("rows", max=64)}
+    program = hotstart.compile(
+        f, (torch.zeros(2, 32), torch.zeros(2, 32)), dynamic_shapes={"x": dims, "y": dims}
+    )
+    (made,) = program.artifact.units.values()
+    return made
+
+
+def test_a_unit_runs_from_its_data(unit: CompiledUnit) -> None:
+    call = instantiate(unit)()
+    x, y = torch.randn(7, 32), torch.randn(7, 32)
+    args = [7, x, y]
+    (result,) = call(args)
+    torch.testing.assert_close(result, f(x, y))
+    assert args == []
+
+
+def test_a_kernel_is_loaded_once_in_a_process(unit: CompiledUnit) -> None:
+    (kernel, *_) = unit.kernels
+    loaded = load_kernel(kernel.blob, kernel.digest)
+    assert loaded is load_kernel(bytes(bytearray(kernel.blob)), kernel.digest)
+
+
+def test_different_kernels_do_not_get_each_others_code(unit: CompiledUnit) -> None:
+    other = hotstart.compile(lambda x: x * 3 + 1, (torch.zeros(32),))
+    (made,) = other.artifact.units.values()
+    first, second = instantiate(unit)(), instantiate(made)()
+    open_files = [path for path in Path("/proc/self/fd").iterdir() if path.exists()]
+    held = [path for path in open_files if "memfd:hotstart" in str(path.readlink())]
+    assert len(held) >= 2  # a number that came back would stand for another kernel
+    torch.testing.assert_close(second([torch.ones(32)])[0], torch.full((32,), 4.0))
+    x = torch.randn(3, 32)
+    torch.testing.assert_close(first([3, x, x])[0], f(x, x))
+
+
+def test_a_broken_kernel_is_an_error_and_not_a_crash() -> None:
+    with pytest.raises(ImportError):
+        load_kernel(b"no shared object", "0" * 64)
+
+
+FRESH = """
+import sys
+from pathlib import Path
+
+import torch
+
+from hotstart.records.artifact import CompiledUnit, Kernel
+from hotstart.runtime.units import instantiate
+
+folder = Path(sys.argv[1])
+kernels = tuple(
+    Kernel(path.stem, path.read_bytes(), path.stem) for path in sorted(folder.glob("*.so"))
+)
+unit = CompiledUnit("key", (folder / "unit.py").read_text(), kernels)
+x = torch.arange(64.0).view(2, 32)
+(result,) = instantiate(unit)()([2, x, x])
+assert torch.allclose(result, (x.sin() + x).softmax(-1), atol=1e-6)
+compilers = [name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules]
+assert not compilers, compilers
+"""
+
+
+def test_a_fresh_process_runs_a_unit_without_a_compiler(unit: CompiledUnit, tmp_path: Path) -> None:
+    (tmp_path / "unit.py").write_text(unit.source)
+    for kernel in unit.kernels:
+        (tmp_path / f"{kernel.name}.so").write_bytes(kernel.blob)
+    environment = {"PATH": "", "HOME": "/nonexistent", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", FRESH, str(tmp_path)], env=environment, check=True)
