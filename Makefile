@@ -79,10 +79,10 @@ bench: $(READY)
 
 # OPTIONS="--missing" goes on where a run was interrupted; --help says what else there is.
 conformance: $(READY)
-	$(PY) -m tests.conformance.run $(OPTIONS)
+	$(PY) -m qualification.conformance.run $(OPTIONS)
 
 reliability: $(READY)
-	$(PY) -m tests.reliability.run
+	$(PY) -m qualification.reliability.run
 
 databases: $(READY)
 	$(PY) -m qualification.databases.run $(OPTIONS)
