@@ -1,5 +1,8 @@
 """The names users may rely on."""
 
+import importlib.metadata
+import pickle
+
 import hotstart
 
 
@@ -44,3 +47,15 @@ def test_every_error_is_a_hotstart_error() -> None:
         public = getattr(hotstart, name)
         if isinstance(public, type) and issubclass(public, Exception):
             assert issubclass(public, hotstart.HotstartError)
+
+
+def test_classes_say_where_users_find_them() -> None:
+    public = [getattr(hotstart, name) for name in hotstart.__all__]
+    errors = [e for e in public if isinstance(e, type) and issubclass(e, Exception)]
+    for kind in (*errors, hotstart.Program, hotstart.Store, hotstart.Options):
+        assert kind.__module__ == "hotstart"
+        assert pickle.loads(pickle.dumps(kind)) is kind
+
+
+def test_version() -> None:
+    assert hotstart.__version__ == importlib.metadata.version("hotstart")

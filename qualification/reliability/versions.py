@@ -32,16 +32,20 @@ Change = tuple[str, str, str]
 """A file of the source tree, a text in it, and what replaces that."""
 
 _NEXT: tuple[Change, ...] = (
-    ("fingerprint.py", 'VERSION = "0.1.0.dev0"', 'VERSION = "0.2.0"'),
-    ("store/entries.py", "    bytes: int\n", "    bytes: int\n    more: str\n"),
-    ("store/programs.py", "program, size, time", 'program, size, "more", time'),
-    ("manifest.py", "    check: dict[str, Any]\n", "    check: dict[str, Any]\n    more: str\n"),
-    ("packaging/pack.py", "        check={},\n", '        check={},\n        more="more",\n'),
+    ("version.py", 'VERSION = "0.1.0.dev0"', 'VERSION = "0.2.0"'),
+    ("cache/entries.py", "    bytes: int\n", "    bytes: int\n    more: str\n"),
+    ("cache/store.py", "program, size, time", 'program, size, "more", time'),
+    (
+        "artifact/manifest.py",
+        "    check: dict[str, Any]\n",
+        "    check: dict[str, Any]\n    more: str\n",
+    ),
+    ("artifact/pack.py", "        check={},\n", '        check={},\n        more="more",\n'),
 )
 _LATER: tuple[Change, ...] = (
-    *(change for change in _NEXT if change[0] != "fingerprint.py"),
-    ("fingerprint.py", 'VERSION = "0.1.0.dev0"', 'VERSION = "1.0.0"'),
-    ("container.py", "\nFORMAT = 1\n", "\nFORMAT = 2\n"),
+    *(change for change in _NEXT if change[0] != "version.py"),
+    ("version.py", 'VERSION = "0.1.0.dev0"', 'VERSION = "1.0.0"'),
+    ("artifact/container.py", "\nFORMAT = 1\n", "\nFORMAT = 2\n"),
 )
 VERSIONS = {"this": (), "next": _NEXT, "later": _LATER}
 

@@ -6,6 +6,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from hotstart.version import VERSION
+
 if TYPE_CHECKING:
     from hotstart.api import compile, compute_key, load
     from hotstart.artifact.inspect import inspect
@@ -58,6 +60,8 @@ __all__ = [
     "load",
     "restore",
 ]
+
+__version__ = VERSION
 
 # Names are imported when they are first asked for, so that the command line and everything else
 # that needs no torch starts without it. Where torch is there already, what a start needs is

@@ -27,6 +27,12 @@ from collections.abc import Mapping, Sequence
 class HotstartError(Exception):
     """Base of every error hotstart raises on purpose."""
 
+    __module__ = "hotstart"  # where users find it, and what tracebacks show
+
+    def __init_subclass__(cls) -> None:
+        if cls.__module__ == __name__:
+            cls.__module__ = HotstartError.__module__
+
 
 class OptionsError(HotstartError, ValueError):
     """An argument of `compile`, `Dim` or `Options` that makes no sense."""

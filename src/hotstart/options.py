@@ -40,6 +40,7 @@ class Options:
         device: where the tensors of a model or of inputs on the meta device will be at run time.
     """
 
+    __module__ = "hotstart"  # where users find it
     compiler: CompilerName = "inductor"
     inductor: Mapping[str, Any] = field(default_factory=dict)
     on_miss: MissPolicy = "error"

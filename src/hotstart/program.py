@@ -61,6 +61,8 @@ class Program:
             loaded.
     """
 
+    __module__ = "hotstart"  # where users find it
+
     def __init__(
         self,
         artifact: Artifact,

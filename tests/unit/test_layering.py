@@ -15,7 +15,7 @@ import hotstart
 SOURCE = Path(hotstart.__file__).parent
 
 ORDER = (
-    ("errors", "events", "faults", "options", "calls", "_torch"),
+    ("version", "errors", "events", "faults", "options", "calls", "_torch"),
     ("records", "model"),
     ("guards",),
     ("runtime",),

@@ -20,12 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hotstart.guards.sources import spec_of
+from hotstart.version import VERSION
 
 if TYPE_CHECKING:
     pass
-
-# Kept here because asking the installed package's metadata takes milliseconds.
-VERSION = "0.1.0.dev0"
 
 # Parts that say what was built, not where it runs; sources are compared by `changed_sources`.
 _NOT_COMPARED = frozenset({"options", "graph", "sources"})

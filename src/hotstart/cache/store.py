@@ -85,6 +85,8 @@ class Store:
         StoreError: the remote's URL or a setting makes no sense, or the extra is not installed.
     """
 
+    __module__ = "hotstart"  # where users find it
+
     def __init__(
         self,
         place: str | os.PathLike[str] | None = None,

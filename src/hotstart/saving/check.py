@@ -35,7 +35,7 @@ _MISSING = (
     "AttributeError: '_OpNamespace'",
     "ModuleNotFoundError",
     "ImportError",
-    "hotstart.errors.ArtifactError",
+    "hotstart.ArtifactError",
     "ArtifactError",
 )
 """How errors begin that say that an operator, a module or a class is not there."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import hotstart
 from hotstart.artifact import fingerprint
 from hotstart.artifact.fingerprint import cpu_instructions, host, misfits
 from hotstart.guards.codes import codes_in
@@ -96,7 +97,7 @@ def test_a_process_that_cannot_have_torch_has_no_version_of_it() -> None:
 
 
 def test_the_version_is_the_installed_one() -> None:
-    assert importlib.metadata.version("hotstart") == fingerprint.VERSION
+    assert importlib.metadata.version("hotstart") == hotstart.__version__
 
 
 def test_the_platform_agrees_with_the_slow_way_to_ask() -> None:
