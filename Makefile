@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+DEMO := $(VENV)/.demo
 PY := $(VENV)/bin/python
 # Quiet twice: errors only. pip warns of every index that lacks a package which another one has.
 PIP := $(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt
@@ -41,15 +42,20 @@ help:
 setup: $(READY)
 
 # torch goes first, and held to the constraint: what comes after finds it there and leaves it alone.
-$(READY): pyproject.toml constraints.txt
+$(DEMO): pyproject.toml constraints.txt
 	echo "setting up $(VENV) (the first time takes a few minutes)"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
+	$(PIP) --editable '.[cli,demo]'
+	touch $@
+
+# What tests and checks need besides.
+$(READY): $(DEMO)
 	$(PIP) --editable '.[cli,demo,dev]'
 	touch $@
 
-demo: $(READY)
-	$(PY) -m hotstart demo
+demo: $(DEMO)
+	$(PY) -m examples.demo.run
 
 # Threads that wait leave the cores to the other workers.
 test: export OMP_WAIT_POLICY := PASSIVE

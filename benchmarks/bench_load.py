@@ -287,8 +287,7 @@ def compile_hotstart(model: Any, ids: torch.Tensor, store: Path, policy: Any) ->
         model,
         kwargs={"input_ids": ids},
         dynamic_shapes={"input_ids": {1: hotstart.Dim("seq", min=2, max=512)}},
-        cache=store,
-        cache_policy=policy,
+        cache=hotstart.Store(store, policy=policy),
     )
 
 

@@ -114,10 +114,13 @@ def _start(wanted: Start) -> tuple[str, bool, list[str]]:
         program = hotstart.compile(
             model,
             (x,),
-            cache=hotstart.Store(wanted.place, check=wanted.check),
-            cache_policy=wanted.policy,
+            cache=hotstart.Store(
+                wanted.place,
+                check=wanted.check,
+                policy=wanted.policy,
+                extra_key=wanted.extra_key,
+            ),
             options=_options(wanted.compiler),
-            extra_key=wanted.extra_key,
         )
         with torch.no_grad():
             found, expected = program(x), model(x)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from hotstart.calls import Call, requested_calls
 from hotstart.errors import OptionsError
-from hotstart.options import CachePolicy, MissPolicy, Options
+from hotstart.options import MissPolicy, Options
 
 if TYPE_CHECKING:
     from hotstart.cache.store import Store
-    from hotstart.events import Event
     from hotstart.model import Model
     from hotstart.program import Program
     from hotstart.records.guards import Key
@@ -32,11 +31,6 @@ def compile(
     split_on: Any = "auto",
     options: Options | None = None,
     cache: str | os.PathLike[str] | Store | None = None,
-    cache_policy: CachePolicy = "build",
-    strict_cache: bool = False,
-    extra_key: str = "",
-    jobs: int | None = None,
-    on_event: Callable[[Event], None] | None = None,
 ) -> Program:
     """Compile a model for inference, ahead of time, for every size that is declared.
 
@@ -58,13 +52,7 @@ def compile(
         options: see `hotstart.Options`.
         cache: a folder, the URL of a remote or a `hotstart.Store` where programs are kept. What was
             compiled before, by any process, is loaded from there if nothing that it was compiled
-            for has changed.
-        cache_policy: what to do where nothing is found: `"build"` compiles and keeps it,
-            `"require"` raises, for processes that must not compile.
-        strict_cache: whether a cache that cannot be read or written is an error, not a warning.
-        extra_key: what else decides which program it is, as only the caller can know.
-        jobs: how many C++ compilers run at a time. Default: by cores and memory.
-        on_event: called with a `hotstart.events.Event` as the build goes on.
+            for has changed. A store says what happens where nothing is found or it fails.
 
     Returns:
         A program that gives the same results as the model, without autograd.
@@ -80,15 +68,10 @@ def compile(
     """
     options = _checked(options)
     wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
-    _check_build_settings(jobs, on_event)
-    _check_cache_settings(cache, cache_policy, extra_key)
-
     from hotstart.program import OnMiss
 
     def compile_for(target: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
-        return compile(
-            target, args, kwargs, split_on=split_on, options=options, jobs=jobs, on_event=on_event
-        )
+        return compile(target, args, kwargs, split_on=split_on, options=options)
 
     on_miss = OnMiss(options.on_miss, compile_for)
 
@@ -96,7 +79,7 @@ def compile(
         # Not needed where the program is found, and it takes its time to import.
         from hotstart.build import build_program
 
-        return build_program(model, wanted, split_on, options, jobs, on_event, on_miss, kept)
+        return build_program(model, wanted, split_on, options, on_miss, kept)
 
     if cache is None:
         return build()
@@ -106,15 +89,15 @@ def compile(
     from hotstart.cache.store import open_store
     from hotstart.guards.objects import Unknowable
 
-    store = open_store(cache, strict=strict_cache)
+    store = open_store(cache)
     try:
-        key = make_key(model, wanted, split_on, options, extra_key)
+        key = make_key(model, wanted, split_on, options, store.extra_key)
     except Unknowable as error:
-        if cache_policy == "require" or store.folder.strict:
+        if store.policy == "require" or store.folder.strict:
             raise
         log.warning("compiling without the cache, which cannot tell this model: %s", error)
         return build()
-    return find_or_build(store, key, model, build, cache_policy, on_miss)
+    return find_or_build(store, key, model, build, on_miss)
 
 
 def load(
@@ -169,22 +152,6 @@ def _checked(options: object) -> Options:
     if not isinstance(options, Options):
         raise OptionsError(f"options: got a {type(options).__qualname__}, takes a hotstart.Options")
     return options
-
-
-def _check_build_settings(jobs: object, on_event: object) -> None:
-    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
-        raise OptionsError(f"jobs: got {jobs!r}, takes an int of 1 or more")
-    if on_event is not None and not callable(on_event):
-        raise OptionsError(f"on_event: got {on_event!r}, takes a function of an event")
-
-
-def _check_cache_settings(cache: object, policy: object, extra_key: object) -> None:
-    if policy not in get_args(CachePolicy):
-        raise OptionsError(f"cache_policy: got {policy!r}, takes one of {get_args(CachePolicy)}")
-    if cache is None and policy != get_args(CachePolicy)[0]:
-        raise OptionsError(f"cache_policy: got {policy!r} without a cache, takes it with one")
-    if not isinstance(extra_key, str):
-        raise OptionsError(f"extra_key: got a {type(extra_key).__qualname__}, takes a str")
 
 
 def compute_key(

@@ -42,11 +42,11 @@ from hotstart.stitching.stitch import stitch
 log = logging.getLogger("hotstart")
 
 
-def make_compiler(options: Options, jobs: int | None, clock: Clock) -> Compiler:
+def make_compiler(options: Options, clock: Clock) -> Compiler:
     """The compiler that options ask for; `clock` is told of the time that proofs take."""
     if options.compiler == "eager":
         return EagerCompiler()
-    inductor = InductorCompiler(options.inductor, jobs or default_jobs())
+    inductor = InductorCompiler(options.inductor, options.jobs or default_jobs())
     if options.prove == "off":
         return inductor
     return ProvenCompiler(inductor, options.prove, clock)

@@ -19,7 +19,7 @@ from hotstart import _torch, assemble
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.graph import FlatGraph, capture_graph, writable
 from hotstart.errors import OptionsError, RangeError
-from hotstart.events import Clock, Event, Listener
+from hotstart.events import Clock, Event
 from hotstart.options import Options
 from hotstart.partition.names import known_among
 from hotstart.records.artifact import Artifact, CompiledCall, Contract, Requirements
@@ -40,21 +40,6 @@ NOT_TAKEN = frozenset({"on_miss", "device"})
 """Fields of `Options` that Dynamo leaves no room for: a call that no graph fits is compiled for."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BackendOptions:
-    """What `options` of `torch.compile` may hold besides the fields of `Options`.
-
-    Attributes:
-        split_on: as in `hotstart.compile`. A graph need not contain all of the operators.
-        jobs: as in `hotstart.compile`.
-        on_event: called with a `hotstart.events.Event` as the build of each graph goes on.
-    """
-
-    split_on: Any = "auto"
-    jobs: int | None = None
-    on_event: Listener | None = None
-
-
 def hotstart(
     module: fx.GraphModule,
     inputs: Sequence[Any],
@@ -71,7 +56,7 @@ def hotstart(
     Args:
         module: the graph.
         inputs: its inputs in the call at hand; what is needed of them is in the graph.
-        options: `split_on`, `jobs`, `on_event`, and fields of `hotstart.Options` by name.
+        options: `split_on`, and fields of `hotstart.Options` by name.
         mode: not supported.
 
     Returns:
@@ -83,29 +68,27 @@ def hotstart(
         PartitionError: `split_on` holds what names no operator.
         CompileError: a piece does not compile.
     """
-    ours, common = _read(options or {}, mode)
+    split_on, common = _read(options or {}, mode)
     learned: list[sympy.Basic] = []
     while True:
         try:
-            return _compiled(module, inputs, ours, common, learned)
+            return _compiled(module, inputs, split_on, common, learned)
         except RangeError as error:
             learned.append(_guard_on(error, learned))
 
 
-def _read(options: Mapping[str, Any], mode: str | None) -> tuple[BackendOptions, Options]:
+def _read(options: Mapping[str, Any], mode: str | None) -> tuple[Any, Options]:
+    """Where to split, which need not be in every graph, and everything else."""
     if mode is not None:
         raise OptionsError(f"mode: got {mode!r}; the backend 'hotstart' takes options, and no mode")
-    own = {field.name for field in dataclasses.fields(BackendOptions)}
-    shared = {field.name for field in dataclasses.fields(Options)} - NOT_TAKEN
-    unknown = sorted(set(options) - own - shared)
+    taken = {"split_on", *(field.name for field in dataclasses.fields(Options))} - NOT_TAKEN
+    unknown = sorted(set(options) - taken)
     if unknown:
         raise OptionsError(
-            f"options: got {', '.join(map(repr, unknown))}, takes {', '.join(sorted(own | shared))}"
+            f"options: got {', '.join(map(repr, unknown))}, takes {', '.join(sorted(taken))}"
         )
-    return (
-        BackendOptions(**{name: value for name, value in options.items() if name in own}),
-        Options(**{name: value for name, value in options.items() if name in shared}),
-    )
+    rest = {name: value for name, value in options.items() if name != "split_on"}
+    return options.get("split_on", "auto"), Options(**rest)
 
 
 def _guard_on(error: RangeError, learned: Sequence[sympy.Basic]) -> sympy.Basic:
@@ -126,17 +109,17 @@ def _guard_on(error: RangeError, learned: Sequence[sympy.Basic]) -> sympy.Basic:
 def _compiled(
     module: fx.GraphModule,
     inputs: Sequence[Any],
-    ours: BackendOptions,
+    split_on: Any,
     options: Options,
     learned: Sequence[sympy.Basic],
 ) -> Call:
     """The function of a graph, built from what is known about its sizes now."""
-    clock = Clock(ours.on_event)
-    compiler = assemble.make_compiler(options, ours.jobs, clock)
+    clock = Clock(options.on_event)
+    compiler = assemble.make_compiler(options, clock)
     debug_dir = _debug_dir(options)
     with clock.phase("capture"):
         found = capture_graph(module, learned)
-    call = _traced(found, ours.split_on, clock)
+    call = _traced(found, split_on, clock)
     requirements = Requirements(weights=(), unread=(), modes=(), kinds=(), modules=())
     units = Units()
     compiler.warm_up()

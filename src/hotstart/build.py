@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hotstart import assemble, faults
 from hotstart.calls import Call
 from hotstart.capture.weights import WeightTable, weights_on
-from hotstart.events import Clock, Event
+from hotstart.events import Clock
 from hotstart.model import Model
 from hotstart.options import Options
 from hotstart.program import OnMiss, Program
@@ -25,15 +25,13 @@ def build_program(
     calls: Mapping[str, Call],
     split_on: Any,
     options: Options,
-    jobs: int | None,
-    on_event: Callable[[Event], None] | None,
     on_miss: OnMiss,
     kept: Kept | None = None,
 ) -> Program:
     """Run the stages. Pieces that are `kept` are not compiled again; others are, and kept then."""
-    clock = Clock(on_event)
+    clock = Clock(options.on_event)
     debug_dir = assemble.debug_folder(options)
-    compiler = assemble.make_compiler(options, jobs, clock)
+    compiler = assemble.make_compiler(options, clock)
     compiler.warm_up()
     units = Units(kept)
     try:

@@ -20,7 +20,6 @@ import torch.utils._pytree as pytree
 
 from hotstart.api import compile
 from hotstart.errors import ContractError, OptionsError
-from hotstart.events import Listener
 from hotstart.model import Model, roots
 from hotstart.options import Options
 from hotstart.program import Program
@@ -35,8 +34,6 @@ def compile_submodule(
     dynamic_shapes: Mapping[str, Any] | None = None,
     split_on: Any = "auto",
     options: Options | None = None,
-    jobs: int | None = None,
-    on_event: Listener | None = None,
 ) -> Program:
     """Compile one module of a model and put the program in its place.
 
@@ -51,8 +48,6 @@ def compile_submodule(
         dynamic_shapes: as in `hotstart.compile`, by names of the module's parameters.
         split_on: as in `hotstart.compile`.
         options: as in `hotstart.compile`.
-        jobs: as in `hotstart.compile`.
-        on_event: as in `hotstart.compile`.
 
     Returns:
         The program, for its report, and to be saved. In another process, what was saved is put in
@@ -69,8 +64,6 @@ def compile_submodule(
         dynamic_shapes=dynamic_shapes,
         split_on=split_on,
         options=options,
-        jobs=jobs,
-        on_event=on_event,
     )
     install(program)
     return program

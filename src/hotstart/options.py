@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hotstart.errors import OptionsError
+from hotstart.events import Listener
 from hotstart.faults import path_of
 
 CompilerName = Literal["inductor", "eager"]
@@ -38,6 +39,11 @@ class Options:
             (`"off"`). One that differs runs op by op; see `program.report`.
         debug_dir: folder that gets the graph, the pieces and the stitched code as files.
         device: where the tensors of a model or of inputs on the meta device will be at run time.
+        jobs: how many C++ compilers run at a time. Default: by cores and memory.
+        on_event: called with a `hotstart.events.Event` as a build goes on.
+
+    All but `on_miss`, `debug_dir`, `jobs` and `on_event` are part of the key of a program in a
+    cache.
     """
 
     __module__ = "hotstart"  # where users find it
@@ -48,6 +54,8 @@ class Options:
     prove: Prove = "all"
     debug_dir: str | os.PathLike[str] | None = None
     device: str = "cpu"
+    jobs: int | None = None
+    on_event: Listener | None = None
 
     def __post_init__(self) -> None:
         if self.compiler not in get_args(CompilerName):
@@ -70,3 +78,8 @@ class Options:
             raise OptionsError(f"device: got {self.device!r}, takes a name such as 'cpu'")
         if self.debug_dir is not None and Path(path_of("debug_dir", self.debug_dir)).is_file():
             raise OptionsError(f"debug_dir: {self.debug_dir} is a file, takes a folder")
+        jobs = self.jobs
+        if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
+            raise OptionsError(f"jobs: got {jobs!r}, takes an int of 1 or more")
+        if self.on_event is not None and not callable(self.on_event):
+            raise OptionsError(f"on_event: got {self.on_event!r}, takes a function of an event")

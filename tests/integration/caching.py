@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from hotstart import Program
+import copy
+
+from hotstart import Program, Store
+from hotstart.options import CachePolicy
 
 
 def origin(program: Program) -> str:
     """Whether a program was loaded, or compiled: maybe from pieces that were there already."""
     return "compiled" if "capture" in program.report.phases else "loaded"
+
+
+def with_(store: Store, policy: CachePolicy = "build", extra_key: str = "") -> Store:
+    """The same store, which is asked for something else."""
+    asked = copy.copy(store)
+    asked.policy, asked.extra_key = policy, extra_key
+    return asked

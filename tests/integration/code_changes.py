@@ -299,7 +299,7 @@ def tried(folder: Path, name: str, edit: Edit) -> dict[str, str]:
     write(place, edit)
     model = imported(place).Model().eval()
     expected = model(X)
-    store = Store(folder / "store", check=False)
+    store = Store(folder / "store", check=False, policy="require")
     found: dict[str, str] = {}
 
     def attempt(how: str, make: object) -> None:
@@ -314,7 +314,7 @@ def tried(folder: Path, name: str, edit: Edit) -> dict[str, str]:
     attempt("load", lambda: hotstart.load(file, model))
     attempt(
         "cache",
-        lambda: hotstart.compile(model, (X,), options=EAGER, cache=store, cache_policy="require"),
+        lambda: hotstart.compile(model, (X,), options=EAGER, cache=store),
     )
     attempt("check", lambda: preflight.load_check(file))
     return found

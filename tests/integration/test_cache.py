@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim, Options, Store
+from hotstart.options import CachePolicy
 from tests.integration import changing, changing_helpers, own_op
-from tests.integration.caching import origin
+from tests.integration.caching import origin, with_
 from tests.integration.changing import Changing
 
 X = torch.randn(3, 4)
@@ -48,10 +49,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return made
 
 
-def asked(store: Store, model: Any, x: Tensor = X, **more: Any) -> str:
+def asked(
+    store: Store,
+    model: Any,
+    x: Tensor = X,
+    policy: CachePolicy = "build",
+    extra_key: str = "",
+    **more: Any,
+) -> str:
     """Compile with a cache; whether the program was loaded or compiled. It has to be right."""
     settings = {"options": EAGER, "dynamic_shapes": BATCH, **more}
-    program = hotstart.compile(model, (x,), cache=store, **settings)
+    program = hotstart.compile(model, (x,), cache=with_(store, policy, extra_key), **settings)
     with torch.no_grad():
         torch.testing.assert_close(program(x), model(x))
     return origin(program)
@@ -127,7 +135,7 @@ torch.manual_seed(0)
 model, x = Changing().eval(), torch.randn(3, 4)
 shapes = {"x": {0: Dim("batch", min=2, max=8)}}
 program = hotstart.compile(
-    model, (x,), cache=Store(sys.argv[1]), cache_policy="require",
+    model, (x,), cache=Store(sys.argv[1], policy="require"),
     options=Options(compiler="eager"), dynamic_shapes=shapes,
 )
 heavy = ("torch._dynamo", "torch._inductor", "sympy")
@@ -360,8 +368,8 @@ def test_a_piece_that_calls_what_is_not_torchs_is_compiled_again(tmp_path: Path)
         return own_op.halve(x) + 1
 
     for extra_key in ("one", "other"):
-        settings = {"cache": store, "options": EAGER, "extra_key": extra_key}
-        program = hotstart.compile(f, (X,), **settings)
+        cache = with_(store, extra_key=extra_key)
+        program = hotstart.compile(f, (X,), cache=cache, options=EAGER)
         assert {unit.action for unit in program.report.units} == {"compiled"}
 
 
@@ -371,13 +379,13 @@ def test_a_piece_that_calls_what_is_not_torchs_is_compiled_again(tmp_path: Path)
 def test_what_is_required_is_not_compiled(tmp_path: Path) -> None:
     store = Store(tmp_path, check=False)
     with pytest.raises(hotstart.StoreError, match="nothing is stored yet"):
-        asked(store, model(), cache_policy="require")
+        asked(store, model(), policy="require")
     asked(store, model())
-    assert asked(store, model(), cache_policy="require") == "loaded"
+    assert asked(store, model(), policy="require") == "loaded"
     changed = model()
     changed.config.alpha = 5.0
     with pytest.raises(hotstart.StoreError, match=r"alpha: was 2\.0, is 5\.0"):
-        asked(store, changed, cache_policy="require")
+        asked(store, changed, policy="require")
 
 
 def test_programs_that_differ_in_what_they_were_compiled_for_are_kept_beside_each_other(
@@ -503,7 +511,7 @@ def test_a_cache_that_cannot_be_used_is_a_warning_or_an_error(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     assert asked(Store(tmp_path / "file", check=False), model()) == "compiled"
     with pytest.raises(hotstart.StoreError):
-        asked(tmp_path / "file", model(), strict_cache=True)  # type: ignore[arg-type]
+        asked(Store(tmp_path / "file", strict=True), model())
 
 
 @pytest.mark.parametrize("kind", ["programs", "entries", "pieces"])

@@ -15,7 +15,7 @@ import hotstart
 from hotstart import Options, Store
 from hotstart.guards import objects
 from tests.integration import reading
-from tests.integration.caching import origin
+from tests.integration.caching import origin, with_
 from tests.versions import knows_derived_constants
 
 X = torch.randn(3)
@@ -167,8 +167,9 @@ def test_a_model_of_another_class_made_before_is_no_miss(
     plain = nn.Linear(3, 3)
     policies: tuple[Literal["build", "require"], ...] = ("build", "require")
     for policy in policies:
-        hotstart.compile(plain, (X,), cache=store, options=EAGER, cache_policy=policy)
-        hotstart.compile(bert(), (ids,), cache=store, options=EAGER, cache_policy=policy)
+        cache = with_(store, policy)
+        hotstart.compile(plain, (X,), cache=cache, options=EAGER)
+        hotstart.compile(bert(), (ids,), cache=cache, options=EAGER)
         transformers.ViTModel(transformers.ViTConfig(**sizes, num_hidden_layers=1, image_size=32))
 
 
@@ -265,20 +266,14 @@ def test_a_model_that_nothing_can_be_said_of_is_built_without_the_cache(
 def test_a_strict_cache_refuses_such_a_model(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(objects, "MOST", 5)
     with pytest.raises(hotstart.StoreError):
-        hotstart.compile(leading_far(), (X,), cache=tmp_path, strict_cache=True)
+        hotstart.compile(leading_far(), (X,), cache=Store(tmp_path, strict=True))
     with pytest.raises(hotstart.StoreError):
-        hotstart.compile(leading_far(), (X,), cache=tmp_path, cache_policy="require")
+        hotstart.compile(leading_far(), (X,), cache=Store(tmp_path, policy="require"))
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"cache_policy": "requre"},
-        {"cache_policy": "require", "cache": None},
-        {"extra_key": 3},
-    ],
-    ids=["no such policy", "nothing to require it of", "not a text"],
+    "settings", [{"policy": "requre"}, {"extra_key": 3}], ids=["no such policy", "not a text"]
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(hotstart.OptionsError):
-        hotstart.compile(nn.ReLU(), (X,), **{"cache": tmp_path, **settings})
+    with pytest.raises(hotstart.StoreError):
+        Store(tmp_path, **settings)

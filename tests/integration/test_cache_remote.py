@@ -22,9 +22,10 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim, Options, Store
 from hotstart.cache.remote import Remote
+from hotstart.options import CachePolicy
 from hotstart.program import OnMiss
 from tests.integration import changing
-from tests.integration.caching import origin
+from tests.integration.caching import origin, with_
 from tests.integration.changing import Changing
 
 X = torch.randn(3, 4)
@@ -50,10 +51,10 @@ class Simple(nn.Module):
         return x
 
 
-def asked(store: Store, model: nn.Module, **more: Any) -> str:
+def asked(store: Store, model: nn.Module, policy: CachePolicy = "build", **more: Any) -> str:
     """Compile with a cache; whether the program was loaded or compiled. It has to be right."""
     settings = {"options": EAGER, "dynamic_shapes": BATCH, **more}
-    program = hotstart.compile(model, (X,), cache=store, **settings)
+    program = hotstart.compile(model, (X,), cache=with_(store, policy), **settings)
     with torch.no_grad():
         torch.testing.assert_close(program(X), model(X))
     return origin(program)
@@ -233,18 +234,18 @@ def test_a_second_machine_hits_without_compiling(s3: S3, machine: Machine) -> No
     big = Changing().eval()
     assert asked(machine("a", url, remote_timeout_s=10), big) == "compiled"
     b = machine("b", url, remote_timeout_s=10)
-    assert asked(b, big, cache_policy="require") == "loaded"
+    assert asked(b, big, policy="require") == "loaded"
     assert {file.kind for file in b.folder.files()} == {"entries", "programs"}
     assert problems(b) == 0
 
 
 def test_what_was_brought_is_there_without_the_remote(machine: Machine, tree: Path) -> None:
     b = machine("b", f"file://{tree}")
-    assert asked(b, model(), cache_policy="require") == "loaded"
+    assert asked(b, model(), policy="require") == "loaded"
     alone = Store(b.folder.root, check=False)
-    assert asked(alone, model(), cache_policy="require") == "loaded"
+    assert asked(alone, model(), policy="require") == "loaded"
     dead = machine("b", f"http://127.0.0.1:{free_port()}")
-    assert asked(dead, model(), cache_policy="require") == "loaded"
+    assert asked(dead, model(), policy="require") == "loaded"
     assert problems(dead) == 0
 
 
@@ -275,13 +276,13 @@ def test_a_program_that_does_not_fit_is_not_brought(
     assert asked(a, m) == "compiled"
     monkeypatch.setattr(changing, "LIMIT", 6.0)
     assert asked(a, m) == "compiled"
-    assert asked(b, m, cache_policy="require") == "loaded"
+    assert asked(b, m, policy="require") == "loaded"
     assert len(b.probe(key_of(m))) == len(list(b.folder.names("programs"))) == 1
     monkeypatch.setattr(changing, "LIMIT", 5.0)
-    assert asked(b, m, cache_policy="require") == "loaded"
+    assert asked(b, m, policy="require") == "loaded"
     monkeypatch.setattr(changing, "LIMIT", 7.0)
     with pytest.raises(hotstart.StoreError, match=r"LIMIT: was [56]\.0, is 7\.0"):
-        asked(b, m, cache_policy="require")
+        asked(b, m, policy="require")
 
 
 def test_writers_at_the_same_time_lose_nothing(s3: S3, machine: Machine) -> None:
@@ -335,7 +336,7 @@ def test_settings_are_given_where_the_environment_has_none(s3_server: S3, machin
     url = s3_server.bucket("options")
     assert asked(machine("a", url, **settings), model()) == "compiled"
     b = machine("b", url, **settings)
-    assert asked(b, model(), cache_policy="require") == "loaded"
+    assert asked(b, model(), policy="require") == "loaded"
     assert problems(b) == 0
 
 
@@ -369,13 +370,13 @@ def test_a_url_is_a_cache(
     cache: Any = s3.bucket("url")
     assert asked(machine("a", cache, remote_timeout_s=10), model()) == "compiled"
     monkeypatch.setenv("HOTSTART_CACHE", str(tmp_path / "b"))
-    assert asked(cache, model(), cache_policy="require") == "loaded"
+    assert asked(cache, model(), policy="require") == "loaded"
 
 
 def test_nginx_serves_a_copy(nginx: str, machine: Machine, tree: Path) -> None:
     before = files(tree)
     b = machine("b", nginx)
-    assert asked(b, model(), cache_policy="require") == "loaded"
+    assert asked(b, model(), policy="require") == "loaded"
     assert asked(b, Simple(2).eval()) == "compiled"
     assert problems(b) == 0
     assert files(tree) == before
@@ -390,9 +391,8 @@ from tests.integration.test_cache_remote import BATCH, EAGER, X, model
 
 policy, remote, *folders = sys.argv[1:]
 for folder in folders:
-    store = Store(folder, check=False, remote=remote)
-    hotstart.compile(model(), (X,), cache=store, options=EAGER, dynamic_shapes=BATCH,
-                     cache_policy=policy)
+    store = Store(folder, check=False, remote=remote, policy=policy)
+    hotstart.compile(model(), (X,), cache=store, options=EAGER, dynamic_shapes=BATCH)
     print("obstore" in sys.modules)
 """
 
@@ -463,7 +463,7 @@ def test_what_is_not_what_was_written_is_never_loaded(
     assert "not used" in caplog.text
     assert list(b.folder.files()) == []
     asked(b, model())  # made anew, of pieces, which are whole
-    assert asked(b, model(), cache_policy="require") == "loaded"
+    assert asked(b, model(), policy="require") == "loaded"
 
 
 @pytest.mark.parametrize("fault", [*FAILS, *WRONG])
@@ -484,7 +484,7 @@ def test_pieces_that_cannot_be_had_are_compiled(
 
 def test_the_faulty_server_without_a_fault_is_a_server(faulty: Faulty, machine: Machine) -> None:
     b = machine("b", f"{faulty.url}/none")
-    assert asked(b, model(), cache_policy="require") == "loaded"
+    assert asked(b, model(), policy="require") == "loaded"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -546,7 +546,7 @@ def test_a_remote_that_fails_is_an_error_where_it_has_to_work(
 
 def test_what_is_required_and_cannot_be_asked_for_says_so(faulty: Faulty, machine: Machine) -> None:
     with pytest.raises(hotstart.StoreError, match=r"the remote: .*500"):
-        asked(machine("b", f"{faulty.url}/500"), model(), cache_policy="require")
+        asked(machine("b", f"{faulty.url}/500"), model(), policy="require")
 
 
 EXIT = """

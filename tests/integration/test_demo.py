@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.slow
 def test_every_sentence_is_embedded_as_in_eager_and_from_the_file() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "hotstart", "demo"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "examples.demo.run"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "needed 0.99999 for every sentence: ok" in done.stdout

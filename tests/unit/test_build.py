@@ -73,7 +73,7 @@ def test_each_variant_is_logged_on_one_line_also_when_all_is_reused(
 
 def test_a_listener_sees_progress() -> None:
     events: list[Event] = []
-    build(on_event=events.append)
+    build(Options(compiler="eager", on_event=events.append))
     finished = [event for event in events if event.kind == "unit_finished"]
     assert [event.done for event in finished] == list(range(1, 16))
     assert {event.total for event in finished} == {15}

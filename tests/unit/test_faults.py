@@ -153,11 +153,6 @@ ARGUMENTS: dict[str, Callable[[], Any]] = {
     "options number": build(options=3),
     "options dict": build(options={"compiler": "eager"}),
     "cache": build(cache=3),
-    "cache policy": build(cache_policy=[]),
-    "extra key": build(extra_key=3),
-    "jobs": build(jobs="a"),
-    "no jobs": build(jobs=0),
-    "listener": build(on_event=3),
     "device": build(options=Options(compiler="eager", device="nope")),
     "debug_dir": build(options=Options(compiler="eager", debug_dir="/proc/nowhere")),
     "setting of Inductor": build(options=Options(inductor={"nope": 1})),
@@ -167,6 +162,11 @@ ARGUMENTS: dict[str, Callable[[], Any]] = {
 }
 
 RECORDS: dict[str, Callable[[], Any]] = {
+    "jobs": lambda: Options(jobs="a"),
+    "no jobs": lambda: Options(jobs=0),
+    "listener": lambda: Options(on_event=3),
+    "cache policy": lambda: hotstart.Store(policy=[]),
+    "extra key": lambda: hotstart.Store(extra_key=3),
     "name": lambda: Dim(3),
     "max": lambda: Dim("b", max="a"),
     "fraction": lambda: Dim("b", max=3.5),
@@ -288,7 +288,7 @@ def test_what_the_users_own_code_raises_is_the_users() -> None:
         raise OverflowError("mine")
 
     with pytest.raises(OverflowError, match="mine"):
-        build(on_event=listen)()
+        build(options=Options(compiler="eager", on_event=listen))()
 
 
 def test_only_what_is_not_the_users_becomes_a_defect() -> None:

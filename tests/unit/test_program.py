@@ -81,8 +81,8 @@ def test_on_miss_eager_passes_what_the_call_passed() -> None:
 
 def test_on_miss_compile_builds_once_for_each_new_kind_of_call() -> None:
     events: list[Any] = []
-    options = hotstart.Options(compiler="eager", on_miss="compile")
-    program = build(double, torch.randn(3), options=options, on_event=events.append)
+    options = hotstart.Options(compiler="eager", on_miss="compile", on_event=events.append)
+    program = build(double, torch.randn(3), options=options)
     built = len(events)
     assert torch.equal(program(torch.ones(3)), torch.full((3,), 2.0))
     assert len(events) == built

@@ -330,7 +330,7 @@ class Folder:
             if self.strict:
                 raise StoreError(
                     f"expected to {doing}, found: {reason}. Make it possible, use another folder, "
-                    "or go on without what is stored by leaving strict_cache out."
+                    "or go on without what is stored by leaving strict out."
                 ) from error
             self.problems[reason] += 1
             if self.problems[reason] == 1:

@@ -13,7 +13,6 @@ from hotstart.cache.key import here
 from hotstart.cache.store import Found, Store
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.model import Model
-from hotstart.options import CachePolicy
 from hotstart.program import OnMiss, Program
 from hotstart.records.guards import Key, described
 
@@ -29,25 +28,23 @@ Build = Callable[["Kept"], Program]
 Find = Callable[[Key, Model, OnMiss], Found]
 
 
-def find_or_build(
-    store: Store, key: Key, model: Model, build: Build, policy: CachePolicy, on_miss: OnMiss
-) -> Program:
+def find_or_build(store: Store, key: Key, model: Model, build: Build, on_miss: OnMiss) -> Program:
     """The program of a key: from a store, or built and then kept there.
 
     Processes that want the same program wait for the one that builds it.
 
     Raises:
-        StoreError: it is not there, and `policy` is `"require"`.
+        StoreError: it is not there, and the store's policy is `"require"`.
         HotstartError: see `hotstart.compile`.
     """
     found = _timed(store.find, key, model, on_miss)
     if found.program is not None:
         return found.program
     why = _why(store, key, found)
-    if policy == "require":
+    if store.policy == "require":
         raise StoreError(
             f"expected a compiled program in {store}, found none that fits:\n{why}\n"
-            "Compile it there first, with cache_policy='build', or change what is listed back."
+            "Compile it there first, with policy='build', or change what is listed back."
         )
     log.info("cache miss for %s: %s", key.digest, why)
     with store.alone(key):

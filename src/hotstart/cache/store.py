@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
@@ -31,6 +31,7 @@ from hotstart.errors import (
 )
 from hotstart.faults import path_of
 from hotstart.guards.check import changes
+from hotstart.options import CachePolicy
 from hotstart.records.guards import Change, Key, Seen
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class Store:
         max_bytes: how much it may hold; what was not used for longest goes first.
         max_files: how many files.
         max_age_days: what was not used for longer goes.
+        policy: what `hotstart.compile` does where nothing is found: `"build"` compiles and keeps
+            it, `"require"` raises, for processes that must not compile.
+        extra_key: what else decides which program it is, as only the caller can know.
         strict: whether a place that cannot be read or written, or a remote that fails, is an error;
             it is a warning otherwise, and nothing is found or kept there.
         check: whether a program is run in a process of its own before it is kept; see
@@ -94,6 +98,8 @@ class Store:
         max_bytes: int = LIMITS.bytes,
         max_files: int = LIMITS.files,
         max_age_days: float | None = None,
+        policy: CachePolicy = "build",
+        extra_key: str = "",
         strict: bool = False,
         check: bool = True,
         remote: str | None = None,
@@ -110,6 +116,12 @@ class Store:
                 path_of("place", place)
             except OptionsError as error:
                 raise StoreError(str(error)) from None
+        if policy not in get_args(CachePolicy):
+            raise StoreError(f"policy: expected one of {get_args(CachePolicy)}, found {policy!r}")
+        if not isinstance(extra_key, str):
+            raise StoreError(f"extra_key: expected a text, found a {type(extra_key).__qualname__}")
+        self.policy: CachePolicy = policy
+        self.extra_key = extra_key
         self.check = check
         self.folder = Folder(default_place() if place is None else place, limits, strict=strict)
         self.entries = Entries(self.folder)
@@ -318,24 +330,19 @@ class Store:
         return program, ()
 
 
-def open_store(cache: str | os.PathLike[str] | Store, *, strict: bool) -> Store:
+def open_store(cache: str | os.PathLike[str] | Store) -> Store:
     """The store that `hotstart.compile(cache=...)` was given: as it is, as a folder, or as a URL.
 
     Raises:
         StoreError: it is none of these.
     """
     if isinstance(cache, Store):
-        if strict and not cache.folder.strict:
-            raise StoreError(
-                "strict_cache: got a hotstart.Store that is not strict, takes a folder or a "
-                "hotstart.Store(..., strict=True)"
-            )
         return cache
     if isinstance(cache, str | os.PathLike):
         place = os.fspath(cache)
         if "://" in place:
-            return Store(remote=place, strict=strict)
-        return Store(place, strict=strict)
+            return Store(remote=place)
+        return Store(place)
     raise StoreError(
         f"cache: expected a folder, a URL or a hotstart.Store, found a {type(cache).__qualname__}"
     )

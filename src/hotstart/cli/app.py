@@ -37,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None: those of this process.
 
     Returns:
-        The exit status: 0, 1 after an error of hotstart or a failed check of the demo, 3 for a
-        corrupt artifact, 4 for one that does not fit here, 5 for an untrusted one, 6 if the cache
-        has no program that fits, 130 after Ctrl-C.
+        The exit status: 0, 1 after an error of hotstart, 3 for a corrupt artifact, 4 for one that
+        does not fit here, 5 for an untrusted one, 6 if the cache has no program that fits, 130
+        after Ctrl-C.
 
     Raises:
         SystemExit: 2 after a usage error, 0 after `--help` and `--version`, as argparse does.
@@ -124,8 +124,4 @@ def _run(request: Request) -> int:
             from hotstart.cli import caching
 
             return caching.warm(request)
-        case _:
-            from hotstart.cli import demo
-
-            return demo.run()
     return 0

@@ -6,6 +6,7 @@ import importlib
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from hotstart.cli.output import say, say_json
 from hotstart.cli.parse import Factory
 from hotstart.cli.progress import progress
 from hotstart.errors import ArtifactError, OptionsError
-from hotstart.events import Event
+from hotstart.events import Event, Listener
 from hotstart.records.table import memory
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ def run(request: BuildRequest) -> None:
         signer(request.sign_key)  # read now: one that is no key is no news for after the build
     model, examples = call_factory(request.factory)
     settings = arguments(request, examples, debug_dir=request.debug_dir)
+    settings.pop("extra_key", None)  # no cache is asked
     with progress(sys.stderr) as listener:
-        program = hotstart.compile(model, **settings, jobs=request.jobs, on_event=listener)
+        program = hotstart.compile(model, **listening(settings, request.jobs, listener))
         if request.output is not None:
             listener(Event("phase_started", "save"))
             program.save(request.output, sign_key=request.sign_key, check=request.check)
@@ -73,6 +75,14 @@ def arguments(
     )
     asked = {"dynamic_shapes": request.dynamic_shapes, "split_on": request.split_on}
     return {**asked, "options": options, **examples}
+
+
+def listening(settings: dict[str, Any], jobs: int | None, listener: Listener) -> dict[str, Any]:
+    """The same settings, with a listener, and so many compilers at a time as a flag says."""
+    options = settings["options"]
+    if isinstance(options, hotstart.Options):  # else that is an error of `hotstart.compile`
+        options = replace(options, on_event=listener, jobs=jobs or options.jobs)
+    return {**settings, "options": options}
 
 
 def call_factory(factory: Factory) -> tuple[Model, dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import hotstart
-from hotstart.cli.build import Model, arguments, call_factory
+from hotstart.cli.build import Model, arguments, call_factory, listening
 from hotstart.cli.cache import named
 from hotstart.cli.output import say, say_json
 from hotstart.cli.progress import progress
@@ -99,10 +99,11 @@ def _warm(factory: Factory, request: WarmRequest) -> tuple[str, float, str]:
     Raises:
         HotstartError: it cannot be compiled, or not be kept.
     """
-    store = _store(request.folder, request.remote, check=request.check)
     model, settings = call_factory(factory)
     settings = arguments(request, settings)
     key = hotstart.compute_key(model, **settings).digest
+    extra_key = settings.pop("extra_key", "")
+    store = _store(request.folder, request.remote, check=request.check, extra_key=extra_key)
     started = time.perf_counter()
     action = _compile(model, settings, request.jobs, store)
     seconds = time.perf_counter() - started
@@ -118,7 +119,7 @@ def _compile(
     model: Model, settings: dict[str, Any], jobs: int | None, store: hotstart.Store
 ) -> str:
     with progress(sys.stderr) as listener:
-        program = hotstart.compile(model, **settings, cache=store, jobs=jobs, on_event=listener)
+        program = hotstart.compile(model, **listening(settings, jobs, listener), cache=store)
     actions = {unit.action for unit in program.report.units}
     return "compiled" if "compiled" in actions else "loaded"
 
@@ -153,6 +154,6 @@ def _pulled(store: hotstart.Store, request: CacheRequest) -> list[Entry]:
     return [entry for key in keys for entry in store.pull(key)]
 
 
-def _store(folder: Path | None, remote: str | None, *, check: bool = True) -> hotstart.Store:
+def _store(folder: Path | None, remote: str | None, **settings: Any) -> hotstart.Store:
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
-    return hotstart.Store(folder, strict=True, check=check, remote=remote)
+    return hotstart.Store(folder, strict=True, remote=remote, **settings)

@@ -56,9 +56,6 @@ def parser() -> argparse.ArgumentParser:
     _add_artifact_commands(commands)
     _add_using_cache(commands)
     _add_cache(commands)
-    _command(
-        commands, "demo", "embed sentences with eager, torch.compile and hotstart, and compare"
-    )
     return made
 
 

@@ -43,10 +43,6 @@ class BuildRequest(CompileRequest, frozen=True, kw_only=True):
     check: bool
 
 
-class DemoRequest(Request, frozen=True, kw_only=True):
-    """What `hotstart demo` was asked for."""
-
-
 class InspectRequest(Request, frozen=True, kw_only=True):
     """What `hotstart inspect` was asked for."""
 
@@ -144,8 +140,6 @@ def request_of(given: argparse.Namespace) -> Request:
                 remote=given.remote,
                 **_compiling(given),
             )
-        case "demo":
-            return DemoRequest(traceback=given.traceback)
     return _build_request(given)
 
 

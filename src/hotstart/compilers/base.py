@@ -43,15 +43,15 @@ class Job:
     where: tuple[sympy.Basic, ...] = ()
 
 
-class Narrowed(Exception):
-    """Compiling assumed something of sizes that does not hold for all that a unit must serve.
+@dataclass(frozen=True)
+class Narrowed:
+    """What a compile assumed of sizes, where it does not hold for all that a unit must serve.
 
     Attributes:
         condition: what was assumed, over axis symbols.
     """
 
-    def __init__(self, condition: _torch.Condition) -> None:
-        self.condition = condition
+    condition: _torch.Condition
 
 
 class Compiler(Protocol):
@@ -65,12 +65,11 @@ class Compiler(Protocol):
         """Start whatever the first compile would otherwise wait for; returns at once."""
         ...
 
-    def compile(self, job: Job) -> CompiledUnit:
-        """Compile a job.
+    def compile(self, job: Job) -> CompiledUnit | Narrowed:
+        """Compile a job, or say for which of its sizes only it can be compiled.
 
         Raises:
-            Narrowed: it holds for some of the sizes only.
-            Exception: whatever else the compiler raises.
+            Exception: whatever the compiler raises.
         """
         ...
 

@@ -73,7 +73,7 @@ class InductorCompiler:
         self._warming = threading.Thread(target=work, name="hotstart-warm-up", daemon=True)
         self._warming.start()
 
-    def compile(self, job: Job) -> CompiledUnit:
+    def compile(self, job: Job) -> CompiledUnit | Narrowed:
         """Compile a piece; one that needs torch's runtime around it is written op by op instead."""
         self.close()
         for node in (*job.piece.inputs, *job.piece.outputs):
@@ -96,10 +96,10 @@ class InductorCompiler:
                 holds,
             )
         except _torch.Narrowing as narrowing:
-            raise _narrowed(job, extracted, narrowing.condition) from None
+            return _narrowed(job, extracted, narrowing.condition)
         for condition in _torch.conditions(extracted.symbols.env):
             if not holds(condition.expr):
-                raise _narrowed(job, extracted, condition)
+                return _narrowed(job, extracted, condition)
         if output is None:
             return _as_captured(job)
         if around := (*output.around, *_written_views(job)):

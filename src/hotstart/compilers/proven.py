@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from hotstart import _torch
-from hotstart.compilers.base import Job
+from hotstart.compilers.base import Job, Narrowed
 from hotstart.compilers.inductor import InductorCompiler
 from hotstart.compilers.trial import Difference, NotComparable, Trial, at
 from hotstart.events import Clock
@@ -48,10 +48,10 @@ class ProvenCompiler:
         """Start what the compiler waits for."""
         self._compiler.warm_up()
 
-    def compile(self, job: Job) -> CompiledUnit:
+    def compile(self, job: Job) -> CompiledUnit | Narrowed:
         """Compile a piece, and prove the unit."""
         unit = self._compiler.compile(job)
-        if unit.op_by_op:
+        if isinstance(unit, Narrowed) or unit.op_by_op:
             return unit
         if self._prove == "first" and job.piece.digest in self._proven:
             return unit
@@ -82,7 +82,7 @@ class ProvenCompiler:
         for name in _torch.doubtful_passes():
             with self._clock.phase("compile"):
                 made = self._compiler.without(name).compile(job)
-            if made.source != unit.source and not made.op_by_op:
+            if isinstance(made, CompiledUnit) and made.source != unit.source and not made.op_by_op:
                 yield made, name
 
 

@@ -27,7 +27,6 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 import hotstart
 from hotstart import Call, Dim, Options, OptionsError, Program
 from hotstart.errors import ArtifactError, ContractError
-from hotstart.events import Event
 
 _KEPT = ("keys", "values", "cumulative_length")
 """The tensors of a layer of a cache."""
@@ -127,8 +126,6 @@ def compile_generator(
     ranges: Sequence[tuple[int, int]] | None = None,
     split_on: Any = "auto",
     options: Options | None = None,
-    jobs: int | None = None,
-    on_event: Callable[[Event], None] | None = None,
 ) -> Generator:
     """Compile the calls that `generate` makes of a decoder-only model, with a static cache.
 
@@ -143,8 +140,6 @@ def compile_generator(
         ranges: ranges of prompt lengths that are compiled on their own, as in `hotstart.Dim`.
         split_on: as in `hotstart.compile`.
         options: as in `hotstart.compile`.
-        jobs: as in `hotstart.compile`.
-        on_event: as in `hotstart.compile`.
 
     Raises:
         OptionsError: the model does not generate from a prompt with a cache of keys and values, or
@@ -159,9 +154,7 @@ def compile_generator(
         )
     step = _Step(model, _new_cache(model, batch, max_length))
     calls = _calls(step, Dim("tokens", min=1, max=longest, ranges=ranges))
-    program = hotstart.compile(
-        step, calls=calls, split_on=split_on, options=options, jobs=jobs, on_event=on_event
-    )
+    program = hotstart.compile(step, calls=calls, split_on=split_on, options=options)
     return Generator(program, step)
 
 

@@ -122,20 +122,19 @@ def compile_call(
     done: list[CompiledServing] = []
     while waiting:
         part = waiting[0]
-        try:
-            running = _compile_part(call, part, units, compiler, clock, len(waiting) - 1)
-        except _NarrowedServing as narrowed:
-            declared = part.serving.declared
-            room = splits + 1 - _parts(declared, (*done, *waiting))
-            waiting = _split_again(call, waiting, narrowed.condition, units, compiler, room)
-            made = [s for name, s in units.splits if (name, s.declared) == (call.name, declared)]
-            refuse_endless(call.arguments.axes, made, splits)
-            tell(made[-1], _parts(declared, (*done, *waiting)))
-            assumed.append(narrowed.condition.expr)
-            units.shared |= _shared(waiting, assumed, compiler)
-        else:
+        running = _compile_part(call, part, units, compiler, clock, len(waiting) - 1)
+        if not isinstance(running, Narrowed):
             done.append(CompiledServing(part.serving, part.graph, running))
             del waiting[0]
+            continue
+        declared = part.serving.declared
+        room = splits + 1 - _parts(declared, (*done, *waiting))
+        waiting = _split_again(call, waiting, running.condition, units, compiler, room)
+        made = [s for name, s in units.splits if (name, s.declared) == (call.name, declared)]
+        refuse_endless(call.arguments.axes, made, splits)
+        tell(made[-1], _parts(declared, (*done, *waiting)))
+        assumed.append(running.condition.expr)
+        units.shared |= _shared(waiting, assumed, compiler)
     return done
 
 
@@ -155,11 +154,6 @@ def _shared(
     waiting: Iterable[_Waiting], assumed: Sequence[sympy.Basic], compiler: Compiler
 ) -> dict[str, Job]:
     return shared_jobs(((part.serving, part.jobs) for part in waiting), assumed, compiler)
-
-
-class _NarrowedServing(Exception):
-    def __init__(self, condition: _torch.Condition) -> None:
-        self.condition = condition
 
 
 def _split_again(
@@ -247,23 +241,24 @@ def _inherit(before: Sequence[Job], after: Sequence[Job], units: Units) -> None:
 
 def _compile_part(
     call: TracedCall, part: _Waiting, units: Units, compiler: Compiler, clock: Clock, others: int
-) -> dict[str, CompiledUnit]:
+) -> dict[str, CompiledUnit] | Narrowed:
+    """The unit of each piece of a part, or what a compile assumed of its sizes."""
     started = clock.wall_s()
     name = labelled(call.name, part.serving.part.variant)
     # So many units there will be, if what is still waiting has as many pieces.
     total = len(units.reports) + len(part.jobs) * (1 + others)
     before = len(units.reports)
     running: dict[str, CompiledUnit] = {}
-    try:
-        for job in part.jobs:
-            running[job.piece.name] = _unit(job, name, units, compiler, clock, total)
-    except _NarrowedServing:
-        # It is done again for each side, where what was made is found.
-        for report in units.reports[before:]:
-            if report.reused_from is None:
-                units.unreported[running[report.piece].key] = report
-        del units.reports[before:]
-        raise
+    for job in part.jobs:
+        unit = _unit(job, name, units, compiler, clock, total)
+        if isinstance(unit, Narrowed):
+            # It is done again for each side, where what was made is found.
+            for report in units.reports[before:]:
+                if report.reused_from is None:
+                    units.unreported[running[report.piece].key] = report
+            del units.reports[before:]
+            return unit
+        running[job.piece.name] = unit
     seconds = clock.wall_s() - started
     reused = sum(report.action == "reused" for report in units.reports[before:])
     unique = len(part.jobs) - reused
@@ -287,11 +282,13 @@ def units_of(parts: Iterable[CompiledServing]) -> dict[str, CompiledUnit]:
 
 def _unit(
     job: Job, variant: str, units: Units, compiler: Compiler, clock: Clock, total: int
-) -> CompiledUnit:
+) -> CompiledUnit | Narrowed:
     started = clock.wall_s()
     name = job.piece.name
     clock.emit(Event("unit_started", name, done=len(units.reports), total=total))
     unit, action = _made(job, variant, units, compiler, clock)
+    if isinstance(unit, Narrowed):
+        return unit
     seconds = clock.wall_s() - started
     told = units.unreported.pop(unit.key, None)
     if told is not None:
@@ -315,8 +312,8 @@ def _unit(
 
 def _made(
     job: Job, variant: str, units: Units, compiler: Compiler, clock: Clock
-) -> tuple[CompiledUnit, Action]:
-    """A unit that serves a job, and what was done for it."""
+) -> tuple[CompiledUnit | Narrowed, Action]:
+    """A unit that serves a job, or what a compile assumed, and what was done for it."""
     unit = _found(job, units)
     if unit is not None:
         return unit, "reused"
@@ -327,9 +324,13 @@ def _made(
             return unit, "loaded"
     if not alone:
         try:
-            return _compiled(shared, variant, units, compiler, clock), "compiled"
-        except (_NarrowedServing, CompileError) as error:
+            found = _compiled(shared, variant, units, compiler, clock)
+        except CompileError as error:
             log.debug("%s is compiled for each part of a range: %r", job.piece.name, error)
+        else:
+            if isinstance(found, CompiledUnit):
+                return found, "compiled"
+            log.debug("%s is compiled for each part of a range: %s", job.piece.name, found)
     return _compiled(job, variant, units, compiler, clock), "compiled"
 
 
@@ -349,22 +350,22 @@ def _kept(job: Job, units: Units) -> CompiledUnit | None:
 
 def _compiled(
     job: Job, variant: str, units: Units, compiler: Compiler, clock: Clock
-) -> CompiledUnit:
+) -> CompiledUnit | Narrowed:
     _torch.trace_artifact(
         f"hotstart_compile_{job.piece.name}_{variant}", lambda: f"{job.key}\n{job.piece}\n"
     )
     with clock.phase("compile"):
         try:
             unit = compiler.compile(job)
-        except Narrowed as narrowed:
-            units.failed.add(job.key)
-            raise _NarrowedServing(narrowed.condition) from None
         except RangeError:
             raise
         except Exception as error:
             units.failed.add(job.key)
             reason = f"{type(error).__name__}: {error}"
             raise CompileError(job.piece.name, job.piece.layers, variant, reason) from error
+    if isinstance(unit, Narrowed):
+        units.failed.add(job.key)
+        return unit
     if units.kept is not None and job.piece.portable:
         units.kept.put(unit)
     units.by_key[job.key] = unit

