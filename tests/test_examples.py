@@ -16,7 +16,14 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+LONG = {"generate"}
+EXAMPLES = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else [])
+    for path in sorted(FOLDER.glob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
 def test_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(path))["main"]()
     printed = capsys.readouterr().out

@@ -14,7 +14,9 @@ def origin(program: Program) -> str:
 
 
 def with_(store: Store, policy: CachePolicy = "build", extra_key: str = "") -> Store:
-    """The same store, which is asked for something else."""
+    """The same store, which is asked for something else; what is no store as it is."""
+    if not isinstance(store, Store):
+        return store
     asked = copy.copy(store)
     asked.policy, asked.extra_key = policy, extra_key
     return asked

@@ -56,8 +56,8 @@ ALL = [
     for name, case in CASES.items()
     for split in splits(case)
 ]
-LONG = {"gemma3", "qwen3"}
-NOT_SLOW = {"bert-attention", "llama-attention", *(f"{name}-auto" for name in CASES.keys() - LONG)}
+LONG = {"gemma3", "gpt2", "qwen3"}
+NOT_SLOW = {"llama-attention", *(f"{name}-auto" for name in CASES.keys() - LONG)}
 EAGER = [
     each if each.id in NOT_SLOW else pytest.param(*each.values, id=each.id, marks=pytest.mark.slow)
     for each in ALL

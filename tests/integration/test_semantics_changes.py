@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import ModelMismatch, Options, Program
-from hotstart.runtime import guards
+from hotstart.guards import check as guards
 
 EAGER = Options(compiler="eager")
 X = torch.arange(1.0, 4.0)

@@ -49,6 +49,7 @@ def test_what_is_in_use_is_not_tidied_away(tmp_path: Path) -> None:
     assert figures["lost"] <= figures["claimed"] / 50
 
 
+@pytest.mark.slow
 def test_damaged_files_are_never_used_and_made_anew(tmp_path: Path) -> None:
     for way, figures in found("damage", tmp_path, 9).items():
         assert figures["rounds"] == 1, way
@@ -80,6 +81,7 @@ def test_a_folder_that_moves_is_found_again(tmp_path: Path) -> None:
     assert only(figures, "missed", "wrong", "pieces_missed") == {}
 
 
+@pytest.mark.slow
 def test_versions_leave_each_others_files_alone(tmp_path: Path) -> None:
     figures = found("versions", tmp_path, 8)
     assert figures["starts"] == 8

