@@ -12,7 +12,6 @@ from hotstart import _torch
 from hotstart.compilers import Bounds, Compiler, Job
 from hotstart.partition import Graph, Piece
 from hotstart.partition.digest import hash_token
-from hotstart.partition.plan import example_of, tensors_in
 from hotstart.records.shapes import Interval
 from hotstart.specialize.serve import Serving
 
@@ -47,17 +46,13 @@ def _job(
     where: Sequence[sympy.Basic],
     compiler: Compiler,
 ) -> Job:
-    sizes = [
-        f"{b.low}..{b.high}@{b.hint}"
-        if (b := bounds.get(axis)) is not None
-        else str(graph.fixed[_torch.axis_symbol(axis)])
+    fixed = tuple(
+        "range" if axis in bounds else str(graph.fixed[_torch.axis_symbol(axis)])
         for axis in piece.axes
-    ]
-    renamed = {_torch.axis_symbol(a): _torch.axis_symbol(f"a{i}") for i, a in enumerate(bounds)}
-    sizes += sorted(_torch.python_source(condition.xreplace(renamed)) for condition in where)
+    )
     autocast = tuple(f"{kind}:{dtype}" for kind, dtype in _torch.autocast_state())
-    key = hash_token((piece.digest, tuple(sizes), compiler.token(), autocast, torch.__version__))
-    return Job(key, piece, graph, bounds, tuple(where))
+    kind = hash_token((piece.digest, fixed, compiler.token(), autocast, torch.__version__))
+    return Job(kind, piece, graph, bounds, tuple(where))
 
 
 def shared_jobs(
@@ -82,25 +77,18 @@ def shared_jobs(
     for serving, jobs in parts:
         for job in jobs:
             axes = job.piece.axes
-            fixed = tuple(serving.part.fixed.get(axis) for axis in axes)
             about = (c for c in assumed if not {*map(str, c.free_symbols)}.isdisjoint(axes))
             sides = tuple(_torch.holds_at(condition, serving.hints) for condition in about)
-            alike[serving.declared, job.piece.digest, axes, fixed, sides].append(job)
+            alike[serving.declared, job.kind, axes, sides].append(job)
     shared: dict[str, Job] = {}
     for similar in alike.values():
         if len({job.key for job in similar}) > 1:
             by_shapes: dict[Hashable, list[Job]] = defaultdict(list)
             for job in similar:
-                by_shapes[_shapes(job)].append(job)
+                by_shapes[job.shapes].append(job)
             for same in by_shapes.values():
                 shared |= dict.fromkeys((job.key for job in same), _together(same, compiler))
     return shared
-
-
-def _shapes(job: Job) -> Hashable:
-    """The shape of everything that is computed in a piece, as it was traced."""
-    tensors = (t for node in job.piece.nodes for t in tensors_in(example_of(node)))
-    return tuple(tuple(map(job.graph.expression, tensor.shape)) for tensor in tensors)
 
 
 def _together(jobs: Sequence[Job], compiler: Compiler) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
@@ -49,27 +50,31 @@ class Units:
 
     Attributes:
         kept: units of earlier builds, where there are any.
-        by_key: the units.
+        made: the units with the jobs they were made for, by kind.
         made_for: the piece and variant that each was made for.
         reports: what was done for each piece of each variant.
         variants: each variant as a whole.
-        shared: for jobs of which several differ in sizes only, a job that does for all of them.
-        covered: for jobs, the key of a unit that was made for them and for more.
         failed: the keys of jobs that a compiler did not do for all that they were to serve.
         unreported: what was done for units, by key, where the part they were for was split then.
         splits: how parts of what was declared came about, by the name of their call.
     """
 
     kept: Kept | None = None
-    by_key: dict[str, CompiledUnit] = field(default_factory=dict)
+    made: defaultdict[str, list[tuple[Job, CompiledUnit]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     made_for: dict[str, str] = field(default_factory=dict)
     reports: list[UnitReport] = field(default_factory=list)
     variants: list[VariantReport] = field(default_factory=list)
-    shared: dict[str, Job] = field(default_factory=dict)
-    covered: dict[str, str] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     unreported: dict[str, UnitReport] = field(default_factory=dict)
     splits: list[tuple[str, Split]] = field(default_factory=list)
+
+    def serving(self, job: Job) -> CompiledUnit | None:
+        """The unit that serves a job: the one that was made for it, else one that includes it."""
+        made = self.made[job.kind]
+        own = (unit for other, unit in made if other.key == job.key)
+        return next(own, next((unit for other, unit in made if other.includes(job)), None))
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,11 @@ def compile_call(
     units.splits += [(call.name, made) for made in call.splits]
     waiting = [_waiting(call, serving, compiler) for serving in call.servings]
     assumed: list[sympy.Basic] = []
-    units.shared |= _shared(waiting, assumed, compiler)
+    shared = _shared(waiting, assumed, compiler)
     done: list[CompiledServing] = []
     while waiting:
         part = waiting[0]
-        running = _compile_part(call, part, units, compiler, clock, len(waiting) - 1)
+        running = _compile_part(call, part, shared, units, compiler, clock, len(waiting) - 1)
         if not isinstance(running, Narrowed):
             done.append(CompiledServing(part.serving, part.graph, running))
             del waiting[0]
@@ -134,7 +139,7 @@ def compile_call(
         refuse_endless(call.arguments.axes, made, splits)
         tell(made[-1], _parts(declared, (*done, *waiting)))
         assumed.append(running.condition.expr)
-        units.shared |= _shared(waiting, assumed, compiler)
+        shared |= _shared(waiting, assumed, compiler)
     return done
 
 
@@ -153,6 +158,7 @@ def _waiting(call: TracedCall, serving: Serving, compiler: Compiler) -> _Waiting
 def _shared(
     waiting: Iterable[_Waiting], assumed: Sequence[sympy.Basic], compiler: Compiler
 ) -> dict[str, Job]:
+    """By key of a job, one to try first: it serves several parts."""
     return shared_jobs(((part.serving, part.jobs) for part in waiting), assumed, compiler)
 
 
@@ -187,10 +193,7 @@ def _split_again(
             declared = part.serving.declared
             made_of = Split(declared, part.serving.part, (condition,), into)
             units.splits.append((call.name, made_of))
-        after = [_waiting(call, side, compiler) for side in sides]
-        for each in after:
-            _inherit(part.jobs, each.jobs, units)
-        made += after
+        made += [_waiting(call, side, compiler) for side in sides]
     return made
 
 
@@ -231,16 +234,14 @@ def _boxes(
     return sides if same else [part.serving]
 
 
-def _inherit(before: Sequence[Job], after: Sequence[Job], units: Units) -> None:
-    """What was made for a part serves what it is split into."""
-    for old, new in zip(before, after, strict=True):
-        unit = _found(old, units)
-        if unit is not None and tuple(old.bounds) == tuple(new.bounds):
-            units.covered[new.key] = unit.key
-
-
 def _compile_part(
-    call: TracedCall, part: _Waiting, units: Units, compiler: Compiler, clock: Clock, others: int
+    call: TracedCall,
+    part: _Waiting,
+    shared: Mapping[str, Job],
+    units: Units,
+    compiler: Compiler,
+    clock: Clock,
+    others: int,
 ) -> dict[str, CompiledUnit] | Narrowed:
     """The unit of each piece of a part, or what a compile assumed of its sizes."""
     started = clock.wall_s()
@@ -250,7 +251,8 @@ def _compile_part(
     before = len(units.reports)
     running: dict[str, CompiledUnit] = {}
     for job in part.jobs:
-        unit = _unit(job, name, units, compiler, clock, total)
+        wide = shared.get(job.key, job)
+        unit = _unit(job, wide, name, units, compiler, clock, total)
         if isinstance(unit, Narrowed):
             # It is done again for each side, where what was made is found.
             for report in units.reports[before:]:
@@ -281,12 +283,12 @@ def units_of(parts: Iterable[CompiledServing]) -> dict[str, CompiledUnit]:
 
 
 def _unit(
-    job: Job, variant: str, units: Units, compiler: Compiler, clock: Clock, total: int
+    job: Job, wide: Job, variant: str, units: Units, compiler: Compiler, clock: Clock, total: int
 ) -> CompiledUnit | Narrowed:
     started = clock.wall_s()
     name = job.piece.name
     clock.emit(Event("unit_started", name, done=len(units.reports), total=total))
-    unit, action = _made(job, variant, units, compiler, clock)
+    unit, action = _made(job, wide, variant, units, compiler, clock)
     if isinstance(unit, Narrowed):
         return unit
     seconds = clock.wall_s() - started
@@ -311,20 +313,22 @@ def _unit(
 
 
 def _made(
-    job: Job, variant: str, units: Units, compiler: Compiler, clock: Clock
+    job: Job, wide: Job, variant: str, units: Units, compiler: Compiler, clock: Clock
 ) -> tuple[CompiledUnit | Narrowed, Action]:
-    """A unit that serves a job, or what a compile assumed, and what was done for it."""
-    unit = _found(job, units)
+    """A unit that serves a job, or what a compile assumed, and what was done for it.
+
+    Where another job serves several parts, it is tried first.
+    """
+    unit = units.serving(job)
     if unit is not None:
         return unit, "reused"
-    shared = units.shared.get(job.key, job)
-    alone = shared.key == job.key or shared.key in units.failed
-    for each in (job,) if alone else (shared, job):
+    tried = [job] if wide.key == job.key or wide.key in units.failed else [wide, job]
+    for each in tried:
         if (unit := _kept(each, units)) is not None:
             return unit, "loaded"
-    if not alone:
+    if len(tried) > 1:
         try:
-            found = _compiled(shared, variant, units, compiler, clock)
+            found = _compiled(wide, variant, units, compiler, clock)
         except CompileError as error:
             log.debug("%s is compiled for each part of a range: %r", job.piece.name, error)
         else:
@@ -334,17 +338,10 @@ def _made(
     return _compiled(job, variant, units, compiler, clock), "compiled"
 
 
-def _found(job: Job, units: Units) -> CompiledUnit | None:
-    """The unit that serves a job, if it was made."""
-    shared = units.shared.get(job.key, job)
-    keys = (units.covered.get(job.key, job.key), shared.key, job.key)
-    return next((units.by_key[key] for key in keys if key in units.by_key), None)
-
-
 def _kept(job: Job, units: Units) -> CompiledUnit | None:
     unit = units.kept.get(job.key) if units.kept is not None and job.piece.portable else None
     if unit is not None:
-        units.by_key[job.key] = unit
+        units.made[job.kind].append((job, unit))
     return unit
 
 
@@ -368,5 +365,5 @@ def _compiled(
         return unit
     if units.kept is not None and job.piece.portable:
         units.kept.put(unit)
-    units.by_key[job.key] = unit
+    units.made[job.kind].append((job, unit))
     return unit

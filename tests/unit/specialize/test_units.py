@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import sympy
@@ -13,10 +15,9 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim, Options, RangeError, _torch, assemble
 from hotstart.build import build_program
-from hotstart.compilers import EagerCompiler, Job, Narrowed
+from hotstart.compilers import Bounds, EagerCompiler, Job, Narrowed
 from hotstart.program import OnMiss
 from hotstart.records.artifact import CompiledUnit
-from hotstart.specialize import jobs as jobs_module
 
 N = _torch.axis_symbol("n")
 WHOLE = {"x": {0: Dim("n", min=2, max=16)}}
@@ -149,8 +150,7 @@ def test_operators_that_give_other_shapes_in_another_part_are_compiled_for_each(
     compiler: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No operator is known that does so and leaves the rest of a piece as it is.
-    shapes = jobs_module._shapes
-    monkeypatch.setattr(jobs_module, "_shapes", lambda job: (shapes(job), job.where))
+    monkeypatch.setattr(Job, "shapes", property(lambda job: job.where))
     built(Forked(even))
     assert [bool(job.where) for job in blocks(compiler.jobs)] == [True, True]
 
@@ -268,3 +268,46 @@ def test_with_the_units_of_an_earlier_build_the_same_is_built_and_nothing_compil
     assert [part.source for call in again.artifact.calls for part in call.stitched] == [
         part.source for call in first.artifact.calls for part in call.stitched
     ]
+
+
+# --- which unit serves which job ------------------------------------------------------------------
+
+
+@pytest.fixture
+def block() -> Job:
+    """The job of a block for a range of sizes."""
+    recording = Recording(lambda job: None)
+    call = hotstart.Call(args=(torch.randn(4, 8),), dynamic_shapes=WHOLE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assemble, "make_compiler", lambda options, clock: recording)
+        build_program(Forked(even).eval(), {"": call}, "auto", Options(compiler="eager"), OnMiss())
+    return next(job for job in recording.jobs if job.bounds)
+
+
+def with_sizes(job: Job, low: int, high: int, *where: sympy.Basic) -> Job:
+    (axis,) = job.bounds
+    return dataclasses.replace(job, bounds={axis: Bounds(low, high, low)}, where=where)
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted", "serves"),
+    [
+        ((2, 9), (2, 9), True),
+        ((2, 9), (3, 8), True),
+        ((2, 9), (2, 10), False),
+        ((2, 9), (1, 9), False),
+        ((2, 9), (2, 9, sympy.Eq(N % 2, 0)), True),
+        ((2, 9, sympy.Eq(N % 2, 0)), (2, 9), False),
+        ((2, 9, sympy.Eq(N % 2, 0)), (4, 8, sympy.Eq(N % 2, 0)), True),
+        ((2, 9, sympy.Eq(N % 2, 0)), (4, 8, sympy.Eq(N % 3, 0)), False),
+    ],
+)
+def test_a_unit_serves_what_its_sizes_include(
+    block: Job, made: tuple[Any, ...], wanted: tuple[Any, ...], serves: bool
+) -> None:
+    assert with_sizes(block, *made).includes(with_sizes(block, *wanted)) is serves
+
+
+def test_a_unit_of_another_kind_serves_nothing(block: Job) -> None:
+    other = dataclasses.replace(block, kind="another")
+    assert not other.includes(block)

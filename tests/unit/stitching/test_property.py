@@ -303,8 +303,9 @@ def stitched(case: Case) -> Made:
     }
     running = {name: units[piece.digest] for name, piece in compiled.items()}
     made = stitch(plan, nothing, contract, Variant(()), running, lambda _: "stitched.py")
+    by_key = {unit.key: unit for unit in units.values()}
     calls = [
-        run_source(units[key].source, "unit.py", dict(units[key].constants))["bind"]
+        run_source(by_key[key].source, "unit.py", dict(by_key[key].constants))["bind"]
         for key in made.units
     ]
     run = run_source(made.source, made.filename, {})["bind"]([], calls, made.constants, [])
@@ -314,8 +315,8 @@ def stitched(case: Case) -> Made:
             return run(*tensors, *(tensors[slot] for slot in contract.given))
 
     if currently_in_test_context():
-        note("\n".join([made.source, *(units[key].source for key in made.units)]))
-    return Made(call, made.source, tuple(units[key].source for key in made.units))
+        note("\n".join([made.source, *(by_key[key].source for key in made.units)]))
+    return Made(call, made.source, tuple(by_key[key].source for key in made.units))
 
 
 def examples(case: Case) -> list[torch.Tensor]:
