@@ -12,7 +12,7 @@ from hotstart.capture.arguments import Arguments, describe_arguments
 from hotstart.capture.trace import Captured, capture
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.partition import Piece, Plan, cut, make_plan
-from hotstart.specialize.serve import serve
+from hotstart.specialize.split import serve
 
 CPU = torch.device("cpu")
 EAGER = hotstart.Options(compiler="eager")

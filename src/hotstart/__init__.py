@@ -10,7 +10,7 @@ from hotstart.version import VERSION
 
 if TYPE_CHECKING:
     from hotstart.api import compile, compute_key, load
-    from hotstart.artifact.inspect import inspect
+    from hotstart.artifact.preflight import inspect
     from hotstart.cache.store import Store
     from hotstart.calls import Call
     from hotstart.errors import (
@@ -70,7 +70,7 @@ _HOMES = {
     "compile": "hotstart.api",
     "compile_submodule": "hotstart.inplace",
     "compute_key": "hotstart.api",
-    "inspect": "hotstart.artifact.inspect",
+    "inspect": "hotstart.artifact.preflight",
     "install": "hotstart.inplace",
     "load": "hotstart.api",
     "Call": "hotstart.calls",

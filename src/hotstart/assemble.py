@@ -34,8 +34,8 @@ from hotstart.records.artifact import (
 from hotstart.records.report import Report, SplitReport
 from hotstart.records.shapes import Variant, labelled
 from hotstart.runtime.generated import stitched_filename, stitched_name
-from hotstart.specialize.graphs import TracedCall, describe_plan
-from hotstart.specialize.serve import Split
+from hotstart.specialize.call import TracedCall, describe_plan
+from hotstart.specialize.split import Split
 from hotstart.specialize.units import CompiledServing, Units
 from hotstart.stitching.stitch import stitch
 

@@ -27,8 +27,8 @@ from hotstart.records.report import Report
 from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
 from hotstart.runtime.flat import Apart, Call, bind_flat, flat_source
-from hotstart.specialize.graphs import CutGraph, TracedCall, make_plan_of
-from hotstart.specialize.serve import Part, Serving
+from hotstart.specialize.call import CutGraph, TracedCall, make_plan_of
+from hotstart.specialize.split import Part, Serving
 from hotstart.specialize.units import Units, compile_call, units_of
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from hotstart.program import OnMiss, Program
 from hotstart.records.artifact import Artifact
 from hotstart.runtime.bind import bind
 from hotstart.saving.examples import kept_example
-from hotstart.specialize.graphs import make_contract, make_requirements, not_captured, trace_call
+from hotstart.specialize.call import make_contract, make_requirements, not_captured, trace_call
 from hotstart.specialize.units import Kept, Units, compile_call, units_of
 
 

@@ -6,8 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hotstart.artifact import container
-from hotstart.artifact import inspect as preflight
+from hotstart.artifact import container, preflight
 from hotstart.artifact.read import unpack
 from hotstart.errors import ArtifactError
 from hotstart.events import Clock

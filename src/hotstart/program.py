@@ -17,10 +17,10 @@ from hotstart.model import Model
 from hotstart.records.artifact import Artifact, PieceInfo
 from hotstart.records.layout import dense_strides, strides_fit
 from hotstart.records.shapes import labelled
-from hotstart.runtime.arguments import as_passed
 from hotstart.runtime.bind import Binding
 from hotstart.runtime.caller import Caller
 from hotstart.runtime.entry import Hooks
+from hotstart.runtime.signature import as_passed
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import hotstart
-from hotstart.artifact import inspect as preflight
+from hotstart.artifact import preflight
 from hotstart.artifact.container import FORMAT
 from hotstart.artifact.fingerprint import host, misfits
 from tests.integration.shop import Shop

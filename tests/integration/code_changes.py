@@ -15,7 +15,7 @@ import torch
 
 import hotstart
 from hotstart import Options, Store
-from hotstart.artifact import inspect as preflight
+from hotstart.artifact import preflight
 
 EAGER = Options(compiler="eager")
 X = torch.arange(1.0, 4.0)

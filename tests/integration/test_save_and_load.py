@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim
 from hotstart.artifact.container import pack, read
-from hotstart.artifact.inspect import load_check
+from hotstart.artifact.preflight import load_check
 from tests.integration.shop import Counting, Gate, Result, Shop, Turned
 from tests.versions import checks_tensors, knows_derived_constants
 

@@ -20,14 +20,14 @@ ORDER = (
     ("guards",),
     ("runtime",),
     ("artifact",),
+    ("saving",),
+    ("program",),
+    ("loading",),
     ("capture",),
     ("partition",),
     ("stitching",),
     ("compilers",),
     ("specialize",),
-    ("saving",),
-    ("program",),
-    ("loading",),
     ("cache",),
     ("assemble",),
     ("build",),
@@ -41,7 +41,7 @@ ORDER = (
 A module imports what comes before it, and what is beside it without going round in circles."""
 
 LEVELS = {name: level for level, names in enumerate(ORDER) for name in names}
-BUILDING = {name for names in ORDER[5:10] for name in names}
+BUILDING = {"capture", "partition", "stitching", "compilers", "specialize"}
 
 # Private in name only: the documented way to register a type.
 PUBLIC_ENOUGH = {"torch.utils._pytree"}
@@ -60,13 +60,14 @@ def imported_after(statement: str) -> set[str]:
 
 
 def test_what_runs_a_program_imports_nothing_that_compiles() -> None:
-    found = imported_after("import hotstart.runtime.bind, hotstart.program")
+    found = imported_after("import hotstart.loading")
     assert "torch" in found
     heavy = ("torch._dynamo", "torch._inductor", "torch._functorch.aot", "sympy")
     assert not {name for name in found if name.startswith(heavy)}
     own = {name.split(".")[1] for name in found if name.startswith("hotstart.")}
     assert "runtime" in own
-    assert not own & {*BUILDING, "saving", "cache", "cli"}
+    assert "artifact" in own
+    assert not own & {*BUILDING, "cache", "cli"}
 
 
 def test_the_package_itself_imports_no_torch() -> None:

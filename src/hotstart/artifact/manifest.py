@@ -1,7 +1,7 @@
 """What an artifact's manifest says, beyond what can be read without torch.
 
-The records of `ir` are in it as they are, with generated code, kernels and tensors replaced by the
-names of blobs, and other Python values by what `values` makes of them.
+The records of `records.artifact` are in it as they are, with generated code, kernels and tensors
+replaced by the names of blobs, and other Python values by what `values` makes of them.
 """
 
 from __future__ import annotations

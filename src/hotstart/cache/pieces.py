@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hotstart.artifact import container, fingerprint
-from hotstart.artifact import inspect as preflight
+from hotstart.artifact import container, fingerprint, preflight
 from hotstart.artifact.read import unpack
 from hotstart.cache.entries import PIECES
 from hotstart.cache.folder import Folder, is_damage

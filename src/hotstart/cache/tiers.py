@@ -22,8 +22,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hotstart.artifact import container
-from hotstart.artifact import inspect as preflight
+from hotstart.artifact import container, preflight
 from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, Entry, decoded
 from hotstart.cache.folder import Folder
 from hotstart.cache.remote import Remote, Visit

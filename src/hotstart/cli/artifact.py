@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hotstart.artifact import container
-from hotstart.artifact import inspect as preflight
+from hotstart.artifact import container, preflight
 from hotstart.cli.build import see_working_folder
 from hotstart.cli.output import say, say_json
 from hotstart.errors import CorruptArtifact, UntrustedArtifact

@@ -1,7 +1,7 @@
 """Compilers: jobs to units of data."""
 
-from hotstart.compilers.base import Bounds, Compiler, Job, Narrowed
 from hotstart.compilers.inductor import InductorCompiler
+from hotstart.compilers.job import Bounds, Compiler, Job, Narrowed
 from hotstart.compilers.op_by_op import EagerCompiler
 from hotstart.compilers.proven import ProvenCompiler
 

@@ -12,7 +12,7 @@ from torch.fx.node import map_aggregate
 from torch.fx.proxy import GraphAppendingTracer, Proxy
 
 from hotstart import _torch
-from hotstart.compilers.base import Job
+from hotstart.compilers.job import Job
 from hotstart.partition.plan import example_of, movable
 
 

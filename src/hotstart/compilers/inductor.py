@@ -19,8 +19,8 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.conditions import counterexample
 from hotstart.compilers import lean
-from hotstart.compilers.base import Job, Narrowed
 from hotstart.compilers.extract import Extracted, extract
+from hotstart.compilers.job import Job, Narrowed
 from hotstart.errors import OptionsError
 from hotstart.partition.digest import Token, constant_token, hash_bytes
 from hotstart.partition.plan import example_of

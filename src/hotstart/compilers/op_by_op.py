@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hotstart.compilers.base import Job
+from hotstart.compilers.job import Job
 from hotstart.partition.digest import Token
 from hotstart.records.artifact import CompiledUnit
 from hotstart.stitching.piece import piece_as_source

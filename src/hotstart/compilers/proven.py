@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from hotstart import _torch
-from hotstart.compilers.base import Job, Narrowed
 from hotstart.compilers.inductor import InductorCompiler
+from hotstart.compilers.job import Job, Narrowed
 from hotstart.compilers.trial import Difference, NotComparable, Trial, at
 from hotstart.events import Clock
 from hotstart.options import Prove

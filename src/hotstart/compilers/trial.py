@@ -18,8 +18,8 @@ import torch
 from torch import fx
 
 from hotstart import _torch
-from hotstart.compilers.base import Job
 from hotstart.compilers.extract import as_module, example_inputs
+from hotstart.compilers.job import Job
 from hotstart.compilers.tolerance import close, equal, errors, is_finite, same
 from hotstart.partition.names import foreign_operators
 from hotstart.partition.plan import example_of, tensors_in

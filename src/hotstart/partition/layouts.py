@@ -20,7 +20,7 @@ from hotstart import _torch
 from hotstart.partition.digest import came_with_torch
 from hotstart.partition.names import operator_name
 from hotstart.partition.plan import Graph, example_of, tensors_in
-from hotstart.partition.special import call_node
+from hotstart.partition.zero_and_one import call_node
 from hotstart.records.artifact import Layout, TensorSpec
 from hotstart.records.layout import dense_strides, strides_fit
 from hotstart.records.shapes import Dim

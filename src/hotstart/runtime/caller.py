@@ -11,10 +11,10 @@ import torch
 from hotstart.errors import ContractError
 from hotstart.model import Model, method_of
 from hotstart.records.artifact import CompiledCall
-from hotstart.runtime.arguments import bind
 from hotstart.runtime.contract import violation
 from hotstart.runtime.entry import Entry, Hooks
 from hotstart.runtime.generated import run_source
+from hotstart.runtime.signature import bind
 
 Miss = Callable[[Sequence[Any], Sequence[Any], Mapping[str, Any]], Any]
 """Answers a call that does not fit, given the parameters' values, positional arguments beyond

@@ -13,8 +13,8 @@ from hotstart import _torch
 from hotstart.records.artifact import Artifact, CompiledCall, Stitched
 from hotstart.records.shapes import labelled
 from hotstart.records.trees import parts_of
-from hotstart.runtime.arguments import passed_objects
 from hotstart.runtime.generated import run_source
+from hotstart.runtime.signature import passed_objects
 from hotstart.runtime.units import instantiate
 from hotstart.saving.inputs import Inputs, Real, choices, tensors, weights
 

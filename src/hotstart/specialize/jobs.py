@@ -13,7 +13,7 @@ from hotstart.compilers import Bounds, Compiler, Job
 from hotstart.partition import Graph, Piece
 from hotstart.partition.digest import hash_token
 from hotstart.records.shapes import Interval
-from hotstart.specialize.serve import Serving
+from hotstart.specialize.split import Serving
 
 if TYPE_CHECKING:
     import sympy

@@ -16,9 +16,9 @@ from hotstart.partition import Graph
 from hotstart.records.artifact import CompiledUnit
 from hotstart.records.report import Action, UnitReport, VariantReport
 from hotstart.records.shapes import labelled
-from hotstart.specialize.graphs import TracedCall
+from hotstart.specialize.call import TracedCall
 from hotstart.specialize.jobs import make_job, shared_jobs
-from hotstart.specialize.serve import (
+from hotstart.specialize.split import (
     Serving,
     Split,
     hints_for,

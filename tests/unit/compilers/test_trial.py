@@ -17,7 +17,7 @@ from hotstart.compilers.trial import NotComparable, Trial
 from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import variants
 from hotstart.specialize.jobs import make_job
-from hotstart.specialize.serve import Part, Serving
+from hotstart.specialize.split import Part, Serving
 from tests.capturing import planned
 
 ROWS = Dim("rows", max=8)

@@ -17,7 +17,7 @@ from torch.utils._sympy.functions import FloorDiv
 from hotstart import Dim, RangeError, _torch
 from hotstart.errors import CaptureError
 from hotstart.records.shapes import Interval
-from hotstart.specialize.serve import Part, Serving, serve, split
+from hotstart.specialize.split import Part, Serving, serve, split
 from tests.capturing import compiled
 
 A, B = _torch.axis_symbol("a"), _torch.axis_symbol("b")

@@ -25,13 +25,13 @@ from hotstart.partition import Plan, SplitOn, cut, make_plan
 from hotstart.partition.layouts import layouts_read, strictest
 from hotstart.partition.names import foreign_operators
 from hotstart.partition.plan import example_of
-from hotstart.partition.special import special_conditions
+from hotstart.partition.zero_and_one import special_conditions
 from hotstart.records.artifact import Contract, Layout, Requirements, TensorSpec
 from hotstart.records.guards import Seen
 from hotstart.records.layout import dense_strides, layout_fits
 from hotstart.records.shapes import Interval
 from hotstart.runtime.contract import dense_copy
-from hotstart.specialize.serve import Serving, Sizes, Split, serve
+from hotstart.specialize.split import Serving, Sizes, Split, serve
 from hotstart.stitching.stitch import passed_on
 
 _OF_THE_CALL = ("closure", "self", "target")
