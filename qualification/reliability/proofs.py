@@ -1,8 +1,8 @@
 """Build architectures of the conformance suite, and say what comparing their units has shown.
 
-`python -m qualification.reliability.proofs FOLDER LIMIT_S TOTAL_S` builds those first that take
-least, each in a process of its own with one thread and empty caches, one on each core; `one MODULE
-NAME` builds one.
+`python -m qualification.reliability.proofs FOLDER LIMIT_S TOTAL_S` goes on with those that the
+figures lack, those first that take least, until the time is up. Each is built in a process of its
+own with one thread and empty caches, one on each core; `one MODULE NAME` builds one.
 """
 
 from __future__ import annotations
@@ -24,36 +24,39 @@ from qualification import proof
 from qualification.conformance import catalogue, results
 from qualification.conformance.run import KEPT
 
+FIGURES = Path(__file__).parents[2] / "docs" / "reliability.json"
+
 Found = dict[str, Any]
 
 
 def main(folder: str, limit_s: str, total_s: str) -> None:
-    """Build as many as the time allows, and print what was found as JSON."""
+    """Build as many as the time allows, and print what is known of all as JSON."""
     until = time.perf_counter() + float(total_s)
+    known: dict[str, Found] = json.loads(FIGURES.read_text()).get("proofs", {})
 
-    def found(entry: tuple[str, str]) -> Found | None:
-        if time.perf_counter() > until:
-            return None
-        one = _in_a_process(Path(folder) / entry[1], *entry, float(limit_s))
-        print(f"{entry[1]}: {one}", file=sys.stderr, flush=True)
-        return one
+    def find(entry: tuple[str, str]) -> None:
+        if time.perf_counter() < until:
+            module, name = entry
+            known[name] = _in_a_process(Path(folder) / name, module, name, float(limit_s))
+            print(f"{name}: {known[name]}", file=sys.stderr, flush=True)
 
-    entries = list(_in_order())
+    missing = [entry for entry in _in_order() if "proof" not in known.get(entry[1], {})]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        all_found = list(pool.map(found, entries))
-    names = [name for _, name in entries]
-    print(json.dumps(summary({n: f for n, f in zip(names, all_found, strict=True) if f})))
+        list(pool.map(find, missing))
+    print(json.dumps(known))
 
 
 def summary(found: Mapping[str, Found]) -> Found:
     """What all builds have shown together."""
-    built = {name: one for name, one in found.items() if "problem" not in one}
-    shares = [one["prove_s"] / one["build_s"] for one in built.values()]
+    built = {name: one for name, one in found.items() if "proof" in one}
+    shares = [100 * one["prove_s"] / one["build_s"] for one in built.values()]
     proofs = (msgspec.convert(one["proof"], proof.Proof) for one in built.values())
+    failed = [f"- {name}: {one['problem']}" for name, one in found.items() if name not in built]
+    text = proof.text(proof.together(proofs))
     return {
         "architectures": len(built),
-        "failed": {name: one["problem"] for name, one in found.items() if name not in built},
-        "proof": msgspec.to_builtins(proof.together(proofs)),
+        "of": len(list(_in_order())),
+        "found": "\n".join([text, "", "Not built:", "", *failed]) if failed else text,
         "share": statistics.median(shares),
         "largest_share": max(shares),
     }

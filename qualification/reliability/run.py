@@ -15,13 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from qualification import proof
+from qualification.reliability import proofs
 from qualification.reliability.damage import DAMAGES
+from qualification.reliability.proofs import FIGURES
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
-FIGURES = PAGE.with_suffix(".json")
+PAGE = FIGURES.with_suffix(".md")
 
 FAULTS: dict[str, tuple[object, ...]] = {
     "kills": (200,),
@@ -77,12 +75,9 @@ def page(figures: Mapping[str, Any]) -> str:
     """The page, in Markdown."""
     by_inductor = figures["damage_inductor"].values()
     return _TEXT.read_text().format(
-        **figures,
+        **{**figures, "proofs": proofs.summary(figures["proofs"])},
         damages=_damages(figures["damage"]),
         inductor={name: sum(one[name] for one in by_inductor) for name in _COLUMNS},
-        found=_proven(figures["proofs"]),
-        share=100 * figures["proofs"]["share"],
-        largest_share=100 * figures["proofs"]["largest_share"],
         apart=_APART if figures["machines"]["apart"] else "",
         each=figures["moved"]["starts"] // figures["moved"]["places"],
         tidying_s=FAULTS["tidying"][0],
@@ -90,13 +85,6 @@ def page(figures: Mapping[str, Any]) -> str:
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
     )
-
-
-def _proven(figures: Mapping[str, Any]) -> str:
-    """What comparing units has found, and what was not built."""
-    text = proof.text(msgspec.convert(figures["proof"], proof.Proof))
-    failed = [f"- {name}: {problem}" for name, problem in figures["failed"].items()]
-    return "\n".join([text, "", "Not built:", "", *failed]) if failed else text
 
 
 _COLUMNS = {
