@@ -95,4 +95,5 @@ def __dir__() -> list[str]:
 
 
 if sys.modules.get("torch") is not None:
+    importlib.import_module("hotstart.api")
     importlib.import_module("hotstart.loading")
