@@ -1,4 +1,4 @@
-"""What users call: arguments checked, then `build`, `cache` or `loading`."""
+"""Check the arguments of a call, and hand it to `build`, `cache` or `loading`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a compiler is to hotstart: a function from a job to data."""
+"""Define jobs, the units that serve them, and the compiler as a function from one to the other."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Narrowed:
-    """What a compile assumed of sizes, where it does not hold for all that a unit must serve.
+    """A condition on sizes that a compile assumed and that fails for some of those to serve.
 
     Attributes:
         condition: what was assumed, over axis symbols.

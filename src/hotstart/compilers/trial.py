@@ -261,7 +261,7 @@ class Trial:
 
     @cached_property
     def _makes_unwritten(self) -> bool:
-        """Whether one of the operators gives memory that nothing was written to."""
+        """Tell whether one of the operators returns uninitialised memory."""
         return any("empty" in str(node.target) for node in self._job.piece.nodes)
 
     def _revealing(self) -> contextlib.AbstractContextManager[None]:
