@@ -262,13 +262,7 @@ class Program:
         *_, caller = callers
         args, kwargs = as_passed(caller.call.contract.parameters, values, excess, unknown)
         errors = {c.call.name: c.refusal_of(args, kwargs) for c in callers}
-        refusals = {name: error for name, error in errors.items() if error is not None}
-        if len(refusals) < len(callers):
-            raise HotstartError(
-                "the generated entry refused a call that the contract takes. This is a defect of "
-                "hotstart; please report it with the value of program.entry_code."
-            )
-        error = ContractError.of_all(refusals)
+        error = ContractError.of_all({name: e for name, e in errors.items() if e is not None})
         if self._on_miss.policy == "error":
             raise error
         log.info("answers by on_miss=%r, since %s", self._on_miss.policy, error)
@@ -343,7 +337,7 @@ class Program:
         """
         own = [caller for caller in self._callers.values() if not caller.call.method]
         try:
-            return any(caller.refusal_of(args, kwargs) is None for caller in own)
+            return any(caller.takes(args, kwargs) for caller in own)
         except TypeError:
             return False
 

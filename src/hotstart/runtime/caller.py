@@ -6,12 +6,9 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from hotstart.errors import ContractError
 from hotstart.model import Model, method_of
 from hotstart.records.artifact import CompiledCall
-from hotstart.runtime.contract import violation
 from hotstart.runtime.entry import Entry, Hooks
 from hotstart.runtime.generated import run_source
 from hotstart.runtime.signature import bind
@@ -34,14 +31,13 @@ class Caller:
         """`first` is the number, among the functions that `hooks.bound` gives, of the first."""
         self.call = call
         self.variants = tuple(stitched.variant for stitched in call.stitched)
-        self._model = hooks.model
         self._entry = Entry(call.contract, self.variants, hooks, first)
         self.source = self._entry.source
 
     def function(self, miss: Miss) -> Callable[..., Any]:
         """The entry, as a function that hands every call it does not take to `miss`."""
         digest = hashlib.sha256(self.source.encode()).hexdigest()[:8]
-        scope = self._entry.scope_with(miss)
+        scope = {**self._entry.objects, self._entry.miss: miss}
         made: Callable[..., Any] = run_source(self.source, f"hotstart/entry_{digest}.py", scope)[
             "call"
         ]
@@ -51,12 +47,13 @@ class Caller:
         """What of a model the entry stands for: itself, or one of its methods."""
         return method_of(model, self.call.method)
 
-    def refusal(
-        self, values: Sequence[Any], excess: Sequence[Any], unknown: Mapping[str, Any]
-    ) -> ContractError | None:
-        """Why a call that was bound is not taken; None if it is."""
-        training = self._model.training if isinstance(self._model, torch.nn.Module) else None
-        return violation(self.call.contract, self.variants, training, values, excess, unknown)
+    def takes(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call with these arguments is within the contract.
+
+        Raises:
+            TypeError: an argument is given twice.
+        """
+        return self._failed(args, kwargs) is None
 
     def refusal_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ContractError | None:
         """Why a call with these arguments is not taken; None if it is.
@@ -64,4 +61,10 @@ class Caller:
         Raises:
             TypeError: an argument is given twice.
         """
-        return self.refusal(*bind(self.call.contract.parameters, args, kwargs))
+        failed = self._failed(args, kwargs)
+        return None if failed is None else failed()
+
+    def _failed(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Callable[[], ContractError] | None:
+        return self._entry.checks.failed(*bind(self.call.contract.parameters, args, kwargs))

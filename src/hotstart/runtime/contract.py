@@ -1,12 +1,15 @@
-"""Say exactly what is wrong with a call that a program does not take.
+"""The checks of a contract.
 
-The generated entry only finds out that something is wrong; this finds out what. Both read the
-same contract.
+The generated entry joins their conditions; what was wrong with a call that it refused is found by
+trying the same conditions one at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import keyword
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from types import CodeType
 from typing import Any
 
 import torch
@@ -17,6 +20,7 @@ from hotstart.errors import ContractError
 from hotstart.records.artifact import (
     Attributes,
     Const,
+    Container,
     Contract,
     Map,
     Record,
@@ -28,304 +32,312 @@ from hotstart.records.artifact import (
 )
 from hotstart.records.layout import dense_strides, has_layout
 from hotstart.records.shapes import Variant
-from hotstart.records.trees import (
-    attributes_of,
-    containers,
-    is_changeable,
-    is_namedtuple,
-    same_constant,
-)
+from hotstart.records.trees import is_changeable, is_namedtuple, same_constant, slot_names
+from hotstart.runtime.checks import Check, Explain, Found, describe, not_taken
+from hotstart.runtime.names import assignment, written_tuple
+from hotstart.runtime.signature import MISSING, Signature
+from hotstart.runtime.sizes import Sizes
+from hotstart.runtime.tensors import TENSOR_TYPES, dense_copy, describe_spec, overlap
 
-TENSOR_TYPES = (torch.Tensor, torch.nn.Parameter)
-
-
-class Missing:
-    """Stands for an argument that a call leaves out and that has no default."""
-
-    def __repr__(self) -> str:
-        return "nothing"
+_SINGLETONS = (type(None), bool, type(...), torch.dtype, torch.layout, torch.memory_format)
 
 
-MISSING = Missing()
+class Checks:
+    """The checks of a contract, in order, and the variables of an entry that they read and fill.
 
-
-def violation(
-    contract: Contract,
-    variants: Sequence[Variant],
-    training: bool | None,
-    values: Sequence[Any],
-    excess: Sequence[Any],
-    unknown: Mapping[str, Any],
-) -> ContractError | None:
-    """The first thing about a call that the contract does not take; None if it takes the call.
-
-    Args:
-        contract: what the program takes.
-        variants: the sizes the program was built for.
-        training: the model's `training` flag now; None for a function.
-        values: the argument of each of the contract's parameters, defaults filled in.
-        excess: positional arguments beyond those forward has.
-        unknown: keyword arguments that the example did not have.
+    Attributes:
+        steps: the checks of all but the choice of a variant, and statements that take containers
+            apart between the checks of one and of its parts.
+        tensors: the variables of tensor arguments, by slot.
+        containers: every container with its variable and path, from the outermost on.
+        sizes: the variables of axes, and the choice of a variant.
     """
-    return _Explainer(contract, variants).explain(training, values, excess, unknown)
 
+    def __init__(
+        self, contract: Contract, variants: Sequence[Variant], model: Any, signature: Signature
+    ) -> None:
+        self._contract = contract
+        self._signature = signature
+        self._scope = signature.scope
+        self.steps: list[Check | str] = []
+        self.tensors: list[str] = []
+        self.containers: list[tuple[Container, str, str]] = []
+        self.sizes = Sizes(contract, variants, self._scope)
+        self._no_more()
+        self._state(model)
+        for parameter, name in zip(contract.parameters, signature.variables, strict=True):
+            self._tree(parameter.tree, name, parameter.name)
+        self._apart()
 
-class _Explainer:
-    def __init__(self, contract: Contract, variants: Sequence[Variant]) -> None:
-        self.contract = contract
-        self.variants = variants
-        self.sizes: dict[str, tuple[int, str]] = {}
-        self.tensors: list[torch.Tensor] = []
+    def failed(
+        self, values: Sequence[Any], excess: Sequence[Any], unknown: Mapping[str, Any]
+    ) -> Callable[[], ContractError] | None:
+        """Find the first check that a bound call fails; the function returned makes its error."""
+        signature = self._signature
+        found = {**self._scope.objects, **dict(zip(signature.variables, values, strict=True))}
+        found |= {signature.excess: excess, signature.unknown: unknown}
+        for step, code in self._compiled:
+            result = eval(code, found)  # None where the step is a statement
+            if isinstance(step, Check) and not result:
+                return partial(step.explain, found)
+        return None
 
-    def explain(
-        self,
-        training: bool | None,
-        values: Sequence[Any],
-        excess: Sequence[Any],
-        unknown: Mapping[str, Any],
-    ) -> ContractError | None:
-        if self.contract.training is not None and training != self.contract.training:
-            return ContractError(
-                "model.training",
-                repr(training),
-                repr(self.contract.training),
-                "call model.eval() or model.train(), or compile the model in that mode",
-            )
-        if (autocast := _torch.autocast_state()) != self.contract.autocast:
-            return ContractError(
-                "autocast",
-                _autocast(autocast),
-                _autocast(self.contract.autocast),
-                "compile the model inside the autocast region it is called in",
-            )
-        if excess:
-            kinds = [parameter.kind for parameter in self.contract.parameters]
-            count = kinds.count("positional_only") + kinds.count("positional")
-            return ContractError(
-                "positional arguments", str(count + len(excess)), f"at most {count}"
-            )
-        for name, value in unknown.items():
-            return ContractError(
-                name,
-                _describe(value),
-                "nothing: the example call did not have this argument",
-                "compile with an example that passes it",
-            )
-        for parameter, value in zip(self.contract.parameters, values, strict=True):
-            found = self._tree(parameter.tree, value, parameter.name)
-            if found is not None:
-                return found
-        return self._sizes() or self._overlap() or self._shared(values)
+    @cached_property
+    def _compiled(self) -> list[tuple[Check | str, CodeType]]:
+        return [
+            (step, compile(step.source, "hotstart/check", "eval"))
+            if isinstance(step, Check)
+            else (step, compile(step, "hotstart/check", "exec"))
+            for step in [*self.steps, self.sizes.served()]
+        ]
 
-    def _tree(self, tree: Tree, value: Any, path: str) -> ContractError | None:
+    def _require(self, explain: Explain, *conditions: str) -> None:
+        self.steps += [Check(condition, explain) for condition in conditions]
+
+    # --- the call as a whole ----------------------------------------------------------------------
+
+    def _no_more(self) -> None:
+        """Check that there are no arguments that forward or the example did not have."""
+        excess, unknown = self._signature.excess, self._signature.unknown
+        kinds = [parameter.kind for parameter in self._contract.parameters]
+        most = kinds.count("positional_only") + kinds.count("positional")
+
+        def not_known(found: Found) -> ContractError:
+            name, value = next(iter(found[unknown].items()))
+            takes = "nothing: the example call did not have this argument"
+            advice = "compile with an example that passes it"
+            return ContractError(name, describe(value), takes, advice)
+
+        def too_many(found: Found) -> ContractError:
+            given = str(most + len(found[excess]))
+            return ContractError("positional arguments", given, f"at most {most}")
+
+        self._require(not_known, f"not {unknown}")
+        if "var_positional" not in kinds:
+            self._require(too_many, f"not {excess}")
+
+    def _state(self, model: Any) -> None:
+        """Check that the model and torch are in the modes of the build."""
+        training, autocast = self._contract.training, self._contract.autocast
+
+        def other_mode(_: Found) -> ContractError:
+            advice = "call model.eval() or model.train(), or compile the model in that mode"
+            return ContractError("model.training", repr(model.training), repr(training), advice)
+
+        def other_autocast(_: Found) -> ContractError:
+            now, then = map(_autocast_text, (_torch.autocast_state(), autocast))
+            advice = "compile the model inside the autocast region it is called in"
+            return ContractError("autocast", now, then, advice)
+
+        if training is not None:
+            self._require(other_mode, f"{self._scope.refer('model', model)}.training is {training}")
+        if autocast:
+            state = self._scope.refer("autocast_state", _torch.autocast_state)
+            expected = self._scope.constant(autocast, "autocast")
+            self._require(other_autocast, f"{state}() == {expected}")
+        else:
+            is_on = self._scope.refer("autocast_is_on", _torch.autocast_check())
+            self._require(other_autocast, f"not {is_on}()")
+
+    def _apart(self) -> None:
+        """Check that nothing a call changes is passed in two places."""
+        specs, written = self._contract.tensors, self._contract.mutated_args
+        tensors = self.tensors
+        held = [container for container in self.containers if is_changeable(container[0])]
+
+        def overlapping(found: Found) -> ContractError:
+            slot, other = overlap([found[name] for name in tensors], written)
+            return ContractError(
+                specs[slot].path,
+                f"a tensor that shares memory with {specs[other].path}",
+                "a tensor of its own, since the model writes to it",
+                "pass a .clone()",
+            )
+
+        def passed_twice(found: Found) -> ContractError:
+            first, again = _shared([found[name] for _, name, _ in held])
+            tree, _, path = held[again]
+            return ContractError(
+                path,
+                f"a {tree.cls.__name__} that is {held[first][2]}, too",
+                "one of its own, since the model changes what it is given",
+                "pass a copy",
+            )
+
+        if written and len(tensors) > 1:
+            check = self._scope.refer("overlap", overlap)
+            self._require(overlapping, f"not {check}({written_tuple(tensors)}, {written!r})")
+        if self._contract.changed and len(held) > 1:
+            check = self._scope.refer("shared", _shared)
+            names = written_tuple(name for _, name, _ in held)
+            self._require(passed_twice, f"not {check}({names})")
+
+    # --- structure --------------------------------------------------------------------------------
+
+    def _tree(self, tree: Tree, name: str, path: str) -> None:
         match tree:
-            case Slot():
-                return self._tensor(self.contract.tensors[tree.index], value)
-            case Const(expected):
-                if same_constant(expected, value):
-                    return None
-                return ContractError(
-                    path,
-                    _describe(value),
-                    f"{expected!r}, as in the example",
-                    "compile with an example that passes this value",
-                )
-            case Seq(cls, items):
-                if not _is_a(value, cls) or len(value) != len(items):
-                    return self._structure(path, value, f"a {cls.__name__} of {len(items)}")
-                names = (
-                    [f"{path}.{n}" for n in value._fields]
-                    if is_namedtuple(cls)
-                    else [f"{path}[{i}]" for i in range(len(items))]
-                )
-                return self._children(items, list(value), names)
-            case Map(cls, entries):
+            case Slot(index=slot):  # in the order of their numbers
+                self.tensors.append(name)
+                self._tensor(self._contract.tensors[slot], name)
+            case Const(value):
+                advice = "compile with an example that passes this value"
+                other_value = not_taken(path, name, f"{value!r}, as in the example", advice)
+                self._require(other_value, self._is_constant(name, value))
+            case _:
+                self.containers.append((tree, name, path))
+                self._container(tree, name, path)
+
+    def _is_constant(self, name: str, value: Any) -> str:
+        constant = self._scope.constant(value, f"{name}_expected")
+        if isinstance(value, _SINGLETONS):
+            return f"{name} is {constant}"
+        kind = type(value)
+        # Floats that are equal are the same, but for nan and the two zeros.
+        if kind in (int, str, bytes) or (kind is float and value and value == value):
+            return f"{name}.__class__ is {self._scope.class_name(kind)} and {name} == {constant}"
+        compare = self._scope.refer("same_constant", same_constant)
+        if constant not in self._scope.objects:
+            return f"{compare}({name}, {constant})"
+        return f"({name} is {constant} or {compare}({name}, {constant}))"
+
+    def _container(self, tree: Container, name: str, path: str) -> None:
+        takes, fits, parts = self._opened(tree, name)
+        other_structure = not_taken(path, name, f"a {tree.cls.__name__} {takes}")
+        is_a = f"{name}.__class__ is {self._scope.class_name(tree.cls)}"
+        self._require(other_structure, is_a, *fits)
+        inner = _parts(tree, path)
+        names = [self._scope.new(f"{name}_{key}") for key, _, _ in inner]
+        if names:
+            self.steps.append(assignment(names, parts))
+        for variable, (_, at, part) in zip(names, inner, strict=True):
+            self._tree(part, variable, at)
+
+    def _opened(self, tree: Container, name: str) -> tuple[str, list[str], str]:
+        """A container's form in words, conditions on it, and an expression of its parts."""
+        length = self._scope.builtin("len")
+        match tree:
+            case Seq(_, items):
+                return f"of {len(items)}", [f"{length}({name}) == {len(items)}"], name
+            case Map(_, entries):
                 keys = [key for key, _ in entries]
-                if not _is_a(value, cls) or list(value) != keys:
-                    return self._structure(path, value, f"a {cls.__name__} with keys {keys}")
-                return self._children(
-                    [item for _, item in entries],
-                    [value[key] for key in keys],
-                    [f"{path}[{key!r}]" for key in keys],
-                )
+                expected = self._scope.constant(keys, f"{name}_keys")
+                fits = [f"{self._scope.builtin('list')}({name}) == {expected}"]
+                return f"with keys {keys}", fits, f"{name}.values()"
             case Record(cls, fields) | Attributes(cls, fields):
-                names = [name for name, _ in fields]
-                have = attributes_of(value) if _is_a(value, cls) else {}
-                if not _is_a(value, cls) or have.keys() != set(names):
-                    takes = f"a {cls.__name__} with attributes {', '.join(names)}"
-                    return self._structure(path, value, takes)
-                return self._children(
-                    [item for _, item in fields],
-                    [have[name] for name in names],
-                    [f"{path}.{n}" for n in names],
-                )
+                names = [field for field, _ in fields]
+                parts = written_tuple(self._attribute(name, cls, field) for field in names)
+                fits = list(self._has_attributes(name, cls, names))
+                return f"with attributes {', '.join(names)}", fits, parts
             case Registered(cls, context, items):
-                if not _is_a(value, cls):
-                    return self._structure(path, value, f"a {cls.__name__}")
-                children, found = pytree.SUPPORTED_NODES[cls].flatten_fn(value)
-                if found != context or len(children) != len(items):
-                    return self._structure(path, value, f"a {cls.__name__} like the example's")
-                names = [f"{path}.<{i}>" for i in range(len(items))]
-                return self._children(items, children, names)
+                flatten = self._scope.refer("flatten", pytree.SUPPORTED_NODES[cls].flatten_fn)
+                flat = self._scope.new(f"{name}_flat")
+                expected = self._scope.constant(context, f"{name}_context")
+                fits = [
+                    f"({flat} := {flatten}({name}))[1] == {expected}",
+                    f"{length}({flat}[0]) == {len(items)}",
+                ]
+                return "like the example's", fits, f"{flat}[0]"
 
-    def _children(
-        self, trees: Sequence[Tree], values: Sequence[Any], paths: Sequence[str]
-    ) -> ContractError | None:
-        for tree, value, path in zip(trees, values, paths, strict=True):
-            found = self._tree(tree, value, path)
-            if found is not None:
-                return found
-        return None
+    def _has_attributes(self, name: str, cls: type, wanted: Sequence[str]) -> Iterator[str]:
+        """An object has no other attributes, and all of these that are not in slots."""
+        slotted = slot_names(cls)
+        if cls.__dictoffset__:
+            kept = frozenset(wanted).difference(slotted)
+            yield f"{name}.__dict__.keys() == {self._scope.constant(kept, f'{name}_attributes')}"
+        for field in slotted:
+            if field not in wanted:
+                yield f"not {self._scope.builtin('hasattr')}({name}, {field!r})"
 
-    @staticmethod
-    def _structure(path: str, value: Any, takes: str) -> ContractError:
-        return ContractError(path, _describe(value), takes)
+    def _attribute(self, name: str, cls: type, field: str) -> str:
+        if field in slot_names(cls):  # and may be missing
+            missing = self._scope.refer("MISSING", MISSING)
+            return f"{self._scope.builtin('getattr')}({name}, {field!r}, {missing})"
+        plain = field.isidentifier() and not keyword.iskeyword(field)
+        return f"{name}.{field}" if plain else f"{name}.__dict__[{field!r}]"
 
-    def _tensor(self, spec: TensorSpec, value: Any) -> ContractError | None:
-        takes = _describe_spec(spec)
-        if type(value) not in TENSOR_TYPES:
-            return ContractError(spec.path, _describe(value), takes)
-        if value.layout is not torch.strided or is_lazy_view(value):
-            return ContractError(
-                spec.path, _describe(value), takes, "call .to_dense() or .resolve_conj() first"
-            )
-        fits = (
-            value.dtype == spec.dtype
-            and value.device == spec.device
-            and value.ndim == len(spec.shape)
-            and all(isinstance(w, str) or s == w for s, w in zip(value.shape, spec.shape))  # noqa: B905
+    # --- tensors ----------------------------------------------------------------------------------
+
+    def _tensor(self, spec: TensorSpec, name: str) -> None:
+        other = partial(not_taken, spec.path, name, describe_spec(spec))
+        dtype, device = spec.dtype, spec.device
+        types = [self._scope.refer(cls.__name__, cls) for cls in TENSOR_TYPES]
+        kinds = " or ".join(f"{name}.__class__ is {cls}" for cls in types)
+        self._require(
+            other(),
+            f"({kinds})",
+            f"{name}.dtype is {self._scope.of_torch(dtype)}",
+            f"{name}.is_cpu"
+            if device.type == "cpu"
+            else f"{name}.device == {self._scope.constant(device, 'device')}",
         )
-        if not fits:
-            return ContractError(spec.path, _describe(value), takes)
-        self.tensors.append(value)
-        for dim, axis in enumerate(spec.shape):
-            if not isinstance(axis, str):
-                continue
-            size, where = self.sizes.setdefault(axis, (value.shape[dim], spec.path))
-            if size != value.shape[dim]:
-                return ContractError(
-                    spec.path,
-                    f"size {value.shape[dim]} in dimension {dim}",
-                    f"size {size} there, the size of axis {axis!r} in {where}",
-                )
-        return _layout(spec, value)
+        strided = self._scope.of_torch(torch.strided)
+        self._require(other("call .to_dense() first"), f"{name}.layout is {strided}")
+        if dtype.is_complex:
+            self._require(other("call .resolve_conj() first"), f"not {name}.is_conj()")
+        if dtype.is_floating_point or dtype.is_complex:
+            self._require(other("call .resolve_neg() first"), f"not {name}.is_neg()")
+        self._shape(spec, name, other())
+        if spec.layout != "copied" and spec.shape:
+            self._layout(spec, name)
 
-    def _sizes(self) -> ContractError | None:
-        sizes = {axis: size for axis, (size, _) in self.sizes.items()}
-        for dim in self.contract.axes:
-            if not dim.serves(sizes[dim.name]):
-                return ContractError(
-                    self.sizes[dim.name][1],
-                    f"axis {dim.name!r} of size {sizes[dim.name]}",
-                    f"{dim}",
-                    "declare a larger Dim, or pad or split the input",
-                )
-        if not any(variant.covers(sizes) for variant in self.variants):
-            return ContractError("sizes", str(sizes), " or ".join(v.name for v in self.variants))
-        return None
+    def _shape(self, spec: TensorSpec, name: str, other: Explain) -> None:
+        if all(isinstance(size, int) for size in spec.shape):
+            self._require(other, f"{name}.shape == {written_tuple(map(str, spec.shape))}")
+            return
+        shape = self._scope.new(f"{name}_shape")
+        rank = f"{self._scope.builtin('len')}({shape} := {name}.shape)"
+        self._require(other, f"{rank} == {len(spec.shape)}")
+        for dim, size in enumerate(spec.shape):
+            if isinstance(size, int):
+                self._require(other, f"{shape}[{dim}] == {size}")
+            else:
+                self.steps.append(self.sizes.check(spec, dim, size, shape))
 
-    def _shared(self, values: Sequence[Any]) -> ContractError | None:
-        """The first container that a call passes twice, if it changes containers."""
-        parameters = self.contract.parameters if self.contract.changed else ()
-        seen: dict[int, str] = {}
-        for parameter, value in zip(parameters, values, strict=bool(parameters)):
-            for path, tree, container in containers(parameter.tree, value, parameter.name):
-                if is_changeable(tree) and id(container) in seen:
-                    return ContractError(
-                        path,
-                        f"a {tree.cls.__name__} that is {seen[id(container)]}, too",
-                        "one of its own, since the model changes what it is given",
-                        "pass a copy",
-                    )
-                seen[id(container)] = path
-        return None
+    def _layout(self, spec: TensorSpec, name: str) -> None:
+        """Check the strides of a tensor whose strides forward reads."""
+        order = spec.dim_order
 
-    def _overlap(self) -> ContractError | None:
-        for slot in self.contract.mutated_args:
-            for other, tensor in enumerate(self.tensors):
-                if other != slot and share_memory(self.tensors[slot], tensor):
-                    return ContractError(
-                        self.contract.tensors[slot].path,
-                        f"a tensor that shares memory with {self.contract.tensors[other].path}",
-                        "a tensor of its own, since the model writes to it",
-                        "pass a .clone()",
-                    )
-        return None
+        def other_strides(found: Found) -> ContractError:
+            return ContractError(
+                spec.path,
+                f"strides {tuple(found[name].stride())}",
+                f"strides {dense_strides(found[name].shape, order)}, since what forward does "
+                "depends on them",
+                f"pass {spec.path}{dense_copy(order)}, or compile with an example of this layout",
+            )
+
+        check = self._scope.refer("has_layout", has_layout)
+        plain = order == tuple(range(len(order))) and spec.layout == "fixed"
+        self._require(
+            other_strides,
+            f"{name}.is_contiguous()" if plain else f"{check}({name}, {order!r}, {spec.layout!r})",
+        )
 
 
-def shared(containers: Sequence[Any]) -> bool:
-    """Whether one container is passed in two places."""
-    return len(set(map(id, containers))) < len(containers)
+def _parts(tree: Container, path: str) -> list[tuple[str, str, Tree]]:
+    """Key, path and tree of everything directly in a container."""
+    match tree:
+        case Seq(cls, items) if is_namedtuple(cls):
+            names: tuple[str, ...] = getattr(cls, "_fields", ())
+            return [(n, f"{path}.{n}", part) for n, part in zip(names, items, strict=True)]
+        case Seq(_, items):
+            return [(str(n), f"{path}[{n}]", part) for n, part in enumerate(items)]
+        case Map(_, entries):
+            return [(str(key), f"{path}[{key!r}]", part) for key, part in entries]
+        case Record(_, fields) | Attributes(_, fields):
+            return [(field, f"{path}.{field}", part) for field, part in fields]
+        case Registered(_, _, items):
+            return [(str(n), f"{path}.<{n}>", part) for n, part in enumerate(items)]
 
 
-def _layout(spec: TensorSpec, tensor: torch.Tensor) -> ContractError | None:
-    """The error of a tensor whose strides forward would read, if they are not the compiled ones."""
-    if has_layout(tensor, spec.dim_order, spec.layout):
-        return None
-    return ContractError(
-        spec.path,
-        f"strides {tuple(tensor.stride())}",
-        f"strides {dense_strides(tensor.shape, spec.dim_order)}, since what forward does depends "
-        "on them",
-        f"pass {spec.path}{dense_copy(spec.dim_order)}, or compile with an example of this layout",
-    )
+def _shared(containers: Sequence[Any]) -> tuple[int, ...]:
+    """Two places of one container, by number; empty if there are none."""
+    if len(set(map(id, containers))) == len(containers):
+        return ()
+    first: dict[int, int] = {}
+    pairs = ((first.setdefault(id(held), n), n) for n, held in enumerate(containers))
+    return next(pair for pair in pairs if pair[0] != pair[1])
 
 
-def dense_copy(dim_order: Sequence[int]) -> str:
-    """The method call that brings a tensor into an order of dimensions, without gaps."""
-    formats = {(0, 2, 3, 1): "channels_last", (0, 2, 3, 4, 1): "channels_last_3d"}
-    if tuple(dim_order) == tuple(range(len(dim_order))):
-        return ".clone(memory_format=torch.contiguous_format)"
-    if tuple(dim_order) in formats:
-        return f".clone(memory_format=torch.{formats[tuple(dim_order)]})"
-    back = tuple(dim_order.index(dim) for dim in range(len(dim_order)))
-    return f".permute{tuple(dim_order)}.clone(memory_format=torch.contiguous_format).permute{back}"
-
-
-def is_lazy_view(tensor: torch.Tensor) -> bool:
-    """Whether a tensor stands for the conjugate or the negative of what is in its memory."""
-    return tensor.is_conj() or tensor.is_neg()
-
-
-def overlap(tensors: Sequence[torch.Tensor], written: Sequence[int]) -> bool:
-    """Whether a tensor that is written to, by number, is kept in one storage with another."""
-    if len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors):
-        return False
-    return any(
-        number != other and share_memory(tensors[number], tensor)
-        for number in written
-        for other, tensor in enumerate(tensors)
-    )
-
-
-def share_memory(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether two tensors are kept in one storage."""
-    if left.device.type == "meta" or left.numel() == 0 or right.numel() == 0:
-        return False
-    return left.untyped_storage().data_ptr() == right.untyped_storage().data_ptr()
-
-
-def _is_a(value: Any, cls: type) -> bool:
-    return type(value) is cls
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        kind = "" if type(value) in TENSOR_TYPES else f"{type(value).__qualname__} "
-        layout = "" if value.layout is torch.strided else f" of layout {value.layout}"
-        return f"{kind}{value.dtype} {list(value.shape)} on {value.device}{layout}"
-    if isinstance(value, Missing):
-        return "nothing"
-    if isinstance(value, list | tuple | dict):
-        return f"a {type(value).__name__} of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"a {type(value).__qualname__}"
-
-
-def _describe_spec(spec: TensorSpec) -> str:
-    shape = ", ".join(str(size) for size in spec.shape)
-    return f"{spec.dtype} [{shape}] on {spec.device}"
-
-
-def _autocast(state: Sequence[tuple[str, torch.dtype]]) -> str:
+def _autocast_text(state: Sequence[tuple[str, torch.dtype]]) -> str:
     return ", ".join(f"{kind} to {dtype}" for kind, dtype in state) or "off"

@@ -16,7 +16,7 @@ from hotstart.guards.watch import Sealed
 from hotstart.model import Finder, Model, Place, parameter_names
 from hotstart.records.artifact import Requirements, WeightSpec
 from hotstart.records.layout import strides_fit
-from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
+from hotstart.runtime.tensors import TENSOR_TYPES, is_lazy_view
 
 
 class Fetched(msgspec.Struct, frozen=True):

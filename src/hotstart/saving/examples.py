@@ -10,8 +10,8 @@ import torch
 
 from hotstart.records.artifact import Const, Contract, Slot
 from hotstart.records.trees import describe
-from hotstart.runtime.contract import TENSOR_TYPES, is_lazy_view
 from hotstart.runtime.signature import bind
+from hotstart.runtime.tensors import TENSOR_TYPES, is_lazy_view
 
 KEPT_BYTES = 64 << 20
 """The most that is kept of one example call; its largest tensors are left out."""

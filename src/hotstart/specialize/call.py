@@ -30,7 +30,7 @@ from hotstart.records.artifact import Contract, Layout, Requirements, TensorSpec
 from hotstart.records.guards import Seen
 from hotstart.records.layout import dense_strides, layout_fits
 from hotstart.records.shapes import Interval
-from hotstart.runtime.contract import dense_copy
+from hotstart.runtime.tensors import dense_copy
 from hotstart.specialize.split import Serving, Sizes, Split, serve
 from hotstart.stitching.stitch import passed_on
 

@@ -10,7 +10,7 @@ import math
 import operator
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +20,7 @@ from hotstart import _torch
 from hotstart.errors import HotstartError
 from hotstart.partition.digest import import_path
 from hotstart.records.trees import is_namedtuple
-from hotstart.runtime.names import Names
+from hotstart.runtime.names import Names, written_tuple
 
 if TYPE_CHECKING:
     import sympy
@@ -304,19 +304,6 @@ class Emitter:
             self._constant_names[id(value)] = self.names.new(wanted)
             self.constants.append(value)
         return self._constant_names[id(value)]
-
-
-def written_tuple(parts: Iterable[str]) -> str:
-    """A tuple of expressions."""
-    inside = ", ".join(listed := list(parts))
-    return f"({inside},)" if len(listed) == 1 else f"({inside})"
-
-
-def assignment(names: Sequence[str], value: str) -> str:
-    """A statement that takes a sequence apart; just the value where there is nothing to name."""
-    if not names:
-        return value
-    return f"{written_tuple(names) if len(names) == 1 else ', '.join(names)} = {value}"
 
 
 def _is_atom(source: str) -> bool:

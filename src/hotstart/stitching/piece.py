@@ -11,8 +11,8 @@ from hotstart import _torch
 from hotstart.partition import Graph, Piece
 from hotstart.partition.blocks import path_of
 from hotstart.records.artifact import CompiledUnit
-from hotstart.runtime.names import Names
-from hotstart.stitching.emit import Emitter, assignment, comment, written_tuple
+from hotstart.runtime.names import Names, assignment, written_tuple
+from hotstart.stitching.emit import Emitter, comment
 
 
 class Arguments(Protocol):

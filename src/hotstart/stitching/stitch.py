@@ -30,8 +30,8 @@ from hotstart.records.artifact import (
 from hotstart.records.layout import fit, unflatten
 from hotstart.records.shapes import Variant
 from hotstart.records.trees import assemble, is_namedtuple, keyed_parts, slot_names, slots
-from hotstart.runtime.names import Names
-from hotstart.stitching.emit import Emitter, assignment, comment, written_tuple
+from hotstart.runtime.names import Names, assignment, written_tuple
+from hotstart.stitching.emit import Emitter, comment
 from hotstart.stitching.piece import emit_nodes
 
 
