@@ -105,15 +105,15 @@ def as_passed(
     """Arguments with which the model itself is called for a call that was bound."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
-    variadic = any(p.kind == "var_positional" for p in parameters)
+    by_position = {"positional_only"}
+    if excess or any(p.kind == "var_positional" for p in parameters):
+        by_position.add("positional")
     for parameter, value in zip(parameters, values, strict=True):
         if value is MISSING:
-            continue
-        if parameter.kind == "var_positional":
+            by_position.clear()  # further ones would take its place
+        elif parameter.kind == "var_positional":
             args += value
-        elif parameter.kind == "positional_only" or (
-            parameter.kind == "positional" and (variadic or excess)
-        ):
+        elif parameter.kind in by_position:
             args.append(value)
         elif not (parameter.has_default and value is parameter.default):
             kwargs[parameter.name] = value

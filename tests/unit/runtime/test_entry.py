@@ -66,6 +66,19 @@ def test_variadic_arguments_are_part_of_the_contract() -> None:
         assert caught.value.argument == "rest"
 
 
+def test_what_follows_a_missing_argument_does_not_take_its_place() -> None:
+    def scaled(x, scale=2.0, *rest):
+        return x * scale
+
+    program = hotstart.compile(
+        scaled, (X,), options=hotstart.Options(compiler="eager", on_miss="eager")
+    )
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
+        program(scale=3.0)
+    with pytest.raises(ContractError, match="x: got nothing"):
+        build(scaled, X)(scale=3.0)
+
+
 def test_no_variadic_arguments_is_a_contract_too() -> None:
     program = build(variadic, X)
     assert torch.equal(program(X), X)
