@@ -90,7 +90,7 @@ def autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
         return ()
     return tuple(
         (kind, torch.get_autocast_dtype(kind))
-        for kind in ("cpu", "cuda")
+        for kind in ("cpu", "cuda", "xpu", "hpu", "xla", "mtia", "ipu", "privateuseone")
         if torch.is_autocast_enabled(kind)
     )
 

@@ -183,6 +183,15 @@ def test_autocast_is_part_of_the_contract(program: hotstart.Program) -> None:
         program(**arguments())
 
 
+def test_autocast_for_another_kind_of_device_is_named(program: hotstart.Program) -> None:
+    torch.set_autocast_enabled("xpu", True)
+    try:
+        with pytest.raises(ContractError, match=r"autocast: got xpu to torch\.float16, takes off"):
+            program(**arguments())
+    finally:
+        torch.set_autocast_enabled("xpu", False)
+
+
 def test_a_program_built_under_autocast_runs_there_only() -> None:
     model, x = nn.Linear(4, 4).eval(), T(2, 4)
     with torch.autocast("cpu", torch.bfloat16):
