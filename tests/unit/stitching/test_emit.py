@@ -15,8 +15,8 @@ from torch import fx
 from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod, PythonMod
 
 from hotstart._torch import axis_symbol
-from hotstart.runtime.names import Names
-from hotstart.stitching.emit import Emitter, NotExpressible, assignment, comment
+from hotstart.runtime.names import Names, assignment
+from hotstart.stitching.emit import Emitter, NotExpressible, comment
 
 Pair = collections.namedtuple("Pair", ["left", "right"])
 
