@@ -29,7 +29,14 @@ from hotstart.records.artifact import (
 )
 from hotstart.records.layout import fit, unflatten
 from hotstart.records.shapes import Variant
-from hotstart.records.trees import assemble, is_namedtuple, keyed_parts, slot_names, slots
+from hotstart.records.trees import (
+    assemble,
+    is_container,
+    is_namedtuple,
+    slot_names,
+    slots,
+    walk,
+)
 from hotstart.runtime.names import Names
 from hotstart.stitching.emit import Emitter, assignment, comment, written_tuple
 from hotstart.stitching.piece import emit_nodes
@@ -98,7 +105,8 @@ class _Stitcher:
             slot: self.names.new(f"{contract.tensors[slot].path}_as_given")
             for slot in contract.given
         }
-        paths = [path for p in contract.parameters for path in _container_paths(p.tree, p.name)]
+        inside = (found for p in contract.parameters for found in walk(p.tree, p.name))
+        paths = [path for path, tree in inside if is_container(tree)]
         self.object_names = {
             number: self.names.new(f"{paths[number]}_as_given") for number in contract.objects
         }
@@ -368,14 +376,6 @@ def _listed(start: str, items: Iterable[str], end: str) -> list[str]:
         return [start + listed + end]
     wrapped = textwrap.wrap(listed, 88, break_long_words=False, break_on_hyphens=False)
     return [start, *(f"    {part}" for part in wrapped), end]
-
-
-def _container_paths(tree: Tree, path: str) -> Iterator[str]:
-    """A name for every container in a tree, from the outermost on."""
-    if not isinstance(tree, Slot | Const):
-        yield path
-    for key, part in keyed_parts(tree):
-        yield from _container_paths(part, f"{path}_{key}")
 
 
 def passed_on(trees: Iterable[Tree], kind: Literal["arg", "object"]) -> tuple[int, ...]:
