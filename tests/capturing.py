@@ -35,14 +35,14 @@ def captured(
     **kwargs: Any,
 ) -> tuple[Captured, WeightTable]:
     """The first graph of a model, and the table of weights it reads."""
-    with weights_on(model, CPU):
+    with weights_on(model, CPU) as index:
         arguments = described(model, *args, dynamic=dynamic, **kwargs)
-        weights = WeightTable(model)
+        weights = WeightTable(index)
         graphs, *_ = serve(
             arguments.axes,
             arguments.example_sizes,
             0,
-            lambda fixed, hints: capture(model, model, arguments, weights, fixed, hints),
+            lambda fixed, hints: capture(index, model, arguments, weights, fixed, hints),
         )
     return graphs[0], weights
 

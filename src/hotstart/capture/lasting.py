@@ -8,10 +8,10 @@ from typing import Protocol
 
 import torch
 
-from hotstart.capture.outputs import BufferUpdate
+from hotstart.capture.attributes import AttributeUpdate
 from hotstart.errors import CaptureError
 from hotstart.guards.structure import Look
-from hotstart.model import Model, modules
+from hotstart.model import ModelIndex
 from hotstart.records.artifact import ModuleKind, Slot
 from hotstart.records.guards import Guard
 from hotstart.records.trees import build
@@ -21,7 +21,7 @@ class Read(Protocol):
     """A captured graph as far as it matters here."""
 
     @property
-    def updates(self) -> Sequence[BufferUpdate]:
+    def updates(self) -> Sequence[AttributeUpdate]:
         """What a call sets on modules."""
         ...
 
@@ -31,7 +31,7 @@ class Read(Protocol):
         ...
 
 
-def require_lasting(model: Model, graphs: Sequence[Read]) -> None:
+def require_lasting(index: ModelIndex, graphs: Sequence[Read]) -> None:
     """Require that what was read of modules is so after everything that calls set on them.
 
     A program does what was traced, in every call; where the second call of the model would read
@@ -40,13 +40,12 @@ def require_lasting(model: Model, graphs: Sequence[Read]) -> None:
     Raises:
         CaptureError: a call sets what it, or another graph of the model, has read.
     """
-    found = dict(modules(model))
     updates = {(u.owner, u.name, repr(u.value)): u for graph in graphs for u in graph.updates}
     for update in updates.values():
-        module = found[update.owner]
+        module = index.modules[update.owner]
         if _keeps_a_tensor(module, update):
             continue
-        paths = {path for path, other in found.items() if other is module}
+        paths = {path for path, other in index.modules.items() if other is module}
         kinds = [g.modules[path] for g in graphs for path in paths & g.modules.keys()]
         guards = [guard for kind in kinds for guard in kind.guards]
         before = _texts(guards, module)
@@ -60,14 +59,14 @@ def require_lasting(model: Model, graphs: Sequence[Read]) -> None:
             )
 
 
-def _keeps_a_tensor(module: torch.nn.Module, update: BufferUpdate) -> bool:
+def _keeps_a_tensor(module: torch.nn.Module, update: AttributeUpdate) -> bool:
     """Whether one tensor takes the place of another, which weights' checks know of."""
     is_tensor = isinstance(update.value, Slot) and update.value.kind in ("arg", "out", "weight")
     return is_tensor and isinstance(getattr(module, update.name, None), torch.Tensor)
 
 
 @contextlib.contextmanager
-def _set(module: torch.nn.Module, update: BufferUpdate) -> Iterator[None]:
+def _set(module: torch.nn.Module, update: AttributeUpdate) -> Iterator[None]:
     """While inside, an attribute is what a call sets it to; tensors and sizes equal nothing."""
     attributes = vars(module)
     missing = object()

@@ -13,12 +13,14 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.arguments import Arguments, example_tensor
+from hotstart.capture.attributes import AttributeUpdate
+from hotstart.capture.containers import ContainerChange
 from hotstart.capture.lasting import require_lasting
-from hotstart.capture.outputs import BufferUpdate, ContainerChange, describe_outputs
+from hotstart.capture.outputs import describe_outputs
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.guards.collect import collect
-from hotstart.model import Model, modules
+from hotstart.model import Model, ModelIndex
 from hotstart.records.artifact import ModuleKind, Slot, Tree
 from hotstart.records.guards import Seen
 
@@ -55,7 +57,7 @@ class Captured:
     inputs: tuple[Slot, ...]
     symbols: Mapping[sympy.Symbol, sympy.Symbol]
     outputs: Tree
-    updates: tuple[BufferUpdate, ...]
+    updates: tuple[AttributeUpdate, ...]
     conditions: tuple[_torch.Condition, ...]
     fixed: Mapping[str, int]
     modes: tuple[tuple[str, bool], ...]
@@ -97,7 +99,7 @@ class Captured:
 
 
 def capture(
-    model: Model,
+    index: ModelIndex,
     target: Model,
     arguments: Arguments,
     weights: WeightTable,
@@ -107,7 +109,7 @@ def capture(
     """Trace a call once.
 
     Args:
-        model: the model.
+        index: of the model.
         target: what of it is called: itself, one of its methods or submodules.
         arguments: what it is called with.
         weights: the table of tensors that its graphs read.
@@ -136,7 +138,7 @@ def capture(
     _torch.drop_unused_views(traced.module.graph)
     refuse_places(traced.module.graph)
     _refuse_questions(traced.layout_reads)
-    return _describe(model, target, traced, arguments, tensors, weights, fixed, settled)
+    return _describe(index, target, traced, arguments, tensors, weights, fixed, settled)
 
 
 def _trace(
@@ -259,7 +261,7 @@ def _memory(nodes: Iterable[fx.Node]) -> set[int]:
 
 
 def _describe(
-    model: Model,
+    index: ModelIndex,
     target: Model,
     traced: _torch.FullGraph,
     arguments: Arguments,
@@ -281,24 +283,24 @@ def _describe(
     inputs: list[Slot] = []
     for node, value in zip(placeholders, values, strict=True):
         if isinstance(value, torch.Tensor):
-            index = numbers.get(id(value))
-            if index is None:
+            number = numbers.get(id(value))
+            if number is None:
                 inputs.append(Slot("weight", weights.slot(value, traced.name_of(node))))
             else:
-                inputs.append(Slot("arg", index))
+                inputs.append(Slot("arg", number))
         else:
             found = traced.size_source(node)
-            index = None if found is None else numbers.get(id(found[0]))
-            if found is None or index is None:
+            number = None if found is None else numbers.get(id(found[0]))
+            if found is None or number is None:
                 raise CaptureError(
                     f"forward computes {node.name} from Python numbers that change from call to "
                     "call. Pass them as tensors, or keep them constant."
                 )
-            axis = arguments.tensors[index].shape[found[1]]
+            axis = arguments.tensors[number].shape[found[1]]
             assert isinstance(axis, str)
             inputs.append(Slot("size", expr=axis))
     _name_modules(traced)
-    read = collect(model, target, traced)
+    read = collect(index, target, traced)
     (output,) = (node for node in graph.nodes if node.op == "output")
     captured = Captured(
         graph=graph,
@@ -312,7 +314,7 @@ def _describe(
             for c in _torch.conditions(traced.env)
         ),
         fixed=dict(fixed),
-        modes=_modes(model, traced),
+        modes=_modes(index, traced),
         modules=read.modules,
         codes=read.codes,
         loose=read.loose,
@@ -326,7 +328,7 @@ def _describe(
     )
     returned = [captured.size_source_of(node) for node in output.args[0]]
     written = _written_inputs(placeholders, captured.inputs, output.args[0])
-    described = describe_outputs(model, traced, returned, written, arguments, fixed, weights)
+    described = describe_outputs(index, traced, returned, written, arguments, fixed, weights)
     output.args = ((*output.args[0], *described.sizes),)
     captured = replace(
         captured,
@@ -334,7 +336,7 @@ def _describe(
         updates=described.updates,
         changes=described.changes,
     )
-    require_lasting(model, [captured])
+    require_lasting(index, [captured])
     return captured
 
 
@@ -355,11 +357,10 @@ def _written_inputs(
     return {index: slots[example] for index, example in examples.items() if example in slots}
 
 
-def _modes(model: Model, traced: _torch.FullGraph) -> tuple[tuple[str, bool], ...]:
+def _modes(index: ModelIndex, traced: _torch.FullGraph) -> tuple[tuple[str, bool], ...]:
     """Path and mode of the modules whose `training` flag was read."""
-    paths = {id(module): path for path, module in modules(model)}
-    read = (traced.object_named(name) for name in traced.modes)
-    return tuple((paths[id(module)], module.training) for module in read if id(module) in paths)
+    read = map(traced.object_named, traced.modes)
+    return tuple((path, m.training) for m in read if (path := index.path_of(m)) is not None)
 
 
 def _name_modules(traced: _torch.FullGraph) -> None:
