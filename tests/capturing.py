@@ -9,7 +9,8 @@ import torch
 
 import hotstart
 from hotstart.capture.arguments import Arguments, describe_arguments
-from hotstart.capture.trace import Captured, capture
+from hotstart.capture.captured import Captured
+from hotstart.capture.trace import capture
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.partition import Piece, Plan, cut, make_plan
 from hotstart.specialize.split import serve

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from hotstart.errors import CaptureError
 from hotstart.model import ModelIndex
-from hotstart.records.artifact import Tree
-
-
-@dataclass(frozen=True)
-class AttributeUpdate:
-    """An attribute of a module that a call replaces, as BatchNorm's counter does in training.
-
-    Attributes:
-        owner: path of the module.
-        name: the attribute.
-        value: what it is set to.
-    """
-
-    owner: str
-    name: str
-    value: Tree
 
 
 class ModuleAttributes:

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from hotstart.capture.arguments import Arguments
+from hotstart.capture.captured import ContainerChange
 from hotstart.capture.results import describe_result
 from hotstart.capture.state import Snapshot
 from hotstart.errors import CaptureError
 from hotstart.records.artifact import Attributes, Map, Seq, Slot, Tree
 from hotstart.records.trees import Leaf, attributes_of, containers, is_changeable
-
-
-@dataclass(frozen=True)
-class ContainerChange:
-    """The contents that a call leaves in a container which the caller passed.
-
-    Attributes:
-        number: of the container, as in `Slot`.
-        contents: all that a list or dict holds afterwards, or the attributes of an object that are
-            set.
-        removed: the attributes of an object that are deleted.
-    """
-
-    number: int
-    contents: Seq | Map | Attributes
-    removed: tuple[str, ...] = ()
 
 
 class PassedContainers:

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from hotstart.capture.attributes import AttributeUpdate
+from hotstart.capture.captured import AttributeUpdate, Captured
 from hotstart.errors import CaptureError
 from hotstart.guards.structure import Look
 from hotstart.model import ModelIndex
-from hotstart.records.artifact import ModuleKind, Slot
+from hotstart.records.artifact import Slot
 from hotstart.records.guards import Guard
 from hotstart.records.trees import build
 
 
-class Read(Protocol):
-    """A captured graph as far as it matters here."""
-
-    @property
-    def updates(self) -> Sequence[AttributeUpdate]:
-        """What a call sets on modules."""
-        ...
-
-    @property
-    def modules(self) -> Mapping[str, ModuleKind]:
-        """What was read of each module."""
-        ...
-
-
-def require_lasting(index: ModelIndex, graphs: Sequence[Read]) -> None:
+def require_lasting(index: ModelIndex, graphs: Sequence[Captured]) -> None:
     """Require that what was read of modules is so after everything that calls set on them.
 
     A program does what was traced, in every call; where the second call of the model would read
@@ -45,9 +30,8 @@ def require_lasting(index: ModelIndex, graphs: Sequence[Read]) -> None:
         module = index.modules[update.owner]
         if _keeps_a_tensor(module, update):
             continue
-        paths = {path for path, other in index.modules.items() if other is module}
-        kinds = [g.modules[path] for g in graphs for path in paths & g.modules.keys()]
-        guards = [guard for kind in kinds for guard in kind.guards]
+        kinds = (graph.modules.get(update.owner) for graph in graphs)
+        guards = [guard for kind in kinds if kind is not None for guard in kind.guards]
         before = _texts(guards, module)
         with _set(module, update):
             after = _texts(guards, module)

@@ -23,8 +23,9 @@ from hotstart._torch import (
     make_symbols,
 )
 from hotstart.capture.arguments import Arguments, example_tensor
-from hotstart.capture.attributes import AttributeUpdate, ModuleAttributes
-from hotstart.capture.containers import ContainerChange, PassedContainers
+from hotstart.capture.attributes import ModuleAttributes
+from hotstart.capture.captured import AttributeUpdate, ContainerChange
+from hotstart.capture.containers import PassedContainers
 from hotstart.capture.results import Leaves, describe_result
 from hotstart.capture.state import Snapshot
 from hotstart.capture.weights import WeightTable

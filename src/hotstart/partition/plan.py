@@ -14,7 +14,7 @@ from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
-from hotstart.capture.trace import Captured
+from hotstart.capture.captured import Captured
 from hotstart.records.shapes import Variant
 
 if TYPE_CHECKING:

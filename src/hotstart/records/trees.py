@@ -292,9 +292,9 @@ def slot_names(cls: type) -> tuple[str, ...]:
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """The attributes of an object that is its attributes."""
-    kept = {n: getattr(value, n) for n in slot_names(type(value)) if hasattr(value, n)}
-    return kept | getattr(value, "__dict__", {})
+    """The attributes that an object keeps, in its slots and its dict."""
+    slotted = {n: getattr(value, n) for n in slot_names(type(value)) if hasattr(value, n)}
+    return {**slotted, **getattr(value, "__dict__", {})}
 
 
 def assemble(cls: type, attributes: Mapping[str, Any], slotted: Mapping[str, Any] = _NONE) -> Any:

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from hotstart import _torch, faults
 from hotstart.calls import Call
 from hotstart.capture.arguments import Arguments, describe_arguments
+from hotstart.capture.captured import Captured
 from hotstart.capture.lasting import require_lasting
-from hotstart.capture.trace import Captured, capture
+from hotstart.capture.trace import capture
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError, OptionsError, PartitionError
 from hotstart.events import Clock
