@@ -90,7 +90,7 @@ class ModelIndex:
         self._paths = {id(module): path for path, module in reversed(self.modules.items())}
         self._keeping: dict[int, list[Place]] = {}
         for place in self.places:
-            self._keeping.setdefault(id(place.get()), []).append(place)
+            self._keeping.setdefault(id(place.owner[place.key]), []).append(place)
 
     def path_of(self, module: object) -> str | None:
         """The first path of a module; None for anything that is no module of the model."""

@@ -112,7 +112,7 @@ def describe_outputs(
             other.put_back()
     updates = [
         AttributeUpdate(
-            path, name, describe_result(value, f"{path}.{name}".strip("."), leaves.slot)
+            path, name, describe_result(value, f"{path}.{name}".removeprefix("."), leaves.slot)
         )
         for path, name, value in replaced
     ]

@@ -26,6 +26,7 @@ from hotstart.records.artifact import (
     Slot,
     Tree,
 )
+from hotstart.records.layout import unflatten
 
 CONSTANT_TYPES: tuple[type, ...] = (
     bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, slice, range,
@@ -139,7 +140,7 @@ def closed(tree: Container) -> Any:
             kept = {name: value for name, value in fields if name not in slotted}
             return assemble(cls, kept, {n: value for n, value in fields if n in slotted})
         case Registered(cls, context, items):
-            return pytree.SUPPORTED_NODES[cls].unflatten_fn(list(items), context)
+            return unflatten(cls, list(items), context)
 
 
 # --- all levels -----------------------------------------------------------------------------------

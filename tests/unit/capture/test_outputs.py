@@ -177,10 +177,19 @@ class Caches(Model):
         return x * 2
 
 
+INNER = nn.Linear(8, 8)
+
+
 class Registers(Model):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.register_buffer("added", x * 2)
         return x * 2
+
+
+class Adds(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.added = INNER
+        return INNER(x)
 
 
 class Deletes(Model):
@@ -195,6 +204,7 @@ class Deletes(Model):
         (Counts, r"the model.count"),
         (Appends, "seen"),
         (Caches, "cache"),
+        (Adds, "outlives the call .*_modules"),
         (Registers, "registers 'added' with the model"),
         (Deletes, "deletes the model.scale"),
     ],
