@@ -9,7 +9,8 @@ import torch
 
 import hotstart
 from hotstart.capture.arguments import Arguments, describe_arguments
-from hotstart.capture.trace import Captured, capture
+from hotstart.capture.captured import Captured
+from hotstart.capture.trace import capture
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.partition import Piece, Plan, cut, make_plan
 from hotstart.specialize.split import serve
@@ -35,14 +36,14 @@ def captured(
     **kwargs: Any,
 ) -> tuple[Captured, WeightTable]:
     """The first graph of a model, and the table of weights it reads."""
-    with weights_on(model, CPU):
+    with weights_on(model, CPU) as index:
         arguments = described(model, *args, dynamic=dynamic, **kwargs)
-        weights = WeightTable(model)
+        weights = WeightTable(index)
         graphs, *_ = serve(
             arguments.axes,
             arguments.example_sizes,
             0,
-            lambda fixed, hints: capture(model, model, arguments, weights, fixed, hints),
+            lambda fixed, hints: capture(index, model, arguments, weights, fixed, hints),
         )
     return graphs[0], weights
 

@@ -37,13 +37,14 @@ def build_program(
     try:
         with contextlib.ExitStack() as stand_ins:
             with clock.phase("capture"), faults.typed(not_captured):
-                stand_ins.enter_context(weights_on(model, assemble.device_of(options)))
-                weights = WeightTable(model)
+                device = assemble.device_of(options)
+                index = stand_ins.enter_context(weights_on(model, device))
+                weights = WeightTable(index)
                 traced = [
-                    trace_call(model, name, call, weights, options, split_on, clock)
+                    trace_call(index, name, call, weights, options, split_on, clock)
                     for name, call in calls.items()
                 ]
-                requirements = make_requirements(model, weights, traced)
+                requirements = make_requirements(index, weights, traced)
                 contracts = [make_contract(model, call) for call in traced]
             with faults.typed(faults.defect("compiling")):
                 compiled = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -71,35 +71,54 @@ def modules(model: Model) -> Iterator[tuple[str, torch.nn.Module]]:
         yield from root.named_modules(prefix=prefix, remove_duplicate=False)
 
 
-def places(model: Model) -> Iterator[Place]:
-    """Every place of a model where a tensor is kept, in the model's order."""
-    for path, module in modules(model):
-        dot = f"{path}." if path else ""
-        kept: tuple[tuple[Literal["parameter", "buffer", "attribute"], dict[str, Any]], ...] = (
-            ("parameter", module._parameters),
-            ("buffer", module._buffers),
-            ("attribute", vars(module)),
-        )
-        for kind, owner in kept:
-            for key, value in owner.items():
-                if isinstance(value, torch.Tensor):
-                    yield Place(dot + key, kind, owner, key)
+class ModelIndex:
+    """A model's modules and tensors, listed once for a build, which asks for most of them.
+
+    A load asks for few, by name, and looking at all modules of a large model takes milliseconds:
+    see `Finder`.
+
+    Attributes:
+        model: the model.
+        modules: every module by path, in the model's order; a shared one under each of its paths.
+        places: every place where a tensor is kept, in the model's order.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.modules = dict(modules(model))
+        self.places = tuple(p for path, m in self.modules.items() for p in _places(path, m))
+        self._paths = {id(module): path for path, module in reversed(self.modules.items())}
+        self._keeping: dict[int, list[Place]] = {}
+        for place in self.places:
+            self._keeping.setdefault(id(place.owner[place.key]), []).append(place)
+
+    def path_of(self, module: object) -> str | None:
+        """The first path of a module; None for anything that is no module of the model."""
+        return self._paths.get(id(module))
+
+    def places_of(self, tensor: torch.Tensor) -> Sequence[Place]:
+        """The places that kept a tensor when the index was made; several if it is tied."""
+        return self._keeping.get(id(tensor), ())
 
 
-def parameter_names(model: Model) -> Iterator[str]:
-    """The name of every parameter of a model; of one that is shared, all of them."""
-    waiting = [*roots(model).items()]
-    while waiting:
-        path, module = waiting.pop()
-        dot = f"{path}." if path else ""
-        for key, parameter in module._parameters.items():
-            if parameter is not None:
-                yield dot + key
-        waiting += [(dot + n, child) for n, child in module._modules.items() if child is not None]
+def _places(path: str, module: torch.nn.Module) -> Iterator[Place]:
+    dot = f"{path}." if path else ""
+    kept: tuple[tuple[Literal["parameter", "buffer", "attribute"], dict[str, Any]], ...] = (
+        ("parameter", module._parameters),
+        ("buffer", module._buffers),
+        ("attribute", vars(module)),
+    )
+    for kind, owner in kept:
+        for key, value in owner.items():
+            if isinstance(value, torch.Tensor):
+                yield Place(dot + key, kind, owner, key)
 
 
 class Finder:
-    """Finds modules and places of a model by name, and looks at no others on the way."""
+    """Finds modules and places of a model by name, for a load, and looks at no others on the way.
+
+    A build needs them the other way round, by identity: see `ModelIndex`.
+    """
 
     def __init__(self, model: Model) -> None:
         self._roots = roots(model)
@@ -126,6 +145,19 @@ class Finder:
             owner = self.module(parent) if path else None
             self._found[path] = None if owner is None else owner._modules.get(child)
         return self._found[path]
+
+    def parameter_names(self) -> Iterator[str]:
+        """The name of every parameter; of one that is shared, all of them."""
+        waiting = [*self._roots.items()]
+        while waiting:
+            path, module = waiting.pop()
+            dot = f"{path}." if path else ""
+            for key, parameter in module._parameters.items():
+                if parameter is not None:
+                    yield dot + key
+            waiting += [
+                (dot + n, child) for n, child in module._modules.items() if child is not None
+            ]
 
     def place(self, name: str) -> Place | None:
         """Where a tensor is kept; what a module registers comes before a plain attribute."""

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from hotstart import _torch
+from hotstart.capture.dynamic_shapes import flat_dims
+from hotstart.capture.signature import bind_example
 from hotstart.errors import CaptureError, OptionsError
 from hotstart.records.artifact import Const, Parameter, Seq, Slot, TensorSpec, Tree
 from hotstart.records.layout import dense_strides
 from hotstart.records.shapes import Dim
-from hotstart.records.trees import (
-    CONSTANT_TYPES,
-    NotATree,
-    Part,
-    build,
-    children_of,
-    containers,
-    describe,
-    is_changeable,
-    kind_of,
-    parts_of,
-)
+from hotstart.records.trees import NotATree, build, containers, describe, is_changeable
 
 Kind = Literal["positional_only", "positional", "var_positional", "keyword"]
 
@@ -102,18 +93,11 @@ def describe_arguments(
         CaptureError: the arguments do not fit the signature, or hold something unsupported.
         OptionsError: `dynamic_shapes` does not fit the arguments.
     """
-    signature = _signature(model)
-    try:
-        bound = _bind(signature, args, kwargs)
-    except TypeError as error:
-        raise CaptureError(
-            f"the example inputs do not fit the model's signature {signature}: {error}. "
-            f"Pass what a call would pass, as args=(...) and kwargs={{...}}."
-        ) from error
+    bound = bind_example(model, args, kwargs)
     reader = _Reader(device)
     wanted = dict(dynamic_shapes or {})
     parameters: list[Parameter] = []
-    for name, parameter in signature.parameters.items():
+    for name, parameter in bound.signature.parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             for key, value in bound.arguments.get(name, {}).items():
                 tree = reader.read(key, value, wanted.pop(key, None))
@@ -152,57 +136,6 @@ def describe_arguments(
     )
 
 
-def _bind(
-    signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> inspect.BoundArguments:
-    """`signature.bind`, which in 3.13.0 lets a positional-only argument be missing before **kwargs.
-
-    Raises:
-        TypeError: the arguments do not fit.
-    """
-    bound = signature.bind(*args, **kwargs)
-    for name, parameter in signature.parameters.items():
-        needed = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
-        if needed and parameter.default is inspect.Parameter.empty and name not in bound.arguments:
-            raise TypeError(f"missing a required argument: {name!r}")
-    return bound
-
-
-def _signature(model: Callable[..., Any]) -> inspect.Signature:
-    if _torch.is_compiled(model):
-        raise CaptureError(
-            "model: got what torch.compile returned, takes what it was given. Pass the module or "
-            "function itself; a compiled module has it as _orig_mod."
-        )
-    called = model.forward if isinstance(model, torch.nn.Module) else model
-    if inspect.isfunction(called) or inspect.ismethod(called):
-        _require_plain(called)
-        return inspect.signature(called)
-    if called is not model:
-        if isinstance(called, torch.nn.Module):
-            return inspect.signature(called.forward)
-        raise CaptureError(
-            f"model.forward: got {type(called).__qualname__}, takes a function or a method. Wrap "
-            "the model in a module whose forward calls it, or take out what replaced its forward, "
-            "such as hooks of accelerate, with remove_hook_from_module(model, recurse=True)."
-        )
-    raise CaptureError(
-        f"model: got a {type(model).__qualname__}, takes a torch.nn.Module, a function or a "
-        "method. Pass a method of the object, or a function that calls it."
-    )
-
-
-def _require_plain(function: Callable[..., Any]) -> None:
-    """Raise if a call gives a generator or a coroutine, which runs later."""
-    plain = inspect.unwrap(function)
-    later = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
-    if any(kind(plain) for kind in later):
-        raise CaptureError(
-            f"{plain.__qualname__}: got a generator or coroutine function, takes one that returns "
-            "its results. Return a tuple or list, or compile what it calls."
-        )
-
-
 _KINDS: dict[Any, Kind] = {
     inspect.Parameter.POSITIONAL_ONLY: "positional_only",
     inspect.Parameter.POSITIONAL_OR_KEYWORD: "positional",
@@ -224,7 +157,7 @@ class _Reader:
         self._held: dict[int, tuple[str, Any]] = {}
 
     def read(self, path: str, value: Any, dims: Any) -> Tree:
-        wanted = {at: dims for at, _, dims in _flat_dims(path, value, dims)}
+        wanted = {at: dims for at, _, dims in flat_dims(path, value, dims)}
 
         def leaf(at: str, found: Any) -> Tree | None:
             if not isinstance(found, torch.Tensor):
@@ -321,81 +254,3 @@ def dim_order(tensor: torch.Tensor) -> tuple[int, ...]:
             return plain
         expected *= int(tensor.shape[d])
     return order
-
-
-_FlatDims = list[tuple[str, torch.Tensor, dict[int, Dim]]]
-
-
-def _flat_dims(path: str, value: Any, dims: Any) -> _FlatDims:
-    """Match a nested `dynamic_shapes` entry with the argument it is for, part by part.
-
-    Parts of a type that is registered with pytree may also be numbered as it flattens, even where
-    they are known by its attributes.
-    """
-    if dims is None:
-        return []
-    if isinstance(value, torch.Tensor):
-        return [(path, value, _tensor_dims(path, dims))]
-    parts = parts_of(value, path)
-    numbered = not isinstance(dims, Mapping) or all(isinstance(key, int) for key in dims)
-    flattened = children_of(value, path) if kind_of(value) == "object" and numbered else None
-    if flattened is not None:
-        paths = {id(tensor): at for at, tensor in _tensors(value, path)}
-        found = _matched(path, value, flattened, dims)
-        return [(paths.get(id(tensor), at), tensor, own) for at, tensor, own in found]
-    return _matched(path, value, parts, dims)
-
-
-def _tensors(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(value, torch.Tensor):
-        yield path, value
-    elif not isinstance(value, CONSTANT_TYPES):
-        for part in parts_of(value, path) or ():
-            yield from _tensors(part.value, part.path)
-
-
-def _matched(path: str, value: Any, parts: Sequence[Part] | None, dims: Any) -> _FlatDims:
-    if isinstance(dims, Mapping):
-        wanted = dict(dims)
-    elif isinstance(dims, Sequence) and parts is not None and len(dims) == len(parts):
-        wanted = {part.key: entry for part, entry in zip(parts, dims, strict=True)}
-    else:
-        raise OptionsError(
-            f"dynamic_shapes: {path} is a {type(value).__qualname__}, which {dims!r} does not fit"
-        )
-    found: _FlatDims = []
-    for part in parts or ():
-        found += _flat_dims(part.path, part.value, wanted.pop(part.key, None))
-    if wanted:
-        unknown = ", ".join(repr(key) for key in wanted)
-        raise OptionsError(f"dynamic_shapes: {path} has no {unknown} in the example")
-    return found
-
-
-def _tensor_dims(path: str, dims: Any) -> dict[int, Dim]:
-    if isinstance(dims, Mapping):
-        items = list(dims.items())
-    elif isinstance(dims, Sequence) and not isinstance(dims, str):
-        items = list(enumerate(dims))
-    else:
-        raise OptionsError(
-            f"dynamic_shapes: {path} takes a mapping from dimension to hotstart.Dim, got {dims!r}"
-        )
-    wrong = [dim for dim, _ in items if isinstance(dim, bool) or not isinstance(dim, int)]
-    if wrong:
-        raise OptionsError(f"dynamic_shapes: {path}: got dimension {wrong[0]!r}, takes an int")
-    return {dim: _as_dim(path, declared) for dim, declared in items if declared is not None}
-
-
-def _as_dim(path: str, declared: Any) -> Dim:
-    if isinstance(declared, Dim):
-        return declared
-    name, low, high = (getattr(declared, a, None) for a in ("__name__", "min", "max"))
-    if isinstance(name, str) and isinstance(low, int) and isinstance(high, int):
-        # torch.export's default of 0 does not mean that anybody asks for size 0.
-        return Dim(name, min=low or 1, max=high)
-    if isinstance(name, str) and low is not None:
-        raise OptionsError(f"{path}: torch.export.Dim {name!r} has no max; give it one")
-    raise OptionsError(
-        f"{path}: takes hotstart.Dim or torch.export.Dim(name, max=...), got {declared!r}"
-    )

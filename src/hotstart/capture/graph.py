@@ -15,7 +15,8 @@ import torch
 from torch import fx
 
 from hotstart import _torch
-from hotstart.capture.trace import Captured, refuse_data_dependence, refuse_places
+from hotstart.capture.captured import Captured
+from hotstart.capture.trace import refuse_data_dependence, refuse_places
 from hotstart.errors import CaptureError
 from hotstart.records.artifact import Const, Seq, Slot, TensorSpec, Tree
 from hotstart.records.shapes import Dim

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from hotstart.capture.outputs import BufferUpdate
+from hotstart.capture.captured import AttributeUpdate, Captured
 from hotstart.errors import CaptureError
 from hotstart.guards.structure import Look
-from hotstart.model import Model, modules
-from hotstart.records.artifact import ModuleKind, Slot
+from hotstart.model import ModelIndex
+from hotstart.records.artifact import Slot
 from hotstart.records.guards import Guard
 from hotstart.records.trees import build
 
 
-class Read(Protocol):
-    """A captured graph as far as it matters here."""
-
-    @property
-    def updates(self) -> Sequence[BufferUpdate]:
-        """What a call sets on modules."""
-        ...
-
-    @property
-    def modules(self) -> Mapping[str, ModuleKind]:
-        """What was read of each module."""
-        ...
-
-
-def require_lasting(model: Model, graphs: Sequence[Read]) -> None:
+def require_lasting(index: ModelIndex, graphs: Sequence[Captured]) -> None:
     """Require that what was read of modules is so after everything that calls set on them.
 
     A program does what was traced, in every call; where the second call of the model would read
@@ -40,15 +25,13 @@ def require_lasting(model: Model, graphs: Sequence[Read]) -> None:
     Raises:
         CaptureError: a call sets what it, or another graph of the model, has read.
     """
-    found = dict(modules(model))
     updates = {(u.owner, u.name, repr(u.value)): u for graph in graphs for u in graph.updates}
     for update in updates.values():
-        module = found[update.owner]
+        module = index.modules[update.owner]
         if _keeps_a_tensor(module, update):
             continue
-        paths = {path for path, other in found.items() if other is module}
-        kinds = [g.modules[path] for g in graphs for path in paths & g.modules.keys()]
-        guards = [guard for kind in kinds for guard in kind.guards]
+        kinds = (graph.modules.get(update.owner) for graph in graphs)
+        guards = [guard for kind in kinds if kind is not None for guard in kind.guards]
         before = _texts(guards, module)
         with _set(module, update):
             after = _texts(guards, module)
@@ -60,14 +43,14 @@ def require_lasting(model: Model, graphs: Sequence[Read]) -> None:
             )
 
 
-def _keeps_a_tensor(module: torch.nn.Module, update: BufferUpdate) -> bool:
+def _keeps_a_tensor(module: torch.nn.Module, update: AttributeUpdate) -> bool:
     """Whether one tensor takes the place of another, which weights' checks know of."""
     is_tensor = isinstance(update.value, Slot) and update.value.kind in ("arg", "out", "weight")
     return is_tensor and isinstance(getattr(module, update.name, None), torch.Tensor)
 
 
 @contextlib.contextmanager
-def _set(module: torch.nn.Module, update: BufferUpdate) -> Iterator[None]:
+def _set(module: torch.nn.Module, update: AttributeUpdate) -> Iterator[None]:
     """While inside, an attribute is what a call sets it to; tensors and sizes equal nothing."""
     attributes = vars(module)
     missing = object()

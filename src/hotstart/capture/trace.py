@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,91 +12,21 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.arguments import Arguments, example_tensor
+from hotstart.capture.captured import Captured
 from hotstart.capture.lasting import require_lasting
-from hotstart.capture.outputs import BufferUpdate, ContainerChange, describe_outputs
+from hotstart.capture.outputs import describe_outputs
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.guards.collect import collect
-from hotstart.model import Model, modules
-from hotstart.records.artifact import ModuleKind, Slot, Tree
-from hotstart.records.guards import Seen
+from hotstart.model import Model, ModelIndex
+from hotstart.records.artifact import Slot
 
 if TYPE_CHECKING:
     import sympy
 
 
-@dataclass(frozen=True)
-class Captured:
-    """One full graph of a model.
-
-    Attributes:
-        graph: the graph; its placeholders correspond to `inputs`.
-        inputs: for each placeholder, the argument, weight or axis (`Slot("size", expr=axis)`).
-        symbols: the axis each symbol of the graph's shapes stands for.
-        outputs: what a call returns.
-        updates: attributes of the model's modules that a call replaces.
-        changes: containers that the caller passed and a call changes.
-        conditions: everything that was assumed about sizes, over axis symbols.
-        fixed: axes that were traced at one size, with that size.
-        modes: path and `training` flag of every module whose flag was read.
-        modules: what was read of each module besides tensors, by path.
-        codes: all Python code that was traced, without torch's and Python's own.
-        loose: those that no guard covers.
-        seen: what was read outside of the model's modules.
-        guarded: what the caller checks about sizes before every call, over axis symbols.
-        layout_reads: what Python code asked of the layouts of tensors.
-        read_arguments: the argument that each node is that `layout_reads` starts from; -1 for a
-            tensor that is none.
-    """
-
-    graph: fx.Graph = field(repr=False)
-    module: fx.GraphModule = field(repr=False)
-    inputs: tuple[Slot, ...]
-    symbols: Mapping[sympy.Symbol, sympy.Symbol]
-    outputs: Tree
-    updates: tuple[BufferUpdate, ...]
-    conditions: tuple[_torch.Condition, ...]
-    fixed: Mapping[str, int]
-    modes: tuple[tuple[str, bool], ...]
-    modules: Mapping[str, ModuleKind] = field(default_factory=dict)
-    codes: frozenset[types.CodeType] = frozenset()
-    loose: frozenset[types.CodeType] = frozenset()
-    seen: tuple[Seen, ...] = ()
-    guarded: tuple[sympy.Basic, ...] = ()
-    changes: tuple[ContainerChange, ...] = ()
-    layout_reads: _torch.LayoutReads = field(default_factory=lambda: _torch.LayoutReads())
-    read_arguments: Mapping[fx.Node, int] = field(default_factory=dict)
-
-    def trees(self) -> tuple[Tree, ...]:
-        """Everything that a call returns, or leaves in modules and in the caller's containers."""
-        updates = (update.value for update in self.updates)
-        return (self.outputs, *updates, *(change.contents for change in self.changes))
-
-    def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
-        """A size of the graph as an expression over axis symbols."""
-        return _torch.expression(size).xreplace(dict(self.symbols))
-
-    def size_source_of(self, node: object) -> str | None:
-        """Source, over axis names, of an integer the graph returns; None for a tensor."""
-        value = node.meta["example_value"] if isinstance(node, fx.Node) else node
-        if isinstance(value, torch.Tensor):
-            return None
-        if isinstance(value, int | torch.SymInt):
-            return _torch.python_source(self.expression(value))
-        raise CaptureError(
-            f"forward returns {node}, a number computed from tensor sizes that is not an integer. "
-            "Return the sizes and compute it outside."
-        )
-
-    @property
-    def assumed(self) -> tuple[_torch.Condition, ...]:
-        """The conditions under which the graph stands for the model."""
-        sizes = (_torch.Condition(_torch.equals(a, n), "") for a, n in self.fixed.items())
-        return (*sizes, *self.conditions)
-
-
 def capture(
-    model: Model,
+    index: ModelIndex,
     target: Model,
     arguments: Arguments,
     weights: WeightTable,
@@ -107,7 +36,7 @@ def capture(
     """Trace a call once.
 
     Args:
-        model: the model.
+        index: of the model.
         target: what of it is called: itself, one of its methods or submodules.
         arguments: what it is called with.
         weights: the table of tensors that its graphs read.
@@ -136,7 +65,7 @@ def capture(
     _torch.drop_unused_views(traced.module.graph)
     refuse_places(traced.module.graph)
     _refuse_questions(traced.layout_reads)
-    return _describe(model, target, traced, arguments, tensors, weights, fixed, settled)
+    return _describe(index, target, traced, arguments, tensors, weights, fixed, settled)
 
 
 def _trace(
@@ -259,7 +188,7 @@ def _memory(nodes: Iterable[fx.Node]) -> set[int]:
 
 
 def _describe(
-    model: Model,
+    index: ModelIndex,
     target: Model,
     traced: _torch.FullGraph,
     arguments: Arguments,
@@ -281,24 +210,24 @@ def _describe(
     inputs: list[Slot] = []
     for node, value in zip(placeholders, values, strict=True):
         if isinstance(value, torch.Tensor):
-            index = numbers.get(id(value))
-            if index is None:
+            number = numbers.get(id(value))
+            if number is None:
                 inputs.append(Slot("weight", weights.slot(value, traced.name_of(node))))
             else:
-                inputs.append(Slot("arg", index))
+                inputs.append(Slot("arg", number))
         else:
             found = traced.size_source(node)
-            index = None if found is None else numbers.get(id(found[0]))
-            if found is None or index is None:
+            number = None if found is None else numbers.get(id(found[0]))
+            if found is None or number is None:
                 raise CaptureError(
                     f"forward computes {node.name} from Python numbers that change from call to "
                     "call. Pass them as tensors, or keep them constant."
                 )
-            axis = arguments.tensors[index].shape[found[1]]
+            axis = arguments.tensors[number].shape[found[1]]
             assert isinstance(axis, str)
             inputs.append(Slot("size", expr=axis))
     _name_modules(traced)
-    read = collect(model, target, traced)
+    read = collect(index, target, traced)
     (output,) = (node for node in graph.nodes if node.op == "output")
     captured = Captured(
         graph=graph,
@@ -312,7 +241,7 @@ def _describe(
             for c in _torch.conditions(traced.env)
         ),
         fixed=dict(fixed),
-        modes=_modes(model, traced),
+        modes=_modes(index, traced),
         modules=read.modules,
         codes=read.codes,
         loose=read.loose,
@@ -326,7 +255,7 @@ def _describe(
     )
     returned = [captured.size_source_of(node) for node in output.args[0]]
     written = _written_inputs(placeholders, captured.inputs, output.args[0])
-    described = describe_outputs(model, traced, returned, written, arguments, fixed, weights)
+    described = describe_outputs(index, traced, returned, written, arguments, fixed, weights)
     output.args = ((*output.args[0], *described.sizes),)
     captured = replace(
         captured,
@@ -334,7 +263,7 @@ def _describe(
         updates=described.updates,
         changes=described.changes,
     )
-    require_lasting(model, [captured])
+    require_lasting(index, [captured])
     return captured
 
 
@@ -355,11 +284,10 @@ def _written_inputs(
     return {index: slots[example] for index, example in examples.items() if example in slots}
 
 
-def _modes(model: Model, traced: _torch.FullGraph) -> tuple[tuple[str, bool], ...]:
+def _modes(index: ModelIndex, traced: _torch.FullGraph) -> tuple[tuple[str, bool], ...]:
     """Path and mode of the modules whose `training` flag was read."""
-    paths = {id(module): path for path, module in modules(model)}
-    read = (traced.object_named(name) for name in traced.modes)
-    return tuple((paths[id(module)], module.training) for module in read if id(module) in paths)
+    read = map(traced.object_named, traced.modes)
+    return tuple((path, m.training) for m in read if (path := index.path_of(m)) is not None)
 
 
 def _name_modules(traced: _torch.FullGraph) -> None:

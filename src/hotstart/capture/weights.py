@@ -10,17 +10,15 @@ import torch
 
 from hotstart import _torch
 from hotstart.errors import CaptureError
-from hotstart.model import Model, Place, modules, places
+from hotstart.model import Model, ModelIndex
 from hotstart.records.artifact import WeightSpec
 
 
 class WeightTable:
     """Numbers the tensors that graphs of one model read. Shared by all captures of the model."""
 
-    def __init__(self, model: Model) -> None:
-        self._places: dict[int, list[Place]] = {}
-        for place in places(model):
-            self._places.setdefault(id(place.get()), []).append(place)
+    def __init__(self, index: ModelIndex) -> None:
+        self._index = index
         self._slots: dict[int, int] = {}
         self._specs: list[WeightSpec] = []
         self._captured: dict[int, torch.Tensor] = {}
@@ -40,22 +38,22 @@ class WeightTable:
         known = self._slots.get(id(tensor))
         if known is not None:
             return known
-        kept = self._places.get(id(tensor))
-        _require_plain(tensor, source if kept is None else kept[0].name)
-        if kept is None and _torch.is_fake(tensor):
+        kept = self._index.places_of(tensor)
+        names = list(dict.fromkeys(place.name for place in kept)) or [source]
+        _require_plain(tensor, names[0])
+        if not kept and _torch.is_fake(tensor):
             raise CaptureError(
                 f"{source}: expected a tensor of the caller or of the model, found one that was "
                 "made to trace the model, so that no call has it. Compute it in forward, or pass "
                 "it as an argument of its own."
             )
         slot = self._slots[id(tensor)] = len(self._specs)
-        if kept is None:
+        if not kept:
             self._captured[slot] = tensor
-        names = [source] if kept is None else list(dict.fromkeys(place.name for place in kept))
         self._specs.append(
             WeightSpec(
                 name=names[0],
-                kind="captured" if kept is None else kept[0].kind,
+                kind=kept[0].kind if kept else "captured",
                 dtype=tensor.dtype,
                 device=tensor.device,
                 shape=tuple(map(int, tensor.shape)),
@@ -89,14 +87,16 @@ def _require_plain(tensor: torch.Tensor, name: str) -> None:
 
 
 @contextlib.contextmanager
-def weights_on(model: Model, device: torch.device) -> Iterator[None]:
+def weights_on(model: Model, device: torch.device) -> Iterator[ModelIndex]:
     """While inside, tensors of `model` on the meta device are fake tensors on `device`.
 
-    A model on meta has no device to trace for; the fakes stand for the weights it will get.
+    A model on meta has no device to trace for; the fakes stand for the weights it will get. Gives
+    the index of the model with them.
     """
-    _refuse_untraceable(model)
-    on_meta = [place for place in places(model) if place.get().device.type == "meta"]
-    originals = [(place, place.get()) for place in on_meta]
+    index = ModelIndex(model)
+    _refuse_untraceable(index)
+    held = ((place, place.get()) for place in index.places)
+    originals = [(place, tensor) for place, tensor in held if tensor.device.type == "meta"]
     mode = _torch.fake_mode()
     stand_ins: dict[int, Any] = {}
     try:
@@ -110,21 +110,21 @@ def weights_on(model: Model, device: torch.device) -> Iterator[None]:
                     fake = torch.nn.Parameter(fake, requires_grad=tensor.requires_grad)
                 stand_ins[id(tensor)] = fake
             place.owner[place.key] = stand_ins[id(tensor)]
-        yield
+        yield ModelIndex(model) if originals else index
     finally:
         for place, tensor in originals:
             place.owner[place.key] = tensor
 
 
-def _refuse_untraceable(model: Model) -> None:
+def _refuse_untraceable(index: ModelIndex) -> None:
     """Raise for what Dynamo fails on without a word."""
-    for path, module in modules(model):
+    for path, module in index.modules.items():
         if isinstance(module, torch.jit.ScriptModule):
             raise CaptureError(
                 f"{path or 'model'}: got a torch.jit.ScriptModule, whose Python code is gone. Pass "
                 "the module that was scripted or traced."
             )
-    for place in places(model):
+    for place in index.places:
         if place.get().is_nested:
             raise CaptureError(
                 f"{place.name}: got a nested tensor, takes a plain torch.Tensor. Keep its values "

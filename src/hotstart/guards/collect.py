@@ -31,7 +31,7 @@ from hotstart.guards.structure import (
     is_method,
     runs_hooks,
 )
-from hotstart.model import Model, modules, places
+from hotstart.model import Model, ModelIndex
 from hotstart.records.artifact import ModuleKind
 from hotstart.records.guards import Guard, Kind, Seen, Start, Step
 
@@ -70,11 +70,9 @@ class Found:
     loose: frozenset[types.CodeType]
 
 
-def collect(model: Model, target: Model, traced: _torch.FullGraph) -> Found:
+def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> Found:
     """What a trace of a model, or of one of its methods, read."""
     ran = Ran(traced.codes)
-    paths = {id(module): path for path, module in reversed([*modules(model)])}
-    kept = {id(place.get()) for place in places(model)}
     look = Look()
     found: dict[str, tuple[torch.nn.Module, set[Guard]]] = {}
     outside = {
@@ -82,12 +80,13 @@ def collect(model: Model, target: Model, traced: _torch.FullGraph) -> Found:
         for name in traced.environment
     }
     for read in traced.reads:
-        if read[0] == "tensor" and id(traced.object_named(read[1])) in kept:
+        if read[0] == "tensor" and index.places_of(traced.object_named(read[1])):
             continue  # a weight, which a program takes from the model
         for start, kind, steps in ways(*read):
             value = traced.object_named(start)
-            if isinstance(value, torch.nn.Module) and id(value) in paths:
-                _, guards = found.setdefault(paths[id(value)], (value, set()))
+            path = index.path_of(value)
+            if path is not None:
+                _, guards = found.setdefault(path, (value, set()))
                 guards.update(_of_module(look, ran, value, kind, steps))
                 break
             origin = _origin(traced, start, value, steps)
@@ -99,7 +98,7 @@ def collect(model: Model, target: Model, traced: _torch.FullGraph) -> Found:
     made: dict[str, ModuleKind] = {}
     for path, (module, guards) in found.items():
         guards.update(_methods(look, ran, module, ()))
-        own = look.own_code(module, bool(path) or runs_hooks(model))
+        own = look.own_code(module, bool(path) or runs_hooks(index.model))
         ran.cover(*(value for _, value in look.own_functions(module, hooks=True)))
         made[path] = ModuleKind(class_name(type(module)), tuple(sorted(guards, key=repr)), own)
     outside.update(_target(look, ran, target))

@@ -23,6 +23,7 @@ import torch
 
 from hotstart.errors import StoreError
 from hotstart.guards.codes import code_digest, codes_in
+from hotstart.records.trees import attributes_of
 
 MOST = 200_000
 """An object that leads to more others than this is not looked at."""
@@ -265,12 +266,7 @@ def attributes(value: Any) -> dict[str, Any]:
     fields = getattr(type(value), "__struct_fields__", None)  # of msgspec
     if fields is not None:
         return {name: getattr(value, name) for name in fields}
-    held = dict(getattr(value, "__dict__", {}))
-    for cls in type(value).__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            if slot not in ("__dict__", "__weakref__") and hasattr(value, slot):
-                held[slot] = getattr(value, slot)
+    held = attributes_of(value)
     if isinstance(value, torch.autocast):  # without the state that it restores, once it was entered
         held = {name: kept for name, kept in held.items() if not name.startswith("prev")}
     return dict(sorted(held.items()))

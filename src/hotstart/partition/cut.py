@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from hotstart import _torch
-from hotstart.capture.trace import Captured
+from hotstart.capture.captured import Captured
 from hotstart.errors import PartitionError
 from hotstart.partition.blocks import SMALLEST, Call, repeated_blocks
 from hotstart.partition.digest import Canonical, Token, hash_token

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
+import torch.utils._pytree as pytree
 from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
-from hotstart.capture.trace import Captured
+from hotstart.capture.captured import Captured
 from hotstart.records.shapes import Variant
 
 if TYPE_CHECKING:
@@ -237,10 +238,4 @@ def _map_numbers(value: Any, function: Callable[[Any], Any]) -> Any:
 
 def tensors_in(value: Any) -> tuple[torch.Tensor, ...]:
     """Every tensor in a value of tuples, lists and dicts."""
-    if isinstance(value, torch.Tensor):
-        return (value,)
-    if isinstance(value, tuple | list):
-        return tuple(t for item in value for t in tensors_in(item))
-    if isinstance(value, Mapping):
-        return tuple(t for item in value.values() for t in tensors_in(item))
-    return ()
+    return tuple(t for t in pytree.tree_leaves(value) if isinstance(t, torch.Tensor))

@@ -7,12 +7,13 @@ import dataclasses
 import enum
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypeGuard
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeGuard
 
 import msgspec
 import torch
 import torch.utils._pytree as pytree
+from msgspec.structs import replace
 
 from hotstart.records.artifact import (
     Attributes,
@@ -25,6 +26,7 @@ from hotstart.records.artifact import (
     Slot,
     Tree,
 )
+from hotstart.records.layout import unflatten
 
 CONSTANT_TYPES: tuple[type, ...] = (
     bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, slice, range,
@@ -51,16 +53,14 @@ class NotATree(TypeError):
 Leaf = Callable[[str, Any], Tree | None]
 """Gives the tree for a value at a path, or None for a value that is no leaf of the caller's."""
 
-Kind = Literal["record", "sequence", "map", "object", "registered"]
 
-
-class Part(msgspec.Struct, frozen=True):
-    """One part of a container.
+class Child(msgspec.Struct, frozen=True):
+    """A tree or value directly inside a container.
 
     Attributes:
         key: its name, key or number in the container.
         path: how a user would write it.
-        value: what it is.
+        value: a tree, or a value in a container that was opened.
     """
 
     key: Any
@@ -68,52 +68,82 @@ class Part(msgspec.Struct, frozen=True):
     value: Any
 
 
-def kind_of(value: Any) -> Kind | None:
-    """How a container is taken apart and built again; None for what is no container."""
+# --- one level ------------------------------------------------------------------------------------
+
+
+def opened(value: Any) -> Container | None:
+    """Describe one level of a container, with values in place of trees; None for no container."""
     cls = type(value)
     if cls in (tuple, list, torch.Size) or is_namedtuple(cls):
-        return "sequence"
+        return Seq(cls, tuple(value))
     if cls in (dict, collections.OrderedDict):
-        return "map"
+        return Map(cls, tuple(value.items()))
     plain = _is_plain(value)
     if dataclasses.is_dataclass(cls):
         if not plain:
-            return "record"
+            names = (field.name for field in dataclasses.fields(cls) if field.init)
+            return Record(cls, tuple((name, getattr(value, name)) for name in names))
     else:
         plain = plain and not _is_known_by_identity(value)
-    if cls in pytree.SUPPORTED_NODES:
-        # Attributes say it all, where an unflatten function may copy, and leave things out.
-        return "object" if plain and _holds_trees(value) else "registered"
-    return "object" if plain else None
+    # Attributes say it all, where an unflatten function may copy, and leave things out.
+    if cls in pytree.SUPPORTED_NODES and not (plain and _holds_trees(value)):
+        return flattened(value)
+    return Attributes(cls, tuple(attributes_of(value).items())) if plain else None
 
 
-def parts_of(value: Any, path: str) -> tuple[Part, ...] | None:
-    """The parts of a container that is at `path`, in order; None for what is no container."""
-    match kind_of(value):
-        case "record":
-            names = [f.name for f in dataclasses.fields(value) if f.init]
-            return tuple(Part(n, f"{path}.{n}", getattr(value, n)) for n in names)
-        case "object":
-            return tuple(Part(n, f"{path}.{n}", v) for n, v in attributes_of(value).items())
-        case "sequence" if is_namedtuple(type(value)):
-            pairs = zip(type(value)._fields, value, strict=True)
-            return tuple(Part(name, f"{path}.{name}", item) for name, item in pairs)
-        case "sequence":
-            return tuple(Part(i, f"{path}[{i}]", item) for i, item in enumerate(value))
-        case "map":
-            return tuple(Part(k, f"{path}[{k!r}]", item) for k, item in value.items())
-        case "registered":
-            return children_of(value, path)
-    return None
-
-
-def children_of(value: Any, path: str) -> tuple[Part, ...] | None:
-    """The parts that a type registered with pytree flattens to; None for any other."""
+def flattened(value: Any) -> Registered | None:
+    """The same by the flatten function that pytree knows for a type; None if it knows none."""
     registered = pytree.SUPPORTED_NODES.get(type(value))
     if registered is None:
         return None
-    children, _ = registered.flatten_fn(value)
-    return tuple(Part(i, f"{path}.<{i}>", item) for i, item in enumerate(children))
+    items, context = registered.flatten_fn(value)
+    return Registered(type(value), context, tuple(items))
+
+
+def children(tree: Tree | None, path: str = "") -> tuple[Child, ...]:
+    """The children of a container that is at `path`, in order; none of anything else."""
+    match tree:
+        case Seq(cls, items) if is_namedtuple(cls):
+            fields: tuple[str, ...] = getattr(cls, "_fields")  # noqa: B009
+            return tuple(Child(n, f"{path}.{n}", v) for n, v in zip(fields, items, strict=True))
+        case Seq(_, items):
+            return tuple(Child(i, f"{path}[{i}]", item) for i, item in enumerate(items))
+        case Map(_, entries):
+            return tuple(Child(key, f"{path}[{key!r}]", item) for key, item in entries)
+        case Record(_, named) | Attributes(_, named):
+            return tuple(Child(name, f"{path}.{name}", item) for name, item in named)
+        case Registered(_, _, items):
+            return tuple(Child(i, f"{path}.<{i}>", item) for i, item in enumerate(items))
+    return ()
+
+
+def filled(tree: Container, items: Iterable[Any]) -> Container:
+    """A container with other children."""
+    if isinstance(tree, Seq | Registered):
+        return replace(tree, items=tuple(items))
+    keys = (child.key for child in children(tree))
+    pairs = tuple(zip(keys, items, strict=True))
+    return replace(tree, entries=pairs) if isinstance(tree, Map) else replace(tree, fields=pairs)
+
+
+def closed(tree: Container) -> Any:
+    """Build the value of a container whose children are values."""
+    match tree:
+        case Seq(cls, items):
+            return cls(*items) if is_namedtuple(cls) else cls(items)
+        case Map(cls, entries):
+            return cls(entries)
+        case Record(cls, fields):
+            return cls(**dict(fields))
+        case Attributes(cls, fields):
+            slotted = slot_names(cls)
+            kept = {name: value for name, value in fields if name not in slotted}
+            return assemble(cls, kept, {n: value for n, value in fields if n in slotted})
+        case Registered(cls, context, items):
+            return unflatten(cls, list(items), context)
+
+
+# --- all levels -----------------------------------------------------------------------------------
 
 
 def describe(value: Any, path: str, leaf: Leaf) -> Tree:
@@ -127,41 +157,91 @@ def describe(value: Any, path: str, leaf: Leaf) -> Tree:
 
 
 def _described(value: Any, path: str, leaf: Leaf, inside: tuple[int, ...]) -> Tree:
-    made = leaf(path, value)
-    if made is not None:
-        return made
-    cls = type(value)
+    found = leaf(path, value)
+    if found is not None:
+        return found
     if isinstance(value, CONSTANT_TYPES) and not _holds_symbols(value):
         return Const(value)
-    kind, parts = kind_of(value), parts_of(value, path)
-    if kind is None or parts is None:
+    container = opened(value)
+    if container is None:
         raise NotATree(path, value)
     if id(value) in inside:
         raise NotATree(path, value, "that contains itself")
-    if kind in ("record", "registered") and _makes_tensors(value):
+    if isinstance(container, Record | Registered) and _makes_tensors(container):
         raise NotATree(path, value, "that makes tensors when it is built from its parts")
-    if kind == "record" and attributes_of(value).keys() != {part.key for part in parts}:
+    if isinstance(container, Record) and {*attributes_of(value)} != {*dict(container.fields)}:
         raise NotATree(path, value, "that has attributes besides its fields")
     inside = (*inside, id(value))
     try:
-        trees = [_described(part.value, part.path, leaf, inside) for part in parts]
+        inner = children(container, path)
+        trees = [_described(child.value, child.path, leaf, inside) for child in inner]
     except NotATree as error:
-        if kind != "object" or dataclasses.is_dataclass(cls):
+        if not isinstance(container, Attributes) or dataclasses.is_dataclass(value):
             raise
         where = error.path.removeprefix(f"{path}.")
         raise NotATree(path, value, f"whose {where} is {error.found}") from error
-    pairs = tuple((part.key, tree) for part, tree in zip(parts, trees, strict=True))
-    match kind:
-        case "record":
-            return Record(cls, pairs)
-        case "object":
-            return Attributes(cls, pairs)
-        case "sequence":
-            return Seq(cls, tuple(trees))
-        case "map":
-            return Map(cls, pairs)
-    _, context = pytree.SUPPORTED_NODES[cls].flatten_fn(value)
-    return Registered(cls, context, tuple(trees))
+    return filled(container, trees)
+
+
+def build(tree: Tree, slot: Callable[[Slot], Any]) -> Any:
+    """The value a tree describes, with `slot` filling in what differs from call to call."""
+    match tree:
+        case Slot():
+            return slot(tree)
+        case Const(value):
+            return value
+    return closed(filled(tree, (build(child.value, slot) for child in children(tree))))
+
+
+def walk(tree: Tree, path: str = "") -> Iterator[tuple[str, Tree]]:
+    """A tree and every tree in it with their paths, in order, from the outermost on."""
+    yield path, tree
+    for child in children(tree, path):
+        yield from walk(child.value, child.path)
+
+
+def slots(tree: Tree) -> Iterator[Slot]:
+    """Every slot of a tree, in order."""
+    return (found for _, found in walk(tree) if isinstance(found, Slot))
+
+
+def classes(tree: Tree) -> Iterator[type]:
+    """Every class in a tree, of a container or as a constant."""
+    for _, found in walk(tree):
+        if is_container(found):
+            yield found.cls
+        elif isinstance(found, Const) and isinstance(found.value, type):
+            yield found.value
+
+
+def containers(tree: Tree, value: Any, path: str) -> Iterator[tuple[str, Container, Any]]:
+    """Path, tree and value of every container in a value, from the outermost on."""
+    if is_container(tree):
+        yield path, tree, value
+        for child, held in zip(children(tree, path), children(opened(value)), strict=True):
+            yield from containers(child.value, held.value, child.path)
+
+
+def tensors_of(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor in a value with its path, in order."""
+    if isinstance(value, torch.Tensor):
+        yield path, value
+    elif not isinstance(value, CONSTANT_TYPES):
+        for child in children(opened(value), path):
+            yield from tensors_of(child.value, child.path)
+
+
+def is_container(tree: Tree) -> TypeGuard[Container]:
+    """Whether a tree describes a container."""
+    return not isinstance(tree, Slot | Const)
+
+
+def is_changeable(tree: Tree) -> TypeGuard[Container]:
+    """Whether a tree describes a container that code can change."""
+    return is_container(tree) and not issubclass(tree.cls, tuple)
+
+
+# --- objects and constants ------------------------------------------------------------------------
 
 
 def _holds_symbols(value: object) -> bool:
@@ -213,9 +293,9 @@ def slot_names(cls: type) -> tuple[str, ...]:
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """The attributes of an object that is its attributes."""
-    kept = {n: getattr(value, n) for n in slot_names(type(value)) if hasattr(value, n)}
-    return kept | getattr(value, "__dict__", {})
+    """The attributes that an object keeps, in its slots and its dict."""
+    slotted = {n: getattr(value, n) for n in slot_names(type(value)) if hasattr(value, n)}
+    return {**slotted, **getattr(value, "__dict__", {})}
 
 
 def assemble(cls: type, attributes: Mapping[str, Any], slotted: Mapping[str, Any] = _NONE) -> Any:
@@ -234,19 +314,10 @@ def assemble(cls: type, attributes: Mapping[str, Any], slotted: Mapping[str, Any
     return made
 
 
-def _makes_tensors(value: Any) -> bool:
+def _makes_tensors(container: Record | Registered) -> bool:
     """Whether building a container from its parts makes tensors that are none of its parts."""
-    cls = type(value)
-    if dataclasses.is_dataclass(cls):
-        parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-        rebuilt = cls(**parts)
-        given = _tensors_in(parts)
-    else:
-        kind = pytree.SUPPORTED_NODES[cls]
-        children, context = kind.flatten_fn(value)
-        given = _tensors_in(children)
-        rebuilt = kind.unflatten_fn(children, context)
-    return not _tensors_in(rebuilt).keys() <= given.keys()
+    given = _tensors_in([child.value for child in children(container)])
+    return not _tensors_in(closed(container)).keys() <= given.keys()
 
 
 def _tensors_in(value: Any) -> dict[int, torch.Tensor]:
@@ -268,75 +339,6 @@ def _tensors_in(value: Any) -> dict[int, torch.Tensor]:
             waiting += item
         waiting += getattr(item, "__dict__", {}).values()
     return found
-
-
-def build(tree: Tree, slot: Callable[[Slot], Any]) -> Any:
-    """The value a tree describes, with `slot` filling in what differs from call to call."""
-    match tree:
-        case Slot():
-            return slot(tree)
-        case Const(value):
-            return value
-        case Seq(cls, items):
-            made: list[Any] = [build(item, slot) for item in items]
-            return cls(*made) if is_namedtuple(cls) else cls(made)
-        case Map(cls, entries):
-            return cls((key, build(item, slot)) for key, item in entries)
-        case Record(cls, fields):
-            return cls(**{name: build(item, slot) for name, item in fields})
-        case Attributes(cls, fields):
-            slotted = slot_names(cls)
-            values = {name: build(item, slot) for name, item in fields}
-            return assemble(
-                cls,
-                {name: value for name, value in values.items() if name not in slotted},
-                {name: value for name, value in values.items() if name in slotted},
-            )
-        case Registered(cls, context, items):
-            children = [build(item, slot) for item in items]
-            return pytree.SUPPORTED_NODES[cls].unflatten_fn(children, context)
-
-
-def containers(tree: Tree, value: Any, path: str) -> Iterator[tuple[str, Container, Any]]:
-    """Path, tree and value of every container in a value, from the outermost on."""
-    if isinstance(tree, Slot | Const):
-        return
-    yield path, tree, value
-    for part, (_, inner) in zip(parts_of(value, path) or (), keyed_parts(tree), strict=True):
-        yield from containers(inner, part.value, part.path)
-
-
-def is_changeable(tree: Tree) -> TypeGuard[Container]:
-    """Whether a tree describes a container that code can change."""
-    return not isinstance(tree, Slot | Const) and not issubclass(tree.cls, tuple)
-
-
-def keyed_parts(tree: Tree) -> tuple[tuple[Any, Tree], ...]:
-    """The trees directly inside a tree, each with its name, key or number."""
-    match tree:
-        case Seq(_, items) | Registered(_, _, items):
-            return tuple(enumerate(items))
-        case Map(_, entries) | Record(_, entries) | Attributes(_, entries):
-            return entries
-    return ()
-
-
-def slots(tree: Tree) -> Iterator[Slot]:
-    """Every slot of a tree, in order."""
-    if isinstance(tree, Slot):
-        yield tree
-    for _, part in keyed_parts(tree):
-        yield from slots(part)
-
-
-def classes(tree: Tree) -> Iterator[type]:
-    """Every class in a tree, of a container or as a constant."""
-    if isinstance(tree, Const) and isinstance(tree.value, type):
-        yield tree.value
-    if not isinstance(tree, Slot | Const):
-        yield tree.cls
-    for _, part in keyed_parts(tree):
-        yield from classes(part)
 
 
 def same_constant(left: object, right: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hotstart.model import Model, modules
+from hotstart.model import Finder, Model
 from hotstart.records.artifact import Artifact, Stitched
 from hotstart.runtime.generated import run_source
 from hotstart.runtime.units import Unit, instantiate
@@ -85,8 +85,7 @@ def _binder(stitched: Stitched, units: Mapping[str, Unit], model: Model) -> Bind
     own = [units[key] for key in stitched.units]
 
     def rebind(tensors: list[Any]) -> Callable[..., Any]:
-        paths = dict(modules(model)) if stitched.owners else {}
-        owners = [paths[path] for path in stitched.owners]
+        owners = [*map(Finder(model).module, stitched.owners)] if stitched.owners else []
         weights = [tensors[slot] for slot in stitched.weights]
         run: Callable[..., Any] = make(weights, own, stitched.constants, owners)
         return run

@@ -32,7 +32,7 @@ from hotstart.records.artifact import (
 )
 from hotstart.records.layout import dense_strides, has_layout
 from hotstart.records.shapes import Variant
-from hotstart.records.trees import is_changeable, is_namedtuple, same_constant, slot_names
+from hotstart.records.trees import children, is_changeable, same_constant, slot_names
 from hotstart.runtime.checks import Check, Explain, Found, describe, not_taken
 from hotstart.runtime.names import assignment, written_tuple
 from hotstart.runtime.signature import MISSING, Signature
@@ -205,12 +205,12 @@ class Checks:
         other_structure = not_taken(path, name, f"a {tree.cls.__name__} {takes}")
         is_a = f"{name}.__class__ is {self._scope.class_name(tree.cls)}"
         self._require(other_structure, is_a, *fits)
-        inner = _parts(tree, path)
-        names = [self._scope.new(f"{name}_{key}") for key, _, _ in inner]
+        inner = children(tree, path)
+        names = [self._scope.new(f"{name}_{child.key}") for child in inner]
         if names:
             self.steps.append(assignment(names, parts))
-        for variable, (_, at, part) in zip(names, inner, strict=True):
-            self._tree(part, variable, at)
+        for variable, child in zip(names, inner, strict=True):
+            self._tree(child.value, variable, child.path)
 
     def _opened(self, tree: Container, name: str) -> tuple[str, list[str], str]:
         """A container's form in words, conditions on it, and an expression of its parts."""
@@ -312,22 +312,6 @@ class Checks:
             other_strides,
             f"{name}.is_contiguous()" if plain else f"{check}({name}, {order!r}, {spec.layout!r})",
         )
-
-
-def _parts(tree: Container, path: str) -> list[tuple[str, str, Tree]]:
-    """Key, path and tree of everything directly in a container."""
-    match tree:
-        case Seq(cls, items) if is_namedtuple(cls):
-            names: tuple[str, ...] = getattr(cls, "_fields", ())
-            return [(n, f"{path}.{n}", part) for n, part in zip(names, items, strict=True)]
-        case Seq(_, items):
-            return [(str(n), f"{path}[{n}]", part) for n, part in enumerate(items)]
-        case Map(_, entries):
-            return [(str(key), f"{path}[{key!r}]", part) for key, part in entries]
-        case Record(_, fields) | Attributes(_, fields):
-            return [(field, f"{path}.{field}", part) for field, part in fields]
-        case Registered(_, _, items):
-            return [(str(n), f"{path}.<{n}>", part) for n, part in enumerate(items)]
 
 
 def _shared(containers: Sequence[Any]) -> tuple[int, ...]:

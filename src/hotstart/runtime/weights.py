@@ -13,7 +13,7 @@ from hotstart import _torch
 from hotstart.errors import ContractError, ModelMismatch
 from hotstart.guards.check import Guards
 from hotstart.guards.watch import Sealed
-from hotstart.model import Finder, Model, Place, parameter_names
+from hotstart.model import Finder, Model, Place
 from hotstart.records.artifact import Requirements, WeightSpec
 from hotstart.records.layout import strides_fit
 from hotstart.runtime.tensors import TENSOR_TYPES, is_lazy_view
@@ -89,7 +89,7 @@ class Weights:
                 ]
         problems += [
             f"{name}: expected no such parameter, found one"
-            for name in parameter_names(self._model)
+            for name in finder.parameter_names()
             if name not in self._names
         ]
         paths = {place.name.rpartition(".")[0] for place, _ in kept}

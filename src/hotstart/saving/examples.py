@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import torch
 
-from hotstart.records.artifact import Const, Contract, Slot
-from hotstart.records.trees import describe
+from hotstart.records.artifact import Const, Contract
+from hotstart.records.trees import tensors_of
 from hotstart.runtime.signature import bind
 from hotstart.runtime.tensors import TENSOR_TYPES, is_lazy_view
 
@@ -67,19 +67,13 @@ def _tensors(
     contract: Contract, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[torch.Tensor]:
     """The tensors of a call, in the order of a contract's slots."""
-    found: list[torch.Tensor] = []
-
-    def leaf(_: str, value: Any) -> Slot | None:
-        if not isinstance(value, torch.Tensor):
-            return None
-        found.append(value)
-        return Slot("arg", len(found) - 1)
-
     values, _, _ = bind(contract.parameters, args, kwargs)
-    for parameter, value in zip(contract.parameters, values, strict=True):
-        if not isinstance(parameter.tree, Const):  # a default may be a tensor
-            describe(value, parameter.name, leaf)
-    return found
+    return [
+        tensor
+        for parameter, value in zip(contract.parameters, values, strict=True)
+        if not isinstance(parameter.tree, Const)  # a default may be a tensor
+        for _, tensor in tensors_of(value)
+    ]
 
 
 def _sizes(contract: Contract, tensors: Sequence[torch.Tensor]) -> dict[str, int]:

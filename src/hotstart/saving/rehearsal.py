@@ -12,7 +12,7 @@ import torch
 from hotstart import _torch
 from hotstart.records.artifact import Artifact, CompiledCall, Stitched
 from hotstart.records.shapes import labelled
-from hotstart.records.trees import parts_of
+from hotstart.records.trees import tensors_of
 from hotstart.runtime.generated import run_source
 from hotstart.runtime.signature import passed_objects
 from hotstart.runtime.units import instantiate
@@ -62,7 +62,7 @@ class Rehearsal:
             torch.manual_seed(0)
             run = make([held[s] for s in stitched.weights], own, stitched.constants, owners)
             result = run(*_arguments(call, inputs))
-        for tensor in _tensors(result):
+        for _, tensor in tensors_of(result):
             note("result", tensor)
 
 
@@ -93,11 +93,3 @@ def _arguments(call: CompiledCall, inputs: Inputs) -> list[Any]:
     given = [made[slot] for slot in contract.given]
     objects = passed_objects(contract, made)
     return [*(inputs.sizes[dim.name] for dim in contract.axes), *made, *given, *objects]
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    else:
-        for part in parts_of(value, "") or ():
-            yield from _tensors(part.value)

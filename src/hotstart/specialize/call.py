@@ -12,14 +12,15 @@ from msgspec.structs import replace
 from hotstart import _torch, faults
 from hotstart.calls import Call
 from hotstart.capture.arguments import Arguments, describe_arguments
+from hotstart.capture.captured import Captured
 from hotstart.capture.lasting import require_lasting
-from hotstart.capture.trace import Captured, capture
+from hotstart.capture.trace import capture
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError, OptionsError, PartitionError
 from hotstart.events import Clock
 from hotstart.guards.collect import merged
 from hotstart.guards.structure import Look
-from hotstart.model import Model, method_of, parameter_names
+from hotstart.model import Model, ModelIndex, method_of
 from hotstart.options import Options
 from hotstart.partition import Plan, SplitOn, cut, make_plan
 from hotstart.partition.layouts import layouts_read, strictest
@@ -76,7 +77,7 @@ class TracedCall:
 
 
 def trace_call(
-    model: Model,
+    index: ModelIndex,
     name: str,
     call: Call,
     weights: WeightTable,
@@ -93,7 +94,7 @@ def trace_call(
         OptionsError: the model has no such method.
     """
     try:
-        target = method_of(model, call.method)
+        target = method_of(index.model, call.method)
     except AttributeError as error:
         raise OptionsError(f"calls[{name!r}]: method {call.method!r}: {error}") from None
     arguments = describe_arguments(
@@ -104,7 +105,7 @@ def trace_call(
 
     def trace(fixed: Sizes, hints: Sizes) -> CutGraph:
         nonlocal made
-        captured = capture(model, target, arguments, weights, fixed, hints)
+        captured = capture(index, target, arguments, weights, fixed, hints)
         owner = f"{name}." if name else ""
         plan = make_plan_of(captured, split_on, owner + (f"graph_{made}." if made else ""), clock)
         _torch.trace_artifact(f"hotstart_{owner}graph_{made}", partial(describe_plan, plan))
@@ -164,7 +165,7 @@ def _not_cut(reason: str) -> PartitionError:
 
 
 def make_requirements(
-    model: Model, weights: WeightTable, calls: Sequence[TracedCall]
+    index: ModelIndex, weights: WeightTable, calls: Sequence[TracedCall]
 ) -> Requirements:
     """What the model must bring, from what all graphs read and write.
 
@@ -172,7 +173,7 @@ def make_requirements(
         CaptureError: one graph sets on a module what another has read.
     """
     graphs = [graph.captured for call in calls for graph in call.graphs]
-    require_lasting(model, graphs)
+    require_lasting(index, graphs)
     written = {index for graph in graphs for kind, index in _written(graph) if kind == "weight"}
     read = merged(graph.modules for graph in graphs)
     # By their texts, since 1, 1.0 and True are equal and not the same.
@@ -181,11 +182,12 @@ def make_requirements(
     look = Look()
     operators = {name for graph in graphs for name in foreign_operators(graph.module)}
     names = {name for spec in weights.specs for name in (spec.name, *spec.ties)}
+    parameters = {place.name for place in index.places if place.kind == "parameter"}
     return Requirements(
         weights=tuple(
             replace(spec, mutated=slot in written) for slot, spec in enumerate(weights.specs)
         ),
-        unread=tuple(sorted(set(parameter_names(model)) - names)),
+        unread=tuple(sorted(parameters - names)),
         modes=tuple(sorted({mode for graph in graphs for mode in graph.modes})),
         kinds=tuple(kinds.values()),
         modules=tuple((path, numbers[repr(kind)]) for path, kind in sorted(read.items())),

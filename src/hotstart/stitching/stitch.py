@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import fx
 
-from hotstart.capture.outputs import ContainerChange
+from hotstart.capture.captured import ContainerChange
 from hotstart.partition import Piece, Plan
 from hotstart.partition.plan import example_of
 from hotstart.records.artifact import (
@@ -29,7 +29,15 @@ from hotstart.records.artifact import (
 )
 from hotstart.records.layout import fit, unflatten
 from hotstart.records.shapes import Variant
-from hotstart.records.trees import assemble, is_namedtuple, keyed_parts, slot_names, slots
+from hotstart.records.trees import (
+    assemble,
+    children,
+    is_container,
+    is_namedtuple,
+    slot_names,
+    slots,
+    walk,
+)
 from hotstart.runtime.names import Names, assignment, written_tuple
 from hotstart.stitching.emit import Emitter, comment
 from hotstart.stitching.piece import emit_nodes
@@ -98,7 +106,8 @@ class _Stitcher:
             slot: self.names.new(f"{contract.tensors[slot].path}_as_given")
             for slot in contract.given
         }
-        paths = [path for p in contract.parameters for path in _container_paths(p.tree, p.name)]
+        inside = (found for p in contract.parameters for found in walk(p.tree, p.name))
+        paths = [path for path, tree in inside if is_container(tree)]
         self.object_names = {
             number: self.names.new(f"{paths[number]}_as_given") for number in contract.objects
         }
@@ -315,35 +324,29 @@ class _Stitcher:
                 return self._slot(tree)
             case Const(value):
                 return self.emitter.value(value)
-            case Seq(cls, items):
-                parts = [self.result(item) for item in items]
-                if is_namedtuple(cls):
-                    return f"{self.emitter.imported(cls)}({', '.join(parts)})"
-                if cls is torch.Size:
-                    return f"{self.emitter.imported(cls)}({written_tuple(parts)})"
-                if cls is list:
-                    return f"[{', '.join(parts)}]"
-                return written_tuple(parts)
-            case Map(cls, entries):
-                pairs = ", ".join(f"{self.emitter.value(k)}: {self.result(v)}" for k, v in entries)
-                return (
-                    f"{{{pairs}}}" if cls is dict else f"{self.emitter.imported(cls)}({{{pairs}}})"
-                )
-            case Record(cls, fields):
-                named = ", ".join(f"{name}={self.result(item)}" for name, item in fields)
-                return f"{self.emitter.imported(cls)}({named})"
-            case Attributes(cls, fields):
-                make = self.emitter.imported(assemble)
+        imported = self.emitter.imported
+        inside = [(child.key, self.result(child.value)) for child in children(tree)]
+        listed = ", ".join(item for _, item in inside)
+        match tree:
+            case Seq(cls) if is_namedtuple(cls):
+                return f"{imported(cls)}({listed})"
+            case Seq(cls):
+                literal = f"[{listed}]" if cls is list else written_tuple(i for _, i in inside)
+                return f"{imported(cls)}({literal})" if cls is torch.Size else literal
+            case Map(cls):
+                pairs = ", ".join(f"{self.emitter.value(key)}: {item}" for key, item in inside)
+                return f"{{{pairs}}}" if cls is dict else f"{imported(cls)}({{{pairs}}})"
+            case Record(cls):
+                return f"{imported(cls)}({', '.join(f'{name}={item}' for name, item in inside)})"
+            case Attributes(cls):
                 slotted = slot_names(cls)
-                kept = [f"{n!r}: {self.result(item)}" for n, item in fields if n not in slotted]
-                others = [f"{n!r}: {self.result(item)}" for n, item in fields if n in slotted]
-                more = f", {{{', '.join(others)}}}" if others else ""
-                return f"{make}({self.emitter.imported(cls)}, {{{', '.join(kept)}}}{more})"
-            case Registered(cls, context, items):
-                make = self.emitter.imported(unflatten)
-                children = ", ".join(map(self.result, items))
-                kind = self.emitter.imported(cls)
-                return f"{make}({kind}, [{children}], {self.emitter.constant(context, 'context')})"
+                kept = ", ".join(f"{n!r}: {item}" for n, item in inside if n not in slotted)
+                others = ", ".join(f"{n!r}: {item}" for n, item in inside if n in slotted)
+                more = f", {{{others}}}" if others else ""
+                return f"{imported(assemble)}({imported(cls)}, {{{kept}}}{more})"
+            case Registered(cls, context):
+                made = self.emitter.constant(context, "context")
+                return f"{imported(unflatten)}({imported(cls)}, [{listed}], {made})"
 
     def _slot(self, slot: Slot) -> str:
         if slot.views:
@@ -368,14 +371,6 @@ def _listed(start: str, items: Iterable[str], end: str) -> list[str]:
         return [start + listed + end]
     wrapped = textwrap.wrap(listed, 88, break_long_words=False, break_on_hyphens=False)
     return [start, *(f"    {part}" for part in wrapped), end]
-
-
-def _container_paths(tree: Tree, path: str) -> Iterator[str]:
-    """A name for every container in a tree, from the outermost on."""
-    if not isinstance(tree, Slot | Const):
-        yield path
-    for key, part in keyed_parts(tree):
-        yield from _container_paths(part, f"{path}_{key}")
 
 
 def passed_on(trees: Iterable[Tree], kind: Literal["arg", "object"]) -> tuple[int, ...]:

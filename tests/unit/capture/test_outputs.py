@@ -12,7 +12,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from hotstart import Dim
-from hotstart.capture.outputs import _Views
+from hotstart.capture.results import Views
 from hotstart.errors import CaptureError
 from hotstart.records.artifact import Attributes, Const, Map, Registered, Seq, Slot
 from tests.capturing import captured, compiled
@@ -177,14 +177,45 @@ class Caches(Model):
         return x * 2
 
 
+INNER = nn.Linear(8, 8)
+
+
+class Registers(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.register_buffer("added", x * 2)
+        return x * 2
+
+
+class Adds(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.added = INNER
+        return INNER(x)
+
+
+class Deletes(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        del self.scale
+        return x * 2
+
+
 @pytest.mark.parametrize(
-    ("cls", "named"), [(Counts, r"the model.count"), (Appends, "seen"), (Caches, "cache")]
+    ("cls", "named"),
+    [
+        (Counts, r"the model.count"),
+        (Appends, "seen"),
+        (Caches, "cache"),
+        (Adds, "outlives the call .*_modules"),
+        (Registers, "registers 'added' with the model"),
+        (Deletes, "deletes the model.scale"),
+    ],
 )
 def test_changed_python_state_is_refused_and_put_back(cls: type[Model], named: str) -> None:
     model = cls()
     with pytest.raises(CaptureError, match=named):
         captured(model, X)
     assert (model.count, model.seen, model.cache) == (0, [], {})
+    assert not hasattr(model, "added")
+    assert torch.equal(model.scale, torch.ones(8))
 
 
 HISTORY: list[int] = []
@@ -285,7 +316,7 @@ def test_a_change_that_is_undone_before_the_end_does_not_count() -> None:
 
 
 def test_tensors_that_bytecode_makes_are_known_and_views_have_a_base() -> None:
-    views = _Views()
+    views = Views()
     with views:
         view, made, same = X.mT, torch.cat([X, X]), X.add_(0)
     assert views.base_of(view) == (X, "mT")

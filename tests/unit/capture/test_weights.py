@@ -9,7 +9,7 @@ from torch import nn
 from hotstart._torch import fake_mode
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.errors import CaptureError
-from hotstart.model import places, roots
+from hotstart.model import ModelIndex, roots
 from hotstart.records.artifact import WeightSpec
 from tests.capturing import CPU, captured, compiled
 
@@ -92,9 +92,9 @@ def test_what_was_made_to_trace_a_model_is_no_weight() -> None:
     with fake_mode():
         made = torch.randn(4, 8)
     with pytest.raises(CaptureError, match=r"d\.total: expected a tensor of the caller"):
-        WeightTable(Kinds()).slot(made, "d.total")
-    with weights_on(model := Kinds().to("meta"), CPU):
-        assert WeightTable(model).slot(model.inner.weight, "inner.weight") == 0
+        WeightTable(ModelIndex(Kinds())).slot(made, "d.total")
+    with weights_on(model := Kinds().to("meta"), CPU) as index:
+        assert WeightTable(index).slot(model.inner.weight, "inner.weight") == 0
 
 
 LINEAR, OFFSET = nn.Linear(8, 8), torch.randn(8)
@@ -159,7 +159,7 @@ def test_weights_that_the_graph_writes_to_are_marked() -> None:
 
 def test_a_tensor_keeps_its_number() -> None:
     model = nn.Linear(8, 8)
-    table = WeightTable(model)
+    table = WeightTable(ModelIndex(model))
     assert table.slot(model.bias, "?") == 0
     assert table.slot(model.weight, "?") == 1
     assert table.slot(model.bias, "?") == 0
@@ -178,13 +178,13 @@ def on_meta() -> nn.Module:
 
 def test_stand_ins_replace_meta_tensors_only_and_are_taken_back() -> None:
     model = on_meta()
-    before = {place.name: place.get() for place in places(model)}
+    before = {place.name: place.get() for place in ModelIndex(model).places}
     with weights_on(model, CPU):
-        inside = {place.name: place.get() for place in places(model)}
+        inside = {place.name: place.get() for place in ModelIndex(model).places}
         assert {str(tensor.device) for tensor in inside.values()} == {"cpu"}
         assert inside["offset"] is before["offset"]
         assert isinstance(inside["inner.weight"], nn.Parameter)
-    assert {place.name: place.get() for place in places(model)} == before
+    assert {place.name: place.get() for place in ModelIndex(model).places} == before
 
 
 def test_meta_tensors_are_put_back_after_an_error() -> None:

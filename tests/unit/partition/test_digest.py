@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import fx, nn
 
 from hotstart import Dim, _torch
-from hotstart.capture.trace import Captured
+from hotstart.capture.captured import Captured
 from hotstart.partition import cut, make_plan
 from hotstart.partition.digest import (
     argument_token,

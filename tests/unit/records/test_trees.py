@@ -13,7 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotstart.records.artifact import Attributes, Const, Map, Record, Registered, Seq, Slot, Tree
-from hotstart.records.trees import NotATree, build, describe, same_constant, slots
+from hotstart.records.trees import (
+    NotATree,
+    build,
+    children,
+    closed,
+    containers,
+    describe,
+    filled,
+    opened,
+    same_constant,
+    slots,
+    tensors_of,
+    walk,
+)
 
 
 class Pair(NamedTuple):
@@ -226,6 +239,17 @@ def test_a_container_that_contains_itself_is_refused() -> None:
         with_tensors_as_slots(inner)
 
 
+def test_a_tree_is_walked_from_the_outermost_on_with_the_paths_of_the_value() -> None:
+    value = [T, {"a": Pair(T, Bag([T]))}]
+    tree, _, paths = with_tensors_as_slots(value)
+    walked = list(walk(tree, "v"))
+    assert [path for path, found in walked if isinstance(found, Slot)] == paths
+    assert [path for path, _ in walked][:4] == ["v", "v[0]", "v[1]", "v[1]['a']"]
+    inside = [(path, held) for path, _, held in containers(tree, value, "v")]
+    assert [path for path, _ in inside] == ["v", "v[1]", "v[1]['a']", "v[1]['a'].right"]
+    assert inside[-1][1] is value[1]["a"].right
+
+
 def test_slots_come_in_order() -> None:
     tree, _, _ = with_tensors_as_slots([T, {"a": Point(T, Bag([T]))}, (T,)])
     assert [slot.index for slot in slots(tree)] == [0, 1, 2, 3]
@@ -266,3 +290,14 @@ def test_any_nesting_survives_the_round_trip(value: Any) -> None:
     tree, tensors, paths = with_tensors_as_slots(value)
     assert build(tree, lambda slot: tensors[slot.index]) == value
     assert len(tensors) == len(list(slots(tree))) == len(set(paths))
+    assert [path for path, _ in tensors_of(value, "v")] == paths
+
+
+@given(values)
+def test_one_level_is_opened_and_closed(value: Any) -> None:
+    container = opened(value)
+    if container is None:
+        assert children(container) == ()
+    else:
+        assert filled(container, [child.value for child in children(container)]) == container
+        assert closed(container) == value

@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 import hotstart
 from hotstart import _torch
-from hotstart.capture.trace import Captured
+from hotstart.capture.captured import Captured
 from hotstart.compilers import EagerCompiler, Job
 from hotstart.partition import cut, make_plan
 from hotstart.records.artifact import Contract, Parameter, Requirements, Seq, Slot, TensorSpec

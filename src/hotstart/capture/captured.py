@@ -1,0 +1,120 @@
+"""A call captured as a graph, with everything around the graph as data: what capture hands on."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from hotstart import _torch
+from hotstart.errors import CaptureError
+from hotstart.records.artifact import Attributes, Map, ModuleKind, Seq, Slot, Tree
+from hotstart.records.guards import Seen
+
+if TYPE_CHECKING:
+    import sympy
+
+
+@dataclass(frozen=True)
+class AttributeUpdate:
+    """An attribute of a module that a call replaces, as BatchNorm's counter does in training.
+
+    Attributes:
+        owner: path of the module.
+        name: the attribute.
+        value: what it is set to.
+    """
+
+    owner: str
+    name: str
+    value: Tree
+
+
+@dataclass(frozen=True)
+class ContainerChange:
+    """The contents that a call leaves in a container which the caller passed.
+
+    Attributes:
+        number: of the container, as in `Slot`.
+        contents: all that a list or dict holds afterwards, or the attributes of an object that are
+            set.
+        removed: the attributes of an object that are deleted.
+    """
+
+    number: int
+    contents: Seq | Map | Attributes
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One full graph of a model.
+
+    Attributes:
+        graph: the graph; its placeholders correspond to `inputs`.
+        inputs: for each placeholder, the argument, weight or axis (`Slot("size", expr=axis)`).
+        symbols: the axis each symbol of the graph's shapes stands for.
+        outputs: what a call returns.
+        updates: attributes of the model's modules that a call replaces.
+        changes: containers that the caller passed and a call changes.
+        conditions: everything that was assumed about sizes, over axis symbols.
+        fixed: axes that were traced at one size, with that size.
+        modes: path and `training` flag of every module whose flag was read.
+        modules: what was read of each module besides tensors, by path.
+        codes: all Python code that was traced, without torch's and Python's own.
+        loose: those that no guard covers.
+        seen: what was read outside of the model's modules.
+        guarded: what the caller checks about sizes before every call, over axis symbols.
+        layout_reads: what Python code asked of the layouts of tensors.
+        read_arguments: the argument that each node is that `layout_reads` starts from; -1 for a
+            tensor that is none.
+    """
+
+    graph: fx.Graph = field(repr=False)
+    module: fx.GraphModule = field(repr=False)
+    inputs: tuple[Slot, ...]
+    symbols: Mapping[sympy.Symbol, sympy.Symbol]
+    outputs: Tree
+    updates: tuple[AttributeUpdate, ...]
+    conditions: tuple[_torch.Condition, ...]
+    fixed: Mapping[str, int]
+    modes: tuple[tuple[str, bool], ...]
+    modules: Mapping[str, ModuleKind] = field(default_factory=dict)
+    codes: frozenset[types.CodeType] = frozenset()
+    loose: frozenset[types.CodeType] = frozenset()
+    seen: tuple[Seen, ...] = ()
+    guarded: tuple[sympy.Basic, ...] = ()
+    changes: tuple[ContainerChange, ...] = ()
+    layout_reads: _torch.LayoutReads = field(default_factory=lambda: _torch.LayoutReads())
+    read_arguments: Mapping[fx.Node, int] = field(default_factory=dict)
+
+    def trees(self) -> tuple[Tree, ...]:
+        """Everything that a call returns, or leaves in modules and in the caller's containers."""
+        updates = (update.value for update in self.updates)
+        return (self.outputs, *updates, *(change.contents for change in self.changes))
+
+    def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
+        """A size of the graph as an expression over axis symbols."""
+        return _torch.expression(size).xreplace(dict(self.symbols))
+
+    def size_source_of(self, node: object) -> str | None:
+        """Source, over axis names, of an integer the graph returns; None for a tensor."""
+        value = node.meta["example_value"] if isinstance(node, fx.Node) else node
+        if isinstance(value, torch.Tensor):
+            return None
+        if isinstance(value, int | torch.SymInt):
+            return _torch.python_source(self.expression(value))
+        raise CaptureError(
+            f"forward returns {node}, a number computed from tensor sizes that is not an integer. "
+            "Return the sizes and compute it outside."
+        )
+
+    @property
+    def assumed(self) -> tuple[_torch.Condition, ...]:
+        """The conditions under which the graph stands for the model."""
+        sizes = (_torch.Condition(_torch.equals(a, n), "") for a, n in self.fixed.items())
+        return (*sizes, *self.conditions)

@@ -1,0 +1,161 @@
+"""Describe what a replay of Dynamo's bytecode gives as a tree that generated code can build."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from msgspec.structs import replace
+from torch.overrides import TorchFunctionMode
+
+from hotstart._torch import expression, python_source, storage_of
+from hotstart.capture.weights import WeightTable
+from hotstart.errors import CaptureError
+from hotstart.records.artifact import Slot, Tree
+from hotstart.records.trees import Leaf, NotATree, classes, describe
+
+if TYPE_CHECKING:
+    import sympy
+
+
+class _Size(int):
+    """Stands in for an integer the graph returns; recognised by identity."""
+
+
+class Leaves:
+    """Recognises what results are made of: outputs of the graph, sizes, arguments and weights.
+
+    Attributes:
+        outputs: stand-ins for what the graph returns.
+        views: the mode to replay under.
+        sizes: expressions over axis symbols that results need and the graph does not return; they
+            are numbered as if they followed the graph's own outputs.
+    """
+
+    def __init__(
+        self,
+        returned: Sequence[str | None],
+        written: Mapping[int, Slot],
+        axes: Mapping[sympy.Symbol, sympy.Symbol],
+        arguments: Sequence[torch.Tensor],
+        container: Callable[[Any], Slot | None],
+        weights: WeightTable,
+    ) -> None:
+        """Make the stand-ins.
+
+        Args:
+            returned: for each output of the graph, the expression of an integer, or None.
+            written: outputs that are an argument or weight itself.
+            axes: the symbol of an axis, by the one that `arguments` have.
+            arguments: the tensors that are passed.
+            container: the slot of a container that is passed; None for anything else.
+            weights: the table of tensors the graph reads.
+        """
+        self.outputs: list[Any] = [torch.empty(0) if e is None else _Size(7) for e in returned]
+        self.views = Views()
+        self.sizes: list[sympy.Expr] = []
+        self._axes = axes
+        self._container = container
+        self._weights = weights
+        self._memory = {storage_of(s) for s in self.outputs if isinstance(s, torch.Tensor)}
+        self._slots = {id(tensor): Slot("arg", slot) for slot, tensor in enumerate(arguments)}
+        for index, (stand_in, expr) in enumerate(zip(self.outputs, returned, strict=True)):
+            slot = Slot("out", index) if expr is None else Slot("size", index, expr)
+            self._slots[id(stand_in)] = written.get(index, slot)
+
+    def slot(self, path: str, value: Any) -> Slot | None:
+        """The slot of a value; None for a container that is made in the call, or a constant.
+
+        Raises:
+            CaptureError: a tensor that no call has.
+        """
+        known = self._slots.get(id(value))
+        if known is not None:
+            return known
+        if isinstance(value, torch.SymInt):
+            self.sizes.append(expression(value).xreplace(self._axes))
+            number = len(self.outputs) + len(self.sizes) - 1
+            return Slot("size", number, python_source(self.sizes[-1]))
+        if not isinstance(value, torch.Tensor):
+            return self._container(value)
+        found = self.views.base_of(value)
+        if found is not None:
+            base, attribute = found
+            slot = self.slot(path, base)
+            assert slot is not None
+            return replace(slot, views=(*slot.views, attribute))
+        if storage_of(value) in self._memory:
+            raise CaptureError(
+                f"{path} is a {type(value).__qualname__} that wraps a result of the graph. Return "
+                "the plain tensor, and wrap it outside."
+            )
+        if self.views.made(value):
+            raise CaptureError(
+                f"{path} is a tensor that is made when the result is built, by code that is no "
+                "part of the graph. Compute it in forward, or outside."
+            )
+        return Slot("weight", self._weights.slot(value, path))
+
+
+class Views(TorchFunctionMode):
+    """Notes every tensor that bytecode makes, and of a view by attribute, what it was taken of.
+
+    Dynamo does not return `x.mT` from the graph where it knows how to get at `x`: the bytecode
+    takes the view.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken: dict[int, tuple[torch.Tensor, torch.Tensor, str]] = {}
+        self._made: dict[int, torch.Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if not isinstance(made, torch.Tensor) or any(made is arg for arg in args):
+            return made
+        self._made[id(made)] = made
+        if getattr(func, "__name__", "") == "__get__" and storage_of(made) == storage_of(args[0]):
+            self._taken[id(made)] = (made, args[0], func.__self__.__name__)
+        return made
+
+    def made(self, tensor: torch.Tensor) -> bool:
+        """Whether bytecode has made a tensor."""
+        return id(tensor) in self._made
+
+    def base_of(self, view: torch.Tensor) -> tuple[torch.Tensor, str] | None:
+        """The tensor and the attribute that gave a view; None for anything else."""
+        taken = self._taken.get(id(view))
+        return None if taken is None else taken[1:]
+
+
+def describe_result(value: Any, path: str, leaf: Leaf) -> Tree:
+    """Describe a value that a call leaves behind.
+
+    Raises:
+        CaptureError: it holds something that generated code cannot build.
+    """
+    try:
+        tree = describe(value, path, leaf)
+    except NotATree as error:
+        raise CaptureError(
+            f"{error.path} is {error.found}, which cannot be rebuilt from tensors. Return tensors, "
+            "constants, tuples, lists, dicts, dataclasses, objects that are their attributes, or "
+            "types registered with torch.utils._pytree."
+        ) from error
+    for cls in classes(tree):
+        if not _importable(cls):
+            raise CaptureError(
+                f"{path} holds a {cls.__qualname__}, which no import leads to. Define the class at "
+                "the top of a module."
+            )
+    return tree
+
+
+def _importable(cls: type) -> bool:
+    """Whether an import leads to a class, so that generated code can name it."""
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is cls
