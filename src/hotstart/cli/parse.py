@@ -85,18 +85,16 @@ def factory(text: str) -> Factory:
     return Factory(*_match(_FACTORY, text, "PACKAGE.MODULE:FUNCTION"))
 
 
-def count(text: str) -> int:
-    """A whole number of 0 or more."""
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}, takes a whole number of 0 or more")
+def count(text: str, least: int = 0) -> int:
+    """A whole number, of 0 or more unless told otherwise."""
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"got {text!r}, takes a whole number of {least} or more")
     return int(text)
 
 
 def positive(text: str) -> int:
     """A whole number of 1 or more."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, takes a whole number of 1 or more")
-    return int(text)
+    return count(text, least=1)
 
 
 def dynamic_shapes(

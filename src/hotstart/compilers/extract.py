@@ -52,8 +52,8 @@ def extract(job: Job) -> Extracted:
     sizes = [symbols.integer(symbol) for symbol in named.values()]
 
     def number(value: Any) -> int | torch.SymInt:
-        expr = job.graph.expression(value)
-        return expr if isinstance(expr, int) else symbols.integer(expr.xreplace(named))
+        found = job.number(value, named)
+        return found if isinstance(found, int) else symbols.integer(found)
 
     with mode:
         tensors = example_inputs(job, number)

@@ -161,12 +161,10 @@ def strides(job: Job, extracted: Extracted) -> list[tuple[Any, ...]]:
     """The strides that a piece's outputs were traced with, over the symbols it is compiled with."""
     symbols = extracted.symbols.by_name.values()
     axes = {_torch.axis_symbol(axis): s for axis, s in zip(job.bounds, symbols, strict=True)}
-
-    def number(value: Any) -> Any:
-        expr = job.graph.expression(value)
-        return expr if isinstance(expr, int) else expr.xreplace(axes)
-
-    return [tuple(map(number, example_of(node).stride())) for node in job.piece.outputs]
+    return [
+        tuple(job.number(stride, axes) for stride in example_of(node).stride())
+        for node in job.piece.outputs
+    ]
 
 
 def _written_views(job: Job) -> Iterator[str]:

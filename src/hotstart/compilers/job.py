@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hotstart import _torch
 from hotstart.partition import Graph, Piece
@@ -63,6 +63,11 @@ class Job:
             and set(self.conditions) <= set(other.conditions)
             and (self.graph.captured is other.graph.captured or self.shapes == other.shapes)
         )
+
+    def number(self, value: Any, axes: Mapping[sympy.Symbol, Any]) -> Any:
+        """A number of the trace with the symbols of axes replaced: an int, or an expression."""
+        expr = self.graph.expression(value)
+        return expr if isinstance(expr, int) else expr.xreplace(axes)
 
     @cached_property
     def conditions(self) -> tuple[str, ...]:

@@ -398,8 +398,7 @@ class _Values:
         return tensor
 
     def _number(self, value: Any) -> int:
-        expr = self._job.graph.expression(value)
-        return expr if isinstance(expr, int) else int(expr.xreplace(self._sizes))
+        return int(self._job.number(value, self._sizes))
 
 
 def _sharing(run: _Run) -> set[tuple[str, str]]:
