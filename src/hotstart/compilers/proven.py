@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
 from hotstart import _torch
 from hotstart.compilers.inductor import InductorCompiler
 from hotstart.compilers.job import Job, Narrowed
-from hotstart.compilers.trial import Difference, NotComparable, Trial, at
+from hotstart.compilers.trial import Difference, NotComparable, Trial
+from hotstart.compilers.trial_sizes import Sizes, at, sizes_to_try
 from hotstart.events import Clock
 from hotstart.options import Prove
 from hotstart.partition.digest import Token
@@ -19,7 +20,7 @@ from hotstart.records.artifact import CompiledUnit, Proof
 log = logging.getLogger(__name__)
 
 _MOST = 1 << 25
-"""How many elements the tensors at all sizes may have together; there are several runs at each."""
+"""Bound on the elements of one run's tensors, summed over all sizes; each is run several times."""
 
 
 class ProvenCompiler:
@@ -64,10 +65,10 @@ class ProvenCompiler:
         self._compiler.close()
 
     def _proven_unit(self, job: Job, unit: CompiledUnit) -> CompiledUnit:
-        trial = Trial(job)
+        trial, tried = Trial(job), sizes_to_try(job, _MOST)
         first: Difference | None = None
         for made, without in self._ways(job, unit):
-            proof, difference = _proof(trial, made)
+            proof, difference = _proof(trial, made, tried)
             if difference is None:
                 if first is None:
                     return replace(made, proof=proof)
@@ -86,11 +87,13 @@ class ProvenCompiler:
                 yield made, name
 
 
-def _proof(trial: Trial, unit: CompiledUnit) -> tuple[Proof, Difference | None]:
-    """What comparing a unit with its operators shows."""
+def _proof(
+    trial: Trial, unit: CompiledUnit, tried: Iterable[Sizes]
+) -> tuple[Proof, Difference | None]:
+    """Compare a unit with its operators at some sizes, up to the first difference."""
     compared: list[str] = []
     skipped: list[str] = []
-    for sizes in trial.sizes(_MOST):
+    for sizes in tried:
         try:
             difference = trial.difference(unit, sizes)
         except NotComparable as error:
