@@ -85,8 +85,7 @@ def truster(keys: Sequence[str | os.PathLike[str] | bytes]) -> Check:
     if isinstance(keys, str):  # a sequence too, but of no keys
         keys = [keys]
     raw = [_read_public(key, f"trusted key {n}") for n, key in enumerate(keys, 1)]
-    _, public_key = _key_types()
-    trusted = {key: public_key.from_public_bytes(key) for key in raw}
+    trusted = {key: _key_types()[1].from_public_bytes(key) for key in raw}
 
     def check(content: bytes, public: bytes | None, signature: bytes | None) -> str | None:
         if public is None or signature is None:
