@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hotstart import Store
-from hotstart.artifact import container, fingerprint
+from hotstart.artifact import disk, fingerprint
 from qualification.reliability import places
 from qualification.reliability.starting import CASES, Start, start, start_all, warm
 
@@ -99,7 +99,7 @@ def _left(place: Path) -> dict[str, int]:
     damaged = sum(not places.whole(file) for file in places.files(place))
     return {
         "damaged": damaged + len(Store(place).folder.in_quarantine()),
-        "unfinished": sum(1 for _ in place.rglob(f"{container.TEMPORARY}*")),
+        "unfinished": sum(1 for _ in place.rglob(f"{disk.TEMPORARY}*")),
     }
 
 

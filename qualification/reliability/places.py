@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hotstart import Store
-from hotstart.artifact import container
+from hotstart.artifact import container, disk
 from hotstart.cache.folder import GRACE_S
 from hotstart.cli import main
 from hotstart.errors import ArtifactError
@@ -29,7 +29,7 @@ def whole(file: Path) -> bool:
         container.read(file)
     except ArtifactError:
         return False
-    return not file.name.startswith(container.TEMPORARY)
+    return not file.name.startswith(disk.TEMPORARY)
 
 
 def age(files: Iterable[Path]) -> None:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import torch
 
-from hotstart.artifact import container
+from hotstart.artifact import disk
 from hotstart.errors import ArtifactError, HotstartError
 from hotstart.model import Model
 from hotstart.records.artifact import Artifact
@@ -78,7 +78,7 @@ def compare(
     """
     with tempfile.TemporaryDirectory(prefix="hotstart-check-") as folder:
         place = Place(Path(folder))
-        container.write(place.file, parts)
+        disk.write(place.file, parts)
         return _Check(artifact, place).compared(examples, model)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from hotstart.artifact import container
+from hotstart.artifact import container, disk
 from hotstart.artifact.manifest import to_builtins
 from hotstart.artifact.pack import pack
 from hotstart.errors import ArtifactError
@@ -50,7 +50,7 @@ def save(
         ArtifactError: it cannot be said as data, does not run from its file, or the file cannot be
             written.
     """
-    container.write(file, packed(artifact, sign_key=sign_key, check=check))
+    disk.write(file, packed(artifact, sign_key=sign_key, check=check))
 
 
 def packed(
