@@ -1,4 +1,4 @@
-"""How a command line is read, runs and ends."""
+"""Read a command line, run its command and exit with a status."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _COMMANDS = {
     "warm": ("warm", "compile models into the cache"),
     "cache": ("cache", "look after the folder that compiled programs are kept in"),
 }
-"""For each command, its module and what it is for. `add_load_check` of a module declares the flags
-of `load-check` and sets `run`, a function of the parsed flags that may return an exit status."""
+"""The module and the purpose of each command. `add_load_check` of a module declares the flags of
+`load-check` and sets `run`, a function of the parsed flags that may return an exit status."""
 
 _STATUSES = {CorruptArtifact: 3, IncompatibleArtifact: 4, UntrustedArtifact: 5}
 
@@ -124,7 +124,7 @@ def _as_json(error: HotstartError) -> dict[str, object]:
 
 
 class _Version(argparse.Action):
-    """Says which version this is, looked up only now: that takes longer than most commands."""
+    """Prints the version, which is looked up late: that takes longer than most commands."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         output.say(f"{parser.prog} {_version()}")

@@ -79,7 +79,11 @@ def _build(given: Namespace) -> None:
 
 
 def _require_place(output: Path) -> None:
-    """Find out that a file cannot be written while it has cost nothing yet."""
+    """Check that a file can be written, before the build.
+
+    Raises:
+        ArtifactError: it cannot.
+    """
     try:
         if output.is_dir():
             raise IsADirectoryError(None, "a folder of that name")

@@ -21,7 +21,7 @@ from hotstart.records.guards import described
 from hotstart.records.table import columns, memory
 
 _KEY = 12
-"""So many letters of a key are shown, and are enough to name one."""
+"""Letters of a key that are shown, which are enough to name one."""
 
 _WHOLE_KEY = 32
 """Letters of a whole key."""
@@ -222,10 +222,10 @@ def _orphans(folder: Folder) -> Iterator[Stored]:
 
 
 def _named(entries: Entries, key: str) -> list[Entry]:
-    """Find the programs whose key begins so.
+    """Find the programs whose key begins with some letters.
 
     Raises:
-        StoreError: there is none, or that is too short to mean one.
+        StoreError: there is none, or fewer than 4 letters are given.
     """
     found = entries.of(key) if len(key) >= 4 else []
     if not found:

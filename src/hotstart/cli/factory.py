@@ -26,9 +26,8 @@ def call_factory(factory: Factory) -> tuple[Model, dict[str, Any]]:
         The model, and its example call or calls as `hotstart.compile` takes them.
 
     Raises:
-        OptionsError: there is no such function, or it returns something else than a model with
-            a tuple of arguments and a mapping of keyword arguments, or with calls by name, or than
-            a dict of these.
+        OptionsError: there is no such function, or it returns neither (model, args, kwargs), nor
+            (model, calls by name), nor a dict of arguments with a model.
     """
     here = see_working_folder()
     try:

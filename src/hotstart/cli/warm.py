@@ -36,10 +36,10 @@ def add_warm(command: ArgumentParser) -> None:
 
 
 def _warm(given: Namespace) -> int:
-    """Compile what factories make into a cache, each as far as it is not there yet.
+    """Compile what factories make into a cache, as far as it is not there yet.
 
-    Each has a process of its own, as where it is served: a library may put methods into torch's
-    classes when a model of its is made, and they are part of every key from then on.
+    Each factory runs in a process of its own, as where its model is served: a library may add
+    methods to torch's classes when it makes a model, and these become part of every later key.
 
     Returns:
         1 if one of them failed; the others are compiled nevertheless.

@@ -1,4 +1,4 @@
-"""A compiler whose units are proven: each is compared with the operators it was made from."""
+"""Compare each unit that Inductor makes with the operators it was made from."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _MOST = 1 << 25
 
 
 class ProvenCompiler:
-    """Compiles with Inductor, and compares what it makes with the operators it was made from.
+    """Compiles with Inductor, and proves the units.
 
-    A unit that does something else is compiled once more without the pass that is known to be at
-    fault in such cases; where that does something else, too, the operators run one by one.
+    A unit that differs from its operators is compiled again without a pass that is known to cause
+    such differences; if that one differs too, the piece runs op by op.
 
     Args:
         compiler: makes the units.
-        prove: `"all"` of them are proven, or the `"first"` of every digest.
-        clock: is told how long that takes.
+        prove: whether to prove `"all"` of them, or the `"first"` of every digest.
+        clock: measures the time this takes.
     """
 
     def __init__(self, compiler: InductorCompiler, prove: Prove, clock: Clock) -> None:
@@ -42,11 +42,11 @@ class ProvenCompiler:
         self._proven: set[str] = set()
 
     def token(self) -> Token:
-        """The compiler's own, and what is proven: what nobody compared never passes for proven."""
+        """Identify the compiler and `prove`: units that are proven have keys of their own."""
         return (self._compiler.token(), "proven", self._prove)
 
     def warm_up(self) -> None:
-        """Start what the compiler waits for."""
+        """Start the compiler's background work."""
         self._compiler.warm_up()
 
     def compile(self, job: Job) -> CompiledUnit | Narrowed:
@@ -78,7 +78,7 @@ class ProvenCompiler:
         return self._compiler.op_by_op(job, f"what Inductor makes of it is wrong: {first}")
 
     def _ways(self, job: Job, unit: CompiledUnit) -> Iterator[tuple[CompiledUnit, str]]:
-        """A unit, and what the compiler makes without each pass that may be at fault."""
+        """Yield the unit, then one without each pass that may be at fault, with the pass' name."""
         yield unit, ""
         for name in _torch.doubtful_passes():
             with self._clock.phase("compile"):
