@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 sys.path.insert(0, __file__.rpartition("/")[0])
 
 from bench_llama import build
-from harness import in_fresh_process, keep
+from harness import call_in_turns, in_fresh_process, keep
 from models import llama, tokens
 
 SUBJECTS = ("torch.compile", "hotstart auto", "hotstart attention")
@@ -34,12 +33,8 @@ def run() -> dict[str, Any]:
     with torch.no_grad():
         calls = {subject: build(subject, model, ids)[0] for subject in SUBJECTS}
         calls["eager"] = lambda x: model(input_ids=x)
-        seconds: dict[str, list[float]] = {name: [] for name in calls}
-        for turn in range(CALLS + 10):
-            for name, call in calls.items():
-                taken = _seconds(partial(call, ids))
-                if turn >= 10:
-                    seconds[name].append(taken)
+        taken = call_in_turns(*(partial(call, ids) for call in calls.values()), rounds=CALLS)
+    seconds = dict(zip(calls, taken, strict=True))
     stock = seconds["torch.compile"]
     ratios = {
         f"{name} / torch.compile": statistics.median(
@@ -53,12 +48,6 @@ def run() -> dict[str, Any]:
         "call_ms": {name: statistics.median(kept) * 1e3 for name, kept in seconds.items()},
         "calls": CALLS,
     }
-
-
-def _seconds(call: Any) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 
-from harness import in_fresh_process, in_turns, keep
+from harness import call_in_turns, in_fresh_process, in_turns, keep
 from models import llama, tokens
 
 import hotstart
@@ -62,14 +62,17 @@ def run() -> dict[str, Any]:
         hollow = make(weights, [watch.idle(returned)] * len(units), stitched.constants, [])
         alone = [gap for _ in range(CALLS) for gap in watch.gaps(hollow, length, ids)]
         straight = make(weights, units, stitched.constants, [])
-        seconds = in_turn(lambda: straight(length, ids), lambda: program(input_ids=ids))
+        taken = call_in_turns(
+            lambda: straight(length, ids), lambda: program(input_ids=ids), rounds=CALLS
+        )
+    variant_s, program_s = map(statistics.median, taken)
     return {
         "gap_ns": statistics.median(alone),
         "gap_after_kernels_ns": statistics.median(in_place),
         "pieces": len(watch.results),
-        "variant_ms": seconds[0] * 1e3,
-        "program_ms": seconds[1] * 1e3,
-        "around_the_variant_us": (seconds[1] - seconds[0]) * 1e6,
+        "variant_ms": variant_s * 1e3,
+        "program_ms": program_s * 1e3,
+        "around_the_variant_us": (program_s - variant_s) * 1e6,
     }
 
 
@@ -116,18 +119,6 @@ class Watch:
             kept.clear()
         run_variant(*arguments)
         return [start - end for end, start in zip(self.ended, self.started[1:], strict=False)]
-
-
-def in_turn(*functions: Any) -> list[float]:
-    """Median seconds of each function, called in turns."""
-    seconds: list[list[float]] = [[] for _ in functions]
-    for turn in range(CALLS + 10):
-        for function, kept in zip(functions, seconds, strict=True):
-            started = time.perf_counter()
-            function()
-            if turn >= 10:
-                kept.append(time.perf_counter() - started)
-    return [statistics.median(kept) for kept in seconds]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 
-from harness import in_fresh_process, in_turns, keep
+from harness import call_in_turns, in_fresh_process, in_turns, keep
 from models import llama, tokens
 
 ATTENTION = "aten::scaled_dot_product_attention"
@@ -66,7 +66,8 @@ def run(subject: str, layers: int) -> dict[str, Any]:
         first = call(ids).logits
         cold_s = time.perf_counter() - started
         error = (first - expected).abs().max().item()
-        call_ms, eager_ms = alternate(call, lambda x: model(input_ids=x), ids)
+        taken = call_in_turns(lambda: call(ids), lambda: model(input_ids=ids), rounds=CALLS)
+    call_ms, eager_ms = (1e3 * statistics.median(seconds) for seconds in taken)
     return {
         "cold_s": cold_s, "call_ms": call_ms, "eager_ms": eager_ms, "max_error": error, **more,
     }  # fmt: skip
@@ -95,20 +96,6 @@ def build(
         "unique": report.unique,
         "phases": dict(report.phases),
     }
-
-
-def alternate(
-    first: Callable[[torch.Tensor], Any], second: Callable[[torch.Tensor], Any], ids: torch.Tensor
-) -> tuple[float, float]:
-    """Median milliseconds of a call of each, called in turns."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(CALLS + 10):
-        for function, kept in zip((first, second), seconds, strict=True):
-            started = time.perf_counter()
-            function(ids)
-            if turn >= 10:
-                kept.append(time.perf_counter() - started)
-    return statistics.median(seconds[0]) * 1e3, statistics.median(seconds[1]) * 1e3
 
 
 if __name__ == "__main__":

@@ -9,11 +9,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+
+_UNCOUNTED = 10
+"""Rounds of calls before those that count."""
 
 
 def in_fresh_process(
@@ -67,6 +71,18 @@ def in_turns(
                 print(f"round {turn + 1} of {last}: {name}", file=sys.stderr, flush=True)
                 runs[name].append(subject())
     return {name: {**medians(results), "runs": results} for name, results in runs.items()}
+
+
+def call_in_turns(*calls: Callable[[], Any], rounds: int) -> list[list[float]]:
+    """The seconds of every call, one of each a round; the first rounds do not count."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for turn in range(_UNCOUNTED + rounds):
+        for call, kept in zip(calls, seconds, strict=True):
+            started = time.perf_counter()
+            call()
+            if turn >= _UNCOUNTED:
+                kept.append(time.perf_counter() - started)
+    return seconds
 
 
 def medians(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch import nn
 
 import hotstart
 from hotstart.errors import HotstartError
+from qualification import suites
 from qualification.conformance import catalogue
 from qualification.conformance.compare import Wrong, largest_difference
 from qualification.conformance.zoo.entry import Entry, Sizes
@@ -44,12 +45,8 @@ def main(step: str, module: str, name: str, folder: str, out: str) -> None:
 
 
 def problem(error: Exception) -> str:
-    """An error in a line: its type, and what it says first."""
-    said = str(error).strip().splitlines()
-    line = f"{type(error).__name__}: {said[0].strip() if said else 'says nothing'}"
-    # Where a model is not one graph, the reason is what tells one model from another.
-    because = [part.strip() for part in said[1:] if part.strip().startswith("because:")]
-    line = " ".join([line, *because])
+    """An error in a line, which says so if it is none that hotstart means to raise."""
+    line = suites.problem(error)
     return line if isinstance(error, HotstartError | Wrong) else f"unexpected {line}"
 
 

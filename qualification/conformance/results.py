@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from qualification import suites
+
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was found of an architecture. What was not reached is None.
@@ -114,8 +116,5 @@ def read(file: Path) -> dict[str, Result]:
 
 
 def write(file: Path, results: list[Result]) -> None:
-    """Replace the file, all at once: a run may be interrupted at any time."""
-    encoded = msgspec.json.encode(Results(versions(), results))
-    new = file.with_suffix(".new")
-    new.write_bytes(msgspec.json.format(encoded, indent=1) + b"\n")
-    new.replace(file)
+    """Keep results with the versions of this process."""
+    suites.keep(file, Results(versions(), results))

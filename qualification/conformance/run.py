@@ -12,10 +12,8 @@ Results are kept after every architecture. A run that was interrupted goes on wi
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,8 +26,8 @@ import msgspec
 from qualification.conformance import catalogue, results, table
 from qualification.conformance.results import Result
 from qualification.conformance.zoo.entry import Entry
+from qualification.suites import ROOT, end, process, require_known, tell
 
-ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "docs" / "models.json"
 PAGE = ROOT / "docs" / "models.md"
 LOGS = ROOT / "build" / "conformance"
@@ -93,9 +91,7 @@ def select(
     found: dict[str, tuple[str, Entry]], arguments: argparse.Namespace, kept: dict[str, Result]
 ) -> list[str]:
     """The names of the architectures that are to run."""
-    unknown = sorted(set(arguments.only or ()) - set(found))
-    if unknown:
-        sys.exit(f"--only: there is no {', '.join(unknown)}; --list names what there is")
+    require_known(arguments.only or (), found)
     families = {entry.family for _, entry in found.values()}
     if arguments.family and arguments.family not in families:
         sys.exit(f"--family: there is no {arguments.family}; there are {', '.join(families)}")
@@ -152,19 +148,11 @@ def step(
     command += [name, module, entry.name, str(folder), str(out)]
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{entry.name}-{name}.log"
-    with log.open("wb") as said:
-        # A session of its own, so that the compilers it started end with it.
-        process = subprocess.Popen(
-            command, env=variables, cwd=ROOT, stdout=said, stderr=said, start_new_session=True
-        )
+    with log.open("wb") as said, process(command, variables, said) as started:
         try:
-            status = process.wait(LIMIT_S)
+            status = started.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
             return {"problem": f"{name} did not end within {LIMIT_S} s"}
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
     if not out.exists():
         return {"problem": f"{name} died with status {status}"}
     found: dict[str, Any] = json.loads(out.read_text())
@@ -192,15 +180,5 @@ def line(found: Result) -> str:
     return f"{found.name}: passes: {', '.join(parts)}, error {found.max_error:.0e}"
 
 
-def tell(text: str) -> None:
-    """Progress, for people."""
-    print(text, file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    # A step's processes end with the run, whatever ends it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("interrupted; --missing goes on from here")
+    end(main)

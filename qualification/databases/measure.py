@@ -23,7 +23,7 @@ import torch
 
 import hotstart
 from hotstart.errors import HotstartError
-from qualification import proof
+from qualification import proof, suites
 from qualification.checking import checks_in_forks
 from qualification.databases import subjects
 from qualification.databases.compare import Did, Standard, difference, observe
@@ -170,11 +170,8 @@ def _failed(case: Case, error: Exception, stage: str, log: Log) -> None:
 
 
 def problem(error: BaseException) -> str:
-    """An error in a line: its class, what it says first, and why."""
-    said = str(error).strip().splitlines()
-    line = f"{type(error).__name__}: {said[0].strip() if said else 'says nothing'}"
-    because = [part.strip() for part in said[1:] if part.strip().startswith("because:")]
-    return " ".join([line, *because])[:400]
+    """An error in a line that is not too long for a page."""
+    return suites.problem(error)[:400]
 
 
 # --- load -----------------------------------------------------------------------------------------

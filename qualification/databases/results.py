@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from qualification import suites
 from qualification.proof import Proof
 
 Outcome = Literal["same", "refused", "wrong", "raw", "crash", "slow", "skipped"]
@@ -100,9 +101,6 @@ def read(file: Path) -> dict[str, dict[str, Result]]:
 
 
 def write(file: Path, known: Mapping[str, Mapping[str, Result]]) -> None:
-    """Replace the file, all at once: a run may be interrupted at any time."""
+    """Keep results with the versions of this process."""
     compilers = {c: [r[name] for name in sorted(r)] for c, r in sorted(known.items())}
-    encoded = msgspec.json.encode(Results(versions(), compilers))
-    new = file.with_suffix(".new")
-    new.write_bytes(msgspec.json.format(encoded, indent=1) + b"\n")
-    new.replace(file)
+    suites.keep(file, Results(versions(), compilers))

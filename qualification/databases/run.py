@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,8 +26,8 @@ from qualification import proof
 from qualification.databases import results, subjects, table
 from qualification.databases.results import Finding, Outcome, Result
 from qualification.proof import Proof
+from qualification.suites import ROOT, end, process, require_known, tell
 
-ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "docs" / "databases.json"
 PAGE = ROOT / "docs" / "databases.md"
 LOGS = ROOT / "build" / "databases"
@@ -101,9 +100,7 @@ def select(
 ) -> list[str]:
     """The names of the entries that are to run."""
     names = list(databases)
-    unknown = sorted(set(arguments.only or ()) - set(names))
-    if unknown:
-        sys.exit(f"--only: there is no {', '.join(unknown)}; --list names what there is")
+    require_known(arguments.only or (), names)
     if arguments.only:
         return list(arguments.only)
     taken = names[::TENTH] if arguments.inductor and not arguments.all else names
@@ -226,22 +223,9 @@ def one_process(step: str, spec: dict[str, Any], folder: Path, gathered: Gathere
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    with log.open("ab") as said:
-        # A session of its own, so that the processes it started end with it.
-        process = subprocess.Popen(
-            command(step, asked, folder, out),
-            env=variables,
-            cwd=ROOT,
-            stdout=said,
-            stderr=said,
-            start_new_session=True,
-        )
-        try:
-            status = followed(process, out, LIMIT_S[spec["compiler"]])
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    words = command(step, asked, folder, out)
+    with log.open("ab") as said, process(words, variables, said) as started:
+        status = followed(started, out, LIMIT_S[spec["compiler"]])
     gathered.take(out.read_text().splitlines())
     if status is None:
         return f"said nothing for {LIMIT_S[spec['compiler']]} s"
@@ -272,15 +256,5 @@ def line(name: str, finding: Finding) -> str:
     return f"{name}, {finding.case}: {finding.outcome} ({finding.stage}): {finding.note}"
 
 
-def tell(text: str) -> None:
-    """Progress, for people."""
-    print(text, file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    # A step's processes end with the run, whatever ends it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("interrupted; --missing goes on from here")
+    end(main)

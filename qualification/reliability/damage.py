@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import random
 import shutil
@@ -17,8 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from hotstart import Store
-from hotstart.cli import main
-from qualification.reliability import forks
+from qualification.reliability import forks, places
 from qualification.reliability.starting import CASES, Compiler, put_away_programs, start_cases, warm
 
 HEADER = 160
@@ -54,7 +51,7 @@ def run(root: Path, rounds: int, compiler: Compiler = "eager", seed: int = 0) ->
     warm(compiler)
     filled = root / "filled"
     assert all(did.right for did in start_cases(filled, compiler))
-    files = sorted(_files(filled))
+    files = sorted(places.files(filled))
     drawn, found = random.Random(seed), {name: Found() for name in DAMAGES}
     ways = list(DAMAGES)
     for number in range(rounds):
@@ -87,21 +84,9 @@ def _round(
     found.failed += sum(bool(did.error) for did in (*first, *again))
     found.lasting += any(did.compiled or not (piece or did.loaded) for did in again)
     if not noticed:
-        verified = bool(forks.answer(partial(_damaged, place)))
+        verified = bool(forks.answer(partial(places.command, place, "verify")))
         found.verified += verified
         found.ignored += not verified
-
-
-def _damaged(place: Path) -> int:
-    """How many files `hotstart cache verify` puts away."""
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        main(["cache", "verify", "--json", "--cache", str(place)])
-    return len(json.loads(said.getvalue())["damaged"])
-
-
-def _files(place: Path) -> list[Path]:
-    folder = Store(place).folder
-    return [folder.path(stored.kind, stored.name) for stored in folder.files()]
 
 
 # --- damages --------------------------------------------------------------------------------------
@@ -122,7 +107,7 @@ def _contents(change: Callable[[bytes, random.Random], bytes]) -> Damage:
 
 def _swap(place: Path, file: Path, drawn: random.Random) -> list[Path]:
     """Swap the contents of a file with those of another; mostly one of the same kind."""
-    others = [other for other in _files(place) if other.read_bytes() != file.read_bytes()]
+    others = [other for other in places.files(place) if other.read_bytes() != file.read_bytes()]
     alike = [other for other in others if other.parent.parent == file.parent.parent]
     other = drawn.choice(alike if alike and drawn.random() < 0.75 else others)
     mine, theirs = file.read_bytes(), other.read_bytes()

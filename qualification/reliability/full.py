@@ -14,16 +14,13 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from hotstart.artifact import container
-from hotstart.cache.folder import GRACE_S
-from hotstart.errors import ArtifactError
+from qualification.reliability import places
 from qualification.reliability.starting import CASES, Did, Start, start, start_cases, warm
 
 SIZE = 256 << 10
@@ -75,7 +72,7 @@ def run(root: Path, rounds: int, mounted: bool = False, seed: int = 0) -> Found:
         found.half += _half(place)
         found.short += _count(found, start_cases(place)) < len(CASES)
         found.lasting += len(CASES) - _count(found, start_cases(place))
-        _age(place)
+        places.age(file for file in place.rglob("*") if file.is_file())
         with limited(root, 0):
             later = Start(place, "plain", extra_key="later")
             found.stale += _count(found, [start(later), start(later)]) < 1
@@ -103,23 +100,7 @@ def _count(found: Found, did: Sequence[Did]) -> int:
 
 def _half(place: Path) -> int:
     files = [file for file in place.rglob("*/*/*") if file.is_file()]
-    return sum(not _whole(file) for file in files if file.parent.name != "locks")
-
-
-def _whole(file: Path) -> bool:
-    try:
-        container.read(file)
-    except ArtifactError:
-        return False
-    return not file.name.startswith(container.TEMPORARY)
-
-
-def _age(place: Path) -> None:
-    """Make it that nobody has used what is there for a while."""
-    then = time.time() - 2 * GRACE_S
-    for file in place.rglob("*"):
-        if file.is_file():
-            os.utime(file, (then, then))
+    return sum(not places.whole(file) for file in files if file.parent.name != "locks")
 
 
 # --- no room --------------------------------------------------------------------------------------

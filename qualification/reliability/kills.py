@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from hotstart.artifact import container
+from hotstart.artifact import disk
 from hotstart.cache.folder import LEFTOVER_S, Folder
 from qualification.reliability.forks import fork, wait
 
@@ -65,7 +65,7 @@ def run(root: Path, rounds: int, seed: int = 0) -> Found:
             data = folder.read("objects", name)
             found.damaged += data is None or hashlib.sha256(data).hexdigest() != name
             folder.remove("objects", name)
-    leftovers = [file for file in root.rglob(f"{container.TEMPORARY}*") if file.is_file()]
+    leftovers = [file for file in root.rglob(f"{disk.TEMPORARY}*") if file.is_file()]
     found.leftovers = len(leftovers)
     then = time.time() - 2 * LEFTOVER_S
     for file in leftovers:

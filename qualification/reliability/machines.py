@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from hotstart import Store
-from hotstart.artifact import container, fingerprint
-from hotstart.errors import ArtifactError
+from hotstart.artifact import disk, fingerprint
+from qualification.reliability import places
 from qualification.reliability.starting import CASES, Start, start, start_all, warm
 
 APART = ["unshare", "--map-root-user", "--mount", "--uts", "--pid", "--fork", "--kill-child"]
@@ -96,20 +96,11 @@ def _can_be_apart() -> bool:
 
 def _left(place: Path) -> dict[str, int]:
     """What both left in the folder."""
-    folder = Store(place).folder
-    files = [folder.path(stored.kind, stored.name) for stored in folder.files()]
+    damaged = sum(not places.whole(file) for file in places.files(place))
     return {
-        "damaged": sum(not _whole(file) for file in files) + len(folder.in_quarantine()),
-        "unfinished": sum(1 for _ in place.rglob(f"{container.TEMPORARY}*")),
+        "damaged": damaged + len(Store(place).folder.in_quarantine()),
+        "unfinished": sum(1 for _ in place.rglob(f"{disk.TEMPORARY}*")),
     }
-
-
-def _whole(file: Path) -> bool:
-    try:
-        container.read(file)
-    except ArtifactError:
-        return False
-    return True
 
 
 # --- on a machine ---------------------------------------------------------------------------------

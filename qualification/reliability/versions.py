@@ -7,15 +7,12 @@ with another format of files besides.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,9 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import hotstart
-from hotstart.cache.folder import GRACE_S
-from hotstart.cli import main
-from qualification.reliability import forks
+from qualification.reliability import forks, places
 from qualification.reliability.starting import CASES, Start, start, warm
 
 Change = tuple[str, str, str]
@@ -131,9 +126,7 @@ def _ask(version: subprocess.Popen[str], *words: str) -> Any:
 
 def _tidy(version: subprocess.Popen[str], place: Path, own: str, found: Found) -> None:
     before = _files(place)
-    then = time.time() - 2 * GRACE_S
-    for file in before:
-        os.utime(file, (then, then))
+    places.age(before)
     _ask(version, "tidy")
     after = _files(place)
     found.over += max(sum(file.parents[2].name == own for file in after) - KEPT, 0)
@@ -158,17 +151,11 @@ def _serve(place: Path) -> None:
                 did = start(Start(place, case))
                 answer: Any = {**asdict(did), "loaded": did.loaded}
             case ["verify"]:
-                answer = forks.answer(partial(_command, place, "verify"))
+                answer = forks.answer(partial(places.command, place, "verify"))
             case _:
-                answer = forks.answer(partial(_command, place, "gc", "--max-files", str(KEPT)))
+                tidy = partial(places.command, place, "gc", "--max-files", str(KEPT))
+                answer = forks.answer(tidy)
         print(json.dumps(answer), flush=True)
-
-
-def _command(place: Path, *words: str) -> int:
-    """How many files `hotstart cache verify` takes for damaged, or 0 for another command."""
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        main(["cache", *words, "--json", "--cache", str(place)])
-    return len(json.loads(said.getvalue()).get("damaged", []))
 
 
 if __name__ == "__main__":

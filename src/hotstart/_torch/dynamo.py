@@ -75,8 +75,7 @@ class FullGraph:
 
     def name_of(self, placeholder: fx.Node) -> str:
         """The plain name of what a placeholder stands for."""
-        source = getattr(placeholder, "_dynamo_source", None)
-        return placeholder.name if source is None else self.plain_name(source.name)
+        return input_name(placeholder, self.self_name)
 
     def object_named(self, name: str) -> Any:
         """The object behind one of Dynamo's names, such as `L['self'].hist`; None if unknown."""
@@ -125,10 +124,10 @@ def plain_name(name: str, self_name: str | None) -> str:
     return re.sub(r"^[LG]\['(\w+)'\]", r"\1", plain)
 
 
-def input_name(placeholder: fx.Node) -> str:
-    """What a graph's input stands for, such as `self.layers.0.weight`."""
+def input_name(placeholder: fx.Node, self_name: str | None = None) -> str:
+    """What a graph's input stands for, as `plain_name` of Dynamo's name."""
     source = getattr(placeholder, "_dynamo_source", None)
-    return placeholder.name if source is None else plain_name(source.name, None)
+    return placeholder.name if source is None else plain_name(source.name, self_name)
 
 
 class NoGraph(Exception):

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import torch
 
+from hotstart._torch.around import around_operators
+
 _UNWRITTEN = re.compile(r"(?:aten|prims)::(?:_?empty|new_empty)(?:_|\.|$)")
 Fill = Literal["zero", "junk"]
 _FILLS: tuple[Fill, ...] = ("zero", "junk")
@@ -111,29 +113,18 @@ def _allocator() -> _Allocator:
 
 
 def _filling(value: int) -> contextlib.AbstractContextManager[Any]:
-    """Fill what operators return unwritten, in this thread.
+    """Fill what operators return unwritten, in this thread."""
 
-    `TorchDispatchMode` (2.11 to 2.15) is how torch's own tools get between operators.
-    """
-    from torch.utils._python_dispatch import TorchDispatchMode
+    def filled(func: Any, args: Any, kwargs: Any) -> Any:
+        name = func.name() if isinstance(func, torch._ops.OpOverload) else ""
+        if _GROWS.match(name):
+            return _resized(func, args, kwargs, value)
+        made = func(*args, **kwargs)
+        if _UNWRITTEN.match(name) and isinstance(made, torch.Tensor):
+            made.fill_(value)
+        return made
 
-    class Filling(TorchDispatchMode):
-        supports_higher_order_operators = True
-
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            name = func.name() if isinstance(func, torch._ops.OpOverload) else ""
-            if _GROWS.match(name):
-                return _resized(func, args, kwargs or {}, value)
-            made = func(*args, **(kwargs or {}))
-            if _UNWRITTEN.match(name) and isinstance(made, torch.Tensor):
-                made.fill_(value)
-            return made
-
-    mode: Any = Filling
-    filling: contextlib.AbstractContextManager[Any] = mode()
-    return filling
+    return around_operators(filled)
 
 
 def _resized(func: Any, args: Any, kwargs: Any, value: int) -> Any:

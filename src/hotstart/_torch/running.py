@@ -13,6 +13,8 @@ import torch
 from torch import overrides
 from torch.overrides import TorchFunctionMode
 
+from hotstart._torch.around import around_operators
+
 
 class TensorWatch:
     """Notices that a tensor's dtype, device, shape, strides or memory was replaced in place.
@@ -207,25 +209,14 @@ def operator_code(name: str) -> list[Callable[..., Any]]:
 
 
 def without_assertions() -> contextlib.AbstractContextManager[Any]:
-    """Have operators not assert anything about tensors' contents, in this thread.
+    """Have operators not assert anything about tensors' contents, in this thread."""
 
-    `TorchDispatchMode` (2.11 to 2.15) is how torch's own tools get between operators.
-    """
-    from torch.utils._python_dispatch import TorchDispatchMode
+    def unasserted(func: Any, args: Any, kwargs: Any) -> Any:
+        if getattr(func, "overloadpacket", None) is torch.ops.aten._assert_async:
+            return None
+        return func(*args, **kwargs)
 
-    class WithoutAssertions(TorchDispatchMode):
-        supports_higher_order_operators = True
-
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if func.overloadpacket is torch.ops.aten._assert_async:
-                return None
-            return func(*args, **(kwargs or {}))
-
-    mode: Any = WithoutAssertions
-    without: contextlib.AbstractContextManager[Any] = mode()
-    return without
+    return around_operators(unasserted)
 
 
 @contextlib.contextmanager

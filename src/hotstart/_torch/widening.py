@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
+from hotstart._torch.around import around_operators
+
 _NARROW = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
 
@@ -15,25 +17,14 @@ def in_float64() -> contextlib.AbstractContextManager[Any]:
     """Have operators of this thread compute in float64 whatever is narrower.
 
     Dtypes among an operator's arguments become float64, and so do tensors, but those it writes to.
-    `TorchDispatchMode` (2.11 to 2.15) is how torch's own tools get between operators.
     """
-    from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Widening(TorchDispatchMode):
-        supports_higher_order_operators = True
+    def widened(func: Any, args: Any, kwargs: Any) -> Any:
+        written = _written(func, args, kwargs)
+        args, kwargs = pytree.tree_map(lambda value: _widened(value, written), (args, kwargs))
+        return func(*args, **kwargs)
 
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            written = _written(func, args, kwargs or {})
-            args, kwargs = pytree.tree_map(
-                lambda value: _widened(value, written), (args, kwargs or {})
-            )
-            return func(*args, **kwargs)
-
-    mode: Any = Widening
-    widening: contextlib.AbstractContextManager[Any] = mode()
-    return widening
+    return around_operators(widened)
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> set[int]:

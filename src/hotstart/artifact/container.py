@@ -20,17 +20,15 @@ says besides its blobs is not known here.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import stat
 import struct
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from hotstart.artifact.disk import OpenFile
 from hotstart.errors import (
     ArtifactError,
     CorruptArtifact,
@@ -115,7 +113,7 @@ def read(file: str | os.PathLike[str], trust: Trust | None = None) -> Container:
         UntrustedArtifact: `trust` refused.
         ArtifactError: the file cannot be read.
     """
-    with _File(path_of("file", file)) as source:
+    with OpenFile(path_of("file", file)) as source:
         name, size = source.name, source.size
         header = _header(name, bytes(source.take(min(_HEADER_BYTES, size))), size)
         if trust is not None:
@@ -151,7 +149,7 @@ def read_manifest(file: str | os.PathLike[str]) -> bytes:
         IncompatibleArtifact: the file has another format.
         ArtifactError: the file cannot be read.
     """
-    with _File(path_of("file", file)) as source:
+    with OpenFile(path_of("file", file)) as source:
         start = source.start(_LISTED_BYTES)
         header = _header(source.name, start[:_HEADER_BYTES], source.size)
         if header.area > len(start):
@@ -203,127 +201,6 @@ def pack(
             )
     head = [signed, key, signature, text, bytes(start - _HEADER_BYTES - len(text))]
     return [part for part in head + parts if part]
-
-
-TEMPORARY = ".hotstart-"
-"""How the name of a file begins that is being written, or that a killed process left unfinished."""
-
-
-def write(file: str | os.PathLike[str], parts: Iterable[bytes]) -> None:
-    """Write a file so that at every moment either the old one or the new one is there, whole.
-
-    Raises:
-        ArtifactError: the file cannot be written; the old one, if there was one, is untouched.
-    """
-    try:
-        replace_file(Path(path_of("file", file)), parts)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ArtifactError(
-            f"{file}: expected a place that can be written, found: {reason}. What was there "
-            "before is untouched; free some space or write to another folder."
-        ) from error
-
-
-def replace_file(target: Path, parts: Iterable[bytes]) -> None:
-    """Put a file in the place of another, or of none: written elsewhere, synced and renamed.
-
-    Raises:
-        OSError: it cannot be written; the old one, if there was one, is untouched.
-    """
-    temporary = target.parent / f"{TEMPORARY}{os.urandom(8).hex()}.tmp"
-    try:
-        with temporary.open("xb") as out:
-            out.writelines(parts)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    # From here on the new file is there. A file system that cannot sync folders is no reason to
-    # report that it is not.
-    with contextlib.suppress(OSError):
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-class _File:
-    """A regular file that is read from its beginning, through one descriptor.
-
-    Attributes:
-        name: for messages.
-        size: bytes, when it was opened.
-    """
-
-    # Opening a pipe or a device must not wait for its other end, nor make it our terminal.
-    _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-
-    __slots__ = ("_descriptor", "name", "size")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        try:
-            self._descriptor = os.open(name, self._FLAGS)
-        except (OSError, ValueError) as error:  # ValueError: no path can have this text
-            raise _unreadable(name, error) from error
-        try:
-            self.size = self._regular_size()
-        except BaseException:
-            os.close(self._descriptor)
-            raise
-
-    def __enter__(self) -> _File:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        os.close(self._descriptor)
-
-    def _regular_size(self) -> int:
-        try:
-            info = os.fstat(self._descriptor)
-        except OSError as error:
-            raise _unreadable(self.name, error) from error
-        if not stat.S_ISREG(info.st_mode):
-            found = "a folder" if stat.S_ISDIR(info.st_mode) else "a pipe or a device"
-            raise ArtifactError(
-                f"{self.name}: expected a regular file, found {found}. Check the path; copy what "
-                "a pipe gives into a file and read that."
-            )
-        return info.st_size
-
-    def start(self, most: int) -> bytes:
-        """The first bytes: `most`, or all that there are."""
-        size = min(most, self.size)
-        try:
-            data = os.read(self._descriptor, size)
-        except OSError as error:
-            raise _unreadable(self.name, error) from error
-        return data if len(data) == size else data + self.take(size - len(data))
-
-    def take(self, size: int) -> memoryview:
-        """The next `size` bytes, of which the caller knows that the file had them when opened."""
-        try:
-            data = memoryview(bytearray(size))
-        except MemoryError as error:
-            raise ArtifactError(
-                f"{self.name}: expected {size} bytes of memory to read it into, found less. Load "
-                "it where there is more memory, if it is what it should be."
-            ) from error
-        done = 0
-        try:
-            while done < size and (count := os.readv(self._descriptor, [data[done:]])):
-                done += count
-        except OSError as error:
-            raise _unreadable(self.name, error) from error
-        if done < size:
-            missing = f"{size - done} more bytes"
-            raise CorruptArtifact(self.name, "size", missing, "the end of the file")
-        return data.toreadonly()
 
 
 class _Header(NamedTuple):
@@ -427,14 +304,6 @@ def _verified(name: str, blob: Blob, area: memoryview) -> memoryview:
         part = f"blob {_short(blob.name)}"
         raise CorruptArtifact(name, part, "zeros after it", "other bytes")
     return data
-
-
-def _unreadable(name: str, error: OSError | ValueError) -> ArtifactError:
-    found = error.strerror if isinstance(error, OSError) else None
-    return ArtifactError(
-        f"{name}: expected a file that can be read, found: {found or error}. Check the path and "
-        "its permissions."
-    )
 
 
 def _aligned(position: int) -> int:

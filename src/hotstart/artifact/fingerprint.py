@@ -1,4 +1,4 @@
-"""What decides whether an artifact fits a process: ordered parts with names.
+"""Name the parts of a process that decide where an artifact fits, and compare them.
 
 The environment is read in `host`; `misfits` is a plain comparison of what was read, so tests need
 no other hardware. A part that does not fit is named together with what is missing. All of this is
@@ -43,7 +43,7 @@ _X86_OTHERS = frozenset(
 
 
 def host() -> dict[str, Any]:
-    """The parts of this process, in the order in which they are compared."""
+    """Read the parts of this process, in the order in which they are compared."""
     torch, build = _torch_version()
     system = os.uname()
     return {
@@ -59,14 +59,14 @@ def host() -> dict[str, Any]:
 
 
 def misfits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The parts of `expected` that `found` does not fit, in order; sources apart.
+    """List the parts of `expected` that `found` does not fit, in order; sources are not compared.
 
     Args:
         expected: parts an artifact was built with, by name.
         found: parts of this process, as of `host`, and whatever else the artifact names.
 
     Returns:
-        For each part that does not fit its name, what is expected and what was found, as text.
+        For each part that does not fit: its name, what was expected and what was found, as text.
     """
     problems: list[tuple[str, str, str]] = []
     for name, needed in expected.items():
@@ -92,10 +92,10 @@ def misfits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple
 
 
 def cpu_instructions(lines: Iterable[bytes]) -> list[str]:
-    """Instruction set extensions of the first CPU in lines of `/proc/cpuinfo`, sorted.
+    """Read the instruction set extensions of the first CPU from lines of `/proc/cpuinfo`, sorted.
 
-    On x86 those that a compiler may emit, on ARM all, elsewhere none. Stops reading where they
-    are found.
+    On x86 these are the ones that a compiler may emit, on ARM all, elsewhere none. Reading stops
+    once they are found.
     """
     for line in lines:
         key, _, value = line.partition(b":")
@@ -119,7 +119,7 @@ def _python() -> str:
 
 
 def _torch_version() -> tuple[str | None, str | None]:
-    """Version and git commit of torch, which is not imported for that."""
+    """Read the version and git commit of torch without importing it."""
     loaded = sys.modules.get("torch.version")
     if loaded is not None:
         return loaded.__version__, getattr(loaded, "git_version", None)
@@ -168,7 +168,10 @@ def _text(value: Any) -> str:
 
 
 def _same_or_newer(needed: str, here: Any) -> bool:
-    """Whether `glibc 2.36` or `0.1.0.dev0` is of the same family and no older release."""
+    """Tell whether a release such as `glibc 2.36` is met: the same name, and at least its number.
+
+    Suffixes such as `.dev0` do not count.
+    """
     if not isinstance(here, str):
         return False
     family, release = _release(needed)

@@ -1,4 +1,4 @@
-"""What can be told of an artifact before it is loaded. Nothing here imports torch."""
+"""Inspect, verify and compare an artifact before it is loaded. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Key = str | os.PathLike[str] | bytes
 
 
 class Preface(msgspec.Struct, frozen=True):
-    """The part of a manifest that decides whether the rest is of any use here."""
+    """The part of a manifest that says where the artifact fits."""
 
     fingerprint: dict[str, Any]
 
@@ -92,7 +92,7 @@ def load_check(file: File, verify_source: bool = True) -> None:
 
 
 def truster(keys: Sequence[Key] | None) -> container.Trust | None:
-    """What decides about a signature; None if nobody asked."""
+    """Make the function that checks a signature; None without keys."""
     if keys is None:
         return None
     if not isinstance(keys, Iterable):

@@ -43,7 +43,8 @@ def generate(private: Path) -> tuple[Path, str]:
     Raises:
         ArtifactError: a file is there already or cannot be written, or `cryptography` is missing.
     """
-    key = _private_key_type().generate()
+    private_key, _ = _key_types()
+    key = private_key.generate()
     text = _as_text(key.public_key().public_bytes_raw())
     public = Path(f"{private}.pub")
     if public.exists():
@@ -84,7 +85,7 @@ def truster(keys: Sequence[str | os.PathLike[str] | bytes]) -> Check:
     if isinstance(keys, str):  # a sequence too, but of no keys
         keys = [keys]
     raw = [_read_public(key, f"trusted key {n}") for n, key in enumerate(keys, 1)]
-    trusted = {key: _public_key_type().from_public_bytes(key) for key in raw}
+    trusted = {key: _key_types()[1].from_public_bytes(key) for key in raw}
 
     def check(content: bytes, public: bytes | None, signature: bytes | None) -> str | None:
         if public is None or signature is None:
@@ -153,7 +154,7 @@ def _read(path: Path, name: str, advice: str) -> bytes:
 def _read_private(path: Path) -> Ed25519PrivateKey:
     advice = "a private key as written by `generate` (PEM, PKCS8, Ed25519, not encrypted)"
     content = _read(path, str(path), advice)
-    private_key = _private_key_type()
+    private_key, _ = _key_types()
     if content.startswith(_PREFIX.encode()):
         raise ArtifactError(
             f"{path}: expected {advice}, found a public key. Give the file without .pub."
@@ -206,24 +207,12 @@ def _read_public(key: str | os.PathLike[str] | bytes, name: str) -> bytes:
 # --- the optional package -----------------------------------------------------------------------
 
 
-def _private_key_type() -> type[Ed25519PrivateKey]:
+def _key_types() -> tuple[type[Ed25519PrivateKey], type[Ed25519PublicKey]]:
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
-        raise _missing() from error
-    return ed25519.Ed25519PrivateKey
-
-
-def _public_key_type() -> type[Ed25519PublicKey]:
-    try:
-        from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError as error:
-        raise _missing() from error
-    return ed25519.Ed25519PublicKey
-
-
-def _missing() -> ArtifactError:
-    return ArtifactError(
-        "signatures need the package cryptography, which is not installed here. "
-        "Do: pip install hotstart[sign]"
-    )
+        raise ArtifactError(
+            "signatures need the package cryptography, which is not installed here. "
+            "Do: pip install hotstart[sign]"
+        ) from error
+    return ed25519.Ed25519PrivateKey, ed25519.Ed25519PublicKey

@@ -28,7 +28,7 @@ from typing import TypeVar
 
 import msgspec
 
-from hotstart.artifact import container
+from hotstart.artifact import container, disk
 from hotstart.cache import locks
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, StoreError
 
@@ -339,7 +339,7 @@ class Folder:
 
     def _put(self, path: Path, parts: Sequence[bytes]) -> None:
         self._prepare(path.parent)
-        container.replace_file(path, parts)
+        disk.replace_file(path, parts)
 
     def _prepare(self, folder: Path) -> None:
         new = not self._base.exists()
@@ -372,7 +372,7 @@ class Folder:
         for folder in self._folders():
             for name in self._list(folder):
                 file = folder / name
-                if name.startswith(container.TEMPORARY) and self._is_older(file, now):
+                if name.startswith(disk.TEMPORARY) and self._is_older(file, now):
                     yield file
 
     def _remove_locks(self, now: float) -> None:
@@ -406,7 +406,7 @@ class Folder:
 
     def _now(self) -> float:
         """The time by the clock of the file system, which may be another machine's."""
-        probe = self._base / f"{container.TEMPORARY}{os.urandom(8).hex()}"
+        probe = self._base / f"{disk.TEMPORARY}{os.urandom(8).hex()}"
         try:
             probe.touch()
             now = probe.stat().st_mtime

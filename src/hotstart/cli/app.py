@@ -1,25 +1,14 @@
-"""How a command runs and ends. Torch is imported by what needs it only, not by `--help`."""
+"""Read a command line, run its command and exit with a status."""
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import sys
 import traceback
 from collections.abc import Sequence
 
 from hotstart.cli import output
-from hotstart.cli.flags import parser
-from hotstart.cli.requests import (
-    BuildRequest,
-    CacheRequest,
-    ExplainRequest,
-    InspectRequest,
-    KeygenRequest,
-    LoadCheckRequest,
-    Request,
-    VerifyRequest,
-    WarmRequest,
-    request_of,
-)
 from hotstart.errors import (
     CorruptArtifact,
     HotstartError,
@@ -27,7 +16,32 @@ from hotstart.errors import (
     UntrustedArtifact,
 )
 
+_COMMANDS = {
+    "build": ("build", "compile a model, report, and save it"),
+    "inspect": ("artifact", "show what is in an artifact"),
+    "verify": ("artifact", "check every byte of an artifact, and its signature"),
+    "load-check": ("artifact", "say whether an artifact would load here"),
+    "keygen": ("artifact", "make a key pair to sign artifacts with"),
+    "explain": ("explain", "say whether a model is in the cache, and why not"),
+    "warm": ("warm", "compile models into the cache"),
+    "cache": ("cache", "look after the folder that compiled programs are kept in"),
+}
+"""The module and the purpose of each command. `add_load_check` of a module declares the flags of
+`load-check` and sets `run`, a function of the parsed flags that may return an exit status."""
+
 _STATUSES = {CorruptArtifact: 3, IncompatibleArtifact: 4, UntrustedArtifact: 5}
+
+_STATUS_EPILOG = """\
+exit status:
+  0    fine
+  1    another error, such as a file that cannot be read or written
+  2    wrong usage
+  3    the artifact is damaged, or none of hotstart
+  4    the artifact does not fit here
+  5    no trusted key signed the artifact
+  6    the cache has no program that fits
+  130  interrupted
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,27 +59,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: 2 after a usage error, 0 after `--help` and `--version`, as argparse does.
     """
     try:
-        return _answer(read(argv))
+        return _run(read(sys.argv[1:] if argv is None else argv))
     finally:
         output.flush()
 
 
-def read(argv: Sequence[str] | None = None) -> Request:
-    """The request that a command line makes.
+def read(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; `run` of the result does what it asks for.
 
     Raises:
         SystemExit: as in `main`.
     """
-    return request_of(parser().parse_args(argv))
+    parser = argparse.ArgumentParser(
+        prog="hotstart",
+        description="Compile a PyTorch model once, ahead of time; start it hot everywhere.",
+        epilog=_STATUS_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(json=False)
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, about) in _COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=about,
+            description=f"{about[0].upper()}{about[1:]}.",
+            epilog=_STATUS_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_argument(
+            "--traceback", action="store_true", help="show where an error was raised"
+        )
+        if name in argv:  # else it is not the one that was asked for, and is not imported
+            home = importlib.import_module(f"hotstart.cli.{module}")
+            getattr(home, f"add_{name.replace('-', '_')}")(command)
+    return parser.parse_args(argv)
 
 
-def _answer(request: Request) -> int:
+def _run(given: argparse.Namespace) -> int:
     try:
-        return _run(request)
+        status: int = given.run(given) or 0
     except HotstartError as error:
-        if request.traceback:
+        if given.traceback:
             traceback.print_exc()
-        if request.json:
+        if given.json:
             output.say_json({"ok": False, "error": _as_json(error)})
         else:
             output.say(f"error: {error}", sys.stderr)
@@ -73,6 +110,7 @@ def _answer(request: Request) -> int:
     except KeyboardInterrupt:
         output.say("interrupted", sys.stderr)
         return 130
+    return status
 
 
 def _as_json(error: HotstartError) -> dict[str, object]:
@@ -85,43 +123,18 @@ def _as_json(error: HotstartError) -> dict[str, object]:
     }
 
 
-def _run(request: Request) -> int:
-    # What a command needs is imported for it alone.
-    match request:
-        case BuildRequest():
-            from hotstart.cli import build
+class _Version(argparse.Action):
+    """Prints the version, which is looked up late: that takes longer than most commands."""
 
-            build.run(request)
-        case InspectRequest():
-            from hotstart.cli import artifact
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        output.say(f"{parser.prog} {_version()}")
+        parser.exit()
 
-            artifact.inspect(request)
-        case VerifyRequest():
-            from hotstart.cli import artifact
 
-            artifact.verify(request)
-        case LoadCheckRequest():
-            from hotstart.cli import artifact
+def _version() -> str:
+    import importlib.metadata
 
-            artifact.load_check(request)
-        case KeygenRequest():
-            from hotstart.cli import artifact
-
-            artifact.keygen(request)
-        case CacheRequest(action="push" | "pull"):
-            from hotstart.cli import caching
-
-            caching.exchange(request)
-        case CacheRequest():
-            from hotstart.cli import cache
-
-            cache.run(request)
-        case ExplainRequest():
-            from hotstart.cli import caching
-
-            return caching.explain(request)
-        case WarmRequest():
-            from hotstart.cli import caching
-
-            return caching.warm(request)
-    return 0
+    try:
+        return importlib.metadata.version("hotstart")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -8,23 +8,22 @@ import math
 import re
 import sys
 import textwrap
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from hotstart.artifact import container, preflight
-from hotstart.cli.build import see_working_folder
+from hotstart.cli import flags
+from hotstart.cli.factory import see_working_folder
 from hotstart.cli.output import say, say_json
 from hotstart.errors import CorruptArtifact, UntrustedArtifact
 from hotstart.guards.sources import Source
 from hotstart.records.shapes import Dim, Variant
 from hotstart.records.table import columns, memory
-
-if TYPE_CHECKING:
-    from hotstart.cli.requests import InspectRequest, KeygenRequest, LoadCheckRequest, VerifyRequest
 
 _WIDTH = 100
 _LONGEST = 60
@@ -39,55 +38,98 @@ _HOW = {"positional_only": "by position only", "keyword": "by keyword only"}
 _MODES = {None: "a function", False: "a module in eval mode", True: "a module in training mode"}
 
 
-def inspect(request: InspectRequest) -> None:
+def add_inspect(command: ArgumentParser) -> None:
+    """Declare the flags of `hotstart inspect`."""
+    _add_file(command)
+    flags.add_json(command, "manifest")
+    command.set_defaults(run=_inspect)
+
+
+def _inspect(given: Namespace) -> None:
     """Print what an artifact says of itself; blobs are not read.
 
     Raises:
         ArtifactError: as `hotstart.inspect`.
     """
-    manifest = preflight.inspect(request.file)
-    if request.json:
+    manifest = preflight.inspect(given.file)
+    if given.json:
         say_json(manifest)
         return
     try:
-        text = "\n\n".join(_sections(request.file, msgspec.convert(manifest, _Manifest)))
+        text = "\n\n".join(_sections(given.file, msgspec.convert(manifest, _Manifest)))
     except _MALFORMED as error:
         expected = "what hotstart writes"
-        raise CorruptArtifact(request.file, "manifest", expected, f"this: {error}") from error
+        raise CorruptArtifact(given.file, "manifest", expected, f"this: {error}") from error
     say(text)
 
 
-def verify(request: VerifyRequest) -> None:
+def add_verify(command: ArgumentParser) -> None:
+    """Declare the flags of `hotstart verify`."""
+    _add_file(command)
+    flags.add_json(command)
+    command.add_argument(
+        "--trusted-key",
+        action="append",
+        metavar="KEY",
+        help="a public key, as a .pub file or its text; one of those given must have signed it",
+    )
+    command.set_defaults(run=_verify)
+
+
+def _verify(given: Namespace) -> None:
     """Check every byte, and the signature if there are keys.
 
     Raises:
         ArtifactError: as `preflight.verify`.
     """
-    found = preflight.verify(request.file, request.trusted_keys)
-    trusted = request.trusted_keys is not None
-    if request.json:
-        say_json({"ok": True, "file": str(request.file), **found, "trusted": trusted})
+    found = preflight.verify(given.file, given.trusted_key)
+    trusted = given.trusted_key is not None
+    if given.json:
+        say_json({"ok": True, "file": str(given.file), **found, "trusted": trusted})
         return
-    say(f"{request.file}: all {found['bytes']} bytes are as they were written")
+    say(f"{given.file}: all {found['bytes']} bytes are as they were written")
     key = found["signed_by"]
     say(f"signature: {f'by {key}, which is trusted' if trusted else _signature(key)}")
 
 
-def load_check(request: LoadCheckRequest) -> None:
+def add_load_check(command: ArgumentParser) -> None:
+    """Declare the flags of `hotstart load-check`."""
+    _add_file(command)
+    flags.add_json(command)
+    command.add_argument(
+        "--no-source",
+        action="store_true",
+        help="do not compare the Python source that was traced with what is here",
+    )
+    command.set_defaults(run=_load_check)
+
+
+def _load_check(given: Namespace) -> None:
     """Say whether an artifact fits this process and its working folder.
 
     Raises:
         ArtifactError: as `preflight.load_check`.
     """
     see_working_folder()
-    preflight.load_check(request.file, request.verify_source)
-    if request.json:
-        say_json({"ok": True, "file": str(request.file)})
+    preflight.load_check(given.file, verify_source=not given.no_source)
+    if given.json:
+        say_json({"ok": True, "file": str(given.file)})
     else:
-        say(f"{request.file} fits here")
+        say(f"{given.file} fits here")
 
 
-def keygen(request: KeygenRequest) -> None:
+def add_keygen(command: ArgumentParser) -> None:
+    """Declare the flags of `hotstart keygen`."""
+    command.add_argument(
+        "file",
+        type=Path,
+        metavar="PRIVATE_KEY_FILE",
+        help="where to write the private key; the public key goes beside it, with .pub added",
+    )
+    command.set_defaults(run=_keygen)
+
+
+def _keygen(given: Namespace) -> None:
     """Write a key pair; the public key goes to stdout.
 
     Raises:
@@ -95,9 +137,13 @@ def keygen(request: KeygenRequest) -> None:
     """
     from hotstart.artifact.signing import generate
 
-    public, text = generate(request.file)
-    say(f"wrote {request.file}, to be kept secret, and {public}, to be given away", sys.stderr)
+    public, text = generate(given.file)
+    say(f"wrote {given.file}, to be kept secret, and {public}, to be given away", sys.stderr)
     say(text)
+
+
+def _add_file(command: ArgumentParser) -> None:
+    command.add_argument("file", type=Path, metavar="FILE", help="an artifact")
 
 
 # --- what of a manifest a user reads --------------------------------------------------------------

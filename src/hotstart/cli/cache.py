@@ -1,44 +1,61 @@
-"""`hotstart cache ACTION`: one function for each action. Nothing here imports torch."""
+"""`hotstart cache ACTION`: a function for each action. Only `push` and `pull` import torch."""
 
 from __future__ import annotations
 
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from hotstart.artifact import container
 from hotstart.cache.entries import ENTRIES, PROGRAMS, Entries, Entry
 from hotstart.cache.folder import LIMITS, Folder, Limits, Stored, default_place, is_damage
+from hotstart.cli import flags, parse
 from hotstart.cli.output import say, say_json
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.records.guards import described
 from hotstart.records.table import columns, memory
 
-if TYPE_CHECKING:
-    from hotstart.cli.requests import CacheRequest
-
 _KEY = 12
-"""So many letters of a key are shown, and are enough to name one."""
+"""Letters of a key that are shown, which are enough to name one."""
+
+_WHOLE_KEY = 32
+"""Letters of a whole key."""
 
 
-def run(request: CacheRequest) -> None:
-    """Do what was asked of a cache.
+def add_cache(command: ArgumentParser) -> None:
+    """Declare the actions of `hotstart cache`, and their flags."""
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, (run, about) in _ACTIONS.items():
+        action = actions.add_parser(name, help=about, description=f"{about.capitalize()}.")
+        flags.add_cache(action)
+        flags.add_json(action)
+        action.set_defaults(run=run)
+        if name in ("push", "pull"):
+            flags.add_remote(action, required=True)
+            action.add_argument(
+                "key", metavar="KEY", nargs="?", default="", help="a key, or how it begins"
+            )
+        if name in ("show", "pin", "unpin", "rm"):
+            action.add_argument("key", metavar="KEY", help="a key, or how it begins")
+        if name == "gc":
+            action.add_argument("--max-bytes", type=parse.count, metavar="N")
+            action.add_argument("--max-files", type=parse.count, metavar="N")
+            action.add_argument("--max-age-days", type=float, metavar="DAYS")
 
-    Raises:
-        StoreError: there is no such key, or something in the cache is damaged.
-    """
-    folder = Folder(request.folder or default_place(), strict=True)
-    _ACTIONS[request.action](folder, request)
+
+def _folder(given: Namespace) -> Folder:
+    return Folder(given.cache or default_place(), strict=True)
 
 
-def _ls(folder: Folder, request: CacheRequest) -> None:
-    entries = Entries(folder).all()
-    pinned = Entries(folder).pinned()
-    if request.json:
+def _ls(given: Namespace) -> None:
+    folder = _folder(given)
+    entries, pinned = Entries(folder).all(), Entries(folder).pinned()
+    if given.json:
         say_json([{**_plain(entry), "pinned": entry.name in pinned} for entry in entries])
         return
     now = time.time()
@@ -58,11 +75,11 @@ def _ls(folder: Folder, request: CacheRequest) -> None:
         say(f"nothing is stored in {folder.root}", sys.stderr)
 
 
-def _show(folder: Folder, request: CacheRequest) -> None:
-    entries = Entries(folder)
-    found = named(entries, request.key)
+def _show(given: Namespace) -> None:
+    entries = Entries(_folder(given))
+    found = _named(entries, given.key)
     shown = [(_plain(e), entries.key_of(e).parts, entries.seen(e) or ()) for e in found]
-    if request.json:
+    if given.json:
         say_json(
             [
                 {**plain, "parts": parts, "seen": msgspec.to_builtins(seen)}
@@ -77,13 +94,14 @@ def _show(folder: Folder, request: CacheRequest) -> None:
         say("\n".join(f"  {described(one)} = {one.guard.text}" for one in seen))
 
 
-def _stats(folder: Folder, request: CacheRequest) -> None:
+def _stats(given: Namespace) -> None:
+    folder = _folder(given)
     kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"files": 0, "bytes": 0})
     for stored in folder.files():
         kinds[stored.kind]["files"] += 1
         kinds[stored.kind]["bytes"] += stored.bytes
     damaged = folder.in_quarantine()
-    if request.json:
+    if given.json:
         say_json({"folder": str(folder.root), "kinds": kinds, "quarantine": damaged})
         return
     rows = [(kind, str(n["files"]), memory(n["bytes"])) for kind, n in sorted(kinds.items())]
@@ -92,7 +110,8 @@ def _stats(folder: Folder, request: CacheRequest) -> None:
     say(f"{len(damaged)} damaged files in quarantine")
 
 
-def _verify(folder: Folder, request: CacheRequest) -> None:
+def _verify(given: Namespace) -> int:
+    folder = _folder(given)
     damaged: list[dict[str, str]] = []
     count = 0
     for stored in folder.files():
@@ -105,30 +124,31 @@ def _verify(folder: Folder, request: CacheRequest) -> None:
             if is_damage(error):
                 folder.quarantine(stored.kind, stored.name, str(error))
             damaged.append({"kind": stored.kind, "name": stored.name, "error": str(error)})
-    if request.json:
+    if given.json:
         say_json({"ok": not damaged, "files": count, "damaged": damaged})
+        return 1 if damaged else 0
     if damaged:
         names = ", ".join(f"{one['kind']}/{one['name']}" for one in damaged)
-        if not request.json:
-            raise StoreError(
-                f"expected {count} files as they were written, found {len(damaged)} damaged or "
-                f"not to be read: {names}. What is damaged was put into quarantine, and is "
-                "compiled again."
-            )
-    elif not request.json:
-        say(f"all {count} files are as they were written")
+        raise StoreError(
+            f"expected {count} files as they were written, found {len(damaged)} damaged or "
+            f"not to be read: {names}. What is damaged was put into quarantine, and is "
+            "compiled again."
+        )
+    say(f"all {count} files are as they were written")
+    return 0
 
 
-def _gc(folder: Folder, request: CacheRequest) -> None:
-    age_s = None if request.max_age_days is None else request.max_age_days * 86400
+def _gc(given: Namespace) -> None:
+    age_s = None if given.max_age_days is None else given.max_age_days * 86400
     limits = Limits(
-        bytes=LIMITS.bytes if request.max_bytes is None else request.max_bytes,
-        files=LIMITS.files if request.max_files is None else request.max_files,
+        bytes=LIMITS.bytes if given.max_bytes is None else given.max_bytes,
+        files=LIMITS.files if given.max_files is None else given.max_files,
         age_s=age_s,
     )
+    folder = _folder(given)
     done = folder.tidy(limits)
     removed = [*done.removed, *_orphans(folder)]
-    if request.json:
+    if given.json:
         gone = [{"kind": s.kind, "name": s.name, "bytes": s.bytes} for s in removed]
         kept = {"kept_files": done.kept_files, "kept_bytes": done.kept_bytes}
         say_json({"removed": gone, "leftovers": done.leftovers, **kept})
@@ -138,36 +158,58 @@ def _gc(folder: Folder, request: CacheRequest) -> None:
     say(f"kept {done.kept_files} files, {memory(done.kept_bytes)}")
 
 
-def _rm(folder: Folder, request: CacheRequest) -> None:
+def _rm(given: Namespace) -> None:
+    folder = _folder(given)
     entries = Entries(folder)
-    found = named(entries, request.key)
+    found = _named(entries, given.key)
     for entry in found:
         entries.remove(entry)
         if not any(other.program == entry.program for other in entries.all()):
             folder.remove(PROGRAMS, entry.program)
-    if request.json:
+    if given.json:
         say_json({"ok": True, "removed": [_plain(entry) for entry in found]})
     else:
         say(f"removed {len(found)} programs")
 
 
-def _pin(folder: Folder, request: CacheRequest) -> None:
-    _each(folder, request, "pinned", Entries(folder).pin)
+def _pin(given: Namespace) -> None:
+    _each(given, "pinned", Entries.pin)
 
 
-def _unpin(folder: Folder, request: CacheRequest) -> None:
-    _each(folder, request, "unpinned", Entries(folder).unpin)
+def _unpin(given: Namespace) -> None:
+    _each(given, "unpinned", Entries.unpin)
 
 
-def _each(
-    folder: Folder, request: CacheRequest, done: str, action: Callable[[Entry], bool]
-) -> None:
-    found = named(Entries(folder), request.key)
-    changed = [entry for entry in found if action(entry)]
-    if request.json:
+def _each(given: Namespace, done: str, action: Callable[[Entries, Entry], bool]) -> None:
+    entries = Entries(_folder(given))
+    changed = [entry for entry in _named(entries, given.key) if action(entries, entry)]
+    if given.json:
         say_json({"ok": True, done: [_plain(entry) for entry in changed]})
     else:
         say(f"{done} {len(changed)} programs")
+
+
+def _push(given: Namespace) -> None:
+    """Publish programs at a remote: all of them and all pieces, or those of a key."""
+    store = flags.store(given.cache, given.remote)
+    entries = _named(store.entries, given.key) if given.key else store.entries.all()
+    pushed = [entry for entry in entries if store.push(entry)]
+    _exchanged(given, "published", pushed, 0 if given.key else store.push_pieces())
+
+
+def _pull(given: Namespace) -> None:
+    """Bring programs from a remote: all of them, or those of a key."""
+    store = flags.store(given.cache, given.remote)
+    keys = [given.key] if len(given.key) == _WHOLE_KEY else store.shared_keys(given.key)
+    _exchanged(given, "brought", [entry for key in keys for entry in store.pull(key)], 0)
+
+
+def _exchanged(given: Namespace, done: str, entries: list[Entry], pieces: int) -> None:
+    if given.json:
+        shown = [_plain(entry) for entry in entries]
+        say_json({"ok": True, "programs": shown, "pieces": pieces})
+    else:
+        say(f"{done} {len(entries)} programs" + (f" and {pieces} pieces" if pieces else ""))
 
 
 def _orphans(folder: Folder) -> Iterator[Stored]:
@@ -179,11 +221,11 @@ def _orphans(folder: Folder) -> Iterator[Stored]:
             yield stored
 
 
-def named(entries: Entries, key: str) -> list[Entry]:
-    """The programs whose key begins so.
+def _named(entries: Entries, key: str) -> list[Entry]:
+    """Find the programs whose key begins with some letters.
 
     Raises:
-        StoreError: there is none, or that is too short to mean one.
+        StoreError: there is none, or fewer than 4 letters are given.
     """
     found = entries.of(key) if len(key) >= 4 else []
     if not found:
@@ -206,13 +248,15 @@ def _ago(seconds: float) -> str:
     return "just now"
 
 
-_ACTIONS: dict[str, Callable[[Folder, CacheRequest], None]] = {
-    "ls": _ls,
-    "show": _show,
-    "stats": _stats,
-    "verify": _verify,
-    "gc": _gc,
-    "pin": _pin,
-    "unpin": _unpin,
-    "rm": _rm,
+_ACTIONS: dict[str, tuple[Callable[[Namespace], int | None], str]] = {
+    "ls": (_ls, "list the programs, the newest first"),
+    "show": (_show, "show what a program was compiled for"),
+    "stats": (_stats, "count files and bytes"),
+    "push": (_push, "publish programs and pieces at a remote"),
+    "pull": (_pull, "bring programs from a remote"),
+    "verify": (_verify, "check every byte of every file"),
+    "gc": (_gc, "remove what is unfinished, too old or too much"),
+    "pin": (_pin, "keep programs whatever the limits"),
+    "unpin": (_unpin, "let limits count again for programs"),
+    "rm": (_rm, "remove programs"),
 }

@@ -1,171 +1,32 @@
-"""The flags of every command. Nothing here imports torch."""
+"""Flags that several commands have, and what they mean. Nothing here imports torch."""
 
 from __future__ import annotations
 
-import argparse
+import logging
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from hotstart.cli import output, parse
+from hotstart.cli import parse
+from hotstart.errors import OptionsError
 from hotstart.options import CompilerName, MissPolicy, Options, Prove
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+if TYPE_CHECKING:
+    from hotstart.cache.store import Store
+    from hotstart.events import Listener
 
-_STATUS_EPILOG = """\
-exit status:
-  0    fine
-  1    another error, such as a file that cannot be read or written
-  2    wrong usage
-  3    the artifact is damaged, or none of hotstart
-  4    the artifact does not fit here
-  5    no trusted key signed the artifact
-  6    the cache has no program that fits
-  130  interrupted
-"""
-
-_FACTORY = """\
+FACTORY = """\
 the factory returns (model, args, kwargs): the module and example inputs for it; or
 (model, calls): hotstart.Call objects by name, each with its own dynamic shapes; or a
 dict of arguments for hotstart.compile, which go before what flags say.
+
 """
 
-_FACTORY_EPILOG = f"{_FACTORY}\n{_STATUS_EPILOG}"
 
-_REMOTE = "s3://bucket/prefix, gs://, az://, file:///folder, or https:// to read only"
-
-_BUILD_EPILOG = f"""\
-{_FACTORY}
-  hotstart build shop.search:encoder --dynamic 'input_ids:0=batch[1..16]' \\
-      --dynamic 'input_ids:1=seq[1..512]' --dynamic attention_mask:0=batch \\
-      --dynamic attention_mask:1=seq --range seq=1..64 --size batch=1 -o encoder.hot
-
-{_STATUS_EPILOG}"""
-
-
-def parser() -> argparse.ArgumentParser:
-    """The parser of the command line."""
-    made = argparse.ArgumentParser(
-        prog="hotstart",
-        description="Compile a PyTorch model once, ahead of time; start it hot everywhere.",
-        epilog=_STATUS_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_build(commands)
-    _add_artifact_commands(commands)
-    _add_using_cache(commands)
-    _add_cache(commands)
-    return made
-
-
-def _command(
-    commands: _Commands, name: str, about: str, epilog: str = _STATUS_EPILOG
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        name,
-        help=about,
-        description=f"{about[0].upper()}{about[1:]}.",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_argument("--traceback", action="store_true", help="show where an error was raised")
-    return command
-
-
-def _add_artifact_commands(commands: _Commands) -> None:
-    inspect = _command(commands, "inspect", "show what is in an artifact")
-    verify = _command(commands, "verify", "check every byte of an artifact, and its signature")
-    load_check = _command(commands, "load-check", "say whether an artifact would load here")
-    keygen = _command(commands, "keygen", "make a key pair to sign artifacts with")
-    for command, printed in ((inspect, "manifest"), (verify, "result"), (load_check, "result")):
-        command.add_argument("file", type=Path, metavar="FILE", help="an artifact")
-        command.add_argument("--json", action="store_true", help=f"print the {printed} as JSON")
-    verify.add_argument(
-        "--trusted-key",
-        action="append",
-        metavar="KEY",
-        help="a public key, as a .pub file or its text; one of those given must have signed it",
-    )
-    load_check.add_argument(
-        "--no-source",
-        action="store_true",
-        help="do not compare the Python source that was traced with what is here",
-    )
-    keygen.add_argument(
-        "file",
-        type=Path,
-        metavar="PRIVATE_KEY_FILE",
-        help="where to write the private key; the public key goes beside it, with .pub added",
-    )
-
-
-def _add_cache(commands: _Commands) -> None:
-    cache = _command(commands, "cache", "look after the folder that compiled programs are kept in")
-    actions = cache.add_subparsers(dest="action", required=True, metavar="ACTION")
-    about = {
-        "ls": "list the programs, the newest first",
-        "show": "show what a program was compiled for",
-        "stats": "count files and bytes",
-        "push": "publish programs and pieces at a remote",
-        "pull": "bring programs from a remote",
-        "verify": "check every byte of every file",
-        "gc": "remove what is unfinished, too old or too much",
-        "pin": "keep programs whatever the limits",
-        "unpin": "let limits count again for programs",
-        "rm": "remove programs",
-    }
-    for name, text in about.items():
-        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        _add_folder(action)
-        action.add_argument("--json", action="store_true", help="print the result as JSON")
-        if name in ("push", "pull"):
-            action.add_argument("--remote", metavar="URL", required=True, help=_REMOTE)
-            action.add_argument(
-                "key", metavar="KEY", nargs="?", default="", help="a key, or how it begins"
-            )
-        if name in ("show", "pin", "unpin", "rm"):
-            action.add_argument("key", metavar="KEY", help="a key, or how it begins")
-        if name == "gc":
-            action.add_argument("--max-bytes", type=parse.count, metavar="N")
-            action.add_argument("--max-files", type=parse.count, metavar="N")
-            action.add_argument("--max-age-days", type=float, metavar="DAYS")
-
-
-def _add_build(commands: _Commands) -> None:
-    build = _command(commands, "build", "compile a model, report, and save it", _BUILD_EPILOG)
-    add = build.add_argument
-    _add_factory(build)
-    _add_compiling(build)
-    add("--debug-dir", type=Path, metavar="DIR", help="write graph, pieces and stitched code here")
-    add("-o", "--output", type=Path, metavar="FILE", help="save the program in this file")
-    add("--sign-key", type=Path, metavar="KEY", help="sign it with this file of `hotstart keygen`")
-    _add_no_check(build)
-    add("--json", action="store_true", help="print the report as JSON")
-
-
-def _add_using_cache(commands: _Commands) -> None:
-    explain = _command(
-        commands, "explain", "say whether a model is in the cache, and why not", _FACTORY_EPILOG
-    )
-    _add_factory(explain)
-    warm = _command(commands, "warm", "compile models into the cache", _FACTORY_EPILOG)
-    warm.add_argument(
-        "factories",
-        nargs="+",
-        type=parse.factory,
-        metavar="PACKAGE.MODULE:FUNCTION",
-        help="functions that return a model and its example calls",
-    )
-    _add_no_check(warm)
-    for command in (explain, warm):
-        _add_compiling(command)
-        _add_folder(command)
-        command.add_argument("--remote", metavar="URL", help=_REMOTE)
-        command.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def _add_factory(command: argparse.ArgumentParser) -> None:
+def add_factory(command: ArgumentParser) -> None:
+    """Declare the factory of a command."""
     command.add_argument(
         "factory",
         type=parse.factory,
@@ -174,24 +35,8 @@ def _add_factory(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_no_check(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--no-check",
-        action="store_true",
-        help="save without running the file in a process of its own and comparing results",
-    )
-
-
-def _add_folder(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--cache",
-        type=Path,
-        metavar="DIR",
-        help="the folder; by default HOTSTART_CACHE, else the user's own for caches",
-    )
-
-
-def _add_compiling(command: argparse.ArgumentParser) -> None:
+def add_compiling(command: ArgumentParser) -> None:
+    """Declare how a command compiles; `settings` and `listening` say what was given."""
     command.set_defaults(parser=command)
     add = command.add_argument
     add(
@@ -248,18 +93,65 @@ def _add_compiling(command: argparse.ArgumentParser) -> None:
     add("--jobs", type=parse.positive, metavar="N", help="parallel compile workers")
 
 
-class _Version(argparse.Action):
-    """Says which version this is, looked up only now: that takes longer than most commands."""
+def add_no_check(command: ArgumentParser) -> None:
+    """Declare `--no-check`."""
+    command.add_argument(
+        "--no-check",
+        action="store_true",
+        help="save without running the file in a process of its own and comparing results",
+    )
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        output.say(f"{parser.prog} {_version()}")
-        parser.exit()
+
+def add_cache(command: ArgumentParser) -> None:
+    """Declare the folder of a cache."""
+    command.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="the folder; by default HOTSTART_CACHE, else the user's own for caches",
+    )
 
 
-def _version() -> str:
-    import importlib.metadata
+def add_remote(command: ArgumentParser, required: bool = False) -> None:
+    """Declare the remote of a cache."""
+    about = "s3://bucket/prefix, gs://, az://, file:///folder, or https:// to read only"
+    command.add_argument("--remote", metavar="URL", required=required, help=about)
 
+
+def add_json(command: ArgumentParser, printed: str = "result") -> None:
+    """Declare `--json`."""
+    command.add_argument("--json", action="store_true", help=f"print the {printed} as JSON")
+
+
+def settings(given: Namespace) -> dict[str, Any]:
+    """The arguments of `hotstart.compile` that flags give; those of a factory go before.
+
+    Raises:
+        SystemExit: the flags contradict each other.
+    """
     try:
-        return importlib.metadata.version("hotstart")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
+        shapes = parse.dynamic_shapes(given.dynamic, given.range, given.size)
+    except OptionsError as error:
+        usage: ArgumentParser = given.parser
+        usage.error(str(error))
+    options = Options(
+        compiler=given.compiler, on_miss=given.on_miss, splits=given.splits, prove=given.prove
+    )
+    split_on = parse.split_rule(given.split_on)
+    return {"dynamic_shapes": shapes, "split_on": split_on, "options": options}
+
+
+def listening(arguments: dict[str, Any], jobs: int | None, listener: Listener) -> dict[str, Any]:
+    """The same arguments, with a listener, and with `--jobs` if it was given."""
+    options = arguments["options"]
+    if isinstance(options, Options):  # else that is an error of `hotstart.compile`
+        options = replace(options, on_event=listener, jobs=jobs or options.jobs)
+    return {**arguments, "options": options}
+
+
+def store(folder: Path | None, remote: str | None, **more: Any) -> Store:
+    """The store of a folder and a remote; its trouble is an error, and its warnings are shown."""
+    from hotstart.cache.store import Store
+
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    return Store(folder, strict=True, remote=remote, **more)

@@ -1,4 +1,4 @@
-"""Printing. A reader who has gone, as `head` does, is no error."""
+"""Print to a reader that may go away, as `head` does: that is no error."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, TextIO
 
 
 def say(text: object, stream: TextIO | None = None) -> None:
-    """Print to stdout or another stream, without what would steer a terminal.
+    """Print to stdout or another stream, with control characters escaped.
 
     Args:
-        text: what to print; what a file says may be in it, whoever wrote that.
-        stream: where to; None: to stdout.
+        text: the text; it may hold what a file says, whoever wrote that.
+        stream: the stream; None: stdout.
     """
     with contextlib.suppress(BrokenPipeError):
         print(_printable(str(text)), file=stream or sys.stdout, flush=True)
@@ -26,7 +26,7 @@ def say_json(value: Any) -> None:
 
 
 def flush() -> None:
-    """Flush both streams, so that the interpreter finds nothing to complain about when it exits."""
+    """Flush both streams, so that the interpreter reports no error when it exits."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

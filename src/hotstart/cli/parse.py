@@ -1,4 +1,4 @@
-"""What the flags' values mean. Nothing here reads or writes anything."""
+"""Parse the values of flags. Nothing here reads or writes anything."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DynamicDim(msgspec.Struct, frozen=True):
 
     Attributes:
         argument: a parameter of the model's forward.
-        dim: which of its dimensions.
+        dim: the number of the dimension.
         axis: the axis' name.
         bounds: smallest and largest size; None where another flag gives them.
     """
@@ -37,7 +37,7 @@ class DynamicDim(msgspec.Struct, frozen=True):
 
 
 class AxisRange(msgspec.Struct, frozen=True):
-    """A range of an axis that gets a variant of its own, both ends included."""
+    """A range of an axis that gets its own variant, both ends included."""
 
     axis: str
     low: int
@@ -52,7 +52,7 @@ class AxisSize(msgspec.Struct, frozen=True):
 
 
 class Factory(msgspec.Struct, frozen=True):
-    """A function, by the module it is in and its name."""
+    """A function, by its module and name."""
 
     module: str
     name: str
@@ -62,41 +62,39 @@ class Factory(msgspec.Struct, frozen=True):
 
 
 def dynamic_dim(text: str) -> DynamicDim:
-    """`input_ids:1=seq[1..512]`, or `input_ids:1=seq` once the axis has bounds."""
+    """Parse `input_ids:1=seq[1..512]`, or `input_ids:1=seq` once the axis has bounds."""
     argument, dim, axis, low, high = _match(_DYNAMIC, text, "ARGUMENT:DIM=AXIS[LOW..HIGH]")
     bounds = None if low is None else (int(low), int(high))
     return DynamicDim(argument, int(dim), axis, bounds)
 
 
 def axis_range(text: str) -> AxisRange:
-    """`seq=1..64`."""
+    """Parse `seq=1..64`."""
     axis, low, high = _match(_RANGE, text, "AXIS=LOW..HIGH")
     return AxisRange(axis, int(low), int(high))
 
 
 def axis_size(text: str) -> AxisSize:
-    """`seq=1`."""
+    """Parse `seq=1`."""
     axis, size = _match(_SIZE, text, "AXIS=SIZE")
     return AxisSize(axis, int(size))
 
 
 def factory(text: str) -> Factory:
-    """`package.module:function`."""
+    """Parse `package.module:function`."""
     return Factory(*_match(_FACTORY, text, "PACKAGE.MODULE:FUNCTION"))
 
 
-def count(text: str) -> int:
-    """A whole number of 0 or more."""
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}, takes a whole number of 0 or more")
+def count(text: str, least: int = 0) -> int:
+    """Parse a whole number of at least `least`."""
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"got {text!r}, takes a whole number of {least} or more")
     return int(text)
 
 
 def positive(text: str) -> int:
-    """A whole number of 1 or more."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, takes a whole number of 1 or more")
-    return int(text)
+    """Parse a whole number of 1 or more."""
+    return count(text, least=1)
 
 
 def dynamic_shapes(
@@ -104,7 +102,7 @@ def dynamic_shapes(
     ranges: Iterable[AxisRange] = (),
     sizes: Iterable[AxisSize] = (),
 ) -> dict[str, dict[int, Dim]] | None:
-    """What `hotstart.compile` takes as `dynamic_shapes`; None without dynamic dimensions.
+    """Make the `dynamic_shapes` of `hotstart.compile`; None without dynamic dimensions.
 
     All dimensions of an axis share one `Dim`, whichever flags gave its bounds, ranges and sizes.
 
@@ -147,7 +145,7 @@ def dynamic_shapes(
 
 
 def split_rule(ops: Sequence[str]) -> Literal["auto"] | tuple[str, ...]:
-    """What `hotstart.compile` takes as `split_on`: `"auto"`, or the operators to cut at."""
+    """Make the `split_on` of `hotstart.compile`: `"auto"`, or the operators to cut at."""
     return "auto" if not ops or set(ops) == {"auto"} else tuple(dict.fromkeys(ops))
 
 

@@ -1,4 +1,4 @@
-"""Progress of a build on a terminal, or as lines in a log."""
+"""Show the progress of a build on a terminal, or as lines in a log."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TextIO
 from hotstart.events import Event, Listener
 
 WORTH_A_LINE_S = 0.1
-"""Units that took less are left out of a log: reused ones would fill it."""
+"""Units that took less are left out of a log, which reused ones would fill."""
 
 
 @contextlib.contextmanager
 def progress(stream: TextIO) -> Iterator[Listener]:
-    """A listener that shows a build's progress on `stream` while the context lasts.
+    """Make a listener that shows a build's progress on `stream` while the context lasts.
 
     It draws a bar if `stream` is a terminal and rich is installed, and prints lines otherwise.
     """
@@ -34,7 +34,7 @@ class Lines:
         self._phases: set[str] = set()
 
     def __call__(self, event: Event) -> None:
-        """Print what is worth a line."""
+        """Print a line if the event is worth one."""
         line = self._line(event)
         if line is not None:
             print(line, file=self._stream, flush=True)

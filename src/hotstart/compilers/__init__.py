@@ -1,4 +1,4 @@
-"""Compilers: jobs to units of data."""
+"""Turn jobs into units, which are data."""
 
 from hotstart.compilers.inductor import InductorCompiler
 from hotstart.compilers.job import Bounds, Compiler, Job, Narrowed

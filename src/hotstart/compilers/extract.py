@@ -1,4 +1,4 @@
-"""A job's piece as a graph module with example inputs in a shape environment of its own."""
+"""Extract a job's piece as a graph module with example inputs and its own shape environment."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hotstart.partition.plan import example_of, movable
 
 @dataclass(frozen=True)
 class Extracted:
-    """What a compiler is called with.
+    """The arguments of a compiler.
 
     Attributes:
         module: the piece; returns a tuple of tensors.
         inputs: fake example inputs, sizes of dynamic axes first.
         symbols: the axes as symbols of the environment that the inputs live in.
         mode: the fake mode of the inputs.
-        assumed: what the environment was told to assume.
+        assumed: the conditions that the environment was told to assume.
     """
 
     module: fx.GraphModule
@@ -52,8 +52,8 @@ def extract(job: Job) -> Extracted:
     sizes = [symbols.integer(symbol) for symbol in named.values()]
 
     def number(value: Any) -> int | torch.SymInt:
-        expr = job.graph.expression(value)
-        return expr if isinstance(expr, int) else symbols.integer(expr.xreplace(named))
+        found = job.number(value, named)
+        return found if isinstance(found, int) else symbols.integer(found)
 
     with mode:
         tensors = example_inputs(job, number)
@@ -61,11 +61,11 @@ def extract(job: Job) -> Extracted:
 
 
 def example_inputs(job: Job, number: Callable[[Any], int | torch.SymInt]) -> list[torch.Tensor]:
-    """Uninitialised tensors like a piece's inputs; those that share memory do so here, too.
+    """Make uninitialised tensors like a piece's inputs, which share memory as those do.
 
     Args:
         job: what the piece is compiled for.
-        number: gives the number that one of the trace stands for.
+        number: turns a number of the trace into one for these tensors.
     """
     bases: dict[int, torch.Tensor] = {}
     made = []
@@ -95,13 +95,13 @@ def example_inputs(job: Job, number: Callable[[Any], int | torch.SymInt]) -> lis
 
 
 def _reach(tensor: torch.Tensor) -> int | torch.SymInt:
-    """A number of elements of a storage that a tensor surely stays within; maybe a symbolic one."""
+    """Bound the elements of a storage that a tensor uses; the bound may be symbolic."""
     spans = (size * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return sum(spans, start=tensor.storage_offset() + 1)
 
 
 def as_module(job: Job) -> fx.GraphModule:
-    """A job's piece as a module: takes the sizes of dynamic axes, then the piece's inputs."""
+    """Make a module of a job's piece; it takes sizes of dynamic axes, then the piece's inputs."""
     graph, piece = job.graph, job.piece
     new = fx.Graph()
     tracer = GraphAppendingTracer(new)

@@ -57,7 +57,7 @@ class InductorCompiler:
         self._warming: threading.Thread | None = None
 
     def token(self) -> Token:
-        """The settings that were given; custom passes by their `uuid()`."""
+        """Identify the settings that were given; custom passes by their `uuid()`."""
         return ("inductor", *((n, setting_token(v)) for n, v in sorted(self._given.items())))
 
     def warm_up(self) -> None:
@@ -74,7 +74,7 @@ class InductorCompiler:
         self._warming.start()
 
     def compile(self, job: Job) -> CompiledUnit | Narrowed:
-        """Compile a piece; one that needs torch's runtime around it is written op by op instead."""
+        """Compile a piece; one that needs AOTAutograd's runtime wrappers runs op by op instead."""
         self.close()
         for node in (*job.piece.inputs, *job.piece.outputs):
             if not _torch.is_fake(example_of(node)):
@@ -127,28 +127,28 @@ class InductorCompiler:
             self._warming = None
 
     def op_by_op(self, job: Job, reason: str) -> CompiledUnit:
-        """A unit that runs the captured operators, with the reason."""
+        """Make a unit that runs the captured operators, and say why in the log and the unit."""
         log.warning("%s runs op by op, since %s", job.piece.name, reason)
         return replace(_as_captured(job), op_by_op=reason)
 
     def without(self, name: str) -> InductorCompiler:
-        """The compiler with one of Inductor's passes left out."""
+        """Make a compiler that leaves out one of Inductor's passes."""
         left_out = ",".join(filter(None, (self._given.get("disabled_passes"), name)))
         return InductorCompiler({**self._given, "disabled_passes": left_out}, self._jobs)
 
 
 def _as_captured(job: Job) -> CompiledUnit:
-    """The piece as the operators it was captured with."""
+    """Make a unit that runs the operators as they were captured."""
     unit = piece_as_source(job.graph, job.piece, tuple(job.bounds), job.key)
     plain = (_torch.is_fake(example_of(node)) for node in job.piece.outputs)
     return replace(unit, loose=tuple(number for number, is_plain in enumerate(plain) if is_plain))
 
 
 def _kernel(name: str, path: Path) -> Kernel:
-    """A compiled kernel, without the paths of this machine.
+    """Read a compiled kernel, without the paths of this machine.
 
-    Headers put their own paths, as `__FILE__`, into messages of errors. The folders in them are
-    overwritten in place, since other strings may share their ends.
+    Headers put their paths (`__FILE__`) into messages of errors. Folders are overwritten in place,
+    since the linker may let strings share their ends.
     """
     blob = path.read_bytes()
     for folder in (Path(torch.__file__).parent, path.parents[1]):
@@ -158,21 +158,19 @@ def _kernel(name: str, path: Path) -> Kernel:
 
 
 def strides(job: Job, extracted: Extracted) -> list[tuple[Any, ...]]:
-    """The strides that a piece's outputs were traced with, over the symbols it is compiled with."""
+    """Express the traced strides of a piece's outputs over the symbols it is compiled with."""
     symbols = extracted.symbols.by_name.values()
     axes = {_torch.axis_symbol(axis): s for axis, s in zip(job.bounds, symbols, strict=True)}
-
-    def number(value: Any) -> Any:
-        expr = job.graph.expression(value)
-        return expr if isinstance(expr, int) else expr.xreplace(axes)
-
-    return [tuple(map(number, example_of(node).stride())) for node in job.piece.outputs]
+    return [
+        tuple(job.number(stride, axes) for stride in example_of(node).stride())
+        for node in job.piece.outputs
+    ]
 
 
 def _written_views(job: Job) -> Iterator[str]:
-    """Outputs that Inductor may copy although they share memory that is written to.
+    """Find outputs that Inductor may copy although they share memory that is written to.
 
-    Those that strides make of an input are no outputs (`Piece.views`); these have another dtype.
+    Plain views of an input are no outputs of the unit (`Piece.views`); these have another dtype.
     """
     written = {
         _torch.storage_of(example_of(node)): index
@@ -186,7 +184,7 @@ def _written_views(job: Job) -> Iterator[str]:
 
 
 def memory(job: Job) -> tuple[list[int], list[int]]:
-    """For each input of a piece, and for each output, a number that says whose memory it is."""
+    """Number the storages of a piece's inputs, and of its outputs."""
 
     def numbers(nodes: Iterable[fx.Node]) -> list[int]:
         return [_torch.storage_of(example_of(node)) for node in nodes]
@@ -195,7 +193,7 @@ def memory(job: Job) -> tuple[list[int], list[int]]:
 
 
 def weights(job: Job) -> frozenset[int]:
-    """Positions of a unit's arguments that are weights."""
+    """List the positions of a unit's arguments that are weights."""
     return frozenset(
         len(job.bounds) + index
         for index, node in enumerate(job.piece.inputs)
@@ -204,7 +202,7 @@ def weights(job: Job) -> frozenset[int]:
 
 
 def setting_token(value: Any) -> Token:
-    """A setting's identity: a custom pass by its `uuid()`, containers item by item.
+    """Identify a setting: a custom pass by its `uuid()`, containers item by item.
 
     Raises:
         OptionsError: a custom pass without a `uuid()`.
@@ -226,7 +224,7 @@ def setting_token(value: Any) -> Token:
 
 
 def _holds(job: Job, extracted: Extracted, condition: sympy.Basic) -> bool:
-    """Whether a condition over a compile's symbols holds for every size that a job is for."""
+    """Tell whether a condition over a compile's symbols holds for every size of a job."""
     import sympy
 
     if condition in extracted.assumed:

@@ -1,11 +1,11 @@
-"""Define jobs, the units that serve them, and the compiler as a function from one to the other."""
+"""Define jobs, and compilers as functions from jobs to units."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hotstart import _torch
 from hotstart.partition import Graph, Piece
@@ -31,9 +31,9 @@ class Job:
     """One different piece to compile for some sizes.
 
     Attributes:
-        kind: hash of the piece, which of its axes have which one size, and the compiler's settings.
+        kind: hash of the piece, of the sizes of its fixed axes, and of the compiler's settings.
         piece: the piece.
-        graph: the graph it is of, with the axes fixed that have one size.
+        graph: the graph it is part of, with the axes fixed that have one size.
         bounds: the other axes the piece depends on, in the order the unit is called with them.
         where: conditions on those axes that hold whenever the unit is called.
     """
@@ -46,12 +46,12 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything that decides what a compiler makes of the job."""
+        """Hash everything that decides the unit that a compiler makes."""
         sizes = tuple(f"{b.low}..{b.high}@{b.hint}" for b in self.bounds.values())
         return hash_token((self.kind, sizes, self.conditions))
 
     def includes(self, other: Job) -> bool:
-        """Tell whether a unit that is made for this job serves another one, too.
+        """Tell whether a unit made for this job also serves another one.
 
         Jobs of one kind that were traced differently may give other shapes: some operators decide
         by size without saying so.
@@ -64,9 +64,14 @@ class Job:
             and (self.graph.captured is other.graph.captured or self.shapes == other.shapes)
         )
 
+    def number(self, value: Any, axes: Mapping[sympy.Symbol, Any]) -> Any:
+        """Replace the symbols of axes in a number of the trace; an int stays as it is."""
+        expr = self.graph.expression(value)
+        return expr if isinstance(expr, int) else expr.xreplace(axes)
+
     @cached_property
     def conditions(self) -> tuple[str, ...]:
-        """The conditions as text, with axes by number."""
+        """Write the conditions as text, with axes by number."""
         numbered = {
             _torch.axis_symbol(axis): _torch.axis_symbol(f"a{number}")
             for number, axis in enumerate(self.bounds)
@@ -75,17 +80,17 @@ class Job:
 
     @cached_property
     def shapes(self) -> tuple[tuple[int | sympy.Expr, ...], ...]:
-        """The shape of everything that is computed in the piece, as it was traced."""
+        """List the traced shape of everything that the piece computes."""
         tensors = (t for node in self.piece.nodes for t in tensors_in(example_of(node)))
         return tuple(tuple(map(self.graph.expression, tensor.shape)) for tensor in tensors)
 
 
 @dataclass(frozen=True)
 class Narrowed:
-    """A condition on sizes that a compile assumed and that fails for some of those to serve.
+    """A condition that a compile assumed, and that fails for some sizes of the job.
 
     Attributes:
-        condition: what was assumed, over axis symbols.
+        condition: the assumed condition, over axis symbols.
     """
 
     condition: _torch.Condition
@@ -95,15 +100,15 @@ class Compiler(Protocol):
     """Turns jobs into units."""
 
     def token(self) -> Token:
-        """Everything about the compiler and its settings that changes what it makes."""
+        """Identify the compiler and the settings that change its units."""
         ...
 
     def warm_up(self) -> None:
-        """Start whatever the first compile would otherwise wait for; returns at once."""
+        """Start in the background what the first compile would otherwise wait for."""
         ...
 
     def compile(self, job: Job) -> CompiledUnit | Narrowed:
-        """Compile a job, or say for which of its sizes only it can be compiled.
+        """Compile a job, or return the condition that holds for some of its sizes only.
 
         Raises:
             Exception: whatever the compiler raises.

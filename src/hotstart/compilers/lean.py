@@ -1,8 +1,8 @@
 """Reduce the module Inductor generates to one function that needs torch and nothing else.
 
 The generated module imports parts of Inductor to compile its kernels and to benchmark itself.
-What runs in a call is one method; it is kept, with what it mentions, and the rest is dropped.
-Weights are taken out of its arguments: they are bound once, and so are views of them.
+A call runs one method of it, which is kept together with everything it refers to; the rest is
+dropped. Weights are taken out of its arguments: they are bound once, and so are views of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class NotLean(Exception):
 
 @dataclass(frozen=True)
 class Lean:
-    """What runs, as source that defines `bind`, with the kernels and constants it mentions."""
+    """The source of `bind`, with the names of the kernels and constants that it refers to."""
 
     source: str
     kernels: tuple[str, ...]
@@ -40,9 +40,9 @@ def reduce(
     outputs: int,
     weights: Collection[int] = (),
 ) -> Lean:
-    """Keep the function that runs, inside one that binds its weights.
+    """Keep the function that a call runs, inside one that binds its weights.
 
-    Its checks of arguments are left out: the caller knows their shapes and strides to be right.
+    Its checks of arguments are left out: the entry has checked shapes and strides.
 
     Args:
         source: the generated module.
@@ -52,7 +52,7 @@ def reduce(
         weights: positions of the arguments that are weights.
 
     Raises:
-        NotLean: the function mentions something that only Inductor provides.
+        NotLean: the function refers to something that only Inductor provides.
     """
     module = ast.parse(source)
     call = _call(module)
@@ -87,7 +87,7 @@ def reduce(
 
 
 def _call(module: ast.Module) -> ast.FunctionDef:
-    """The function a call runs: a method of `Runner` since 2.8, a plain function otherwise."""
+    """Find the function that a call runs: a method of `Runner`, or a plain function."""
     for statement in module.body:
         if isinstance(statement, ast.ClassDef) and statement.name == "Runner":
             for member in statement.body:
@@ -140,7 +140,7 @@ def _free_names(tree: ast.AST) -> set[str]:
 
 
 class _ExternKernels(ast.NodeTransformer):
-    """Replaces `extern_kernels.mm` by `torch.mm`, which is what it is."""
+    """Replaces `extern_kernels.mm` by `torch.mm`, the same function."""
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         self.generic_visit(node)
@@ -153,14 +153,14 @@ class _ExternKernels(ast.NodeTransformer):
 
 
 def _keep_outputs(call: ast.FunctionDef, outputs: int) -> None:
-    """Return the module's own outputs, which come first, and leave out what torch added."""
+    """Return only the module's own outputs, which come before those that torch added."""
     for node in ast.walk(call):
         if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
             node.value.elts = node.value.elts[:outputs]
 
 
 def _bound(call: ast.FunctionDef, weights: Collection[int]) -> ast.FunctionDef:
-    """A function of the weights that defines `call` without them."""
+    """Wrap `call` in a function that takes the weights and defines `call` without them."""
     arguments = _arguments(call)
     if weights and max(weights) >= len(arguments):
         raise NotLean("the generated code does not take its arguments apart")

@@ -1,4 +1,4 @@
-"""The fast double: every piece runs the operators it was captured with."""
+"""The `eager` compiler: every piece runs the operators it was captured with."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class EagerCompiler:
     """Writes pieces as source, op by op. No compiler is involved."""
 
     def token(self) -> Token:
-        """There is nothing to set."""
+        """Identify the compiler, which has no settings."""
         return "eager"
 
     def warm_up(self) -> None:
-        """Nothing to start."""
+        """Do nothing."""
 
     def compile(self, job: Job) -> CompiledUnit:
         """Write the piece as it was captured."""
         return piece_as_source(job.graph, job.piece, tuple(job.bounds), job.key)
 
     def close(self) -> None:
-        """Nothing to stop."""
+        """Do nothing."""

@@ -1,16 +1,17 @@
-"""A compiler whose units are proven: each is compared with the operators it was made from."""
+"""Compare each unit that Inductor makes with the operators it was made from."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
 from hotstart import _torch
 from hotstart.compilers.inductor import InductorCompiler
 from hotstart.compilers.job import Job, Narrowed
-from hotstart.compilers.trial import Difference, NotComparable, Trial, at
+from hotstart.compilers.trial import Difference, NotComparable, Trial
+from hotstart.compilers.trial_sizes import Sizes, at, sizes_to_try
 from hotstart.events import Clock
 from hotstart.options import Prove
 from hotstart.partition.digest import Token
@@ -19,19 +20,19 @@ from hotstart.records.artifact import CompiledUnit, Proof
 log = logging.getLogger(__name__)
 
 _MOST = 1 << 25
-"""How many elements the tensors at all sizes may have together; there are several runs at each."""
+"""Bound on the elements of one run's tensors, summed over all sizes; each is run several times."""
 
 
 class ProvenCompiler:
-    """Compiles with Inductor, and compares what it makes with the operators it was made from.
+    """Compiles with Inductor, and proves the units.
 
-    A unit that does something else is compiled once more without the pass that is known to be at
-    fault in such cases; where that does something else, too, the operators run one by one.
+    A unit that differs from its operators is compiled again without a pass that is known to cause
+    such differences; if that one differs too, the piece runs op by op.
 
     Args:
         compiler: makes the units.
-        prove: `"all"` of them are proven, or the `"first"` of every digest.
-        clock: is told how long that takes.
+        prove: whether to prove `"all"` of them, or the `"first"` of every digest.
+        clock: measures the time this takes.
     """
 
     def __init__(self, compiler: InductorCompiler, prove: Prove, clock: Clock) -> None:
@@ -41,11 +42,11 @@ class ProvenCompiler:
         self._proven: set[str] = set()
 
     def token(self) -> Token:
-        """The compiler's own, and what is proven: what nobody compared never passes for proven."""
+        """Identify the compiler and `prove`: units that are proven have keys of their own."""
         return (self._compiler.token(), "proven", self._prove)
 
     def warm_up(self) -> None:
-        """Start what the compiler waits for."""
+        """Start the compiler's background work."""
         self._compiler.warm_up()
 
     def compile(self, job: Job) -> CompiledUnit | Narrowed:
@@ -64,10 +65,10 @@ class ProvenCompiler:
         self._compiler.close()
 
     def _proven_unit(self, job: Job, unit: CompiledUnit) -> CompiledUnit:
-        trial = Trial(job)
+        trial, tried = Trial(job), sizes_to_try(job, _MOST)
         first: Difference | None = None
         for made, without in self._ways(job, unit):
-            proof, difference = _proof(trial, made)
+            proof, difference = _proof(trial, made, tried)
             if difference is None:
                 if first is None:
                     return replace(made, proof=proof)
@@ -77,7 +78,7 @@ class ProvenCompiler:
         return self._compiler.op_by_op(job, f"what Inductor makes of it is wrong: {first}")
 
     def _ways(self, job: Job, unit: CompiledUnit) -> Iterator[tuple[CompiledUnit, str]]:
-        """A unit, and what the compiler makes without each pass that may be at fault."""
+        """Yield the unit, then one without each pass that may be at fault, with the pass' name."""
         yield unit, ""
         for name in _torch.doubtful_passes():
             with self._clock.phase("compile"):
@@ -86,11 +87,13 @@ class ProvenCompiler:
                 yield made, name
 
 
-def _proof(trial: Trial, unit: CompiledUnit) -> tuple[Proof, Difference | None]:
-    """What comparing a unit with its operators shows."""
+def _proof(
+    trial: Trial, unit: CompiledUnit, tried: Iterable[Sizes]
+) -> tuple[Proof, Difference | None]:
+    """Compare a unit with its operators at some sizes, up to the first difference."""
     compared: list[str] = []
     skipped: list[str] = []
-    for sizes in trial.sizes(_MOST):
+    for sizes in tried:
         try:
             difference = trial.difference(unit, sizes)
         except NotComparable as error:

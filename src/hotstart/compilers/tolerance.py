@@ -1,4 +1,4 @@
-"""How far apart two tensors are, and how far rounding may bring them."""
+"""Measure how far apart two tensors are, and how far rounding may bring them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 import torch
 
 _CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
-"""Differences up to this, of the largest number of a tensor, are not looked into."""
+"""Relative differences that are not looked into: shares of the largest number of a tensor."""
 
 _FAR = 100
-"""What differs by so many times as much is wrong where there is no reference in float64."""
+"""Without a reference in float64, this many times as much is accepted."""
 
 
 def equal(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -20,7 +20,7 @@ def equal(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """The numbers of a tensor in a dtype that torch compares and subtracts."""
+    """Convert a tensor to a dtype that torch compares and subtracts."""
     if tensor.is_complex():
         return tensor.to(torch.complex128)
     return tensor.to(torch.float64 if tensor.is_floating_point() else torch.int64)
@@ -62,7 +62,7 @@ def errors(
     exact: torch.Tensor | None,
     decided: torch.Tensor,
 ) -> tuple[float, float]:
-    """The largest error of a unit's tensor, and the largest that rounding explains."""
+    """Compute the largest error of a unit's tensor, and the largest that rounding explains."""
     error, scale = _error(one, other, decided)
     limit = _tolerance(one.dtype) * scale
     if not _is_inexact(one) or exact is None or exact.shape != one.shape:
@@ -73,7 +73,7 @@ def errors(
 
 
 def _error(one: torch.Tensor, other: torch.Tensor, decided: torch.Tensor) -> tuple[float, float]:
-    """The largest difference of elements, and the largest number there is.
+    """Compute the largest difference of elements, and the largest number.
 
     A number that is finite on one side only differs by infinity.
     """

@@ -12,7 +12,7 @@ SMALLEST = 4
 """Blocks of fewer nodes are left alone: cutting them out would cost more fusion than it saves."""
 
 SMALLEST_LEAF = 24
-"""The same for modules that call no other module: a norm or an embedding is better fused."""
+"""Modules of fewer nodes that call no other module are left alone: a norm is better fused."""
 
 Digest = Callable[[Sequence[fx.Node]], Hashable]
 
@@ -46,10 +46,10 @@ def paths_of(node: fx.Node) -> list[str]:
 
 
 def repeated_blocks(nodes: Sequence[fx.Node], digest: Digest) -> dict[fx.Node, Call]:
-    """The block each node is part of, for the outermost submodules that are repeated.
+    """Map each node to its block, for the outermost submodules that are repeated.
 
     Submodules called side by side are compared; if two of a class have the same digest, all of
-    that class there are blocks, and nothing inside them is looked at.
+    that class there are blocks, and no block is looked for inside them.
     """
     found: dict[fx.Node, Call] = {}
     pending = [_call_tree(nodes)]
@@ -66,7 +66,7 @@ def repeated_blocks(nodes: Sequence[fx.Node], digest: Digest) -> dict[fx.Node, C
 
 
 def _repeats(family: list[Call], digest: Digest) -> bool:
-    """Whether two calls of a family, each large enough to be a piece, are the same."""
+    """Tell whether two calls of a family are the same and large enough to be pieces."""
     large = [c for c in family if len(c.nodes) >= (SMALLEST if c.calls else SMALLEST_LEAF)]
     if len(large) < 2:
         return False

@@ -86,7 +86,7 @@ def _splitting_nodes(graph: Graph, wanted: Sequence[Any]) -> frozenset[fx.Node]:
 
 
 def _names(nodes: Sequence[fx.Node]) -> dict[fx.Node, frozenset[str]]:
-    """Every node's names; nodes that call the same thing share them."""
+    """Look up the names of every node; nodes that call the same thing share them."""
     known: dict[tuple[str, Any], frozenset[str]] = {}
     for node in nodes:
         if (node.op, node.target) not in known:
@@ -95,14 +95,14 @@ def _names(nodes: Sequence[fx.Node]) -> dict[fx.Node, frozenset[str]]:
 
 
 def _is_packet(name: str) -> bool:
-    """Whether a name is an operator's as it is registered, without an overload."""
+    """Tell whether a name is that of a registered operator, without an overload."""
     return "::" in name and "." not in name
 
 
 def _runs(
     graph: Graph, splitting: frozenset[fx.Node], auto: bool
 ) -> tuple[list[list[fx.Node]], frozenset[fx.Node]]:
-    """Contiguous runs of nodes that belong together, and the nodes that are cut at after all."""
+    """Group contiguous nodes that belong together; also return the nodes to cut at."""
     targets: dict[Any, Token] = {}
 
     def digest(nodes: Sequence[fx.Node]) -> Hashable:
@@ -135,8 +135,8 @@ def _attach_glue(
 ) -> frozenset[fx.Node]:
     """Give the few nodes between two blocks of a kind to the block that follows them.
 
-    What each block takes its own part of, such as `states[3]`, is taken outside, lest the number
-    makes every block another one.
+    Where each block takes a part of its own, such as `states[3]`, the part is taken outside: the
+    number would make every block another one.
 
     Returns:
         The nodes that take such parts.
@@ -160,7 +160,7 @@ def _attach_glue(
 
 
 def _takes_a_part(node: fx.Node) -> bool:
-    """Whether a node takes a part of a tensor by a number that is known, and does nothing else."""
+    """Tell whether a node only takes a part of a tensor, by a constant number."""
     if node.target not in (operator.getitem, torch.select, "select") or node.kwargs:
         return False
     _, *index = node.args
@@ -190,7 +190,7 @@ def _join_forbidden_cuts(graph: Graph, runs: list[list[fx.Node]]) -> list[list[f
 
 
 def _regions(graph: Graph, run_of: dict[fx.Node, int]) -> Iterable[tuple[int, int]]:
-    """(first, last) run of every region that must be opened and closed in one piece."""
+    """Find the (first, last) run of every region that must be opened and closed in one piece."""
     switches = [run_of[node] for node in graph.nodes if _torch.sets_grad_mode(node)]
     if switches:
         yield switches[0], switches[-1]
@@ -212,7 +212,7 @@ def _regions(graph: Graph, run_of: dict[fx.Node, int]) -> Iterable[tuple[int, in
 
 
 def _shared_and_written(graph: Graph, run_of: dict[fx.Node, int]) -> Iterable[tuple[int, int]]:
-    """(first, last) run between which several nodes that share written memory are still needed.
+    """Find the (first, last) runs in which several nodes that share written memory are needed.
 
     Memory of the graph's inputs is left out: what a piece makes of its inputs shares memory with
     them as it does in eager.
@@ -238,7 +238,7 @@ def _shared_and_written(graph: Graph, run_of: dict[fx.Node, int]) -> Iterable[tu
 def _join_allocations(
     runs: list[list[fx.Node]], splitting: frozenset[fx.Node]
 ) -> list[list[fx.Node]]:
-    """Join a run of nothing but empty allocations with the next run, or the last if there is none.
+    """Join a run of empty allocations only with the next run, or with the one before at the end.
 
     A splitting op stays inlined with the allocations it writes to.
     """
@@ -267,6 +267,6 @@ def _is_allocation(node: fx.Node) -> bool:
 
 
 def _is_inlined(run: Sequence[fx.Node], splitting: frozenset[fx.Node]) -> bool:
-    """Whether a run holds only splitting ops, and what goes with them."""
+    """Tell whether a run holds only splitting ops, and what goes with them."""
     others = (n for n in run if n not in splitting and not is_item(n) and n.op != "get_attr")
     return bool(splitting.intersection(run)) and all(map(_is_allocation, others))

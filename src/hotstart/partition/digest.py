@@ -1,4 +1,4 @@
-"""A hash of everything about a run of nodes that reaches a compiler.
+"""Hash everything about a run of nodes that reaches a compiler.
 
 Two runs get the same digest only if a compiler cannot tell them apart: the same operators with
 full names and overloads, the same constants with their types, the same nesting of arguments, the
@@ -50,13 +50,13 @@ class Canonical:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The axes met so far, in order; the n-th is called `a<n>` in the tokens."""
+        """List the axes met so far, in order; the n-th is called `a<n>` in the tokens."""
         return tuple(map(str, self._renamed))
 
     def run(
         self, nodes: Sequence[fx.Node], inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]
     ) -> Token:
-        """Tokens for a run with its inputs and outputs."""
+        """Describe a run with its inputs and outputs."""
         anywhere = movable(nodes, inputs)
         return (
             tuple(self.input(node, node in anywhere) for node in inputs),
@@ -65,7 +65,7 @@ class Canonical:
         )
 
     def input(self, node: fx.Node, anywhere: bool) -> Token:
-        """Number an input and describe its tensor, which may begin anywhere in its memory or not.
+        """Number an input and describe its tensor; `anywhere` leaves its storage offset out.
 
         Raises:
             PartitionError: it is a nested tensor, whose sizes no expression says.
@@ -93,7 +93,7 @@ class Canonical:
         return tokens
 
     def tensor(self, tensor: torch.Tensor) -> Token:
-        """Everything about an input tensor but its contents and where in memory it begins."""
+        """Describe an input tensor, but for its contents and its storage offset."""
         shared = self._storages.setdefault(_torch.storage_of(tensor), len(self._storages))
         return (
             str(tensor.dtype),
@@ -107,7 +107,7 @@ class Canonical:
         )
 
     def attribute(self, node: fx.Node) -> Token:
-        """A constant the graph holds: a tensor by its contents, a sub-graph by its own tokens."""
+        """Describe a constant of the graph: a tensor by its contents, a sub-graph by its nodes."""
         return held_token(_torch.attribute_of(self._graph.captured.module, str(node.target)))
 
     def _target(self, target: Any) -> Token:
@@ -122,7 +122,7 @@ class Canonical:
         return argument_token(self._graph.expression(number), self._leaf)
 
     def _leaf(self, value: Any) -> Token:
-        """A node by its number, an expression with its axes renamed, a constant with its type."""
+        """Describe a node by number, an expression with axes renamed, a constant with its type."""
         if isinstance(value, fx.Node):
             return ("node", self._numbers[value])
         if hasattr(value, "free_symbols"):
@@ -143,7 +143,7 @@ class Canonical:
 
 
 def argument_token(value: Any, leaf: Callable[[Any], Token]) -> Token:
-    """An argument with the nesting and the types of its containers; `leaf` does the rest."""
+    """Describe an argument by the nesting and types of its containers, and the rest by `leaf`."""
     kind = type(value)
     if kind in _LEAVES:
         return leaf(value)
@@ -166,7 +166,7 @@ _LEAVES = frozenset({fx.Node, int, float, bool, str, type(None), torch.dtype, to
 
 
 def held_token(value: Any) -> Token:
-    """What a graph module holds: a sub-graph by its nodes, a tensor by its contents."""
+    """Describe an attribute of a module: a sub-graph by its nodes, a tensor by its contents."""
     if isinstance(value, fx.GraphModule):
         return ("graph", subgraph_token(value))
     if isinstance(value, torch.Tensor):
@@ -176,7 +176,7 @@ def held_token(value: Any) -> Token:
 
 
 def subgraph_token(module: fx.GraphModule) -> Token:
-    """Tokens for the body of a higher-order operator."""
+    """Describe the body of a higher-order operator."""
     numbers = {node: index for index, node in enumerate(module.graph.nodes)}
 
     def leaf(value: Any) -> Token:
@@ -194,9 +194,9 @@ def subgraph_token(module: fx.GraphModule) -> Token:
 
 
 def target_token(target: Any) -> Token:
-    """What a node calls: a method's name, an operator's overload, a function's import path.
+    """Describe the target of a node: a method's name, an overload, a function's import path.
 
-    A function that its import path does not lead to is told apart by its identity.
+    A function without an import path is described by its identity.
     """
     if isinstance(target, str):
         return target
@@ -209,7 +209,7 @@ def target_token(target: Any) -> Token:
 
 
 def import_path(obj: Any) -> tuple[str, str] | None:
-    """(module, qualified name) that lead to `obj` itself; None if nothing does."""
+    """Find the (module, qualified name) that `obj` can be imported by; None if there is none."""
     qualified = getattr(obj, "__qualname__", None)
     short = getattr(obj, "__name__", None)
     home = getattr(obj, "__module__", None)
@@ -228,7 +228,7 @@ _MODULES = (
     "torch._C._linalg",
     "torch.nn.functional",
 )
-"""Where functions are found that do not say where they are from."""
+"""Modules to look in for functions whose `__module__` is not set."""
 
 
 def _lookup(module: str, name: str) -> Any:
@@ -247,7 +247,7 @@ def _import(name: str) -> Any:
 
 
 def constant_token(value: Any) -> Token:
-    """A constant with its type. One of a type not known here is told apart by its identity."""
+    """Describe a constant with its type; one of an unknown type by its identity."""
     kind = type(value).__qualname__
     if isinstance(value, enum.Enum):
         return ("enum", type(value).__module__, kind, value.name)
@@ -267,16 +267,16 @@ def constant_token(value: Any) -> Token:
 
 
 def constant(tensor: torch.Tensor) -> Token:
-    """A hash of a constant tensor's values; the tensor's identity where it has none to read."""
+    """Hash a constant tensor's values; use its identity where they cannot be read."""
     found = None if _torch.is_fake(tensor) else contents(tensor)
     return ("object", id(tensor)) if found is None else hash_bytes(found)
 
 
 def is_portable(token: Token) -> bool:
-    """Whether tokens mean the same in every process.
+    """Tell whether tokens mean the same in every process.
 
-    Not so where something was told apart by its identity, nor where a node calls what did not come
-    with torch or Python, whose name does not say which version of it is meant.
+    They do not if an identity is among them, or if a node calls something that did not come with
+    torch or Python: its name does not say which version of it is meant.
     """
     if not isinstance(token, tuple):
         return True
@@ -291,7 +291,7 @@ def is_portable(token: Token) -> bool:
 
 
 def came_with_torch(operator: str) -> bool:
-    """Whether an operator's name says all of it."""
+    """Tell whether an operator came with torch, so that its name identifies it."""
     return operator.partition("::")[0] in _NAMESPACES or "::" not in operator
 
 
@@ -300,7 +300,7 @@ _GIVEN = frozenset({"torch", "operator", "_operator", "math", "builtins"})
 
 
 def hash_token(token: Token) -> str:
-    """The hash of tokens."""
+    """Hash tokens."""
     return hash_bytes(repr(token).encode())
 
 

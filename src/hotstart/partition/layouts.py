@@ -28,14 +28,14 @@ from hotstart.records.shapes import Dim
 Strides = tuple[int, ...]
 
 STRICTNESS: tuple[Layout, ...] = ("copied", "fixed", "exact")
-"""How much of a layout is part of the contract, from nothing to everything."""
+"""How much of a layout becomes part of the contract, from nothing to everything."""
 
 _LARGE = 1 << 40
 """Bytes of a made-up storage, which no tensor exceeds."""
 
 
 class _Unknown(Exception):
-    """Nothing can be said of a value."""
+    """A value is unknown."""
 
 
 class _Refused(Exception):
@@ -43,14 +43,14 @@ class _Refused(Exception):
 
 
 def strictest(needs: Sequence[Layout]) -> Layout:
-    """The one of several needs that satisfies all."""
+    """Choose the one of several needs that satisfies all."""
     return max(needs, key=STRICTNESS.index, default="copied")
 
 
 def layouts_read(
     graph: Graph, tensors: Sequence[TensorSpec], axes: Sequence[Dim], hints: Mapping[str, int]
 ) -> dict[int, Layout]:
-    """By slot, the arguments that must have the compiled layout.
+    """Find the arguments that must have the compiled layout, by slot.
 
     Args:
         graph: the graph.
@@ -70,7 +70,7 @@ def layouts_read(
 
 
 def _telling_sizes(graph: Graph, axes: Sequence[Dim], hints: Mapping[str, int]) -> dict[str, int]:
-    """Sizes for which the graph stands, above 1 where it can be: strides of size 1 say little."""
+    """Choose sizes that the graph serves, above 1 if possible: at size 1, strides say little."""
     sizes = {**hints, **graph.captured.fixed}
     conditions = [condition.expr for condition in graph.captured.conditions]
     for dim in axes:
@@ -85,7 +85,7 @@ def _telling_sizes(graph: Graph, axes: Sequence[Dim], hints: Mapping[str, int]) 
 class _Probe:
     """Runs a graph with arguments in other layouts.
 
-    Values of nodes that a layout does not reach are made from what was traced.
+    Nodes that a changed layout does not reach get their traced values.
     """
 
     def __init__(self, graph: Graph, tensors: Sequence[TensorSpec], sizes: Mapping[str, int]):
@@ -108,13 +108,13 @@ class _Probe:
         self._asking = self._lead_to_questions()
 
     def ways(self, slot: int) -> tuple[Strides, ...]:
-        """Strides of other layouts of an argument."""
+        """List the strides of other layouts of an argument."""
         spec = self._tensors[slot]
         shape = [self._sizes[size] if isinstance(size, str) else size for size in spec.shape]
         return tuple(_other_strides(shape, spec.dim_order))
 
     def depends(self, ways: Mapping[int, Sequence[Strides]]) -> Layout | None:
-        """How strictly the graph depends on the layouts of some arguments; None for not at all."""
+        """Tell how strictly the graph depends on some arguments' layouts; None if it does not."""
         rounds = max(map(len, ways.values()), default=0)
         runs = ({s: found[n % len(found)] for s, found in ways.items()} for n in range(rounds))
         with self._mode, torch.no_grad():
@@ -136,7 +136,7 @@ class _Probe:
     # --- operators --------------------------------------------------------------------------------
 
     def _operators(self, changed: dict[fx.Node, Any]) -> Iterator[Layout]:
-        """Run every node that the layouts reach; they are in `changed` as far as they change it."""
+        """Run every node that the layouts reach; `changed` gets the results that differ."""
         for node in self._graph.nodes:
             reads = self._graph.reads(node)
             if node not in self._asking or not any(read in changed for read in reads):
@@ -160,7 +160,7 @@ class _Probe:
                 changed[node] = found
 
     def _lead_to_questions(self) -> set[fx.Node]:
-        """The nodes whose strides may matter to what asks about strides; the others need no run."""
+        """Find the nodes whose strides may reach a node that reads strides; only these are run."""
         wanted = {node for node in self._captured.layout_reads.steps if node in self._known}
         for node in reversed(self._graph.nodes):
             if node in wanted or self._asks(node):
@@ -168,7 +168,7 @@ class _Probe:
         return wanted
 
     def _asks(self, node: fx.Node) -> bool:
-        """Whether a node reads strides, refuses some, or is a view or a copy by them."""
+        """Tell whether a node reads strides, refuses some, or is a view for some only."""
         name = _name(node)
         if name in _REFUSING or _reads_strides(self._captured.module, node):
             return True
@@ -178,7 +178,7 @@ class _Probe:
         return (views or name in _BY_LAYOUT) and self._matters(node)
 
     def _matters(self, node: fx.Node) -> bool:
-        """Whether it shows if a node is a view or a copy: it is returned, or memory is written."""
+        """Tell whether sharing memory matters: it is written to, or an argument is returned."""
         nodes = (node, *self._graph.reads(node))
         examples = (t for one in nodes for t in tensors_in(example_of(one)))
         written = any(_torch.storage_of(example) in self._written for example in examples)
@@ -200,7 +200,7 @@ class _Probe:
             raise _Refused from error
 
     def _plain_result(self, node: fx.Node) -> Any:
-        """The result of a node for inputs as traced, run at these sizes."""
+        """Run a node on inputs as traced, at these sizes."""
         if node not in self._results:
             try:
                 self._results[node] = self._call(node, {})
@@ -231,7 +231,7 @@ class _Probe:
     def _value(
         self, node: fx.Node, values: dict[fx.Node, Any], strides: Mapping[int, Strides]
     ) -> Any:
-        """What a node computes for changed arguments, also one that is no longer in the graph."""
+        """Compute a node for changed arguments, also one that is no longer in the graph."""
         if node in values or node in self._known:
             return self._now(node, values)
         step = self._captured.layout_reads.steps[node]
@@ -274,7 +274,7 @@ class _Probe:
         return torch.empty_strided(shape, strides, dtype=spec.dtype, device=spec.device)
 
     def _plain(self, node: fx.Node) -> Any:
-        """The traced value of a node, at these sizes."""
+        """Look up the traced value of a node, at these sizes."""
         example = example_of(node)
         if node.op == "get_attr" and not isinstance(example, torch.Tensor):
             return _torch.attribute_of(self._captured.module, str(node.target))
@@ -314,7 +314,7 @@ class _Probe:
 
 
 def _other_strides(shape: Sequence[int], compiled: Sequence[int]) -> Iterator[Strides]:
-    """Strides of layouts other than the compiled: of other orders, with gaps, and expanded."""
+    """Make strides of other layouts: with dimensions in another order, with gaps, and expanded."""
     rank = len(shape)
     if rank == 0:
         return
@@ -336,10 +336,10 @@ _STRIDED = frozenset({"as_strided", "as_strided_", "as_strided_copy", "as_stride
 
 
 _REFUSING = frozenset({"view", "view_as", "view_as_complex", "_unsafe_view", "unflatten"})
-"""What raises for some layouts."""
+"""Operators that raise for some layouts."""
 
 _BY_LAYOUT = frozenset({"reshape", "reshape_as", "flatten", "ravel", "contiguous", "to"})
-"""What gives its input or a view of it in some layouts, and a copy in others."""
+"""Operators that return a view of their input in some layouts, and a copy in others."""
 
 
 def _name(node: fx.Node) -> str:
@@ -347,7 +347,7 @@ def _name(node: fx.Node) -> str:
 
 
 def _reads_strides(module: torch.nn.Module, node: fx.Node) -> bool:
-    """Whether an operator reads the strides of its inputs, itself or in a function it runs."""
+    """Tell whether an operator reads the strides of its inputs, itself or in a function it runs."""
     if _name(node) in _STRIDED or _is_foreign(node):
         return True
     bodies = (
@@ -364,7 +364,7 @@ def _reads_strides(module: torch.nn.Module, node: fx.Node) -> bool:
 
 
 def _is_foreign(node: fx.Node) -> bool:
-    """Whether a node calls an operator of the user's that may read strides.
+    """Tell whether a node calls an operator of the user's that may read strides.
 
     torch.compile gives such operators the strides eager gives them, unless a tag says that none
     matter.
@@ -383,7 +383,7 @@ def _strides(value: Any) -> list[Strides]:
 
 
 def _sharing(value: Any, inputs: Sequence[torch.Tensor]) -> list[tuple[tuple[bool, bool], ...]]:
-    """For each tensor, whether it shares memory with each input, and whether it is that input."""
+    """Tell for each tensor and input whether they share memory, and whether they are one object."""
     memory = [_torch.storage_of(tensor) for tensor in inputs]
     return [
         tuple(

@@ -1,4 +1,4 @@
-"""The names of operators, however a graph spells them."""
+"""Name the operators of a graph, however it spells them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _ATEN_NAMES = {
     "imul": "mul_",
     "itruediv": "div_",
 }
-"""What aten calls those of Python's operators that it calls something else."""
+"""Names of aten for Python's operators, where they differ."""
 
 
 def names_of(node: fx.Node) -> frozenset[str]:
-    """Every name a user may give the operator of a node.
+    """List every name that a user may give the operator of a node.
 
     `aten::relu`, `aten::relu.default`, `relu`, `torch.relu`, `torch.nn.functional.relu` all name
     the node of `x.relu()`, as they name those of `torch.relu(x)` and of `torch.ops.aten.relu(x)`.
-    An overload names the nodes that spell it, and those that do not say which overload they call.
+    An overload names the nodes that call it, and those that name no overload.
     """
     target: Any = node.target
     if node.op == "call_method":
@@ -56,7 +56,7 @@ def names_of(node: fx.Node) -> frozenset[str]:
 
 
 def name_given(name: Any) -> str:
-    """The name a user meant by a string or by the operator or function itself.
+    """Turn a string, an operator or a function of `split_on` into a name.
 
     Raises:
         TypeError: it is neither.
@@ -78,9 +78,9 @@ def name_given(name: Any) -> str:
 
 
 def known_among(split_on: Any, nodes: Iterable[fx.Node]) -> list[Any]:
-    """`split_on` less the operators that exist but that none of the nodes calls.
+    """Leave out operators of `split_on` that exist and that none of the nodes calls.
 
-    For graphs of a model that are one part of it each. A name that no operator has stays in.
+    For the several graphs of one model. A name that no operator has is kept: it is an error.
     """
     wanted = list(split_on) if isinstance(split_on, list | tuple) else [split_on]
     present = {name for node in nodes for name in names_of(node)}
@@ -88,7 +88,7 @@ def known_among(split_on: Any, nodes: Iterable[fx.Node]) -> list[Any]:
 
 
 def _exists(name: Any) -> bool:
-    """Whether something names an operator of torch's, or one that was registered."""
+    """Tell whether something names an operator of torch, or one that was registered."""
     if not isinstance(name, str):
         return callable(name)
     home, _, packet = name.removeprefix("torch.ops.").partition("::")
@@ -100,7 +100,7 @@ def _exists(name: Any) -> bool:
 
 
 def qualified_name(target: Any) -> str:
-    """`module.name` of a function, as a user would import it where torch gives it a short name."""
+    """Name a function as a user would import it: `module.name`, the short one if torch has one."""
     name = getattr(target, "__name__", type(target).__name__)
     for module in (torch.nn.functional, torch, operator):
         if getattr(module, name, None) is target:
@@ -109,7 +109,7 @@ def qualified_name(target: Any) -> str:
 
 
 def _function_names(name: str) -> Iterator[str]:
-    """The names of a function or method that calls the aten operator of the same name, if any."""
+    """List the names of a function or method that calls the aten operator of its name, if any."""
     yield name
     packet = getattr(torch.ops.aten, name, None)
     if packet is None:
@@ -128,7 +128,7 @@ def _function_names(name: str) -> Iterator[str]:
 
 
 def _operator_names(packet: str, overloads: list[str]) -> Iterator[str]:
-    """The names of a registered operator: `aten::relu`, `aten.relu.default`, `torch.relu`, ..."""
+    """List the names of a registered operator: `aten::relu`, `aten.relu.default`, ..."""
     namespace, _, name = packet.partition("::")
     for overload in ("", *(f".{overload}" for overload in overloads)):
         yield f"{packet}{overload}"
@@ -138,7 +138,7 @@ def _operator_names(packet: str, overloads: list[str]) -> Iterator[str]:
 
 
 def foreign_operators(module: fx.GraphModule) -> frozenset[str]:
-    """The operators that did not come with torch, in a graph and in those that it holds."""
+    """List the operators in a graph and its sub-graphs that did not come with torch."""
     graphs = [inner.graph for inner in module.modules() if isinstance(inner, fx.GraphModule)]
     targets = {node.target for graph in graphs for node in graph.nodes}
     names = {operator_name(target) for target in targets}

@@ -1,4 +1,4 @@
-"""What the pieces of a cut graph are: what flows in and out, and a digest of each."""
+"""Describe the pieces of a cut graph: what flows in and out, and a digest of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hotstart.partition.digest import Canonical, Token, hash_token, is_portable
 from hotstart.partition.plan import Graph, Piece, Plan, example_of
 
 LAYERS = 8
-"""A piece that came from more submodules is said to come from the one they are all in."""
+"""A piece from more submodules is listed under the one that holds them all."""
 
 
 def make_plan(graph: Graph, runs: Sequence[Run], prefix: str = "") -> Plan:
@@ -62,21 +62,21 @@ def _pieces(graph: Graph, runs: Sequence[Run], prefix: str) -> Iterable[Piece]:
 
 
 def _views(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
-    """The nodes whose tensors are views of an input's memory, with the input."""
+    """Find the nodes whose tensors are views of an input's memory, with the input."""
     bases = {_memory(example_of(node)): node for node in reversed(inputs)}
     found = ((node, bases.get(_memory(example_of(node)))) for node in nodes)
     return {node: base for node, base in found if base is not None}
 
 
 def _memory(tensor: torch.Tensor) -> Hashable:
-    """Equal for two tensors if strides make one of the other; a wrapper's memory is its own."""
+    """Make a key that two tensors share if `as_strided` makes one of the other."""
     if not _torch.is_fake(tensor):
         return id(tensor)
     return _torch.storage_of(tensor), tensor.dtype, tensor.is_conj(), tensor.is_neg()
 
 
 def _layers(run: Sequence[fx.Node], sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """Paths of the submodules a run came from: the one it is all of, or the outermost parts."""
+    """List the submodules a run came from: the one that it is the whole of, or the outermost."""
     stacks = [stack for node in run if (stack := paths_of(node))]
     common = _common_start(stacks)
     inside = sum(len(stack) >= len(common) for stack in stacks)

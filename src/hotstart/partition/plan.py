@@ -1,4 +1,4 @@
-"""The graph as a sequence of pieces: contiguous runs of nodes with what flows in and out."""
+"""Hold a graph as a sequence of pieces: contiguous runs of nodes with what flows in and out."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Piece:
         nodes: its nodes in the graph's order.
         inputs: tensors it reads from outside, in the order it first uses them.
         outputs: its tensors that later pieces or the caller use, in the order they are made.
-        views: further ones that are views of inputs, with the input; a compiler need not give such
-            an output its input's memory, so they are made again outside.
+        views: further outputs that are views of inputs, with the input. They are made outside of
+            the unit, since a compiler need not return them in the memory of the input.
         axes: the axes its shapes and arguments depend on, in the order it first uses them.
         layers: paths of the submodules its nodes came from, outermost repeated block first.
         digest: hash of everything about it that reaches a compiler, before ranges are chosen.
@@ -121,7 +121,7 @@ class Graph:
         self.nodes: tuple[fx.Node, ...] = tuple(nodes)
 
     def _is_value(self, node: fx.Node) -> bool:
-        """Record a node that computes numbers from sizes, which is then no part of any piece."""
+        """Tell whether a node computes numbers from sizes, and record them; pieces leave it out."""
         example = example_of(node)
         if not _is_number(example):
             return False
@@ -129,7 +129,7 @@ class Graph:
         return True
 
     def expression(self, number: Any) -> Any:
-        """A number of the graph over axis symbols; a plain Python number where it is constant."""
+        """Express a number of the graph over axis symbols; a constant is a plain Python number."""
         import sympy
 
         if isinstance(number, torch.SymInt | torch.SymFloat | torch.SymBool):
@@ -140,21 +140,21 @@ class Graph:
         return _torch.plain_number(expr) if not expr.free_symbols else expr
 
     def axis_number(self, symbol: sympy.Symbol) -> int:
-        """The place of an axis among those of the graph: an order that names have no part in."""
+        """Number an axis by its place in the graph, whatever its name."""
         return self._axis_numbers[symbol]
 
     def is_weight(self, node: fx.Node) -> bool:
-        """Whether a node is a tensor of the model, which is checked once and not in every call."""
+        """Tell whether a node is a tensor of the model, which is bound once for all calls."""
         slot = self.placeholders.get(node)
         return slot is not None and slot.kind == "weight"
 
     def number(self, item: Any) -> Any:
-        """An integer among the graph's outputs as an expression or a plain number."""
+        """Express an integer among the graph's outputs."""
         value = self._values.get(item, item) if isinstance(item, fx.Node) else item
         return self.expression(value)
 
     def at(self, variant: Variant) -> Graph:
-        """This graph with the axes fixed that are one size in a variant."""
+        """Return this graph with those axes fixed that have one size in a variant."""
         bound = copy.copy(self)
         bound._resolved = {}
         bound.fixed = _torch.substitution({a: c for a, c in variant.choices if isinstance(c, int)})
@@ -179,7 +179,7 @@ class Graph:
         return tuple(dict.fromkeys(read for read in reads if read not in inside))
 
     def _resolve(self, node: fx.Node) -> _Resolved:
-        """A node's arguments as pieces see them, worked out once."""
+        """Compute a node's arguments as pieces see them, once."""
         known = self._resolved.get(node)
         if known is not None:
             return known
@@ -212,10 +212,10 @@ def example_of(node: fx.Node) -> Any:
 
 
 def movable(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> frozenset[fx.Node]:
-    """The inputs of a run of nodes that may begin anywhere in their memory.
+    """Find the inputs of a run whose storage offset does not matter.
 
-    A compiler is told of those as if they began at its start. Not so where tensors share memory,
-    nor where a node may count from the start of memory itself.
+    A compiler is given these with offset 0. The offset matters where tensors share memory, and
+    where a node may count from the start of the storage.
     """
     if any(node.op == "get_attr" or _torch.names_a_place(node) for node in nodes):
         return frozenset()
@@ -224,7 +224,7 @@ def movable(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> frozenset[fx
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value consists of numbers only, such as a size or a `torch.Size`."""
+    """Tell whether a value consists of numbers only, such as a size or a `torch.Size`."""
     if isinstance(value, tuple | list):
         return bool(value or isinstance(value, torch.Size)) and all(map(_is_number, value))
     return isinstance(value, int | float | bool | torch.SymInt | torch.SymFloat | torch.SymBool)

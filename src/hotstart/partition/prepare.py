@@ -1,4 +1,4 @@
-"""What is done to a graph before it is cut, so that only tensors flow in it."""
+"""Prepare a graph for cutting: take tuples apart, so that only tensors flow in it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hotstart.partition.plan import example_of, tensors_in
 
 
 def take_tuples_apart(graph: fx.Graph) -> None:
-    """Move every `getitem` next to the node that made the tuple, and let only items be used.
+    """Move every `getitem` next to the node that made the tuple, and use items only.
 
-    Where a tuple is used whole, the use gets a tuple of items, so that only tensors flow.
+    A use of the whole tuple gets a tuple of items.
     """
     for node in list(graph.nodes):
         if node.op not in ("placeholder", "output"):
@@ -21,7 +21,7 @@ def take_tuples_apart(graph: fx.Graph) -> None:
 
 
 def bring_attributes(graph: fx.Graph) -> None:
-    """Give every use of what the graph holds, such as a sub-graph, a `get_attr` right before it."""
+    """Give every use of an attribute, such as a sub-graph, a `get_attr` right before it."""
     for node in list(graph.nodes):
         if node.op != "get_attr":
             continue
@@ -33,13 +33,13 @@ def bring_attributes(graph: fx.Graph) -> None:
 
 
 def is_item(node: fx.Node) -> bool:
-    """Whether a node takes one item out of a tuple that another node made."""
+    """Tell whether a node takes one item out of a tuple that another node made."""
     source = node.args[0] if node.target is operator.getitem else None
     return isinstance(source, fx.Node) and isinstance(example_of(source), tuple | list)
 
 
 def _take_apart(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    """Take the tuple that a node makes apart, and tuples in it; the last node of it all."""
+    """Take apart the tuple that a node makes, and tuples in it; return the last node of it."""
     example = example_of(node)
     if not isinstance(example, tuple | list) or not tensors_in(example):
         return node
@@ -62,7 +62,7 @@ def _take_apart(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 
 def _gather_items(graph: fx.Graph, node: fx.Node, length: int) -> dict[int, fx.Node]:
-    """The one node that takes each item of a tuple; further ones are removed."""
+    """Keep one node for each item of a tuple, and remove the others."""
     items: dict[int, fx.Node] = {}
     for user in list(node.users):
         if user.target is operator.getitem and isinstance(user.args[1], int):
@@ -74,5 +74,5 @@ def _gather_items(graph: fx.Graph, node: fx.Node, length: int) -> dict[int, fx.N
 
 
 def _with_parts(args: Any, node: fx.Node, parts: tuple[Any, ...]) -> Any:
-    """Arguments with a tuple of parts in place of a node."""
+    """Replace a node among arguments by a tuple of its parts."""
     return fx.node.map_arg(args, lambda n: parts if n is node else n)

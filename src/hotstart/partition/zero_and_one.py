@@ -1,9 +1,9 @@
-"""Find the sizes 0 and 1 at which a piece means something else than at the size it was traced with.
+"""Find the sizes 0 and 1 at which operators do something else than was traced.
 
 Tracing does not assume that sizes differ from 0 and 1, but operators decide by them: `squeeze`
-drops a dimension of size 1, a reduction refuses one of size 0. Where the model's own code asks, a
-condition is recorded; where an operator asks inside, nothing is. So each different piece is run
-once on fake tensors of those sizes, and what comes out is compared with what was traced.
+drops a dimension of size 1, a reduction refuses one of size 0. A trace records a
+condition where the model's own code asks for a size, but none where an operator does. So each
+different piece is run once on fake tensors of those sizes, and compared with the trace.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SPECIAL = (0, 1)
 
 
 class _Differs(Exception):
-    """At a special size, something else happens than what was traced."""
+    """A size at which something else happens than what was traced."""
 
 
 def special_conditions(
     plan: Plan, box: Mapping[str, Interval], hints: Mapping[str, int]
 ) -> list[_torch.Condition]:
-    """A condition for every special size, or combination of them, that a graph does not stand for.
+    """Make conditions that exclude the special sizes, or combinations, a graph does not serve.
 
     Args:
         plan: the graph, cut.
@@ -55,7 +55,7 @@ def special_conditions(
 
 
 def _specials(axes: Sequence[str], box: Mapping[str, Interval]) -> Iterator[dict[str, int]]:
-    """Special sizes of one axis, then of two, and so on."""
+    """Yield the special sizes of one axis, then of two, and so on."""
     choices = [[None, *(n for n in SPECIAL if n in box[axis])] for axis in axes]
     combined = [
         {axis: size for axis, size in zip(axes, sizes, strict=True) if size is not None}

@@ -1,7 +1,6 @@
-"""The process that has nothing but an artifact's file, and says how its variants run from that.
+"""Run the variants of an artifact in a process that has its file and nothing else.
 
-`python -m hotstart.saving.apart FOLDER THREADS NUMBERS MODULE...`, with what is in the folder
-told by `Place`.
+`python -m hotstart.saving.apart FOLDER THREADS NUMBERS MODULE...`; `Place` describes the folder.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from hotstart.saving.inputs import Real
 from hotstart.saving.rehearsal import Rehearsal
 
 ENDED = "the process was ended by"
-"""How the error of an attempt begins that no operator raised."""
+"""Start of the error of an attempt that ended the process."""
 
 _LENGTH = 300
-"""How many characters of an error's message are kept."""
+"""Characters that are kept of an error's message."""
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True):
-    """How one choice of inputs went.
+    """The result of running a variant on one choice of inputs.
 
     Attributes:
         variant: its number.
@@ -52,7 +51,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Place:
-    """A folder that two processes share: the file, real values, attempts, and what was returned."""
+    """A folder that both processes share: the file, real values, attempts and returned tensors."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "model.hot"
@@ -61,11 +60,11 @@ class Place:
         self._attempts = folder / "attempts"
 
     def returned(self, variant: int) -> Path:
-        """The file with all that a variant returned."""
+        """Name the file with the tensors that a variant returned."""
         return self.folder / f"returned_{variant}"
 
     def keep(self, real: Real) -> None:
-        """Write real values down, and forget earlier attempts.
+        """Write real values to the folder, and delete earlier attempts.
 
         Raises:
             ArtifactError: there is no room for them.
@@ -84,21 +83,21 @@ class Place:
             ) from error
 
     def real(self) -> Real:
-        """The values that were written down. Their memory is the file's, and read only when used.
+        """Load the real values; their memory is mapped from the file.
 
-        What is read can hold nothing but numbers, text and tensors.
+        Only numbers, text and tensors can be read.
         """
         calls, weights = torch.load(self._values, weights_only=True, mmap=True)
         examples = {name: [Example(*one) for one in given] for name, given in calls.items()}
         return Real(examples, weights)
 
     def note(self, attempt: Attempt) -> None:
-        """Add an attempt, in one write, so that it is there whatever happens next."""
+        """Append an attempt in one write, so that a crash afterwards does not lose it."""
         with self._attempts.open("ab", buffering=0) as file:
             file.write(msgspec.json.encode(attempt) + b"\n")
 
     def attempts(self) -> list[Attempt]:
-        """All attempts, each as it ended."""
+        """Read all attempts, each as it ended."""
         if not self._attempts.exists():
             return []
         lines = self._attempts.read_bytes().splitlines()
@@ -107,7 +106,7 @@ class Place:
 
 
 def main(folder: str, threads: str, variants: str, *modules: str) -> None:
-    """Try variants of an artifact on the inputs there are for each, until one runs."""
+    """Try each variant of an artifact on its inputs in turn, until one choice runs."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # inputs may end it, which is no news
     torch.set_num_threads(int(threads))
     for module in modules:
@@ -119,9 +118,9 @@ def main(folder: str, threads: str, variants: str, *modules: str) -> None:
 
 
 def _try_in_turn(rehearsal: Rehearsal, variants: Sequence[int], real: Real, place: Place) -> None:
-    """Try inputs, in a process of their own: a bad index ends it where kernels have threads.
+    """Try inputs in forked processes: a bad index ends one, where kernels have threads.
 
-    Nothing was computed in this one, so that none of its threads is missing in another.
+    This process has computed nothing, so it has no threads that a fork would lack.
     """
     turns = [(v, c) for v in variants for c in range(len(rehearsal.choices(v, real)))]
     while turns:
@@ -145,7 +144,7 @@ def _try_in_turn(rehearsal: Rehearsal, variants: Sequence[int], real: Real, plac
 def _work(
     rehearsal: Rehearsal, turns: Sequence[tuple[int, int]], real: Real, place: Place
 ) -> NoReturn:
-    """Try inputs until every variant runs or has no others, and end this process."""
+    """Try inputs until every variant runs or has no more of them, and end this process."""
     try:
         done: set[int] = set()
         for variant, choice in turns:
@@ -159,7 +158,7 @@ def _work(
 
 
 def _runs(rehearsal: Rehearsal, variant: int, choice: int, real: Real, place: Place) -> bool:
-    """Try one choice of inputs, and write down what the variant returns."""
+    """Try one choice of inputs, and save the tensors that are returned."""
     place.note(Attempt(variant, choice, "trying"))
     inputs = rehearsal.choices(variant, real)[choice]
     with place.returned(variant).open("wb") as returned:
@@ -177,14 +176,14 @@ def _write(returned: BinaryIO, tensor: torch.Tensor) -> None:
 
 
 def values_of(tensor: torch.Tensor) -> bytes:
-    """The values of a tensor that a unit returned."""
+    """Copy the values of a tensor that a unit returned."""
     found = contents(tensor)
     assert found is not None, "what a unit returns has values"
     return found
 
 
 def said(error: Exception) -> str:
-    """An error's class and the start of its message, in one line."""
+    """Write an error's class and the start of its message in one line."""
     text = " ".join(str(error).split())
     text = text if len(text) <= _LENGTH else f"{text[:_LENGTH]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

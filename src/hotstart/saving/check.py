@@ -1,7 +1,7 @@
-"""Prove that an artifact runs from its bytes alone, and that every piece returns what it should.
+"""Check that an artifact runs from its bytes alone, and that every piece returns the same.
 
-A process that has nothing else runs it: no compiler on its PATH, no caches, no home; see `apart`.
-It writes down what every piece returns. This process runs what was built, and compares.
+A process without a compiler on its PATH, caches or a home runs the file (see `apart`), and writes
+down what every piece returns. This process runs what was built, and compares.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import torch
 
-from hotstart.artifact import container
+from hotstart.artifact import disk
 from hotstart.errors import ArtifactError, HotstartError
 from hotstart.model import Model
 from hotstart.records.artifact import Artifact
@@ -30,7 +30,7 @@ from hotstart.saving.rehearsal import Rehearsal
 
 _TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 2e-2}
 _LISTED = 3
-"""How many errors are told of a variant that runs on no inputs."""
+"""Errors to list for a variant that runs on no inputs."""
 _MISSING = (
     "AttributeError: '_OpNamespace'",
     "ModuleNotFoundError",
@@ -38,18 +38,18 @@ _MISSING = (
     "hotstart.ArtifactError",
     "ArtifactError",
 )
-"""How errors begin that say that an operator, a module or a class is not there."""
+"""Starts of errors about an operator, a module or a class that is missing."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """How a comparison went.
+    """The result of a comparison.
 
     Attributes:
         tensors: how many were compared.
-        exact: all of them were equal bit by bit.
+        exact: whether all of them were equal bit by bit.
         max_error: the largest difference.
-        unchecked: the names of variants that nothing was found to run on, with what was raised.
+        unchecked: the names of variants for which no inputs were found, with what was raised.
     """
 
     tensors: int = 0
@@ -70,20 +70,20 @@ def compare(
         artifact: what was built.
         parts: its file.
         examples: calls to run it on, by name; where these do not fit or fail, others are made up.
-        model: has the weights. Its indices are used, and all others only if nothing runs on
-            made-up ones.
+        model: has the weights. Integers are taken from it; floating-point numbers only if nothing
+            runs on made-up ones.
 
     Raises:
         ArtifactError: the artifact does not run by itself, or a piece returns something else.
     """
     with tempfile.TemporaryDirectory(prefix="hotstart-check-") as folder:
         place = Place(Path(folder))
-        container.write(place.file, parts)
+        disk.write(place.file, parts)
         return _Check(artifact, place).compared(examples, model)
 
 
 class _Check:
-    """Two processes that run the same variants on the same inputs."""
+    """Runs the same variants on the same inputs in two processes."""
 
     def __init__(self, artifact: Artifact, place: Place) -> None:
         self._place = place
@@ -110,10 +110,10 @@ class _Check:
         )
 
     def _run(self, variants: Sequence[int], real: Real) -> tuple[list[Checked], dict[int, str]]:
-        """Run variants there and here; also why no inputs were found for some, by number.
+        """Run variants in both processes; return by number why no inputs were found for some.
 
         Raises:
-            ArtifactError: something runs here and not there, or not with the same results.
+            ArtifactError: something runs here and not there, or the results differ.
         """
         problem, attempts = self._apart(variants, real, [])
         if problem and self._modules:
@@ -135,7 +135,7 @@ class _Check:
         """Run variants in the other process, with modules imported.
 
         Returns:
-            The error of something that fails there and not here; and the attempts, by variant.
+            The error of something that fails only there, and the attempts by variant.
         """
         self._place.keep(real)
         problem = _run_apart(self._place, variants, modules)
@@ -148,10 +148,10 @@ class _Check:
         return problem, attempts
 
     def _only_there(self, number: int, tried: Sequence[Attempt], real: Real) -> str:
-        """The error of inputs that a variant takes here; empty if it takes none of those tried.
+        """Find an error that the same inputs do not raise here; empty if they all do.
 
-        Inputs that ended the other process are not tried here: they would end this one. If all
-        did, there is no telling.
+        Inputs that ended the other process are not tried, since they would end this one too; if
+        all did, the last error is returned.
         """
         choices = self._rehearsal.choices(number, real)
         raised = [attempt for attempt in tried if attempt.state == "raised"]
@@ -164,7 +164,7 @@ class _Check:
         return "" if raised else tried[-1].error
 
     def _reason(self, number: int, tried: Sequence[Attempt], real: Real) -> str:
-        """What was raised for which inputs: each different error once, and not too many."""
+        """List what was raised for which inputs: each different error once, up to `_LISTED`."""
         choices = self._rehearsal.choices(number, real)
         different: dict[str, str] = {}
         for attempt in tried:
@@ -173,7 +173,7 @@ class _Check:
         return "; ".join(listed[:_LISTED])
 
     def _comparison(self, number: int, choice: int, real: Real) -> Checked:
-        """Run a variant here, and compare with what the other process wrote down."""
+        """Run a variant here, and compare it with the results of the other process."""
         inputs = self._rehearsal.choices(number, real)[choice]
         with self._place.returned(number).open("rb") as returned:
             comparison = Comparison(returned)
@@ -195,7 +195,7 @@ def _ran(tried: Sequence[Attempt]) -> bool:
 
 
 def _run_apart(place: Place, variants: Sequence[int], modules: Sequence[str]) -> str:
-    """Run variants of a file in a process of its own; what it said if it failed as a whole."""
+    """Run variants of a file in a new process; return its output if it failed as a whole."""
     nowhere = str(place.folder / "none")
     environment = {
         **{k: v for k, v in os.environ.items() if k.startswith(("OMP_", "MKL_", "LD_", "KMP_"))},
@@ -232,7 +232,7 @@ def _not_alone(found: str) -> ArtifactError:
 
 
 class Comparison:
-    """Compares tensors with those that another process wrote down, one after the other."""
+    """Compares tensors with those of another process, one after the other."""
 
     def __init__(self, returned: BinaryIO) -> None:
         self._returned = returned
@@ -241,10 +241,10 @@ class Comparison:
         self._largest = 0.0
 
     def note(self, name: str, tensor: torch.Tensor) -> None:
-        """Compare the next tensor, which the unit of that name returned here.
+        """Compare the next tensor, which the named unit returned here.
 
         Raises:
-            ArtifactError: it is another one.
+            ArtifactError: it differs.
         """
         mine = values_of(tensor)
         theirs = self._returned.read(len(mine))
@@ -265,7 +265,7 @@ class Comparison:
         self._largest = max(self._largest, float((here - other).abs().nan_to_num().max()))
 
     def finished(self) -> Checked:
-        """What was found.
+        """Return the result.
 
         Raises:
             ArtifactError: the other process returned more.

@@ -1,4 +1,4 @@
-"""The tensors of example calls, kept for the check at save."""
+"""Keep the tensors of example calls for the check at save."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hotstart.runtime.signature import bind
 from hotstart.runtime.tensors import TENSOR_TYPES, is_lazy_view
 
 KEPT_BYTES = 64 << 20
-"""The most that is kept of one example call; its largest tensors are left out."""
+"""Bytes that are kept of an example call; its largest tensors are left out."""
 
 
 class Example(msgspec.Struct, frozen=True, eq=False):
@@ -23,7 +23,7 @@ class Example(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         sizes: the size of each axis.
         tensors: copies; None where an argument has no values or is too large to be kept.
-        given: given to `save`, and not the example that was compiled.
+        given: whether it was given to `save`, and is not the example that was compiled.
     """
 
     sizes: dict[str, int]
@@ -40,19 +40,19 @@ def kept_example(contract: Contract, args: Sequence[Any], kwargs: Mapping[str, A
 
 
 def given_example(contract: Contract, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Example:
-    """The tensors of a call that a contract takes."""
+    """Keep the tensors of a call that a contract takes."""
     found = _tensors(contract, args, kwargs)
     tensors = tuple(tensor.detach() for tensor in found)
     return Example(_sizes(contract, found), tensors, given=True)
 
 
 def has_values(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is a plain one in this process' memory, and no stand-in."""
+    """Tell whether a tensor is a plain one in this process' memory, and no stand-in."""
     return type(tensor) in TENSOR_TYPES and tensor.device.type == "cpu" and not is_lazy_view(tensor)
 
 
 def within(tensors: Sequence[torch.Tensor | None], limit: int) -> set[int]:
-    """Numbers of the tensors that take `limit` bytes together, the smallest first."""
+    """Choose tensors that take up to `limit` bytes together, by number, smallest first."""
     sized = sorted((t.nbytes, number) for number, t in enumerate(tensors) if t is not None)
     taken, chosen = 0, set()
     for size, number in sized:
@@ -66,7 +66,7 @@ def within(tensors: Sequence[torch.Tensor | None], limit: int) -> set[int]:
 def _tensors(
     contract: Contract, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[torch.Tensor]:
-    """The tensors of a call, in the order of a contract's slots."""
+    """List the tensors of a call in the order of a contract's slots."""
     values, _, _ = bind(contract.parameters, args, kwargs)
     return [
         tensor
@@ -77,7 +77,7 @@ def _tensors(
 
 
 def _sizes(contract: Contract, tensors: Sequence[torch.Tensor]) -> dict[str, int]:
-    """The size of each axis of a contract in a call with these tensors."""
+    """Compute the size of each axis of a contract in a call with these tensors."""
     return {
         axis: int(size)
         for spec, tensor in zip(contract.tensors, tensors, strict=True)

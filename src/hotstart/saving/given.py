@@ -1,4 +1,4 @@
-"""Inputs that a user gave for the check at save."""
+"""Take the inputs that a user gave for the check at save."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hotstart.saving.examples import Example, given_example
 def given_examples(
     callers: Mapping[str, Caller], inputs: Any, check: bool
 ) -> dict[str, tuple[Example, ...]]:
-    """The inputs of `Program.save` as examples, by the call's name.
+    """Turn the inputs of `Program.save` into examples, by the call's name.
 
     Args:
         callers: the calls of a program.
@@ -21,7 +21,7 @@ def given_examples(
         check: whether there is a check at all.
 
     Raises:
-        OptionsError: they are none, or for a call that there is not.
+        OptionsError: they are no inputs, or are for a call that does not exist.
         ContractError: they are outside the contract.
     """
     if inputs is None:

@@ -1,4 +1,4 @@
-"""Values on which a program is tried: real ones where there are any, else made up."""
+"""Choose the values that a program is tried on: real ones where there are any, else made up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hotstart.saving.examples import KEPT_BYTES, Example, has_values, within
 
 @dataclass(frozen=True)
 class Real:
-    """The values that are real.
+    """Values of example calls and of the model.
 
     Attributes:
         examples: example calls, by the call's name.
@@ -34,11 +34,11 @@ class Inputs:
     """One choice of values for the arguments of a variant.
 
     Attributes:
-        about: what they are, for an error.
+        about: a description, for errors.
         sizes: the size of each axis.
-        kind: of the values that are made up.
-        example: where the others are from; None if all are made up.
-        floats: take floating-point numbers from the example, too.
+        kind: the kind of the made-up values.
+        example: gives the other values; None if all are made up.
+        floats: whether floating-point numbers are taken from the example, too.
     """
 
     about: str
@@ -49,11 +49,11 @@ class Inputs:
 
 
 def choices(call: CompiledCall, variant: Variant, real: Real) -> list[Inputs]:
-    """Inputs to try for a variant, in order.
+    """List the inputs to try for a variant, in order.
 
-    Those that a user gave for its sizes, and then no others. Else the example's, at sizes that take
-    little time before its own; floating-point numbers that are made up come before its own, since
-    examples are often zeros, which hide differences. Then made-up ones of all kinds.
+    If a user gave inputs for its sizes, only those. Else the example's, first at sizes that take
+    little time, then at its own; first with made-up floating-point numbers, then with its own,
+    since examples are often zeros, which hide differences. Then made-up ones of all kinds.
     """
     examples = real.examples.get(call.name, ())
     given = [example for example in examples if example.given]
@@ -75,7 +75,7 @@ def choices(call: CompiledCall, variant: Variant, real: Real) -> list[Inputs]:
 
 
 def tensors(contract: Contract, inputs: Inputs) -> list[torch.Tensor]:
-    """The arguments of a call, by slot, each in memory of its own and in the compiled layout."""
+    """Make the arguments of a call, by slot, each in its own memory and in the compiled layout."""
     shapes = [_shape(spec, inputs.sizes) for spec in contract.tensors]
     below = min((size for shape in shapes for size in shape if size > 1), default=2)
     made = []
@@ -92,10 +92,10 @@ def tensors(contract: Contract, inputs: Inputs) -> list[torch.Tensor]:
 def real_weights(
     requirements: Requirements, model: Model, *, floats: bool
 ) -> dict[int, torch.Tensor]:
-    """The values that a model's tensors have now, by slot; none of those on another device.
+    """Take the values that a model's tensors have now, by slot, without those on other devices.
 
-    Without `floats`, small tensors of integers and truths only: what models require of values is
-    nearly always that they are good as indices, and the others are what takes memory.
+    Without `floats`, only small tensors of integers and booleans: nearly all requirements on values
+    are that they are valid indices, and floating-point tensors take the memory.
     """
     finder = Finder(model)
     found = [_current(spec, finder) for spec in requirements.weights]
@@ -111,10 +111,10 @@ def weights(
     captured: Mapping[int, torch.Tensor],
     real: Mapping[int, torch.Tensor],
 ) -> list[torch.Tensor]:
-    """All weights, by slot.
+    """Make all weights, by slot.
 
-    Floating-point weights that are made up and that no call writes to share one piece of memory, so
-    that this takes little memory; integers that are made up are zero.
+    Made-up floating-point weights share one piece of memory, which saves memory, unless a call
+    writes to them; made-up integers are zero.
     """
     specs = requirements.weights
     needed: dict[torch.dtype, int] = {}
@@ -139,7 +139,7 @@ def _weight(spec: WeightSpec, memory: torch.Tensor) -> torch.Tensor:
 
 
 def _written_apart(spec: WeightSpec, tensor: torch.Tensor) -> torch.Tensor:
-    """A real weight, or a copy of one that calls write to."""
+    """Return a real weight, or a copy if calls write to it."""
     if not spec.mutated:
         return tensor
     return made_up(spec.shape, spec.stride, spec.dtype).copy_(tensor)
@@ -155,7 +155,7 @@ def _current(spec: WeightSpec, finder: Finder) -> torch.Tensor | None:
 
 
 def _resized(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """A tensor with its values repeated or left out, so that it has a shape; no values, zeros."""
+    """Repeat or leave out values so that a tensor gets a shape; zeros if it has no values."""
     if tensor.numel() == 0:
         return torch.zeros(shape, dtype=tensor.dtype)
     times = [-(-size // have) for size, have in zip(shape, tensor.shape, strict=True)]
@@ -167,7 +167,7 @@ def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
 
 
 def _small_sizes(variant: Variant) -> dict[str, int]:
-    """Sizes a variant serves: no special cases, if there are others, and little work."""
+    """Choose sizes that a variant serves: little work, and not 0 or 1 if there are others."""
     boxes = variant.box()
     sizes = {axis: min(max(box.lo, 3), box.hi) for axis, box in boxes.items()}
     if variant.covers(sizes):

@@ -1,4 +1,4 @@
-"""Run the variants of an artifact one by one, and tell of every tensor that is returned."""
+"""Run the variants of an artifact one by one, and report every tensor that is returned."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from hotstart.runtime.units import instantiate
 from hotstart.saving.inputs import Inputs, Real, choices, tensors, weights
 
 Note = Callable[[str, torch.Tensor], None]
-"""Told the piece's unit, or `"result"`, and one of its outputs, right after it was made."""
+"""Called with the key of a unit, or `"result"`, and one of its outputs, right after the run."""
 
 
 class Rehearsal:
-    """The variants of an artifact, ready to be run on made-up weights and inputs or on real ones.
+    """Runs the variants of an artifact, on made-up or on real weights and inputs.
 
     Attributes:
         names: the name of each variant.
@@ -37,16 +37,15 @@ class Rehearsal:
         self.names = tuple(labelled(call.name, s.variant) for call, s in self._parts)
 
     def choices(self, number: int, real: Real) -> list[Inputs]:
-        """Inputs to try for a variant, in order."""
+        """List the inputs to try for a variant, in order."""
         call, stitched = self._parts[number]
         return choices(call, stitched.variant, real)
 
     def run(self, number: int, inputs: Inputs, real: Real, note: Note) -> None:
-        """Run a variant, and tell `note` of every tensor that a piece or the variant returns.
+        """Run a variant, and call `note` with every tensor that a piece or the variant returns.
 
-        Memory that nothing was written to is zero, so that what depends on it is the same in every
-        process. What a model asserts of the contents of tensors need not hold for inputs that were
-        made up, so it is not asserted.
+        Uninitialised memory is zero, so that results are the same in every process. Assertions
+        about the contents of tensors are left out, since they need not hold for made-up inputs.
 
         Raises:
             Exception: whatever operators raise for such inputs.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from hotstart.artifact import container
+from hotstart.artifact import container, disk
 from hotstart.artifact.manifest import to_builtins
 from hotstart.artifact.pack import pack
 from hotstart.errors import ArtifactError
@@ -24,12 +24,12 @@ log = logging.getLogger("hotstart")
 
 @dataclass(frozen=True)
 class Check:
-    """What an artifact is checked with before it is written.
+    """The model and the calls that an artifact is checked with before it is written.
 
     Attributes:
         model: has the weights.
         examples: calls that it is run on, by name.
-        partly: write it although nothing was found that some variants run on, with a warning.
+        partly: whether to write it, with a warning, if no inputs are found for some variants.
     """
 
     model: Model
@@ -47,10 +47,10 @@ def save(
     """Write an artifact; see `Program.save`.
 
     Raises:
-        ArtifactError: it cannot be said as data, does not run from its file, or the file cannot be
-            written.
+        ArtifactError: it cannot be written as data, does not run from its file, or the file cannot
+            be written.
     """
-    container.write(file, packed(artifact, sign_key=sign_key, check=check))
+    disk.write(file, packed(artifact, sign_key=sign_key, check=check))
 
 
 def packed(
@@ -59,10 +59,10 @@ def packed(
     sign_key: str | os.PathLike[str] | None = None,
     check: Check | None = None,
 ) -> list[bytes]:
-    """The parts of an artifact's file, in order.
+    """Make the parts of an artifact's file, in order, after the check.
 
     Raises:
-        ArtifactError: it cannot be said as data, or does not run from its file.
+        ArtifactError: it cannot be written as data, or does not run from its file.
     """
     sign = _signer(sign_key)
     manifest, blobs = pack(artifact)
@@ -76,10 +76,10 @@ def packed(
 
 
 def _tell(found: Checked, partly: bool) -> None:
-    """Say which variants ran on no inputs, here or from the file.
+    """Warn of variants for which no inputs were found.
 
     Raises:
-        ArtifactError: that is not good enough.
+        ArtifactError: there are such variants, and `partly` is not set.
     """
     if partly:
         for name, reason in found.unchecked:

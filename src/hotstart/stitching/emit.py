@@ -46,11 +46,11 @@ _PUBLIC_HOMES = (
 
 
 class NotExpressible(HotstartError):
-    """A node or constant that no Python source stands for."""
+    """A node or constant that cannot be written as Python source."""
 
 
 def comment(text: str) -> str:
-    """A comment, which whatever a user named things stays one."""
+    """Escape text so that it stays a one-line comment."""
     return f"# {text if text.isprintable() else ascii(text)}"
 
 
@@ -58,7 +58,7 @@ class Emitter:
     """Writes expressions and statements, and keeps what they need: imports, aliases, constants.
 
     Attributes:
-        constants: objects that no literal says; the source calls them by position.
+        constants: objects without a literal; the source refers to them by position.
     """
 
     def __init__(self, names: Names) -> None:
@@ -75,26 +75,26 @@ class Emitter:
     # --- names ------------------------------------------------------------------------------------
 
     def define(self, node: fx.Node, wanted: str | None = None) -> str:
-        """Give a node a variable."""
+        """Make a variable for a node."""
         self._nodes[node] = self.names.new(wanted or node.name)
         return self._nodes[node]
 
     def let(self, node: fx.Node, name: str) -> None:
-        """Say that a node is in a variable that exists."""
+        """Bind a node to a variable that exists."""
         self._nodes[node] = name
 
     def axis(self, axis: str, name: str) -> None:
-        """Say which variable holds an axis' size."""
+        """Bind the size of an axis to a variable."""
         self._axes[_torch.axis_symbol(axis)] = name
 
     def variable(self, node: fx.Node) -> str:
-        """The variable a node is in."""
+        """Look up the variable of a node."""
         return self._nodes[node]
 
     # --- header -----------------------------------------------------------------------------------
 
     def header(self) -> list[str]:
-        """Import statements and aliases for everything that was emitted."""
+        """Write the imports and aliases that the emitted code needs."""
         lines = [f"import {module}" for module, used in self._modules.items() if used]
         for (module, name), alias in sorted(self._imports.items()):
             renamed = f" as {alias}" if alias != name else ""
@@ -108,7 +108,7 @@ class Emitter:
         return list(self._constant_names.values())
 
     def imported(self, obj: Any) -> str:
-        """A name for something that can be imported.
+        """Import something under a name, and return the name.
 
         Raises:
             NotExpressible: no import path leads to it.
@@ -141,10 +141,10 @@ class Emitter:
     def statement(
         self, node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any], used: bool
     ) -> str:
-        """The statement that computes a node; without an assignment if nothing uses its value.
+        """Write the statement that computes a node; it assigns nothing if the value is not used.
 
         Raises:
-            NotExpressible: the node calls or mentions something that source cannot say.
+            NotExpressible: the node calls or mentions something that source cannot express.
         """
         if node.target is operator.setitem and len(args) == 3 and not used:
             target, key, value = args
@@ -172,7 +172,7 @@ class Emitter:
         return f"{self.function(target)}({self._arguments(args, kwargs)})"
 
     def function(self, target: Any) -> str:
-        """A name for what a node calls."""
+        """Name the function that a node calls."""
         if isinstance(target, _torch.OpOverload | _torch.OpOverloadPacket):
             path = str(target)
         elif _is_higher_order(target):
@@ -195,17 +195,17 @@ class Emitter:
     # --- expressions ------------------------------------------------------------------------------
 
     def _operand(self, value: Any) -> str:
-        """An expression that something can be appended to: an attribute, an index, an operator."""
+        """Write a value, in parentheses if an attribute, index or operator could not follow it."""
         source = self.value(value)
         return source if _is_atom(source) else f"({source})"
 
     def _number(self, value: Any) -> str:
-        """An operand of an operator, where numbers need no parentheses."""
+        """Write an operand of an operator; numbers need no parentheses there."""
         source = self.value(value)
         return source if source[0].isdigit() and _is_literal(source) else self._operand(value)
 
     def index(self, value: Any) -> str:
-        """What stands between square brackets."""
+        """Write an index, without its square brackets."""
         if isinstance(value, slice):
             return self._slice(value)
         if type(value) is tuple and value:
@@ -219,10 +219,10 @@ class Emitter:
         return f"{start}:{stop}{step}"
 
     def value(self, value: Any) -> str:
-        """An expression for an argument: nested containers of variables, sizes and constants.
+        """Write an argument: nested containers of variables, sizes and constants.
 
         Raises:
-            NotExpressible: a constant of a type that source cannot say.
+            NotExpressible: a constant that source cannot express.
         """
         import sympy
 
@@ -247,7 +247,7 @@ class Emitter:
         return self.literal(value)
 
     def size(self, expr: sympy.Basic) -> str:
-        """An expression over the variables that hold the axes."""
+        """Write a size as an expression over the variables of the axes."""
         import sympy
 
         renamed = {
@@ -259,10 +259,10 @@ class Emitter:
         return source
 
     def literal(self, value: Any) -> str:
-        """An expression for a constant.
+        """Write a constant.
 
         Raises:
-            NotExpressible: nothing says it.
+            NotExpressible: it has no literal and no import path.
         """
         cls = type(value)
         if value is None or cls in (bool, int, str, bytes, range):
@@ -299,7 +299,7 @@ class Emitter:
         return f"{self.imported(type(value))}({', '.join(parts)})"
 
     def constant(self, value: Any, wanted: str) -> str:
-        """A name for an object that is handed to the generated code by position."""
+        """Name an object that the generated code is given by position."""
         if id(value) not in self._constant_names:
             self._constant_names[id(value)] = self.names.new(wanted)
             self.constants.append(value)
@@ -307,7 +307,7 @@ class Emitter:
 
 
 def _is_atom(source: str) -> bool:
-    """Whether an expression binds tighter than everything that can be put around it."""
+    """Tell whether an expression needs no parentheses anywhere."""
     if _NAME.fullmatch(source):
         return True
     parsed = ast.parse(source, mode="eval").body
@@ -326,7 +326,7 @@ def _is_higher_order(target: Any) -> bool:
 
 
 def _plain(value: Any) -> int | float | complex | str | bytes | None:
-    """The plain value that a subclass of a plain type, such as `numpy.float64`, extends."""
+    """Convert a value of a subclass, such as `numpy.float64`, to the plain type."""
     match value:
         case int():
             return int(value)
@@ -342,13 +342,13 @@ def _plain(value: Any) -> int | float | complex | str | bytes | None:
 
 
 def _is_enumerator(value: Any) -> bool:
-    """Whether a value is of an enumeration that C++ defines, such as `SDPBackend`."""
+    """Tell whether a value is of an enumeration that C++ defines, such as `SDPBackend`."""
     members = getattr(type(value), "__members__", None)
     return isinstance(members, Mapping) and getattr(value, "name", None) in members
 
 
 def _public_path(obj: Any) -> tuple[str, str] | None:
-    """Where a user would import a function of torch's from."""
+    """Find the path that a user would import a function of torch by."""
     name = getattr(obj, "__name__", "")
     for path, module in _PUBLIC_HOMES:
         short = name.removeprefix(f"{path.rpartition('.')[2]}_")

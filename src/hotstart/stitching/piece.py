@@ -1,4 +1,4 @@
-"""A piece as the source of one function, op by op: what the `eager` compiler makes."""
+"""Write a piece as the source of one function, op by op, as the `eager` compiler does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hotstart.stitching.emit import Emitter, comment
 
 
 class Arguments(Protocol):
-    """What nodes are called with."""
+    """Looks up the arguments of nodes."""
 
     def args(self, node: fx.Node) -> tuple[Any, ...]:
         """A node's positional arguments."""
@@ -27,12 +27,12 @@ class Arguments(Protocol):
         ...
 
     def reads(self, node: fx.Node) -> Sequence[fx.Node]:
-        """The nodes that a node's arguments mention."""
+        """The nodes that a node's arguments refer to."""
         ...
 
 
 class _Own:
-    """The arguments that nodes have themselves, numbers among them."""
+    """The arguments as they are in the graph, numbers included."""
 
     def args(self, node: fx.Node) -> tuple[Any, ...]:
         return node.args
@@ -47,7 +47,7 @@ class _Own:
 def last_uses(
     graph: Arguments, nodes: Sequence[fx.Node], keep: set[fx.Node]
 ) -> dict[fx.Node, list[fx.Node]]:
-    """For each node, what nobody needs once it has run; values in `keep` are always needed."""
+    """List for each node the values it uses last; those in `keep` are never listed."""
     dying: dict[fx.Node, list[fx.Node]] = {}
     seen = set(keep)
     for node in reversed(nodes):
@@ -59,7 +59,7 @@ def last_uses(
 
 
 def emit_nodes(graph: Graph, piece: Piece, emitter: Emitter, keep: set[fx.Node]) -> list[str]:
-    """Statements that compute a piece's nodes; each value is deleted right after its last use.
+    """Write statements that compute a piece's nodes; each value is deleted after its last use.
 
     Raises:
         NotExpressible: see `Emitter.statement`.
@@ -97,7 +97,7 @@ def _emit(
 
 
 def _function(module: fx.GraphModule, name: str, emitter: Emitter) -> list[str]:
-    """A function that computes the body of a higher-order operator."""
+    """Write a function that computes the body of a higher-order operator."""
     found = [node for node in module.graph.nodes if not _torch.has_no_effect(node)]
     parameters = [emitter.define(node) for node in found if node.op == "placeholder"]
     nodes = [node for node in found if node.op not in ("placeholder", "output")]
@@ -110,7 +110,7 @@ def _function(module: fx.GraphModule, name: str, emitter: Emitter) -> list[str]:
 
 
 def piece_as_source(graph: Graph, piece: Piece, dynamic: tuple[str, ...], key: str) -> CompiledUnit:
-    """A unit that runs a piece op by op.
+    """Make a unit that runs a piece op by op.
 
     Args:
         graph: the graph the piece is of.
@@ -140,7 +140,7 @@ def piece_as_source(graph: Graph, piece: Piece, dynamic: tuple[str, ...], key: s
 
 
 def bound(weights: Iterable[str], once: Iterable[str], body: Iterable[str]) -> list[str]:
-    """A function that, given its weights, makes the function of a unit.
+    """Write a function that takes weights and returns the function of a unit.
 
     Args:
         weights: names of the weights.

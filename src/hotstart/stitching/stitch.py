@@ -184,7 +184,7 @@ class _Stitcher:
         return [*lines, f"return {self.result(outputs)}"]
 
     def _change(self, change: ContainerChange) -> list[str]:
-        """Give a container of the caller's the contents that forward leaves in it."""
+        """Write the contents that forward leaves in a container of the caller."""
         name = self.object_names[change.number]
         match change.contents:
             case Map(_, entries):
@@ -206,7 +206,7 @@ class _Stitcher:
         return f"setattr({owner}, {name!r}, {value})"
 
     def _taken_views(self, trees: Iterable[Tree]) -> Iterator[str]:
-        """Take the views that attributes of tensors give; one in several places is one object."""
+        """Make the views that are read as attributes of tensors, each once for all its places."""
         for slot in dict.fromkeys(slot for tree in trees for slot in slots(tree) if slot.views):
             base = self._slot(Slot(slot.kind, slot.index))
             self.view_names[slot] = self.names.new("_".join([base, *slot.views]))
@@ -214,7 +214,7 @@ class _Stitcher:
             yield f"{self.view_names[slot]} = {'.'.join([f'{base}.detach()', *slot.views])}"
 
     def _unused_arguments(self) -> list[str]:
-        """Let go at once of arguments that the graph does not read."""
+        """Delete arguments that the graph does not read."""
         wanted = set(self.graph.returned()).union(*(piece.inputs for piece in self.plan.pieces))
         placeholders = self.graph.placeholders.items()
         read = {slot.index for node, slot in placeholders if slot.kind == "arg" and node in wanted}
@@ -222,7 +222,7 @@ class _Stitcher:
         return [f"del {', '.join(unused)}"] if unused else []
 
     def _dying(self, keep: set[fx.Node]) -> list[list[fx.Node]]:
-        """For each piece, the values from outside it that nobody needs after it."""
+        """List for each piece the values from outside that it uses last."""
         seen = set(keep)
         dying: list[list[fx.Node]] = []
         for piece in reversed(self.plan.pieces):
@@ -297,7 +297,7 @@ class _Stitcher:
     # --- names ------------------------------------------------------------------------------------
 
     def unit(self, piece: Piece) -> str:
-        """The variable of the unit a piece runs; pieces that share a unit share the variable."""
+        """Name the unit that a piece runs; pieces that share a unit share the name."""
         key = self.units[piece.name].key
         if key not in self.unit_names:
             self.unit_names[key] = self.names.new(f"unit_{len(self.unit_names)}")
@@ -365,7 +365,7 @@ class _Stitcher:
 
 
 def _listed(start: str, items: Iterable[str], end: str) -> list[str]:
-    """A statement around a list of names, over several lines where one would be long."""
+    """Write a statement around a list of names, over several lines if one is too long."""
     listed = ", ".join(items)
     if len(start) + len(listed) + len(end) <= 92:
         return [start + listed + end]
@@ -374,5 +374,5 @@ def _listed(start: str, items: Iterable[str], end: str) -> list[str]:
 
 
 def passed_on(trees: Iterable[Tree], kind: Literal["arg", "object"]) -> tuple[int, ...]:
-    """Numbers of tensor arguments, or of containers, that results contain as they are."""
+    """List the tensor arguments, or containers, that results contain themselves, by number."""
     return tuple(sorted({s.index for tree in trees for s in slots(tree) if s.kind == kind}))

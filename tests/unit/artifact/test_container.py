@@ -26,8 +26,8 @@ from hotstart.artifact.container import (
     pack,
     read,
     read_manifest,
-    write,
 )
+from hotstart.artifact.disk import write
 from hotstart.errors import (
     ArtifactError,
     CorruptArtifact,
@@ -879,7 +879,7 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_bytes(b"old")
     code = """
 import sys, time
-from hotstart.artifact.container import write
+from hotstart.artifact.disk import write
 
 def parts():
     yield b"x" * 1_000_000

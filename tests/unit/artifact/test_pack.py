@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import hotstart
-from hotstart.artifact import container
+from hotstart.artifact import container, disk
 from hotstart.artifact.manifest import TENSORS, to_builtins
 from hotstart.artifact.pack import pack
 from hotstart.artifact.read import unpack
@@ -32,7 +32,7 @@ def artifact_with(*tensors: Tensor) -> Artifact:
 def there_and_back(artifact: Artifact, tmp_path: Any) -> Artifact:
     file = tmp_path / "model.hot"
     manifest, blobs = pack(artifact)
-    container.write(file, container.pack(to_builtins(manifest), blobs))
+    disk.write(file, container.pack(to_builtins(manifest), blobs))
     return unpack(container.read(file))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hotstart.artifact import container
+from hotstart.artifact import disk
 from hotstart.cache import folder as module
 from hotstart.cache.folder import GRACE_S, KEPT_IN_QUARANTINE, LEFTOVER_S, Folder, Limits
 from hotstart.errors import StoreError
@@ -102,8 +102,8 @@ def test_a_folder_that_was_moved_or_emptied_goes_on(folder: Folder, root: Path) 
 
 
 def failing(code: int, times: int = 10**9) -> Callable[..., Any]:
-    """`container.replace_file`, which fails with an error a number of times."""
-    original = container.replace_file
+    """`disk.replace_file`, which fails with an error a number of times."""
+    original = disk.replace_file
     left = [times]
 
     def replace_file(*args: Any) -> None:
@@ -120,7 +120,7 @@ PROBLEMS = ("ENOSPC", "EDQUOT", "EACCES", "EROFS", "EIO", "ESTALE")
 
 @pytest.fixture(params=PROBLEMS)
 def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container, "replace_file", failing(getattr(errno, request.param)))
+    monkeypatch.setattr(disk, "replace_file", failing(getattr(errno, request.param)))
 
 
 @pytest.mark.usefixtures("broken")
@@ -158,7 +158,7 @@ def test_a_full_disk_makes_room_by_what_was_not_used_for_longest(
     for number, name in enumerate((NAME, OTHER, "ef" * 32)):
         folder.write("objects", name, [bytes(100)])
         age(folder, name, LONG_AGO - number)
-    monkeypatch.setattr(container, "replace_file", failing(errno.ENOSPC, times=1))
+    monkeypatch.setattr(disk, "replace_file", failing(errno.ENOSPC, times=1))
     assert folder.write("objects", "12" * 32, [bytes(150)])
     assert names(folder) == ["12" * 32, "ef" * 32]
 
@@ -259,7 +259,7 @@ def test_a_file_from_the_future_is_in_use(folder: Folder) -> None:
 def test_what_killed_writers_left_is_removed(folder: Folder) -> None:
     folder.write("objects", NAME, [b"x"])
     shard = folder.path("objects", NAME).parent
-    recent, old = (shard / f"{container.TEMPORARY}{n}.tmp" for n in ("recent", "old"))
+    recent, old = (shard / f"{disk.TEMPORARY}{n}.tmp" for n in ("recent", "old"))
     for file in (recent, old):
         file.write_bytes(b"half")
     os.utime(old, (time.time() - LONG_AGO,) * 2)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import hotstart
-from hotstart.artifact import container, signing
+from hotstart.artifact import container, disk, signing
 from hotstart.cli import main
 from hotstart.cli.artifact import _check, itemsize
 from hotstart.cli.output import say
@@ -138,7 +138,7 @@ def elsewhere(folder: Folder, tmp_path: Path) -> Path:
 
 
 def write(file: Path, manifest: dict[str, Any]) -> Path:
-    container.write(file, container.pack(manifest, {}))
+    disk.write(file, container.pack(manifest, {}))
     return file
 
 

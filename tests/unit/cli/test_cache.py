@@ -116,13 +116,24 @@ def test_stats_counts(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "programs" in out
 
 
-def test_verify_finds_a_flipped_bit(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert as_json(capsys, "verify", "--cache", root) == {"ok": True, "files": 6, "damaged": []}
-    folder = Folder(root)
+def flip_a_bit(folder: Folder) -> None:
     path = folder.path(PROGRAMS, next(iter(folder.names(PROGRAMS))))
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
+
+
+def test_verify_finds_a_flipped_bit(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert as_json(capsys, "verify", "--cache", root) == {"ok": True, "files": 6, "damaged": []}
+    flip_a_bit(Folder(root))
+    status, out, _ = asked(capsys, "verify", "--cache", root, "--json")
+    assert (status, len(json.loads(out)["damaged"])) == (1, 1)
+    assert as_json(capsys, "verify", "--cache", root)["ok"]  # what was damaged is in quarantine
+
+
+def test_verify_says_what_is_damaged(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Folder(root)
+    flip_a_bit(folder)
     status, _, err = asked(capsys, "verify", "--cache", root)
     assert status == 1
     assert "found 1 damaged or not to be read" in err

@@ -14,6 +14,7 @@ from torch import Tensor
 from hotstart import Dim
 from hotstart.compilers import EagerCompiler, Job
 from hotstart.compilers.trial import NotComparable, Trial
+from hotstart.compilers.trial_sizes import sizes_to_try
 from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import variants
 from hotstart.specialize.jobs import make_job
@@ -52,7 +53,7 @@ def returning(job: Job, each: str) -> CompiledUnit:
 def found(job: Job, unit: CompiledUnit) -> list[str]:
     """What differs, at each of the sizes that are tried."""
     trial = Trial(job)
-    differences = (trial.difference(unit, sizes) for sizes in trial.sizes(MOST))
+    differences = (trial.difference(unit, sizes) for sizes in sizes_to_try(job, MOST))
     return [str(difference) for difference in differences if difference is not None]
 
 
@@ -68,18 +69,18 @@ def test_the_operators_themselves_differ_in_nothing() -> None:
 def test_another_operator_is_noticed_at_every_size() -> None:
     job = job_of(double, torch.zeros(4, 3), rows=ROWS)
     differences = found(job, changed(job, "sin", "cos"))
-    assert len(differences) == len(Trial(job).sizes(MOST))
+    assert len(differences) == len(sizes_to_try(job, MOST))
     assert all("output 0 differs by" in difference for difference in differences)
 
 
 def test_both_ends_one_an_odd_size_and_the_examples_are_tried() -> None:
     job = job_of(double, torch.zeros(4, 3), rows=Dim("rows", min=0, max=16))
-    assert [sizes["rows"] for sizes in Trial(job).sizes(MOST)] == [0, 1, 3, 4, 16]
+    assert [sizes["rows"] for sizes in sizes_to_try(job, MOST)] == [0, 1, 3, 4, 16]
 
 
 def test_an_end_that_is_too_large_gives_way_to_a_smaller_size() -> None:
     job = job_of(double, torch.zeros(4, 100), rows=Dim("rows", max=1 << 20))
-    sizes = [sizes["rows"] for sizes in Trial(job).sizes(MOST)]
+    sizes = [sizes["rows"] for sizes in sizes_to_try(job, MOST)]
     assert sizes[:3] == [1, 3, 4]
     assert 100 < sizes[-1] < MOST // 100
 

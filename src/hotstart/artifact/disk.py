@@ -1,0 +1,147 @@
+"""Read a file through one descriptor, and replace one whole. What is in it is not known here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from hotstart.errors import ArtifactError, CorruptArtifact
+from hotstart.faults import path_of
+
+TEMPORARY = ".hotstart-"
+"""Start of the names of files that are being written, or that a killed process left unfinished."""
+
+
+def write(file: str | os.PathLike[str], parts: Iterable[bytes]) -> None:
+    """Write a file such that the old one or the new one is there at every moment, whole.
+
+    Raises:
+        ArtifactError: the file cannot be written; the old one, if there was one, is untouched.
+    """
+    try:
+        replace_file(Path(path_of("file", file)), parts)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ArtifactError(
+            f"{file}: expected a place that can be written, found: {reason}. What was there "
+            "before is untouched; free some space or write to another folder."
+        ) from error
+
+
+def replace_file(target: Path, parts: Iterable[bytes]) -> None:
+    """Write a file under a temporary name, sync it and rename it, over the old one if there is one.
+
+    Raises:
+        OSError: it cannot be written; the old one, if there was one, is untouched.
+    """
+    temporary = target.parent / f"{TEMPORARY}{os.urandom(8).hex()}.tmp"
+    try:
+        with temporary.open("xb") as out:
+            out.writelines(parts)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    # From here on the new file is there. A file system that cannot sync folders is no reason to
+    # report that it is not.
+    with contextlib.suppress(OSError):
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class OpenFile:
+    """A regular file that is read once, from its beginning, through one descriptor.
+
+    Attributes:
+        name: for messages.
+        size: bytes, when it was opened.
+
+    Raises:
+        ArtifactError: it cannot be read, or is no regular file.
+    """
+
+    # Opening a pipe or a device must not wait for its other end, nor make it our terminal.
+    _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+    __slots__ = ("_descriptor", "name", "size")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        try:
+            self._descriptor = os.open(name, self._FLAGS)
+        except (OSError, ValueError) as error:  # ValueError: no path can have this text
+            raise _unreadable(name, error) from error
+        try:
+            self.size = self._regular_size()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def __enter__(self) -> OpenFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._descriptor)
+
+    def _regular_size(self) -> int:
+        try:
+            info = os.fstat(self._descriptor)
+        except OSError as error:
+            raise _unreadable(self.name, error) from error
+        if not stat.S_ISREG(info.st_mode):
+            found = "a folder" if stat.S_ISDIR(info.st_mode) else "a pipe or a device"
+            raise ArtifactError(
+                f"{self.name}: expected a regular file, found {found}. Check the path; copy what "
+                "a pipe gives into a file and read that."
+            )
+        return info.st_size
+
+    def start(self, most: int) -> bytes:
+        """Read the first `most` bytes, or all if there are fewer."""
+        size = min(most, self.size)
+        try:
+            data = os.read(self._descriptor, size)
+        except OSError as error:
+            raise _unreadable(self.name, error) from error
+        return data if len(data) == size else data + self.take(size - len(data))
+
+    def take(self, size: int) -> memoryview:
+        """Read the next `size` bytes, which the file had when it was opened.
+
+        Raises:
+            CorruptArtifact: it has become shorter.
+        """
+        try:
+            data = memoryview(bytearray(size))
+        except MemoryError as error:
+            raise ArtifactError(
+                f"{self.name}: expected {size} bytes of memory to read it into, found less. Load "
+                "it where there is more memory, if it is what it should be."
+            ) from error
+        done = 0
+        try:
+            while done < size and (count := os.readv(self._descriptor, [data[done:]])):
+                done += count
+        except OSError as error:
+            raise _unreadable(self.name, error) from error
+        if done < size:
+            missing = f"{size - done} more bytes"
+            raise CorruptArtifact(self.name, "size", missing, "the end of the file")
+        return data.toreadonly()
+
+
+def _unreadable(name: str, error: OSError | ValueError) -> ArtifactError:
+    found = error.strerror if isinstance(error, OSError) else None
+    return ArtifactError(
+        f"{name}: expected a file that can be read, found: {found or error}. Check the path and "
+        "its permissions."
+    )
