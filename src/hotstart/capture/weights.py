@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hotstart import _torch
+from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
 from hotstart.model import Model, Place, modules, places
 from hotstart.records.artifact import WeightSpec
@@ -56,8 +57,8 @@ class WeightTable:
             WeightSpec(
                 name=names[0],
                 kind="captured" if kept is None else kept[0].kind,
-                dtype=tensor.dtype,
-                device=tensor.device,
+                dtype=name_of(tensor.dtype),
+                device=str(tensor.device),
                 shape=tuple(map(int, tensor.shape)),
                 stride=tuple(map(int, tensor.stride())),
                 ties=tuple(names[1:]),

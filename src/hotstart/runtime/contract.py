@@ -13,6 +13,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from hotstart import _torch
+from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError
 from hotstart.records.artifact import (
     Attributes,
@@ -190,8 +191,8 @@ class _Explainer:
                 spec.path, _describe(value), takes, "call .to_dense() or .resolve_conj() first"
             )
         fits = (
-            value.dtype == spec.dtype
-            and value.device == spec.device
+            value.dtype == dtype_of(spec.dtype)
+            and value.device == torch.device(spec.device)
             and value.ndim == len(spec.shape)
             and all(isinstance(w, str) or s == w for s, w in zip(value.shape, spec.shape))  # noqa: B905
         )
@@ -324,8 +325,8 @@ def _describe(value: Any) -> str:
 
 def _describe_spec(spec: TensorSpec) -> str:
     shape = ", ".join(str(size) for size in spec.shape)
-    return f"{spec.dtype} [{shape}] on {spec.device}"
+    return f"torch.{spec.dtype} [{shape}] on {spec.device}"
 
 
-def _autocast(state: Sequence[tuple[str, torch.dtype]]) -> str:
-    return ", ".join(f"{kind} to {dtype}" for kind, dtype in state) or "off"
+def _autocast(state: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{kind} to torch.{dtype}" for kind, dtype in state) or "off"

@@ -19,6 +19,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from hotstart import _torch
+from hotstart.dtypes import dtype_of
 from hotstart.records.artifact import (
     Attributes,
     Const,
@@ -258,17 +259,18 @@ class Entry:
 
     def _metadata(self, slot: int, spec: TensorSpec, name: str) -> None:
         kinds = (f"{name}.__class__ is {kind}" for kind in self._tensor_types)
+        dtype, device = dtype_of(spec.dtype), torch.device(spec.device)
         self._require(
             f"({' or '.join(kinds)})",
-            f"{name}.dtype is {self._torch_constant(spec.dtype)}",
+            f"{name}.dtype is {self._torch_constant(dtype)}",
             f"{name}.is_cpu"
-            if spec.device.type == "cpu"
-            else f"{name}.device == {self._constant(spec.device, 'device')}",
+            if device.type == "cpu"
+            else f"{name}.device == {self._constant(device, 'device')}",
             f"{name}.layout is {self._torch_constant(torch.strided)}",
         )
-        if spec.dtype.is_complex:
+        if dtype.is_complex:
             self._require(f"not {name}.is_conj()")
-        if spec.dtype.is_floating_point or spec.dtype.is_complex:
+        if dtype.is_floating_point or dtype.is_complex:
             self._require(f"not {name}.is_neg()")
         if all(isinstance(size, int) for size in spec.shape):
             self._require(f"{name}.shape == {_tuple(list(map(str, spec.shape)))}")
