@@ -18,7 +18,7 @@ from harness import call_in_turns, in_fresh_process, in_turns, keep
 from models import llama, tokens
 
 import hotstart
-from hotstart.runtime.generated import run_source
+from hotstart.runtime.generated import run_code
 from hotstart.runtime.units import instantiate
 
 CALLS = 60
@@ -46,10 +46,11 @@ def run() -> dict[str, Any]:
     )
     artifact = program.artifact
     ((stitched,),) = (call.stitched for call in artifact.calls)
-    units = [instantiate(artifact.units[key]) for key in stitched.units]
+    by_key = {unit.key: unit for unit in artifact.units}
+    units = [instantiate(by_key[key]) for key in stitched.units]
     names = dict(model.named_parameters()) | dict(model.named_buffers())
     weights = [names[artifact.requirements.weights[slot].name] for slot in stitched.weights]
-    make = run_source(stitched.source, stitched.filename, {})["bind"]
+    make = run_code(stitched.code, {})["bind"]
     length = ids.shape[1]
 
     watch = Watch()

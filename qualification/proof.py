@@ -38,7 +38,7 @@ _FOUND = {
 
 def of(program: hotstart.Program, name: str) -> Proof:
     """What the build of a program has shown; lines begin with a name."""
-    report, units = program.report, program.artifact.units.values()
+    report, units = program.report, program.artifact.units
     return Proof(
         units=len(units),
         proven=report.proven,

@@ -10,6 +10,7 @@ from hotstart.version import VERSION
 
 if TYPE_CHECKING:
     from hotstart.api import compile, compute_key, load
+    from hotstart.artifact.manifest import Manifest
     from hotstart.artifact.preflight import inspect
     from hotstart.cache.store import Store
     from hotstart.calls import Call
@@ -43,6 +44,7 @@ __all__ = [
     "Dim",
     "HotstartError",
     "IncompatibleArtifact",
+    "Manifest",
     "ModelMismatch",
     "Options",
     "OptionsError",
@@ -74,6 +76,7 @@ _HOMES = {
     "install": "hotstart.inplace",
     "load": "hotstart.api",
     "Call": "hotstart.calls",
+    "Manifest": "hotstart.artifact.manifest",
     "restore": "hotstart.inplace",
     "Dim": "hotstart.records.shapes",
     "Options": "hotstart.options",

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import torch
+from msgspec.structs import replace
 
 from hotstart import _torch
 from hotstart.artifact import fingerprint
@@ -25,6 +26,7 @@ from hotstart.partition import Plan
 from hotstart.partition.digest import hash_token
 from hotstart.records.artifact import (
     Artifact,
+    Blob,
     CompiledCall,
     CompiledUnit,
     Contract,
@@ -32,8 +34,8 @@ from hotstart.records.artifact import (
     Requirements,
 )
 from hotstart.records.report import Report, SplitReport
-from hotstart.records.shapes import Variant, labelled
-from hotstart.runtime.generated import stitched_filename, stitched_name
+from hotstart.records.shapes import labelled
+from hotstart.runtime.generated import stitched_name
 from hotstart.specialize.call import TracedCall, describe_plan
 from hotstart.specialize.split import Split
 from hotstart.specialize.units import CompiledServing, Units
@@ -99,15 +101,13 @@ def stitch_call(
     compiled: Sequence[CompiledServing],
     requirements: Requirements,
     contract: Contract,
-    debug_dir: Path | None,
 ) -> CompiledCall:
     """Write the function of every variant of a call."""
     made = []
     for each in compiled:
         variant = each.serving.part.variant
         plan = Plan(each.graph, call.graphs[each.serving.graph].plan.pieces)
-        named = partial(_filename, call.name, debug_dir, variant)
-        made.append(stitch(plan, requirements, contract, variant, each.running, named))
+        made.append(stitch(plan, requirements, contract, variant, each.running))
         label = labelled(call.name, variant)
         _torch.trace_artifact(f"hotstart_stitched_{label}", partial(str, made[-1].source))
     return CompiledCall(call.name, call.method, contract, tuple(made))
@@ -189,10 +189,26 @@ def _split_report(call: str, split: Split) -> SplitReport:
     )
 
 
+def in_debug_files(artifact: Artifact, folder: Path | None) -> Artifact:
+    """An artifact whose variants show in tracebacks as files in `folder`, if there is one."""
+    if folder is None:
+        return artifact
+    calls = []
+    for call in artifact.calls:
+        owner = f"{call.name}_" if call.name else ""
+        stitched = []
+        for one in call.stitched:
+            path = folder / "hotstart" / f"{owner}{stitched_name(one.variant)}.py"
+            code = replace(one.code, filename=str(path.resolve()), bytecode=Blob(""))
+            stitched.append(replace(one, code=code))
+        calls.append(replace(call, stitched=tuple(stitched)))
+    return replace(artifact, calls=tuple(calls))
+
+
 def write_debug_files(
     folder: Path, calls: Sequence[TracedCall], artifact: Artifact, entry: str
 ) -> None:
-    """Write graphs, pieces and generated code as files for reading."""
+    """Write graphs, pieces and generated code, as `in_debug_files` names it, for reading."""
     files: dict[str, str] = {"entry.py": entry}
     for call in calls:
         owner = f"{call.name}_" if call.name else ""
@@ -200,20 +216,12 @@ def write_debug_files(
             files[f"{owner}graph_{index}.txt"] = str(graph.captured.graph)
             files[f"{owner}pieces_{index}.txt"] = describe_plan(graph.plan)
     for stitched in (stitched for call in artifact.calls for stitched in call.stitched):
-        files[Path(stitched.filename).name] = stitched.source
-    for key, unit in artifact.units.items():
-        files[f"unit_{key[:12]}.py"] = unit.source
+        files[Path(stitched.code.filename).name] = stitched.source
+    for unit in artifact.units:
+        files[Path(unit.code.filename).name] = unit.source
     (folder / "hotstart").mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / "hotstart" / name).write_text(text)
-
-
-def _filename(call: str, debug_dir: Path | None, variant: Variant, source: str) -> str:
-    """What tracebacks show: a file in `debug_dir`, if there is one."""
-    if debug_dir is None:
-        return stitched_filename(variant, source)
-    name = f"{call}_{stitched_name(variant)}" if call else stitched_name(variant)
-    return str((debug_dir / "hotstart" / f"{name}.py").resolve())
 
 
 def _peak_memory() -> int:

@@ -129,17 +129,19 @@ def _compiled(
         compiler.close()
     with clock.phase("stitch"):
         contract = _contract(found)
-        made = assemble.stitch_call(call, compiled, requirements, contract, debug_dir)
+        made = assemble.stitch_call(call, compiled, requirements, contract)
+    running = units_of(compiled)
     infos = assemble.piece_infos([call])
     artifact = Artifact(
-        requirements, (made,), units_of(compiled), {}, infos, fingerprint={}, report={}
+        requirements, (made,), tuple(running.values()), (), infos, fingerprint={}, report={}
     )
+    shown = assemble.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):
-        (run,) = bind(artifact, module)()
+        (run,) = bind(shown, module)()
         entry, function = _entry(found, inputs, run, made)
     if debug_dir is not None:
-        assemble.write_debug_files(debug_dir, [call], artifact, entry)
-    report = assemble.make_report(clock, infos, artifact.units, units)
+        assemble.write_debug_files(debug_dir, [call], shown, entry)
+    report = assemble.make_report(clock, infos, running, units)
     _tell(clock, report, call.servings[0].part.variant.name)
     return function
 
@@ -165,7 +167,7 @@ def _entry(
     tensors = [inputs[found.inputs.index(name)] for name in watched]
     apart = Apart([found.tensors[slot].path for slot in slots], tensors, written)
     source = flat_source(found.inputs, found.sizes, found.arguments, watched)
-    filename = made.stitched[0].filename.replace("stitched", "flat")
+    filename = made.stitched[0].code.filename.replace("stitched", "flat")
     return source, bind_flat(source, filename, run, apart)
 
 

@@ -54,7 +54,7 @@ def build_program(
         compiler.close()
     with clock.phase("stitch"):
         made = tuple(
-            assemble.stitch_call(call, parts, requirements, contract, debug_dir)
+            assemble.stitch_call(call, parts, requirements, contract)
             for call, parts, contract in zip(traced, compiled, contracts, strict=True)
         )
     with clock.phase("fingerprint"):
@@ -62,9 +62,18 @@ def build_program(
         fit = assemble.make_fingerprint(traced, running, compiler)
     pieces = assemble.piece_infos(traced)
     done = assemble.make_report(clock, pieces, running, units).reproducible()
-    artifact = Artifact(requirements, made, running, weights.captured, pieces, fit, done)
+    artifact = Artifact(
+        requirements,
+        made,
+        tuple(running.values()),
+        tuple(weights.captured.items()),
+        pieces,
+        fit,
+        done,
+    )
+    shown = assemble.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):
-        binding = bind(artifact, model)
+        binding = bind(shown, model)
     report = assemble.make_report(clock, pieces, running, units)
     examples = {
         name: (kept_example(contract, calls[name].args, calls[name].kwargs or {}),)
@@ -72,5 +81,5 @@ def build_program(
     }
     program = Program(artifact, model, binding, report, on_miss, examples)
     if debug_dir is not None:
-        assemble.write_debug_files(debug_dir, traced, artifact, program.entry_code)
+        assemble.write_debug_files(debug_dir, traced, shown, program.entry_code)
     return program

@@ -65,7 +65,7 @@ def _report(clock: Clock, artifact: Artifact) -> Report:
         reused=len(units) - len(artifact.units),
         units=units,
         inlined=tuple((name, reason) for name, reason in artifact.report["inlined"]),
-        proven=sum(bool(unit.proof.sizes) for unit in artifact.units.values()),
+        proven=sum(bool(unit.proof.sizes) for unit in artifact.units),
         without=tuple(map(tuple, artifact.report.get("without", ()))),
         unproven=tuple(map(tuple, artifact.report.get("unproven", ()))),
     )

@@ -25,15 +25,15 @@ def test_there_is_a_sample_of_every_format() -> None:
 @pytest.mark.parametrize("file", SAMPLES, ids=lambda path: path.stem)
 def test_a_sample_can_be_inspected_and_verified(file: Path) -> None:
     manifest = hotstart.inspect(file)
-    assert manifest["fingerprint"]["torch"] == "2.13.0+cpu"
-    assert manifest["check"]["exact"] is True
-    assert preflight.verify(file)["blobs"] == len(manifest["blobs"])
+    assert manifest.fingerprint["torch"] == "2.13.0+cpu"
+    assert manifest.check["exact"] is True
+    assert preflight.verify(file)["blobs"] == len(manifest.blobs)
 
 
 @pytest.mark.parametrize("file", SAMPLES, ids=lambda path: path.stem)
 def test_a_sample_runs_where_it_fits_and_says_why_where_it_does_not(file: Path) -> None:
     model = Shop().eval()
-    differing = misfits(hotstart.inspect(file)["fingerprint"], host())
+    differing = misfits(hotstart.inspect(file).fingerprint, host())
     if differing:
         assert {name for name, _, _ in differing} <= PARTS
         with pytest.raises(hotstart.IncompatibleArtifact):

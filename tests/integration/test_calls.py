@@ -151,7 +151,7 @@ def test_all_calls_are_in_one_file(tmp_path: Path) -> None:
 
 def test_all_calls_are_compared_when_they_are_saved(tmp_path: Path) -> None:
     build().save(tmp_path / "model.hot")
-    check = hotstart.inspect(tmp_path / "model.hot")["check"]
+    check = hotstart.inspect(tmp_path / "model.hot").check
     assert check["exact"]
 
 
@@ -244,4 +244,4 @@ def test_a_factory_may_return_calls(tmp_path: Path, capsys: pytest.CaptureFixtur
     file = tmp_path / "model.hot"
     assert main(["build", factory, "--compiler", "eager", "-o", str(file), "--no-check"]) == 0
     assert "variant masked: batch=1..8" in capsys.readouterr().out
-    assert [call["name"] for call in hotstart.inspect(file)["calls"]] == list(CALLS)
+    assert [call.name for call in hotstart.inspect(file).calls] == list(CALLS)

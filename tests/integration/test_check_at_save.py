@@ -50,7 +50,7 @@ def saved(model: Any, file: Path, **settings: Any) -> dict[str, Any]:
     """Compile and save a model; what the file says of the check."""
     check_inputs = settings.pop("check_inputs", None)
     hotstart.compile(model, **{"options": EAGER, **settings}).save(file, check_inputs=check_inputs)
-    found: dict[str, Any] = hotstart.inspect(file)["check"]
+    found: dict[str, Any] = hotstart.inspect(file).check
     return found
 
 
@@ -90,7 +90,7 @@ def test_without_an_example_values_are_made_up_until_the_model_takes_them(tmp_pa
     found = saved(model, tmp_path / "model.hot", calls=meta)
     assert found["unchecked"] == []
     hotstart.load(tmp_path / "model.hot", model).save(tmp_path / "again.hot")
-    assert hotstart.inspect(tmp_path / "again.hot")["check"] == found
+    assert hotstart.inspect(tmp_path / "again.hot").check == found
 
 
 def test_weights_are_real_where_nothing_runs_on_made_up_ones(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_inputs_that_nobody_can_guess_are_given(tmp_path: Path) -> None:
     assert "Import" not in told
     assert list(tmp_path.iterdir()) == []
     program.save(file, check_inputs=(GOOD, {}))
-    assert hotstart.inspect(file)["check"]["unchecked"] == []
+    assert hotstart.inspect(file).check["unchecked"] == []
     one = {"x": GOOD[0][:1], "i": GOOD[1][:1]}
     program.save(file, check_inputs=[(GOOD, {}), ((), one)])
     with pytest.raises(hotstart.ArtifactError, match="check_inputs: ValueError: expected values"):
@@ -163,7 +163,7 @@ def test_inputs_are_given_by_the_name_of_a_call(tmp_path: Path) -> None:
     calls = {"first": Call(args=GUARDED), "second": Call(args=(X, torch.tensor([170])))}
     program = hotstart.compile(checking.guarded, calls=calls, options=EAGER)
     program.save(tmp_path / "model.hot", check_inputs={"first": (GOOD, {})})
-    assert hotstart.inspect(tmp_path / "model.hot")["check"]["unchecked"] == []
+    assert hotstart.inspect(tmp_path / "model.hot").check["unchecked"] == []
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_cache_keeps_what_runs_on_no_inputs_and_says_so(
     assert "variant batch=1 is kept unchecked" in caplog.text
     assert start() == "loaded"
     (file,) = (path for path in tmp_path.rglob("programs/*/*") if path.is_file())
-    unchecked = hotstart.inspect(file)["check"]["unchecked"]
+    unchecked = hotstart.inspect(file).check["unchecked"]
     assert [name for name, _ in unchecked] == ["batch=2..4", "batch=1"]
     assert all("expected values of 170 or more" in reason for _, reason in unchecked)
 
@@ -279,4 +279,4 @@ def test_a_cache_uses_the_values_of_the_example(tmp_path: Path) -> None:
     program = hotstart.compile(checking.guarded, GOOD, options=EAGER, cache=Store(tmp_path))
     assert origin(program) == "compiled"
     (file,) = (path for path in tmp_path.rglob("programs/*/*") if path.is_file())
-    assert hotstart.inspect(file)["check"]["unchecked"] == []
+    assert hotstart.inspect(file).check["unchecked"] == []

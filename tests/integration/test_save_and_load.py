@@ -133,11 +133,11 @@ def test_a_loaded_program_can_be_saved_and_loaded_again(saved: Path, tmp_path: P
 
 @pytest.mark.usefixtures("checks_in_new_processes")
 def test_the_check_made_at_save_is_recorded(saved: Path, tmp_path: Path) -> None:
-    check = hotstart.inspect(saved)["check"]
+    check = hotstart.inspect(saved).check
     assert check["exact"] is True
     assert check["tensors"] > 4
     build().save(tmp_path / "unchecked.hot", check=False)
-    assert hotstart.inspect(tmp_path / "unchecked.hot")["check"] == {}
+    assert hotstart.inspect(tmp_path / "unchecked.hot").check == {}
 
 
 @checks_tensors
@@ -355,8 +355,8 @@ def test_one_artifact_serves_every_checkpoint_and_kernels_are_shared(saved: Path
     programs = [hotstart.load(saved, model) for model in (first, second)]
     kernels = [name for name in sys.modules if name.startswith("hotstart_")]
     assert len(kernels) == len(set(kernels))
-    units = programs[0].artifact.units.values()
-    assert {f"hotstart_{k.digest}.kernel" for unit in units for k in unit.kernels} <= set(kernels)
+    units = programs[0].artifact.units
+    assert {f"hotstart_{k.name}.kernel" for unit in units for _, k in unit.kernels} <= set(kernels)
     x = torch.randn(5, 8)
     for program, model in zip(programs, (first, second), strict=True):
         torch.testing.assert_close(program(x).scores, model(x).scores.detach())
@@ -424,8 +424,8 @@ def test_every_part_that_differs_is_named(tmp_path: Path, part: str, value: Any)
 
 def test_instructions_count_only_where_there_is_native_code(saved: Path, tmp_path: Path) -> None:
     build().save(tmp_path / "model.hot", check=False)
-    assert hotstart.inspect(tmp_path / "model.hot")["fingerprint"]["instructions"] == []
-    assert hotstart.inspect(saved)["fingerprint"]["instructions"]
+    assert hotstart.inspect(tmp_path / "model.hot").fingerprint["instructions"] == []
+    assert hotstart.inspect(saved).fingerprint["instructions"]
 
 
 SOURCE = """

@@ -132,7 +132,7 @@ def test_addcdiv_is_three_operators() -> None:
         return torch.addcdiv(x, a, b, value=2.7)
 
     program = check(divides, (R(40, 25), R(40, 25), R(40, 25) + 3), tolerance=1e-5)
-    (unit,) = program.artifact.units.values()
+    (unit,) = program.artifact.units
     assert "from torch import div" in unit.source
 
 
@@ -149,5 +149,5 @@ def test_an_operator_of_torch_that_import_torch_does_not_register(
     inputs = (R(6, 4), R(5, 4), torch.randint(5, (6,)))
     program = check(chunked_loss, inputs, compiler=compiler, tolerance=1e-6)
     program.save(tmp_path / "made.hot")  # runs in a process that imports torch alone
-    (unit,) = program.artifact.units.values()
+    (unit,) = program.artifact.units
     assert "import torch.nn.modules.linear_cross_entropy" in unit.source

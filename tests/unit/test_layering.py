@@ -15,7 +15,7 @@ import hotstart
 SOURCE = Path(hotstart.__file__).parent
 
 ORDER = (
-    ("version", "errors", "events", "faults", "options", "calls", "_torch"),
+    ("version", "errors", "events", "faults", "options", "calls", "dtypes", "_torch"),
     ("records", "model"),
     ("guards",),
     ("runtime",),
@@ -72,6 +72,12 @@ def test_what_runs_a_program_imports_nothing_that_compiles() -> None:
 
 def test_the_package_itself_imports_no_torch() -> None:
     found = imported_after("import hotstart; hotstart.Dim('n', max=3); hotstart.ContractError")
+    assert "torch" not in found
+
+
+def test_what_a_file_says_is_read_without_torch() -> None:
+    found = imported_after("import hotstart.records.artifact, hotstart.records.report")
+    found |= imported_after("import hotstart.artifact.manifest, hotstart.artifact.preflight")
     assert "torch" not in found
 
 

@@ -14,6 +14,7 @@ from torch import overrides
 from torch.overrides import TorchFunctionMode
 
 from hotstart._torch.around import around_operators
+from hotstart.dtypes import name_of
 
 
 class TensorWatch:
@@ -86,12 +87,12 @@ def set_grad_enabled() -> Callable[[bool], None]:
     return torch._C._set_grad_enabled
 
 
-def autocast_state() -> tuple[tuple[str, torch.dtype], ...]:
-    """The device types autocast is on for, with the dtype each casts to."""
+def autocast_state() -> tuple[tuple[str, str], ...]:
+    """The device types autocast is on for, with the name of the dtype each casts to."""
     if not torch._C._is_any_autocast_enabled():
         return ()
     return tuple(
-        (kind, torch.get_autocast_dtype(kind))
+        (kind, name_of(torch.get_autocast_dtype(kind)))
         for kind in ("cpu", "cuda", "xpu", "hpu", "xla", "mtia", "ipu", "privateuseone")
         if torch.is_autocast_enabled(kind)
     )

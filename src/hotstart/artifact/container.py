@@ -56,8 +56,8 @@ Sign = Callable[[bytes], tuple[bytes, bytes]]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-class Blob(msgspec.Struct, frozen=True):
-    """One entry of the blob table.
+class Row(msgspec.Struct, frozen=True):
+    """One row of the table of blobs.
 
     Attributes:
         name: unique in the file, never empty.
@@ -73,7 +73,7 @@ class Blob(msgspec.Struct, frozen=True):
 
 
 class _Manifest(msgspec.Struct):
-    blobs: list[Blob]
+    blobs: list[Row]
 
 
 _DECODER = msgspec.json.Decoder(_Manifest)
@@ -174,7 +174,7 @@ def pack(
     Raises:
         ArtifactError: a blob without a name, or a key or signature of another size.
     """
-    table: list[Blob] = []
+    table: list[Row] = []
     parts: list[bytes] = []
     end = 0
     for name, blob in blobs.items():
@@ -182,7 +182,7 @@ def pack(
             raise ArtifactError("a blob's name: expected a text, found ''. Name every blob.")
         data = bytes(blob)
         offset = _aligned(end)
-        table.append(Blob(name, offset, len(data), hashlib.sha256(data).hexdigest()))
+        table.append(Row(name, offset, len(data), hashlib.sha256(data).hexdigest()))
         parts += [bytes(offset - end), data]
         end = offset + len(data)
     text = msgspec.json.encode({**manifest, "blobs": table})
@@ -254,7 +254,7 @@ def _header(name: str, header: bytes, bytes_there: int) -> _Header:
     return _Header(signed, key, signature, size, manifest_bytes, digest, area)
 
 
-def _manifest(name: str, header: _Header, padded: bytes) -> tuple[bytes, list[Blob]]:
+def _manifest(name: str, header: _Header, padded: bytes) -> tuple[bytes, list[Row]]:
     """The manifest, and its blob table, of what lies between header and blob area."""
     manifest, padding = padded[: header.manifest_bytes], padded[header.manifest_bytes :]
     found = hashlib.sha256(manifest)
@@ -287,13 +287,13 @@ def _manifest(name: str, header: _Header, padded: bytes) -> tuple[bytes, list[Bl
 
 
 def _container(
-    name: str, header: _Header, manifest: bytes, table: list[Blob], area: memoryview
+    name: str, header: _Header, manifest: bytes, table: list[Row], area: memoryview
 ) -> Container:
     blobs = {blob.name: _verified(name, blob, area) for blob in table}
     return Container(name, manifest, blobs, header.signed, header.public_key, header.signature)
 
 
-def _verified(name: str, blob: Blob, area: memoryview) -> memoryview:
+def _verified(name: str, blob: Row, area: memoryview) -> memoryview:
     end = blob.offset + blob.size
     data = area[blob.offset : end]
     found = hashlib.sha256(data).hexdigest()

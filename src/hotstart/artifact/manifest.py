@@ -1,7 +1,6 @@
-"""What an artifact's manifest says, beyond what can be read without torch.
+"""What a manifest says: the records of an artifact, and tables of what they name.
 
-The records of `records.artifact` are in it as they are, with generated code, kernels and tensors
-replaced by the names of blobs, and other Python values by what `values` makes of them.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -10,175 +9,139 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import torch
+from msgspec.structs import replace
 
-from hotstart.artifact.values import class_path, find_class
+from hotstart.artifact.container import Row
 from hotstart.records.artifact import (
+    Artifact,
     Attributes,
+    Blob,
+    CompiledCall,
     Const,
     Contract,
     Map,
-    PieceInfo,
-    Proof,
     Record,
     Registered,
-    Requirements,
     Seq,
     Slot,
+    Stitched,
     Tree,
 )
-from hotstart.records.shapes import Variant
 
 TENSORS = "tensors.safetensors"
 """Name of the blob with all tensors."""
 
-
-class SavedCode(msgspec.Struct, frozen=True):
-    """Generated code: names of the blobs with its source and its bytecode."""
-
-    filename: str
-    source: str
-    bytecode: str
+# What a decoder, or who reads what it made, raises where somebody else wrote the manifest.
+MALFORMED = (
+    msgspec.MsgspecError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError,
+    RecursionError,
+)  # fmt: skip
 
 
-class SavedTensor(msgspec.Struct, frozen=True):
-    """What a tensor in the blob of tensors is. Its bytes are all it spans in memory."""
+class TensorLayout(msgspec.Struct, frozen=True):
+    """What a tensor in the blob of tensors is. Its bytes are all it spans in memory.
 
-    dtype: torch.dtype
+    Attributes:
+        dtype: its name, such as `float32`.
+        shape: sizes.
+        stride: strides, in elements.
+    """
+
+    dtype: str
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
 
-class SavedUnit(msgspec.Struct, frozen=True):
-    """A `CompiledUnit`; kernels by name with their digest, constants with the tensor each is."""
-
-    key: str
-    code: SavedCode
-    kernels: tuple[tuple[str, str], ...]
-    constants: tuple[tuple[str, str], ...]
-    loose: tuple[int, ...]
-    op_by_op: str
-    proof: Proof = Proof()
-
-
-class SavedStitched(msgspec.Struct, frozen=True):
-    """A `Stitched`; its constants as values."""
-
-    variant: Variant
-    code: SavedCode
-    units: tuple[str, ...]
-    constants: tuple[Any, ...]
-    weights: tuple[int, ...]
-    owners: tuple[str, ...]
-    sets: tuple[tuple[str, str], ...] = ()
-
-
-class SavedCall(msgspec.Struct, frozen=True):
-    """A `CompiledCall`."""
-
-    name: str
-    method: str
-    contract: Contract
-    stitched: tuple[SavedStitched, ...]
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """A manifest as a whole; the table of blobs is the container's own.
+class Manifest(Artifact, frozen=True):
+    """What an artifact's file says of itself.
 
     Attributes:
-        fingerprint: named parts that decide where the artifact fits.
-        check: how the comparison with the build went when the artifact was saved.
-        report: the build's report.
+        requirements: what the model must bring: weights, modules, hooks, operators.
+        calls: the ways it can be called, each with its contract and variants.
+        units: the compiled units that the code calls.
+        captured: tensors the graph reads that no module keeps, each with its slot.
         pieces: what a user sees of the pieces.
-        requirements: what the model must bring.
-        calls: the ways it can be called.
-        units: the compiled units.
-        captured: by slot, the tensors that no module keeps.
-        tensors: the tensors, by name.
+        fingerprint: named parts that decide where it fits.
+        report: the build's report, as a dict.
+        check: how the comparison with the build went when it was saved; empty if there was none.
+        tensors: the tensors that the file holds, by name.
+        blobs: name, offset, size and SHA-256 of each blob.
+
+    Only a load brings what the file has besides. In what `hotstart.inspect` returns, blobs and
+    kernels have names and no bytes, tensors are the names they have in `tensors`, other values are
+    as in the JSON, and the place of each class is taken by one of the same `__module__` and
+    `__qualname__`.
     """
 
-    fingerprint: dict[str, Any]
     check: dict[str, Any]
-    report: dict[str, Any]
-    pieces: tuple[PieceInfo, ...]
-    requirements: Requirements
-    calls: tuple[SavedCall, ...]
-    units: tuple[SavedUnit, ...]
-    captured: tuple[tuple[int, str], ...]
-    tensors: dict[str, SavedTensor]
+    tensors: dict[str, TensorLayout]
+    blobs: tuple[Row, ...]
 
 
-def kernel_blob(digest: str) -> str:
-    """The name of the blob that holds the kernel of a digest."""
-    return f"kernel_{digest}.so"
-
-
-def to_builtins(manifest: Manifest) -> dict[str, Any]:
-    """A manifest in the types of JSON.
+def outline(data: bytes) -> Manifest:
+    """The manifest in verified bytes, without what only a load brings.
 
     Raises:
-        ArtifactError: it mentions a class that cannot be imported.
+        MALFORMED: it is not what this version writes.
     """
-    plain: dict[str, Any] = msgspec.to_builtins(manifest, enc_hook=_plain)
-    return plain
+    return msgspec.json.decode(data, type=Manifest, dec_hook=_named)
 
 
-def from_json(data: bytes) -> Manifest:
-    """The manifest in verified bytes.
-
-    Raises:
-        msgspec.ValidationError: it is not what this version writes.
-        ArtifactError: it mentions a class that is not there.
-    """
-    return msgspec.json.decode(data, type=Manifest, dec_hook=_typed)
+def _named(kind: type, data: str) -> Any:
+    if issubclass(kind, Blob):
+        return kind(data)
+    module, _, name = data.partition(":")
+    return type(name, (), {"__module__": module, "__qualname__": name})
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, type):
-        return class_path(value)
-    assert isinstance(value, torch.dtype | torch.device)
-    return str(value).removeprefix("torch.")
+Change = Callable[[Any], Any]
 
 
-def _typed(kind: Any, data: Any) -> Any:
-    if kind is torch.dtype:
-        found = getattr(torch, data, None)
-        if not isinstance(found, torch.dtype):
-            raise msgspec.ValidationError(f"expected a dtype, found {data!r}")
-        return found
-    return torch.device(data) if kind is torch.device else find_class(data)
+def map_values(artifact: Artifact, value: Change, tensor: Change) -> Artifact:
+    """An artifact with every `Value` and every `Tensor` in it changed."""
 
+    def mapped_call(call: CompiledCall) -> CompiledCall:
+        contract, stitched = map_contract(call.contract, value), tuple(map(mapped, call.stitched))
+        return replace(call, contract=contract, stitched=stitched)
 
-def map_contract(contract: Contract, function: Callable[[Any], Any]) -> Contract:
-    """A contract with `function` applied to every value in it that is the caller's."""
-    return msgspec.structs.replace(
-        contract,
-        parameters=tuple(
-            msgspec.structs.replace(
-                parameter,
-                tree=map_tree(parameter.tree, function),
-                default=function(parameter.default),
-            )
-            for parameter in contract.parameters
+    def mapped(stitched: Stitched) -> Stitched:
+        return replace(stitched, constants=tuple(map(value, stitched.constants)))
+
+    return Artifact(
+        requirements=artifact.requirements,
+        calls=tuple(map(mapped_call, artifact.calls)),
+        units=tuple(
+            replace(unit, constants=tuple((name, tensor(t)) for name, t in unit.constants))
+            for unit in artifact.units
         ),
+        captured=tuple((slot, tensor(t)) for slot, t in artifact.captured),
+        pieces=artifact.pieces,
+        fingerprint=artifact.fingerprint,
+        report=artifact.report,
     )
 
 
-def map_tree(tree: Tree, function: Callable[[Any], Any]) -> Tree:
-    """A tree with `function` applied to every value in it."""
+def map_contract(contract: Contract, change: Change) -> Contract:
+    """A contract with every `Value` in it changed."""
+    parameters = tuple(
+        replace(p, tree=map_tree(p.tree, change), default=change(p.default))
+        for p in contract.parameters
+    )
+    return replace(contract, parameters=parameters)
+
+
+def map_tree(tree: Tree, change: Change) -> Tree:
+    """A tree with every `Value` in it changed."""
     match tree:
         case Slot():
             return tree
         case Const(value):
-            return Const(function(value))
-        case Seq(cls, items):
-            return Seq(cls, tuple(map_tree(item, function) for item in items))
+            return Const(change(value))
+        case Seq(_, items):
+            return replace(tree, items=tuple(map_tree(item, change) for item in items))
         case Map(cls, entries):
-            return Map(cls, tuple((function(k), map_tree(v, function)) for k, v in entries))
-        case Record(cls, fields):
-            return Record(cls, tuple((name, map_tree(v, function)) for name, v in fields))
-        case Attributes(cls, fields):
-            return Attributes(cls, tuple((name, map_tree(v, function)) for name, v in fields))
+            return Map(cls, tuple((change(k), map_tree(v, change)) for k, v in entries))
+        case Record(_, fields) | Attributes(_, fields):
+            return replace(tree, fields=tuple((name, map_tree(v, change)) for name, v in fields))
         case Registered(cls, context, items):
-            children = tuple(map_tree(item, function) for item in items)
-            return Registered(cls, function(context), children)
+            return Registered(cls, change(context), tuple(map_tree(i, change) for i in items))

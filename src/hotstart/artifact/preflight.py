@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from hotstart.artifact import container, fingerprint
+from hotstart.artifact.manifest import MALFORMED, Manifest, outline
 from hotstart.errors import CorruptArtifact, IncompatibleArtifact, OptionsError
 from hotstart.guards.sources import Source, changed_sources
 
@@ -24,18 +25,22 @@ class Preface(msgspec.Struct, frozen=True):
     fingerprint: dict[str, Any]
 
 
-def inspect(file: File) -> dict[str, Any]:
-    """The manifest of an artifact: fingerprint, contract, pieces, units, report, blobs.
+def inspect(file: File) -> Manifest:
+    """Read what an artifact says of itself: fingerprint, contract, pieces, units, report, blobs.
 
-    Its own digest is verified; blobs are not read. Imports no torch.
+    The manifest's own digest is verified; blobs are not read. Imports no torch, and nothing else
+    that the artifact mentions.
 
     Raises:
         ArtifactError: the file cannot be read.
         CorruptArtifact: it is damaged, or no artifact.
         IncompatibleArtifact: it is of another format.
     """
-    manifest: dict[str, Any] = msgspec.json.decode(container.read_manifest(file))
-    return manifest
+    data = container.read_manifest(file)
+    try:
+        return outline(data)
+    except MALFORMED as error:
+        raise CorruptArtifact(file, "manifest", "what hotstart writes", f"this: {error}") from error
 
 
 def verify(file: File, trusted_keys: Sequence[Key] | None = None) -> dict[str, Any]:

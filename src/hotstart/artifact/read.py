@@ -11,20 +11,11 @@ import msgspec
 import torch
 
 from hotstart.artifact.container import Container
-from hotstart.artifact.manifest import (
-    TENSORS,
-    Manifest,
-    SavedCall,
-    SavedStitched,
-    SavedTensor,
-    SavedUnit,
-    from_json,
-    kernel_blob,
-    map_contract,
-)
-from hotstart.artifact.values import decode
+from hotstart.artifact.manifest import MALFORMED, TENSORS, Manifest, TensorLayout, map_values
+from hotstart.artifact.values import decode, find_class
+from hotstart.dtypes import dtype_of
 from hotstart.errors import CorruptArtifact
-from hotstart.records.artifact import Artifact, CompiledCall, CompiledUnit, Kernel, Stitched
+from hotstart.records.artifact import Artifact, Blob
 
 
 def unpack(container: Container) -> Artifact:
@@ -34,77 +25,60 @@ def unpack(container: Container) -> Artifact:
         CorruptArtifact: what it says does not hold together.
         ArtifactError: it mentions a class that is not there.
     """
+    blobs = container.blobs
+
+    def found(kind: type, name: str) -> Any:
+        if issubclass(kind, Blob):
+            return kind(name, blobs[kind.file_name.format(name)])
+        return find_class(name)
+
     try:
-        return _Unpacker(from_json(container.manifest), container.blobs).artifact()
-    except (msgspec.MsgspecError, LookupError, ValueError, TypeError, RuntimeError) as error:
+        manifest = msgspec.json.decode(container.manifest, type=Manifest, dec_hook=found)
+        _find_names(manifest)
+        tensors = _Tensors(manifest.tensors, blobs)
+        return map_values(manifest, lambda data: decode(data, tensors.find), tensors.find)
+    except (*MALFORMED, RuntimeError) as error:
         raise CorruptArtifact(
             container.file, "manifest", "what this version of hotstart writes", str(error)
         ) from error
 
 
-class _Unpacker:
-    def __init__(self, manifest: Manifest, blobs: Mapping[str, memoryview]) -> None:
-        self.manifest = manifest
-        self.blobs = blobs
-        self._tensors: dict[str, torch.Tensor] = {}
-        self._places = _places(blobs[TENSORS]) if manifest.tensors else {}
+def _find_names(manifest: Manifest) -> None:
+    """Look up every dtype and device that a manifest names.
 
-    def artifact(self) -> Artifact:
-        manifest = self.manifest
-        return Artifact(
-            requirements=manifest.requirements,
-            calls=tuple(map(self.call, manifest.calls)),
-            units={unit.key: self.unit(unit) for unit in manifest.units},
-            captured={slot: self.tensor(name) for slot, name in manifest.captured},
-            pieces=manifest.pieces,
-            fingerprint=manifest.fingerprint,
-            report=manifest.report,
-        )
+    Raises:
+        ValueError: torch has no such dtype.
+        RuntimeError: torch has no such device.
+    """
+    contracts = [call.contract for call in manifest.calls]
+    specs = [
+        *manifest.requirements.weights,
+        *(spec for contract in contracts for spec in contract.tensors),
+    ]
+    cast = (dtype for contract in contracts for _, dtype in contract.autocast)
+    for dtype in {spec.dtype for spec in specs}.union(cast):
+        dtype_of(dtype)
+    for device in {spec.device for spec in specs}:
+        torch.device(device)
 
-    def value(self, data: Any) -> Any:
-        return decode(data, self.tensor)
 
-    def tensor(self, name: str) -> torch.Tensor:
-        if name not in self._tensors:
-            memory = self.blobs[TENSORS][slice(*self._places[name])]
-            self._tensors[name] = _tensor(self.manifest.tensors[name], memory)
-        return self._tensors[name]
+class _Tensors:
+    """The tensors of a file, each made once."""
 
-    def unit(self, saved: SavedUnit) -> CompiledUnit:
-        return CompiledUnit(
-            key=saved.key,
-            source=str(self.blobs[saved.code.source], "utf-8"),
-            kernels=tuple(
-                Kernel(name, self.blobs[kernel_blob(digest)], digest)
-                for name, digest in saved.kernels
-            ),
-            constants=tuple((name, self.tensor(at)) for name, at in saved.constants),
-            loose=saved.loose,
-            op_by_op=saved.op_by_op,
-            proof=saved.proof,
-            bytecode=self.blobs[saved.code.bytecode],
-        )
+    def __init__(
+        self, layouts: Mapping[str, TensorLayout], blobs: Mapping[str, memoryview]
+    ) -> None:
+        self._layouts = layouts
+        self._blob = blobs[TENSORS] if layouts else memoryview(b"")
+        self._places = _places(self._blob) if layouts else {}
+        self._made: dict[str, torch.Tensor] = {}
 
-    def call(self, saved: SavedCall) -> CompiledCall:
-        return CompiledCall(
-            name=saved.name,
-            method=saved.method,
-            contract=map_contract(saved.contract, self.value),
-            stitched=tuple(map(self.stitched, saved.stitched)),
-        )
-
-    def stitched(self, saved: SavedStitched) -> Stitched:
-        return Stitched(
-            variant=saved.variant,
-            source=str(self.blobs[saved.code.source], "utf-8"),
-            filename=saved.code.filename,
-            units=saved.units,
-            constants=tuple(map(self.value, saved.constants)),
-            weights=saved.weights,
-            owners=saved.owners,
-            sets=saved.sets,
-            bytecode=self.blobs[saved.code.bytecode],
-        )
+    def find(self, name: str) -> torch.Tensor:
+        """The tensor of a name."""
+        if name not in self._made:
+            memory = self._blob[slice(*self._places[name])]
+            self._made[name] = _tensor(self._layouts[name], memory)
+        return self._made[name]
 
 
 def _places(blob: memoryview) -> dict[str, tuple[int, int]]:
@@ -117,13 +91,13 @@ def _places(blob: memoryview) -> dict[str, tuple[int, int]]:
     }
 
 
-def _tensor(saved: SavedTensor, memory: memoryview) -> torch.Tensor:
-    spans = 1 + sum((n - 1) * step for n, step in zip(saved.shape, saved.stride, strict=True))
-    size = spans * saved.dtype.itemsize if math.prod(saved.shape) else 0
+def _tensor(layout: TensorLayout, memory: memoryview) -> torch.Tensor:
+    dtype, shape, stride = dtype_of(layout.dtype), layout.shape, layout.stride
+    spans = 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+    size = spans * dtype.itemsize if math.prod(shape) else 0
     if len(memory) != size:
         raise ValueError(f"a tensor of {size} bytes has {len(memory)}")
     if not size:
-        return torch.empty_strided(saved.shape, saved.stride, dtype=saved.dtype)
+        return torch.empty_strided(shape, stride, dtype=dtype)
     # A copy, since the file's memory cannot be written to.
-    flat = torch.frombuffer(bytearray(memory), dtype=saved.dtype)
-    return flat.as_strided(saved.shape, saved.stride)
+    return torch.frombuffer(bytearray(memory), dtype=dtype).as_strided(shape, stride)

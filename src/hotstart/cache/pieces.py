@@ -66,7 +66,7 @@ class Pieces:
                 self._folder.quarantine(PIECES, name, str(error))
             return None  # damaged, not there, not to be read, or another machine's
         self._folder.used(PIECES, name)
-        return piece.units.get(key)
+        return _unit_of(piece, key)
 
     def _brought(self, name: str, key: str) -> CompiledUnit | None:
         """The unit of a piece that the remote has, which is then kept here as well."""
@@ -78,7 +78,7 @@ class Pieces:
                 return None
             contents, data = found
             preflight.require_fit(contents.file, contents.manifest, verify_source=False)
-            unit = unpack(contents).units.get(key)
+            unit = _unit_of(unpack(contents), key)
             if unit is None:
                 raise CorruptArtifact(contents.file, "units", f"one for {key}", "others")
         except IncompatibleArtifact:
@@ -95,8 +95,8 @@ class Pieces:
         alone = Artifact(
             requirements=Requirements((), (), (), (), ()),
             calls=(),
-            units={unit.key: unit},
-            captured={},
+            units=(unit,),
+            captured=(),
             pieces=(),
             fingerprint=self._fit,
             report={"name": name},
@@ -110,3 +110,7 @@ class Pieces:
 
     def _name(self, key: str) -> str:
         return hashlib.sha256(key.encode() + self._here).hexdigest()
+
+
+def _unit_of(piece: Artifact, key: str) -> CompiledUnit | None:
+    return next((unit for unit in piece.units if unit.key == key), None)

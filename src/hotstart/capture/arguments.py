@@ -12,6 +12,7 @@ import torch
 from hotstart import _torch
 from hotstart.capture.dynamic_shapes import flat_dims
 from hotstart.capture.signature import bind_example
+from hotstart.dtypes import dtype_of, name_of
 from hotstart.errors import CaptureError, OptionsError
 from hotstart.records.artifact import Const, Parameter, Seq, Slot, TensorSpec, Tree
 from hotstart.records.layout import dense_strides
@@ -209,8 +210,8 @@ class _Reader:
             shape[at] = declared.name
         return TensorSpec(
             path=path,
-            dtype=tensor.dtype,
-            device=self.device if tensor.device.type == "meta" else tensor.device,
+            dtype=name_of(tensor.dtype),
+            device=str(self.device if tensor.device.type == "meta" else tensor.device),
             shape=tuple(shape),
             dim_order=dim_order(tensor),
         )
@@ -238,7 +239,7 @@ def example_tensor(spec: TensorSpec, sizes: Mapping[str, Any]) -> torch.Tensor:
     """An uninitialised tensor that fits a specification, in its compiled layout."""
     shape = [sizes[s] if isinstance(s, str) else s for s in spec.shape]
     strides = dense_strides(shape, spec.dim_order)
-    return torch.empty_strided(shape, strides, dtype=spec.dtype, device=spec.device)
+    return torch.empty_strided(shape, strides, dtype=dtype_of(spec.dtype), device=spec.device)
 
 
 def dim_order(tensor: torch.Tensor) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.captured import Captured
 from hotstart.capture.trace import refuse_data_dependence, refuse_places
+from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
 from hotstart.records.artifact import Const, Seq, Slot, TensorSpec, Tree
 from hotstart.records.shapes import Dim
@@ -178,8 +179,8 @@ def _spec(node: fx.Node) -> TensorSpec:
     value = node.meta["example_value"]
     return TensorSpec(
         path=_torch.input_name(node),
-        dtype=value.dtype,
-        device=value.device,
+        dtype=name_of(value.dtype),
+        device=str(value.device),
         shape=tuple(size if isinstance(size, int) else str(size) for size in value.shape),
         dim_order=tuple(range(value.ndim)),  # of no meaning here: Dynamo guards on strides
     )

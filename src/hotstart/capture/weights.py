@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hotstart import _torch
+from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
 from hotstart.model import Model, ModelIndex
 from hotstart.records.artifact import WeightSpec
@@ -54,8 +55,8 @@ class WeightTable:
             WeightSpec(
                 name=names[0],
                 kind=kept[0].kind if kept else "captured",
-                dtype=tensor.dtype,
-                device=tensor.device,
+                dtype=name_of(tensor.dtype),
+                device=str(tensor.device),
                 shape=tuple(map(int, tensor.shape)),
                 stride=tuple(map(int, tensor.stride())),
                 ties=tuple(names[1:]),

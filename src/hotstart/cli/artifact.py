@@ -17,22 +17,33 @@ from typing import Any
 import msgspec
 
 from hotstart.artifact import container, preflight
+from hotstart.artifact.manifest import MALFORMED, Manifest
 from hotstart.cli import flags
 from hotstart.cli.factory import see_working_folder
 from hotstart.cli.output import say, say_json
 from hotstart.errors import CorruptArtifact, UntrustedArtifact
 from hotstart.guards.sources import Source
-from hotstart.records.shapes import Dim, Variant
+from hotstart.records.artifact import (
+    Attributes,
+    CompiledCall,
+    Const,
+    Container,
+    Contract,
+    Map,
+    Parameter,
+    PieceInfo,
+    Record,
+    Registered,
+    Seq,
+    Slot,
+    Tree,
+    WeightSpec,
+)
 from hotstart.records.table import columns, memory
 
 _WIDTH = 100
 _LONGEST = 60
 """Characters of a cell that is not its row's last; those are wrapped."""
-
-# What comes of a manifest that is whole, and was written by somebody else.
-_MALFORMED = (
-    msgspec.MsgspecError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError,
-)  # fmt: skip
 
 _HOW = {"positional_only": "by position only", "keyword": "by keyword only"}
 _MODES = {None: "a function", False: "a module in eval mode", True: "a module in training mode"}
@@ -51,13 +62,13 @@ def _inspect(given: Namespace) -> None:
     Raises:
         ArtifactError: as `hotstart.inspect`.
     """
-    manifest = preflight.inspect(given.file)
     if given.json:
-        say_json(manifest)
+        say_json(msgspec.json.decode(container.read_manifest(given.file)))
         return
+    manifest = preflight.inspect(given.file)
     try:
-        text = "\n\n".join(_sections(given.file, msgspec.convert(manifest, _Manifest)))
-    except _MALFORMED as error:
+        text = "\n\n".join(_sections(given.file, manifest))
+    except MALFORMED as error:
         expected = "what hotstart writes"
         raise CorruptArtifact(given.file, "manifest", expected, f"this: {error}") from error
     say(text)
@@ -146,81 +157,10 @@ def _add_file(command: ArgumentParser) -> None:
     command.add_argument("file", type=Path, metavar="FILE", help="an artifact")
 
 
-# --- what of a manifest a user reads --------------------------------------------------------------
-
-
-class _Tensor(msgspec.Struct):
-    path: str
-    dtype: str
-    device: str
-    shape: list[int | str]
-    dim_order: list[int]
-
-
-class _Parameter(msgspec.Struct):
-    name: str
-    kind: str
-    tree: dict[str, Any]
-    has_default: bool
-    default: Any
-
-
-class _Weight(msgspec.Struct):
-    kind: str
-    dtype: str
-    shape: list[int]
-    mutated: bool
-
-
-class _Contract(msgspec.Struct):
-    parameters: list[_Parameter]
-    tensors: list[_Tensor]
-    axes: list[Dim]
-    training: bool | None
-    autocast: list[tuple[str, str]]
-    mutated_args: list[int]
-
-
-class _Requirements(msgspec.Struct):
-    weights: list[_Weight]
-
-
-class _Piece(msgspec.Struct):
-    name: str
-    digest: str
-    kind: str
-    layers: list[str]
-
-
-class _Stitched(msgspec.Struct):
-    variant: Variant
-
-
-class _Call(msgspec.Struct):
-    name: str
-    method: str
-    contract: _Contract
-    stitched: list[_Stitched]
-
-
-class _Report(msgspec.Struct):
-    inlined: list[tuple[str, str]]
-
-
-class _Manifest(msgspec.Struct):
-    fingerprint: dict[str, Any]
-    check: dict[str, Any]
-    report: _Report
-    pieces: list[_Piece]
-    requirements: _Requirements
-    calls: list[_Call]
-    blobs: list[container.Blob]
-
-
 # --- as text --------------------------------------------------------------------------------------
 
 
-def _sections(file: Path, manifest: _Manifest) -> Iterator[str]:
+def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
     parts = dict(manifest.fingerprint)
     sources = msgspec.convert(parts.pop("sources", {}), dict[str, Source])
     size = file.stat().st_size
@@ -236,14 +176,14 @@ def _sections(file: Path, manifest: _Manifest) -> Iterator[str]:
     for call in manifest.calls:
         yield from _call(call)
     yield _pieces(manifest.pieces)
-    yield _table("could not be compiled, so run op by op", manifest.report.inlined)
+    yield _table("could not be compiled, so run op by op", manifest.report["inlined"])
     yield _table("fingerprint", [(name, _part(value)) for name, value in parts.items()])
     yield _table("sources", [(name, source.content[:8]) for name, source in sources.items()])
     blobs = [(blob.name, memory(blob.size), blob.sha256[:8]) for blob in manifest.blobs]
     yield _table("blobs", blobs, "<><")
 
 
-def _call(call: _Call) -> Iterator[str]:
+def _call(call: CompiledCall) -> Iterator[str]:
     """What a call takes; in titles, its name and the method that it is of, if it has them."""
     contract = call.contract
     of = f" of {call.name}" if call.name else ""
@@ -297,7 +237,7 @@ def _check(check: Mapping[str, Any]) -> str:
     return f"{told}; not checked: {missing}" if missing else told
 
 
-def _weights(weights: Sequence[_Weight]) -> str:
+def _weights(weights: Sequence[WeightSpec]) -> str:
     if not weights:
         return "none"
     kinds = Counter(weight.kind for weight in weights)
@@ -319,51 +259,51 @@ def itemsize(dtype: str) -> int:
     return max(int(bits[0]) // 8, 1) if bits else 1
 
 
-def _model(contract: _Contract) -> str:
+def _model(contract: Contract) -> str:
     autocast = [f"autocast to {dtype} on {device}" for device, dtype in contract.autocast]
     return ", ".join([_MODES[contract.training], *autocast])
 
 
-def _parameter(parameter: _Parameter, contract: _Contract) -> Iterator[Sequence[str]]:
+def _parameter(parameter: Parameter, contract: Contract) -> Iterator[Sequence[str]]:
     notes = [_HOW[parameter.kind]] if parameter.kind in _HOW else []
-    if parameter.has_default and parameter.tree == {"type": "const", "value": parameter.default}:
+    if parameter.has_default and parameter.tree == Const(parameter.default):
         notes.append("may be left out")
     star = "*" if parameter.kind == "var_positional" else ""
     return _argument(parameter.tree, star + parameter.name, contract, notes)
 
 
 def _argument(
-    tree: Any, path: str, contract: _Contract, notes: Sequence[str] = ()
+    tree: Tree, path: str, contract: Contract, notes: Sequence[str] = ()
 ) -> Iterator[Sequence[str]]:
     """Rows for an argument: itself, and what is in it."""
     match tree:
-        case {"type": "slot", "kind": "arg", "index": int(slot)}:
+        case Slot("arg", slot):
             tensor = contract.tensors[slot]
-            if tensor.dim_order != sorted(tensor.dim_order):
+            if tensor.dim_order != tuple(sorted(tensor.dim_order)):
                 notes = [*notes, f"dimensions lie in the order {_tuple(tensor.dim_order)}"]
             if slot in contract.mutated_args:
                 notes = [*notes, "is written to"]
             shape = _tuple(tensor.shape)
             yield tensor.path, tensor.dtype, shape, tensor.device, ", ".join(notes)
-        case {"type": "const", "value": value}:
+        case Slot():
+            raise ValueError(f"{path} is no argument")
+        case Const(value):
             yield path, "constant", _value(value), "", ", ".join(notes)
-        case {"cls": str(cls)}:
-            parts = list(_children(tree, path.lstrip("*")))
-            name = cls.rpartition(":")[2]
-            yield path, name, f"of {len(parts)}", "", ", ".join(notes)
+        case _:
+            parts = _children(tree, path.lstrip("*"))
+            yield path, tree.cls.__qualname__, f"of {len(parts)}", "", ", ".join(notes)
             for part, where in parts:
                 yield from _argument(part, where, contract)
-        case _:
-            raise ValueError(f"{path} is no argument")
 
 
-def _children(tree: dict[str, Any], path: str) -> Iterator[tuple[Any, str]]:
-    for number, item in enumerate(tree.get("items", ())):
-        yield item, f"{path}[{number}]"
-    for key, item in tree.get("entries", ()):
-        yield item, f"{path}[{_value(key)}]"
-    for name, item in tree.get("fields", ()):
-        yield item, f"{path}.{name}"
+def _children(tree: Container, path: str) -> list[tuple[Tree, str]]:
+    match tree:
+        case Seq(_, items) | Registered(_, _, items):
+            return [(item, f"{path}[{number}]") for number, item in enumerate(items)]
+        case Map(_, entries):
+            return [(item, f"{path}[{_value(key)}]") for key, item in entries]
+        case Record(_, fields) | Attributes(_, fields):
+            return [(item, f"{path}.{name}") for name, item in fields]
 
 
 def _value(data: Any) -> str:
@@ -385,9 +325,9 @@ def _value(data: Any) -> str:
     return repr(data)
 
 
-def _pieces(pieces: Sequence[_Piece]) -> str:
+def _pieces(pieces: Sequence[PieceInfo]) -> str:
     """A row for each different piece."""
-    by_digest: dict[tuple[str, str], list[_Piece]] = {}
+    by_digest: dict[tuple[str, str], list[PieceInfo]] = {}
     for piece in pieces:
         by_digest.setdefault((piece.kind, piece.digest), []).append(piece)
     different = sum(kind == "compiled" for kind, _ in by_digest)

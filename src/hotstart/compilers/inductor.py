@@ -26,6 +26,7 @@ from hotstart.partition.digest import Token, constant_token, hash_bytes
 from hotstart.partition.plan import example_of
 from hotstart.records.artifact import CompiledUnit, Kernel
 from hotstart.records.shapes import Interval
+from hotstart.runtime.generated import unit_code
 from hotstart.stitching.piece import piece_as_source
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ class InductorCompiler:
         needed = _torch.registering_modules(node.target for node in job.piece.nodes)
         return CompiledUnit(
             key=job.key,
-            source="".join(f"import {module}\n" for module in needed) + made.source,
-            kernels=tuple(_kernel(name, Path(output.kernels[name])) for name in made.kernels),
+            code=unit_code(job.key, "".join(f"import {name}\n" for name in needed) + made.source),
+            kernels=tuple((name, _kernel(Path(output.kernels[name]))) for name in made.kernels),
             constants=tuple((name, output.constants[name]) for name in made.constants),
             loose=tuple(i for i, made in enumerate(output.strides) if made != expected[i]),
         )
@@ -144,7 +145,7 @@ def _as_captured(job: Job) -> CompiledUnit:
     return replace(unit, loose=tuple(number for number, is_plain in enumerate(plain) if is_plain))
 
 
-def _kernel(name: str, path: Path) -> Kernel:
+def _kernel(path: Path) -> Kernel:
     """Read a compiled kernel, without the paths of this machine.
 
     Headers put their paths (`__FILE__`) into messages of errors. Folders are overwritten in place,
@@ -154,7 +155,7 @@ def _kernel(name: str, path: Path) -> Kernel:
     for folder in (Path(torch.__file__).parent, path.parents[1]):
         written = os.fsencode(folder)
         blob = blob.replace(written, b"/" * len(written))
-    return Kernel(name, blob, hash_bytes(blob))
+    return Kernel(hash_bytes(blob), blob)
 
 
 def strides(job: Job, extracted: Extracted) -> list[tuple[Any, ...]]:

@@ -26,7 +26,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import hotstart
 from hotstart import Call, Dim, Options, OptionsError, Program
+from hotstart.dtypes import dtype_of
 from hotstart.errors import ArtifactError, ContractError
+from hotstart.records.artifact import WeightSpec
 
 _KEPT = ("keys", "values", "cumulative_length")
 """The tensors of a layer of a cache."""
@@ -170,12 +172,12 @@ def load_generator(file: str | os.PathLike[str], model: nn.Module, **kwargs: Any
         ArtifactError: the file is no generator's, or as `hotstart.load`.
         ModelMismatch: as `hotstart.load`.
     """
-    weights = hotstart.inspect(file)["requirements"]["weights"]
-    kept = {weight["name"]: weight for weight in weights if weight["kind"] == "buffer"}
+    weights = hotstart.inspect(file).requirements.weights
+    kept = {weight.name: weight for weight in weights if weight.kind == "buffer"}
     layers: list[StaticLayer] = []
     while (keys := kept.get(f"keys_{len(layers)}")) is not None:
         values = kept[f"values_{len(layers)}"]
-        layer = StaticLayer(keys["shape"][2])
+        layer = StaticLayer(keys.shape[2])
         layer.lazy_initialization(*(_empty(weight) for weight in (keys, values)))
         layers.append(layer)
     if not layers:
@@ -326,7 +328,6 @@ def _with_forward(model: nn.Module, forward: Callable[..., Any]) -> Any:
     return twin
 
 
-def _empty(weight: Mapping[str, Any]) -> Tensor:
-    dtype = getattr(torch, weight["dtype"])
-    batch, heads, _, width = weight["shape"]
-    return torch.empty(batch, heads, 1, width, dtype=dtype, device=weight["device"])
+def _empty(weight: WeightSpec) -> Tensor:
+    batch, heads, _, width = weight.shape
+    return torch.empty(batch, heads, 1, width, dtype=dtype_of(weight.dtype), device=weight.device)

@@ -17,6 +17,7 @@ from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
+from hotstart.dtypes import dtype_of
 from hotstart.partition.digest import came_with_torch
 from hotstart.partition.names import operator_name
 from hotstart.partition.plan import Graph, example_of, tensors_in
@@ -271,7 +272,8 @@ class _Probe:
     def _argument(self, slot: int, strides: Strides) -> torch.Tensor:
         spec = self._tensors[slot]
         shape = [self._sizes[size] if isinstance(size, str) else size for size in spec.shape]
-        return torch.empty_strided(shape, strides, dtype=spec.dtype, device=spec.device)
+        dtype = dtype_of(spec.dtype)
+        return torch.empty_strided(shape, strides, dtype=dtype, device=spec.device)
 
     def _plain(self, node: fx.Node) -> Any:
         """Look up the traced value of a node, at these sizes."""

@@ -1,1 +1,1 @@
-"""Records that stages hand to each other and files hold: data without torch."""
+"""Records that stages hand to each other and files hold; `trees` and `layout` serve live values."""

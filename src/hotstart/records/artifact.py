@@ -1,19 +1,83 @@
-"""The records that stages hand to each other.
+"""The records that stages hand to each other. Nothing here imports torch.
 
-Everything a program needs at run time is data: strings of source, bytes, tables and trees of the
-types below. Live objects of the compiler stop at `CompiledUnit`. They are `msgspec` structs, which
-an artifact's manifest holds as JSON.
+Everything a program needs at run time is data: source, bytes, tables and trees of the types below.
+Live objects of the compiler stop at `CompiledUnit`. An artifact's manifest is these `msgspec`
+structs as JSON: dtypes and devices are names in both, and where memory holds more than JSON can,
+the manifest holds
+
+- of a `Blob` or `Kernel`, the name;
+- of a class, its path, `module:name`;
+- of a `Value`, what `artifact.values` makes of it;
+- of a `Tensor`, its name in the manifest's table of tensors.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
-import torch
 
 from hotstart.records.guards import Guard, Seen
 from hotstart.records.shapes import Dim, Variant
+
+Value: TypeAlias = Any
+"""A Python value of the caller's or of the model's."""
+
+Tensor: TypeAlias = Any
+"""A `torch.Tensor`."""
+
+
+class Blob:
+    """Bytes that a manifest names.
+
+    Attributes:
+        name: what the manifest says.
+        data: the bytes; empty where only a manifest was read.
+        file_name: how a file names the blob, given the name.
+    """
+
+    __slots__ = ("data", "name")
+    file_name: ClassVar[str] = "{}"
+
+    def __init__(self, name: str, data: bytes | memoryview = b"") -> None:
+        self.name = name
+        self.data = data
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and (self.name, self.data) == (other.name, other.data)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {len(self.data)} bytes)"
+
+
+class Kernel(Blob):
+    """Native code of units: a Python extension module, named by its SHA-256 in hex."""
+
+    __slots__ = ()
+    file_name = "kernel_{}.so"
+
+
+class Code(msgspec.Struct, frozen=True):
+    """Generated Python.
+
+    Attributes:
+        filename: what tracebacks and profilers show.
+        source: the text, in UTF-8.
+        bytecode: the same compiled, see `runtime.generated`; empty if that is not at hand.
+    """
+
+    filename: str
+    source: Blob
+    bytecode: Blob
+
+    @property
+    def text(self) -> str:
+        """The source as text."""
+        return str(self.source.data, "utf-8")
+
 
 # --- trees: the structure of arguments and of outputs ------------------------------------------
 
@@ -40,7 +104,7 @@ class Slot(msgspec.Struct, frozen=True, tag="slot"):
 class Const(msgspec.Struct, frozen=True, tag="const"):
     """A value that is the same in every call."""
 
-    value: Any
+    value: Value
 
 
 class Seq(msgspec.Struct, frozen=True, tag="seq"):
@@ -54,7 +118,7 @@ class Map(msgspec.Struct, frozen=True, tag="map"):
     """A dict (or a subclass that is built from pairs), in order."""
 
     cls: type
-    entries: tuple[tuple[Any, Tree], ...]
+    entries: tuple[tuple[Value, Tree], ...]
 
 
 class Record(msgspec.Struct, frozen=True, tag="record"):
@@ -75,7 +139,7 @@ class Registered(msgspec.Struct, frozen=True, tag="registered"):
     """Any other type that is registered with torch's pytree."""
 
     cls: type
-    context: Any
+    context: Value
     items: tuple[Tree, ...]
 
 
@@ -95,6 +159,8 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
     Attributes:
         path: how a user would write it: `input_ids`, `batch['mask']`, `states[0]`.
+        dtype: its name, such as `float32`.
+        device: its name, such as `cpu` or `cuda:0`.
         shape: a size for a static dimension, an axis name for a dynamic one.
         dim_order: dimensions from the outermost to the innermost in memory; the compiled layout.
         layout: what happens to a tensor of another layout, which is one with other strides where a
@@ -103,8 +169,8 @@ class TensorSpec(msgspec.Struct, frozen=True):
     """
 
     path: str
-    dtype: torch.dtype
-    device: torch.device
+    dtype: str
+    device: str
     shape: tuple[int | str, ...]
     dim_order: tuple[int, ...]
     layout: Layout = "copied"
@@ -123,7 +189,7 @@ class Parameter(msgspec.Struct, frozen=True):
     kind: Literal["positional_only", "positional", "var_positional", "keyword"]
     tree: Tree
     has_default: bool = False
-    default: Any = None
+    default: Value = None
 
 
 class WeightSpec(msgspec.Struct, frozen=True):
@@ -132,14 +198,16 @@ class WeightSpec(msgspec.Struct, frozen=True):
     Attributes:
         name: path from the model, such as `model.layers.0.mlp.up_proj.weight`.
         kind: `"parameter"`, `"buffer"` or `"attribute"` of a module; `"captured"` from elsewhere.
+        dtype: its name, such as `float32`.
+        device: its name, such as `cpu` or `cuda:0`.
         ties: other names of the same tensor.
         mutated: the graph writes to it.
     """
 
     name: str
     kind: Literal["parameter", "buffer", "attribute", "captured"]
-    dtype: torch.dtype
-    device: torch.device
+    dtype: str
+    device: str
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     ties: tuple[str, ...] = ()
@@ -193,7 +261,7 @@ class Contract(msgspec.Struct, frozen=True):
         tensors: the tensor arguments, by slot number.
         axes: the dynamic dimensions.
         training: the model's `training` flag; None for a function.
-        autocast: (device type, dtype) of the autocast region the build ran in, if any.
+        autocast: (device type, name of the dtype) of the autocast region the build ran in, if any.
         mutated_args: slots of tensor arguments that the graph writes to.
         given: slots of tensor arguments that a result contains as they were passed.
         objects: numbers of the caller's containers that a result contains, or that a call changes.
@@ -204,7 +272,7 @@ class Contract(msgspec.Struct, frozen=True):
     tensors: tuple[TensorSpec, ...]
     axes: tuple[Dim, ...]
     training: bool | None
-    autocast: tuple[tuple[str, torch.dtype], ...]
+    autocast: tuple[tuple[str, str], ...]
     mutated_args: tuple[int, ...]
     given: tuple[int, ...]
     objects: tuple[int, ...] = ()
@@ -212,23 +280,6 @@ class Contract(msgspec.Struct, frozen=True):
 
 
 # --- compiled pieces ------------------------------------------------------------------------------
-
-
-class Kernel(msgspec.Struct, frozen=True):
-    """Native code of a unit.
-
-    Attributes:
-        name: what the unit's source calls it by.
-        blob: a Python extension module.
-        digest: SHA-256 of `blob`, in hex.
-    """
-
-    name: str
-    blob: bytes | memoryview
-    digest: str
-
-    def __repr__(self) -> str:
-        return f"Kernel({self.name!r}, {len(self.blob)} bytes)"
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -253,25 +304,28 @@ class CompiledUnit(msgspec.Struct, frozen=True):
 
     Attributes:
         key: hash of everything that reached the compiler.
-        source: Python source that defines `bind(*weights) -> call`, where `call(args: list) ->
-            tuple` takes the sizes and the tensors that are no weights, and empties the list.
-        kernels: what the names in `source` that no import defines stand for.
-        constants: tensors that `source` refers to by name.
+        code: defines `bind(*weights) -> call`, where `call(args: list) -> tuple` takes the sizes
+            and the tensors that are no weights, and empties the list.
+        kernels: by the names that the code calls them.
+        constants: tensors, by the names that the code has for them.
         loose: outputs, by number, whose strides are not known to be the traced ones.
         op_by_op: why the unit runs the captured operators instead of compiled code; empty if it
             does not, or if that is what was asked for.
-        bytecode: `source` compiled, if that is at hand; see `generated.bytecode`.
         proof: what comparing it with its operators has shown.
     """
 
     key: str
-    source: str
-    kernels: tuple[Kernel, ...] = ()
-    constants: tuple[tuple[str, torch.Tensor], ...] = ()
+    code: Code
+    kernels: tuple[tuple[str, Kernel], ...] = ()
+    constants: tuple[tuple[str, Tensor], ...] = ()
     loose: tuple[int, ...] = ()
     op_by_op: str = ""
-    bytecode: bytes | memoryview = b""
     proof: Proof = Proof()
+
+    @property
+    def source(self) -> str:
+        """The code as text."""
+        return self.code.text
 
     def __repr__(self) -> str:
         return f"CompiledUnit({self.key!r}, {len(self.kernels)} kernels)"
@@ -281,25 +335,26 @@ class Stitched(msgspec.Struct, frozen=True):
     """The generated Python of one variant.
 
     Attributes:
-        source: defines `bind(weights, units, constants, owners) -> run`.
-        filename: what tracebacks and profilers show.
+        code: defines `bind(weights, units, constants, owners) -> run`.
         units: keys of the units it calls, by position.
-        constants: objects the source refers to by position because no literal says them.
+        constants: objects the code refers to by position because no literal says them.
         weights: slots of the weights it reads, by position.
         owners: paths of the modules whose attributes a call replaces, by position.
         sets: the attributes it replaces, each as the path of the module and the name.
-        bytecode: `source` compiled, if that is at hand; see `generated.bytecode`.
     """
 
     variant: Variant
-    source: str
-    filename: str
+    code: Code
     units: tuple[str, ...]
-    constants: tuple[Any, ...]
+    constants: tuple[Value, ...]
     weights: tuple[int, ...]
     owners: tuple[str, ...] = ()
     sets: tuple[tuple[str, str], ...] = ()
-    bytecode: bytes | memoryview = b""
+
+    @property
+    def source(self) -> str:
+        """The code as text."""
+        return self.code.text
 
     def __repr__(self) -> str:
         return f"Stitched({self.variant.name!r}, {len(self.units)} units)"
@@ -346,8 +401,8 @@ class Artifact(msgspec.Struct, frozen=True):
     Attributes:
         requirements: what the model must bring.
         calls: the ways it can be called, in the order in which a call is matched with them.
-        units: the compiled units that the code calls, by key.
-        captured: tensors the graph reads that no module keeps, by slot.
+        units: the compiled units that the code calls.
+        captured: tensors the graph reads that no module keeps, each with its slot.
         pieces: what a user sees of the pieces.
         fingerprint: named parts that decide where it fits; see `hotstart.artifact.fingerprint`.
         report: the build's report, as a dict.
@@ -355,8 +410,8 @@ class Artifact(msgspec.Struct, frozen=True):
 
     requirements: Requirements
     calls: tuple[CompiledCall, ...]
-    units: dict[str, CompiledUnit]
-    captured: dict[int, torch.Tensor]
+    units: tuple[CompiledUnit, ...]
+    captured: tuple[tuple[int, Tensor], ...]
     pieces: tuple[PieceInfo, ...]
     fingerprint: dict[str, Any]
     report: dict[str, Any]

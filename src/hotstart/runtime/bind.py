@@ -10,7 +10,7 @@ import torch
 
 from hotstart.model import Finder, Model
 from hotstart.records.artifact import Artifact, Stitched
-from hotstart.runtime.generated import run_source
+from hotstart.runtime.generated import run_code
 from hotstart.runtime.units import Unit, instantiate
 from hotstart.runtime.weights import Weights
 
@@ -26,8 +26,8 @@ def bind(artifact: Artifact, model: Model, compare_code: bool = True) -> Binding
         model: keeps the weights.
         compare_code: whether functions that were traced must be what they were.
     """
-    units = {key: instantiate(unit) for key, unit in artifact.units.items()}
-    weights = Weights(model, artifact.requirements, artifact.captured, compare_code)
+    units = {unit.key: instantiate(unit) for unit in artifact.units}
+    weights = Weights(model, artifact.requirements, dict(artifact.captured), compare_code)
     stitched = (stitched for call in artifact.calls for stitched in call.stitched)
     return Binding(weights, tuple(_binder(s, units, model) for s in stitched))
 
@@ -81,7 +81,7 @@ class Binding:
 
 
 def _binder(stitched: Stitched, units: Mapping[str, Unit], model: Model) -> Binder:
-    make = run_source(stitched.source, stitched.filename, {}, stitched.bytecode)["bind"]
+    make = run_code(stitched.code, {})["bind"]
     own = [units[key] for key in stitched.units]
 
     def rebind(tensors: list[Any]) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from hotstart import _torch
+from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError
 from hotstart.records.artifact import (
     Attributes,
@@ -259,7 +260,7 @@ class Checks:
 
     def _tensor(self, spec: TensorSpec, name: str) -> None:
         other = partial(not_taken, spec.path, name, describe_spec(spec))
-        dtype, device = spec.dtype, spec.device
+        dtype, device = dtype_of(spec.dtype), torch.device(spec.device)
         types = [self._scope.refer(cls.__name__, cls) for cls in TENSOR_TYPES]
         kinds = " or ".join(f"{name}.__class__ is {cls}" for cls in types)
         self._require(
@@ -323,5 +324,5 @@ def _shared(containers: Sequence[Any]) -> tuple[int, ...]:
     return next(pair for pair in pairs if pair[0] != pair[1])
 
 
-def _autocast_text(state: Sequence[tuple[str, torch.dtype]]) -> str:
-    return ", ".join(f"{kind} to {dtype}" for kind, dtype in state) or "off"
+def _autocast_text(state: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{kind} to torch.{dtype}" for kind, dtype in state) or "off"

@@ -7,10 +7,10 @@ import linecache
 import marshal
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from hotstart.records.shapes import Variant
+from hotstart.records.artifact import Blob, Code
+from hotstart.records.shapes import Variant
 
 
 def run_source(
@@ -22,7 +22,7 @@ def run_source(
         source: the module.
         filename: what tracebacks show.
         scope: names that the module finds defined.
-        compiled: what `bytecode` made of the source, if that is at hand.
+        compiled: its bytecode, if that is at hand.
     """
     # An entry without a modification time is kept when the cache is checked against the disk.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
@@ -33,24 +33,31 @@ def run_source(
     return namespace
 
 
-def bytecode(source: str, filename: str) -> bytes:
-    """A module compiled for this version of Python.
+def run_code(code: Code, scope: Mapping[str, Any]) -> dict[str, Any]:
+    """Execute generated code, as `run_source` does."""
+    return run_source(code.text, code.filename, scope, code.bytecode.data)
+
+
+def code_of(name: str, source: str) -> Code:
+    """A generated module as it is kept in artifacts: with the bytecode of this version of Python.
 
     The same source gives the same bytes: newer versions of the format say which objects were
     shared while compiling, which differs from run to run.
     """
-    return marshal.dumps(compile(source, filename, "exec"), 2)
+    filename = f"hotstart/{name}.py"
+    bytecode = marshal.dumps(compile(source, filename, "exec"), 2)
+    return Code(filename, Blob(f"{name}.py", source.encode()), Blob(f"{name}.bytecode", bytecode))
 
 
-def unit_filename(key: str) -> str:
-    """What tracebacks show for a unit."""
-    return f"hotstart/unit_{key[:12]}.py"
+def unit_code(key: str, source: str) -> Code:
+    """The code of a unit, named after its key."""
+    return code_of(f"unit_{key[:16]}", source)
 
 
-def stitched_filename(variant: Variant, source: str) -> str:
-    """What tracebacks show for a variant: a name that no other program's code has."""
-    digest = hashlib.sha256(source.encode()).hexdigest()[:8]
-    return f"hotstart/{stitched_name(variant)}_{digest}.py"
+def stitched_code(variant: Variant, source: str) -> Code:
+    """The code of a variant, under a name that no other program's code has."""
+    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+    return code_of(f"{stitched_name(variant)}_{digest}", source)
 
 
 def stitched_name(variant: Variant) -> str:

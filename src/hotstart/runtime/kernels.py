@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from hotstart import _torch
+from hotstart.records.artifact import Kernel
 
 
-def load_kernel(blob: bytes | memoryview, digest: str) -> Callable[..., Any]:
-    """The kernel function in a shared object, which `digest` is the SHA-256 of.
+def load_kernel(kernel: Kernel) -> Callable[..., Any]:
+    """The function in a shared object.
 
     A kernel is a Python extension module that Inductor compiled, `PyInit_kernel`, linked to no
     part of torch. It is loaded from an anonymous file in memory. The dynamic linker and CPython
@@ -26,13 +27,14 @@ def load_kernel(blob: bytes | memoryview, digest: str) -> Callable[..., Any]:
     found again, so that programs share the kernels they have in common.
     """
     # The part after the dot names the init function; the part before makes the name unique.
-    name = f"hotstart_{digest}.kernel"
+    name = f"hotstart_{kernel.name}.kernel"
     module = sys.modules.get(name)
     if module is None:
         _torch.allow_kernels()
-        module = sys.modules[name] = _load(name, _path_in_memory(blob) or _path_on_disk(blob))
-    kernel: Callable[..., Any] = module.kernel
-    return kernel
+        path = _path_in_memory(kernel.data) or _path_on_disk(kernel.data)
+        module = sys.modules[name] = _load(name, path)
+    function: Callable[..., Any] = module.kernel
+    return function
 
 
 def _load(name: str, path: str) -> Any:

@@ -55,4 +55,4 @@ def describe_tensor(tensor: torch.Tensor) -> str:
 
 def describe_spec(spec: TensorSpec) -> str:
     """Such as `torch.float32 [batch, 3] on cpu`."""
-    return f"{spec.dtype} [{', '.join(map(str, spec.shape))}] on {spec.device}"
+    return f"torch.{spec.dtype} [{', '.join(map(str, spec.shape))}] on {spec.device}"

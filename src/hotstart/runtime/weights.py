@@ -10,6 +10,7 @@ import msgspec
 import torch
 
 from hotstart import _torch
+from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError, ModelMismatch
 from hotstart.guards.check import Guards
 from hotstart.guards.watch import Sealed
@@ -172,8 +173,8 @@ def _problems(spec: WeightSpec, tensor: Any) -> list[str]:
         type(tensor) in TENSOR_TYPES
         and tensor.layout is torch.strided
         and not is_lazy_view(tensor)
-        and tensor.dtype == spec.dtype
-        and tensor.device == spec.device
+        and tensor.dtype == dtype_of(spec.dtype)
+        and tensor.device == torch.device(spec.device)
         and tuple(tensor.shape) == spec.shape
         and strides_fit(tensor, spec.stride)
     )
@@ -183,7 +184,8 @@ def _problems(spec: WeightSpec, tensor: Any) -> list[str]:
 
 
 def _describe(spec: WeightSpec) -> str:
-    return f"{spec.dtype} {list(spec.shape)} with strides {list(spec.stride)} on {spec.device}"
+    shape, strides = list(spec.shape), list(spec.stride)
+    return f"torch.{spec.dtype} {shape} with strides {strides} on {spec.device}"
 
 
 def _describe_tensor(tensor: torch.Tensor) -> str:

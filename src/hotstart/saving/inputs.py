@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from hotstart.dtypes import dtype_of
 from hotstart.model import Finder, Model
 from hotstart.records.artifact import CompiledCall, Contract, Requirements, TensorSpec, WeightSpec
 from hotstart.records.layout import dense_strides
@@ -81,9 +82,10 @@ def tensors(contract: Contract, inputs: Inputs) -> list[torch.Tensor]:
     made = []
     for slot, (spec, shape) in enumerate(zip(contract.tensors, shapes, strict=True)):
         strides = dense_strides(shape, spec.dim_order)
-        value = made_up(shape, strides, spec.dtype, inputs.kind, below=below, seed=slot)
+        dtype = dtype_of(spec.dtype)
+        value = made_up(shape, strides, dtype, inputs.kind, below=below, seed=slot)
         example = None if inputs.example is None else inputs.example.tensors[slot]
-        if example is not None and (inputs.floats or not _inexact(spec.dtype)):
+        if example is not None and (inputs.floats or not _inexact(dtype)):
             value.copy_(_resized(example, shape))
         made.append(value)
     return made
@@ -117,12 +119,12 @@ def weights(
     writes to them; made-up integers are zero.
     """
     specs = requirements.weights
-    needed: dict[torch.dtype, int] = {}
+    needed: dict[str, int] = {}
     for slot, spec in enumerate(specs):
         if slot not in real:
             span = spanned(spec.shape, spec.stride)
             needed[spec.dtype] = max(needed.get(spec.dtype, 1), span)
-    memory = {dtype: made_up((count,), (1,), dtype) for dtype, count in needed.items()}
+    memory = {dtype: made_up((count,), (1,), dtype_of(dtype)) for dtype, count in needed.items()}
     return [
         captured[slot]
         if slot in captured
@@ -142,7 +144,7 @@ def _written_apart(spec: WeightSpec, tensor: torch.Tensor) -> torch.Tensor:
     """Return a real weight, or a copy if calls write to it."""
     if not spec.mutated:
         return tensor
-    return made_up(spec.shape, spec.stride, spec.dtype).copy_(tensor)
+    return made_up(spec.shape, spec.stride, dtype_of(spec.dtype)).copy_(tensor)
 
 
 def _current(spec: WeightSpec, finder: Finder) -> torch.Tensor | None:
@@ -151,7 +153,7 @@ def _current(spec: WeightSpec, finder: Finder) -> torch.Tensor | None:
     if not isinstance(tensor, torch.Tensor) or not has_values(tensor):
         return None
     has = (tensor.dtype, tuple(tensor.shape), tensor.stride())
-    return tensor.detach() if has == (spec.dtype, spec.shape, spec.stride) else None
+    return tensor.detach() if has == (dtype_of(spec.dtype), spec.shape, spec.stride) else None
 
 
 def _resized(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

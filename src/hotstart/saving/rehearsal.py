@@ -13,7 +13,7 @@ from hotstart import _torch
 from hotstart.records.artifact import Artifact, CompiledCall, Stitched
 from hotstart.records.shapes import labelled
 from hotstart.records.trees import tensors_of
-from hotstart.runtime.generated import run_source
+from hotstart.runtime.generated import run_code
 from hotstart.runtime.signature import passed_objects
 from hotstart.runtime.units import instantiate
 from hotstart.saving.inputs import Inputs, Real, choices, tensors, weights
@@ -32,7 +32,7 @@ class Rehearsal:
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
         self._parts = [(call, stitched) for call in artifact.calls for stitched in call.stitched]
-        self._units = {key: instantiate(unit) for key, unit in artifact.units.items()}
+        self._units = {unit.key: instantiate(unit) for unit in artifact.units}
         self._asserts = _asserts(artifact)
         self.names = tuple(labelled(call.name, s.variant) for call, s in self._parts)
 
@@ -52,9 +52,9 @@ class Rehearsal:
         """
         call, stitched = self._parts[number]
         artifact = self._artifact
-        held = weights(artifact.requirements, artifact.captured, real.weights)
+        held = weights(artifact.requirements, dict(artifact.captured), real.weights)
         own = [_noted(self._units[key], key, note) for key in stitched.units]
-        make = run_source(stitched.source, stitched.filename, {}, stitched.bytecode)["bind"]
+        make = run_code(stitched.code, {})["bind"]
         owners = [types.SimpleNamespace() for _ in stitched.owners]
         unasserted = _torch.without_assertions() if self._asserts else contextlib.nullcontext()
         with torch.no_grad(), torch.random.fork_rng(devices=[]), _torch.filled_memory(), unasserted:
@@ -67,7 +67,7 @@ class Rehearsal:
 
 def _asserts(artifact: Artifact) -> bool:
     stitched: Iterator[Stitched] = (s for call in artifact.calls for s in call.stitched)
-    sources = [*(unit.source for unit in artifact.units.values()), *(s.source for s in stitched)]
+    sources = [*(unit.source for unit in artifact.units), *(s.source for s in stitched)]
     return any("_assert_async" in source for source in sources)
 
 

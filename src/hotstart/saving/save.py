@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from msgspec.structs import replace
 
 from hotstart.artifact import container, disk
-from hotstart.artifact.manifest import to_builtins
 from hotstart.artifact.pack import pack
 from hotstart.errors import ArtifactError
 from hotstart.model import Model
@@ -67,12 +65,12 @@ def packed(
     sign = _signer(sign_key)
     manifest, blobs = pack(artifact)
     if check is not None:
-        parts = container.pack(to_builtins(manifest), blobs)
+        parts = container.pack(manifest, blobs)
         found = compare(artifact, parts, check.examples, check.model)
         if found.unchecked:
             _tell(found, check.partly)
-        manifest = replace(manifest, check=msgspec.to_builtins(found))
-    return container.pack(to_builtins(manifest), blobs, sign)
+        manifest["check"] = msgspec.to_builtins(found)
+    return container.pack(manifest, blobs, sign)
 
 
 def _tell(found: Checked, partly: bool) -> None:

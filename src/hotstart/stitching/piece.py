@@ -11,6 +11,7 @@ from hotstart import _torch
 from hotstart.partition import Graph, Piece
 from hotstart.partition.blocks import path_of
 from hotstart.records.artifact import CompiledUnit
+from hotstart.runtime.generated import unit_code
 from hotstart.runtime.names import Names, assignment, written_tuple
 from hotstart.stitching.emit import Emitter, comment
 
@@ -136,7 +137,7 @@ def piece_as_source(graph: Graph, piece: Piece, dynamic: tuple[str, ...], key: s
     lines = [*emitter.header(), "", ""]
     lines += bound(weights.values(), [], [*body, f"return {outputs}"])
     constants = tuple(zip(emitter.constant_names(), emitter.constants, strict=True))
-    return CompiledUnit(key, "\n".join(lines) + "\n", (), constants)
+    return CompiledUnit(key, unit_code(key, "\n".join(lines) + "\n"), (), constants)
 
 
 def bound(weights: Iterable[str], once: Iterable[str], body: Iterable[str]) -> list[str]:

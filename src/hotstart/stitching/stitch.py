@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -38,6 +38,7 @@ from hotstart.records.trees import (
     slots,
     walk,
 )
+from hotstart.runtime.generated import stitched_code
 from hotstart.runtime.names import Names, assignment, written_tuple
 from hotstart.stitching.emit import Emitter, comment
 from hotstart.stitching.piece import emit_nodes
@@ -49,7 +50,6 @@ def stitch(
     contract: Contract,
     variant: Variant,
     units: Mapping[str, CompiledUnit],
-    named: Callable[[str], str],
 ) -> Stitched:
     """Write the function that runs a variant.
 
@@ -66,12 +66,11 @@ def stitch(
         contract: names the arguments.
         variant: the sizes it is for.
         units: by piece name, the unit that a compiled piece runs.
-        named: what tracebacks show, for the source.
 
     Raises:
         NotExpressible: an inlined piece or the result mentions something no source stands for.
     """
-    return _Stitcher(plan, requirements, contract, variant, units, named).stitched()
+    return _Stitcher(plan, requirements, contract, variant, units).stitched()
 
 
 class _Stitcher:
@@ -82,13 +81,11 @@ class _Stitcher:
         contract: Contract,
         variant: Variant,
         units: Mapping[str, CompiledUnit],
-        named: Callable[[str], str],
     ) -> None:
         self.plan = plan
         self.graph = plan.graph
         self.variant = variant
         self.units = units
-        self.named = named
         self.weights = requirements.weights
         self.names = Names(["bind", "run", "args", "weights", "units", "constants", "owners"])
         self.emitter = Emitter(self.names)
@@ -131,11 +128,9 @@ class _Stitcher:
             "",
             "    return run",
         ]
-        source = "\n".join(lines) + "\n"
         return Stitched(
             variant=self.variant,
-            source=source,
-            filename=self.named(source),
+            code=stitched_code(self.variant, "\n".join(lines) + "\n"),
             units=tuple(self.unit_names),
             constants=tuple(self.emitter.constants),
             weights=tuple(self.weight_names),

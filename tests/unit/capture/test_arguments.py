@@ -177,7 +177,7 @@ def test_tensor_subclasses_are_refused() -> None:
 
 def test_meta_examples_stand_for_tensors_on_the_device_that_was_asked_for() -> None:
     (spec,) = described(lambda x: x, X.to("meta")).tensors
-    assert spec.device == torch.device("cpu")
+    assert spec.device == "cpu"
 
 
 @pytest.mark.parametrize("make", ["real", "fake", "meta"])
@@ -194,7 +194,7 @@ def test_a_model_on_meta_is_captured_without_weights_and_stays_on_meta() -> None
         model = nn.Linear(8, 8)
     weight = model.weight
     _, weights = captured(model, X.to("meta"))
-    assert [(w.name, w.device.type) for w in weights.specs] == [("weight", "cpu"), ("bias", "cpu")]
+    assert [(w.name, w.device) for w in weights.specs] == [("weight", "cpu"), ("bias", "cpu")]
     assert model.weight is weight
 
 

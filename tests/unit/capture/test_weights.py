@@ -55,7 +55,7 @@ def test_shape_dtype_stride_and_device_are_known() -> None:
             return x.double() @ self.table
 
     assert specs(Model()) == {
-        "table": WeightSpec("table", "buffer", torch.float64, CPU, (8, 3), (1, 8))
+        "table": WeightSpec("table", "buffer", "float64", "cpu", (8, 3), (1, 8))
     }
 
 

@@ -20,6 +20,7 @@ from hotstart.artifact import container, disk, signing
 from hotstart.cli import main
 from hotstart.cli.artifact import _check, itemsize
 from hotstart.cli.output import say
+from hotstart.records.artifact import Const, Seq
 
 MODULE = "model_of_the_cli_tests"
 SOURCE = """
@@ -131,10 +132,16 @@ def damaged(folder: Folder, tmp_path: Path) -> Path:
 @pytest.fixture
 def elsewhere(folder: Folder, tmp_path: Path) -> Path:
     """A file that was built with another torch and other sources."""
-    manifest = hotstart.inspect(folder.plain)
+    manifest = written(folder.plain)
     source = {"content": "0" * 32, "functions": [["Missing.forward", "0" * 32]]}
     manifest["fingerprint"] |= {"torch": "1.0", "sources": {MODULE: source}}
     return write(tmp_path / "elsewhere.hot", manifest)
+
+
+def written(file: Path) -> dict[str, Any]:
+    """The manifest of a file, as JSON says it."""
+    found: dict[str, Any] = json.loads(container.read_manifest(file))
+    return found
 
 
 def write(file: Path, manifest: dict[str, Any]) -> Path:
@@ -191,7 +198,7 @@ def test_inspect_shows_the_file_and_the_model(
     assert shown["model"] == ["a module in eval mode"]
     assert shown["torch"] == [torch.__version__]
     assert shown[MODULE] == [
-        hotstart.inspect(folder.plain)["fingerprint"]["sources"][MODULE]["content"][:8]
+        hotstart.inspect(folder.plain).fingerprint["sources"][MODULE]["content"][:8]
     ]
 
 
@@ -225,7 +232,7 @@ def test_inspect_shows_axes_variants_pieces_and_blobs(
     folder: Folder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, out, _ = run(capsys, "inspect", "plain.hot")
-    manifest = hotstart.inspect(folder.plain)
+    manifest = written(folder.plain)
     parts = dict(part.split("\n", 1) for part in out.split("\n\n"))
     assert parts["axes"].splitlines()[1].split() == ["batch", "1..8", "2..4,", "5..8,", "1"]
     assert parts["variants"].split() == ["batch=2..4", "batch=5..8", "batch=1"]
@@ -246,7 +253,7 @@ def test_inspect_shows_who_signed(folder: Folder, capsys: pytest.CaptureFixture[
 def test_inspect_shows_what_the_model_of_the_tests_has_not(
     folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = hotstart.inspect(folder.plain)
+    manifest = written(folder.plain)
     manifest["check"] = {"tensors": 7, "exact": False, "max_error": 0.25, "news": 1}
     manifest["report"]["inlined"] = [["piece_0", "it wants\nrandom numbers"]]
     manifest["calls"][0]["contract"]["axes"] = []
@@ -267,6 +274,21 @@ def test_inspect_shows_what_the_model_of_the_tests_has_not(
     assert "axes\n  none\n" in out
 
 
+def test_inspect_returns_the_records_with_names_for_what_a_load_brings(folder: Folder) -> None:
+    manifest = hotstart.inspect(folder.plain)
+    (call,) = manifest.calls
+    assert [spec.dtype for spec in call.contract.tensors[:2]] == ["float32", "bool"]
+    trees = {parameter.name: parameter.tree for parameter in call.contract.parameters}
+    assert isinstance(pair := trees["pair"], Seq)
+    assert (pair.cls.__module__, pair.cls.__qualname__) == (MODULE, "Pair")
+    assert pair.cls is not sys.modules[MODULE].Pair
+    assert trees["size"] == Const({"tuple": [1, 2]})
+    codes = [unit.code for unit in manifest.units] + [one.code for one in call.stitched]
+    named = {blob.name for code in codes for blob in (code.source, code.bytecode)}
+    assert named == {blob.name for blob in manifest.blobs}
+    assert not any(code.source.data for code in codes)
+
+
 def test_inspect_is_no_wider_than_a_page(
     folder: Folder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,7 +300,7 @@ def test_inspect_is_no_wider_than_a_page(
 def test_inspect_prints_nothing_that_steers_a_terminal(
     folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = hotstart.inspect(folder.plain)
+    manifest = written(folder.plain)
     manifest["calls"][0]["contract"]["parameters"][0]["name"] = "x"
     manifest["calls"][0]["contract"]["tensors"][0]["path"] = "\x1b[2Jfake\nsignature  by you"
     manifest["fingerprint"]["torch"] = "\x1b]0;\u202e"
@@ -297,7 +319,7 @@ def test_inspect_as_json_is_the_manifest(
 ) -> None:
     status, out, err = run(capsys, "inspect", "plain.hot", "--json")
     assert (status, err) == (0, "")
-    assert json.loads(out) == hotstart.inspect(folder.plain)
+    assert json.loads(out) == written(folder.plain)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +341,7 @@ def test_inspect_as_json_is_the_manifest(
 def test_a_manifest_of_somebody_else(
     changes: dict[str, Any], folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = hotstart.inspect(folder.plain)
+    manifest = written(folder.plain)
     match changes:
         case {"tree": tree}:
             manifest["calls"][0]["contract"]["parameters"][0]["tree"] = tree
@@ -363,7 +385,7 @@ def test_verify_with_keys(folder: Folder, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_verify_as_json(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
-    blobs = len(hotstart.inspect(folder.plain)["blobs"])
+    blobs = len(hotstart.inspect(folder.plain).blobs)
     status, out, _ = run(capsys, "verify", "plain.hot", "--json")
     assert (status, json.loads(out)) == (
         0,
@@ -476,7 +498,7 @@ def test_files_that_are_no_artifacts(
 def test_damage_is_status_3(
     command: str, damaged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = hotstart.inspect(damaged)["blobs"][-1]["name"]
+    name = hotstart.inspect(damaged).blobs[-1].name
     status, out, err = run(capsys, command, damaged)
     assert (status, out) == (3, "")
     assert f"blob {name}: expected SHA-256" in err
@@ -587,7 +609,7 @@ def test_build_saves(folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert str(file) not in out
     assert f"\nsave\nwrote {file}, {file.stat().st_size / 1024:.0f} KiB\n" in err
     assert run(capsys, "verify", file, "--trusted-key", "team.pub")[0] == 0
-    assert hotstart.inspect(file)["check"] == {}
+    assert hotstart.inspect(file).check == {}
 
 
 def test_build_reports_what_it_saved_as_json(
@@ -606,7 +628,7 @@ def test_build_checks_and_the_file_loads_in_another_process(folder: Folder, tmp_
     file = tmp_path / "model.hot"
     done = run_apart("-m", "hotstart", *BUILD, "-o", file, cwd=folder.path)
     assert done.returncode == 0, done.stderr
-    assert hotstart.inspect(file)["check"]["exact"] is True
+    assert hotstart.inspect(file).check["exact"] is True
     assert run_apart("-m", "hotstart", "load-check", file, cwd=folder.path).returncode == 0
 
 

@@ -39,7 +39,8 @@ def test_a_custom_pass_runs_and_is_part_of_the_key() -> None:
     keys = set()
     for custom in (first, second):
         options = Options(inductor={"post_grad_custom_post_pass": custom})
-        keys |= set(hotstart.compile(two, (torch.zeros(3),), options=options).artifact.units)
+        program = hotstart.compile(two, (torch.zeros(3),), options=options)
+        keys |= {unit.key for unit in program.artifact.units}
     assert first.ran > 0
     assert len(keys) == 2
     assert InductorCompiler({"post_grad_custom_post_pass": DoubleEverything("1")}, 1).token() == (
@@ -67,8 +68,8 @@ def test_settings_reach_inductor() -> None:
     scalar = hotstart.compile(two, (torch.zeros(64),), options=Options(inductor={"cpp.simdlen": 0}))
     x = torch.randn(64)
     torch.testing.assert_close(plain(x), scalar(x))
-    kernels = [program.artifact.units for program in (plain, scalar)]
-    assert kernels[0].keys().isdisjoint(kernels[1])
+    first, second = ({unit.key for unit in p.artifact.units} for p in (plain, scalar))
+    assert not first & second
 
 
 class Broken:
@@ -169,7 +170,7 @@ def test_a_piece_that_needs_torch_around_it_runs_op_by_op_and_says_so(
     assert inlined[0] == "piece_2"
     assert "share memory" in inlined[1]
     assert "op by op" in caplog.text
-    (unit,) = (unit for unit in program.artifact.units.values() if unit.op_by_op)
+    (unit,) = (unit for unit in program.artifact.units if unit.op_by_op)
     assert unit.loose == (0,)  # nothing is known of what operators do, so the strides are checked
     (code,) = program.code.values()
     assert "add_1.stride() != " in code or "add.stride() != " in code
@@ -188,7 +189,7 @@ def test_strides_of_compiled_outputs_are_known_and_not_checked() -> None:
         dynamic_shapes={"x": {0: Dim("rows", min=2, max=64)}},
         split_on=["aten::cumsum"],
     )
-    assert [unit.loose for unit in program.artifact.units.values()] == [(), ()]
+    assert [unit.loose for unit in program.artifact.units] == [(), ()]
     x = torch.randn(5, 4)
     for mine, theirs in zip(program(x), turned(x), strict=True):
         assert torch.equal(mine, theirs)

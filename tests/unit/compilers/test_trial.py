@@ -17,6 +17,7 @@ from hotstart.compilers.trial import NotComparable, Trial
 from hotstart.compilers.trial_sizes import sizes_to_try
 from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import variants
+from hotstart.runtime.generated import unit_code
 from hotstart.specialize.jobs import make_job
 from hotstart.specialize.split import Part, Serving
 from tests.capturing import planned
@@ -38,9 +39,13 @@ def job_of(model: Callable[..., Any], *args: Any, rows: Dim | None = None) -> Jo
 
 def changed(job: Job, before: str, after: str) -> CompiledUnit:
     """The operators of a job as a unit, with a change."""
-    unit = EagerCompiler().compile(job)
+    return edited(EagerCompiler().compile(job), before, after)
+
+
+def edited(unit: CompiledUnit, before: str, after: str) -> CompiledUnit:
+    """A unit with other code."""
     assert before in unit.source
-    return replace(unit, source=unit.source.replace(before, after))
+    return replace(unit, code=unit_code(unit.key, unit.source.replace(before, after)))
 
 
 def returning(job: Job, each: str) -> CompiledUnit:
@@ -115,7 +120,7 @@ def test_an_input_that_is_not_written_or_written_otherwise_is_noticed() -> None:
 def test_a_result_in_the_memory_of_an_input_is_noticed() -> None:
     job = job_of(double, torch.zeros(4, 3))
     unit = changed(job, "return (mul,)", "return (args_0.copy_(mul),)")
-    unit = replace(unit, source=unit.source.replace("args.clear()", "args_0 = args[0]"))
+    unit = edited(unit, "args.clear()", "args_0 = args[0]")
     assert "input 0 and output 0 share memory" in found(job, unit)[0]
 
 
@@ -198,7 +203,7 @@ def test_rounding_is_told_from_a_wrong_result_by_float64() -> None:
 
     job = job_of(cancel, torch.zeros(64, 64))
     exact = changed(job, "+ 1000.0", "+ 0.0")
-    exact = replace(exact, source=exact.source.replace("- 1000.0", "- 0.0"))
+    exact = edited(exact, "- 1000.0", "- 0.0")
     assert (
         found(job, exact) == []
     )  # further from the operators than they allow, nearer to the truth

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import hotstart
 from hotstart import Dim
-from hotstart.records.artifact import CompiledUnit
+from hotstart.records.artifact import CompiledUnit, Kernel
 from hotstart.runtime.kernels import load_kernel
 from hotstart.runtime.units import instantiate
 
@@ -28,7 +28,7 @@ def unit() -> CompiledUnit:
     program = hotstart.compile(
         f, (torch.zeros(2, 32), torch.zeros(2, 32)), dynamic_shapes={"x": dims, "y": dims}
     )
-    (made,) = program.artifact.units.values()
+    (made,) = program.artifact.units
     return made
 
 
@@ -42,14 +42,14 @@ def test_a_unit_runs_from_its_data(unit: CompiledUnit) -> None:
 
 
 def test_a_kernel_is_loaded_once_in_a_process(unit: CompiledUnit) -> None:
-    (kernel, *_) = unit.kernels
-    loaded = load_kernel(kernel.blob, kernel.digest)
-    assert loaded is load_kernel(bytes(bytearray(kernel.blob)), kernel.digest)
+    ((_, kernel), *_) = unit.kernels
+    same = Kernel(kernel.name, bytes(bytearray(kernel.data)))
+    assert load_kernel(kernel) is load_kernel(same)
 
 
 def test_different_kernels_do_not_get_each_others_code(unit: CompiledUnit) -> None:
     other = hotstart.compile(lambda x: x * 3 + 1, (torch.zeros(32),))
-    (made,) = other.artifact.units.values()
+    (made,) = other.artifact.units
     first, second = instantiate(unit)(), instantiate(made)()
     open_files = [path for path in Path("/proc/self/fd").iterdir() if path.exists()]
     held = [path for path in open_files if "memfd:hotstart" in str(path.readlink())]
@@ -61,7 +61,7 @@ def test_different_kernels_do_not_get_each_others_code(unit: CompiledUnit) -> No
 
 def test_a_broken_kernel_is_an_error_and_not_a_crash() -> None:
     with pytest.raises(ImportError):
-        load_kernel(b"no shared object", "0" * 64)
+        load_kernel(Kernel("0" * 64, b"no shared object"))
 
 
 FRESH = """
@@ -71,13 +71,14 @@ from pathlib import Path
 import torch
 
 from hotstart.records.artifact import CompiledUnit, Kernel
+from hotstart.runtime.generated import unit_code
 from hotstart.runtime.units import instantiate
 
 folder = Path(sys.argv[1])
 kernels = tuple(
-    Kernel(path.stem, path.read_bytes(), path.stem) for path in sorted(folder.glob("*.so"))
+    (path.stem, Kernel(path.stem, path.read_bytes())) for path in sorted(folder.glob("*.so"))
 )
-unit = CompiledUnit("key", (folder / "unit.py").read_text(), kernels)
+unit = CompiledUnit("key", unit_code("key", (folder / "unit.py").read_text()), kernels)
 x = torch.arange(64.0).view(2, 32)
 (result,) = instantiate(unit)()([2, x, x])
 assert torch.allclose(result, (x.sin() + x).softmax(-1), atol=1e-6)
@@ -88,7 +89,7 @@ assert not compilers, compilers
 
 def test_a_fresh_process_runs_a_unit_without_a_compiler(unit: CompiledUnit, tmp_path: Path) -> None:
     (tmp_path / "unit.py").write_text(unit.source)
-    for kernel in unit.kernels:
-        (tmp_path / f"{kernel.name}.so").write_bytes(kernel.blob)
+    for name, kernel in unit.kernels:
+        (tmp_path / f"{name}.so").write_bytes(kernel.data)
     environment = {"PATH": "", "HOME": "/nonexistent", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", FRESH, str(tmp_path)], env=environment, check=True)

@@ -18,7 +18,7 @@ def test_a_body_is_a_function_and_a_wrapped_one_is_called_directly() -> None:
         return torch.cond(y.sum() > 0, torch.cos, lambda v: v * 2, (y,))
 
     program = compiled(f, torch.ones(3))
-    (unit,) = program.artifact.units.values()
+    (unit,) = program.artifact.units
     assert "def cond_false" in unit.source
     assert "def subgraph" in unit.source
     assert "higher_order.invoke_subgraph" not in unit.source
@@ -34,5 +34,5 @@ def test_values_in_a_body_are_released_after_their_last_use() -> None:
     def f(x: Tensor) -> Tensor:
         return torch.cond(x.sum() > 0, branch, branch, (x,))
 
-    (unit,) = compiled(f, torch.ones(3)).artifact.units.values()
+    (unit,) = compiled(f, torch.ones(3)).artifact.units
     assert unit.source.count("del first") == 2

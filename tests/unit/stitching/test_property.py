@@ -23,7 +23,7 @@ from hotstart.compilers import EagerCompiler, Job
 from hotstart.partition import cut, make_plan
 from hotstart.records.artifact import Contract, Parameter, Requirements, Seq, Slot, TensorSpec
 from hotstart.records.shapes import Variant
-from hotstart.runtime.generated import run_source
+from hotstart.runtime.generated import run_code
 from hotstart.stitching.stitch import passed_on, stitch
 
 
@@ -285,7 +285,7 @@ def stitched(case: Case) -> Made:
             Parameter(node.name, "positional", Slot("arg", i)) for i, node in enumerate(inputs)
         ),
         tensors=tuple(
-            TensorSpec(node.name, torch.float32, torch.device("cpu"), tuple(shape), ())
+            TensorSpec(node.name, "float32", "cpu", tuple(shape), ())
             for node in inputs
             for shape in [node.meta["example_value"].shape]
         ),
@@ -302,13 +302,10 @@ def stitched(case: Case) -> Made:
         for piece in reversed(compiled.values())
     }
     running = {name: units[piece.digest] for name, piece in compiled.items()}
-    made = stitch(plan, nothing, contract, Variant(()), running, lambda _: "stitched.py")
+    made = stitch(plan, nothing, contract, Variant(()), running)
     by_key = {unit.key: unit for unit in units.values()}
-    calls = [
-        run_source(by_key[key].source, "unit.py", dict(by_key[key].constants))["bind"]
-        for key in made.units
-    ]
-    run = run_source(made.source, made.filename, {})["bind"]([], calls, made.constants, [])
+    calls = [run_code(by_key[key].code, dict(by_key[key].constants))["bind"] for key in made.units]
+    run = run_code(made.code, {})["bind"]([], calls, made.constants, [])
 
     def call(*tensors: torch.Tensor) -> Any:
         with torch.no_grad():

@@ -98,7 +98,7 @@ def test_the_line_cache_keeps_generated_code() -> None:
     program = build(Model().eval(), IDS)
     linecache.checkcache()
     (stitched,) = program.artifact.calls[0].stitched
-    assert "".join(linecache.getlines(stitched.filename)) == program.code["static"]
+    assert "".join(linecache.getlines(stitched.code.filename)) == program.code["static"]
 
 
 def test_code_is_shown_by_variant() -> None:
