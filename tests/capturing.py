@@ -12,7 +12,7 @@ from hotstart.capture.arguments import Arguments, describe_arguments
 from hotstart.capture.trace import Captured, capture
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.partition import Piece, Plan, cut, make_plan
-from hotstart.specialize.split import serve
+from hotstart.specialize.split import Declaration
 
 CPU = torch.device("cpu")
 EAGER = hotstart.Options(compiler="eager")
@@ -38,13 +38,11 @@ def captured(
     with weights_on(model, CPU):
         arguments = described(model, *args, dynamic=dynamic, **kwargs)
         weights = WeightTable(model)
-        graphs, *_ = serve(
-            arguments.axes,
-            arguments.example_sizes,
-            0,
-            lambda fixed, hints: capture(model, model, arguments, weights, fixed, hints),
-        )
-    return graphs[0], weights
+        declaration = Declaration(arguments.axes, arguments.example_sizes, 0)
+        part, *_ = declaration.parts()
+        graph = capture(model, model, arguments, weights, part.fixed, part.hints)
+        declaration.split(part, graph.assumed, [])
+    return graph, weights
 
 
 def planned(

@@ -6,7 +6,8 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from hotstart.errors import OptionsError
 from hotstart.events import Clock
 from hotstart.guards.sources import sources
 from hotstart.options import Options
-from hotstart.partition import Plan
 from hotstart.partition.digest import hash_token
 from hotstart.records.artifact import (
     Artifact,
@@ -31,12 +31,12 @@ from hotstart.records.artifact import (
     PieceInfo,
     Requirements,
 )
-from hotstart.records.report import Report, SplitReport
+from hotstart.records.report import Report, SplitReport, UnitReport, VariantReport
 from hotstart.records.shapes import Variant, labelled
 from hotstart.runtime.generated import stitched_filename, stitched_name
-from hotstart.specialize.call import TracedCall, describe_plan
+from hotstart.specialize.compile import SpecializedCall
 from hotstart.specialize.split import Split
-from hotstart.specialize.units import CompiledServing, Units
+from hotstart.specialize.trace import TracedCall, describe_plan
 from hotstart.stitching.stitch import stitch
 
 log = logging.getLogger("hotstart")
@@ -95,22 +95,20 @@ def default_jobs() -> int:
 
 
 def stitch_call(
-    call: TracedCall,
-    compiled: Sequence[CompiledServing],
+    call: SpecializedCall,
     requirements: Requirements,
     contract: Contract,
     debug_dir: Path | None,
 ) -> CompiledCall:
     """Write the function of every variant of a call."""
+    name = call.traced.name
     made = []
-    for each in compiled:
-        variant = each.serving.part.variant
-        plan = Plan(each.graph, call.graphs[each.serving.graph].plan.pieces)
-        named = partial(_filename, call.name, debug_dir, variant)
-        made.append(stitch(plan, requirements, contract, variant, each.running, named))
-        label = labelled(call.name, variant)
-        _torch.trace_artifact(f"hotstart_stitched_{label}", partial(str, made[-1].source))
-    return CompiledCall(call.name, call.method, contract, tuple(made))
+    for part in call.parts:
+        units = {piece: each.unit for piece, each in part.units.items()}
+        named = partial(_filename, name, debug_dir, part.variant)
+        made.append(stitch(part.plan, requirements, contract, part.variant, units, named))
+        _torch.trace_artifact(f"hotstart_stitched_{part.name}", partial(str, made[-1].source))
+    return CompiledCall(name, call.traced.method, contract, tuple(made))
 
 
 def piece_infos(calls: Sequence[TracedCall]) -> tuple[PieceInfo, ...]:
@@ -151,34 +149,59 @@ def _as_json(token: Any) -> Any:
 
 
 def make_report(
-    clock: Clock, pieces: Sequence[PieceInfo], running: Mapping[str, CompiledUnit], units: Units
+    clock: Clock, pieces: Sequence[PieceInfo], calls: Sequence[SpecializedCall]
 ) -> Report:
     """What happened, with every second of the build accounted for."""
-    reused = sum(report.action == "reused" for report in units.reports)
-    names = {key: made.split(" (")[0] for key, made in units.made_for.items()}
+    units = _unit_reports(calls)
+    reused = sum(report.action == "reused" for report in units)
+    running: dict[str, tuple[str, CompiledUnit]] = {}
+    for part in (part for call in calls for part in call.parts):
+        for piece, made in part.units.items():
+            running.setdefault(made.unit.key, (piece, made.unit))
+    named = running.values()
     return Report(
         wall_s=clock.wall_s(),
         phases=clock.phases(),
         pieces=len(pieces),
-        unique=len(units.reports) - reused,
+        unique=len(units) - reused,
         reused=reused,
-        units=tuple(units.reports),
-        variants=tuple(units.variants),
-        splits=tuple(_split_report(call, split) for call, split in units.splits),
-        inlined=tuple(
-            (names[key], unit.op_by_op) for key, unit in running.items() if unit.op_by_op
+        units=tuple(units),
+        variants=tuple(_variant_reports(calls, units)),
+        splits=tuple(
+            _split_report(call.traced.name, split) for call in calls for split in call.splits
         ),
-        proven=sum(bool(unit.proof.sizes) for unit in running.values()),
+        inlined=tuple((name, unit.op_by_op) for name, unit in named if unit.op_by_op),
+        proven=sum(bool(unit.proof.sizes) for _, unit in named),
         without=tuple(
-            (names[key], unit.proof.without, unit.proof.why)
-            for key, unit in running.items()
-            if unit.proof.without
+            (name, unit.proof.without, unit.proof.why) for name, unit in named if unit.proof.without
         ),
-        unproven=tuple(
-            (names[key], reason) for key, unit in running.items() for reason in unit.proof.skipped
-        ),
+        unproven=tuple((name, why) for name, unit in named for why in unit.proof.skipped),
         peak_memory_bytes=_peak_memory(),
     )
+
+
+def _unit_reports(calls: Sequence[SpecializedCall]) -> list[UnitReport]:
+    """What was done for each compiled piece of each variant."""
+    first: dict[str, str] = {}
+    reports: list[UnitReport] = []
+    for part in (part for call in calls for part in call.parts):
+        for piece, made in part.units.items():
+            here = f"{piece} ({part.name})"
+            origin = first.setdefault(made.unit.key, here)
+            if origin == here:
+                reports.append(UnitReport(piece, part.name, made.action, made.seconds))
+            else:
+                reports.append(UnitReport(piece, part.name, "reused", 0.0, origin))
+    return reports
+
+
+def _variant_reports(
+    calls: Sequence[SpecializedCall], units: Sequence[UnitReport]
+) -> Iterator[VariantReport]:
+    reused = Counter(report.variant for report in units if report.action == "reused")
+    for part in (part for call in calls for part in call.parts):
+        pieces, again = len(part.units), reused[part.name]
+        yield VariantReport(part.name, part.seconds, pieces, pieces - again, again)
 
 
 def _split_report(call: str, split: Split) -> SplitReport:

@@ -284,8 +284,8 @@ class Entry:
 
     def _serves(self, axis: str, value: str) -> str:
         """That some variant may serve a size; with one variant, that it does."""
-        intervals = [variant.box()[axis] for variant in self._variants]
-        low, high = min(box.lo for box in intervals), max(box.hi for box in intervals)
+        intervals = [variant.intervals()[axis] for variant in self._variants]
+        low, high = min(i.lo for i in intervals), max(i.hi for i in intervals)
         return _within(value, low, high)
 
     def _check_overlap(self) -> None:
@@ -313,7 +313,8 @@ class Entry:
         # The most specific variant that covers the call wins: single sizes come after ranges.
         for index, variant in reversed(list(enumerate(self._variants))):
             tests = [
-                _within(self._axes[axis], box.lo, box.hi) for axis, box in variant.box().items()
+                _within(self._axes[axis], interval.lo, interval.hi)
+                for axis, interval in variant.intervals().items()
             ]
             if variant.where:
                 tests.append(f"({self._condition(variant.where)})")

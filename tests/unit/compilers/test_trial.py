@@ -17,7 +17,7 @@ from hotstart.compilers.trial import NotComparable, Trial
 from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import variants
 from hotstart.specialize.jobs import make_job
-from hotstart.specialize.split import Part, Serving
+from hotstart.specialize.split import VariantPart
 from tests.capturing import planned
 
 ROWS = Dim("rows", max=8)
@@ -31,8 +31,8 @@ def job_of(model: Callable[..., Any], *args: Any, rows: Dim | None = None) -> Jo
     (piece,) = plan.pieces
     (variant,) = variants([rows] if rows is not None else [])
     hints = {"rows": len(args[0])} if rows is not None else {}
-    serving = Serving(Part(variant.choices), 0, hints, variant.choices)
-    return make_job(plan.graph.at(variant), piece, serving, EagerCompiler())
+    part = VariantPart(variant, variant.choices, hints)
+    return make_job(plan.graph.at(variant), piece, part, EagerCompiler())
 
 
 def changed(job: Job, before: str, after: str) -> CompiledUnit:
