@@ -92,7 +92,7 @@ def build(
         "cut_and_digest_s": report.phases["partition"] + report.phases["digest"],
         "capture_s": report.phases["capture"],
         "pieces": report.pieces,
-        "unique": report.unique,
+        "made": report.made,
         "phases": dict(report.phases),
     }
 

@@ -15,7 +15,7 @@ from hotstart.partition import Piece, Plan, cut, make_plan
 from hotstart.specialize.split import Declaration
 
 CPU = torch.device("cpu")
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 
 
 def described(

@@ -117,7 +117,7 @@ def hotstart_compile(model: Embedder, example: Inputs, file: Path) -> Ready:
     facts = {
         "build": f"{report.wall_s:.1f} s",
         "pieces": str(report.pieces),
-        "unique": str(report.unique),
+        "units made": str(report.made),
         "variants": str(len(report.variants)),
         "serves": f"batch {batch.min}..{batch.max}, seq {seq.min}..{seq.max}",
     }

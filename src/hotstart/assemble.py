@@ -17,7 +17,7 @@ import torch
 
 from hotstart import _torch
 from hotstart.artifact import fingerprint
-from hotstart.compilers import Compiler, EagerCompiler, InductorCompiler, ProvenCompiler
+from hotstart.compilers import Compiler, InductorCompiler, OpByOpCompiler, ProvenCompiler
 from hotstart.errors import OptionsError
 from hotstart.events import Clock
 from hotstart.guards.sources import sources
@@ -44,8 +44,8 @@ log = logging.getLogger("hotstart")
 
 def make_compiler(options: Options, clock: Clock) -> Compiler:
     """The compiler that options ask for; `clock` is told of the time that proofs take."""
-    if options.compiler == "eager":
-        return EagerCompiler()
+    if options.compiler == "op_by_op":
+        return OpByOpCompiler()
     inductor = InductorCompiler(options.inductor, options.jobs or default_jobs())
     if options.prove == "off":
         return inductor
@@ -163,14 +163,14 @@ def make_report(
         wall_s=clock.wall_s(),
         phases=clock.phases(),
         pieces=len(pieces),
-        unique=len(units) - reused,
+        made=len(units) - reused,
         reused=reused,
         units=tuple(units),
         variants=tuple(_variant_reports(calls, units)),
         splits=tuple(
             _split_report(call.traced.name, split) for call in calls for split in call.splits
         ),
-        inlined=tuple((name, unit.op_by_op) for name, unit in named if unit.op_by_op),
+        op_by_op=tuple((name, unit.op_by_op) for name, unit in named if unit.op_by_op),
         proven=sum(bool(unit.proof.sizes) for _, unit in named),
         without=tuple(
             (name, unit.proof.without, unit.proof.why) for name, unit in named if unit.proof.without

@@ -192,10 +192,10 @@ def _contract(found: FlatGraph) -> Contract:
 def _tell(clock: Clock, report: Report, variant: str) -> None:
     """Say what was compiled: to the listener, to the log, and to torch's structured trace."""
     name = _torch.compile_id()
-    counts = f"{report.pieces} pieces, {report.unique} compiled, {report.reused} reused"
+    counts = f"{report.pieces} pieces, {report.made} units made, {report.reused} reused"
     log.info("[%s] compiled in %.1f s: %s", name, report.wall_s, counts)
     log.debug("[%s] %s: %s", name, variant, report)
     _torch.trace_artifact("hotstart_report", lambda: str(report))
-    detail = {"pieces": report.pieces, "unique": report.unique, "reused": report.reused}
+    detail = {"pieces": report.pieces, "made": report.made, "reused": report.reused}
     told = {"variant": variant, **{key: str(count) for key, count in detail.items()}}
     clock.emit(Event("build_finished", name, report.wall_s, detail=told))

@@ -24,7 +24,7 @@ import hotstart
 from hotstart.backend import hotstart as backend
 
 ROOT = Path(__file__).parents[2]
-EAGER = {"compiler": "eager"}
+EAGER = {"compiler": "op_by_op"}
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ def test_torch_finds_the_backend_by_the_entry_point_of_the_package(tmp_path: Pat
     assert point.load() is backend
     code = (
         "import torch\n"
-        "f = torch.compile(torch.sin, backend='hotstart', options={'compiler': 'eager'})\n"
+        "f = torch.compile(torch.sin, backend='hotstart', options={'compiler': 'op_by_op'})\n"
         "assert 'hotstart' in torch.compiler.list_backends()\n"
         "x = torch.ones(3)\n"
         "assert torch.equal(f(x), x.sin())\n"
@@ -164,10 +164,8 @@ def test_what_the_compiler_assumes_about_a_size_becomes_a_guard() -> None:
     assert len(call.graphs) == 2
 
 
-@pytest.mark.parametrize(("asks", "unique"), [(False, "1"), (True, "2")])
-def test_pieces_of_which_different_things_are_guarded_share_no_code(
-    asks: bool, unique: str
-) -> None:
+@pytest.mark.parametrize(("asks", "made"), [(False, "1"), (True, "2")])
+def test_pieces_of_which_different_things_are_guarded_share_no_code(asks: bool, made: str) -> None:
     def fn(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if asks and x.shape[0] % 4:
             return x, y
@@ -178,7 +176,7 @@ def test_pieces_of_which_different_things_are_guarded_share_no_code(
     with torch.fx.experimental._config.patch(use_duck_shape=False):  # two symbols of one size
         check(compiled(fn, options, dynamic=True), fn, (torch.randn(8), torch.randn(8)))
     (done,) = (event for event in events if event.kind == "build_finished")
-    assert done.detail["unique"] == unique
+    assert done.detail["made"] == made
 
 
 def test_a_convolution_serves_small_and_large_batches_by_graphs_of_their_own() -> None:

@@ -14,7 +14,7 @@ import hotstart
 from hotstart import Dim, Options
 from hotstart.events import Event
 
-EAGER = Options(compiler="eager")
+EAGER = Options(compiler="op_by_op")
 
 
 class Block(nn.Module):
@@ -43,7 +43,7 @@ def test_every_piece_of_every_variant_is_in_the_report() -> None:
     report = build().report
     assert [variant.name for variant in report.variants] == ["batch=2..8", "batch=9..64", "batch=1"]
     assert len(report.units) == 3 * 5
-    assert (report.pieces, report.unique, report.reused) == (5, 6, 9)
+    assert (report.pieces, report.made, report.reused) == (5, 6, 9)
     for unit in report.units:
         assert (unit.action == "compiled") == (unit.reused_from is None)
         assert unit.seconds >= 0
@@ -57,7 +57,7 @@ def test_the_seconds_of_the_phases_add_up_to_the_wall_time() -> None:
 
 def test_the_report_is_json() -> None:
     report = build().report
-    assert json.loads(json.dumps(report.to_dict()))["unique"] == report.unique
+    assert json.loads(json.dumps(report.to_dict()))["made"] == report.made
 
 
 def test_each_variant_is_logged_on_one_line_also_when_all_is_reused(
@@ -68,12 +68,12 @@ def test_each_variant_is_logged_on_one_line_also_when_all_is_reused(
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("compiled ")]
     assert len(lines) == 3
     for line in lines:
-        assert line.endswith("s: 5 pieces, 2 unique, 3 reused")
+        assert line.endswith("s: 5 pieces, 2 units made, 3 reused")
 
 
 def test_a_listener_sees_progress() -> None:
     events: list[Event] = []
-    build(Options(compiler="eager", on_event=events.append))
+    build(Options(compiler="op_by_op", on_event=events.append))
     finished = [event for event in events if event.kind == "unit_finished"]
     assert [event.done for event in finished] == list(range(1, 16))
     assert {event.total for event in finished} == {15}
@@ -92,7 +92,7 @@ def test_pieces_say_what_they_are() -> None:
 
 
 def test_debug_dir_gets_graph_pieces_and_code(tmp_path: Path) -> None:
-    program = build(Options(compiler="eager", debug_dir=tmp_path))
+    program = build(Options(compiler="op_by_op", debug_dir=tmp_path))
     names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert {"graph_0.txt", "pieces_0.txt", "entry.py"} <= names
     stitched = next(tmp_path.rglob("stitched_batch_2_to_8.py"))

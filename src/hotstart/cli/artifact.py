@@ -80,7 +80,7 @@ def load_check(request: LoadCheckRequest) -> None:
         ArtifactError: as `preflight.load_check`.
     """
     see_working_folder()
-    preflight.load_check(request.file, request.verify_source)
+    preflight.load_check(request.file, request.compare_source)
     if request.json:
         say_json({"ok": True, "file": str(request.file)})
     else:
@@ -158,7 +158,7 @@ class _Call(msgspec.Struct):
 
 
 class _Report(msgspec.Struct):
-    inlined: list[tuple[str, str]]
+    op_by_op: list[tuple[str, str]] = []
 
 
 class _Manifest(msgspec.Struct):
@@ -190,7 +190,7 @@ def _sections(file: Path, manifest: _Manifest) -> Iterator[str]:
     for call in manifest.calls:
         yield from _call(call)
     yield _pieces(manifest.pieces)
-    yield _table("could not be compiled, so run op by op", manifest.report.inlined)
+    yield _table("could not be compiled, so run op by op", manifest.report.op_by_op)
     yield _table("fingerprint", [(name, _part(value)) for name, value in parts.items()])
     yield _table("sources", [(name, source.content[:8]) for name, source in sources.items()])
     blobs = [(blob.name, memory(blob.size), blob.sha256[:8]) for blob in manifest.blobs]

@@ -75,7 +75,7 @@ def _command(
 
 def _add_artifact_commands(commands: _Commands) -> None:
     inspect = _command(commands, "inspect", "show what is in an artifact")
-    verify = _command(commands, "verify", "check every byte of an artifact, and its signature")
+    verify = _command(commands, "verify", "verify every byte of an artifact, and its signature")
     load_check = _command(commands, "load-check", "say whether an artifact would load here")
     keygen = _command(commands, "keygen", "make a key pair to sign artifacts with")
     for command, printed in ((inspect, "manifest"), (verify, "result"), (load_check, "result")):
@@ -109,7 +109,7 @@ def _add_cache(commands: _Commands) -> None:
         "stats": "count files and bytes",
         "push": "publish programs and pieces at a remote",
         "pull": "bring programs from a remote",
-        "verify": "check every byte of every file",
+        "verify": "verify every byte of every file",
         "gc": "remove what is unfinished, too old or too much",
         "pin": "keep programs whatever the limits",
         "unpin": "let limits count again for programs",

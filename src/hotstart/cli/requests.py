@@ -60,7 +60,7 @@ class LoadCheckRequest(Request, frozen=True, kw_only=True):
     """What `hotstart load-check` was asked for."""
 
     file: Path
-    verify_source: bool
+    compare_source: bool
 
 
 class KeygenRequest(Request, frozen=True, kw_only=True):
@@ -117,7 +117,7 @@ def request_of(given: argparse.Namespace) -> Request:
         case "load-check":
             return LoadCheckRequest(
                 file=given.file,
-                verify_source=not given.no_source,
+                compare_source=not given.no_source,
                 json=given.json,
                 traceback=given.traceback,
             )

@@ -135,7 +135,7 @@ def _compile_part(
         clock.emit(Event("unit_finished", piece, seconds, done + 1, total, detail))
     seconds = clock.wall_s() - started
     log.info(
-        "compiled %s in %.2f s: %d pieces, %d unique, %d reused",
+        "compiled %s in %.2f s: %d pieces, %d units made, %d reused",
         name,
         seconds,
         len(running),

@@ -1,4 +1,4 @@
-"""A piece as the source of one function, op by op: what the `eager` compiler makes."""
+"""A piece as the source of one function, op by op: what the `op_by_op` compiler makes."""
 
 from __future__ import annotations
 

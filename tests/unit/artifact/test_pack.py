@@ -17,7 +17,7 @@ from hotstart.artifact.pack import pack
 from hotstart.artifact.read import unpack
 from hotstart.records.artifact import Artifact
 
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 
 
 def artifact_with(*tensors: Tensor) -> Artifact:

@@ -162,14 +162,14 @@ def test_defaults_of_build() -> None:
 def test_every_flag_of_build() -> None:
     line = (
         "build m:f --dynamic x:0=n[1..8] --range n=1..4 --size n=1 --split-on aten::mm "
-        "--split-on aten::bmm --compiler eager --on-miss compile --debug-dir out --jobs 3 "
+        "--split-on aten::bmm --compiler op_by_op --on-miss compile --debug-dir out --jobs 3 "
         "-o a/model.hot --sign-key team --no-check --json --traceback"
     )
     assert app.read(line.split()) == requests.BuildRequest(
         factory=parse.Factory("m", "f"),
         dynamic_shapes={"x": {0: Dim("n", max=8, ranges=[(1, 4)], sizes=[1])}},
         split_on=("aten::mm", "aten::bmm"),
-        compiler="eager",
+        compiler="op_by_op",
         on_miss="compile",
         splits=16,
         prove="all",
@@ -193,11 +193,11 @@ def test_every_flag_of_build() -> None:
             "verify m.hot --trusted-key a.pub --trusted-key b.pub --json",
             requests.VerifyRequest(file=Path("m.hot"), trusted_keys=("a.pub", "b.pub"), json=True),
         ),
-        ("load-check m.hot", requests.LoadCheckRequest(file=Path("m.hot"), verify_source=True)),
+        ("load-check m.hot", requests.LoadCheckRequest(file=Path("m.hot"), compare_source=True)),
         (
             "load-check --no-source m.hot --json --traceback",
             requests.LoadCheckRequest(
-                file=Path("m.hot"), verify_source=False, json=True, traceback=True
+                file=Path("m.hot"), compare_source=False, json=True, traceback=True
             ),
         ),
         ("keygen team", requests.KeygenRequest(file=Path("team"))),

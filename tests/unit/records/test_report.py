@@ -36,7 +36,7 @@ def deep(layers: int) -> Report:
         wall_s=10.0,
         phases={"capture": 3.0, "digest": 0.05, "compile": 6.25, "stitch": 0.2, "bind": 0.5},
         pieces=layers + 1,
-        unique=3,
+        made=3,
         reused=layers - 2,
         units=units,
         variants=(VariantReport(LONG, 6.3, layers + 1, 3, layers - 2),),
@@ -48,7 +48,7 @@ def test_render_collapses_reused_neighbours() -> None:
     assert_expected_inline(
         render(deep(32)),
         """\
-10.00 s: 33 pieces, 3 unique, 30 reused; peak memory 1.5 GiB
+10.00 s: 33 pieces, 3 units made, 30 reused; peak memory 1.5 GiB
 
 phase    seconds     %
 capture    3.000  30.0
@@ -70,7 +70,7 @@ def test_render_keeps_variants_apart_and_tells_where_code_came_from() -> None:
         wall_s=2.0,
         phases={"compile": 2.0},
         pieces=3,
-        unique=2,
+        made=2,
         reused=1,
         units=(
             compiled("piece_0"),
@@ -79,12 +79,12 @@ def test_render_keeps_variants_apart_and_tells_where_code_came_from() -> None:
             UnitReport("piece_1", ONE, "reused", 0.0, f"piece_0 ({LONG})"),
         ),
         variants=(VariantReport(LONG, 1.2, 2, 1, 1), VariantReport(ONE, 0.6, 2, 1, 1)),
-        inlined=(("piece_2", "it holds only splitting ops"),),
+        op_by_op=(("piece_2", "its outputs share memory"),),
     )
     assert_expected_inline(
         render(report),
         """\
-2.00 s: 3 pieces, 2 unique, 1 reused
+2.00 s: 3 pieces, 2 units made, 1 reused
 
 phase    seconds      %
 compile    2.000  100.0
@@ -98,7 +98,7 @@ variant seq=1: 1 compiled, 1 reused, 0.60 s
   piece_1  reused    0.000 s  from piece_0 (seq=2..64)
 
 run op by op, not compiled
-  piece_2  it holds only splitting ops""",
+  piece_2  its outputs share memory""",
     )
 
 
@@ -107,7 +107,7 @@ def test_render_of_a_load() -> None:
     assert_expected_inline(
         render(Report(0.01, {"verify": 0.01}, 1, 1, 0, (unit,))),
         """\
-0.01 s: 1 piece, 1 unique, 0 reused
+0.01 s: 1 piece, 1 unit made, 0 reused
 
 phase   seconds      %
 verify    0.010  100.0
@@ -119,7 +119,7 @@ variant static: 1 loaded, 0.00 s
 
 def test_render_of_nothing() -> None:
     assert_expected_inline(
-        render(Report(0.0, {}, 0, 0, 0)), """0.00 s: 0 pieces, 0 unique, 0 reused"""
+        render(Report(0.0, {}, 0, 0, 0)), """0.00 s: 0 pieces, 0 units made, 0 reused"""
     )
 
 
@@ -153,7 +153,7 @@ def test_str_is_the_rendering() -> None:
 
 
 def test_json_round_trip() -> None:
-    report = msgspec.structs.replace(deep(5), inlined=(("piece_9", "a generator is an input"),))
+    report = msgspec.structs.replace(deep(5), op_by_op=(("piece_9", "a generator is an input"),))
     plain = report.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert Report.from_dict(plain) == report

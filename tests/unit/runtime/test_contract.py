@@ -16,7 +16,7 @@ import hotstart
 from hotstart import ContractError, Dim
 from hotstart.runtime.contract import MISSING, violation
 
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 Pair = collections.namedtuple("Pair", ["left", "right"])
 
 
