@@ -6,8 +6,7 @@ import logging
 import os
 import resource
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from hotstart.records.artifact import (
 from hotstart.records.report import Report, SplitReport, UnitReport, VariantReport
 from hotstart.records.shapes import Variant, labelled
 from hotstart.runtime.generated import stitched_filename, stitched_name
-from hotstart.specialize.compile import SpecializedCall
+from hotstart.specialize.compile import SpecializedCall, units_of
 from hotstart.specialize.split import Split
 from hotstart.specialize.trace import TracedCall, describe_plan
 from hotstart.stitching.stitch import stitch
@@ -152,21 +151,18 @@ def make_report(
     clock: Clock, pieces: Sequence[PieceInfo], calls: Sequence[SpecializedCall]
 ) -> Report:
     """What happened, with every second of the build accounted for."""
-    units = _unit_reports(calls)
-    reused = sum(report.action == "reused" for report in units)
-    running: dict[str, tuple[str, CompiledUnit]] = {}
-    for part in (part for call in calls for part in call.parts):
-        for piece, made in part.units.items():
-            running.setdefault(made.unit.key, (piece, made.unit))
-    named = running.values()
+    units, variants = _made(calls)
+    running = units_of(calls)
+    made = [report.piece for report in units if report.action != "reused"]
+    named = list(zip(made, running.values(), strict=True))
     return Report(
         wall_s=clock.wall_s(),
         phases=clock.phases(),
         pieces=len(pieces),
-        made=len(units) - reused,
-        reused=reused,
+        made=len(made),
+        reused=len(units) - len(made),
         units=tuple(units),
-        variants=tuple(_variant_reports(calls, units)),
+        variants=tuple(variants),
         splits=tuple(
             _split_report(call.traced.name, split) for call in calls for split in call.splits
         ),
@@ -180,28 +176,24 @@ def make_report(
     )
 
 
-def _unit_reports(calls: Sequence[SpecializedCall]) -> list[UnitReport]:
-    """What was done for each compiled piece of each variant."""
+def _made(calls: Sequence[SpecializedCall]) -> tuple[list[UnitReport], list[VariantReport]]:
+    """What was done for each compiled piece of each variant, and for each variant."""
     first: dict[str, str] = {}
-    reports: list[UnitReport] = []
+    units: list[UnitReport] = []
+    variants: list[VariantReport] = []
     for part in (part for call in calls for part in call.parts):
-        for piece, made in part.units.items():
+        made = 0
+        for piece, each in part.units.items():
             here = f"{piece} ({part.name})"
-            origin = first.setdefault(made.unit.key, here)
+            origin = first.setdefault(each.unit.key, here)
             if origin == here:
-                reports.append(UnitReport(piece, part.name, made.action, made.seconds))
+                made += 1
+                units.append(UnitReport(piece, part.name, each.action, each.seconds))
             else:
-                reports.append(UnitReport(piece, part.name, "reused", 0.0, origin))
-    return reports
-
-
-def _variant_reports(
-    calls: Sequence[SpecializedCall], units: Sequence[UnitReport]
-) -> Iterator[VariantReport]:
-    reused = Counter(report.variant for report in units if report.action == "reused")
-    for part in (part for call in calls for part in call.parts):
-        pieces, again = len(part.units), reused[part.name]
-        yield VariantReport(part.name, part.seconds, pieces, pieces - again, again)
+                units.append(UnitReport(piece, part.name, "reused", 0.0, origin))
+        pieces = len(part.units)
+        variants.append(VariantReport(part.name, part.seconds, pieces, made, pieces - made))
+    return units, variants
 
 
 def _split_report(call: str, split: Split) -> SplitReport:

@@ -214,12 +214,12 @@ def test_the_report_says_what_split_what(compiler: Recording) -> None:
     assert model.into == ("n=2..7", "n=8..16")
     ((condition, source),) = model.conditions
     assert condition == "n <= 7"
-    assert "test_units.py" in source
+    assert "test_compile.py" in source
     assert compile_.variant == "n=2..7"
     assert compile_.conditions == (("n > 3", "a test"),)
     assert compile_.into == ("n=4..7", "n=2..3")
     assert "n=2..7: n > 3  (a test)\n    into 2: n=4..7, n=2..3" in str(report)
-    assert "test_units.py" not in str(report.reproducible())
+    assert "test_compile.py" not in str(report.reproducible())
 
 
 def test_a_compiler_that_makes_a_constant_of_a_size_is_stopped_early(compiler: Recording) -> None:
