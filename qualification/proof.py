@@ -44,7 +44,7 @@ def of(program: hotstart.Program, name: str) -> Proof:
         proven=report.proven,
         sizes=sum(len(unit.proof.sizes) for unit in units),
         without=_lines(name, report.without),
-        op_by_op=_lines(name, report.inlined),
+        op_by_op=_lines(name, report.op_by_op),
         unproven=_lines(name, report.unproven),
     )
 

@@ -13,10 +13,10 @@ from hotstart.capture.captured import Captured
 from hotstart.capture.trace import capture
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.partition import Piece, Plan, cut, make_plan
-from hotstart.specialize.split import serve
+from hotstart.specialize.split import Declaration
 
 CPU = torch.device("cpu")
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 
 
 def described(
@@ -39,13 +39,11 @@ def captured(
     with weights_on(model, CPU) as index:
         arguments = described(model, *args, dynamic=dynamic, **kwargs)
         weights = WeightTable(index)
-        graphs, *_ = serve(
-            arguments.axes,
-            arguments.example_sizes,
-            0,
-            lambda fixed, hints: capture(index, model, arguments, weights, fixed, hints),
-        )
-    return graphs[0], weights
+        declaration = Declaration(arguments.axes, arguments.example_sizes, 0)
+        part, *_ = declaration.parts()
+        graph = capture(index, model, arguments, weights, part.fixed, part.hints)
+        declaration.split(part, graph.assumed, [])
+    return graph, weights
 
 
 def planned(

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 import hotstart
 
-both = pytest.mark.parametrize("compiler", ["eager", "inductor"])
+both = pytest.mark.parametrize("compiler", ["op_by_op", "inductor"])
 """Runs a test with the pieces run op by op, and with what Inductor makes of them."""
 
 mostly_eager = pytest.mark.parametrize(
-    "compiler", ["eager", pytest.param("inductor", marks=pytest.mark.slow)]
+    "compiler", ["op_by_op", pytest.param("inductor", marks=pytest.mark.slow)]
 )
 """The same, where Inductor hardly matters: with Inductor only among the slow tests."""
 
 
-def build(model: Any, *args: Any, compiler: str = "eager", **settings: Any) -> hotstart.Program:
+def build(model: Any, *args: Any, compiler: str = "op_by_op", **settings: Any) -> hotstart.Program:
     """A program; `settings` go to `hotstart.compile`."""
     options = hotstart.Options(compiler=compiler)  # type: ignore[arg-type]
     return hotstart.compile(model, args, options=options, **settings)
@@ -46,7 +46,7 @@ def assert_same(found: Any, expected: Any, tolerance: float = 0.0) -> None:
 def check(
     model: Any,
     *calls: Sequence[Any],
-    compiler: str = "eager",
+    compiler: str = "op_by_op",
     tolerance: float = 0.0,
     reference: Any = None,
     kwargs: Mapping[str, Any] | None = None,

@@ -68,7 +68,7 @@ def build(entry: Entry, folder: Path) -> Found:
         "build_s": built - started,
         "save_s": saved - built,
         "variants": len(program.report.variants),
-        "op_by_op": len(program.report.inlined),
+        "op_by_op": len(program.report.op_by_op),
         "pieces": len(program.pieces),
         "different": different(program),
         "grows_by": grows_by(entry),
@@ -132,7 +132,7 @@ def quick(entry: Entry, folder: Path) -> Found:
             model,
             kwargs=inputs,
             dynamic_shapes=entry.dynamic_shapes,
-            options=hotstart.Options(compiler="eager"),
+            options=hotstart.Options(compiler="op_by_op"),
         )
         built.save(program_file(folder), check=False)
         program = hotstart.load(program_file(folder), model)
@@ -199,7 +199,7 @@ def grows_by(entry: Entry) -> int | None:
         hotstart.compile(
             make(entry, factory),
             kwargs=call(entry, entry.example),
-            options=hotstart.Options(compiler="eager"),
+            options=hotstart.Options(compiler="op_by_op"),
         )
         for factory in (entry.make, entry.deeper)
     )

@@ -68,7 +68,7 @@ def build(spec: dict[str, Any], folder: Path, log: Log) -> None:
         for name in spec["entries"]:
             log.write(entry=name, begins=True)
             started = time.perf_counter()
-            for case in subjects.cases(name, folder, few=spec["compiler"] != "eager"):
+            for case in subjects.cases(name, folder, few=spec["compiler"] != "op_by_op"):
                 if isinstance(case, Skipped):
                     log.write(entry=name, case=case.label, outcome="skipped", note=case.reason)
                 elif [name, case.label] not in spec["without"]:
@@ -79,7 +79,7 @@ def build(spec: dict[str, Any], folder: Path, log: Log) -> None:
 
 def _build(case: Case, options: hotstart.Options, folder: Path, log: Log) -> None:
     """Compile a case, compare its calls and save it, as far as it goes."""
-    exact = options.compiler == "eager"
+    exact = options.compiler == "op_by_op"
     try:
         expected = observe(case.called, case.holder, case.example)
         again = observe(case.called, case.holder, case.example)
@@ -187,7 +187,7 @@ def load(spec: dict[str, Any], folder: Path, log: Log) -> None:
         case = saved.case
         if [case.entry, case.label] not in spec["without"]:
             log.write(entry=case.entry, case=case.label, stage="load")
-            own = replace(saved.standard, sharing=spec["compiler"] == "eager")
+            own = replace(saved.standard, sharing=spec["compiler"] == "op_by_op")
             try:
                 program = hotstart.load(file, case.called)
                 found = _compared(case, program, saved.expected, own)

@@ -33,7 +33,7 @@ PAGE = ROOT / "docs" / "databases.md"
 LOGS = ROOT / "build" / "databases"
 
 BATCH = 60
-LIMIT_S = {"eager": 120, "inductor": 400}
+LIMIT_S = {"op_by_op": 120, "inductor": 400}
 """A process that says nothing for so long is ended, and the case it was at is slow."""
 
 TENTH = 10
@@ -43,7 +43,7 @@ TENTH = 10
 def main() -> int:
     """Run what was asked for; the exit status says whether anything of it is wrong."""
     arguments = parse()
-    compiler = "inductor" if arguments.inductor else "eager"
+    compiler = "inductor" if arguments.inductor else "op_by_op"
     known = {} if arguments.no_page else results.read(KEPT)
     found = known.setdefault(compiler, {})
     databases = subjects.names()

@@ -37,7 +37,7 @@ entry is compiled, called, saved with its check, and loaded in a process that ha
   bfloat16 2e-2, float64 1e-6); numbers drawn at random only in dtype and shape.
 """
 
-_TITLES = {"eager": "Op by op", "inductor": "With Inductor"}
+_TITLES = {"op_by_op": "Op by op", "inductor": "With Inductor"}
 _DATABASES = ("operators", "modules", "examples")
 
 

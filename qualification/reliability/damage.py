@@ -46,7 +46,9 @@ class Found:
     lasting: int = 0
 
 
-def run(root: Path, rounds: int, compiler: Compiler = "eager", seed: int = 0) -> dict[str, Found]:
+def run(
+    root: Path, rounds: int, compiler: Compiler = "op_by_op", seed: int = 0
+) -> dict[str, Found]:
     """Damage one file after the other, each in a copy of its own; what came of it, by damage."""
     warm(compiler)
     filled = root / "filled"
@@ -172,7 +174,7 @@ DAMAGES: dict[str, Damage] = {
 
 
 if __name__ == "__main__":
-    compilers: dict[str, Compiler] = {"eager": "eager", "inductor": "inductor"}
-    by = compilers[sys.argv[3] if len(sys.argv) > 3 else "eager"]
+    compilers: dict[str, Compiler] = {"op_by_op": "op_by_op", "inductor": "inductor"}
+    by = compilers[sys.argv[3] if len(sys.argv) > 3 else "op_by_op"]
     figures = run(Path(sys.argv[1]), int(sys.argv[2]), by)
     print(json.dumps({name: asdict(found) for name, found in figures.items()}))

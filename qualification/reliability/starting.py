@@ -17,7 +17,7 @@ import hotstart
 from qualification.reliability import forks
 from tests.integration import changing
 
-Compiler = Literal["inductor", "eager"]
+Compiler = Literal["inductor", "op_by_op"]
 
 CASES = ("plain", "double", "deep")
 """Three programs: the first two have one key and the same pieces, and differ in their results."""
@@ -38,7 +38,7 @@ class Start:
 
     place: Path
     case: str
-    compiler: Compiler = "eager"
+    compiler: Compiler = "op_by_op"
     extra_key: str = ""
     check: bool = False
     policy: Literal["build", "require"] = "build"
@@ -81,20 +81,20 @@ def start(wanted: Start) -> Did:
 
 
 def start_cases(
-    place: Path, compiler: Compiler = "eager", cases: Sequence[str] = CASES
+    place: Path, compiler: Compiler = "op_by_op", cases: Sequence[str] = CASES
 ) -> list[Did]:
     """Start every case, one after the other."""
     return [start(Start(place, case, compiler)) for case in cases]
 
 
-def warm(compiler: Compiler = "eager") -> None:
+def warm(compiler: Compiler = "op_by_op") -> None:
     """Import what starts need, so that children have it. No kernel is loaded by that."""
     logging.getLogger("hotstart").setLevel(logging.ERROR)  # every fault is a warning
     torch.set_num_threads(1)
     if compiler == "inductor":
         from hotstart.compilers import inductor  # noqa: F401
     with torch.no_grad():
-        hotstart.compile(nn.Linear(2, 2), (torch.ones(1, 2),), options=_options("eager"))
+        hotstart.compile(nn.Linear(2, 2), (torch.ones(1, 2),), options=_options("op_by_op"))
 
 
 def put_away_programs(place: Path) -> None:

@@ -33,7 +33,7 @@ print(json.dumps({"did": sorted(did), "seconds": seconds, "right": right}))
 """
 
 
-def run(folder: str, count: int, compiler: str = "eager") -> dict[str, Any]:
+def run(folder: str, count: int, compiler: str = "op_by_op") -> dict[str, Any]:
     """Start processes on an empty cache, then one more."""
     begin = time.time() + 2 + count
     first = _together(folder, count, compiler, begin)

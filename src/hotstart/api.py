@@ -105,7 +105,7 @@ def load(
     model: Callable[..., Any],
     *,
     trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
-    verify_source: bool = True,
+    compare_source: bool = True,
     on_miss: MissPolicy = "error",
 ) -> Program:
     """Make a program from a file that `Program.save` wrote, with the weights of a model.
@@ -118,7 +118,7 @@ def load(
         model: a module or function of the structure the artifact was built from; any checkpoint.
         trusted_keys: public keys, as files, as text or as 32 raw bytes. If given, the file must be
             signed by one of them.
-        verify_source: whether functions that were traced must be what they were at the build.
+        compare_source: whether functions that were traced must be what they were at the build.
         on_miss: as in `hotstart.Options`.
 
     Returns:
@@ -142,7 +142,7 @@ def load(
         model,
         OnMiss(on_miss, compile),
         trusted_keys=trusted_keys,
-        verify_source=verify_source,
+        compare_source=compare_source,
     )
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ from msgspec.structs import replace
 
 from hotstart import _torch
 from hotstart.artifact import fingerprint
-from hotstart.compilers import Compiler, EagerCompiler, InductorCompiler, ProvenCompiler
+from hotstart.compilers import Compiler, InductorCompiler, OpByOpCompiler, ProvenCompiler
 from hotstart.errors import OptionsError
 from hotstart.events import Clock
 from hotstart.guards.sources import sources
 from hotstart.options import Options
-from hotstart.partition import Plan
 from hotstart.partition.digest import hash_token
 from hotstart.records.artifact import (
     Artifact,
@@ -33,12 +32,12 @@ from hotstart.records.artifact import (
     PieceInfo,
     Requirements,
 )
-from hotstart.records.report import Report, SplitReport
+from hotstart.records.report import Report, SplitReport, UnitReport, VariantReport
 from hotstart.records.shapes import labelled
 from hotstart.runtime.generated import stitched_name
-from hotstart.specialize.call import TracedCall, describe_plan
+from hotstart.specialize.compile import SpecializedCall, units_of
 from hotstart.specialize.split import Split
-from hotstart.specialize.units import CompiledServing, Units
+from hotstart.specialize.trace import TracedCall, describe_plan
 from hotstart.stitching.stitch import stitch
 
 log = logging.getLogger("hotstart")
@@ -46,8 +45,8 @@ log = logging.getLogger("hotstart")
 
 def make_compiler(options: Options, clock: Clock) -> Compiler:
     """The compiler that options ask for; `clock` is told of the time that proofs take."""
-    if options.compiler == "eager":
-        return EagerCompiler()
+    if options.compiler == "op_by_op":
+        return OpByOpCompiler()
     inductor = InductorCompiler(options.inductor, options.jobs or default_jobs())
     if options.prove == "off":
         return inductor
@@ -97,20 +96,15 @@ def default_jobs() -> int:
 
 
 def stitch_call(
-    call: TracedCall,
-    compiled: Sequence[CompiledServing],
-    requirements: Requirements,
-    contract: Contract,
+    call: SpecializedCall, requirements: Requirements, contract: Contract
 ) -> CompiledCall:
     """Write the function of every variant of a call."""
     made = []
-    for each in compiled:
-        variant = each.serving.part.variant
-        plan = Plan(each.graph, call.graphs[each.serving.graph].plan.pieces)
-        made.append(stitch(plan, requirements, contract, variant, each.running))
-        label = labelled(call.name, variant)
-        _torch.trace_artifact(f"hotstart_stitched_{label}", partial(str, made[-1].source))
-    return CompiledCall(call.name, call.method, contract, tuple(made))
+    for part in call.parts:
+        units = {piece: each.unit for piece, each in part.units.items()}
+        made.append(stitch(part.plan, requirements, contract, part.variant, units))
+        _torch.trace_artifact(f"hotstart_stitched_{part.name}", partial(str, made[-1].source))
+    return CompiledCall(call.traced.name, call.traced.method, contract, tuple(made))
 
 
 def piece_infos(calls: Sequence[TracedCall]) -> tuple[PieceInfo, ...]:
@@ -125,13 +119,11 @@ def piece_infos(calls: Sequence[TracedCall]) -> tuple[PieceInfo, ...]:
 
 
 def make_fingerprint(
-    calls: Sequence[TracedCall],
-    units: Mapping[str, CompiledUnit],
-    compiler: Compiler,
+    calls: Sequence[TracedCall], units: Sequence[CompiledUnit], compiler: Compiler
 ) -> dict[str, Any]:
     """The named parts that decide where the artifact fits, and what it was made of."""
     parts = fingerprint.host()
-    if not any(unit.kernels for unit in units.values()):
+    if not any(unit.kernels for unit in units):
         parts["instructions"] = []  # nothing in it is native code
     graphs = [graph for call in calls for graph in call.graphs]
     codes = {code for graph in graphs for code in graph.captured.codes}
@@ -151,34 +143,51 @@ def _as_json(token: Any) -> Any:
 
 
 def make_report(
-    clock: Clock, pieces: Sequence[PieceInfo], running: Mapping[str, CompiledUnit], units: Units
+    clock: Clock, pieces: Sequence[PieceInfo], calls: Sequence[SpecializedCall]
 ) -> Report:
     """What happened, with every second of the build accounted for."""
-    reused = sum(report.action == "reused" for report in units.reports)
-    names = {key: made.split(" (")[0] for key, made in units.made_for.items()}
+    units, variants = _made(calls)
+    made = [report.piece for report in units if report.action != "reused"]
+    named = list(zip(made, units_of(calls), strict=True))
     return Report(
         wall_s=clock.wall_s(),
         phases=clock.phases(),
         pieces=len(pieces),
-        unique=len(units.reports) - reused,
-        reused=reused,
-        units=tuple(units.reports),
-        variants=tuple(units.variants),
-        splits=tuple(_split_report(call, split) for call, split in units.splits),
-        inlined=tuple(
-            (names[key], unit.op_by_op) for key, unit in running.items() if unit.op_by_op
+        unique=len(made),
+        reused=len(units) - len(made),
+        units=tuple(units),
+        variants=tuple(variants),
+        splits=tuple(
+            _split_report(call.traced.name, split) for call in calls for split in call.splits
         ),
-        proven=sum(bool(unit.proof.sizes) for unit in running.values()),
+        op_by_op=tuple((name, unit.op_by_op) for name, unit in named if unit.op_by_op),
+        proven=sum(bool(unit.proof.sizes) for _, unit in named),
         without=tuple(
-            (names[key], unit.proof.without, unit.proof.why)
-            for key, unit in running.items()
-            if unit.proof.without
+            (name, unit.proof.without, unit.proof.why) for name, unit in named if unit.proof.without
         ),
-        unproven=tuple(
-            (names[key], reason) for key, unit in running.items() for reason in unit.proof.skipped
-        ),
+        unproven=tuple((name, why) for name, unit in named for why in unit.proof.skipped),
         peak_memory_bytes=_peak_memory(),
     )
+
+
+def _made(calls: Sequence[SpecializedCall]) -> tuple[list[UnitReport], list[VariantReport]]:
+    """What was done for each compiled piece of each variant, and for each variant."""
+    first: dict[str, str] = {}
+    units: list[UnitReport] = []
+    variants: list[VariantReport] = []
+    for part in (part for call in calls for part in call.parts):
+        made = 0
+        for piece, each in part.units.items():
+            here = f"{piece} ({part.name})"
+            origin = first.setdefault(each.unit.key, here)
+            if origin == here:
+                made += 1
+                units.append(UnitReport(piece, part.name, each.action, each.seconds))
+            else:
+                units.append(UnitReport(piece, part.name, "reused", 0.0, origin))
+        pieces = len(part.units)
+        variants.append(VariantReport(part.name, part.seconds, pieces, made, pieces - made))
+    return units, variants
 
 
 def _split_report(call: str, split: Split) -> SplitReport:

@@ -27,9 +27,10 @@ from hotstart.records.report import Report
 from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
 from hotstart.runtime.flat import Apart, Call, bind_flat, flat_source
-from hotstart.specialize.call import CutGraph, TracedCall, make_plan_of
-from hotstart.specialize.split import Part, Serving
-from hotstart.specialize.units import Units, compile_call, units_of
+from hotstart.specialize.compile import compile_calls, units_of
+from hotstart.specialize.split import VariantPart
+from hotstart.specialize.trace import CutGraph, TracedCall, TracedPart, make_plan_of
+from hotstart.specialize.units import Units
 
 if TYPE_CHECKING:
     import sympy
@@ -121,19 +122,17 @@ def _compiled(
         found = capture_graph(module, learned)
     call = _traced(found, split_on, clock)
     requirements = Requirements(weights=(), unread=(), modes=(), kinds=(), modules=())
-    units = Units()
     compiler.warm_up()
     try:
-        compiled = compile_call(call, units, compiler, 0, clock)
+        (compiled,) = compile_calls([call], Units(compiler, clock), 0)
     finally:
         compiler.close()
     with clock.phase("stitch"):
         contract = _contract(found)
-        made = assemble.stitch_call(call, compiled, requirements, contract)
-    running = units_of(compiled)
+        made = assemble.stitch_call(compiled, requirements, contract)
     infos = assemble.piece_infos([call])
     artifact = Artifact(
-        requirements, (made,), tuple(running.values()), (), infos, fingerprint={}, report={}
+        requirements, (made,), units_of([compiled]), (), infos, fingerprint={}, report={}
     )
     shown = assemble.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):
@@ -141,8 +140,8 @@ def _compiled(
         entry, function = _entry(found, inputs, run, made)
     if debug_dir is not None:
         assemble.write_debug_files(debug_dir, [call], shown, entry)
-    report = assemble.make_report(clock, infos, running, units)
-    _tell(clock, report, call.servings[0].part.variant.name)
+    report = assemble.make_report(clock, infos, [compiled])
+    _tell(clock, report, call.parts[0].part.variant.name)
     return function
 
 
@@ -153,9 +152,9 @@ def _traced(found: FlatGraph, split_on: Any, clock: Clock) -> TracedCall:
     )
     arguments = Arguments((), found.tensors, found.axes, found.hints)
     (variant,) = variants(found.axes)
-    serving = Serving(Part(variant.choices), 0, found.hints, variant.choices)
+    part = VariantPart(variant, variant.choices, found.hints)
     graph = CutGraph(found.captured, plan, ())
-    return TracedCall("", "", arguments, (graph,), (serving,))
+    return TracedCall("", "", arguments, (TracedPart(part, graph),))
 
 
 def _entry(
@@ -194,7 +193,7 @@ def _contract(found: FlatGraph) -> Contract:
 def _tell(clock: Clock, report: Report, variant: str) -> None:
     """Say what was compiled: to the listener, to the log, and to torch's structured trace."""
     name = _torch.compile_id()
-    counts = f"{report.pieces} pieces, {report.unique} compiled, {report.reused} reused"
+    counts = f"{report.pieces} pieces, {report.unique} unique, {report.reused} reused"
     log.info("[%s] compiled in %.1f s: %s", name, report.wall_s, counts)
     log.debug("[%s] %s: %s", name, variant, report)
     _torch.trace_artifact("hotstart_report", lambda: str(report))

@@ -16,8 +16,10 @@ from hotstart.program import OnMiss, Program
 from hotstart.records.artifact import Artifact
 from hotstart.runtime.bind import bind
 from hotstart.saving.examples import kept_example
-from hotstart.specialize.call import make_contract, make_requirements, not_captured, trace_call
-from hotstart.specialize.units import Kept, Units, compile_call, units_of
+from hotstart.specialize.compile import compile_calls, units_of
+from hotstart.specialize.contract import make_contract, make_requirements
+from hotstart.specialize.trace import not_captured, trace_calls
+from hotstart.specialize.units import Kept, Units
 
 
 def build_program(
@@ -33,48 +35,36 @@ def build_program(
     debug_dir = assemble.debug_folder(options)
     compiler = assemble.make_compiler(options, clock)
     compiler.warm_up()
-    units = Units(kept)
+    units = Units(compiler, clock, kept)
     try:
         with contextlib.ExitStack() as stand_ins:
             with clock.phase("capture"), faults.typed(not_captured):
                 device = assemble.device_of(options)
                 index = stand_ins.enter_context(weights_on(model, device))
                 weights = WeightTable(index)
-                traced = [
-                    trace_call(index, name, call, weights, options, split_on, clock)
-                    for name, call in calls.items()
-                ]
+                traced = trace_calls(index, calls, weights, options, split_on, clock)
                 requirements = make_requirements(index, weights, traced)
                 contracts = [make_contract(model, call) for call in traced]
             with faults.typed(faults.defect("compiling")):
-                compiled = [
-                    compile_call(call, units, compiler, options.splits, clock) for call in traced
-                ]
+                compiled = compile_calls(traced, units, options.splits)
     finally:
         compiler.close()
     with clock.phase("stitch"):
         made = tuple(
-            assemble.stitch_call(call, parts, requirements, contract)
-            for call, parts, contract in zip(traced, compiled, contracts, strict=True)
+            assemble.stitch_call(call, requirements, contract)
+            for call, contract in zip(compiled, contracts, strict=True)
         )
     with clock.phase("fingerprint"):
-        running = units_of(part for parts in compiled for part in parts)
+        running = units_of(compiled)
         fit = assemble.make_fingerprint(traced, running, compiler)
     pieces = assemble.piece_infos(traced)
-    done = assemble.make_report(clock, pieces, running, units).reproducible()
-    artifact = Artifact(
-        requirements,
-        made,
-        tuple(running.values()),
-        tuple(weights.captured.items()),
-        pieces,
-        fit,
-        done,
-    )
+    done = assemble.make_report(clock, pieces, compiled).reproducible()
+    captured = tuple(weights.captured.items())
+    artifact = Artifact(requirements, made, running, captured, pieces, fit, done)
     shown = assemble.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):
         binding = bind(shown, model)
-    report = assemble.make_report(clock, pieces, running, units)
+    report = assemble.make_report(clock, pieces, compiled)
     examples = {
         name: (kept_example(contract, calls[name].args, calls[name].kwargs or {}),)
         for name, contract in zip(calls, contracts, strict=True)

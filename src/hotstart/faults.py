@@ -47,7 +47,7 @@ def defect(what: str) -> Callable[[str], HotstartError]:
     """The error of a stage that must not fail, given its name."""
     return lambda reason: HotstartError(
         f"{what} failed: {reason}. This is a defect of hotstart; please report it with the "
-        "traceback. Options(compiler='eager') may go around it."
+        "traceback. Options(compiler='op_by_op') may go around it."
     )
 
 

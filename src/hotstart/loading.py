@@ -25,19 +25,19 @@ def load_file(
     on_miss: OnMiss,
     *,
     trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
-    verify_source: bool = True,
+    compare_source: bool = True,
 ) -> Program:
     """Read a file, see that it fits, and bind it to a model. For arguments see `hotstart.load`."""
     clock = Clock()
     with clock.phase("verify"):
         contents = container.read(file, preflight.truster(trusted_keys))
     with clock.phase("fit"):
-        preflight.require_fit(file, contents.manifest, verify_source)
+        preflight.require_fit(file, contents.manifest, compare_source)
     with clock.phase("unpack"):
         artifact = unpack(contents)
     with clock.phase("bind"):
         try:
-            binding = bind(artifact, model, compare_code=verify_source)
+            binding = bind(artifact, model, compare_code=compare_source)
             report = _report(clock, artifact)
             program = Program(artifact, model, binding, report, on_miss)
         except _NOT_THERE as error:
@@ -64,7 +64,7 @@ def _report(clock: Clock, artifact: Artifact) -> Report:
         unique=len(artifact.units),
         reused=len(units) - len(artifact.units),
         units=units,
-        inlined=tuple((name, reason) for name, reason in artifact.report["inlined"]),
+        op_by_op=tuple(map(tuple, artifact.report.get("op_by_op", ()))),
         proven=sum(bool(unit.proof.sizes) for unit in artifact.units),
         without=tuple(map(tuple, artifact.report.get("without", ()))),
         unproven=tuple(map(tuple, artifact.report.get("unproven", ()))),

@@ -12,7 +12,7 @@ from hotstart.errors import OptionsError
 from hotstart.events import Listener
 from hotstart.faults import path_of
 
-CompilerName = Literal["inductor", "eager"]
+CompilerName = Literal["inductor", "op_by_op"]
 Prove = Literal["all", "first", "off"]
 MissPolicy = Literal["error", "eager", "compile"]
 CachePolicy = Literal["build", "require"]
@@ -23,8 +23,8 @@ class Options:
     """Settings of a build.
 
     Attributes:
-        compiler: `"inductor"`, or `"eager"`, which runs the pieces as captured: a fast double for
-            tests and for finding out whether a problem is the compiler's.
+        compiler: `"inductor"`, or `"op_by_op"`, which runs the pieces as captured: a fast double
+            for tests and for finding out whether a problem is the compiler's.
         inductor: settings of `torch._inductor.config`, by name, in force while pieces compile.
             Custom passes are accepted; the `uuid()` each must have is part of the digests.
         on_miss: what a call outside the contract does. `"error"` raises `ContractError`, `"eager"`

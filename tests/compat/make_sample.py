@@ -17,7 +17,7 @@ def main() -> None:
         Shop().eval(),
         (torch.zeros(4, 8),),
         dynamic_shapes={"x": {0: hotstart.Dim("batch", max=8, sizes=[1])}},
-        options=hotstart.Options(compiler="eager"),
+        options=hotstart.Options(compiler="op_by_op"),
     )
     program.save(Path(__file__).with_name(f"format_{FORMAT}.hot"))
 

@@ -11,6 +11,7 @@ import hotstart
 from hotstart.artifact import preflight
 from hotstart.artifact.container import FORMAT
 from hotstart.artifact.fingerprint import host, misfits
+from hotstart.cli import main
 from tests.integration.shop import Shop
 
 SAMPLES = sorted(Path(__file__).parent.glob("format_*.hot"))
@@ -23,11 +24,15 @@ def test_there_is_a_sample_of_every_format() -> None:
 
 
 @pytest.mark.parametrize("file", SAMPLES, ids=lambda path: path.stem)
-def test_a_sample_can_be_inspected_and_verified(file: Path) -> None:
+def test_a_sample_can_be_inspected_and_verified(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     manifest = hotstart.inspect(file)
     assert manifest.fingerprint["torch"] == "2.13.0+cpu"
     assert manifest.check["exact"] is True
     assert preflight.verify(file)["blobs"] == len(manifest.blobs)
+    assert main(["inspect", str(file)]) == 0
+    assert f"pieces: {len(manifest.pieces)}," in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", SAMPLES, ids=lambda path: path.stem)
@@ -37,8 +42,8 @@ def test_a_sample_runs_where_it_fits_and_says_why_where_it_does_not(file: Path) 
     if differing:
         assert {name for name, _, _ in differing} <= PARTS
         with pytest.raises(hotstart.IncompatibleArtifact):
-            hotstart.load(file, model, verify_source=False)
+            hotstart.load(file, model, compare_source=False)
         return
-    program = hotstart.load(file, model, verify_source=False)
+    program = hotstart.load(file, model, compare_source=False)
     x = torch.randn(5, 8)
     torch.testing.assert_close(program(x).scores, model(x).scores.detach())

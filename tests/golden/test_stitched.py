@@ -15,7 +15,7 @@ from hotstart import Dim
 
 
 def build(model: Any, *args: Any, **more: Any) -> hotstart.Program:
-    return hotstart.compile(model, args, **more, options=hotstart.Options(compiler="eager"))
+    return hotstart.compile(model, args, **more, options=hotstart.Options(compiler="op_by_op"))
 
 
 def code(program: hotstart.Program) -> str:

@@ -17,7 +17,7 @@ import hotstart
 from hotstart import Options, Store
 from hotstart.artifact import preflight
 
-EAGER = Options(compiler="eager")
+EAGER = Options(compiler="op_by_op")
 X = torch.arange(1.0, 4.0)
 
 HELPERS = '''"""Helpers."""

@@ -24,7 +24,7 @@ import hotstart
 from hotstart.backend import hotstart as backend
 
 ROOT = Path(__file__).parents[2]
-EAGER = {"compiler": "eager"}
+EAGER = {"compiler": "op_by_op"}
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ def test_torch_finds_the_backend_by_the_entry_point_of_the_package(tmp_path: Pat
     assert point.load() is backend
     code = (
         "import torch\n"
-        "f = torch.compile(torch.sin, backend='hotstart', options={'compiler': 'eager'})\n"
+        "f = torch.compile(torch.sin, backend='hotstart', options={'compiler': 'op_by_op'})\n"
         "assert 'hotstart' in torch.compiler.list_backends()\n"
         "x = torch.ones(3)\n"
         "assert torch.equal(f(x), x.sin())\n"

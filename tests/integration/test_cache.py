@@ -31,7 +31,7 @@ from tests.integration.caching import origin, with_
 from tests.integration.changing import Changing
 
 X = torch.randn(3, 4)
-EAGER = Options(compiler="eager")
+EAGER = Options(compiler="op_by_op")
 BATCH = {"x": {0: Dim("batch", min=2, max=8)}}
 Patch = pytest.MonkeyPatch
 
@@ -136,7 +136,7 @@ model, x = Changing().eval(), torch.randn(3, 4)
 shapes = {"x": {0: Dim("batch", min=2, max=8)}}
 program = hotstart.compile(
     model, (x,), cache=Store(sys.argv[1], policy="require"),
-    options=Options(compiler="eager"), dynamic_shapes=shapes,
+    options=Options(compiler="op_by_op"), dynamic_shapes=shapes,
 )
 heavy = ("torch._dynamo", "torch._inductor", "sympy")
 assert not [name for name in sys.modules if name.startswith(heavy)]
@@ -327,7 +327,7 @@ def test_settings_of_torch_may_matter(changed: Callable[[], Any], store: Store) 
         {"dynamic_shapes": {"x": {0: Dim("batch", min=2, max=9)}}},
         {"dynamic_shapes": {"x": {0: Dim("batch", min=2, max=8, ranges=[(2, 4), (5, 8)])}}},
         {"dynamic_shapes": None},
-        {"options": Options(compiler="eager", splits=3)},
+        {"options": Options(compiler="op_by_op", splits=3)},
         {"split_on": ["aten::linear"]},
         {"extra_key": "another"},
     ],

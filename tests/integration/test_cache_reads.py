@@ -19,7 +19,7 @@ from tests.integration.caching import origin, with_
 from tests.versions import knows_derived_constants
 
 X = torch.randn(3)
-EAGER = Options(compiler="eager")
+EAGER = Options(compiler="op_by_op")
 Patch = pytest.MonkeyPatch
 Change = Callable[[Any, Patch], None]
 

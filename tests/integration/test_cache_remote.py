@@ -30,7 +30,7 @@ from tests.integration.changing import Changing
 
 X = torch.randn(3, 4)
 BATCH = {"x": {0: Dim("batch", min=2, max=8)}}
-EAGER = Options(compiler="eager")
+EAGER = Options(compiler="op_by_op")
 TIMEOUT_S = 1.0
 SLACK_S = 2.0
 """Besides the stated time, what a busy machine may need for a find that finds nothing."""

@@ -13,7 +13,7 @@ import hotstart
 from hotstart import Call, ContractError, Dim, Options, OptionsError
 from hotstart.cli import main
 
-EAGER = Options(compiler="eager")
+EAGER = Options(compiler="op_by_op")
 BATCH = Dim("batch", max=8)
 
 
@@ -166,14 +166,14 @@ def test_new_weights_are_noticed_by_every_call() -> None:
 
 
 def test_a_miss_runs_the_method_that_was_called() -> None:
-    program = build(Options(compiler="eager", on_miss="eager"))
+    program = build(Options(compiler="op_by_op", on_miss="eager"))
     x = torch.randn(9, 4)
     assert torch.equal(program(x, scale=2.0), program.model(x, scale=2.0))
     assert torch.equal(program["encode"](x), program.model.encode(x))
 
 
 def test_a_miss_compiles_what_was_called() -> None:
-    program = build(Options(compiler="eager", on_miss="compile"))
+    program = build(Options(compiler="op_by_op", on_miss="compile"))
     x = torch.randn(9, 4)
     for _ in range(2):
         assert torch.equal(program["encode"](x), program.model.encode(x))
@@ -242,6 +242,6 @@ def calls_of_a_model() -> tuple[nn.Module, dict[str, Call]]:
 def test_a_factory_may_return_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     factory = f"{__name__}:calls_of_a_model"
     file = tmp_path / "model.hot"
-    assert main(["build", factory, "--compiler", "eager", "-o", str(file), "--no-check"]) == 0
+    assert main(["build", factory, "--compiler", "op_by_op", "-o", str(file), "--no-check"]) == 0
     assert "variant masked: batch=1..8" in capsys.readouterr().out
     assert [call.name for call in hotstart.inspect(file).calls] == list(CALLS)

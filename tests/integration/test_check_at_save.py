@@ -15,7 +15,7 @@ from hotstart import Call, Dim, Store
 from tests.integration import checking
 from tests.integration.caching import origin
 
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 Patch = pytest.MonkeyPatch
 BATCH = Dim("batch", max=4, sizes=[1])
 
@@ -218,7 +218,7 @@ def test_what_is_set_up_here_only_is_told_from_inputs(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("name", "compiler"),
     [
-        *((name, "eager") for name in UNWRITTEN),
+        *((name, "op_by_op") for name in UNWRITTEN),
         *(
             pytest.param(name, "inductor", marks=pytest.mark.slow)
             for name in ("served", "handed_on")

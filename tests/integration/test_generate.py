@@ -15,7 +15,7 @@ import hotstart
 from hotstart import ArtifactError, ContractError, ModelMismatch, Options, OptionsError
 from hotstart.integrations.transformers import Generator, compile_generator, load_generator
 
-EAGER = Options(compiler="eager")
+EAGER = Options(compiler="op_by_op")
 LAYERS = 4
 SMALL: dict[str, Any] = {
     "num_hidden_layers": LAYERS,
@@ -213,7 +213,7 @@ def test_a_model_of_another_size_is_refused(generator: Generator, tmp_path: Path
 def test_a_hundred_tokens_with_inductor(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     model = made(make)
     generator = compile_generator(model, max_length=128, max_prompt=24)
-    assert generator.program.report.inlined == ()
+    assert generator.program.report.op_by_op == ()
     generator.save(tmp_path / "model.hot")
     loaded = load_generator(tmp_path / "model.hot", model)
     for length in (1, 2, 24):

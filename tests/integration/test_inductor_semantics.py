@@ -29,7 +29,7 @@ def assert_same(found: Any, expected: Any, **tolerance: float) -> None:
 
 
 def compiled_only(program: hotstart.Program) -> hotstart.Program:
-    assert program.report.inlined == ()
+    assert program.report.op_by_op == ()
     return program
 
 

@@ -16,7 +16,7 @@ from tests.integration.models import CASES, Case, tokens
 ATTENTION = "aten::scaled_dot_product_attention"
 
 
-def build(case: Case, split_on: Any, compiler: Literal["eager", "inductor"]) -> hotstart.Program:
+def build(case: Case, split_on: Any, compiler: Literal["op_by_op", "inductor"]) -> hotstart.Program:
     torch.manual_seed(0)
     model = case.make().eval()
     example = case.inputs(2, 16)
@@ -68,7 +68,7 @@ EAGER = [
 def test_cut_stitched_and_loaded_it_is_eager_bit_for_bit(
     case: Case, split_on: Any, tmp_path: Path
 ) -> None:
-    program = build(case, split_on, "eager")
+    program = build(case, split_on, "op_by_op")
     assert worst_difference(program, case) == 0
     program.save(tmp_path / "model.hot", check=False)
     assert worst_difference(hotstart.load(tmp_path / "model.hot", program.model), case) == 0
@@ -80,7 +80,7 @@ def test_compiled_with_inductor_it_is_eager_within_1e_5(
     case: Case, split_on: Any, tmp_path: Path
 ) -> None:
     program = build(case, split_on, "inductor")
-    assert program.report.inlined == ()
+    assert program.report.op_by_op == ()
     program.save(tmp_path / "model.hot")
     assert worst_difference(hotstart.load(tmp_path / "model.hot", program.model), case) < 1e-5
 
@@ -88,12 +88,12 @@ def test_compiled_with_inductor_it_is_eager_within_1e_5(
 @pytest.mark.parametrize("name", ["mlp", "resnet"])
 def test_small_ones_compiled_with_inductor(name: str) -> None:
     program = build(CASES[name], "auto", "inductor")
-    assert program.report.inlined == ()
+    assert program.report.op_by_op == ()
     assert worst_difference(program, CASES[name]) < 1e-5
 
 
 def test_layers_beyond_the_first_cost_no_compile() -> None:
-    case, options = CASES["llama"], hotstart.Options(compiler="eager")
+    case, options = CASES["llama"], hotstart.Options(compiler="op_by_op")
     program = hotstart.compile(case.make().eval(), kwargs=case.inputs(2, 16), options=options)
     (variant,) = program.report.variants
     assert (variant.unique, variant.reused) == (3, 2)
@@ -121,7 +121,7 @@ def test_a_32_layer_llama_at_every_kind_of_size(split_on: Any) -> None:
         split_on=split_on,
     )
     assert [variant.unique for variant in program.report.variants] == [3, 3, 3]
-    assert program.report.inlined == ()
+    assert program.report.op_by_op == ()
     with torch.no_grad():
         for length in (1, 2, 16, 63, 64, 65, 511, 512):
             inputs = tokens(1, length)

@@ -47,7 +47,7 @@ def test_a_unit_that_differs_from_its_operators_runs_op_by_op(
         program = built("all")
     x = torch.randn(5, 3)
     assert torch.equal(program(x), wave(x))
-    ((piece, reason),) = program.report.inlined
+    ((piece, reason),) = program.report.op_by_op
     assert piece == "piece_0"
     assert "output 0 differs by" in reason
     assert "at batch=" in reason

@@ -29,7 +29,7 @@ from hotstart.artifact.preflight import load_check
 from tests.integration.shop import Counting, Gate, Result, Shop, Turned
 from tests.versions import checks_tensors, knows_derived_constants
 
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 SEQ = {"x": {0: Dim("batch", max=8, sizes=[1])}}
 
 
@@ -141,7 +141,7 @@ def test_the_check_made_at_save_is_recorded(saved: Path, tmp_path: Path) -> None
 
 
 @checks_tensors
-@pytest.mark.parametrize("options", [EAGER, None], ids=["eager", "inductor"])
+@pytest.mark.parametrize("options", [EAGER, None], ids=["op_by_op", "inductor"])
 def test_what_a_model_asserts_of_its_inputs_is_asserted_in_calls_only(
     options: hotstart.Options | None, tmp_path: Path
 ) -> None:
@@ -201,8 +201,8 @@ def test_a_piece_that_runs_op_by_op_is_saved_and_named_with_the_reason(tmp_path:
     program = build(overlapping, torch.zeros(2, 4), split_on=["aten::cumsum"], options=None)
     program.save(tmp_path / "model.hot")
     loaded = hotstart.load(tmp_path / "model.hot", overlapping)
-    assert loaded.report.inlined == program.report.inlined
-    assert "share memory" in loaded.report.inlined[0][1]
+    assert loaded.report.op_by_op == program.report.op_by_op
+    assert "share memory" in loaded.report.op_by_op[0][1]
     mine, theirs = torch.arange(8.0).view(2, 4), torch.arange(8.0).view(2, 4)
     assert torch.equal(loaded(mine), overlapping(theirs))
     assert torch.equal(mine, theirs)
@@ -309,7 +309,7 @@ def test_an_operator_that_is_not_there_is_named_at_load(tmp_path: Path) -> None:
         class Halving(torch.nn.Module):
             pass
         try:
-            hotstart.load(sys.argv[1], Halving(), verify_source=False)
+            hotstart.load(sys.argv[1], Halving(), compare_source=False)
         except hotstart.ArtifactError as error:
             print(json.dumps(str(error)))
     """
@@ -453,7 +453,7 @@ def test_a_traced_source_that_changed_is_named(
     importlib.reload(scaling)
     with pytest.raises(hotstart.ModelMismatch, match=r"scaling\.Scale\.forward"):
         hotstart.load(file, scaling.Scale())
-    hotstart.load(file, scaling.Scale(), verify_source=False)
+    hotstart.load(file, scaling.Scale(), compare_source=False)
     monkeypatch.delitem(sys.modules, "scaling")
 
 

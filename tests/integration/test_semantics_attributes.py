@@ -18,7 +18,7 @@ from hotstart import Dim
 from tests.semantics import assert_same, both, build
 
 R = torch.randn
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 
 
 class Sets(nn.Module):

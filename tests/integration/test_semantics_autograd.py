@@ -206,7 +206,7 @@ def test_a_region_without_autocast_in_one_with_it() -> None:
         return y, linear(x)
 
     with torch.autocast("cpu", torch.bfloat16):
-        program = hotstart.compile(f, (R(2, 4),), options=Options(compiler="eager"))
+        program = hotstart.compile(f, (R(2, 4),), options=Options(compiler="op_by_op"))
         x = R(2, 4)
         found, expected = program(x), f(x)
     assert [t.dtype for t in found] == [torch.float32, torch.bfloat16]

@@ -17,7 +17,7 @@ import hotstart
 from hotstart import ModelMismatch, Options, Program
 from hotstart.guards import check as guards
 
-EAGER = Options(compiler="eager")
+EAGER = Options(compiler="op_by_op")
 X = torch.arange(1.0, 4.0)
 Patch = pytest.MonkeyPatch
 

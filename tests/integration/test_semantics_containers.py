@@ -23,7 +23,7 @@ from hotstart.records.trees import attributes_of
 from tests.semantics import both, build
 
 R = torch.randn
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 
 
 @dataclasses.dataclass
@@ -242,7 +242,7 @@ def test_a_container_that_has_changed_is_another_call() -> None:
     with pytest.raises(hotstart.ContractError, match="taps"):
         program(R(2, 3), taps)
     assert len(taps) == 1
-    more = hotstart.Options(compiler="eager", on_miss="compile")
+    more = hotstart.Options(compiler="op_by_op", on_miss="compile")
     program = hotstart.compile(append, (R(2, 3), []), options=more)
     for _ in range(3):
         program(R(2, 3), taps)

@@ -264,7 +264,7 @@ def test_calls_that_miss_by_layout_run_as_on_miss_says() -> None:
     f = READS_LAYOUT["is_contiguous"]
     x, other = R(3, 4), R(4, 3).t()
     for policy in ("eager", "compile"):
-        options = hotstart.Options(compiler="eager", on_miss=policy)
+        options = hotstart.Options(compiler="op_by_op", on_miss=policy)
         program = hotstart.compile(f, (x,), options=options)
         for given in (x, other, x, other):
             assert_same(program(given), f(given))
@@ -273,7 +273,7 @@ def test_calls_that_miss_by_layout_run_as_on_miss_says() -> None:
 def test_calls_of_one_program_differ_by_layout() -> None:
     f = READS_LAYOUT["is_contiguous"]
     x, other = R(3, 4), R(4, 3).t()
-    options = hotstart.Options(compiler="eager")
+    options = hotstart.Options(compiler="op_by_op")
     calls = {"rows": hotstart.Call(args=(x,)), "columns": hotstart.Call(args=(other,))}
     program = hotstart.compile(f, calls=calls, options=options)
     for given in (x, other):
@@ -294,7 +294,7 @@ def test_the_layout_is_kept_in_a_file_and_in_place_of_a_method(tmp_path: Any) ->
     with pytest.raises(hotstart.ContractError, match="x: got strides"):
         program(other)
     model = nn.Sequential(module)
-    options = hotstart.Options(compiler="eager")
+    options = hotstart.Options(compiler="op_by_op")
     hotstart.compile_submodule(model, "0", (R(3, 4),), options=options)
     with pytest.raises(hotstart.ContractError, match="x: got strides"):
         model(other)

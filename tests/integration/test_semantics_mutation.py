@@ -88,7 +88,7 @@ def test_a_cache_that_is_written_between_the_cuts(compiler: str) -> None:
     calls = [(R(1, 2, 1, 4), torch.tensor([n])) for n in (0, 3, 6)]
     cut = ["aten::scaled_dot_product_attention"]
     program = check(Cache(), *calls, compiler=compiler, tolerance=1e-5, split_on=cut)
-    assert program.report.inlined == ()
+    assert program.report.op_by_op == ()
 
 
 # --- results that share memory ----------------------------------------------------------------

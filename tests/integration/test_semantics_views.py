@@ -18,7 +18,7 @@ from hotstart import Dim
 from tests.semantics import assert_same, both, build, shares_memory
 
 R = torch.randn
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 ATTRIBUTES = ["mT", "T", "H", "mH", "data", "real", "mT.mT", "data.T", "real.mT"]
 CASES = [(a, dtype) for a in ATTRIBUTES for dtype in (torch.float32, torch.complex64)]
 

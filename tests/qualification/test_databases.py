@@ -118,7 +118,7 @@ class TestMeasure:
     def outcomes(self, called: nn.Module, tmp_path: Path, *args: Any) -> list[list[str]]:
         out = tmp_path / "out"
         measure._build(
-            case(called, *args), measure.hotstart.Options(compiler="eager"), tmp_path, Log(out)
+            case(called, *args), measure.hotstart.Options(compiler="op_by_op"), tmp_path, Log(out)
         )
         lines = [json.loads(line) for line in out.read_text().splitlines()]
         return [[line["outcome"], line["stage"]] for line in lines if "outcome" in line]
@@ -186,7 +186,7 @@ class TestGathered:
 
         monkeypatch.setattr(run, "one_process", dies_once)
         found = run.Gathered()
-        run.run_step("build", ["T", "add", "sub"], "eager", tmp_path, found)
+        run.run_step("build", ["T", "add", "sub"], "op_by_op", tmp_path, found)
 
         assert specs[1]["entries"] == ["add", "sub"]
         assert specs[1]["without"] == [["add", "bool 0"]]
@@ -199,9 +199,9 @@ class TestGathered:
     ) -> None:
         silent = [sys.executable, "-c", "import time; time.sleep(600)"]
         monkeypatch.setattr(run, "command", lambda *_: silent)
-        monkeypatch.setattr(run, "LIMIT_S", {"eager": 0.1})
+        monkeypatch.setattr(run, "LIMIT_S", {"op_by_op": 0.1})
         monkeypatch.setattr(run, "LOGS", tmp_path)
-        spec = {"entries": [], "compiler": "eager", "without": [], "done": []}
+        spec = {"entries": [], "compiler": "op_by_op", "without": [], "done": []}
 
         assert run.one_process("build", spec, tmp_path, run.Gathered()) == "said nothing for 0.1 s"
 
@@ -233,7 +233,7 @@ def test_entries_are_chosen(
 
 
 def test_what_was_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {"eager": {"add": Result("add", "operators", 3, (Finding("int64 0", "raw"),), 0.5)}}
+    known = {"op_by_op": {"add": Result("add", "operators", 3, (Finding("int64 0", "raw"),), 0.5)}}
     results.write(tmp_path / "databases.json", known)
     assert results.read(tmp_path / "databases.json") == known
 
@@ -257,7 +257,7 @@ def test_page_of_what_comparing_units_has_shown() -> None:
 def test_page() -> None:
     refused = Finding("float32 0", "refused", "build", "CaptureError: no. because: of contents")
     known = {
-        "eager": {
+        "op_by_op": {
             "add": Result("add", "operators", 8),
             "nonzero": Result("nonzero", "operators", 0, (refused,)),
             "nn.GLU": Result("nn.GLU", "modules", 2, (Finding("float32 1", "wrong", "call", "x"),)),

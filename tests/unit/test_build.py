@@ -14,7 +14,7 @@ import hotstart
 from hotstart import Dim, Options
 from hotstart.events import Event
 
-EAGER = Options(compiler="eager")
+EAGER = Options(compiler="op_by_op")
 
 
 class Block(nn.Module):
@@ -68,12 +68,12 @@ def test_each_variant_is_logged_on_one_line_also_when_all_is_reused(
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("compiled ")]
     assert len(lines) == 3
     for line in lines:
-        assert line.endswith("s: 5 pieces, 2 unique, 3 reused")
+        assert line.endswith("s: 5 pieces, 2 units made, 3 reused")
 
 
 def test_a_listener_sees_progress() -> None:
     events: list[Event] = []
-    build(Options(compiler="eager", on_event=events.append))
+    build(Options(compiler="op_by_op", on_event=events.append))
     finished = [event for event in events if event.kind == "unit_finished"]
     assert [event.done for event in finished] == list(range(1, 16))
     assert {event.total for event in finished} == {15}
@@ -92,7 +92,7 @@ def test_pieces_say_what_they_are() -> None:
 
 
 def test_debug_dir_gets_graph_pieces_and_code(tmp_path: Path) -> None:
-    program = build(Options(compiler="eager", debug_dir=tmp_path))
+    program = build(Options(compiler="op_by_op", debug_dir=tmp_path))
     names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert {"graph_0.txt", "pieces_0.txt", "entry.py"} <= names
     stitched = next(tmp_path.rglob("stitched_batch_2_to_8.py"))

@@ -20,7 +20,7 @@ from hotstart import Call, Dim, HotstartError, Options
 from hotstart.faults import defect, typed
 
 X = torch.ones(2, 4)
-EAGER = Options(compiler="eager")
+EAGER = Options(compiler="op_by_op")
 DIM = Dim("b", max=4)
 
 
@@ -151,10 +151,10 @@ ARGUMENTS: dict[str, Callable[[], Any]] = {
     "split_on": build(split_on=3),
     "split_on nothing": build(split_on=[None]),
     "options number": build(options=3),
-    "options dict": build(options={"compiler": "eager"}),
+    "options dict": build(options={"compiler": "op_by_op"}),
     "cache": build(cache=3),
-    "device": build(options=Options(compiler="eager", device="nope")),
-    "debug_dir": build(options=Options(compiler="eager", debug_dir="/proc/nowhere")),
+    "device": build(options=Options(compiler="op_by_op", device="nope")),
+    "debug_dir": build(options=Options(compiler="op_by_op", debug_dir="/proc/nowhere")),
     "setting of Inductor": build(options=Options(inductor={"nope": 1})),
     "key of nothing": lambda: hotstart.compute_key(None, (X,)),
     "key of options": lambda: hotstart.compute_key(Model(), (X,), options=3),
@@ -288,7 +288,7 @@ def test_what_the_users_own_code_raises_is_the_users() -> None:
         raise OverflowError("mine")
 
     with pytest.raises(OverflowError, match="mine"):
-        build(options=Options(compiler="eager", on_event=listen))()
+        build(options=Options(compiler="op_by_op", on_event=listen))()
 
 
 def test_only_what_is_not_the_users_becomes_a_defect() -> None:

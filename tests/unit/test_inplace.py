@@ -163,7 +163,7 @@ def test_a_saved_program_is_put_in_place(tmp_path: Path) -> None:
 
 
 def test_the_program_falls_back_to_forward_and_not_to_itself() -> None:
-    model, _ = in_place(hotstart.Options(compiler="eager", on_miss="eager"))
+    model, _ = in_place(hotstart.Options(compiler="op_by_op", on_miss="eager"))
     assert model(torch.randn(9, 4)).shape == (9, 2)
 
 

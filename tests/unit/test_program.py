@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 import hotstart
 from hotstart import ContractError, Dim
 
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 ANY = Dim("n", min=1, max=16)
 
 
@@ -57,7 +57,7 @@ def test_nothing_is_compiled_in_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_on_miss_eager_runs_the_model_without_autograd() -> None:
-    options = hotstart.Options(compiler="eager", on_miss="eager")
+    options = hotstart.Options(compiler="op_by_op", on_miss="eager")
     model = Scale().eval()
     program = build(model, torch.randn(2, 4), options=options)
     x = torch.randn(3, 4, requires_grad=True)
@@ -72,7 +72,7 @@ def test_on_miss_eager_passes_what_the_call_passed() -> None:
     def model(x, /, y, *rest, flag=False, **more):
         return [x, y, *rest, *more.values()] if flag else x + y
 
-    options = hotstart.Options(compiler="eager", on_miss="eager")
+    options = hotstart.Options(compiler="op_by_op", on_miss="eager")
     a, b, c, d = torch.randn(4, 2)
     program = build(model, a, b, options=options)
     assert program(a, b, c, flag=True, more=d) == [a, b, c, d]
@@ -81,7 +81,7 @@ def test_on_miss_eager_passes_what_the_call_passed() -> None:
 
 def test_on_miss_compile_builds_once_for_each_new_kind_of_call() -> None:
     events: list[Any] = []
-    options = hotstart.Options(compiler="eager", on_miss="compile", on_event=events.append)
+    options = hotstart.Options(compiler="op_by_op", on_miss="compile", on_event=events.append)
     program = build(double, torch.randn(3), options=options)
     built = len(events)
     assert torch.equal(program(torch.ones(3)), torch.full((3,), 2.0))
@@ -127,7 +127,7 @@ class Remembers(nn.Module):
 def test_calls_after_a_miss_that_changed_the_model_are_those_of_eager(
     kind: type[nn.Module], policy: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = hotstart.Options(compiler="eager", on_miss=policy)
+    options = hotstart.Options(compiler="op_by_op", on_miss=policy)
     model, reference = kind(), kind()
     program = build(model, torch.randn(2, 8, 4), options=options)
     for size in (8, 12, 8, 12, 10, 8, 8):
@@ -140,7 +140,7 @@ def test_calls_after_a_miss_that_changed_the_model_are_those_of_eager(
 
 
 def test_a_program_is_used_again_once_the_model_fits() -> None:
-    options = hotstart.Options(compiler="eager", on_miss="eager")
+    options = hotstart.Options(compiler="op_by_op", on_miss="eager")
     model = CachesBySize()
     program = build(model, torch.randn(2, 8, 4), options=options)
     table = model.table
@@ -156,7 +156,7 @@ def test_a_program_is_used_again_once_the_model_fits() -> None:
 
 
 def test_a_named_call_after_a_miss_that_changed_the_model_is_that_of_eager() -> None:
-    options = hotstart.Options(compiler="eager", on_miss="eager")
+    options = hotstart.Options(compiler="op_by_op", on_miss="eager")
     model, reference = CachesBySize(), CachesBySize()
     calls = {"table": hotstart.Call(args=(torch.randn(2, 8, 4),))}
     program = hotstart.compile(model, calls=calls, options=options)
@@ -167,7 +167,7 @@ def test_a_named_call_after_a_miss_that_changed_the_model_is_that_of_eager() -> 
 
 @pytest.mark.parametrize("policy", ["eager", "error"])
 def test_a_model_that_its_user_changed_is_a_mismatch(policy: Any) -> None:
-    options = hotstart.Options(compiler="eager", on_miss=policy)
+    options = hotstart.Options(compiler="op_by_op", on_miss=policy)
     model = CachesBySize()
     program = build(model, torch.randn(2, 8, 4), options=options)
     model(torch.randn(2, 12, 4))
@@ -180,7 +180,7 @@ def test_on_miss_compile_gives_up_on_what_no_program_takes() -> None:
         x.add_(1)
         return x + y
 
-    options = hotstart.Options(compiler="eager", on_miss="compile")
+    options = hotstart.Options(compiler="op_by_op", on_miss="compile")
     program = build(model, torch.randn(3), torch.randn(3), options=options)
     x = torch.randn(3)
     with pytest.raises(ContractError, match="shares memory"):
@@ -239,7 +239,7 @@ def test_a_call_that_does_not_fit_copies_nothing() -> None:
         x.add_(1)
         return x + y
 
-    options = hotstart.Options(compiler="eager", on_miss="eager")
+    options = hotstart.Options(compiler="op_by_op", on_miss="eager")
     program = build(model, torch.randn(3, 3), torch.randn(3, 3), options=options)
     x = torch.zeros(3, 3).t()
     program(x, torch.zeros(3, 3, dtype=torch.float64))

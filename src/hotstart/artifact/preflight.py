@@ -62,13 +62,13 @@ def verify(file: File, trusted_keys: Sequence[Key] | None = None) -> dict[str, A
     }
 
 
-def require_fit(file: File, manifest: bytes, verify_source: bool, *, loading: bool = True) -> None:
+def require_fit(file: File, manifest: bytes, compare_source: bool, *, loading: bool = True) -> None:
     """Compare a manifest's fingerprint with this process.
 
     Args:
         file: the artifact.
         manifest: its manifest.
-        verify_source: whether functions that were traced count.
+        compare_source: whether functions that were traced count.
         loading: whether their guards are compared afterwards, so that only others count here.
 
     Raises:
@@ -77,14 +77,14 @@ def require_fit(file: File, manifest: bytes, verify_source: bool, *, loading: bo
     """
     try:
         expected = msgspec.json.decode(manifest, type=Preface).fingerprint
-        differences = _misfits(expected, verify_source, loading)
+        differences = _misfits(expected, compare_source, loading)
     except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
         raise CorruptArtifact(file, "manifest", "a fingerprint", str(error)) from error
     if differences:
         raise IncompatibleArtifact(file, differences)
 
 
-def load_check(file: File, verify_source: bool = True) -> None:
+def load_check(file: File, compare_source: bool = True) -> None:
     """Say whether an artifact would load here, as far as that shows without a model.
 
     Functions are compared as their files define them: closures, defaults and globals show only when
@@ -93,7 +93,7 @@ def load_check(file: File, verify_source: bool = True) -> None:
     Raises:
         ArtifactError: as `verify`; `IncompatibleArtifact` with every part that differs.
     """
-    require_fit(file, container.read(file).manifest, verify_source, loading=False)
+    require_fit(file, container.read(file).manifest, compare_source, loading=False)
 
 
 def truster(keys: Sequence[Key] | None) -> container.Trust | None:
@@ -108,10 +108,10 @@ def truster(keys: Sequence[Key] | None) -> container.Trust | None:
 
 
 def _misfits(
-    expected: Mapping[str, Any], verify_source: bool, loading: bool
+    expected: Mapping[str, Any], compare_source: bool, loading: bool
 ) -> list[tuple[str, str, str]]:
     differences = fingerprint.misfits(expected, fingerprint.host())
-    if verify_source:
+    if compare_source:
         recorded = msgspec.convert(expected.get("sources", {}), dict[str, Source])
         differences += changed_sources(recorded, loose=loading)
     return differences

@@ -51,14 +51,11 @@ def _find_names(manifest: Manifest) -> None:
         RuntimeError: torch has no such device.
     """
     contracts = [call.contract for call in manifest.calls]
-    specs = [
-        *manifest.requirements.weights,
-        *(spec for contract in contracts for spec in contract.tensors),
-    ]
-    cast = (dtype for contract in contracts for _, dtype in contract.autocast)
-    for dtype in {spec.dtype for spec in specs}.union(cast):
+    found = {(weight.dtype, weight.device) for weight in manifest.requirements.weights}
+    found |= {(spec.dtype, spec.device) for contract in contracts for spec in contract.tensors}
+    found |= {(dtype, kind) for contract in contracts for kind, dtype in contract.autocast}
+    for dtype, device in found:
         dtype_of(dtype)
-    for device in {spec.device for spec in specs}:
         torch.device(device)
 
 

@@ -57,7 +57,7 @@ class Pieces:
         path = self._folder.path(PIECES, name)
         try:
             contents = container.read(path)
-            preflight.require_fit(path, contents.manifest, verify_source=False)
+            preflight.require_fit(path, contents.manifest, compare_source=False)
             piece = unpack(contents)
             if piece.report.get("name") != name:
                 raise CorruptArtifact(path, "manifest", f"the piece {name}", "another")
@@ -77,7 +77,7 @@ class Pieces:
             if found is None:
                 return None
             contents, data = found
-            preflight.require_fit(contents.file, contents.manifest, verify_source=False)
+            preflight.require_fit(contents.file, contents.manifest, compare_source=False)
             unit = _unit_of(unpack(contents), key)
             if unit is None:
                 raise CorruptArtifact(contents.file, "units", f"one for {key}", "others")

@@ -84,7 +84,7 @@ class Exchange:
             if contents is None:
                 return (("its file", "at the remote", "nothing"),)
             checked, data = contents
-            preflight.require_fit(checked.file, checked.manifest, verify_source=True)
+            preflight.require_fit(checked.file, checked.manifest, compare_source=True)
         except IncompatibleArtifact as error:
             return tuple(error.differences)
         except ArtifactError as error:

@@ -1,4 +1,4 @@
-"""Decide whether a condition that tracing put on axes holds for every size in a box."""
+"""Decide whether a condition that tracing put on axes holds for all sizes of some axes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import sympy
 
 ENUMERATED = 1 << 12
-"""Boxes of up to this many points are checked point by point."""
+"""Up to this many combinations of sizes are tried one by one."""
 
-BOXES = 1 << 10
-"""How many parts a box is split into before a condition counts as unproven."""
+HALVINGS = 1 << 10
+"""Intervals are halved so often before a condition counts as unproven."""
 
 SCANNED = 1 << 18
 """How many sizes are tried to find out where a condition holds."""
@@ -27,13 +27,13 @@ LISTED = 4
 
 
 def counterexample(
-    condition: sympy.Basic, box: Mapping[sympy.Symbol, Interval]
+    condition: sympy.Basic, intervals: Mapping[sympy.Symbol, Interval]
 ) -> dict[sympy.Symbol, int] | None:
-    """Sizes in `box` for which `condition` does not hold; None if there are none.
+    """Sizes in `intervals` for which `condition` does not hold; None if there are none.
 
-    Interval arithmetic decides most conditions at once. A box in which it does not is split, and a
-    small one is tried point by point, so the answer is a proof either way. What is still undecided
-    after `BOXES` parts counts as a counterexample: what is not proven is not served.
+    Interval arithmetic decides most conditions at once. Intervals in which it does not are halved,
+    and small ones are tried point by point, so the answer is a proof either way. What is still
+    undecided after `HALVINGS` counts as a counterexample: what is not proven is not served.
     """
     import sympy
 
@@ -41,35 +41,35 @@ def counterexample(
         return None
     involved = sorted(condition.free_symbols, key=str)
     holds = _torch.as_function(condition, involved)
-    parts = [tuple(box[symbol] for symbol in involved)]
-    for _ in range(BOXES):
-        if not parts:
+    left = [tuple(intervals[symbol] for symbol in involved)]
+    for _ in range(HALVINGS):
+        if not left:
             return None
-        part = parts.pop()
+        here = left.pop()
         verdict = _torch.holds_within(
-            condition, {s: (i.lo, i.hi) for s, i in zip(involved, part, strict=True)}
+            condition, {s: (i.lo, i.hi) for s, i in zip(involved, here, strict=True)}
         )
         if verdict is True:
             continue
         if verdict is False:
-            return {symbol: i.lo for symbol, i in zip(involved, part, strict=True)}
-        points = math.prod(interval.hi - interval.lo + 1 for interval in part)
+            return {symbol: i.lo for symbol, i in zip(involved, here, strict=True)}
+        points = math.prod(interval.hi - interval.lo + 1 for interval in here)
         if points > ENUMERATED:
-            parts += _halves(part)
+            left += _halves(here)
             continue
-        for sizes in itertools.product(*(range(i.lo, i.hi + 1) for i in part)):
+        for sizes in itertools.product(*(range(i.lo, i.hi + 1) for i in here)):
             if not holds(*sizes):
                 return dict(zip(involved, sizes, strict=True))
-    return {symbol: box[symbol].lo for symbol in involved} if parts else None
+    return {symbol: intervals[symbol].lo for symbol in involved} if left else None
 
 
-def _halves(part: tuple[Interval, ...]) -> list[tuple[Interval, ...]]:
-    """A box cut in two across its longest side."""
-    longest = max(range(len(part)), key=lambda i: part[i].hi - part[i].lo)
-    low, high = part[longest].lo, part[longest].hi
+def _halves(here: tuple[Interval, ...]) -> list[tuple[Interval, ...]]:
+    """Intervals cut in two across the longest."""
+    longest = max(range(len(here)), key=lambda i: here[i].hi - here[i].lo)
+    low, high = here[longest].lo, here[longest].hi
     middle = (low + high) // 2
     halves = (Interval(low, middle), Interval(middle + 1, high))
-    return [(*part[:longest], half, *part[longest + 1 :]) for half in halves]
+    return [(*here[:longest], half, *here[longest + 1 :]) for half in halves]
 
 
 def where_it_holds(
@@ -77,15 +77,15 @@ def where_it_holds(
 ) -> list[Interval]:
     """The parts of `interval` in which a condition on one symbol holds."""
     holds = _torch.as_function(condition, [symbol])
-    parts: list[Interval] = []
+    runs: list[Interval] = []
     for size in range(interval.lo, interval.hi + 1):
         if not holds(size):
             continue
-        if parts and parts[-1].hi == size - 1:
-            parts[-1] = Interval(parts[-1].lo, size)
+        if runs and runs[-1].hi == size - 1:
+            runs[-1] = Interval(runs[-1].lo, size)
         else:
-            parts.append(Interval(size, size))
-    return parts
+            runs.append(Interval(size, size))
+    return runs
 
 
 def values_of(number: sympy.Expr, symbol: sympy.Symbol, interval: Interval) -> int:

@@ -122,7 +122,7 @@ def _load_check(given: Namespace) -> None:
         ArtifactError: as `preflight.load_check`.
     """
     see_working_folder()
-    preflight.load_check(given.file, verify_source=not given.no_source)
+    preflight.load_check(given.file, compare_source=not given.no_source)
     if given.json:
         say_json({"ok": True, "file": str(given.file)})
     else:
@@ -176,7 +176,7 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
     for call in manifest.calls:
         yield from _call(call)
     yield _pieces(manifest.pieces)
-    yield _table("could not be compiled, so run op by op", manifest.report["inlined"])
+    yield _table("could not be compiled, so run op by op", manifest.report.get("op_by_op", ()))
     yield _table("fingerprint", [(name, _part(value)) for name, value in parts.items()])
     yield _table("sources", [(name, source.content[:8]) for name, source in sources.items()])
     blobs = [(blob.name, memory(blob.size), blob.sha256[:8]) for blob in manifest.blobs]

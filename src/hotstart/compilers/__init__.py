@@ -2,15 +2,15 @@
 
 from hotstart.compilers.inductor import InductorCompiler
 from hotstart.compilers.job import Bounds, Compiler, Job, Narrowed
-from hotstart.compilers.op_by_op import EagerCompiler
+from hotstart.compilers.op_by_op import OpByOpCompiler
 from hotstart.compilers.proven import ProvenCompiler
 
 __all__ = [
     "Bounds",
     "Compiler",
-    "EagerCompiler",
     "InductorCompiler",
     "Job",
     "Narrowed",
+    "OpByOpCompiler",
     "ProvenCompiler",
 ]

@@ -231,11 +231,13 @@ def _holds(job: Job, extracted: Extracted, condition: sympy.Basic) -> bool:
     if condition in extracted.assumed:
         return True
     expr = condition.xreplace(_axes(job, extracted))
-    box = {_torch.axis_symbol(axis): Interval(b.low, b.high) for axis, b in job.bounds.items()}
-    if not expr.free_symbols <= box.keys():
+    intervals = {
+        _torch.axis_symbol(axis): Interval(b.low, b.high) for axis, b in job.bounds.items()
+    }
+    if not expr.free_symbols <= intervals.keys():
         return True  # about a number the compile made up, such as a loop's; the code asserts it
     others = sympy.Not(sympy.And(*job.where))
-    return counterexample(sympy.Or(others, expr), box) is None
+    return counterexample(sympy.Or(others, expr), intervals) is None
 
 
 def _narrowed(job: Job, extracted: Extracted, condition: _torch.Condition) -> Narrowed:

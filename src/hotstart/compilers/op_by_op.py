@@ -8,12 +8,12 @@ from hotstart.records.artifact import CompiledUnit
 from hotstart.stitching.piece import piece_as_source
 
 
-class EagerCompiler:
+class OpByOpCompiler:
     """Writes pieces as source, op by op. No compiler is involved."""
 
     def token(self) -> Token:
         """Identify the compiler, which has no settings."""
-        return "eager"
+        return "op_by_op"
 
     def warm_up(self) -> None:
         """Do nothing."""

@@ -29,19 +29,19 @@ class _Differs(Exception):
 
 
 def special_conditions(
-    plan: Plan, box: Mapping[str, Interval], hints: Mapping[str, int]
+    plan: Plan, declared: Mapping[str, Interval], hints: Mapping[str, int]
 ) -> list[_torch.Condition]:
     """Make conditions that exclude the special sizes, or combinations, a graph does not serve.
 
     Args:
         plan: the graph, cut.
-        box: the sizes that are declared for each axis.
+        declared: the sizes that are declared for each axis.
         hints: the sizes it was traced with.
     """
     found: list[_torch.Condition] = []
     for piece in plan.unique:
         axes = [axis for axis in piece.axes if axis not in plan.graph.captured.fixed]
-        for special in _specials(axes, box):
+        for special in _specials(axes, declared):
             at = {axis: hints[axis] for axis in axes} | special
             known = [*plan.graph.captured.conditions, *found]
             if not all(_torch.holds_at(c.expr, {**hints, **at}) for c in known):
@@ -54,9 +54,9 @@ def special_conditions(
     return found
 
 
-def _specials(axes: Sequence[str], box: Mapping[str, Interval]) -> Iterator[dict[str, int]]:
+def _specials(axes: Sequence[str], declared: Mapping[str, Interval]) -> Iterator[dict[str, int]]:
     """Yield the special sizes of one axis, then of two, and so on."""
-    choices = [[None, *(n for n in SPECIAL if n in box[axis])] for axis in axes]
+    choices = [[None, *(n for n in SPECIAL if n in declared[axis])] for axis in axes]
     combined = [
         {axis: size for axis, size in zip(axes, sizes, strict=True) if size is not None}
         for sizes in itertools.product(*choices)

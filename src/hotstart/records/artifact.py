@@ -383,7 +383,7 @@ class PieceInfo(msgspec.Struct, frozen=True):
         name: `piece_0`, ...; pieces of a further graph of the same call are `graph_1.piece_0`, ...;
             those of a named call begin with its name, as in `decode.piece_0`.
         digest: hash of everything about it that reaches a compiler.
-        kind: `"compiled"`, or `"inlined"` when it holds only splitting ops.
+        kind: `"compiled"`, or `"inlined"`: splitting ops only, which stitched code calls itself.
         layers: paths of the submodules it came from.
         reused_from: the first piece with the same digest, if that is another one.
     """

@@ -47,8 +47,8 @@ class VariantReport(msgspec.Struct, frozen=True):
         name: name of the variant, such as `batch=1,seq=2..64`.
         seconds: how long its units and its stitched code took.
         pieces: compiled pieces it calls.
-        unique: how many of them were compiled or loaded for it.
-        reused: how many of them share the code of another unit.
+        unique: different units that were compiled or loaded for it.
+        reused: pieces that run a unit made for another piece or variant.
     """
 
     name: str
@@ -79,14 +79,13 @@ class Report(msgspec.Struct, frozen=True):
     Attributes:
         wall_s: seconds from the start of the build to its end.
         phases: seconds by phase; they add up to `wall_s`.
-        pieces: pieces of the graph.
-        unique: different ones among them.
-        reused: pieces that share the code of another.
+        pieces: pieces of all graphs.
+        unique: different units that were compiled or loaded, over all variants.
+        reused: pieces that run a unit made for another piece or variant, over all variants.
         units: one entry for each compiled piece and variant.
         variants: one entry for each variant.
         splits: one entry for each time that sizes had to be served in parts, in order.
-        inlined: name and reason of each piece that cannot be expressed as compiled data, and so
-            runs op by op.
+        op_by_op: name and reason of each piece that could not be compiled, so runs op by op.
         proven: units that were compared with the operators they were made from, and do the same.
         without: name of each piece that was compiled without a pass of the compiler, the pass, and
             what the unit did with it.
@@ -102,7 +101,7 @@ class Report(msgspec.Struct, frozen=True):
     units: tuple[UnitReport, ...] = ()
     variants: tuple[VariantReport, ...] = ()
     splits: tuple[SplitReport, ...] = ()
-    inlined: tuple[tuple[str, str], ...] = ()
+    op_by_op: tuple[tuple[str, str], ...] = ()
     proven: int = 0
     without: tuple[tuple[str, str, str], ...] = ()
     unproven: tuple[tuple[str, str], ...] = ()
@@ -157,8 +156,8 @@ def render(report: Report, max_rows: int = MAX_ROWS) -> str:
     if report.splits:
         blocks.append("\n".join(["served in parts", *_indented(_splits(report, max_rows))]))
     blocks.extend(_variants(report, max_rows))
-    if report.inlined:
-        rows = columns([(name, reason) for name, reason in report.inlined], "<<")
+    if report.op_by_op:
+        rows = columns(report.op_by_op, "<<")
         blocks.append("\n".join(["run op by op, not compiled", *_indented(rows)]))
     if report.without:
         rows = columns(

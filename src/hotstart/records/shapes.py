@@ -178,7 +178,7 @@ class Variant(msgspec.Struct, frozen=True):
         """The choice this variant makes for `axis`."""
         return dict(self.choices)[axis]
 
-    def box(self) -> dict[str, Interval]:
+    def intervals(self) -> dict[str, Interval]:
         """Every axis as an interval; a single size is an interval of one."""
         return {
             axis: choice if isinstance(choice, Interval) else Interval(choice, choice)
@@ -187,7 +187,7 @@ class Variant(msgspec.Struct, frozen=True):
 
     def covers(self, sizes: Mapping[str, int]) -> bool:
         """Whether this variant serves a call with these sizes."""
-        inside = all(sizes[axis] in interval for axis, interval in self.box().items())
+        inside = all(sizes[axis] in interval for axis, interval in self.intervals().items())
         return inside and (not self.where or self._holds(sizes))
 
     def _holds(self, sizes: Mapping[str, int]) -> bool:

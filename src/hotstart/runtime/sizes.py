@@ -31,8 +31,8 @@ class Sizes:
         size = f"{shape}[{dim}]"
         if axis not in self.variables:
             variable = self.variables[axis] = self._scope.new(axis)
-            boxes = [variant.box()[axis] for variant in self._variants]
-            low, high = min(box.lo for box in boxes), max(box.hi for box in boxes)
+            served = [variant.intervals()[axis] for variant in self._variants]
+            low, high = min(i.lo for i in served), max(i.hi for i in served)
             return Check(_within(f"({variable} := {size})", low, high), self.not_served)
         variable = self.variables[axis]
         return Check(
@@ -47,7 +47,7 @@ class Sizes:
     def serves(self, variant: Variant) -> str:
         """The condition under which a variant serves a call whose sizes passed their checks."""
         tests = [
-            _within(self.variables[axis], box.lo, box.hi) for axis, box in variant.box().items()
+            _within(self.variables[axis], i.lo, i.hi) for axis, i in variant.intervals().items()
         ]
         if variant.where:
             names = dict(self.variables)

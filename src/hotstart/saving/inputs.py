@@ -170,12 +170,12 @@ def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
 
 def _small_sizes(variant: Variant) -> dict[str, int]:
     """Choose sizes that a variant serves: little work, and not 0 or 1 if there are others."""
-    boxes = variant.box()
-    sizes = {axis: min(max(box.lo, 3), box.hi) for axis, box in boxes.items()}
+    intervals = variant.intervals()
+    sizes = {axis: min(max(i.lo, 3), i.hi) for axis, i in intervals.items()}
     if variant.covers(sizes):
         return sizes
-    counted = itertools.product(*(range(box.lo, box.hi + 1) for box in boxes.values()))
-    tried = (dict(zip(boxes, at, strict=True)) for at in counted)
+    counted = itertools.product(*(range(i.lo, i.hi + 1) for i in intervals.values()))
+    tried = (dict(zip(intervals, at, strict=True)) for at in counted)
     return next(filter(variant.covers, tried))
 
 

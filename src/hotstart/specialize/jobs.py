@@ -1,41 +1,68 @@
-"""What a compiler is asked for: a job for each piece of what is served, and for several at once."""
+"""Define what to compile: a job for each piece of a part, or one for several parts at once."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from hotstart import _torch
 from hotstart.compilers import Bounds, Compiler, Job
-from hotstart.partition import Graph, Piece
+from hotstart.partition import Graph, Piece, Plan
 from hotstart.partition.digest import hash_token
 from hotstart.records.shapes import Interval
-from hotstart.specialize.split import Serving
+from hotstart.specialize.split import VariantPart
+from hotstart.specialize.trace import CutGraph
 
 if TYPE_CHECKING:
     import sympy
 
 
-def make_job(graph: Graph, piece: Piece, serving: Serving, compiler: Compiler) -> Job:
-    """The job of compiling a piece for what is served; no compiler is called to find its key.
+@dataclass(frozen=True)
+class PartJobs:
+    """What has to be compiled for a part.
+
+    Attributes:
+        part: the sizes.
+        graph: the graph that serves them.
+        plan: the graph at these sizes, and its pieces.
+        jobs: one for each piece that is compiled.
+    """
+
+    part: VariantPart
+    graph: CutGraph
+    plan: Plan
+    jobs: tuple[Job, ...]
+
+
+def jobs_of(part: VariantPart, graph: CutGraph, compiler: Compiler) -> PartJobs:
+    """The jobs of a part; no compiler is called to find their keys."""
+    plan = Plan(graph.plan.graph.at(part.variant), graph.plan.pieces)
+    pieces = [piece for piece in plan.pieces if piece.kind == "compiled"]
+    jobs = tuple(make_job(plan.graph, piece, part, compiler) for piece in pieces)
+    return PartJobs(part, graph, plan, jobs)
+
+
+def make_job(graph: Graph, piece: Piece, part: VariantPart, compiler: Compiler) -> Job:
+    """The job of compiling a piece for a part; no compiler is called to find its key.
 
     Args:
         graph: the graph the piece is of, with the axes fixed that have one size.
         piece: the piece.
-        serving: the sizes, and those to tune for.
+        part: the sizes, and those to tune for.
         compiler: the compiler.
     """
     bounds = {
-        axis: Bounds(choice.lo, choice.hi, serving.hints[axis])
-        for axis, choice in serving.part.choices
+        axis: Bounds(choice.lo, choice.hi, part.hints[axis])
+        for axis, choice in part.choices
         if axis in piece.axes and isinstance(choice, Interval)
     }
     bounds = {axis: bounds[axis] for axis in piece.axes if axis in bounds}
-    conditions = (serving.part.where, *graph.captured.guarded)
-    where = _torch.about(conditions, tuple(bounds), serving.part.fixed)
+    conditions = (part.where, *graph.captured.guarded)
+    where = _torch.about(conditions, tuple(bounds), part.fixed)
     return _job(graph, piece, bounds, where, compiler)
 
 
@@ -56,30 +83,28 @@ def _job(
 
 
 def shared_jobs(
-    parts: Iterable[tuple[Serving, Sequence[Job]]],
-    assumed: Sequence[sympy.Basic],
-    compiler: Compiler,
+    parts: Iterable[PartJobs], assumed: Sequence[sympy.Basic], compiler: Compiler
 ) -> dict[str, Job]:
-    """For jobs that differ in sizes only, of parts of one declared range: a job for all of them.
+    """For jobs that differ in sizes only, of parts of one declared variant: a job for all of them.
 
     Those on different sides of what compiles assumed so far about their axes share nothing, nor do
     those whose operators give other shapes: some decide by size without saying so.
 
     Args:
-        parts: what is served, and the jobs of it.
+        parts: the parts with their jobs.
         assumed: conditions over axis symbols.
         compiler: the compiler.
 
     Returns:
-        By the key of a job, the one in its place.
+        By the key of a job, the one to try first.
     """
     alike: dict[Hashable, list[Job]] = defaultdict(list)
-    for serving, jobs in parts:
-        for job in jobs:
+    for each in parts:
+        for job in each.jobs:
             axes = job.piece.axes
             about = (c for c in assumed if not {*map(str, c.free_symbols)}.isdisjoint(axes))
-            sides = tuple(_torch.holds_at(condition, serving.hints) for condition in about)
-            alike[serving.declared, job.kind, axes, sides].append(job)
+            sides = tuple(_torch.holds_at(condition, each.part.hints) for condition in about)
+            alike[each.part.declared, job.kind, axes, sides].append(job)
     shared: dict[str, Job] = {}
     for similar in alike.values():
         if len({job.key for job in similar}) > 1:

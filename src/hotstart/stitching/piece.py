@@ -1,4 +1,4 @@
-"""Write a piece as the source of one function, op by op, as the `eager` compiler does."""
+"""Write a piece as the source of one function, op by op, as the `op_by_op` compiler does."""
 
 from __future__ import annotations
 

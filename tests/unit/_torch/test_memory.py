@@ -66,7 +66,7 @@ def test_what_is_undefined_in_a_compiled_program_is_the_same_in_every_run(value:
         out[:3] = x * 2
         return out, out + 1
 
-    for compiler in ("eager", "inductor"):
+    for compiler in ("op_by_op", "inductor"):
         options = hotstart.Options(compiler=compiler)  # type: ignore[arg-type]
         program = hotstart.compile(partly, (torch.ones(3, 4),), options=options)
         results = []

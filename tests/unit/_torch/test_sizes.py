@@ -68,7 +68,7 @@ CHANNELS_LAST: Any = {"memory_format": torch.channels_last}
 def test_a_convolution_serves_all_batches_with_one_variant(conv: nn.Module) -> None:
     spatial = [8] * (conv.weight.ndim - 2)
     model = Calls(lambda x, conv: conv(x).relu(), conv)
-    program = built(model, torch.randn(2, 4, *spatial), {0: Dim("b", max=20)}, compiler="eager")
+    program = built(model, torch.randn(2, 4, *spatial), {0: Dim("b", max=20)}, compiler="op_by_op")
     assert list(program.code) == ["b=1..20"]
     for batch in (1, 2, 15, 16, 20):
         assert_same(program, model, torch.randn(batch, 4, *spatial))
@@ -88,7 +88,7 @@ def test_a_batch_that_decides_about_the_layout_still_splits(
         model,
         (torch.randn(2, 4, 8, 8),),
         dynamic_shapes={"input": {0: Dim("b", max=20)}},
-        options=Options(compiler="eager"),
+        options=Options(compiler="op_by_op"),
     )
     assert set(program.code) == {"b=1..15", "b=16..20"}
 

@@ -18,7 +18,7 @@ from hotstart.artifact.read import unpack
 from hotstart.records.artifact import Artifact
 from hotstart.runtime.generated import stitched_code
 
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 
 
 def artifact_with(*tensors: Tensor) -> Artifact:

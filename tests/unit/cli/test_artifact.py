@@ -104,7 +104,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
             args,
             kwargs,
             dynamic_shapes={"x": {0: hotstart.Dim("batch", max=8, ranges=[(2, 4)], sizes=[1])}},
-            options=hotstart.Options(compiler="eager"),
+            options=hotstart.Options(compiler="op_by_op"),
         )
         program.save(path / "plain.hot", check=False)
         program.save(path / "signed.hot", sign_key=path / "team", check=False)
@@ -255,7 +255,7 @@ def test_inspect_shows_what_the_model_of_the_tests_has_not(
 ) -> None:
     manifest = written(folder.plain)
     manifest["check"] = {"tensors": 7, "exact": False, "max_error": 0.25, "news": 1}
-    manifest["report"]["inlined"] = [["piece_0", "it wants\nrandom numbers"]]
+    manifest["report"]["op_by_op"] = [["piece_0", "it wants\nrandom numbers"]]
     manifest["calls"][0]["contract"]["axes"] = []
     manifest["requirements"]["weights"] = []
     manifest["calls"][0]["contract"]["training"] = None
@@ -598,7 +598,7 @@ def test_saying_leaves_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None
 
 # --- build --output -------------------------------------------------------------------------------
 
-BUILD = ("build", f"{MODULE}:make", "--compiler", "eager", "--dynamic", "x:0=batch[2..8]")
+BUILD = ("build", f"{MODULE}:make", "--compiler", "op_by_op", "--dynamic", "x:0=batch[2..8]")
 
 
 def test_build_saves(folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

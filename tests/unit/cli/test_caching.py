@@ -78,7 +78,7 @@ def explained(what: str) -> tuple[int, Any]:
     return done.returncode, json.loads(done.stdout)
 
 
-WARM = "warm cached_shop:static --compiler eager --no-check"
+WARM = "warm cached_shop:static --compiler op_by_op --no-check"
 
 
 def test_what_was_warmed_is_found(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +88,7 @@ def test_what_was_warmed_is_found(shop: Path, capsys: pytest.CaptureFixture[str]
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == ["loaded", "compiled"]
     for factory in ("static", "ranged"):
-        status, told = explained(f"cached_shop:{factory} --compiler eager")
+        status, told = explained(f"cached_shop:{factory} --compiler op_by_op")
         assert (status, told["found"]) == (0, True)
 
 
@@ -100,11 +100,11 @@ def test_explain_of_an_empty_cache(shop: Path, capsys: pytest.CaptureFixture[str
 
 def test_explain_names_what_changed(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert asked(capsys, WARM)[0] == 0
-    status, told = explained("cached_shop:static --compiler eager --splits 3")
+    status, told = explained("cached_shop:static --compiler op_by_op --splits 3")
     assert (status, told["found"]) == (6, False)
     assert told["changes"] == [{"part": "options.splits", "was": "16", "is": "3"}]
     shop.write_text(FACTORIES.format(by="3.25"))
-    status, told = explained("cached_shop:static --compiler eager")
+    status, told = explained("cached_shop:static --compiler op_by_op")
     assert status == 6
     assert told["changes"] == [{"part": "by", "was": "2.0", "is": "3.25"}]
 
@@ -114,7 +114,7 @@ def test_one_that_fails_does_not_stop_the_others(
 ) -> None:
     factories = ("unknown", "broken", "none", "killed", "static")
     command = " ".join(f"cached_shop:{factory}" for factory in factories)
-    status, out, err = asked(capsys, f"warm {command} --compiler eager --no-check")
+    status, out, err = asked(capsys, f"warm {command} --compiler op_by_op --no-check")
     assert status == 1
     assert [line.split()[0] for line in out.splitlines()] == 4 * ["failed"] + ["compiled"]
     assert "a dict with model, shape" in err
@@ -126,9 +126,9 @@ def test_one_that_fails_does_not_stop_the_others(
 def test_what_one_factory_puts_into_torch_is_not_part_of_the_next_key(
     shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    factories = "warm cached_shop:patching cached_shop:static --compiler eager --no-check"
+    factories = "warm cached_shop:patching cached_shop:static --compiler op_by_op --no-check"
     _, plain = as_json(capsys, factories)[1]
-    status, told = explained("cached_shop:static --compiler eager")
+    status, told = explained("cached_shop:static --compiler op_by_op")
     assert (status, told["key"]) == (0, plain["key"])
 
 
@@ -138,7 +138,8 @@ def shared(shop: Path, capsys: pytest.CaptureFixture[str]) -> str:
     pytest.importorskip("obstore", reason="the extra hotstart[remote] is not installed")
     url = (shop.parent / "remote").as_uri()
     assert (
-        asked(capsys, f"warm cached_shop:static --compiler eager --no-check --remote {url}")[0] == 0
+        asked(capsys, f"warm cached_shop:static --compiler op_by_op --no-check --remote {url}")[0]
+        == 0
     )
     return url
 
@@ -147,8 +148,8 @@ def test_what_was_warmed_with_a_remote_is_found_by_another_machine(
     shared: str, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOTSTART_CACHE", str(shop.parent / "another"))
-    assert explained("cached_shop:static --compiler eager")[0] == 6
-    assert explained(f"cached_shop:static --compiler eager --remote {shared}")[0] == 0
+    assert explained("cached_shop:static --compiler op_by_op")[0] == 6
+    assert explained(f"cached_shop:static --compiler op_by_op --remote {shared}")[0] == 0
 
 
 def test_push_and_pull(

@@ -154,7 +154,7 @@ def test_defaults_of_build() -> None:
 def test_every_flag_of_build() -> None:
     line = (
         "build m:f --dynamic x:0=n[1..8] --range n=1..4 --size n=1 --split-on aten::mm "
-        "--split-on aten::bmm --compiler eager --on-miss compile --splits 2 --prove first "
+        "--split-on aten::bmm --compiler op_by_op --on-miss compile --splits 2 --prove first "
         "--debug-dir out --jobs 3 -o a/model.hot --sign-key team --no-check --json --traceback"
     )
     given = app.read(line.split())

@@ -143,11 +143,11 @@ def test_an_operator_that_decides_by_size_one_inside_is_noticed() -> None:
             squeeze,
             (torch.zeros(3, 4),),
             dynamic_shapes=rows,
-            options=Options(compiler="eager", splits=0),
+            options=Options(compiler="op_by_op", splits=0),
         )
     assert caught.value.axis == "rows"
     program = hotstart.compile(
-        squeeze, (torch.zeros(3, 4),), dynamic_shapes=rows, options=Options(compiler="eager")
+        squeeze, (torch.zeros(3, 4),), dynamic_shapes=rows, options=Options(compiler="op_by_op")
     )
     assert set(program.code) == {"rows=2..8", "rows=1"}
     for rows in (1, 2, 8):
@@ -166,9 +166,9 @@ def test_a_piece_that_needs_torch_around_it_runs_op_by_op_and_says_so(
 
     with caplog.at_level(logging.WARNING, logger="hotstart"):
         program = hotstart.compile(overlapping, (torch.zeros(2, 4),), split_on=["aten::cumsum"])
-    (inlined,) = program.report.inlined
-    assert inlined[0] == "piece_2"
-    assert "share memory" in inlined[1]
+    (found,) = program.report.op_by_op
+    assert found[0] == "piece_2"
+    assert "share memory" in found[1]
     assert "op by op" in caplog.text
     (unit,) = (unit for unit in program.artifact.units if unit.op_by_op)
     assert unit.loose == (0,)  # nothing is known of what operators do, so the strides are checked

@@ -12,14 +12,14 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from hotstart import Dim
-from hotstart.compilers import EagerCompiler, Job
+from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.compilers.trial import NotComparable, Trial
 from hotstart.compilers.trial_sizes import sizes_to_try
 from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import variants
 from hotstart.runtime.generated import unit_code
 from hotstart.specialize.jobs import make_job
-from hotstart.specialize.split import Part, Serving
+from hotstart.specialize.split import VariantPart
 from tests.capturing import planned
 
 ROWS = Dim("rows", max=8)
@@ -33,13 +33,13 @@ def job_of(model: Callable[..., Any], *args: Any, rows: Dim | None = None) -> Jo
     (piece,) = plan.pieces
     (variant,) = variants([rows] if rows is not None else [])
     hints = {"rows": len(args[0])} if rows is not None else {}
-    serving = Serving(Part(variant.choices), 0, hints, variant.choices)
-    return make_job(plan.graph.at(variant), piece, serving, EagerCompiler())
+    part = VariantPart(variant, variant.choices, hints)
+    return make_job(plan.graph.at(variant), piece, part, OpByOpCompiler())
 
 
 def changed(job: Job, before: str, after: str) -> CompiledUnit:
     """The operators of a job as a unit, with a change."""
-    return edited(EagerCompiler().compile(job), before, after)
+    return edited(OpByOpCompiler().compile(job), before, after)
 
 
 def edited(unit: CompiledUnit, before: str, after: str) -> CompiledUnit:
@@ -50,7 +50,7 @@ def edited(unit: CompiledUnit, before: str, after: str) -> CompiledUnit:
 
 def returning(job: Job, each: str) -> CompiledUnit:
     """The operators of a job as a unit that makes something else of every output `t`."""
-    unit = EagerCompiler().compile(job)
+    unit = OpByOpCompiler().compile(job)
     (outputs,) = re.findall(r"return (\(.*,\))", unit.source)
     return changed(job, f"return {outputs}", f"return tuple({each} for t in {outputs})")
 
@@ -68,7 +68,7 @@ def double(x: Tensor) -> Tensor:
 
 def test_the_operators_themselves_differ_in_nothing() -> None:
     job = job_of(double, torch.zeros(4, 3), rows=ROWS)
-    assert found(job, EagerCompiler().compile(job)) == []
+    assert found(job, OpByOpCompiler().compile(job)) == []
 
 
 def test_another_operator_is_noticed_at_every_size() -> None:
@@ -129,7 +129,7 @@ def test_results_that_share_memory_and_should_not_are_noticed() -> None:
         return x + 1.0, x + 1.0
 
     job = job_of(twice, torch.zeros(4, 3))
-    unit = EagerCompiler().compile(job)
+    unit = OpByOpCompiler().compile(job)
     (first, second) = re.findall(r"return \((\w+), (\w+)\)", unit.source)[0]
     shared = changed(job, f"return ({first}, {second})", f"return ({first}, {first})")
     assert "output 0 and output 1 share memory" in found(job, shared)[0]
@@ -159,7 +159,7 @@ def test_memory_that_an_operator_leaves_unwritten_for_wrong_inputs_is_not_compar
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # with more, another kernel writes zeros
     try:
-        assert found(job, EagerCompiler().compile(job)) == []
+        assert found(job, OpByOpCompiler().compile(job)) == []
     finally:
         torch.set_num_threads(threads)
 
@@ -193,7 +193,7 @@ def test_the_callers_random_numbers_stay_what_they_were() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    found(job, EagerCompiler().compile(job))
+    found(job, OpByOpCompiler().compile(job))
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -228,7 +228,7 @@ def test_operators_that_take_no_made_up_input_are_named() -> None:
     job = job_of(picky, torch.eye(3))
     trial = Trial(job)
     with pytest.raises(NotComparable, match="cholesky"):
-        trial.difference(EagerCompiler().compile(job), {})
+        trial.difference(OpByOpCompiler().compile(job), {})
 
 
 def test_operators_that_take_small_numbers_only_are_compared_with_these() -> None:
@@ -236,7 +236,7 @@ def test_operators_that_take_small_numbers_only_are_compared_with_these() -> Non
         return torch.linalg.cholesky(torch.eye(3) + (x + x.mT) * 0.1) + x.sin()
 
     job = job_of(small, torch.zeros(3, 3))
-    assert found(job, EagerCompiler().compile(job)) == []
+    assert found(job, OpByOpCompiler().compile(job)) == []
     assert "output 0 differs" in found(job, changed(job, "sin", "cos"))[0]
 
 
@@ -246,7 +246,7 @@ def test_operators_that_wait_for_other_processes_do_not_run() -> None:
 
     job = job_of(reduced, torch.zeros(4, 3))
     with pytest.raises(NotComparable, match="other processes"):
-        Trial(job).difference(EagerCompiler().compile(job), {})
+        Trial(job).difference(OpByOpCompiler().compile(job), {})
 
 
 def test_values_are_found_that_operators_take() -> None:
@@ -256,10 +256,10 @@ def test_values_are_found_that_operators_take() -> None:
 
     job = job_of(table, torch.zeros(4, 3), torch.ones(3, dtype=torch.int64), torch.eye(3))
     with pytest.raises(NotComparable):  # ones for the one, a definite matrix for the other
-        Trial(job).difference(EagerCompiler().compile(job), {})
+        Trial(job).difference(OpByOpCompiler().compile(job), {})
 
     def rows_only(x: Tensor, at: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(at - 1, 8).sum() + x
 
     job = job_of(rows_only, torch.zeros(4, 3), torch.ones(3, dtype=torch.int64))
-    assert found(job, EagerCompiler().compile(job)) == []
+    assert found(job, OpByOpCompiler().compile(job)) == []

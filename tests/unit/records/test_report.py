@@ -79,7 +79,7 @@ def test_render_keeps_variants_apart_and_tells_where_code_came_from() -> None:
             UnitReport("piece_1", ONE, "reused", 0.0, f"piece_0 ({LONG})"),
         ),
         variants=(VariantReport(LONG, 1.2, 2, 1, 1), VariantReport(ONE, 0.6, 2, 1, 1)),
-        inlined=(("piece_2", "it holds only splitting ops"),),
+        op_by_op=(("piece_2", "its outputs share memory"),),
     )
     assert_expected_inline(
         render(report),
@@ -98,7 +98,7 @@ variant seq=1: 1 compiled, 1 reused, 0.60 s
   piece_1  reused    0.000 s  from piece_0 (seq=2..64)
 
 run op by op, not compiled
-  piece_2  it holds only splitting ops""",
+  piece_2  its outputs share memory""",
     )
 
 
@@ -153,7 +153,7 @@ def test_str_is_the_rendering() -> None:
 
 
 def test_json_round_trip() -> None:
-    report = msgspec.structs.replace(deep(5), inlined=(("piece_9", "a generator is an input"),))
+    report = msgspec.structs.replace(deep(5), op_by_op=(("piece_9", "a generator is an input"),))
     plain = report.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert Report.from_dict(plain) == report

@@ -129,7 +129,7 @@ def test_errors_say_what_is_wrong(arguments: dict[str, Any], message: str) -> No
 
 def test_no_axes_make_one_static_variant() -> None:
     (only,) = variants([])
-    assert (only.name, only.box(), only.covers({})) == ("static", {}, True)
+    assert (only.name, only.intervals(), only.covers({})) == ("static", {}, True)
 
 
 def test_variants_with_the_most_ranges_come_first() -> None:
@@ -149,7 +149,7 @@ def test_a_variant_tells_its_choices() -> None:
     variant = Variant((("batch", 1), ("seq", Interval(2, 64))))
     assert variant.name == "batch=1,seq=2..64"
     assert (variant.of("batch"), variant.of("seq")) == (1, Interval(2, 64))
-    assert variant.box() == {"batch": Interval(1, 1), "seq": Interval(2, 64)}
+    assert variant.intervals() == {"batch": Interval(1, 1), "seq": Interval(2, 64)}
     assert variant.covers({"batch": 1, "seq": 64})
     assert not variant.covers({"batch": 2, "seq": 64})
     assert not variant.covers({"batch": 1, "seq": 65})

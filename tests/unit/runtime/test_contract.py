@@ -15,7 +15,7 @@ from torch import nn
 import hotstart
 from hotstart import ContractError, Dim
 
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 Pair = collections.namedtuple("Pair", ["left", "right"])
 
 

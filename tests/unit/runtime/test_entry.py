@@ -10,7 +10,7 @@ import torch
 import hotstart
 from hotstart import ContractError
 
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 X, Y = torch.arange(3.0), torch.ones(3)
 
 

@@ -13,7 +13,7 @@ import hotstart
 from hotstart import ModelMismatch
 from tests.integration.shop import Counting
 
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 X = torch.randn(2, 4)
 
 

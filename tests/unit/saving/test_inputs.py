@@ -18,7 +18,7 @@ from hotstart.saving.apart import Attempt, Place, said
 from hotstart.saving.examples import Example, given_example, kept_example, within
 from hotstart.saving.inputs import Real, choices, real_weights, tensors, weights
 
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 BATCH = Dim("batch", max=8, sizes=[1])
 
 

@@ -1,181 +1,21 @@
-"""Every declared size is served by a graph that stands for the model at that size."""
+"""A part that is split leaves no size out, and parts of the same variant are split alike."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import sympy
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._sympy.functions import FloorDiv
 
 from hotstart import Dim, RangeError, _torch
-from hotstart.errors import CaptureError
-from hotstart.records.shapes import Interval
-from hotstart.specialize.split import Part, Serving, serve, split
-from tests.capturing import compiled
+from hotstart.records.shapes import Interval, Variant
+from hotstart.specialize.split import Declaration, Split, VariantPart, split_at
 
 A, B = _torch.axis_symbol("a"), _torch.axis_symbol("b")
 MOD = sympy.Mod
-
-
-@dataclass(frozen=True)
-class Path:
-    """A graph that stands for the model where all of its conditions hold."""
-
-    assumed: tuple[_torch.Condition, ...]
-
-
-def paths(*decisions: Any) -> Any:
-    """A model that takes another path for every outcome of every decision."""
-
-    def trace(fixed: Any, hints: Any) -> Path:
-        taken = [d if _torch.holds_at(d, hints) else sympy.Not(d) for d in decisions]
-        return Path(tuple(_torch.Condition(expr, "somewhere") for expr in taken))
-
-    return trace
-
-
-def names(servings: Sequence[Serving]) -> list[str]:
-    return [serving.part.variant.name for serving in servings]
-
-
-def served(limit: int, trace: Any, *axes: Dim) -> tuple[list[Any], list[Serving]]:
-    graphs, servings, _ = serve(axes, {axis.name: 5 for axis in axes}, limit, trace)
-    return graphs, servings
-
-
-def test_a_size_that_is_special_gets_a_graph_of_its_own() -> None:
-    graphs, servings = served(8, paths(sympy.Ne(A, 1)), Dim("a", max=9))
-    assert names(servings) == ["a=2..9", "a=1"]
-    assert len(graphs) == 2
-
-
-def test_a_bound_splits_the_range_in_two() -> None:
-    _, servings = served(8, paths(A <= 15), Dim("a", max=40))
-    assert names(servings) == ["a=1..15", "a=16..40"]
-
-
-def test_an_interval_in_the_middle_leaves_two_sides() -> None:
-    inside = sympy.And(A >= 3, A <= 6)
-    graphs, servings = served(8, paths(inside), Dim("a", max=9))
-    assert names(servings) == ["a=3..6", "a=1..2", "a=7..9"]
-    assert len(graphs) == 2, "both sides take the same path"
-
-
-def test_parity_is_a_condition_on_a_variant() -> None:
-    _, servings = served(8, paths(sympy.Eq(MOD(A, 2), 0)), Dim("a", max=40))
-    assert names(servings) == ["a=1..40 where (a % 2) != 0", "a=1..40 where (a % 2) == 0"]
-
-
-def test_a_condition_on_two_axes_is_a_condition_on_a_variant() -> None:
-    _, servings = served(8, paths(A * B <= 20), Dim("a", max=9), Dim("b", max=9))
-    assert [serving.part.variant.where for serving in servings] == ["a*b > 20", "a*b <= 20"]
-
-
-def test_a_graph_serves_another_range_where_it_is_proven_to() -> None:
-    graphs, servings = served(8, paths(sympy.Ne(A, 1)), Dim("a", max=40, ranges=[(1, 16)]))
-    assert names(servings) == ["a=2..16", "a=1", "a=17..40"]
-    assert len(graphs) == 2
-
-
-def test_single_sizes_that_were_declared_are_not_split() -> None:
-    _, servings = served(0, paths(sympy.Ne(A, 1)), Dim("a", max=9, sizes=[1]))
-    assert names(servings) == ["a=2..9", "a=1"]
-
-
-def test_more_splits_than_allowed_are_an_error_that_states_the_condition() -> None:
-    thirds = [sympy.Eq(MOD(A, 9), n) for n in range(9)]
-    with pytest.raises(RangeError, match="somewhere") as caught:
-        served(4, paths(*thirds), Dim("a", max=90))
-    assert caught.value.axis == "a"
-    assert "(a % 9)" in caught.value.condition
-
-
-def test_sizes_for_which_the_model_does_not_work_are_an_error_about_the_range() -> None:
-    def trace(fixed: Any, hints: Any) -> Path:
-        if hints["a"] > 12:
-            raise CaptureError("too long")
-        return Path((_torch.Condition(A <= 12, "assert"),))
-
-    with pytest.raises(RangeError, match="a <= 12") as caught:
-        served(8, trace, Dim("a", max=40))
-    assert isinstance(caught.value.__cause__, CaptureError)
-
-
-def test_an_error_of_the_first_trace_is_raised_as_it_is() -> None:
-    def trace(fixed: Any, hints: Any) -> Path:
-        raise CaptureError("a graph break")
-
-    with pytest.raises(CaptureError, match="a graph break"):
-        served(8, trace, Dim("a", max=40))
-
-
-def test_axes_that_are_one_size_are_traced_at_that_size() -> None:
-    seen: list[tuple[dict[str, int], dict[str, int]]] = []
-
-    def trace(fixed: Any, hints: Any) -> Path:
-        seen.append((dict(fixed), dict(hints)))
-        return paths(sympy.Ne(A, 1))(fixed, hints)
-
-    served(8, trace, Dim("a", max=9))
-    assert seen == [({}, {"a": 5}), ({"a": 1}, {"a": 1})]
-
-
-def test_a_range_too_long_to_try_every_size_is_split_by_conditions() -> None:
-    _, servings = served(8, paths(A >= 2), Dim("a", max=1 << 30))
-    assert names(servings) == ["a=1..1073741824 where a >= 2", "a=1..1073741824 where a < 2"]
-
-
-def test_splits_are_told_with_what_made_them() -> None:
-    _, _, (split,) = serve((Dim("a", max=9),), {"a": 5}, 8, paths(sympy.Ne(A, 1)))
-    assert split.part.variant.name == "a=1..9"
-    assert [(str(c.expr), c.source) for c in split.conditions] == [("Ne(a, 1)", "somewhere")]
-    assert [part.variant.name for part in split.into] == ["a=2..9", "a=1"]
-
-
-@pytest.mark.parametrize(("bounds", "warned"), [((9, 5), 0), ((12, 9, 7, 5), 1)])
-def test_a_build_warns_while_it_comes_to_many_parts(
-    bounds: Sequence[int], warned: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = paths(*(bound >= A for bound in bounds))
-    serve((Dim("a", max=30),), {"a": 30}, 8, model)
-    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert len(warnings) == warned
-    for message in warnings:
-        for told in ("a=1..30", "5 parts", "sizes of a only (somewhere)", "ranges=", "splits="):
-            assert told in message
-
-
-def by_quotient(fixed: Any, hints: Any) -> Path:
-    """A model that has another graph for every value of a quotient."""
-    return Path((_torch.Condition(sympy.Eq(FloorDiv(A, 4), hints["a"] // 4), "pooling"),))
-
-
-def test_a_number_that_takes_all_of_its_values_is_refused_early() -> None:
-    made: list[Any] = []
-
-    def trace(fixed: Any, hints: Any) -> Path:
-        made.append(hints)
-        return by_quotient(fixed, hints)
-
-    with pytest.raises(RangeError, match=r"51 parts.*Options\(splits=50\)") as caught:
-        served(16, trace, Dim("a", max=200))
-    assert caught.value.source == "pooling"
-    assert len(made) == 5, "four that were split, and one that was left over whole"
-
-
-def test_a_number_of_few_values_is_served() -> None:
-    _, servings = served(16, by_quotient, Dim("a", max=23))
-    assert sorted(names(servings)) == [
-        "a=1..3", "a=12..15", "a=16..19", "a=20..23", "a=4..7", "a=8..11",
-    ]  # fmt: skip
-
 
 decisions = st.sampled_from(
     [
@@ -185,58 +25,72 @@ decisions = st.sampled_from(
 )  # fmt: skip
 
 
-@given(st.lists(decisions, max_size=3, unique=True), st.booleans())
-@settings(deadline=None, max_examples=60)
-def test_all_sizes_are_served_once_by_a_graph_that_holds_there(found: Any, ranges: bool) -> None:
-    axes = (Dim("a", max=8, ranges=[(1, 4)] if ranges else None), Dim("b", max=6))
-    graphs, servings, _ = serve(axes, {"a": 5, "b": 2}, 64, paths(*found))
-    for a, b in itertools.product(range(1, 9), range(1, 7)):
-        sizes = {"a": a, "b": b}
-        (serving,) = (s for s in servings if s.part.variant.covers(sizes))
-        assumed = graphs[serving.graph].assumed
-        assert all(_torch.holds_at(condition.expr, sizes) for condition in assumed)
-    for serving in servings:
-        assert serving.part.variant.covers(serving.hints)
-
-
 @given(st.lists(decisions, min_size=1, max_size=3, unique=True))
 @settings(deadline=None, max_examples=60)
 def test_a_split_leaves_nothing_out_and_nothing_twice(conditions: Any) -> None:
-    whole = Part((("a", Interval(1, 8)), ("b", Interval(1, 6))))
-    inner, rest = split(whole, conditions, {"a": 5, "b": 2})
-    if inner is None:
+    choices = (("a", Interval(1, 8)), ("b", Interval(1, 6)))
+    whole = VariantPart(Variant(choices), choices, {"a": 5, "b": 2})
+    made = split_at(whole, [_torch.Condition(c, "") for c in conditions], whole.hints)
+    if made is None:
         assert not all(_torch.holds_at(c, {"a": 5, "b": 2}) for c in conditions)
         return
     for a, b in itertools.product(range(1, 9), range(1, 7)):
         sizes = {"a": a, "b": b}
-        parts = [part for part in (inner, *rest) if part.variant.covers(sizes)]
-        assert len(parts) == 1
-        if parts[0] is inner:
+        (part,) = (part for part in made.into if part.variant.covers(sizes))
+        if part is made.into[0]:
             assert all(_torch.holds_at(condition, sizes) for condition in conditions)
 
 
-# --- real models ----------------------------------------------------------------------------------
+def assumed(expr: sympy.Basic) -> _torch.Condition:
+    return _torch.Condition(expr, "somewhere")
 
 
-def by_chunks(x: torch.Tensor) -> torch.Tensor:
-    rows = x.shape[0]
-    padded = torch.nn.functional.pad(x, (0, 0, 0, -rows % 4)) if rows % 4 else x
-    return padded.view(-1, 4, x.shape[1]).sum(1)
+def names(split: Split) -> list[str]:
+    return [part.variant.name for part in split.into]
 
 
-def by_parity(x: torch.Tensor) -> torch.Tensor:
-    return x * 2 if x.shape[0] % 2 == 0 else x + 1
+def test_a_condition_that_hints_do_not_meet_splits_nothing() -> None:
+    (part,) = Declaration([Dim("a", max=9)], {"a": 5}, 8).parts()
+    assert split_at(part, [assumed(A <= 4)], {"a": 5}) is None
 
 
-def by_length(x: torch.Tensor) -> torch.Tensor:
-    if x.shape[0] == 1:
-        return x.squeeze(0) - 1
-    return x[:5] * 2 if x.shape[0] > 5 else x
+def test_a_side_without_sizes_is_no_part() -> None:
+    (part,) = Declaration([Dim("a", max=9), Dim("b", max=3)], {"a": 6, "b": 2}, 8).parts()
+    part = part.only(sympy.Gt(A, 3 * B - 1))
+    made = split_at(part, [assumed(B < 3), assumed(A > 1)], {"a": 6, "b": 2})
+    assert made is not None
+    assert all(part.variant.covers(part.hints) for part in made.into)
+    assert made.further == 1
 
 
-@pytest.mark.parametrize("function", [by_chunks, by_parity, by_length])
-def test_one_declared_range_is_enough(function: Any) -> None:
-    program = compiled(function, torch.randn(6, 8), dynamic={"x": {0: Dim("s", max=16)}})
-    for size in range(1, 17):
-        x = torch.randn(size, 8)
-        assert torch.equal(program(x), function(x)), size
+def test_parts_of_one_declared_variant_are_split_alike() -> None:
+    declaration = Declaration([Dim("a", max=40, ranges=[(1, 20)])], {"a": 12}, 8)
+    first, other = declaration.parts()
+    parity = declaration.split(first, [assumed(sympy.Eq(MOD(A, 2), 0))], [])
+    even, odd = parity.into
+    made = declaration.split_alike([even, odd, other], assumed(A > 9), [parity])
+    assert [names(split) for split in made] == [
+        ["a=10..20 where (a % 2) == 0", "a=1..9 where (a % 2) == 0"],
+        ["a=1..9 where (a % 2) != 0", "a=10..20 where (a % 2) != 0"],
+        ["a=21..40"],
+    ]
+
+
+def test_others_stay_whole_where_they_would_need_a_condition_or_room() -> None:
+    def split_both(condition: sympy.Basic, limit: int) -> list[int]:
+        declaration = Declaration([Dim("a", max=20)], {"a": 12}, limit)
+        halves = declaration.split(*declaration.parts(), [assumed(A > 9)], [])
+        made = declaration.split_alike(halves.into, assumed(condition), [halves])
+        return [len(split.into) for split in made]
+
+    assert split_both(sympy.Eq(MOD(A, 2), 0), 8) == [2, 1]
+    assert split_both(sympy.Ne(MOD(A, 9), 8), 8) == [2, 2]
+    assert split_both(sympy.Ne(MOD(A, 9), 8), 2) == [2, 1]
+    with pytest.raises(RangeError, match="somewhere"):
+        split_both(sympy.Ne(MOD(A, 9), 8), 1)
+
+
+def test_a_condition_that_holds_throughout_is_no_reason_to_split() -> None:
+    declaration = Declaration([Dim("a", max=9)], {"a": 5}, 8)
+    with pytest.raises(RangeError, match="a > 0"):
+        declaration.split_alike(declaration.parts(), assumed(A > 0), [])

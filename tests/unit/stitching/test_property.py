@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 import hotstart
 from hotstart import _torch
 from hotstart.capture.captured import Captured
-from hotstart.compilers import EagerCompiler, Job
+from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.partition import cut, make_plan
 from hotstart.records.artifact import Contract, Parameter, Requirements, Seq, Slot, TensorSpec
 from hotstart.records.shapes import Variant
@@ -298,7 +298,7 @@ def stitched(case: Case) -> Made:
     nothing = Requirements(weights=(), unread=(), modes=(), kinds=(), modules=())
     compiled = {piece.name: piece for piece in plan.pieces if piece.kind == "compiled"}
     units = {
-        piece.digest: EagerCompiler().compile(Job(piece.digest, piece, graph, {}))
+        piece.digest: OpByOpCompiler().compile(Job(piece.digest, piece, graph, {}))
         for piece in reversed(compiled.values())
     }
     running = {name: units[piece.digest] for name, piece in compiled.items()}
@@ -358,7 +358,7 @@ def test_a_program_equals_the_interpreter_bit_for_bit(case: Case) -> None:
     expected = fx.Interpreter(module).run(*expected_inputs)
     try:
         program = hotstart.compile(
-            module, tuple(examples(case)), options=hotstart.Options(compiler="eager")
+            module, tuple(examples(case)), options=hotstart.Options(compiler="op_by_op")
         )
     except hotstart.CaptureError as error:
         assume("no tensor operation" not in str(error))

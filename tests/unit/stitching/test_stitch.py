@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 import hotstart
 from hotstart import Dim
 
-EAGER = hotstart.Options(compiler="eager")
+EAGER = hotstart.Options(compiler="op_by_op")
 
 
 class Attention(nn.Module):
@@ -201,7 +201,7 @@ def test_a_hostile_module_name_stays_a_comment(tmp_path: Path) -> None:
 
 
 def test_debug_files_are_what_runs(tmp_path: Path) -> None:
-    options = hotstart.Options(compiler="eager", debug_dir=tmp_path)
+    options = hotstart.Options(compiler="op_by_op", debug_dir=tmp_path)
     program = build(Model().eval(), IDS, dynamic_shapes=SEQ, options=options)
     folder = tmp_path / "hotstart"
     names = {path.name for path in folder.iterdir()}

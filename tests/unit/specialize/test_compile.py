@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim, Options, RangeError, _torch, assemble
 from hotstart.build import build_program
-from hotstart.compilers import Bounds, EagerCompiler, Job, Narrowed
+from hotstart.compilers import Bounds, Job, Narrowed, OpByOpCompiler
 from hotstart.program import OnMiss
 from hotstart.records.artifact import CompiledUnit
 
@@ -58,7 +58,7 @@ def small(n: int) -> bool:
     return n <= 7
 
 
-class Recording(EagerCompiler):
+class Recording(OpByOpCompiler):
     """The eager compiler, which assumes something about some jobs."""
 
     def __init__(self, assumes: Callable[[Job], sympy.Basic | None]) -> None:
@@ -86,7 +86,7 @@ def built(model: nn.Module, dims: object = WHOLE, **options: object) -> hotstart
         model.eval(),
         (torch.randn(4, 8),),
         dynamic_shapes=dims,  # type: ignore[arg-type]
-        options=Options(compiler="eager", **options),  # type: ignore[arg-type]
+        options=Options(compiler="op_by_op", **options),  # type: ignore[arg-type]
     )
     for n in range(2, 17):
         x = torch.randn(n, 8)
@@ -214,12 +214,12 @@ def test_the_report_says_what_split_what(compiler: Recording) -> None:
     assert model.into == ("n=2..7", "n=8..16")
     ((condition, source),) = model.conditions
     assert condition == "n <= 7"
-    assert "test_units.py" in source
+    assert "test_compile.py" in source
     assert compile_.variant == "n=2..7"
     assert compile_.conditions == (("n > 3", "a test"),)
     assert compile_.into == ("n=4..7", "n=2..3")
     assert "n=2..7: n > 3  (a test)\n    into 2: n=4..7, n=2..3" in str(report)
-    assert "test_units.py" not in str(report.reproducible())
+    assert "test_compile.py" not in str(report.reproducible())
 
 
 def test_a_compiler_that_makes_a_constant_of_a_size_is_stopped_early(compiler: Recording) -> None:
@@ -259,7 +259,7 @@ def test_with_the_units_of_an_earlier_build_the_same_is_built_and_nothing_compil
     compiler.assumes = assumes
     model = Forked(even).eval()
     call = hotstart.Call(args=(torch.randn(4, 8),), dynamic_shapes=WHOLE)
-    options = Options(compiler="eager")
+    options = Options(compiler="op_by_op")
     first = build_program(model, {"": call}, "auto", options, OnMiss())
     earlier = Earlier({unit.key: unit for unit in first.artifact.units})
     again = build_program(model, {"": call}, "auto", options, OnMiss(), earlier)
@@ -280,7 +280,9 @@ def block() -> Job:
     call = hotstart.Call(args=(torch.randn(4, 8),), dynamic_shapes=WHOLE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assemble, "make_compiler", lambda options, clock: recording)
-        build_program(Forked(even).eval(), {"": call}, "auto", Options(compiler="eager"), OnMiss())
+        build_program(
+            Forked(even).eval(), {"": call}, "auto", Options(compiler="op_by_op"), OnMiss()
+        )
     return next(job for job in recording.jobs if job.bounds)
 
 

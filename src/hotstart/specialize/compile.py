@@ -1,0 +1,153 @@
+"""Compile every different piece of a call, for all the sizes that it serves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hotstart.compilers import Job, Narrowed
+from hotstart.events import Event
+from hotstart.partition import Plan
+from hotstart.records.artifact import CompiledUnit
+from hotstart.records.shapes import Variant, labelled
+from hotstart.specialize.jobs import PartJobs, jobs_of, shared_jobs
+from hotstart.specialize.split import Declaration, Split
+from hotstart.specialize.trace import TracedCall
+from hotstart.specialize.units import MadeUnit, Units
+
+if TYPE_CHECKING:
+    import sympy
+
+log = logging.getLogger("hotstart")
+
+
+@dataclass(frozen=True)
+class CompiledPart:
+    """A part of the sizes of a call, compiled: a variant of the program.
+
+    Attributes:
+        name: the variant's, with that of the call.
+        variant: the sizes.
+        plan: the graph that serves them, at these sizes, and its pieces.
+        units: the unit that each compiled piece runs, by name.
+        seconds: how long it took.
+    """
+
+    name: str
+    variant: Variant
+    plan: Plan
+    units: Mapping[str, MadeUnit]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SpecializedCall:
+    """A call with units for all of its sizes.
+
+    Attributes:
+        traced: the call.
+        parts: its sizes, which parts serve that do not overlap.
+        splits: how the parts came about, while tracing and while compiling.
+    """
+
+    traced: TracedCall
+    parts: tuple[CompiledPart, ...]
+    splits: tuple[Split, ...]
+
+
+def compile_calls(calls: Sequence[TracedCall], units: Units, limit: int) -> list[SpecializedCall]:
+    """Compile every different piece of some calls, for everything that is served.
+
+    Args:
+        calls: what to compile.
+        units: makes the units, and has them.
+        limit: how many further parts a declared variant may be split into, all told.
+
+    Raises:
+        CompileError: a piece does not compile.
+        RangeError: a compile assumed more about sizes than `limit` allows for.
+    """
+    made: list[SpecializedCall] = []
+    for call in calls:
+        served = sum(len(part.units) for other in made for part in other.parts)
+        made.append(_compile_call(call, units, limit, served))
+    return made
+
+
+def _compile_call(call: TracedCall, units: Units, limit: int, served: int) -> SpecializedCall:
+    """Compile part by part. What a compile assumes of sizes splits the parts that are left.
+
+    The same graph is compiled for either side. Units that assume nothing serve all parts of a
+    declared variant.
+    """
+    declaration = Declaration(call.arguments.axes, call.arguments.example_sizes, limit)
+    compiled: list[CompiledPart] = []
+    splits = list(call.splits)
+    assumed: list[sympy.Basic] = []
+    waiting = [jobs_of(each.part, each.graph, units.compiler) for each in call.parts]
+    shared = shared_jobs(waiting, assumed, units.compiler)
+    while waiting:
+        total = served + len(waiting[0].jobs) * len(waiting)  # if all have as many pieces
+        outcome = _compile_part(call.name, waiting[0], shared, units, served, total)
+        if isinstance(outcome, CompiledPart):
+            compiled.append(outcome)
+            served += len(outcome.units)
+            del waiting[0]
+            continue
+        made = declaration.split_alike([each.part for each in waiting], outcome.condition, splits)
+        splits += [split for split in made if split.further]
+        declaration.watch(splits)
+        waiting = [
+            jobs_of(part, each.graph, units.compiler)
+            for each, split in zip(waiting, made, strict=True)
+            for part in split.into
+        ]
+        assumed.append(outcome.condition.expr)
+        shared |= shared_jobs(waiting, assumed, units.compiler)
+    return SpecializedCall(call, tuple(compiled), tuple(splits))
+
+
+def _compile_part(
+    call: str, part: PartJobs, shared: Mapping[str, Job], units: Units, served: int, total: int
+) -> CompiledPart | Narrowed:
+    """The unit of each piece of a part, or what a compile assumed of its sizes."""
+    clock = units.clock
+    started = clock.wall_s()
+    variant = part.part.variant
+    name = labelled(call, variant)
+    running: dict[str, MadeUnit] = {}
+    reused = 0
+    for done, job in enumerate(part.jobs, served):
+        piece = job.piece.name
+        clock.emit(Event("unit_started", piece, done=done, total=total))
+        began = clock.wall_s()
+        known = units.serving(job)
+        wide = shared.get(job.key, job)
+        made = units.make(job, wide, name) if known is None else known
+        if isinstance(made, Narrowed):
+            return made
+        running[piece] = made
+        reused += known is not None
+        detail = {"action": made.action if known is None else "reused", "variant": name}
+        seconds = clock.wall_s() - began
+        clock.emit(Event("unit_finished", piece, seconds, done + 1, total, detail))
+    seconds = clock.wall_s() - started
+    log.info(
+        "compiled %s in %.2f s: %d pieces, %d units made, %d reused",
+        name,
+        seconds,
+        len(running),
+        len(running) - reused,
+        reused,
+    )
+    clock.emit(Event("variant_finished", name, seconds, served + len(running), total))
+    return CompiledPart(name, variant, part.plan, running, seconds)
+
+
+def units_of(calls: Iterable[SpecializedCall]) -> tuple[CompiledUnit, ...]:
+    """The units that run; others were made for parts that were split after all."""
+    parts = (part for call in calls for part in call.parts)
+    by_key = {made.unit.key: made.unit for part in parts for made in part.units.values()}
+    return tuple(by_key.values())

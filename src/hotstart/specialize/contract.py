@@ -1,0 +1,98 @@
+"""What a model must bring and a call must satisfy, from what all of its graphs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from msgspec.structs import replace
+
+from hotstart import _torch
+from hotstart.capture.captured import Captured
+from hotstart.capture.lasting import require_lasting
+from hotstart.capture.weights import WeightTable
+from hotstart.guards.collect import merged
+from hotstart.guards.structure import Look
+from hotstart.model import Model, ModelIndex
+from hotstart.partition.names import foreign_operators
+from hotstart.partition.plan import example_of
+from hotstart.records.artifact import Contract, Requirements
+from hotstart.records.guards import Seen
+from hotstart.specialize.trace import TracedCall
+from hotstart.stitching.stitch import passed_on
+
+_OF_THE_CALL = ("closure", "self", "target")
+
+
+def make_requirements(
+    index: ModelIndex, weights: WeightTable, calls: Sequence[TracedCall]
+) -> Requirements:
+    """What the model must bring, from what all graphs read and write.
+
+    Raises:
+        CaptureError: one graph sets on a module what another has read.
+    """
+    graphs = [graph.captured for call in calls for graph in call.graphs]
+    require_lasting(index, graphs)
+    written = {slot for graph in graphs for kind, slot in _written(graph) if kind == "weight"}
+    read = merged(graph.modules for graph in graphs)
+    # By their texts, since 1, 1.0 and True are equal and not the same.
+    kinds = {repr(kind): kind for kind in read.values()}
+    numbers = {text: number for number, text in enumerate(kinds)}
+    look = Look()
+    operators = {name for graph in graphs for name in foreign_operators(graph.module)}
+    names = {name for spec in weights.specs for name in (spec.name, *spec.ties)}
+    parameters = {place.name for place in index.places if place.kind == "parameter"}
+    return Requirements(
+        weights=tuple(
+            replace(spec, mutated=slot in written) for slot, spec in enumerate(weights.specs)
+        ),
+        unread=tuple(sorted(parameters - names)),
+        modes=tuple(sorted({mode for graph in graphs for mode in graph.modes})),
+        kinds=tuple(kinds.values()),
+        modules=tuple((path, numbers[repr(kind)]) for path, kind in sorted(read.items())),
+        hooks=look.global_hooks(),
+        operators=tuple((name, look.operator(name)) for name in sorted(operators)),
+        seen=_seen(calls),
+    )
+
+
+def _seen(calls: Sequence[TracedCall]) -> tuple[Seen, ...]:
+    """What all graphs read outside of the model's modules, by call where it is the call's own."""
+    found = {
+        replace(one, name=call.method) if one.start in _OF_THE_CALL else one
+        for call in calls
+        for graph in call.graphs
+        for one in graph.captured.seen
+    }
+    return tuple(sorted(found, key=repr))
+
+
+def make_contract(model: Model, call: TracedCall) -> Contract:
+    """What a call must satisfy, from what its graphs have in common."""
+    graphs = [graph.captured for graph in call.graphs]
+    written = {index for graph in graphs for kind, index in _written(graph) if kind == "arg"}
+    trees = [tree for graph in graphs for tree in graph.trees()]
+    changed = tuple(sorted({change.number for graph in graphs for change in graph.changes}))
+    return Contract(
+        parameters=call.arguments.parameters,
+        tensors=call.tensors(),
+        axes=call.arguments.axes,
+        training=model.training if isinstance(model, torch.nn.Module) else None,
+        autocast=_torch.autocast_state(),
+        mutated_args=tuple(sorted(written)),
+        given=passed_on(trees, "arg"),
+        objects=tuple(sorted({*passed_on(trees, "object"), *changed})),
+        changed=changed,
+    )
+
+
+def _written(graph: Captured) -> set[tuple[str, int]]:
+    """Kind and number of the inputs that a graph writes to."""
+    nodes = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    found: set[tuple[str, int]] = set()
+    for node, slot in zip(nodes, graph.inputs, strict=True):
+        example = example_of(node)
+        if isinstance(example, torch.Tensor) and _torch.was_mutated(example):
+            found.add((slot.kind, slot.index))
+    return found

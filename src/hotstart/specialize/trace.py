@@ -1,0 +1,267 @@
+"""Capture a call as few graphs that serve every declared size, each cut into pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from msgspec.structs import replace
+
+from hotstart import _torch, faults
+from hotstart.calls import Call
+from hotstart.capture.arguments import Arguments, describe_arguments
+from hotstart.capture.captured import Captured
+from hotstart.capture.trace import capture
+from hotstart.capture.weights import WeightTable
+from hotstart.errors import CaptureError, OptionsError, PartitionError
+from hotstart.events import Clock
+from hotstart.model import ModelIndex, method_of
+from hotstart.options import Options
+from hotstart.partition import Plan, SplitOn, cut, make_plan
+from hotstart.partition.layouts import layouts_read, strictest
+from hotstart.partition.zero_and_one import special_conditions
+from hotstart.records.artifact import Layout, TensorSpec
+from hotstart.records.layout import dense_strides, layout_fits
+from hotstart.records.shapes import Interval
+from hotstart.runtime.tensors import dense_copy
+from hotstart.specialize.split import Declaration, Split, VariantPart
+
+
+@dataclass(frozen=True, eq=False)
+class CutGraph:
+    """One graph of a call, cut into pieces.
+
+    Attributes:
+        captured: the graph.
+        plan: its pieces.
+        assumed: the conditions, over axis symbols, under which the graph stands for the model.
+        layouts: how much of the layout of an argument the graph depends on, by slot.
+    """
+
+    captured: Captured
+    plan: Plan
+    assumed: tuple[_torch.Condition, ...]
+    layouts: Mapping[int, Layout] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TracedPart:
+    """A part of the sizes of a call, with the graph that serves it."""
+
+    part: VariantPart
+    graph: CutGraph
+
+
+@dataclass(frozen=True)
+class TracedCall:
+    """A call that was captured and cut.
+
+    Attributes:
+        name: as it was given.
+        method: what of the model is called.
+        arguments: what it is called with.
+        parts: all of its sizes; parts do not overlap, but where the caller declared single sizes
+            within ranges.
+        splits: how the parts came about.
+    """
+
+    name: str
+    method: str
+    arguments: Arguments
+    parts: tuple[TracedPart, ...]
+    splits: tuple[Split, ...] = ()
+
+    @property
+    def graphs(self) -> tuple[CutGraph, ...]:
+        """The graphs, in the order they were traced."""
+        return tuple(dict.fromkeys(traced.graph for traced in self.parts))
+
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """The tensor arguments, with what any graph needs of their layouts."""
+        return tuple(
+            replace(
+                spec,
+                layout=strictest([graph.layouts.get(slot, "copied") for graph in self.graphs]),
+            )
+            for slot, spec in enumerate(self.arguments.tensors)
+        )
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """Makes the graphs of one call.
+
+    Attributes:
+        index: the model's modules and tensors.
+        name: of the call.
+        target: what of the model is called.
+        arguments: what it is called with.
+        weights: gets the tensors that graphs read.
+        split_on: where graphs are cut.
+        clock: is told.
+    """
+
+    index: ModelIndex
+    name: str
+    target: Any
+    arguments: Arguments
+    weights: WeightTable
+    split_on: SplitOn
+    clock: Clock
+
+    def trace(self, part: VariantPart, number: int) -> CutGraph:
+        """Capture and cut a graph with the hints of a part; `number` tells it from others.
+
+        Raises:
+            CaptureError: see `capture`.
+            PartitionError: it cannot be cut as asked.
+        """
+        arguments, hints = self.arguments, part.hints
+        captured = capture(self.index, self.target, arguments, self.weights, part.fixed, hints)
+        owner = f"{self.name}." if self.name else ""
+        prefix = owner + (f"graph_{number}." if number else "")
+        plan = make_plan_of(captured, self.split_on, prefix, self.clock)
+        _torch.trace_artifact(f"hotstart_{owner}graph_{number}", partial(describe_plan, plan))
+        declared = {dim.name: Interval(dim.min, dim.max) for dim in arguments.axes}
+        special = special_conditions(plan, declared, hints)
+        layouts = layouts_read(plan.graph, arguments.tensors, arguments.axes, hints)
+        return CutGraph(captured, plan, (*captured.assumed, *special), layouts)
+
+
+def trace_calls(
+    index: ModelIndex,
+    calls: Mapping[str, Call],
+    weights: WeightTable,
+    options: Options,
+    split_on: SplitOn,
+    clock: Clock,
+) -> list[TracedCall]:
+    """Capture and cut the calls of a model.
+
+    Raises:
+        CaptureError: see `capture`; `RangeError` if the model decides by sizes in more ways than
+            `options.splits` allows for.
+        PartitionError: a graph cannot be cut as asked.
+        OptionsError: the model has no such method.
+    """
+    traced: list[TracedCall] = []
+    for name, call in calls.items():
+        try:
+            target = method_of(index.model, call.method)
+        except AttributeError as error:
+            raise OptionsError(f"calls[{name!r}]: method {call.method!r}: {error}") from None
+        arguments = describe_arguments(
+            target, call.args, call.kwargs or {}, call.dynamic_shapes, torch.device(options.device)
+        )
+        tracer = Tracer(index, name, target, arguments, weights, split_on, clock)
+        declaration = Declaration(arguments.axes, arguments.example_sizes, options.splits)
+        parts, splits = trace_parts(tracer, declaration)
+        traced.append(TracedCall(name, call.method, arguments, tuple(parts), tuple(splits)))
+        _refuse_gaps(traced[-1])
+    return traced
+
+
+def trace_parts(tracer: Tracer, declaration: Declaration) -> tuple[list[TracedPart], list[Split]]:
+    """Trace until a graph serves every declared size; fewer graphs where one serves several parts.
+
+    A graph serves the sizes of a part that meet what its trace assumed. The others wait for a graph
+    that was traced before and holds for them, or for one of their own.
+
+    Returns:
+        The parts with their graphs, and how the parts came about.
+
+    Raises:
+        CaptureError: see `capture`.
+        RangeError: a condition on sizes needs more parts than the declaration allows.
+    """
+    graphs: list[CutGraph] = []
+    traced: list[TracedPart] = []
+    splits: list[Split] = []
+    waiting = declaration.parts()
+    while waiting:
+        part = waiting.pop(0)
+        graph = _serving(graphs, part)
+        if graph is None:
+            try:
+                graph = tracer.trace(part, len(graphs))
+            except CaptureError as error:
+                origin = next((made for made in splits if part in made.into), None)
+                if origin is None:
+                    raise
+                # The model works for other sizes only.
+                raise declaration.error(origin.part, origin.conditions[0]) from error
+            graphs.append(graph)
+        made = declaration.split(part, graph.assumed, splits)
+        served, *others = made.into
+        traced.append(TracedPart(served, graph))
+        waiting = [*others, *waiting]
+        if others:
+            splits.append(made)
+            declaration.watch(splits)
+    return traced, splits
+
+
+def _serving(graphs: Sequence[CutGraph], part: VariantPart) -> CutGraph | None:
+    """A graph that stands for the model at a part's hints; best one that does throughout."""
+    fitting = [
+        graph for graph in graphs if all(_torch.holds_at(c.expr, part.hints) for c in graph.assumed)
+    ]
+    throughout = (g for g in fitting if all(part.fails(c.expr) is None for c in g.assumed))
+    return next(throughout, next(iter(fitting), None))
+
+
+def _refuse_gaps(call: TracedCall) -> None:
+    """Raise if forward reads the layout of an argument whose example has another than was traced.
+
+    Stand-ins are traced, which have no gaps.
+    """
+    sizes = call.arguments.example_sizes
+    for spec, strides in zip(call.tensors(), call.arguments.strides, strict=True):
+        shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+        traced = dense_strides(shape, spec.dim_order)
+        if not layout_fits(shape, strides, traced, spec.layout):
+            raise CaptureError(
+                f"{spec.path}: what forward does depends on the layout of this argument.\n"
+                f"  expected: an example without gaps, of strides {traced}\n"
+                f"  found:    strides {strides}\n"
+                f"  do:       pass {spec.path}{dense_copy(spec.dim_order)}"
+            )
+
+
+def make_plan_of(captured: Captured, split_on: SplitOn, prefix: str, clock: Clock) -> Plan:
+    """Cut a graph and digest its pieces; `prefix` starts their names."""
+    with faults.typed(_not_cut):
+        with clock.phase("partition"):
+            graph, runs = cut(captured, split_on)
+        with clock.phase("digest"):
+            return make_plan(graph, runs, prefix)
+
+
+def not_captured(reason: str) -> CaptureError:
+    """The error of a capture in which torch or hotstart raises something of their own."""
+    return CaptureError(
+        "the model cannot be captured as one graph.\n"
+        f"  because: {reason}\n"
+        "  do:      take what raises it out of forward; if torch.compile(fullgraph=True) runs the "
+        "model, please report it"
+    )
+
+
+def _not_cut(reason: str) -> PartitionError:
+    return PartitionError(
+        f"the graph cannot be cut as asked: {reason}. Try split_on=[], which leaves it whole, and "
+        "please report it."
+    )
+
+
+def describe_plan(plan: Plan) -> str:
+    """The pieces of a graph and their nodes, as text."""
+    lines: list[str] = []
+    for piece in plan.pieces:
+        layers = ", ".join(piece.layers)
+        lines.append(f"{piece.name}: {piece.kind}, digest {piece.digest[:12]}, layers {layers}")
+        lines += [f"    {node.format_node()}" for node in piece.nodes]
+    return "\n".join(lines) + "\n"
