@@ -24,13 +24,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from hotstart.artifact import container
 from hotstart.cache import locks
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, StoreError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 log = logging.getLogger(__name__)
 
@@ -299,7 +302,7 @@ class Folder:
         """
         path = self._base / _LOCKS / name
 
-        def work() -> locks.Lock | None:
+        def work() -> BaseFileLock | None:
             self._prepare(path.parent)
             lock = locks.acquire(path, timeout_s)
             if lock is None and timeout_s > 0:

@@ -6,6 +6,9 @@ import errno
 import fcntl
 import logging
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -299,6 +302,62 @@ def test_a_lock_is_waited_for(folder: Folder, root: Path) -> None:
         order.append("first")
     waiting.join()
     assert order == ["first", "second True"]
+
+
+def test_waiting_says_so(folder: Folder, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "hotstart"):
+        with folder.lock(NAME, 30) as held:
+            assert held
+        assert not caplog.records
+        with folder.lock(NAME, 0), Folder(root).lock(NAME, 0.05):
+            pass
+    assert "waiting for a process that holds" in caplog.messages[0]
+
+
+def test_a_lock_whose_file_is_removed_meanwhile_is_no_lock_on_nothing(
+    folder: Folder, root: Path
+) -> None:
+    file = root / module.LAYOUT / "locks" / NAME
+    found: list[bool] = []
+
+    def wait() -> None:
+        with Folder(root).lock(NAME, 30) as held:
+            found.append(held and file.exists())
+
+    with folder.lock(NAME, 0):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.1)
+        file.unlink()
+    waiting.join()
+    assert found == [True]
+
+
+FORKED = """
+import os, signal, sys, time
+from hotstart.cache.folder import Folder
+
+with Folder(sys.argv[1]).lock(sys.argv[2], 0) as held:
+    if os.fork() == 0:
+        time.sleep(60)
+    print(held, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_lock_ends_with_its_process_and_not_with_a_child(folder: Folder, root: Path) -> None:
+    command = [sys.executable, "-c", FORKED, str(root), NAME]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        holder.wait()
+        try:
+            with folder.lock(NAME, 5) as held:
+                assert held
+        finally:
+            os.killpg(holder.pid, signal.SIGKILL)
 
 
 def test_waiting_ends(folder: Folder, root: Path, caplog: pytest.LogCaptureFixture) -> None:
