@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from hotstart.cache.entries import Entry
 from hotstart.cache.explain import explain
-from hotstart.cache.key import here
 from hotstart.cache.store import Found, Store
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.model import Model
@@ -17,7 +16,6 @@ from hotstart.program import OnMiss, Program
 from hotstart.records.guards import Key, described
 
 if TYPE_CHECKING:
-    from hotstart.cache.pieces import Pieces
     from hotstart.specialize.units import Kept
 
 log = logging.getLogger("hotstart")
@@ -51,7 +49,9 @@ def find_or_build(store: Store, key: Key, model: Model, build: Build, on_miss: O
         again = _timed(store.find_here, key, model, on_miss)  # another process may have built it
         if again.program is not None:
             return again.program
-        pieces = _pieces(store)
+        from hotstart.cache.pieces import Pieces  # only a build needs it
+
+        pieces = Pieces(store)
         program = build(pieces)
         entry = _keep(store, key, program)
     store.share(entry, pieces.new)
@@ -70,12 +70,6 @@ def _timed(find: Find, key: Key, model: Model, on_miss: OnMiss) -> Found:
     if found.program is not None:
         log.info("cache hit for %s in %.1f ms", key.digest, 1e3 * (time.perf_counter() - started))
     return found
-
-
-def _pieces(store: Store) -> Pieces:
-    from hotstart.cache.pieces import Pieces  # only a build needs it
-
-    return Pieces(store.folder, here(), store.exchange)
 
 
 def _keep(store: Store, key: Key, program: Program) -> Entry | None:

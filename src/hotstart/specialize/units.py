@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hotstart import _torch
 from hotstart.compilers import Compiler, Job, Narrowed
-from hotstart.errors import CompileError, RangeError
+from hotstart.errors import CompileError, RangeError, StoreError
 from hotstart.events import Clock, Event
 from hotstart.partition import Graph
 from hotstart.records.artifact import CompiledUnit
@@ -354,7 +354,7 @@ def _compiled(
     with clock.phase("compile"):
         try:
             unit = compiler.compile(job)
-        except RangeError:
+        except (RangeError, StoreError):
             raise
         except Exception as error:
             units.failed.add(job.key)
