@@ -19,7 +19,6 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -30,15 +29,13 @@ import msgspec
 
 from hotstart.artifact import container
 from hotstart.cache import locks
+from hotstart.cache.layout import LAYOUT, is_name, place_of
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, StoreError
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 log = logging.getLogger(__name__)
-
-LAYOUT = f"v{container.FORMAT}"
-"""Files of another format have another folder, so that versions do not see each other's."""
 
 GRACE_S = 60.0
 """A file that was used so recently is not removed: somebody may be about to open it."""
@@ -51,7 +48,6 @@ KEPT_IN_QUARANTINE = 20
 _TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n# What is here can be made again by hotstart.\n"
 )
-_NAME = re.compile(r"[0-9a-z][0-9a-z._-]{2,200}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _QUARANTINE, _LOCKS, _PINS = "quarantine", "locks", "pins"
 
@@ -125,7 +121,7 @@ class Folder:
         self.strict = strict
         self.problems: Counter[str] = Counter()
         self._base = self.root / LAYOUT
-        self._text = str(self._base)
+        self._text = str(self.root)
 
     def path(self, kind: str, name: str) -> Path:
         """Where a file is, or would be."""
@@ -133,9 +129,7 @@ class Folder:
 
     def path_text(self, kind: str, name: str) -> str:
         """The same as text, for those who have thousands to open."""
-        if not _NAME.fullmatch(name):
-            raise StoreError(f"a name in a store: expected {_NAME.pattern}, found {name!r}")
-        return f"{self._text}/{kind}/{name[:2]}/{name}"
+        return f"{self._text}/{place_of(kind, name)}"
 
     def read(self, kind: str, name: str) -> bytes | None:
         """The contents of a file; None if there is none that can be read."""
@@ -242,7 +236,7 @@ class Folder:
         folders = [prefix[:2]] if prefix else sorted(self._list(self._base / kind))
         for folder in folders:
             for name in sorted(self._list(self._base / kind / folder)):
-                if name.startswith(prefix) and _NAME.fullmatch(name):
+                if name.startswith(prefix) and is_name(name):
                     yield name
 
     def files(self, kind: str = "") -> Iterator[Stored]:
@@ -250,7 +244,7 @@ class Folder:
         for folder in self._folders(kind):
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 for entry in entries:
-                    if _NAME.fullmatch(entry.name):
+                    if is_name(entry.name):
                         with contextlib.suppress(FileNotFoundError):
                             info = entry.stat()
                             yield Stored(
@@ -417,11 +411,6 @@ class Folder:
         except OSError:
             return time.time()
         return now
-
-
-def is_name(name: str) -> bool:
-    """Whether a file of a store may have this name."""
-    return _NAME.fullmatch(name) is not None
 
 
 def is_damage(error: ArtifactError) -> bool:
