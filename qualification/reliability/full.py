@@ -22,7 +22,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from hotstart.artifact import container
-from hotstart.cache.folder import GRACE_S
+from hotstart.cache.tidying import GRACE_S
 from hotstart.errors import ArtifactError
 from qualification.reliability.starting import CASES, Did, Start, start, start_cases, warm
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import hotstart
-from hotstart.cache.folder import GRACE_S
+from hotstart.cache.tidying import GRACE_S
 from hotstart.cli import main
 from qualification.reliability import forks
 from qualification.reliability.starting import CASES, Start, start, warm

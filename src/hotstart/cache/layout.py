@@ -10,6 +10,9 @@ from hotstart.errors import StoreError
 LAYOUT = f"v{container.FORMAT}"
 """Files of another format have another folder, so that versions do not see each other's."""
 
+QUARANTINE, LOCKS, PINS = "quarantine", "locks", "pins"
+"""What lies beside the kinds in a folder."""
+
 _NAME = re.compile(r"[0-9a-z][0-9a-z._-]{2,200}")
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hotstart.artifact import container
-from hotstart.cache.entries import ENTRIES, PROGRAMS, Entries, Entry
-from hotstart.cache.folder import LIMITS, Folder, Limits, Stored, default_place, is_damage
+from hotstart.cache.entries import ENTRIES, PROGRAMS, CacheEntry, Entries
+from hotstart.cache.folder import Folder, default_place, is_damage
+from hotstart.cache.tidying import LIMITS, Limits, Stored
 from hotstart.cli.output import say, say_json
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.records.guards import described
@@ -160,7 +161,7 @@ def _unpin(folder: Folder, request: CacheRequest) -> None:
 
 
 def _each(
-    folder: Folder, request: CacheRequest, done: str, action: Callable[[Entry], bool]
+    folder: Folder, request: CacheRequest, done: str, action: Callable[[CacheEntry], bool]
 ) -> None:
     found = named(Entries(folder), request.key)
     changed = [entry for entry in found if action(entry)]
@@ -179,7 +180,7 @@ def _orphans(folder: Folder) -> Iterator[Stored]:
             yield stored
 
 
-def named(entries: Entries, key: str) -> list[Entry]:
+def named(entries: Entries, key: str) -> list[CacheEntry]:
     """The programs whose key begins so.
 
     Raises:
@@ -194,7 +195,7 @@ def named(entries: Entries, key: str) -> list[Entry]:
     return found
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _plain(entry: CacheEntry) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(entry)
     return plain
 

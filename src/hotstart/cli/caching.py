@@ -21,7 +21,7 @@ from hotstart.errors import HotstartError, StoreError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hotstart.cache.entries import Entry
+    from hotstart.cache.entries import CacheEntry
     from hotstart.cli.parse import Factory
     from hotstart.cli.requests import CacheRequest, ExplainRequest, WarmRequest
 
@@ -143,12 +143,12 @@ def exchange(request: CacheRequest) -> None:
         say(f"{done} {len(entries)} programs" + (f" and {pieces} pieces" if pieces else ""))
 
 
-def _pushed(store: hotstart.Store, key: str) -> list[Entry]:
+def _pushed(store: hotstart.Store, key: str) -> list[CacheEntry]:
     entries = named(store.entries, key) if key else store.entries.all()
     return [entry for entry in entries if store.push(entry)]
 
 
-def _pulled(store: hotstart.Store, request: CacheRequest) -> list[Entry]:
+def _pulled(store: hotstart.Store, request: CacheRequest) -> list[CacheEntry]:
     whole = len(request.key) == _KEY_LETTERS
     keys = [request.key] if whole else store.shared_keys(request.key)
     return [entry for key in keys for entry in store.pull(key)]

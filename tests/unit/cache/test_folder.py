@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from hotstart.artifact import container
-from hotstart.cache import folder as module
-from hotstart.cache.folder import GRACE_S, KEPT_IN_QUARANTINE, LEFTOVER_S, Folder, Limits
+from hotstart.cache import tidying
+from hotstart.cache.folder import KEPT_IN_QUARANTINE, Folder
+from hotstart.cache.layout import LAYOUT
+from hotstart.cache.tidying import GRACE_S, LEFTOVER_S, Limits
 from hotstart.errors import StoreError
 
 NAME = "ab" * 32
@@ -317,7 +319,7 @@ def test_waiting_says_so(folder: Folder, root: Path, caplog: pytest.LogCaptureFi
 def test_a_lock_whose_file_is_removed_meanwhile_is_no_lock_on_nothing(
     folder: Folder, root: Path
 ) -> None:
-    file = root / module.LAYOUT / "locks" / NAME
+    file = root / LAYOUT / "locks" / NAME
     found: list[bool] = []
 
     def wait() -> None:
@@ -382,10 +384,10 @@ def test_a_file_system_without_locks_is_done_without(
 def test_a_lock_that_is_held_is_not_tidied_away(
     folder: Folder, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LEFTOVER_S", -10.0)
+    monkeypatch.setattr(tidying, "LEFTOVER_S", -10.0)
     with folder.lock(NAME, 0):
         folder.tidy()
         with Folder(root).lock(NAME, 0) as held:
             assert not held
     folder.tidy()
-    assert list((root / module.LAYOUT / "locks").iterdir()) == []
+    assert list((root / LAYOUT / "locks").iterdir()) == []
