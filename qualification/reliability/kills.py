@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 
 from hotstart.artifact import disk
-from hotstart.cache.folder import LEFTOVER_S, Folder
+from hotstart.cache.folder import Folder
+from hotstart.cache.tidying import LEFTOVER_S
 from qualification.reliability.forks import fork, wait
 
 WRITERS = 8

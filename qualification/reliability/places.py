@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hotstart import Store
 from hotstart.artifact import container, disk
-from hotstart.cache.folder import GRACE_S
+from hotstart.cache.tidying import GRACE_S
 from hotstart.cli import main
 from hotstart.errors import ArtifactError
 

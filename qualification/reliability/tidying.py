@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from hotstart.cache.folder import GRACE_S, Folder, Limits
+from hotstart.cache.folder import Folder
+from hotstart.cache.tidying import GRACE_S, Limits
 from qualification.reliability.forks import fork, wait
 
 WRITERS, READERS, TIDIERS = 2, 2, 2

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from hotstart import _torch, assemble
+from hotstart.cache.compiler import CachedCompiler
+from hotstart.cache.pieces import Pieces
+from hotstart.cache.store import open_store
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.graph import FlatGraph, capture_graph, writable
 from hotstart.errors import OptionsError, RangeError
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hotstart")
 
+OWN = ("split_on", "cache")
+"""Options that are no fields of `Options`."""
+
 NOT_TAKEN = frozenset({"on_miss", "device"})
 """Fields of `Options` that Dynamo leaves no room for: a call that no graph fits is compiled for."""
 
@@ -57,7 +63,8 @@ def hotstart(
     Args:
         module: the graph.
         inputs: its inputs in the call at hand; what is needed of them is in the graph.
-        options: `split_on`, and fields of `hotstart.Options` by name.
+        options: `split_on` and `cache` as `hotstart.compile` takes them, and fields of
+            `hotstart.Options` by name. Pieces are kept in a cache, and no programs.
         mode: not supported.
 
     Returns:
@@ -68,28 +75,35 @@ def hotstart(
         CaptureError: the graph is for training, or has inputs that are no plain tensors.
         PartitionError: `split_on` holds what names no operator.
         CompileError: a piece does not compile.
+        StoreError: the cache does not have what it must have, or cannot be used and has to be.
     """
-    split_on, common = _read(options or {}, mode)
+    split_on, cache, common = _read(options or {}, mode)
+    pieces = Pieces(open_store(cache)) if cache is not None else None
     learned: list[sympy.Basic] = []
     while True:
         try:
-            return _compiled(module, inputs, split_on, common, learned)
+            made = _compiled(module, inputs, split_on, common, pieces, learned)
         except RangeError as error:
             learned.append(_guard_on(error, learned))
+            continue
+        if pieces is not None and pieces.new:
+            pieces.store.share(None, pieces.new)
+            pieces.store.folder.tidy()
+        return made
 
 
-def _read(options: Mapping[str, Any], mode: str | None) -> tuple[Any, Options]:
-    """Where to split, which need not be in every graph, and everything else."""
+def _read(options: Mapping[str, Any], mode: str | None) -> tuple[Any, Any, Options]:
+    """Where to split, which need not be in every graph, the cache, and everything else."""
     if mode is not None:
         raise OptionsError(f"mode: got {mode!r}; the backend 'hotstart' takes options, and no mode")
-    taken = {"split_on", *(field.name for field in dataclasses.fields(Options))} - NOT_TAKEN
+    taken = {*OWN, *(field.name for field in dataclasses.fields(Options))} - NOT_TAKEN
     unknown = sorted(set(options) - taken)
     if unknown:
         raise OptionsError(
             f"options: got {', '.join(map(repr, unknown))}, takes {', '.join(sorted(taken))}"
         )
-    rest = {name: value for name, value in options.items() if name != "split_on"}
-    return options.get("split_on", "auto"), Options(**rest)
+    rest = {name: value for name, value in options.items() if name not in OWN}
+    return options.get("split_on", "auto"), options.get("cache"), Options(**rest)
 
 
 def _guard_on(error: RangeError, learned: Sequence[sympy.Basic]) -> sympy.Basic:
@@ -112,19 +126,23 @@ def _compiled(
     inputs: Sequence[Any],
     split_on: Any,
     options: Options,
+    pieces: Pieces | None,
     learned: Sequence[sympy.Basic],
 ) -> Call:
     """The function of a graph, built from what is known about its sizes now."""
     clock = Clock(options.on_event)
     compiler = assemble.make_compiler(options, clock)
+    if pieces is not None:
+        compiler = CachedCompiler(compiler, pieces)
     debug_dir = _debug_dir(options)
     with clock.phase("capture"):
         found = capture_graph(module, learned)
     call = _traced(found, split_on, clock)
     requirements = Requirements(weights=(), unread=(), modes=(), kinds=(), modules=())
+
     compiler.warm_up()
     try:
-        (compiled,) = compile_calls([call], Units(compiler, clock), 0)
+        (compiled,) = compile_calls([call], Units(compiler, clock, pieces), 0)
     finally:
         compiler.close()
     with clock.phase("stitch"):
@@ -193,10 +211,17 @@ def _contract(found: FlatGraph) -> Contract:
 def _tell(clock: Clock, report: Report, variant: str) -> None:
     """Say what was compiled: to the listener, to the log, and to torch's structured trace."""
     name = _torch.compile_id()
-    counts = f"{report.pieces} pieces, {report.unique} unique, {report.reused} reused"
-    log.info("[%s] compiled in %.1f s: %s", name, report.wall_s, counts)
+    loaded = sum(unit.action == "loaded" for unit in report.units)
+    detail = {
+        "pieces": report.pieces,
+        "unique": report.unique,
+        "loaded": loaded,
+        "reused": report.reused,
+    }
+    compiled = report.unique - loaded
+    counts = f"{compiled} compiled, {loaded} loaded, {report.reused} reused"
+    log.info("[%s] compiled in %.1f s: %d pieces, %s", name, report.wall_s, report.pieces, counts)
     log.debug("[%s] %s: %s", name, variant, report)
     _torch.trace_artifact("hotstart_report", lambda: str(report))
-    detail = {"pieces": report.pieces, "unique": report.unique, "reused": report.reused}
     told = {"variant": variant, **{key: str(count) for key, count in detail.items()}}
     clock.emit(Event("build_finished", name, report.wall_s, detail=told))

@@ -62,7 +62,7 @@ def imported_after(statement: str) -> set[str]:
 def test_what_runs_a_program_imports_nothing_that_compiles() -> None:
     found = imported_after("import hotstart.loading")
     assert "torch" in found
-    heavy = ("torch._dynamo", "torch._inductor", "torch._functorch.aot", "sympy")
+    heavy = ("torch._dynamo", "torch._inductor", "torch._functorch.aot", "sympy", "filelock")
     assert not {name for name in found if name.startswith(heavy)}
     own = {name.split(".")[1] for name in found if name.startswith("hotstart.")}
     assert "runtime" in own

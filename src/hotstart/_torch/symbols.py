@@ -204,6 +204,26 @@ def python_source(expr: sympy.Basic) -> str:
     return str(PythonPrinter().doprint(expr)).replace("torch.sym_float(", "float(")
 
 
+def expression_text(expr: sympy.Basic) -> str | None:
+    """Text that `parse_expression` makes the same expression of; None if there is none."""
+    import sympy
+
+    text: str = sympy.srepr(expr)
+    try:
+        return text if parse_expression(text) == expr else None
+    except (NameError, SyntaxError, TypeError):
+        return None
+
+
+def parse_expression(text: str) -> sympy.Basic:
+    """The expression of a text, which is executed."""
+    import sympy
+    from torch.utils._sympy import functions
+
+    expr: sympy.Basic = eval(text, {**vars(sympy), **vars(functions)})
+    return expr
+
+
 def as_function(expr: sympy.Basic, symbols: Sequence[sympy.Symbol]) -> Callable[..., Any]:
     """A plain Python function that computes `expr` for sizes of `symbols`, in that order."""
     names = ", ".join(map(str, symbols))

@@ -25,7 +25,7 @@ PIECES = "pieces"
 T = TypeVar("T")
 
 
-class Entry(msgspec.Struct, frozen=True):
+class CacheEntry(msgspec.Struct, frozen=True):
     """A stored program.
 
     Attributes:
@@ -50,11 +50,11 @@ class Entry(msgspec.Struct, frozen=True):
         return f"{self.key}.{self.program}.{self.seen}"
 
 
-class _Manifest(msgspec.Struct):
-    entry: Entry
+class _EntryManifest(msgspec.Struct):
+    entry: CacheEntry
 
 
-_ENTRY = msgspec.json.Decoder(_Manifest)
+_ENTRY = msgspec.json.Decoder(_EntryManifest)
 _SEEN = msgspec.json.Decoder(tuple[Seen, ...])
 
 
@@ -63,7 +63,7 @@ def hash_of(seen: tuple[Seen, ...]) -> str:
     return _hash(msgspec.json.encode(seen))
 
 
-def decoded(contents: container.Container) -> tuple[Entry, tuple[Seen, ...]]:
+def decoded(contents: container.Container) -> tuple[CacheEntry, tuple[Seen, ...]]:
     """What the file of an entry says.
 
     Raises:
@@ -87,20 +87,20 @@ class Entries:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
-    def of(self, key: str) -> list[Entry]:
+    def of(self, key: str) -> list[CacheEntry]:
         """Those of a key, or of all keys that begin so, the newest first."""
         return self._sorted(self._folder.names(ENTRIES, key))
 
-    def all(self) -> list[Entry]:
+    def all(self) -> list[CacheEntry]:
         """Every entry, the newest first."""
         return self._sorted(self._folder.names(ENTRIES))
 
-    def recent(self, count: int) -> list[Entry]:
+    def recent(self, count: int) -> list[CacheEntry]:
         """Those that were used last, the newest first; no others are opened."""
         files = sorted(self._folder.files(ENTRIES), key=lambda stored: -stored.used)
         return self._sorted(stored.name for stored in files[:count])
 
-    def write(self, entry: Entry, key: Key, seen: tuple[Seen, ...]) -> bool:
+    def write(self, entry: CacheEntry, key: Key, seen: tuple[Seen, ...]) -> bool:
         """Write an entry, with what its key was made of and what was seen; whether it is there."""
         self._remove_what_is_none(entry.name)
         described = zlib.compress(msgspec.json.encode(key.parts))
@@ -108,7 +108,7 @@ class Entries:
         parts = container.pack({"entry": msgspec.to_builtins(entry)}, blobs)
         return self._folder.write(ENTRIES, entry.name, parts)
 
-    def seen(self, entry: Entry) -> tuple[Seen, ...] | None:
+    def seen(self, entry: CacheEntry) -> tuple[Seen, ...] | None:
         """What a program was compiled for, besides what its file says; None if that is not there.
 
         It may be more than all the rest, so that listing entries leaves it out.
@@ -116,12 +116,12 @@ class Entries:
         read = self._try(entry.name, lambda path: decoded(container.read(path)))
         return None if read is None else read[1]
 
-    def pin(self, entry: Entry) -> bool:
+    def pin(self, entry: CacheEntry) -> bool:
         """Keep an entry and its program whatever the limits; whether that is so now."""
         both = [self._folder.pin(kind, name) for kind, name in self._files(entry)]
         return all(both)
 
-    def unpin(self, entry: Entry) -> bool:
+    def unpin(self, entry: CacheEntry) -> bool:
         """Let limits count again for an entry, and for its program; whether they did not.
 
         A program that another pinned entry has stays pinned.
@@ -136,16 +136,16 @@ class Entries:
         """The names of the entries that are pinned."""
         return self._folder.pinned(ENTRIES)
 
-    def remove(self, entry: Entry) -> bool:
+    def remove(self, entry: CacheEntry) -> bool:
         """Remove an entry; whether it was there. Its program is another file."""
         self.unpin(entry)
         return self._folder.remove(ENTRIES, entry.name)
 
-    def used(self, entry: Entry) -> None:
+    def used(self, entry: CacheEntry) -> None:
         """Note that an entry is being used."""
         self._folder.used(ENTRIES, entry.name)
 
-    def key_of(self, entry: Entry) -> Key:
+    def key_of(self, entry: CacheEntry) -> Key:
         """An entry's key; without parts if they cannot be read."""
         parts: dict[str, str] = {}
         with contextlib.suppress(ArtifactError, LookupError, zlib.error, msgspec.MsgspecError):
@@ -153,7 +153,7 @@ class Entries:
             parts = msgspec.json.decode(zlib.decompress(blob), type=dict[str, str])
         return Key(entry.key, parts)
 
-    def _files(self, entry: Entry) -> tuple[tuple[str, str], tuple[str, str]]:
+    def _files(self, entry: CacheEntry) -> tuple[tuple[str, str], tuple[str, str]]:
         return (ENTRIES, entry.name), (PROGRAMS, entry.program)
 
     def _remove_what_is_none(self, name: str) -> None:
@@ -164,12 +164,12 @@ class Entries:
             except msgspec.MsgspecError:
                 self._folder.remove(ENTRIES, name)
 
-    def _sorted(self, names: Iterable[str]) -> list[Entry]:
+    def _sorted(self, names: Iterable[str]) -> list[CacheEntry]:
         found = (self._read(name) for name in names)
         return sorted(filter(None, found), key=lambda entry: -entry.created)
 
-    def _read(self, name: str) -> Entry | None:
-        def read(path: str) -> Entry:
+    def _read(self, name: str) -> CacheEntry | None:
+        def read(path: str) -> CacheEntry:
             entry = _ENTRY.decode(container.read_manifest(path)).entry
             if entry.name != name:
                 # Whole, but another program's: it must not be found under this one's key.

@@ -19,90 +19,31 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
-
-from hotstart.artifact import container, disk
-from hotstart.cache import locks
+from hotstart.artifact import disk
+from hotstart.cache import locks, tidying
+from hotstart.cache.layout import LAYOUT, LOCKS, PINS, QUARANTINE, is_name, place_of
+from hotstart.cache.tidying import GRACE_S, LIMITS, Limits, Stored, Tidied
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, StoreError
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 log = logging.getLogger(__name__)
-
-LAYOUT = f"v{container.FORMAT}"
-"""Files of another format have another folder, so that versions do not see each other's."""
-
-GRACE_S = 60.0
-"""A file that was used so recently is not removed: somebody may be about to open it."""
-
-LEFTOVER_S = 3600.0
-"""What a writer left unfinished for so long, it will not finish."""
 
 KEPT_IN_QUARANTINE = 20
 
 _TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n# What is here can be made again by hotstart.\n"
 )
-_NAME = re.compile(r"[0-9a-z][0-9a-z._-]{2,200}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_QUARANTINE, _LOCKS, _PINS = "quarantine", "locks", "pins"
 
 T = TypeVar("T")
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a folder may hold. What was not used for longest goes first.
-
-    Attributes:
-        bytes: of all files together.
-        files: how many.
-        age_s: seconds since a file was last used; None: no limit.
-    """
-
-    bytes: int = 20 << 30
-    files: int = 200_000
-    age_s: float | None = None
-
-
-LIMITS = Limits()
-"""What a folder may hold if nobody says otherwise."""
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """A file of a folder.
-
-    Attributes:
-        kind: what it is for.
-        name: unique among those of its kind.
-        bytes: its size.
-        used: when it was last used, in seconds since the epoch, by the clock of the file system.
-    """
-
-    kind: str
-    name: str
-    bytes: int
-    used: float
-
-
-class Tidied(msgspec.Struct, frozen=True):
-    """What tidying up did.
-
-    Attributes:
-        removed: the files that were removed because of limits.
-        leftovers: how many unfinished files of killed writers were removed.
-        kept_bytes: the size of all files that are left.
-        kept_files: how many.
-    """
-
-    removed: tuple[Stored, ...]
-    leftovers: int
-    kept_bytes: int
-    kept_files: int
 
 
 class Folder:
@@ -122,7 +63,7 @@ class Folder:
         self.strict = strict
         self.problems: Counter[str] = Counter()
         self._base = self.root / LAYOUT
-        self._text = str(self._base)
+        self._text = str(self.root)
 
     def path(self, kind: str, name: str) -> Path:
         """Where a file is, or would be."""
@@ -130,9 +71,7 @@ class Folder:
 
     def path_text(self, kind: str, name: str) -> str:
         """The same as text, for those who have thousands to open."""
-        if not _NAME.fullmatch(name):
-            raise StoreError(f"a name in a store: expected {_NAME.pattern}, found {name!r}")
-        return f"{self._text}/{kind}/{name[:2]}/{name}"
+        return f"{self._text}/{place_of(kind, name)}"
 
     def read(self, kind: str, name: str) -> bytes | None:
         """The contents of a file; None if there is none that can be read."""
@@ -214,13 +153,13 @@ class Folder:
     def pinned(self, kind: str) -> set[str]:
         """The names of the files of a kind that are pinned, whether they are there or not."""
         start = f"{kind}-"
-        markers = self._list(self._base / _PINS)
+        markers = self._list(self._base / PINS)
         return {marker.removeprefix(start) for marker in markers if marker.startswith(start)}
 
     def quarantine(self, kind: str, name: str, why: str) -> None:
         """Put a damaged file where nobody reads it, and say so."""
         path = self.path(kind, name)
-        away = self._base / _QUARANTINE / f"{kind}-{name}"
+        away = self._base / QUARANTINE / f"{kind}-{name}"
         log.warning("%s is damaged and was put away as %s: %s", path, away, why)
 
         def work() -> bool:
@@ -239,24 +178,17 @@ class Folder:
         folders = [prefix[:2]] if prefix else sorted(self._list(self._base / kind))
         for folder in folders:
             for name in sorted(self._list(self._base / kind / folder)):
-                if name.startswith(prefix) and _NAME.fullmatch(name):
+                if name.startswith(prefix) and is_name(name):
                     yield name
 
-    def files(self, kind: str = "") -> Iterator[Stored]:
+    def files(self, kind: str = "") -> list[Stored]:
         """Every file, or every one of a kind, in no order."""
-        for folder in self._folders(kind):
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                for entry in entries:
-                    if _NAME.fullmatch(entry.name):
-                        with contextlib.suppress(FileNotFoundError):
-                            info = entry.stat()
-                            yield Stored(
-                                folder.parent.name, entry.name, info.st_size, info.st_mtime
-                            )
+        found = self._try(f"list {self._base}", lambda: [*tidying.files(self._base, kind)])
+        return found or []
 
     def in_quarantine(self) -> list[str]:
         """What was found damaged and put away."""
-        return sorted(self._list(self._base / _QUARANTINE))
+        return sorted(self._list(self._base / QUARANTINE))
 
     def tidy(self, limits: Limits | None = None, room: int = 0) -> Tidied:
         """Remove leftovers, and what was not used for longest until the rest is within limits.
@@ -267,27 +199,11 @@ class Folder:
             limits: those of the folder by default.
             room: bytes that are to be free besides, whatever the limits say.
         """
-        limits = limits or self.limits
-        now = self._now()
-        leftovers = sum(self._unlink(file) for file in self._unfinished(now))
-        self._remove_locks(now)
-        found = sorted(self.files(), key=lambda stored: stored.used)
-        pinned = set(self._list(self._base / _PINS))
-        total, count = sum(stored.bytes for stored in found), len(found)
-        target = min(limits.bytes, total - room if room else limits.bytes)
-        removed: list[Stored] = []
-        for stored in found:
-            age = now - stored.used
-            old = limits.age_s is not None and age > limits.age_s
-            if not old and total <= target and count <= limits.files:
-                continue
-            if f"{stored.kind}-{stored.name}" in pinned:
-                continue
-            if age < GRACE_S or not self._remove_unused(stored, now):
-                continue
-            removed.append(stored)
-            total, count = total - stored.bytes, count - 1
-        return Tidied(tuple(removed), leftovers, total, count)
+
+        def work() -> Tidied:
+            return tidying.tidy(self._base, limits or self.limits, room)
+
+        return self._try(f"tidy {self._base}", work) or Tidied((), 0, 0, 0)
 
     @contextlib.contextmanager
     def lock(self, name: str, timeout_s: float) -> Iterator[bool]:
@@ -297,9 +213,9 @@ class Folder:
             Whether it is held: not if it took longer than `timeout_s`, nor if the file system has
             no locks. Whoever goes on without it does what another process does as well.
         """
-        path = self._base / _LOCKS / name
+        path = self._base / LOCKS / name
 
-        def work() -> locks.Lock | None:
+        def work() -> BaseFileLock | None:
             self._prepare(path.parent)
             lock = locks.acquire(path, timeout_s)
             if lock is None and timeout_s > 0:
@@ -354,7 +270,7 @@ class Folder:
                 os.utime(file)
 
     def _pin(self, kind: str, name: str) -> Path:
-        return self._base / _PINS / f"{kind}-{self.path(kind, name).name}"
+        return self._base / PINS / f"{kind}-{self.path(kind, name).name}"
 
     def _list(self, folder: Path) -> list[str]:
         def work() -> list[str]:
@@ -362,63 +278,12 @@ class Folder:
 
         return self._try(f"list {folder}", work) or []
 
-    def _folders(self, of_kind: str = "") -> Iterator[Path]:
-        for kind in [of_kind] if of_kind else self._list(self._base):
-            if kind not in (_QUARANTINE, _LOCKS, _PINS):
-                for folder in self._list(self._base / kind):
-                    yield self._base / kind / folder
-
-    def _unfinished(self, now: float) -> Iterator[Path]:
-        for folder in self._folders():
-            for name in self._list(folder):
-                file = folder / name
-                if name.startswith(disk.TEMPORARY) and self._is_older(file, now):
-                    yield file
-
-    def _remove_locks(self, now: float) -> None:
-        for name in self._list(self._base / _LOCKS):
-            file = self._base / _LOCKS / name
-            if self._is_older(file, now):
-                with contextlib.suppress(OSError):
-                    locks.remove(file)
-
-    def _is_older(self, file: Path, now: float) -> bool:
-        try:
-            return now - file.stat().st_mtime > LEFTOVER_S
-        except OSError:
-            return False
-
-    def _remove_unused(self, stored: Stored, now: float) -> bool:
-        """Remove a file unless somebody has used it since it was listed; whether it was removed."""
-        path = self.path(stored.kind, stored.name)
-        try:
-            unused = now - path.stat().st_mtime >= GRACE_S
-        except OSError:
-            return False
-        return unused and self._unlink(path)
-
     def _unlink(self, file: Path) -> bool:
         try:
             file.unlink()
         except OSError:
             return False
         return True
-
-    def _now(self) -> float:
-        """The time by the clock of the file system, which may be another machine's."""
-        probe = self._base / f"{disk.TEMPORARY}{os.urandom(8).hex()}"
-        try:
-            probe.touch()
-            now = probe.stat().st_mtime
-            probe.unlink()
-        except OSError:
-            return time.time()
-        return now
-
-
-def is_name(name: str) -> bool:
-    """Whether a file of a store may have this name."""
-    return _NAME.fullmatch(name) is not None
 
 
 def is_damage(error: ArtifactError) -> bool:

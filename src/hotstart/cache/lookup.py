@@ -7,17 +7,15 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hotstart.cache.entries import Entry
+from hotstart.cache.entries import CacheEntry
 from hotstart.cache.explain import explain
-from hotstart.cache.key import here
-from hotstart.cache.store import Found, Store
+from hotstart.cache.store import FoundProgram, Store
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.model import Model
 from hotstart.program import OnMiss, Program
 from hotstart.records.guards import Key, described
 
 if TYPE_CHECKING:
-    from hotstart.cache.pieces import Pieces
     from hotstart.specialize.units import Kept
 
 log = logging.getLogger("hotstart")
@@ -25,7 +23,7 @@ log = logging.getLogger("hotstart")
 Build = Callable[["Kept"], Program]
 """Builds a program, given the pieces of earlier builds."""
 
-Find = Callable[[Key, Model, OnMiss], Found]
+Find = Callable[[Key, Model, OnMiss], FoundProgram]
 
 
 def find_or_build(store: Store, key: Key, model: Model, build: Build, on_miss: OnMiss) -> Program:
@@ -51,20 +49,22 @@ def find_or_build(store: Store, key: Key, model: Model, build: Build, on_miss: O
         again = _timed(store.find_here, key, model, on_miss)  # another process may have built it
         if again.program is not None:
             return again.program
-        pieces = _pieces(store)
+        from hotstart.cache.pieces import Pieces  # only a build needs it
+
+        pieces = Pieces(store)
         program = build(pieces)
         entry = _keep(store, key, program)
     store.share(entry, pieces.new)
     return program
 
 
-def _why(store: Store, key: Key, found: Found) -> str:
+def _why(store: Store, key: Key, found: FoundProgram) -> str:
     problems = () if store.exchange is None else store.exchange.remote.problems
     told = (f"the remote: {problem}" for problem in problems)
     return "\n".join([explain(store, key, found.reasons), *told])
 
 
-def _timed(find: Find, key: Key, model: Model, on_miss: OnMiss) -> Found:
+def _timed(find: Find, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
     started = time.perf_counter()
     found = find(key, model, on_miss)
     if found.program is not None:
@@ -72,13 +72,7 @@ def _timed(find: Find, key: Key, model: Model, on_miss: OnMiss) -> Found:
     return found
 
 
-def _pieces(store: Store) -> Pieces:
-    from hotstart.cache.pieces import Pieces  # only a build needs it
-
-    return Pieces(store.folder, here(), store.exchange)
-
-
-def _keep(store: Store, key: Key, program: Program) -> Entry | None:
+def _keep(store: Store, key: Key, program: Program) -> CacheEntry | None:
     from hotstart.saving import Check, packed
 
     seen = program.artifact.requirements.seen

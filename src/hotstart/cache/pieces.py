@@ -4,72 +4,93 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from hotstart import _torch
 from hotstart.artifact import container, fingerprint, preflight
 from hotstart.artifact.read import unpack
 from hotstart.cache.entries import PIECES
-from hotstart.cache.folder import Folder, is_damage
+from hotstart.cache.folder import is_damage
+from hotstart.cache.key import here
+from hotstart.compilers import Job, Narrowed
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
 from hotstart.records.artifact import Artifact, CompiledUnit, Requirements
 from hotstart.saving import packed
 
 if TYPE_CHECKING:
-    from hotstart.cache.tiers import Exchange
+    from hotstart.cache.store import Store
+
+_NARROWED = "narrowed"
 
 
 class Pieces:
-    """Compiled pieces of a store.
+    """Compiled pieces of a store, and the conditions that other compiles stopped at.
 
-    A piece is kept as an artifact of its own, without calls and requirements, that says which piece
-    it is: a file in the place of another is damage.
+    Each is kept as an artifact of its own, without calls and requirements, that says which piece it
+    is: a file in the place of another is damage. All that are fetched from a remote take no longer
+    together than one visit may.
 
     Args:
-        folder: where they are kept.
-        here: what of this process decides how a piece is compiled, besides what its key says.
-        exchange: where those are fetched from that the folder does not have. All of them together
-            take no longer than one visit may.
+        store: where they are kept.
 
     Attributes:
+        store: the same.
         new: the names of those that were put.
     """
 
-    def __init__(
-        self, folder: Folder, here: Mapping[str, str], exchange: Exchange | None = None
-    ) -> None:
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.new: list[str] = []
-        self._folder = folder
+        self._folder = store.folder
         self._fit = fingerprint.host()
-        about = [sorted(here.items()), self._fit["instructions"], self._fit["libc"]]
+        about = [sorted(here().items()), self._fit["instructions"], self._fit["libc"]]
         self._here = msgspec.json.encode(about)
-        self._exchange = exchange
-        self._visit = exchange.remote.visit() if exchange is not None else None
+        self._exchange = store.exchange
+        self._visit = store.exchange.remote.visit() if store.exchange is not None else None
 
     def get(self, key: str) -> CompiledUnit | None:
         """The unit of a job; None if there is none that fits."""
-        name = self._name(key)
-        unit = self._kept(name, key)
-        return unit if unit is not None else self._brought(name, key)
+        piece = self._piece(self._name(key))
+        return next((unit for unit in piece.units if unit.key == key), None) if piece else None
 
-    def _kept(self, name: str, key: str) -> CompiledUnit | None:
-        path = self._folder.path(PIECES, name)
+    def put(self, unit: CompiledUnit) -> None:
+        """Keep the unit of a job."""
+        self._keep(self._name(unit.key), (unit,), {})
+
+    def narrowed(self, job: Job) -> Narrowed | None:
+        """The condition that a compile of a job stopped at; None if none is known."""
+        piece = self._piece(self._name(f"{_NARROWED} {job.key}")) if job.bounds else None
+        if piece is None:
+            return None
+        axes = {number: axis for axis, number in job.axis_numbers.items()}
+        expr = _torch.parse_expression(piece.report[_NARROWED]).xreplace(axes)
+        return Narrowed(_torch.Condition(expr, f"compiling {job.piece.name}"))
+
+    def put_narrowed(self, job: Job, narrowed: Narrowed) -> None:
+        """Keep the condition that a compile of a job stopped at."""
+        text = _torch.expression_text(narrowed.condition.expr.xreplace(job.axis_numbers))
+        if text is not None:
+            self._keep(self._name(f"{_NARROWED} {job.key}"), (), {_NARROWED: text})
+
+    def _piece(self, name: str) -> Artifact | None:
+        piece = self._kept(name)
+        return piece if piece is not None else self._brought(name)
+
+    def _kept(self, name: str) -> Artifact | None:
+        """What the folder has."""
         try:
-            contents = container.read(path)
-            preflight.require_fit(path, contents.manifest, compare_source=False)
-            piece = unpack(contents)
-            if piece.report.get("name") != name:
-                raise CorruptArtifact(path, "manifest", f"the piece {name}", "another")
+            piece = _checked(container.read(self._folder.path(PIECES, name)), name)
         except ArtifactError as error:
             if is_damage(error):
                 self._folder.quarantine(PIECES, name, str(error))
             return None  # damaged, not there, not to be read, or another machine's
         self._folder.used(PIECES, name)
-        return _unit_of(piece, key)
+        return piece
 
-    def _brought(self, name: str, key: str) -> CompiledUnit | None:
-        """The unit of a piece that the remote has, which is then kept here as well."""
+    def _brought(self, name: str) -> Artifact | None:
+        """What the remote has, which is then kept here as well."""
         if self._exchange is None or self._visit is None:
             return None
         try:
@@ -77,29 +98,24 @@ class Pieces:
             if found is None:
                 return None
             contents, data = found
-            preflight.require_fit(contents.file, contents.manifest, compare_source=False)
-            unit = _unit_of(unpack(contents), key)
-            if unit is None:
-                raise CorruptArtifact(contents.file, "units", f"one for {key}", "others")
+            piece = _checked(contents, name)
         except IncompatibleArtifact:
             return None
         except ArtifactError as error:
             self._exchange.remote.wrong(PIECES, name, error)
             return None
         self._folder.write(PIECES, name, [data])
-        return unit
+        return piece
 
-    def put(self, unit: CompiledUnit) -> None:
-        """Keep the unit of a job."""
-        name = self._name(unit.key)
+    def _keep(self, name: str, units: tuple[CompiledUnit, ...], report: Mapping[str, Any]) -> None:
         alone = Artifact(
             requirements=Requirements((), (), (), (), ()),
             calls=(),
-            units=(unit,),
+            units=units,
             captured=(),
             pieces=(),
             fingerprint=self._fit,
-            report={"name": name},
+            report={"name": name, **report},
         )
         try:
             parts = packed(alone)
@@ -112,5 +128,14 @@ class Pieces:
         return hashlib.sha256(key.encode() + self._here).hexdigest()
 
 
-def _unit_of(piece: Artifact, key: str) -> CompiledUnit | None:
-    return next((unit for unit in piece.units if unit.key == key), None)
+def _checked(contents: container.Container, name: str) -> Artifact:
+    """A piece that fits this machine.
+
+    Raises:
+        ArtifactError: it does not, or it is another piece.
+    """
+    preflight.require_fit(contents.file, contents.manifest, compare_source=False)
+    piece = unpack(contents)
+    if piece.report.get("name") != name:
+        raise CorruptArtifact(contents.file, "manifest", f"the piece {name}", "another")
+    return piece

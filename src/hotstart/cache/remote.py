@@ -16,20 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
-import os
-import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
-from urllib.parse import urlsplit
 
-from hotstart.cache.folder import LAYOUT, is_name
+from hotstart.cache.address import Address, without_secrets
+from hotstart.cache.layout import LAYOUT, is_name, place_of
 from hotstart.errors import ArtifactError, CorruptArtifact, StoreError
 
 if TYPE_CHECKING:
@@ -43,19 +39,8 @@ Published = Literal["written", "there", "failed"]
 PAUSE_S = 60.0
 """So long a remote that failed is not asked again."""
 
-RETRIES = 2
-"""So often a request is sent again that failed in a way that may pass, while there is time."""
-
 _SLACK_S = 1.0
 _WRONG = "an object that is not what it should be"
-_HTTP = ("http", "https")
-_SECRET = re.compile(r"\?[^\s\"')]*|(?<=//)[^\s/@]*@")
-"""The query of a URL, and who asks."""
-_ENVIRONMENT = {
-    "s3": "AWS", "s3a": "AWS", "gs": "GOOGLE", "az": "AZURE", "azure": "AZURE", "abfs": "AZURE",
-    "abfss": "AZURE", "adl": "AZURE", "http": "", "https": "", "file": "", "memory": "",
-}  # fmt: skip
-"""By scheme, how the variables begin that its settings come from."""
 
 T = TypeVar("T")
 
@@ -85,20 +70,26 @@ class Remote:
         options: Mapping[str, Any] | None = None,
         strict: bool = False,
     ) -> None:
-        self._scheme = _checked(url, timeout_s, policy)
-        self._url = url
+        self._address = Address(url)
+        if not 0 < timeout_s < float("inf"):
+            raise StoreError(
+                f"remote_timeout_s: got {timeout_s!r}, takes a number of seconds above 0"
+            )
+        if policy not in get_args(RemotePolicy):
+            raise StoreError(
+                f"remote_policy: got {policy!r}, takes one of {get_args(RemotePolicy)}"
+            )
         self._options = dict(options or {})
         self._store: ObjectStore | None = None
         self._rests_until = -float("inf")
         self.timeout_s = timeout_s
         self.strict = strict
-        self.writable = policy == "read-write" and self._scheme not in _HTTP
+        self.writable = policy == "read-write" and not self._address.is_file_server
         self.problems: Counter[str] = Counter()
         self.damaged: set[tuple[str, str]] = set()
 
     def __str__(self) -> str:
-        parts = urlsplit(self._url)  # its user and its query may be secrets
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return str(self._address)
 
     def visit(self) -> Visit:
         """Begin something that may take `timeout_s` seconds in all."""
@@ -106,7 +97,7 @@ class Remote:
 
     def where(self, kind: str, name: str) -> str:
         """Where an object is, or would be, for messages."""
-        return f"{str(self).rstrip('/')}/{_path(kind, name)}"
+        return f"{str(self).rstrip('/')}/{place_of(kind, name)}"
 
     def wrong(self, kind: str, name: str, error: ArtifactError) -> None:
         """Note that an object is not what it should be, and say so.
@@ -131,19 +122,14 @@ class Remote:
             StoreError: it is strict.
         """
         reason = _reason(error)
-        self._note(doing, reason, error)
+        self.problems[reason] += 1
+        if self.strict:
+            raise StoreError(
+                f"expected to {doing}, found: {reason}. Make it possible, or go on without the "
+                "remote by leaving strict out."
+            ) from error
         self._rests_until = time.monotonic() + PAUSE_S
         log.warning("cannot %s: %s; going on without for %.0f s", doing, reason, PAUSE_S)
-
-    def slow(self, doing: str) -> None:
-        """Note that a visit's time is up, although every request was answered.
-
-        Raises:
-            StoreError: the remote is strict.
-        """
-        reason = f"answers took {self.timeout_s:g} s together"
-        self._note(doing, reason, None)
-        log.warning("did not %s: %s; going on without", doing, reason)
 
     def opened(self) -> ObjectStore:
         """The library's object for it; made once, and no request is sent for that.
@@ -152,7 +138,7 @@ class Remote:
             Exception: whatever the library finds wrong with the settings.
         """
         if self._store is None:
-            self._store = self._open()
+            self._store = self._address.open(self.timeout_s, self._options, self.writable)
         return self._store
 
     def list_prefix(self, kind: str, prefix: str) -> str:
@@ -161,47 +147,13 @@ class Remote:
         Raises:
             StoreError: the remote cannot list.
         """
-        if self._scheme in _HTTP:
+        if self._address.is_file_server:
             raise StoreError(
                 f"{self}: expected a store that can list what it has, found a file server. Ask for "
                 "a key, or use the URL of the object store behind it."
             )
         folder = f"{LAYOUT}/{kind}"
         return f"{folder}/{prefix[:2]}" if len(prefix) >= 2 else folder
-
-    def _note(self, doing: str, reason: str, error: Exception | None) -> None:
-        self.problems[reason] += 1
-        if self.strict:
-            raise StoreError(
-                f"expected to {doing}, found: {reason}. Make it possible, or go on without the "
-                "remote by leaving strict out."
-            ) from error
-
-    def _open(self) -> ObjectStore:
-        from obstore.store import HTTPStore, from_url
-
-        seconds = timedelta(seconds=self.timeout_s)
-        # Given settings of the client replace those of the environment, so that is read here.
-        client = {"timeout": seconds, "connect_timeout": seconds, "allow_http": self._allows_http()}
-        retry = {
-            "max_retries": RETRIES,
-            "retry_timeout": seconds,
-            "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": seconds / 4},
-        }
-        options = dict(self._options)
-        client |= options.pop("client_options", {})
-        retry |= options.pop("retry_config", {})
-        if self._scheme == "memory":
-            return from_url(self._url)
-        if self._scheme == "file":
-            return from_url(self._url, mkdir=self.writable)
-        make: Any = HTTPStore.from_url if self._scheme in _HTTP else from_url
-        store: ObjectStore = make(self._url, client_options=client, retry_config=retry, **options)
-        return store
-
-    def _allows_http(self) -> bool:
-        said = os.environ.get(f"{_ENVIRONMENT[self._scheme]}_ALLOW_HTTP", "")
-        return self._scheme == "http" or said.lower() in ("1", "true", "t", "yes", "y", "on")
 
 
 class Visit:
@@ -214,7 +166,6 @@ class Visit:
     def __init__(self, remote: Remote) -> None:
         self.left_s = remote.timeout_s
         self._remote = remote
-        self._is_over = False
 
     @contextlib.contextmanager
     def spending(self) -> Iterator[None]:
@@ -237,7 +188,7 @@ class Visit:
             CorruptArtifact: it is larger.
             StoreError: the remote is strict, and failed.
         """
-        path, where = _path(kind, name), self._remote.where(kind, name)
+        path, where = place_of(kind, name), self._remote.where(kind, name)
 
         async def work() -> bytes | None:
             import obstore
@@ -259,7 +210,7 @@ class Visit:
         Raises:
             StoreError: the remote is strict, and failed; or it is not to be written to.
         """
-        path, where = _path(kind, name), self._remote.where(kind, name)
+        path, where = place_of(kind, name), self._remote.where(kind, name)
         if not self._remote.writable:
             raise StoreError(
                 f"{where}: expected a remote that may be written to, found one to read"
@@ -301,13 +252,9 @@ class Visit:
 
         return self._ask(f"list {self._remote}/{under}", work) or []
 
-    def _ask(self, doing: str, work: Callable[[], Awaitable[T]]) -> T | None:
+    def _ask(self, doing: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
         remote = self._remote
-        if remote.rests or self._is_over:
-            return None
-        if self.left_s <= 0:
-            self._is_over = True
-            remote.slow(doing)
+        if remote.rests:
             return None
         try:
             with self.spending():
@@ -319,10 +266,11 @@ class Visit:
             return None
 
 
-def _within(seconds: float, work: Callable[[], Awaitable[T]]) -> T:
-    """The result of requests, which are dropped when the time is up.
+def _within(seconds: float, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The result of requests, which are cancelled when the time is up.
 
-    They run on a thread of their own, since the caller may be in an event loop.
+    The library's own limits are for each attempt of each request, so they do not end this in time.
+    The requests run on a thread of their own, since the caller may be in an event loop.
 
     Raises:
         TimeoutError: the time is up.
@@ -330,53 +278,18 @@ def _within(seconds: float, work: Callable[[], Awaitable[T]]) -> T:
     """
     done: Future[T] = Future()
 
-    async def bounded() -> T:
-        async with asyncio.timeout(seconds):
-            return await work()
-
     def run() -> None:
         try:
-            done.set_result(asyncio.run(bounded()))
+            done.set_result(asyncio.run(asyncio.wait_for(work(), seconds)))
         except Exception as error:  # noqa: BLE001  raised in the thread that asked
             done.set_exception(error)
         except BaseException as error:  # noqa: BLE001  a panic of the library, which is no Exception
             done.set_exception(RuntimeError(str(error)))
 
+    if seconds <= 0:
+        raise TimeoutError
     threading.Thread(target=run, name="hotstart-remote", daemon=True).start()
     return done.result(seconds + _SLACK_S)
-
-
-def _checked(url: str, timeout_s: float, policy: str) -> str:
-    """The scheme of a URL, if all is as it should be."""
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise StoreError(f"remote: expected a URL, found {url!r}: {error}") from error
-    if parts.scheme not in _ENVIRONMENT:
-        raise StoreError(
-            "remote: expected a URL of one of "
-            f"{', '.join(f'{scheme}://' for scheme in _ENVIRONMENT)}, found {url!r}"
-        )
-    local = parts.scheme in ("file", "memory")
-    if bool(parts.netloc) == local or (parts.scheme == "file" and not parts.path.strip("/")):
-        shape = "file:///folder" if local else f"{parts.scheme}://name/prefix"
-        raise StoreError(f"remote: expected {shape}, found {url!r}")
-    if not 0 < timeout_s < float("inf"):
-        raise StoreError(f"remote_timeout_s: got {timeout_s!r}, takes a number of seconds above 0")
-    if policy not in get_args(RemotePolicy):
-        raise StoreError(f"remote_policy: got {policy!r}, takes one of {get_args(RemotePolicy)}")
-    if importlib.util.find_spec("obstore") is None:
-        raise StoreError(
-            f"remote: expected the package obstore, found none, for {parts.scheme}://. Install it: "
-            "pip install 'hotstart[remote]'"
-        )
-    return parts.scheme
-
-
-def _path(kind: str, name: str) -> str:
-    if not is_name(name):
-        raise StoreError(f"a name in a store: expected letters, digits and ._-, found {name!r}")
-    return f"{LAYOUT}/{kind}/{name[:2]}/{name}"
 
 
 def _reason(error: Exception) -> str:
@@ -385,4 +298,4 @@ def _reason(error: Exception) -> str:
         return "no answer in time"
     text = str(error).strip().partition("\n")[0]
     text = text.rpartition("  - ")[2]  # after the request, which had its time and its URL
-    return _SECRET.sub("", text) or type(error).__name__
+    return without_secrets(text) or type(error).__name__

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 
 from hotstart.artifact import container
-from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, Entries, Entry, hash_of
-from hotstart.cache.folder import LIMITS, Folder, Limits, default_place, is_damage
+from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, CacheEntry, Entries, hash_of
+from hotstart.cache.folder import Folder, default_place, is_damage
+from hotstart.cache.tidying import LIMITS, Limits
 from hotstart.errors import (
     ArtifactError,
     ContractError,
@@ -47,7 +48,7 @@ WAIT_S = 1800.0
 """How long to wait for another process that compiles the same program."""
 
 
-class Found(msgspec.Struct, frozen=True):
+class FoundProgram(msgspec.Struct, frozen=True):
     """What was found under a key.
 
     Attributes:
@@ -143,11 +144,11 @@ class Store:
         remote = "" if self.exchange is None else f", remote={str(self.exchange.remote)!r}"
         return f"Store({str(self.folder.root)!r}{remote})"
 
-    def probe(self, key: Key | str) -> list[Entry]:
+    def probe(self, key: Key | str) -> list[CacheEntry]:
         """The programs of a key, the newest first. Opens none of them."""
         return self.entries.of((key if isinstance(key, str) else key.digest) + ".")
 
-    def find(self, key: Key, model: Model, on_miss: OnMiss) -> Found:
+    def find(self, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
         """Load the program of a key that fits a model, its sources and this machine.
 
         A remote is asked if the folder has none.
@@ -157,7 +158,7 @@ class Store:
             return found
         return self._bring(self.exchange, key, model, on_miss)
 
-    def find_here(self, key: Key, model: Model, on_miss: OnMiss) -> Found:
+    def find_here(self, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
         """As `find`, without asking a remote."""
         reasons: list[tuple[Change, ...]] = []
         for entry in self.probe(key)[:TRIED]:
@@ -169,18 +170,18 @@ class Store:
             if not changed:
                 program, changed = self._load(entry, model, on_miss)
                 if program is not None:
-                    return Found(program, tuple(reasons))
+                    return FoundProgram(program, tuple(reasons))
             reasons.append(changed)
-        return Found(None, tuple(reasons))
+        return FoundProgram(None, tuple(reasons))
 
     def keep(
         self, key: Key, parts: Sequence[bytes], seen: tuple[Seen, ...], model: str
-    ) -> Entry | None:
+    ) -> CacheEntry | None:
         """Store a program's file, then make room if there is too much; None if it cannot be."""
         program = program_name(parts)
         self._put_away_damaged(program)  # of one that is there only the entry may have been lost
         size = sum(map(len, parts))
-        entry = Entry(key.digest, program, size, time.time(), model, hash_of(seen))
+        entry = CacheEntry(key.digest, program, size, time.time(), model, hash_of(seen))
         # The program comes first, so that whoever finds the entry finds the program.
         if not self.folder.write(PROGRAMS, program, parts):
             return None
@@ -193,7 +194,7 @@ class Store:
         """Hold the lock of a key while its program is compiled; others wait and then load it."""
         return self.folder.lock(key.digest, WAIT_S)
 
-    def share(self, entry: Entry | None, pieces: Iterable[str]) -> None:
+    def share(self, entry: CacheEntry | None, pieces: Iterable[str]) -> None:
         """Publish what a build made, if there is a remote that takes it.
 
         Args:
@@ -206,7 +207,7 @@ class Store:
             self.exchange.publish(entry, self.exchange.remote.visit())
         self.exchange.publish_pieces(pieces, self.exchange.remote.visit())
 
-    def push(self, entry: Entry) -> bool:
+    def push(self, entry: CacheEntry) -> bool:
         """Publish a program of the folder; whether the remote has it now, published or before.
 
         Takes no longer than `remote_timeout_s`.
@@ -229,7 +230,7 @@ class Store:
         names = list(self.folder.names(PIECES))
         return sum(exchange.publish_pieces([name], exchange.remote.visit()) for name in names)
 
-    def pull(self, key: Key | str) -> list[Entry]:
+    def pull(self, key: Key | str) -> list[CacheEntry]:
         """Bring the programs that the remote has of a key; those that came, the newest first.
 
         Those that do not fit this machine or its sources are not brought, nor those that are here.
@@ -258,7 +259,7 @@ class Store:
         names = self._exchange().remote.visit().names(ENTRIES, prefix)
         return sorted({name.partition(".")[0] for name in names})
 
-    def _bring(self, exchange: Exchange, key: Key, model: Model, on_miss: OnMiss) -> Found:
+    def _bring(self, exchange: Exchange, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
         """As `find`, with what the remote has besides."""
         visit = exchange.remote.visit()
         with exchange.alone(key.digest, visit):
@@ -273,9 +274,9 @@ class Store:
                     program, changed = self._load(offered.entry, model, on_miss)
                     if program is not None:
                         self.folder.tidy()
-                        return Found(program, tuple(reasons))
+                        return FoundProgram(program, tuple(reasons))
                 reasons.append(changed)
-        return Found(None, tuple(reasons))
+        return FoundProgram(None, tuple(reasons))
 
     def _not_here(self, key: str, offered: Iterable[Offered]) -> list[Offered]:
         here = {entry.name for entry in self.probe(key)}
@@ -305,7 +306,7 @@ class Store:
                 self.folder.quarantine(PROGRAMS, program, str(error))
 
     def _load(
-        self, entry: Entry, model: Model, on_miss: OnMiss
+        self, entry: CacheEntry, model: Model, on_miss: OnMiss
     ) -> tuple[Program | None, tuple[Change, ...]]:
         from hotstart.loading import load_file
 

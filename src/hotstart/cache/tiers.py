@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import msgspec
 
 from hotstart.artifact import container, preflight
-from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, Entry, decoded
+from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, CacheEntry, decoded
 from hotstart.cache.folder import Folder
 from hotstart.cache.remote import Remote, Visit
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
@@ -49,7 +49,7 @@ class Offered:
         file: the bytes of its file, verified.
     """
 
-    entry: Entry
+    entry: CacheEntry
     seen: tuple[Seen, ...]
     file: bytes
 
@@ -107,7 +107,7 @@ class Exchange:
             return None
         return container.read_bytes(self.remote.where(PIECES, name), data), data
 
-    def publish(self, entry: Entry, visit: Visit) -> bool:
+    def publish(self, entry: CacheEntry, visit: Visit) -> bool:
         """Write a program of the folder, then its entry; whether both are there now."""
         taken = list(self._numbered(entry.key, visit))
         named = any(offered and offered.entry.name == entry.name for offered in taken)
@@ -182,7 +182,7 @@ class Exchange:
         return Offered(entry, seen, data)
 
     def _fetched_program(
-        self, entry: Entry, visit: Visit
+        self, entry: CacheEntry, visit: Visit
     ) -> tuple[container.Container, bytes] | None:
         """A program, verified.
 

@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from hotstart.artifact import container
-from hotstart.cache.entries import ENTRIES, PROGRAMS, Entries, Entry
-from hotstart.cache.folder import LIMITS, Folder, Limits, Stored, default_place, is_damage
+from hotstart.cache.entries import ENTRIES, PROGRAMS, CacheEntry, Entries
+from hotstart.cache.folder import Folder, default_place, is_damage
+from hotstart.cache.tidying import LIMITS, Limits, Stored
 from hotstart.cli import flags, parse
 from hotstart.cli.output import say, say_json
 from hotstart.errors import ArtifactError, StoreError
@@ -180,7 +181,7 @@ def _unpin(given: Namespace) -> None:
     _each(given, "unpinned", Entries.unpin)
 
 
-def _each(given: Namespace, done: str, action: Callable[[Entries, Entry], bool]) -> None:
+def _each(given: Namespace, done: str, action: Callable[[Entries, CacheEntry], bool]) -> None:
     entries = Entries(_folder(given))
     changed = [entry for entry in _named(entries, given.key) if action(entries, entry)]
     if given.json:
@@ -204,7 +205,7 @@ def _pull(given: Namespace) -> None:
     _exchanged(given, "brought", [entry for key in keys for entry in store.pull(key)], 0)
 
 
-def _exchanged(given: Namespace, done: str, entries: list[Entry], pieces: int) -> None:
+def _exchanged(given: Namespace, done: str, entries: list[CacheEntry], pieces: int) -> None:
     if given.json:
         shown = [_plain(entry) for entry in entries]
         say_json({"ok": True, "programs": shown, "pieces": pieces})
@@ -221,7 +222,7 @@ def _orphans(folder: Folder) -> Iterator[Stored]:
             yield stored
 
 
-def _named(entries: Entries, key: str) -> list[Entry]:
+def _named(entries: Entries, key: str) -> list[CacheEntry]:
     """Find the programs whose key begins with some letters.
 
     Raises:
@@ -236,7 +237,7 @@ def _named(entries: Entries, key: str) -> list[Entry]:
     return found
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _plain(entry: CacheEntry) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(entry)
     return plain
 

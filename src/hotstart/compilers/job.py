@@ -72,11 +72,16 @@ class Job:
     @cached_property
     def conditions(self) -> tuple[str, ...]:
         """Write the conditions as text, with axes by number."""
-        numbered = {
+        numbers = self.axis_numbers
+        return tuple(sorted(_torch.python_source(c.xreplace(numbers)) for c in self.where))
+
+    @cached_property
+    def axis_numbers(self) -> dict[sympy.Symbol, sympy.Symbol]:
+        """A symbol for the number of each axis, which is the same in jobs of one key."""
+        return {
             _torch.axis_symbol(axis): _torch.axis_symbol(f"a{number}")
             for number, axis in enumerate(self.bounds)
         }
-        return tuple(sorted(_torch.python_source(c.xreplace(numbered)) for c in self.where))
 
     @cached_property
     def shapes(self) -> tuple[tuple[int | sympy.Expr, ...], ...]:

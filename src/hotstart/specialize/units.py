@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from hotstart import _torch
 from hotstart.compilers import Compiler, Job, Narrowed
-from hotstart.errors import CompileError
+from hotstart.errors import CompileError, StoreError
 from hotstart.events import Clock
 from hotstart.records.artifact import CompiledUnit
 
@@ -81,6 +81,7 @@ class Units:
 
         Raises:
             CompileError: the job does not compile.
+            StoreError: a store must have it, and has not.
         """
         started = self.clock.wall_s()
         several = shared.key not in {job.key, *self._not_made}
@@ -114,6 +115,8 @@ class Units:
         with self.clock.phase("compile"):
             try:
                 unit = self.compiler.compile(job)
+            except StoreError:
+                raise
             except Exception as error:
                 self._not_made.add(job.key)
                 reason = f"{type(error).__name__}: {error}"

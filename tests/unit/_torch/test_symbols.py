@@ -6,6 +6,7 @@ import re
 
 import pytest
 import sympy
+from torch.utils._sympy.functions import CeilDiv, FloorDiv, Mod
 from torch.utils._sympy.value_ranges import SymPyValueRangeAnalysis, ValueRanges, bound_sympy
 
 from hotstart import _torch
@@ -39,3 +40,24 @@ def test_torch_finds_bounds_of_quotients() -> None:
     with bounded_negative_powers():
         assert not bound_sympy(quotient, ranges).is_singleton()
     assert vars(SymPyValueRangeAnalysis)["pow_by_natural"] is before
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        sympy.Eq(HEIGHT, 4 * FloorDiv(HEIGHT, 4)),
+        sympy.And(sympy.Ne(Mod(HEIGHT * WIDTH, 3), 0), HEIGHT > WIDTH),
+        sympy.Or(sympy.Le(HEIGHT, 15), sympy.Not(sympy.Eq(CeilDiv(WIDTH, 2), 7))),
+    ],
+)
+def test_a_condition_is_made_again_of_its_text(condition: sympy.Basic) -> None:
+    text = _torch.expression_text(condition)
+    assert text is not None
+    assert _torch.parse_expression(text) == condition
+
+
+def test_an_expression_of_a_function_that_is_not_torchs_has_no_text() -> None:
+    class Own(sympy.Function):
+        """A function of somebody's own."""
+
+    assert _torch.expression_text(sympy.Eq(Own(HEIGHT), 1)) is None

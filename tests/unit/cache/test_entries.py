@@ -8,13 +8,13 @@ import pytest
 from msgspec.structs import replace
 
 from hotstart.artifact import container
-from hotstart.cache.entries import ENTRIES, Entries, Entry, hash_of
+from hotstart.cache.entries import ENTRIES, CacheEntry, Entries, hash_of
 from hotstart.cache.folder import Folder
 from hotstart.records.guards import Guard, Key, Seen
 
 KEY = Key("ab" * 16, {"torch": "2.13.0"})
 SEEN = (Seen("python", "shop", Guard((("attribute", "TABLE"), ("item", 3)), "value", "1")),)
-ENTRY = Entry(KEY.digest, "cd" * 32, 123, 1000.0, "Model", hash_of(SEEN))
+ENTRY = CacheEntry(KEY.digest, "cd" * 32, 123, 1000.0, "Model", hash_of(SEEN))
 
 
 FORMAT_AT = 8

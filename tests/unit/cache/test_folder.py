@@ -6,6 +6,9 @@ import errno
 import fcntl
 import logging
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +18,10 @@ from typing import Any
 import pytest
 
 from hotstart.artifact import disk
-from hotstart.cache import folder as module
-from hotstart.cache.folder import GRACE_S, KEPT_IN_QUARANTINE, LEFTOVER_S, Folder, Limits
+from hotstart.cache import tidying
+from hotstart.cache.folder import KEPT_IN_QUARANTINE, Folder
+from hotstart.cache.layout import LAYOUT
+from hotstart.cache.tidying import GRACE_S, LEFTOVER_S, Limits
 from hotstart.errors import StoreError
 
 NAME = "ab" * 32
@@ -301,6 +306,62 @@ def test_a_lock_is_waited_for(folder: Folder, root: Path) -> None:
     assert order == ["first", "second True"]
 
 
+def test_waiting_says_so(folder: Folder, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "hotstart"):
+        with folder.lock(NAME, 30) as held:
+            assert held
+        assert not caplog.records
+        with folder.lock(NAME, 0), Folder(root).lock(NAME, 0.05):
+            pass
+    assert "waiting for a process that holds" in caplog.messages[0]
+
+
+def test_a_lock_whose_file_is_removed_meanwhile_is_no_lock_on_nothing(
+    folder: Folder, root: Path
+) -> None:
+    file = root / LAYOUT / "locks" / NAME
+    found: list[bool] = []
+
+    def wait() -> None:
+        with Folder(root).lock(NAME, 30) as held:
+            found.append(held and file.exists())
+
+    with folder.lock(NAME, 0):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.1)
+        file.unlink()
+    waiting.join()
+    assert found == [True]
+
+
+FORKED = """
+import os, signal, sys, time
+from hotstart.cache.folder import Folder
+
+with Folder(sys.argv[1]).lock(sys.argv[2], 0) as held:
+    if os.fork() == 0:
+        time.sleep(60)
+    print(held, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_lock_ends_with_its_process_and_not_with_a_child(folder: Folder, root: Path) -> None:
+    command = [sys.executable, "-c", FORKED, str(root), NAME]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        holder.wait()
+        try:
+            with folder.lock(NAME, 5) as held:
+                assert held
+        finally:
+            os.killpg(holder.pid, signal.SIGKILL)
+
+
 def test_waiting_ends(folder: Folder, root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with folder.lock(NAME, 0), Folder(root).lock(NAME, 0.05) as held:
         assert not held
@@ -323,10 +384,10 @@ def test_a_file_system_without_locks_is_done_without(
 def test_a_lock_that_is_held_is_not_tidied_away(
     folder: Folder, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LEFTOVER_S", -10.0)
+    monkeypatch.setattr(tidying, "LEFTOVER_S", -10.0)
     with folder.lock(NAME, 0):
         folder.tidy()
         with Folder(root).lock(NAME, 0) as held:
             assert not held
     folder.tidy()
-    assert list((root / module.LAYOUT / "locks").iterdir()) == []
+    assert list((root / LAYOUT / "locks").iterdir()) == []

@@ -13,7 +13,7 @@ import pytest
 
 from hotstart import Store, StoreError
 from hotstart.artifact import container, fingerprint
-from hotstart.cache.entries import ENTRIES, PROGRAMS, Entry
+from hotstart.cache.entries import ENTRIES, PROGRAMS, CacheEntry
 from hotstart.cache.tiers import NUMBERED, Exchange
 from hotstart.records.guards import Key
 
@@ -41,7 +41,7 @@ def program(text: str, **manifest: Any) -> list[bytes]:
     )
 
 
-def kept(store: Store, text: str, key: Key = KEY) -> Entry:
+def kept(store: Store, text: str, key: Key = KEY) -> CacheEntry:
     entry = store.keep(key, program(text), (), "Model")
     assert entry is not None
     return entry

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from hotstart.artifact import container
-from hotstart.cache.entries import PROGRAMS, Entries, Entry, hash_of
+from hotstart.cache.entries import PROGRAMS, CacheEntry, Entries, hash_of
 from hotstart.cache.folder import Folder
 from hotstart.cli import main
 from hotstart.records.guards import Guard, Key, Seen
@@ -21,7 +21,7 @@ from hotstart.records.guards import Guard, Key, Seen
 SEEN = (Seen("environment", "SCALE", Guard((), "value", "'3'")),)
 
 
-def fill(root: Path, count: int) -> list[Entry]:
+def fill(root: Path, count: int) -> list[CacheEntry]:
     """Entries of different ages, each with a program."""
     folder = Folder(root)
     made = []
@@ -30,7 +30,9 @@ def fill(root: Path, count: int) -> list[Entry]:
         program = f"{number:064x}"
         size = sum(map(len, parts))
         key = Key(f"{number + 1:08x}" + 24 * "0", {"torch": "2.13.0", "number": str(number)})
-        entry = Entry(key.digest, program, size, time.time() - 60 * number, "Model", hash_of(SEEN))
+        entry = CacheEntry(
+            key.digest, program, size, time.time() - 60 * number, "Model", hash_of(SEEN)
+        )
         folder.write(PROGRAMS, program, parts)
         assert Entries(folder).write(entry, key, SEEN)
         made.append(entry)
@@ -143,7 +145,7 @@ def test_verify_says_what_is_damaged(root: Path, capsys: pytest.CaptureFixture[s
 def test_gc_keeps_to_limits_and_removes_what_has_no_program(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hotstart.cache.folder.GRACE_S", 0.0)
+    monkeypatch.setattr("hotstart.cache.tidying.GRACE_S", 0.0)
     folder = Folder(root)
     folder.remove(PROGRAMS, next(iter(folder.names(PROGRAMS))))
     done = as_json(capsys, "gc", "--cache", root)
@@ -158,7 +160,7 @@ def test_gc_keeps_to_limits_and_removes_what_has_no_program(
 def test_what_is_pinned_stays(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hotstart.cache.folder.GRACE_S", 0.0)
+    monkeypatch.setattr("hotstart.cache.tidying.GRACE_S", 0.0)
     assert asked(capsys, "pin", "00000002", "--cache", root)[:2] == (0, "pinned 1 programs\n")
     assert [one["pinned"] for one in as_json(capsys, "ls", "--cache", root)] == [False, True, False]
     assert as_json(capsys, "gc", "--cache", root, "--max-bytes", 0)["kept_files"] == 2
