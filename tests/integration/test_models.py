@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import pytest
 import torch
-import torch.utils._pytree as pytree
 import transformers
 
 import hotstart
+from qualification.compare import largest_difference
 from tests.integration.models import CASES, Case, tokens
 
 ATTENTION = "aten::scaled_dot_product_attention"
@@ -37,13 +37,7 @@ def worst_difference(program: hotstart.Program, case: Case) -> float:
             for length in case.lengths:
                 inputs = case.inputs(batch, length)
                 found, expected = program(**inputs), program.model(**inputs)
-                assert type(found) is type(expected)
-                leaves, spec = pytree.tree_flatten(found)
-                expected_leaves, expected_spec = pytree.tree_flatten(expected)
-                assert spec == expected_spec
-                for left, right in zip(leaves, expected_leaves, strict=True):
-                    assert left.shape == right.shape
-                    worst = max(worst, (left - right).abs().max().item())
+                worst = max(worst, largest_difference(found, expected))
     return worst
 
 
