@@ -50,7 +50,7 @@ ALL = [
     for name, case in CASES.items()
     for split in splits(case)
 ]
-LONG = {"gemma3", "gpt2", "qwen3"}
+LONG = {"gemma3", "gpt2", "llama", "qwen3"}
 NOT_SLOW = {"llama-attention", *(f"{name}-auto" for name in CASES.keys() - LONG)}
 EAGER = [
     each if each.id in NOT_SLOW else pytest.param(*each.values, id=each.id, marks=pytest.mark.slow)
@@ -79,11 +79,11 @@ def test_compiled_with_inductor_it_is_eager_within_1e_5(
     assert worst_difference(hotstart.load(tmp_path / "model.hot", program.model), case) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet"])
-def test_small_ones_compiled_with_inductor(name: str) -> None:
-    program = build(CASES[name], "auto", "inductor")
+def test_a_small_one_compiled_with_inductor() -> None:
+    case = CASES["mlp"]
+    program = build(case, "auto", "inductor")
     assert program.report.inlined == ()
-    assert worst_difference(program, CASES[name]) < 1e-5
+    assert worst_difference(program, case) < 1e-5
 
 
 def test_layers_beyond_the_first_cost_no_compile() -> None:

@@ -71,11 +71,23 @@ def as_json(capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, Any]
     return status, json.loads(out)
 
 
-def explained(what: str) -> tuple[int, Any]:
+EXPLAIN = """
+import contextlib, io, json, sys
+from hotstart.cli import main
+found = []
+for asked in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        status = main(["explain", *asked.split(), "--json"])
+    found.append([status, json.loads(out.getvalue())])
+print(json.dumps(found))
+"""
+
+
+def explained(*asked: str) -> list[tuple[int, Any]]:
     """What `hotstart explain` says in its own process: tests change what is part of keys."""
-    command = [sys.executable, "-m", "hotstart", "explain", *what.split(), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.returncode, json.loads(done.stdout)
+    command = [sys.executable, "-c", EXPLAIN, *asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [(status, told) for status, told in json.loads(done.stdout)]
 
 
 WARM = "warm cached_shop:static --compiler eager --no-check"
@@ -87,8 +99,8 @@ def test_what_was_warmed_is_found(shop: Path, capsys: pytest.CaptureFixture[str]
     status, out, _ = asked(capsys, WARM.replace("static", "static cached_shop:ranged"))
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == ["loaded", "compiled"]
-    for factory in ("static", "ranged"):
-        status, told = explained(f"cached_shop:{factory} --compiler eager")
+    factories = ("cached_shop:static", "cached_shop:ranged")
+    for status, told in explained(*(f"{factory} --compiler eager" for factory in factories)):
         assert (status, told["found"]) == (0, True)
 
 
@@ -100,11 +112,11 @@ def test_explain_of_an_empty_cache(shop: Path, capsys: pytest.CaptureFixture[str
 
 def test_explain_names_what_changed(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert asked(capsys, WARM)[0] == 0
-    status, told = explained("cached_shop:static --compiler eager --splits 3")
+    ((status, told),) = explained("cached_shop:static --compiler eager --splits 3")
     assert (status, told["found"]) == (6, False)
     assert told["changes"] == [{"part": "options.splits", "was": "16", "is": "3"}]
     shop.write_text(FACTORIES.format(by="3.25"))
-    status, told = explained("cached_shop:static --compiler eager")
+    ((status, told),) = explained("cached_shop:static --compiler eager")
     assert status == 6
     assert told["changes"] == [{"part": "by", "was": "2.0", "is": "3.25"}]
 
@@ -128,7 +140,7 @@ def test_what_one_factory_puts_into_torch_is_not_part_of_the_next_key(
 ) -> None:
     factories = "warm cached_shop:patching cached_shop:static --compiler eager --no-check"
     _, plain = as_json(capsys, factories)[1]
-    status, told = explained("cached_shop:static --compiler eager")
+    ((status, told),) = explained("cached_shop:static --compiler eager")
     assert (status, told["key"]) == (0, plain["key"])
 
 
@@ -147,8 +159,8 @@ def test_what_was_warmed_with_a_remote_is_found_by_another_machine(
     shared: str, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOTSTART_CACHE", str(shop.parent / "another"))
-    assert explained("cached_shop:static --compiler eager")[0] == 6
-    assert explained(f"cached_shop:static --compiler eager --remote {shared}")[0] == 0
+    asked = "cached_shop:static --compiler eager"
+    assert [status for status, _ in explained(asked, f"{asked} --remote {shared}")] == [6, 0]
 
 
 def test_push_and_pull(
