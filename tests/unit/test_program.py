@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import hotstart
 from hotstart import ContractError, Dim
+from hotstart.events import Event
 
 EAGER = hotstart.Options(compiler="eager")
 ANY = Dim("n", min=1, max=16)
@@ -48,7 +49,7 @@ def double(x, flag=False):
 
 
 def test_nothing_is_compiled_in_a_call() -> None:
-    events: list[hotstart.Event] = []
+    events: list[Event] = []
     options = hotstart.Options(compiler="eager", on_event=events.append)
     program = build(double, torch.randn(3), options=options)
     assert events
