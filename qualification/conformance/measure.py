@@ -22,8 +22,8 @@ from torch import nn
 import hotstart
 from hotstart.errors import HotstartError
 from qualification import suites
+from qualification.compare import Wrong, largest_difference
 from qualification.conformance import catalogue
-from qualification.conformance.compare import Wrong, largest_difference
 from qualification.conformance.zoo.entry import Entry, Sizes
 
 LOADS = 5

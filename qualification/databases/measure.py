@@ -25,8 +25,8 @@ import hotstart
 from hotstart.errors import HotstartError
 from qualification import proof, suites
 from qualification.checking import checks_in_forks
+from qualification.compare import Did, Inputs, Standard, difference, observe, unchanged
 from qualification.databases import subjects
-from qualification.databases.compare import Did, Standard, difference, observe
 from qualification.databases.results import Outcome
 from qualification.databases.subjects import Case, Skipped
 
@@ -81,16 +81,16 @@ def _build(case: Case, options: hotstart.Options, folder: Path, log: Log) -> Non
     """Compile a case, compare its calls and save it, as far as it goes."""
     exact = options.compiler == "op_by_op"
     try:
-        expected = observe(case.called, case.holder, case.example)
-        again = observe(case.called, case.holder, case.example)
-        other = observe(case.called, case.holder, case.example, seed=1)
+        expected, again = (_observed(case, case.called, case.example) for _ in range(2))
+        other = _observed(case, case.called, case.example, seed=1)
     except Exception as error:  # noqa: BLE001  what eager does not do is no case
         log.found(case, "skipped", "call", f"eager raises {problem(error)}")
         return
     repeats = case.initialised and difference(again, expected, Standard()) is None
     random = difference(other, expected, Standard()) is not None
     standard = Standard(
-        exact=exact and not case.taken_apart, values=repeats and (exact or not random)
+        tolerance=0.0 if exact and not case.taken_apart else None,
+        values=repeats and (exact or not random),
     )
     stage = "build"
     try:
@@ -106,10 +106,10 @@ def _build(case: Case, options: hotstart.Options, folder: Path, log: Log) -> Non
             log.write(entry=case.entry, proof=msgspec.to_builtins(shown))
         stage = "call"
         calls = [expected, *_eager(case)]
-        own = Standard(standard.exact, standard.values, sharing=exact)
+        own = replace(standard, sharing=exact)
         found = _compared(case, program, calls, own)
         if not found and standard.values:
-            twice = [observe(program, case.holder, case.example) for _ in range(2)]
+            twice = [_observed(case, program, case.example) for _ in range(2)]
             found = difference(*twice, Standard(sharing=False))
             found = found and f"a second call differs from the first: {found}"
         if not found:
@@ -123,6 +123,12 @@ def _build(case: Case, options: hotstart.Options, folder: Path, log: Log) -> Non
         _failed(case, error, stage, log)
         return
     log.found(case, "wrong" if found else "same", stage, found or "")
+
+
+def _observed(case: Case, call: Callable[..., Any], given: Inputs, seed: int = 0) -> Did:
+    """What a call does to a module whose tensors are as they were built."""
+    with unchanged(case.holder):
+        return observe(call, case.holder, given, seed)
 
 
 class _Unpicklable(Exception):
@@ -143,7 +149,7 @@ def _eager(case: Case) -> list[Did]:
     found = []
     for other in case.others:
         try:
-            found.append(observe(case.called, case.holder, other))
+            found.append(_observed(case, case.called, other))
         except Exception:  # noqa: BLE001  what eager does not do is no case
             break
     return found
@@ -155,7 +161,7 @@ def _compared(
     """How calls of a program differ from those of eager, in which call."""
     given = (case.example, *case.others)
     for number, (inputs, wanted) in enumerate(zip(given, expected, strict=False)):
-        found = difference(observe(program, case.holder, inputs), wanted, standard)
+        found = difference(_observed(case, program, inputs), wanted, standard)
         if found:
             which = "with the example" if number == 0 else f"with other inputs ({number})"
             return f"{which}: {found}"

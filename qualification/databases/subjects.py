@@ -13,7 +13,7 @@ import pickle
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils import _pytree as pytree
 
 import hotstart
+from qualification.compare import Inputs
 
 SAMPLES = 2
 """So many samples of an operator in its first dtype: the first and the last."""
@@ -57,19 +58,6 @@ the tolerance of Inductor. See `docs/semantics.md`."""
 
 UNUSED = torch.zeros(2)
 """What functions of operators that only make tensors are called with."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The arguments of one call."""
-
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    def tensors(self) -> list[Tensor]:
-        """Every tensor that is passed, once."""
-        leaves = pytree.tree_leaves((self.args, dict(self.kwargs)))
-        return list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}.values())
 
 
 @dataclass(frozen=True)

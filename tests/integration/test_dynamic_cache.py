@@ -10,10 +10,10 @@ from transformers.integrations.executorch import register_dynamic_cache_export_s
 
 import hotstart
 from hotstart import Dim
-from tests.semantics import both
+from tests.semantics import mostly_eager
 
 
-@both
+@mostly_eager
 def test_a_dynamic_cache_that_the_caller_passes_grows(compiler: str) -> None:
     model = tiny_llama()
     register_dynamic_cache_export_support()  # which makes no difference

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import copy
 import getpass
 import importlib
 import json
@@ -13,7 +11,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,7 @@ from hotstart import Dim
 from hotstart.artifact.container import pack, read
 from hotstart.artifact.preflight import load_check
 from tests.integration.shop import Counting, Gate, Result, Shop, Turned
-from tests.versions import checks_tensors, knows_derived_constants
+from tests.versions import checks_tensors
 
 EAGER = hotstart.Options(compiler="op_by_op")
 SEQ = {"x": {0: Dim("batch", max=8, sizes=[1])}}
@@ -96,16 +93,14 @@ LOAD_AND_CALL = """
 """
 
 
-def test_a_fresh_process_without_compiler_caches_and_home_runs_it(saved: Path) -> None:
-    found = run_fresh(LOAD_AND_CALL, saved)
+def test_a_fresh_process_without_compiler_caches_and_home_runs_it(
+    saved: Path, tmp_path: Path
+) -> None:
+    found = run_fresh(LOAD_AND_CALL, saved, TMPDIR=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
+    assert list(tmp_path.iterdir()) == []  # nothing is written
     assert max(found["differences"]) < 1e-5
     assert found["heavy"] == []
     assert found["actions"] == ["loaded"]
-
-
-def test_nothing_is_written_by_a_load(saved: Path, tmp_path: Path) -> None:
-    run_fresh(LOAD_AND_CALL, saved, TMPDIR=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_loaded_program_behaves_as_the_built_one(saved: Path) -> None:
@@ -131,7 +126,6 @@ def test_a_loaded_program_can_be_saved_and_loaded_again(saved: Path, tmp_path: P
     assert again.read_bytes() == saved.read_bytes()
 
 
-@pytest.mark.usefixtures("checks_in_new_processes")
 def test_the_check_made_at_save_is_recorded(saved: Path, tmp_path: Path) -> None:
     check = hotstart.inspect(saved).check
     assert check["exact"] is True
@@ -173,7 +167,6 @@ def test_what_does_not_run_by_itself_is_not_saved(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("checks_in_new_processes")
 def test_an_operator_of_the_models_own_is_found_in_its_module(tmp_path: Path) -> None:
     from tests.integration.own_op import Halving
 
@@ -218,23 +211,20 @@ def test_saving_leaves_the_random_numbers_of_the_process_alone(tmp_path: Path) -
 
 
 def test_the_same_build_twice_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
-    second = tmp_path / "second.hot"
+    first, second = tmp_path / "first.hot", tmp_path / "second.hot"
+    hotstart.load(saved, shop()).save(first, check=False)
     code = """
         import sys, torch, hotstart
         from tests.integration.shop import Shop
         torch.manual_seed(7)  # weights are no part of it
         dims = {"x": {0: hotstart.Dim("batch", max=8, sizes=[1])}}
         program = hotstart.compile(Shop().eval(), (torch.zeros(4, 8),), dynamic_shapes=dims)
-        program.save(sys.argv[1])
+        program.save(sys.argv[1], check=False)
         print("{}")
     """
     cache = tmp_path / "cache"
     run_fresh(code, second, PATH=os.environ["PATH"], TORCHINDUCTOR_CACHE_DIR=str(cache))
-    first, other = read(saved), read(second)
-    assert {n: bytes(b) for n, b in first.blobs.items()} == {
-        n: bytes(b) for n, b in other.blobs.items()
-    }
-    assert first.manifest == other.manifest
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_no_path_host_or_user_is_in_the_file(saved: Path) -> None:
@@ -527,207 +517,6 @@ def test_hooks_of_every_module_are_compared_at_load(saved: Path) -> None:
             hotstart.load(saved, shop())
     finally:
         hook.remove()
-
-
-class Asking(nn.Module):
-    """Asks what it has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.given: Any = {"k": 1}
-        self.tags = {"a"}
-
-    def forward(self, x: Tensor) -> Tensor:
-        if hasattr(self, "extra"):
-            x = x * 2
-        if "z" in self.given:
-            x = x * 3
-        if "z" in self.tags:
-            x = x * 5
-        for key in self.given:
-            x = x + len(key)
-        return x
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("extra", 1),
-        ("given", {"z": 1}),
-        ("given", {"kk": 1}),
-        ("given", {"k": 1, "l": 1}),
-        ("tags", {"z"}),
-    ],
-)
-def test_what_a_module_was_asked_for_is_compared_at_load(
-    name: str, value: Any, tmp_path: Path
-) -> None:
-    build(Asking()).save(tmp_path / "model.hot", check=False)
-    hotstart.load(tmp_path / "model.hot", Asking())
-    changed = Asking()
-    setattr(changed, name, value)
-    with pytest.raises(hotstart.ModelMismatch, match=name):
-        hotstart.load(tmp_path / "model.hot", changed)
-
-
-class OwnList(list[float]):
-    """Not Python's."""
-
-
-class OwnDict(dict[str, float]):
-    """Not Python's."""
-
-
-class OwnText(str):
-    """Not Python's."""
-
-    __slots__ = ()
-
-
-class OwnNumber(float):
-    """Not Python's."""
-
-    __slots__ = ()
-
-
-class Held(nn.Module):
-    """Computes with whatever it holds."""
-
-    def __init__(self, given: Any) -> None:
-        super().__init__()
-        self.given = given
-
-    def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.given, str):
-            return x * 2 if self.given == "two" else x * 3
-        if isinstance(self.given, float):
-            return x * self.given
-        if isinstance(self.given, dict):
-            return x * self.given["by"]
-        for value in self.given:
-            x = x * value
-        return x
-
-
-@pytest.mark.parametrize(
-    ("given", "another"),
-    [
-        ((2.0,), (3.0,)),
-        ({2.0}, {3.0}),
-        (frozenset({2.0}), frozenset({3.0})),
-        (range(1, 3), range(1, 4)),
-        (collections.deque([2.0]), collections.deque([3.0])),
-        (OwnList([2.0]), OwnList([3.0])),
-        (OwnDict(by=2.0), OwnDict(by=3.0)),
-        pytest.param(OwnText("two"), OwnText("three"), marks=knows_derived_constants),
-        pytest.param(OwnNumber(2.0), OwnNumber(3.0), marks=knows_derived_constants),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_what_a_module_holds_is_compared_at_load(given: Any, another: Any, tmp_path: Path) -> None:
-    x = torch.randn(3)
-    build(Held(given), x).save(tmp_path / "model.hot", check=False)
-    program = hotstart.load(tmp_path / "model.hot", Held(copy.deepcopy(given)))
-    assert torch.equal(program(x), Held(given)(x))
-    with pytest.raises(hotstart.ModelMismatch, match="given"):
-        hotstart.load(tmp_path / "model.hot", Held(another))
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("stride", (2,)), ("padding", (2,)), ("dilation", (2,)), ("groups", 2)]
-)
-def test_what_a_convolution_was_made_with_is_compared_at_load(
-    name: str, value: Any, tmp_path: Path
-) -> None:
-    def convolution() -> nn.Module:
-        return nn.Conv1d(4, 4, 3, padding=(1,))
-
-    build(convolution(), torch.randn(2, 4, 8)).save(tmp_path / "model.hot", check=False)
-    hotstart.load(tmp_path / "model.hot", convolution())
-    changed = convolution()
-    setattr(changed, name, value)
-    with pytest.raises(hotstart.ModelMismatch, match=rf"{name}: expected .*, found"):
-        hotstart.load(tmp_path / "model.hot", changed)
-
-
-class Shared(nn.Module):
-    """Holds an object in its class."""
-
-    settings: Any = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.settings.by
-
-
-def test_what_an_object_of_the_class_holds_is_compared_at_load(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = torch.randn(3)
-    monkeypatch.setattr(Shared, "settings", types.SimpleNamespace(by=2.0))
-    build(Shared(), x).save(tmp_path / "model.hot", check=False)
-    assert torch.equal(hotstart.load(tmp_path / "model.hot", Shared())(x), x * 2)
-    monkeypatch.setattr(Shared.settings, "by", 3.0)
-    with pytest.raises(hotstart.ModelMismatch, match=r"settings.*by.*: expected 2\.0, found 3\.0"):
-        hotstart.load(tmp_path / "model.hot", Shared())
-
-
-class Activated(nn.Module):
-    """Holds a function, and an object with a method."""
-
-    def __init__(self, act: Any, scale: Any) -> None:
-        super().__init__()
-        self.act, self.scale = act, scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(x) * self.scale.of()
-
-
-class Double:
-    def of(self) -> float:
-        return 2.0
-
-
-class Triple:
-    def of(self) -> float:
-        return 3.0
-
-
-class Raised(nn.Module):
-    by: Any = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.by
-
-
-@pytest.mark.parametrize(
-    ("act", "scale", "named"),
-    [
-        (torch.tanh, Double(), r"act: expected torch.*relu, found torch.*tanh"),
-        (lambda x: x + 1, Double(), "act: expected"),
-        (torch.relu, Triple(), r"scale: expected .*Double, found .*Triple"),
-    ],
-)
-def test_another_function_or_object_in_a_module_is_refused_at_load(
-    act: Any, scale: Any, named: str, tmp_path: Path
-) -> None:
-    x = torch.randn(3)
-    build(Activated(torch.relu, Double()), x).save(tmp_path / "model.hot", check=False)
-    program = hotstart.load(tmp_path / "model.hot", Activated(torch.relu, Double()))
-    assert torch.equal(program(x), torch.relu(x) * 2)
-    with pytest.raises(hotstart.ModelMismatch, match=named):
-        hotstart.load(tmp_path / "model.hot", Activated(act, scale))
-
-
-def test_equal_constants_of_different_types_are_different_facts(tmp_path: Path) -> None:
-    model = nn.Sequential(*(Activated(torch.relu, Double()) for _ in range(3)))
-    for layer, constant in zip(model, (1, 1.0, True), strict=True):
-        layer.act = Raised()
-        layer.act.by = constant
-    build(model, torch.randn(3)).save(tmp_path / "model.hot", check=False)
-    hotstart.load(tmp_path / "model.hot", model)
-    model[0].act.by, model[1].act.by = 1.0, 1
-    with pytest.raises(hotstart.ModelMismatch, match=r"0\.act\.by: expected 1, found 1\.0"):
-        hotstart.load(tmp_path / "model.hot", model)
 
 
 def test_on_miss_is_chosen_by_the_load(saved: Path) -> None:

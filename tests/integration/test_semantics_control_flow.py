@@ -88,7 +88,7 @@ def test_cond_on_a_size_is_decided_when_it_is_captured() -> None:
     check(f, (ONES,))
 
 
-@both
+@mostly_eager
 def test_a_loop_runs_as_often_as_a_tensor_says(compiler: str) -> None:
     def f(x: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
         start = torch.zeros((), dtype=torch.int64)
@@ -228,6 +228,7 @@ def test_flex_attention_with_many_axes() -> None:
     check(_biased, *calls, compiler="inductor", tolerance=1e-4, dynamic_shapes=dims)
 
 
+@pytest.mark.slow
 def test_flex_attention_with_keys_that_leave_half_a_vector_over() -> None:
     """Inductor's kernel for AVX2 is wrong there, in the last head or where scores are large."""
     queries, keys = Dim("queries", min=2, max=80), Dim("keys", min=2, max=80)

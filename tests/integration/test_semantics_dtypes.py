@@ -110,7 +110,7 @@ def test_promotion_with_tensors_without_dimensions(compiler: str) -> None:
     check(f, (R(3), double, torch.tensor(2)), compiler=compiler)
 
 
-@both
+@mostly_eager
 def test_tensors_without_elements(compiler: str) -> None:
     linear = nn.Linear(4, 3)
 

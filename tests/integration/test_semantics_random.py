@@ -65,7 +65,7 @@ def test_every_call_draws_anew_and_a_seed_starts_over(compiler: str) -> None:
     assert_same(seeded(program, ONES), first)
 
 
-@both
+@mostly_eager
 def test_a_program_with_cuts_follows_the_seed(compiler: str) -> None:
     blocks = [nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Dropout(0.5)) for _ in range(3)]
     model = nn.Sequential(*blocks).train()

@@ -90,7 +90,13 @@ def test_a_distributed_tensor_is_refused_by_name() -> None:
 
 # What torch.export says about its own module.
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
-@pytest.mark.parametrize("scheme", ["Int8WeightOnly", "Int8DynamicActivationInt8Weight"])
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        pytest.param("Int8WeightOnly", marks=pytest.mark.slow),
+        "Int8DynamicActivationInt8Weight",
+    ],
+)
 @both
 def test_quantised_layers_run_once_they_are_exported(scheme: str, compiler: str) -> None:
     quantization = pytest.importorskip("torchao.quantization")

@@ -10,11 +10,9 @@ import pytest
 import torch
 from expecttest import assert_expected_inline
 from torch import nn
-from transformers.modeling_outputs import CausalLMOutput
 
 from hotstart import Dim
 from qualification.conformance import catalogue, measure, results, run, table
-from qualification.conformance.compare import Wrong, largest_difference
 from qualification.conformance.results import Result
 from qualification.conformance.zoo.entry import Entry
 
@@ -64,46 +62,6 @@ class TestSizes:
 
     def test_a_static_model_is_tried_as_it_is(self) -> None:
         assert catalogue.sizes_to_try(entry(dynamic_shapes={}, example={})) == [{}]
-
-
-class TestCompare:
-    def test_the_largest_difference_of_all_tensors(self) -> None:
-        found = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0])}
-        expected = {"a": torch.tensor([1.0, 2.5]), "b": torch.tensor([3.25])}
-
-        assert largest_difference(found, expected) == 0.5
-
-    def test_values_that_are_nan_in_both_are_equal(self) -> None:
-        both = torch.tensor([torch.nan, torch.inf])
-
-        assert largest_difference(both, both.clone()) == 0
-
-    @pytest.mark.parametrize("other", [torch.nan, torch.inf])
-    def test_nan_or_infinity_in_one_is_an_infinite_difference(self, other: float) -> None:
-        assert largest_difference(torch.tensor([other]), torch.tensor([1.0])) == torch.inf
-
-    def test_a_model_output_is_no_dict(self) -> None:
-        with pytest.raises(Wrong, match="CausalLMOutput"):
-            largest_difference({"logits": torch.ones(1)}, CausalLMOutput(logits=torch.ones(1)))
-
-    @pytest.mark.parametrize(
-        "found",
-        [
-            torch.ones(3),
-            torch.ones(2, dtype=torch.float64),
-            (torch.ones(2),),
-            torch.nn.Parameter(torch.ones(2)),
-            1.0,
-        ],
-        ids=["shape", "dtype", "tree", "class", "number"],
-    )
-    def test_another_kind_of_result_is_wrong(self, found: object) -> None:
-        with pytest.raises(Wrong):
-            largest_difference(found, torch.ones(2))
-
-    def test_integers_have_to_be_equal(self) -> None:
-        with pytest.raises(Wrong, match="differs in 1 of 2"):
-            largest_difference(torch.tensor([1, 2]), torch.tensor([1, 3]))
 
 
 class TestVerdict:

@@ -13,11 +13,11 @@ import torch
 from expecttest import assert_expected_inline
 from torch import Tensor, nn
 
+from qualification.compare import Inputs
 from qualification.databases import measure, results, run, subjects, table
-from qualification.databases.compare import Did, Standard, difference, observe
 from qualification.databases.measure import Log
 from qualification.databases.results import Finding, Result
-from qualification.databases.subjects import Case, Inputs, Skipped
+from qualification.databases.subjects import Case, Skipped
 from qualification.proof import Proof
 
 SHARDS = 24
@@ -67,51 +67,6 @@ class TestCases:
 
     def test_every_entry_has_a_database(self) -> None:
         assert set(subjects.names().values()) == {"operators", "modules", "examples"}
-
-
-class TestCompare:
-    def did(self, call: Any, *args: Any) -> Did:
-        return observe(call, nn.Module(), Inputs(args))
-
-    def differ(self, found: Any, expected: Any, **standard: Any) -> str | None:
-        x = torch.tensor([1.0, 2.0])
-        return difference(self.did(found, x), self.did(expected, x), Standard(**standard))
-
-    def test_a_call_does_not_differ_from_itself(self) -> None:
-        assert self.differ(lambda x: (x.log(), x), lambda x: (x.log(), x)) is None
-
-    @pytest.mark.parametrize(
-        ("found", "expected"),
-        [
-            (lambda x: x + 1e-7, lambda x: x + 2e-7),
-            (lambda x: -(x * 0), lambda x: x * 0),
-            (lambda x: x.double(), lambda x: x.float() + 0),
-            (lambda x: x.view(1, 2), lambda x: x.view(2, 1)),
-            (lambda x: (x,), lambda x: [x]),
-            (lambda x: x.clone(), lambda x: x),
-            (lambda x: x[:1], lambda x: x[:1].clone()),
-            (lambda x: x.sum(), lambda x: x.add_(1).sub(1).sum()),
-            (lambda x: nn.Parameter(x + 1), lambda x: x + 1),
-        ],
-        ids=["value", "zero", "dtype", "shape", "tree", "identity", "memory", "written", "class"],
-    )
-    def test_a_difference_is_told(self, found: Any, expected: Any) -> None:
-        assert self.differ(found, expected)
-
-    def test_values_within_the_tolerance_are_equal_with_inductor(self) -> None:
-        assert self.differ(lambda x: x + 2e-5, lambda x: x + 0, exact=False) is None
-        assert self.differ(lambda x: x + 1e-3, lambda x: x + 0, exact=False)
-
-    def test_the_weights_are_as_before(self) -> None:
-        module = nn.BatchNorm1d(2)
-        observe(module, module, Inputs((torch.ones(3, 2),)))
-        assert module.num_batches_tracked == 0
-
-    def test_tensors_that_share_memory_share_it_in_copies(self) -> None:
-        x = torch.zeros(4)
-        did = self.did(lambda a, b: b.add_(1), x, x[2:])
-        assert did.inputs[0].tolist() == [0, 0, 1, 1]
-        assert x.sum() == 0
 
 
 class TestMeasure:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
+from qualification.compare import largest_difference
 from qualification.conformance import catalogue, measure
-from qualification.conformance.compare import largest_difference
 from qualification.conformance.zoo.entry import Entry
 
 ENTRIES = [entry for module in catalogue.modules() for entry in catalogue.entries_of(module)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -53,11 +53,6 @@ def test_the_seconds_of_the_phases_add_up_to_the_wall_time() -> None:
     report = build().report
     assert sum(report.phases.values()) == pytest.approx(report.wall_s, rel=0.05)
     assert {"capture", "partition", "digest", "compile", "stitch", "bind"} <= set(report.phases)
-
-
-def test_the_report_is_json() -> None:
-    report = build().report
-    assert json.loads(json.dumps(report.to_dict()))["unique"] == report.unique
 
 
 def test_each_variant_is_logged_on_one_line_also_when_all_is_reused(
@@ -115,4 +110,4 @@ def test_the_structured_trace_has_graph_compiles_and_code(caplog: pytest.LogCapt
 def test_jobs_are_one_for_each_core_at_most() -> None:
     from hotstart.assemble import default_jobs
 
-    assert 1 <= default_jobs() <= 1024
+    assert 1 <= default_jobs() <= (os.cpu_count() or 1)

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from hotstart.artifact import disk
-from hotstart.cache import tidying
 from hotstart.cache.folder import KEPT_IN_QUARANTINE, Folder
 from hotstart.cache.layout import LAYOUT
 from hotstart.cache.tidying import GRACE_S, LEFTOVER_S, Limits
@@ -107,17 +106,17 @@ def test_a_folder_that_was_moved_or_emptied_goes_on(folder: Folder, root: Path) 
 
 
 def failing(code: int, times: int = 10**9) -> Callable[..., Any]:
-    """`disk.replace_file`, which fails with an error a number of times."""
-    original = disk.replace_file
+    """`os.fsync`, which fails with an error a number of times."""
+    original = os.fsync
     left = [times]
 
-    def replace_file(*args: Any) -> None:
+    def fsync(file: int) -> None:
         left[0] -= 1
         if left[0] >= 0:
             raise OSError(code, os.strerror(code))
-        original(*args)
+        original(file)
 
-    return replace_file
+    return fsync
 
 
 PROBLEMS = ("ENOSPC", "EDQUOT", "EACCES", "EROFS", "EIO", "ESTALE")
@@ -125,7 +124,7 @@ PROBLEMS = ("ENOSPC", "EDQUOT", "EACCES", "EROFS", "EIO", "ESTALE")
 
 @pytest.fixture(params=PROBLEMS)
 def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "replace_file", failing(getattr(errno, request.param)))
+    monkeypatch.setattr(os, "fsync", failing(getattr(errno, request.param)))
 
 
 @pytest.mark.usefixtures("broken")
@@ -163,7 +162,7 @@ def test_a_full_disk_makes_room_by_what_was_not_used_for_longest(
     for number, name in enumerate((NAME, OTHER, "ef" * 32)):
         folder.write("objects", name, [bytes(100)])
         age(folder, name, LONG_AGO - number)
-    monkeypatch.setattr(disk, "replace_file", failing(errno.ENOSPC, times=1))
+    monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC, times=1))
     assert folder.write("objects", "12" * 32, [bytes(150)])
     assert names(folder) == ["12" * 32, "ef" * 32]
 
@@ -381,13 +380,12 @@ def test_a_file_system_without_locks_is_done_without(
     assert folder.write("objects", NAME, [b"data"])
 
 
-def test_a_lock_that_is_held_is_not_tidied_away(
-    folder: Folder, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tidying, "LEFTOVER_S", -10.0)
+def test_a_lock_that_is_held_is_not_tidied_away(folder: Folder, root: Path) -> None:
     with folder.lock(NAME, 0):
+        (lock,) = (root / LAYOUT / "locks").iterdir()
+        os.utime(lock, (0, 0))
         folder.tidy()
         with Folder(root).lock(NAME, 0) as held:
             assert not held
     folder.tidy()
-    assert list((root / LAYOUT / "locks").iterdir()) == []
+    assert not lock.exists()

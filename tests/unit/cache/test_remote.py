@@ -25,18 +25,18 @@ def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Remote:
     return Remote({"memory": "memory:///", "file": f"file://{tmp_path}/shared"}[request.param])
 
 
-def failing(
-    remote: Remote, work: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
-) -> list[float]:
-    """Let whatever a remote is asked for do something else; when it was asked."""
-    asked: list[float] = []
+class Faulty(Remote):
+    """A remote that does some work before every request, and notes when."""
 
-    def opened() -> None:
-        asked.append(time.monotonic())
-        work()
+    def __init__(self, work: Callable[[], None], **settings: Any) -> None:
+        super().__init__("memory:///", **settings)
+        self.work = work
+        self.asked: list[float] = []
 
-    monkeypatch.setattr(remote, "opened", opened)
-    return asked
+    def opened(self) -> Any:
+        self.asked.append(time.monotonic())
+        self.work()
+        return super().opened()
 
 
 def refuse() -> None:
@@ -157,13 +157,11 @@ def test_secrets_in_a_url_are_not_shown() -> None:
     assert shown == "https://host/programs"
 
 
-def test_secrets_in_errors_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    remote = Remote("memory:///")
-
+def test_secrets_in_errors_are_not_shown() -> None:
     def work() -> None:
         raise OSError("GET https://user:secret@host/a?sig=secret failed, see 'http://b/c?d=secret'")
 
-    failing(remote, work, monkeypatch)
+    remote = Faulty(work)
     remote.visit().fetch("objects", NAME, 1)
     assert remote.problems == {"GET https://host/a failed, see 'http://b/c'": 1}
 
@@ -172,24 +170,23 @@ def test_secrets_in_errors_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_fails_is_a_warning_and_is_left_alone_for_a_while(
-    remote: Remote, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = failing(remote, refuse, monkeypatch)
+    remote = Faulty(refuse)
     for _ in range(3):
         assert remote.visit().fetch("objects", NAME, 1) is None
         assert remote.visit().publish("objects", NAME, [b""]) == "failed"
         assert remote.visit().names("objects") == []
-    assert len(asked) == 1
+    assert len(remote.asked) == 1
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "nobody listens; going on without for 60 s" in caplog.text
-    monkeypatch.setattr(module.time, "monotonic", lambda: asked[0] + module.PAUSE_S + 1)
+    monkeypatch.setattr(module.time, "monotonic", lambda: remote.asked[0] + module.PAUSE_S + 1)
     assert remote.visit().fetch("objects", NAME, 1) is None
     assert remote.problems == {"nobody listens": 2}
 
 
-def test_what_fails_is_an_error_where_it_has_to_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    remote = Remote("memory:///", strict=True)
-    failing(remote, refuse, monkeypatch)
+def test_what_fails_is_an_error_where_it_has_to_work() -> None:
+    remote = Faulty(refuse, strict=True)
     for _ in range(2):
         with pytest.raises(StoreError, match="nobody listens"):
             remote.visit().fetch("objects", NAME, 1)
@@ -202,13 +199,11 @@ class Panic(BaseException):
 @pytest.mark.parametrize(
     "error", [Panic("oh"), ValueError("oh"), ImportError("oh"), KeyError("oh")]
 )
-def test_whatever_the_library_raises_is_a_warning(
-    error: BaseException, remote: Remote, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_the_library_raises_is_a_warning(error: BaseException) -> None:
     def work() -> None:
         raise error
 
-    failing(remote, work, monkeypatch)
+    remote = Faulty(work)
     assert remote.visit().fetch("objects", NAME, 1) is None
     assert sum(remote.problems.values()) == 1
 
@@ -238,17 +233,11 @@ def test_what_takes_too_long_is_dropped(
 
 
 def test_a_visit_has_one_time_for_all_that_it_asks(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    remote = Remote("memory:///", timeout_s=0.4)
+    remote = Faulty(lambda: None, timeout_s=0.4)
     remote.visit().publish("objects", NAME, [b"x"])
-    original = remote.opened
-
-    def slow() -> Any:
-        time.sleep(0.15)
-        return original()
-
-    monkeypatch.setattr(remote, "opened", slow)
+    remote.work = lambda: time.sleep(0.15)
     visit: Visit = remote.visit()
     found = [visit.fetch("objects", NAME, 1) for _ in range(10)]
     assert found[:2] == [b"x", b"x"]

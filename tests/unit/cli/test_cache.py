@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -37,6 +38,13 @@ def fill(root: Path, count: int) -> list[CacheEntry]:
         assert Entries(folder).write(entry, key, SEEN)
         made.append(entry)
     return made
+
+
+def age(root: Path) -> None:
+    """Let the files of a cache be used long ago."""
+    for file in root.rglob("*"):
+        if file.is_file():
+            os.utime(file, (0, 0))
 
 
 @pytest.fixture
@@ -143,10 +151,10 @@ def test_verify_says_what_is_damaged(root: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_gc_keeps_to_limits_and_removes_what_has_no_program(
-    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hotstart.cache.tidying.GRACE_S", 0.0)
     folder = Folder(root)
+    age(root)
     folder.remove(PROGRAMS, next(iter(folder.names(PROGRAMS))))
     done = as_json(capsys, "gc", "--cache", root)
     assert [removed["kind"] for removed in done["removed"]] == ["entries"]
@@ -157,18 +165,17 @@ def test_gc_keeps_to_limits_and_removes_what_has_no_program(
     assert "kept 0 files" in out
 
 
-def test_what_is_pinned_stays(
-    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hotstart.cache.tidying.GRACE_S", 0.0)
+def test_what_is_pinned_stays(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert asked(capsys, "pin", "00000002", "--cache", root)[:2] == (0, "pinned 1 programs\n")
     assert [one["pinned"] for one in as_json(capsys, "ls", "--cache", root)] == [False, True, False]
+    age(root)
     assert as_json(capsys, "gc", "--cache", root, "--max-bytes", 0)["kept_files"] == 2
     (entry,) = Entries(Folder(root)).all()
     assert entry.key.startswith("00000002")
     assert asked(capsys, "ls", "--cache", root)[1].splitlines()[1].endswith("pinned")
     assert len(as_json(capsys, "unpin", "00000002", "--cache", root)["unpinned"]) == 1
     assert as_json(capsys, "unpin", "00000002", "--cache", root)["unpinned"] == []
+    age(root)
     assert as_json(capsys, "gc", "--cache", root, "--max-bytes", 0)["kept_files"] == 0
 
 

@@ -162,7 +162,7 @@ def test_every_flag_of_build() -> None:
     assert flags.settings(given) == {
         "dynamic_shapes": {"x": {0: Dim("n", max=8, ranges=[(1, 4)], sizes=[1])}},
         "split_on": ("aten::mm", "aten::bmm"),
-        "options": Options(compiler="eager", on_miss="compile", splits=2, prove="first"),
+        "options": Options(compiler="op_by_op", on_miss="compile", splits=2, prove="first"),
     }
     assert (given.debug_dir, given.jobs) == (Path("out"), 3)
     assert (given.output, given.sign_key) == (Path("a/model.hot"), Path("team"))

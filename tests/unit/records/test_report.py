@@ -173,11 +173,6 @@ def test_from_dict_names_the_field_at_fault(change: dict[str, Any], field: str) 
         Report.from_dict(deep(3).to_dict() | change)
 
 
-def test_reports_are_frozen() -> None:
-    with pytest.raises(AttributeError):
-        deep(3).pieces = 7  # type: ignore[misc]
-
-
 def test_columns() -> None:
     assert columns([("a", "10"), ("long", "5")], "<>") == ["a     10", "long   5"]
     assert columns([], "<>") == []

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 from typing import Any
@@ -83,14 +82,6 @@ def test_an_interval_is_as_good_as_a_pair() -> None:
     dim = Dim("seq", max=9, ranges=[(1, 4)])
     again = Dim("seq", max=9, ranges=dim.ranges)  # type: ignore[arg-type]
     assert again == dim
-
-
-def test_dims_are_values() -> None:
-    assert Dim("seq", max=8) == Dim("seq", min=1, max=8, ranges=[(1, 8)])
-    assert hash(Dim("seq", max=8)) == hash(Dim("seq", max=8))
-    assert Dim("seq", max=8) != Dim("seq", max=9)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Dim("seq", max=8).max = 9  # type: ignore[misc]
 
 
 def test_text_says_what_is_served() -> None:

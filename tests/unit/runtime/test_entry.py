@@ -71,7 +71,7 @@ def test_what_follows_a_missing_argument_does_not_take_its_place() -> None:
         return x * scale
 
     program = hotstart.compile(
-        scaled, (X,), options=hotstart.Options(compiler="eager", on_miss="eager")
+        scaled, (X,), options=hotstart.Options(compiler="op_by_op", on_miss="eager")
     )
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
         program(scale=3.0)

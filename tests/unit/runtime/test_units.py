@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -62,34 +59,3 @@ def test_different_kernels_do_not_get_each_others_code(unit: CompiledUnit) -> No
 def test_a_broken_kernel_is_an_error_and_not_a_crash() -> None:
     with pytest.raises(ImportError):
         load_kernel(Kernel("0" * 64, b"no shared object"))
-
-
-FRESH = """
-import sys
-from pathlib import Path
-
-import torch
-
-from hotstart.records.artifact import CompiledUnit, Kernel
-from hotstart.runtime.generated import unit_code
-from hotstart.runtime.units import instantiate
-
-folder = Path(sys.argv[1])
-kernels = tuple(
-    (path.stem, Kernel(path.stem, path.read_bytes())) for path in sorted(folder.glob("*.so"))
-)
-unit = CompiledUnit("key", unit_code("key", (folder / "unit.py").read_text()), kernels)
-x = torch.arange(64.0).view(2, 32)
-(result,) = instantiate(unit)()([2, x, x])
-assert torch.allclose(result, (x.sin() + x).softmax(-1), atol=1e-6)
-compilers = [name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules]
-assert not compilers, compilers
-"""
-
-
-def test_a_fresh_process_runs_a_unit_without_a_compiler(unit: CompiledUnit, tmp_path: Path) -> None:
-    (tmp_path / "unit.py").write_text(unit.source)
-    for name, kernel in unit.kernels:
-        (tmp_path / f"{name}.so").write_bytes(kernel.data)
-    environment = {"PATH": "", "HOME": "/nonexistent", "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", FRESH, str(tmp_path)], env=environment, check=True)

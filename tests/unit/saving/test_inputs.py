@@ -15,7 +15,7 @@ from hotstart.records.artifact import CompiledCall
 from hotstart.runtime.made_up import KINDS
 from hotstart.saving import inputs
 from hotstart.saving.apart import Attempt, Place, said
-from hotstart.saving.examples import Example, given_example, kept_example, within
+from hotstart.saving.examples import KEPT_BYTES, Example, given_example, kept_example, within
 from hotstart.saving.inputs import Real, choices, real_weights, tensors, weights
 
 EAGER = hotstart.Options(compiler="op_by_op")
@@ -69,17 +69,14 @@ def test_the_example_is_kept_by_slot(program: hotstart.Program) -> None:
         assert tensor.data_ptr() != value.data_ptr()
 
 
-def test_what_has_no_values_or_is_too_large_is_not_kept(
-    program: hotstart.Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_has_no_values_or_is_too_large_is_not_kept(program: hotstart.Program) -> None:
     contract = only_call(program).contract
     found = kept_example(contract, ({"x": MORE.to("meta"), "ids": IDS},), {"scale": SCALE})
     assert [t is None for t in found.tensors] == [True, False, False]
     assert found.sizes == {"batch": 5}
-    monkeypatch.setattr("hotstart.saving.examples.KEPT_BYTES", 43)
-    assert [t is None for t in kept_example(contract, ARGS, {"scale": SCALE}).tensors] == [
-        True, True, False,
-    ]  # fmt: skip
+    large = {"x": MORE[:1].expand(KEPT_BYTES // 8, 2), "ids": IDS}  # takes no memory
+    found = kept_example(contract, (large,), {"scale": SCALE})
+    assert [t is None for t in found.tensors] == [True, False, False]
     assert within([MORE, None, IDS, SCALE], 43) == {3}
     assert within([MORE, None, IDS, SCALE], 44) == {0, 3}
 

@@ -12,12 +12,21 @@ import sympy
 import torch
 from torch import Tensor, nn
 
-import hotstart
-from hotstart import Dim, Options, RangeError, _torch, assemble
-from hotstart.build import build_program
+from hotstart import Call, Dim, Options, Program, RangeError, _torch, assemble
+from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.compilers import Bounds, Job, Narrowed, OpByOpCompiler
+from hotstart.events import Clock
 from hotstart.program import OnMiss
-from hotstart.records.artifact import CompiledUnit
+from hotstart.records.artifact import Artifact, CompiledUnit
+from hotstart.records.shapes import Interval, Variant
+from hotstart.runtime.bind import bind
+from hotstart.specialize.compile import compile_calls, units_of
+from hotstart.specialize.contract import make_contract, make_requirements
+from hotstart.specialize.jobs import PartJobs, shared_jobs
+from hotstart.specialize.split import VariantPart
+from hotstart.specialize.trace import trace_calls
+from hotstart.specialize.units import Kept, Units
+from tests.capturing import CPU
 
 N = _torch.axis_symbol("n")
 WHOLE = {"x": {0: Dim("n", min=2, max=16)}}
@@ -59,9 +68,9 @@ def small(n: int) -> bool:
 
 
 class Recording(OpByOpCompiler):
-    """The eager compiler, which assumes something about some jobs."""
+    """The op-by-op compiler, which assumes something about some jobs."""
 
-    def __init__(self, assumes: Callable[[Job], sympy.Basic | None]) -> None:
+    def __init__(self, assumes: Callable[[Job], sympy.Basic | None] = lambda job: None) -> None:
         self.assumes = assumes
         self.jobs: list[Job] = []
 
@@ -73,21 +82,30 @@ class Recording(OpByOpCompiler):
         return super().compile(job)
 
 
-@pytest.fixture
-def compiler(monkeypatch: pytest.MonkeyPatch) -> Recording:
-    made = Recording(lambda job: None)
-    monkeypatch.setattr(assemble, "make_compiler", lambda options, clock: made)
-    return made
-
-
-def built(model: nn.Module, dims: object = WHOLE, **options: object) -> hotstart.Program:
-    """A program that was checked at every size."""
-    program = hotstart.compile(
-        model.eval(),
-        (torch.randn(4, 8),),
-        dynamic_shapes=dims,  # type: ignore[arg-type]
-        options=Options(compiler="op_by_op", **options),  # type: ignore[arg-type]
-    )
+def built(
+    model: nn.Module,
+    compiler: Recording,
+    dims: object = WHOLE,
+    splits: int = 16,
+    kept: Kept | None = None,
+) -> Program:
+    """A program of what a compiler made, checked at every size."""
+    model.eval()
+    clock = Clock()
+    units = Units(compiler, clock, kept)
+    example = Call(args=(torch.randn(4, 8),), dynamic_shapes=dims)  # type: ignore[arg-type]
+    with weights_on(model, CPU) as index:
+        weights = WeightTable(index)
+        options = Options(compiler="op_by_op", splits=splits)
+        calls = trace_calls(index, {"": example}, weights, options, "auto", clock)
+        requirements = make_requirements(index, weights, calls)
+        contract = make_contract(model, calls[0])
+        compiled = compile_calls(calls, units, splits)
+    made = assemble.stitch_call(compiled[0], requirements, contract)
+    captured, infos = tuple(weights.captured.items()), assemble.piece_infos(calls)
+    artifact = Artifact(requirements, (made,), units_of(compiled), captured, infos, {}, {})
+    report = assemble.make_report(clock, infos, compiled)
+    program = Program(artifact, model, bind(artifact, model), report, OnMiss(), {})
     for n in range(2, 17):
         x = torch.randn(n, 8)
         torch.testing.assert_close(program(x), model(x), rtol=0, atol=0)
@@ -106,9 +124,10 @@ def blocks(jobs: list[Job]) -> list[Job]:
 
 @pytest.mark.parametrize("condition", [even, small])
 def test_a_block_is_compiled_once_for_all_parts_of_a_range(
-    compiler: Recording, condition: Callable[[int], bool]
+    condition: Callable[[int], bool],
 ) -> None:
-    program = built(Forked(condition))
+    compiler = Recording()
+    program = built(Forked(condition), compiler)
     assert len(program.report.variants) == 2
     assert [sizes(job) for job in blocks(compiler.jobs)] == [(2, 16)]
     assert Counter(unit.action for unit in program.report.units)["compiled"] == len(
@@ -116,43 +135,63 @@ def test_a_block_is_compiled_once_for_all_parts_of_a_range(
     )
 
 
-def test_what_a_part_assumes_is_left_out_where_parts_share(compiler: Recording) -> None:
-    built(Forked(even))
+def test_what_a_part_assumes_is_left_out_where_parts_share() -> None:
+    compiler = Recording()
+    built(Forked(even), compiler)
     (block,) = blocks(compiler.jobs)
     assert block.where == ()
     assert all(job.where for job in compiler.jobs if job is not block)
 
 
-def test_declared_ranges_are_compiled_for_each(compiler: Recording) -> None:
+def test_declared_ranges_are_compiled_for_each() -> None:
     """They are declared so that each gets code for its own sizes."""
+    compiler = Recording()
     dims = {"x": {0: Dim("n", min=2, max=16, ranges=[(2, 8), (9, 16)])}}
-    built(Forked(even), dims)
+    built(Forked(even), compiler, dims)
     assert sorted(sizes(job) for job in blocks(compiler.jobs)) == [(2, 8), (9, 16)]
 
 
-def test_a_unit_that_cannot_do_for_all_parts_is_compiled_for_each(compiler: Recording) -> None:
-    compiler.assumes = lambda job: None if job.where else sympy.Eq(N % 2, 0)
-    program = built(Forked(even))
+def test_a_unit_that_cannot_do_for_all_parts_is_compiled_for_each() -> None:
+    compiler = Recording(lambda job: None if job.where else sympy.Eq(N % 2, 0))
+    program = built(Forked(even), compiler)
     assert [bool(job.where) for job in blocks(compiler.jobs)] == [False, True, True]
     assert len(program.report.variants) == 2
 
 
-def test_what_fails_for_all_parts_may_do_for_each(compiler: Recording) -> None:
+def test_what_fails_for_all_parts_may_do_for_each() -> None:
     def fails(job: Job) -> None:
         if not job.where:
             raise ValueError("too general")
 
-    compiler.assumes = fails
-    assert len(built(Forked(even)).report.variants) == 2
+    assert len(built(Forked(even), Recording(fails)).report.variants) == 2
 
 
-def test_operators_that_give_other_shapes_in_another_part_are_compiled_for_each(
-    compiler: Recording, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # No operator is known that does so and leaves the rest of a piece as it is.
-    monkeypatch.setattr(Job, "shapes", property(lambda job: job.where))
-    built(Forked(even))
-    assert [bool(job.where) for job in blocks(compiler.jobs)] == [True, True]
+class Shaped(Job):
+    """A job whose operators give other shapes in another part.
+
+    No operator is known that does so and leaves the rest of a piece as it is.
+    """
+
+    shapes = property(lambda job: job.where)  # type: ignore[assignment]
+
+
+def shared(jobs: list[Job]) -> list[Job]:
+    """The job in the place of each, where each is of a part of its own."""
+    choices = (("n", Interval(2, 16)),)
+    part = VariantPart(Variant(choices), choices, {"n": 4})
+    nothing: Any = None
+    parts = [PartJobs(part, nothing, nothing, (job,)) for job in jobs]
+    found = shared_jobs(parts, [], Recording())
+    return [found[job.key] for job in jobs]
+
+
+def test_operators_that_give_other_shapes_in_another_part_are_compiled_for_each() -> None:
+    compiler = Recording(lambda job: None if job.where else sympy.Eq(N % 2, 0))
+    built(Forked(even), compiler)
+    whole, *each = blocks(compiler.jobs)
+    assert [job.key for job in shared(each)] == [whole.key] * 2
+    shaped = [Shaped(job.kind, job.piece, job.graph, job.bounds, job.where) for job in each]
+    assert [job.key for job in shared(shaped)] == [job.key for job in each]
 
 
 def decides_at(size: int, layer: str = "before.0") -> Callable[[Job], sympy.Basic | None]:
@@ -168,47 +207,47 @@ def decides_at(size: int, layer: str = "before.0") -> Callable[[Job], sympy.Basi
     return assumes
 
 
-def test_what_a_compile_assumes_splits_all_parts_of_a_range_at_once(compiler: Recording) -> None:
-    compiler.assumes = decides_at(3)
-    program = built(Forked(even))
+def test_what_a_compile_assumes_splits_all_parts_of_a_range_at_once() -> None:
+    compiler = Recording(decides_at(3))
+    program = built(Forked(even), compiler)
     assert len(program.report.variants) == 4
     # For all, for the first part, then for either side of what was assumed.
     assert [sizes(job) for job in blocks(compiler.jobs)] == [(2, 16), (2, 16), (4, 16), (2, 3)]
 
 
-def test_what_was_made_before_a_part_was_split_is_used_and_told_of(compiler: Recording) -> None:
-    compiler.assumes = decides_at(3, "after.0")
-    program = built(Forked(lambda n: True))
+def test_what_was_made_before_a_part_was_split_is_used_and_told_of() -> None:
+    compiler = Recording(decides_at(3, "after.0"))
+    program = built(Forked(lambda n: True), compiler)
     assert [sizes(job) for job in blocks(compiler.jobs)] == [(2, 16)]
     reported = [unit.action for unit in program.report.units if unit.piece == "piece_0"]
     assert reported == ["compiled", "reused"]
 
 
-def test_units_that_no_part_runs_are_left_out(compiler: Recording) -> None:
-    compiler.assumes = decides_at(2)  # leaves one size, which is no range
-    program = built(Forked(small))
+def test_units_that_no_part_runs_are_left_out() -> None:
+    compiler = Recording(decides_at(2))  # leaves one size, which is no range
+    program = built(Forked(small), compiler)
     assert {unit.key for unit in program.artifact.units} == {
         key for call in program.artifact.calls for part in call.stitched for key in part.units
     }
 
 
-def test_a_split_more_than_is_allowed_is_an_error(compiler: Recording) -> None:
-    compiler.assumes = decides_at(3)
+def test_a_split_more_than_is_allowed_is_an_error() -> None:
+    compiler = Recording(decides_at(3))
     with pytest.raises(RangeError, match="n > 3"):
-        built(Forked(lambda n: True), splits=0)
+        built(Forked(lambda n: True), compiler, splits=0)
 
 
-def test_splits_are_counted_for_all_parts_together(compiler: Recording) -> None:
+def test_splits_are_counted_for_all_parts_together() -> None:
     """The model makes two parts and the compiler two of either, which are three more than one."""
-    compiler.assumes = decides_at(3)
+    compiler = Recording(decides_at(3))
     with pytest.raises(RangeError, match="n <= 3"):
-        built(Forked(even), splits=2)
-    assert len(built(Forked(even), splits=3).report.variants) == 4
+        built(Forked(even), compiler, splits=2)
+    assert len(built(Forked(even), compiler, splits=3).report.variants) == 4
 
 
-def test_the_report_says_what_split_what(compiler: Recording) -> None:
-    compiler.assumes = decides_at(3)
-    report = built(Forked(small)).report
+def test_the_report_says_what_split_what() -> None:
+    compiler = Recording(decides_at(3))
+    report = built(Forked(small), compiler).report
     model, compile_ = report.splits
     assert model.variant == "n=2..16"
     assert model.into == ("n=2..7", "n=8..16")
@@ -222,14 +261,14 @@ def test_the_report_says_what_split_what(compiler: Recording) -> None:
     assert "test_compile.py" not in str(report.reproducible())
 
 
-def test_a_compiler_that_makes_a_constant_of_a_size_is_stopped_early(compiler: Recording) -> None:
+def test_a_compiler_that_makes_a_constant_of_a_size_is_stopped_early() -> None:
     def assumes(job: Job) -> sympy.Basic | None:
         bounds = job.bounds.get("n")
         return None if bounds is None else sympy.Eq(N, bounds.hint)
 
-    compiler.assumes = assumes
+    compiler = Recording(assumes)
     with pytest.raises(RangeError, match=r"15 parts.*splits=14"):
-        built(Forked(lambda n: True), splits=12)
+        built(Forked(lambda n: True), compiler, splits=12)
     # Four values, each for all parts that are left and then for the first of them.
     assert len([job for job in compiler.jobs if job.bounds]) <= 8
 
@@ -254,20 +293,15 @@ class Earlier:
     ids=["nothing", "what a part knows", "what splits a part"],
 )
 def test_with_the_units_of_an_earlier_build_the_same_is_built_and_nothing_compiled(
-    compiler: Recording, assumes: Callable[[Job], sympy.Basic | None]
+    assumes: Callable[[Job], sympy.Basic | None],
 ) -> None:
-    compiler.assumes = assumes
-    model = Forked(even).eval()
-    call = hotstart.Call(args=(torch.randn(4, 8),), dynamic_shapes=WHOLE)
-    options = Options(compiler="op_by_op")
-    first = build_program(model, {"": call}, "auto", options, OnMiss())
+    model = Forked(even)
+    first = built(model, Recording(assumes))
     earlier = Earlier({unit.key: unit for unit in first.artifact.units})
-    again = build_program(model, {"": call}, "auto", options, OnMiss(), earlier)
+    again = built(model, Recording(assumes), kept=earlier)
     assert not earlier.added
     assert again.artifact.units == first.artifact.units
-    assert [part.source for call in again.artifact.calls for part in call.stitched] == [
-        part.source for call in first.artifact.calls for part in call.stitched
-    ]
+    assert again.code == first.code
 
 
 # --- which unit serves which job ------------------------------------------------------------------
@@ -276,13 +310,8 @@ def test_with_the_units_of_an_earlier_build_the_same_is_built_and_nothing_compil
 @pytest.fixture
 def block() -> Job:
     """The job of a block for a range of sizes."""
-    recording = Recording(lambda job: None)
-    call = hotstart.Call(args=(torch.randn(4, 8),), dynamic_shapes=WHOLE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assemble, "make_compiler", lambda options, clock: recording)
-        build_program(
-            Forked(even).eval(), {"": call}, "auto", Options(compiler="op_by_op"), OnMiss()
-        )
+    recording = Recording()
+    built(Forked(even), recording)
     return next(job for job in recording.jobs if job.bounds)
 
 
