@@ -119,7 +119,7 @@ def put(owner: Any, name: str, program: Program) -> None:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         # A copy of the owner has this attribute too, and weights of its own.
         if torch.compiler.is_compiling() or self is not owner:
-            return getattr(type(self), name).__get__(self)(*args, **kwargs)
+            return getattr(type(self), name)(self, *args, **kwargs)
         require_no_grad(program.model, args, kwargs)
         return program(*args, **kwargs)
 

@@ -136,9 +136,11 @@ def _depends_on_contents(line: str) -> CaptureError:
 def _refuse_gradients(traced: _torch.FullGraph) -> None:
     """Raise if forward reads what autograd has left with a tensor, which each backward changes."""
     for _, name, key in traced.reads:
-        if key == "grad" and isinstance(traced.object_named(name), torch.Tensor):
+        owner = name if key == "grad" else name.removesuffix(".grad")  # the latter up to torch 2.12
+        is_read = key == "grad" or owner != name
+        if is_read and isinstance(traced.object_named(owner), torch.Tensor):
             raise CaptureError(
-                f"forward reads {traced.plain_name(name)}.grad, which is another tensor after each "
+                f"forward reads {traced.plain_name(owner)}.grad, which is another tensor after each "
                 "backward. Pass it as an argument, or keep it in a buffer."
             )
 
