@@ -29,10 +29,10 @@ if TYPE_CHECKING:
         StoreError,
         UntrustedArtifact,
     )
-    from hotstart.inplace import compile_submodule, install, restore
     from hotstart.options import Options
     from hotstart.program import Program
     from hotstart.records.shapes import Dim
+    from hotstart.submodule import compile_submodule, install, restore
 
 __all__ = [
     "ArtifactError",
@@ -70,14 +70,14 @@ __version__ = VERSION
 # imported now, and not in the first load.
 _HOMES = {
     "compile": "hotstart.api",
-    "compile_submodule": "hotstart.inplace",
+    "compile_submodule": "hotstart.submodule",
     "compute_key": "hotstart.api",
     "inspect": "hotstart.artifact.preflight",
-    "install": "hotstart.inplace",
+    "install": "hotstart.submodule",
     "load": "hotstart.api",
     "Call": "hotstart.calls",
     "Manifest": "hotstart.artifact.manifest",
-    "restore": "hotstart.inplace",
+    "restore": "hotstart.submodule",
     "Dim": "hotstart.records.shapes",
     "Options": "hotstart.options",
     "Program": "hotstart.program",

@@ -32,7 +32,7 @@ ORDER = (
     ("assemble",),
     ("build",),
     ("api",),
-    ("inplace", "backend"),
+    ("submodule", "backend"),
     ("hotstart",),
     ("integrations", "cli"),
     ("__main__",),
