@@ -1,4 +1,4 @@
-"""Check the arguments of a call, and hand it to `build`, `cache` or `loading`."""
+"""Check the arguments of `compile`, `load` and `compute_key`, and pass them on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a model keeps its tensors: by name, so that they can be found again in another process."""
+"""Find the modules and tensors of a model by name: all of them for a build, some for a load."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Options:
         inductor: settings of `torch._inductor.config`, by name, in force while pieces compile.
             Custom passes are accepted; the `uuid()` each must have is part of the digests.
         on_miss: what a call outside the contract does. `"error"` raises `ContractError`, `"eager"`
-            runs the model itself, `"compile"` builds the missing variant inside the call. Where
+            runs the model itself, `"compile"` compiles another program inside the call. Where
             such a call leaves the model so that the program no longer fits it, as one that fills a
             cache by size does, later calls are answered in the same way.
         splits: how many further variants a declared one may be split into, all told, where the

@@ -17,13 +17,10 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hotstart.guards.sources import spec_of
 from hotstart.version import VERSION
-
-if TYPE_CHECKING:
-    pass
 
 # Parts that say what was built, not where it runs; sources are compared by `changed_sources`.
 _NOT_COMPARED = frozenset({"options", "graph", "sources"})

@@ -12,7 +12,7 @@ from hotstart.records.artifact import CompiledUnit
 class CachedCompiler:
     """Remembers which compiles stopped at a condition on sizes, and at which.
 
-    Units themselves are looked up before any compiler is called (`Units.kept`).
+    Units themselves are looked up before any compiler is called (`Units.make`).
 
     Args:
         compiler: makes the units.

@@ -1,1 +1,1 @@
-"""Capture: model and example inputs to one graph with its contract."""
+"""Capture: a model and an example call to one graph, with everything around it as data."""

@@ -1,8 +1,9 @@
-"""What a call returns and which attributes it replaces, found by replaying Dynamo's bytecode.
+"""Describe what a call returns and changes, found by replaying Dynamo's bytecode.
 
 Dynamo generates bytecode that calls the graph and builds the model's own result from what the
 graph returns. It is run here once with stand-ins for the graph's outputs; where they end up in
-the result is the structure of the result.
+the result is the structure of the result. Attributes of modules and containers of the caller's are
+compared with what they held before.
 """
 
 from __future__ import annotations

@@ -140,8 +140,8 @@ def _refuse_gradients(traced: _torch.FullGraph) -> None:
         is_read = key == "grad" or owner != name
         if is_read and isinstance(traced.object_named(owner), torch.Tensor):
             raise CaptureError(
-                f"forward reads {traced.plain_name(owner)}.grad, which is another tensor after each "
-                "backward. Pass it as an argument, or keep it in a buffer."
+                f"forward reads {traced.plain_name(owner)}.grad, which is another tensor after "
+                "each backward. Pass it as an argument, or keep it in a buffer."
             )
 
 

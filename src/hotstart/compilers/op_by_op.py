@@ -1,4 +1,4 @@
-"""The `eager` compiler: every piece runs the operators it was captured with."""
+"""The `op_by_op` compiler: every piece runs the operators it was captured with."""
 
 from __future__ import annotations
 

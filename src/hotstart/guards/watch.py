@@ -4,7 +4,7 @@ Most of it is kept in dicts: attributes of modules, of configurations and of cla
 was written to has another version, which one comparison in C tells for all of them. What has no
 version is compared by identity: variables of Python modules, of which others change all the time;
 attributes that a program sets itself; cells of closures, items of lists. A change is only a reason
-to look again: `runtime.guards` says whether it matters.
+to look again: `guards.check` says whether it matters.
 """
 
 from __future__ import annotations

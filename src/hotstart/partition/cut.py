@@ -30,8 +30,7 @@ class Run:
 
     Attributes:
         nodes: the nodes, in order.
-        inlined: whether they are called as they are: ops the graph was asked to be cut at, and what
-            goes with them.
+        inlined: whether they are called as they are: splitting operators, and what goes with them.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -39,7 +38,7 @@ class Run:
 
 
 def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, tuple[Run, ...]]:
-    """Decide where to cut a graph: at repeated blocks, at splitting ops, or at both.
+    """Decide where to cut a graph: at repeated blocks, at splitting operators, or at both.
 
     Args:
         captured: the graph; tuples that cross a cut are taken apart in it.
@@ -240,7 +239,7 @@ def _join_allocations(
 ) -> list[list[fx.Node]]:
     """Join a run of empty allocations only with the next run, or with the one before at the end.
 
-    A splitting op stays inlined with the allocations it writes to.
+    A splitting operator stays inlined with the allocations it writes to.
     """
     joined: list[list[fx.Node]] = []
     waiting: list[fx.Node] = []
@@ -267,6 +266,6 @@ def _is_allocation(node: fx.Node) -> bool:
 
 
 def _is_inlined(run: Sequence[fx.Node], splitting: frozenset[fx.Node]) -> bool:
-    """Tell whether a run holds only splitting ops, and what goes with them."""
+    """Tell whether a run holds only splitting operators, and what goes with them."""
     others = (n for n in run if n not in splitting and not is_item(n) and n.op != "get_attr")
     return bool(splitting.intersection(run)) and all(map(_is_allocation, others))

@@ -27,7 +27,7 @@ class Piece:
 
     Attributes:
         name: `piece_0`, `piece_1`, ... in the order of execution.
-        kind: `"compiled"`, or `"inlined"`: splitting ops only, which stitched code calls itself.
+        kind: `"compiled"`, or `"inlined"`: splitting operators, which stitched code calls itself.
         nodes: its nodes in the graph's order.
         inputs: tensors it reads from outside, in the order it first uses them.
         outputs: its tensors that later pieces or the caller use, in the order they are made.
@@ -58,14 +58,14 @@ class Plan:
     Attributes:
         graph: the graph with the numbers in it taken out: see `Graph`.
         pieces: the pieces in order.
-        unique: the first compiled piece of every digest.
+        different: the first compiled piece of every digest.
     """
 
     graph: Graph
     pieces: tuple[Piece, ...]
 
     @property
-    def unique(self) -> tuple[Piece, ...]:
+    def different(self) -> tuple[Piece, ...]:
         """The first compiled piece of every digest."""
         first: dict[str, Piece] = {}
         for piece in self.pieces:

@@ -39,7 +39,7 @@ def special_conditions(
         hints: the sizes it was traced with.
     """
     found: list[_torch.Condition] = []
-    for piece in plan.unique:
+    for piece in plan.different:
         axes = [axis for axis in piece.axes if axis not in plan.graph.captured.fixed]
         for special in _specials(axes, declared):
             at = {axis: hints[axis] for axis in axes} | special

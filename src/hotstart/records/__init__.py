@@ -1,1 +1,1 @@
-"""Records that stages hand to each other and files hold; `trees` and `layout` serve live values."""
+"""Records of a program, as memory and files hold them; `trees` and `layout` work on live values."""

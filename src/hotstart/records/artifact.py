@@ -1,4 +1,4 @@
-"""The records that stages hand to each other. Nothing here imports torch.
+"""The records of an artifact, in memory and in a file. Nothing here imports torch.
 
 Everything a program needs at run time is data: source, bytes, tables and trees of the types below.
 Live objects of the compiler stop at `CompiledUnit`. An artifact's manifest is these `msgspec`
@@ -300,7 +300,7 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 class CompiledUnit(msgspec.Struct, frozen=True):
-    """One different piece compiled for one variant: data that any process can turn into a callable.
+    """A different piece compiled for some sizes: data that any process can turn into a callable.
 
     Attributes:
         key: hash of everything that reached the compiler.
@@ -383,7 +383,7 @@ class PieceInfo(msgspec.Struct, frozen=True):
         name: `piece_0`, ...; pieces of a further graph of the same call are `graph_1.piece_0`, ...;
             those of a named call begin with its name, as in `decode.piece_0`.
         digest: hash of everything about it that reaches a compiler.
-        kind: `"compiled"`, or `"inlined"`: splitting ops only, which stitched code calls itself.
+        kind: `"compiled"`, or `"inlined"`: splitting operators, which stitched code calls itself.
         layers: paths of the submodules it came from.
         reused_from: the first piece with the same digest, if that is another one.
     """

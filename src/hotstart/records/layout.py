@@ -1,4 +1,4 @@
-"""What generated code calls in the rare cases that are not straight-line."""
+"""Strides of dense tensors, and whether a tensor has those that code was compiled for."""
 
 from __future__ import annotations
 

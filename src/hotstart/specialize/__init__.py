@@ -1,1 +1,1 @@
-"""Which sizes a graph and a unit serve: what is left over is captured or compiled again."""
+"""Specialize: as few graphs and units as serve every declared size."""

@@ -40,7 +40,7 @@ class Chain(nn.Module):
 def counts(model: Any, *args: Any) -> tuple[int, int]:
     """How many pieces, and how many of them are different."""
     plan = planned(model, *(args or (X,)))
-    return len(plan.pieces), len(plan.unique)
+    return len(plan.pieces), len(plan.different)
 
 
 @pytest.mark.parametrize("depth", [2, 3, 12])
@@ -88,7 +88,7 @@ def test_stages_that_differ_are_cut_at_the_blocks_inside_them() -> None:
 def test_one_module_called_many_times_is_a_block_each_time() -> None:
     shared = Block()
     plan = planned(Chain(shared, shared, shared), X)
-    assert (len(plan.pieces), len(plan.unique)) == (5, 2)
+    assert (len(plan.pieces), len(plan.different)) == (5, 2)
     paths = [piece.layers for piece in plan.pieces[1:4]]
     assert paths == [("layers.0",), ("layers.1",), ("layers.2",)]
 
@@ -137,7 +137,7 @@ def test_a_few_nodes_between_blocks_go_with_the_block_that_follows() -> None:
 
     plan = planned(Glued(*(Block() for _ in range(5))), X)
     assert len(plan.pieces) == 6
-    assert len(plan.unique) == 3
+    assert len(plan.different) == 3
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_what_each_block_takes_its_own_part_of_makes_no_block_another(take: Any)
 
     args = (X, torch.randn(8, 8))
     shallow, deep = (Added(*(Block() for _ in range(depth))) for depth in (3, 6))
-    assert len(planned(shallow, *args).unique) == len(planned(deep, *args).unique)
+    assert len(planned(shallow, *args).different) == len(planned(deep, *args).different)
     torch.testing.assert_close(compiled(deep, *args)(*args), deep(*args))
 
 
@@ -198,7 +198,7 @@ def test_a_functions_blocks_are_found() -> None:
 
     plan = planned(model, X)
     assert [piece.layers for piece in plan.pieces] == [("layers.0",), ("layers.1",), ("layers.2",)]
-    assert len(plan.unique) == 1
+    assert len(plan.different) == 1
 
 
 def test_blocks_give_the_models_results() -> None:
