@@ -44,30 +44,34 @@ def build_program(
                 weights = WeightTable(index)
                 traced = trace_calls(index, calls, weights, options, split_on, clock)
                 requirements = make_requirements(index, weights, traced)
-                contracts = [make_contract(model, call) for call in traced]
             with faults.typed(faults.defect("compiling")):
                 compiled = compile_calls(traced, units, options.splits)
     finally:
         compiler.close()
     with clock.phase("stitch"):
-        made = tuple(
-            assemble.stitch_call(call, requirements, contract)
-            for call, contract in zip(compiled, contracts, strict=True)
+        stitched = tuple(
+            assemble.stitch_call(call, requirements, make_contract(model, call.traced))
+            for call in compiled
         )
     with clock.phase("fingerprint"):
-        running = units_of(compiled)
-        fit = assemble.make_fingerprint(traced, running, compiler)
+        fingerprint = assemble.make_fingerprint(traced, units_of(compiled), compiler)
     pieces = assemble.piece_infos(traced)
-    done = assemble.make_report(clock, pieces, compiled).reproducible()
-    captured = tuple(weights.captured.items())
-    artifact = Artifact(requirements, made, running, captured, pieces, fit, done)
+    artifact = Artifact(
+        requirements=requirements,
+        calls=stitched,
+        units=units_of(compiled),
+        captured=tuple(weights.captured.items()),
+        pieces=pieces,
+        fingerprint=fingerprint,
+        report=assemble.make_report(clock, pieces, compiled).reproducible(),
+    )
     shown = assemble.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):
         binding = bind(shown, model)
     report = assemble.make_report(clock, pieces, compiled)
     examples = {
-        name: (kept_example(contract, calls[name].args, calls[name].kwargs or {}),)
-        for name, contract in zip(calls, contracts, strict=True)
+        call.name: (kept_example(call.contract, given.args, given.kwargs or {}),)
+        for call, given in zip(stitched, calls.values(), strict=True)
     }
     program = Program(artifact, model, binding, report, on_miss, examples)
     if debug_dir is not None:

@@ -1,43 +1,328 @@
-"""A check of a call: a condition for the generated entry, and the error of a call that fails it."""
+"""The checks of a contract.
+
+The generated entry joins their conditions; what was wrong with a call that it refused is found by
+trying the same conditions one at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+import keyword
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from types import CodeType
+from typing import Any
 
-import msgspec
 import torch
+import torch.utils._pytree as pytree
 
+from hotstart import _torch
+from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError
-from hotstart.runtime.signature import MISSING
-from hotstart.runtime.tensors import describe_tensor
+from hotstart.records.artifact import (
+    Attributes,
+    Const,
+    Container,
+    Contract,
+    Map,
+    Record,
+    Registered,
+    Seq,
+    Slot,
+    TensorSpec,
+    Tree,
+)
+from hotstart.records.layout import dense_strides, has_layout
+from hotstart.records.shapes import Variant
+from hotstart.records.trees import children, is_changeable, same_constant, slot_names
+from hotstart.runtime.check import Check, Explain, Found, describe, not_taken
+from hotstart.runtime.names import assignment, written_tuple
+from hotstart.runtime.signature import MISSING, Signature
+from hotstart.runtime.sizes import Sizes
+from hotstart.runtime.tensors import TENSOR_TYPES, dense_copy, describe_spec, overlap
 
-Found: TypeAlias = Mapping[str, Any]
-"""The values of an entry's variables in a call, as far as they are known."""
-
-Explain: TypeAlias = Callable[[Found], ContractError]
-"""Makes the error of a call that fails a check."""
+_SINGLETONS = (type(None), bool, type(...), torch.dtype, torch.layout, torch.memory_format)
 
 
-class Check(msgspec.Struct, frozen=True):
-    """A condition, as a Python expression over an entry's variables, and the error if it fails."""
+class Checks:
+    """The checks of a contract, in order, and the variables of an entry that they read and fill.
 
-    source: str
-    explain: Explain
+    Attributes:
+        steps: the checks of all but the choice of a variant, and statements that take containers
+            apart between the checks of one and of its parts.
+        tensors: the variables of tensor arguments, by slot.
+        containers: every container with its variable and path, from the outermost on.
+        sizes: the variables of axes, and the choice of a variant.
+    """
+
+    def __init__(
+        self, contract: Contract, variants: Sequence[Variant], model: Any, signature: Signature
+    ) -> None:
+        self._contract = contract
+        self._signature = signature
+        self._scope = signature.scope
+        self.steps: list[Check | str] = []
+        self.tensors: list[str] = []
+        self.containers: list[tuple[Container, str, str]] = []
+        self.sizes = Sizes(contract, variants, self._scope)
+        self._no_more()
+        self._state(model)
+        for parameter, name in zip(contract.parameters, signature.variables, strict=True):
+            self._tree(parameter.tree, name, parameter.name)
+        self._apart()
+
+    def failed(
+        self, values: Sequence[Any], excess: Sequence[Any], unknown: Mapping[str, Any]
+    ) -> Callable[[], ContractError] | None:
+        """Find the first check that a bound call fails; the function returned makes its error."""
+        signature = self._signature
+        found = {**self._scope.objects, **dict(zip(signature.variables, values, strict=True))}
+        found |= {signature.excess: excess, signature.unknown: unknown}
+        for step, code in self._compiled:
+            result = eval(code, found)  # None where the step is a statement
+            if isinstance(step, Check) and not result:
+                return partial(step.explain, found)
+        return None
+
+    @cached_property
+    def _compiled(self) -> list[tuple[Check | str, CodeType]]:
+        return [
+            (step, compile(step.source, "hotstart/check", "eval"))
+            if isinstance(step, Check)
+            else (step, compile(step, "hotstart/check", "exec"))
+            for step in [*self.steps, self.sizes.served()]
+        ]
+
+    def _require(self, explain: Explain, *conditions: str) -> None:
+        self.steps += [Check(condition, explain) for condition in conditions]
+
+    # --- the call as a whole ----------------------------------------------------------------------
+
+    def _no_more(self) -> None:
+        """Check that there are no arguments that forward or the example did not have."""
+        excess, unknown = self._signature.excess, self._signature.unknown
+        kinds = [parameter.kind for parameter in self._contract.parameters]
+        most = kinds.count("positional_only") + kinds.count("positional")
+
+        def not_known(found: Found) -> ContractError:
+            name, value = next(iter(found[unknown].items()))
+            takes = "nothing: the example call did not have this argument"
+            advice = "compile with an example that passes it"
+            return ContractError(name, describe(value), takes, advice)
+
+        def too_many(found: Found) -> ContractError:
+            given = str(most + len(found[excess]))
+            return ContractError("positional arguments", given, f"at most {most}")
+
+        self._require(not_known, f"not {unknown}")
+        if "var_positional" not in kinds:
+            self._require(too_many, f"not {excess}")
+
+    def _state(self, model: Any) -> None:
+        """Check that the model and torch are in the modes of the build."""
+        training, autocast = self._contract.training, self._contract.autocast
+
+        def other_mode(_: Found) -> ContractError:
+            advice = "call model.eval() or model.train(), or compile the model in that mode"
+            return ContractError("model.training", repr(model.training), repr(training), advice)
+
+        def other_autocast(_: Found) -> ContractError:
+            now, then = map(_autocast_text, (_torch.autocast_state(), autocast))
+            advice = "compile the model inside the autocast region it is called in"
+            return ContractError("autocast", now, then, advice)
+
+        if training is not None:
+            self._require(other_mode, f"{self._scope.refer('model', model)}.training is {training}")
+        if autocast:
+            state = self._scope.refer("autocast_state", _torch.autocast_state)
+            expected = self._scope.constant(autocast, "autocast")
+            self._require(other_autocast, f"{state}() == {expected}")
+        else:
+            is_on = self._scope.refer("autocast_is_on", _torch.autocast_check())
+            self._require(other_autocast, f"not {is_on}()")
+
+    def _apart(self) -> None:
+        """Check that nothing a call changes is passed in two places."""
+        specs, written = self._contract.tensors, self._contract.mutated_args
+        tensors = self.tensors
+        held = [container for container in self.containers if is_changeable(container[0])]
+
+        def overlapping(found: Found) -> ContractError:
+            slot, other = overlap([found[name] for name in tensors], written)
+            return ContractError(
+                specs[slot].path,
+                f"a tensor that shares memory with {specs[other].path}",
+                "a tensor of its own, since the model writes to it",
+                "pass a .clone()",
+            )
+
+        def passed_twice(found: Found) -> ContractError:
+            first, again = _shared([found[name] for _, name, _ in held])
+            tree, _, path = held[again]
+            return ContractError(
+                path,
+                f"a {tree.cls.__name__} that is {held[first][2]}, too",
+                "one of its own, since the model changes what it is given",
+                "pass a copy",
+            )
+
+        if written and len(tensors) > 1:
+            check = self._scope.refer("overlap", overlap)
+            self._require(overlapping, f"not {check}({written_tuple(tensors)}, {written!r})")
+        if self._contract.changed and len(held) > 1:
+            check = self._scope.refer("shared", _shared)
+            names = written_tuple(name for _, name, _ in held)
+            self._require(passed_twice, f"not {check}({names})")
+
+    # --- structure --------------------------------------------------------------------------------
+
+    def _tree(self, tree: Tree, name: str, path: str) -> None:
+        match tree:
+            case Slot(index=slot):  # in the order of their numbers
+                self.tensors.append(name)
+                self._tensor(self._contract.tensors[slot], name)
+            case Const(value):
+                advice = "compile with an example that passes this value"
+                other_value = not_taken(path, name, f"{value!r}, as in the example", advice)
+                self._require(other_value, self._is_constant(name, value))
+            case _:
+                self.containers.append((tree, name, path))
+                self._container(tree, name, path)
+
+    def _is_constant(self, name: str, value: Any) -> str:
+        constant = self._scope.constant(value, f"{name}_expected")
+        if isinstance(value, _SINGLETONS):
+            return f"{name} is {constant}"
+        kind = type(value)
+        # Floats that are equal are the same, but for nan and the two zeros.
+        if kind in (int, str, bytes) or (kind is float and value and value == value):
+            return f"{name}.__class__ is {self._scope.class_name(kind)} and {name} == {constant}"
+        compare = self._scope.refer("same_constant", same_constant)
+        if constant not in self._scope.objects:
+            return f"{compare}({name}, {constant})"
+        return f"({name} is {constant} or {compare}({name}, {constant}))"
+
+    def _container(self, tree: Container, name: str, path: str) -> None:
+        takes, fits, parts = self._opened(tree, name)
+        other_structure = not_taken(path, name, f"a {tree.cls.__name__} {takes}")
+        is_a = f"{name}.__class__ is {self._scope.class_name(tree.cls)}"
+        self._require(other_structure, is_a, *fits)
+        inner = children(tree, path)
+        names = [self._scope.new(f"{name}_{child.key}") for child in inner]
+        if names:
+            self.steps.append(assignment(names, parts))
+        for variable, child in zip(names, inner, strict=True):
+            self._tree(child.value, variable, child.path)
+
+    def _opened(self, tree: Container, name: str) -> tuple[str, list[str], str]:
+        """A container's form in words, conditions on it, and an expression of its parts."""
+        length = self._scope.builtin("len")
+        match tree:
+            case Seq(_, items):
+                return f"of {len(items)}", [f"{length}({name}) == {len(items)}"], name
+            case Map(_, entries):
+                keys = [key for key, _ in entries]
+                expected = self._scope.constant(keys, f"{name}_keys")
+                fits = [f"{self._scope.builtin('list')}({name}) == {expected}"]
+                return f"with keys {keys}", fits, f"{name}.values()"
+            case Record(cls, fields) | Attributes(cls, fields):
+                names = [field for field, _ in fields]
+                parts = written_tuple(self._attribute(name, cls, field) for field in names)
+                fits = list(self._has_attributes(name, cls, names))
+                return f"with attributes {', '.join(names)}", fits, parts
+            case Registered(cls, context, items):
+                flatten = self._scope.refer("flatten", pytree.SUPPORTED_NODES[cls].flatten_fn)
+                flat = self._scope.new(f"{name}_flat")
+                expected = self._scope.constant(context, f"{name}_context")
+                fits = [
+                    f"({flat} := {flatten}({name}))[1] == {expected}",
+                    f"{length}({flat}[0]) == {len(items)}",
+                ]
+                return "like the example's", fits, f"{flat}[0]"
+
+    def _has_attributes(self, name: str, cls: type, wanted: Sequence[str]) -> Iterator[str]:
+        """An object has no other attributes, and all of these that are not in slots."""
+        slotted = slot_names(cls)
+        if cls.__dictoffset__:
+            kept = frozenset(wanted).difference(slotted)
+            yield f"{name}.__dict__.keys() == {self._scope.constant(kept, f'{name}_attributes')}"
+        for field in slotted:
+            if field not in wanted:
+                yield f"not {self._scope.builtin('hasattr')}({name}, {field!r})"
+
+    def _attribute(self, name: str, cls: type, field: str) -> str:
+        if field in slot_names(cls):  # and may be missing
+            missing = self._scope.refer("MISSING", MISSING)
+            return f"{self._scope.builtin('getattr')}({name}, {field!r}, {missing})"
+        plain = field.isidentifier() and not keyword.iskeyword(field)
+        return f"{name}.{field}" if plain else f"{name}.__dict__[{field!r}]"
+
+    # --- tensors ----------------------------------------------------------------------------------
+
+    def _tensor(self, spec: TensorSpec, name: str) -> None:
+        other = partial(not_taken, spec.path, name, describe_spec(spec))
+        dtype, device = dtype_of(spec.dtype), torch.device(spec.device)
+        types = [self._scope.refer(cls.__name__, cls) for cls in TENSOR_TYPES]
+        kinds = " or ".join(f"{name}.__class__ is {cls}" for cls in types)
+        self._require(
+            other(),
+            f"({kinds})",
+            f"{name}.dtype is {self._scope.of_torch(dtype)}",
+            f"{name}.is_cpu"
+            if device.type == "cpu"
+            else f"{name}.device == {self._scope.constant(device, 'device')}",
+        )
+        strided = self._scope.of_torch(torch.strided)
+        self._require(other("call .to_dense() first"), f"{name}.layout is {strided}")
+        if dtype.is_complex:
+            self._require(other("call .resolve_conj() first"), f"not {name}.is_conj()")
+        if dtype.is_floating_point or dtype.is_complex:
+            self._require(other("call .resolve_neg() first"), f"not {name}.is_neg()")
+        self._shape(spec, name, other())
+        if spec.layout != "copied" and spec.shape:
+            self._layout(spec, name)
+
+    def _shape(self, spec: TensorSpec, name: str, other: Explain) -> None:
+        if all(isinstance(size, int) for size in spec.shape):
+            self._require(other, f"{name}.shape == {written_tuple(map(str, spec.shape))}")
+            return
+        shape = self._scope.new(f"{name}_shape")
+        rank = f"{self._scope.builtin('len')}({shape} := {name}.shape)"
+        self._require(other, f"{rank} == {len(spec.shape)}")
+        for dim, size in enumerate(spec.shape):
+            if isinstance(size, int):
+                self._require(other, f"{shape}[{dim}] == {size}")
+            else:
+                self.steps.append(self.sizes.check(spec, dim, size, shape))
+
+    def _layout(self, spec: TensorSpec, name: str) -> None:
+        """Check the strides of a tensor whose strides forward reads."""
+        order = spec.dim_order
+
+        def other_strides(found: Found) -> ContractError:
+            return ContractError(
+                spec.path,
+                f"strides {tuple(found[name].stride())}",
+                f"strides {dense_strides(found[name].shape, order)}, since what forward does "
+                "depends on them",
+                f"pass {spec.path}{dense_copy(order)}, or compile with an example of this layout",
+            )
+
+        check = self._scope.refer("has_layout", has_layout)
+        plain = order == tuple(range(len(order))) and spec.layout == "fixed"
+        self._require(
+            other_strides,
+            f"{name}.is_contiguous()" if plain else f"{check}({name}, {order!r}, {spec.layout!r})",
+        )
 
 
-def not_taken(path: str, variable: str, takes: str, advice: str = "") -> Explain:
-    """Explain that the value of a variable is not what a call takes at a path."""
-    return lambda found: ContractError(path, describe(found[variable]), takes, advice)
+def _shared(containers: Sequence[Any]) -> tuple[int, ...]:
+    """Two places of one container, by number; empty if there are none."""
+    if len(set(map(id, containers))) == len(containers):
+        return ()
+    first: dict[int, int] = {}
+    pairs = ((first.setdefault(id(held), n), n) for n, held in enumerate(containers))
+    return next(pair for pair in pairs if pair[0] != pair[1])
 
 
-def describe(value: Any) -> str:
-    """A few words for any value that a call passed."""
-    if isinstance(value, torch.Tensor):
-        return describe_tensor(value)
-    if value is MISSING:
-        return "nothing"
-    if isinstance(value, list | tuple | dict):
-        return f"a {type(value).__name__} of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"a {type(value).__qualname__}"
+def _autocast_text(state: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{kind} to torch.{dtype}" for kind, dtype in state) or "off"

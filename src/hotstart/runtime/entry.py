@@ -17,7 +17,7 @@ import torch
 from hotstart import _torch
 from hotstart.records.artifact import Contract, TensorSpec
 from hotstart.records.shapes import Variant
-from hotstart.runtime.contract import Checks
+from hotstart.runtime.checks import Checks
 from hotstart.runtime.names import written_tuple
 from hotstart.runtime.signature import Signature
 
