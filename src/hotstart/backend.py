@@ -29,7 +29,7 @@ from hotstart.records.artifact import Artifact, CompiledCall, Contract, Requirem
 from hotstart.records.report import Report
 from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
-from hotstart.runtime.flat import Apart, Call, bind_flat, flat_source
+from hotstart.runtime.flat import Apart, FlatCall, bind_flat, flat_source
 from hotstart.specialize.compile import compile_calls, units_of
 from hotstart.specialize.split import VariantPart
 from hotstart.specialize.trace import CutGraph, TracedCall, TracedPart, make_plan_of
@@ -53,7 +53,7 @@ def hotstart(
     *,
     options: Mapping[str, Any] | None = None,
     mode: str | None = None,
-) -> Call:
+) -> FlatCall:
     """Compile one graph of Dynamo's for inference.
 
     `torch.compile` finds this function by the name `"hotstart"`, an entry point of the group
@@ -128,7 +128,7 @@ def _compiled(
     options: Options,
     pieces: Pieces | None,
     learned: Sequence[sympy.Basic],
-) -> Call:
+) -> FlatCall:
     """The function of a graph, built from what is known about its sizes now."""
     clock = Clock(options.on_event)
     compiler = assemble.make_compiler(options, clock)
@@ -176,8 +176,8 @@ def _traced(found: FlatGraph, split_on: Any, clock: Clock) -> TracedCall:
 
 
 def _entry(
-    found: FlatGraph, inputs: Sequence[Any], run: Call, made: CompiledCall
-) -> tuple[str, Call]:
+    found: FlatGraph, inputs: Sequence[Any], run: FlatCall, made: CompiledCall
+) -> tuple[str, FlatCall]:
     """The function that Dynamo calls, with its source."""
     slots, written = writable(found, inputs)
     watched = [found.arguments[slot] for slot in slots]

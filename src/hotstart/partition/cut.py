@@ -14,7 +14,7 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.captured import Captured
 from hotstart.errors import PartitionError
-from hotstart.partition.blocks import SMALLEST, Call, repeated_blocks
+from hotstart.partition.blocks import SMALLEST, ModuleCall, repeated_blocks
 from hotstart.partition.digest import Canonical, Token, hash_token
 from hotstart.partition.names import name_given, names_of
 from hotstart.partition.plan import Graph, example_of, tensors_in
@@ -130,7 +130,7 @@ def _runs(
 def _attach_glue(
     nodes: Sequence[fx.Node],
     labels: list[Hashable],
-    blocks: dict[fx.Node, Call],
+    blocks: dict[fx.Node, ModuleCall],
     splitting: frozenset[fx.Node],
 ) -> frozenset[fx.Node]:
     """Give the few nodes between two blocks of a kind to the block that follows them.
