@@ -17,10 +17,11 @@ from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
+from hotstart.capture.captured import example_of, tensors_in
 from hotstart.dtypes import dtype_of
 from hotstart.partition.digest import came_with_torch
 from hotstart.partition.names import operator_name
-from hotstart.partition.plan import Graph, example_of, tensors_in
+from hotstart.partition.plan import Graph
 from hotstart.partition.zero_and_one import call_node
 from hotstart.records.artifact import Layout, TensorSpec
 from hotstart.records.layout import dense_strides, strides_fit

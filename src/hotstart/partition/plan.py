@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-import torch.utils._pytree as pytree
 from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
-from hotstart.capture.captured import Captured
+from hotstart.capture.captured import Captured, example_of
 from hotstart.records.shapes import Variant
 
 if TYPE_CHECKING:
@@ -206,11 +205,6 @@ class Graph:
         return tuple(node for node in outputs if isinstance(node, fx.Node))
 
 
-def example_of(node: fx.Node) -> Any:
-    """The fake value a node had while tracing; None if it had none."""
-    return node.meta.get("example_value", node.meta.get("val"))
-
-
 def movable(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> frozenset[fx.Node]:
     """Find the inputs of a run whose storage offset does not matter.
 
@@ -234,8 +228,3 @@ def _map_numbers(value: Any, function: Callable[[Any], Any]) -> Any:
     if type(value) in (tuple, list, torch.Size):
         return tuple(_map_numbers(item, function) for item in value)
     return function(value)
-
-
-def tensors_in(value: Any) -> tuple[torch.Tensor, ...]:
-    """Every tensor in a value of tuples, lists and dicts."""
-    return tuple(t for t in pytree.tree_leaves(value) if isinstance(t, torch.Tensor))

@@ -18,7 +18,8 @@ from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
-from hotstart.partition.plan import Graph, Piece, Plan, example_of, tensors_in
+from hotstart.capture.captured import example_of, tensors_in
+from hotstart.partition.plan import Graph, Piece, Plan
 from hotstart.records.shapes import Interval
 
 SPECIAL = (0, 1)

@@ -10,9 +10,8 @@ from typing import Literal
 import torch
 from torch import fx
 
-from hotstart.capture.captured import ContainerChange
+from hotstart.capture.captured import ContainerChange, example_of
 from hotstart.partition import Piece, Plan
-from hotstart.partition.plan import example_of
 from hotstart.records.artifact import (
     Attributes,
     CompiledUnit,

@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 import hotstart
 from hotstart import _torch
 from hotstart.capture.captured import Captured
+from hotstart.capture.prepare import prepare
 from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.partition import cut, make_plan
 from hotstart.records.artifact import Contract, Parameter, Requirements, Seq, Slot, TensorSpec
@@ -278,6 +279,7 @@ def stitched(case: Case) -> Made:
         fixed={},
         modes=(),
     )
+    prepare(case.graph, str)
     graph, runs = cut(captured, list(case.split_on))
     plan = make_plan(graph, runs)
     contract = Contract(
