@@ -31,7 +31,8 @@ from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
 from hotstart.runtime.flat import Apart, FlatCall, bind_flat, flat_source
 from hotstart.specialize.compile import compile_calls, units_of
-from hotstart.specialize.split import VariantPart
+from hotstart.specialize.parts import VariantPart
+from hotstart.specialize.split import Declaration
 from hotstart.specialize.trace import CutGraph, TracedCall, TracedPart, make_plan_of
 from hotstart.specialize.units import Units
 
@@ -142,7 +143,7 @@ def _compiled(
 
     compiler.warm_up()
     try:
-        (compiled,) = compile_calls([call], Units(compiler, clock, pieces), 0)
+        (compiled,) = compile_calls([call], Units(compiler, clock, pieces))
     finally:
         compiler.close()
     with clock.phase("stitch"):
@@ -172,7 +173,8 @@ def _traced(found: FlatGraph, split_on: Any, clock: Clock) -> TracedCall:
     (variant,) = variants(found.axes)
     part = VariantPart(variant, variant.choices, found.hints)
     graph = CutGraph(found.captured, plan, ())
-    return TracedCall("", "", arguments, (TracedPart(part, graph),))
+    declaration = Declaration(found.axes, found.hints, limit=0)
+    return TracedCall("", "", arguments, declaration, (TracedPart(part, graph),))
 
 
 def _entry(

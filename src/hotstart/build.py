@@ -46,7 +46,7 @@ def build_program(
                 requirements = make_requirements(index, weights, traced)
                 contracts = [make_contract(model, call) for call in traced]
             with faults.typed(faults.defect("compiling")):
-                compiled = compile_calls(traced, units, options.splits)
+                compiled = compile_calls(traced, units)
     finally:
         compiler.close()
     with clock.phase("stitch"):

@@ -24,6 +24,9 @@ from hotstart.records.shapes import Interval
 
 SPECIAL = (0, 1)
 
+ORDINARY = 2
+"""The lowest size that is not special."""
+
 
 class _Differs(Exception):
     """A size at which something else happens than what was traced."""
