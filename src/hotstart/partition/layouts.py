@@ -22,7 +22,7 @@ from hotstart.dtypes import dtype_of
 from hotstart.partition.digest import came_with_torch
 from hotstart.partition.names import operator_name
 from hotstart.partition.plan import Graph
-from hotstart.partition.zero_and_one import ORDINARY, call_node
+from hotstart.partition.zero_and_one import ORDINARY
 from hotstart.records.artifact import Layout, TensorSpec
 from hotstart.records.layout import dense_strides, strides_fit
 from hotstart.records.shapes import Dim
@@ -197,7 +197,7 @@ class _Probe:
 
     def _run(self, node: fx.Node | _torch.Step, args: Any, kwargs: Any) -> Any:
         try:
-            return call_node(self._graph, node, args, kwargs)
+            return self._graph.call(node, args, kwargs)
         except Exception as error:
             raise _Refused from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -176,6 +177,15 @@ class Graph:
         inside = set(nodes)
         reads = (read for node in nodes for read in self.reads(node))
         return tuple(dict.fromkeys(read for read in reads if read not in inside))
+
+    def call(self, node: fx.Node | _torch.Step, args: Any, kwargs: Any) -> Any:
+        """Run what a node calls."""
+        if node.op == "get_attr":
+            return _torch.attribute_of(self.captured.module, str(node.target))
+        if node.op == "call_method":
+            return operator.methodcaller(str(node.target), *args[1:], **kwargs)(args[0])
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
 
     def _resolve(self, node: fx.Node) -> _Resolved:
         """Compute a node's arguments as pieces see them, once."""
