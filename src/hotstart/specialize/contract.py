@@ -17,8 +17,8 @@ from hotstart.model import Model, ModelIndex
 from hotstart.partition.names import foreign_operators
 from hotstart.records.artifact import Contract, Requirements
 from hotstart.records.guards import Seen
+from hotstart.records.trees import passed_on
 from hotstart.specialize.trace import TracedCall
-from hotstart.stitching.stitch import passed_on
 
 _OF_THE_CALL = ("closure", "self", "target")
 

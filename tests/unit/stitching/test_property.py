@@ -24,8 +24,9 @@ from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.partition import cut, make_plan
 from hotstart.records.artifact import Contract, Parameter, Requirements, Seq, Slot, TensorSpec
 from hotstart.records.shapes import Variant
+from hotstart.records.trees import passed_on
 from hotstart.runtime.generated import run_code
-from hotstart.stitching.stitch import passed_on, stitch
+from hotstart.stitching.stitch import stitch
 
 
 def combine(tree: dict[str, Any], *more: Any, scale: float = 1.0) -> torch.Tensor:
