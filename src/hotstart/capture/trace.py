@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,6 +54,11 @@ class _Trace:
     tensors: list[torch.Tensor]
     traced: _torch.FullGraph
     settled: Mapping[sympy.Symbol, sympy.Expr]
+
+    @cached_property
+    def numbers(self) -> dict[int, int]:
+        """The slot of each of `tensors`, by identity."""
+        return {id(tensor): number for number, tensor in enumerate(self.tensors)}
 
 
 def capture(
@@ -121,9 +127,8 @@ def _trace(
 def _describe(trace: _Trace) -> Captured:
     """Describe what surrounds a traced graph, and give the graph the outputs that this needs."""
     traced, graph = trace.traced, trace.traced.module.graph
-    numbers = {id(tensor): number for number, tensor in enumerate(trace.tensors)}
-    inputs = tuple(_inputs(trace, numbers))
-    symbols = _axis_symbols(trace, numbers)
+    inputs = tuple(_inputs(trace))
+    symbols = _axis_symbols(trace)
     read = collect(trace.index, trace.target, traced)
     outputs = _describe_outputs(trace, inputs, symbols)
     prepare(graph, traced.plain_name)
@@ -147,7 +152,7 @@ def _describe(trace: _Trace) -> Captured:
         seen=read.seen,
         layout_reads=traced.layout_reads,
         read_arguments={
-            node: numbers.get(id(traced.object_named(step.source)), -1)
+            node: trace.numbers.get(id(traced.object_named(step.source)), -1)
             for node, step in traced.layout_reads.steps.items()
             if step.source
         },
@@ -156,36 +161,36 @@ def _describe(trace: _Trace) -> Captured:
     return captured
 
 
-def _inputs(trace: _Trace, numbers: Mapping[int, int]) -> Iterator[Slot]:
-    """For each placeholder the argument, weight or axis; `numbers` has arguments by identity."""
+def _inputs(trace: _Trace) -> Iterator[Slot]:
+    """For each placeholder the argument, weight or axis."""
     traced = trace.traced
     placeholders = traced.module.graph.find_nodes(op="placeholder")
     values = _graph_inputs(traced, trace.arguments.call_with(trace.tensors))
     for node, value in zip(placeholders, values, strict=True):
         if not isinstance(value, torch.Tensor):
-            yield Slot("size", expr=_axis_of(trace, node, numbers))
-        elif id(value) in numbers:
-            yield Slot("arg", numbers[id(value)])
+            yield Slot("size", expr=_axis_of(trace, node))
+        elif id(value) in trace.numbers:
+            yield Slot("arg", trace.numbers[id(value)])
         else:
             yield Slot("weight", trace.weights.slot(value, traced.name_of(node)))
 
 
-def _axis_of(trace: _Trace, node: fx.Node, numbers: Mapping[int, int]) -> str:
+def _axis_of(trace: _Trace, node: fx.Node) -> str:
     """The axis that a placeholder is the size of."""
     tensor, dim = trace.traced.size_source(node) or (None, 0)
-    if id(tensor) not in numbers:
+    if id(tensor) not in trace.numbers:
         raise CaptureError(
             f"forward computes {node.name} from Python numbers that change from call to "
             "call. Pass them as tensors, or keep them constant."
         )
-    axis = trace.arguments.tensors[numbers[id(tensor)]].shape[dim]
+    axis = trace.arguments.tensors[trace.numbers[id(tensor)]].shape[dim]
     assert isinstance(axis, str)
     return axis
 
 
-def _axis_symbols(trace: _Trace, numbers: Mapping[int, int]) -> dict[sympy.Symbol, sympy.Symbol]:
+def _axis_symbols(trace: _Trace) -> dict[sympy.Symbol, sympy.Symbol]:
     """The axis that each symbol of the graph's shapes stands for."""
-    specs = trace.arguments.tensors
+    specs, numbers = trace.arguments.tensors, trace.numbers
     return {
         symbol: _torch.axis_symbol(axis)
         for symbol, (tensor, dim) in trace.traced.symbol_sources()

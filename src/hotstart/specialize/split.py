@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from hotstart import _torch
 from hotstart.capture.conditions import SCANNED, where_it_holds
@@ -17,9 +16,6 @@ from hotstart.partition.zero_and_one import ORDINARY
 from hotstart.records.shapes import Dim, Interval, variants
 from hotstart.specialize.limits import range_error
 from hotstart.specialize.parts import Sizes, Split, VariantPart, further_parts, only_axis
-
-if TYPE_CHECKING:
-    pass
 
 ALTERNATIONS = 3
 """A condition that holds and fails in up to so many intervals of an axis splits the axis there."""
