@@ -36,7 +36,7 @@ from hotstart.records.report import Report, SplitReport, UnitReport, VariantRepo
 from hotstart.records.shapes import labelled
 from hotstart.runtime.generated import stitched_name
 from hotstart.specialize.compile import SpecializedCall, units_of
-from hotstart.specialize.split import Split
+from hotstart.specialize.parts import Split
 from hotstart.specialize.trace import TracedCall, describe_plan
 from hotstart.stitching.stitch import stitch
 

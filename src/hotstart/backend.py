@@ -29,9 +29,10 @@ from hotstart.records.artifact import Artifact, CompiledCall, Contract, Requirem
 from hotstart.records.report import Report
 from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
-from hotstart.runtime.flat import Apart, Call, bind_flat, flat_source
+from hotstart.runtime.flat import Apart, FlatCall, bind_flat, flat_source
 from hotstart.specialize.compile import compile_calls, units_of
-from hotstart.specialize.split import VariantPart
+from hotstart.specialize.parts import VariantPart
+from hotstart.specialize.split import Declaration
 from hotstart.specialize.trace import CutGraph, TracedCall, TracedPart, make_plan_of
 from hotstart.specialize.units import Units
 
@@ -53,7 +54,7 @@ def hotstart(
     *,
     options: Mapping[str, Any] | None = None,
     mode: str | None = None,
-) -> Call:
+) -> FlatCall:
     """Compile one graph of Dynamo's for inference.
 
     `torch.compile` finds this function by the name `"hotstart"`, an entry point of the group
@@ -128,7 +129,7 @@ def _compiled(
     options: Options,
     pieces: Pieces | None,
     learned: Sequence[sympy.Basic],
-) -> Call:
+) -> FlatCall:
     """The function of a graph, built from what is known about its sizes now."""
     clock = Clock(options.on_event)
     compiler = assemble.make_compiler(options, clock)
@@ -142,7 +143,7 @@ def _compiled(
 
     compiler.warm_up()
     try:
-        (compiled,) = compile_calls([call], Units(compiler, clock, pieces), 0)
+        (compiled,) = compile_calls([call], Units(compiler, clock, pieces))
     finally:
         compiler.close()
     with clock.phase("stitch"):
@@ -172,12 +173,13 @@ def _traced(found: FlatGraph, split_on: Any, clock: Clock) -> TracedCall:
     (variant,) = variants(found.axes)
     part = VariantPart(variant, variant.choices, found.hints)
     graph = CutGraph(found.captured, plan, ())
-    return TracedCall("", "", arguments, (TracedPart(part, graph),))
+    declaration = Declaration(found.axes, found.hints, limit=0)
+    return TracedCall("", "", arguments, declaration, (TracedPart(part, graph),))
 
 
 def _entry(
-    found: FlatGraph, inputs: Sequence[Any], run: Call, made: CompiledCall
-) -> tuple[str, Call]:
+    found: FlatGraph, inputs: Sequence[Any], run: FlatCall, made: CompiledCall
+) -> tuple[str, FlatCall]:
     """The function that Dynamo calls, with its source."""
     slots, written = writable(found, inputs)
     watched = [found.arguments[slot] for slot in slots]

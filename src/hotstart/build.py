@@ -45,7 +45,7 @@ def build_program(
                 traced = trace_calls(index, calls, weights, options, split_on, clock)
                 requirements = make_requirements(index, weights, traced)
             with faults.typed(faults.defect("compiling")):
-                compiled = compile_calls(traced, units, options.splits)
+                compiled = compile_calls(traced, units)
     finally:
         compiler.close()
     with clock.phase("stitch"):

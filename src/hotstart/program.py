@@ -130,11 +130,11 @@ class Program:
             ContractError: `check_inputs` are outside the contract.
             OptionsError: `check_inputs` are no arguments, or for a call that there is not.
         """
-        from hotstart.saving import Check, save  # a program that only runs never needs it
+        from hotstart.saving import CheckInputs, save  # a program that only runs never needs it
         from hotstart.saving.given import given_examples
 
         given = given_examples(self._callers, check_inputs, check)
-        wanted = Check(self.model, {**self.examples, **given}) if check else None
+        wanted = CheckInputs(self.model, {**self.examples, **given}) if check else None
         save(self.artifact, file, sign_key=sign_key, check=wanted)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -108,8 +108,6 @@ def compile_with_inductor(
 ) -> InductorOutput | None:
     """Compile a module for inference through AOTAutograd and Inductor.
 
-    None if nothing is left to compute, since what the module makes has no effect.
-
     `compile_fx` with an `inner_compile` of our own (2.0 and later) gives the generated source and
     kernels as they are, without the cache entries and runtime wrappers of `standalone_compile`.
     What those wrappers would do is read from AOTAutograd's metadata.
@@ -119,7 +117,8 @@ def compile_with_inductor(
     every size that the module is compiled for.
 
     Returns:
-        None if no operator is left to compile: `compile_fx_inner` then returns a plain function.
+        None if AOTAutograd leaves no operator to compile, since outputs are inputs, or nothing uses
+        what the module makes: `compile_fx_inner` then returns a plain function.
 
     Raises:
         Narrowing: it would hold for some of the sizes only.

@@ -94,10 +94,10 @@ def _named(kind: type, data: str) -> Any:
     return type(name, (), {"__module__": module, "__qualname__": name})
 
 
-Change = Callable[[Any], Any]
+Transform = Callable[[Any], Any]
 
 
-def map_values(artifact: Artifact, value: Change, tensor: Change) -> Artifact:
+def map_values(artifact: Artifact, value: Transform, tensor: Transform) -> Artifact:
     """An artifact with every `Value` and every `Tensor` in it changed."""
 
     def mapped_call(call: CompiledCall) -> CompiledCall:
@@ -121,7 +121,7 @@ def map_values(artifact: Artifact, value: Change, tensor: Change) -> Artifact:
     )
 
 
-def map_contract(contract: Contract, change: Change) -> Contract:
+def map_contract(contract: Contract, change: Transform) -> Contract:
     """A contract with every `Value` in it changed."""
     parameters = tuple(
         replace(p, tree=map_tree(p.tree, change), default=change(p.default))
@@ -130,7 +130,7 @@ def map_contract(contract: Contract, change: Change) -> Contract:
     return replace(contract, parameters=parameters)
 
 
-def map_tree(tree: Tree, change: Change) -> Tree:
+def map_tree(tree: Tree, change: Transform) -> Tree:
     """A tree with every `Value` in it changed."""
     match tree:
         case Slot():

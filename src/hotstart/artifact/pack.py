@@ -14,6 +14,7 @@ from hotstart.artifact.values import class_path, encode
 from hotstart.dtypes import dtype_of, name_of
 from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact, Blob
+from hotstart.records.layout import spanned
 
 _SAFETENSORS = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
@@ -79,8 +80,8 @@ class _Writer:
         plain = tensor.detach().resolve_conj().resolve_neg().cpu()
         name = self._names[id(tensor)] = f"tensor_{len(self._names)}"
         self.tensors[name] = TensorLayout(name_of(plain.dtype), tuple(plain.shape), plain.stride())
-        spanned = _spanned(plain)
-        data = ctypes.string_at(plain.data_ptr(), spanned * plain.itemsize) if spanned else b""
+        size = spanned(plain.shape, plain.stride()) * plain.itemsize
+        data = ctypes.string_at(plain.data_ptr(), size) if size else b""
         self._memory.append((name, tensor, data))  # the tensor, so that its id is not used again
         return name
 
@@ -109,14 +110,6 @@ class _Writer:
         written += b" " * (-len(written) % 8)
         size = len(written).to_bytes(8, "little")
         return b"".join([size, written, *(data for _, _, data in self._memory)])
-
-
-def _spanned(tensor: torch.Tensor) -> int:
-    """How many elements there are from a tensor's first to its last in memory."""
-    if tensor.numel() == 0:
-        return 0
-    pairs = zip(tensor.shape, tensor.stride(), strict=True)
-    return 1 + sum((size - 1) * stride for size, stride in pairs)
 
 
 def _is_plain(layout: TensorLayout) -> bool:

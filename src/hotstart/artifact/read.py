@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from hotstart.artifact.values import decode, find_class
 from hotstart.dtypes import dtype_of
 from hotstart.errors import CorruptArtifact
 from hotstart.records.artifact import Artifact, Blob
+from hotstart.records.layout import spanned
 
 
 def unpack(container: Container) -> Artifact:
@@ -90,8 +90,7 @@ def _places(blob: memoryview) -> dict[str, tuple[int, int]]:
 
 def _tensor(layout: TensorLayout, memory: memoryview) -> torch.Tensor:
     dtype, shape, stride = dtype_of(layout.dtype), layout.shape, layout.stride
-    spans = 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-    size = spans * dtype.itemsize if math.prod(shape) else 0
+    size = spanned(shape, stride) * dtype.itemsize
     if len(memory) != size:
         raise ValueError(f"a tensor of {size} bytes has {len(memory)}")
     if not size:

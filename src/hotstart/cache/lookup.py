@@ -73,14 +73,14 @@ def _timed(find: Find, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
 
 
 def _keep(store: Store, key: Key, program: Program) -> CacheEntry | None:
-    from hotstart.saving import Check, packed
+    from hotstart.saving import CheckInputs, packed
 
     seen = program.artifact.requirements.seen
     unknown = [described(one) for one in seen if not one.guard.text]
     if unknown:
         log.warning("the program cannot be kept: nothing can be said of %s", ", ".join(unknown))
         return None
-    check = Check(program.model, program.examples, partly=True) if store.check else None
+    check = CheckInputs(program.model, program.examples, partly=True) if store.check else None
     try:
         parts = packed(program.artifact, check=check)
     except (ArtifactError, OSError) as error:  # OSError: there is no room to check it in

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import torch
 
-from hotstart import _torch
 from hotstart.capture.dynamic_shapes import flat_dims
+from hotstart.capture.plain import oddity
 from hotstart.capture.signature import bind_example
 from hotstart.dtypes import dtype_of, name_of
 from hotstart.errors import CaptureError, OptionsError
@@ -188,14 +188,14 @@ class _Reader:
                 f"{path}: got a nested tensor, takes a plain torch.Tensor; pass its values and "
                 "offsets, and make it in forward with torch.nested.nested_tensor_from_jagged"
             )
-        if tensor.layout is not torch.strided or tensor.is_quantized:
+        odd = oddity(tensor)
+        if odd == "layout":
             kind = "quantized values" if tensor.is_quantized else f"layout {tensor.layout}"
             raise CaptureError(
                 f"{path}: got a tensor of {kind}, takes torch.strided; convert it with "
                 ".to_dense() or .dequantize() before the call"
             )
-        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) or _torch.is_fake(tensor)
-        if not plain:
+        if odd == "class":
             raise CaptureError(
                 f"{path}: got a {type(tensor).__qualname__}, takes a plain torch.Tensor"
             )

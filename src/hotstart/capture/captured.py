@@ -5,13 +5,13 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch import fx
 
 from hotstart import _torch
-from hotstart.errors import CaptureError
 from hotstart.records.artifact import Attributes, Map, ModuleKind, Seq, Slot, Tree
 from hotstart.records.guards import Seen
 
@@ -101,20 +101,18 @@ class Captured:
         """A size of the graph as an expression over axis symbols."""
         return _torch.expression(size).xreplace(dict(self.symbols))
 
-    def size_source_of(self, node: object) -> str | None:
-        """Source, over axis names, of an integer the graph returns; None for a tensor."""
-        value = node.meta["example_value"] if isinstance(node, fx.Node) else node
-        if isinstance(value, torch.Tensor):
-            return None
-        if isinstance(value, int | torch.SymInt):
-            return _torch.python_source(self.expression(value))
-        raise CaptureError(
-            f"forward returns {node}, a number computed from tensor sizes that is not an integer. "
-            "Return the sizes and compute it outside."
-        )
-
     @property
     def assumed(self) -> tuple[_torch.Condition, ...]:
         """The conditions under which the graph stands for the model."""
         sizes = (_torch.Condition(_torch.equals(a, n), "") for a, n in self.fixed.items())
         return (*sizes, *self.conditions)
+
+
+def example_of(node: fx.Node) -> Any:
+    """The fake value a node had while tracing; None if it had none."""
+    return node.meta.get("example_value", node.meta.get("val"))
+
+
+def tensors_in(value: Any) -> tuple[torch.Tensor, ...]:
+    """Every tensor in a value of tuples, lists and dicts."""
+    return tuple(t for t in pytree.tree_leaves(value) if isinstance(t, torch.Tensor))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,9 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.captured import Captured
-from hotstart.capture.trace import refuse_data_dependence, refuse_places
+from hotstart.capture.plain import oddity
+from hotstart.capture.prepare import prepare
+from hotstart.capture.refusals import refuse_places, refuse_unbacked
 from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
 from hotstart.records.artifact import Const, Seq, Slot, TensorSpec, Tree
@@ -72,7 +75,7 @@ def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic] = ()) -
     for node in placeholders:
         _require_plain(node)
     _refuse_training(placeholders, output)
-    refuse_data_dependence(module.graph)
+    refuse_unbacked(module.graph)
     refuse_places(module.graph)
     values = [node.meta.get("example_value") for node in module.graph.nodes]
     symbols = _symbols(env, values)
@@ -81,7 +84,8 @@ def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic] = ()) -
     tensors = [n for n, node in zip(names, placeholders, strict=True) if _is_tensor(node)]
     axes = {symbol: _torch.axis_symbol(str(symbol)) for symbol in symbols}
     known = [condition.expr for condition in _torch.conditions(env)]
-    _name_modules(module.graph)
+    model = _module_of_model(module.graph)
+    prepare(module.graph, partial(_torch.plain_name, self_name=model))
     captured = Captured(
         graph=module.graph,
         module=module,
@@ -121,17 +125,12 @@ def _require_plain(node: fx.Node) -> None:
     value = node.meta["example_value"]
     if isinstance(value, int | torch.SymInt):
         return
-    plain = (
-        isinstance(value, torch.Tensor)
-        and _torch.is_fake(value)
-        and value.layout is torch.strided
-        and not value.is_conj()
-        and not value.is_neg()
-    )
-    if not plain:
+    tensor = isinstance(value, torch.Tensor)
+    odd = oddity(value) if tensor else None
+    if not (tensor and _torch.is_fake(value)) or odd:
         found = type(value).__qualname__
-        if isinstance(value, torch.Tensor):
-            lazy = ", conjugated or negated lazily" if value.is_conj() or value.is_neg() else ""
+        if tensor:
+            lazy = ", conjugated or negated lazily" if odd == "lazy" else ""
             found = f"{found} of layout {value.layout}{lazy}"
         raise CaptureError(
             f"input {node.name}: expected a plain strided tensor or an integer, found a {found}. "
@@ -200,18 +199,12 @@ def _outputs(output: fx.Node) -> Tree:
     return Seq(tuple, tuple(items))
 
 
-def _name_modules(graph: fx.Graph) -> None:
-    """Give modules in the nodes' `nn_module_stack` the names they have in the model."""
-    stacks = [stack for node in graph.nodes if (stack := node.meta.get("nn_module_stack"))]
-    roots = {re.match(r"L\['(\w+)'\]", path) for stack in stacks for path, _ in stack.values()}
-    names = {root and root[1] for root in roots}
-    (alone,) = names if len(names) == 1 else (None,)  # a model that is no part of another
-    for node in graph.nodes:
-        stack = node.meta.get("nn_module_stack")
-        if stack:
-            node.meta["nn_module_stack"] = {
-                key: (_torch.plain_name(path, alone), cls) for key, (path, cls) in stack.items()
-            }
+def _module_of_model(graph: fx.Graph) -> str | None:
+    """The variable that holds the model in Dynamo's names; None if the graph is part of more."""
+    stacks = (node.meta.get("nn_module_stack") or {} for node in graph.nodes)
+    paths = (path for stack in stacks for path, _ in stack.values())
+    names = {root and root[1] for root in (re.match(r"L\['(\w+)'\]", path) for path in paths)}
+    return names.pop() if len(names) == 1 else None
 
 
 def writable(found: FlatGraph, inputs: Sequence[Any]) -> tuple[list[int], frozenset[int]]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hotstart import _torch
+from hotstart.capture.plain import oddity
 from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
 from hotstart.model import Model, ModelIndex
@@ -67,20 +68,20 @@ class WeightTable:
 
 def _require_plain(tensor: torch.Tensor, name: str) -> None:
     """Raise if a tensor is more than memory with strides, which is all that a program reads."""
-    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) or _torch.is_fake(tensor)
-    if not plain:
+    odd = oddity(tensor)
+    if odd == "class":
         raise CaptureError(
             f"{name}: got a {type(tensor).__module__}.{type(tensor).__qualname__}, takes a plain "
             "torch.Tensor or Parameter. torch.export.export(model, args).run_decompositions()"
             ".module() gives a module that keeps the plain tensors it is made of; compile that."
         )
-    if tensor.layout is not torch.strided or tensor.is_quantized:
+    if odd == "layout":
         kind = "quantized" if tensor.is_quantized else f"of layout {tensor.layout}"
         raise CaptureError(
             f"{name}: got a tensor that is {kind}, takes a dense torch.strided one. Keep the dense "
             "tensor, or the tensors it is made of."
         )
-    if tensor.is_conj() or tensor.is_neg():
+    if odd == "lazy":
         raise CaptureError(
             f"{name}: got a tensor that stands for the conjugate or the negative of its memory. "
             "Keep a tensor of its own: .resolve_conj() or .resolve_neg()."

@@ -12,8 +12,9 @@ from torch.fx.node import map_aggregate
 from torch.fx.proxy import GraphAppendingTracer, Proxy
 
 from hotstart import _torch
+from hotstart.capture.captured import example_of
 from hotstart.compilers.job import Job
-from hotstart.partition.plan import example_of, movable
+from hotstart.partition.plan import movable
 
 
 @dataclass(frozen=True)

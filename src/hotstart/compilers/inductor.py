@@ -17,13 +17,13 @@ from msgspec.structs import replace
 from torch import fx
 
 from hotstart import _torch
+from hotstart.capture.captured import example_of
 from hotstart.capture.conditions import counterexample
 from hotstart.compilers import lean
 from hotstart.compilers.extract import Extracted, extract
 from hotstart.compilers.job import Job, Narrowed
 from hotstart.errors import OptionsError
 from hotstart.partition.digest import Token, constant_token, hash_bytes
-from hotstart.partition.plan import example_of
 from hotstart.records.artifact import CompiledUnit, Kernel
 from hotstart.records.shapes import Interval
 from hotstart.runtime.generated import unit_code

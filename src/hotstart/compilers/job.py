@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hotstart import _torch
+from hotstart.capture.captured import example_of, tensors_in
 from hotstart.partition import Graph, Piece
 from hotstart.partition.digest import Token, hash_token
-from hotstart.partition.plan import example_of, tensors_in
 from hotstart.records.artifact import CompiledUnit
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from hotstart import _torch
+from hotstart.capture.captured import example_of
 from hotstart.compilers.extract import example_inputs
 from hotstart.compilers.job import Job
 from hotstart.compilers.trial_sizes import Sizes
-from hotstart.partition.plan import example_of
-from hotstart.runtime.made_up import Kind, made_up, spanned
+from hotstart.records.layout import spanned
+from hotstart.runtime.made_up import Kind, made_up
 
 _FENCE = 1024
 """Elements before and after an input in memory; a float read from there is large, so it shows."""

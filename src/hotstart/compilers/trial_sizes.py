@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hotstart import _torch
+from hotstart.capture.captured import example_of, tensors_in
 from hotstart.compilers.job import Job
-from hotstart.partition.plan import example_of, tensors_in
 
 Sizes = Mapping[str, int]
 

@@ -1,10 +1,18 @@
 """Notice, in every call, that something a program was compiled for may have changed.
 
-Most of it is kept in dicts: attributes of modules, of configurations and of classes. A dict that
-was written to has another version, which one comparison in C tells for all of them. What has no
-version is compared by identity: variables of Python modules, of which others change all the time;
-attributes that a program sets itself; cells of closures, items of lists. A change is only a reason
-to look again: `guards.check` says whether it matters.
+A change is only a reason to look again: `guards.check` says whether it matters. `Watch` walks from
+modules and guards to what may change and notes it in the tables of `Watched`; `Sealed` remembers
+how all of it was, and compares. From cheap to dear, with what a call pays:
+
+- `mappings`: dicts, by their version. Attributes of modules, configurations and classes are kept in
+  dicts, so this is most of it; one comparison in C tells for all of them.
+- `empties`: dicts without entries, by custom; whether they are empty, each.
+- `objects`: modules, by class; one look at the type, each.
+- `entries`: variables of Python modules and other dicts that change all the time, each by the
+  identity of one value; a lookup, each.
+- `attributes`: cells of closures, slots, code of functions, by identity; a `getattr`, each.
+- `lists`: by length and the identity of the items; a step for every item.
+- `keyed`, `sets`: by equal keys or items; a copy of the keys, or a comparison, with every call.
 """
 
 from __future__ import annotations
@@ -29,70 +37,89 @@ from hotstart.records.guards import Guard
 MOST = 200
 """So many objects inside of one that was read as a whole are watched."""
 
+REGISTERED = ("_parameters", "_buffers", "_modules")
+"""The dicts of a module in which other modules and tensors are registered."""
+
 _MISSING = object()
-_REGISTERED = ("_parameters", "_buffers", "_modules")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), enum.Enum, type, types.ModuleType,
           torch.Tensor, torch.dtype, torch.device)  # fmt: skip
 
 
-class Watch:
-    """What is looked at in every call.
+class Watched:
+    """Tables of what is looked at in every call, by how it is looked at: see above.
 
     Args:
         restless: dicts, by identity, that change all the time without that anything follows.
     """
 
     def __init__(self, restless: Set[int]) -> None:
-        self._restless = restless
-        self._mappings: dict[int, dict[Any, Any]] = {}
-        self._entries: dict[tuple[int, Any], tuple[dict[Any, Any], Any]] = {}
-        self._attributes: dict[tuple[int, str], tuple[Any, str]] = {}
-        self._keyed: dict[int, dict[Any, Any]] = {}
-        self._lists: dict[int, list[Any]] = {}
-        self._sets: dict[int, set[Any]] = {}
-        self._empty: list[dict[Any, Any]] = []
-        self._objects: list[Any] = []
-        self._looked: dict[int, Any] = {}  # kept, so that no other object gets its identity
-        self._quiet: set[type] = set()
-        self._methods: set[tuple[type, str]] = set()
-
-    # --- what to look at --------------------------------------------------------------------------
+        self.restless = restless
+        self.mappings: dict[int, dict[Any, Any]] = {}
+        self.entries: dict[tuple[int, Any], tuple[dict[Any, Any], Any]] = {}
+        self.attributes: dict[tuple[int, str], tuple[Any, str]] = {}
+        self.keyed: dict[int, dict[Any, Any]] = {}
+        self.lists: dict[int, list[Any]] = {}
+        self.sets: dict[int, set[Any]] = {}
+        self.empties: list[dict[Any, Any]] = []
+        self.objects: list[Any] = []
 
     def mapping(self, mapping: dict[Any, Any], *keys: Any) -> None:
-        """A dict; where it is restless, only the entries of some keys."""
-        if id(mapping) not in self._restless or not keys:
-            self._mappings[id(mapping)] = mapping
+        """Note a dict; where it is restless, only the entries of some keys."""
+        if id(mapping) not in self.restless or not keys:
+            self.mappings[id(mapping)] = mapping
             return
         for key in keys:
             self.entry(mapping, key)
 
     def keys(self, mapping: dict[Any, Any]) -> None:
-        """The keys of a dict, whatever the values are."""
-        if id(mapping) in self._restless:
-            self._keyed[id(mapping)] = mapping
+        """Note the keys of a dict, whatever the values are."""
+        if id(mapping) in self.restless:
+            self.keyed[id(mapping)] = mapping
         else:
-            self._mappings[id(mapping)] = mapping
+            self.mappings[id(mapping)] = mapping
 
     def entry(self, mapping: dict[Any, Any], key: Any) -> None:
-        """One entry of a dict that others write to."""
-        self._entries[id(mapping), key] = (mapping, key)
+        """Note one entry of a dict that others write to."""
+        self.entries[id(mapping), key] = (mapping, key)
 
     def attribute(self, owner: Any, name: str) -> None:
-        """An attribute that no dict keeps."""
-        self._attributes[id(owner), name] = (owner, name)
+        """Note an attribute that no dict keeps."""
+        self.attributes[id(owner), name] = (owner, name)
 
     def empty(self, mapping: dict[Any, Any]) -> None:
-        """A dict that has no entries, by custom."""
+        """Note a dict that has no entries, by custom."""
         if mapping:
             self.mapping(mapping)
         else:
-            self._empty.append(mapping)
+            self.empties.append(mapping)
+
+    def whole(self, held: Any) -> None:
+        """Note all that a container holds."""
+        match held:
+            case dict():
+                self.mapping(held)
+            case list():
+                self.lists[id(held)] = held
+            case set():
+                self.sets[id(held)] = held
+
+
+class Watch(Watched):
+    """Walks from modules and guards to all that they hang on, and notes it."""
+
+    def __init__(self, restless: Set[int]) -> None:
+        super().__init__(restless)
+        self._looked: dict[int, Any] = {}  # kept, so that no other object gets its identity
+        self._quiet: set[type] = set()
+        self._methods: set[tuple[type, str]] = set()
+
+    # --- where to start ---------------------------------------------------------------------------
 
     def module(
         self, module: torch.nn.Module, names: Iterable[str], methods: Iterable[str]
     ) -> dict[str, Any]:
-        """A module's class, hooks and own attributes; by these names where it is restless.
+        """Note a module's class, hooks and own attributes; by these names where it is restless.
 
         Returns:
             Its own attributes.
@@ -101,24 +128,24 @@ class Watch:
         self.mapping(held, "forward", *names, *methods)
         for hooks in _HOOKS:
             self.empty(held[hooks])
-        self._objects.append(module)
+        self.objects.append(module)
         self.cls(type(module))
         for name in methods:
             self._defined(type(module), name)
         return held
 
     def cls(self, cls: type, *names: str) -> None:
-        """What a class and its bases define."""
+        """Note what a class and its bases define."""
         if cls in self._quiet:
             return
         dicts = [_dict_of(base) for base in cls.__mro__[:-1]]  # not `object`
         for defined in dicts:
             self.mapping(defined, "forward", *names)
-        if self._restless.isdisjoint(map(id, dicts)):
+        if self.restless.isdisjoint(map(id, dicts)):
             self._quiet.add(cls)
 
     def guard(self, start: Any, guard: Guard) -> None:
-        """Everything on the way to what a guard is about, and that."""
+        """Note everything on the way to what a guard is about, and that."""
         held = start
         if guard.kind == "method":
             self._method(start, guard)
@@ -129,13 +156,13 @@ class Watch:
                 self._step(held, *step)
                 held = follow(held, (step,))
             if leads:
-                self._place(held, *guard.steps[-1])
+                self._presence(held, *guard.steps[-1])
                 return
         except (AttributeError, LookupError, TypeError):
             return  # whatever it might be found in is watched
         match guard.kind:
             case "length" | "keys":
-                self._keys(held)
+                self._contents(held)
             case "function" | "code":
                 self._function(held)
             case "value" | "inside":
@@ -144,7 +171,7 @@ class Watch:
                 self.attribute(held, "_version")
 
     def cell(self, cells: Mapping[str, types.CellType], guard: Guard) -> None:
-        """A variable that a function closes over, and the way from there as with `guard`."""
+        """Note a variable that a function closes over, and the way from there as with `guard`."""
         (_, name), *others = guard.steps
         cell = cells.get(str(name))
         if cell is not None:
@@ -153,11 +180,11 @@ class Watch:
                 self.guard(cell.cell_contents, Guard(tuple(others), guard.kind, guard.text))
 
     def environment(self, name: str) -> None:
-        """A variable of the environment."""
+        """Note a variable of the environment."""
         environ: Any = os.environ
         self.entry(environ._data, environ.encodekey(name))
 
-    # --- how --------------------------------------------------------------------------------------
+    # --- steps ------------------------------------------------------------------------------------
 
     def _method(self, start: Any, guard: Guard) -> None:
         *way, _, (_, name) = guard.steps
@@ -168,7 +195,7 @@ class Watch:
             self._defined(type(start), str(name))
 
     def _defined(self, cls: type, name: str) -> None:
-        """The functions that a class and its bases define under a name."""
+        """Note the functions that a class and its bases define under a name."""
         if (cls, name) not in self._methods:
             self._methods.add((cls, name))
             self.cls(cls, name)
@@ -178,21 +205,22 @@ class Watch:
     def _step(self, held: Any, how: str, name: Any) -> None:
         match how:
             case "attribute":
-                self._attribute(held, str(name))
+                self._found_at(held, str(name))
             case "item" if isinstance(held, dict):
                 self.mapping(held, name)
             case "item" | "key" | "entry":
-                self._whole(held)
+                self.whole(held)
 
-    def _attribute(self, held: Any, name: str) -> None:
+    def _found_at(self, held: Any, name: str) -> None:
+        """Note all that decides what an attribute is."""
         if isinstance(held, types.ModuleType):
             self.entry(vars(held), name)
         elif isinstance(held, type):
             self.cls(held, name)
         elif isinstance(held, torch.nn.Module):
-            for registered in _REGISTERED:
+            for registered in REGISTERED:
                 self.mapping(vars(held)[registered], name)
-            if name not in _REGISTERED:
+            if name not in REGISTERED:
                 self.mapping(vars(held), name)
                 self.cls(type(held), name)
         elif isinstance(held, types.FunctionType | types.CellType | types.MethodType):
@@ -203,39 +231,29 @@ class Watch:
         elif type(held).__module__ != "builtins":  # of one with slots
             self.attribute(held, name)
 
-    def _place(self, held: Any, how: str, name: Any) -> None:
-        """Where it shows whether there is such an attribute or item."""
+    def _presence(self, held: Any, how: str, name: Any) -> None:
+        """Note where it shows whether there is such an attribute or item."""
         if how != "attribute":
-            self._keys(held)
+            self._contents(held)
             return
         if isinstance(held, torch.nn.Module):
-            for registered in _REGISTERED:
+            for registered in REGISTERED:
                 self.keys(vars(held)[registered])
         if isinstance(getattr(held, "__dict__", None), dict):
             self.keys(vars(held))
             self.cls(type(held), name)
         else:
-            self._attribute(held, name)
+            self._found_at(held, name)
 
-    def _keys(self, held: Any) -> None:
-        """What is in a container, for a dict its keys."""
+    def _contents(self, held: Any) -> None:
+        """Note what is in a container, for a dict its keys."""
         if isinstance(held, dict):
             self.keys(held)
         else:
-            self._whole(held)
-
-    def _whole(self, held: Any) -> None:
-        """All that a container holds."""
-        match held:
-            case dict():
-                self.mapping(held)
-            case list():
-                self._lists[id(held)] = held
-            case set():
-                self._sets[id(held)] = held
+            self.whole(held)
 
     def _inside(self, value: Any) -> None:
-        """All that hangs on an object, up to a limit."""
+        """Note all that hangs on an object, up to a limit."""
         waiting, left = [value], MOST
         while waiting and left:
             held = waiting.pop()
@@ -243,7 +261,7 @@ class Watch:
                 continue
             left -= 1
             self._looked[id(held)] = held
-            self._whole(held)
+            self.whole(held)
             match held:
                 case dict():
                     waiting += held.values()
@@ -257,7 +275,7 @@ class Watch:
                 waiting += attributes.values()
 
     def _function(self, value: Any) -> None:
-        """Code, defaults and closure of a function, and of functions in these."""
+        """Note code, defaults and closure of a function, and of functions in these."""
         for held in functions_in(value):
             if id(held) in self._looked or str(held.__module__).startswith("torch."):
                 continue
@@ -269,20 +287,9 @@ class Watch:
             for cell in held.__closure__ or ():
                 self.attribute(cell, "cell_contents")
 
-    # --- looking ----------------------------------------------------------------------------------
-
     def sealed(self) -> Sealed:
-        """What was given, as it is now."""
-        return Sealed(
-            list(self._mappings.values()),
-            list(self._entries.values()),
-            list(self._attributes.values()),
-            list(self._keyed.values()),
-            list(self._lists.values()),
-            list(self._sets.values()),
-            self._empty,
-            self._objects,
-        )
+        """What was noted, as it is now."""
+        return Sealed(self)
 
 
 class Sealed:
@@ -292,40 +299,30 @@ class Sealed:
         mappings: the dicts, by identity, of which any change shows.
     """
 
-    def __init__(
-        self,
-        mappings: list[dict[Any, Any]],
-        entries: list[tuple[dict[Any, Any], Any]],
-        attributes: list[tuple[Any, str]],
-        keyed: list[dict[Any, Any]],
-        lists: list[list[Any]],
-        sets: list[set[Any]],
-        empty: list[dict[Any, Any]],
-        objects: list[Any],
-    ) -> None:
-        self.mappings = frozenset(map(id, mappings))
-        self._versions = _torch.MappingWatch(mappings)
-        self._empty = empty
+    def __init__(self, watched: Watched) -> None:
+        self.mappings = frozenset(watched.mappings)
+        self._versions = _torch.MappingWatch(list(watched.mappings.values()))
+        self._empties = watched.empties
         self._checks: list[Callable[[], bool]] = [self._versions.unchanged]
-        if entries:
-            self._checks.append(_same(dict.get, *zip(*entries, strict=True)))
-        if attributes:
-            self._checks.append(_same(getattr, *zip(*attributes, strict=True)))
-        if objects:
+        if watched.entries:
+            self._checks.append(_same(dict.get, *zip(*watched.entries.values(), strict=True)))
+        if watched.attributes:
+            self._checks.append(_same(getattr, *zip(*watched.attributes.values(), strict=True)))
+        if objects := watched.objects:
             kinds = list(map(type, objects))
             self._checks.append(lambda: all(map(is_, map(type, objects), kinds)))
-        if keyed:
+        if keyed := list(watched.keyed.values()):
             keys = list(map(tuple, keyed))
             self._checks.append(lambda: list(map(tuple, keyed)) == keys)
-        if lists:
+        if lists := list(watched.lists.values()):
             self._checks.append(_same_items(lists))
-        if sets:
+        if sets := list(watched.sets.values()):
             copies = [frozenset(each) for each in sets]
             self._checks.append(lambda: sets == copies)
 
     def unchanged(self) -> bool:
         """Whether everything is as it was."""
-        if any(self._empty):
+        if any(self._empties):
             return False
         try:
             return all(check() for check in self._checks)

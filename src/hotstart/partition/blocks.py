@@ -18,7 +18,7 @@ Digest = Callable[[Sequence[fx.Node]], Hashable]
 
 
 @dataclass(eq=False)
-class Call:
+class ModuleCall:
     """One call of a submodule while tracing.
 
     Attributes:
@@ -31,7 +31,7 @@ class Call:
     path: str
     cls: str
     nodes: list[fx.Node] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
+    calls: list[ModuleCall] = field(default_factory=list)
 
 
 def path_of(node: fx.Node) -> str:
@@ -45,16 +45,16 @@ def paths_of(node: fx.Node) -> list[str]:
     return [path for path, _ in (node.meta.get("nn_module_stack") or {}).values() if path]
 
 
-def repeated_blocks(nodes: Sequence[fx.Node], digest: Digest) -> dict[fx.Node, Call]:
+def repeated_blocks(nodes: Sequence[fx.Node], digest: Digest) -> dict[fx.Node, ModuleCall]:
     """Map each node to its block, for the outermost submodules that are repeated.
 
     Submodules called side by side are compared; if two of a class have the same digest, all of
     that class there are blocks, and no block is looked for inside them.
     """
-    found: dict[fx.Node, Call] = {}
+    found: dict[fx.Node, ModuleCall] = {}
     pending = [_call_tree(nodes)]
     while pending:
-        families: dict[str, list[Call]] = defaultdict(list)
+        families: dict[str, list[ModuleCall]] = defaultdict(list)
         for call in pending.pop().calls:
             families[call.cls].append(call)
         for family in families.values():
@@ -65,7 +65,7 @@ def repeated_blocks(nodes: Sequence[fx.Node], digest: Digest) -> dict[fx.Node, C
     return found
 
 
-def _repeats(family: list[Call], digest: Digest) -> bool:
+def _repeats(family: list[ModuleCall], digest: Digest) -> bool:
     """Tell whether two calls of a family are the same and large enough to be pieces."""
     large = [c for c in family if len(c.nodes) >= (SMALLEST if c.calls else SMALLEST_LEAF)]
     if len(large) < 2:
@@ -79,9 +79,9 @@ def _repeats(family: list[Call], digest: Digest) -> bool:
     return False
 
 
-def _call_tree(nodes: Sequence[fx.Node]) -> Call:
-    root = Call("", "")
-    known: dict[tuple[Hashable, ...], Call] = {(): root}
+def _call_tree(nodes: Sequence[fx.Node]) -> ModuleCall:
+    root = ModuleCall("", "")
+    known: dict[tuple[Hashable, ...], ModuleCall] = {(): root}
     for node in nodes:
         chain: tuple[Hashable, ...] = ()
         call = root
@@ -89,7 +89,7 @@ def _call_tree(nodes: Sequence[fx.Node]) -> Call:
             # A module shared by two paths has one key; one called twice has one path.
             inner = (*chain, (key, path))
             if inner not in known:
-                known[inner] = Call(path, getattr(cls, "__qualname__", str(cls)))
+                known[inner] = ModuleCall(path, getattr(cls, "__qualname__", str(cls)))
                 call.calls.append(known[inner])
             chain, call = inner, known[inner]
             call.nodes.append(node)

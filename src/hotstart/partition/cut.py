@@ -12,13 +12,13 @@ import torch
 from torch import fx
 
 from hotstart import _torch
-from hotstart.capture.captured import Captured
+from hotstart.capture.captured import Captured, example_of, tensors_in
+from hotstart.capture.prepare import is_item
 from hotstart.errors import PartitionError
-from hotstart.partition.blocks import SMALLEST, Call, repeated_blocks
+from hotstart.partition.blocks import SMALLEST, ModuleCall, repeated_blocks
 from hotstart.partition.digest import Canonical, Token, hash_token
 from hotstart.partition.names import name_given, names_of
-from hotstart.partition.plan import Graph, example_of, tensors_in
-from hotstart.partition.prepare import bring_attributes, is_item, take_tuples_apart
+from hotstart.partition.plan import Graph
 
 SplitOn = Any
 """`"auto"`, an operator or its name, or a list of those: `["auto", "aten::bmm"]`."""
@@ -41,7 +41,7 @@ def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, tuple[Run, ...]]:
     """Decide where to cut a graph: at repeated blocks, at splitting operators, or at both.
 
     Args:
-        captured: the graph; tuples that cross a cut are taken apart in it.
+        captured: the graph.
         split_on: `"auto"` for repeated blocks, operators by name or by object, or a list of both.
 
     Returns:
@@ -50,8 +50,6 @@ def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, tuple[Run, ...]]:
     Raises:
         PartitionError: a name that no node of the graph answers to.
     """
-    take_tuples_apart(captured.graph)
-    bring_attributes(captured.graph)
     graph = Graph(captured)
     wanted = [split_on] if not isinstance(split_on, list | tuple) else split_on
     splitting = _splitting_nodes(graph, [name for name in wanted if name != "auto"])
@@ -129,7 +127,7 @@ def _runs(
 def _attach_glue(
     nodes: Sequence[fx.Node],
     labels: list[Hashable],
-    blocks: dict[fx.Node, Call],
+    blocks: dict[fx.Node, ModuleCall],
     splitting: frozenset[fx.Node],
 ) -> frozenset[fx.Node]:
     """Give the few nodes between two blocks of a kind to the block that follows them.

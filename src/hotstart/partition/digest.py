@@ -20,9 +20,10 @@ import torch
 from torch import fx
 
 from hotstart import _torch
+from hotstart.capture.captured import example_of
 from hotstart.errors import PartitionError
 from hotstart.model import contents
-from hotstart.partition.plan import example_of, movable
+from hotstart.partition.plan import movable
 
 if TYPE_CHECKING:
     import sympy

@@ -17,11 +17,12 @@ from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
+from hotstart.capture.captured import example_of, tensors_in
 from hotstart.dtypes import dtype_of
 from hotstart.partition.digest import came_with_torch
 from hotstart.partition.names import operator_name
-from hotstart.partition.plan import Graph, example_of, tensors_in
-from hotstart.partition.zero_and_one import call_node
+from hotstart.partition.plan import Graph
+from hotstart.partition.zero_and_one import ORDINARY
 from hotstart.records.artifact import Layout, TensorSpec
 from hotstart.records.layout import dense_strides, strides_fit
 from hotstart.records.shapes import Dim
@@ -75,8 +76,8 @@ def _telling_sizes(graph: Graph, axes: Sequence[Dim], hints: Mapping[str, int]) 
     sizes = {**hints, **graph.captured.fixed}
     conditions = [condition.expr for condition in graph.captured.conditions]
     for dim in axes:
-        larger = range(max(2, dim.min), min(dim.max, 8) + 1)
-        if sizes[dim.name] < 2 and dim.name not in graph.captured.fixed:
+        larger = range(max(ORDINARY, dim.min), min(dim.max, 8) + 1)
+        if sizes[dim.name] < ORDINARY and dim.name not in graph.captured.fixed:
             tried = ({**sizes, dim.name: size} for size in larger)
             fitting = (at for at in tried if all(_torch.holds_at(c, at) for c in conditions))
             sizes = next(fitting, sizes)
@@ -196,7 +197,7 @@ class _Probe:
 
     def _run(self, node: fx.Node | _torch.Step, args: Any, kwargs: Any) -> Any:
         try:
-            return call_node(self._graph, node, args, kwargs)
+            return self._graph.call(node, args, kwargs)
         except Exception as error:
             raise _Refused from error
 

@@ -11,10 +11,11 @@ import torch
 from torch import fx
 
 from hotstart import _torch
+from hotstart.capture.captured import example_of
 from hotstart.partition.blocks import paths_of
 from hotstart.partition.cut import Run
 from hotstart.partition.digest import Canonical, Token, hash_token, is_portable
-from hotstart.partition.plan import Graph, Piece, Plan, example_of
+from hotstart.partition.plan import Graph, Piece, Plan
 
 LAYERS = 8
 """A piece from more submodules is listed under the one that holds them all."""

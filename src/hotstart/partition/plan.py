@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-import torch.utils._pytree as pytree
 from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
-from hotstart.capture.captured import Captured
+from hotstart.capture.captured import Captured, example_of
 from hotstart.records.shapes import Variant
 
 if TYPE_CHECKING:
@@ -178,6 +178,15 @@ class Graph:
         reads = (read for node in nodes for read in self.reads(node))
         return tuple(dict.fromkeys(read for read in reads if read not in inside))
 
+    def call(self, node: fx.Node | _torch.Step, args: Any, kwargs: Any) -> Any:
+        """Run what a node calls."""
+        if node.op == "get_attr":
+            return _torch.attribute_of(self.captured.module, str(node.target))
+        if node.op == "call_method":
+            return operator.methodcaller(str(node.target), *args[1:], **kwargs)(args[0])
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
+
     def _resolve(self, node: fx.Node) -> _Resolved:
         """Compute a node's arguments as pieces see them, once."""
         known = self._resolved.get(node)
@@ -206,11 +215,6 @@ class Graph:
         return tuple(node for node in outputs if isinstance(node, fx.Node))
 
 
-def example_of(node: fx.Node) -> Any:
-    """The fake value a node had while tracing; None if it had none."""
-    return node.meta.get("example_value", node.meta.get("val"))
-
-
 def movable(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> frozenset[fx.Node]:
     """Find the inputs of a run whose storage offset does not matter.
 
@@ -234,8 +238,3 @@ def _map_numbers(value: Any, function: Callable[[Any], Any]) -> Any:
     if type(value) in (tuple, list, torch.Size):
         return tuple(_map_numbers(item, function) for item in value)
     return function(value)
-
-
-def tensors_in(value: Any) -> tuple[torch.Tensor, ...]:
-    """Every tensor in a value of tuples, lists and dicts."""
-    return tuple(t for t in pytree.tree_leaves(value) if isinstance(t, torch.Tensor))

@@ -9,8 +9,7 @@ different piece is run once on fake tensors of those sizes, and compared with th
 from __future__ import annotations
 
 import itertools
-import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,10 +17,14 @@ from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
-from hotstart.partition.plan import Graph, Piece, Plan, example_of, tensors_in
+from hotstart.capture.captured import example_of, tensors_in
+from hotstart.partition.plan import Graph, Piece, Plan
 from hotstart.records.shapes import Interval
 
 SPECIAL = (0, 1)
+
+ORDINARY = 2
+"""The lowest size that is not special."""
 
 
 class _Differs(Exception):
@@ -40,11 +43,10 @@ def special_conditions(
     """
     found: list[_torch.Condition] = []
     for piece in plan.different:
-        axes = [axis for axis in piece.axes if axis not in plan.graph.captured.fixed]
-        for special in _specials(axes, declared):
-            at = {axis: hints[axis] for axis in axes} | special
+        for special in specials(plan.graph, piece, declared):
+            at = {**hints, **special}
             known = [*plan.graph.captured.conditions, *found]
-            if not all(_torch.holds_at(c.expr, {**hints, **at}) for c in known):
+            if not all(_torch.holds_at(c.expr, at) for c in known):
                 continue
             try:
                 _run(plan.graph, piece, at)
@@ -54,14 +56,38 @@ def special_conditions(
     return found
 
 
-def _specials(axes: Sequence[str], declared: Mapping[str, Interval]) -> Iterator[dict[str, int]]:
-    """Yield the special sizes of one axis, then of two, and so on."""
-    choices = [[None, *(n for n in SPECIAL if n in declared[axis])] for axis in axes]
-    combined = [
-        {axis: size for axis, size in zip(axes, sizes, strict=True) if size is not None}
-        for sizes in itertools.product(*choices)
-    ]
-    return iter(sorted(filter(None, combined), key=len))
+def specials(graph: Graph, piece: Piece, declared: Mapping[str, Interval]) -> list[dict[str, int]]:
+    """List the special sizes of one axis, then of two, and so on.
+
+    Axes are combined where a node meets all of them: no other node can tell the combination from
+    its parts. Of all axes of a piece, six would be combined in 728 ways.
+    """
+    axes = [axis for axis in piece.axes if axis not in graph.captured.fixed]
+    met = [_axes_met(graph, node) for node in piece.nodes]
+    groups = {(axis,) for axis in axes} | {tuple(a for a in axes if a in each) for each in met}
+    choices = {axis: (None, *(n for n in SPECIAL if n in declared[axis])) for axis in axes}
+    found = {
+        tuple((axis, size) for axis, size in zip(group, sizes, strict=True) if size is not None)
+        for group in groups
+        for sizes in itertools.product(*(choices[axis] for axis in group))
+    }
+    return sorted(
+        map(dict, filter(None, found)),
+        key=lambda special: (len(special), [special.get(axis, -1) for axis in axes]),
+    )
+
+
+def _axes_met(graph: Graph, node: fx.Node) -> frozenset[str]:
+    """Find the axes that the arguments of a node and its tensors depend on."""
+    numbers: list[Any] = []
+    map_aggregate((graph.args(node), graph.kwargs(node)), numbers.append)
+    for read in (node, *graph.reads(node)):
+        for tensor in tensors_in(example_of(read)):
+            numbers += tensor.shape
+            if tensor.layout is torch.strided:
+                numbers += (*tensor.stride(), tensor.storage_offset())
+    exprs = (graph.expression(number) for number in numbers)
+    return frozenset(str(s) for expr in exprs for s in getattr(expr, "free_symbols", ()))
 
 
 def _run(graph: Graph, piece: Piece, at: dict[str, int]) -> None:
@@ -86,7 +112,7 @@ def _run(graph: Graph, piece: Piece, at: dict[str, int]) -> None:
                 lambda item: values[item] if isinstance(item, fx.Node) else number(item),
             )
             try:
-                values[node] = call_node(graph, node, args, kwargs)
+                values[node] = graph.call(node, args, kwargs)
             except Exception as error:
                 raise _Differs(f"{_line(node)}: {node.name} raises {error}") from error
             traced = [tuple(map(number, t.shape)) for t in tensors_in(example_of(node))]
@@ -102,16 +128,6 @@ def _expected(example: torch.Tensor, number: Any) -> torch.Tensor:
         dtype=example.dtype,
         device=example.device,
     )
-
-
-def call_node(graph: Graph, node: fx.Node | _torch.Step, args: Any, kwargs: Any) -> Any:
-    """Run what a node calls."""
-    if node.op == "get_attr":
-        return _torch.attribute_of(graph.captured.module, str(node.target))
-    if node.op == "call_method":
-        return operator.methodcaller(str(node.target), *args[1:], **kwargs)(args[0])
-    assert callable(node.target)
-    return node.target(*args, **kwargs)
 
 
 def _line(node: fx.Node) -> str:

@@ -1,4 +1,4 @@
-"""Strides of dense tensors, and whether a tensor has those that code was compiled for."""
+"""Strides of tensors, and two functions that generated code calls: `fit` and `unflatten`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,13 @@ def dense_strides(shape: Sequence[int], dim_order: Sequence[int]) -> tuple[int, 
     return tuple(strides)
 
 
+def spanned(shape: Sequence[int], stride: Sequence[int]) -> int:
+    """How many elements there are from a tensor's first to its last in memory."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+
+
 def has_layout(tensor: torch.Tensor, dim_order: Sequence[int], layout: Layout) -> bool:
     """Whether a tensor lies in memory as a contract asks that fixes its layout."""
     strides = dense_strides(tensor.shape, dim_order)
@@ -58,5 +65,8 @@ def layout_fits(
 
 
 def unflatten(cls: type, children: list[Any], context: Any) -> Any:
-    """Build a value of a type that is registered with torch's pytree."""
+    """Build a value of a type that is registered with torch's pytree.
+
+    Stitched code in files imports it from this module.
+    """
     return pytree.SUPPORTED_NODES[cls].unflatten_fn(children, context)

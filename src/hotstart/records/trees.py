@@ -8,7 +8,7 @@ import enum
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import msgspec
 import torch
@@ -203,6 +203,11 @@ def walk(tree: Tree, path: str = "") -> Iterator[tuple[str, Tree]]:
 def slots(tree: Tree) -> Iterator[Slot]:
     """Every slot of a tree, in order."""
     return (found for _, found in walk(tree) if isinstance(found, Slot))
+
+
+def passed_on(trees: Iterable[Tree], kind: Literal["arg", "object"]) -> tuple[int, ...]:
+    """List the tensor arguments, or containers, that results contain themselves, by number."""
+    return tuple(sorted({s.index for tree in trees for s in slots(tree) if s.kind == kind}))
 
 
 def classes(tree: Tree) -> Iterator[type]:

@@ -8,9 +8,10 @@ import torch
 
 from hotstart import _torch
 from hotstart.errors import ContractError
+from hotstart.records.layout import spanned
 from hotstart.runtime.generated import run_source
 
-Call = Callable[..., tuple[object, ...]]
+FlatCall = Callable[..., tuple[object, ...]]
 
 
 def flat_source(
@@ -44,10 +45,10 @@ def flat_source(
 """
 
 
-def bind_flat(source: str, filename: str, run: Call, apart: Apart) -> Call:
+def bind_flat(source: str, filename: str, run: FlatCall, apart: Apart) -> FlatCall:
     """The function that `flat_source` describes."""
     make = run_source(source, filename, {})["bind"]
-    call: Call = make(run, apart.require, torch.is_grad_enabled, _torch.set_grad_enabled())
+    call: FlatCall = make(run, apart.require, torch.is_grad_enabled, _torch.set_grad_enabled())
     return call
 
 
@@ -113,6 +114,4 @@ def _spans_meet(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 def _span(tensor: torch.Tensor) -> tuple[int, int]:
     start = tensor.data_ptr()
-    sizes = zip(tensor.shape, tensor.stride(), strict=True)
-    length = 1 + sum((size - 1) * stride for size, stride in sizes)
-    return start, start + length * tensor.dtype.itemsize
+    return start, start + spanned(tensor.shape, tensor.stride()) * tensor.dtype.itemsize

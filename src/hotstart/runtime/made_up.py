@@ -10,6 +10,8 @@ from typing import Literal
 import msgspec
 import torch
 
+from hotstart.records.layout import spanned
+
 Integers = Literal["zeros", "ones", "counting"]
 Floats = Literal["normal", "positive", "identity"]
 
@@ -72,13 +74,6 @@ def made_up(
     if kind.floats == "identity" and square and span >= made.numel():
         made.copy_(_definite(made))
     return made
-
-
-def spanned(shape: Sequence[int], stride: Sequence[int]) -> int:
-    """How many elements there are from a tensor's first to its last in memory."""
-    if 0 in shape:
-        return 0
-    return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
 
 
 def _integers(count: int, dtype: torch.dtype, kind: Integers, below: int) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Run the variants of an artifact in a process that has its file and nothing else.
 
-`python -m hotstart.saving.apart FOLDER THREADS NUMBERS MODULE...`; `Place` describes the folder.
+`python -m hotstart.saving.apart FOLDER THREADS NUMBERS MODULE...`; the folder is a `SharedFolder`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     error: str = ""
 
 
-class Place:
+class SharedFolder:
     """A folder that both processes share: the file, real values, attempts and returned tensors."""
 
     def __init__(self, folder: Path) -> None:
@@ -111,13 +111,15 @@ def main(folder: str, threads: str, variants: str, *modules: str) -> None:
     torch.set_num_threads(int(threads))
     for module in modules:
         importlib.import_module(module)
-    place = Place(Path(folder))
-    rehearsal = Rehearsal(unpack(container.read(place.file)))
-    real = place.real()
-    _try_in_turn(rehearsal, json.loads(variants), real, place)
+    shared = SharedFolder(Path(folder))
+    rehearsal = Rehearsal(unpack(container.read(shared.file)))
+    real = shared.real()
+    _try_in_turn(rehearsal, json.loads(variants), real, shared)
 
 
-def _try_in_turn(rehearsal: Rehearsal, variants: Sequence[int], real: Real, place: Place) -> None:
+def _try_in_turn(
+    rehearsal: Rehearsal, variants: Sequence[int], real: Real, shared: SharedFolder
+) -> None:
     """Try inputs in forked processes: a bad index ends one, where kernels have threads.
 
     This process has computed nothing, so it has no threads that a fork would lack.
@@ -126,29 +128,29 @@ def _try_in_turn(rehearsal: Rehearsal, variants: Sequence[int], real: Real, plac
     while turns:
         child = os.fork()
         if child == 0:
-            _work(rehearsal, turns, real, place)
+            _work(rehearsal, turns, real, shared)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
             if os.WEXITSTATUS(status):
                 sys.exit(os.WEXITSTATUS(status))
             return
-        attempts = place.attempts()
+        attempts = shared.attempts()
         variant, choice = turns[0]
         if attempts and attempts[-1].state == "trying":
             variant, choice = attempts[-1].variant, attempts[-1].choice
         name = signal.Signals(os.WTERMSIG(status)).name
-        place.note(Attempt(variant, choice, "crashed", f"{ENDED} {name}"))
+        shared.note(Attempt(variant, choice, "crashed", f"{ENDED} {name}"))
         turns = turns[turns.index((variant, choice)) + 1 :]
 
 
 def _work(
-    rehearsal: Rehearsal, turns: Sequence[tuple[int, int]], real: Real, place: Place
+    rehearsal: Rehearsal, turns: Sequence[tuple[int, int]], real: Real, shared: SharedFolder
 ) -> NoReturn:
     """Try inputs until every variant runs or has no more of them, and end this process."""
     try:
         done: set[int] = set()
         for variant, choice in turns:
-            if variant not in done and _runs(rehearsal, variant, choice, real, place):
+            if variant not in done and _runs(rehearsal, variant, choice, real, shared):
                 done.add(variant)
     except BaseException:  # noqa: BLE001  no other handler may run: this process is a copy
         traceback.print_exc()
@@ -157,17 +159,19 @@ def _work(
     os._exit(0)
 
 
-def _runs(rehearsal: Rehearsal, variant: int, choice: int, real: Real, place: Place) -> bool:
+def _runs(
+    rehearsal: Rehearsal, variant: int, choice: int, real: Real, shared: SharedFolder
+) -> bool:
     """Try one choice of inputs, and save the tensors that are returned."""
-    place.note(Attempt(variant, choice, "trying"))
+    shared.note(Attempt(variant, choice, "trying"))
     inputs = rehearsal.choices(variant, real)[choice]
-    with place.returned(variant).open("wb") as returned:
+    with shared.returned(variant).open("wb") as returned:
         try:
             rehearsal.run(variant, inputs, real, lambda _, tensor: _write(returned, tensor))
         except Exception as error:  # noqa: BLE001  whatever operators raise for such inputs
-            place.note(Attempt(variant, choice, "raised", said(error)))
+            shared.note(Attempt(variant, choice, "raised", said(error)))
             return False
-    place.note(Attempt(variant, choice, "ran"))
+    shared.note(Attempt(variant, choice, "ran"))
     return True
 
 

@@ -23,7 +23,7 @@ from hotstart.errors import ArtifactError, HotstartError
 from hotstart.model import Model
 from hotstart.records.artifact import Artifact
 from hotstart.saving import apart
-from hotstart.saving.apart import ENDED, Attempt, Place, said, values_of
+from hotstart.saving.apart import ENDED, Attempt, SharedFolder, said, values_of
 from hotstart.saving.examples import Example
 from hotstart.saving.inputs import Real, real_weights
 from hotstart.saving.rehearsal import Rehearsal
@@ -77,16 +77,16 @@ def compare(
         ArtifactError: the artifact does not run by itself, or a piece returns something else.
     """
     with tempfile.TemporaryDirectory(prefix="hotstart-check-") as folder:
-        place = Place(Path(folder))
-        disk.write(place.file, parts)
-        return _Check(artifact, place).compared(examples, model)
+        shared = SharedFolder(Path(folder))
+        disk.write(shared.file, parts)
+        return _Check(artifact, shared).compared(examples, model)
 
 
 class _Check:
     """Runs the same variants on the same inputs in two processes."""
 
-    def __init__(self, artifact: Artifact, place: Place) -> None:
-        self._place = place
+    def __init__(self, artifact: Artifact, shared: SharedFolder) -> None:
+        self._shared = shared
         self._rehearsal = Rehearsal(artifact)
         self._requirements = artifact.requirements
         # What an operator of the model's own needs is found only once its module is imported.
@@ -137,10 +137,10 @@ class _Check:
         Returns:
             The error of something that fails only there, and the attempts by variant.
         """
-        self._place.keep(real)
-        problem = _run_apart(self._place, variants, modules)
+        self._shared.keep(real)
+        problem = _run_apart(self._shared, variants, modules)
         attempts: dict[int, list[Attempt]] = {number: [] for number in variants}
-        for attempt in self._place.attempts():
+        for attempt in self._shared.attempts():
             attempts[attempt.variant].append(attempt)
         for number, tried in attempts.items():
             if not problem and not _ran(tried):
@@ -175,7 +175,7 @@ class _Check:
     def _comparison(self, number: int, choice: int, real: Real) -> Checked:
         """Run a variant here, and compare it with the results of the other process."""
         inputs = self._rehearsal.choices(number, real)[choice]
-        with self._place.returned(number).open("rb") as returned:
+        with self._shared.returned(number).open("rb") as returned:
             comparison = Comparison(returned)
             try:
                 self._rehearsal.run(number, inputs, real, comparison.note)
@@ -194,9 +194,9 @@ def _ran(tried: Sequence[Attempt]) -> bool:
     return bool(tried) and tried[-1].state == "ran"
 
 
-def _run_apart(place: Place, variants: Sequence[int], modules: Sequence[str]) -> str:
+def _run_apart(shared: SharedFolder, variants: Sequence[int], modules: Sequence[str]) -> str:
     """Run variants of a file in a new process; return its output if it failed as a whole."""
-    nowhere = str(place.folder / "none")
+    nowhere = str(shared.folder / "none")
     environment = {
         **{k: v for k, v in os.environ.items() if k.startswith(("OMP_", "MKL_", "LD_", "KMP_"))},
         "PATH": nowhere,
@@ -205,7 +205,7 @@ def _run_apart(place: Place, variants: Sequence[int], modules: Sequence[str]) ->
         "TRITON_CACHE_DIR": nowhere,
         "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path),
     }
-    command = [sys.executable, "-m", apart.__name__, str(place.folder)]
+    command = [sys.executable, "-m", apart.__name__, str(shared.folder)]
     command += [str(torch.get_num_threads()), json.dumps(list(variants)), *modules]
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode == 0:

@@ -21,7 +21,7 @@ log = logging.getLogger("hotstart")
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckInputs:
     """The model and the calls that an artifact is checked with before it is written.
 
     Attributes:
@@ -40,7 +40,7 @@ def save(
     file: str | os.PathLike[str],
     *,
     sign_key: str | os.PathLike[str] | None,
-    check: Check | None,
+    check: CheckInputs | None,
 ) -> None:
     """Write an artifact; see `Program.save`.
 
@@ -55,7 +55,7 @@ def packed(
     artifact: Artifact,
     *,
     sign_key: str | os.PathLike[str] | None = None,
-    check: Check | None = None,
+    check: CheckInputs | None = None,
 ) -> list[bytes]:
     """Make the parts of an artifact's file, in order, after the check.
 

@@ -13,7 +13,8 @@ from hotstart.partition import Plan
 from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import Variant, labelled
 from hotstart.specialize.jobs import PartJobs, jobs_of, shared_jobs
-from hotstart.specialize.split import Declaration, Split
+from hotstart.specialize.limits import watch
+from hotstart.specialize.parts import Split
 from hotstart.specialize.trace import TracedCall
 from hotstart.specialize.units import MadeUnit, Units
 
@@ -57,32 +58,31 @@ class SpecializedCall:
     splits: tuple[Split, ...]
 
 
-def compile_calls(calls: Sequence[TracedCall], units: Units, limit: int) -> list[SpecializedCall]:
+def compile_calls(calls: Sequence[TracedCall], units: Units) -> list[SpecializedCall]:
     """Compile every different piece of some calls, for everything that is served.
 
     Args:
         calls: what to compile.
         units: makes the units, and has them.
-        limit: how many further parts a declared variant may be split into, all told.
 
     Raises:
         CompileError: a piece does not compile.
-        RangeError: a compile assumed more about sizes than `limit` allows for.
+        RangeError: a compile assumed more about sizes than the limit of splits allows for.
     """
     made: list[SpecializedCall] = []
     for call in calls:
         served = sum(len(part.units) for other in made for part in other.parts)
-        made.append(_compile_call(call, units, limit, served))
+        made.append(_compile_call(call, units, served))
     return made
 
 
-def _compile_call(call: TracedCall, units: Units, limit: int, served: int) -> SpecializedCall:
+def _compile_call(call: TracedCall, units: Units, served: int) -> SpecializedCall:
     """Compile part by part. What a compile assumes of sizes splits the parts that are left.
 
     The same graph is compiled for either side. Units that assume nothing serve all parts of a
     declared variant.
     """
-    declaration = Declaration(call.arguments.axes, call.arguments.example_sizes, limit)
+    declaration = call.declaration
     compiled: list[CompiledPart] = []
     splits = list(call.splits)
     assumed: list[sympy.Basic] = []
@@ -98,7 +98,7 @@ def _compile_call(call: TracedCall, units: Units, limit: int, served: int) -> Sp
             continue
         made = declaration.split_alike([each.part for each in waiting], outcome.condition, splits)
         splits += [split for split in made if split.further]
-        declaration.watch(splits)
+        watch(splits, declaration.axes, declaration.limit)
         waiting = [
             jobs_of(part, each.graph, units.compiler)
             for each, split in zip(waiting, made, strict=True)

@@ -8,18 +8,17 @@ import torch
 from msgspec.structs import replace
 
 from hotstart import _torch
-from hotstart.capture.captured import Captured
+from hotstart.capture.captured import Captured, example_of
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.weights import WeightTable
 from hotstart.guards.collect import merged
 from hotstart.guards.structure import Look
 from hotstart.model import Model, ModelIndex
 from hotstart.partition.names import foreign_operators
-from hotstart.partition.plan import example_of
 from hotstart.records.artifact import Contract, Requirements
 from hotstart.records.guards import Seen
+from hotstart.records.trees import passed_on
 from hotstart.specialize.trace import TracedCall
-from hotstart.stitching.stitch import passed_on
 
 _OF_THE_CALL = ("closure", "self", "target")
 

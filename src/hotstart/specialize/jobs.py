@@ -14,7 +14,7 @@ from hotstart.compilers import Bounds, Compiler, Job
 from hotstart.partition import Graph, Piece, Plan
 from hotstart.partition.digest import hash_token
 from hotstart.records.shapes import Interval
-from hotstart.specialize.split import VariantPart
+from hotstart.specialize.parts import VariantPart
 from hotstart.specialize.trace import CutGraph
 
 if TYPE_CHECKING:

@@ -7,111 +7,18 @@ them, and the others.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from hotstart import _torch
-from hotstart.capture.conditions import (
-    SCANNED,
-    advise,
-    advise_several,
-    counterexample,
-    values_of,
-    where_it_holds,
-)
-from hotstart.errors import RangeError
-from hotstart.records.shapes import Choice, Dim, Interval, Variant, variants
-
-if TYPE_CHECKING:
-    import sympy
-
-log = logging.getLogger("hotstart")
-
-MANY = 4
-"""A declared variant that is split into more parts than this is warned of."""
-
-ENDLESS = 4
-"""A number that is assumed to be so many values, one after another, is assumed to be all of its."""
+from hotstart.capture.conditions import SCANNED, where_it_holds
+from hotstart.partition.zero_and_one import ORDINARY
+from hotstart.records.shapes import Dim, Interval, variants
+from hotstart.specialize.limits import range_error
+from hotstart.specialize.parts import Sizes, Split, VariantPart, further_parts, only_axis
 
 ALTERNATIONS = 3
 """A condition that holds and fails in up to so many intervals of an axis splits the axis there."""
-
-Sizes = Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class VariantPart:
-    """Some of the sizes of a declared variant.
-
-    Attributes:
-        declared: the variant, as the caller declared it.
-        choices: the range or size of each axis.
-        hints: those of its sizes that are traced with, and that units are tuned for.
-        where: a condition, over axis symbols, that all of its sizes meet.
-    """
-
-    declared: Variant
-    choices: tuple[tuple[str, Choice], ...]
-    hints: Sizes
-    where: sympy.Basic | bool = True
-
-    @property
-    def variant(self) -> Variant:
-        """The part as a variant of a program."""
-        where = "" if self.where is True else _torch.python_source(self.where)
-        return Variant(self.choices, where)
-
-    @property
-    def fixed(self) -> dict[str, int]:
-        """The axes that have one size."""
-        return {axis: choice for axis, choice in self.choices if isinstance(choice, int)}
-
-    def intervals(self) -> dict[str, Interval]:
-        """Every axis as an interval."""
-        return Variant(self.choices).intervals()
-
-    def within(self, intervals: Mapping[str, Interval]) -> VariantPart:
-        """The sizes of this part that lie in intervals, each of them within the part's own."""
-        choices = tuple((axis, _choice(intervals[axis])) for axis, _ in self.choices)
-        return replace(self, choices=choices)
-
-    def only(self, condition: sympy.Basic) -> VariantPart:
-        """The sizes of this part that meet a condition."""
-        import sympy
-
-        return replace(self, where=sympy.And(self.where, condition))
-
-    def fails(self, condition: sympy.Basic | bool) -> dict[str, int] | None:
-        """Sizes of this part for which a condition does not hold; None if there are none."""
-        import sympy
-
-        intervals = {_torch.axis_symbol(axis): each for axis, each in self.intervals().items()}
-        implied = condition if self.where is True else sympy.Or(sympy.Not(self.where), condition)
-        found = counterexample(implied, intervals)
-        return None if found is None else {str(symbol): size for symbol, size in found.items()}
-
-
-@dataclass(frozen=True)
-class Split:
-    """A part that one graph or one unit could not serve.
-
-    Attributes:
-        part: the part.
-        conditions: what was assumed of its sizes, and holds for some only.
-        into: the parts that were made of it, the one that meets the conditions first; the part
-            itself where all of its sizes meet them.
-    """
-
-    part: VariantPart
-    conditions: tuple[_torch.Condition, ...]
-    into: tuple[VariantPart, ...]
-
-    @property
-    def further(self) -> int:
-        """How many parts more there are than before."""
-        return len(self.into) - 1
 
 
 @dataclass(frozen=True)
@@ -153,7 +60,7 @@ class Declaration:
             return Split(part, (), (part,))
         made = split_at(part, violated, self.examples)
         if made is None or not self._allows(made, earlier):
-            raise self.error(part, violated[0])
+            raise range_error(part, violated[0], self.axes)
         return made
 
     def split_alike(
@@ -176,7 +83,7 @@ class Declaration:
         first = parts[0]
         made = [self.split(first, [condition], earlier)]
         if not made[0].further:
-            raise self.error(first, condition)
+            raise range_error(first, condition, self.axes)
         for part in parts[1:]:
             alike = part.declared == first.declared
             found = _simple_split(part, condition, self.examples) if alike else None
@@ -186,84 +93,7 @@ class Declaration:
         return made
 
     def _allows(self, split: Split, earlier: Sequence[Split]) -> bool:
-        return split.further + _further(earlier, split.part.declared) <= self.limit
-
-    def watch(self, splits: Sequence[Split]) -> None:
-        """Log the last split of a call; warn where the declared variant has come to many parts.
-
-        Raises:
-            RangeError: a number that is computed from a size is assumed to be one value after
-                another, and has more values than parts are allowed. The first splits show that all
-                of them are coming, and each would be traced or compiled before the limit is met.
-        """
-        last = splits[-1]
-        self._refuse_endless([made for made in splits if made.part.declared == last.part.declared])
-        parts = 1 + _further(splits, last.part.declared)
-        for condition in last.conditions:
-            log.log(
-                logging.WARNING if parts > MANY else logging.INFO,
-                "%s is served in %d parts so far: %s holds for some sizes of %s only (%s). "
-                "Each part is traced or compiled for itself. For fewer, change that line, declare "
-                "less (Dim(ranges=..., sizes=...)), or leave the axis at one size; "
-                "Options(splits=...) bounds them.",
-                last.part.declared.name,
-                parts,
-                _torch.python_source(condition.expr),
-                ", ".join(sorted(map(str, condition.expr.free_symbols))),
-                condition.source or "no source line is known",
-            )
-
-    def _refuse_endless(self, splits: Sequence[Split]) -> None:
-        import sympy
-
-        found: dict[sympy.Basic, set[sympy.Basic]] = {}
-        for made in splits:
-            for condition in made.conditions:
-                if isinstance(condition.expr, sympy.Eq) and condition.expr.rhs.is_Integer:
-                    number, axis = condition.expr.lhs, _only_axis(condition.expr)
-                    values = found.setdefault(number, set())
-                    values.add(condition.expr.rhs)
-                    if len(values) < ENDLESS or axis is None:
-                        continue
-                    declared = made.part.declared
-                    whole = replace(made.part, choices=declared.choices, where=True)
-                    count = values_of(number, _torch.axis_symbol(axis), whole.intervals()[axis])
-                    if count > self.limit + 1:
-                        raise self.error(whole, condition, count)
-
-    def error(self, part: VariantPart, condition: _torch.Condition, parts: int = 0) -> RangeError:
-        """The error that says which condition does not hold throughout a part, and what to declare.
-
-        Args:
-            part: the sizes.
-            condition: what holds for some of them only.
-            parts: how many parts such conditions would make, where that is known.
-        """
-        declared = {dim.name: str(dim) for dim in self.axes}
-        expr = condition.expr
-        sizes = part.fails(expr) or part.intervals()
-        if len(sizes) == 1:
-            (axis,) = sizes
-            advice = advise(axis, expr, part.intervals()[axis])
-        else:
-            advice = advise_several(expr, list(sizes))
-        if parts:
-            advice += (
-                f"; all sizes would take {parts} parts, which Options(splits={parts - 1}) allows"
-            )
-        return RangeError(
-            axis=", ".join(sizes),
-            declared=" and ".join(declared[axis] for axis in sizes),
-            condition=_torch.python_source(expr),
-            source=condition.source,
-            advice=advice,
-            expr=expr,
-        )
-
-
-def _further(splits: Sequence[Split], declared: Variant) -> int:
-    """How many parts a declared variant has besides the first."""
-    return sum(made.further for made in splits if made.part.declared == declared)
+        return split.further + further_parts(earlier, split.part.declared) <= self.limit
 
 
 def split_at(
@@ -285,7 +115,7 @@ def split_at(
         return None
     intervals = part.intervals()
     for expr in exprs:
-        axis = _only_axis(expr)
+        axis = only_axis(expr)
         if axis is None or intervals[axis].hi - intervals[axis].lo > SCANNED:
             continue
         runs = where_it_holds(expr, _torch.axis_symbol(axis), intervals[axis])
@@ -331,7 +161,7 @@ def _hints(part: VariantPart, examples: Sizes) -> Sizes | None:
     hints = _near(intervals, examples)
     if _torch.holds_at(part.where, hints):
         return hints
-    plain = {axis: Interval(min(max(i.lo, 2), i.hi), i.hi) for axis, i in intervals.items()}
+    plain = {axis: Interval(min(max(i.lo, ORDINARY), i.hi), i.hi) for axis, i in intervals.items()}
     found: Sizes | None = None
     for tried in (part.within(plain), part):
         found = replace(tried, where=True).fails(sympy.Not(part.where))
@@ -344,8 +174,8 @@ def _near(intervals: Mapping[str, Interval], examples: Sizes) -> dict[str, int]:
     """The example's sizes where they lie in the intervals and are not special, else low ones."""
     return {
         axis: examples[axis]
-        if examples[axis] in interval and examples[axis] > 1
-        else min(interval.hi, max(interval.lo, 2))
+        if examples[axis] in interval and examples[axis] >= ORDINARY
+        else min(interval.hi, max(interval.lo, ORDINARY))
         for axis, interval in intervals.items()
     }
 
@@ -361,18 +191,8 @@ def _around(part: VariantPart, inner: Mapping[str, Interval]) -> Iterator[Varian
         sides[axis] = Interval(low, high)
 
 
-def _only_axis(condition: sympy.Basic) -> str | None:
-    """The axis a condition is about, if it is one."""
-    involved = [str(symbol) for symbol in condition.free_symbols]
-    return involved[0] if len(involved) == 1 else None
-
-
 def _alternations(runs: Sequence[Interval], whole: Interval) -> int:
     """In how many intervals, all told, a condition holds or fails."""
     inside = [run for run in runs if run.lo > whole.lo]
     touches_end = bool(runs) and runs[-1].hi == whole.hi
     return len(runs) + len(inside) + (not touches_end)
-
-
-def _choice(interval: Interval) -> Choice:
-    return interval.lo if interval.lo == interval.hi else interval

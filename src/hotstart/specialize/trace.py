@@ -27,7 +27,9 @@ from hotstart.records.artifact import Layout, TensorSpec
 from hotstart.records.layout import dense_strides, layout_fits
 from hotstart.records.shapes import Interval
 from hotstart.runtime.tensors import dense_copy
-from hotstart.specialize.split import Declaration, Split, VariantPart
+from hotstart.specialize.limits import range_error, watch
+from hotstart.specialize.parts import Split, VariantPart
+from hotstart.specialize.split import Declaration
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,7 @@ class TracedCall:
         name: as it was given.
         method: what of the model is called.
         arguments: what it is called with.
+        declaration: its sizes, as they were declared.
         parts: all of its sizes; parts do not overlap, but where the caller declared single sizes
             within ranges.
         splits: how the parts came about.
@@ -71,6 +74,7 @@ class TracedCall:
     name: str
     method: str
     arguments: Arguments
+    declaration: Declaration
     parts: tuple[TracedPart, ...]
     splits: tuple[Split, ...] = ()
 
@@ -159,7 +163,9 @@ def trace_calls(
         tracer = Tracer(index, name, target, arguments, weights, split_on, clock)
         declaration = Declaration(arguments.axes, arguments.example_sizes, options.splits)
         parts, splits = trace_parts(tracer, declaration)
-        traced.append(TracedCall(name, call.method, arguments, tuple(parts), tuple(splits)))
+        traced.append(
+            TracedCall(name, call.method, arguments, declaration, tuple(parts), tuple(splits))
+        )
         _refuse_gaps(traced[-1])
     return traced
 
@@ -192,7 +198,7 @@ def trace_parts(tracer: Tracer, declaration: Declaration) -> tuple[list[TracedPa
                 if origin is None:
                     raise
                 # The model works for other sizes only.
-                raise declaration.error(origin.part, origin.conditions[0]) from error
+                raise range_error(origin.part, origin.conditions[0], declaration.axes) from error
             graphs.append(graph)
         made = declaration.split(part, graph.assumed, splits)
         served, *others = made.into
@@ -200,7 +206,7 @@ def trace_parts(tracer: Tracer, declaration: Declaration) -> tuple[list[TracedPa
         waiting = [*others, *waiting]
         if others:
             splits.append(made)
-            declaration.watch(splits)
+            watch(splits, declaration.axes, declaration.limit)
     return traced, splits
 
 

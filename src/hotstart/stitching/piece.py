@@ -16,7 +16,7 @@ from hotstart.runtime.names import Names, assignment, written_tuple
 from hotstart.stitching.emit import Emitter, comment
 
 
-class Arguments(Protocol):
+class NodeArguments(Protocol):
     """Looks up the arguments of nodes."""
 
     def args(self, node: fx.Node) -> tuple[Any, ...]:
@@ -46,7 +46,7 @@ class _Own:
 
 
 def last_uses(
-    graph: Arguments, nodes: Sequence[fx.Node], keep: set[fx.Node]
+    graph: NodeArguments, nodes: Sequence[fx.Node], keep: set[fx.Node]
 ) -> dict[fx.Node, list[fx.Node]]:
     """List for each node the values it uses last; those in `keep` are never listed."""
     dying: dict[fx.Node, list[fx.Node]] = {}
@@ -72,7 +72,7 @@ def emit_nodes(graph: Graph, piece: Piece, emitter: Emitter, keep: set[fx.Node])
 def _emit(
     module: fx.GraphModule,
     nodes: Sequence[fx.Node],
-    graph: Arguments,
+    graph: NodeArguments,
     emitter: Emitter,
     keep: set[fx.Node],
     outputs: set[fx.Node],

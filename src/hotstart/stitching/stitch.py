@@ -5,14 +5,12 @@ from __future__ import annotations
 import keyword
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
 
 import torch
 from torch import fx
 
-from hotstart.capture.captured import ContainerChange
+from hotstart.capture.captured import ContainerChange, example_of
 from hotstart.partition import Piece, Plan
-from hotstart.partition.plan import example_of
 from hotstart.records.artifact import (
     Attributes,
     CompiledUnit,
@@ -366,8 +364,3 @@ def _listed(start: str, items: Iterable[str], end: str) -> list[str]:
         return [start + listed + end]
     wrapped = textwrap.wrap(listed, 88, break_long_words=False, break_on_hyphens=False)
     return [start, *(f"    {part}" for part in wrapped), end]
-
-
-def passed_on(trees: Iterable[Tree], kind: Literal["arg", "object"]) -> tuple[int, ...]:
-    """List the tensor arguments, or containers, that results contain themselves, by number."""
-    return tuple(sorted({s.index for tree in trees for s in slots(tree) if s.kind == kind}))

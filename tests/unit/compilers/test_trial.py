@@ -19,7 +19,7 @@ from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import variants
 from hotstart.runtime.generated import unit_code
 from hotstart.specialize.jobs import make_job
-from hotstart.specialize.split import VariantPart
+from hotstart.specialize.parts import VariantPart
 from tests.capturing import planned
 
 ROWS = Dim("rows", max=8)

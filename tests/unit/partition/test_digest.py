@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from hotstart import Dim, _torch
 from hotstart.capture.captured import Captured
+from hotstart.capture.prepare import prepare
 from hotstart.partition import cut, make_plan
 from hotstart.partition.digest import (
     argument_token,
@@ -66,6 +67,7 @@ def digest(
         fixed={},
         modes=(),
     )
+    prepare(graph, str)
     (piece,) = make_plan(*cut(captured, "auto")).pieces
     return piece.digest
 

@@ -14,7 +14,7 @@ from hotstart import Dim
 from hotstart.records.artifact import CompiledCall
 from hotstart.runtime.made_up import KINDS
 from hotstart.saving import inputs
-from hotstart.saving.apart import Attempt, Place, said
+from hotstart.saving.apart import Attempt, SharedFolder, said
 from hotstart.saving.examples import KEPT_BYTES, Example, given_example, kept_example, within
 from hotstart.saving.inputs import Real, choices, real_weights, tensors, weights
 
@@ -169,9 +169,9 @@ def test_values_of_every_dtype_and_layout_reach_the_other_process(tmp_path: Path
     made = [torch.ones(6).to(dtype) for dtype in DTYPES]
     made += [torch.randn(4, 6).t(), torch.randn(9)[2:5], torch.tensor(3), torch.zeros(0, 2)]
     example = Example({"batch": 4}, (*made, None), given=True)
-    place = Place(tmp_path)
-    place.keep(Real({"a": (example,)}, {3: made[0]}))
-    found = place.real()
+    shared = SharedFolder(tmp_path)
+    shared.keep(Real({"a": (example,)}, {3: made[0]}))
+    found = shared.real()
     (other,) = found.examples["a"]
     assert (other.sizes, other.given, other.tensors[-1]) == ({"batch": 4}, True, None)
     for mine, theirs in zip(made, other.tensors, strict=False):
@@ -183,14 +183,14 @@ def test_values_of_every_dtype_and_layout_reach_the_other_process(tmp_path: Path
 
 
 def test_attempts_are_read_as_they_ended(tmp_path: Path) -> None:
-    place = Place(tmp_path)
-    assert place.attempts() == []
+    shared = SharedFolder(tmp_path)
+    assert shared.attempts() == []
     for attempt in (
         Attempt(0, 0, "trying"), Attempt(0, 0, "raised", "a: b"), Attempt(0, 1, "trying"),
         Attempt(0, 1, "ran"), Attempt(1, 0, "trying"),
     ):  # fmt: skip
-        place.note(attempt)
-    assert place.attempts() == [
+        shared.note(attempt)
+    assert shared.attempts() == [
         Attempt(0, 0, "raised", "a: b"), Attempt(0, 1, "ran"), Attempt(1, 0, "trying"),
     ]  # fmt: skip
 

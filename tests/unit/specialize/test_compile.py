@@ -23,7 +23,7 @@ from hotstart.runtime.bind import bind
 from hotstart.specialize.compile import compile_calls, units_of
 from hotstart.specialize.contract import make_contract, make_requirements
 from hotstart.specialize.jobs import PartJobs, shared_jobs
-from hotstart.specialize.split import VariantPart
+from hotstart.specialize.parts import VariantPart
 from hotstart.specialize.trace import trace_calls
 from hotstart.specialize.units import Kept, Units
 from tests.capturing import CPU
@@ -100,7 +100,7 @@ def built(
         calls = trace_calls(index, {"": example}, weights, options, "auto", clock)
         requirements = make_requirements(index, weights, calls)
         contract = make_contract(model, calls[0])
-        compiled = compile_calls(calls, units, splits)
+        compiled = compile_calls(calls, units)
     made = assemble.stitch_call(compiled[0], requirements, contract)
     captured, infos = tuple(weights.captured.items()), assemble.piece_infos(calls)
     artifact = Artifact(requirements, (made,), units_of(compiled), captured, infos, {}, {})

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from hotstart import Dim, RangeError, _torch
 from hotstart.records.shapes import Interval, Variant
-from hotstart.specialize.split import Declaration, Split, VariantPart, split_at
+from hotstart.specialize.parts import Split, VariantPart
+from hotstart.specialize.split import Declaration, split_at
 
 A, B = _torch.axis_symbol("a"), _torch.axis_symbol("b")
 MOD = sympy.Mod

@@ -16,7 +16,8 @@ from torch.utils._sympy.functions import FloorDiv
 
 from hotstart import Dim, RangeError, _torch
 from hotstart.errors import CaptureError
-from hotstart.specialize.split import Declaration, Split, VariantPart
+from hotstart.specialize.parts import Split, VariantPart
+from hotstart.specialize.split import Declaration
 from hotstart.specialize.trace import TracedPart, trace_parts
 from tests.capturing import compiled
 

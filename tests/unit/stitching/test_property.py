@@ -19,12 +19,14 @@ from torch.nn import functional as F  # noqa: N812
 import hotstart
 from hotstart import _torch
 from hotstart.capture.captured import Captured
+from hotstart.capture.prepare import prepare
 from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.partition import cut, make_plan
 from hotstart.records.artifact import Contract, Parameter, Requirements, Seq, Slot, TensorSpec
 from hotstart.records.shapes import Variant
+from hotstart.records.trees import passed_on
 from hotstart.runtime.generated import run_code
-from hotstart.stitching.stitch import passed_on, stitch
+from hotstart.stitching.stitch import stitch
 
 
 def combine(tree: dict[str, Any], *more: Any, scale: float = 1.0) -> torch.Tensor:
@@ -278,6 +280,7 @@ def stitched(case: Case) -> Made:
         fixed={},
         modes=(),
     )
+    prepare(case.graph, str)
     graph, runs = cut(captured, list(case.split_on))
     plan = make_plan(graph, runs)
     contract = Contract(

@@ -1,13 +1,36 @@
-"""Prepare a graph for cutting: take tuples apart, so that only tensors flow in it."""
+"""Prepare a captured graph for cutting: name modules, and let only tensors flow in it."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from torch import fx
 
-from hotstart.partition.plan import example_of, tensors_in
+from hotstart.capture.captured import example_of, tensors_in
+
+
+def prepare(graph: fx.Graph, plain_name: Callable[[str], str]) -> None:
+    """Prepare a graph in place.
+
+    Args:
+        graph: the graph.
+        plain_name: gives a module the name it has in the model, for Dynamo's.
+    """
+    _name_modules(graph, plain_name)
+    take_tuples_apart(graph)
+    bring_attributes(graph)
+
+
+def _name_modules(graph: fx.Graph, plain_name: Callable[[str], str]) -> None:
+    """Give modules in the nodes' `nn_module_stack` the names they have in the model."""
+    for node in graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if stack:
+            node.meta["nn_module_stack"] = {
+                key: (plain_name(path), cls) for key, (path, cls) in stack.items()
+            }
 
 
 def take_tuples_apart(graph: fx.Graph) -> None:

@@ -1,0 +1,118 @@
+"""Refuse graphs that no program can stand for: what they do may differ from call to call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from hotstart import _torch
+from hotstart.errors import CaptureError
+
+if TYPE_CHECKING:
+    import sympy
+
+
+def not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
+    """The error that says where and why a model is not one graph, and what to change."""
+    parts = [("at", line), ("because", reason), ("do", advice or "write that line another way")]
+    listed = "".join(f"\n  {label + ':':9}{text}" for label, text in parts if text)
+    return CaptureError(f"the model cannot be captured as one graph.{listed}")
+
+
+def refuse_data_dependence(
+    traced: _torch.FullGraph, settled: Mapping[sympy.Symbol, sympy.Expr]
+) -> None:
+    """Raise if a size, a number or a condition is known only once a tensor's contents are.
+
+    Args:
+        traced: what Dynamo made of a call.
+        settled: what the graph itself checks, and so is known: see `keep_checks`.
+    """
+    read = traced.content_symbols()
+    for node in traced.module.graph.nodes:
+        if (node.op, node.target) == ("call_method", "item"):
+            raise _depends_on_contents(_torch.line_of(node))
+    refuse_unbacked(traced.module.graph, read)
+    for condition in _torch.conditions(traced.env):
+        if _torch.depends_on_contents(condition.expr.xreplace(settled), read):
+            raise _depends_on_contents(condition.source)
+
+
+def refuse_unbacked(graph: fx.Graph, read: frozenset[sympy.Symbol] = frozenset()) -> None:
+    """Raise if a size or number in a graph is known only once a tensor's contents are.
+
+    Args:
+        graph: the graph.
+        read: symbols that stand for what a tensor holds, besides those that torch calls unbacked.
+    """
+    for node in graph.nodes:
+        if _torch.depends_on_contents(node.meta.get("example_value"), read):
+            raise _depends_on_contents(_torch.line_of(node))
+
+
+def _depends_on_contents(line: str) -> CaptureError:
+    return not_one_graph(
+        line,
+        "a number or a shape depends on the contents of a tensor",
+        "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "
+        "of indexing by a condition, no .item()",
+    )
+
+
+def refuse_gradients(traced: _torch.FullGraph) -> None:
+    """Raise if forward reads what autograd has left with a tensor, which each backward changes."""
+    for _, name, key in traced.reads:
+        owner = name if key == "grad" else name.removesuffix(".grad")  # the latter up to torch 2.12
+        is_read = key == "grad" or owner != name
+        if is_read and isinstance(traced.object_named(owner), torch.Tensor):
+            raise CaptureError(
+                f"forward reads {traced.plain_name(owner)}.grad, which is another tensor after "
+                "each backward. Pass it as an argument, or keep it in a buffer."
+            )
+
+
+def refuse_replaced_memory(graph: fx.Graph) -> None:
+    """Raise if a tensor is given other memory, which no compiler follows."""
+    for node in graph.nodes:
+        if _torch.replaces_memory(node):
+            raise not_one_graph(
+                _torch.line_of(node),
+                "a tensor is given the memory of another",
+                "copy the values with .copy_(), or give the other tensor the name",
+            )
+
+
+def refuse_places(graph: fx.Graph) -> None:
+    """Raise if memory of an argument or weight is read at a place counted from its start.
+
+    Where in its memory a tensor begins may differ from call to call.
+    """
+    given = _memory(graph.find_nodes(op="placeholder"))
+    for node in graph.nodes:
+        if _torch.names_a_place(node) and given & _memory(node.all_input_nodes):
+            raise not_one_graph(
+                _torch.line_of(node),
+                "as_strided has a storage_offset, and the memory is an argument's or a weight's, "
+                "whose own offset in its memory may differ from call to call",
+                "leave the offset out, which means the tensor's own, or call as_strided on a clone",
+            )
+
+
+def _memory(nodes: Iterable[fx.Node]) -> set[int]:
+    examples = (node.meta.get("example_value") for node in nodes)
+    return {_torch.storage_of(e) for e in examples if isinstance(e, torch.Tensor)}
+
+
+def refuse_questions(asked: _torch.LayoutReads) -> None:
+    """Raise if code asks which tensor another is a view of, which differs from call to call."""
+    for read in asked.reads:
+        if read.asked == "base":
+            raise not_one_graph(
+                read.line,
+                "forward reads _base, and whether an argument is a view may differ from call to "
+                "call",
+                "take the question out of forward, or pass its answer as an argument",
+            )

@@ -1,0 +1,107 @@
+"""Log what splits declared variants, refuse splits without end, and word their error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hotstart import _torch
+from hotstart.capture.conditions import advise, advise_several, values_of
+from hotstart.errors import RangeError
+from hotstart.records.shapes import Dim
+from hotstart.specialize.parts import Split, VariantPart, further_parts, only_axis
+
+if TYPE_CHECKING:
+    import sympy
+
+log = logging.getLogger("hotstart")
+
+MANY = 4
+"""A declared variant that is split into more parts than this is warned of."""
+
+ENDLESS = 4
+"""A number that is assumed to be so many values, one after another, is assumed to be all of its."""
+
+
+def watch(splits: Sequence[Split], axes: Sequence[Dim], limit: int) -> None:
+    """Log the last split of a call; warn where the declared variant has come to many parts.
+
+    Args:
+        splits: how the parts of the call came about.
+        axes: the dynamic dimensions as they are declared.
+        limit: how many further parts a declared variant may be split into.
+
+    Raises:
+        RangeError: a number that is computed from a size is assumed to be one value after
+            another, and has more values than parts are allowed. The first splits show that all
+            of them are coming, and each would be traced or compiled before the limit is met.
+    """
+    last = splits[-1]
+    alike = [made for made in splits if made.part.declared == last.part.declared]
+    _refuse_endless(alike, axes, limit)
+    parts = 1 + further_parts(splits, last.part.declared)
+    for condition in last.conditions:
+        log.log(
+            logging.WARNING if parts > MANY else logging.INFO,
+            "%s is served in %d parts so far: %s holds for some sizes of %s only (%s). "
+            "Each part is traced or compiled for itself. For fewer, change that line, declare "
+            "less (Dim(ranges=..., sizes=...)), or leave the axis at one size; "
+            "Options(splits=...) bounds them.",
+            last.part.declared.name,
+            parts,
+            _torch.python_source(condition.expr),
+            ", ".join(sorted(map(str, condition.expr.free_symbols))),
+            condition.source or "no source line is known",
+        )
+
+
+def _refuse_endless(splits: Sequence[Split], axes: Sequence[Dim], limit: int) -> None:
+    import sympy
+
+    found: dict[sympy.Basic, set[sympy.Basic]] = {}
+    for made in splits:
+        for condition in made.conditions:
+            if isinstance(condition.expr, sympy.Eq) and condition.expr.rhs.is_Integer:
+                number, axis = condition.expr.lhs, only_axis(condition.expr)
+                values = found.setdefault(number, set())
+                values.add(condition.expr.rhs)
+                if len(values) < ENDLESS or axis is None:
+                    continue
+                declared = made.part.declared
+                whole = replace(made.part, choices=declared.choices, where=True)
+                count = values_of(number, _torch.axis_symbol(axis), whole.intervals()[axis])
+                if count > limit + 1:
+                    raise range_error(whole, condition, axes, count)
+
+
+def range_error(
+    part: VariantPart, condition: _torch.Condition, axes: Sequence[Dim], parts: int = 0
+) -> RangeError:
+    """The error that says which condition does not hold throughout a part, and what to declare.
+
+    Args:
+        part: the sizes.
+        condition: what holds for some of them only.
+        axes: the dynamic dimensions as they are declared.
+        parts: how many parts such conditions would make, where that is known.
+    """
+    declared = {dim.name: str(dim) for dim in axes}
+    expr = condition.expr
+    sizes = part.fails(expr) or part.intervals()
+    if len(sizes) == 1:
+        (axis,) = sizes
+        advice = advise(axis, expr, part.intervals()[axis])
+    else:
+        advice = advise_several(expr, list(sizes))
+    if parts:
+        advice += f"; all sizes would take {parts} parts, which Options(splits={parts - 1}) allows"
+    return RangeError(
+        axis=", ".join(sizes),
+        declared=" and ".join(declared[axis] for axis in sizes),
+        condition=_torch.python_source(expr),
+        source=condition.source,
+        advice=advice,
+        expr=expr,
+    )
