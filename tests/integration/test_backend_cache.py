@@ -21,7 +21,7 @@ from tests.integration.backend_cached import broken, run
 from tests.integration.own_op import Halving
 
 ROOT = Path(__file__).parents[2]
-EAGER: dict[str, Any] = {"compiler": "eager"}
+EAGER: dict[str, Any] = {"compiler": "op_by_op"}
 
 
 @pytest.fixture(autouse=True)
