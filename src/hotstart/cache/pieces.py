@@ -13,7 +13,7 @@ from hotstart.artifact import container, fingerprint, preflight
 from hotstart.artifact.read import unpack
 from hotstart.cache.entries import PIECES
 from hotstart.cache.folder import is_damage
-from hotstart.cache.key import here
+from hotstart.cache.program_key import here
 from hotstart.compilers import Job, Narrowed
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
 from hotstart.records.artifact import Artifact, CompiledUnit, Requirements

@@ -108,6 +108,10 @@ class Store:
         remote_timeout_s: float = 10.0,
         remote_options: Mapping[str, Any] | None = None,
     ) -> None:
+        for name, limit in (("max_bytes", max_bytes), ("max_files", max_files)):
+            _require_amount(name, limit)
+        if max_age_days is not None:
+            _require_amount("max_age_days", max_age_days)
         age_s = None if max_age_days is None else max_age_days * 86400
         limits = Limits(bytes=max_bytes, files=max_files, age_s=age_s)
         if remote is not None and not isinstance(remote, str):
@@ -341,12 +345,18 @@ def open_store(cache: str | os.PathLike[str] | Store) -> Store:
         return cache
     if isinstance(cache, str | os.PathLike):
         place = os.fspath(cache)
-        if "://" in place:
+        if isinstance(place, str) and "://" in place:
             return Store(remote=place)
-        return Store(place)
+        return Store(cache)
     raise StoreError(
         f"cache: expected a folder, a URL or a hotstart.Store, found a {type(cache).__qualname__}"
     )
+
+
+def _require_amount(name: str, value: object) -> None:
+    """Raise if a limit is no number of 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise StoreError(f"{name}: expected a number of 0 or more, found {value!r}")
 
 
 def program_name(parts: Sequence[bytes]) -> str:

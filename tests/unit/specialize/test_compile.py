@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hotstart import Call, Dim, Options, Program, RangeError, _torch, assemble
+from hotstart.capture.described import describe_calls
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.compilers import Bounds, Job, Narrowed, OpByOpCompiler
 from hotstart.events import Clock
@@ -97,7 +98,8 @@ def built(
     with weights_on(model, CPU) as index:
         weights = WeightTable(index)
         options = Options(compiler="op_by_op", splits=splits)
-        calls = trace_calls(index, {"": example}, weights, options, "auto", clock)
+        described = describe_calls(model, {"": example}, options)
+        calls = trace_calls(index, described, weights, options, "auto", clock)
         requirements = make_requirements(index, weights, calls)
         contract = make_contract(model, calls[0])
         compiled = compile_calls(calls, units, splits)
