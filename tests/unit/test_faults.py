@@ -177,6 +177,7 @@ ARGUMENTS: dict[str, Callable[..., Any]] = {
 
 RECORDS: dict[str, Callable[[], Any]] = {
     "cache": build(cache=3),
+    "cache without a name": build(cache=""),
     "cache with a zero": build(cache="\0"),
     "key of nothing": lambda: hotstart.compute_key(None, (X,)),
     "key of options": lambda: hotstart.compute_key(Model(), (X,), options=3),
