@@ -11,7 +11,7 @@ from hotstart import faults
 from hotstart.calls import Call
 from hotstart.capture.arguments import Arguments, describe_arguments
 from hotstart.errors import CaptureError, OptionsError
-from hotstart.model import Model, method_of
+from hotstart.model import Model, method_of, modules
 from hotstart.options import Options
 
 
@@ -38,19 +38,14 @@ def describe_calls(
     """Describe example calls, by name, on the device that options name.
 
     Raises:
-        CaptureError: the arguments do not fit a signature, or hold something unsupported.
+        CaptureError: a module is scripted, or arguments do not fit a signature, or hold something
+            unsupported.
         OptionsError: there is no such method or device, or `dynamic_shapes` does not fit.
     """
     device = device_of(options)
-    described: list[DescribedCall] = []
-    for name, call in calls.items():
-        with faults.typed(_not_described):
-            target = _target(model, name, call.method)
-            arguments = describe_arguments(
-                target, call.args, call.kwargs or {}, call.dynamic_shapes, device
-            )
-        described.append(DescribedCall(name, call, target, arguments))
-    return described
+    with faults.typed(_not_described):
+        _refuse_scripted(model)
+        return [_described(model, name, call, device) for name, call in calls.items()]
 
 
 def device_of(options: Options) -> torch.device:
@@ -66,15 +61,28 @@ def device_of(options: Options) -> torch.device:
         raise OptionsError(f"device: got {options.device!r}: {reason}") from None
 
 
-def _target(model: Model, name: str, method: str) -> Model:
+def _described(model: Model, name: str, call: Call, device: torch.device) -> DescribedCall:
     try:
-        return method_of(model, method)
+        target = method_of(model, call.method)
     except AttributeError as error:
-        raise OptionsError(f"calls[{name!r}]: method {method!r}: {error}") from None
+        raise OptionsError(f"calls[{name!r}]: method {call.method!r}: {error}") from None
+    arguments = describe_arguments(
+        target, call.args, call.kwargs or {}, call.dynamic_shapes, device
+    )
+    return DescribedCall(name, call, target, arguments)
+
+
+def _refuse_scripted(model: Model) -> None:
+    for path, module in modules(model):
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CaptureError(
+                f"{path or 'model'}: got a torch.jit.ScriptModule, whose Python code is gone. Pass "
+                "the module that was scripted or traced."
+            )
 
 
 def _not_described(reason: str) -> CaptureError:
     return CaptureError(
-        f"the example inputs cannot be described: {reason}. Pass plain tensors and constants as "
-        "args and kwargs; if they are, please report it."
+        f"the model and its example inputs cannot be described: {reason}. Pass plain tensors and "
+        "constants as args and kwargs; if they are, please report it."
     )
