@@ -322,10 +322,8 @@ class Store:
             self.folder.quarantine(PROGRAMS, entry.program, str(error))
             self.entries.remove(entry)
             return None, (("its file", "what was written", "damage"),)
-        except IncompatibleArtifact as error:
-            return None, tuple(error.differences)
-        except ModelMismatch as error:
-            return None, tuple(map(_change, error.problems))
+        except (IncompatibleArtifact, ModelMismatch) as error:
+            return None, error.differences
         except (ArtifactError, ContractError) as error:
             if self.folder.is_gone(PROGRAMS, entry.program):
                 self.entries.remove(entry)
@@ -374,10 +372,3 @@ def _require_name(path: Path, name: str) -> None:
         found = program_name([file.read(container.SIGNED_BYTES)])
         if found != name:
             raise CorruptArtifact(path, "header", f"SHA-256 {name}", found)
-
-
-def _change(problem: str) -> Change:
-    """`layers.0.eps: expected 1e-05, found 1e-06` taken apart."""
-    what, _, rest = problem.partition(": expected ")
-    expected, _, found = rest.partition(", found ")
-    return what, expected, found
