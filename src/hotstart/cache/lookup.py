@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("hotstart")
 
 Build = Callable[["Kept"], Program]
-"""Builds a program, given the pieces of earlier builds."""
+"""Builds a program, given the units of earlier builds."""
 
 Find = Callable[[Key, Model, OnMiss], FoundProgram]
 
@@ -49,12 +49,12 @@ def find_or_build(store: Store, key: Key, model: Model, build: Build, on_miss: O
         again = _timed(store.find_here, key, model, on_miss)  # another process may have built it
         if again.program is not None:
             return again.program
-        from hotstart.cache.pieces import Pieces  # only a build needs it
+        from hotstart.cache.kept import KeptUnits  # only a build needs it
 
-        pieces = Pieces(store)
-        program = build(pieces)
+        kept = KeptUnits(store)
+        program = build(kept)
         entry = _keep(store, key, program)
-    store.share(entry, pieces.new)
+    store.share(entry, kept.new)
     return program
 
 
