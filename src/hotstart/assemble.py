@@ -117,7 +117,6 @@ def make_fingerprint(
     pieces = tuple(piece.digest for graph in graphs for piece in graph.plan.pieces)
     return {
         **parts,
-        "device": {},  # name and capability of accelerators; programs run on the CPU only so far
         "options": _as_json(compiler.token()),
         "sources": msgspec.to_builtins(sources(codes, loose)),
         "graph": hash_token(pieces),
