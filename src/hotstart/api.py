@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hotstart.cache.store import Store
     from hotstart.model import Model
     from hotstart.program import Program
-    from hotstart.records.guards import Key
+    from hotstart.records.guards import ProgramKey
     from hotstart.specialize.units import Kept
 
 log = logging.getLogger("hotstart")
@@ -167,7 +167,7 @@ def compute_key(
     split_on: Any = "auto",
     options: Options | None = None,
     extra_key: str = "",
-) -> Key:
+) -> ProgramKey:
     """The key under which a cache keeps what `hotstart.compile` makes of the same arguments.
 
     Nothing is traced. `hotstart.Store.probe` tells what is kept under it.

@@ -24,7 +24,7 @@ from hotstart.capture.described import DescribedCall
 from hotstart.guards.objects import Describer, Outline, Unknowable, class_name, tensor_text
 from hotstart.model import Model, modules
 from hotstart.options import Options
-from hotstart.records.guards import Key
+from hotstart.records.guards import ProgramKey
 
 _HOST = ("python", "torch", "torch_build", "platform")
 """What else decides where a program fits is compared when it is loaded."""
@@ -44,7 +44,7 @@ def make_key(
     split_on: Any,
     options: Options,
     extra_key: str,
-) -> Key:
+) -> ProgramKey:
     """The key of what `hotstart.compile` would make.
 
     Raises:
@@ -62,7 +62,7 @@ def make_key(
         for call in calls:
             parts |= _call(describer, call)
     hashed = hashlib.blake2b(msgspec.json.encode(sorted(parts.items())), digest_size=16)
-    return Key(hashed.hexdigest(), parts)
+    return ProgramKey(hashed.hexdigest(), parts)
 
 
 def _unknowable(reason: str) -> Unknowable:

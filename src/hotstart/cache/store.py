@@ -33,7 +33,7 @@ from hotstart.errors import (
 from hotstart.faults import path_of
 from hotstart.guards.check import changes
 from hotstart.options import CachePolicy
-from hotstart.records.guards import Change, Key, Seen
+from hotstart.records.guards import Change, ProgramKey, Seen
 
 if TYPE_CHECKING:
     from hotstart.cache.remote import RemotePolicy
@@ -148,11 +148,11 @@ class Store:
         remote = "" if self.exchange is None else f", remote={str(self.exchange.remote)!r}"
         return f"Store({str(self.folder.root)!r}{remote})"
 
-    def probe(self, key: Key | str) -> list[CacheEntry]:
+    def probe(self, key: ProgramKey | str) -> list[CacheEntry]:
         """The programs of a key, the newest first. Opens none of them."""
         return self.entries.of((key if isinstance(key, str) else key.digest) + ".")
 
-    def find(self, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
+    def find(self, key: ProgramKey, model: Model, on_miss: OnMiss) -> FoundProgram:
         """Load the program of a key that fits a model, its sources and this machine.
 
         A remote is asked if the folder has none.
@@ -162,7 +162,7 @@ class Store:
             return found
         return self._bring(self.exchange, key, model, on_miss)
 
-    def find_here(self, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
+    def find_here(self, key: ProgramKey, model: Model, on_miss: OnMiss) -> FoundProgram:
         """As `find`, without asking a remote."""
         reasons: list[tuple[Change, ...]] = []
         for entry in self.probe(key)[:TRIED]:
@@ -179,7 +179,7 @@ class Store:
         return FoundProgram(None, tuple(reasons))
 
     def keep(
-        self, key: Key, parts: Sequence[bytes], seen: tuple[Seen, ...], model: str
+        self, key: ProgramKey, parts: Sequence[bytes], seen: tuple[Seen, ...], model: str
     ) -> CacheEntry | None:
         """Store a program's file, then make room if there is too much; None if it cannot be."""
         program = program_name(parts)
@@ -194,7 +194,7 @@ class Store:
         self.folder.tidy()
         return entry
 
-    def alone(self, key: Key) -> contextlib.AbstractContextManager[bool]:
+    def alone(self, key: ProgramKey) -> contextlib.AbstractContextManager[bool]:
         """Hold the lock of a key while its program is compiled; others wait and then load it."""
         return self.folder.lock(key.digest, WAIT_S)
 
@@ -234,7 +234,7 @@ class Store:
         names = list(self.folder.names(PIECES))
         return sum(exchange.publish_pieces([name], exchange.remote.visit()) for name in names)
 
-    def pull(self, key: Key | str) -> list[CacheEntry]:
+    def pull(self, key: ProgramKey | str) -> list[CacheEntry]:
         """Bring the programs that the remote has of a key; those that came, the newest first.
 
         Those that do not fit this machine or its sources are not brought, nor those that are here.
@@ -263,7 +263,9 @@ class Store:
         names = self._exchange().remote.visit().names(ENTRIES, prefix)
         return sorted({name.partition(".")[0] for name in names})
 
-    def _bring(self, exchange: Exchange, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
+    def _bring(
+        self, exchange: Exchange, key: ProgramKey, model: Model, on_miss: OnMiss
+    ) -> FoundProgram:
         """As `find`, with what the remote has besides."""
         visit = exchange.remote.visit()
         with exchange.alone(key.digest, visit):
