@@ -211,6 +211,8 @@ RECORDS: dict[str, Callable[[], Any]] = {
     "files": lambda: hotstart.Store("/tmp", max_files=-1),
     "age": lambda: hotstart.Store("/tmp", max_age_days="a"),
     "timeout": lambda: hotstart.Store("/tmp", remote="memory:///a", remote_timeout_s="a"),
+    "probe": lambda: hotstart.Store("/tmp").probe(3),
+    "pull": lambda: hotstart.Store("/tmp", remote="memory:///a").pull(None),
     "remote options": lambda: hotstart.Store("/tmp", remote="memory:///a", remote_options=3),
     "remote": lambda: hotstart.Store("/tmp", remote=3),
     "remote URL": lambda: hotstart.Store("/tmp", remote="nope"),

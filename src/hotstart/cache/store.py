@@ -149,8 +149,12 @@ class Store:
         return f"Store({str(self.folder.root)!r}{remote})"
 
     def probe(self, key: ProgramKey | str) -> list[CacheEntry]:
-        """The programs of a key, the newest first. Opens none of them."""
-        return self.entries.of((key if isinstance(key, str) else key.digest) + ".")
+        """The programs of a key, the newest first. Opens none of them.
+
+        Raises:
+            StoreError: it is no key.
+        """
+        return self.entries.of(f"{_digest_of(key)}.")
 
     def find(self, key: ProgramKey, model: Model, on_miss: OnMiss) -> FoundProgram:
         """Load the program of a key that fits a model, its sources and this machine.
@@ -244,10 +248,10 @@ class Store:
             key: the key, or the whole of its digest.
 
         Raises:
-            StoreError: there is no remote; or it failed, and is strict.
+            StoreError: it is no key, or there is no remote; or it failed, and is strict.
         """
         exchange = self._exchange()
-        digest = key if isinstance(key, str) else key.digest
+        digest = _digest_of(key)
         visit = exchange.remote.visit()
         new = self._not_here(digest, exchange.offered(digest, visit))
         brought = [offered.entry for offered in new if not exchange.bring(offered, visit)]
@@ -351,6 +355,18 @@ def open_store(cache: str | os.PathLike[str] | Store) -> Store:
     raise StoreError(
         f"cache: expected a folder, a URL or a hotstart.Store, found a {type(cache).__qualname__}"
     )
+
+
+def _digest_of(key: ProgramKey | str) -> str:
+    """The digest of a key, which may be given by its digest.
+
+    Raises:
+        StoreError: it is neither.
+    """
+    digest = key.digest if isinstance(key, ProgramKey) else key
+    if not isinstance(digest, str):
+        raise StoreError(f"key: expected what hotstart.compute_key gives, found {key!r}")
+    return digest
 
 
 def _require_amount(name: str, value: object) -> None:
