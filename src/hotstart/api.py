@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hotstart.cache.store import Store
     from hotstart.model import Model
     from hotstart.program import Program
-    from hotstart.records.guards import Key
+    from hotstart.records.guards import ProgramKey
     from hotstart.specialize.units import Kept
 
 log = logging.getLogger("hotstart")
@@ -68,7 +68,10 @@ def compile(
     """
     options = _checked(options)
     wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
+    from hotstart.capture.described import describe_calls
     from hotstart.program import OnMiss
+
+    described = describe_calls(model, wanted, options)
 
     def compile_for(target: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         return compile(target, args, kwargs, split_on=split_on, options=options)
@@ -79,19 +82,19 @@ def compile(
         # Not needed where the program is found, and it takes its time to import.
         from hotstart.build import build_program
 
-        return build_program(model, wanted, split_on, options, on_miss, kept)
+        return build_program(model, described, split_on, options, on_miss, kept)
 
     if cache is None:
         return build()
 
-    from hotstart.cache.key import make_key
     from hotstart.cache.lookup import find_or_build
+    from hotstart.cache.program_key import make_key
     from hotstart.cache.store import open_store
     from hotstart.guards.objects import Unknowable
 
     store = open_store(cache)
     try:
-        key = make_key(model, wanted, split_on, options, store.extra_key)
+        key = make_key(model, described, split_on, options, store.extra_key)
     except Unknowable as error:
         if store.policy == "require" or store.folder.strict:
             raise
@@ -164,7 +167,7 @@ def compute_key(
     split_on: Any = "auto",
     options: Options | None = None,
     extra_key: str = "",
-) -> Key:
+) -> ProgramKey:
     """The key under which a cache keeps what `hotstart.compile` makes of the same arguments.
 
     Nothing is traced. `hotstart.Store.probe` tells what is kept under it.
@@ -173,9 +176,11 @@ def compute_key(
         CaptureError, OptionsError: an example call does not fit the model.
         StoreError: nothing can be said of something that hangs on the model.
     """
-    from hotstart.cache.key import make_key
+    from hotstart.cache.program_key import make_key
+    from hotstart.capture.described import describe_calls
 
     if not isinstance(extra_key, str):
         raise OptionsError(f"extra_key: got a {type(extra_key).__qualname__}, takes a str")
     wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
-    return make_key(model, wanted, split_on, _checked(options), extra_key)
+    options = _checked(options)
+    return make_key(model, describe_calls(model, wanted, options), split_on, options, extra_key)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from msgspec.structs import replace
 
 from hotstart import _torch
@@ -51,19 +50,6 @@ def make_compiler(options: Options, clock: Clock) -> Compiler:
     if options.prove == "off":
         return inductor
     return ProvenCompiler(inductor, options.prove, clock)
-
-
-def device_of(options: Options) -> torch.device:
-    """The device that options name.
-
-    Raises:
-        OptionsError: torch knows none of that name.
-    """
-    try:
-        return torch.device(options.device)
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        raise OptionsError(f"device: got {options.device!r}: {reason}") from None
 
 
 def debug_folder(options: Options) -> Path | None:
@@ -131,7 +117,6 @@ def make_fingerprint(
     pieces = tuple(piece.digest for graph in graphs for piece in graph.plan.pieces)
     return {
         **parts,
-        "device": {},  # name and capability of accelerators; programs run on the CPU only so far
         "options": _as_json(compiler.token()),
         "sources": msgspec.to_builtins(sources(codes, loose)),
         "graph": hash_token(pieces),

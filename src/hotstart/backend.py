@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from hotstart import _torch, assemble
-from hotstart.cache.compiler import CachedCompiler
-from hotstart.cache.pieces import Pieces
+from hotstart.cache.kept import KeptUnits
 from hotstart.cache.store import open_store
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.graph import FlatGraph, capture_graph, writable
@@ -79,17 +78,17 @@ def hotstart(
         StoreError: the cache does not have what it must have, or cannot be used and has to be.
     """
     split_on, cache, common = _read(options or {}, mode)
-    pieces = Pieces(open_store(cache)) if cache is not None else None
+    kept = KeptUnits(open_store(cache)) if cache is not None else None
     learned: list[sympy.Basic] = []
     while True:
         try:
-            made = _compiled(module, inputs, split_on, common, pieces, learned)
+            made = _compiled(module, inputs, split_on, common, kept, learned)
         except RangeError as error:
             learned.append(_guard_on(error, learned))
             continue
-        if pieces is not None and pieces.new:
-            pieces.store.share(None, pieces.new)
-            pieces.store.folder.tidy()
+        if kept is not None and kept.new:
+            kept.store.share(None, kept.new)
+            kept.store.folder.tidy()
         return made
 
 
@@ -127,23 +126,22 @@ def _compiled(
     inputs: Sequence[Any],
     split_on: Any,
     options: Options,
-    pieces: Pieces | None,
+    kept: KeptUnits | None,
     learned: Sequence[sympy.Basic],
 ) -> FlatCall:
     """The function of a graph, built from what is known about its sizes now."""
     clock = Clock(options.on_event)
     compiler = assemble.make_compiler(options, clock)
-    if pieces is not None:
-        compiler = CachedCompiler(compiler, pieces)
     debug_dir = _debug_dir(options)
     with clock.phase("capture"):
         found = capture_graph(module, learned)
     call = _traced(found, split_on, clock)
     requirements = Requirements(weights=(), unread=(), modes=(), kinds=(), modules=())
 
-    compiler.warm_up()
+    if kept is None:  # else there may be nothing to compile
+        compiler.warm_up()
     try:
-        (compiled,) = compile_calls([call], Units(compiler, clock, pieces))
+        (compiled,) = compile_calls([call], Units(compiler, clock, kept))
     finally:
         compiler.close()
     with clock.phase("stitch"):

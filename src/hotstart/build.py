@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from hotstart import assemble, faults
-from hotstart.calls import Call
+from hotstart.capture.described import DescribedCall, device_of
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.events import Clock
 from hotstart.model import Model
@@ -24,7 +24,7 @@ from hotstart.specialize.units import Kept, Units
 
 def build_program(
     model: Model,
-    calls: Mapping[str, Call],
+    calls: Sequence[DescribedCall],
     split_on: Any,
     options: Options,
     on_miss: OnMiss,
@@ -39,8 +39,7 @@ def build_program(
     try:
         with contextlib.ExitStack() as stand_ins:
             with clock.phase("capture"), faults.typed(not_captured):
-                device = assemble.device_of(options)
-                index = stand_ins.enter_context(weights_on(model, device))
+                index = stand_ins.enter_context(weights_on(model, device_of(options)))
                 weights = WeightTable(index)
                 traced = trace_calls(index, calls, weights, options, split_on, clock)
                 requirements = make_requirements(index, weights, traced)
@@ -70,8 +69,8 @@ def build_program(
         binding = bind(shown, model)
     report = assemble.make_report(clock, pieces, compiled)
     examples = {
-        call.name: (kept_example(call.contract, given.args, given.kwargs or {}),)
-        for call, given in zip(stitched, calls.values(), strict=True)
+        call.name: (kept_example(call.contract, given.call.args, given.call.kwargs or {}),)
+        for call, given in zip(stitched, calls, strict=True)
     }
     program = Program(artifact, model, binding, report, on_miss, examples)
     if debug_dir is not None:

@@ -129,13 +129,16 @@ class ModelMismatch(HotstartError):
     """The model is not of the structure that the program was built for.
 
     Attributes:
-        problems: one line for each tensor that is missing or does not fit, and for each module that
-            is of another class, length or setting than what was compiled.
+        differences: for each tensor that is missing or does not fit, and for each module that is of
+            another class, length or setting than what was compiled: what it is, what the program
+            needs, what is there.
+        problems: a line for each of them.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
-        listed = "\n  ".join(problems)
+    def __init__(self, differences: Sequence[tuple[str, str, str]]) -> None:
+        self.differences = tuple(differences)
+        self.problems = tuple(map(_line, differences))
+        listed = "\n  ".join(self.problems)
         super().__init__(
             "the model does not fit the compiled program:\n"
             f"  {listed}\n"
@@ -176,9 +179,7 @@ class IncompatibleArtifact(ArtifactError):
     def __init__(self, file: object, differences: Sequence[tuple[str, str, str]]) -> None:
         self.file = str(file)
         self.differences = tuple(differences)
-        listed = "\n  ".join(
-            f"{name}: expected {expected}, found {found}" for name, expected, found in differences
-        )
+        listed = "\n  ".join(map(_line, differences))
         super().__init__(
             f"{file} does not fit here:\n  {listed}\n"
             "Run it where these fit, or build it again here."
@@ -206,3 +207,8 @@ class StoreError(HotstartError):
     Raised for a place that makes no sense, by stores that were asked to be strict, and where a
     program has to be in the store and is not.
     """
+
+
+def _line(difference: tuple[str, str, str]) -> str:
+    what, expected, found = difference
+    return f"{what}: expected {expected}, found {found:.200}"

@@ -60,7 +60,7 @@ def path_of(name: str, value: Any) -> str:
     if not isinstance(value, str | os.PathLike):
         raise OptionsError(f"{name}: got a {type(value).__qualname__}, takes a path")
     path = os.fspath(value)
-    if not isinstance(path, str):
+    if not isinstance(path, str) or not path or "\0" in path:
         raise OptionsError(f"{name}: got {path!r}, takes a path as text")
     return path
 

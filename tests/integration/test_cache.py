@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim, Options, Store
 from hotstart.options import CachePolicy
+from hotstart.program import OnMiss
 from tests.integration import changing, changing_helpers, own_op
 from tests.integration.caching import origin, with_
 from tests.integration.changing import Changing
@@ -299,6 +300,30 @@ def test_what_may_matter_is_a_miss(
     assert asked(store, changed) == "loaded"
     monkeypatch.undo()
     assert asked(store, model()) == "loaded"
+
+
+class Moded(nn.Module):
+    """Reads a text that looks like a line of an error."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sin() if self.mode.startswith("a") else x.cos()
+
+
+def test_what_changed_is_told_as_it_was_and_is(tmp_path: Path) -> None:
+    store = Store(tmp_path, check=False)
+    program = hotstart.compile(Moded("a, found b"), (X,), options=EAGER, cache=store)
+    other = Moded("c: expected d")
+    found = store.find(hotstart.compute_key(other, (X,), options=EAGER), other, OnMiss())
+    change = ("mode", "'a, found b'", "'c: expected d'")
+    assert found.reasons == ((change,),)
+    program.model.mode = other.mode
+    with pytest.raises(hotstart.ModelMismatch, match="expected 'a, found b', found 'c: ") as raised:
+        program(X)
+    assert raised.value.differences == (change,)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def asked(store: Store, model: nn.Module, policy: CachePolicy = "build", **more:
     return origin(program)
 
 
-def key_of(model: nn.Module) -> hotstart.records.guards.Key:
+def key_of(model: nn.Module) -> hotstart.records.guards.ProgramKey:
     return hotstart.compute_key(model, (X,), options=EAGER, dynamic_shapes=BATCH)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,11 @@ class Adds:
         return x + 1
 
 
-def build(model: Any = None, *args: Any, **settings: Any) -> Callable[[], Any]:
-    """A build that is run later."""
+def build(model: Any = None, *args: Any, **settings: Any) -> Callable[..., Any]:
+    """A build that is run later; or something else that takes what a build takes."""
     given = {"args": args or (X,), "options": EAGER, **settings}
-    return lambda: hotstart.compile(Model() if model is None else model, **given)
+    called = Model() if model is None else model
+    return lambda use=hotstart.compile: use(called, **given)
 
 
 def replaced(forward: Any) -> nn.Module:
@@ -93,11 +96,22 @@ def holds_itself() -> list[Any]:
     return made
 
 
-def second(value: Any) -> Callable[[], Any]:
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torch: nested tensors are a prototype
+    NESTED = torch.nested.nested_tensor([X, X[:1]])
+
+
+def holding(tensor: Tensor) -> nn.Module:
+    model = Model()
+    model.register_buffer("held", tensor)
+    return model
+
+
+def second(value: Any) -> Callable[..., Any]:
     return build(lambda x, y: x + 1, X, value)
 
 
-MODELS: dict[str, Callable[[], Any]] = {
+MODELS: dict[str, Callable[..., Any]] = {
     "partial": build(replaced(functools.partial(Model().forward))),
     "hooks of accelerate": build(hooked()),
     "function of C": build(replaced(torch.relu)),
@@ -123,7 +137,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "a ufunc as model": build(np.sin),
 }
 
-ARGUMENTS: dict[str, Callable[[], Any]] = {
+ARGUMENTS: dict[str, Callable[..., Any]] = {
     "array": second(np.ones(3)),
     "object": second(Adds()),
     "set": second({1}),
@@ -143,25 +157,34 @@ ARGUMENTS: dict[str, Callable[[], Any]] = {
     "dimension by text": build(dynamic_shapes={"x": {"0": DIM}}),
     "dimension by fraction": build(dynamic_shapes={"x": {0.5: DIM}}),
     "dimension text": build(dynamic_shapes={"x": {0: "b"}}),
+    "method": build(args=(), calls={"a": Call(args=(X,), method="nope")}),
+    "method that is none": build(args=(), calls={"a": Call(args=(X,), method="training")}),
     "calls list": build(args=(), calls=[1]),
     "calls of tuples": build(args=(), calls={"a": (X,)}),
-    "call of a number": lambda: Call(args=3),
-    "call by number": lambda: Call(method=3),
-    "call without names": lambda: Call(kwargs=3),
     "split_on": build(split_on=3),
     "split_on nothing": build(split_on=[None]),
     "options number": build(options=3),
     "options dict": build(options={"compiler": "op_by_op"}),
-    "cache": build(cache=3),
     "device": build(options=Options(compiler="op_by_op", device="nope")),
     "debug_dir": build(options=Options(compiler="op_by_op", debug_dir="/proc/nowhere")),
     "setting of Inductor": build(options=Options(inductor={"nope": 1})),
-    "key of nothing": lambda: hotstart.compute_key(None, (X,)),
-    "key of options": lambda: hotstart.compute_key(Model(), (X,), options=3),
-    "key of a number": lambda: hotstart.compute_key(Model(), (X,), extra_key=3),
+    "settings by anything": build(options=Options(inductor={"nope": 1, 2: 3})),
+    "default nested": build(lambda x, y=NESTED: x + 1),
+    "weight nested": build(holding(NESTED)),
+    "weight to come": build(nn.LazyLinear(3)),
+    "module without init": build(nn.Module.__new__(nn.Module)),
 }
 
 RECORDS: dict[str, Callable[[], Any]] = {
+    "cache": build(cache=3),
+    "cache without a name": build(cache=""),
+    "cache with a zero": build(cache="\0"),
+    "key of nothing": lambda: hotstart.compute_key(None, (X,)),
+    "key of options": lambda: hotstart.compute_key(Model(), (X,), options=3),
+    "key of a number": lambda: hotstart.compute_key(Model(), (X,), extra_key=3),
+    "call of a number": lambda: Call(args=3),
+    "call by number": lambda: Call(method=3),
+    "call without names": lambda: Call(kwargs=3),
     "jobs": lambda: Options(jobs="a"),
     "no jobs": lambda: Options(jobs=0),
     "listener": lambda: Options(on_event=3),
@@ -183,6 +206,14 @@ RECORDS: dict[str, Callable[[], Any]] = {
     "device": lambda: Options(device=3),
     "on_miss": lambda: Options(on_miss=[]),
     "store": lambda: hotstart.Store(3),
+    "cache of bytes": lambda: hotstart.Store(b"/tmp"),
+    "bytes": lambda: hotstart.Store("/tmp", max_bytes="a"),
+    "files": lambda: hotstart.Store("/tmp", max_files=-1),
+    "age": lambda: hotstart.Store("/tmp", max_age_days="a"),
+    "timeout": lambda: hotstart.Store("/tmp", remote="memory:///a", remote_timeout_s="a"),
+    "probe": lambda: hotstart.Store("/tmp").probe(3),
+    "pull": lambda: hotstart.Store("/tmp", remote="memory:///a").pull(None),
+    "remote options": lambda: hotstart.Store("/tmp", remote="memory:///a", remote_options=3),
     "remote": lambda: hotstart.Store("/tmp", remote=3),
     "remote URL": lambda: hotstart.Store("/tmp", remote="nope"),
     "install": lambda: hotstart.install(3),
@@ -205,6 +236,30 @@ def test_models_that_cannot_be_compiled(case: str) -> None:
 def test_arguments_of_builds_that_make_no_sense(case: str) -> None:
     with pytest.raises(HotstartError):
         ARGUMENTS[case]()
+
+
+@pytest.mark.parametrize("case", {**MODELS, **ARGUMENTS})
+def test_a_cache_changes_no_error(case: str, tmp_path: Path) -> None:
+    run = {**MODELS, **ARGUMENTS}[case]
+    with pytest.raises(HotstartError) as without:
+        run()
+    with pytest.raises(without.type):
+        run(functools.partial(hotstart.compile, cache=tmp_path))
+    with contextlib.suppress(HotstartError):  # what only a trace finds has a key
+        run(hotstart.compute_key)
+
+
+def test_a_program_that_is_no_data_runs_and_is_not_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def add(x: Tensor, name: str = "\ud800") -> Tensor:
+        return x + 1
+
+    program = hotstart.compile(add, (X,), options=EAGER, cache=tmp_path)
+    assert torch.equal(program(X), X + 1)
+    assert "cannot be kept: the program cannot be written as data: UnicodeEncode" in caplog.text
+    with pytest.raises(hotstart.ArtifactError, match="surrogates"):
+        program.save(tmp_path / "a.hot", check=False)
 
 
 @pytest.mark.parametrize("case", RECORDS)

@@ -50,17 +50,6 @@ def junk_memory() -> Iterator[None]:
         yield
 
 
-def unwritten_factories() -> frozenset[str]:
-    """Names of all operators that return memory that nothing was written to."""
-    return frozenset(filter(_UNWRITTEN.match, _all_operators()))
-
-
-def _all_operators() -> list[str]:
-    # `_dispatch_get_all_op_names` (2.11 to 2.15): the registry has no public list.
-    names: list[str] = torch._C._dispatch_get_all_op_names()
-    return names
-
-
 class _Allocator:
     """The allocator of torch's CPU tensors, which fills what it gives out while it is told to.
 

@@ -16,7 +16,7 @@ from hotstart.errors import CorruptArtifact, IncompatibleArtifact, OptionsError
 from hotstart.guards.sources import Source, changed_sources
 
 File = str | os.PathLike[str]
-Key = str | os.PathLike[str] | bytes
+PublicKey = str | os.PathLike[str] | bytes
 
 
 class Preface(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ def inspect(file: File) -> Manifest:
         raise CorruptArtifact(file, "manifest", "what hotstart writes", f"this: {error}") from error
 
 
-def verify(file: File, trusted_keys: Sequence[Key] | None = None) -> dict[str, Any]:
+def verify(file: File, trusted_keys: Sequence[PublicKey] | None = None) -> dict[str, Any]:
     """Check every byte of an artifact, and its signature if keys are given.
 
     Returns:
@@ -96,7 +96,7 @@ def load_check(file: File, compare_source: bool = True) -> None:
     require_fit(file, container.read(file).manifest, compare_source, loading=False)
 
 
-def truster(keys: Sequence[Key] | None) -> container.Trust | None:
+def truster(keys: Sequence[PublicKey] | None) -> container.Trust | None:
     """Make the function that checks a signature; None without keys."""
     if keys is None:
         return None

@@ -14,7 +14,7 @@ import msgspec
 from hotstart.artifact import container
 from hotstart.cache.folder import Folder, is_damage
 from hotstart.errors import ArtifactError, CorruptArtifact
-from hotstart.records.guards import Key, Seen
+from hotstart.records.guards import ProgramKey, Seen
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Entries:
         files = sorted(self._folder.files(ENTRIES), key=lambda stored: -stored.used)
         return self._sorted(stored.name for stored in files[:count])
 
-    def write(self, entry: CacheEntry, key: Key, seen: tuple[Seen, ...]) -> bool:
+    def write(self, entry: CacheEntry, key: ProgramKey, seen: tuple[Seen, ...]) -> bool:
         """Write an entry, with what its key was made of and what was seen; whether it is there."""
         self._remove_what_is_none(entry.name)
         described = zlib.compress(msgspec.json.encode(key.parts))
@@ -145,13 +145,13 @@ class Entries:
         """Note that an entry is being used."""
         self._folder.used(ENTRIES, entry.name)
 
-    def key_of(self, entry: CacheEntry) -> Key:
+    def key_of(self, entry: CacheEntry) -> ProgramKey:
         """An entry's key; without parts if they cannot be read."""
         parts: dict[str, str] = {}
         with contextlib.suppress(ArtifactError, LookupError, zlib.error, msgspec.MsgspecError):
             blob = container.read(self._folder.path(ENTRIES, entry.name)).blobs["key"]
             parts = msgspec.json.decode(zlib.decompress(blob), type=dict[str, str])
-        return Key(entry.key, parts)
+        return ProgramKey(entry.key, parts)
 
     def _files(self, entry: CacheEntry) -> tuple[tuple[str, str], tuple[str, str]]:
         return (ENTRIES, entry.name), (PROGRAMS, entry.program)

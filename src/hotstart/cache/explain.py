@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from hotstart.records.guards import Change, Key
+from hotstart.records.guards import Change, ProgramKey
 
 if TYPE_CHECKING:
     from hotstart.cache.store import Store
@@ -15,14 +15,14 @@ COMPARED = 200
 """So many stored programs, those that were used last, are compared with a key that is new."""
 
 
-def explain(store: Store, key: Key, reasons: Sequence[Sequence[Change]]) -> str:
+def explain(store: Store, key: ProgramKey, reasons: Sequence[Sequence[Change]]) -> str:
     """As `why`, a line for each difference."""
     beside, changes = why(store, key, reasons)
     return listed(beside, changes) if changes else beside
 
 
 def why(
-    store: Store, key: Key, reasons: Sequence[Sequence[Change]]
+    store: Store, key: ProgramKey, reasons: Sequence[Sequence[Change]]
 ) -> tuple[str, Sequence[Change]]:
     """What a program that was not found is compared with, and all that differs.
 
@@ -49,7 +49,7 @@ def difference(stored: dict[str, str], wanted: dict[str, str]) -> list[Change]:
     ]
 
 
-def _nearest(store: Store, key: Key) -> list[Change] | None:
+def _nearest(store: Store, key: ProgramKey) -> list[Change] | None:
     keys = map(store.entries.key_of, store.entries.recent(COMPARED))
     differences = (difference(stored.parts, key.parts) for stored in keys)
     return min(differences, key=len, default=None)

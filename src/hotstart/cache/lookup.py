@@ -13,7 +13,7 @@ from hotstart.cache.store import FoundProgram, Store
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.model import Model
 from hotstart.program import OnMiss, Program
-from hotstart.records.guards import Key, described
+from hotstart.records.guards import ProgramKey, described
 
 if TYPE_CHECKING:
     from hotstart.specialize.units import Kept
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("hotstart")
 
 Build = Callable[["Kept"], Program]
-"""Builds a program, given the pieces of earlier builds."""
+"""Builds a program, given the units of earlier builds."""
 
-Find = Callable[[Key, Model, OnMiss], FoundProgram]
+Find = Callable[[ProgramKey, Model, OnMiss], FoundProgram]
 
 
-def find_or_build(store: Store, key: Key, model: Model, build: Build, on_miss: OnMiss) -> Program:
+def find_or_build(
+    store: Store, key: ProgramKey, model: Model, build: Build, on_miss: OnMiss
+) -> Program:
     """The program of a key: from a store, or built and then kept there.
 
     Processes that want the same program wait for the one that builds it.
@@ -49,22 +51,22 @@ def find_or_build(store: Store, key: Key, model: Model, build: Build, on_miss: O
         again = _timed(store.find_here, key, model, on_miss)  # another process may have built it
         if again.program is not None:
             return again.program
-        from hotstart.cache.pieces import Pieces  # only a build needs it
+        from hotstart.cache.kept import KeptUnits  # only a build needs it
 
-        pieces = Pieces(store)
-        program = build(pieces)
+        kept = KeptUnits(store)
+        program = build(kept)
         entry = _keep(store, key, program)
-    store.share(entry, pieces.new)
+    store.share(entry, kept.new)
     return program
 
 
-def _why(store: Store, key: Key, found: FoundProgram) -> str:
+def _why(store: Store, key: ProgramKey, found: FoundProgram) -> str:
     problems = () if store.exchange is None else store.exchange.remote.problems
     told = (f"the remote: {problem}" for problem in problems)
     return "\n".join([explain(store, key, found.reasons), *told])
 
 
-def _timed(find: Find, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
+def _timed(find: Find, key: ProgramKey, model: Model, on_miss: OnMiss) -> FoundProgram:
     started = time.perf_counter()
     found = find(key, model, on_miss)
     if found.program is not None:
@@ -72,7 +74,7 @@ def _timed(find: Find, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
     return found
 
 
-def _keep(store: Store, key: Key, program: Program) -> CacheEntry | None:
+def _keep(store: Store, key: ProgramKey, program: Program) -> CacheEntry | None:
     from hotstart.saving import CheckInputs, packed
 
     seen = program.artifact.requirements.seen

@@ -71,7 +71,7 @@ class Remote:
         strict: bool = False,
     ) -> None:
         self._address = Address(url)
-        if not 0 < timeout_s < float("inf"):
+        if not isinstance(timeout_s, int | float) or not 0 < timeout_s < float("inf"):
             raise StoreError(
                 f"remote_timeout_s: got {timeout_s!r}, takes a number of seconds above 0"
             )
@@ -79,6 +79,8 @@ class Remote:
             raise StoreError(
                 f"remote_policy: got {policy!r}, takes one of {get_args(RemotePolicy)}"
             )
+        if options is not None and not isinstance(options, Mapping):
+            raise StoreError(f"remote_options: got {options!r}, takes a mapping of settings")
         self._options = dict(options or {})
         self._store: ObjectStore | None = None
         self._rests_until = -float("inf")

@@ -33,7 +33,7 @@ from hotstart.errors import (
 from hotstart.faults import path_of
 from hotstart.guards.check import changes
 from hotstart.options import CachePolicy
-from hotstart.records.guards import Change, Key, Seen
+from hotstart.records.guards import Change, ProgramKey, Seen
 
 if TYPE_CHECKING:
     from hotstart.cache.remote import RemotePolicy
@@ -108,6 +108,10 @@ class Store:
         remote_timeout_s: float = 10.0,
         remote_options: Mapping[str, Any] | None = None,
     ) -> None:
+        for name, limit in (("max_bytes", max_bytes), ("max_files", max_files)):
+            _require_amount(name, limit)
+        if max_age_days is not None:
+            _require_amount("max_age_days", max_age_days)
         age_s = None if max_age_days is None else max_age_days * 86400
         limits = Limits(bytes=max_bytes, files=max_files, age_s=age_s)
         if remote is not None and not isinstance(remote, str):
@@ -144,11 +148,15 @@ class Store:
         remote = "" if self.exchange is None else f", remote={str(self.exchange.remote)!r}"
         return f"Store({str(self.folder.root)!r}{remote})"
 
-    def probe(self, key: Key | str) -> list[CacheEntry]:
-        """The programs of a key, the newest first. Opens none of them."""
-        return self.entries.of((key if isinstance(key, str) else key.digest) + ".")
+    def probe(self, key: ProgramKey | str) -> list[CacheEntry]:
+        """The programs of a key, the newest first. Opens none of them.
 
-    def find(self, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
+        Raises:
+            StoreError: it is no key.
+        """
+        return self.entries.of(f"{_digest_of(key)}.")
+
+    def find(self, key: ProgramKey, model: Model, on_miss: OnMiss) -> FoundProgram:
         """Load the program of a key that fits a model, its sources and this machine.
 
         A remote is asked if the folder has none.
@@ -158,7 +166,7 @@ class Store:
             return found
         return self._bring(self.exchange, key, model, on_miss)
 
-    def find_here(self, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
+    def find_here(self, key: ProgramKey, model: Model, on_miss: OnMiss) -> FoundProgram:
         """As `find`, without asking a remote."""
         reasons: list[tuple[Change, ...]] = []
         for entry in self.probe(key)[:TRIED]:
@@ -175,7 +183,7 @@ class Store:
         return FoundProgram(None, tuple(reasons))
 
     def keep(
-        self, key: Key, parts: Sequence[bytes], seen: tuple[Seen, ...], model: str
+        self, key: ProgramKey, parts: Sequence[bytes], seen: tuple[Seen, ...], model: str
     ) -> CacheEntry | None:
         """Store a program's file, then make room if there is too much; None if it cannot be."""
         program = program_name(parts)
@@ -190,7 +198,7 @@ class Store:
         self.folder.tidy()
         return entry
 
-    def alone(self, key: Key) -> contextlib.AbstractContextManager[bool]:
+    def alone(self, key: ProgramKey) -> contextlib.AbstractContextManager[bool]:
         """Hold the lock of a key while its program is compiled; others wait and then load it."""
         return self.folder.lock(key.digest, WAIT_S)
 
@@ -230,7 +238,7 @@ class Store:
         names = list(self.folder.names(PIECES))
         return sum(exchange.publish_pieces([name], exchange.remote.visit()) for name in names)
 
-    def pull(self, key: Key | str) -> list[CacheEntry]:
+    def pull(self, key: ProgramKey | str) -> list[CacheEntry]:
         """Bring the programs that the remote has of a key; those that came, the newest first.
 
         Those that do not fit this machine or its sources are not brought, nor those that are here.
@@ -240,10 +248,10 @@ class Store:
             key: the key, or the whole of its digest.
 
         Raises:
-            StoreError: there is no remote; or it failed, and is strict.
+            StoreError: it is no key, or there is no remote; or it failed, and is strict.
         """
         exchange = self._exchange()
-        digest = key if isinstance(key, str) else key.digest
+        digest = _digest_of(key)
         visit = exchange.remote.visit()
         new = self._not_here(digest, exchange.offered(digest, visit))
         brought = [offered.entry for offered in new if not exchange.bring(offered, visit)]
@@ -259,7 +267,9 @@ class Store:
         names = self._exchange().remote.visit().names(ENTRIES, prefix)
         return sorted({name.partition(".")[0] for name in names})
 
-    def _bring(self, exchange: Exchange, key: Key, model: Model, on_miss: OnMiss) -> FoundProgram:
+    def _bring(
+        self, exchange: Exchange, key: ProgramKey, model: Model, on_miss: OnMiss
+    ) -> FoundProgram:
         """As `find`, with what the remote has besides."""
         visit = exchange.remote.visit()
         with exchange.alone(key.digest, visit):
@@ -318,10 +328,8 @@ class Store:
             self.folder.quarantine(PROGRAMS, entry.program, str(error))
             self.entries.remove(entry)
             return None, (("its file", "what was written", "damage"),)
-        except IncompatibleArtifact as error:
-            return None, tuple(error.differences)
-        except ModelMismatch as error:
-            return None, tuple(map(_change, error.problems))
+        except (IncompatibleArtifact, ModelMismatch) as error:
+            return None, error.differences
         except (ArtifactError, ContractError) as error:
             if self.folder.is_gone(PROGRAMS, entry.program):
                 self.entries.remove(entry)
@@ -341,12 +349,30 @@ def open_store(cache: str | os.PathLike[str] | Store) -> Store:
         return cache
     if isinstance(cache, str | os.PathLike):
         place = os.fspath(cache)
-        if "://" in place:
+        if isinstance(place, str) and "://" in place:
             return Store(remote=place)
-        return Store(place)
+        return Store(cache)
     raise StoreError(
         f"cache: expected a folder, a URL or a hotstart.Store, found a {type(cache).__qualname__}"
     )
+
+
+def _digest_of(key: ProgramKey | str) -> str:
+    """The digest of a key, which may be given by its digest.
+
+    Raises:
+        StoreError: it is neither.
+    """
+    digest = key.digest if isinstance(key, ProgramKey) else key
+    if not isinstance(digest, str):
+        raise StoreError(f"key: expected what hotstart.compute_key gives, found {key!r}")
+    return digest
+
+
+def _require_amount(name: str, value: object) -> None:
+    """Raise if a limit is no number of 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise StoreError(f"{name}: expected a number of 0 or more, found {value!r}")
 
 
 def program_name(parts: Sequence[bytes]) -> str:
@@ -364,10 +390,3 @@ def _require_name(path: Path, name: str) -> None:
         found = program_name([file.read(container.SIGNED_BYTES)])
         if found != name:
             raise CorruptArtifact(path, "header", f"SHA-256 {name}", found)
-
-
-def _change(problem: str) -> Change:
-    """`layers.0.eps: expected 1e-05, found 1e-06` taken apart."""
-    what, _, rest = problem.partition(": expected ")
-    expected, _, found = rest.partition(", found ")
-    return what, expected, found

@@ -86,7 +86,7 @@ class Exchange:
             checked, data = contents
             preflight.require_fit(checked.file, checked.manifest, compare_source=True)
         except IncompatibleArtifact as error:
-            return tuple(error.differences)
+            return error.differences
         except ArtifactError as error:
             self.remote.wrong(PROGRAMS, entry.program, error)
             return (("its file", "what was written", "damage"),)

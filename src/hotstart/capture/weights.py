@@ -120,12 +120,6 @@ def weights_on(model: Model, device: torch.device) -> Iterator[ModelIndex]:
 
 def _refuse_untraceable(index: ModelIndex) -> None:
     """Raise for what Dynamo fails on without a word."""
-    for path, module in index.modules.items():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise CaptureError(
-                f"{path or 'model'}: got a torch.jit.ScriptModule, whose Python code is gone. Pass "
-                "the module that was scripted or traced."
-            )
     for place in index.places:
         if place.get().is_nested:
             raise CaptureError(

@@ -104,8 +104,8 @@ class Guards:
         """Compare everything when asked next, and what is not watched, too."""
         self.sealed = None
 
-    def problems(self, finder: Finder, paths: Iterable[str]) -> list[str]:
-        """A line for everything that is not what the program was compiled for.
+    def changes(self, finder: Finder, paths: Iterable[str]) -> list[Change]:
+        """Everything that is not what the program was compiled for.
 
         Args:
             finder: finds the model's modules as they were when the tensors were looked up.
@@ -121,17 +121,14 @@ class Guards:
         ways = finder.ways(all_paths)
         sealed = self._watch(finder, ways.values()).sealed()  # first: what changes meanwhile shows
         look = Look(self._captured.values())
-        problems = misfits(self._requirements, finder, look, runs_hooks(self._model))
+        found = misfits(self._requirements, finder, look, runs_hooks(self._model))
         if before is None:
-            problems += operator_misfits(self._requirements, look)
-        problems += [
-            f"{what}: expected {expected}, found {found:.80}"
-            for what, expected, found in changes(self._model, self._requirements.seen, look)
-        ]
+            found += operator_misfits(self._requirements, look)
+        found += changes(self._model, self._requirements.seen, look)
         again = Finder(self._model)  # what changed before shows now
-        if not problems and all(again.module(path) is finder.module(path) for path in all_paths):
+        if not found and all(again.module(path) is finder.module(path) for path in all_paths):
             self.sealed = sealed
-        return problems
+        return found
 
     def _watch(self, finder: Finder, ways: Iterable[dict[str, Any]]) -> Watch:
         restless = {one for one, count in self._written.items() if count >= RESTLESS}

@@ -14,7 +14,7 @@ from hotstart import _torch
 from hotstart.guards.objects import Outline, Unknowable, class_name, digest, tensor_text
 from hotstart.model import Finder, Model, contents
 from hotstart.records.artifact import Requirements
-from hotstart.records.guards import Guard, Step, written
+from hotstart.records.guards import Change, Guard, Step, written
 
 MISSING = "nothing"
 """The text of what is not there."""
@@ -28,8 +28,8 @@ Code: TypeAlias = tuple[tuple[str, str], ...]
 
 def misfits(
     requirements: Requirements, finder: Finder, look: Look, hooks_of_root: bool
-) -> list[str]:
-    """A line for everything about a model's modules that differs from the build's.
+) -> list[Change]:
+    """Everything about a model's modules that differs from the build's.
 
     Args:
         requirements: what was read of them.
@@ -37,19 +37,19 @@ def misfits(
         look: what they are now.
         hooks_of_root: whether a call of the program stands for the root's hooks, too.
     """
-    problems: list[str] = []
+    problems: list[Change] = []
     fitting: list[type | None] = [None] * len(requirements.kinds)
     split = [_by_class(kind.guards) for kind in requirements.kinds]
     for path, number in requirements.modules:
         module = finder.module(path)
         kind = requirements.kinds[number]
         if module is None:
-            problems.append(f"{path or 'model'}: expected a {kind.cls}, found nothing")
+            problems.append((path or "model", f"a {kind.cls}", MISSING))
             continue
         if type(module) is not fitting[number]:
             found = class_name(type(module))
             if not _same_class(kind.cls, found):
-                problems.append(f"{path or 'model'}: expected a {kind.cls}, found {found}")
+                problems.append((path or "model", f"a {kind.cls}", found))
                 continue
             of_class = [*_differing(look, path, module, split[number][0])]
             problems += of_class
@@ -62,11 +62,11 @@ def misfits(
     return problems
 
 
-def operator_misfits(requirements: Requirements, look: Look) -> list[str]:
-    """A line for every operator whose schemas or compiled code differ from the build's."""
+def operator_misfits(requirements: Requirements, look: Look) -> list[Change]:
+    """Every operator whose schemas or compiled code differ from the build's."""
     found = ((name, expected, look.operator(name)) for name, expected in requirements.operators)
     return [
-        f"operator {name}: expected {expected}, found {given or MISSING}"
+        (f"operator {name}", expected, given or MISSING)
         for name, expected, given in found
         if given != expected
     ]
@@ -266,14 +266,14 @@ def is_method(cls: type, name: str) -> bool:
     return callable(getattr(cls, name, None))
 
 
-def _of_code(what: str, expected: Code, found: Code) -> Iterator[str]:
+def _of_code(what: str, expected: Code, found: Code) -> Iterator[Change]:
     same = len(expected) == len(found) and all(
         name == other and _same_code(text, here)
         for (name, text), (other, here) in zip(expected, found, strict=True)
     )
     if not same:
         wanted, given = (", ".join(map(" ".join, code)) or "none" for code in (expected, found))
-        yield f"hooks and methods of {what}: expected {wanted}, found {given}"
+        yield f"hooks and methods of {what}", wanted, given
 
 
 def _by_class(guards: Iterable[Guard]) -> tuple[list[Guard], list[Guard]]:
@@ -284,12 +284,11 @@ def _by_class(guards: Iterable[Guard]) -> tuple[list[Guard], list[Guard]]:
     return split
 
 
-def _differing(look: Look, path: str, module: Any, guards: Iterable[Guard]) -> Iterator[str]:
+def _differing(look: Look, path: str, module: Any, guards: Iterable[Guard]) -> Iterator[Change]:
     for guard in guards:
         found = look.text(guard.kind, guard.steps, module)
         if differs(guard, found):
-            what = written(path, guard.kind, guard.steps)
-            yield f"{what}: expected {guard.text}, found {found:.80}"
+            yield written(path, guard.kind, guard.steps), guard.text, found
 
 
 def _same_code(expected: str, found: str) -> bool:

@@ -32,7 +32,7 @@ Change: TypeAlias = tuple[str, str, str]
 """What changed, what it was, and what it is."""
 
 
-class Key(msgspec.Struct, frozen=True):
+class ProgramKey(msgspec.Struct, frozen=True):
     """The key of a program.
 
     Attributes:

@@ -124,15 +124,6 @@ class Report(msgspec.Struct, frozen=True):
             split["conditions"] = [[condition, ""] for condition, _ in split["conditions"]]
         return plain
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Report:
-        """The report that `to_dict` described.
-
-        Raises:
-            msgspec.ValidationError: `data` is not such a description; the message names the field.
-        """
-        return msgspec.convert(data, cls)
-
     def __str__(self) -> str:
         return render(self)
 

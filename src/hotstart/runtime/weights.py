@@ -16,6 +16,7 @@ from hotstart.guards.check import Guards
 from hotstart.guards.watch import Sealed
 from hotstart.model import Finder, Model, Place
 from hotstart.records.artifact import Requirements, WeightSpec
+from hotstart.records.guards import Change
 from hotstart.records.layout import strides_fit
 from hotstart.runtime.tensors import TENSOR_TYPES, is_lazy_view
 
@@ -70,7 +71,7 @@ class Weights:
         modes = self._modules_in_mode(finder)
         tensors: list[Any] = []
         kept: list[tuple[Place, Any]] = []
-        problems: list[str] = []
+        problems: list[Change] = []
         for slot, spec in enumerate(self._requirements.weights):
             if spec.kind == "captured":
                 tensors.append(self._captured[slot])
@@ -84,17 +85,17 @@ class Weights:
             if spec.ties:
                 same = {place.name for place, other in found if other is tensor}
                 problems += [
-                    f"{name}: expected the same tensor as {spec.name}, found another or nothing"
+                    (name, f"the same tensor as {spec.name}", "another or nothing")
                     for name in spec.ties
                     if name not in same
                 ]
         problems += [
-            f"{name}: expected no such parameter, found one"
+            (name, "no such parameter", "one")
             for name in finder.parameter_names()
             if name not in self._names
         ]
         paths = {place.name.rpartition(".")[0] for place, _ in kept}
-        problems = self._guards.problems(finder, paths) + problems
+        problems = self._guards.changes(finder, paths) + problems
         if problems:
             raise ModelMismatch(problems)
         return Fetched(tensors, _watch(modes, kept, tensors, self._guards.sealed))
@@ -105,7 +106,7 @@ class Weights:
         for path, training in self._requirements.modes:
             module = finder.module(path)
             if module is None:
-                raise ModelMismatch([f"{path}: expected a module, found nothing"])
+                raise ModelMismatch([(path or "model", "a module", "nothing")])
             if module.training != training:
                 raise ContractError(
                     f"{path or 'model'}.training",
@@ -166,9 +167,9 @@ def _never() -> bool:
     return False
 
 
-def _problems(spec: WeightSpec, tensor: Any) -> list[str]:
+def _problems(spec: WeightSpec, tensor: Any) -> list[Change]:
     if not isinstance(tensor, torch.Tensor):
-        return [f"{spec.name}: expected {_describe(spec)}, found nothing"]
+        return [(spec.name, _describe(spec), "nothing")]
     fits = (
         type(tensor) in TENSOR_TYPES
         and tensor.layout is torch.strided
@@ -180,7 +181,7 @@ def _problems(spec: WeightSpec, tensor: Any) -> list[str]:
     )
     if fits:
         return []
-    return [f"{spec.name}: expected {_describe(spec)}, found {_describe_tensor(tensor)}"]
+    return [(spec.name, _describe(spec), _describe_tensor(tensor))]
 
 
 def _describe(spec: WeightSpec) -> str:

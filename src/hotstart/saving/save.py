@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from hotstart import faults
 from hotstart.artifact import container, disk
 from hotstart.artifact.pack import pack
 from hotstart.errors import ArtifactError
@@ -63,14 +64,23 @@ def packed(
         ArtifactError: it cannot be written as data, or does not run from its file.
     """
     sign = _signer(sign_key)
-    manifest, blobs = pack(artifact)
-    if check is not None:
-        parts = container.pack(manifest, blobs)
-        found = compare(artifact, parts, check.examples, check.model)
-        if found.unchecked:
-            _tell(found, check.partly)
-        manifest["check"] = msgspec.to_builtins(found)
+    with faults.typed(_not_data):
+        manifest, blobs = pack(artifact)
+        parts = container.pack(manifest, blobs, sign)
+    if check is None:
+        return parts
+    found = compare(artifact, parts, check.examples, check.model)
+    if found.unchecked:
+        _tell(found, check.partly)
+    manifest["check"] = msgspec.to_builtins(found)
     return container.pack(manifest, blobs, sign)
+
+
+def _not_data(reason: str) -> ArtifactError:
+    return ArtifactError(
+        f"the program cannot be written as data: {reason}. Take what raises it out of the model's "
+        "constants and defaults."
+    )
 
 
 def _tell(found: Checked, partly: bool) -> None:

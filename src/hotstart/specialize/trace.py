@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-import torch
 from msgspec.structs import replace
 
 from hotstart import _torch, faults
-from hotstart.calls import Call
-from hotstart.capture.arguments import Arguments, describe_arguments
+from hotstart.capture.arguments import Arguments
 from hotstart.capture.captured import Captured
+from hotstart.capture.described import DescribedCall
 from hotstart.capture.trace import capture
 from hotstart.capture.weights import WeightTable
-from hotstart.errors import CaptureError, OptionsError, PartitionError
+from hotstart.errors import CaptureError, PartitionError
 from hotstart.events import Clock
-from hotstart.model import ModelIndex, method_of
+from hotstart.model import ModelIndex
 from hotstart.options import Options
 from hotstart.partition import Plan, SplitOn, cut, make_plan
 from hotstart.partition.layouts import layouts_read, strictest
@@ -100,18 +98,14 @@ class Tracer:
 
     Attributes:
         index: the model's modules and tensors.
-        name: of the call.
-        target: what of the model is called.
-        arguments: what it is called with.
+        call: the call.
         weights: gets the tensors that graphs read.
         split_on: where graphs are cut.
         clock: is told.
     """
 
     index: ModelIndex
-    name: str
-    target: Any
-    arguments: Arguments
+    call: DescribedCall
     weights: WeightTable
     split_on: SplitOn
     clock: Clock
@@ -123,9 +117,9 @@ class Tracer:
             CaptureError: see `capture`.
             PartitionError: it cannot be cut as asked.
         """
-        arguments, hints = self.arguments, part.hints
-        captured = capture(self.index, self.target, arguments, self.weights, part.fixed, hints)
-        owner = f"{self.name}." if self.name else ""
+        name, arguments, hints = self.call.name, self.call.arguments, part.hints
+        captured = capture(self.index, self.call.target, arguments, self.weights, part.fixed, hints)
+        owner = f"{name}." if name else ""
         prefix = owner + (f"graph_{number}." if number else "")
         plan = make_plan_of(captured, self.split_on, prefix, self.clock)
         _torch.trace_artifact(f"hotstart_{owner}graph_{number}", partial(describe_plan, plan))
@@ -137,7 +131,7 @@ class Tracer:
 
 def trace_calls(
     index: ModelIndex,
-    calls: Mapping[str, Call],
+    calls: Iterable[DescribedCall],
     weights: WeightTable,
     options: Options,
     split_on: SplitOn,
@@ -149,22 +143,17 @@ def trace_calls(
         CaptureError: see `capture`; `RangeError` if the model decides by sizes in more ways than
             `options.splits` allows for.
         PartitionError: a graph cannot be cut as asked.
-        OptionsError: the model has no such method.
     """
     traced: list[TracedCall] = []
-    for name, call in calls.items():
-        try:
-            target = method_of(index.model, call.method)
-        except AttributeError as error:
-            raise OptionsError(f"calls[{name!r}]: method {call.method!r}: {error}") from None
-        arguments = describe_arguments(
-            target, call.args, call.kwargs or {}, call.dynamic_shapes, torch.device(options.device)
-        )
-        tracer = Tracer(index, name, target, arguments, weights, split_on, clock)
+    for each in calls:
+        arguments = each.arguments
+        tracer = Tracer(index, each, weights, split_on, clock)
         declaration = Declaration(arguments.axes, arguments.example_sizes, options.splits)
         parts, splits = trace_parts(tracer, declaration)
         traced.append(
-            TracedCall(name, call.method, arguments, declaration, tuple(parts), tuple(splits))
+            TracedCall(
+                each.name, each.call.method, arguments, declaration, tuple(parts), tuple(splits)
+            )
         )
         _refuse_gaps(traced[-1])
     return traced

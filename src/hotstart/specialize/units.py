@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from hotstart import _torch
 from hotstart.compilers import Compiler, Job, Narrowed
-from hotstart.errors import CompileError, StoreError
+from hotstart.errors import CompileError
 from hotstart.events import Clock
 from hotstart.records.artifact import CompiledUnit
 
@@ -17,13 +17,20 @@ log = logging.getLogger("hotstart")
 
 
 class Kept(Protocol):
-    """Units of earlier builds."""
+    """What compiles of earlier builds gave."""
 
-    def get(self, key: str) -> CompiledUnit | None:
-        """The unit of a job; None if there is none that fits."""
+    def get(self, job: Job) -> CompiledUnit | Narrowed | None:
+        """The unit of a job, or the condition that its compile stopped at; None if none fits."""
 
-    def put(self, unit: CompiledUnit) -> None:
-        """Keep the unit of a job."""
+    def put(self, job: Job, made: CompiledUnit | Narrowed) -> None:
+        """Keep what a compile of a job gave."""
+
+    def permit(self, job: Job) -> None:
+        """Let a job be compiled that is not kept.
+
+        Raises:
+            StoreError: it has to be kept.
+        """
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Units:
     Args:
         compiler: makes units.
         clock: is told.
-        kept: units of earlier builds, where there are any.
+        kept: what compiles of earlier builds gave, where there is any.
 
     Attributes:
         compiler: as given.
@@ -85,47 +92,53 @@ class Units:
         """
         started = self.clock.wall_s()
         several = shared.key not in {job.key, *self._not_made}
-        tried = [shared, job] if several else [job]
-        for each in tried:
-            unit = self._loaded(each)
-            if unit is not None:
-                return self._add(each, unit, "loaded", started)
+        known: dict[str, Narrowed] = {}
+        for each in [shared, job] if several else [job]:
+            kept = self._kept_of(each)
+            found = None if kept is None else kept.get(each)
+            if isinstance(found, CompiledUnit):
+                return self._add(each, found, "loaded", started)
+            if found is not None:
+                known[each.key] = found
+                self._not_made.add(each.key)
         if several:
             try:
-                found = self._compiled(shared, variant)
+                found = known.get(shared.key) or self._compiled(shared, variant)
             except CompileError as error:
                 log.debug("%s is compiled for each part of a range: %r", job.piece.name, error)
             else:
                 if isinstance(found, CompiledUnit):
                     return self._add(shared, found, "compiled", started)
                 log.debug("%s is compiled for each part of a range: %s", job.piece.name, found)
-        found = self._compiled(job, variant)
+        found = known.get(job.key) or self._compiled(job, variant)
         if isinstance(found, Narrowed):
             return found
         return self._add(job, found, "compiled", started)
 
-    def _loaded(self, job: Job) -> CompiledUnit | None:
-        return self._kept.get(job.key) if self._kept is not None and job.piece.portable else None
+    def _kept_of(self, job: Job) -> Kept | None:
+        """Where a job is kept; None if nowhere, as its key means nothing in another process."""
+        return self._kept if job.piece.portable else None
 
     def _compiled(self, job: Job, variant: str) -> CompiledUnit | Narrowed:
+        if self._kept is not None:
+            self._kept.permit(job)
         piece = job.piece
         _torch.trace_artifact(
             f"hotstart_compile_{piece.name}_{variant}", lambda: f"{job.key}\n{piece}\n"
         )
         with self.clock.phase("compile"):
             try:
-                unit = self.compiler.compile(job)
-            except StoreError:
-                raise
+                made = self.compiler.compile(job)
             except Exception as error:
                 self._not_made.add(job.key)
                 reason = f"{type(error).__name__}: {error}"
                 raise CompileError(piece.name, piece.layers, variant, reason) from error
-        if isinstance(unit, Narrowed):
+        if isinstance(made, Narrowed):
             self._not_made.add(job.key)
-        elif self._kept is not None and piece.portable:
-            self._kept.put(unit)
-        return unit
+        kept = self._kept_of(job)
+        if kept is not None:
+            kept.put(job, made)
+        return made
 
     def _add(
         self, job: Job, unit: CompiledUnit, action: Literal["compiled", "loaded"], started: float

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from hotstart.artifact import container
 from hotstart.cache.entries import ENTRIES, CacheEntry, Entries, hash_of
 from hotstart.cache.folder import Folder
-from hotstart.records.guards import Guard, Key, Seen
+from hotstart.records.guards import Guard, ProgramKey, Seen
 
-KEY = Key("ab" * 16, {"torch": "2.13.0"})
+KEY = ProgramKey("ab" * 16, {"torch": "2.13.0"})
 SEEN = (Seen("python", "shop", Guard((("attribute", "TABLE"), ("item", 3)), "value", "1")),)
 ENTRY = CacheEntry(KEY.digest, "cd" * 32, 123, 1000.0, "Model", hash_of(SEEN))
 
@@ -68,7 +68,7 @@ def test_a_damaged_entry_is_put_away(at: int, folder: Folder) -> None:
 def test_an_entry_under_the_name_of_another_is_put_away(folder: Folder) -> None:
     entries = Entries(folder)
     entries.write(ENTRY, KEY, SEEN)
-    other = Key("ef" * 16, {})
+    other = ProgramKey("ef" * 16, {})
     name = replace(ENTRY, key=other.digest).name
     folder.write(ENTRIES, name, [folder.path(ENTRIES, ENTRY.name).read_bytes()])
     assert entries.of(other.digest) == []
@@ -114,4 +114,4 @@ def test_an_entry_that_is_removed_is_gone(folder: Folder) -> None:
     assert entries.remove(ENTRY)
     assert not entries.remove(ENTRY)
     assert entries.all() == []
-    assert entries.key_of(ENTRY) == Key(KEY.digest, {})
+    assert entries.key_of(ENTRY) == ProgramKey(KEY.digest, {})

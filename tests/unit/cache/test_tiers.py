@@ -15,9 +15,9 @@ from hotstart import Store, StoreError
 from hotstart.artifact import container, fingerprint
 from hotstart.cache.entries import ENTRIES, PROGRAMS, CacheEntry
 from hotstart.cache.tiers import NUMBERED, Exchange
-from hotstart.records.guards import Key
+from hotstart.records.guards import ProgramKey
 
-KEY = Key("ab" * 16, {"torch": "2.13.0"})
+KEY = ProgramKey("ab" * 16, {"torch": "2.13.0"})
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def program(text: str, **manifest: Any) -> list[bytes]:
     )
 
 
-def kept(store: Store, text: str, key: Key = KEY) -> CacheEntry:
+def kept(store: Store, text: str, key: ProgramKey = KEY) -> CacheEntry:
     entry = store.keep(key, program(text), (), "Model")
     assert entry is not None
     return entry
@@ -52,7 +52,7 @@ def exchange(store: Store) -> Exchange:
     return store.exchange
 
 
-def numbered(store: Store, key: Key = KEY) -> list[str]:
+def numbered(store: Store, key: ProgramKey = KEY) -> list[str]:
     """The programs that the remote offers, the newest first."""
     it = exchange(store)
     return [offered.entry.program for offered in it.offered(key.digest, it.remote.visit())]
@@ -90,7 +90,7 @@ def test_programs_of_a_key_are_numbered_and_the_newest_is_offered_first(
 
 
 def test_a_program_of_two_keys_is_there_once(machine: Callable[..., Store], shared: Path) -> None:
-    a, other = machine("a"), Key("cd" * 16, {})
+    a, other = machine("a"), ProgramKey("cd" * 16, {})
     assert all(map(a.push, (kept(a, "one"), kept(a, "one", other))))
     assert len([file for file in (shared / "v1/programs").rglob("*") if file.is_file()]) == 1
     assert numbered(a) == numbered(a, other)

@@ -17,7 +17,7 @@ from hotstart.artifact import container
 from hotstart.cache.entries import PROGRAMS, CacheEntry, Entries, hash_of
 from hotstart.cache.folder import Folder
 from hotstart.cli import main
-from hotstart.records.guards import Guard, Key, Seen
+from hotstart.records.guards import Guard, ProgramKey, Seen
 
 SEEN = (Seen("environment", "SCALE", Guard((), "value", "'3'")),)
 
@@ -30,7 +30,7 @@ def fill(root: Path, count: int) -> list[CacheEntry]:
         parts = container.pack({"number": number}, {})
         program = f"{number:064x}"
         size = sum(map(len, parts))
-        key = Key(f"{number + 1:08x}" + 24 * "0", {"torch": "2.13.0", "number": str(number)})
+        key = ProgramKey(f"{number + 1:08x}" + 24 * "0", {"torch": "2.13.0", "number": str(number)})
         entry = CacheEntry(
             key.digest, program, size, time.time() - 60 * number, "Model", hash_of(SEEN)
         )
@@ -183,7 +183,7 @@ def test_a_program_stays_pinned_while_one_of_its_entries_is(root: Path) -> None:
     entries = Entries(Folder(root))
     first = entries.all()[0]
     other = msgspec.structs.replace(first, key="ab" + first.key[2:])
-    assert entries.write(other, Key(other.key, {}), SEEN)
+    assert entries.write(other, ProgramKey(other.key, {}), SEEN)
     assert entries.pin(first)
     assert entries.pin(other)
     assert entries.unpin(first)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import msgspec
 import pytest
@@ -156,21 +155,8 @@ def test_json_round_trip() -> None:
     report = msgspec.structs.replace(deep(5), op_by_op=(("piece_9", "a generator is an input"),))
     plain = report.to_dict()
     assert json.loads(json.dumps(plain)) == plain
-    assert Report.from_dict(plain) == report
+    assert msgspec.convert(plain, Report) == report
     assert list(plain["phases"]) == ["capture", "digest", "compile", "stitch", "bind"]
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"wall_s": "long"}, r"\$\.wall_s"),
-        ({"units": [{"piece": "p", "variant": "v", "action": "guessed", "seconds": 1}]}, "action"),
-        ({"phases": {"capture": None}}, "phases"),
-    ],
-)
-def test_from_dict_names_the_field_at_fault(change: dict[str, Any], field: str) -> None:
-    with pytest.raises(msgspec.ValidationError, match=field):
-        Report.from_dict(deep(3).to_dict() | change)
 
 
 def test_columns() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ import sympy
 import torch
 from torch import Tensor, nn
 
-from hotstart import Call, Dim, Options, Program, RangeError, _torch, assemble
+from hotstart import Call, Dim, Options, Program, RangeError, Store, StoreError, _torch, assemble
+from hotstart.cache.kept import KeptUnits
+from hotstart.capture.described import describe_calls
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.compilers import Bounds, Job, Narrowed, OpByOpCompiler
 from hotstart.events import Clock
@@ -97,7 +100,8 @@ def built(
     with weights_on(model, CPU) as index:
         weights = WeightTable(index)
         options = Options(compiler="op_by_op", splits=splits)
-        calls = trace_calls(index, {"": example}, weights, options, "auto", clock)
+        described = describe_calls(model, {"": example}, options)
+        calls = trace_calls(index, described, weights, options, "auto", clock)
         requirements = make_requirements(index, weights, calls)
         contract = make_contract(model, calls[0])
         compiled = compile_calls(calls, units)
@@ -274,17 +278,22 @@ def test_a_compiler_that_makes_a_constant_of_a_size_is_stopped_early() -> None:
 
 
 class Earlier:
-    """The units of an earlier build."""
+    """What compiles of an earlier build gave."""
 
-    def __init__(self, units: Mapping[str, CompiledUnit]) -> None:
-        self.units = units
-        self.added: list[str] = []
+    def __init__(self) -> None:
+        self.made: dict[str, CompiledUnit | Narrowed] = {}
+        self.is_all = False
 
-    def get(self, key: str) -> CompiledUnit | None:
-        return self.units.get(key)
+    def get(self, job: Job) -> CompiledUnit | Narrowed | None:
+        return self.made.get(job.key)
 
-    def put(self, unit: CompiledUnit) -> None:
-        self.added.append(unit.key)
+    def put(self, job: Job, made: CompiledUnit | Narrowed) -> None:
+        assert job.key not in self.made
+        self.made[job.key] = made
+
+    def permit(self, job: Job) -> None:
+        if self.is_all:
+            raise StoreError(job.piece.name)
 
 
 @pytest.mark.parametrize(
@@ -295,13 +304,22 @@ class Earlier:
 def test_with_the_units_of_an_earlier_build_the_same_is_built_and_nothing_compiled(
     assumes: Callable[[Job], sympy.Basic | None],
 ) -> None:
-    model = Forked(even)
-    first = built(model, Recording(assumes))
-    earlier = Earlier({unit.key: unit for unit in first.artifact.units})
-    again = built(model, Recording(assumes), kept=earlier)
-    assert not earlier.added
+    model, earlier, compiler = Forked(even), Earlier(), Recording(assumes)
+    first = built(model, Recording(assumes), kept=earlier)
+    earlier.is_all = True
+    again = built(model, compiler, kept=earlier)
+    assert compiler.jobs == []
     assert again.artifact.units == first.artifact.units
     assert again.code == first.code
+
+
+def test_a_store_keeps_units_and_where_compiles_stopped(tmp_path: Path) -> None:
+    store, made = Store(tmp_path), []
+    for _ in range(2):
+        compiler = Recording(decides_at(3))
+        built(Forked(even), compiler, kept=KeptUnits(store))
+        made.append(len(compiler.jobs))
+    assert made[0] > made[1] == 0
 
 
 # --- which unit serves which job ------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Compiled pieces, found again by other models, other depths and other variants."""
+"""Units of a store, found again by other models, other depths and other variants."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from hotstart.artifact import container, fingerprint, preflight
 from hotstart.artifact.read import unpack
 from hotstart.cache.entries import PIECES
 from hotstart.cache.folder import is_damage
-from hotstart.cache.key import here
+from hotstart.cache.program_key import here
 from hotstart.compilers import Job, Narrowed
-from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
+from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, StoreError
 from hotstart.records.artifact import Artifact, CompiledUnit, Requirements
 from hotstart.saving import packed
 
 if TYPE_CHECKING:
     from hotstart.cache.store import Store
 
-_NARROWED = "narrowed"
 
-
-class Pieces:
-    """Compiled pieces of a store, and the conditions that other compiles stopped at.
+class KeptUnits:
+    """Units of a store, and the conditions that other compiles stopped at, by job.
 
     Each is kept as an artifact of its own, without calls and requirements, that says which piece it
     is: a file in the place of another is damage. All that are fetched from a remote take no longer
@@ -50,29 +48,38 @@ class Pieces:
         self._exchange = store.exchange
         self._visit = store.exchange.remote.visit() if store.exchange is not None else None
 
-    def get(self, key: str) -> CompiledUnit | None:
-        """The unit of a job; None if there is none that fits."""
-        piece = self._piece(self._name(key))
-        return next((unit for unit in piece.units if unit.key == key), None) if piece else None
-
-    def put(self, unit: CompiledUnit) -> None:
-        """Keep the unit of a job."""
-        self._keep(self._name(unit.key), (unit,), {})
-
-    def narrowed(self, job: Job) -> Narrowed | None:
-        """The condition that a compile of a job stopped at; None if none is known."""
-        piece = self._piece(self._name(f"{_NARROWED} {job.key}")) if job.bounds else None
+    def get(self, job: Job) -> CompiledUnit | Narrowed | None:
+        """The unit of a job, or the condition that its compile stopped at; None if none fits."""
+        piece = self._piece(self._name(job.key))
         if piece is None:
             return None
-        axes = {number: axis for axis, number in job.axis_numbers.items()}
-        expr = _torch.parse_expression(piece.report[_NARROWED]).xreplace(axes)
-        return Narrowed(_torch.Condition(expr, f"compiling {job.piece.name}"))
+        if "narrowed" in piece.report:
+            axes = {number: axis for axis, number in job.axis_numbers.items()}
+            expr = _torch.parse_expression(piece.report["narrowed"]).xreplace(axes)
+            return Narrowed(_torch.Condition(expr, f"compiling {job.piece.name}"))
+        return next((unit for unit in piece.units if unit.key == job.key), None)
 
-    def put_narrowed(self, job: Job, narrowed: Narrowed) -> None:
-        """Keep the condition that a compile of a job stopped at."""
-        text = _torch.expression_text(narrowed.condition.expr.xreplace(job.axis_numbers))
+    def put(self, job: Job, made: CompiledUnit | Narrowed) -> None:
+        """Keep what a compile of a job gave."""
+        name = self._name(job.key)
+        if isinstance(made, CompiledUnit):
+            self._keep(name, (made,), {})
+            return
+        text = _torch.expression_text(made.condition.expr.xreplace(job.axis_numbers))
         if text is not None:
-            self._keep(self._name(f"{_NARROWED} {job.key}"), (), {_NARROWED: text})
+            self._keep(name, (), {"narrowed": text})
+
+    def permit(self, job: Job) -> None:
+        """Let a job be compiled that is not kept.
+
+        Raises:
+            StoreError: the store's policy is `"require"`.
+        """
+        if self.store.policy == "require":
+            raise StoreError(
+                f"expected the compiled piece {job.piece.name} in {self.store}, found none that "
+                "fits. Compile it there first, with policy='build', for the same sizes."
+            )
 
     def _piece(self, name: str) -> Artifact | None:
         piece = self._kept(name)

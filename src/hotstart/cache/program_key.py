@@ -11,21 +11,20 @@ import functools
 import hashlib
 import os
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 
-from hotstart import _torch
+from hotstart import _torch, faults
 from hotstart.artifact import fingerprint
-from hotstart.calls import Call
-from hotstart.capture.arguments import describe_arguments
-from hotstart.guards.objects import Describer, Outline, class_name, tensor_text
-from hotstart.model import Model, method_of, modules
+from hotstart.capture.described import DescribedCall
+from hotstart.guards.objects import Describer, Outline, Unknowable, class_name, tensor_text
+from hotstart.model import Model, modules
 from hotstart.options import Options
-from hotstart.records.guards import Key
+from hotstart.records.guards import ProgramKey
 
 _HOST = ("python", "torch", "torch_build", "platform")
 """What else decides where a program fits is compared when it is loaded."""
@@ -40,25 +39,34 @@ _NO_MATTER = {"CACHE", "THREADS", "WORKER", "PROGRESS", "LOGS", "DEBUG", "TRACE"
 
 
 def make_key(
-    model: Model, calls: Mapping[str, Call], split_on: Any, options: Options, extra_key: str
-) -> Key:
+    model: Model,
+    calls: Iterable[DescribedCall],
+    split_on: Any,
+    options: Options,
+    extra_key: str,
+) -> ProgramKey:
     """The key of what `hotstart.compile` would make.
 
     Raises:
-        CaptureError, OptionsError: an example call does not fit the model.
-        Unknowable: nothing can be said of something that an example call passes.
+        Unknowable: nothing can be said of something that hangs on the model, that an example call
+            passes, or that is a setting.
     """
     describer = Outline()  # methods besides forward are compared as far as they ran
-    parts = {
-        **here(),
-        **dict(_settings(Describer(), split_on, options)),
-        "extra_key": repr(extra_key),
-        **dict(_model(describer, model)),
-    }
-    for name, call in calls.items():
-        parts |= _call(describer, model, name, call, torch.device(options.device))
+    with faults.typed(_unknowable):
+        parts = {
+            **here(),
+            **dict(_settings(Describer(), split_on, options)),
+            "extra_key": repr(extra_key),
+            **dict(_model(describer, model)),
+        }
+        for call in calls:
+            parts |= _call(describer, call)
     hashed = hashlib.blake2b(msgspec.json.encode(sorted(parts.items())), digest_size=16)
-    return Key(hashed.hexdigest(), parts)
+    return ProgramKey(hashed.hexdigest(), parts)
+
+
+def _unknowable(reason: str) -> Unknowable:
+    return Unknowable(f"the key of the program: expected values that can be said, found {reason}")
 
 
 # --- this process ---------------------------------------------------------------------------------
@@ -139,15 +147,10 @@ def _model(describer: Outline, model: Model) -> Iterator[tuple[str, str]]:
 # --- calls ----------------------------------------------------------------------------------------
 
 
-def _call(
-    describer: Outline, model: Model, name: str, call: Call, device: torch.device
-) -> Iterator[tuple[str, str]]:
-    label = f"call {name}".rstrip()
-    target = method_of(model, call.method)
-    arguments = describe_arguments(
-        target, call.args, call.kwargs or {}, call.dynamic_shapes, device
-    )
-    yield f"{label} method", call.method
+def _call(describer: Outline, described: DescribedCall) -> Iterator[tuple[str, str]]:
+    label = f"call {described.name}".rstrip()
+    arguments = described.arguments
+    yield f"{label} method", described.call.method
     for parameter in arguments.parameters:
         yield from describer.describe(f"{label} {parameter.name}", parameter)
     for spec in arguments.tensors:
