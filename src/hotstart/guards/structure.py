@@ -198,13 +198,15 @@ def environment_text(name: str) -> str:
 def follow(start: Any, steps: tuple[Step, ...]) -> Any:
     """What one gets to by attributes and items.
 
+    Properties of modules are not read: their code may change buffers, as spectral norm's does.
+
     Raises:
         AttributeError, LookupError, TypeError: there is no such way.
     """
     for how, name in steps:
         match how:
             case "attribute":
-                start = getattr(start, str(name))
+                start = _attribute(start, str(name))
             case "item":
                 start = _item(start, name)
             case "key" | "entry":
@@ -214,6 +216,12 @@ def follow(start: Any, steps: tuple[Step, ...]) -> Any:
             case "class":
                 start = type(start)
     return start
+
+
+def _attribute(holder: Any, name: str) -> Any:
+    if isinstance(holder, torch.nn.Module) and isinstance(getattr(type(holder), name, 0), property):
+        raise AttributeError(f"{name} is a property of {type(holder).__qualname__}")
+    return getattr(holder, name)
 
 
 def _item(holder: Any, key: str | int) -> Any:

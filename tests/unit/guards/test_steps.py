@@ -6,6 +6,9 @@ import types
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
 
 from hotstart.guards.steps import ways
 from hotstart.guards.structure import follow
@@ -93,3 +96,12 @@ def test_a_key_that_was_looked_up_is_the_last_step(read: Any, key: object, expec
 def test_a_name_that_is_no_expression_begins_nowhere() -> None:
     assert not list(ways("value", "<ephemeral: x>", None))
     assert [start for start, _, _ in ways("value", "1 + 2", None)] == ["1 + 2"]
+
+
+def test_a_property_of_a_module_is_not_read() -> None:
+    """That of a parametrized weight runs the parametrization, which may write to buffers."""
+    module = parametrizations.spectral_norm(nn.Linear(4, 4))
+    before = module.parametrizations.weight[0]._u.clone()
+    with pytest.raises(AttributeError, match="weight is a property"):
+        follow(module, (("attribute", "weight"),))
+    assert torch.equal(module.parametrizations.weight[0]._u, before)
