@@ -581,7 +581,7 @@ def test_a_file_without_permission(hot: Hot) -> None:
 
 def test_a_path_that_no_file_can_have() -> None:
     with pytest.raises(OptionsError, match="takes a path"):
-        container.read("a\0b")
+        read("a\0b")
 
 
 @pytest.mark.timeout(20)
