@@ -567,3 +567,35 @@ def test_what_others_may_not_look_at_is_compiled(
 def test_what_is_no_place_is_refused(cache: Any) -> None:
     with pytest.raises(hotstart.StoreError, match="expected a"):
         asked(cache, model())
+
+
+class Ways(nn.Module):
+    """Two methods of equal parameters, one of which is named as a part of the key is."""
+
+    def up(self, x: Tensor, method: str = "linear") -> Tensor:
+        return x + 1
+
+    def down(self, x: Tensor, method: str = "linear") -> Tensor:
+        return x - 1
+
+
+def test_methods_are_told_apart_whatever_their_parameters_are_named(tmp_path: Path) -> None:
+    store = Store(tmp_path, check=False)
+    for method, by in (("up", 1), ("down", -1)):
+        calls = {"way": hotstart.Call(args=(X,), method=method)}
+        program = hotstart.compile(Ways(), calls=calls, options=EAGER, cache=store)
+        torch.testing.assert_close(program["way"](X), X + by)
+
+
+def test_a_function_in_split_on_has_the_same_key_in_every_process() -> None:
+    key = hotstart.compute_key(model(), (X,), split_on=[torch.relu], options=EAGER)
+    assert key.parts["split_on"] == "torch.relu"
+
+
+def test_arguments_by_position_and_by_keyword_are_other_calls() -> None:
+    """Hooks of the model see the difference."""
+    keys = [
+        hotstart.compute_key(model(), args, kwargs, options=EAGER)
+        for args, kwargs in (((X,), {}), ((), {"x": X}))
+    ]
+    assert keys[0] != keys[1]

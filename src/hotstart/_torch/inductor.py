@@ -1,4 +1,4 @@
-"""Compiling with Inductor."""
+"""Call Inductor's `compile_fx`, and keep the code it generates."""
 
 from __future__ import annotations
 

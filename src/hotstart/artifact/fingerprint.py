@@ -1,4 +1,4 @@
-"""Name the parts of a process that decide where an artifact fits, and compare them.
+"""Name what decides where an artifact fits, versions and machine, and compare it.
 
 The environment is read in `host`; `misfits` is a plain comparison of what was read, so tests need
 no other hardware. A part that does not fit is named together with what is missing. All of this is

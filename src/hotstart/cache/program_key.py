@@ -24,6 +24,7 @@ from hotstart.capture.described import DescribedCall
 from hotstart.guards.objects import Describer, Outline, Unknowable, class_name, tensor_text
 from hotstart.model import Model, modules
 from hotstart.options import Options
+from hotstart.partition.names import name_given
 from hotstart.records.guards import ProgramKey
 
 _HOST = ("python", "torch", "torch_build", "platform")
@@ -53,14 +54,16 @@ def make_key(
     """
     describer = Outline()  # methods besides forward are compared as far as they ran
     with faults.typed(_unknowable):
-        parts = {
-            **here(),
-            **dict(_settings(Describer(), split_on, options)),
-            "extra_key": repr(extra_key),
-            **dict(_model(describer, model)),
-        }
-        for call in calls:
-            parts |= _call(describer, call)
+        named = [
+            *here().items(),
+            *_settings(Describer(), split_on, options),
+            ("extra_key", repr(extra_key)),
+            *_model(describer, model),
+            *(part for call in calls for part in _call(describer, call)),
+        ]
+    parts: dict[str, str] = {}
+    for name, text in named:  # a parameter may have the name of something else
+        parts[name] = f"{parts[name]}; {text}" if name in parts else text
     hashed = hashlib.blake2b(msgspec.json.encode(sorted(parts.items())), digest_size=16)
     return ProgramKey(hashed.hexdigest(), parts)
 
@@ -111,7 +114,14 @@ def _settings(describer: Describer, split_on: Any, options: Options) -> Iterator
         else:
             yield from describer.describe(f"options.inductor.{name}", value)
     wanted = split_on if isinstance(split_on, list | tuple) else [split_on]
-    yield "split_on", ", ".join(map(str, wanted))
+    yield "split_on", ", ".join(map(_operator, wanted))
+
+
+def _operator(given: Any) -> str:
+    try:
+        return name_given(given)
+    except TypeError:  # the cut says what is wrong with it
+        return repr(given)
 
 
 # --- the model ------------------------------------------------------------------------------------
@@ -151,6 +161,7 @@ def _call(describer: Outline, described: DescribedCall) -> Iterator[tuple[str, s
     label = f"call {described.name}".rstrip()
     arguments = described.arguments
     yield f"{label} method", described.call.method
+    yield f"{label} by position", str(arguments.by_position)  # hooks see the difference
     for parameter in arguments.parameters:
         yield from describer.describe(f"{label} {parameter.name}", parameter)
     for spec in arguments.tensors:

@@ -1,6 +1,6 @@
-"""Compiled programs by key.
+"""Compiled programs by key, and whether one that is found still fits.
 
-A program is an artifact's file, named by the digest that its header holds, and an entry that says
+A program is an artifact's file, named by the digest of what its header says, and an entry that says
 under which key it was made and what a trace found outside of the model. Several programs may have
 one key: which of them is meant, if any, is decided by what each was compiled for.
 """

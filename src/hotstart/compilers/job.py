@@ -1,4 +1,4 @@
-"""Define jobs, and compilers as functions from jobs to units."""
+"""Define jobs with their keys, and compilers as functions from jobs to units."""
 
 from __future__ import annotations
 

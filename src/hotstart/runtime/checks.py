@@ -1,4 +1,4 @@
-"""The checks of a contract.
+"""The checks of a call's arguments, from a contract.
 
 The generated entry joins their conditions; what was wrong with a call that it refused is found by
 trying the same conditions one at a time.
@@ -34,8 +34,8 @@ from hotstart.records.artifact import (
 from hotstart.records.layout import dense_strides, has_layout
 from hotstart.records.shapes import Variant
 from hotstart.records.trees import children, is_changeable, same_constant, slot_names
-from hotstart.runtime.check import Check, Explain, Found, describe, not_taken
 from hotstart.runtime.names import assignment, written_tuple
+from hotstart.runtime.refusal import Check, Explain, Found, describe, not_taken
 from hotstart.runtime.signature import MISSING, Signature
 from hotstart.runtime.sizes import Sizes
 from hotstart.runtime.tensors import TENSOR_TYPES, dense_copy, describe_spec, overlap

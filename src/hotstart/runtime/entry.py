@@ -2,7 +2,8 @@
 
 It has the parameters of the model's forward, so that Python itself binds the arguments; it checks
 them against the contract, picks the variant, and calls it. Whatever does not fit goes to `miss`
-with everything the call passed; nothing has run by then.
+with everything the call passed; nothing has run by then. Where an argument was copied into the
+compiled layout and is written to, the entry copies it back.
 """
 
 from __future__ import annotations

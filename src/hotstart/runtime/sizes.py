@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from hotstart.errors import ContractError
 from hotstart.records.artifact import Contract, TensorSpec
 from hotstart.records.shapes import Variant
-from hotstart.runtime.check import Check, Found
 from hotstart.runtime.names import Scope
+from hotstart.runtime.refusal import Check, Found
 
 
 class Sizes:
