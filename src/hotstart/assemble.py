@@ -156,7 +156,7 @@ def make_report(
 
 
 def _made(calls: Sequence[SpecializedCall]) -> tuple[list[UnitReport], list[VariantReport]]:
-    """What was done for each compiled piece of each variant, and for each variant."""
+    """Report each compiled piece of each variant, and each variant."""
     first: dict[str, str] = {}
     units: list[UnitReport] = []
     variants: list[VariantReport] = []

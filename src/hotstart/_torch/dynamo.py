@@ -125,7 +125,7 @@ def plain_name(name: str, self_name: str | None) -> str:
 
 
 def input_name(placeholder: fx.Node, self_name: str | None = None) -> str:
-    """What a graph's input stands for, as `plain_name` of Dynamo's name."""
+    """Return the plain name of what a graph's input stands for."""
     source = getattr(placeholder, "_dynamo_source", None)
     return placeholder.name if source is None else plain_name(source.name, self_name)
 

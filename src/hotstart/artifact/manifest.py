@@ -1,4 +1,4 @@
-"""What a manifest says: the records of an artifact, and tables of what they name.
+"""Define the manifest: the records of an artifact, and tables of the blobs they name.
 
 Nothing here imports torch.
 """
@@ -31,7 +31,7 @@ from hotstart.records.artifact import (
 TENSORS = "tensors.safetensors"
 """Name of the blob with all tensors."""
 
-# What a decoder, or who reads what it made, raises where somebody else wrote the manifest.
+# Errors that decoding or reading a manifest raises if hotstart did not write it.
 MALFORMED = (
     msgspec.MsgspecError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError,
     RecursionError,
@@ -39,7 +39,7 @@ MALFORMED = (
 
 
 class TensorLayout(msgspec.Struct, frozen=True):
-    """What a tensor in the blob of tensors is. Its bytes are all it spans in memory.
+    """The layout of a tensor in the blob of tensors, which holds all the memory it spans.
 
     Attributes:
         dtype: its name, such as `float32`.
@@ -53,7 +53,7 @@ class TensorLayout(msgspec.Struct, frozen=True):
 
 
 class Manifest(Artifact, frozen=True):
-    """What an artifact's file says of itself.
+    """The manifest of an artifact's file.
 
     Attributes:
         requirements: what the model must bring: weights, modules, hooks, operators.

@@ -86,7 +86,7 @@ class KeptUnits:
         return piece if piece is not None else self._brought(name)
 
     def _kept(self, name: str) -> Artifact | None:
-        """What the folder has."""
+        """Read from the folder."""
         try:
             piece = _checked(container.read(self._folder.path(PIECES, name)), name)
         except ArtifactError as error:
@@ -97,7 +97,7 @@ class KeptUnits:
         return piece
 
     def _brought(self, name: str) -> Artifact | None:
-        """What the remote has, which is then kept here as well."""
+        """Fetch from the remote, and keep in the folder."""
         if self._exchange is None or self._visit is None:
             return None
         try:

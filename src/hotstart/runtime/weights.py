@@ -18,7 +18,7 @@ from hotstart.model import Finder, Model, Place
 from hotstart.records.artifact import Requirements, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import strides_fit
-from hotstart.runtime.tensors import TENSOR_TYPES, is_lazy_view
+from hotstart.runtime.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -186,13 +186,9 @@ def _problems(spec: WeightSpec, tensor: Any) -> list[Change]:
 
 def _describe(spec: WeightSpec) -> str:
     shape, strides = list(spec.shape), list(spec.stride)
-    return f"torch.{spec.dtype} {shape} with strides {strides} on {spec.device}"
+    return f"torch.{spec.dtype} {shape} on {spec.device}, strides {strides}"
 
 
 def _describe_tensor(tensor: torch.Tensor) -> str:
-    kind = "" if type(tensor) in TENSOR_TYPES else f"{type(tensor).__qualname__} "
-    text = f"{kind}{tensor.dtype} {list(tensor.shape)}"
-    if tensor.layout is not torch.strided:
-        return f"{text} of layout {tensor.layout} on {tensor.device}"
-    lazy = " (a conjugate or negative view)" if is_lazy_view(tensor) else ""
-    return f"{text} with strides {list(tensor.stride())} on {tensor.device}{lazy}"
+    text = describe_tensor(tensor)
+    return f"{text}, strides {list(tensor.stride())}" if tensor.layout is torch.strided else text

@@ -168,7 +168,7 @@ def test_a_model_compiled_on_meta_runs_once_it_has_weights() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)).eval()
     program = hotstart.compile(model, (torch.empty(2, 4, device="meta"),), options=EAGER)
-    with pytest.raises(ModelMismatch, match=r"0\.weight.*on cpu, found .* on meta"):
+    with pytest.raises(ModelMismatch, match=r"0\.weight.*on cpu, .* found .* on meta"):
         program(X)
     real = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
     model.load_state_dict(real.state_dict(), assign=True)
