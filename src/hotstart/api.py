@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from hotstart.calls import Call, requested_calls
 from hotstart.errors import OptionsError
-from hotstart.options import MissPolicy, Options
+from hotstart.options import MissPolicy, Options, Pack
 
 if TYPE_CHECKING:
     from hotstart.cache.store import Store
@@ -110,6 +110,7 @@ def load(
     trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
     compare_source: bool = True,
     on_miss: MissPolicy = "error",
+    pack: Pack = "now",
 ) -> Program:
     """Make a program from a file that `Program.save` wrote, with the weights of a model.
 
@@ -123,6 +124,9 @@ def load(
             signed by one of them.
         compare_source: whether functions that were traced must be what they were at the build.
         on_miss: as in `hotstart.Options`.
+        pack: when weights are packed: `"now"`, before this returns; by the `"first_call"`; in the
+            `"background"`, while calls run with weights as they are, and switch between two calls;
+            `"never"`. Results differ by rounding between packed weights and others.
 
     Returns:
         A program that behaves as the one that was saved.
@@ -137,6 +141,8 @@ def load(
     """
     if on_miss not in get_args(MissPolicy):
         raise OptionsError(f"on_miss: got {on_miss!r}, takes 'error', 'eager' or 'compile'")
+    if pack not in get_args(Pack):
+        raise OptionsError(f"pack: got {pack!r}, takes one of {get_args(Pack)}")
     from hotstart.loading import load_file
     from hotstart.program import OnMiss
 
@@ -146,6 +152,7 @@ def load(
         OnMiss(on_miss, compile),
         trusted_keys=trusted_keys,
         compare_source=compare_source,
+        pack=pack,
     )
 
 

@@ -46,7 +46,8 @@ def make_compiler(options: Options, clock: Clock) -> Compiler:
     """The compiler that options ask for; `clock` is told of the time that proofs take."""
     if options.compiler == "op_by_op":
         return OpByOpCompiler()
-    inductor = InductorCompiler(options.inductor, options.jobs or default_jobs())
+    jobs = options.jobs or default_jobs()
+    inductor = InductorCompiler(options.inductor, jobs, options.pack_weights)
     if options.prove == "off":
         return inductor
     return ProvenCompiler(inductor, options.prove, clock)

@@ -10,6 +10,7 @@ from hotstart.artifact import container, preflight
 from hotstart.artifact.read import unpack
 from hotstart.errors import ArtifactError
 from hotstart.events import Clock
+from hotstart.options import Pack
 from hotstart.program import OnMiss, Program
 from hotstart.records.artifact import Artifact
 from hotstart.records.report import Report, UnitReport
@@ -26,6 +27,7 @@ def load_file(
     *,
     trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
     compare_source: bool = True,
+    pack: Pack = "now",
 ) -> Program:
     """Read a file, see that it fits, and bind it to a model. For arguments see `hotstart.load`."""
     clock = Clock()
@@ -37,7 +39,7 @@ def load_file(
         artifact = unpack(contents)
     with clock.phase("bind"):
         try:
-            binding = bind(artifact, model, compare_code=compare_source)
+            binding = bind(artifact, model, compare_source, pack)
             report = _report(clock, artifact)
             program = Program(artifact, model, binding, report, on_miss)
         except _NOT_THERE as error:
@@ -45,7 +47,7 @@ def load_file(
                 f"{file}: expected the classes, functions and operators that the program calls, "
                 f"found: {error}. Install and import what the model was built with."
             ) from error
-        binding()  # whether the model fits shows now and not in the first call
+        binding.begin()  # whether the model fits shows now and not in the first call
     program.report = _report(clock, artifact)
     return program
 

@@ -15,6 +15,8 @@ from hotstart.faults import path_of
 CompilerName = Literal["inductor", "op_by_op"]
 Prove = Literal["all", "first", "off"]
 MissPolicy = Literal["error", "eager", "compile"]
+Pack = Literal["now", "first_call", "background", "never"]
+PackWeights = Literal["always"] | bool
 CachePolicy = Literal["build", "require"]
 
 
@@ -34,6 +36,10 @@ class Options:
         splits: how many further variants a declared one may be split into, all told, where the
             model or the compiler decides by size; more is a `RangeError`. From the fifth on each
             is warned of. 0: a declared range that is not served as a whole is an error.
+        pack_weights: whether what depends on weights alone is computed once, when weights are
+            bound, and weights are packed: put into the order that kernels read them in. Linears
+            are packed where that is faster on this processor at the sizes that are tuned for, or
+            `"always"`. Results differ by rounding from those of `torch.compile`.
         prove: which compiled units are compared with the operators they were made from, at several
             sizes, while building: `"all"` of them, the `"first"` of every different piece, or none
             (`"off"`). One that differs runs op by op; see `program.report`.
@@ -51,6 +57,7 @@ class Options:
     inductor: Mapping[str, Any] = field(default_factory=dict)
     on_miss: MissPolicy = "error"
     splits: int = 16
+    pack_weights: PackWeights = True
     prove: Prove = "all"
     debug_dir: str | os.PathLike[str] | None = None
     device: str = "cpu"
@@ -61,6 +68,10 @@ class Options:
         if self.compiler not in get_args(CompilerName):
             raise OptionsError(
                 f"compiler: got {self.compiler!r}, takes one of {get_args(CompilerName)}"
+            )
+        if not isinstance(self.pack_weights, bool) and self.pack_weights != "always":
+            raise OptionsError(
+                f"pack_weights: got {self.pack_weights!r}, takes True, False or 'always'"
             )
         if self.prove not in get_args(Prove):
             raise OptionsError(f"prove: got {self.prove!r}, takes one of {get_args(Prove)}")

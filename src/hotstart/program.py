@@ -56,7 +56,6 @@ class Program:
     Attributes:
         model: the model whose weights it runs with.
         artifact: everything it is made of, as data.
-        report: what was compiled and reused, and how long everything took.
         examples: the calls it was compiled for, by name, for the check at save; none where it was
             loaded.
     """
@@ -73,7 +72,7 @@ class Program:
         examples: Mapping[str, Sequence[Example]] | None = None,
     ) -> None:
         self.model = model
-        self.report = report
+        self._report = report
         self.artifact = artifact
         self.examples = examples or {}
         self._on_miss = on_miss
@@ -136,6 +135,15 @@ class Program:
         given = given_examples(self._callers, check_inputs, check)
         wanted = CheckInputs(self.model, {**self.examples, **given}) if check else None
         save(self.artifact, file, sign_key=sign_key, check=wanted)
+
+    @property
+    def report(self) -> Report:
+        """What was compiled, reused, loaded and made of weights, and how long that took."""
+        return msgspec.structs.replace(self._report, packed=self._binding.packed)
+
+    @report.setter
+    def report(self, report: Report) -> None:
+        self._report = report
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A program is neither copied nor pickled.

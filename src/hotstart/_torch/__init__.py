@@ -17,6 +17,7 @@ from hotstart._torch.memory import filled_memory, junk_memory
 from hotstart._torch.running import (
     MappingWatch,
     TensorWatch,
+    VersionWatch,
     allow_kernels,
     apart,
     autocast_check,
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
         warm_up_inductor,
     )
     from hotstart._torch.layout_reads import LayoutRead, LayoutReads, Step
+    from hotstart._torch.packing import Pack, Recipe
     from hotstart._torch.sizes import Narrowing
     from hotstart._torch.symbols import (
         Condition,
@@ -124,10 +126,13 @@ __all__ = [
     "NoGraph",
     "OpOverload",
     "OpOverloadPacket",
+    "Pack",
     "Read",
+    "Recipe",
     "Step",
     "Symbols",
     "TensorWatch",
+    "VersionWatch",
     "about",
     "allow_kernels",
     "apart",
@@ -210,6 +215,7 @@ _BUILDING = (
     "guards",
     "inductor",
     "layout_reads",
+    "packing",
     "sizes",
     "symbols",
 )

@@ -5,14 +5,20 @@ from __future__ import annotations
 import ast
 import operator
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
-from hotstart._torch.sizes import convolutions_of_any_batch, strides_by_expansion, watched
+from hotstart._torch.packing import Pack, Recipe, Separated, inputs_as_packed_weights, separate
+from hotstart._torch.sizes import (
+    Narrowing,
+    convolutions_of_any_batch,
+    strides_by_expansion,
+    watched,
+)
 from hotstart._torch.symbols import Symbols, bounded_negative_powers, without_size_assumptions
 
 if TYPE_CHECKING:
@@ -30,6 +36,9 @@ class InductorOutput:
         outputs: how many of the values its `call` returns are the module's own outputs.
         strides: of each output, as expressions over the inputs' symbols; None where unknown.
         around: what torch's runtime would do around a call of `call`; empty if nothing.
+        kept: positions of the module's inputs that `call` takes, in order.
+        recipes: what makes the inputs that `call` takes after those.
+        not_packed: why no weights were taken out, where that was asked for.
     """
 
     source: str
@@ -38,9 +47,14 @@ class InductorOutput:
     outputs: int
     strides: tuple[tuple[Any, ...] | None, ...]
     around: tuple[str, ...]
+    kept: tuple[int, ...]
+    recipes: tuple[Recipe, ...] = ()
+    not_packed: str = ""
 
 
-def inductor_settings(overrides: Mapping[str, Any], jobs: int) -> dict[str, Any]:
+def inductor_settings(
+    overrides: Mapping[str, Any], jobs: int, pack_weights: bool
+) -> dict[str, Any]:
     """Inductor's settings for a build, checked.
 
     Caches are off because hotstart knows before it calls the compiler what it has compiled.
@@ -48,7 +62,8 @@ def inductor_settings(overrides: Mapping[str, Any], jobs: int) -> dict[str, Any]
     instruction set by the CPU's own flags either way, and would otherwise compile a test program
     for each that the CPU has (12 s here). A compiler that cannot fails on the first kernel.
     `aot_inductor.enable_line_tables` (2.13 and later) would put the paths of this machine into
-    every kernel, and make it twice as large.
+    every kernel, and make it twice as large. `cpp.enable_concat_linear` makes one linear of several
+    that share an input, which Inductor does where weights are frozen.
 
     Raises:
         AttributeError: Inductor has no setting of that name.
@@ -61,6 +76,7 @@ def inductor_settings(overrides: Mapping[str, Any], jobs: int) -> dict[str, Any]
         "compile_threads": jobs,
         "cpp.vec_isa_ok": True,
         "aot_inductor.enable_line_tables": False,
+        "cpp.enable_concat_linear": pack_weights,
     }
     known = config.get_config_copy()
     for name in overrides:
@@ -105,6 +121,8 @@ def compile_with_inductor(
     memory: tuple[Sequence[int], Sequence[int]],
     symbols: Symbols,
     holds: Callable[[sympy.Basic], bool],
+    weights: Collection[int] = (),
+    pack: Pack | None = None,
 ) -> InductorOutput | None:
     """Compile a module for inference through AOTAutograd and Inductor.
 
@@ -114,7 +132,9 @@ def compile_with_inductor(
 
     `memory` has a number for every input that is a tensor, and for every output; two tensors have
     the same one exactly if they share memory. `holds` tells if a condition over `symbols` holds for
-    every size that the module is compiled for.
+    every size that the module is compiled for. What depends on `weights` alone is taken out of the
+    code, see `packing`: positions of inputs that nothing writes to. `pack` chooses linears that are
+    packed.
 
     Returns:
         None if AOTAutograd leaves no operator to compile, since outputs are inputs, or nothing uses
@@ -123,17 +143,50 @@ def compile_with_inductor(
     Raises:
         Narrowing: it would hold for some of the sizes only.
     """
+    try:
+        return _compile(module, inputs, mode, settings, memory, symbols, holds, weights, pack)
+    except Narrowing:
+        raise
+    except Exception as error:
+        if not weights:
+            raise
+        made = _compile(module, inputs, mode, settings, memory, symbols, holds, (), None)
+        return made and replace(made, not_packed=f"{type(error).__name__}: {error}")
+
+
+def _compile(
+    module: fx.GraphModule,
+    inputs: Sequence[Any],
+    mode: Any,
+    settings: Mapping[str, Any],
+    memory: tuple[Sequence[int], Sequence[int]],
+    symbols: Symbols,
+    holds: Callable[[sympy.Basic], bool],
+    weights: Collection[int],
+    pack: Pack | None,
+) -> InductorOutput | None:
     import torch._functorch.config as functorch
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
     from torch._inductor.output_code import CompiledFxGraph
 
-    made: list[Any] = []
+    made: list[tuple[Any, Separated]] = []
+    sizes = len(inputs) - len(memory[0])
 
     def inner(graph: fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
-        _keep_apart(graph, memory)
-        made.append(compile_fx_inner(graph, example_inputs, **kwargs))
-        return made[-1]
+        body = Separated(tuple(range(len(example_inputs))), tuple(example_inputs), ())
+        read = memory[0]
+        if pack and weights and len(example_inputs) == len(inputs):
+            body = separate(graph, example_inputs, weights, pack)
+            read = [read[index - sizes] for index in body.kept if index >= sizes]
+            read += range(-1, len(body.kept) - len(body.inputs) - 1, -1)
+            fixed = set(kwargs.get("static_input_idxs", ()))
+            kwargs["static_input_idxs"] = [
+                number for number, index in enumerate(body.kept) if index in fixed
+            ]
+        _keep_apart(graph, (read, memory[1]))
+        made.append((compile_fx_inner(graph, body.inputs, **kwargs), body))
+        return made[-1][0]
 
     context = torch._guards.TracingContext(mode)
     patches = functorch.patch(enable_autograd_cache=False)
@@ -146,10 +199,11 @@ def compile_with_inductor(
         torch._guards.tracing(context),
         patches,
         config.patch(dict(settings)),
+        inputs_as_packed_weights(),
         watched(symbols, holds) as decompositions,
     ):
         compile_fx(module, list(inputs), inner_compile=inner, decompositions=decompositions)
-    (output,) = made
+    ((output, body),) = made
     if not isinstance(output, CompiledFxGraph):
         return None
     metadata = context.fw_metadata
@@ -164,6 +218,8 @@ def compile_with_inductor(
         outputs=outputs,
         strides=_output_strides(output, mode.shape_env, outputs),
         around=tuple(_around(metadata, output, len(inputs))),
+        kept=body.kept,
+        recipes=body.recipes,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,6 +42,27 @@ class TensorWatch:
         if list(map(torch.Tensor.data_ptr, tensors)) != self._addresses:
             return False
         return not tensors or any(check(*tensors) for check in self._checks)
+
+
+class VersionWatch:
+    """Notices that tensors were written to in place.
+
+    Autograd counts that in `_version`. It does not count what is written through `.data`, through
+    NumPy or by other processes, nor what is written to a tensor made in inference mode, which has
+    no count.
+
+    Attributes:
+        tensors: those that are watched.
+    """
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        self.tensors = tuple(tensor for tensor in tensors if not tensor.is_inference())
+        self._version = operator.attrgetter("_version")
+        self._versions = list(map(self._version, self.tensors))
+
+    def unchanged(self) -> bool:
+        """Whether nothing was written to any of the tensors."""
+        return list(map(self._version, self.tensors)) == self._versions
 
 
 class MappingWatch:

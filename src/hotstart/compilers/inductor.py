@@ -19,18 +19,22 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.captured import example_of
 from hotstart.capture.conditions import counterexample
-from hotstart.compilers import lean
+from hotstart.compilers import lean, packing
 from hotstart.compilers.extract import Extracted, extract
 from hotstart.compilers.job import Job, Narrowed
 from hotstart.errors import OptionsError
+from hotstart.options import PackWeights
 from hotstart.partition.digest import Token, constant_token, hash_bytes
-from hotstart.records.artifact import CompiledUnit, Kernel
+from hotstart.records.artifact import CompiledUnit, Kernel, Preparation
 from hotstart.records.shapes import Interval
-from hotstart.runtime.generated import unit_code
-from hotstart.stitching.piece import piece_as_source
+from hotstart.runtime.generated import code_of, unit_code
+from hotstart.stitching.piece import functions_as_source, piece_as_source
 
 if TYPE_CHECKING:
     import sympy
+
+PACKING = "packing"
+"""The name that `without` has for taking out what depends on weights alone."""
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +45,20 @@ class InductorCompiler:
     Args:
         settings: names and values of `torch._inductor.config`, in force while compiling.
         jobs: how many C++ kernels are compiled at a time.
+        pack_weights: as in `hotstart.Options`.
 
     Raises:
         OptionsError: Inductor has no setting of a given name.
     """
 
-    def __init__(self, settings: Mapping[str, Any], jobs: int) -> None:
+    def __init__(
+        self, settings: Mapping[str, Any], jobs: int, pack_weights: PackWeights = False
+    ) -> None:
         self._given = dict(settings)
         self._jobs = jobs
+        self._pack_weights = pack_weights
         try:
-            self._settings = _torch.inductor_settings(settings, jobs)
+            self._settings = _torch.inductor_settings(settings, jobs, bool(pack_weights))
         except AttributeError as error:
             raise OptionsError(
                 f"inductor: {error} is no setting of torch._inductor.config"
@@ -59,7 +67,12 @@ class InductorCompiler:
 
     def token(self) -> Token:
         """Identify the settings that were given; custom passes by their `uuid()`."""
-        return ("inductor", *((n, setting_token(v)) for n, v in sorted(self._given.items())))
+        packs = ("packs", *packing.token(self._pack_weights)) if self._pack_weights else ()
+        return (
+            "inductor",
+            *packs,
+            *((n, setting_token(v)) for n, v in sorted(self._given.items())),
+        )
 
     def warm_up(self) -> None:
         """Probe the CPU and precompile the header in the background."""
@@ -95,6 +108,8 @@ class InductorCompiler:
                 memory(job),
                 extracted.symbols,
                 holds,
+                constant_weights(job),
+                packing.rule(self._pack_weights),
             )
         except _torch.Narrowing as narrowing:
             return _narrowed(job, extracted, narrowing.condition)
@@ -103,15 +118,22 @@ class InductorCompiler:
                 return _narrowed(job, extracted, condition)
         if output is None:
             return _as_captured(job)
+        if output.not_packed:
+            log.info("%s runs on weights as they are: %s", job.piece.name, output.not_packed)
         if around := (*output.around, *_written_views(job)):
             return self.op_by_op(job, "; ".join(around))
         try:
             made = lean.reduce(
-                output.source, output.kernels, output.constants, output.outputs, weights(job)
+                output.source,
+                output.kernels,
+                output.constants,
+                output.outputs,
+                bound_arguments(job, output),
             )
         except lean.NotLean as error:
             return self.op_by_op(job, str(error))
         expected = strides(job, extracted)
+        numbers = {index: number for number, index in enumerate(weights(job))}
         needed = _torch.registering_modules(node.target for node in job.piece.nodes)
         return CompiledUnit(
             key=job.key,
@@ -119,6 +141,8 @@ class InductorCompiler:
             kernels=tuple((name, _kernel(Path(output.kernels[name]))) for name in made.kernels),
             constants=tuple((name, output.constants[name]) for name in made.constants),
             loose=tuple(i for i, made in enumerate(output.strides) if made != expected[i]),
+            kept=tuple(numbers[index] for index in output.kept if index in numbers),
+            preparations=tuple(preparation(recipe, numbers) for recipe in output.recipes),
         )
 
     def close(self) -> None:
@@ -133,9 +157,12 @@ class InductorCompiler:
         return replace(_as_captured(job), op_by_op=reason)
 
     def without(self, name: str) -> InductorCompiler:
-        """Make a compiler that leaves out one of Inductor's passes."""
+        """Make a compiler that leaves out packing, or one of Inductor's passes."""
+        if name == PACKING:
+            return InductorCompiler(self._given, self._jobs)
         left_out = ",".join(filter(None, (self._given.get("disabled_passes"), name)))
-        return InductorCompiler({**self._given, "disabled_passes": left_out}, self._jobs)
+        settings = {**self._given, "disabled_passes": left_out}
+        return InductorCompiler(settings, self._jobs, self._pack_weights)
 
 
 def _as_captured(job: Job) -> CompiledUnit:
@@ -193,12 +220,45 @@ def memory(job: Job) -> tuple[list[int], list[int]]:
     return numbers(job.piece.inputs), numbers(job.piece.outputs)
 
 
-def weights(job: Job) -> frozenset[int]:
-    """List the positions of a unit's arguments that are weights."""
-    return frozenset(
+def weights(job: Job) -> tuple[int, ...]:
+    """List the positions of a piece's arguments that are weights."""
+    return tuple(
         len(job.bounds) + index
         for index, node in enumerate(job.piece.inputs)
         if job.graph.is_weight(node)
+    )
+
+
+def constant_weights(job: Job) -> frozenset[int]:
+    """List the positions of weights in memory that the graph writes to nowhere."""
+    examples = {node: example_of(node) for node in job.graph.placeholders}
+    written = {_torch.storage_of(t) for t in examples.values() if _torch.was_mutated(t)}
+    return frozenset(
+        index
+        for index in weights(job)
+        if _torch.storage_of(example_of(job.piece.inputs[index - len(job.bounds)])) not in written
+    )
+
+
+def bound_arguments(job: Job, output: _torch.InductorOutput) -> frozenset[int]:
+    """List the positions of arguments that are bound once: weights, and what is made of them."""
+    own = set(weights(job))
+    kept = {number for number, index in enumerate(output.kept) if index in own}
+    prepared = sum(recipe.outputs for recipe in output.recipes)
+    return frozenset(kept | {len(output.kept) + number for number in range(prepared)})
+
+
+def preparation(recipe: _torch.Recipe, numbers: Mapping[int, int]) -> Preparation:
+    """Write a recipe as source. `numbers` has the numbers of weights by position."""
+    forms = {"prepare": recipe.module}
+    if recipe.plain is not None:
+        forms["unpacked"] = recipe.plain
+    source = functions_as_source(forms)
+    digest = hash_bytes(source.encode())
+    return Preparation(
+        code_of(f"prepare_{digest[:16]}", source),
+        tuple(numbers[index] for index in recipe.weights),
+        recipe.plain is not None,
     )
 
 

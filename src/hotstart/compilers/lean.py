@@ -17,6 +17,8 @@ from hotstart import _torch
 from hotstart.runtime.names import Names
 
 _IMPORTED = frozenset({"torch", "math", "cmath", "ctypes"})
+_ONEDNN = "torch.ops.mkldnn."
+_CONTIGUOUS = "mkldnn._linear_pointwise"
 _REFUSED = ("torch._inductor", "torch._dynamo", "torch._functorch")
 
 
@@ -189,7 +191,11 @@ def _stores(node: ast.AST, names: Collection[str]) -> bool:
 
 
 class _Binder(ast.NodeTransformer):
-    """Takes weights out of a function's arguments and leaves out the checks of all arguments.
+    """Takes weights out of a function's arguments and leaves out needless checks.
+
+    Those of arguments are needless, since the entry makes them; so are those of what oneDNN's
+    linears return, which is contiguous and aligned. Other checks of what oneDNN returns get the
+    operator's name: Inductor writes the address of a function of its own, another one each time.
 
     Attributes:
         views: expressions that depend on a weight alone, with the name each gets.
@@ -200,9 +206,17 @@ class _Binder(ast.NodeTransformer):
         self._arguments = arguments
         self._weights = weights
         self._names = names
+        self._made_by: dict[str, str] = {}  # operators of oneDNN, by the variable of a result
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
         match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=function)):
+                called = ast.unparse(function)
+                if called.startswith(_ONEDNN):
+                    self._made_by[name] = called.removeprefix("torch.ops.")
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name(id=other)):
+                if other in self._made_by:
+                    self._made_by[name] = self._made_by[other]
             case ast.Assign(targets=[ast.Tuple(elts=names) as target], value=ast.Name(id="args")):
                 target.elts = [n for n in names if not self._is_weight(n)]
                 return node if target.elts else None
@@ -214,11 +228,19 @@ class _Binder(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         match node.value:
-            case ast.Call(func=ast.Name(id="assert_size_stride"), args=[ast.Name(id=name), *_]):
-                if name in self._arguments:
-                    return None
+            case ast.Call(func=ast.Name(id="assert_size_stride"), args=[ast.Name(id=name), *_]) if (
+                name in self._arguments
+            ):
+                return None
             case ast.Call(func=ast.Name(id="assert_size_stride_grouped")):  # of arguments, always
                 return None
+            case ast.Call(
+                func=ast.Name(id="assert_size_stride" | "assert_alignment" as check),
+                args=[ast.Name(id=name), *_, ast.Constant()],
+            ) if name in self._made_by:
+                if check == "assert_alignment" or self._made_by[name].startswith(_CONTIGUOUS):
+                    return None
+                node.value.args[-1] = ast.Constant(self._made_by[name])
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from msgspec.structs import replace
 
 from hotstart import _torch
-from hotstart.compilers.inductor import InductorCompiler
+from hotstart.compilers.inductor import PACKING, InductorCompiler
 from hotstart.compilers.job import Job, Narrowed
 from hotstart.compilers.trial import Difference, NotComparable, Trial
 from hotstart.compilers.trial_sizes import Sizes, at, sizes_to_try
@@ -80,7 +80,7 @@ class ProvenCompiler:
     def _ways(self, job: Job, unit: CompiledUnit) -> Iterator[tuple[CompiledUnit, str]]:
         """Yield the unit, then one without each pass that may be at fault, with the pass' name."""
         yield unit, ""
-        for name in _torch.doubtful_passes():
+        for name in (PACKING, *_torch.doubtful_passes()):
             with self._clock.phase("compile"):
                 made = self._compiler.without(name).compile(job)
             if isinstance(made, CompiledUnit) and made.source != unit.source and not made.op_by_op:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -24,7 +24,8 @@ from hotstart.compilers.trial_sizes import Sizes, at
 from hotstart.partition.names import foreign_operators
 from hotstart.records.artifact import CompiledUnit
 from hotstart.runtime.made_up import Kind
-from hotstart.runtime.units import instantiate
+from hotstart.runtime.prepared import Prepared
+from hotstart.runtime.units import Unit
 
 _KINDS = (
     Kind("counting", "normal"),
@@ -98,7 +99,7 @@ class Trial:
         Raises:
             NotComparable: the operators do not run.
         """
-        call = instantiate(unit)
+        call = partial(Unit(unit).bound, Prepared(pack=True))
         values, expected = self._runnable(sizes)
         found = [self._difference(call, values, expected)]
         for seed, scale in enumerate((*_SCALES[1:], *_MORE), 1):

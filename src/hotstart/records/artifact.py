@@ -299,19 +299,37 @@ class Proof(msgspec.Struct, frozen=True):
     why: str = ""
 
 
+class Preparation(msgspec.Struct, frozen=True):
+    """Tensors that depend on weights alone, made once for as long as the weights stay as they are.
+
+    Attributes:
+        code: defines `prepare(*weights) -> tuple`; and `unpacked(*weights) -> tuple`, which makes
+            tensors that a unit runs with as well, without packing, where `packs`.
+        weights: the weights it takes, by number among those of the unit.
+        packs: whether weights are put into the order that a kernel reads them in.
+    """
+
+    code: Code
+    weights: tuple[int, ...]
+    packs: bool
+
+
 class CompiledUnit(msgspec.Struct, frozen=True):
     """A different piece compiled for some sizes: data that any process can turn into a callable.
 
     Attributes:
         key: hash of everything that reached the compiler.
         code: defines `bind(*weights) -> call`, where `call(args: list) -> tuple` takes the sizes
-            and the tensors that are no weights, and empties the list.
+            and the tensors that are no weights, and empties the list. `bind` takes the weights
+            that are `kept`, then what the preparations make.
         kernels: by the names that the code calls them.
         constants: tensors, by the names that the code has for them.
         loose: outputs, by number, whose strides are not known to be the traced ones.
         op_by_op: why the unit runs the captured operators instead of compiled code; empty if it
             does not, or if that is what was asked for.
         proof: what comparing it with its operators has shown.
+        kept: weights that it runs with as they are, by number; None if it is all.
+        preparations: make what it runs with in place of the others.
     """
 
     key: str
@@ -321,6 +339,8 @@ class CompiledUnit(msgspec.Struct, frozen=True):
     loose: tuple[int, ...] = ()
     op_by_op: str = ""
     proof: Proof = Proof()
+    kept: tuple[int, ...] | None = None
+    preparations: tuple[Preparation, ...] = ()
 
     @property
     def source(self) -> str:

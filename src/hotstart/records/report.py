@@ -73,6 +73,20 @@ class SplitReport(msgspec.Struct, frozen=True):
     into: tuple[str, ...]
 
 
+class Packed(msgspec.Struct, frozen=True):
+    """What was made of weights when they were bound, such as packed ones.
+
+    Attributes:
+        seconds: how long that took.
+        bytes: the memory it takes, besides the weights'.
+        tensors: how many there are.
+    """
+
+    seconds: float = 0.0
+    bytes: int = 0
+    tensors: int = 0
+
+
 class Report(msgspec.Struct, frozen=True):
     """What was compiled, reused and loaded, and how long each took.
 
@@ -91,6 +105,7 @@ class Report(msgspec.Struct, frozen=True):
             what the unit did with it.
         unproven: name of each piece that was not compared at some sizes, and why.
         peak_memory_bytes: the most memory the process held during the build.
+        packed: what was made of weights, as far as they are bound.
     """
 
     wall_s: float
@@ -106,6 +121,7 @@ class Report(msgspec.Struct, frozen=True):
     without: tuple[tuple[str, str, str], ...] = ()
     unproven: tuple[tuple[str, str], ...] = ()
     peak_memory_bytes: int = 0
+    packed: Packed = Packed()
 
     def to_dict(self) -> dict[str, Any]:
         """The report in the types of JSON: dicts, lists, strings and numbers."""
@@ -116,7 +132,7 @@ class Report(msgspec.Struct, frozen=True):
         """The report as a dict without what differs from build to build: times, caches, paths."""
         plain = self.to_dict()
         for timed in (plain, *plain["units"], *plain["variants"]):
-            for name in ("wall_s", "phases", "peak_memory_bytes", "seconds"):
+            for name in ("wall_s", "phases", "peak_memory_bytes", "seconds", "packed"):
                 timed.pop(name, None)
         for unit in plain["units"]:
             unit["action"] = "reused" if unit["reused_from"] else "compiled"
@@ -165,7 +181,13 @@ def _totals(report: Report) -> str:
     pieces = f"{report.pieces} piece{'' if report.pieces == 1 else 's'}"
     parts = [pieces, f"{report.unique} unique", f"{report.reused} reused"]
     peak = f"; peak memory {memory(report.peak_memory_bytes)}" if report.peak_memory_bytes else ""
-    return f"{report.wall_s:.2f} s: {', '.join(parts)}{peak}"
+    return f"{report.wall_s:.2f} s: {', '.join(parts)}{peak}{_packed(report.packed)}"
+
+
+def _packed(packed: Packed) -> str:
+    if not packed.tensors:
+        return ""
+    return f"; {memory(packed.bytes)} made of weights in {packed.seconds:.2f} s"
 
 
 def _phases(report: Report) -> str:

@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import msgspec
 import torch
 
 from hotstart.model import Finder, Model
+from hotstart.options import Pack
 from hotstart.records.artifact import Artifact, Stitched
+from hotstart.records.report import Packed
 from hotstart.runtime.generated import run_code
-from hotstart.runtime.units import Unit, instantiate
-from hotstart.runtime.weights import Weights
+from hotstart.runtime.prepared import Prepared
+from hotstart.runtime.units import Unit
+from hotstart.runtime.weights import Fetched, Weights
 
 Run = Callable[..., Any]
-Binder = Callable[[list[torch.Tensor]], Run]
+Binder = Callable[[list[torch.Tensor], Prepared], Run]
+
+log = logging.getLogger("hotstart")
 
 
-def bind(artifact: Artifact, model: Model, compare_code: bool = True) -> Binding:
+class _Bound(msgspec.Struct, frozen=True):
+    """Functions with the weights they run on.
+
+    Attributes:
+        fetched: the weights.
+        current: whether the model has them still, and they hold what they held.
+        runs: the functions, by variant.
+    """
+
+    fetched: Fetched
+    current: Callable[[], bool]
+    runs: tuple[Run, ...]
+
+
+def bind(
+    artifact: Artifact, model: Model, compare_code: bool = True, pack: Pack = "first_call"
+) -> Binding:
     """Make the functions of an artifact's variants callable with a model's weights.
 
     Args:
         artifact: what to bind.
         model: keeps the weights.
         compare_code: whether functions that were traced must be what they were.
+        pack: when weights are packed.
     """
-    units = {unit.key: instantiate(unit) for unit in artifact.units}
+    units = {unit.key: Unit(unit) for unit in artifact.units}
     weights = Weights(model, artifact.requirements, dict(artifact.captured), compare_code)
     stitched = (stitched for call in artifact.calls for stitched in call.stitched)
-    return Binding(weights, tuple(_binder(s, units, model) for s in stitched))
+    return Binding(weights, tuple(_binder(s, units, model) for s in stitched), pack)
 
 
 class Binding:
@@ -39,11 +64,13 @@ class Binding:
     are replaced all at once: a call that is under way keeps those it started with.
     """
 
-    def __init__(self, weights: Weights, binders: Sequence[Binder]) -> None:
+    def __init__(self, weights: Weights, binders: Sequence[Binder], pack: Pack) -> None:
         self._weights = weights
         self._binders = binders
+        self._pack = pack
         self._lock = threading.Lock()
-        self._bound: tuple[Callable[[], bool], tuple[Run, ...]] | None = None
+        self._bound: _Bound | None = None
+        self._prepared: Prepared | None = None
 
     def __call__(self) -> tuple[Run, ...]:
         """The functions, by variant.
@@ -52,42 +79,81 @@ class Binding:
             ModelMismatch: the model is not what was compiled.
         """
         bound = self._bound
-        if bound is not None and bound[0]():
-            return bound[1]
+        if bound is not None and bound.current():
+            return bound.runs
         return self._bind()
 
+    def begin(self) -> None:
+        """See that the model fits, and pack its weights unless that is for the first call to do.
+
+        Raises:
+            ModelMismatch: the model is not what was compiled.
+        """
+        if self._pack == "first_call":
+            self._weights.fetch()
+        else:
+            self()
+
     def refresh(self) -> None:
-        """Compare everything anew, also what calls do not look at.
+        """Compare everything anew, also what calls do not look at, and prepare weights again.
 
         Raises:
             ModelMismatch: the model is not what was compiled.
         """
         with self._lock:
-            self._bound = None
+            self._bound = self._prepared = None
             self._weights.forget()
         self()
+
+    @property
+    def packed(self) -> Packed:
+        """What was made of weights; nothing as long as none were fetched."""
+        prepared = self._prepared
+        return Packed() if prepared is None else prepared.packed()
 
     def _bind(self) -> tuple[Run, ...]:
         with self._lock:
             bound = self._bound
-            if bound is not None and bound[0]():
-                return bound[1]  # another thread was faster
+            if bound is not None and bound.current():
+                return bound.runs  # another thread was faster
             # Forgotten first, so that nothing keeps weights alive that the model has replaced.
             self._bound = None
             fetched = self._weights.fetch()
-            runs = tuple(bind(fetched.tensors) for bind in self._binders)
-            self._bound = (fetched.current, runs)
-            return runs
+            prepared = Prepared(self._pack in ("now", "first_call"), self._prepared)
+            bound = self._bound = self._with(fetched, prepared)
+            self._prepared = prepared
+        if self._pack == "background":
+            threading.Thread(
+                target=self._pack_later, args=(bound,), name="hotstart-pack", daemon=True
+            ).start()
+        return bound.runs
+
+    def _with(self, fetched: Fetched, prepared: Prepared) -> _Bound:
+        runs = tuple(bind(fetched.tensors, prepared) for bind in self._binders)
+        return _Bound(fetched, prepared.watching(fetched.current), runs)
+
+    def _pack_later(self, unpacked: _Bound) -> None:
+        """Pack weights while calls go on without, then let calls use them, if none has changed."""
+        prepared = Prepared(pack=True)
+        try:
+            bound = self._with(unpacked.fetched, prepared)
+        except Exception as error:  # noqa: BLE001  such as a lack of memory; calls go on without
+            log.warning("weights stay as they are, since they cannot be packed: %r", error)
+            return
+        with self._lock:
+            if self._bound is unpacked and unpacked.current():
+                self._bound, self._prepared = bound, prepared
 
 
-def _binder(stitched: Stitched, units: Mapping[str, Unit], model: Model) -> Binder:
+def _binder(stitched: Stitched, by_key: Mapping[str, Unit], model: Model) -> Binder:
     make = run_code(stitched.code, {})["bind"]
-    own = [units[key] for key in stitched.units]
+    own = [by_key[key] for key in stitched.units]
 
-    def rebind(tensors: list[Any]) -> Callable[..., Any]:
+    def rebind(tensors: list[Any], prepared: Prepared) -> Callable[..., Any]:
         owners = [*map(Finder(model).module, stitched.owners)] if stitched.owners else []
         weights = [tensors[slot] for slot in stitched.weights]
-        run: Callable[..., Any] = make(weights, own, stitched.constants, owners)
+        units = [partial(unit.bound, prepared) for unit in own]
+        run: Callable[..., Any] = make(weights, units, stitched.constants, owners)
         return run
 
     return rebind

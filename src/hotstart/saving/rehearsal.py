@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from hotstart.records.artifact import Artifact, CompiledCall, Stitched
 from hotstart.records.shapes import labelled
 from hotstart.records.trees import tensors_of
 from hotstart.runtime.generated import run_code
+from hotstart.runtime.prepared import Prepared
 from hotstart.runtime.signature import passed_objects
-from hotstart.runtime.units import instantiate
+from hotstart.runtime.units import Unit
 from hotstart.saving.inputs import Inputs, Real, choices, tensors, weights
 
 Note = Callable[[str, torch.Tensor], None]
@@ -32,7 +34,7 @@ class Rehearsal:
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
         self._parts = [(call, stitched) for call in artifact.calls for stitched in call.stitched]
-        self._units = {unit.key: instantiate(unit) for unit in artifact.units}
+        self._units = {unit.key: Unit(unit) for unit in artifact.units}
         self._asserts = _asserts(artifact)
         self.names = tuple(labelled(call.name, s.variant) for call, s in self._parts)
 
@@ -53,7 +55,9 @@ class Rehearsal:
         call, stitched = self._parts[number]
         artifact = self._artifact
         held = weights(artifact.requirements, dict(artifact.captured), real.weights)
-        own = [_noted(self._units[key], key, note) for key in stitched.units]
+        prepared = Prepared(pack=True)
+        bound = {key: partial(self._units[key].bound, prepared) for key in stitched.units}
+        own = [_noted(unit, key, note) for key, unit in bound.items()]
         make = run_code(stitched.code, {})["bind"]
         owners = [types.SimpleNamespace() for _ in stitched.owners]
         unasserted = _torch.without_assertions() if self._asserts else contextlib.nullcontext()

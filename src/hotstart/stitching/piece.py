@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import fx
@@ -108,6 +108,19 @@ def _function(module: fx.GraphModule, name: str, emitter: Emitter) -> list[str]:
     body = _emit(module, nodes, _Own(), emitter, keep, outputs)
     body.append(f"return {emitter.value(output.args[0])}")
     return [f"def {name}({', '.join(parameters)}):", *(f"    {line}" for line in body)]
+
+
+def functions_as_source(functions: Mapping[str, fx.GraphModule]) -> str:
+    """Write modules as functions of the given names.
+
+    Raises:
+        NotExpressible: see `Emitter.statement`.
+    """
+    emitter = Emitter(Names(functions))
+    lines = [_function(module, name, emitter) for name, module in functions.items()]
+    body = [line for function in lines for line in ("", "", *function)]
+    assert not emitter.constants, "graphs of Inductor's passes have no constants but numbers"
+    return "\n".join([*emitter.header(), *body]) + "\n"
 
 
 def piece_as_source(graph: Graph, piece: Piece, dynamic: tuple[str, ...], key: str) -> CompiledUnit:

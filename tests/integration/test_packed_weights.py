@@ -1,0 +1,353 @@
+"""What depends on weights alone is made once, and again when they change."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hotstart
+from hotstart import Dim, Options
+
+Shapes = dict[str, Any]
+
+
+class Mlp(nn.Module):
+    def __init__(self, wide: int = 48) -> None:
+        super().__init__()
+        self.up = nn.Linear(32, wide)
+        self.down = nn.Linear(wide, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(nn.functional.gelu(self.up(x)))
+
+
+class Heads(nn.Module):
+    """Projections that share an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(32, 32), nn.Linear(32, 16), nn.Linear(32, 16)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.q(x).sin(), self.k(x), self.v(x).cos()
+
+
+def packing(program: hotstart.Program) -> int:
+    """How many of the preparations of a program's units pack weights."""
+    return sum(p.packs for unit in program.artifact.units for p in unit.preparations)
+
+
+def same(model: Callable[..., Any], program: hotstart.Program, *args: Any) -> None:
+    with torch.no_grad():
+        torch.testing.assert_close(program(*args), model(*args), rtol=1e-4, atol=1e-5)
+
+
+ROWS: Shapes = {"x": {0: Dim("rows", min=1, max=64)}}
+ALWAYS = Options(pack_weights="always")
+
+
+@pytest.fixture
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return Mlp().eval()
+
+
+@pytest.fixture
+def program(mlp: nn.Module) -> hotstart.Program:
+    return hotstart.compile(mlp, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=ALWAYS)
+
+
+def test_linears_run_on_packed_weights(mlp: nn.Module, program: hotstart.Program) -> None:
+    assert packing(program) == 2
+    for rows in (1, 2, 17, 64):
+        same(mlp, program, torch.randn(rows, 32))
+    assert program.report.packed.bytes >= 2 * 32 * 48 * 4
+
+
+def test_without_packing_nothing_is_prepared(mlp: nn.Module) -> None:
+    options = Options(pack_weights=False)
+    program = hotstart.compile(mlp, (torch.randn(4, 32),), options=options)
+    assert not any(unit.preparations for unit in program.artifact.units)
+    assert program.report.packed.tensors == 0
+
+
+def test_repeated_layers_share_a_unit_and_not_what_is_made_of_their_weights() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(Mlp() for _ in range(4))).eval()
+    program = hotstart.compile(
+        model, (torch.randn(4, 32),), dynamic_shapes={"input": ROWS["x"]}, options=ALWAYS
+    )
+    plain = hotstart.compile(
+        model,
+        (torch.randn(4, 32),),
+        dynamic_shapes={"input": ROWS["x"]},
+        options=Options(pack_weights=False),
+    )
+    assert len(program.artifact.units) == len(plain.artifact.units)
+    same(model, program, torch.randn(9, 32))
+
+
+@pytest.mark.parametrize("change", ["copy", "load_state_dict", "assign", "add", "data_set"])
+def test_changed_weights_are_packed_again(mlp: Mlp, program: hotstart.Program, change: str) -> None:
+    x = torch.randn(5, 32)
+    before = program(x)
+    other = Mlp().eval()
+    with torch.no_grad():
+        match change:
+            case "copy":
+                mlp.up.weight.copy_(other.up.weight)
+            case "load_state_dict":
+                mlp.load_state_dict(other.state_dict())
+            case "assign":
+                mlp.load_state_dict(other.state_dict(), assign=True)
+            case "add":
+                mlp.down.weight.add_(1.0)
+            case "data_set":
+                mlp.up.weight.data = other.up.weight.detach().clone()
+    same(mlp, program, x)
+    assert not torch.equal(before, program(x))
+
+
+def test_what_is_not_noticed_is_refreshed(mlp: Mlp, program: hotstart.Program) -> None:
+    x = torch.randn(5, 32)
+    program(x)
+    mlp.up.weight.data.mul_(2.0)
+    program.refresh()
+    same(mlp, program, x)
+
+
+def test_only_what_was_made_of_changed_weights_is_made_again(
+    mlp: Mlp, program: hotstart.Program
+) -> None:
+    x = torch.randn(5, 32)
+    program(x)
+    kept = program._binding._prepared
+    with torch.no_grad():
+        mlp.up.weight.mul_(2.0)
+    program(x)
+    new = program._binding._prepared
+    assert kept is not None
+    assert new is not None
+    assert kept is not new
+    assert len(kept._made.keys() & new._made.keys()) == len(kept._made)
+    assert sum(new._made[key] is made for key, made in kept._made.items()) == 1
+
+
+def test_a_weight_that_is_also_read_unpacked_stays_right() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(40, 16)
+            self.head = nn.Linear(16, 40, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.head(self.embedding(tokens))
+
+    torch.manual_seed(0)
+    model = Tied().eval()
+    tokens = torch.randint(0, 40, (3, 7))
+    program = hotstart.compile(model, (tokens,), options=ALWAYS)
+    same(model, program, tokens)
+    with torch.no_grad():
+        model.embedding.weight.mul_(3.0)
+    same(model, program, tokens)
+
+
+def test_no_rows() -> None:
+    torch.manual_seed(0)
+    model = Mlp().eval()
+    rows: Shapes = {"x": {0: Dim("rows", min=0, max=8)}}
+    program = hotstart.compile(model, (torch.randn(4, 32),), dynamic_shapes=rows, options=ALWAYS)
+    for count in (0, 1, 8):
+        same(model, program, torch.randn(count, 32))
+
+
+def test_parts_of_a_range_share_what_is_made() -> None:
+    torch.manual_seed(0)
+    model = Mlp().eval()
+    rows: Shapes = {"x": {0: Dim("rows", ranges=[(1, 8), (9, 64)])}}
+    program = hotstart.compile(model, (torch.randn(4, 32),), dynamic_shapes=rows, options=ALWAYS)
+    same(model, program, torch.randn(4, 32))
+    assert packing(program) == 4
+    assert program.report.packed.bytes == 2 * 32 * 48 * 4
+
+
+def test_projections_of_one_input_become_one() -> None:
+    torch.manual_seed(0)
+    model = Heads().eval()
+    program = hotstart.compile(model, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=ALWAYS)
+    (unit,) = program.artifact.units
+    for rows in (1, 5):
+        same(model, program, torch.randn(rows, 32))
+    assert unit.source.count("_linear_pointwise") == 1
+
+
+def convolutions() -> list[Any]:
+    image, wide = (2, 8, 12, 12), (2, 16, 12, 12)
+    return [
+        pytest.param(nn.Conv2d(8, 16, 3, padding=1), image, id="plain"),
+        pytest.param(nn.Conv2d(8, 16, 1), image, id="1x1"),
+        pytest.param(nn.Conv2d(1, 8, 3), (2, 1, 12, 12), id="one channel"),
+        pytest.param(nn.Conv2d(16, 16, 3, groups=16, bias=False), wide, id="depthwise"),
+        pytest.param(nn.Conv2d(16, 32, 3, groups=4, stride=2), wide, id="groups"),
+        pytest.param(nn.Conv2d(8, 16, 3, dilation=2), image, id="dilated"),
+        pytest.param(nn.ConvTranspose2d(8, 16, 3, stride=2), image, id="transposed"),
+        pytest.param(nn.Conv3d(4, 8, 3), (2, 4, 6, 6, 6), id="3d"),
+        pytest.param(nn.Conv1d(8, 16, 3), (2, 8, 20), id="1d"),
+        pytest.param(
+            nn.Sequential(nn.Conv2d(8, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
+            image,
+            id="batch norm",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("ranges", ["static", "batch", "image"])
+@pytest.mark.parametrize(("layer", "shape"), convolutions())
+def test_convolutions(layer: nn.Module, shape: tuple[int, ...], ranges: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x).relu()
+
+    torch.manual_seed(0)
+    model = Model().eval()
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    dims: Shapes = {}
+    if ranges == "batch":
+        dims = {"x": {0: Dim("batch", min=1, max=8)}}
+    if ranges == "image" and len(shape) == 4:
+        dims = {"x": {2: Dim("high", min=5, max=40), 3: Dim("wide", min=5, max=40)}}
+    program = hotstart.compile(model, (torch.randn(shape),), dynamic_shapes=dims, options=ALWAYS)
+    same(model, program, torch.randn(shape))
+    if ranges == "batch":
+        for batch in (1, 3, 8):
+            same(model, program, torch.randn(batch, *shape[1:]))
+    if ranges == "image" and len(shape) == 4:
+        for high, wide in ((5, 5), (7, 40), (40, 9)):
+            same(model, program, torch.randn(*shape[:2], high, wide))
+    same(model, program, torch.randn(shape).to(memory_format=torch.preserve_format))
+
+
+def test_convolutions_scaled_by_different_numbers() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.one(x) * 2.0 + self.other(x) * 5.0
+
+    torch.manual_seed(0)
+    model = Scaled().eval()
+    x = torch.randn(1, 3, 9, 9)
+    same(model, hotstart.compile(model, (x,), options=ALWAYS), x)
+
+
+def test_a_result_that_follows_from_weights_alone_is_new_in_every_call() -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.randn(8))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x * self.scale, self.scale.exp()
+
+    model = Constant().eval()
+    x = torch.randn(3, 8)
+    program = hotstart.compile(model, (x,), options=ALWAYS)
+    program(x)[1].zero_()
+    same(model, program, x)
+    with torch.no_grad():
+        model.scale.add_(1.0)
+    same(model, program, x)
+
+
+def test_a_weight_that_forward_writes_to_is_left_alone() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+            self.register_buffer("seen", torch.zeros(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.add_(1.0)
+            return self.linear(x) + self.seen.exp()
+
+    torch.manual_seed(0)
+    model, other = Counting().eval(), Counting().eval()
+    other.load_state_dict(model.state_dict())
+    x = torch.randn(3, 8)
+    program = hotstart.compile(model, (x,), options=ALWAYS)
+    for _ in range(3):
+        with torch.no_grad():
+            torch.testing.assert_close(program(x), other(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_dtypes(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = Mlp().eval().to(dtype)
+    x = torch.randn(6, 32, dtype=dtype)
+    program = hotstart.compile(model, (x,), dynamic_shapes=ROWS, options=ALWAYS)
+    for rows in (1, 6, 64):
+        x = torch.randn(rows, 32, dtype=dtype)
+        with torch.no_grad():
+            torch.testing.assert_close(program(x), model(x), rtol=2e-2, atol=2e-2)
+
+
+def test_recurrent_layers() -> None:
+    torch.manual_seed(0)
+    model = nn.LSTM(16, 24, batch_first=True).eval()
+    x = torch.randn(2, 5, 16)
+    program = hotstart.compile(model, (x,), options=ALWAYS)
+    same(model, program, x)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    torch.manual_seed(0)
+    model = nn.Sequential(Mlp(), Mlp()).eval()
+    program = hotstart.compile(
+        model, (torch.randn(4, 32),), dynamic_shapes={"input": ROWS["x"]}, options=ALWAYS
+    )
+    file = tmp_path_factory.mktemp("saved") / "model.hot"
+    program.save(file)
+    return model, file
+
+
+@pytest.mark.parametrize("pack", ["now", "first_call", "background", "never"])
+def test_a_loaded_program_packs_when_it_is_told_to(
+    saved: tuple[nn.Module, Path], pack: Any
+) -> None:
+    model, file = saved
+    program = hotstart.load(file, model, pack=pack)
+    assert (program.report.packed.bytes > 0) == (pack == "now") or pack == "background"
+    x = torch.randn(5, 32)
+    same(model, program, x)
+    for thread in threading.enumerate():
+        if thread.name == "hotstart-pack":
+            thread.join()
+    assert (program.report.packed.bytes > 0) == (pack != "never")
+    same(model, program, x)
+    with torch.no_grad():
+        model[0].up.weight.mul_(1.5)
+    same(model, program, x)
+
+
+def test_an_unknown_way_to_pack_is_refused(saved: tuple[nn.Module, Path]) -> None:
+    model, file = saved
+    with pytest.raises(hotstart.OptionsError, match="pack: got 'later'"):
+        hotstart.load(file, model, pack="later")  # type: ignore[arg-type]
