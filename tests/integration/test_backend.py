@@ -426,7 +426,10 @@ def test_an_unknown_option_is_named_with_those_there_are(name: str) -> None:
     error = refused(torch.sin, torch.ones(3), options={name: 1})
     assert isinstance(error, hotstart.OptionsError)
     assert name in str(error)
-    assert "cache, compiler, debug_dir, inductor, jobs, on_event, prove, split_on" in str(error)
+    assert (
+        "cache, compiler, debug_dir, inductor, jobs, on_event, pack_weights, prove, split_on"
+        in str(error)
+    )
 
 
 def test_a_mode_is_refused() -> None:

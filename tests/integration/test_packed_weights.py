@@ -241,6 +241,19 @@ def test_convolutions(layer: nn.Module, shape: tuple[int, ...], ranges: str) -> 
     same(model, program, torch.randn(shape).to(memory_format=torch.preserve_format))
 
 
+def test_statistics_that_batches_change_are_folded_again() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)).eval()
+    x = torch.randn(2, 3, 9, 9)
+    program = hotstart.compile(model, (x,), options=ALWAYS)
+    same(model, program, x)
+    model.train()
+    with torch.no_grad():
+        model(x * 3 + 1)
+    model.eval()
+    same(model, program, x)
+
+
 def test_convolutions_scaled_by_different_numbers() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:

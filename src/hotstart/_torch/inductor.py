@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from hotstart._torch.packing import Pack, Recipe, Separated, inputs_as_packed_weights, separate
+from hotstart._torch.packing import (
+    Pack,
+    Recipe,
+    Separated,
+    inputs_as_packed_weights,
+    separate,
+    written_inputs,
+)
 from hotstart._torch.sizes import (
     Narrowing,
     convolutions_of_any_batch,
@@ -133,8 +140,7 @@ def compile_with_inductor(
     `memory` has a number for every input that is a tensor, and for every output; two tensors have
     the same one exactly if they share memory. `holds` tells if a condition over `symbols` holds for
     every size that the module is compiled for. What depends on `weights` alone is taken out of the
-    code, see `packing`: positions of inputs that nothing writes to. `pack` chooses linears that are
-    packed.
+    code, see `packing`: positions of inputs. `pack` chooses linears that are packed.
 
     Returns:
         None if AOTAutograd leaves no operator to compile, since outputs are inputs, or nothing uses
@@ -177,7 +183,9 @@ def _compile(
         body = Separated(tuple(range(len(example_inputs))), tuple(example_inputs), ())
         read = memory[0]
         if pack and weights and len(example_inputs) == len(inputs):
-            body = separate(graph, example_inputs, weights, pack)
+            written = {read[index - sizes] for index in written_inputs(graph.graph)}
+            constant = {index for index in weights if read[index - sizes] not in written}
+            body = separate(graph, example_inputs, constant, pack)
             read = [read[index - sizes] for index in body.kept if index >= sizes]
             read += range(-1, len(body.kept) - len(body.inputs) - 1, -1)
             fixed = set(kwargs.get("static_input_idxs", ()))

@@ -535,6 +535,23 @@ def _pack_convolutions(graph: fx.Graph) -> None:
                 node.update_arg(1, graph.call_function(pack, args))
 
 
+def written_inputs(graph: fx.Graph) -> set[int]:
+    """The positions of inputs that a functional graph writes to: operators in it that are not.
+
+    Not every operator that writes says so before AOTAutograd: `native_batch_norm` does not.
+    """
+    placeholders = graph.find_nodes(op="placeholder")
+    return {position for position, node in enumerate(placeholders) if any(map(_writes, node.users))}
+
+
+def _writes(node: fx.Node) -> bool:
+    """Tell whether a node may write to its arguments; higher-order operators do not say."""
+    if node.op == "output" or node.target is operator.getitem:
+        return False
+    schema = getattr(node.target, "_schema", None)
+    return schema is None or bool(schema.is_mutable)
+
+
 def _merge_views(graph: fx.Graph) -> None:
     """Make one of views that are the same view of the same tensor, which hide a shared input."""
     known: dict[Any, fx.Node] = {}

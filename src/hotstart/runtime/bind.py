@@ -119,7 +119,9 @@ class Binding:
             # Forgotten first, so that nothing keeps weights alive that the model has replaced.
             self._bound = None
             fetched = self._weights.fetch()
-            prepared = Prepared(self._pack in ("now", "first_call"), self._prepared)
+            prepared = Prepared(
+                self._pack in ("now", "first_call"), fetched.counters, self._prepared
+            )
             bound = self._bound = self._with(fetched, prepared)
             self._prepared = prepared
         if self._pack == "background":
@@ -134,7 +136,7 @@ class Binding:
 
     def _pack_later(self, unpacked: _Bound) -> None:
         """Pack weights while calls go on without, then let calls use them, if none has changed."""
-        prepared = Prepared(pack=True)
+        prepared = Prepared(True, unpacked.fetched.counters)
         try:
             bound = self._with(unpacked.fetched, prepared)
         except Exception as error:  # noqa: BLE001  such as a lack of memory; calls go on without

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -45,11 +45,18 @@ class Prepared:
 
     Args:
         pack: whether weights are packed; units run with weights that are not, too.
+        counters: as in `Fetched`.
         before: what was made before, which is taken over where the weights are the same.
     """
 
-    def __init__(self, pack: bool, before: Prepared | None = None) -> None:
+    def __init__(
+        self,
+        pack: bool,
+        counters: Mapping[int, torch.Tensor] | None = None,
+        before: Prepared | None = None,
+    ) -> None:
         self._pack = pack
+        self._counters = counters or {}
         self._before = before._made if before is not None and before._pack == pack else {}
         self._made: dict[tuple[Any, ...], _Made] = {}
         self._seconds = 0.0
@@ -69,7 +76,8 @@ class Prepared:
     def _new(self, preparation: Preparation, weights: tuple[torch.Tensor, ...]) -> _Made:
         started = time.perf_counter()
         name = "unpacked" if preparation.packs and not self._pack else "prepare"
-        written = _torch.VersionWatch(weights)
+        counters = [self._counters[id(w)] for w in weights if id(w) in self._counters]
+        written = _torch.VersionWatch((*weights, *counters))
         with _torch.apart():
             tensors = run_code(preparation.code, {})[name](*weights)
         self._seconds += time.perf_counter() - started

@@ -20,6 +20,9 @@ from hotstart.records.guards import Change
 from hotstart.records.layout import strides_fit
 from hotstart.runtime.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
 
+_COUNTER = "num_batches_tracked"
+"""The buffer in which a batch normalisation counts what it has learnt its statistics from."""
+
 
 class Fetched(msgspec.Struct, frozen=True):
     """A model's tensors at one time.
@@ -27,10 +30,13 @@ class Fetched(msgspec.Struct, frozen=True):
     Attributes:
         tensors: the tensors of the table, by slot.
         current: whether fetching again would find the same ones.
+        counters: by the `id` of a tensor, another that is written to whenever that one is. Batch
+            normalisation writes its statistics without autograd's knowledge, and counts batches.
     """
 
     tensors: list[torch.Tensor]
     current: Callable[[], bool]
+    counters: Mapping[int, torch.Tensor]
 
 
 class Weights:
@@ -98,7 +104,12 @@ class Weights:
         problems = self._guards.changes(finder, paths) + problems
         if problems:
             raise ModelMismatch(problems)
-        return Fetched(tensors, _watch(modes, kept, tensors, self._guards.sealed))
+        counters = {
+            id(tensor): place.owner[_COUNTER]
+            for place, tensor in kept
+            if place.kind == "buffer" and isinstance(place.owner.get(_COUNTER), torch.Tensor)
+        }
+        return Fetched(tensors, _watch(modes, kept, tensors, self._guards.sealed), counters)
 
     def _modules_in_mode(self, finder: Finder) -> list[torch.nn.Module]:
         """The modules whose mode forward reads, which are in the mode of the build."""
