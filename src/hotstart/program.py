@@ -182,6 +182,22 @@ class Program:
         """
         self._binding.refresh()
 
+    def release_unpacked(self) -> int:
+        """Free the model's copies of weights that this program has packed and reads nowhere else.
+
+        The model can be called only through programs then: what asks for the values of such a
+        weight is a `ModelMismatch` that says so. `load_state_dict(..., assign=True)` gives the
+        model weights again. Weights that were left unpacked (`hotstart.load(pack="never")`, or
+        `"background"` before it is done) stay.
+
+        Returns:
+            How many bytes were given back, as far as nobody else holds the tensors.
+
+        Raises:
+            ModelMismatch: the model's tensors do not fit what was compiled.
+        """
+        return self._binding.release()
+
     @property
     def code(self) -> dict[str, str]:
         """The stitched source, by variant; `name: variant` where calls have names."""

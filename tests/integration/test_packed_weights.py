@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -364,3 +366,80 @@ def test_an_unknown_way_to_pack_is_refused(saved: tuple[nn.Module, Path]) -> Non
     model, file = saved
     with pytest.raises(hotstart.OptionsError, match="pack: got 'later'"):
         hotstart.load(file, model, pack="later")  # type: ignore[arg-type]
+
+
+class TestReleased:
+    """The model's own copies of packed weights can be given back."""
+
+    def test_the_program_goes_on_and_the_model_says_why_not(
+        self, mlp: Mlp, program: hotstart.Program
+    ) -> None:
+        x = torch.randn(5, 32)
+        with torch.no_grad():
+            expected = mlp(x)
+        memory = weakref.ref(mlp.up.weight)
+        assert program.release_unpacked() == 2 * 32 * 48 * 4
+        gc.collect()
+        assert memory() is None
+        torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-5)
+        program.refresh()
+        torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-5)
+        with pytest.raises(hotstart.ModelMismatch, match="release_unpacked"):
+            mlp(x)
+        with pytest.raises(hotstart.ModelMismatch, match=r"up\.weight"):
+            mlp.state_dict()
+        assert "Released('up.weight')" in repr(mlp.up.weight)
+        assert program.release_unpacked() == 0
+
+    def test_weights_that_are_loaded_again_are_packed(
+        self, mlp: Mlp, program: hotstart.Program
+    ) -> None:
+        program.release_unpacked()
+        other = Mlp().eval()
+        mlp.load_state_dict(other.state_dict(), assign=True)
+        x = torch.randn(5, 32)
+        same(other, program, x)
+        same(mlp, program, x)
+
+    def test_biases_can_still_be_changed(self, mlp: Mlp, program: hotstart.Program) -> None:
+        x = torch.randn(5, 32)
+        with torch.no_grad():
+            expected = mlp(x) + 1.0
+        program.release_unpacked()
+        with torch.no_grad():
+            mlp.down.bias.add_(1.0)
+        torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-5)
+
+    def test_what_is_read_as_it_is_stays(self) -> None:
+        class Tied(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.embedding = nn.Embedding(40, 16)
+
+            def forward(self, tokens: Tensor) -> Tensor:
+                return nn.functional.linear(self.embedding(tokens), self.embedding.weight)
+
+        torch.manual_seed(0)
+        model = Tied().eval()
+        tokens = torch.randint(0, 40, (3, 7))
+        program = hotstart.compile(model, (tokens,), options=ALWAYS)
+        assert program.release_unpacked() == 0
+        same(model, program, tokens)
+
+    def test_a_program_that_packs_nothing_releases_nothing(
+        self, saved: tuple[nn.Module, Path]
+    ) -> None:
+        model, file = saved
+        program = hotstart.load(file, model, pack="never")
+        assert program.release_unpacked() == 0
+        same(model, program, torch.randn(5, 32))
+
+
+def test_replaced_weights_are_not_kept_alive(mlp: Mlp, program: hotstart.Program) -> None:
+    x = torch.randn(5, 32)
+    program(x)
+    old = weakref.ref(mlp.up.weight)
+    mlp.load_state_dict(Mlp().state_dict(), assign=True)
+    program(x)
+    gc.collect()
+    assert old() is None

@@ -17,6 +17,7 @@ from hotstart.records.artifact import Artifact, Stitched
 from hotstart.records.report import Packed
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.prepared import Prepared
+from hotstart.runtime.released import memory_in_use
 from hotstart.runtime.units import Unit
 from hotstart.runtime.weights import Fetched, Weights
 
@@ -101,9 +102,27 @@ class Binding:
             ModelMismatch: the model is not what was compiled.
         """
         with self._lock:
-            self._bound = self._prepared = None
+            self._bound = None
+            self._prepared = None if self._prepared is None else self._prepared.of_released()
             self._weights.forget()
         self()
+
+    def release(self) -> int:
+        """Free the model's copies of weights that packed ones stand for; the bytes of these.
+
+        Raises:
+            ModelMismatch: the model is not what was compiled.
+        """
+        self()
+        with self._lock:
+            bound, prepared = self._bound, self._prepared
+            if bound is None or prepared is None or not bound.current():
+                return 0  # another thread has changed the model
+            self._bound = None
+            unread = prepared.memory() - memory_in_use(bound.runs)
+            stand_ins, freed = self._weights.release(unread)
+            self._rebind(prepared.released(stand_ins))
+            return freed
 
     @property
     def packed(self) -> Packed:
@@ -118,20 +137,22 @@ class Binding:
                 return bound.runs  # another thread was faster
             # Forgotten first, so that nothing keeps weights alive that the model has replaced.
             self._bound = None
-            fetched = self._weights.fetch()
-            prepared = Prepared(
-                self._pack in ("now", "first_call"), fetched.counters, self._prepared
-            )
-            bound = self._bound = self._with(fetched, prepared)
-            self._prepared = prepared
+            bound = self._rebind(self._prepared)
         if self._pack == "background":
             threading.Thread(
                 target=self._pack_later, args=(bound,), name="hotstart-pack", daemon=True
             ).start()
         return bound.runs
 
+    def _rebind(self, before: Prepared | None) -> _Bound:
+        fetched = self._weights.fetch()
+        prepared = Prepared(self._pack in ("now", "first_call"), fetched.counters, before)
+        self._bound, self._prepared = self._with(fetched, prepared), prepared
+        return self._bound
+
     def _with(self, fetched: Fetched, prepared: Prepared) -> _Bound:
         runs = tuple(bind(fetched.tensors, prepared) for bind in self._binders)
+        prepared.finish()
         return _Bound(fetched, prepared.watching(fetched.current), runs)
 
     def _pack_later(self, unpacked: _Bound) -> None:

@@ -13,6 +13,7 @@ from hotstart import _torch
 from hotstart.records.artifact import Preparation
 from hotstart.records.report import Packed
 from hotstart.runtime.generated import run_code
+from hotstart.runtime.released import Released
 
 Prepare = Callable[[Preparation, Sequence[torch.Tensor]], Sequence[torch.Tensor]]
 """Makes what a preparation makes of some weights."""
@@ -36,8 +37,15 @@ class _Made(msgspec.Struct, frozen=True):
     def fits(self, weights: Sequence[torch.Tensor]) -> bool:
         """Whether it was made of the same memory, which holds what it held."""
         pairs = zip(weights, self.weights, strict=True)
-        same = all(one.data_ptr() == other.data_ptr() for one, other in pairs)
-        return same and self.written.unchanged()
+        return self.written.unchanged() and all(
+            one is other or (type(one) is not Released and one.data_ptr() == other.data_ptr())
+            for one, other in pairs
+        )
+
+    def with_stand_ins(self, weights: tuple[torch.Tensor, ...]) -> _Made:
+        """Make the same record where some of the weights were released."""
+        left = [tensor for tensor in weights if type(tensor) is not Released]
+        return _Made(weights, _torch.VersionWatch(left), self.tensors, self.bytes)
 
 
 class Prepared:
@@ -59,6 +67,7 @@ class Prepared:
         self._counters = counters or {}
         self._before = before._made if before is not None and before._pack == pack else {}
         self._made: dict[tuple[Any, ...], _Made] = {}
+        self._functions: dict[str, Callable[..., Sequence[torch.Tensor]]] = {}
         self._seconds = 0.0
 
     def __call__(
@@ -75,16 +84,52 @@ class Prepared:
 
     def _new(self, preparation: Preparation, weights: tuple[torch.Tensor, ...]) -> _Made:
         started = time.perf_counter()
-        name = "unpacked" if preparation.packs and not self._pack else "prepare"
         counters = [self._counters[id(w)] for w in weights if id(w) in self._counters]
         written = _torch.VersionWatch((*weights, *counters))
         with _torch.apart():
-            tensors = run_code(preparation.code, {})[name](*weights)
+            tensors = self._function(preparation)(*weights)
         self._seconds += time.perf_counter() - started
         memory = {tensor.untyped_storage().data_ptr() for tensor in weights}
         own = [tensor for tensor in tensors if not _shares(tensor, memory)]
         copied = sum(tensor.numel() * tensor.itemsize for tensor in own)
         return _Made(tuple(w.detach() for w in weights), written, tensors, copied)
+
+    def _function(self, preparation: Preparation) -> Callable[..., Sequence[torch.Tensor]]:
+        file = preparation.code.filename
+        if file not in self._functions:
+            name = "unpacked" if preparation.packs and not self._pack else "prepare"
+            self._functions[file] = run_code(preparation.code, {})[name]
+        return self._functions[file]
+
+    def finish(self) -> None:
+        """Forget what was made before; nothing keeps weights alive that the model has replaced."""
+        self._before = {}
+
+    def memory(self) -> set[int]:
+        """List the addresses of the storages of the weights that something was copied from."""
+        copied = (made for made in self._made.values() if made.bytes)
+        weights = (w for made in copied for w in made.weights if type(w) is not Released)
+        return {weight.untyped_storage().data_ptr() for weight in weights}
+
+    def released(self, stand_ins: Mapping[int, torch.Tensor]) -> Prepared:
+        """Take over what was made for a model that has stand-ins, by `id` of what they replace."""
+        same = Prepared(self._pack, self._counters)
+        for (file, *ids), made in self._made.items():
+            pairs = zip(ids, made.weights, strict=True)
+            weights = tuple(stand_ins.get(number, weight) for number, weight in pairs)
+            new = [id(stand_ins[n]) if n in stand_ins else n for n in ids]
+            same._made[(file, *new)] = made.with_stand_ins(weights)
+        return same
+
+    def of_released(self) -> Prepared:
+        """Take over what cannot be made again, since its weights were released."""
+        same = Prepared(self._pack, self._counters)
+        same._made = {
+            key: made
+            for key, made in self._made.items()
+            if any(type(weight) is Released for weight in made.weights)
+        }
+        return same
 
     def watching(self, current: Callable[[], bool]) -> Callable[[], bool]:
         """A function that tells whether weights are `current`, and hold what they held.
@@ -110,6 +155,10 @@ class Prepared:
 
 def _never() -> bool:
     return False
+
+
+def _same_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one is other or (type(one) is not Released and one.data_ptr() == other.data_ptr())
 
 
 def _shares(tensor: torch.Tensor, memory: set[int]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import getitem, is_
 from typing import Any
 
@@ -18,6 +18,7 @@ from hotstart.model import Finder, Model, Place
 from hotstart.records.artifact import Requirements, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import strides_fit
+from hotstart.runtime.released import Released
 from hotstart.runtime.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
 
 _COUNTER = "num_batches_tracked"
@@ -65,6 +66,32 @@ class Weights:
     def forget(self) -> None:
         """Compare everything when fetched next, also what is not watched."""
         self._guards.forget()
+
+    def release(self, memory: Collection[int]) -> tuple[dict[int, torch.Tensor], int]:
+        """Replace parameters in some memory by stand-ins in the model.
+
+        Args:
+            memory: addresses of storages; all that a weight's storage holds must be given back.
+
+        Returns:
+            The stand-ins, by the `id` of the tensors they replace, and the bytes that were freed.
+        """
+        finder = Finder(self._model)
+        stand_ins: dict[int, torch.Tensor] = {}
+        freed: dict[int, int] = {}
+        for spec in self._requirements.weights:
+            if spec.kind != "parameter":
+                continue
+            for place in map(finder.place, (spec.name, *spec.ties)):
+                tensor = None if place is None else place.get()
+                if place is None or tensor is None or type(tensor) is Released:
+                    continue
+                storage = tensor.untyped_storage()
+                if storage.data_ptr() in memory:
+                    freed[storage.data_ptr()] = storage.nbytes()
+                    stand_in = stand_ins.setdefault(id(tensor), Released.of(tensor, spec.name))
+                    place.owner[place.key] = stand_in
+        return stand_ins, sum(freed.values())
 
     def fetch(self) -> Fetched:
         """The tensors as they are now.
@@ -159,7 +186,7 @@ def _watch(
         found.append(module.training)
     others = (held for held in mappings.values() if id(held) not in guards.mappings)
     registered = _torch.MappingWatch(tuple(others))
-    metadata = _torch.TensorWatch(tensors)
+    metadata = _torch.TensorWatch([t for t in tensors if type(t) is not Released])
     # From here on changes are noticed, and those since the tensors were looked up are found now.
     if any(place.get() is not tensor for place, tensor in kept):
         return _never
@@ -181,6 +208,8 @@ def _never() -> bool:
 def _problems(spec: WeightSpec, tensor: Any) -> list[Change]:
     if not isinstance(tensor, torch.Tensor):
         return [(spec.name, _describe(spec), "nothing")]
+    if type(tensor) is Released:  # packed, and of the shape that it had
+        return []
     fits = (
         type(tensor) in TENSOR_TYPES
         and tensor.layout is torch.strided

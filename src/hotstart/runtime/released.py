@@ -1,0 +1,81 @@
+"""Free a model's own copies of weights that a program has packed and does not read itself."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hotstart.errors import ModelMismatch
+
+_ABOUT_THE_SHAPE = frozenset({"__get__", "__repr__", "__hash__", "dim", "numel", "size", "stride"})
+
+_WHY = (
+    "none, since program.release_unpacked() freed them. To use the model itself, load weights with "
+    "load_state_dict(..., assign=True)"
+)
+
+
+class Released(torch.nn.Parameter):
+    """Stands for a parameter whose memory was given back; it has a shape and no values.
+
+    Attributes:
+        path: the parameter's name.
+    """
+
+    path: str
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor, name: str) -> Released:
+        """Make the stand-in of a weight."""
+        shape, stride = tensor.shape, tensor.stride()
+        made = torch.empty_strided(shape, stride, dtype=tensor.dtype, device="meta")
+        released = cls(made, requires_grad=False)
+        released.path = name
+        return released
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"Released({self.path!r})"
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Any,
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Answer questions about the shape, and refuse everything else.
+
+        Raises:
+            ModelMismatch: the weight's values are asked for.
+        """
+        if getattr(func, "__name__", "") in _ABOUT_THE_SHAPE:
+            return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+        given = [*args, *(kwargs or {}).values()]
+        name = next((one.path for one in given if isinstance(one, Released)), "a weight")
+        raise ModelMismatch([(name, "values", _WHY)])
+
+
+def memory_in_use(functions: Iterable[Any]) -> set[int]:
+    """List the addresses of the storages that functions hold, by what they close over."""
+    return {tensor.untyped_storage().data_ptr() for tensor in _held(functions)}
+
+
+def _held(functions: Iterable[Any]) -> Iterator[torch.Tensor]:
+    seen: set[int] = set()
+    pending = list(functions)
+    while pending:
+        value = pending.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            if value.layout is torch.strided:
+                yield value
+        elif isinstance(value, types.FunctionType):
+            pending += [cell.cell_contents for cell in value.__closure__ or ()]
+        elif isinstance(value, list | tuple):
+            pending += value
