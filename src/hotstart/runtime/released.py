@@ -53,7 +53,7 @@ class Released(torch.nn.Parameter):
             ModelMismatch: the weight's values are asked for.
         """
         if getattr(func, "__name__", "") in _ABOUT_THE_SHAPE:
-            return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+            return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         given = [*args, *(kwargs or {}).values()]
         name = next((one.path for one in given if isinstance(one, Released)), "a weight")
         raise ModelMismatch([(name, "values", _WHY)])
