@@ -33,4 +33,10 @@ def _package(place: Place) -> Path:
     return place.folder / "model.pt2"
 
 
-AOT_INDUCTOR = Peer(title="AOTInductor, freezing", packages=("torch",), load=load, build=build)
+AOT_INDUCTOR = Peer(
+    title="AOTInductor, freezing",
+    packages=("torch",),
+    load=load,
+    build=build,
+    exports=True,
+)

@@ -17,6 +17,18 @@ def make(name: str) -> nn.Module:
     return _MAKERS[name]().eval()
 
 
+def exportable(module: nn.Module) -> nn.Module:
+    """Have experts computed by products that exporters know.
+
+    Left alone, transformers groups them by an operator of its own, which neither ONNX nor
+    AOTInductor can take.
+    """
+    for each in module.modules():
+        if hasattr(getattr(each, "config", None), "num_experts_per_tok"):
+            each.config._experts_implementation = "batched_mm"
+    return module
+
+
 class Encoder(nn.Module):
     """A text encoder: token ids and mask to the last hidden state."""
 

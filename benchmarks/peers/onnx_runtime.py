@@ -36,4 +36,5 @@ ONNX_RUNTIME = Peer(
     build_packages=("onnx", "onnxscript"),
     load=load,
     build=build,
+    exports=True,
 )

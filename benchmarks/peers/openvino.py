@@ -43,4 +43,5 @@ OPENVINO = Peer(
     build_packages=("onnx", "onnxscript"),
     load=load,
     build=build,
+    exports=True,
 )

@@ -55,6 +55,7 @@ class Peer:
         build: leaves files in the place's folder. None: there are none.
         build_packages: needed for a build besides. A peer that lacks any package is skipped.
         takes_module: whether a load needs the PyTorch module with its weights.
+        exports: whether a build goes through `torch.export`.
         keeps_caches: whether a load reads Inductor's disk caches in place of files.
         missing: says what else the peer lacks here, or nothing.
     """
@@ -65,6 +66,7 @@ class Peer:
     build: Callable[[Subject, Place, Any], None] | None = None
     build_packages: tuple[str, ...] = ()
     takes_module: bool = False
+    exports: bool = False
     keeps_caches: bool = False
     missing: Callable[[], str] = _nothing_missing
 

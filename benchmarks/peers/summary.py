@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 WRONG = 1e-3
 """A result further from eager's than this, relative to its largest number, is marked as wrong."""
 
@@ -19,7 +21,7 @@ Record = Mapping[str, Any]
 
 
 def medians_of(runs: Sequence[Record]) -> dict[str, Any]:
-    """One record for the runs of a peer: medians, and the largest errors."""
+    """One record for the runs of a peer: medians of numbers, and the largest errors."""
     failed = [run["error"] for run in runs if "error" in run]
     if failed:
         return {"error": failed[0]}
@@ -34,9 +36,10 @@ def _call(runs: Sequence[Record]) -> dict[str, Any]:
     failed = [run["error"] for run in runs if "error" in run]
     if failed:
         return {"error": failed[0]}
-    found: dict[str, Any] = {name: _median(runs, name) for name in ("ms", "q1_ms", "q3_ms")}
-    for name in ("max_abs_error", "relative_error", "others_cores"):
-        found[name] = max(run[name] for run in runs)
+    numbers = ("ms", "q1_ms", "q3_ms", "others_cores")
+    found: dict[str, Any] = {name: _median(runs, name) for name in numbers}
+    for name in ("max_abs_error", "relative_error"):
+        found[name] = float(np.max([run[name] for run in runs]))  # nan, if any is
     found["wrong"] = not found["relative_error"] <= WRONG
     return found
 
@@ -46,7 +49,7 @@ def _median(runs: Iterable[Record], name: str) -> float:
 
 
 def others_cores(peers: Mapping[str, Record]) -> float:
-    """The most cores that other programs kept busy during any measurement of a model."""
+    """The most cores that other programs kept busy during any row of a model, by its median."""
     calls = [call for peer in peers.values() for call in peer.get("calls", {}).values()]
     return max((call.get("others_cores", 0.0) for call in calls), default=0.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from benchmarks.peers.subjects import SUBJECTS, Subject
 
 WARM_CALLS = 3
 FEWEST_CALLS, MOST_CALLS = 5, 2000
+
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 Result = dict[str, Any]
 
@@ -39,8 +42,10 @@ def work(what: str, model: str, folder: str, *arguments: str) -> Result:
 
 
 def first_line(error: BaseException) -> str:
-    """The type of an error and the first line of its message that says something."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    """The type of the error behind an error, and the first line of its message with words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines()]
     said = next((line for line in lines if line.strip("=-#* ")), "")
     return f"{type(error).__name__}: {said}"[:300]
 
@@ -64,10 +69,8 @@ def reference(subject: Subject, folder: Path) -> Result:
 
 def build(subject: Subject, folder: Path, name: str, threads: str) -> Result:
     """Leave in the peer's folder what loads start from; the seconds that took."""
-    from benchmarks.peers.modules import make
-
     peer, place = _placed(folder, name, threads)
-    module = make(subject.name)
+    module = _module(subject, peer)
     _import(peer)
     assert peer.build is not None
     started = time.perf_counter()
@@ -81,7 +84,7 @@ def measure(subject: Subject, folder: Path, name: str, threads: str, seconds: st
     started = time.perf_counter()
     _import(peer)
     imported = time.perf_counter()
-    module = _module(subject) if peer.takes_module else None
+    module = _module(subject, peer) if peer.takes_module else None
     made = time.perf_counter()
     loaded = peer.load(subject, place, module)
     ready = time.perf_counter()
@@ -156,10 +159,11 @@ def _import(peer: Peer) -> None:
         importlib.import_module(package)
 
 
-def _module(subject: Subject) -> Any:
-    from benchmarks.peers.modules import make
+def _module(subject: Subject, peer: Peer) -> Any:
+    from benchmarks.peers.modules import exportable, make
 
-    return make(subject.name)
+    module = make(subject.name)
+    return exportable(module) if peer.exports else module
 
 
 def _reference(subject: Subject, folder: Path, sizes: tuple[int, ...]) -> Path:
