@@ -125,9 +125,9 @@ class Bench:
             for name, build in builds.items():
                 if "error" not in build and not any("error" in run for run in runs[name]):
                     _say(f"{self.model}: round {turn + 1} of {self.rounds}: {PEERS[name].title}")
-                    runs[name].append(
-                        self._process("measure", name, str(self.threads), str(self.seconds))
-                    )
+                    busy = busy_cores(0.5)
+                    run = self._process("measure", name, str(self.threads), str(self.seconds))
+                    runs[name].append({**run, "busy_before": busy})
         return {
             name: {"build": build, **(medians_of(runs[name]) if runs[name] else build)}
             | {"runs": runs[name]}

@@ -82,7 +82,7 @@ def _measured(model: Mapping[str, Any]) -> str:
     state = "idle otherwise" if model["idle"] else "**not idle: other programs ran as well**"
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, {state}; "
-        f"Python {machine['python']}, {versions}. {model['rounds']} rounds."
+        f"Python {machine['python']}, {versions}. rounds: {model['rounds']}."
     )
 
 

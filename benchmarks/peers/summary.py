@@ -17,6 +17,16 @@ IDLE = 0.1
 OWN = "hotstart"
 """Peers whose names begin so are what is measured; the best peer is one of the others."""
 
+NUMBERS = (
+    "busy_before",
+    "import_s",
+    "module_s",
+    "load_s",
+    "first_call_s",
+    "peak_bytes",
+    "resident_bytes",
+)
+
 Record = Mapping[str, Any]
 
 
@@ -25,8 +35,7 @@ def medians_of(runs: Sequence[Record]) -> dict[str, Any]:
     failed = [run["error"] for run in runs if "error" in run]
     if failed:
         return {"error": failed[0]}
-    numbers = ("import_s", "module_s", "load_s", "first_call_s", "peak_bytes", "resident_bytes")
-    found: dict[str, Any] = {name: _median(runs, name) for name in numbers}
+    found: dict[str, Any] = {name: _median(runs, name) for name in NUMBERS}
     labels = list(runs[0]["calls"])
     found["calls"] = {label: _call([run["calls"][label] for run in runs]) for label in labels}
     return found
@@ -49,9 +58,10 @@ def _median(runs: Iterable[Record], name: str) -> float:
 
 
 def others_cores(peers: Mapping[str, Record]) -> float:
-    """The most cores that other programs kept busy during any row of a model, by its median."""
+    """The most cores that other programs kept busy, of the medians before loads and in calls."""
+    before = [peer.get("busy_before", 0.0) for peer in peers.values()]
     calls = [call for peer in peers.values() for call in peer.get("calls", {}).values()]
-    return max((call.get("others_cores", 0.0) for call in calls), default=0.0)
+    return max([*before, *(call.get("others_cores", 0.0) for call in calls)], default=0.0)
 
 
 def milliseconds(model: Record, label: str) -> dict[str, float]:

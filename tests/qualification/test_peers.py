@@ -26,6 +26,7 @@ def run(ms: float, *, relative_error: float = 1e-6, others: float = 0.0) -> dict
         "others_cores": others,
     }
     return {
+        "busy_before": 0.01,
         "import_s": 0.5,
         "module_s": 9.0,
         "load_s": 0.25,
@@ -115,6 +116,7 @@ def test_a_busy_machine_is_told_from_an_idle_one() -> None:
     blip = peer(run(4, others=0.02), run(4, others=0.7), run(4, others=0.05))
     assert summary.others_cores({"eager": blip}) == 0.05
     assert summary.others_cores({"eager": blip, "openvino": peer(run(4, others=0.7))}) == 0.7
+    assert summary.others_cores({"eager": {"busy_before": 0.9}}) == 0.9
     assert summary.others_cores({"openvino": {"error": "Broken"}}) == 0
 
 
