@@ -6,7 +6,12 @@ READY := $(VENV)/.ready
 DEMO := $(VENV)/.demo
 PY := $(VENV)/bin/python
 # Quiet twice: errors only. pip warns of every index that lacks a package which another one has.
-PIP := $(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+PIP := $(PY) $(INSTALL)
+
+# What hotstart is compared with is no dependency of it, and has an environment of its own.
+PEERS := .venv-peers
+PEERS_PIP := $(PEERS)/bin/python $(INSTALL)
 
 # Model files come with a package; nothing is to be fetched while a demo or a test runs.
 export HF_HUB_OFFLINE := 1
@@ -23,7 +28,7 @@ export OMP_NUM_THREADS
 WORKERS ?= $(shell test $(CORES) -lt 4 && echo $(CORES) || echo 4)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format matrix bench conformance reliability databases clean
+.PHONY: help setup demo test test-slow check format matrix bench bench-peers conformance reliability databases clean
 .SILENT:
 
 help:
@@ -34,6 +39,7 @@ help:
 	echo "make check        lint, formatting, types"
 	echo "make format       format and fix what can be fixed"
 	echo "make bench        every benchmark; each keeps its JSON in benchmarks/"
+	echo "make bench-peers  hotstart against eager, torch.compile, AOTInductor, ONNX Runtime, OpenVINO (hours)"
 	echo "make conformance  every architecture of the suite, into docs/models.md (some hours)"
 	echo "make reliability  what a cache survives, into docs/reliability.md (some minutes)"
 	echo "make databases    torch's operators, modules and examples, into docs/databases.md (an hour)"
@@ -78,10 +84,23 @@ format: $(READY)
 	$(PY) -m ruff check --quiet --fix .
 	$(PY) -m ruff format --quiet .
 
+# Peers need packages of their own, and hours: they have a target of their own.
 bench: $(READY)
-	set -e; for benchmark in benchmarks/bench_*.py; do \
+	set -e; for benchmark in $(filter-out %/bench_peers.py,$(wildcard benchmarks/bench_*.py)); do \
 		if [ -e "$$benchmark" ]; then echo "$$benchmark"; $(PY) "$$benchmark"; fi; \
 	done
+
+$(PEERS)/.ready: pyproject.toml constraints.txt benchmarks/peers.txt
+	echo "setting up $(PEERS) (the first time takes a few minutes)"
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS_PIP) torch
+	$(PEERS_PIP) --editable '.[demo]' --requirement benchmarks/peers.txt
+	touch $@
+
+# OPTIONS="--models minilm --quick" measures less, and keeps nothing; --help says what else there is.
+bench-peers: $(PEERS)/.ready
+	$(PEERS)/bin/python benchmarks/bench_peers.py $(OPTIONS)
+	if [ -e benchmarks/results/peers.json ]; then $(PEERS)/bin/python benchmarks/report_peers.py; fi
 
 # OPTIONS="--missing" goes on where a run was interrupted; --help says what else there is.
 conformance: $(READY)
@@ -95,5 +114,5 @@ databases: $(READY)
 	$(PY) -m qualification.databases.run --inductor $(OPTIONS)
 
 clean:
-	rm -rf $(VENV) .nox build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .nox build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests qualification benchmarks examples -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

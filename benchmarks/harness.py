@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -25,13 +26,21 @@ def in_fresh_process(
     *arguments: str,
     caches: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    limit_s: float | None = None,
 ) -> dict[str, Any]:
     """Run `script` with empty cache folders; the last line it prints is its result, as JSON.
 
     Processes that are given the same `caches` folder share what is cached in it. `environment` is
-    set over the variables of this process.
+    set over the variables of this process. What the process writes to stderr goes to `log`, if
+    there is one; a process that takes longer than `limit_s` seconds is stopped.
+
+    Raises:
+        subprocess.SubprocessError: the process failed, or took too long.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        errors = stack.enter_context(log.open("a")) if log else None
         root = caches or Path(folder)
         temporary = root / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
@@ -48,8 +57,10 @@ def in_fresh_process(
             [sys.executable, script, *arguments],
             env=variables,
             stdout=subprocess.PIPE,
+            stderr=errors,
             check=True,
             text=True,
+            timeout=limit_s,
         )
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
@@ -95,15 +106,56 @@ def keep(name: str, report: Mapping[str, Any]) -> None:
     """Write a report to `results/<name>.json`, with the machine it was measured on."""
     import torch
 
-    machine = {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
+    found = {**machine(), "torch": torch.__version__}
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({"machine": machine, **report}, indent=2) + "\n"
+    text = json.dumps({"machine": found, **report}, indent=2) + "\n"
     (RESULTS / f"{name}.json").write_text(text)
+
+
+def machine() -> dict[str, Any]:
+    """The processor, how many cores of it this process may use, and the Python."""
+    return {
+        "processor": _processor(),
+        "cores": cores(),
+        "python": platform.python_version(),
+    }
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class Others:
+    """How many cores other programs keep busy while this process measures.
+
+    Time that the host gave to other guests counts as theirs. Reads Linux' `/proc/stat`.
+    """
+
+    def __init__(self) -> None:
+        self._started = self._now()
+
+    def cores(self) -> float:
+        """Cores that others kept busy since this object was made, on average."""
+        wall, all_s, own_s = (
+            now - then for now, then in zip(self._now(), self._started, strict=True)
+        )
+        return max(0.0, (all_s - own_s) / wall)
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Seconds on the clock, that all cores were busy, and that this process kept them so."""
+        first = Path("/proc/stat").read_text().partition("\n")[0]
+        user, nice, system, _idle, _wait, irq, soft, steal = map(int, first.split()[1:9])
+        ticks = user + nice + system + irq + soft + steal
+        return time.perf_counter(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+
+def busy_cores(seconds: float = 2.0) -> float:
+    """Cores that other programs keep busy now, watched for some seconds."""
+    others = Others()
+    time.sleep(seconds)
+    return others.cores()
 
 
 def _processor() -> str:
