@@ -26,6 +26,7 @@ from hotstart.guards.sources import Source
 from hotstart.records.artifact import (
     Attributes,
     CompiledCall,
+    CompiledUnit,
     Const,
     Container,
     Contract,
@@ -176,6 +177,7 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
     for call in manifest.calls:
         yield from _call(call)
     yield _pieces(manifest.pieces)
+    yield _table("weights that units take prepared", [*_prepared(manifest.units)])
     yield _table("could not be compiled, so run op by op", manifest.report.get("op_by_op", ()))
     yield _table("fingerprint", [(name, _part(value)) for name, value in parts.items()])
     yield _table("sources", [(name, source.content[:8]) for name, source in sources.items()])
@@ -193,6 +195,14 @@ def _call(call: CompiledCall) -> Iterator[str]:
     axes = [(axis.name, str(axis), ", ".join(map(str, axis.choices))) for axis in contract.axes]
     yield _table(f"axes{of}", [("axis", "sizes", "declared"), *axes] if axes else [])
     yield _table(f"variants{of}", [(stitched.variant.name,) for stitched in call.stitched])
+
+
+def _prepared(units: Sequence[CompiledUnit]) -> Iterator[tuple[str, str]]:
+    """How many tensors are made of the weights of a unit's layer, for each unit that has any."""
+    for unit in units:
+        if unit.preparations:
+            packed = sum(preparation.packs for preparation in unit.preparations)
+            yield unit.key[:16], f"{len(unit.preparations)}, of which {packed} packed"
 
 
 def _table(title: str, rows: Sequence[Sequence[str]], align: str = "") -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from hotstart.cli import parse
 from hotstart.errors import OptionsError
-from hotstart.options import CompilerName, MissPolicy, Options, Prove
+from hotstart.options import CompilerName, MissPolicy, Options, PackWeights, Prove
 
 if TYPE_CHECKING:
     from hotstart.cache.store import Store
@@ -23,6 +23,10 @@ the factory returns (model, args, kwargs): the module and example inputs for it;
 dict of arguments for hotstart.compile, which go before what flags say.
 
 """
+
+
+PACK_WEIGHTS: dict[str, PackWeights] = {"yes": True, "no": False, "always": "always"}
+"""What `--pack-weights` takes, with what `hotstart.Options` has for it."""
 
 
 def add_factory(command: ArgumentParser) -> None:
@@ -85,6 +89,12 @@ def add_compiling(command: ArgumentParser) -> None:
         help="how many further variants one may be split into by size (default: %(default)s)",
     )
     add(
+        "--pack-weights",
+        choices=PACK_WEIGHTS,
+        default="yes",
+        help="whether weights are packed where that is faster, or always (default: %(default)s)",
+    )
+    add(
         "--prove",
         choices=get_args(Prove),
         default=Options.prove,
@@ -135,7 +145,11 @@ def settings(given: Namespace) -> dict[str, Any]:
         usage: ArgumentParser = given.parser
         usage.error(str(error))
     options = Options(
-        compiler=given.compiler, on_miss=given.on_miss, splits=given.splits, prove=given.prove
+        compiler=given.compiler,
+        on_miss=given.on_miss,
+        splits=given.splits,
+        pack_weights=PACK_WEIGHTS[given.pack_weights],
+        prove=given.prove,
     )
     split_on = parse.split_rule(given.split_on)
     return {"dynamic_shapes": shapes, "split_on": split_on, "options": options}
