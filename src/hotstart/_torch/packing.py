@@ -545,7 +545,7 @@ def _pack_convolutions(graph: fx.Graph) -> None:
 def _same_layout(weight: torch.Tensor, settings: tuple[Any, ...], shapes: list[list[int]]) -> bool:
     """Tell whether a weight is packed into one layout for inputs of some shapes.
 
-    `_get_mkldnn_serialized_md` (2.11 to 2.15) gives a packed tensor's layout as AOTInductor keeps it.
+    `_get_mkldnn_serialized_md` (2.11 to 2.15) gives a packed tensor's layout as AOTInductor does.
     """
     packing = torch.ops.mkldnn
     with torch.utils._python_dispatch._disable_current_modes():
