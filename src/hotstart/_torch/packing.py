@@ -239,6 +239,9 @@ class _Recorder:
         """The node of the recipe that makes something, which there is once."""
         if target is torch.ops.mkldnn._reorder_linear_weight.default:
             args = (args[0], _ROWS)
+        if target is torch.ops.aten.permute.default and _undoes(args[1], args[0]):
+            before: fx.Node = args[0].args[0]
+            return before
         key = (target, _hashable(args), _hashable(kwargs))
         if key not in self._known:
             node = self._recipe.create_node("call_function", target, args, kwargs)
@@ -413,6 +416,15 @@ def _as_module(nodes: Sequence[fx.Node], outputs: Sequence[fx.Node], form: Any) 
 def _overload(target: Any) -> Any:
     """The operator that a node calls; passes write some by the name they share with others."""
     return target.default if isinstance(target, torch._ops.OpOverloadPacket) else target
+
+
+def _undoes(dims: Sequence[int], node: fx.Node) -> bool:
+    """Tell whether a permutation leads back to what a node permuted, as passes leave behind."""
+    if node.target is not torch.ops.aten.permute.default:
+        return False
+    before: Any = node.args[1]
+    rank = len(before)
+    return [before[dim % rank] % rank for dim in dims] == list(range(rank))
 
 
 def _hashable(value: Any) -> Any:

@@ -15,7 +15,7 @@ from hotstart.options import PackWeights
 if TYPE_CHECKING:
     from hotstart._torch import Pack
 
-LEAST_ELEMENTS = 1 << 18
+LEAST_ELEMENTS = 1 << 17
 """Elements of a weight from which on packing pays without AVX-512. A call of oneDNN's linear takes
 10 to 30 us longer to begin than one of `addmm`."""
 
