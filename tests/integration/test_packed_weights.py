@@ -443,3 +443,100 @@ def test_replaced_weights_are_not_kept_alive(mlp: Mlp, program: hotstart.Program
     program(x)
     gc.collect()
     assert old() is None
+
+
+def test_what_another_program_writes_is_noticed() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.ones(8))
+
+        def bump(self, x: Tensor) -> Tensor:
+            self.scale.add_(x)
+            return x + 1
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale.exp()
+
+    model = Counting().eval()
+    x = torch.randn(8)
+    writes = hotstart.compile(model.bump, (x,))
+    reads = hotstart.compile(model, (x,))
+    for _ in range(3):
+        same(model, reads, x)
+        writes(x)
+    both = hotstart.compile(
+        model,
+        calls={"run": hotstart.Call(args=(x,)), "bump": hotstart.Call(args=(x,), method="bump")},
+    )
+    for _ in range(3):
+        same(model, both["run"], x)
+        both["bump"](x)
+
+
+def test_batch_normalisation_that_a_program_trains_is_noticed() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16))
+    x = torch.randn(2, 3, 9, 9)
+    trains = hotstart.compile(model.train(), (x,))
+    runs = hotstart.compile(model.eval(), (x,), options=ALWAYS)
+    for _ in range(2):
+        same(model, runs, x)
+        model.train()
+        trains(x * 2 + 1)
+        model.eval()
+
+
+@pytest.mark.parametrize("pack", ["now", "background"])
+def test_weights_are_prepared_in_the_dtypes_of_the_build(tmp_path: Path, pack: Any) -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = (nn.Parameter(torch.randn(16, 16)) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (self.a @ self.b)
+
+    model = Product().eval()
+    x = torch.randn(16, 16)
+    hotstart.compile(model, (x,)).save(tmp_path / "model.hot", check=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        program = hotstart.load(tmp_path / "model.hot", model, pack=pack)
+    same(model, program, x)
+
+
+def test_results_of_weights_alone_are_laid_out_as_in_eager() -> None:
+    class Results(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Parameter(torch.randn(8, 8))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            made = self.a.sin()
+            return made, made[0], self.a.cos().expand(2, 8, 8), x.sin()
+
+    model = Results().eval()
+    x = torch.randn(3)
+    program = hotstart.compile(model, (x,))
+    same(model, program, x)
+    made, row, expanded, _ = program(x)
+    made.zero_()
+    assert not row.any()
+    assert expanded.stride() == (0, 8, 1)
+
+
+def test_numbers_are_folded_one_after_the_other() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) * 2.0 - 3.0
+
+    torch.manual_seed(0)
+    model = Scaled().eval()
+    x = torch.randn(1, 3, 9, 9)
+    program = hotstart.compile(model, (x,))
+    same(model, program, x)
+    assert program.artifact.units[0].preparations

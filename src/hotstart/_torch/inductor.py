@@ -43,6 +43,7 @@ class InductorOutput:
         outputs: how many of the values its `call` returns are the module's own outputs.
         strides: of each output, as expressions over the inputs' symbols; None where unknown.
         around: what torch's runtime would do around a call of `call`; empty if nothing.
+        written: positions of the arguments of `call` that it writes to.
         kept: positions of the module's inputs that `call` takes, in order.
         recipes: what makes the inputs that `call` takes after those.
         not_packed: why no weights were taken out, where that was asked for.
@@ -54,6 +55,7 @@ class InductorOutput:
     outputs: int
     strides: tuple[tuple[Any, ...] | None, ...]
     around: tuple[str, ...]
+    written: tuple[int, ...]
     kept: tuple[int, ...]
     recipes: tuple[Recipe, ...] = ()
     not_packed: str = ""
@@ -177,14 +179,16 @@ def _compile(
     from torch._inductor.output_code import CompiledFxGraph
 
     made: list[tuple[Any, Separated]] = []
+    written: set[int] = set()
     sizes = len(inputs) - len(memory[0])
 
     def inner(graph: fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
         body = Separated(tuple(range(len(example_inputs))), tuple(example_inputs), ())
         read = memory[0]
+        written.update(written_inputs(graph.graph))
         if pack and weights and len(example_inputs) == len(inputs):
-            written = {read[index - sizes] for index in written_inputs(graph.graph)}
-            constant = {index for index in weights if read[index - sizes] not in written}
+            numbers = {read[index - sizes] for index in written}
+            constant = {index for index in weights if read[index - sizes] not in numbers}
             body = separate(graph, example_inputs, constant, pack)
             read = [read[index - sizes] for index in body.kept if index >= sizes]
             read += range(-1, len(body.kept) - len(body.inputs) - 1, -1)
@@ -226,6 +230,7 @@ def _compile(
         outputs=outputs,
         strides=_output_strides(output, mode.shape_env, outputs),
         around=tuple(_around(metadata, output, len(inputs))),
+        written=tuple(n for n, index in enumerate(body.kept) if index in written),
         kept=body.kept,
         recipes=body.recipes,
     )

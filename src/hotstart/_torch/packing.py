@@ -253,7 +253,10 @@ class _Recorder:
     def _constant(self, graph: fx.Graph) -> dict[fx.Node, Any]:
         """The nodes that depend on weights alone, those of attributes with how they were made."""
         found: dict[fx.Node, Any] = {}
+        returned = _returned(graph)
         for node in graph.nodes:
+            if node in returned:
+                continue
             if node.op == "get_attr":
                 found[node] = self._made.get(node.target) or self._scalar(str(node.target))
             elif (
@@ -305,14 +308,15 @@ class _Recorder:
         value = getattr(self._module, name)
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             raise ValueError(f"a pass made a constant of {tuple(value.shape)}")
+        with torch.utils._python_dispatch._disable_current_modes():
+            number = value.item()
         node = self._recipe.call_function(
             torch.ops.aten.full.default,
-            (list(value.shape), value.item()),
+            (list(value.shape), number),
             {"dtype": value.dtype, "device": value.device, "pin_memory": False},
         )
         node.meta["val"] = self._mode.from_tensor(value)
-        self._made[name] = node
-        return node
+        return node  # not known by name, as passes use the same name for the next number
 
     def _replace(self, node: fx.Node, made: fx.Node) -> str:
         """Put an attribute in the place of a node; its name."""
@@ -467,6 +471,20 @@ def _computed_by(node: fx.Node) -> set[fx.Node]:
     return {
         one for one in (node, *_ancestors(node)) if one.op == "call_function" and not _is_view(one)
     }
+
+
+def _returned(graph: fx.Graph) -> set[fx.Node]:
+    """List nodes whose memory is returned; it has to be new in every call, as have views of it."""
+    (output,) = graph.find_nodes(op="output")
+    found: set[fx.Node] = set()
+    pending = list(output.all_input_nodes)
+    while pending:
+        node = pending.pop()
+        if node.op == "call_function" and node not in found:
+            found.add(node)
+            if _is_view(node) or node.target in (torch.ops.aten.reshape.default, operator.getitem):
+                pending += node.all_input_nodes
+    return found
 
 
 def _is_view(node: fx.Node) -> bool:

@@ -129,6 +129,7 @@ class InductorCompiler:
                 output.constants,
                 output.outputs,
                 bound_arguments(job, output),
+                output.written,
             )
         except lean.NotLean as error:
             return self.op_by_op(job, str(error))

@@ -41,6 +41,7 @@ def reduce(
     constants: Collection[str],
     outputs: int,
     weights: Collection[int] = (),
+    written: Collection[int] = (),
 ) -> Lean:
     """Keep the function that a call runs, inside one that binds its weights.
 
@@ -52,6 +53,8 @@ def reduce(
         constants: names of its tensor constants.
         outputs: how many of the returned values to keep.
         weights: positions of the arguments that are weights.
+        written: positions of those that the function writes to. Kernels write without autograd's
+            knowledge, so it is told: what was prepared of such a tensor is prepared again.
 
     Raises:
         NotLean: the function refers to something that only Inductor provides.
@@ -64,6 +67,7 @@ def reduce(
     used_constants: dict[str, None] = {}
     _ExternKernels().visit(call)
     _keep_outputs(call, outputs)
+    _count_writes(call, written)
     bind = _bound(call, weights)
     pending = _free_names(bind)
     while pending:
@@ -159,6 +163,25 @@ def _keep_outputs(call: ast.FunctionDef, outputs: int) -> None:
     for node in ast.walk(call):
         if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
             node.value.elts = node.value.elts[:outputs]
+
+
+def _count_writes(call: ast.FunctionDef, written: Collection[int]) -> None:
+    """Have a call raise the version of the tensors that it writes to."""
+    arguments = _arguments(call)
+    names = [arguments[index] for index in sorted(written) if index < len(arguments)]
+    if not names:
+        return
+    listed = f"[t for t in ({', '.join(names)},) if not t.is_inference()]"
+    statement = ast.parse(f"torch.autograd.graph.increment_version({listed})").body
+    unpacked = next(i for i, one in enumerate(call.body) if _takes_arguments(one))
+    call.body[unpacked + 1 : unpacked + 1] = statement
+
+
+def _takes_arguments(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Assign(targets=[ast.Tuple()], value=ast.Name(id="args")):
+            return True
+    return False
 
 
 def _bound(call: ast.FunctionDef, weights: Collection[int]) -> ast.FunctionDef:

@@ -86,7 +86,9 @@ class Prepared:
         started = time.perf_counter()
         counters = [self._counters[id(w)] for w in weights if id(w) in self._counters]
         written = _torch.VersionWatch((*weights, *counters))
-        with _torch.apart():
+        kind = weights[0].device.type if weights else "cpu"
+        # Dtypes are those of the build, whatever region a caller is in.
+        with _torch.apart(), torch.autocast(kind, enabled=False):
             tensors = self._function(preparation)(*weights)
         self._seconds += time.perf_counter() - started
         memory = {tensor.untyped_storage().data_ptr() for tensor in weights}
