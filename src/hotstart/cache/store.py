@@ -323,7 +323,7 @@ class Store:
         path = self.folder.path(PROGRAMS, entry.program)
         try:
             _require_name(path, entry.program)
-            program = load_file(path, model, on_miss)
+            program = load_file(path, model, on_miss, pack="first_call")
         except CorruptArtifact as error:
             self.folder.quarantine(PROGRAMS, entry.program, str(error))
             self.entries.remove(entry)

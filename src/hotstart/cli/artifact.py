@@ -177,7 +177,7 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
     for call in manifest.calls:
         yield from _call(call)
     yield _pieces(manifest.pieces)
-    yield _table("weights that units take prepared", [*_prepared(manifest.units)])
+    yield _table("prepared weights, by unit", [*_prepared(manifest.units)])
     yield _table("could not be compiled, so run op by op", manifest.report.get("op_by_op", ()))
     yield _table("fingerprint", [(name, _part(value)) for name, value in parts.items()])
     yield _table("sources", [(name, source.content[:8]) for name, source in sources.items()])

@@ -72,6 +72,7 @@ class Binding:
         self._lock = threading.Lock()
         self._bound: _Bound | None = None
         self._prepared: Prepared | None = None
+        self._fetched: Fetched | None = None  # compared, and not bound yet
 
     def __call__(self) -> tuple[Run, ...]:
         """The functions, by variant.
@@ -91,7 +92,7 @@ class Binding:
             ModelMismatch: the model is not what was compiled.
         """
         if self._pack == "first_call":
-            self._weights.fetch()
+            self._fetched = self._weights.fetch()
         else:
             self()
 
@@ -102,7 +103,7 @@ class Binding:
             ModelMismatch: the model is not what was compiled.
         """
         with self._lock:
-            self._bound = None
+            self._bound = self._fetched = None
             self._prepared = None if self._prepared is None else self._prepared.of_released()
             self._weights.forget()
         self()
@@ -145,7 +146,9 @@ class Binding:
         return bound.runs
 
     def _rebind(self, before: Prepared | None) -> _Bound:
-        fetched = self._weights.fetch()
+        fetched, self._fetched = self._fetched, None
+        if fetched is None or not fetched.current():
+            fetched = self._weights.fetch()
         prepared = Prepared(self._pack in ("now", "first_call"), fetched.counters, before)
         self._bound, self._prepared = self._with(fetched, prepared), prepared
         return self._bound
