@@ -20,7 +20,7 @@ LEAST_ELEMENTS = 1 << 17
 10 to 30 us longer to begin than one of `addmm`."""
 
 MOST_ROWS = 64
-"""Rows up to which packing pays without AVX-512; with more, MKL is faster than oneDNN."""
+"""Rows up to which packing pays without AVX-512; with more, MKL is about as fast as oneDNN."""
 
 
 def rule(pack_weights: PackWeights) -> Pack | None:
