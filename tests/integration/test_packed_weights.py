@@ -540,3 +540,15 @@ def test_numbers_are_folded_one_after_the_other() -> None:
     program = hotstart.compile(model, (x,))
     same(model, program, x)
     assert program.artifact.units[0].preparations
+
+
+def test_arithmetic_on_sizes_writes_to_nothing() -> None:
+    class Positions(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            length = x.shape[1]
+            return x + torch.arange(length * 2 + 1)[:length].float() * (length * length)
+
+    dims: Shapes = {"x": {0: Dim("batch", min=2, max=4), 1: Dim("seq", min=2, max=16)}}
+    program = hotstart.compile(Positions(), (torch.randn(2, 5),), dynamic_shapes=dims)
+    assert program.report.op_by_op == ()
+    same(Positions(), program, torch.randn(3, 7))

@@ -609,7 +609,11 @@ def written_inputs(graph: fx.Graph) -> set[int]:
     Not every operator that writes says so before AOTAutograd: `native_batch_norm` does not.
     """
     placeholders = graph.find_nodes(op="placeholder")
-    return {position for position, node in enumerate(placeholders) if any(map(_writes, node.users))}
+    return {
+        position
+        for position, node in enumerate(placeholders)
+        if isinstance(node.meta["val"], torch.Tensor) and any(map(_writes, node.users))
+    }
 
 
 def _writes(node: fx.Node) -> bool:
