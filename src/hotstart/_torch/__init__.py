@@ -88,7 +88,8 @@ if TYPE_CHECKING:
         warm_up_inductor,
     )
     from hotstart._torch.layout_reads import LayoutRead, LayoutReads, Step
-    from hotstart._torch.packing import Pack, Recipe
+    from hotstart._torch.packing import Pack
+    from hotstart._torch.recipes import Recipe
     from hotstart._torch.sizes import Narrowing
     from hotstart._torch.symbols import (
         Condition,
@@ -216,6 +217,7 @@ _BUILDING = (
     "inductor",
     "layout_reads",
     "packing",
+    "recipes",
     "sizes",
     "symbols",
 )

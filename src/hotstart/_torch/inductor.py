@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from hotstart._torch.packing import (
-    Pack,
-    Recipe,
-    Separated,
-    inputs_as_packed_weights,
-    separate,
-    written_inputs,
-)
+from hotstart._torch.packing import Pack, inputs_as_packed_weights, separate, written_inputs
+from hotstart._torch.recipes import Recipe, Separated
 from hotstart._torch.sizes import (
     Narrowing,
     convolutions_of_any_batch,
@@ -156,7 +150,7 @@ def compile_with_inductor(
     except Narrowing:
         raise
     except Exception as error:
-        if not weights:
+        if not (pack and weights):
             raise
         made = _compile(module, inputs, mode, settings, memory, symbols, holds, (), None)
         return made and replace(made, not_packed=f"{type(error).__name__}: {error}")
