@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from hotstart import _torch
 from hotstart.artifact import fingerprint
 from hotstart.compilers import Compiler, InductorCompiler, OpByOpCompiler, ProvenCompiler
+from hotstart.compilers.tuning import measured
 from hotstart.errors import OptionsError
 from hotstart.events import Clock
 from hotstart.guards.sources import sources
@@ -47,7 +48,9 @@ def make_compiler(options: Options, clock: Clock) -> Compiler:
     if options.compiler == "op_by_op":
         return OpByOpCompiler()
     jobs = options.jobs or default_jobs()
-    inductor = InductorCompiler(options.inductor, jobs, options.pack_weights)
+    inductor = InductorCompiler(
+        options.inductor, jobs, options.pack_weights, tune=measured if options.tune else None
+    )
     if options.prove == "off":
         return inductor
     return ProvenCompiler(inductor, options.prove, clock)

@@ -40,6 +40,10 @@ class Options:
             bound, and weights are packed: put into the order that kernels read them in. Linears
             are packed where that is faster on this processor at the sizes that are tuned for, or
             `"always"`. Results differ by rounding from those of `torch.compile`.
+        tune: whether the ways to compute linears are measured while building, few rows apart from
+            many, and the fastest are taken: takes several times as long as without. What
+            was measured is kept with the pieces, so another build that finds them measures nothing.
+            Builds on an idle machine choose best; two builds need not give the same bytes.
         prove: which compiled units are compared with the operators they were made from, at several
             sizes, while building: `"all"` of them, the `"first"` of every different piece, or none
             (`"off"`). One that differs runs op by op; see `program.report`.
@@ -58,6 +62,7 @@ class Options:
     on_miss: MissPolicy = "error"
     splits: int = 16
     pack_weights: PackWeights = True
+    tune: bool = False
     prove: Prove = "all"
     debug_dir: str | os.PathLike[str] | None = None
     device: str = "cpu"
@@ -73,6 +78,10 @@ class Options:
             raise OptionsError(
                 f"pack_weights: got {self.pack_weights!r}, takes True, False or 'always'"
             )
+        if not isinstance(self.tune, bool):
+            raise OptionsError(f"tune: got {self.tune!r}, takes True or False")
+        if self.tune and not self.pack_weights:
+            raise OptionsError("tune: got True with pack_weights=False, which leaves no choice")
         if self.prove not in get_args(Prove):
             raise OptionsError(f"prove: got {self.prove!r}, takes one of {get_args(Prove)}")
         if self.on_miss not in get_args(MissPolicy):

@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from hotstart._torch.guards import Read
     from hotstart._torch.inductor import (
         InductorOutput,
+        Packing,
         compile_with_inductor,
         doubtful_passes,
         extern_kernel,
@@ -128,6 +129,7 @@ __all__ = [
     "OpOverload",
     "OpOverloadPacket",
     "Pack",
+    "Packing",
     "Read",
     "Recipe",
     "Step",

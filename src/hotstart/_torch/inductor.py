@@ -6,16 +6,16 @@ import ast
 import operator
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
-from hotstart._torch.packing import Pack, inputs_as_packed_weights, separate, written_inputs
+from hotstart._torch.linears import Templates, inputs_as_packed_weights, linears_by_template
+from hotstart._torch.packing import Pack, separate, written_inputs
 from hotstart._torch.recipes import Recipe, Separated
 from hotstart._torch.sizes import (
-    Narrowing,
     convolutions_of_any_batch,
     strides_by_expansion,
     watched,
@@ -40,7 +40,8 @@ class InductorOutput:
         written: positions of the arguments of `call` that it writes to.
         kept: positions of the module's inputs that `call` takes, in order.
         recipes: what makes the inputs that `call` takes after those.
-        not_packed: why no weights were taken out, where that was asked for.
+        rows: of most of the linears that a template computes, over the symbols of its inputs; None
+            if there are none.
     """
 
     source: str
@@ -52,7 +53,22 @@ class InductorOutput:
     written: tuple[int, ...]
     kept: tuple[int, ...]
     recipes: tuple[Recipe, ...] = ()
-    not_packed: str = ""
+    rows: sympy.Expr | None = None
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What is taken out of the code, since it depends on weights alone.
+
+    Attributes:
+        weights: positions of the inputs that are weights.
+        choose: chooses linears that are packed.
+        templates: whether those are computed by Inductor's C++ template, not by oneDNN.
+    """
+
+    weights: Collection[int]
+    choose: Pack
+    templates: bool = False
 
 
 def inductor_settings(
@@ -124,8 +140,7 @@ def compile_with_inductor(
     memory: tuple[Sequence[int], Sequence[int]],
     symbols: Symbols,
     holds: Callable[[sympy.Basic], bool],
-    weights: Collection[int] = (),
-    pack: Pack | None = None,
+    packing: Packing | None = None,
 ) -> InductorOutput | None:
     """Compile a module for inference through AOTAutograd and Inductor.
 
@@ -135,8 +150,7 @@ def compile_with_inductor(
 
     `memory` has a number for every input that is a tensor, and for every output; two tensors have
     the same one exactly if they share memory. `holds` tells if a condition over `symbols` holds for
-    every size that the module is compiled for. What depends on `weights` alone is taken out of the
-    code, see `packing`: positions of inputs. `pack` chooses linears that are packed.
+    every size that the module is compiled for.
 
     Returns:
         None if AOTAutograd leaves no operator to compile, since outputs are inputs, or nothing uses
@@ -144,29 +158,8 @@ def compile_with_inductor(
 
     Raises:
         Narrowing: it would hold for some of the sizes only.
+        Exception: whatever a pass of Inductor's raises.
     """
-    try:
-        return _compile(module, inputs, mode, settings, memory, symbols, holds, weights, pack)
-    except Narrowing:
-        raise
-    except Exception as error:
-        if not (pack and weights):
-            raise
-        made = _compile(module, inputs, mode, settings, memory, symbols, holds, (), None)
-        return made and replace(made, not_packed=f"{type(error).__name__}: {error}")
-
-
-def _compile(
-    module: fx.GraphModule,
-    inputs: Sequence[Any],
-    mode: Any,
-    settings: Mapping[str, Any],
-    memory: tuple[Sequence[int], Sequence[int]],
-    symbols: Symbols,
-    holds: Callable[[sympy.Basic], bool],
-    weights: Collection[int],
-    pack: Pack | None,
-) -> InductorOutput | None:
     import torch._functorch.config as functorch
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
@@ -175,15 +168,17 @@ def _compile(
     made: list[tuple[Any, Separated]] = []
     written: set[int] = set()
     sizes = len(inputs) - len(memory[0])
+    templates = Templates()
+    by_template = packing is not None and packing.templates
 
     def inner(graph: fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
         body = Separated(tuple(range(len(example_inputs))), tuple(example_inputs), ())
         read = memory[0]
         written.update(written_inputs(graph.graph))
-        if pack and weights and len(example_inputs) == len(inputs):
+        if packing and len(example_inputs) == len(inputs):
             numbers = {read[index - sizes] for index in written}
-            constant = {index for index in weights if read[index - sizes] not in numbers}
-            body = separate(graph, example_inputs, constant, pack)
+            constant = {n for n in packing.weights if read[n - sizes] not in numbers}
+            body = separate(graph, example_inputs, constant, packing.choose)
             read = [read[index - sizes] for index in body.kept if index >= sizes]
             read += range(-1, len(body.kept) - len(body.inputs) - 1, -1)
             fixed = set(kwargs.get("static_input_idxs", ()))
@@ -191,8 +186,13 @@ def _compile(
                 number for number, index in enumerate(body.kept) if index in fixed
             ]
         _keep_apart(graph, (read, memory[1]))
-        made.append((compile_fx_inner(graph, body.inputs, **kwargs), body))
-        return made[-1][0]
+        names = [node.target for node in graph.graph.find_nodes(op="placeholder")]
+        output = compile_fx_inner(graph, body.inputs, **kwargs)
+        laid_out = {
+            n: templates.layouts[name] for n, name in enumerate(names) if name in templates.layouts
+        }
+        made.append((output, body.laid_out(laid_out)))
+        return output
 
     context = torch._guards.TracingContext(mode)
     patches = functorch.patch(enable_autograd_cache=False)
@@ -205,7 +205,7 @@ def _compile(
         torch._guards.tracing(context),
         patches,
         config.patch(dict(settings)),
-        inputs_as_packed_weights(),
+        linears_by_template(templates) if by_template else inputs_as_packed_weights(),
         watched(symbols, holds) as decompositions,
     ):
         compile_fx(module, list(inputs), inner_compile=inner, decompositions=decompositions)
@@ -227,6 +227,7 @@ def _compile(
         written=tuple(n for n, index in enumerate(body.kept) if index in written),
         kept=body.kept,
         recipes=body.recipes,
+        rows=max(templates.elements, key=templates.elements.__getitem__, default=None),
     )
 
 

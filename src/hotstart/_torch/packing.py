@@ -101,43 +101,6 @@ def _hidden(graph: fx.Graph, pack: Pack) -> Iterator[None]:
         graph.erase_node(alias)
 
 
-@contextlib.contextmanager
-def inputs_as_packed_weights() -> Iterator[None]:
-    """Let the packed weight of a linear be an input.
-
-    The lowerings of `mkldnn::_linear_pointwise` (2.11 to 2.15) assert that it is a constant, for a
-    template of Inductor's that packs constants itself; only the name is looked up.
-    """
-    from torch._inductor.lowering import lowerings
-    from torch._inductor.virtualized import V
-
-    known = {
-        target: lowering
-        for target, lowering in lowerings.items()
-        if str(target).startswith("mkldnn._linear_pointwise")
-    }
-
-    def with_constant(lowering: Any, position: int) -> Any:
-        def lower(*args: Any, **kwargs: Any) -> Any:
-            constants, name = V.graph.constants, args[position].get_name()
-            if name in constants:
-                return lowering(*args, **kwargs)
-            constants[name] = torch.empty(0)
-            try:
-                return lowering(*args, **kwargs)
-            finally:
-                del constants[name]
-
-        return lower
-
-    for target, lowering in known.items():
-        lowerings[target] = with_constant(lowering, 2 if "binary" in str(target) else 1)
-    try:
-        yield
-    finally:
-        lowerings.update(known)
-
-
 def _ambiguous(graph: fx.Graph) -> bool:
     """Tell whether folding would put several numbers into one tensor.
 

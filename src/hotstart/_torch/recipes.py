@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,8 @@ class Recipe:
 
     Attributes:
         module: computes them, as a tuple, from the weights.
-        plain: computes tensors that stand for them, without packing; None if nothing is packed.
+        plain: computes tensors that stand for them, without packing, and None for those that
+            nothing stands for; None if nothing is packed.
         weights: positions of the weights, among the inputs of the graph they were taken out of.
         outputs: how many there are.
     """
@@ -39,6 +41,12 @@ class Recipe:
     plain: fx.GraphModule | None
     weights: tuple[int, ...]
     outputs: int
+
+    def laid_out(self, layouts: Mapping[int, fx.GraphModule]) -> Recipe:
+        """Make a recipe that lays out packed weights by graphs, by the number of the result."""
+        packed = _with_results(self.module, partial(_laid_out, layouts))
+        plain = _with_results(self.plain or self.module, partial(_left_out, layouts))
+        return replace(self, module=packed, plain=plain)
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,16 @@ class Separated:
     kept: tuple[int, ...]
     inputs: tuple[Any, ...]
     recipes: tuple[Recipe, ...]
+
+    def laid_out(self, layouts: Mapping[int, fx.GraphModule]) -> Separated:
+        """Lay out packed weights by graphs, by the number of the body's input."""
+        recipes = []
+        first = len(self.kept)
+        for recipe in self.recipes:
+            own = {n: layouts[first + n] for n in range(recipe.outputs) if first + n in layouts}
+            recipes.append(recipe.laid_out(own) if own else recipe)
+            first += recipe.outputs
+        return replace(self, recipes=tuple(recipes))
 
 
 class Recorder:
@@ -289,6 +307,37 @@ def _as_module(nodes: Sequence[fx.Node], outputs: Sequence[fx.Node], form: Any) 
     graph.output(tuple(copies[node] for node in outputs))
     graph.eliminate_dead_code()
     return fx.GraphModule(torch.nn.Module(), graph)
+
+
+def _with_results(
+    module: fx.GraphModule, instead: Callable[[fx.Graph, int, fx.Node], Any]
+) -> fx.GraphModule:
+    """A copy of a module with other results."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    results = graph.graph_copy(module.graph, copies)
+    assert isinstance(results, tuple)
+    graph.output(tuple(instead(graph, n, result) for n, result in enumerate(results)))
+    graph.eliminate_dead_code()
+    return fx.GraphModule(torch.nn.Module(), graph)
+
+
+def _laid_out(
+    layouts: Mapping[int, fx.GraphModule], graph: fx.Graph, number: int, packed: Any
+) -> Any:
+    """Lay out the weight that a node packs, which what was recorded took to be contiguous."""
+    if number not in layouts:
+        return packed
+    (weight, *_) = packed.args
+    dense = graph.call_function(torch.ops.aten.contiguous.default, (weight,))
+    (taken,) = layouts[number].graph.find_nodes(op="placeholder")
+    return graph.graph_copy(layouts[number].graph, {taken: dense})
+
+
+def _left_out(
+    layouts: Mapping[int, fx.GraphModule], graph: fx.Graph, number: int, packed: Any
+) -> Any:
+    return None if number in layouts else packed
 
 
 def _overload(target: Any) -> Any:

@@ -7,7 +7,7 @@ import contextvars
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from hotstart.capture.conditions import counterexample
 from hotstart.compilers import lean, packing
 from hotstart.compilers.extract import Extracted, extract
 from hotstart.compilers.job import Job, Narrowed
+from hotstart.compilers.tuning import Body, Measure, tuned
 from hotstart.errors import OptionsError
 from hotstart.options import PackWeights
 from hotstart.partition.digest import Token, constant_token, hash_bytes
@@ -46,17 +47,24 @@ class InductorCompiler:
         settings: names and values of `torch._inductor.config`, in force while compiling.
         jobs: how many C++ kernels are compiled at a time.
         pack_weights: as in `hotstart.Options`.
+        tune: measures ways to compute linears, of which the fastest are taken; None: it is not
+            measured.
 
     Raises:
         OptionsError: Inductor has no setting of a given name.
     """
 
     def __init__(
-        self, settings: Mapping[str, Any], jobs: int, pack_weights: PackWeights = False
+        self,
+        settings: Mapping[str, Any],
+        jobs: int,
+        pack_weights: PackWeights = False,
+        tune: Measure | None = None,
     ) -> None:
         self._given = dict(settings)
         self._jobs = jobs
         self._pack_weights = pack_weights
+        self._tune = tune
         try:
             self._settings = _torch.inductor_settings(settings, jobs, bool(pack_weights))
         except AttributeError as error:
@@ -68,9 +76,11 @@ class InductorCompiler:
     def token(self) -> Token:
         """Identify the settings that were given; custom passes by their `uuid()`."""
         packs = ("packs", *packing.token(self._pack_weights)) if self._pack_weights else ()
+        tuned = ("tuned",) if self._tune else ()
         return (
             "inductor",
             *packs,
+            *tuned,
             *((n, setting_token(v)) for n, v in sorted(self._given.items())),
         )
 
@@ -97,6 +107,34 @@ class InductorCompiler:
         for number, node in enumerate(job.piece.inputs):
             if example_of(node).is_conj() or example_of(node).is_neg():
                 return self.op_by_op(job, f"input {number} is conjugated when it is read")
+        choose = packing.rule(self._pack_weights)
+        weights = constant_weights(job)
+        if choose is None or not weights:
+            return _unit(self._body(job, None))
+        try:
+            made = _unit(self._body(job, _torch.Packing(weights, choose)))
+        except Exception as error:  # noqa: BLE001  whatever passes raise that meet no value
+            made = _unit(self._body(job, None))
+            if isinstance(made, Narrowed):
+                return made
+            return replace(made, not_packed=f"{type(error).__name__}: {error}")
+        if self._tune and isinstance(made, CompiledUnit) and not made.op_by_op:
+            return tuned(job, made, partial(self._other_body, job, weights), self._tune)
+        return made
+
+    def _other_body(
+        self, job: Job, weights: Collection[int], pack: _torch.Pack, *, templates: bool
+    ) -> Body | None:
+        """Compile a piece with linears that are packed otherwise; None if that does not go."""
+        try:
+            made = self._body(job, _torch.Packing(weights, pack, templates))
+        except Exception as error:  # noqa: BLE001  there is a unit that serves the job
+            log.debug("%s is not compiled in another way: %r", job.piece.name, error)
+            return None
+        return made if isinstance(made, Body) and not made.unit.op_by_op else None
+
+    def _body(self, job: Job, taken_out: _torch.Packing | None) -> Body | Narrowed:
+        """Compile a piece in one way."""
         extracted = extract(job)
         holds = partial(_holds, job, extracted)
         try:
@@ -108,8 +146,7 @@ class InductorCompiler:
                 memory(job),
                 extracted.symbols,
                 holds,
-                constant_weights(job),
-                packing.rule(self._pack_weights),
+                taken_out,
             )
         except _torch.Narrowing as narrowing:
             return _narrowed(job, extracted, narrowing.condition)
@@ -117,11 +154,9 @@ class InductorCompiler:
             if not holds(condition.expr):
                 return _narrowed(job, extracted, condition)
         if output is None:
-            return _as_captured(job)
-        if output.not_packed:
-            log.info("%s runs on weights as they are: %s", job.piece.name, output.not_packed)
+            return Body(_as_captured(job))
         if around := (*output.around, *_written_views(job)):
-            return self.op_by_op(job, "; ".join(around))
+            return Body(self.op_by_op(job, "; ".join(around)))
         try:
             made = lean.reduce(
                 output.source,
@@ -132,11 +167,11 @@ class InductorCompiler:
                 output.written,
             )
         except lean.NotLean as error:
-            return self.op_by_op(job, str(error))
+            return Body(self.op_by_op(job, str(error)))
         expected = strides(job, extracted)
         numbers = {index: number for number, index in enumerate(weights(job))}
         needed = _torch.registering_modules(node.target for node in job.piece.nodes)
-        return CompiledUnit(
+        unit = CompiledUnit(
             key=job.key,
             code=unit_code(job.key, "".join(f"import {name}\n" for name in needed) + made.source),
             kernels=tuple((name, _kernel(Path(output.kernels[name]))) for name in made.kernels),
@@ -145,6 +180,8 @@ class InductorCompiler:
             kept=tuple(numbers[index] for index in output.kept if index in numbers),
             preparations=tuple(preparation(recipe, numbers) for recipe in output.recipes),
         )
+        rows = None if output.rows is None else output.rows.xreplace(_axes(job, extracted))
+        return Body(unit, rows)
 
     def close(self) -> None:
         """Wait for the background work."""
@@ -163,7 +200,11 @@ class InductorCompiler:
             return InductorCompiler(self._given, self._jobs)
         left_out = ",".join(filter(None, (self._given.get("disabled_passes"), name)))
         settings = {**self._given, "disabled_passes": left_out}
-        return InductorCompiler(settings, self._jobs, self._pack_weights)
+        return InductorCompiler(settings, self._jobs, self._pack_weights, self._tune)
+
+
+def _unit(made: Body | Narrowed) -> CompiledUnit | Narrowed:
+    return made.unit if isinstance(made, Body) else made
 
 
 def _as_captured(job: Job) -> CompiledUnit:

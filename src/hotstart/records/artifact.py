@@ -330,6 +330,10 @@ class CompiledUnit(msgspec.Struct, frozen=True):
         proof: what comparing it with its operators has shown.
         kept: weights that it runs with as they are, by number; None if it is all.
         preparations: make what it runs with in place of the others.
+        not_packed: why it runs with all weights as they are, although they should be packed; empty
+            if it does not.
+        linears: how they are computed, where that was measured: by Inductor's `template`, by oneDNN
+            on `packed` weights, or `plain`.
     """
 
     key: str
@@ -341,6 +345,8 @@ class CompiledUnit(msgspec.Struct, frozen=True):
     proof: Proof = Proof()
     kept: tuple[int, ...] | None = None
     preparations: tuple[Preparation, ...] = ()
+    not_packed: str = ""
+    linears: str = ""
 
     @property
     def source(self) -> str:

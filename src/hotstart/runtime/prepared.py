@@ -15,7 +15,7 @@ from hotstart.records.report import Packed
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.released import Released
 
-Prepare = Callable[[Preparation, Sequence[torch.Tensor]], Sequence[torch.Tensor]]
+Prepare = Callable[[Preparation, Sequence[torch.Tensor]], Sequence[torch.Tensor | None]]
 """Makes what a preparation makes of some weights."""
 
 
@@ -25,13 +25,13 @@ class _Made(msgspec.Struct, frozen=True):
     Attributes:
         weights: of these, where they are in memory; they keep it, so that no other tensor gets it.
         written: notices that they are written to.
-        tensors: the results.
+        tensors: the results; None for those that nothing stands for while weights are not packed.
         bytes: memory that these take besides the weights'.
     """
 
     weights: tuple[torch.Tensor, ...]
     written: _torch.VersionWatch
-    tensors: Sequence[torch.Tensor]
+    tensors: Sequence[torch.Tensor | None]
     bytes: int
 
     def fits(self, weights: Sequence[torch.Tensor]) -> bool:
@@ -67,12 +67,12 @@ class Prepared:
         self._counters = counters or {}
         self._before = before._made if before is not None and before._pack == pack else {}
         self._made: dict[tuple[Any, ...], _Made] = {}
-        self._functions: dict[str, Callable[..., Sequence[torch.Tensor]]] = {}
+        self._functions: dict[str, Callable[..., Sequence[torch.Tensor | None]]] = {}
         self._seconds = 0.0
 
     def __call__(
         self, preparation: Preparation, weights: Sequence[torch.Tensor]
-    ) -> Sequence[torch.Tensor]:
+    ) -> Sequence[torch.Tensor | None]:
         """What a preparation makes of weights."""
         key = (preparation.code.filename, *map(id, weights))
         if key not in self._made:
@@ -92,11 +92,11 @@ class Prepared:
             tensors = self._function(preparation)(*weights)
         self._seconds += time.perf_counter() - started
         memory = {tensor.untyped_storage().data_ptr() for tensor in weights}
-        own = [tensor for tensor in tensors if not _shares(tensor, memory)]
+        own = [tensor for tensor in tensors if tensor is not None and not _shares(tensor, memory)]
         copied = sum(tensor.numel() * tensor.itemsize for tensor in own)
         return _Made(tuple(w.detach() for w in weights), written, tensors, copied)
 
-    def _function(self, preparation: Preparation) -> Callable[..., Sequence[torch.Tensor]]:
+    def _function(self, preparation: Preparation) -> Callable[..., Sequence[torch.Tensor | None]]:
         file = preparation.code.filename
         if file not in self._functions:
             name = "unpacked" if preparation.packs and not self._pack else "prepare"

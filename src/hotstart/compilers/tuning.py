@@ -1,0 +1,209 @@
+"""Choose by measurement how the linears of a piece are computed, few rows apart from many.
+
+There are three ways: by Inductor's C++ template, by oneDNN on packed weights, and by the library
+that torch calls for plain ones. Which is the fastest depends on rows, sizes and the processor.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from msgspec.structs import replace
+
+from hotstart import _torch
+from hotstart.compilers.job import Bounds, Job
+from hotstart.compilers.trial_inputs import Values, Weights
+from hotstart.compilers.trial_sizes import Sizes
+from hotstart.compilers.two_bodies import two_bodies
+from hotstart.records.artifact import CompiledUnit
+from hotstart.runtime.made_up import Kind
+from hotstart.runtime.prepared import Prepared
+from hotstart.runtime.units import Unit
+
+if TYPE_CHECKING:
+    import sympy
+
+_ROUNDS = 9
+"""Measurements of each body at a size, in turns; the median counts."""
+
+_SECONDS = 0.01
+"""The least time of one measurement; a faster body is called several times."""
+
+_SLOW = 0.1
+"""Seconds of a call from which on no larger size is measured."""
+
+_CACHE = 1 << 26
+"""Bytes of weights that calls go through in turn: in a model, other layers' displace a layer's."""
+
+_COPIES = 16
+"""Bound on the copies of weights that are made for this."""
+
+_GAIN = 0.97
+"""The second body has to bring the time of all sizes, on average, down to this."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Body:
+    """A piece, compiled in one way.
+
+    Attributes:
+        unit: what was compiled.
+        rows: of most of the linears that a template computes, over axes; None if there are none.
+    """
+
+    unit: CompiledUnit
+    rows: sympy.Expr | None = None
+
+
+Measure = Callable[[Job, Sequence[CompiledUnit], Sequence[Sizes]], Sequence[tuple[float, ...]]]
+"""Measures calls of units at sizes of ascending work, in seconds; large ones may be left out."""
+
+
+class Compile(Protocol):
+    """Compiles a piece in one way; None if that does not go."""
+
+    def __call__(self, pack: _torch.Pack, *, templates: bool) -> Body | None:
+        """Compile it with the linears packed that are chosen."""
+
+
+def tuned(job: Job, given: CompiledUnit, compile_body: Compile, measure: Measure) -> CompiledUnit:
+    """Make a unit of the fastest bodies.
+
+    Args:
+        job: what it serves.
+        given: a unit that serves the job.
+        compile_body: compiles the piece in another way.
+        measure: times units.
+
+    Returns:
+        A body, or two with a choice by rows; the unit that was given if it has no linears.
+    """
+    template = compile_body(lambda rows, elements: True, templates=True)
+    if template is None or template.rows is None:
+        return given
+    packed = compile_body(lambda rows, elements: True, templates=False)
+    plain = compile_body(lambda rows, elements: False, templates=False)
+    ways = {"template": template, "packed": packed, "plain": plain, "by rule": Body(given)}
+    different: dict[str, tuple[str, CompiledUnit]] = {}
+    for name, body in ways.items():
+        if body is not None:
+            different.setdefault(body.unit.source, (name, body.unit))
+    names = [name for name, _ in different.values()]
+    units = [unit for _, unit in different.values()]
+    points = list(_points(job, template.rows))
+    times = measure(job, units, [sizes for _, sizes in points])
+    counts = [count for count, _ in points][: len(times)]
+    for count, seconds in zip(counts, times, strict=True):
+        log.debug("%s, %d rows: %s", job.piece.name, count, dict(zip(names, seconds, strict=True)))
+    few, most, many = _best(counts, times)
+    if few == many:
+        return replace(units[many], linears=names[many])
+    unit = two_bodies(job, units[few], units[many], template.rows <= most)
+    return replace(unit, linears=f"{names[few]} up to {most} rows, {names[many]} for more")
+
+
+def _points(job: Job, rows: sympy.Expr) -> Iterator[tuple[int, dict[str, int]]]:
+    """Yield numbers of rows, each about twice the one before, with sizes that give it."""
+    tuned_for = {axis: bound.hint for axis, bound in job.bounds.items()}
+    axes = [axis for axis in job.bounds if _torch.axis_symbol(axis) in rows.free_symbols]
+    found: dict[int, tuple[int, dict[str, int]]] = {}
+    for sizes in itertools.product(*(_powers(job.bounds[axis]) for axis in axes)):
+        each = tuned_for | dict(zip(axes, sizes, strict=True))
+        count = int(rows.xreplace(_torch.substitution(each)))
+        if count and all(_torch.holds_at(condition, each) for condition in job.where):
+            found.setdefault(count.bit_length(), (count, each))
+    for bits in sorted(found):
+        yield found[bits]
+
+
+def _powers(bounds: Bounds) -> Iterator[int]:
+    """Yield the powers of two of an axis, and its ends."""
+    size = max(bounds.low, 1)
+    while size < bounds.high:
+        yield size
+        size = 1 << size.bit_length()
+    yield bounds.high
+
+
+def measured(
+    job: Job, units: Sequence[CompiledUnit], points: Sequence[Sizes]
+) -> list[tuple[float, ...]]:
+    """Measure calls of units, in seconds, at some sizes, until they become slow."""
+    prepared = Prepared(pack=True)
+    weights: Weights = {}
+    calls: list[Iterator[Callable[..., Any]]] = []
+    found: list[tuple[float, ...]] = []
+    for sizes in points:
+        inputs = Values(job, sizes, Kind("zeros", "normal"), 0, 1.0, weights).fresh()
+        pairs = list(zip(job.piece.inputs, inputs, strict=True))
+        passed = [tensor for node, tensor in pairs if not job.graph.is_weight(node)]
+        if not calls:
+            copies = _copies([tensor for node, tensor in pairs if job.graph.is_weight(node)])
+            binds = [Unit(unit).bound for unit in units]
+            calls = [itertools.cycle([bind(prepared, *own) for own in copies]) for bind in binds]
+        arguments = [*sizes.values(), *passed]
+        found.append(_in_turns([partial(_next, each, arguments) for each in calls]))
+        if min(found[-1]) > _SLOW:
+            break
+    return found
+
+
+def _copies(weights: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
+    """Copy weights until they displace each other from the caches."""
+    size = sum(tensor.numel() * tensor.itemsize for tensor in weights)
+    count = min(_COPIES, _CACHE // max(size, 1))
+    return [list(weights), *([tensor.clone() for tensor in weights] for _ in range(count))]
+
+
+def _next(calls: Iterator[Callable[..., Any]], arguments: Sequence[Any]) -> None:
+    """Call a unit with the next copy of its weights."""
+    next(calls)([*arguments])
+
+
+def _in_turns(calls: Sequence[Callable[[], Any]]) -> tuple[float, ...]:
+    """The median time of each of some calls."""
+    with _torch.apart(), torch.no_grad():
+        repeats = [max(1, math.ceil(_SECONDS / _seconds(call, 1))) for call in calls]
+        rounds = [
+            [_seconds(call, count) for call, count in zip(calls, repeats, strict=True)]
+            for _ in range(_ROUNDS)
+        ]
+    return tuple(statistics.median(times) for times in zip(*rounds, strict=True))
+
+
+def _seconds(call: Callable[[], Any], count: int) -> float:
+    started = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - started) / count
+
+
+def _best(counts: Sequence[int], times: Sequence[Sequence[float]]) -> tuple[int, int, int]:
+    """The body for few rows, the most rows that it is for, and the body for more.
+
+    Every size that was measured counts alike, whatever time it takes.
+    """
+    bodies = range(len(times[0]))
+    logs = [[math.log(seconds) for seconds in each] for each in times]
+    costs = {
+        (few, cut, many): sum(row[few if n < cut else many] for n, row in enumerate(logs))
+        for few, many, cut in itertools.product(bodies, bodies, range(1, len(times)))
+    }
+    single = {(one, 0, one): sum(row[one] for row in logs) for one in bodies}
+    best = min(single, key=single.__getitem__)
+    pair = min(costs, key=costs.__getitem__, default=best)
+    gain = math.exp((costs.get(pair, single[best]) - single[best]) / len(times))
+    few, cut, many = pair if gain < _GAIN else best
+    between = math.isqrt(counts[cut - 1] * counts[cut]) if cut else 0
+    return few, between, many
