@@ -87,7 +87,7 @@ def compile(
     if cache is None:
         return build()
 
-    from hotstart.cache.lookup import find_or_build
+    from hotstart.cache.find_or_build import find_or_build
     from hotstart.cache.program_key import make_key
     from hotstart.cache.store import open_store
     from hotstart.guards.objects import Unknowable

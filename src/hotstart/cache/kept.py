@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hotstart import _torch
-from hotstart.artifact import container, fingerprint, preflight
+from hotstart.artifact import compatibility, container, fingerprint
 from hotstart.artifact.read import unpack
 from hotstart.cache.entries import PIECES
 from hotstart.cache.folder import is_damage
@@ -141,7 +141,7 @@ def _checked(contents: container.Container, name: str) -> Artifact:
     Raises:
         ArtifactError: it does not, or it is another piece.
     """
-    preflight.require_fit(contents.file, contents.manifest, compare_source=False)
+    compatibility.require_fit(contents.file, contents.manifest, compare_source=False)
     piece = unpack(contents)
     if piece.report.get("name") != name:
         raise CorruptArtifact(contents.file, "manifest", f"the piece {name}", "another")

@@ -24,8 +24,8 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from hotstart.cache.address import Address, without_secrets
 from hotstart.cache.layout import LAYOUT, is_name, place_of
+from hotstart.cache.remote_url import RemoteUrl, without_secrets
 from hotstart.errors import ArtifactError, CorruptArtifact, StoreError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Remote:
         options: Mapping[str, Any] | None = None,
         strict: bool = False,
     ) -> None:
-        self._address = Address(url)
+        self._url = RemoteUrl(url)
         if not isinstance(timeout_s, int | float) or not 0 < timeout_s < float("inf"):
             raise StoreError(
                 f"remote_timeout_s: got {timeout_s!r}, takes a number of seconds above 0"
@@ -86,12 +86,12 @@ class Remote:
         self._rests_until = -float("inf")
         self.timeout_s = timeout_s
         self.strict = strict
-        self.writable = policy == "read-write" and not self._address.is_file_server
+        self.writable = policy == "read-write" and not self._url.is_file_server
         self.problems: Counter[str] = Counter()
         self.damaged: set[tuple[str, str]] = set()
 
     def __str__(self) -> str:
-        return str(self._address)
+        return str(self._url)
 
     def visit(self) -> Visit:
         """Begin something that may take `timeout_s` seconds in all."""
@@ -140,7 +140,7 @@ class Remote:
             Exception: whatever the library finds wrong with the settings.
         """
         if self._store is None:
-            self._store = self._address.open(self.timeout_s, self._options, self.writable)
+            self._store = self._url.open(self.timeout_s, self._options, self.writable)
         return self._store
 
     def list_prefix(self, kind: str, prefix: str) -> str:
@@ -149,7 +149,7 @@ class Remote:
         Raises:
             StoreError: the remote cannot list.
         """
-        if self._address.is_file_server:
+        if self._url.is_file_server:
             raise StoreError(
                 f"{self}: expected a store that can list what it has, found a file server. Ask for "
                 "a key, or use the URL of the object store behind it."

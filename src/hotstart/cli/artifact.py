@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from hotstart.artifact import container, preflight
+from hotstart.artifact import compatibility, container
 from hotstart.artifact.manifest import MALFORMED, Manifest
 from hotstart.cli import flags
 from hotstart.cli.factory import see_working_folder
@@ -66,7 +66,7 @@ def _inspect(given: Namespace) -> None:
     if given.json:
         say_json(msgspec.json.decode(container.read_manifest(given.file)))
         return
-    manifest = preflight.inspect(given.file)
+    manifest = compatibility.inspect(given.file)
     try:
         text = "\n\n".join(_sections(given.file, manifest))
     except MALFORMED as error:
@@ -92,9 +92,9 @@ def _verify(given: Namespace) -> None:
     """Check every byte, and the signature if there are keys.
 
     Raises:
-        ArtifactError: as `preflight.verify`.
+        ArtifactError: as `compatibility.verify`.
     """
-    found = preflight.verify(given.file, given.trusted_key)
+    found = compatibility.verify(given.file, given.trusted_key)
     trusted = given.trusted_key is not None
     if given.json:
         say_json({"ok": True, "file": str(given.file), **found, "trusted": trusted})
@@ -120,10 +120,10 @@ def _load_check(given: Namespace) -> None:
     """Say whether an artifact fits this process and its working folder.
 
     Raises:
-        ArtifactError: as `preflight.load_check`.
+        ArtifactError: as `compatibility.load_check`.
     """
     see_working_folder()
-    preflight.load_check(given.file, compare_source=not given.no_source)
+    compatibility.load_check(given.file, compare_source=not given.no_source)
     if given.json:
         say_json({"ok": True, "file": str(given.file)})
     else:
