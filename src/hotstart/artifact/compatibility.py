@@ -8,6 +8,7 @@ fit is named together with what is missing. Nothing here imports torch.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ import msgspec
 
 from hotstart.artifact import container, fingerprint, signing
 from hotstart.artifact.manifest import MALFORMED, Manifest, outline
-from hotstart.errors import CorruptArtifact, IncompatibleArtifact
+from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
 from hotstart.guards.sources import Source, changed_sources
+from hotstart.version import VERSION
 
 _NOT_COMPARED = frozenset({"options", "graph", "sources"})
 """Parts that say what was built, not where it runs; sources are compared by `changed_sources`."""
@@ -43,13 +45,13 @@ def inspect(file: File) -> Manifest:
     Raises:
         ArtifactError: the file cannot be read.
         CorruptArtifact: it is damaged, or no artifact.
-        IncompatibleArtifact: it is of another format.
+        IncompatibleArtifact: it is of another format, or of a version with other records.
     """
     data = container.read_manifest(file)
     try:
         return outline(data)
     except MALFORMED as error:
-        raise CorruptArtifact(file, "manifest", "what hotstart writes", f"this: {error}") from error
+        raise unreadable(file, data, error) from error
 
 
 def verify(file: File, trusted_keys: Sequence[PublicKey] | None = None) -> dict[str, Any]:
@@ -94,6 +96,16 @@ def require_fit(file: File, manifest: bytes, compare_source: bool, *, loading: b
         raise CorruptArtifact(file, "manifest", "a fingerprint", str(error)) from error
     if differences:
         raise IncompatibleArtifact(file, differences)
+
+
+def unreadable(file: File, manifest: bytes, error: Exception) -> ArtifactError:
+    """The error for a verified manifest that cannot be read: another version's, or none of ours."""
+    with contextlib.suppress(msgspec.MsgspecError):
+        built = msgspec.json.decode(manifest, type=Preface).fingerprint.get("hotstart")
+        if isinstance(built, str) and built != VERSION:
+            here = f"those of hotstart {VERSION}, which cannot read them: {error}"
+            return IncompatibleArtifact(file, [("records", f"those of hotstart {built}", here)])
+    return CorruptArtifact(file, "manifest", "what hotstart writes", f"this: {error}")
 
 
 def load_check(file: File, compare_source: bool = True) -> None:

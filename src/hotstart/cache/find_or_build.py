@@ -59,7 +59,7 @@ def find_or_build(
         kept = KeptUnits(store)
         program = build(kept)
         entry = _keep(store, key, program)
-    store.share(entry, kept.new)
+    kept.share(entry)
     return program
 
 

@@ -22,11 +22,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hotstart.cache.layout import LAYOUT, is_name, place_of
 from hotstart.cache.remote_url import RemoteUrl, without_secrets
 from hotstart.errors import ArtifactError, CorruptArtifact, StoreError
+from hotstart.faults import require, require_one_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -75,12 +76,9 @@ class Remote:
             raise StoreError(
                 f"remote_timeout_s: got {timeout_s!r}, takes a number of seconds above 0"
             )
-        if policy not in get_args(RemotePolicy):
-            raise StoreError(
-                f"remote_policy: got {policy!r}, takes one of {get_args(RemotePolicy)}"
-            )
-        if options is not None and not isinstance(options, Mapping):
-            raise StoreError(f"remote_options: got {options!r}, takes a mapping of settings")
+        require_one_of("remote_policy", policy, RemotePolicy, StoreError)
+        if options is not None:
+            require("remote_options", options, Mapping, "a mapping of settings", StoreError)
         self._options = dict(options or {})
         self._store: ObjectStore | None = None
         self._rests_until = -float("inf")

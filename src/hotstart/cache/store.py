@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from hotstart.artifact import container
 from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, CacheEntry, Entries, hash_of
@@ -20,8 +20,8 @@ from hotstart.cache.folder import Folder, default_place, is_damage
 from hotstart.cache.layout import is_key, program_name, require_program
 from hotstart.cache.stale import FoundProgram, find_fitting, loaded
 from hotstart.cache.tidying import LIMITS, Limits
-from hotstart.errors import ArtifactError, OptionsError, StoreError
-from hotstart.faults import path_of
+from hotstart.errors import ArtifactError, StoreError
+from hotstart.faults import path_of, require, require_one_of
 from hotstart.guards.check import changes
 from hotstart.options import CachePolicy
 from hotstart.records.guards import ProgramKey, Seen
@@ -93,14 +93,9 @@ class Store:
         if remote is not None and not isinstance(remote, str):
             raise StoreError(f"remote: expected a URL as text, found {remote!r}")
         if place is not None:
-            try:
-                path_of("place", place)
-            except OptionsError as error:
-                raise StoreError(str(error)) from None
-        if policy not in get_args(CachePolicy):
-            raise StoreError(f"policy: expected one of {get_args(CachePolicy)}, found {policy!r}")
-        if not isinstance(extra_key, str):
-            raise StoreError(f"extra_key: expected a text, found a {type(extra_key).__qualname__}")
+            path_of("place", place, StoreError)
+        require_one_of("policy", policy, CachePolicy, StoreError)
+        require("extra_key", extra_key, str, "a str", StoreError)
         self.policy: CachePolicy = policy
         self.extra_key = extra_key
         self.check = check

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+import hotstart
+from hotstart.artifact import container
 from hotstart.artifact.compatibility import misfits
 from hotstart.artifact.fingerprint import host
+from hotstart.artifact.read import unpack
+from hotstart.version import VERSION
 
 PARTS = {
     "hotstart": "0.2.0",
@@ -99,3 +104,26 @@ def test_a_part_of_a_later_version_must_be_equal() -> None:
 
 def test_sources_are_left_to_changed_sources() -> None:
     assert misfits({"sources": {"no.such.module": {"content": "0" * 32}}}, {}) == []
+
+
+def written(file: Path, built_by: str) -> Path:
+    """A whole file whose records this version does not know."""
+    parts = container.pack({"fingerprint": {"hotstart": built_by}, "calls": 3}, {})
+    file.write_bytes(b"".join(parts))
+    return file
+
+
+def test_records_of_another_version_are_no_damage(tmp_path: Path) -> None:
+    file = written(tmp_path / "m.hot", "0.0.1")
+    with pytest.raises(hotstart.IncompatibleArtifact, match=r"those of hotstart 0\.0\.1"):
+        hotstart.inspect(file)
+    with pytest.raises(hotstart.IncompatibleArtifact, match=r"those of hotstart 0\.0\.1"):
+        unpack(container.read(file))
+
+
+def test_records_of_this_version_that_cannot_be_read_are_damage(tmp_path: Path) -> None:
+    file = written(tmp_path / "m.hot", VERSION)
+    with pytest.raises(hotstart.CorruptArtifact, match="expected what hotstart writes"):
+        hotstart.inspect(file)
+    with pytest.raises(hotstart.CorruptArtifact, match="expected what hotstart writes"):
+        unpack(container.read(file))
