@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from hotstart.calls import Call, requested_calls
-from hotstart.errors import OptionsError
+from hotstart.faults import require, require_one_of
 from hotstart.options import MissPolicy, Options, Pack
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def compile(
     if cache is None:
         return build()
 
-    from hotstart.cache.lookup import find_or_build
+    from hotstart.cache.find_or_build import find_or_build
     from hotstart.cache.program_key import make_key
     from hotstart.cache.store import open_store
     from hotstart.guards.objects import Unknowable
@@ -139,10 +139,8 @@ def load(
         ModelMismatch: the model's tensors, modules, hooks or operators are not those it was built
             for.
     """
-    if on_miss not in get_args(MissPolicy):
-        raise OptionsError(f"on_miss: got {on_miss!r}, takes 'error', 'eager' or 'compile'")
-    if pack not in get_args(Pack):
-        raise OptionsError(f"pack: got {pack!r}, takes one of {get_args(Pack)}")
+    require_one_of("on_miss", on_miss, MissPolicy)
+    require_one_of("pack", pack, Pack)
     from hotstart.loading import load_file
     from hotstart.program import OnMiss
 
@@ -156,11 +154,10 @@ def load(
     )
 
 
-def _checked(options: object) -> Options:
+def _checked(options: Options | None) -> Options:
     if options is None:
         return Options()
-    if not isinstance(options, Options):
-        raise OptionsError(f"options: got a {type(options).__qualname__}, takes a hotstart.Options")
+    require("options", options, Options, "a hotstart.Options")
     return options
 
 
@@ -186,8 +183,7 @@ def compute_key(
     from hotstart.cache.program_key import make_key
     from hotstart.capture.described import describe_calls
 
-    if not isinstance(extra_key, str):
-        raise OptionsError(f"extra_key: got a {type(extra_key).__qualname__}, takes a str")
+    require("extra_key", extra_key, str, "a str")
     wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
     options = _checked(options)
     return make_key(model, describe_calls(model, wanted, options), split_on, options, extra_key)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -74,9 +73,7 @@ def debug_folder(options: Options) -> Path | None:
 
 def default_jobs() -> int:
     """How many C++ compilers run at a time: one for each core and 1 GiB this process may use."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = len(os.sched_getaffinity(0))
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.exists():
         limit, _, period = quota.read_text().partition(" ")
@@ -155,7 +152,7 @@ def make_report(
             (name, unit.proof.without, unit.proof.why) for name, unit in named if unit.proof.without
         ),
         unproven=tuple((name, why) for name, unit in named for why in unit.proof.skipped),
-        peak_memory_bytes=_peak_memory(),
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
 
@@ -220,8 +217,3 @@ def write_debug_files(
     (folder / "hotstart").mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / "hotstart" / name).write_text(text)
-
-
-def _peak_memory() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

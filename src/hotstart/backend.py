@@ -86,9 +86,8 @@ def hotstart(
         except RangeError as error:
             learned.append(_guard_on(error, learned))
             continue
-        if kept is not None and kept.new:
-            kept.store.share(None, kept.new)
-            kept.store.folder.tidy()
+        if kept is not None:
+            kept.share()
         return made
 
 

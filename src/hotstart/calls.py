@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hotstart.errors import OptionsError
+from hotstart.faults import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +61,11 @@ def requested_calls(only: Call, calls: Mapping[str, Call] | None) -> dict[str, C
             "calls: got args, kwargs or dynamic_shapes besides; give each call its own, in a "
             "hotstart.Call"
         )
-    if not isinstance(calls, Mapping):
-        raise OptionsError(
-            f"calls: got a {type(calls).__qualname__}, takes a mapping from names to hotstart.Call"
-        )
+    require("calls", calls, Mapping, "a mapping from names to hotstart.Call")
     if not calls:
         raise OptionsError("calls: got none, takes at least one hotstart.Call by name")
     for name, call in calls.items():
         if not isinstance(name, str) or not name.isidentifier():
             raise OptionsError(f"calls: got name {name!r}, takes an identifier such as 'decode'")
-        if not isinstance(call, Call):
-            raise OptionsError(
-                f"calls[{name!r}]: got a {type(call).__name__}, takes a hotstart.Call"
-            )
+        require(f"calls[{name!r}]", call, Call, "a hotstart.Call")
     return dict(calls)

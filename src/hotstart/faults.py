@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 from hotstart.errors import HotstartError, OptionsError
 
@@ -51,17 +51,32 @@ def defect(what: str) -> Callable[[str], HotstartError]:
     )
 
 
-def path_of(name: str, value: Any) -> str:
-    """A path that a user gave for a file or folder, as text.
+def require(
+    name: str,
+    value: object,
+    kind: type | tuple[type, ...],
+    takes: str,
+    error: type[HotstartError] = OptionsError,
+) -> None:
+    """Raise an error unless an argument is of a type that is taken."""
+    if not isinstance(value, kind):
+        raise error(f"{name}: got a {type(value).__qualname__}, takes {takes}")
 
-    Raises:
-        OptionsError: it is none.
-    """
-    if not isinstance(value, str | os.PathLike):
-        raise OptionsError(f"{name}: got a {type(value).__qualname__}, takes a path")
+
+def require_one_of(
+    name: str, value: object, choices: Any, error: type[HotstartError] = OptionsError
+) -> None:
+    """Raise an error unless an argument is one of the values of a `Literal`."""
+    if value not in get_args(choices):
+        raise error(f"{name}: got {value!r}, takes one of {get_args(choices)}")
+
+
+def path_of(name: str, value: Any, error: type[HotstartError] = OptionsError) -> str:
+    """A path that a user gave for a file or folder, as text; an error if it is none."""
+    require(name, value, (str, os.PathLike), "a path", error)
     path = os.fspath(value)
     if not isinstance(path, str) or not path or "\0" in path:
-        raise OptionsError(f"{name}: got {path!r}, takes a path as text")
+        raise error(f"{name}: got {path!r}, takes a path as text")
     return path
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hotstart.artifact import container, preflight
+from hotstart.artifact import compatibility, container, signing
 from hotstart.artifact.read import unpack
 from hotstart.errors import ArtifactError
 from hotstart.events import Clock
@@ -32,9 +32,9 @@ def load_file(
     """Read a file, see that it fits, and bind it to a model. For arguments see `hotstart.load`."""
     clock = Clock()
     with clock.phase("verify"):
-        contents = container.read(file, preflight.truster(trusted_keys))
+        contents = container.read(file, signing.truster(trusted_keys))
     with clock.phase("fit"):
-        preflight.require_fit(file, contents.manifest, compare_source)
+        compatibility.require_fit(file, contents.manifest, compare_source)
     with clock.phase("unpack"):
         artifact = unpack(contents)
     with clock.phase("bind"):

@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from hotstart.errors import OptionsError
 from hotstart.events import Listener
-from hotstart.faults import path_of
+from hotstart.faults import path_of, require, require_one_of
 
 CompilerName = Literal["inductor", "op_by_op"]
 Prove = Literal["all", "first", "off"]
@@ -70,10 +70,7 @@ class Options:
     on_event: Listener | None = None
 
     def __post_init__(self) -> None:
-        if self.compiler not in get_args(CompilerName):
-            raise OptionsError(
-                f"compiler: got {self.compiler!r}, takes one of {get_args(CompilerName)}"
-            )
+        require_one_of("compiler", self.compiler, CompilerName)
         if not isinstance(self.pack_weights, bool) and self.pack_weights != "always":
             raise OptionsError(
                 f"pack_weights: got {self.pack_weights!r}, takes True, False or 'always'"
@@ -82,18 +79,11 @@ class Options:
             raise OptionsError(f"tune: got {self.tune!r}, takes True or False")
         if self.tune and not self.pack_weights:
             raise OptionsError("tune: got True with pack_weights=False, which leaves no choice")
-        if self.prove not in get_args(Prove):
-            raise OptionsError(f"prove: got {self.prove!r}, takes one of {get_args(Prove)}")
-        if self.on_miss not in get_args(MissPolicy):
-            raise OptionsError(
-                f"on_miss: got {self.on_miss!r}, takes one of {get_args(MissPolicy)}"
-            )
+        require_one_of("prove", self.prove, Prove)
+        require_one_of("on_miss", self.on_miss, MissPolicy)
         if isinstance(self.splits, bool) or not isinstance(self.splits, int) or self.splits < 0:
             raise OptionsError(f"splits: got {self.splits!r}, takes an int of 0 or more")
-        if not isinstance(self.inductor, Mapping):
-            raise OptionsError(
-                f"inductor: got {type(self.inductor).__name__}, takes a mapping of config names"
-            )
+        require("inductor", self.inductor, Mapping, "a mapping of config names")
         if not isinstance(self.device, str) or not self.device:
             raise OptionsError(f"device: got {self.device!r}, takes a name such as 'cpu'")
         if self.debug_dir is not None and Path(path_of("debug_dir", self.debug_dir)).is_file():

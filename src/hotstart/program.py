@@ -13,13 +13,12 @@ import msgspec
 import torch
 
 from hotstart.errors import ArtifactError, ContractError, HotstartError, ModelMismatch
-from hotstart.model import Model
+from hotstart.model import Model, method_of
 from hotstart.records.artifact import Artifact, PieceInfo
-from hotstart.records.layout import dense_strides, strides_fit
+from hotstart.records.layout import dense_strides, fit, strides_fit
 from hotstart.records.shapes import labelled
 from hotstart.runtime.bind import Binding
-from hotstart.runtime.caller import Caller
-from hotstart.runtime.entry import Hooks
+from hotstart.runtime.generated_entry import Entry
 from hotstart.runtime.signature import as_passed
 
 if TYPE_CHECKING:
@@ -81,16 +80,15 @@ class Program:
         self._outgrown = False  # whether a miss has changed what this program reads
         self._counting = threading.Lock()
         self._compiling = threading.Lock()
-        self._callers: dict[str, Caller] = {}
+        self._entries: dict[str, Entry] = {}
         self._named: dict[str, Callable[..., Any]] = {}
         self._binding = binding
-        self._hooks = Hooks(model, binding, self._relayout)
         first = 0
         for call in artifact.calls:
-            self._callers[call.name] = Caller(call, self._hooks, first)
+            self._entries[call.name] = Entry(call, first, model, binding, self._relayout)
             first += len(call.stitched)
-        own = [c for c in self._callers.values() if not c.call.method]
-        self._call = self._served(own, self._entry(own))
+        own = [entry for entry in self._entries.values() if not entry.call.method]
+        self._call = self._served(own, self._first_of(own))
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the model.
@@ -129,12 +127,13 @@ class Program:
             ContractError: `check_inputs` are outside the contract.
             OptionsError: `check_inputs` are no arguments, or for a call that there is not.
         """
-        from hotstart.saving import CheckInputs, save  # a program that only runs never needs it
+        from hotstart.artifact import disk
+        from hotstart.saving import CheckInputs, packed  # a program that only runs never needs it
         from hotstart.saving.given import given_examples
 
-        given = given_examples(self._callers, check_inputs, check)
+        given = given_examples(self._entries, check_inputs, check)
         wanted = CheckInputs(self.model, {**self.examples, **given}) if check else None
-        save(self.artifact, file, sign_key=sign_key, check=wanted)
+        disk.write(file, packed(self.artifact, sign_key=sign_key, check=wanted))
 
     @property
     def report(self) -> Report:
@@ -164,11 +163,10 @@ class Program:
             KeyError: no call of that name was compiled.
         """
         if name not in self._named:
-            if name not in self._callers:
-                raise KeyError(f"no call {name!r}; there are: {', '.join(self._callers)}")
-            caller = self._callers[name]
-            entry = caller.function(partial(self._miss, [caller]))
-            self._named[name] = self._served([caller], entry)
+            if name not in self._entries:
+                raise KeyError(f"no call {name!r}; there are: {', '.join(self._entries)}")
+            only = [self._entries[name]]
+            self._named[name] = self._served(only, self._first_of(only))
         return self._named[name]
 
     def refresh(self) -> None:
@@ -210,8 +208,8 @@ class Program:
     @property
     def entry_code(self) -> str:
         """The source of the entries, which check a call and choose the variant."""
-        callers = self._callers.items()
-        return "\n\n".join(f"# {name}\n{c.source}" if name else c.source for name, c in callers)
+        sources = {name: entry.source for name, entry in self._entries.items()}
+        return "\n\n".join(f"# {name}\n{text}" if name else text for name, text in sources.items())
 
     @property
     def pieces(self) -> tuple[PieceInfo, ...]:
@@ -249,59 +247,58 @@ class Program:
                     tensor.stride(),
                 )
             self._relayouts[path] = self._relayouts.get(path, 0) + 1
-        made = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
-        return made.copy_(tensor.detach())
+        return fit(tensor.detach(), strides)
 
     # --- calls that do not fit --------------------------------------------------------------------
 
-    def _entry(self, callers: Sequence[Caller]) -> Callable[..., Any]:
+    def _first_of(self, entries: Sequence[Entry]) -> Callable[..., Any]:
         """A function that runs the first of several calls that takes the arguments.
 
         Each entry hands what it does not take to the next one, and nothing has run by then.
         """
         following: Callable[..., Any] | None = None
-        for caller in reversed(callers):
-            miss = partial(self._miss, callers)
+        for entry in reversed(entries):
+            miss = partial(self._miss, entries)
             if following is not None:
-                miss = partial(_pass_on, caller, following)
-            following = caller.function(miss)
+                miss = partial(_pass_on, entry, following)
+            following = entry.function(miss)
         return following or self._only_methods
 
     def _only_methods(self, /, *args: Any, **kwargs: Any) -> Any:
-        listed = ", ".join(f"program[{name!r}](...)" for name in self._callers)
+        listed = ", ".join(f"program[{name!r}](...)" for name in self._entries)
         raise ContractError("the model", "a call of itself", f"calls of methods: {listed}")
 
     def _miss(
         self,
-        callers: Sequence[Caller],
+        entries: Sequence[Entry],
         values: Sequence[Any],
         excess: Sequence[Any],
         unknown: Mapping[str, Any],
     ) -> Any:
-        """Answer a call that none of `callers` takes, bound by the last, as `Options.on_miss` says.
+        """Answer a call that none of `entries` takes, bound by the last, as `Options.on_miss` says.
 
         Raises:
             ContractError: with the argument, what the call passed and what the program takes.
         """
-        *_, caller = callers
-        args, kwargs = as_passed(caller.call.contract.parameters, values, excess, unknown)
-        errors = {c.call.name: c.refusal_of(args, kwargs) for c in callers}
+        *_, entry = entries
+        args, kwargs = as_passed(entry.call.contract.parameters, values, excess, unknown)
+        errors = {each.call.name: each.refusal_of(args, kwargs) for each in entries}
         error = ContractError.of_all({name: e for name, e in errors.items() if e is not None})
         if self._on_miss.policy == "error":
             raise error
         log.info("answers by on_miss=%r, since %s", self._on_miss.policy, error)
-        return self._otherwise(error, caller, args, kwargs)
+        return self._otherwise(error, entry, args, kwargs)
 
     def _otherwise(
-        self, why: HotstartError, caller: Caller, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, why: HotstartError, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Answer a call that this program cannot, by the model itself or by another program."""
         fitted = self._misfit() is None
         if self._on_miss.policy == "eager":
             with torch.no_grad():
-                result = caller.target(self.model)(*args, **kwargs)
+                result = method_of(self.model, entry.call.method)(*args, **kwargs)
         else:
-            result = self._compiled_for(why, caller, args, kwargs)(*args, **kwargs)
+            result = self._compiled_for(why, entry, args, kwargs)(*args, **kwargs)
         if fitted and not self._outgrown and (misfit := self._misfit()) is not None:
             self._outgrown = True
             log.warning(
@@ -313,42 +310,42 @@ class Program:
             )
         return result
 
-    def _served(self, callers: Sequence[Caller], entry: Callable[..., Any]) -> Callable[..., Any]:
-        """An entry that `on_miss` stands in for where an earlier miss has changed the model.
+    def _served(self, entries: Sequence[Entry], function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that `on_miss` stands in for where an earlier miss has changed the model.
 
         Eager would go on with what that call left in the model, and so must the program.
         """
-        if self._on_miss.policy == "error" or not callers:
-            return entry
+        if self._on_miss.policy == "error" or not entries:
+            return function
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._outgrown and (misfit := self._misfit()) is not None:
-                return self._otherwise(misfit, callers[-1], args, kwargs)
-            return entry(*args, **kwargs)
+                return self._otherwise(misfit, entries[-1], args, kwargs)
+            return function(*args, **kwargs)
 
         return call
 
     def _misfit(self) -> ModelMismatch | None:
         """Why the model is not what was compiled; None if it is."""
         try:
-            self._hooks.bound()
+            self._binding()
         except ModelMismatch as error:
             return error
         return None
 
     def _compiled_for(
-        self, why: HotstartError, caller: Caller, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, why: HotstartError, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Program:
         """A program for a call that this one cannot answer, compiled if there is none yet."""
         with self._compiling:
-            more = self._more.setdefault(caller.call.method, [])
+            more = self._more.setdefault(entry.call.method, [])
             for program in more:
                 if program.takes(*args, **kwargs) and program._misfit() is None:
                     return program
             log.warning("compiles inside a call, since %s", why)
             build = self._on_miss.build
             assert build is not None, "there is a compiler where the policy is to compile"
-            program = build(caller.target(self.model), args, kwargs)
+            program = build(method_of(self.model, entry.call.method), args, kwargs)
             if not program.takes(*args, **kwargs):
                 raise why  # no program takes this call, such as one with aliased arguments
             more.append(program)
@@ -359,20 +356,20 @@ class Program:
 
         Nothing is run.
         """
-        own = [caller for caller in self._callers.values() if not caller.call.method]
+        own = [entry for entry in self._entries.values() if not entry.call.method]
         try:
-            return any(caller.takes(args, kwargs) for caller in own)
+            return any(entry.refusal_of(args, kwargs) is None for entry in own)
         except TypeError:
             return False
 
 
 def _pass_on(
-    caller: Caller,
+    entry: Entry,
     function: Callable[..., Any],
     values: Sequence[Any],
     excess: Sequence[Any],
     unknown: Mapping[str, Any],
 ) -> Any:
     """Hand a call that one entry does not take to the next."""
-    args, kwargs = as_passed(caller.call.contract.parameters, values, excess, unknown)
+    args, kwargs = as_passed(entry.call.contract.parameters, values, excess, unknown)
     return function(*args, **kwargs)

@@ -20,6 +20,7 @@ import torch.utils._pytree as pytree
 
 from hotstart.api import compile
 from hotstart.errors import ContractError, OptionsError
+from hotstart.faults import require
 from hotstart.model import Model, roots
 from hotstart.options import Options
 from hotstart.program import Program
@@ -80,11 +81,8 @@ def install(program: Program) -> None:
         OptionsError: the program was compiled from something else, or what it was compiled from
             was replaced by something else.
     """
-    if not isinstance(program, Program):
-        raise OptionsError(
-            f"program: got a {type(program).__qualname__}, takes a program, as "
-            "hotstart.compile_submodule or hotstart.load gives"
-        )
+    takes = "a program, as hotstart.compile_submodule or hotstart.load gives"
+    require("program", program, Program, takes)
     model = program.model
     if isinstance(model, torch.nn.Module) and all(
         call.contract.training is None for call in program.artifact.calls
@@ -102,8 +100,7 @@ def install(program: Program) -> None:
 
 def restore(module: torch.nn.Module) -> None:
     """Let a module run its own `forward` again, if a program is in its place."""
-    if not isinstance(module, torch.nn.Module):
-        raise OptionsError(f"module: got a {type(module).__qualname__}, takes a torch.nn.Module")
+    require("module", module, torch.nn.Module, "a torch.nn.Module")
     if program_of(module, "forward") is not None:
         del module.forward
 
@@ -179,8 +176,7 @@ def require_no_grad(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def _module_at(model: torch.nn.Module, path: str) -> torch.nn.Module:
-    if not isinstance(model, torch.nn.Module):
-        raise OptionsError(f"model: got a {type(model).__qualname__}, takes a torch.nn.Module")
+    require("model", model, torch.nn.Module, "a torch.nn.Module")
     if not isinstance(path, str):
         raise OptionsError(f"path: got {path!r}, takes a dotted path as text, such as 'encoder'")
     try:

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import hotstart
-from hotstart.artifact import preflight
+from hotstart.artifact import compatibility
+from hotstart.artifact.compatibility import misfits
 from hotstart.artifact.container import FORMAT
-from hotstart.artifact.fingerprint import host, misfits
+from hotstart.artifact.fingerprint import host
 from hotstart.cli import main
 from tests.integration.shop import Shop
 
@@ -30,7 +31,7 @@ def test_a_sample_can_be_inspected_and_verified(
     manifest = hotstart.inspect(file)
     assert manifest.fingerprint["torch"] == "2.13.0+cpu"
     assert manifest.check["exact"] is True
-    assert preflight.verify(file)["blobs"] == len(manifest.blobs)
+    assert compatibility.verify(file)["blobs"] == len(manifest.blobs)
     assert main(["inspect", str(file)]) == 0
     assert f"pieces: {len(manifest.pieces)}," in capsys.readouterr().out
 

@@ -15,7 +15,7 @@ import torch
 
 import hotstart
 from hotstart import Options, Store
-from hotstart.artifact import preflight
+from hotstart.artifact import compatibility
 
 EAGER = Options(compiler="op_by_op")
 X = torch.arange(1.0, 4.0)
@@ -316,7 +316,7 @@ def tried(folder: Path, name: str, edit: Edit) -> dict[str, str]:
         "cache",
         lambda: hotstart.compile(model, (X,), options=EAGER, cache=store),
     )
-    attempt("check", lambda: preflight.load_check(file))
+    attempt("check", lambda: compatibility.load_check(file))
     return found
 
 

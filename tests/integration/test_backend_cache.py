@@ -82,6 +82,18 @@ def test_the_limits_of_a_store_hold(tmp_path: Path) -> None:
     assert len(list(store.folder.files())) == 1
 
 
+def test_the_limits_of_a_store_hold_where_all_pieces_are_fetched(tmp_path: Path) -> None:
+    remote = f"file://{tmp_path}/remote"
+    run(torch.sin, [torch.randn(3)], cache=Store(tmp_path / "a", remote=remote), **EAGER)
+    here = Store(tmp_path / "b")
+    run(torch.cos, [torch.randn(3)], cache=here, **EAGER)
+    for file in here.folder.files():
+        os.utime(here.folder.path(file.kind, file.name), (1, 1))
+    limited = Store(tmp_path / "b", remote=remote, max_files=1)
+    assert run(torch.sin, [torch.randn(3)], cache=limited, **EAGER)["actions"] == ["loaded"]
+    assert len(list(here.folder.files())) == 1
+
+
 def test_what_is_required_is_loaded_or_an_error(tmp_path: Path) -> None:
     run(*broken(), cache=tmp_path, **EAGER)
     required = Store(tmp_path, policy="require")

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim
+from hotstart.artifact.compatibility import load_check
 from hotstart.artifact.container import pack, read
-from hotstart.artifact.preflight import load_check
 from tests.integration.shop import Counting, Gate, Result, Shop, Turned
 from tests.versions import checks_tensors
 

@@ -212,6 +212,8 @@ RECORDS: dict[str, Callable[[], Any]] = {
     "age": lambda: hotstart.Store("/tmp", max_age_days="a"),
     "timeout": lambda: hotstart.Store("/tmp", remote="memory:///a", remote_timeout_s="a"),
     "probe": lambda: hotstart.Store("/tmp").probe(3),
+    "probe of a part": lambda: hotstart.Store("/tmp").probe("abc"),
+    "pull of a part": lambda: hotstart.Store("/tmp", remote="memory:///a").pull("abc"),
     "pull": lambda: hotstart.Store("/tmp", remote="memory:///a").pull(None),
     "remote options": lambda: hotstart.Store("/tmp", remote="memory:///a", remote_options=3),
     "remote": lambda: hotstart.Store("/tmp", remote=3),

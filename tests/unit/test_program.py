@@ -29,7 +29,7 @@ def build(model: Any, *args: Any, options: hotstart.Options = EAGER, **more: Any
 
 def bound_functions(program: hotstart.Program) -> object:
     """The variants' functions with the weights they are bound to; the same until weights change."""
-    return program._hooks.bound()
+    return program._binding()
 
 
 class Scale(nn.Module):

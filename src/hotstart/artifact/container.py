@@ -157,6 +157,16 @@ def read_manifest(file: str | os.PathLike[str]) -> bytes:
         return _manifest(source.name, header, start[_HEADER_BYTES : header.area])[0]
 
 
+def read_key(file: str | os.PathLike[str]) -> bytes | None:
+    """Read the public key in a file's header, and nothing else; None if the file is unsigned.
+
+    Raises:
+        ArtifactError: as `read_manifest`.
+    """
+    with OpenFile(path_of("file", file)) as source:
+        return _header(source.name, source.start(_HEADER_BYTES), source.size).public_key
+
+
 def pack(
     manifest: Mapping[str, Any],
     blobs: Mapping[str, bytes | memoryview],

@@ -1,8 +1,7 @@
-"""Name what decides where an artifact fits, versions and machine, and compare it.
+"""Describe this process by named parts that decide where an artifact fits: versions and machine.
 
-The environment is read in `host`; `misfits` is a plain comparison of what was read, so tests need
-no other hardware. A part that does not fit is named together with what is missing. All of this is
-on the path of every load, so nothing here imports torch or reads more than it needs.
+`compatibility` compares them with those of a file. All of this is on the path of every load, so
+nothing here imports torch or reads more than it needs.
 
 Known limit: Linux shows no flag for extensions of about 2023 and later (AVX-VNNI-INT8, AVX-IFMA,
 CMPCCXADD, APX and others), so CPUs that differ in these alone look the same here.
@@ -13,17 +12,13 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import os
-import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hotstart.guards.sources import spec_of
 from hotstart.version import VERSION
-
-# Parts that say what was built, not where it runs; sources are compared by `changed_sources`.
-_NOT_COMPARED = frozenset({"options", "graph", "sources"})
 
 # Flags of /proc/cpuinfo for which -march=native lets gcc 14 or clang 19 emit instructions on their
 # own: the families that grow, then the rest. Left out is what only system code asks for by name
@@ -53,32 +48,6 @@ def host() -> dict[str, Any]:
         "libc": _libc(),
         "instructions": _instructions(),
     }
-
-
-def misfits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """List the parts of `expected` that `found` does not fit, in order; sources are not compared.
-
-    Args:
-        expected: parts an artifact was built with, by name.
-        found: parts of this process, as of `host`, and whatever else the artifact names.
-
-    Returns:
-        For each part that does not fit: its name, what was expected and what was found, as text.
-    """
-    problems: list[tuple[str, str, str]] = []
-    for name, needed in expected.items():
-        here = found.get(name)
-        if name in _NOT_COMPARED or needed in (here, {}):  # {}: devices in older files
-            continue
-        if name == "instructions" and isinstance(needed, list) and isinstance(here, list):
-            if missing := sorted(set(needed).difference(here)):
-                problems.append((name, f"a CPU with {', '.join(missing)}", "a CPU without"))
-        elif name in ("hotstart", "libc") and isinstance(needed, str):
-            if not _same_or_newer(needed, here):
-                problems.append((name, f"{needed} or newer", _text(here)))
-        else:
-            problems.append((name, _text(needed), _text(here)))
-    return problems
 
 
 def cpu_instructions(lines: Iterable[bytes]) -> list[str]:
@@ -142,36 +111,3 @@ def _instructions() -> list[str]:
             return cpu_instructions(lines)
     except OSError:
         return []
-
-
-# --- comparing ----------------------------------------------------------------------------------
-
-
-def _text(value: Any) -> str:
-    if value is None or value == [] or value == {}:
-        return "nothing"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(entry)}" for key, entry in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    return str(value)
-
-
-def _same_or_newer(needed: str, here: Any) -> bool:
-    """Tell whether a release such as `glibc 2.36` is met: the same name, and at least its number.
-
-    Suffixes such as `.dev0` do not count.
-    """
-    if not isinstance(here, str):
-        return False
-    family, release = _release(needed)
-    family_here, release_here = _release(here)
-    return family == family_here and bool(release) and release_here >= release
-
-
-def _release(text: str) -> tuple[str, list[int]]:
-    found = re.match(r"(\D*)(\d+(?:\.\d+)*)", text)
-    if found is None:
-        return text, []
-    # 1.0 is no older than 1.0.0
-    return found[1], [int(number) for number in re.sub(r"(\.0+)+$", "", found[2]).split(".")]

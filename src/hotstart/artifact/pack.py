@@ -14,7 +14,7 @@ from hotstart.artifact.values import class_path, encode
 from hotstart.dtypes import dtype_of, name_of
 from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact, Blob
-from hotstart.records.layout import spanned
+from hotstart.records.layout import dense_strides, layout_fits, spanned
 
 _SAFETENSORS = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
@@ -113,9 +113,5 @@ class _Writer:
 
 
 def _is_plain(layout: TensorLayout) -> bool:
-    expected = 1
-    for size, stride in zip(reversed(layout.shape), reversed(layout.stride), strict=True):
-        if size != 1 and stride != expected:
-            return False
-        expected *= max(size, 1)
-    return True
+    dense = dense_strides(layout.shape, range(len(layout.shape)))
+    return layout_fits(layout.shape, layout.stride, dense, "fixed")

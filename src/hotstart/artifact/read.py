@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import torch
 
+from hotstart.artifact.compatibility import unreadable
 from hotstart.artifact.container import Container
 from hotstart.artifact.manifest import MALFORMED, TENSORS, Manifest, TensorLayout, map_values
 from hotstart.artifact.values import decode, find_class
 from hotstart.dtypes import dtype_of
-from hotstart.errors import CorruptArtifact
 from hotstart.records.artifact import Artifact, Blob
 from hotstart.records.layout import spanned
 
@@ -23,6 +23,7 @@ def unpack(container: Container) -> Artifact:
 
     Raises:
         CorruptArtifact: what it says does not hold together.
+        IncompatibleArtifact: another version wrote it, whose records this one does not know.
         ArtifactError: it mentions a class that is not there.
     """
     blobs = container.blobs
@@ -38,9 +39,7 @@ def unpack(container: Container) -> Artifact:
         tensors = _Tensors(manifest.tensors, blobs)
         return map_values(manifest, lambda data: decode(data, tensors.find), tensors.find)
     except (*MALFORMED, RuntimeError) as error:
-        raise CorruptArtifact(
-            container.file, "manifest", "what this version of hotstart writes", str(error)
-        ) from error
+        raise unreadable(container.file, container.manifest, error) from error
 
 
 def _find_names(manifest: Manifest) -> None:

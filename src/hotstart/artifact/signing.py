@@ -8,11 +8,13 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hotstart.errors import ArtifactError
+from hotstart.artifact.container import Sign, Trust
+from hotstart.errors import ArtifactError, OptionsError
 from hotstart.faults import path_of
 
 if TYPE_CHECKING:
@@ -25,9 +27,6 @@ _PREFIX = "hotstart-ed25519"
 _KEY_BYTES = 32
 # No key is longer; what is longer may be an artifact given by mistake.
 _MOST_BYTES = 4096
-
-Sign = Callable[[bytes], tuple[bytes, bytes]]
-Check = Callable[[bytes, bytes | None, bytes | None], str | None]
 
 
 def generate(private: Path) -> tuple[Path, str]:
@@ -69,7 +68,7 @@ def signer(private: str | os.PathLike[str]) -> Sign:
     return sign
 
 
-def truster(keys: Sequence[str | os.PathLike[str] | bytes]) -> Check:
+def truster(keys: Iterable[str | os.PathLike[str] | bytes] | None) -> Trust | None:
     """A function that says what is wrong with a signature, or None if a trusted key made it.
 
     It takes the signed bytes, the raw public key and the signature, the last two None where there
@@ -77,11 +76,17 @@ def truster(keys: Sequence[str | os.PathLike[str] | bytes]) -> Check:
 
     Args:
         keys: public keys to trust, each as its raw 32 bytes, as the one line of text that
-            `generate` gave, or as the file of that text. None at all trusts nobody.
+            `generate` gave, or as the file of that text. An empty list trusts nobody; without one,
+            no signature is asked for, and there is no such function.
 
     Raises:
+        OptionsError: they are no keys.
         ArtifactError: one of the keys is no public key, or `cryptography` is missing.
     """
+    if keys is None:
+        return None
+    if not isinstance(keys, Iterable):
+        raise OptionsError(f"trusted_keys: got {keys!r}, takes a list of public keys")
     if isinstance(keys, str):  # a sequence too, but of no keys
         keys = [keys]
     raw = [_read_public(key, f"trusted key {n}") for n, key in enumerate(keys, 1)]
@@ -148,29 +153,27 @@ def _read(path: Path, name: str, advice: str) -> bytes:
             return file.read(_MOST_BYTES)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ArtifactError(f"{name}: expected {advice}, found: {reason}.") from error
+        raise _refused(name, advice, f": {reason}.") from error
 
 
 def _read_private(path: Path) -> Ed25519PrivateKey:
     advice = "a private key as written by `generate` (PEM, PKCS8, Ed25519, not encrypted)"
+    refused = partial(_refused, str(path), advice)
     content = _read(path, str(path), advice)
     private_key, _ = _key_types()
     if content.startswith(_PREFIX.encode()):
-        raise ArtifactError(
-            f"{path}: expected {advice}, found a public key. Give the file without .pub."
-        )
+        raise refused(" a public key. Give the file without .pub.")
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         key = load_pem_private_key(content, password=None)
     except TypeError:  # raised for a missing password
-        raise ArtifactError(f"{path}: expected {advice}, found an encrypted key.") from None
+        raise refused(" an encrypted key.") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ArtifactError(f"{path}: expected {advice}, found something else.") from None
+        raise refused(" something else.") from None
     if not isinstance(key, private_key):
-        kind = type(key).__name__.lstrip("_")
-        raise ArtifactError(f"{path}: expected {advice}, found a key of another kind ({kind}).")
+        raise refused(f" a key of another kind ({type(key).__name__.lstrip('_')}).")
     return key
 
 
@@ -187,12 +190,10 @@ def _read_public(key: str | os.PathLike[str] | bytes, name: str) -> bytes:
         name = f"{name} ({os.fspath(key)})"
         content = _read(Path(key), name, advice)
     else:
-        raise ArtifactError(f"{name}: expected {advice}, found {type(key).__name__}.")
+        raise _refused(name, advice, f" {type(key).__name__}.")
     if b"PRIVATE KEY-----" in content:
-        raise ArtifactError(
-            f"{name}: expected {advice}, found a private key, which belongs to the signer alone. "
-            "Give the .pub file beside it."
-        )
+        found = " a private key, which belongs to the signer alone. Give the .pub file beside it."
+        raise _refused(name, advice, found)
     words = content.split()
     if len(words) == 2 and words[0] == _PREFIX.encode():
         try:
@@ -201,7 +202,11 @@ def _read_public(key: str | os.PathLike[str] | bytes, name: str) -> bytes:
             raw = b""
         if len(raw) == _KEY_BYTES:
             return raw
-    raise ArtifactError(f"{name}: expected {advice}, found something else.")
+    raise _refused(name, advice, " something else.")
+
+
+def _refused(name: str, advice: str, found: str) -> ArtifactError:
+    return ArtifactError(f"{name}: expected {advice}, found{found}")
 
 
 # --- the optional package -----------------------------------------------------------------------

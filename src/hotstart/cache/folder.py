@@ -22,6 +22,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -116,12 +117,7 @@ class Folder:
     def remove(self, kind: str, name: str) -> bool:
         """Remove a file; whether it was there."""
         path = self.path(kind, name)
-
-        def work() -> bool:
-            path.unlink()
-            return True
-
-        return self._try(f"remove {path}", work) or False
+        return self._done(f"remove {path}", path.unlink)
 
     def used(self, kind: str, name: str) -> None:
         """Note that a file is being used."""
@@ -132,23 +128,12 @@ class Folder:
     def pin(self, kind: str, name: str) -> bool:
         """Keep a file whatever the limits; whether that is so now."""
         marker = self._pin(kind, name)
-
-        def work() -> bool:
-            self._prepare(marker.parent)
-            marker.touch()
-            return True
-
-        return self._try(f"pin {marker.name}", work) or False
+        return self._done(f"pin {marker.name}", partial(self._prepare, marker.parent), marker.touch)
 
     def unpin(self, kind: str, name: str) -> bool:
         """Let limits count for a file again; whether they did not."""
         marker = self._pin(kind, name)
-
-        def work() -> bool:
-            marker.unlink()
-            return True
-
-        return self._try(f"unpin {marker.name}", work) or False
+        return self._done(f"unpin {marker.name}", marker.unlink)
 
     def pinned(self, kind: str) -> set[str]:
         """The names of the files of a kind that are pinned, whether they are there or not."""
@@ -161,16 +146,7 @@ class Folder:
         path = self.path(kind, name)
         away = self._base / QUARANTINE / f"{kind}-{name}"
         log.warning("%s is damaged and was put away as %s: %s", path, away, why)
-
-        def work() -> bool:
-            away.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(away)
-            kept = sorted(away.parent.iterdir(), key=lambda file: file.stat().st_mtime)
-            for old in kept[:-KEPT_IN_QUARANTINE]:
-                self._unlink(old)
-            return True
-
-        if not self._try(f"put away {path}", work):
+        if not self._done(f"put away {path}", partial(_put_away, path, away)):
             self.remove(kind, name)
 
     def names(self, kind: str, prefix: str = "") -> Iterator[str]:
@@ -199,10 +175,7 @@ class Folder:
             limits: those of the folder by default.
             room: bytes that are to be free besides, whatever the limits say.
         """
-
-        def work() -> Tidied:
-            return tidying.tidy(self._base, limits or self.limits, room)
-
+        work = partial(tidying.tidy, self._base, limits or self.limits, room)
         return self._try(f"tidy {self._base}", work) or Tidied((), 0, 0, 0)
 
     @contextlib.contextmanager
@@ -253,6 +226,20 @@ class Folder:
                 log.warning("cannot %s: %s; going on without", doing, reason)
             return None
 
+    def _done(self, doing: str, *steps: Callable[[], object]) -> bool:
+        """Take some steps, one after another; whether all went well.
+
+        Raises:
+            StoreError: as `_try`.
+        """
+
+        def work() -> bool:
+            for step in steps:
+                step()
+            return True
+
+        return self._try(doing, work) or False
+
     def _put(self, path: Path, parts: Sequence[bytes]) -> None:
         self._prepare(path.parent)
         disk.replace_file(path, parts)
@@ -273,17 +260,18 @@ class Folder:
         return self._base / PINS / f"{kind}-{self.path(kind, name).name}"
 
     def _list(self, folder: Path) -> list[str]:
-        def work() -> list[str]:
-            return os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  names, and many
+        # Names, and many of them: os.listdir makes no objects.
+        found = self._try(f"list {folder}", lambda: os.listdir(folder) if folder.is_dir() else [])  # noqa: PTH208
+        return found or []
 
-        return self._try(f"list {folder}", work) or []
 
-    def _unlink(self, file: Path) -> bool:
-        try:
-            file.unlink()
-        except OSError:
-            return False
-        return True
+def _put_away(path: Path, away: Path) -> None:
+    """Move a file into the quarantine, and remove what has been there for longest."""
+    away.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(away)
+    kept = sorted(away.parent.iterdir(), key=lambda file: file.stat().st_mtime)
+    for old in kept[:-KEPT_IN_QUARANTINE]:
+        tidying.unlink(old)
 
 
 def is_damage(error: ArtifactError) -> bool:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hotstart import _torch
-from hotstart.artifact import container, fingerprint, preflight
+from hotstart.artifact import compatibility, container, fingerprint
 from hotstart.artifact.read import unpack
-from hotstart.cache.entries import PIECES
+from hotstart.cache.entries import PIECES, CacheEntry
 from hotstart.cache.folder import is_damage
 from hotstart.cache.program_key import here
 from hotstart.compilers import Job, Narrowed
@@ -41,6 +41,7 @@ class KeptUnits:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.new: list[str] = []
+        self._wrote = False  # also pieces that were fetched
         self._folder = store.folder
         self._fit = fingerprint.host()
         about = [sorted(here().items()), self._fit["instructions"], self._fit["libc"]]
@@ -68,6 +69,16 @@ class KeptUnits:
         text = _torch.expression_text(made.condition.expr.xreplace(job.axis_numbers))
         if text is not None:
             self._keep(name, (), {"narrowed": text})
+
+    def share(self, entry: CacheEntry | None = None) -> None:
+        """Publish what a build made, and see that the folder is within its limits.
+
+        Args:
+            entry: its program, which was kept, and the folder tidied then; None if there is none.
+        """
+        self.store.share(entry, self.new)
+        if entry is None and self._wrote:
+            self._folder.tidy()
 
     def permit(self, job: Job) -> None:
         """Let a job be compiled that is not kept.
@@ -111,7 +122,7 @@ class KeptUnits:
         except ArtifactError as error:
             self._exchange.remote.wrong(PIECES, name, error)
             return None
-        self._folder.write(PIECES, name, [data])
+        self._wrote |= self._folder.write(PIECES, name, [data])
         return piece
 
     def _keep(self, name: str, units: tuple[CompiledUnit, ...], report: Mapping[str, Any]) -> None:
@@ -129,6 +140,7 @@ class KeptUnits:
         except ArtifactError:
             return  # it refers to what only this process has
         if self._folder.write(PIECES, name, parts):
+            self._wrote = True
             self.new.append(name)
 
     def _name(self, key: str) -> str:
@@ -141,7 +153,7 @@ def _checked(contents: container.Container, name: str) -> Artifact:
     Raises:
         ArtifactError: it does not, or it is another piece.
     """
-    preflight.require_fit(contents.file, contents.manifest, compare_source=False)
+    compatibility.require_fit(contents.file, contents.manifest, compare_source=False)
     piece = unpack(contents)
     if piece.report.get("name") != name:
         raise CorruptArtifact(contents.file, "manifest", f"the piece {name}", "another")

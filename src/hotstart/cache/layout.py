@@ -1,11 +1,14 @@
-"""Where files lie in a folder, and objects at a remote."""
+"""Where files lie in a folder, and objects at a remote, and what they are called."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
+from pathlib import Path
 
 from hotstart.artifact import container
-from hotstart.errors import StoreError
+from hotstart.errors import CorruptArtifact, StoreError
 
 LAYOUT = f"v{container.FORMAT}"
 """Files of another format have another folder, so that versions do not see each other's."""
@@ -13,6 +16,7 @@ LAYOUT = f"v{container.FORMAT}"
 QUARANTINE, LOCKS, PINS = "quarantine", "locks", "pins"
 """What lies beside the kinds in a folder."""
 
+_KEY = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[0-9a-z][0-9a-z._-]{2,200}")
 
 
@@ -30,3 +34,25 @@ def place_of(kind: str, name: str) -> str:
 def is_name(name: str) -> bool:
     """Whether a file of a store may have this name."""
     return _NAME.fullmatch(name) is not None
+
+
+def is_key(text: str) -> bool:
+    """Whether a text may be the digest of a program's key."""
+    return _KEY.fullmatch(text) is not None
+
+
+def program_name(header: bytes) -> str:
+    """The name of a file, of its signed bytes, which hold the digests of all the rest."""
+    return hashlib.sha256(header[: container.SIGNED_BYTES]).hexdigest()
+
+
+def require_program(path: Path, name: str) -> None:
+    """See that a program's file is the one that was written here, and not another whole one.
+
+    Raises:
+        CorruptArtifact: it is another.
+    """
+    with contextlib.suppress(OSError), path.open("rb") as file:  # loading says what is wrong
+        found = program_name(file.read(container.SIGNED_BYTES))
+        if found != name:
+            raise CorruptArtifact(path, "header", f"SHA-256 {name}", found)

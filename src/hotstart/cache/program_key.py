@@ -12,6 +12,7 @@ import hashlib
 import os
 import types
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ import torch
 from hotstart import _torch, faults
 from hotstart.artifact import fingerprint
 from hotstart.capture.described import DescribedCall
-from hotstart.guards.objects import Describer, Outline, Unknowable, class_name, tensor_text
+from hotstart.guards.objects import Describer, Unknowable, class_name, tensor_text
 from hotstart.model import Model, modules
 from hotstart.options import Options
+from hotstart.partition.digest import is_portable, setting_token
 from hotstart.partition.names import name_given
 from hotstart.records.guards import ProgramKey
 
@@ -37,6 +39,9 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _VARIABLES = ("TORCHINDUCTOR_", "TORCHDYNAMO_", "TORCH_COMPILE_")
 _NO_MATTER = {"CACHE", "THREADS", "WORKER", "PROGRESS", "LOGS", "DEBUG", "TRACE", "PROFILE"}
 """Variables with these words in their names change how, not what, torch compiles."""
+
+_UNBUILT = {"on_miss", "debug_dir", "jobs", "on_event"}
+"""Options that do not decide what is built."""
 
 
 def make_key(
@@ -52,11 +57,11 @@ def make_key(
         Unknowable: nothing can be said of something that hangs on the model, that an example call
             passes, or that is a setting.
     """
-    describer = Outline()  # methods besides forward are compared as far as they ran
+    describer = Describer()  # methods besides forward are compared as far as they ran
     with faults.typed(_unknowable):
         named = [
             *here().items(),
-            *_settings(Describer(), split_on, options),
+            *_settings(split_on, options),
             ("extra_key", repr(extra_key)),
             *_model(describer, model),
             *(part for call in calls for part in _call(describer, call)),
@@ -102,17 +107,19 @@ def _version(version: str) -> str:
     return f"{version} {hashed.hexdigest()}"
 
 
-def _settings(describer: Describer, split_on: Any, options: Options) -> Iterator[tuple[str, str]]:
-    yield "options.compiler", options.compiler
-    yield "options.splits", str(options.splits)
-    yield "options.prove", options.prove
-    yield "options.device", options.device
+def _settings(split_on: Any, options: Options) -> Iterator[tuple[str, str]]:
+    """Every option that decides what is built, those of a new release included."""
+    for option in fields(options):
+        if option.name not in _UNBUILT | {"inductor"}:
+            yield f"options.{option.name}", str(getattr(options, option.name))
     for name, value in sorted(options.inductor.items()):
-        token = _torch.pass_token(value)
-        if token is not None:
-            yield f"options.inductor.{name}", token
-        else:
-            yield from describer.describe(f"options.inductor.{name}", value)
+        token = setting_token(value)
+        if not is_portable(token):
+            raise Unknowable(
+                f"options.inductor.{name}: expected a setting that is the same in every process, "
+                f"found {value!r}. Give a custom pass a uuid()."
+            )
+        yield f"options.inductor.{name}", repr(token)
     wanted = split_on if isinstance(split_on, list | tuple) else [split_on]
     yield "split_on", ", ".join(map(_operator, wanted))
 
@@ -127,7 +134,7 @@ def _operator(given: Any) -> str:
 # --- the model ------------------------------------------------------------------------------------
 
 
-def _model(describer: Outline, model: Model) -> Iterator[tuple[str, str]]:
+def _model(describer: Describer, model: Model) -> Iterator[tuple[str, str]]:
     """Classes, modes, tensors, hooks and patched methods of a model's modules, by path."""
     if not isinstance(model, torch.nn.Module):
         yield from describer.describe("model", model)
@@ -157,7 +164,7 @@ def _model(describer: Outline, model: Model) -> Iterator[tuple[str, str]]:
 # --- calls ----------------------------------------------------------------------------------------
 
 
-def _call(describer: Outline, described: DescribedCall) -> Iterator[tuple[str, str]]:
+def _call(describer: Describer, described: DescribedCall) -> Iterator[tuple[str, str]]:
     label = f"call {described.name}".rstrip()
     arguments = described.arguments
     yield f"{label} method", described.call.method

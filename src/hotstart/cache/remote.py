@@ -22,11 +22,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from hotstart.cache.address import Address, without_secrets
 from hotstart.cache.layout import LAYOUT, is_name, place_of
+from hotstart.cache.remote_url import RemoteUrl, without_secrets
 from hotstart.errors import ArtifactError, CorruptArtifact, StoreError
+from hotstart.faults import require, require_one_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -70,28 +71,25 @@ class Remote:
         options: Mapping[str, Any] | None = None,
         strict: bool = False,
     ) -> None:
-        self._address = Address(url)
+        self._url = RemoteUrl(url)
         if not isinstance(timeout_s, int | float) or not 0 < timeout_s < float("inf"):
             raise StoreError(
                 f"remote_timeout_s: got {timeout_s!r}, takes a number of seconds above 0"
             )
-        if policy not in get_args(RemotePolicy):
-            raise StoreError(
-                f"remote_policy: got {policy!r}, takes one of {get_args(RemotePolicy)}"
-            )
-        if options is not None and not isinstance(options, Mapping):
-            raise StoreError(f"remote_options: got {options!r}, takes a mapping of settings")
+        require_one_of("remote_policy", policy, RemotePolicy, StoreError)
+        if options is not None:
+            require("remote_options", options, Mapping, "a mapping of settings", StoreError)
         self._options = dict(options or {})
         self._store: ObjectStore | None = None
         self._rests_until = -float("inf")
         self.timeout_s = timeout_s
         self.strict = strict
-        self.writable = policy == "read-write" and not self._address.is_file_server
+        self.writable = policy == "read-write" and not self._url.is_file_server
         self.problems: Counter[str] = Counter()
         self.damaged: set[tuple[str, str]] = set()
 
     def __str__(self) -> str:
-        return str(self._address)
+        return str(self._url)
 
     def visit(self) -> Visit:
         """Begin something that may take `timeout_s` seconds in all."""
@@ -140,7 +138,7 @@ class Remote:
             Exception: whatever the library finds wrong with the settings.
         """
         if self._store is None:
-            self._store = self._address.open(self.timeout_s, self._options, self.writable)
+            self._store = self._url.open(self.timeout_s, self._options, self.writable)
         return self._store
 
     def list_prefix(self, kind: str, prefix: str) -> str:
@@ -149,7 +147,7 @@ class Remote:
         Raises:
             StoreError: the remote cannot list.
         """
-        if self._address.is_file_server:
+        if self._url.is_file_server:
             raise StoreError(
                 f"{self}: expected a store that can list what it has, found a file server. Ask for "
                 "a key, or use the URL of the object store behind it."

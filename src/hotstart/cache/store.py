@@ -1,63 +1,39 @@
-"""Compiled programs by key, and whether one that is found still fits.
+"""Compiled programs by key, in a folder and at a remote.
 
 A program is an artifact's file, named by the digest of what its header says, and an entry that says
 under which key it was made and what a trace found outside of the model. Several programs may have
-one key: which of them is meant, if any, is decided by what each was compiled for.
+one key: which of them is meant, if any, is decided in `stale`, by what each was compiled for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
-
-import msgspec
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from hotstart.artifact import container
 from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, CacheEntry, Entries, hash_of
 from hotstart.cache.folder import Folder, default_place, is_damage
+from hotstart.cache.layout import is_key, program_name, require_program
+from hotstart.cache.stale import FoundProgram, find_fitting, loaded
 from hotstart.cache.tidying import LIMITS, Limits
-from hotstart.errors import (
-    ArtifactError,
-    ContractError,
-    CorruptArtifact,
-    IncompatibleArtifact,
-    ModelMismatch,
-    OptionsError,
-    StoreError,
-)
-from hotstart.faults import path_of
+from hotstart.errors import ArtifactError, StoreError
+from hotstart.faults import path_of, require, require_one_of
 from hotstart.guards.check import changes
 from hotstart.options import CachePolicy
-from hotstart.records.guards import Change, ProgramKey, Seen
+from hotstart.records.guards import ProgramKey, Seen
 
 if TYPE_CHECKING:
     from hotstart.cache.remote import RemotePolicy
     from hotstart.cache.tiers import Exchange, Offered
     from hotstart.model import Model
-    from hotstart.program import OnMiss, Program
-
-TRIED = 16
-"""So many programs of one key are tried, the newest first."""
+    from hotstart.program import OnMiss
 
 WAIT_S = 1800.0
 """How long to wait for another process that compiles the same program."""
-
-
-class FoundProgram(msgspec.Struct, frozen=True):
-    """What was found under a key.
-
-    Attributes:
-        program: the program that fits; None if there is none.
-        reasons: why each of those that were tried before it does not, the newest first.
-    """
-
-    program: Program | None
-    reasons: tuple[tuple[Change, ...], ...] = ()
 
 
 class Store:
@@ -117,14 +93,9 @@ class Store:
         if remote is not None and not isinstance(remote, str):
             raise StoreError(f"remote: expected a URL as text, found {remote!r}")
         if place is not None:
-            try:
-                path_of("place", place)
-            except OptionsError as error:
-                raise StoreError(str(error)) from None
-        if policy not in get_args(CachePolicy):
-            raise StoreError(f"policy: expected one of {get_args(CachePolicy)}, found {policy!r}")
-        if not isinstance(extra_key, str):
-            raise StoreError(f"extra_key: expected a text, found a {type(extra_key).__qualname__}")
+            path_of("place", place, StoreError)
+        require_one_of("policy", policy, CachePolicy, StoreError)
+        require("extra_key", extra_key, str, "a str", StoreError)
         self.policy: CachePolicy = policy
         self.extra_key = extra_key
         self.check = check
@@ -168,25 +139,13 @@ class Store:
 
     def find_here(self, key: ProgramKey, model: Model, on_miss: OnMiss) -> FoundProgram:
         """As `find`, without asking a remote."""
-        reasons: list[tuple[Change, ...]] = []
-        for entry in self.probe(key)[:TRIED]:
-            self.folder.used(PROGRAMS, entry.program)  # lest it be tidied away while it is compared
-            seen = self.entries.seen(entry)
-            if seen is None:
-                continue
-            changed = tuple(changes(model, seen))
-            if not changed:
-                program, changed = self._load(entry, model, on_miss)
-                if program is not None:
-                    return FoundProgram(program, tuple(reasons))
-            reasons.append(changed)
-        return FoundProgram(None, tuple(reasons))
+        return find_fitting(self.folder, self.entries, key.digest, model, on_miss)
 
     def keep(
         self, key: ProgramKey, parts: Sequence[bytes], seen: tuple[Seen, ...], model: str
     ) -> CacheEntry | None:
         """Store a program's file, then make room if there is too much; None if it cannot be."""
-        program = program_name(parts)
+        program = program_name(parts[0])
         self._put_away_damaged(program)  # of one that is there only the entry may have been lost
         size = sum(map(len, parts))
         entry = CacheEntry(key.digest, program, size, time.time(), model, hash_of(seen))
@@ -265,7 +224,7 @@ class Store:
             StoreError: there is no remote, or it cannot list; or it failed, and is strict.
         """
         names = self._exchange().remote.visit().names(ENTRIES, prefix)
-        return sorted({name.partition(".")[0] for name in names})
+        return sorted(filter(is_key, {name.partition(".")[0] for name in names}))
 
     def _bring(
         self, exchange: Exchange, key: ProgramKey, model: Model, on_miss: OnMiss
@@ -281,7 +240,9 @@ class Store:
                 changed = tuple(changes(model, offered.seen))
                 changed = changed or exchange.bring(offered, visit)
                 if not changed:
-                    program, changed = self._load(offered.entry, model, on_miss)
+                    program, changed = loaded(
+                        self.folder, self.entries, offered.entry, model, on_miss
+                    )
                     if program is not None:
                         self.folder.tidy()
                         return FoundProgram(program, tuple(reasons))
@@ -289,7 +250,9 @@ class Store:
         return FoundProgram(None, tuple(reasons))
 
     def _not_here(self, key: str, offered: Iterable[Offered]) -> list[Offered]:
-        here = {entry.name for entry in self.probe(key)}
+        """Those that the folder does not have, or of which it has lost the program."""
+        gone = partial(self.folder.is_gone, PROGRAMS)
+        here = {entry.name for entry in self.probe(key) if not gone(entry.program)}
         return [one for one in offered if one.entry.name not in here]
 
     def _exchange(self) -> Exchange:
@@ -309,34 +272,11 @@ class Store:
     def _put_away_damaged(self, program: str) -> None:
         path = self.folder.path(PROGRAMS, program)
         try:
-            _require_name(path, program)
+            require_program(path, program)
             container.read(path)
         except ArtifactError as error:
             if is_damage(error):
                 self.folder.quarantine(PROGRAMS, program, str(error))
-
-    def _load(
-        self, entry: CacheEntry, model: Model, on_miss: OnMiss
-    ) -> tuple[Program | None, tuple[Change, ...]]:
-        from hotstart.loading import load_file
-
-        path = self.folder.path(PROGRAMS, entry.program)
-        try:
-            _require_name(path, entry.program)
-            program = load_file(path, model, on_miss, pack="first_call")
-        except CorruptArtifact as error:
-            self.folder.quarantine(PROGRAMS, entry.program, str(error))
-            self.entries.remove(entry)
-            return None, (("its file", "what was written", "damage"),)
-        except (IncompatibleArtifact, ModelMismatch) as error:
-            return None, error.differences
-        except (ArtifactError, ContractError) as error:
-            if self.folder.is_gone(PROGRAMS, entry.program):
-                self.entries.remove(entry)
-                return None, (("its file", "there", "nothing"),)
-            return None, (("loading it", "a program", str(error)),)
-        self.entries.used(entry)
-        return program, ()
 
 
 def open_store(cache: str | os.PathLike[str] | Store) -> Store:
@@ -364,8 +304,11 @@ def _digest_of(key: ProgramKey | str) -> str:
         StoreError: it is neither.
     """
     digest = key.digest if isinstance(key, ProgramKey) else key
-    if not isinstance(digest, str):
-        raise StoreError(f"key: expected what hotstart.compute_key gives, found {key!r}")
+    if not isinstance(digest, str) or not is_key(digest):
+        raise StoreError(
+            "key: expected what hotstart.compute_key gives, or the whole of its digest, found "
+            f"{key!r}"
+        )
     return digest
 
 
@@ -373,20 +316,3 @@ def _require_amount(name: str, value: object) -> None:
     """Raise if a limit is no number of 0 or more."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise StoreError(f"{name}: expected a number of 0 or more, found {value!r}")
-
-
-def program_name(parts: Sequence[bytes]) -> str:
-    """The name of an artifact's file: its header holds digests of all the rest."""
-    return hashlib.sha256(parts[0]).hexdigest()
-
-
-def _require_name(path: Path, name: str) -> None:
-    """See that a file is the one that was written here, and not another whole one.
-
-    Raises:
-        CorruptArtifact: it is another.
-    """
-    with contextlib.suppress(OSError), path.open("rb") as file:  # loading says what is wrong
-        found = program_name([file.read(container.SIGNED_BYTES)])
-        if found != name:
-            raise CorruptArtifact(path, "header", f"SHA-256 {name}", found)

@@ -93,7 +93,7 @@ def tidy(base: Path, limits: Limits, room: int) -> Tidied:
         OSError: the folder cannot be listed.
     """
     now = _now(base)
-    leftovers = sum(_unlink(file) for file in _unfinished(base, now))
+    leftovers = sum(unlink(file) for file in _unfinished(base, now))
     _remove_locks(base, now)
     found = sorted(files(base), key=lambda stored: stored.used)
     pinned = {file.name for file in _inside(base / PINS)}
@@ -153,10 +153,11 @@ def _remove_unused(base: Path, stored: Stored, now: float) -> bool:
         unused = now - path.stat().st_mtime >= GRACE_S
     except OSError:
         return False
-    return unused and _unlink(path)
+    return unused and unlink(path)
 
 
-def _unlink(file: Path) -> bool:
+def unlink(file: Path) -> bool:
+    """Remove a file; whether it was there, and could be removed."""
     try:
         file.unlink()
     except OSError:

@@ -14,7 +14,6 @@ What a remote gives is verified, and compared with this process, before it comes
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -22,9 +21,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hotstart.artifact import container, preflight
+from hotstart.artifact import compatibility, container
 from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, CacheEntry, decoded
 from hotstart.cache.folder import Folder
+from hotstart.cache.layout import program_name
 from hotstart.cache.remote import Remote, Visit
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
 from hotstart.records.guards import Change, Seen
@@ -84,7 +84,7 @@ class Exchange:
             if contents is None:
                 return (("its file", "at the remote", "nothing"),)
             checked, data = contents
-            preflight.require_fit(checked.file, checked.manifest, compare_source=True)
+            compatibility.require_fit(checked.file, checked.manifest, compare_source=True)
         except IncompatibleArtifact as error:
             return error.differences
         except ArtifactError as error:
@@ -194,7 +194,7 @@ class Exchange:
             return None
         where = self.remote.where(PROGRAMS, entry.program)
         contents = container.read_bytes(where, data)
-        named = hashlib.sha256(contents.signed).hexdigest()
+        named = program_name(contents.signed)
         if named != entry.program:
             raise CorruptArtifact(where, "header", f"SHA-256 {entry.program}", named)
         return contents, data

@@ -15,6 +15,7 @@ from hotstart.errors import (
     IncompatibleArtifact,
     UntrustedArtifact,
 )
+from hotstart.version import VERSION
 
 _COMMANDS = {
     "build": ("build", "compile a model, report, and save it"),
@@ -77,7 +78,7 @@ def read(argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(json=False)
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument("--version", action="version", version=f"hotstart {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, about) in _COMMANDS.items():
         command = commands.add_parser(
@@ -121,20 +122,3 @@ def _as_json(error: HotstartError) -> dict[str, object]:
         "message": str(error),
         "differences": [dict(zip(names, found, strict=True)) for found in differences],
     }
-
-
-class _Version(argparse.Action):
-    """Prints the version, which is looked up late: that takes longer than most commands."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        output.say(f"{parser.prog} {_version()}")
-        parser.exit()
-
-
-def _version() -> str:
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version("hotstart")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import math
 import re
 import sys
@@ -16,12 +15,13 @@ from typing import Any
 
 import msgspec
 
-from hotstart.artifact import container, preflight
+from hotstart.artifact import compatibility, container
+from hotstart.artifact.compatibility import part_text
 from hotstart.artifact.manifest import MALFORMED, Manifest
 from hotstart.cli import flags
 from hotstart.cli.factory import see_working_folder
-from hotstart.cli.output import say, say_json
-from hotstart.errors import CorruptArtifact, UntrustedArtifact
+from hotstart.cli.output import say, say_json, tell
+from hotstart.errors import CorruptArtifact
 from hotstart.guards.sources import Source
 from hotstart.records.artifact import (
     Attributes,
@@ -66,7 +66,7 @@ def _inspect(given: Namespace) -> None:
     if given.json:
         say_json(msgspec.json.decode(container.read_manifest(given.file)))
         return
-    manifest = preflight.inspect(given.file)
+    manifest = compatibility.inspect(given.file)
     try:
         text = "\n\n".join(_sections(given.file, manifest))
     except MALFORMED as error:
@@ -92,16 +92,17 @@ def _verify(given: Namespace) -> None:
     """Check every byte, and the signature if there are keys.
 
     Raises:
-        ArtifactError: as `preflight.verify`.
+        ArtifactError: as `compatibility.verify`.
     """
-    found = preflight.verify(given.file, given.trusted_key)
+    found = compatibility.verify(given.file, given.trusted_key)
     trusted = given.trusted_key is not None
-    if given.json:
-        say_json({"ok": True, "file": str(given.file), **found, "trusted": trusted})
-        return
-    say(f"{given.file}: all {found['bytes']} bytes are as they were written")
     key = found["signed_by"]
-    say(f"signature: {f'by {key}, which is trusted' if trusted else _signature(key)}")
+    tell(
+        given,
+        {"ok": True, "file": str(given.file), **found, "trusted": trusted},
+        f"{given.file}: all {found['bytes']} bytes are as they were written",
+        f"signature: {f'by {key}, which is trusted' if trusted else _signature(key)}",
+    )
 
 
 def add_load_check(command: ArgumentParser) -> None:
@@ -120,14 +121,11 @@ def _load_check(given: Namespace) -> None:
     """Say whether an artifact fits this process and its working folder.
 
     Raises:
-        ArtifactError: as `preflight.load_check`.
+        ArtifactError: as `compatibility.load_check`.
     """
     see_working_folder()
-    preflight.load_check(given.file, compare_source=not given.no_source)
-    if given.json:
-        say_json({"ok": True, "file": str(given.file)})
-    else:
-        say(f"{given.file} fits here")
+    compatibility.load_check(given.file, compare_source=not given.no_source)
+    tell(given, {"ok": True, "file": str(given.file)}, f"{given.file} fits here")
 
 
 def add_keygen(command: ArgumentParser) -> None:
@@ -164,11 +162,11 @@ def _add_file(command: ArgumentParser) -> None:
 def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
     parts = dict(manifest.fingerprint)
     sources = msgspec.convert(parts.pop("sources", {}), dict[str, Source])
-    size = file.stat().st_size
+    size, key = file.stat().st_size, container.read_key(file)
     about = [
         ("format", str(container.FORMAT)),
         ("size", _bytes(size)),
-        ("signature", _signature(_named_key(file))),
+        ("signature", _signature(None if key is None else base64.b64encode(key).decode())),
         ("check", _check(manifest.check)),
         ("weights", _weights(manifest.requirements.weights)),
         ("model", _model(manifest.calls[0].contract)),
@@ -179,7 +177,7 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
     yield _pieces(manifest.pieces)
     yield _table("prepared weights, by unit", [*_prepared(manifest.units)])
     yield _table("could not be compiled, so run op by op", manifest.report.get("op_by_op", ()))
-    yield _table("fingerprint", [(name, _part(value)) for name, value in parts.items()])
+    yield _table("fingerprint", [(name, part_text(value)) for name, value in parts.items()])
     yield _table("sources", [(name, source.content[:8]) for name, source in sources.items()])
     blobs = [(blob.name, memory(blob.size), blob.sha256[:8]) for blob in manifest.blobs]
     yield _table("blobs", blobs, "<><")
@@ -217,19 +215,6 @@ def _table(title: str, rows: Sequence[Sequence[str]], align: str = "") -> str:
         lines += [[*("" for _ in first), part] for part in parts[1:]]
     shown = columns(lines, align or "<" * len(lines[0])) if lines else ["none"]
     return "\n  ".join([_line(title), *shown])
-
-
-def _named_key(file: Path) -> str | None:
-    """The public key in a file's header, in base64; nothing else of the file is read."""
-    keys: list[bytes] = []
-
-    def look(_: bytes, key: bytes | None, signature: bytes | None) -> str:
-        keys.extend([] if key is None else [key])
-        return "one that nobody asked for"
-
-    with contextlib.suppress(UntrustedArtifact):
-        container.read(file, look)
-    return base64.b64encode(keys[0]).decode() if keys else None
 
 
 def _signature(key: str | None) -> str:
@@ -346,17 +331,6 @@ def _pieces(pieces: Sequence[PieceInfo]) -> str:
         for (kind, _), same in by_digest.items()
     ]
     return _table(f"pieces: {len(pieces)}, of which {different} had to be compiled", rows, "<><<")
-
-
-def _part(value: Any) -> str:
-    match value:
-        case None | [] | {} if not value:
-            return "none"
-        case list():
-            return ", ".join(map(_part, value))
-        case dict():
-            return ", ".join(f"{key} {_part(entry)}" for key, entry in value.items())
-    return str(value)
 
 
 def _tuple(items: Iterable[object]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import hotstart
 from hotstart.cli import flags
 from hotstart.cli.factory import call_factory
-from hotstart.cli.output import say, say_json
+from hotstart.cli.output import say, tell
 from hotstart.cli.progress import progress
 from hotstart.errors import ArtifactError
 from hotstart.events import Event
@@ -72,10 +72,7 @@ def _build(given: Namespace) -> None:
         size = output.stat().st_size
         shown["output"] = {"file": str(output), "bytes": size}
         say(f"wrote {output}, {memory(size)}", sys.stderr)
-    if given.json:
-        say_json(shown)
-    else:
-        say(report)
+    tell(given, shown, str(report))
 
 
 def _require_place(output: Path) -> None:

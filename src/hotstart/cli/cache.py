@@ -7,16 +7,15 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import msgspec
+from msgspec.structs import asdict
 
 from hotstart.artifact import container
 from hotstart.cache.entries import ENTRIES, PROGRAMS, CacheEntry, Entries
 from hotstart.cache.folder import Folder, default_place, is_damage
 from hotstart.cache.tidying import LIMITS, Limits, Stored
 from hotstart.cli import flags, parse
-from hotstart.cli.output import say, say_json
+from hotstart.cli.output import say, say_json, tell
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.records.guards import described
 from hotstart.records.table import columns, memory
@@ -57,7 +56,7 @@ def _ls(given: Namespace) -> None:
     folder = _folder(given)
     entries, pinned = Entries(folder).all(), Entries(folder).pinned()
     if given.json:
-        say_json([{**_plain(entry), "pinned": entry.name in pinned} for entry in entries])
+        say_json([{**asdict(entry), "pinned": entry.name in pinned} for entry in entries])
         return
     now = time.time()
     rows = [
@@ -79,14 +78,9 @@ def _ls(given: Namespace) -> None:
 def _show(given: Namespace) -> None:
     entries = Entries(_folder(given))
     found = _named(entries, given.key)
-    shown = [(_plain(e), entries.key_of(e).parts, entries.seen(e) or ()) for e in found]
+    shown = [(asdict(e), entries.key_of(e).parts, entries.seen(e) or ()) for e in found]
     if given.json:
-        say_json(
-            [
-                {**plain, "parts": parts, "seen": msgspec.to_builtins(seen)}
-                for plain, parts, seen in shown
-            ]
-        )
+        say_json([{**plain, "parts": parts, "seen": seen} for plain, parts, seen in shown])
         return
     for plain, parts, seen in shown:
         del plain["seen"]
@@ -102,13 +96,14 @@ def _stats(given: Namespace) -> None:
         kinds[stored.kind]["files"] += 1
         kinds[stored.kind]["bytes"] += stored.bytes
     damaged = folder.in_quarantine()
-    if given.json:
-        say_json({"folder": str(folder.root), "kinds": kinds, "quarantine": damaged})
-        return
     rows = [(kind, str(n["files"]), memory(n["bytes"])) for kind, n in sorted(kinds.items())]
-    say(f"{folder.root}")
-    say("\n".join(columns([("kind", "files", "size"), *rows], "<>>")))
-    say(f"{len(damaged)} damaged files in quarantine")
+    tell(
+        given,
+        {"folder": str(folder.root), "kinds": kinds, "quarantine": damaged},
+        str(folder.root),
+        *columns([("kind", "files", "size"), *rows], "<>>"),
+        f"{len(damaged)} damaged files in quarantine",
+    )
 
 
 def _verify(given: Namespace) -> int:
@@ -149,14 +144,15 @@ def _gc(given: Namespace) -> None:
     folder = _folder(given)
     done = folder.tidy(limits)
     removed = [*done.removed, *_orphans(folder)]
-    if given.json:
-        gone = [{"kind": s.kind, "name": s.name, "bytes": s.bytes} for s in removed]
-        kept = {"kept_files": done.kept_files, "kept_bytes": done.kept_bytes}
-        say_json({"removed": gone, "leftovers": done.leftovers, **kept})
-        return
-    freed = sum(stored.bytes for stored in removed)
-    say(f"removed {len(removed)} files, {memory(freed)}, and {done.leftovers} unfinished ones")
-    say(f"kept {done.kept_files} files, {memory(done.kept_bytes)}")
+    gone = [{"kind": s.kind, "name": s.name, "bytes": s.bytes} for s in removed]
+    kept = {"kept_files": done.kept_files, "kept_bytes": done.kept_bytes}
+    freed = memory(sum(stored.bytes for stored in removed))
+    tell(
+        given,
+        {"removed": gone, "leftovers": done.leftovers, **kept},
+        f"removed {len(removed)} files, {freed}, and {done.leftovers} unfinished ones",
+        f"kept {done.kept_files} files, {memory(done.kept_bytes)}",
+    )
 
 
 def _rm(given: Namespace) -> None:
@@ -167,10 +163,7 @@ def _rm(given: Namespace) -> None:
         entries.remove(entry)
         if not any(other.program == entry.program for other in entries.all()):
             folder.remove(PROGRAMS, entry.program)
-    if given.json:
-        say_json({"ok": True, "removed": [_plain(entry) for entry in found]})
-    else:
-        say(f"removed {len(found)} programs")
+    _tell_of(given, "removed", found)
 
 
 def _pin(given: Namespace) -> None:
@@ -184,10 +177,11 @@ def _unpin(given: Namespace) -> None:
 def _each(given: Namespace, done: str, action: Callable[[Entries, CacheEntry], bool]) -> None:
     entries = Entries(_folder(given))
     changed = [entry for entry in _named(entries, given.key) if action(entries, entry)]
-    if given.json:
-        say_json({"ok": True, done: [_plain(entry) for entry in changed]})
-    else:
-        say(f"{done} {len(changed)} programs")
+    _tell_of(given, done, changed)
+
+
+def _tell_of(given: Namespace, done: str, entries: list[CacheEntry]) -> None:
+    tell(given, {"ok": True, done: entries}, f"{done} {len(entries)} programs")
 
 
 def _push(given: Namespace) -> None:
@@ -206,11 +200,8 @@ def _pull(given: Namespace) -> None:
 
 
 def _exchanged(given: Namespace, done: str, entries: list[CacheEntry], pieces: int) -> None:
-    if given.json:
-        shown = [_plain(entry) for entry in entries]
-        say_json({"ok": True, "programs": shown, "pieces": pieces})
-    else:
-        say(f"{done} {len(entries)} programs" + (f" and {pieces} pieces" if pieces else ""))
+    text = f"{done} {len(entries)} programs" + (f" and {pieces} pieces" if pieces else "")
+    tell(given, {"ok": True, "programs": entries, "pieces": pieces}, text)
 
 
 def _orphans(folder: Folder) -> Iterator[Stored]:
@@ -235,11 +226,6 @@ def _named(entries: Entries, key: str) -> list[CacheEntry]:
             "stored program has. `hotstart cache ls` lists them."
         )
     return found
-
-
-def _plain(entry: CacheEntry) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(entry)
-    return plain
 
 
 def _ago(seconds: float) -> str:

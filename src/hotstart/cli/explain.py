@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 import hotstart
 from hotstart.cli import flags
 from hotstart.cli.factory import call_factory
-from hotstart.cli.output import say, say_json
+from hotstart.cli.output import tell
 
 MISSING = 6
 """The exit status where nothing that is stored fits."""
@@ -40,11 +40,11 @@ def _explain(given: Namespace) -> int:
     found = store.find(key, model, OnMiss())
     fits = found.program is not None
     beside, changes = ("", ()) if fits else why(store, key, found.reasons)
-    if given.json:
-        parts = [dict(zip(("part", "was", "is"), change, strict=True)) for change in changes]
-        say_json({"found": fits, "key": key.digest, "beside": beside, "changes": parts})
-    elif fits:
-        say(f"found: {key.digest}")
-    else:
-        say(f"not found: {key.digest}: {listed(beside, changes) if changes else beside}")
+    parts = [dict(zip(("part", "was", "is"), change, strict=True)) for change in changes]
+    text = listed(beside, changes) if changes else beside
+    tell(
+        given,
+        {"found": fits, "key": key.digest, "beside": beside, "changes": parts},
+        f"found: {key.digest}" if fits else f"not found: {key.digest}: {text}",
+    )
     return 0 if fits else MISSING

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from hotstart.cli import parse
 from hotstart.errors import OptionsError
-from hotstart.options import CompilerName, MissPolicy, Options, PackWeights, Prove
+from hotstart.options import CompilerName, Options, PackWeights, Prove
 
 if TYPE_CHECKING:
     from hotstart.cache.store import Store
@@ -75,12 +75,6 @@ def add_compiling(command: ArgumentParser) -> None:
         help="cut the graph at this operator; 'auto' (default): at repeated blocks",
     )
     add("--compiler", choices=get_args(CompilerName), default=Options.compiler)
-    add(
-        "--on-miss",
-        choices=get_args(MissPolicy),
-        default=Options.on_miss,
-        help="what a call outside the contract does (default: %(default)s)",
-    )
     add(
         "--splits",
         type=parse.count,
@@ -146,7 +140,6 @@ def settings(given: Namespace) -> dict[str, Any]:
         usage.error(str(error))
     options = Options(
         compiler=given.compiler,
-        on_miss=given.on_miss,
         splits=given.splits,
         pack_weights=PACK_WEIGHTS[given.pack_weights],
         prove=given.prove,

@@ -6,7 +6,10 @@ import contextlib
 import json
 import os
 import sys
+from argparse import Namespace
 from typing import Any, TextIO
+
+import msgspec
 
 
 def say(text: object, stream: TextIO | None = None) -> None:
@@ -21,8 +24,17 @@ def say(text: object, stream: TextIO | None = None) -> None:
 
 
 def say_json(value: Any) -> None:
-    """Print a value as JSON to stdout."""
-    say(json.dumps(value, indent=2))
+    """Print a value, which may hold records, as JSON to stdout."""
+    say(json.dumps(msgspec.to_builtins(value), indent=2))
+
+
+def tell(given: Namespace, value: Any, *lines: str) -> None:
+    """Print what came of a command: a value if it was asked for with `--json`, else lines."""
+    if given.json:
+        say_json(value)
+        return
+    for line in lines:
+        say(line)
 
 
 def flush() -> None:

@@ -36,21 +36,6 @@ class DynamicDim(msgspec.Struct, frozen=True):
     bounds: tuple[int, int] | None
 
 
-class AxisRange(msgspec.Struct, frozen=True):
-    """A range of an axis that gets its own variant, both ends included."""
-
-    axis: str
-    low: int
-    high: int
-
-
-class AxisSize(msgspec.Struct, frozen=True):
-    """A single size of an axis that is compiled statically."""
-
-    axis: str
-    size: int
-
-
 class Factory(msgspec.Struct, frozen=True):
     """A function, by its module and name."""
 
@@ -68,16 +53,16 @@ def dynamic_dim(text: str) -> DynamicDim:
     return DynamicDim(argument, int(dim), axis, bounds)
 
 
-def axis_range(text: str) -> AxisRange:
-    """Parse `seq=1..64`."""
+def axis_range(text: str) -> tuple[str, tuple[int, int]]:
+    """Parse `seq=1..64` into an axis and a range that gets its own variant, ends included."""
     axis, low, high = _match(_RANGE, text, "AXIS=LOW..HIGH")
-    return AxisRange(axis, int(low), int(high))
+    return axis, (int(low), int(high))
 
 
-def axis_size(text: str) -> AxisSize:
-    """Parse `seq=1`."""
+def axis_size(text: str) -> tuple[str, int]:
+    """Parse `seq=1` into an axis and a size that is compiled statically."""
     axis, size = _match(_SIZE, text, "AXIS=SIZE")
-    return AxisSize(axis, int(size))
+    return axis, int(size)
 
 
 def factory(text: str) -> Factory:
@@ -99,8 +84,8 @@ def positive(text: str) -> int:
 
 def dynamic_shapes(
     dims: Sequence[DynamicDim],
-    ranges: Iterable[AxisRange] = (),
-    sizes: Iterable[AxisSize] = (),
+    ranges: Iterable[tuple[str, tuple[int, int]]] = (),
+    sizes: Iterable[tuple[str, int]] = (),
 ) -> dict[str, dict[int, Dim]] | None:
     """Make the `dynamic_shapes` of `hotstart.compile`; None without dynamic dimensions.
 
@@ -119,11 +104,11 @@ def dynamic_shapes(
                 f"axis {dim.axis!r}: got bounds {_span(known)} and {_span(dim.bounds)}, takes one"
             )
     ranges_of: dict[str, list[tuple[int, int]]] = {axis: [] for axis in bounds}
-    for r in ranges:
-        _declared(r.axis, ranges_of, "--range").append((r.low, r.high))
+    for axis, ends in ranges:
+        _declared(axis, ranges_of, "--range").append(ends)
     sizes_of: dict[str, list[int]] = {axis: [] for axis in bounds}
-    for s in sizes:
-        _declared(s.axis, sizes_of, "--size").append(s.size)
+    for axis, size in sizes:
+        _declared(axis, sizes_of, "--size").append(size)
 
     axes = {
         axis: Dim(

@@ -38,8 +38,8 @@ def add_warm(command: ArgumentParser) -> None:
 def _warm(given: Namespace) -> int:
     """Compile what factories make into a cache, as far as it is not there yet.
 
-    Each factory runs in a process of its own, as where its model is served: a library may add
-    methods to torch's classes when it makes a model, and these become part of every later key.
+    Each factory runs in a process of its own, as where its model is served: a library may
+    patch torch's classes when it makes a model, and what it puts there is part of later keys.
 
     Returns:
         1 if one of them failed; the others are compiled nevertheless.

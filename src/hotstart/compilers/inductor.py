@@ -25,7 +25,7 @@ from hotstart.compilers.job import Job, Narrowed
 from hotstart.compilers.tuning import Body, Measure, tuned
 from hotstart.errors import OptionsError
 from hotstart.options import PackWeights
-from hotstart.partition.digest import Token, constant_token, hash_bytes
+from hotstart.partition.digest import Token, hash_bytes, setting_token
 from hotstart.records.artifact import CompiledUnit, Kernel, Preparation
 from hotstart.records.shapes import Interval
 from hotstart.runtime.generated import code_of, unit_code
@@ -302,28 +302,6 @@ def preparation(recipe: _torch.Recipe, numbers: Mapping[int, int]) -> Preparatio
         tuple(numbers[index] for index in recipe.weights),
         recipe.plain is not None,
     )
-
-
-def setting_token(value: Any) -> Token:
-    """Identify a setting: a custom pass by its `uuid()`, containers item by item.
-
-    Raises:
-        OptionsError: a custom pass without a `uuid()`.
-    """
-    if isinstance(value, Mapping):
-        return ("dict", *((str(k), setting_token(v)) for k, v in value.items()))
-    if isinstance(value, list | tuple):
-        return (type(value).__name__, *map(setting_token, value))
-    token = _torch.pass_token(value)
-    if token is not None:
-        return ("pass", type(value).__qualname__, token)
-    known = constant_token(value)
-    if isinstance(known, tuple) and known[0] == "object":
-        raise OptionsError(
-            f"inductor: {value!r} has no uuid(), so builds with it cannot be told apart. "
-            "Derive it from torch._inductor.custom_graph_pass.CustomGraphPass."
-        )
-    return known
 
 
 def _holds(job: Job, extracted: Extracted, condition: sympy.Basic) -> bool:

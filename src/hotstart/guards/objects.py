@@ -1,9 +1,9 @@
 """What Python objects are, as named texts that are the same in every process.
 
 Two objects get the same texts only if code that reads them cannot tell them apart, as far as
-Python lets one look: constants by value, functions by code, defaults and closures, classes by their
-functions and constants, other objects by class and attributes. Tensors count by everything but
-their contents. No address, path, file name or line number is in a text.
+Python lets one look: constants by value, functions by code, defaults and closures, classes by name,
+other objects by class and attributes. What runs of a class is compared by itself. Tensors count by
+everything but their contents. No address, path, file name or line number is in a text.
 """
 
 from __future__ import annotations
@@ -35,13 +35,8 @@ _BASES = (int, float, complex, str, bytes)
 _TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size,
           torch.finfo, torch.iinfo)  # fmt: skip
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
-_MEMBERS = (*_FUNCTIONS, staticmethod, classmethod, property)
 _PYTHON, _FIXED = 1 << 9, 1 << 8
 """Flags of classes: made at run time, as Python's class statement does; and unchangeable."""
-
-_FOREIGN = {("transformers.modeling_utils", "smart_apply")}
-"""What libraries put into torch's classes when a model of theirs is made, and forward never calls:
-(module, name)."""
 
 _LONG = 1000
 """Containers of more items are not searched for functions."""
@@ -101,7 +96,7 @@ class Describer:
         if isinstance(value, _OPAQUE):
             return f"{kind.__name__} {getattr(value, '__name__', value)}"
         if isinstance(value, type):
-            return self.class_text(value)
+            return class_name(value)
         if isinstance(value, types.CodeType):
             return f"code {code_digest(value)}"
         if isinstance(value, staticmethod | classmethod | property):
@@ -122,16 +117,16 @@ class Describer:
             yield from self.describe(f"{name}.func", value.func)
             yield from self.describe(f"{name}.args", (value.args, value.keywords))
         elif isinstance(value, Mapping):
-            yield name, f"{self.class_text(kind)} of {len(value)}"
+            yield name, f"{class_name(kind)} of {len(value)}"
             for key, entry in value.items():
                 yield from self.describe(f"{name}[{self.member_text(key)}]", entry)
         elif isinstance(value, list | tuple):
-            yield name, f"{self.class_text(kind)} of {len(value)}"
+            yield name, f"{class_name(kind)} of {len(value)}"
             for index, entry in enumerate(value):
                 yield from self.describe(f"{name}[{index}]", entry)
         elif isinstance(value, set | frozenset):
             texts = sorted(map(self.member_text, value))
-            yield name, f"{self.class_text(kind)} {{{', '.join(texts)}}}"
+            yield name, f"{class_name(kind)} {{{', '.join(texts)}}}"
         elif isinstance(value, slice):
             yield from self.describe(name, ("slice", value.start, value.stop, value.step))
         else:
@@ -145,29 +140,7 @@ class Describer:
     def _kind_text(self, value: Any) -> str:
         """The class of an object, and what it is as a constant if its class derives from one."""
         plain = (base.__repr__(value) for base in (*_BASES, range) if isinstance(value, base))
-        return " ".join((self.class_text(type(value)), *plain))
-
-    def class_text(self, cls: type) -> str:
-        """A class by its name, and by what it and its bases define."""
-
-        def tokens() -> Iterator[str]:
-            yield from filter(None, map(self._defined, cls.__mro__))
-
-        return self._known(cls, class_name(cls), tokens)
-
-    def _defined(self, cls: type) -> str:
-        """What a class defines; of Python's and torch's own, only what others put there."""
-        given = is_given(cls.__module__)
-
-        def tokens() -> Iterator[str]:
-            for name, value in sorted(vars(cls).items()):
-                if _is_made_by_python(name, value):
-                    continue
-                if given and (is_given(_home(value)) or (_home(value), name) in _FOREIGN):
-                    continue
-                yield f"{name} {self.member_text(value)}"
-
-        return self._known((cls, "defines"), "", tokens)
+        return " ".join((class_name(type(value)), *plain))
 
     def member_text(self, value: Any) -> str:
         """A value in one line, whatever it is; of an object that is its class' name."""
@@ -243,14 +216,6 @@ class Describer:
             self._cyclic_texts[value] = text
         self._cyclic = outer or (self._cyclic and bool(self._on_the_way))
         return text
-
-
-class Outline(Describer):
-    """Says what objects are, of classes by name only: what runs of them is compared by itself."""
-
-    def class_text(self, cls: type) -> str:
-        """A class by its name."""
-        return class_name(cls)
 
     def method_text(self, cls: type, name: str) -> str:
         """All functions of a name that a class and its bases define, in the order of the bases."""
@@ -363,12 +328,6 @@ def _content(cell: Any) -> Any:
         return cell.cell_contents
     except ValueError:  # nothing was put in it yet
         return None
-
-
-def _is_made_by_python(name: str, value: Any) -> bool:
-    """Whether a member of a class says nothing of its own, such as `__module__`."""
-    special = name.startswith("__") and name.endswith("__") and name != "__slots__"
-    return name == "_abc_impl" or (special and not isinstance(value, _MEMBERS))
 
 
 def _home(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 
 from hotstart import _torch
-from hotstart.guards.objects import Outline, Unknowable, class_name, digest, tensor_text
+from hotstart.guards.objects import Describer, Unknowable, class_name, digest, tensor_text
 from hotstart.model import Finder, Model, contents
 from hotstart.records.artifact import Requirements
 from hotstart.records.guards import Change, Guard, Step, written
@@ -97,7 +97,7 @@ class Look:
 
     def __init__(self, own: Iterable[torch.Tensor] = ()) -> None:
         self._own = {id(tensor): tensor for tensor in own}
-        self._describer = Outline()
+        self._describer = Describer()
         self._methods: dict[type, frozenset[str]] = {}
 
     def global_hooks(self) -> Code:
@@ -175,7 +175,7 @@ class Look:
 def inside(value: Any) -> str:
     """Everything an object holds, or a hash of it if that is long; empty if it cannot be said."""
     try:
-        parts = [f"{name} {text}".strip() for name, text in Outline().describe("", value)]
+        parts = [f"{name} {text}".strip() for name, text in Describer().describe("", value)]
     except Unknowable:
         return ""
     text = ", ".join(parts)

@@ -21,7 +21,7 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.captured import example_of
-from hotstart.errors import PartitionError
+from hotstart.errors import OptionsError, PartitionError
 from hotstart.model import contents
 from hotstart.partition.plan import movable
 
@@ -265,6 +265,28 @@ def constant_token(value: Any) -> Token:
     if callable(value) and (path := import_path(value)) is not None:
         return ("function", *path)
     return ("object", kind, id(value))
+
+
+def setting_token(value: Any) -> Token:
+    """Identify a setting: a custom pass by its `uuid()`, containers item by item.
+
+    Raises:
+        OptionsError: a custom pass without a `uuid()`.
+    """
+    if isinstance(value, Mapping):
+        return ("dict", *((str(k), setting_token(v)) for k, v in value.items()))
+    if isinstance(value, list | tuple):
+        return (type(value).__name__, *map(setting_token, value))
+    token = _torch.pass_token(value)
+    if token is not None:
+        return ("pass", type(value).__qualname__, token)
+    known = constant_token(value)
+    if isinstance(known, tuple) and known[0] == "object":
+        raise OptionsError(
+            f"inductor: {value!r} has no uuid(), so builds with it cannot be told apart. "
+            "Derive it from torch._inductor.custom_graph_pass.CustomGraphPass."
+        )
+    return known
 
 
 def constant(tensor: torch.Tensor) -> Token:

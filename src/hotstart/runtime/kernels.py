@@ -6,7 +6,6 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +30,7 @@ def load_kernel(kernel: Kernel) -> Callable[..., Any]:
     module = sys.modules.get(name)
     if module is None:
         _torch.allow_kernels()
-        path = _path_in_memory(kernel.data) or _path_on_disk(kernel.data)
+        path = _path_in_memory(kernel.data)
         module = sys.modules[name] = _load(name, path)
     function: Callable[..., Any] = module.kernel
     return function
@@ -46,17 +45,8 @@ def _load(name: str, path: str) -> Any:
     return module
 
 
-def _path_in_memory(blob: bytes | memoryview) -> str | None:
-    if not hasattr(os, "memfd_create"):
-        return None
+def _path_in_memory(blob: bytes | memoryview) -> str:
     descriptor = os.memfd_create("hotstart", os.MFD_CLOEXEC)
     with open(descriptor, "wb", closefd=False) as file:
         file.write(blob)
     return f"/proc/self/fd/{descriptor}"
-
-
-def _path_on_disk(blob: bytes | memoryview) -> str:
-    # The file must outlive this function, as the system may read it again when pages are dropped.
-    with tempfile.NamedTemporaryFile(prefix="hotstart-", suffix=".so", delete=False) as file:
-        file.write(blob)
-    return file.name

@@ -159,9 +159,5 @@ def _never() -> bool:
     return False
 
 
-def _same_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one is other or (type(one) is not Released and one.data_ptr() == other.data_ptr())
-
-
 def _shares(tensor: torch.Tensor, memory: set[int]) -> bool:
     return tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() in memory

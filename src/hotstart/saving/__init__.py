@@ -1,5 +1,5 @@
-"""Saving: an artifact to one file, checked in a process of its own."""
+"""Saving: an artifact to the bytes of one file, checked in a process of its own."""
 
-from hotstart.saving.save import CheckInputs, packed, save
+from hotstart.saving.save import CheckInputs, packed
 
-__all__ = ["CheckInputs", "packed", "save"]
+__all__ = ["CheckInputs", "packed"]

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hotstart.errors import OptionsError
-from hotstart.runtime.caller import Caller
+from hotstart.runtime.generated_entry import Entry
 from hotstart.saving.examples import Example, given_example
 
 
 def given_examples(
-    callers: Mapping[str, Caller], inputs: Any, check: bool
+    entries: Mapping[str, Entry], inputs: Any, check: bool
 ) -> dict[str, tuple[Example, ...]]:
     """Turn the inputs of `Program.save` into examples, by the call's name.
 
     Args:
-        callers: the calls of a program.
+        entries: the entries of a program, by the name of the call.
         inputs: as a user gave them.
         check: whether there is a check at all.
 
@@ -29,26 +29,26 @@ def given_examples(
     if not check:
         raise OptionsError("check_inputs: got some with check=False, takes them with a check only")
     by_name = inputs if isinstance(inputs, Mapping) else {"": inputs}
-    return {name: _of(callers, name, given) for name, given in by_name.items()}
+    return {name: _of(entries, name, given) for name, given in by_name.items()}
 
 
-def _of(callers: Mapping[str, Caller], name: str, given: Any) -> tuple[Example, ...]:
-    if name not in callers:
-        named = ", ".join(map(repr, callers))
+def _of(entries: Mapping[str, Entry], name: str, given: Any) -> tuple[Example, ...]:
+    if name not in entries:
+        named = ", ".join(map(repr, entries))
         raise OptionsError(
             f"check_inputs: got inputs for the call {name!r}, takes those of: {named}, as in "
-            f"{{{next(iter(callers))!r}: (args, kwargs)}}"
+            f"{{{next(iter(entries))!r}: (args, kwargs)}}"
         )
-    caller = callers[name]
+    entry = entries[name]
     found = []
     for args, kwargs in _pairs(given):
         try:
-            refusal = caller.refusal_of(args, kwargs)
+            refusal = entry.refusal_of(args, kwargs)
         except TypeError as error:
             raise OptionsError(f"check_inputs: {error}") from None
         if refusal is not None:
             raise refusal
-        found.append(given_example(caller.call.contract, args, kwargs))
+        found.append(given_example(entry.call.contract, args, kwargs))
     return tuple(found)
 
 

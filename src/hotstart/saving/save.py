@@ -1,4 +1,4 @@
-"""Write an artifact to one file."""
+"""Make the bytes of an artifact's file, after the check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from hotstart import faults
-from hotstart.artifact import container, disk
+from hotstart.artifact import container, signing
 from hotstart.artifact.pack import pack
 from hotstart.errors import ArtifactError
 from hotstart.model import Model
@@ -36,22 +36,6 @@ class CheckInputs:
     partly: bool = False
 
 
-def save(
-    artifact: Artifact,
-    file: str | os.PathLike[str],
-    *,
-    sign_key: str | os.PathLike[str] | None,
-    check: CheckInputs | None,
-) -> None:
-    """Write an artifact; see `Program.save`.
-
-    Raises:
-        ArtifactError: it cannot be written as data, does not run from its file, or the file cannot
-            be written.
-    """
-    disk.write(file, packed(artifact, sign_key=sign_key, check=check))
-
-
 def packed(
     artifact: Artifact,
     *,
@@ -63,7 +47,7 @@ def packed(
     Raises:
         ArtifactError: it cannot be written as data, or does not run from its file.
     """
-    sign = _signer(sign_key)
+    sign = None if sign_key is None else signing.signer(sign_key)
     with faults.typed(_not_data):
         manifest, blobs = pack(artifact)
         parts = container.pack(manifest, blobs, sign)
@@ -100,11 +84,3 @@ def _tell(found: Checked, partly: bool) -> None:
         "do: pass such values as save(..., check_inputs=(args, kwargs)), in a call of sizes that "
         "the variant serves; or save with check=False"
     )
-
-
-def _signer(key: str | os.PathLike[str] | None) -> container.Sign | None:
-    if key is None:
-        return None
-    from hotstart.artifact.signing import signer
-
-    return signer(key)

@@ -15,7 +15,7 @@ import pytest
 
 import hotstart
 from hotstart.artifact import fingerprint
-from hotstart.artifact.fingerprint import cpu_instructions, host, misfits
+from hotstart.artifact.fingerprint import cpu_instructions, host
 from hotstart.guards.codes import codes_in
 from hotstart.guards.sources import Source, changed_sources, sources
 
@@ -29,17 +29,6 @@ X86 = [
     b"flags\t\t: gfni\n",
 ]
 ARM = [b"processor\t: 0\n", b"BogoMIPS\t: 50.00\n", b"Features\t: fp asimd sve aes\n"]
-
-PARTS = {
-    "hotstart": "0.2.0",
-    "python": "cpython-311 (cpython-311-x86_64-linux-gnu)",
-    "bytecode": "a70d0d0a",
-    "torch": "2.13.0+cpu",
-    "torch_build": "cf30153c",
-    "platform": "linux-x86_64",
-    "libc": "glibc 2.36",
-    "instructions": ["avx", "avx2", "avx512f"],
-}
 
 
 def python(code: str, *arguments: str, cwd: Path | None = None) -> Any:
@@ -61,14 +50,6 @@ def run(*command: str, cwd: Path | None = None) -> Any:
 
 
 # --- this process -------------------------------------------------------------------------------
-
-
-def test_parts_come_in_the_order_they_are_compared() -> None:
-    assert list(host()) == list(PARTS)
-
-
-def test_parts_survive_json() -> None:
-    assert misfits(json.loads(json.dumps(host())), host()) == []
 
 
 def test_reading_a_process_without_torch_imports_no_torch() -> None:
@@ -128,81 +109,6 @@ def test_reading_stops_at_the_first_processor() -> None:
         raise AssertionError("read on")
 
     assert cpu_instructions(lines())
-
-
-# --- comparing ----------------------------------------------------------------------------------
-
-
-def test_equal_parts_fit() -> None:
-    assert misfits(PARTS, dict(PARTS)) == []
-
-
-@pytest.mark.parametrize("name", ["python", "bytecode", "torch", "torch_build", "platform"])
-def test_most_parts_must_be_equal(name: str) -> None:
-    assert misfits(PARTS, PARTS | {name: "other"}) == [(name, PARTS[name], "other")]
-
-
-@pytest.mark.parametrize("name", PARTS)
-def test_a_missing_part_does_not_fit(name: str) -> None:
-    ((misfit, _, found),) = misfits(PARTS, {k: v for k, v in PARTS.items() if k != name})
-    assert (misfit, found) == (name, "nothing")
-
-
-def test_misfits_come_in_order() -> None:
-    assert [name for name, _, _ in misfits(PARTS, {})] == list(PARTS)
-
-
-@pytest.mark.parametrize("found", ["0.2.0", "0.2.0.dev3", "0.2", "0.2.1", "0.10.0", "1.0.0rc1"])
-def test_the_same_hotstart_or_a_newer_one_fits(found: str) -> None:
-    assert misfits(PARTS, PARTS | {"hotstart": found}) == []
-
-
-@pytest.mark.parametrize("found", ["0.1.9", "0.1.0.dev0", "unknown", "0.0"])
-def test_an_older_hotstart_does_not_fit(found: str) -> None:
-    assert misfits(PARTS, PARTS | {"hotstart": found}) == [("hotstart", "0.2.0 or newer", found)]
-
-
-def test_a_newer_libc_fits() -> None:
-    assert misfits(PARTS, PARTS | {"libc": "glibc 2.100"}) == []
-
-
-@pytest.mark.parametrize("found", ["glibc 2.4", "glibc 2.35", "musl 2.40"])
-def test_an_older_or_other_libc_does_not_fit(found: str) -> None:
-    assert misfits(PARTS, PARTS | {"libc": found}) == [("libc", "glibc 2.36 or newer", found)]
-
-
-def test_a_program_without_glibc_does_not_fit_one_with_it() -> None:
-    assert misfits(PARTS | {"libc": None}, PARTS) == [("libc", "nothing", "glibc 2.36")]
-
-
-def test_more_instructions_fit() -> None:
-    assert misfits(PARTS, PARTS | {"instructions": [*PARTS["instructions"], "amx_tile"]}) == []
-
-
-def test_missing_avx512_is_named_alone() -> None:
-    assert misfits(PARTS, PARTS | {"instructions": ["avx", "avx2", "gfni"]}) == [
-        ("instructions", "a CPU with avx512f", "a CPU without")
-    ]
-
-
-@pytest.mark.parametrize("name", ["options", "graph"])
-def test_parts_that_are_only_recorded_always_fit(name: str) -> None:
-    assert misfits({name: {"on_miss": "error"}}, {}) == []
-
-
-def test_devices_that_this_version_does_not_name_do_not_fit() -> None:
-    assert misfits({"device": {}}, {}) == []
-    assert misfits({"device": {"cuda": "sm_90"}}, {}) == [("device", "cuda sm_90", "nothing")]
-
-
-def test_a_part_of_a_later_version_must_be_equal() -> None:
-    built = {"moon": {"phase": "full", "seas": ["east", "west"]}}
-    assert misfits(built, built) == []
-    assert misfits(built, {}) == [("moon", "phase full, seas east, west", "nothing")]
-
-
-def test_sources_are_left_to_changed_sources() -> None:
-    assert misfits({"sources": {"no.such.module": {"content": "0" * 32}}}, {}) == []
 
 
 # --- source files -------------------------------------------------------------------------------

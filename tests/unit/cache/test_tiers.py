@@ -77,6 +77,16 @@ def test_what_is_pushed_is_pulled(machine: Callable[..., Store]) -> None:
     assert b.entries.key_of(entry) == KEY
 
 
+def test_a_program_that_was_put_away_here_is_pulled_again(machine: Callable[..., Store]) -> None:
+    a, b = machine("a"), machine("b")
+    entry = kept(a, "one")
+    assert a.push(entry)
+    assert b.pull(KEY) == [entry]
+    b.folder.quarantine(PROGRAMS, entry.program, "for this test")
+    assert b.pull(KEY) == [entry]
+    assert b.folder.read(PROGRAMS, entry.program) == a.folder.read(PROGRAMS, entry.program)
+
+
 def test_programs_of_a_key_are_numbered_and_the_newest_is_offered_first(
     machine: Callable[..., Store], shared: Path
 ) -> None:

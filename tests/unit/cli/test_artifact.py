@@ -269,8 +269,8 @@ def test_inspect_shows_what_the_model_of_the_tests_has_not(
     assert "it wants random numbers" in shown["piece_0"]
     assert shown["weights"] == ["none"]
     assert shown["model"] == ["a function, autocast to bfloat16 on cpu"]
-    assert shown["device"][-1] == "cuda name H100, count none"
-    assert shown["news"] == ["none"]
+    assert shown["device"][-1] == "cuda name H100, count nothing"
+    assert shown["news"] == ["nothing"]
     assert "axes\n  none\n" in out
 
 

@@ -240,15 +240,15 @@ def test_constants_are_compared_by_type_and_value(default: Any, same: Any, other
 
 
 def assert_consistent(program: hotstart.Program, call: dict[str, Any]) -> None:
-    (caller,) = program._callers.values()
+    (entry,) = program._entries.values()
     refused = object()
-    entry = caller.function(lambda values, excess, unknown: refused)
-    reason = caller.refusal_of((), call)
-    assert caller.takes((), call) == program.takes(**call) == (reason is None)
+    function = entry.function(lambda values, excess, unknown: refused)
+    reason = entry.refusal_of((), call)
+    assert program.takes(**call) == (reason is None)
     if reason is None:
-        assert entry(**call) is not refused
+        assert function(**call) is not refused
         return
-    assert entry(**call) is refused
+    assert function(**call) is refused
     with pytest.raises(ContractError) as caught:
         program(**call)
     assert str(caught.value) == str(reason)

@@ -19,7 +19,7 @@ X = torch.randn(2, 4)
 
 def bound_functions(program: hotstart.Program) -> object:
     """The variants' functions with the weights they are bound to; the same until weights change."""
-    return program._hooks.bound()
+    return program._binding()
 
 
 class Model(nn.Module):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from hotstart.cache.entries import CacheEntry
 from hotstart.cache.explain import explain
-from hotstart.cache.store import FoundProgram, Store
+from hotstart.cache.stale import FoundProgram
+from hotstart.cache.store import Store
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.model import Model
 from hotstart.program import OnMiss, Program
@@ -23,8 +24,6 @@ log = logging.getLogger("hotstart")
 Build = Callable[["Kept"], Program]
 """Builds a program, given the units of earlier builds."""
 
-Find = Callable[[ProgramKey, Model, OnMiss], FoundProgram]
-
 
 def find_or_build(
     store: Store, key: ProgramKey, model: Model, build: Build, on_miss: OnMiss
@@ -37,8 +36,11 @@ def find_or_build(
         StoreError: it is not there, and the store's policy is `"require"`.
         HotstartError: see `hotstart.compile`.
     """
-    found = _timed(store.find, key, model, on_miss)
+    started = time.perf_counter()
+    found = store.find(key, model, on_miss)
     if found.program is not None:
+        milliseconds = 1e3 * (time.perf_counter() - started)
+        log.info("cache hit for %s in %.1f ms", key.digest, milliseconds)
         return found.program
     why = _why(store, key, found)
     if store.policy == "require":
@@ -48,15 +50,16 @@ def find_or_build(
         )
     log.info("cache miss for %s: %s", key.digest, why)
     with store.alone(key):
-        again = _timed(store.find_here, key, model, on_miss)  # another process may have built it
+        again = store.find_here(key, model, on_miss)
         if again.program is not None:
+            log.info("cache hit for %s, which another process built meanwhile", key.digest)
             return again.program
         from hotstart.cache.kept import KeptUnits  # only a build needs it
 
         kept = KeptUnits(store)
         program = build(kept)
         entry = _keep(store, key, program)
-    store.share(entry, kept.new)
+    kept.share(entry)
     return program
 
 
@@ -64,14 +67,6 @@ def _why(store: Store, key: ProgramKey, found: FoundProgram) -> str:
     problems = () if store.exchange is None else store.exchange.remote.problems
     told = (f"the remote: {problem}" for problem in problems)
     return "\n".join([explain(store, key, found.reasons), *told])
-
-
-def _timed(find: Find, key: ProgramKey, model: Model, on_miss: OnMiss) -> FoundProgram:
-    started = time.perf_counter()
-    found = find(key, model, on_miss)
-    if found.program is not None:
-        log.info("cache hit for %s in %.1f ms", key.digest, 1e3 * (time.perf_counter() - started))
-    return found
 
 
 def _keep(store: Store, key: ProgramKey, program: Program) -> CacheEntry | None:

@@ -28,7 +28,7 @@ _ENVIRONMENT = {
 """By scheme, how the variables begin that its settings come from."""
 
 
-class Address:
+class RemoteUrl:
     """The URL of an object store, of a file server, or of a folder.
 
     Attributes:

@@ -1,0 +1,92 @@
+"""Decide whether a program that is kept still fits, and say why one is stale.
+
+Several programs may have one key. Each is compared with what it was compiled for: first what a
+trace saw outside of the model, without opening the program's file, then all that a load compares.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hotstart.cache.entries import PROGRAMS, CacheEntry, Entries
+from hotstart.cache.folder import Folder
+from hotstart.cache.layout import require_program
+from hotstart.errors import (
+    ArtifactError,
+    ContractError,
+    CorruptArtifact,
+    IncompatibleArtifact,
+    ModelMismatch,
+)
+from hotstart.guards.check import changes
+from hotstart.records.guards import Change
+
+if TYPE_CHECKING:
+    from hotstart.model import Model
+    from hotstart.program import OnMiss, Program
+
+TRIED = 16
+"""So many programs of one key are tried, the newest first."""
+
+Changes = tuple[Change, ...]
+
+
+class FoundProgram(msgspec.Struct, frozen=True):
+    """What was found under a key.
+
+    Attributes:
+        program: the program that fits; None if there is none.
+        reasons: why each of those that were tried before it does not, the newest first.
+    """
+
+    program: Program | None
+    reasons: tuple[Changes, ...] = ()
+
+
+def find_fitting(
+    folder: Folder, entries: Entries, key: str, model: Model, on_miss: OnMiss
+) -> FoundProgram:
+    """Load the newest program of a key that fits a model, its sources and this machine."""
+    reasons: list[Changes] = []
+    for entry in entries.of(f"{key}.")[:TRIED]:
+        folder.used(PROGRAMS, entry.program)  # lest it be tidied away while it is compared
+        seen = entries.seen(entry)
+        if seen is None:
+            continue
+        changed = tuple(changes(model, seen))
+        if not changed:
+            program, changed = loaded(folder, entries, entry, model, on_miss)
+            if program is not None:
+                return FoundProgram(program, tuple(reasons))
+        reasons.append(changed)
+    return FoundProgram(None, tuple(reasons))
+
+
+def loaded(
+    folder: Folder, entries: Entries, entry: CacheEntry, model: Model, on_miss: OnMiss
+) -> tuple[Program | None, Changes]:
+    """Load a program; else None, and what it was compiled for that is not so any more.
+
+    What is damaged is put away, and an entry without its program is removed.
+    """
+    from hotstart.loading import load_file
+
+    path = folder.path(PROGRAMS, entry.program)
+    try:
+        require_program(path, entry.program)
+        program = load_file(path, model, on_miss, pack="first_call")
+    except CorruptArtifact as error:
+        folder.quarantine(PROGRAMS, entry.program, str(error))
+        entries.remove(entry)
+        return None, (("its file", "what was written", "damage"),)
+    except (IncompatibleArtifact, ModelMismatch) as error:
+        return None, error.differences
+    except (ArtifactError, ContractError) as error:
+        if folder.is_gone(PROGRAMS, entry.program):
+            entries.remove(entry)
+            return None, (("its file", "there", "nothing"),)
+        return None, (("loading it", "a program", str(error)),)
+    entries.used(entry)
+    return program, ()

@@ -1,0 +1,135 @@
+"""Generate the function that checks a call, chooses the variant and runs it.
+
+It has the parameters of the model's forward, so that Python itself binds the arguments; it checks
+them against the contract, picks the variant, and calls it. Whatever does not fit goes to `miss`
+with everything the call passed; nothing has run by then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from hotstart import _torch
+from hotstart.errors import ContractError
+from hotstart.model import Model
+from hotstart.records.artifact import CompiledCall
+from hotstart.records.shapes import Variant
+from hotstart.runtime.checks import Checks
+from hotstart.runtime.copied_back import Relayout, copied, copied_back
+from hotstart.runtime.generated import run_source
+from hotstart.runtime.signature import Signature, bind
+
+Miss = Callable[[Sequence[Any], Sequence[Any], Mapping[str, Any]], Any]
+"""Answers a call that does not fit, given the parameters' values, positional arguments beyond
+those, and keyword arguments that the example did not have."""
+
+
+class Entry:
+    """One of the ways to call a program: its generated function, and what to say of a misfit.
+
+    Args:
+        call: what it is made from.
+        first: the number, among the functions that `bound` gives, of the first of this call.
+        model: the model, for its `training` flag.
+        bound: gives the functions of all variants of all calls.
+        relayout: gives an argument in the compiled layout.
+
+    Attributes:
+        call: the same.
+        source: defines the function, `call`.
+    """
+
+    def __init__(
+        self,
+        call: CompiledCall,
+        first: int,
+        model: Model,
+        bound: Callable[[], Sequence[Callable[..., Any]]],
+        relayout: Relayout,
+    ) -> None:
+        self.call = call
+        self._bound = bound
+        self._relayout = relayout
+        signature = Signature(call.contract.parameters)
+        self._scope = signature.scope
+        variants = [stitched.variant for stitched in call.stitched]
+        self._checks = Checks(call.contract, variants, model, signature)
+        self._miss = self._scope.new("miss")
+        self._refuse = f"return {self._miss}({signature.everything})"
+        lines = [*signature.pops, *self._check()]
+        if len(variants) == 1 and not variants[0].where:
+            lines += self._run(str(first))
+        else:
+            chosen = self._scope.new("chosen")
+            lines += [*self._choose(variants, first, chosen), *self._run(chosen)]
+        body = "\n".join(f"    {line}" for line in lines)
+        self.source = f"def call({signature.source}):\n{body}\n"
+
+    def function(self, miss: Miss) -> Callable[..., Any]:
+        """The function, which hands every call it does not take to `miss`."""
+        digest = hashlib.sha256(self.source.encode()).hexdigest()[:8]
+        scope = {**self._scope.objects, self._miss: miss}
+        made: Callable[..., Any] = run_source(self.source, f"hotstart/entry_{digest}.py", scope)[
+            "call"
+        ]
+        return made
+
+    def refusal_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ContractError | None:
+        """Why a call with these arguments is not within the contract; None if it is.
+
+        Raises:
+            TypeError: an argument is given twice.
+        """
+        failed = self._checks.failed(*bind(self.call.contract.parameters, args, kwargs))
+        return None if failed is None else failed()
+
+    # --- the source -------------------------------------------------------------------------------
+
+    def _check(self) -> Iterator[str]:
+        for kind, steps in groupby(self._checks.steps, type):
+            sources = [step if isinstance(step, str) else step.source for step in steps]
+            if kind is str:
+                yield from sources
+            else:
+                first, *others = sources
+                yield from ("if not (", f"    {first}", *(f"    and {c}" for c in others), "):")
+                yield f"    {self._refuse}"
+
+    def _choose(self, variants: Sequence[Variant], first: int, chosen: str) -> Iterator[str]:
+        """Choose the most specific variant that serves the call: sizes come after ranges."""
+        word = "if"
+        for index, variant in reversed([*enumerate(variants)]):
+            yield f"{word} {self._checks.sizes.serves(variant)}:"
+            yield f"    {chosen} = {first + index}"
+            word = "elif"
+        yield from ("else:", f"    {self._refuse}")
+
+    def _run(self, chosen: str) -> Iterator[str]:
+        """Call the variant's function without autograd, and copy mutations of copies back."""
+        new, contract, tensors = self._scope.new, self.call.contract, self._checks.tensors
+        sizes = self._checks.sizes.variables
+        # Further names for tensors, which go on standing for what the caller passed.
+        given = [(new(f"{tensors[n]}_as_given"), tensors[n]) for n in contract.given]
+        written = [(new(f"{tensors[n]}_written"), tensors[n]) for n in contract.mutated_args]
+        yield from (f"{kept} = {tensor}" for kept, tensor in (*given, *written))
+        for spec, name in zip(contract.tensors, tensors, strict=True):
+            yield from copied(spec, name, self._scope, sizes, self._relayout)
+        axes = [sizes[dim.name] for dim in contract.axes]
+        objects = [self._checks.containers[number][1] for number in contract.objects]
+        arguments = ", ".join([*axes, *tensors, *(kept for kept, _ in given), *objects])
+        function, result = new("run"), new("result")
+        answer = [f"return {function}({arguments})"]
+        if written:
+            answer = [f"{result} = {function}({arguments})", *copied_back(written)]
+            answer.append(f"return {result}")
+        answer = [f"    {line}" for line in answer]
+        enabled = self._scope.refer("is_grad_enabled", torch.is_grad_enabled)
+        enable = self._scope.refer("set_grad_enabled", _torch.set_grad_enabled())
+        yield f"{function} = {self._scope.refer('bound', self._bound)}()[{chosen}]"
+        yield from (f"if not {enabled}():", *answer, f"{enable}(False)")
+        yield from ("try:", *answer, "finally:", f"    {enable}(True)")
