@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hotstart import _torch
 from hotstart.capture.captured import example_of, tensors_in
@@ -54,11 +54,6 @@ class Job:
             and set(self.conditions) <= set(other.conditions)
             and (self.graph.captured is other.graph.captured or self.shapes == other.shapes)
         )
-
-    def number(self, value: Any, axes: Mapping[sympy.Symbol, Any]) -> Any:
-        """Replace the symbols of axes in a number of the trace; an int stays as it is."""
-        expr = self.graph.expression(value)
-        return expr if isinstance(expr, int) else expr.xreplace(axes)
 
     @cached_property
     def conditions(self) -> tuple[str, ...]:

@@ -94,12 +94,7 @@ def _run(graph: Graph, piece: Piece, at: dict[str, int]) -> None:
     sizes = _torch.substitution(at)
 
     def number(value: Any) -> Any:
-        import sympy
-
-        known = graph.expression(value)
-        return (
-            _torch.plain_number(known.xreplace(sizes)) if isinstance(known, sympy.Basic) else known
-        )
+        return graph.number_at(value, sizes)
 
     values: dict[fx.Node, Any] = {}
     env = _torch.make_symbols({}).env  # loops make numbers up in it
