@@ -32,16 +32,6 @@ class Path:
     assumed: tuple[_torch.Condition, ...]
 
 
-@dataclass(frozen=True)
-class Tracing:
-    """A tracer of graphs that a function makes."""
-
-    path: Callable[[VariantPart], Path]
-
-    def trace(self, part: VariantPart, number: int) -> Path:
-        return self.path(part)
-
-
 def paths(*decisions: Any) -> Callable[[VariantPart], Path]:
     """A model that takes another path for every outcome of every decision."""
 
@@ -53,8 +43,7 @@ def paths(*decisions: Any) -> Callable[[VariantPart], Path]:
 
 
 def traced(path: Any, declaration: Declaration) -> tuple[list[TracedPart], list[Split]]:
-    tracer: Any = Tracing(path)
-    return trace_parts(tracer, declaration)
+    return trace_parts(lambda part, _: path(part), declaration)
 
 
 def served(limit: int, path: Any, *axes: Dim) -> tuple[list[Any], list[TracedPart]]:
