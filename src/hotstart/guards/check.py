@@ -117,7 +117,7 @@ class Guards:
         self.sealed = None
         all_paths = {*paths, *(path for path, _ in self._requirements.modules)}
         ways = finder.ways(all_paths)
-        sealed = self._watch(finder, ways.values()).sealed()  # first: what changes meanwhile shows
+        sealed = Sealed(self._watch(finder, ways.values()))  # first: what changes meanwhile shows
         look = Look(self._captured.values())
         found = misfits(self._requirements, finder, look, runs_hooks(self._model))
         if before is None:

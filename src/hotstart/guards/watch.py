@@ -279,13 +279,9 @@ class Watch(Watched):
             for cell in held.__closure__ or ():
                 self.attribute(cell, "cell_contents")
 
-    def sealed(self) -> Sealed:
-        """What was noted, as it is now."""
-        return Sealed(self)
-
 
 class Sealed:
-    """Things as they were at one time.
+    """What was noted, as it is when this is made.
 
     Attributes:
         mappings: the dicts, by identity, of which any change shows.

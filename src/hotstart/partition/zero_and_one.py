@@ -126,5 +126,4 @@ def _expected(example: torch.Tensor, number: Any) -> torch.Tensor:
 
 
 def _line(node: fx.Node) -> str:
-    lines = [line.strip() for line in (node.stack_trace or "").strip().splitlines()]
-    return " ".join(lines[-2:]) if lines else node.name
+    return _torch.line_of(node) or node.name
