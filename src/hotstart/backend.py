@@ -24,12 +24,13 @@ from hotstart.errors import OptionsError, RangeError
 from hotstart.events import Clock, Event
 from hotstart.options import Options
 from hotstart.partition.names import known_among
-from hotstart.records.artifact import Artifact, CompiledCall, Contract, Requirements
+from hotstart.records.artifact import Artifact, CompiledCall, Requirements
 from hotstart.records.report import Report
 from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
 from hotstart.runtime.flat import Apart, FlatCall, bind_flat, flat_source
 from hotstart.specialize.compile import compile_calls, units_of
+from hotstart.specialize.contract import make_contract
 from hotstart.specialize.parts import VariantPart
 from hotstart.specialize.split import Declaration
 from hotstart.specialize.trace import CutGraph, TracedCall, TracedPart, make_plan_of
@@ -144,8 +145,7 @@ def _compiled(
     finally:
         compiler.close()
     with clock.phase("stitch"):
-        contract = _contract(found)
-        made = assemble.stitch_call(compiled, requirements, contract)
+        made = assemble.stitch_call(compiled, requirements, make_contract(module, call))
     infos = assemble.piece_infos([call])
     artifact = Artifact(
         requirements, (made,), units_of([compiled]), (), infos, fingerprint={}, report={}
@@ -167,10 +167,10 @@ def _traced(found: FlatGraph, split_on: Any, clock: Clock) -> TracedCall:
         found.captured, known_among(split_on, found.captured.graph.nodes), "", clock
     )
     arguments = Arguments((), found.tensors, found.axes, found.hints)
-    (variant,) = variants(found.axes)
-    part = VariantPart(variant, variant.choices, found.hints)
     graph = CutGraph(found.captured, plan, ())
     declaration = Declaration(found.axes, found.hints, limit=0)
+    (variant,) = variants(found.axes)
+    part = VariantPart(variant, variant.choices, found.hints)
     return TracedCall("", "", arguments, declaration, (TracedPart(part, graph),))
 
 
@@ -192,19 +192,6 @@ def _debug_dir(options: Options) -> Path | None:
     if options.debug_dir is None:
         return None
     return Path(options.debug_dir) / _torch.compile_id().replace("/", "_")
-
-
-def _contract(found: FlatGraph) -> Contract:
-    """What stitching reads of a contract; nothing else is checked against it."""
-    return Contract(
-        parameters=(),
-        tensors=found.tensors,
-        axes=found.axes,
-        training=None,
-        autocast=(),
-        mutated_args=(),
-        given=(),
-    )
 
 
 def _tell(clock: Clock, report: Report, variant: str) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import torch
 
 Model = Callable[..., Any]
+Kind = Literal["parameter", "buffer", "attribute"]
 
 
 class Place(msgspec.Struct, frozen=True, eq=False):
@@ -25,7 +26,7 @@ class Place(msgspec.Struct, frozen=True, eq=False):
     """
 
     name: str
-    kind: Literal["parameter", "buffer", "attribute"]
+    kind: Kind
     owner: dict[str, Any]
     key: str
 
@@ -101,14 +102,18 @@ class ModelIndex:
         return self._keeping.get(id(tensor), ())
 
 
-def _places(path: str, module: torch.nn.Module) -> Iterator[Place]:
-    dot = f"{path}." if path else ""
-    kept: tuple[tuple[Literal["parameter", "buffer", "attribute"], dict[str, Any]], ...] = (
+def _keeping(module: torch.nn.Module) -> tuple[tuple[Kind, dict[str, Any]], ...]:
+    """The dicts that keep a module's tensors; what it registers comes before plain attributes."""
+    return (
         ("parameter", module._parameters),
         ("buffer", module._buffers),
         ("attribute", vars(module)),
     )
-    for kind, owner in kept:
+
+
+def _places(path: str, module: torch.nn.Module) -> Iterator[Place]:
+    dot = f"{path}." if path else ""
+    for kind, owner in _keeping(module):
         for key, value in owner.items():
             if isinstance(value, torch.Tensor):
                 yield Place(dot + key, kind, owner, key)
@@ -160,17 +165,12 @@ class Finder:
             ]
 
     def place(self, name: str) -> Place | None:
-        """Where a tensor is kept; what a module registers comes before a plain attribute."""
+        """Where a tensor is kept, of several places the first; None if nowhere."""
         path, _, key = name.rpartition(".")
         module = self.module(path)
-        if module is None:
-            return None
-        if isinstance(module._parameters.get(key), torch.Tensor):
-            return Place(name, "parameter", module._parameters, key)
-        if isinstance(module._buffers.get(key), torch.Tensor):
-            return Place(name, "buffer", module._buffers, key)
-        if isinstance(vars(module).get(key), torch.Tensor):
-            return Place(name, "attribute", vars(module), key)
+        for kind, owner in () if module is None else _keeping(module):
+            if isinstance(owner.get(key), torch.Tensor):
+                return Place(name, kind, owner, key)
         return None
 
 

@@ -326,6 +326,18 @@ def test_what_changed_is_told_as_it_was_and_is(tmp_path: Path) -> None:
     assert raised.value.differences == (change,)
 
 
+def test_of_the_module_of_a_bound_method_only_what_is_read_matters(tmp_path: Path) -> None:
+    store = Store(tmp_path, check=False)
+    first, same, other = Moded("a"), Moded("a"), Moded("c")
+    same.note = "nobody reads this"
+    hotstart.compile(first.forward, (X,), options=EAGER, cache=store)
+    for one, hit in ((same, True), (other, False)):
+        key = hotstart.compute_key(one.forward, (X,), options=EAGER)
+        assert (store.find(key, one.forward, OnMiss()).program is not None) is hit
+    keys = {hotstart.compute_key(m, (X,), options=EAGER).digest for m in (Ways().up, Ways().down)}
+    assert len(keys) == 2
+
+
 @pytest.mark.parametrize(
     "changed",
     [

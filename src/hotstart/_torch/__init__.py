@@ -38,7 +38,6 @@ from hotstart._torch.widening import in_float64
 
 if TYPE_CHECKING:
     from hotstart._torch.dynamo import (
-        Failure,
         FullGraph,
         NoGraph,
         describe_failure,
@@ -117,7 +116,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Condition",
-    "Failure",
     "FullGraph",
     "HigherOrderOperator",
     "InductorOutput",

@@ -268,23 +268,13 @@ def _recording_side_effects() -> Iterator[list[str]]:
             )
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why Dynamo gave up.
+def describe_failure(error: BaseException) -> tuple[str, str, str] | None:
+    """Read why Dynamo gave up; None if an error is not one of Dynamo's.
 
-    Attributes:
-        reason: what it met, in a sentence or two.
-        line: the user's file, line and source it happened at; may be empty.
-        advice: what Dynamo suggests to change; may be empty.
+    Returns:
+        The user's file, line and source it happened at; what Dynamo met, in a sentence or two; what
+        it suggests to change. The first and the last may be empty.
     """
-
-    reason: str
-    line: str
-    advice: str
-
-
-def describe_failure(error: BaseException) -> Failure | None:
-    """Read an error of Dynamo's; None if it is not one of Dynamo's."""
     from torch._dynamo import exc
     from torch.fx.experimental.symbolic_shapes import (
         ConstraintViolationError,
@@ -304,7 +294,7 @@ def describe_failure(error: BaseException) -> Failure | None:
     if "`lock` context manager" in reason:
         # What is set up once and for all, as transformers' hooks are, is set up under a lock.
         advice = "call the model once before, if it takes the lock in its first call only"
-    return Failure(reason, user_line(list(getattr(error, "real_stack", None) or ())), advice)
+    return user_line(list(getattr(error, "real_stack", None) or ())), reason, advice
 
 
 def _brief(text: str) -> tuple[str, str]:

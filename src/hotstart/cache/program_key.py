@@ -136,7 +136,9 @@ def _operator(given: Any) -> str:
 
 def _model(describer: Describer, model: Model) -> Iterator[tuple[str, str]]:
     """Classes, modes, tensors, hooks and patched methods of a model's modules, by path."""
-    if not isinstance(model, torch.nn.Module):
+    if isinstance(getattr(model, "__self__", None), torch.nn.Module):
+        yield "model", describer.member_text(model)  # its module's attributes are seen if read
+    elif not isinstance(model, torch.nn.Module):
         yield from describer.describe("model", model)
     for hook, held in _torch.global_hooks().items():
         yield from describer.describe(f"every module's {hook}", [*held.values()])

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from hotstart.capture.dynamic_shapes import flat_dims
-from hotstart.capture.plain import oddity
+from hotstart.capture.plain import oddity, require_plain
 from hotstart.capture.signature import bind_example
 from hotstart.dtypes import dtype_of, name_of
 from hotstart.errors import CaptureError, OptionsError
@@ -183,22 +183,8 @@ class _Reader:
         return tree
 
     def _spec(self, path: str, tensor: torch.Tensor, dims: Mapping[int, Dim]) -> TensorSpec:
-        if tensor.is_nested:
-            raise CaptureError(
-                f"{path}: got a nested tensor, takes a plain torch.Tensor; pass its values and "
-                "offsets, and make it in forward with torch.nested.nested_tensor_from_jagged"
-            )
-        odd = oddity(tensor)
-        if odd == "layout":
-            kind = "quantized values" if tensor.is_quantized else f"layout {tensor.layout}"
-            raise CaptureError(
-                f"{path}: got a tensor of {kind}, takes torch.strided; convert it with "
-                ".to_dense() or .dequantize() before the call"
-            )
-        if odd == "class":
-            raise CaptureError(
-                f"{path}: got a {type(tensor).__qualname__}, takes a plain torch.Tensor"
-            )
+        if oddity(tensor) != "lazy":
+            require_plain(path, tensor)
         shape: list[int | str] = list(map(int, tensor.shape))
         for dim, declared in dims.items():
             at = dim + tensor.ndim if dim < 0 else dim
@@ -237,7 +223,7 @@ class _Reader:
 
 def example_tensor(spec: TensorSpec, sizes: Mapping[str, Any]) -> torch.Tensor:
     """An uninitialised tensor that fits a specification, in its compiled layout."""
-    shape = [sizes[s] if isinstance(s, str) else s for s in spec.shape]
+    shape = spec.shape_at(sizes)
     strides = dense_strides(shape, spec.dim_order)
     return torch.empty_strided(shape, strides, dtype=dtype_of(spec.dtype), device=spec.device)
 

@@ -17,7 +17,7 @@ from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.captured import Captured
-from hotstart.capture.plain import oddity
+from hotstart.capture.plain import require_plain
 from hotstart.capture.prepare import prepare
 from hotstart.capture.refusals import refuse_places, refuse_unbacked
 from hotstart.dtypes import name_of
@@ -73,7 +73,7 @@ def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic] = ()) -
         )
     (output,) = (node for node in module.graph.nodes if node.op == "output")
     for node in placeholders:
-        _require_plain(node)
+        _refuse_odd(node)
     _refuse_training(placeholders, output)
     refuse_unbacked(module.graph)
     refuse_places(module.graph)
@@ -120,22 +120,15 @@ def _is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta["example_value"], torch.Tensor)
 
 
-def _require_plain(node: fx.Node) -> None:
+def _refuse_odd(node: fx.Node) -> None:
     """Raise if an input is something that pieces cannot be given."""
     value = node.meta["example_value"]
-    if isinstance(value, int | torch.SymInt):
-        return
-    tensor = isinstance(value, torch.Tensor)
-    odd = oddity(value) if tensor else None
-    if not (tensor and _torch.is_fake(value)) or odd:
-        found = type(value).__qualname__
-        if tensor:
-            lazy = ", conjugated or negated lazily" if odd == "lazy" else ""
-            found = f"{found} of layout {value.layout}{lazy}"
+    if isinstance(value, torch.Tensor):
+        require_plain(f"input {node.name}", value)
+    elif not isinstance(value, int | torch.SymInt):
         raise CaptureError(
-            f"input {node.name}: expected a plain strided tensor or an integer, found a {found}. "
-            "Convert it before the call (.to_dense(), .resolve_conj()), or leave what takes it out "
-            "with torch.compiler.disable."
+            f"input {node.name}: got a {type(value).__qualname__}, takes a plain torch.Tensor or "
+            "an integer. Leave what takes it out with torch.compiler.disable."
         )
 
 

@@ -7,16 +7,54 @@ from typing import Literal
 import torch
 
 from hotstart import _torch
+from hotstart.errors import CaptureError
 
-Oddity = Literal["class", "layout", "lazy"]
-"""A tensor's class is not torch's own; its elements do not lie in memory by strides, or stand for
-others (quantized); it is the conjugate or negative of its memory."""
+Oddity = Literal["nested", "class", "layout", "lazy"]
+"""A tensor is nested; its class is not torch's own; its elements do not lie in memory by strides,
+or stand for others (quantized); it is the conjugate or negative of its memory."""
 
 
 def oddity(tensor: torch.Tensor) -> Oddity | None:
     """Say why a tensor is not plain; None if it is."""
+    if tensor.is_nested:
+        return "nested"
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter) and not _torch.is_fake(tensor):
         return "class"
     if tensor.layout is not torch.strided or tensor.is_quantized:
         return "layout"
     return "lazy" if tensor.is_conj() or tensor.is_neg() else None
+
+
+def require_plain(name: str, tensor: torch.Tensor) -> None:
+    """Raise if a tensor is more than memory with strides, which is all that a program reads.
+
+    Raises:
+        CaptureError: it is; `name` says which one.
+    """
+    odd = oddity(tensor)
+    if odd is not None:
+        found, advice = _refusal(tensor, odd)
+        raise CaptureError(f"{name}: got a {found}, takes a plain torch.Tensor. {advice}")
+
+
+def _refusal(tensor: torch.Tensor, odd: Oddity) -> tuple[str, str]:
+    """Say what a tensor is that is not plain, and what to use in its place."""
+    match odd:
+        case "nested":
+            return "nested tensor", (
+                "Use its values and offsets, and make it in forward with "
+                "torch.nested.nested_tensor_from_jagged."
+            )
+        case "class":
+            return f"{type(tensor).__module__}.{type(tensor).__qualname__}", (
+                "Use the plain tensors it is made of; in place of a weight, "
+                "torch.export.export(model, args).run_decompositions().module() gives a module "
+                "that keeps these: compile that."
+            )
+        case "layout":
+            kind = "quantized values" if tensor.is_quantized else f"layout {tensor.layout}"
+            advice = "Use .to_dense() or .dequantize(), or the tensors it is made of."
+            return f"tensor of {kind}", advice
+        case "lazy":
+            found = "tensor that stands for the conjugate or the negative of its memory"
+            return found, "Use a tensor of its own: .resolve_conj() or .resolve_neg()."

@@ -121,7 +121,7 @@ def _trace(
         failure = _torch.describe_failure(error)
         if failure is None:
             raise
-        raise not_one_graph(failure.line, failure.reason, failure.advice) from error
+        raise not_one_graph(*failure) from error
 
 
 def _describe(trace: _Trace) -> Captured:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hotstart import _torch
-from hotstart.capture.plain import oddity
+from hotstart.capture.plain import require_plain
 from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
 from hotstart.model import Model, ModelIndex
@@ -42,7 +42,7 @@ class WeightTable:
             return known
         kept = self._index.places_of(tensor)
         names = list(dict.fromkeys(place.name for place in kept)) or [source]
-        _require_plain(tensor, names[0])
+        require_plain(names[0], tensor)
         if not kept and _torch.is_fake(tensor):
             raise CaptureError(
                 f"{source}: expected a tensor of the caller or of the model, found one that was "
@@ -64,28 +64,6 @@ class WeightTable:
             )
         )
         return slot
-
-
-def _require_plain(tensor: torch.Tensor, name: str) -> None:
-    """Raise if a tensor is more than memory with strides, which is all that a program reads."""
-    odd = oddity(tensor)
-    if odd == "class":
-        raise CaptureError(
-            f"{name}: got a {type(tensor).__module__}.{type(tensor).__qualname__}, takes a plain "
-            "torch.Tensor or Parameter. torch.export.export(model, args).run_decompositions()"
-            ".module() gives a module that keeps the plain tensors it is made of; compile that."
-        )
-    if odd == "layout":
-        kind = "quantized" if tensor.is_quantized else f"of layout {tensor.layout}"
-        raise CaptureError(
-            f"{name}: got a tensor that is {kind}, takes a dense torch.strided one. Keep the dense "
-            "tensor, or the tensors it is made of."
-        )
-    if odd == "lazy":
-        raise CaptureError(
-            f"{name}: got a tensor that stands for the conjugate or the negative of its memory. "
-            "Keep a tensor of its own: .resolve_conj() or .resolve_neg()."
-        )
 
 
 @contextlib.contextmanager
@@ -122,7 +100,4 @@ def _refuse_untraceable(index: ModelIndex) -> None:
     """Raise for what Dynamo fails on without a word."""
     for place in index.places:
         if place.get().is_nested:
-            raise CaptureError(
-                f"{place.name}: got a nested tensor, takes a plain torch.Tensor. Keep its values "
-                "and offsets, and make it in forward with torch.nested.nested_tensor_from_jagged."
-            )
+            require_plain(place.name, place.get())

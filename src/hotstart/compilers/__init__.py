@@ -1,8 +1,9 @@
 """Turn jobs into units, which are data."""
 
 from hotstart.compilers.inductor import InductorCompiler
-from hotstart.compilers.job import Bounds, Compiler, Job, Narrowed
+from hotstart.compilers.job import Compiler, Job, Narrowed
 from hotstart.compilers.op_by_op import OpByOpCompiler
+from hotstart.compilers.piece_key import Bounds, piece_kind
 from hotstart.compilers.proven import ProvenCompiler
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "Narrowed",
     "OpByOpCompiler",
     "ProvenCompiler",
+    "piece_kind",
 ]

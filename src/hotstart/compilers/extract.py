@@ -53,7 +53,7 @@ def extract(job: Job) -> Extracted:
     sizes = [symbols.integer(symbol) for symbol in named.values()]
 
     def number(value: Any) -> int | torch.SymInt:
-        found = job.number(value, named)
+        found = job.graph.number_at(value, named)
         return found if isinstance(found, int) else symbols.integer(found)
 
     with mode:

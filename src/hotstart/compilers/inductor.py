@@ -232,7 +232,7 @@ def strides(job: Job, extracted: Extracted) -> list[tuple[Any, ...]]:
     symbols = extracted.symbols.by_name.values()
     axes = {_torch.axis_symbol(axis): s for axis, s in zip(job.bounds, symbols, strict=True)}
     return [
-        tuple(job.number(stride, axes) for stride in example_of(node).stride())
+        tuple(job.graph.number_at(stride, axes) for stride in example_of(node).stride())
         for node in job.piece.outputs
     ]
 

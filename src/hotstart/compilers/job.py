@@ -1,16 +1,17 @@
-"""Define jobs with their keys, and compilers as functions from jobs to units."""
+"""Define jobs, and compilers as functions from jobs to units."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hotstart import _torch
 from hotstart.capture.captured import example_of, tensors_in
+from hotstart.compilers.piece_key import Bounds, piece_key
 from hotstart.partition import Graph, Piece
-from hotstart.partition.digest import Token, hash_token
+from hotstart.partition.digest import Token
 from hotstart.records.artifact import CompiledUnit
 
 if TYPE_CHECKING:
@@ -18,20 +19,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """The sizes of an axis that a unit must serve, and the one to tune for."""
-
-    low: int
-    high: int
-    hint: int
-
-
-@dataclass(frozen=True)
 class Job:
     """One different piece to compile for some sizes.
 
     Attributes:
-        kind: hash of the piece, of the sizes of its fixed axes, and of the compiler's settings.
+        kind: hash of all that decides the unit but ranges: see `piece_key`.
         piece: the piece.
         graph: the graph it is part of, with the axes fixed that have one size.
         bounds: the other axes the piece depends on, in the order the unit is called with them.
@@ -47,8 +39,7 @@ class Job:
     @cached_property
     def key(self) -> str:
         """Hash everything that decides the unit that a compiler makes."""
-        sizes = tuple(f"{b.low}..{b.high}@{b.hint}" for b in self.bounds.values())
-        return hash_token((self.kind, sizes, self.conditions))
+        return piece_key(self.kind, self.bounds.values(), self.conditions)
 
     def includes(self, other: Job) -> bool:
         """Tell whether a unit made for this job also serves another one.
@@ -63,11 +54,6 @@ class Job:
             and set(self.conditions) <= set(other.conditions)
             and (self.graph.captured is other.graph.captured or self.shapes == other.shapes)
         )
-
-    def number(self, value: Any, axes: Mapping[sympy.Symbol, Any]) -> Any:
-        """Replace the symbols of axes in a number of the trace; an int stays as it is."""
-        expr = self.graph.expression(value)
-        return expr if isinstance(expr, int) else expr.xreplace(axes)
 
     @cached_property
     def conditions(self) -> tuple[str, ...]:

@@ -167,26 +167,18 @@ def _keep_outputs(call: ast.FunctionDef, outputs: int) -> None:
 
 def _count_writes(call: ast.FunctionDef, written: Collection[int]) -> None:
     """Have a call raise the version of the tensors that it writes to."""
-    arguments = _arguments(call)
+    unpacked, arguments = _unpacking(call)
     names = [arguments[index] for index in sorted(written) if index < len(arguments)]
     if not names:
         return
     listed = f"[t for t in ({', '.join(names)},) if not t.is_inference()]"
     statement = ast.parse(f"torch.autograd.graph.increment_version({listed})").body
-    unpacked = next(i for i, one in enumerate(call.body) if _takes_arguments(one))
     call.body[unpacked + 1 : unpacked + 1] = statement
-
-
-def _takes_arguments(statement: ast.stmt) -> bool:
-    match statement:
-        case ast.Assign(targets=[ast.Tuple()], value=ast.Name(id="args")):
-            return True
-    return False
 
 
 def _bound(call: ast.FunctionDef, weights: Collection[int]) -> ast.FunctionDef:
     """Wrap `call` in a function that takes the weights and defines `call` without them."""
-    arguments = _arguments(call)
+    _, arguments = _unpacking(call)
     if weights and max(weights) >= len(arguments):
         raise NotLean("the generated code does not take its arguments apart")
     named = [arguments[index] for index in sorted(weights)]
@@ -201,12 +193,13 @@ def _bound(call: ast.FunctionDef, weights: Collection[int]) -> ast.FunctionDef:
     return bind
 
 
-def _arguments(call: ast.FunctionDef) -> list[str]:
-    for statement in call.body:
+def _unpacking(call: ast.FunctionDef) -> tuple[int, list[str]]:
+    """Find the number of the statement that takes the arguments apart, and their names."""
+    for number, statement in enumerate(call.body):
         match statement:
             case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Name(id="args")):
-                return [name.id for name in names if _is_name(name)]
-    return []
+                return number, [name.id for name in names if _is_name(name)]
+    return 0, []
 
 
 def _stores(node: ast.AST, names: Collection[str]) -> bool:

@@ -83,4 +83,4 @@ class Values:
         return tensor
 
     def _number(self, value: Any) -> int:
-        return int(self._job.number(value, self._known))
+        return int(self._job.graph.number_at(value, self._known))

@@ -20,7 +20,8 @@ import torch
 from msgspec.structs import replace
 
 from hotstart import _torch
-from hotstart.compilers.job import Bounds, Job
+from hotstart.compilers.job import Job
+from hotstart.compilers.piece_key import Bounds
 from hotstart.compilers.trial_inputs import Values, Weights
 from hotstart.compilers.trial_sizes import Sizes
 from hotstart.compilers.two_bodies import two_bodies

@@ -24,7 +24,7 @@ from hotstart.guards.structure import (
     operator_misfits,
     runs_hooks,
 )
-from hotstart.guards.watch import Sealed, Watch, is_filled
+from hotstart.guards.watch import REGISTERED, Sealed, Watch, is_filled
 from hotstart.model import Finder, Model, method_of
 from hotstart.records.artifact import ModuleKind, Requirements
 from hotstart.records.guards import Change, Guard, Seen, described
@@ -32,8 +32,6 @@ from hotstart.records.guards import Change, Guard, Seen, described
 RESTLESS = 2
 """A dict that was written to so many times without that a guard failed is no longer watched as a
 whole."""
-
-_REGISTERED = ("_parameters", "_buffers", "_modules")
 
 
 class _Split(msgspec.Struct, frozen=True):
@@ -66,7 +64,7 @@ class _Split(msgspec.Struct, frozen=True):
                 case (("class", _), ("attribute", name)) if guard.kind == "method":
                     methods.append(str(name))
                 case (("attribute", held), ("item", name)) if (
-                    held in _REGISTERED and guard.kind in ("value", "class")
+                    guard.kind in ("value", "class") and held in REGISTERED
                 ):
                     registered.append((str(held), name))
                 case _:
@@ -119,7 +117,7 @@ class Guards:
         self.sealed = None
         all_paths = {*paths, *(path for path, _ in self._requirements.modules)}
         ways = finder.ways(all_paths)
-        sealed = self._watch(finder, ways.values()).sealed()  # first: what changes meanwhile shows
+        sealed = Sealed(self._watch(finder, ways.values()))  # first: what changes meanwhile shows
         look = Look(self._captured.values())
         found = misfits(self._requirements, finder, look, runs_hooks(self._model))
         if before is None:

@@ -17,7 +17,6 @@ how all of it was, and compares. From cheap to dear, with what a call pays:
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import gc
 import os
@@ -39,6 +38,9 @@ MOST = 200
 
 REGISTERED = ("_parameters", "_buffers", "_modules")
 """The dicts of a module in which other modules and tensors are registered."""
+
+_NOT_WALKED = {"attribute": 1, "own": 1, "contains": 1, "method": 2}
+"""How many of the last steps of a guard, by kind, do not lead to what is noted."""
 
 _MISSING = object()
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -147,20 +149,18 @@ class Watch(Watched):
     def guard(self, start: Any, guard: Guard) -> None:
         """Note everything on the way to what a guard is about, and that."""
         held = start
-        if guard.kind == "method":
-            self._method(start, guard)
-            return
-        leads = guard.kind in ("attribute", "own", "contains")
+        way = len(guard.steps) - _NOT_WALKED.get(guard.kind, 0)
         try:
-            for step in guard.steps[: len(guard.steps) - leads]:
+            for step in guard.steps[:way]:
                 self._step(held, *step)
                 held = follow(held, (step,))
-            if leads:
+            if guard.kind in ("attribute", "own", "contains"):
                 self._presence(held, *guard.steps[-1])
-                return
         except (AttributeError, LookupError, TypeError):
             return  # whatever it might be found in is watched
         match guard.kind:
+            case "method":
+                self._defined(type(held), str(guard.steps[-1][1]))
             case "length" | "keys":
                 self._contents(held)
             case "function" | "code":
@@ -185,14 +185,6 @@ class Watch(Watched):
         self.entry(environ._data, environ.encodekey(name))
 
     # --- steps ------------------------------------------------------------------------------------
-
-    def _method(self, start: Any, guard: Guard) -> None:
-        *way, _, (_, name) = guard.steps
-        with contextlib.suppress(AttributeError, LookupError, TypeError):
-            for step in way:
-                self._step(start, *step)
-                start = follow(start, (step,))
-            self._defined(type(start), str(name))
 
     def _defined(self, cls: type, name: str) -> None:
         """Note the functions that a class and its bases define under a name."""
@@ -287,13 +279,9 @@ class Watch(Watched):
             for cell in held.__closure__ or ():
                 self.attribute(cell, "cell_contents")
 
-    def sealed(self) -> Sealed:
-        """What was noted, as it is now."""
-        return Sealed(self)
-
 
 class Sealed:
-    """Things as they were at one time.
+    """What was noted, as it is when this is made.
 
     Attributes:
         mappings: the dicts, by identity, of which any change shows.

@@ -4,7 +4,7 @@ Two runs get the same digest only if a compiler cannot tell them apart: the same
 full names and overloads, the same constants with their types, the same nesting of arguments, the
 same dtypes, devices, shapes, strides and aliasing of inputs, the same offsets where they count, the
 same expressions over axes up to the names of the axes. Names of nodes, weights and modules do not
-count. The key of a piece with its sizes is `Job.key`.
+count. A digest is one part of a piece's key: see `compilers/piece_key`.
 """
 
 from __future__ import annotations

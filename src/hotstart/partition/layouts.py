@@ -112,7 +112,7 @@ class _Probe:
     def ways(self, slot: int) -> tuple[Strides, ...]:
         """List the strides of other layouts of an argument."""
         spec = self._tensors[slot]
-        shape = [self._sizes[size] if isinstance(size, str) else size for size in spec.shape]
+        shape = spec.shape_at(self._sizes)
         return tuple(_other_strides(shape, spec.dim_order))
 
     def depends(self, ways: Mapping[int, Sequence[Strides]]) -> Layout | None:
@@ -272,7 +272,7 @@ class _Probe:
 
     def _argument(self, slot: int, strides: Strides) -> torch.Tensor:
         spec = self._tensors[slot]
-        shape = [self._sizes[size] if isinstance(size, str) else size for size in spec.shape]
+        shape = spec.shape_at(self._sizes)
         dtype = dtype_of(spec.dtype)
         return torch.empty_strided(shape, strides, dtype=dtype, device=spec.device)
 
@@ -305,15 +305,10 @@ class _Probe:
         return made
 
     def _number(self, value: Any) -> Any:
-        import sympy
-
-        known = self._graph.expression(value)
-        if not isinstance(known, sympy.Basic):
-            return known
-        at = known.xreplace(self._substitution)
-        if at.free_symbols:
+        known = self._graph.number_at(value, self._substitution)
+        if hasattr(known, "free_symbols"):
             raise _Unknown
-        return _torch.plain_number(at)
+        return known
 
 
 def _other_strides(shape: Sequence[int], compiled: Sequence[int]) -> Iterator[Strides]:

@@ -74,7 +74,9 @@ class Plan:
         return tuple(first.values())
 
 
-class _Resolved(NamedTuple):
+class NodeArguments(NamedTuple):
+    """The arguments of a node, and the nodes whose tensors they mention, with repetitions."""
+
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     reads: tuple[fx.Node, ...]
@@ -100,7 +102,7 @@ class Graph:
     def __init__(self, captured: Captured) -> None:
         self.captured = captured
         self.fixed: Mapping[sympy.Symbol, sympy.Integer] = {}
-        self._resolved: dict[fx.Node, _Resolved] = {}
+        self._resolved: dict[fx.Node, NodeArguments] = {}
         self._values: dict[fx.Node, Any] = {}
         self.placeholders: dict[fx.Node, Any] = {}
         axes = dict.fromkeys(captured.symbols.values())
@@ -139,6 +141,16 @@ class Graph:
         expr = number.xreplace(dict(self.fixed)) if self.fixed else number
         return _torch.plain_number(expr) if not expr.free_symbols else expr
 
+    def number_at(self, number: Any, axes: Mapping[sympy.Symbol, Any]) -> Any:
+        """Express a number of the graph with axes replaced, by sizes or by other symbols."""
+        import sympy
+
+        known = self.expression(number)
+        if not isinstance(known, sympy.Basic):
+            return known
+        expr = known.xreplace(axes)
+        return expr if expr.free_symbols else _torch.plain_number(expr)
+
     def axis_number(self, symbol: sympy.Symbol) -> int:
         """Number an axis by its place in the graph, whatever its name."""
         return self._axis_numbers[symbol]
@@ -162,15 +174,15 @@ class Graph:
 
     def args(self, node: fx.Node) -> tuple[Any, ...]:
         """A node's positional arguments: tensors as nodes, numbers as expressions."""
-        return self._resolve(node).args
+        return self.arguments(node).args
 
     def kwargs(self, node: fx.Node) -> dict[str, Any]:
         """A node's keyword arguments, likewise."""
-        return self._resolve(node).kwargs
+        return self.arguments(node).kwargs
 
     def reads(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """The nodes whose tensors a node's arguments mention, in order, with repetitions."""
-        return self._resolve(node).reads
+        return self.arguments(node).reads
 
     def inputs_of(self, nodes: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
         """The nodes from outside a run that it reads, in the order it first reads them."""
@@ -187,8 +199,8 @@ class Graph:
         assert callable(node.target)
         return node.target(*args, **kwargs)
 
-    def _resolve(self, node: fx.Node) -> _Resolved:
-        """Compute a node's arguments as pieces see them, once."""
+    def arguments(self, node: fx.Node) -> NodeArguments:
+        """A node's arguments as pieces see them, computed once."""
         known = self._resolved.get(node)
         if known is not None:
             return known
@@ -205,7 +217,7 @@ class Graph:
             return _map_numbers(item, self.expression)
 
         args, kwargs = map_aggregate((node.args, node.kwargs), leaf)
-        known = self._resolved[node] = _Resolved(args, dict(kwargs), tuple(reads))
+        known = self._resolved[node] = NodeArguments(args, dict(kwargs), tuple(reads))
         return known
 
     def returned(self) -> tuple[fx.Node, ...]:

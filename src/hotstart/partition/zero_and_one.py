@@ -94,12 +94,7 @@ def _run(graph: Graph, piece: Piece, at: dict[str, int]) -> None:
     sizes = _torch.substitution(at)
 
     def number(value: Any) -> Any:
-        import sympy
-
-        known = graph.expression(value)
-        return (
-            _torch.plain_number(known.xreplace(sizes)) if isinstance(known, sympy.Basic) else known
-        )
+        return graph.number_at(value, sizes)
 
     values: dict[fx.Node, Any] = {}
     env = _torch.make_symbols({}).env  # loops make numbers up in it
@@ -131,5 +126,4 @@ def _expected(example: torch.Tensor, number: Any) -> torch.Tensor:
 
 
 def _line(node: fx.Node) -> str:
-    lines = [line.strip() for line in (node.stack_trace or "").strip().splitlines()]
-    return " ".join(lines[-2:]) if lines else node.name
+    return _torch.line_of(node) or node.name

@@ -13,6 +13,7 @@ the manifest holds
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
@@ -174,6 +175,10 @@ class TensorSpec(msgspec.Struct, frozen=True):
     shape: tuple[int | str, ...]
     dim_order: tuple[int, ...]
     layout: Layout = "copied"
+
+    def shape_at(self, sizes: Mapping[str, Any]) -> list[Any]:
+        """The shape where each axis has the size that `sizes` gives it."""
+        return [sizes[size] if isinstance(size, str) else size for size in self.shape]
 
 
 class Parameter(msgspec.Struct, frozen=True):

@@ -12,8 +12,8 @@ from hotstart.events import Event
 from hotstart.partition import Plan
 from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import Variant, labelled
-from hotstart.specialize.jobs import PartJobs, jobs_of, shared_jobs
 from hotstart.specialize.limits import watch
+from hotstart.specialize.part_jobs import PartJobs, jobs_of, shared_jobs
 from hotstart.specialize.parts import Split
 from hotstart.specialize.trace import TracedCall
 from hotstart.specialize.units import MadeUnit, Units

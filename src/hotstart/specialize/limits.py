@@ -89,17 +89,17 @@ def range_error(
     """
     declared = {dim.name: str(dim) for dim in axes}
     expr = condition.expr
-    sizes = part.fails(expr) or part.intervals()
-    if len(sizes) == 1:
-        (axis,) = sizes
-        advice = advise(axis, expr, part.intervals()[axis])
+    intervals = part.intervals()
+    about = sorted(map(str, expr.free_symbols)) or [*intervals]
+    if len(about) == 1:
+        advice = advise(about[0], expr, intervals[about[0]])
     else:
-        advice = advise_several(expr, list(sizes))
+        advice = advise_several(expr, about)
     if parts:
         advice += f"; all sizes would take {parts} parts, which Options(splits={parts - 1}) allows"
     return RangeError(
-        axis=", ".join(sizes),
-        declared=" and ".join(declared[axis] for axis in sizes),
+        axis=", ".join(about),
+        declared=" and ".join(declared[axis] for axis in about),
         condition=_torch.python_source(expr),
         source=condition.source,
         advice=advice,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -92,43 +92,6 @@ class TracedCall:
         )
 
 
-@dataclass(frozen=True)
-class Tracer:
-    """Makes the graphs of one call.
-
-    Attributes:
-        index: the model's modules and tensors.
-        call: the call.
-        weights: gets the tensors that graphs read.
-        split_on: where graphs are cut.
-        clock: is told.
-    """
-
-    index: ModelIndex
-    call: DescribedCall
-    weights: WeightTable
-    split_on: SplitOn
-    clock: Clock
-
-    def trace(self, part: VariantPart, number: int) -> CutGraph:
-        """Capture and cut a graph with the hints of a part; `number` tells it from others.
-
-        Raises:
-            CaptureError: see `capture`.
-            PartitionError: it cannot be cut as asked.
-        """
-        name, arguments, hints = self.call.name, self.call.arguments, part.hints
-        captured = capture(self.index, self.call.target, arguments, self.weights, part.fixed, hints)
-        owner = f"{name}." if name else ""
-        prefix = owner + (f"graph_{number}." if number else "")
-        plan = make_plan_of(captured, self.split_on, prefix, self.clock)
-        _torch.trace_artifact(f"hotstart_{owner}graph_{number}", partial(describe_plan, plan))
-        declared = {dim.name: Interval(dim.min, dim.max) for dim in arguments.axes}
-        special = special_conditions(plan, declared, hints)
-        layouts = layouts_read(plan.graph, arguments.tensors, arguments.axes, hints)
-        return CutGraph(captured, plan, (*captured.assumed, *special), layouts)
-
-
 def trace_calls(
     index: ModelIndex,
     calls: Iterable[DescribedCall],
@@ -147,9 +110,9 @@ def trace_calls(
     traced: list[TracedCall] = []
     for each in calls:
         arguments = each.arguments
-        tracer = Tracer(index, each, weights, split_on, clock)
+        trace = partial(_trace, index, each, weights, split_on, clock)
         declaration = Declaration(arguments.axes, arguments.example_sizes, options.splits)
-        parts, splits = trace_parts(tracer, declaration)
+        parts, splits = trace_parts(trace, declaration)
         traced.append(
             TracedCall(
                 each.name, each.call.method, arguments, declaration, tuple(parts), tuple(splits)
@@ -159,11 +122,39 @@ def trace_calls(
     return traced
 
 
-def trace_parts(tracer: Tracer, declaration: Declaration) -> tuple[list[TracedPart], list[Split]]:
+def _trace(
+    index: ModelIndex,
+    call: DescribedCall,
+    weights: WeightTable,
+    split_on: SplitOn,
+    clock: Clock,
+    part: VariantPart,
+    number: int,
+) -> CutGraph:
+    """Capture and cut a graph of a call with the hints of a part; `number` tells it from others."""
+    name, arguments, hints = call.name, call.arguments, part.hints
+    captured = capture(index, call.target, arguments, weights, part.fixed, hints)
+    owner = f"{name}." if name else ""
+    prefix = owner + (f"graph_{number}." if number else "")
+    plan = make_plan_of(captured, split_on, prefix, clock)
+    _torch.trace_artifact(f"hotstart_{owner}graph_{number}", partial(describe_plan, plan))
+    declared = {dim.name: Interval(dim.min, dim.max) for dim in arguments.axes}
+    special = special_conditions(plan, declared, hints)
+    layouts = layouts_read(plan.graph, arguments.tensors, arguments.axes, hints)
+    return CutGraph(captured, plan, (*captured.assumed, *special), layouts)
+
+
+def trace_parts(
+    trace: Callable[[VariantPart, int], CutGraph], declaration: Declaration
+) -> tuple[list[TracedPart], list[Split]]:
     """Trace until a graph serves every declared size; fewer graphs where one serves several parts.
 
     A graph serves the sizes of a part that meet what its trace assumed. The others wait for a graph
     that was traced before and holds for them, or for one of their own.
+
+    Args:
+        trace: makes a graph with the hints of a part; the number tells it from others.
+        declaration: the sizes that are declared.
 
     Returns:
         The parts with their graphs, and how the parts came about.
@@ -181,7 +172,7 @@ def trace_parts(tracer: Tracer, declaration: Declaration) -> tuple[list[TracedPa
         graph = _serving(graphs, part)
         if graph is None:
             try:
-                graph = tracer.trace(part, len(graphs))
+                graph = trace(part, len(graphs))
             except CaptureError as error:
                 origin = next((made for made in splits if part in made.into), None)
                 if origin is None:
@@ -215,7 +206,7 @@ def _refuse_gaps(call: TracedCall) -> None:
     """
     sizes = call.arguments.example_sizes
     for spec, strides in zip(call.tensors(), call.arguments.strides, strict=True):
-        shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+        shape = spec.shape_at(sizes)
         traced = dense_strides(shape, spec.dim_order)
         if not layout_fits(shape, strides, traced, spec.layout):
             raise CaptureError(
@@ -238,7 +229,7 @@ def make_plan_of(captured: Captured, split_on: SplitOn, prefix: str, clock: Cloc
 def not_captured(reason: str) -> CaptureError:
     """The error of a capture in which torch or hotstart raises something of their own."""
     return CaptureError(
-        "the model cannot be captured as one graph.\n"
+        "capturing the model failed.\n"
         f"  because: {reason}\n"
         "  do:      take what raises it out of forward; if torch.compile(fullgraph=True) runs the "
         "model, please report it"

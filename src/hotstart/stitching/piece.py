@@ -2,57 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import fx
 
 from hotstart import _torch
 from hotstart.partition import Graph, Piece
 from hotstart.partition.blocks import path_of
+from hotstart.partition.plan import NodeArguments
 from hotstart.records.artifact import CompiledUnit
 from hotstart.runtime.generated import unit_code
 from hotstart.runtime.names import Names, assignment, written_tuple
 from hotstart.stitching.emit import Emitter, comment
 
-
-class NodeArguments(Protocol):
-    """Looks up the arguments of nodes."""
-
-    def args(self, node: fx.Node) -> tuple[Any, ...]:
-        """A node's positional arguments."""
-        ...
-
-    def kwargs(self, node: fx.Node) -> dict[str, Any]:
-        """A node's keyword arguments."""
-        ...
-
-    def reads(self, node: fx.Node) -> Sequence[fx.Node]:
-        """The nodes that a node's arguments refer to."""
-        ...
+Look = Callable[[fx.Node], NodeArguments]
+"""Looks up the arguments of a node."""
 
 
-class _Own:
-    """The arguments as they are in the graph, numbers included."""
-
-    def args(self, node: fx.Node) -> tuple[Any, ...]:
-        return node.args
-
-    def kwargs(self, node: fx.Node) -> dict[str, Any]:
-        return node.kwargs
-
-    def reads(self, node: fx.Node) -> Sequence[fx.Node]:
-        return node.all_input_nodes
+def _own(node: fx.Node) -> NodeArguments:
+    """The arguments of a node as they are in its graph, numbers included."""
+    return NodeArguments(node.args, node.kwargs, tuple(node.all_input_nodes))
 
 
 def last_uses(
-    graph: NodeArguments, nodes: Sequence[fx.Node], keep: set[fx.Node]
+    look: Look, nodes: Sequence[fx.Node], keep: set[fx.Node]
 ) -> dict[fx.Node, list[fx.Node]]:
     """List for each node the values it uses last; those in `keep` are never listed."""
     dying: dict[fx.Node, list[fx.Node]] = {}
     seen = set(keep)
     for node in reversed(nodes):
-        for value in dict.fromkeys(graph.reads(node)):
+        for value in dict.fromkeys(look(node).reads):
             if value not in seen:
                 seen.add(value)
                 dying.setdefault(node, []).append(value)
@@ -66,19 +45,19 @@ def emit_nodes(graph: Graph, piece: Piece, emitter: Emitter, keep: set[fx.Node])
         NotExpressible: see `Emitter.statement`.
     """
     module = graph.captured.module
-    return _emit(module, piece.nodes, graph, emitter, keep, set(piece.outputs))
+    return _emit(module, piece.nodes, graph.arguments, emitter, keep, set(piece.outputs))
 
 
 def _emit(
     module: fx.GraphModule,
     nodes: Sequence[fx.Node],
-    graph: NodeArguments,
+    look: Look,
     emitter: Emitter,
     keep: set[fx.Node],
     outputs: set[fx.Node],
 ) -> list[str]:
-    dying = last_uses(graph, nodes, keep)
-    read = {value for node in nodes for value in graph.reads(node)} | outputs
+    dying = last_uses(look, nodes, keep)
+    read = {value for node in nodes for value in look(node).reads} | outputs
     lines: list[str] = []
     for node in nodes:
         if node.op == "get_attr":
@@ -88,7 +67,8 @@ def _emit(
             else:
                 emitter.let(node, emitter.literal(held))
             continue
-        statement = emitter.statement(node, graph.args(node), graph.kwargs(node), node in read)
+        args, kwargs, _ = look(node)
+        statement = emitter.statement(node, args, kwargs, node in read)
         path = path_of(node)
         lines.append(f"{statement}  {comment(path)}" if path else statement)
         dead = [emitter.variable(v) for v in dying.get(node, ()) if v.op != "get_attr"]
@@ -105,7 +85,7 @@ def _function(module: fx.GraphModule, name: str, emitter: Emitter) -> list[str]:
     (output,) = module.graph.find_nodes(op="output")
     outputs = set(output.all_input_nodes)
     keep = {*outputs, *module.graph.find_nodes(op="placeholder")}
-    body = _emit(module, nodes, _Own(), emitter, keep, outputs)
+    body = _emit(module, nodes, _own, emitter, keep, outputs)
     body.append(f"return {emitter.value(output.args[0])}")
     return [f"def {name}({', '.join(parameters)}):", *(f"    {line}" for line in body)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import fx
@@ -71,20 +72,19 @@ def stitch(
     return _Stitcher(plan, requirements, contract, variant, units).stitched()
 
 
+@dataclass
 class _Stitcher:
-    def __init__(
-        self,
-        plan: Plan,
-        requirements: Requirements,
-        contract: Contract,
-        variant: Variant,
-        units: Mapping[str, CompiledUnit],
-    ) -> None:
-        self.plan = plan
-        self.graph = plan.graph
-        self.variant = variant
-        self.units = units
-        self.weights = requirements.weights
+    """Writes the function of one variant; the fields are as `stitch` takes them."""
+
+    plan: Plan
+    requirements: Requirements
+    contract: Contract
+    variant: Variant
+    units: Mapping[str, CompiledUnit]
+
+    def __post_init__(self) -> None:
+        contract = self.contract
+        self.graph = self.plan.graph
         self.names = Names(["bind", "run", "args", "weights", "units", "constants", "owners"])
         self.emitter = Emitter(self.names)
         self.weight_names: dict[int, str] = {}
@@ -299,7 +299,7 @@ class _Stitcher:
     def weight(self, slot: int) -> str:
         """The variable of a weight."""
         if slot not in self.weight_names:
-            self.weight_names[slot] = self.names.new(self.weights[slot].name)
+            self.weight_names[slot] = self.names.new(self.requirements.weights[slot].name)
         return self.weight_names[slot]
 
     def owner(self, path: str) -> str:

@@ -15,6 +15,7 @@ class Marked(torch.Tensor):
 
 
 ODD = {
+    "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
     "class": torch.ones(2).as_subclass(Marked),
     "layout": torch.eye(2).to_sparse(),
     "lazy": torch.ones(2, dtype=torch.complex64).conj(),

@@ -18,7 +18,7 @@ from hotstart.compilers.trial_sizes import sizes_to_try
 from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import variants
 from hotstart.runtime.generated import unit_code
-from hotstart.specialize.jobs import make_job
+from hotstart.specialize.part_jobs import make_job
 from hotstart.specialize.parts import VariantPart
 from tests.capturing import planned
 

@@ -25,7 +25,7 @@ from hotstart.records.shapes import Interval, Variant
 from hotstart.runtime.bind import bind
 from hotstart.specialize.compile import compile_calls, units_of
 from hotstart.specialize.contract import make_contract, make_requirements
-from hotstart.specialize.jobs import PartJobs, shared_jobs
+from hotstart.specialize.part_jobs import PartJobs, shared_jobs
 from hotstart.specialize.parts import VariantPart
 from hotstart.specialize.trace import trace_calls
 from hotstart.specialize.units import Kept, Units

@@ -16,6 +16,8 @@ from torch.utils._sympy.functions import FloorDiv
 
 from hotstart import Dim, RangeError, _torch
 from hotstart.errors import CaptureError
+from hotstart.records.shapes import variants
+from hotstart.specialize.limits import range_error
 from hotstart.specialize.parts import Split, VariantPart
 from hotstart.specialize.split import Declaration
 from hotstart.specialize.trace import TracedPart, trace_parts
@@ -32,16 +34,6 @@ class Path:
     assumed: tuple[_torch.Condition, ...]
 
 
-@dataclass(frozen=True)
-class Tracing:
-    """A tracer of graphs that a function makes."""
-
-    path: Callable[[VariantPart], Path]
-
-    def trace(self, part: VariantPart, number: int) -> Path:
-        return self.path(part)
-
-
 def paths(*decisions: Any) -> Callable[[VariantPart], Path]:
     """A model that takes another path for every outcome of every decision."""
 
@@ -53,8 +45,7 @@ def paths(*decisions: Any) -> Callable[[VariantPart], Path]:
 
 
 def traced(path: Any, declaration: Declaration) -> tuple[list[TracedPart], list[Split]]:
-    tracer: Any = Tracing(path)
-    return trace_parts(tracer, declaration)
+    return trace_parts(lambda part, _: path(part), declaration)
 
 
 def served(limit: int, path: Any, *axes: Dim) -> tuple[list[Any], list[TracedPart]]:
@@ -112,6 +103,15 @@ def test_more_splits_than_allowed_are_an_error_that_states_the_condition() -> No
         served(4, paths(*thirds), Dim("a", max=90))
     assert caught.value.axis == "a"
     assert "(a % 9)" in caught.value.condition
+
+
+def test_an_error_names_the_axes_of_its_condition_and_not_those_of_the_part() -> None:
+    axes = (Dim("a", max=9), Dim("b", max=9))
+    (variant,) = variants(axes)
+    part = VariantPart(variant, variant.choices, {"a": 2, "b": 2}, where=A * B <= 20)
+    error = range_error(part, _torch.Condition(A <= 3, "somewhere"), axes)
+    assert error.axis == "a"
+    assert "declare 'a' as 1..3" in str(error)
 
 
 def test_sizes_for_which_the_model_does_not_work_are_an_error_about_the_range() -> None:

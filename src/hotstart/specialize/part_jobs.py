@@ -7,12 +7,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from hotstart import _torch
-from hotstart.compilers import Bounds, Compiler, Job
+from hotstart.compilers import Bounds, Compiler, Job, piece_kind
 from hotstart.partition import Graph, Piece, Plan
-from hotstart.partition.digest import hash_token
 from hotstart.records.shapes import Interval
 from hotstart.specialize.parts import VariantPart
 from hotstart.specialize.trace import CutGraph
@@ -73,12 +70,7 @@ def _job(
     where: Sequence[sympy.Basic],
     compiler: Compiler,
 ) -> Job:
-    fixed = tuple(
-        "range" if axis in bounds else str(graph.fixed[_torch.axis_symbol(axis)])
-        for axis in piece.axes
-    )
-    autocast = tuple(f"{kind}:{dtype}" for kind, dtype in _torch.autocast_state())
-    kind = hash_token((piece.digest, fixed, compiler.token(), autocast, torch.__version__))
+    kind = piece_kind(graph, piece, bounds, compiler.token())
     return Job(kind, piece, graph, bounds, tuple(where))
 
 
