@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.peers.aot_inductor import AOT_INDUCTOR
 from benchmarks.peers.eager import EAGER
 from benchmarks.peers.hotstart import HOTSTART
+from benchmarks.peers.hotstart_tuned import HOTSTART_TUNED
 from benchmarks.peers.hotstart_unpacked import HOTSTART_UNPACKED
 from benchmarks.peers.onnx_runtime import ONNX_RUNTIME
 from benchmarks.peers.openvino import OPENVINO
@@ -20,5 +21,6 @@ PEERS: dict[str, Peer] = {
     "onnx_runtime": ONNX_RUNTIME,
     "openvino": OPENVINO,
     "hotstart": HOTSTART,
+    "hotstart_tuned": HOTSTART_TUNED,
     "hotstart_unpacked": HOTSTART_UNPACKED,
 }

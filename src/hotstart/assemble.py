@@ -152,6 +152,8 @@ def make_report(
             (name, unit.proof.without, unit.proof.why) for name, unit in named if unit.proof.without
         ),
         unproven=tuple((name, why) for name, unit in named for why in unit.proof.skipped),
+        not_packed=tuple((name, unit.not_packed) for name, unit in named if unit.not_packed),
+        linears=tuple((name, unit.linears) for name, unit in named if unit.linears),
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 

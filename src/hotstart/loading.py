@@ -70,4 +70,6 @@ def _report(clock: Clock, artifact: Artifact) -> Report:
         proven=sum(bool(unit.proof.sizes) for unit in artifact.units),
         without=tuple(map(tuple, artifact.report.get("without", ()))),
         unproven=tuple(map(tuple, artifact.report.get("unproven", ()))),
+        not_packed=tuple(map(tuple, artifact.report.get("not_packed", ()))),
+        linears=tuple(map(tuple, artifact.report.get("linears", ()))),
     )

@@ -552,3 +552,14 @@ def test_arithmetic_on_sizes_writes_to_nothing() -> None:
     program = hotstart.compile(Positions(), (torch.randn(2, 5),), dynamic_shapes=dims)
     assert program.report.op_by_op == ()
     same(Positions(), program, torch.randn(3, 7))
+
+
+def test_what_cannot_be_packed_is_reported(mlp: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asks_for_a_value(*_: Any) -> Any:
+        raise RuntimeError("no value here")
+
+    monkeypatch.setattr("hotstart._torch.inductor.separate", asks_for_a_value)
+    program = hotstart.compile(mlp, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=ALWAYS)
+    assert program.report.not_packed == (("piece_0", "RuntimeError: no value here"),)
+    assert "run on weights that are not packed" in str(program.report)
+    same(mlp, program, torch.randn(5, 32))

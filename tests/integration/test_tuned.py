@@ -82,7 +82,10 @@ def ways(program: hotstart.Program) -> set[str]:
 def test_few_rows_and_many_have_bodies_of_their_own(
     mlp: nn.Module, program: hotstart.Program
 ) -> None:
-    assert ways(program) == {"template up to 22 rows, packed for more"}
+    way = "template up to 22 rows, packed for more"
+    assert ways(program) == {way}
+    assert program.report.linears == (("piece_0", way),)
+    assert way in str(program.report)
     for rows in (1, 2, 3, 8, 22, 23, 63, 64):
         same(mlp, program, torch.randn(rows, 32))
 

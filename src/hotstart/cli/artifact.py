@@ -177,6 +177,8 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
     yield _pieces(manifest.pieces)
     yield _table("prepared weights, by unit", [*_prepared(manifest.units)])
     yield _table("could not be compiled, so run op by op", manifest.report.get("op_by_op", ()))
+    yield _table("run on weights that are not packed", manifest.report.get("not_packed", ()))
+    yield _table("linears, as measured", manifest.report.get("linears", ()))
     yield _table("fingerprint", [(name, part_text(value)) for name, value in parts.items()])
     yield _table("sources", [(name, source.content[:8]) for name, source in sources.items()])
     blobs = [(blob.name, memory(blob.size), blob.sha256[:8]) for blob in manifest.blobs]

@@ -89,6 +89,11 @@ def add_compiling(command: ArgumentParser) -> None:
         help="whether weights are packed where that is faster, or always (default: %(default)s)",
     )
     add(
+        "--tune",
+        action="store_true",
+        help="measure ways to compute linears, and take the fastest; takes longer",
+    )
+    add(
         "--prove",
         choices=get_args(Prove),
         default=Options.prove,
@@ -142,6 +147,7 @@ def settings(given: Namespace) -> dict[str, Any]:
         compiler=given.compiler,
         splits=given.splits,
         pack_weights=PACK_WEIGHTS[given.pack_weights],
+        tune=given.tune,
         prove=given.prove,
     )
     split_on = parse.split_rule(given.split_on)

@@ -104,6 +104,9 @@ class Report(msgspec.Struct, frozen=True):
         without: name of each piece that was compiled without a pass of the compiler, the pass, and
             what the unit did with it.
         unproven: name of each piece that was not compared at some sizes, and why.
+        not_packed: name of each piece that runs on all weights as they are although they should be
+            packed, and why.
+        linears: name of each piece whose linears were measured, and how they are computed.
         peak_memory_bytes: the most memory the process held during the build.
         packed: what was made of weights, as far as they are bound.
     """
@@ -120,6 +123,8 @@ class Report(msgspec.Struct, frozen=True):
     proven: int = 0
     without: tuple[tuple[str, str, str], ...] = ()
     unproven: tuple[tuple[str, str], ...] = ()
+    not_packed: tuple[tuple[str, str], ...] = ()
+    linears: tuple[tuple[str, str], ...] = ()
     peak_memory_bytes: int = 0
     packed: Packed = Packed()
 
@@ -174,6 +179,12 @@ def render(report: Report, max_rows: int = MAX_ROWS) -> str:
     if report.unproven:
         rows = columns(report.unproven, "<<")
         blocks.append("\n".join(["not compared with the operators", *_indented(rows)]))
+    if report.not_packed:
+        rows = columns(report.not_packed, "<<")
+        blocks.append("\n".join(["run on weights that are not packed", *_indented(rows)]))
+    if report.linears:
+        rows = columns(report.linears, "<<")
+        blocks.append("\n".join(["linears, as measured", *_indented(rows)]))
     return "\n\n".join(blocks)
 
 
