@@ -33,13 +33,13 @@ from hotstart.runtime.units import Unit
 if TYPE_CHECKING:
     import sympy
 
-_ROUNDS = 9
+_ROUNDS = 7
 """Measurements of each body at a size, in turns; the median counts."""
 
-_SECONDS = 0.01
+_SECONDS = 0.005
 """The least time of one measurement; a faster body is called several times."""
 
-_SLOW = 0.1
+_SLOW = 0.05
 """Seconds of a call from which on no larger size is measured."""
 
 _CACHE = 1 << 26
