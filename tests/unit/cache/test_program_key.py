@@ -19,6 +19,7 @@ OTHER: dict[str, Any] = {
     "inductor": {"max_autotune": True},
     "splits": 3,
     "pack_weights": "always",
+    "tune": True,
     "prove": "off",
     "device": "meta",
 }
