@@ -6,7 +6,7 @@ import contextlib
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -165,22 +165,19 @@ def is_compiled(model: Any) -> bool:
     return isinstance(model, dynamo.OptimizedModule) or (made and not disabled)
 
 
-def global_hooks() -> dict[str, Mapping[int, Any]]:
-    """The hooks that run at every call of any module, by name; those of which there are some."""
+def global_hook_dicts() -> dict[str, dict[int, Any]]:
+    """Where the hooks are kept that run at every call of any module, by name."""
     from torch.nn.modules import module
 
-    hooks = {
+    return {
         "_global_forward_hooks": module._global_forward_hooks,
         "_global_forward_pre_hooks": module._global_forward_pre_hooks,
     }
-    return {name: held for name, held in hooks.items() if held}
 
 
-def global_hook_dicts() -> tuple[dict[int, Any], ...]:
-    """Where the hooks are kept that run at every call of any module."""
-    from torch.nn.modules import module
-
-    return module._global_forward_hooks, module._global_forward_pre_hooks
+def global_hooks() -> dict[str, dict[int, Any]]:
+    """Those of which there are some."""
+    return {name: held for name, held in global_hook_dicts().items() if held}
 
 
 def operator_schemas(name: str) -> list[str]:

@@ -153,7 +153,7 @@ def _read(path: Path, name: str, advice: str) -> bytes:
             return file.read(_MOST_BYTES)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise _refused(name, advice, f": {reason}.") from error
+        raise ArtifactError(f"{name}: expected {advice}, found: {reason}.") from error
 
 
 def _read_private(path: Path) -> Ed25519PrivateKey:
@@ -162,18 +162,18 @@ def _read_private(path: Path) -> Ed25519PrivateKey:
     content = _read(path, str(path), advice)
     private_key, _ = _key_types()
     if content.startswith(_PREFIX.encode()):
-        raise refused(" a public key. Give the file without .pub.")
+        raise refused("a public key. Give the file without .pub.")
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         key = load_pem_private_key(content, password=None)
     except TypeError:  # raised for a missing password
-        raise refused(" an encrypted key.") from None
+        raise refused("an encrypted key.") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise refused(" something else.") from None
+        raise refused("something else.") from None
     if not isinstance(key, private_key):
-        raise refused(f" a key of another kind ({type(key).__name__.lstrip('_')}).")
+        raise refused(f"a key of another kind ({type(key).__name__.lstrip('_')}).")
     return key
 
 
@@ -190,9 +190,9 @@ def _read_public(key: str | os.PathLike[str] | bytes, name: str) -> bytes:
         name = f"{name} ({os.fspath(key)})"
         content = _read(Path(key), name, advice)
     else:
-        raise _refused(name, advice, f" {type(key).__name__}.")
+        raise _refused(name, advice, f"{type(key).__name__}.")
     if b"PRIVATE KEY-----" in content:
-        found = " a private key, which belongs to the signer alone. Give the .pub file beside it."
+        found = "a private key, which belongs to the signer alone. Give the .pub file beside it."
         raise _refused(name, advice, found)
     words = content.split()
     if len(words) == 2 and words[0] == _PREFIX.encode():
@@ -202,11 +202,11 @@ def _read_public(key: str | os.PathLike[str] | bytes, name: str) -> bytes:
             raw = b""
         if len(raw) == _KEY_BYTES:
             return raw
-    raise _refused(name, advice, " something else.")
+    raise _refused(name, advice, "something else.")
 
 
 def _refused(name: str, advice: str, found: str) -> ArtifactError:
-    return ArtifactError(f"{name}: expected {advice}, found{found}")
+    return ArtifactError(f"{name}: expected {advice}, found {found}")
 
 
 # --- the optional package -----------------------------------------------------------------------

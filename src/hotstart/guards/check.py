@@ -133,7 +133,7 @@ class Guards:
         watch = Watch(restless)
         for mapping in ways:
             watch.mapping(mapping)
-        for hooks in _torch.global_hook_dicts():
+        for hooks in _torch.global_hook_dicts().values():
             watch.empty(hooks)
         for path, number in self._requirements.modules:
             module, kind = finder.module(path), self._kinds[number]
