@@ -48,8 +48,9 @@ _CACHE = 1 << 26
 _COPIES = 16
 """Bound on the copies of weights that are made for this."""
 
-_GAIN = 0.97
-"""The second body has to bring the time of all sizes, on average, down to this."""
+_GAIN = 0.03
+"""What a second body has to save of the time of all sizes, on average, and what every layout of
+weights has to save, since it takes as much memory as they do."""
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ def tuned(job: Job, given: CompiledUnit, compile_body: Compile, measure: Measure
     counts = [count for count, _ in points][: len(times)]
     for count, seconds in zip(counts, times, strict=True):
         log.debug("%s, %d rows: %s", job.piece.name, count, dict(zip(names, seconds, strict=True)))
-    few, most, many = _best(counts, times)
+    packs = [any(preparation.packs for preparation in unit.preparations) for unit in units]
+    few, most, many = _best(counts, times, packs)
     if few == many:
         return replace(units[many], linears=names[many])
     unit = two_bodies(job, units[few], units[many], template.rows <= most)
@@ -190,21 +192,24 @@ def _seconds(call: Callable[[], Any], count: int) -> float:
     return (time.perf_counter() - started) / count
 
 
-def _best(counts: Sequence[int], times: Sequence[Sequence[float]]) -> tuple[int, int, int]:
+def _best(
+    counts: Sequence[int], times: Sequence[Sequence[float]], packs: Sequence[bool]
+) -> tuple[int, int, int]:
     """The body for few rows, the most rows that it is for, and the body for more.
 
     Every size that was measured counts alike, whatever time it takes.
     """
-    bodies = range(len(times[0]))
     logs = [[math.log(seconds) for seconds in each] for each in times]
-    costs = {
-        (few, cut, many): sum(row[few if n < cut else many] for n, row in enumerate(logs))
-        for few, many, cut in itertools.product(bodies, bodies, range(1, len(times)))
-    }
-    single = {(one, 0, one): sum(row[one] for row in logs) for one in bodies}
-    best = min(single, key=single.__getitem__)
-    pair = min(costs, key=costs.__getitem__, default=best)
-    gain = math.exp((costs.get(pair, single[best]) - single[best]) / len(times))
-    few, cut, many = pair if gain < _GAIN else best
+
+    def cost(few: int, cut: int, many: int) -> float:
+        taken = sum(row[few if number < cut else many] for number, row in enumerate(logs))
+        used = {few, many}
+        more = len(used) - 1 + sum(packs[body] for body in used)
+        return taken / len(logs) + _GAIN * more
+
+    bodies = range(len(packs))
+    single = [(one, 0, one) for one in bodies]
+    pairs = itertools.product(bodies, range(1, len(logs)), bodies)
+    few, cut, many = min((*single, *pairs), key=lambda chosen: cost(*chosen))
     between = math.isqrt(counts[cut - 1] * counts[cut]) if cut else 0
     return few, between, many
