@@ -159,21 +159,17 @@ class Recorder:
             ):
                 found[node] = None
         # Inputs of the body must be tensors, and should not be much larger than their weights.
-        kept_in: list[fx.Node] = [n for n in found if n.op != "get_attr" and self._stays(n, found)]
-        while kept_in:
-            for node in kept_in:
+        while kept := [node for node in found if self._stays(node, found)]:
+            for node in kept:
                 del found[node]
-            kept_in = [
-                n
-                for n in found
-                if n.op != "get_attr"
-                and (
-                    any(other not in found for other in n.all_input_nodes) or self._stays(n, found)
-                )
-            ]
         return found
 
     def _stays(self, node: fx.Node, found: Mapping[fx.Node, Any]) -> bool:
+        """Tell whether a node is part of the body, given what is found to be moved out of it."""
+        if node.op == "get_attr":
+            return False
+        if any(other not in found for other in node.all_input_nodes):
+            return True
         if all(user in found for user in node.users):
             return False
         value = node.meta.get("val", None)
@@ -182,18 +178,8 @@ class Recorder:
         if not isinstance(value, torch.Tensor):
             return True
         size = _nbytes(value)
-        return size > _SMALL and size > _MOST_GROWTH * sum(map(_nbytes, self._read_by(node)))
-
-    def _read_by(self, node: fx.Node) -> list[torch.Tensor]:
-        """The tensors of the weights, or of what was made of them, that a node depends on."""
-        seen: dict[fx.Node, None] = {}
-        pending = [node]
-        while pending:
-            one = pending.pop()
-            if one not in seen:
-                seen[one] = None
-                pending += one.all_input_nodes
-        return [one.meta["val"] for one in seen if one.op == "get_attr"]
+        read = (one.meta["val"] for one in _ancestors(node) if one.op == "get_attr")
+        return size > _SMALL and size > _MOST_GROWTH * sum(map(_nbytes, read))
 
     def _scalar(self, name: str) -> fx.Node:
         """A number that a pass put into a tensor."""
@@ -273,17 +259,19 @@ class Recorder:
         needed = set(outputs).union(*map(_ancestors, outputs))
         nodes = [node for node in self._recipe.nodes if node in needed]
         weights = [node for node in nodes if node in raw]
-        module = _as_module(nodes, outputs, _keep)
-        packs = any(node.target in _packing_operators() for node in nodes)
+        module = _as_module(nodes, outputs)
+        packs = any(_unpacked(node) is not None for node in nodes)
         return Recipe(
             module,
-            _as_module(nodes, outputs, _unpacked) if packs else None,
+            _as_module(nodes, outputs, unpacked=True) if packs else None,
             tuple(raw[node] for node in weights),
             len(outputs),
         )
 
 
-def _as_module(nodes: Sequence[fx.Node], outputs: Sequence[fx.Node], form: Any) -> fx.GraphModule:
+def _as_module(
+    nodes: Sequence[fx.Node], outputs: Sequence[fx.Node], *, unpacked: bool = False
+) -> fx.GraphModule:
     """A module of some nodes; the same computation gets the same names, wherever it came from."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
@@ -293,7 +281,7 @@ def _as_module(nodes: Sequence[fx.Node], outputs: Sequence[fx.Node], form: Any) 
     for node in nodes:
         if node.op == "placeholder":
             continue
-        instead = form(node)
+        instead = _unpacked(node) if unpacked else None
         copies[node] = (
             copies[instead]
             if instead is not None
@@ -363,10 +351,6 @@ def hashable(value: Any) -> Any:
     return (type(value).__name__, value)
 
 
-def _keep(node: fx.Node) -> fx.Node | None:
-    return None
-
-
 def _unpacked(node: fx.Node) -> fx.Node | None:
     """Find the plain weight behind a packed one, which oneDNN's linear takes as well."""
     if node.target is torch.ops.mkldnn._reorder_linear_weight.default:
@@ -374,10 +358,6 @@ def _unpacked(node: fx.Node) -> fx.Node | None:
         assert isinstance(weight, fx.Node)
         return weight
     return None
-
-
-def _packing_operators() -> Collection[Any]:
-    return {torch.ops.mkldnn._reorder_linear_weight.default}
 
 
 def _ancestors(node: fx.Node) -> set[fx.Node]:
