@@ -76,7 +76,7 @@ if TYPE_CHECKING:
         was_mutated,
     )
     from hotstart._torch.guards import Read
-    from hotstart._torch.inductor import (
+    from hotstart._torch.compile_fx import (
         InductorOutput,
         Packing,
         compile_with_inductor,
@@ -214,7 +214,7 @@ _BUILDING = (
     "graph_inputs",
     "graphs",
     "guards",
-    "inductor",
+    "compile_fx",
     "layout_reads",
     "packing",
     "recipes",
