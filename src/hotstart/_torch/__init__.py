@@ -37,6 +37,17 @@ from hotstart._torch.running import (
 from hotstart._torch.widening import in_float64
 
 if TYPE_CHECKING:
+    from hotstart._torch.compile_fx import (
+        InductorOutput,
+        Packing,
+        compile_with_inductor,
+        doubtful_passes,
+        extern_kernel,
+        helper_source,
+        inductor_settings,
+        pass_token,
+        warm_up_inductor,
+    )
     from hotstart._torch.dynamo import (
         FullGraph,
         NoGraph,
@@ -76,17 +87,6 @@ if TYPE_CHECKING:
         was_mutated,
     )
     from hotstart._torch.guards import Read
-    from hotstart._torch.compile_fx import (
-        InductorOutput,
-        Packing,
-        compile_with_inductor,
-        doubtful_passes,
-        extern_kernel,
-        helper_source,
-        inductor_settings,
-        pass_token,
-        warm_up_inductor,
-    )
     from hotstart._torch.layout_reads import LayoutRead, LayoutReads, Step
     from hotstart._torch.packing import Pack
     from hotstart._torch.recipes import Recipe

@@ -2,7 +2,7 @@
 
 A file that was built elsewhere, or by another version, is compared part by part: `misfits` is a
 plain comparison of what `fingerprint` reads, so tests need no other hardware. A part that does not
-fit is named together with what is missing; another format of the file itself is refused before that,
+fit is named together with what is missing; another format of the file is refused before that,
 in `container`. Nothing here imports torch.
 """
 
