@@ -54,15 +54,45 @@ def mlp() -> nn.Module:
     return Mlp().eval()
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A program with two bodies."""
-    file = tmp_path_factory.mktemp("tuned") / "model.hot"
+def measured_once(
+    job: Job, units: Sequence[CompiledUnit], points: Sequence[Mapping[str, int]]
+) -> list[tuple[float, ...]]:
+    """Times of which the template's are the best everywhere."""
+    return [(1.0, *(2.0 + n for n in range(len(units) - 1)))]
+
+
+@pytest.fixture
+def all_by_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hotstart.assemble.measured", measured_once)
+
+
+def saved(file: Path, measure: Any) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hotstart.assemble.measured", measured)
+        patch.setattr("hotstart.assemble.measured", measure)
         model, x = Mlp().eval(), torch.randn(4, 32)
         hotstart.compile(model, (x,), dynamic_shapes=ROWS, options=TUNED).save(file)
     return file
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program with a body for few rows and one for more."""
+    return saved(tmp_path_factory.mktemp("two") / "model.hot", measured)
+
+
+@pytest.fixture(scope="module")
+def file_of_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program whose linears are computed by the template, whatever the rows."""
+    return saved(tmp_path_factory.mktemp("one") / "model.hot", measured_once)
+
+
+@pytest.fixture
+def either_file(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
+BOTH_FILES = pytest.mark.parametrize("either_file", ["file", "file_of_one"], indirect=True)
 
 
 @pytest.fixture
@@ -170,21 +200,125 @@ def test_half_precision(few_by_template: None) -> None:
         torch.testing.assert_close(program(x), model(x), rtol=2e-2, atol=2e-2)
 
 
+@BOTH_FILES
 @pytest.mark.parametrize("pack", ["now", "first_call", "background", "never"])
-def test_a_file_is_loaded_with_and_without_packing(mlp: nn.Module, file: Path, pack: Any) -> None:
-    loaded = hotstart.load(file, mlp, pack=pack)
+def test_a_file_is_loaded_with_and_without_packing(
+    mlp: nn.Module, either_file: Path, pack: Any
+) -> None:
+    loaded = hotstart.load(either_file, mlp, pack=pack)
     for rows in (1, 8, 40, 2):
         same(mlp, loaded, torch.randn(rows, 32))
-    assert (loaded.report.packed.bytes > 0) == (pack != "never") or pack == "background"
+    if pack != "background":
+        assert (loaded.report.packed.bytes > 0) == (pack != "never")
 
 
-def test_weights_that_are_laid_out_can_be_released(mlp: Mlp, program: hotstart.Program) -> None:
+@BOTH_FILES
+def test_weights_that_are_laid_out_can_be_released(mlp: Mlp, either_file: Path) -> None:
+    program = hotstart.load(either_file, mlp)
     x, y = torch.randn(3, 32), torch.randn(50, 32)
     before = program(x), program(y)
     program.release_unpacked()
     torch.testing.assert_close((program(x), program(y)), before, rtol=0, atol=0)
     with pytest.raises(hotstart.HotstartError, match="release_unpacked"):
         mlp.up.weight.sum()
+
+
+def test_what_is_taken_unpacked_is_made_only_there(all_by_template: None, tmp_path: Path) -> None:
+    class Folded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.Linear(32, 48)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x, self.up.weight * 2.0, self.up.bias + 1.0).relu()
+
+    model = Folded().eval()
+    program = hotstart.compile(model, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=TUNED)
+    program.save(tmp_path / "model.hot")
+    packed = hotstart.load(tmp_path / "model.hot", model, pack="now")
+    plain = hotstart.load(tmp_path / "model.hot", model, pack="never")
+    for loaded in (packed, plain):
+        same(model, loaded, torch.randn(5, 32))
+    assert packed.report.packed.bytes == 4 * (32 * 48 + 48)
+
+
+class Position(nn.Module):
+    """A cache whose position every call moves on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(32, 32)
+        self.register_buffer("kept", torch.zeros(4, 32))
+        self.register_buffer("position", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(x).relu()
+        self.kept.index_copy_(0, self.position, y[:1])
+        self.position.add_(1)
+        return y + self.kept.sum(0)
+
+
+class Step(nn.Module):
+    """A lookup by a number that not every input gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(32, 32)
+        self.steps = nn.Embedding(10, 32)
+
+    def forward(self, x: Tensor, step: Tensor) -> Tensor:
+        return self.up(x).relu() + self.steps((step * 10).long())
+
+
+class Sevens(nn.Module):
+    """Decides by a condition that no power of two meets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(x).relu()
+        return y * 2 if x.shape[0] % 7 == 0 else y
+
+
+class Mixed(nn.Module):
+    """A weight of a linear that the template computes, and of one that it does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(32, 32)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.up(y.t()).sin(), self.up(x).cos()
+
+
+def test_pieces_that_take_some_values_only_are_measured_or_left() -> None:
+    x = torch.randn(4, 32)
+    for model, more in (
+        (Position().eval(), ()),
+        (Step().eval(), (torch.tensor([0.5]),)),
+    ):
+        program = hotstart.compile(model, (x, *more), dynamic_shapes=ROWS, options=TUNED)
+        other = type(model)().eval()
+        other.load_state_dict(model.state_dict())
+        same(other, program, x, *more)
+        same(other, program, torch.randn(30, 32), *more)
+
+
+def test_sizes_that_meet_a_condition_only(few_by_template: None) -> None:
+    model = Sevens().eval()
+    program = hotstart.compile(model, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=TUNED)
+    for rows in (1, 6, 7, 14, 63, 64):
+        same(model, program, torch.randn(rows, 32))
+
+
+def test_a_weight_that_the_template_does_not_compute_everywhere(few_by_template: None) -> None:
+    model, y = Mixed().eval(), torch.randn(32, 3)
+    program = hotstart.compile(model, (torch.randn(4, 32), y), dynamic_shapes=ROWS, options=TUNED)
+    assert not program.report.without
+    for rows in (1, 40):
+        same(model, program, torch.randn(rows, 32), y)
 
 
 def test_a_build_that_finds_pieces_measures_nothing(

@@ -28,10 +28,12 @@ class Templates:
 
     Attributes:
         layouts: the graph that lays out the weight, by name of the input.
+        others: names of weights of linears that it does not compute.
         elements: how many elements of weights there are, by the rows that they are applied to.
     """
 
     layouts: dict[str, fx.GraphModule] = field(default_factory=dict)
+    others: set[str] = field(default_factory=set)
     elements: Counter[sympy.Expr] = field(default_factory=Counter)
 
 
@@ -99,7 +101,12 @@ def linears_by_template(templates: Templates) -> Iterator[None]:
             _replaced(V.graph, "add_tensor_constant", laid_out),
             recorded,
         ):
-            return lowering(*args[:weight], constant, *args[weight + 1 :], **kwargs)
+            made = lowering(*args[:weight], constant, *args[weight + 1 :], **kwargs)
+        if not recorded.used:
+            templates.others.add(name)
+        if name in templates.others and name in templates.layouts:
+            raise NoTemplate("a weight is used by a linear that it does not compute, too")
+        return made
 
     # Nothing is to be pruned: the constants are ours, and have no memory to compare.
     with _lowered(lower), _replaced(cpp_gemm_template, "prune_tensors", lambda *_: None):
@@ -118,13 +125,18 @@ def _check_template() -> None:
 
 
 class _Recorded(TorchDispatchMode):
-    """Records what is computed from a tensor."""
+    """Records what is computed from a tensor.
+
+    Attributes:
+        used: whether what was made of it is used.
+    """
 
     def __init__(self, tensor: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._graph = fx.Graph()
         self._nodes = {id(tensor): self._graph.placeholder("weight")}
         self._tensors = [tensor]  # keeps them, and so their ids
+        self.used = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
@@ -144,6 +156,7 @@ class _Recorded(TorchDispatchMode):
 
     def made(self, tensor: torch.Tensor) -> fx.GraphModule:
         """The graph that makes a tensor, with what it does not need left out."""
+        self.used = True
         self._graph.output(self._nodes[id(tensor)])
         self._graph.eliminate_dead_code()
         return fx.GraphModule(torch.nn.Module(), self._graph)

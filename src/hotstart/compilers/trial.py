@@ -100,7 +100,7 @@ class Trial:
             NotComparable: the operators do not run.
         """
         call = partial(Unit(unit).bound, Prepared(pack=True))
-        values, expected = self._runnable(sizes)
+        values, expected = self.runnable(sizes)
         found = [self._difference(call, values, expected)]
         for seed, scale in enumerate((*_SCALES[1:], *_MORE), 1):
             if seed < len(_SCALES) or sum(one is not None for one in found) == 1:
@@ -131,8 +131,12 @@ class Trial:
     def _values(self, sizes: Sizes, kind: Kind, seed: int, scale: float = 1.0) -> Values:
         return Values(self._job, sizes, kind, seed, scale, self._weights)
 
-    def _runnable(self, sizes: Sizes) -> tuple[Values, _Run]:
-        """Find values that the operators take, if possible such that nothing becomes infinite."""
+    def runnable(self, sizes: Sizes) -> tuple[Values, _Run]:
+        """Find values that the operators take, if possible such that nothing becomes infinite.
+
+        Raises:
+            NotComparable: there are none, or running them has effects elsewhere.
+        """
         if any(map(_torch.communicates, self._job.piece.nodes)):
             raise NotComparable("its operators wait for other processes")
         foreign = bool(foreign_operators(self._module))

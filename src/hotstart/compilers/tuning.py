@@ -20,13 +20,13 @@ import torch
 from msgspec.structs import replace
 
 from hotstart import _torch
+from hotstart.capture.captured import example_of
 from hotstart.compilers.job import Job
 from hotstart.compilers.piece_key import Bounds
-from hotstart.compilers.trial_inputs import Values, Weights
+from hotstart.compilers.trial import Trial
 from hotstart.compilers.trial_sizes import Sizes
-from hotstart.compilers.two_bodies import two_bodies
+from hotstart.compilers.two_bodies import two_bodies, with_fallback
 from hotstart.records.artifact import CompiledUnit
-from hotstart.runtime.made_up import Kind
 from hotstart.runtime.prepared import Prepared
 from hotstart.runtime.units import Unit
 
@@ -47,6 +47,9 @@ _CACHE = 1 << 26
 
 _COPIES = 16
 """Bound on the copies of weights that are made for this."""
+
+_SMALL = 1 << 12
+"""Elements of a tensor up to which it is restored before each call, if calls write to it."""
 
 _GAIN = 0.03
 """What a second body has to save of the time of all sizes, on average, and what every layout of
@@ -101,19 +104,48 @@ def tuned(job: Job, given: CompiledUnit, compile_body: Compile, measure: Measure
     for name, body in ways.items():
         if body is not None:
             different.setdefault(body.unit.source, (name, body.unit))
-    names = [name for name, _ in different.values()]
-    units = [unit for _, unit in different.values()]
     points = list(_points(job, template.rows))
-    times = measure(job, units, [sizes for _, sizes in points])
+    try:
+        units = [unit for _, unit in different.values()]
+        times = measure(job, units, [sizes for _, sizes in points])
+    except Exception as error:  # noqa: BLE001  there is a unit that serves the job
+        log.info("%s is not measured: %r", job.piece.name, error)
+        return given
+    fallback = plain or packed
+    if not times or fallback is None:
+        return given
     counts = [count for count, _ in points][: len(times)]
+    return _of_the_fastest(job, list(different.values()), template.rows, fallback, counts, times)
+
+
+def _of_the_fastest(
+    job: Job,
+    ways: Sequence[tuple[str, CompiledUnit]],
+    rows: sympy.Expr,
+    fallback: Body,
+    counts: Sequence[int],
+    times: Sequence[tuple[float, ...]],
+) -> CompiledUnit:
+    """Make a unit of the first of some ways, which is the template, and others, by their times.
+
+    The template needs weights that are laid out, so there is another body where they are not.
+    """
+    names = [name for name, _ in ways]
+    units = [unit for _, unit in ways]
     for count, seconds in zip(counts, times, strict=True):
         log.debug("%s, %d rows: %s", job.piece.name, count, dict(zip(names, seconds, strict=True)))
     packs = [any(preparation.packs for preparation in unit.preparations) for unit in units]
     few, most, many = _best(counts, times, packs)
-    if few == many:
-        return replace(units[many], linears=names[many])
-    unit = two_bodies(job, units[few], units[many], template.rows <= most)
-    return replace(unit, linears=f"{names[few]} up to {most} rows, {names[many]} for more")
+    if few == many == 0:
+        unit = with_fallback(job, units[0], fallback.unit)
+    elif few == many:
+        unit = units[many]
+    elif many == 0:
+        unit = two_bodies(job, units[0], units[few], rows > most)
+    else:
+        unit = two_bodies(job, units[few], units[many], rows <= most)
+    how = names[few] if few == many else f"{names[few]} up to {most} rows, {names[many]} for more"
+    return replace(unit, linears=how)
 
 
 def _points(job: Job, rows: sympy.Expr) -> Iterator[tuple[int, dict[str, int]]]:
@@ -121,8 +153,9 @@ def _points(job: Job, rows: sympy.Expr) -> Iterator[tuple[int, dict[str, int]]]:
     tuned_for = {axis: bound.hint for axis, bound in job.bounds.items()}
     axes = [axis for axis in job.bounds if _torch.axis_symbol(axis) in rows.free_symbols]
     found: dict[int, tuple[int, dict[str, int]]] = {}
-    for sizes in itertools.product(*(_powers(job.bounds[axis]) for axis in axes)):
-        each = tuned_for | dict(zip(axes, sizes, strict=True))
+    powers = itertools.product(*(_powers(job.bounds[axis]) for axis in axes))
+    for each in (*(dict(zip(axes, sizes, strict=True)) for sizes in powers), tuned_for):
+        each = tuned_for | each
         count = int(rows.xreplace(_torch.substitution(each)))
         if count and all(_torch.holds_at(condition, each) for condition in job.where):
             found.setdefault(count.bit_length(), (count, each))
@@ -142,21 +175,30 @@ def _powers(bounds: Bounds) -> Iterator[int]:
 def measured(
     job: Job, units: Sequence[CompiledUnit], points: Sequence[Sizes]
 ) -> list[tuple[float, ...]]:
-    """Measure calls of units, in seconds, at some sizes, until they become slow."""
+    """Measure calls of units, in seconds, at some sizes, until they become slow.
+
+    Raises:
+        NotComparable: the operators do not run on made-up inputs, so units may not either.
+        Exception: a unit does not run.
+    """
     prepared = Prepared(pack=True)
-    weights: Weights = {}
+    trial = Trial(job)
+    nodes = job.piece.inputs
+    is_weight = [job.graph.is_weight(node) for node in nodes]
+    copies: list[list[torch.Tensor]] = []
     calls: list[Iterator[Callable[..., Any]]] = []
     found: list[tuple[float, ...]] = []
     for sizes in points:
-        inputs = Values(job, sizes, Kind("zeros", "normal"), 0, 1.0, weights).fresh()
-        pairs = list(zip(job.piece.inputs, inputs, strict=True))
-        passed = [tensor for node, tensor in pairs if not job.graph.is_weight(node)]
+        values, _ = trial.runnable(sizes)
+        inputs = values.fresh()
+        passed = [tensor for tensor, own in zip(inputs, is_weight, strict=True) if not own]
         if not calls:
-            copies = _copies([tensor for node, tensor in pairs if job.graph.is_weight(node)])
+            copies = _copies([tensor for tensor, own in zip(inputs, is_weight, strict=True) if own])
             binds = [Unit(unit).bound for unit in units]
             calls = [itertools.cycle([bind(prepared, *own) for own in copies]) for bind in binds]
+        written = _written(job, [passed, *copies])
         arguments = [*sizes.values(), *passed]
-        found.append(_in_turns([partial(_next, each, arguments) for each in calls]))
+        found.append(_in_turns([partial(_next, each, arguments, written) for each in calls]))
         if min(found[-1]) > _SLOW:
             break
     return found
@@ -169,8 +211,25 @@ def _copies(weights: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
     return [list(weights), *([tensor.clone() for tensor in weights] for _ in range(count))]
 
 
-def _next(calls: Iterator[Callable[..., Any]], arguments: Sequence[Any]) -> None:
+Written = Sequence[tuple[torch.Tensor, torch.Tensor]]
+"""Tensors that a call writes to, with what they are to hold before each."""
+
+
+def _written(job: Job, given: Sequence[Sequence[torch.Tensor]]) -> Written:
+    """The small tensors among arguments, and among copies of weights, that the piece writes to.
+
+    A position in a cache that every call moves on would leave the cache in the end.
+    """
+    if not any(_torch.was_mutated(example_of(node)) for node in job.piece.inputs):
+        return ()
+    small = (tensor for tensors in given for tensor in tensors if tensor.numel() <= _SMALL)
+    return [(tensor, tensor.clone()) for tensor in small]
+
+
+def _next(calls: Iterator[Callable[..., Any]], arguments: Sequence[Any], written: Written) -> None:
     """Call a unit with the next copy of its weights."""
+    for tensor, before in written:
+        tensor.copy_(before)
     next(calls)([*arguments])
 
 

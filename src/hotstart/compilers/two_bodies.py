@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
+from msgspec.structs import replace
 
 from hotstart import _torch
 from hotstart.compilers.job import Job
-from hotstart.records.artifact import CompiledUnit
-from hotstart.runtime.generated import unit_code
+from hotstart.partition.digest import hash_bytes
+from hotstart.records.artifact import CompiledUnit, Preparation
+from hotstart.runtime.generated import code_of, unit_code
 
 if TYPE_CHECKING:
     import sympy
+
+_AS_IT_IS = """def prepare(weight):
+    return (None,)
+
+
+def unpacked(weight):
+    return (weight,)
+"""
 
 
 def two_bodies(
@@ -27,38 +37,100 @@ def two_bodies(
         other: runs otherwise.
         condition: over axes.
     """
-    first, second = _Body(one, "one"), _Body(other, "other")
-    kept = sorted({*first.kept, *second.kept})
-    arguments = [*map(_weight, kept), *first.made, *second.made]
     named = {
         _torch.axis_symbol(axis): _torch.axis_symbol(f"args[{number}]")
         for number, axis in enumerate(job.bounds)
     }
     holds = _torch.python_source(condition.xreplace(named))
-    source = "\n".join(
-        [
-            *dict.fromkeys((*first.imports, *second.imports)),
-            first.text,
-            second.text,
-            f"def bind({', '.join(arguments)}):",
-            f"    other = {second.call}",
-            f"    if any(made is None for made in ({''.join(f'{m}, ' for m in first.made)})):",
-            "        return other",
-            f"    one = {first.call}",
-            "    def call(args):",
-            f"        return one(args) if {holds} else other(args)",
-            "    return call",
-        ]
+    chosen = f"one(args) if {holds} else other(args)"
+    first, second = _Body(one, "one"), _Body(other, "other")
+    made = [*first.made, *second.made]
+    lines = [
+        f"    other = {second.call}",
+        *_unless_packed(first, "other"),
+        f"    one = {first.call}",
+        "    def call(args):",
+        f"        return {chosen}",
+        "    return call",
+    ]
+    kept = sorted({*first.kept, *second.kept})
+    preparations = (*one.preparations, *other.preparations)
+    return _joined(job, (one, other), (first, second), kept, made, preparations, lines)
+
+
+def with_fallback(job: Job, one: CompiledUnit, other: CompiledUnit) -> CompiledUnit:
+    """Join two units of a job, of which the second runs where weights are not to be packed.
+
+    What only the second takes comes from preparations that make nothing where they are packed.
+    """
+    first, second = _Body(one, "one"), _Body(other, "other")
+    more = [number for number in second.kept if number not in first.kept]
+    preparations = (
+        *one.preparations,
+        *map(_as_it_is, more),
+        *map(_where_unpacked, other.preparations),
     )
-    return msgspec.structs.replace(
-        other,
-        code=unit_code(job.key, source + "\n"),
-        kernels=(*first.kernels, *second.kernels),
-        constants=(*first.constants, *second.constants),
-        loose=tuple(sorted({*one.loose, *other.loose})),
+    made = [*first.made, *map(_weight, more), *second.made]
+    lines = [*_unless_packed(first, second.call), f"    return {first.call}"]
+    return _joined(job, (one, other), (first, second), first.kept, made, preparations, lines)
+
+
+def _unless_packed(body: _Body, instead: str) -> list[str]:
+    """Lines that return something else than a body where its weights are not packed."""
+    made = "".join(f"{name}, " for name in body.made)
+    return [f"    if any(made is None for made in ({made})):", f"        return {instead}"]
+
+
+def _joined(
+    job: Job,
+    units: tuple[CompiledUnit, CompiledUnit],
+    bodies: tuple[_Body, _Body],
+    kept: Sequence[int],
+    made: Sequence[str],
+    preparations: tuple[Preparation, ...],
+    lines: Sequence[str],
+) -> CompiledUnit:
+    """Make a unit of two bodies, given what it takes and the lines that choose one."""
+    one, other = bodies
+    source = [
+        *dict.fromkeys((*one.imports, *other.imports)),
+        one.text,
+        other.text,
+        f"def bind({', '.join([*map(_weight, kept), *made])}):",
+        *lines,
+    ]
+    return CompiledUnit(
+        key=job.key,
+        code=unit_code(job.key, "\n".join(source) + "\n"),
+        kernels=(*one.kernels, *other.kernels),
+        constants=(*one.constants, *other.constants),
+        loose=tuple(sorted({*units[0].loose, *units[1].loose})),
         kept=tuple(kept),
-        preparations=(*one.preparations, *other.preparations),
+        preparations=preparations,
     )
+
+
+def _as_it_is(weight: int) -> Preparation:
+    """A preparation that gives a weight as it is, and nothing where weights are packed."""
+    return Preparation(code_of("prepare_as_it_is", _AS_IT_IS), (weight,), packs=True)
+
+
+def _where_unpacked(preparation: Preparation) -> Preparation:
+    """A preparation that makes nothing where weights are packed."""
+    module = ast.parse(preparation.code.text)
+    functions = {s.name: s for s in module.body if isinstance(s, ast.FunctionDef)}
+    last = functions.get("unpacked", functions["prepare"])
+    (*_, result) = last.body
+    assert isinstance(result, ast.Return)
+    assert isinstance(result.value, ast.Tuple)
+    others = [s for s in module.body if s not in functions.values()]
+    last.name = "unpacked"
+    (nothing,) = ast.parse(
+        f"def prepare(*weights):\n    return {(None,) * len(result.value.elts)}"
+    ).body
+    source = ast.unparse(ast.Module([*others, nothing, last], [])) + "\n"
+    digest = hash_bytes(source.encode())
+    return replace(preparation, code=code_of(f"prepare_{digest[:16]}", source), packs=True)
 
 
 class _Body:

@@ -309,7 +309,8 @@ class Preparation(msgspec.Struct, frozen=True):
 
     Attributes:
         code: defines `prepare(*weights) -> tuple`; and `unpacked(*weights) -> tuple`, which makes
-            tensors that a unit runs with as well, without packing, where `packs`.
+            tensors that a unit runs with as well, without packing, where `packs`. Either has None
+            for a tensor that the unit does without.
         weights: the weights it takes, by number among those of the unit.
         packs: whether weights are put into the order that a kernel reads them in.
     """

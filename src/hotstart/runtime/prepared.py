@@ -25,7 +25,7 @@ class _Made(msgspec.Struct, frozen=True):
     Attributes:
         weights: of these, where they are in memory; they keep it, so that no other tensor gets it.
         written: notices that they are written to.
-        tensors: the results; None for those that nothing stands for while weights are not packed.
+        tensors: the results; None for those that units do without.
         bytes: memory that these take besides the weights'.
     """
 
@@ -151,7 +151,9 @@ class Prepared:
         """What was made."""
         made = self._made.values()
         return Packed(
-            self._seconds, sum(each.bytes for each in made), sum(len(each.tensors) for each in made)
+            self._seconds,
+            sum(each.bytes for each in made),
+            sum(tensor is not None for each in made for tensor in each.tensors),
         )
 
 
