@@ -96,15 +96,28 @@ class Trial:
     def difference(self, unit: CompiledUnit, sizes: Sizes) -> Difference | None:
         """Find a difference between a unit and its operators at some sizes; None if they agree.
 
+        A unit that packs weights is run with and without that, as either may be asked for.
+
         Raises:
             NotComparable: the operators do not run.
         """
-        call = partial(Unit(unit).bound, Prepared(pack=True))
         values, expected = self.runnable(sizes)
+        packs = any(preparation.packs for preparation in unit.preparations)
+        for pack in (True, False) if packs else (True,):
+            call = partial(Unit(unit).bound, Prepared(pack=pack))
+            difference = self._difference_of(call, values, expected)
+            if difference is not None:
+                return difference
+        return None
+
+    def _difference_of(
+        self, call: Callable[..., Any], values: Values, expected: _Run
+    ) -> Difference | None:
+        """Find a difference that two sets of values show."""
         found = [self._difference(call, values, expected)]
         for seed, scale in enumerate((*_SCALES[1:], *_MORE), 1):
             if seed < len(_SCALES) or sum(one is not None for one in found) == 1:
-                found.append(self._shown_by(call, sizes, values.kind, seed, scale))
+                found.append(self._shown_by(call, values.sizes, values.kind, seed, scale))
         different = [one for one in found if one is not None]
         return different[0] if len(different) > 1 else None
 

@@ -137,7 +137,7 @@ def _of_the_fastest(
     packs = [any(preparation.packs for preparation in unit.preparations) for unit in units]
     few, most, many = _best(counts, times, packs)
     if few == many == 0:
-        unit = with_fallback(job, units[0], fallback.unit)
+        unit = with_fallback(units[0], fallback.unit)
     elif few == many:
         unit = units[many]
     elif many == 0:
@@ -212,11 +212,11 @@ def _copies(weights: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
 
 
 Written = Sequence[tuple[torch.Tensor, torch.Tensor]]
-"""Tensors that a call writes to, with what they are to hold before each."""
+"""Tensors that a call may write to, with what they are to hold before each."""
 
 
 def _written(job: Job, given: Sequence[Sequence[torch.Tensor]]) -> Written:
-    """The small tensors among arguments, and among copies of weights, that the piece writes to.
+    """The small tensors among arguments, and among copies of weights, if the piece writes to any.
 
     A position in a cache that every call moves on would leave the cache in the end.
     """

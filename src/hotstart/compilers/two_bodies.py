@@ -54,11 +54,10 @@ def two_bodies(
         "    return call",
     ]
     kept = sorted({*first.kept, *second.kept})
-    preparations = (*one.preparations, *other.preparations)
-    return _joined(job, (one, other), (first, second), kept, made, preparations, lines)
+    return _joined(first, second, kept, made, (*one.preparations, *other.preparations), lines)
 
 
-def with_fallback(job: Job, one: CompiledUnit, other: CompiledUnit) -> CompiledUnit:
+def with_fallback(one: CompiledUnit, other: CompiledUnit) -> CompiledUnit:
     """Join two units of a job, of which the second runs where weights are not to be packed.
 
     What only the second takes comes from preparations that make nothing where they are packed.
@@ -72,7 +71,7 @@ def with_fallback(job: Job, one: CompiledUnit, other: CompiledUnit) -> CompiledU
     )
     made = [*first.made, *map(_weight, more), *second.made]
     lines = [*_unless_packed(first, second.call), f"    return {first.call}"]
-    return _joined(job, (one, other), (first, second), first.kept, made, preparations, lines)
+    return _joined(first, second, first.kept, made, preparations, lines)
 
 
 def _unless_packed(body: _Body, instead: str) -> list[str]:
@@ -82,16 +81,14 @@ def _unless_packed(body: _Body, instead: str) -> list[str]:
 
 
 def _joined(
-    job: Job,
-    units: tuple[CompiledUnit, CompiledUnit],
-    bodies: tuple[_Body, _Body],
+    one: _Body,
+    other: _Body,
     kept: Sequence[int],
     made: Sequence[str],
     preparations: tuple[Preparation, ...],
     lines: Sequence[str],
 ) -> CompiledUnit:
     """Make a unit of two bodies, given what it takes and the lines that choose one."""
-    one, other = bodies
     source = [
         *dict.fromkeys((*one.imports, *other.imports)),
         one.text,
@@ -99,12 +96,13 @@ def _joined(
         f"def bind({', '.join([*map(_weight, kept), *made])}):",
         *lines,
     ]
+    key = one.unit.key
     return CompiledUnit(
-        key=job.key,
-        code=unit_code(job.key, "\n".join(source) + "\n"),
+        key=key,
+        code=unit_code(key, "\n".join(source) + "\n"),
         kernels=(*one.kernels, *other.kernels),
         constants=(*one.constants, *other.constants),
-        loose=tuple(sorted({*units[0].loose, *units[1].loose})),
+        loose=tuple(sorted({*one.unit.loose, *other.unit.loose})),
         kept=tuple(kept),
         preparations=preparations,
     )
@@ -137,6 +135,7 @@ class _Body:
     """A unit under other names.
 
     Attributes:
+        unit: as given.
         imports: its import statements.
         text: the rest of its code.
         kept: weights that it runs with as they are, by number.
@@ -159,6 +158,7 @@ class _Body:
         imports = [s for s in statements if isinstance(s, ast.Import | ast.ImportFrom)]
         others = [s for s in statements if s not in imports]
         assert unit.kept is not None  # units that run op by op are none of two
+        self.unit = unit
         self.kept = unit.kept
         self.imports = list(map(ast.unparse, imports))
         self.text = "\n".join(map(ast.unparse, others))

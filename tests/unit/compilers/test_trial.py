@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 from msgspec.structs import replace
-from torch import Tensor
+from torch import Tensor, nn
 
 from hotstart import Dim
 from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.compilers.trial import NotComparable, Trial
 from hotstart.compilers.trial_sizes import sizes_to_try
-from hotstart.records.artifact import CompiledUnit
+from hotstart.records.artifact import CompiledUnit, Preparation
 from hotstart.records.shapes import variants
-from hotstart.runtime.generated import unit_code
+from hotstart.runtime.generated import code_of, unit_code
 from hotstart.specialize.part_jobs import make_job
 from hotstart.specialize.parts import VariantPart
 from tests.capturing import planned
@@ -263,3 +263,23 @@ def test_values_are_found_that_operators_take() -> None:
 
     job = job_of(rows_only, torch.zeros(4, 3), torch.ones(3, dtype=torch.int64))
     assert found(job, OpByOpCompiler().compile(job)) == []
+
+
+@pytest.mark.parametrize(("packed", "plain"), [("w", "w"), ("w", "w * 2"), ("w * 2", "w")])
+def test_a_unit_is_compared_with_and_without_packing(packed: str, plain: str) -> None:
+    job = job_of(nn.Linear(3, 3, bias=False), torch.zeros(4, 3))
+    source = """
+import torch
+def bind(made):
+    def call(args):
+        (x,) = args
+        args.clear()
+        return (torch.nn.functional.linear(x, made),)
+    return call
+"""
+    functions = (
+        f"def prepare(w):\n    return ({packed},)\ndef unpacked(w):\n    return ({plain},)\n"
+    )
+    preparation = Preparation(code_of("prepare_for_a_test", functions), (0,), packs=True)
+    unit = CompiledUnit(job.key, unit_code(job.key, source), kept=(), preparations=(preparation,))
+    assert bool(found(job, unit)) == ("2" in packed + plain)
