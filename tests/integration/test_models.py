@@ -51,7 +51,7 @@ ALL = [
     for split in splits(case)
 ]
 LONG = {"gemma3", "gpt2", "llama", "qwen3"}
-NOT_SLOW = {"llama-attention", *(f"{name}-auto" for name in CASES.keys() - LONG)}
+NOT_SLOW = {f"{name}-auto" for name in CASES.keys() - LONG}
 EAGER = [
     each if each.id in NOT_SLOW else pytest.param(*each.values, id=each.id, marks=pytest.mark.slow)
     for each in ALL

@@ -193,26 +193,35 @@ def test_projections_of_one_input_become_one() -> None:
 
 def convolutions() -> list[Any]:
     image, wide = (2, 8, 12, 12), (2, 16, 12, 12)
+    normed = nn.Sequential(nn.Conv2d(8, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+    layers: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+        "plain": (nn.Conv2d(8, 16, 3, padding=1), image),
+        "1x1": (nn.Conv2d(8, 16, 1), image),
+        "one channel": (nn.Conv2d(1, 8, 3), (2, 1, 12, 12)),
+        "depthwise": (nn.Conv2d(16, 16, 3, groups=16, bias=False), wide),
+        "groups": (nn.Conv2d(16, 32, 3, groups=4, stride=2), wide),
+        "dilated": (nn.Conv2d(8, 16, 3, dilation=2), image),
+        "transposed": (nn.ConvTranspose2d(8, 16, 3, stride=2), image),
+        "3d": (nn.Conv3d(4, 8, 3), (2, 4, 6, 6, 6)),
+        "1d": (nn.Conv1d(8, 16, 3), (2, 8, 20)),
+        "batch norm": (normed, image),
+    }
+    slow = {("groups", "image"), ("dilated", "image"), ("one channel", "image")}
     return [
-        pytest.param(nn.Conv2d(8, 16, 3, padding=1), image, id="plain"),
-        pytest.param(nn.Conv2d(8, 16, 1), image, id="1x1"),
-        pytest.param(nn.Conv2d(1, 8, 3), (2, 1, 12, 12), id="one channel"),
-        pytest.param(nn.Conv2d(16, 16, 3, groups=16, bias=False), wide, id="depthwise"),
-        pytest.param(nn.Conv2d(16, 32, 3, groups=4, stride=2), wide, id="groups"),
-        pytest.param(nn.Conv2d(8, 16, 3, dilation=2), image, id="dilated"),
-        pytest.param(nn.ConvTranspose2d(8, 16, 3, stride=2), image, id="transposed"),
-        pytest.param(nn.Conv3d(4, 8, 3), (2, 4, 6, 6, 6), id="3d"),
-        pytest.param(nn.Conv1d(8, 16, 3), (2, 8, 20), id="1d"),
         pytest.param(
-            nn.Sequential(nn.Conv2d(8, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
-            image,
-            id="batch norm",
-        ),
+            layer,
+            shape,
+            ranges,
+            id=f"{name}-{ranges}",
+            marks=[pytest.mark.slow] if ranges == "static" or (name, ranges) in slow else [],
+        )
+        for name, (layer, shape) in layers.items()
+        for ranges in ("static", "batch", "image")
+        if ranges != "image" or len(shape) == 4
     ]
 
 
-@pytest.mark.parametrize("ranges", ["static", "batch", "image"])
-@pytest.mark.parametrize(("layer", "shape"), convolutions())
+@pytest.mark.parametrize(("layer", "shape", "ranges"), convolutions())
 def test_convolutions(layer: nn.Module, shape: tuple[int, ...], ranges: str) -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -230,14 +239,14 @@ def test_convolutions(layer: nn.Module, shape: tuple[int, ...], ranges: str) -> 
     dims: Shapes = {}
     if ranges == "batch":
         dims = {"x": {0: Dim("batch", min=1, max=8)}}
-    if ranges == "image" and len(shape) == 4:
+    if ranges == "image":
         dims = {"x": {2: Dim("high", min=5, max=40), 3: Dim("wide", min=5, max=40)}}
     program = hotstart.compile(model, (torch.randn(shape),), dynamic_shapes=dims, options=ALWAYS)
     same(model, program, torch.randn(shape))
     if ranges == "batch":
         for batch in (1, 3, 8):
             same(model, program, torch.randn(batch, *shape[1:]))
-    if ranges == "image" and len(shape) == 4:
+    if ranges == "image":
         for high, wide in ((5, 5), (7, 40), (40, 9)):
             same(model, program, torch.randn(*shape[:2], high, wide))
     same(model, program, torch.randn(shape).to(memory_format=torch.preserve_format))

@@ -193,7 +193,10 @@ def decoding(batch: int) -> tuple[Tensor, ...]:
 CACHES = {"keys": {1: BATCH}, "values": {1: BATCH}, "x": {0: BATCH}}
 
 
-@pytest.mark.parametrize("split_on", ["auto", ["hotstart_tests::write_at"]])
+@pytest.mark.parametrize(
+    "split_on",
+    [pytest.param("auto", marks=pytest.mark.slow), ["hotstart_tests::write_at"]],
+)
 def test_a_custom_operator_that_writes_views_of_arguments(split_on: Any) -> None:
     calls = map(decoding, (2, 1, 3, 8))
     check(decode, *calls, **INDUCTOR, dynamic_shapes=CACHES, split_on=split_on)

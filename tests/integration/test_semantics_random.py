@@ -36,6 +36,7 @@ def test_op_by_op_numbers_are_those_of_eager(function: Any) -> None:
     check(function, (ONES,))
 
 
+@pytest.mark.slow
 def test_compiled_numbers_are_those_of_torch_compile() -> None:
     torch.compiler.reset()
     stock = torch.compile(draws)

@@ -35,6 +35,7 @@ def test_killed_writers_lose_and_damage_nothing(tmp_path: Path) -> None:
     assert (figures["lost"], figures["damaged"], figures["left_after_tidying"]) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_of_processes_that_start_at_once_one_compiles(tmp_path: Path) -> None:
     figures = found("starts", tmp_path / "store", 3)
     assert (figures["compiled"], figures["later_compiled"], figures["wrong"]) == (1, 0, 0)

@@ -170,6 +170,7 @@ class Head(nn.Module):
         return torch.cat(levels, 1).sigmoid()
 
 
+@pytest.mark.slow
 def test_a_detection_head_takes_one_unit_whose_indices_are_not_simplified(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

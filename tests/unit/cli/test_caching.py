@@ -134,6 +134,7 @@ def test_one_that_fails_does_not_stop_the_others(
     assert "error: cached_shop:killed: BrokenProcessPool" in err
 
 
+@pytest.mark.slow
 def test_what_one_factory_puts_into_torch_is_not_part_of_the_next_key(
     shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
