@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ def load(_subject: Subject, place: Place, module: Any) -> Loaded:
     import hotstart
 
     return ready(hotstart.load(_file(place), module), place)
+
+
+def lacks_option(name: str) -> str:
+    """Say so where this hotstart has no such option: a peer that sets it is the same as this."""
+    import hotstart
+
+    names = {field.name for field in dataclasses.fields(hotstart.Options)}
+    return "" if name in names else f"this hotstart has no Options({name}=...)"
 
 
 def _file(place: Place) -> Path:

@@ -218,6 +218,7 @@ _BUILDING = (
     "layout_reads",
     "packing",
     "recipes",
+    "recorder",
     "sizes",
     "symbols",
 )

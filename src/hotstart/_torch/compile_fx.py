@@ -58,7 +58,7 @@ class InductorOutput:
 
 @dataclass(frozen=True)
 class Packing:
-    """What is taken out of the code, since it depends on weights alone.
+    """The weights that are taken out of the code, and the linears that are packed.
 
     Attributes:
         weights: positions of the inputs that are weights.

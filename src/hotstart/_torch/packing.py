@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from hotstart._torch.recipes import Recorder, Separated, hashable
+from hotstart._torch.recipes import Separated
+from hotstart._torch.recorder import Recorder, hashable
 
 _ROUNDS = 4
 """Rounds of folding arithmetic into convolutions; each takes one more operator."""

@@ -37,7 +37,7 @@ def is_name(name: str) -> bool:
 
 
 def is_key(text: str) -> bool:
-    """Whether a text may be the digest of a program's key."""
+    """Tell whether a text may be the digest of a program's key."""
     return _KEY.fullmatch(text) is not None
 
 

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from hotstart.program import OnMiss, Program
 
 TRIED = 16
-"""So many programs of one key are tried, the newest first."""
+"""Bound on the programs of one key that are tried, the newest first."""
 
 Changes = tuple[Change, ...]
 
 
 class FoundProgram(msgspec.Struct, frozen=True):
-    """What was found under a key.
+    """A program that fits, or why those of its key do not.
 
     Attributes:
         program: the program that fits; None if there is none.

@@ -52,8 +52,8 @@ _SMALL = 1 << 12
 """Elements of a tensor up to which it is restored before each call, if calls write to it."""
 
 _GAIN = 0.01
-"""What a second body has to save of the time of all sizes, on average, and what every layout of
-weights has to save, since it takes as much memory as they do."""
+"""Least part of the time of all sizes, on average, that a second body has to save, and that every
+layout of weights has to save, since it takes as much memory as they do."""
 
 log = logging.getLogger(__name__)
 

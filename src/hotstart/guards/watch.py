@@ -40,7 +40,7 @@ REGISTERED = ("_parameters", "_buffers", "_modules")
 """The dicts of a module in which other modules and tensors are registered."""
 
 _NOT_WALKED = {"attribute": 1, "own": 1, "contains": 1, "method": 2}
-"""How many of the last steps of a guard, by kind, do not lead to what is noted."""
+"""Number of the last steps of a guard, by kind, that do not lead to what is noted."""
 
 _MISSING = object()
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -281,7 +281,7 @@ class Watch(Watched):
 
 
 class Sealed:
-    """What was noted, as it is when this is made.
+    """A snapshot of what was noted so far.
 
     Attributes:
         mappings: the dicts, by identity, of which any change shows.
