@@ -340,8 +340,10 @@ def test_a_build_that_finds_pieces_measures_nothing(
         )
 
     build(nn.Sequential(mlp).eval())
+    assert calls
+    calls.clear()
     same(mlp, build(mlp), torch.randn(9, 32))
-    assert len(calls) == 1
+    assert not calls
 
 
 def test_it_does_not_matter_how_many_threads_openmp_gives(
@@ -374,8 +376,9 @@ torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-5)
     [
         ((1.0, 2.0, 3.0), (3.0, 2.0, 1.0), "template up to 22 rows, plain for more"),
         ((3.0, 1.0, 2.0), (3.0, 1.0, 2.0), "packed"),
-        ((1.0, 1.5, 2.0), (1.0, 1.5, 0.99), "template"),  # a gain that is no gain
-        ((2.0, 2.0, 1.0), (1.0, 2.0, 2.0), "plain up to 22 rows, template for more"),
+        ((1.0, 1.5, 2.0), (1.06, 1.0, 2.0), "template"),  # a gain that is no gain
+        ((1.0, 1.5, 0.1), (1.0, 1.5, 0.1), "template"),  # by rule is no faster
+        ((2.0, 1.5, 1.0), (1.0, 2.0, 2.0), "plain up to 22 rows, template for more"),
     ],
 )
 def test_a_second_body_has_to_pay(
@@ -387,7 +390,7 @@ def test_a_second_body_has_to_pay(
 ) -> None:
     def times(job: Job, units: Any, points: Sequence[Mapping[str, int]]) -> Any:
         of_each = [few if prod(sizes.values()) <= 16 else many for sizes in points]
-        return [(*three, *(9.0 for _ in units[3:])) for three in of_each]
+        return [(*three, 9.0)[: len(units)] for three in of_each]
 
     monkeypatch.setattr("hotstart.assemble.measured", times)
     program = hotstart.compile(mlp, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=TUNED)

@@ -12,6 +12,9 @@ import torch
 from torch import fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hotstart._torch.faster_gemm import faster_gemm
+from hotstart._torch.replaced import replaced
+
 if TYPE_CHECKING:
     import sympy
 
@@ -98,7 +101,7 @@ def linears_by_template(templates: Templates) -> Iterator[None]:
         with (
             config.patch(settings),
             _constant(V.graph, name, stand_in),
-            _replaced(V.graph, "add_tensor_constant", laid_out),
+            replaced(V.graph, "add_tensor_constant", laid_out),
             recorded,
         ):
             made = lowering(*args[:weight], constant, *args[weight + 1 :], **kwargs)
@@ -109,7 +112,8 @@ def linears_by_template(templates: Templates) -> Iterator[None]:
         return made
 
     # Nothing is to be pruned: the constants are ours, and have no memory to compare.
-    with _lowered(lower), _replaced(cpp_gemm_template, "prune_tensors", lambda *_: None):
+    unpruned = replaced(cpp_gemm_template, "prune_tensors", lambda *_: None)
+    with _lowered(lower), unpruned, faster_gemm():
         yield
 
 
@@ -202,13 +206,3 @@ def _constant(graph: Any, name: str, value: torch.Tensor) -> Iterator[None]:
         yield
     finally:
         del graph.constants[name]
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, function)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)

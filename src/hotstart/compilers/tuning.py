@@ -11,7 +11,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -55,6 +55,9 @@ _GAIN = 0.01
 """Least part of the time of all sizes, on average, that a second body has to save, and that every
 layout of weights has to save, since it takes as much memory as they do."""
 
+_LOSS = 0.05
+"""Part of the time of a size that the template has to lose for other ways to be compiled."""
+
 log = logging.getLogger(__name__)
 
 
@@ -85,6 +88,8 @@ class Compile(Protocol):
 def tuned(job: Job, given: CompiledUnit, compile_body: Compile, measure: Measure) -> CompiledUnit:
     """Make a unit of the fastest bodies.
 
+    The template is the fastest for most pieces. Only where it is not, other ways are compiled too.
+
     Args:
         job: what it serves.
         given: a unit that serves the job.
@@ -97,30 +102,44 @@ def tuned(job: Job, given: CompiledUnit, compile_body: Compile, measure: Measure
     template = compile_body(lambda rows, elements: True, templates=True)
     if template is None or template.rows is None:
         return given
-    packed = compile_body(lambda rows, elements: True, templates=False)
-    plain = compile_body(lambda rows, elements: False, templates=False)
-    ways = {"template": template, "packed": packed, "plain": plain, "by rule": Body(given)}
-    different: dict[str, tuple[str, CompiledUnit]] = {}
-    for name, body in ways.items():
-        if body is not None:
-            different.setdefault(body.unit.source, (name, body.unit))
     points = list(_points(job, template.rows))
+    ways = _ways({"template": template, "by rule": Body(given)})
+    fallback = Body(given)
     try:
-        units = [unit for _, unit in different.values()]
-        times = measure(job, units, [sizes for _, sizes in points])
+        times = measure(job, list(ways.values()), [sizes for _, sizes in points])
+        if _loses(times):
+            packed = compile_body(lambda rows, elements: True, templates=False)
+            plain = compile_body(lambda rows, elements: False, templates=False)
+            named = {"template": template, "packed": packed, "plain": plain}
+            ways = _ways({**named, "by rule": fallback})
+            fallback = plain or fallback
+            times = measure(job, list(ways.values()), [sizes for _, sizes in points])
     except Exception as error:  # noqa: BLE001  there is a unit that serves the job
         log.info("%s is not measured: %r", job.piece.name, error)
         return given
-    fallback = plain or packed
-    if not times or fallback is None:
+    if not times:
         return given
     counts = [count for count, _ in points][: len(times)]
-    return _of_the_fastest(job, list(different.values()), template.rows, fallback, counts, times)
+    return _of_the_fastest(job, ways, template.rows, fallback, counts, times)
+
+
+def _ways(bodies: Mapping[str, Body | None]) -> dict[str, CompiledUnit]:
+    """Units by name, each code once."""
+    units: dict[str, CompiledUnit] = {}
+    for name, body in bodies.items():
+        if body and body.unit.source not in {unit.source for unit in units.values()}:
+            units[name] = body.unit
+    return units
+
+
+def _loses(times: Sequence[tuple[float, ...]]) -> bool:
+    """Whether the first of some units is clearly slower than another at a size."""
+    return any(first > (1.0 + _LOSS) * min(others) for first, *others in times if others)
 
 
 def _of_the_fastest(
     job: Job,
-    ways: Sequence[tuple[str, CompiledUnit]],
+    ways: Mapping[str, CompiledUnit],
     rows: sympy.Expr,
     fallback: Body,
     counts: Sequence[int],
@@ -130,8 +149,7 @@ def _of_the_fastest(
 
     The template needs weights that are laid out, so there is another body where they are not.
     """
-    names = [name for name, _ in ways]
-    units = [unit for _, unit in ways]
+    names, units = list(ways), list(ways.values())
     for count, seconds in zip(counts, times, strict=True):
         log.debug("%s, %d rows: %s", job.piece.name, count, dict(zip(names, seconds, strict=True)))
     packs = [any(preparation.packs for preparation in unit.preparations) for unit in units]
