@@ -164,7 +164,7 @@ def _compiled(
 def _traced(found: FlatGraph, split_on: Any, clock: Clock) -> TracedCall:
     """A captured graph, cut, that serves all sizes Dynamo calls it with."""
     plan = make_plan_of(
-        found.captured, known_among(split_on, found.captured.graph.nodes), "", clock
+        found.captured, known_among(split_on, found.captured.graph.nodes), "", clock, None
     )
     arguments = Arguments((), found.tensors, found.axes, found.hints)
     graph = CutGraph(found.captured, plan, ())

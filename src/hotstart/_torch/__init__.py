@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         has_no_effect,
         keep_checks,
         lazy_graph_module,
+        like_in_format,
         line_of,
         names_a_place,
         plain_number,
@@ -89,7 +90,7 @@ if TYPE_CHECKING:
     from hotstart._torch.guards import Read
     from hotstart._torch.layout_reads import LayoutRead, LayoutReads, Step
     from hotstart._torch.packing import Pack
-    from hotstart._torch.recipes import Recipe
+    from hotstart._torch.recipes import BySize, Recipe
     from hotstart._torch.sizes import Narrowing
     from hotstart._torch.symbols import (
         Condition,
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BySize",
     "Condition",
     "FullGraph",
     "HigherOrderOperator",
@@ -181,6 +183,7 @@ __all__ = [
     "junk_memory",
     "keep_checks",
     "lazy_graph_module",
+    "like_in_format",
     "line_of",
     "make_constant",
     "make_symbols",

@@ -14,7 +14,7 @@ from torch import fx
 
 from hotstart._torch.linears import Templates, inputs_as_packed_weights, linears_by_template
 from hotstart._torch.packing import Pack, separate, written_inputs
-from hotstart._torch.recipes import Recipe, Separated
+from hotstart._torch.recipes import BySize, Recipe, Separated
 from hotstart._torch.sizes import (
     convolutions_of_any_batch,
     strides_by_expansion,
@@ -42,6 +42,7 @@ class InductorOutput:
         recipes: what makes the inputs that `call` takes after those.
         rows: of most of the linears that a template computes, over the symbols of its inputs; None
             if there are none.
+        by_size: weights that are packed otherwise for some sizes; None if there are none.
     """
 
     source: str
@@ -54,6 +55,7 @@ class InductorOutput:
     kept: tuple[int, ...]
     recipes: tuple[Recipe, ...] = ()
     rows: sympy.Expr | None = None
+    by_size: BySize | None = None
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,7 @@ def compile_with_inductor(
         kept=body.kept,
         recipes=body.recipes,
         rows=max(templates.elements, key=templates.elements.__getitem__, default=None),
+        by_size=body.by_size,
     )
 
 

@@ -235,6 +235,18 @@ def was_mutated(tensor: torch.Tensor) -> bool:
     return not tensor.is_inference() and tensor._version > 0
 
 
+def like_in_format(tensor: torch.Tensor, memory_format: torch.memory_format) -> torch.Tensor:
+    """Make a fake tensor like another one, on memory of its own, in a memory format."""
+    order = list(range(tensor.ndim))
+    if memory_format is not torch.contiguous_format:
+        order = [0, *order[2:], 1]
+    strides: list[int | torch.SymInt] = [1] * tensor.ndim
+    for outer, inner in zip(order[-2::-1], order[:0:-1], strict=True):
+        strides[outer] = strides[inner] * tensor.shape[inner]
+    with torch.no_grad():
+        return tensor.new_empty_strided(tensor.shape, strides)
+
+
 def communicates(node: fx.Node) -> bool:
     """Whether a node's operator waits for other processes, as those of `torch.distributed` do."""
     return getattr(node.target, "namespace", "") in _COLLECTIVES

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from hotstart._torch.convolutions import pack_convolutions
 from hotstart._torch.recipes import Separated
 from hotstart._torch.recorder import Recorder, hashable
 
@@ -72,9 +73,9 @@ def separate(
     with V.set_aot_compilation(True), _hidden(graph.graph, pack):
         for patterns in others:
             patterns.apply(graph.graph)
-    _pack_convolutions(graph.graph)
+    by_size = pack_convolutions(graph.graph)
     recorder.fold()
-    return recorder.separated()
+    return recorder.separated(by_size.recorded(recorder))
 
 
 @contextlib.contextmanager
@@ -113,71 +114,6 @@ def _ambiguous(graph: fx.Graph) -> bool:
         for user in node.users:
             numbers += any(isinstance(arg, float | int) for arg in user.args)
     return numbers > 1
-
-
-def _pack_convolutions(graph: fx.Graph) -> None:
-    """Have weights packed of convolutions whose sizes are ranges, which Inductor does not.
-
-    oneDNN picks the layout by the size of the image and the batch, and one that it would not have
-    picked is reordered in every call, which takes longer than the convolution. So a weight is
-    packed if all sizes that are tried agree.
-
-    A convolution with a packed weight gives channels last, always. Inductor expects that, but where
-    its input is contiguous in both ways. Such a convolution, and one that is not packed, is what it
-    was, as oneDNN's operator would choose the layout of its result by each call's strides.
-    """
-    pointwise = torch.ops.mkldnn._convolution_pointwise.default
-    for node in graph.find_nodes(op="call_function", target=pointwise):
-        image, weight, bias, *rest = node.args
-        padding, stride, dilation, groups = rest[:4]
-        shape = image.meta["val"].shape
-        if weight.op != "get_attr" or all(isinstance(size, int) for size in shape):
-            continue
-        settings = (padding, stride, dilation, groups)
-        twice = shape[1] == 1 or all(isinstance(size, int) and size == 1 for size in shape[2:])
-        with graph.inserting_before(node):
-            if twice or not _same_layout(weight.meta["val"], settings, _some_of(shape)):
-                zeros = [0] * len(stride)
-                same = (image, weight, bias, stride, padding, dilation, False, zeros, groups)
-                new = graph.call_function(torch.ops.aten.convolution.default, same)
-                new.meta.update(node.meta)
-                node.replace_all_uses_with(new)
-                graph.erase_node(node)
-            else:
-                pack = torch.ops.mkldnn._reorder_convolution_weight.default
-                args = (weight, *settings, [*map(_hint, shape)])
-                node.update_arg(1, graph.call_function(pack, args))
-
-
-def _same_layout(weight: torch.Tensor, settings: tuple[Any, ...], shapes: list[list[int]]) -> bool:
-    """Tell whether a weight is packed into one layout for inputs of some shapes.
-
-    `_get_mkldnn_serialized_md` (2.11 to 2.15) gives a packed tensor's layout as AOTInductor does.
-    """
-    packing = torch.ops.mkldnn
-    with torch.utils._python_dispatch._disable_current_modes():
-        empty = torch.empty(weight.shape, dtype=weight.dtype)
-        packed = (packing._reorder_convolution_weight(empty, *settings, s) for s in shapes)
-        layouts = [packing._get_mkldnn_serialized_md(tensor).tolist() for tensor in packed]
-    return all(layout == layouts[0] for layout in layouts)
-
-
-def _some_of(shape: Sequence[int | torch.SymInt]) -> list[list[int]]:
-    """List a shape at the ends of its symbols' ranges, at the next size, and where it is tuned."""
-    symbolic = [size.node for size in shape if isinstance(size, torch.SymInt)]
-    env = symbolic[0].shape_env
-    symbols = {symbol for node in symbolic for symbol in node.expr.free_symbols}
-    ranges = {symbol: env.var_to_range[symbol] for symbol in symbols}
-    tried = [
-        {symbol: max(bound.lower, 1) for symbol, bound in ranges.items()},
-        {symbol: min(max(bound.lower, 1) + 1, bound.upper) for symbol, bound in ranges.items()},
-        {symbol: bound.upper for symbol, bound in ranges.items()},
-    ]
-    shapes = [
-        [size if isinstance(size, int) else int(size.node.expr.xreplace(values)) for size in shape]
-        for values in tried
-    ]
-    return [*shapes, [*map(_hint, shape)]]
 
 
 def written_inputs(graph: fx.Graph) -> set[int]:

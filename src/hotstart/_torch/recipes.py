@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
+
+if TYPE_CHECKING:
+    import sympy
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,25 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class BySize:
+    """Weights that oneDNN wants in another layout at other sizes.
+
+    Attributes:
+        size: that decides, a symbol of the graph's shape environment.
+        low: the lowest size.
+        chosen: for each size from that on, a number: 0 for the weights that recipes make anyway, n
+            for those of `instead[n - 1]`.
+        instead: recipes of one result, by the number of the result that they stand in for, as the
+            body counts what recipes make.
+    """
+
+    size: sympy.Symbol
+    low: int
+    chosen: tuple[int, ...]
+    instead: tuple[Mapping[int, Recipe], ...]
+
+
+@dataclass(frozen=True)
 class Separated:
     """A graph in two parts.
 
@@ -43,11 +65,13 @@ class Separated:
         kept: positions of the inputs that the body still has, in order.
         inputs: example inputs of the body: those kept, then what the recipes make.
         recipes: what depends on weights alone, in the order the body takes it.
+        by_size: weights that are packed otherwise for some sizes.
     """
 
     kept: tuple[int, ...]
     inputs: tuple[Any, ...]
     recipes: tuple[Recipe, ...]
+    by_size: BySize | None = None
 
     def laid_out(self, layouts: Mapping[int, fx.GraphModule]) -> Separated:
         """Lay out packed weights by graphs, by the number of the body's input."""

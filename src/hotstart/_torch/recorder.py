@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
-from hotstart._torch.recipes import Recipe, Separated
+from hotstart._torch.recipes import BySize, Recipe, Separated
+
+if TYPE_CHECKING:
+    import sympy
 
 _MOST_GROWTH = 4
 """Bound on the size of a result that is moved out, times its weights'."""
@@ -23,6 +27,23 @@ _ROWS = 16
 oneDNN takes another layout for very few rows only, and is hardly faster with it."""
 
 _NAMESPACES = frozenset({"aten", "prims", "mkldnn"})
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """Weights of convolutions that are packed otherwise at other sizes.
+
+    Attributes:
+        size: as in `BySize`.
+        low: likewise.
+        chosen: likewise.
+        instead: the recorded node of each weight, by the attribute that it stands in for.
+    """
+
+    size: sympy.Symbol
+    low: int
+    chosen: tuple[int, ...]
+    instead: tuple[Mapping[str, fx.Node], ...]
 
 
 class Recorder:
@@ -161,8 +182,17 @@ class Recorder:
         self._made[name] = made
         return name
 
-    def separated(self) -> Separated:
-        """The graph as a body that takes weights and what was made of them as inputs."""
+    def packed_for(self, attribute: fx.Node, shape: Sequence[int]) -> fx.Node:
+        """Record a convolution's weight, packed for inputs of another shape."""
+        packed = self._made[str(attribute.target)]
+        return self._taken_down(packed.target, (*packed.args[:-1], list(shape)), packed.kwargs)
+
+    def separated(self, layouts: Layouts | None = None) -> Separated:
+        """The graph as a body that takes weights and what was made of them as inputs.
+
+        Args:
+            layouts: weights of convolutions that are packed otherwise at other sizes.
+        """
         graph = self._module.graph
         used = list(graph.find_nodes(op="get_attr"))
         made = list(dict.fromkeys(self._made[str(node.target)] for node in used))
@@ -193,7 +223,20 @@ class Recorder:
         graph.lint()
         self._module.recompile()
         inputs += [node.meta["val"] for node in prepared]
-        return Separated(tuple(kept), tuple(inputs), tuple(recipe for _, recipe in recipes))
+        by_size = None
+        if layouts is not None:
+            numbers = {node: number for number, node in enumerate(prepared)}
+            instead = [
+                {
+                    numbers[self._made[name]]: self._as_recipe([node], raw)
+                    for name, node in each.items()
+                }
+                for each in layouts.instead
+            ]
+            by_size = BySize(layouts.size, layouts.low, layouts.chosen, tuple(instead))
+        return Separated(
+            tuple(kept), tuple(inputs), tuple(recipe for _, recipe in recipes), by_size
+        )
 
     def _recipes(self, outputs: Sequence[fx.Node]) -> list[tuple[list[fx.Node], Recipe]]:
         """A recipe for each set of results that share a computation, with its results."""

@@ -20,6 +20,7 @@ from hotstart import _torch
 from hotstart.capture.captured import example_of
 from hotstart.capture.conditions import counterexample
 from hotstart.compilers import lean, packing
+from hotstart.compilers.by_size import with_choice
 from hotstart.compilers.extract import Extracted, extract
 from hotstart.compilers.job import Job, Narrowed
 from hotstart.compilers.tuning import Body, Measure, tuned
@@ -180,7 +181,14 @@ class InductorCompiler:
             kept=tuple(numbers[index] for index in output.kept if index in numbers),
             preparations=tuple(preparation(recipe, numbers) for recipe in output.recipes),
         )
-        rows = None if output.rows is None else output.rows.xreplace(_axes(job, extracted))
+        axes = _axes(job, extracted)
+        if by_size := output.by_size:
+            instead = tuple(
+                {number: preparation(recipe, numbers) for number, recipe in each.items()}
+                for each in by_size.instead
+            )
+            unit = with_choice(job, unit, by_size, axes[by_size.size], instead)
+        rows = None if output.rows is None else output.rows.xreplace(axes)
         return Body(unit, rows)
 
     def close(self) -> None:

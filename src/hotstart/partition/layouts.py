@@ -19,29 +19,26 @@ from torch.fx.node import map_aggregate
 from hotstart import _torch
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.dtypes import dtype_of
-from hotstart.partition.digest import came_with_torch
-from hotstart.partition.names import operator_name
+from hotstart.partition.at_sizes import (
+    AtSizes,
+    Refused,
+    Strides,
+    Unknown,
+    is_foreign,
+    reads_strides,
+    sharing,
+    short_name,
+    strides_of,
+    telling_sizes,
+    written_storages,
+)
 from hotstart.partition.plan import Graph
-from hotstart.partition.zero_and_one import ORDINARY
 from hotstart.records.artifact import Layout, TensorSpec
 from hotstart.records.layout import dense_strides, strides_fit
 from hotstart.records.shapes import Dim
 
-Strides = tuple[int, ...]
-
 STRICTNESS: tuple[Layout, ...] = ("copied", "fixed", "exact")
 """How much of a layout becomes part of the contract, from nothing to everything."""
-
-_LARGE = 1 << 40
-"""Bytes of a made-up storage, which no tensor exceeds."""
-
-
-class _Unknown(Exception):
-    """A value is unknown."""
-
-
-class _Refused(Exception):
-    """A node raises for the inputs it is given."""
 
 
 def strictest(needs: Sequence[Layout]) -> Layout:
@@ -60,7 +57,7 @@ def layouts_read(
         axes: the dynamic dimensions.
         hints: the sizes the graph was traced with.
     """
-    probe = _Probe(graph, tensors, _telling_sizes(graph, axes, hints))
+    probe = _Probe(graph, tensors, telling_sizes(graph, axes, hints))
     every = {slot: ways for slot in range(len(tensors)) if (ways := probe.ways(slot))}
     if not probe.depends(every):
         return {}
@@ -69,19 +66,6 @@ def layouts_read(
     # Several together may change what none does alone.
     together = probe.depends({slot: ways for slot, ways in every.items() if slot not in needs})
     return dict.fromkeys(every, "exact") if together else needs
-
-
-def _telling_sizes(graph: Graph, axes: Sequence[Dim], hints: Mapping[str, int]) -> dict[str, int]:
-    """Choose sizes that the graph serves, above 1 if possible: at size 1, strides say little."""
-    sizes = {**hints, **graph.captured.fixed}
-    conditions = [condition.expr for condition in graph.captured.conditions]
-    for dim in axes:
-        larger = range(max(ORDINARY, dim.min), min(dim.max, 8) + 1)
-        if sizes[dim.name] < ORDINARY and dim.name not in graph.captured.fixed:
-            tried = ({**sizes, dim.name: size} for size in larger)
-            fitting = (at for at in tried if all(_torch.holds_at(c, at) for c in conditions))
-            sizes = next(fitting, sizes)
-    return sizes
 
 
 class _Probe:
@@ -95,17 +79,12 @@ class _Probe:
         self._captured = graph.captured
         self._tensors = tensors
         self._sizes = sizes
-        self._substitution = _torch.substitution(sizes)
-        self._mode = _torch.fake_mode()
+        self._at = AtSizes(graph, sizes)
         self._arguments = {
             node: slot.index for node, slot in graph.placeholders.items() if slot.kind == "arg"
         }
         self._known = {*graph.placeholders, *graph.nodes}
-        self._made: dict[int, torch.Tensor] = {}
-        self._storages: dict[int, torch.Tensor] = {}
-        self._results: dict[fx.Node, Any] = {}
-        examples = [t for node in self._known for t in tensors_in(example_of(node))]
-        self._written = {_torch.storage_of(t) for t in examples if _torch.was_mutated(t)}
+        self._written = written_storages(graph)
         self._returned = set(graph.returned())
         self._asking = self._lead_to_questions()
 
@@ -119,7 +98,7 @@ class _Probe:
         """Tell how strictly the graph depends on some arguments' layouts; None if it does not."""
         rounds = max(map(len, ways.values()), default=0)
         runs = ({s: found[n % len(found)] for s, found in ways.items()} for n in range(rounds))
-        with self._mode, torch.no_grad():
+        with self._at.mode, torch.no_grad():
             found = strictest([need for strides in runs for need in self._needs(strides)])
         return None if found == "copied" else found
 
@@ -132,7 +111,7 @@ class _Probe:
         try:
             yield from self._operators(changed)
             yield from self._questions(changed, strides)
-        except _Unknown:
+        except Unknown:
             yield "exact"
 
     # --- operators --------------------------------------------------------------------------------
@@ -143,22 +122,22 @@ class _Probe:
             reads = self._graph.reads(node)
             if node not in self._asking or not any(read in changed for read in reads):
                 continue
-            if _reads_strides(self._captured.module, node):
-                alone = node.args and node.args[0] in self._arguments and not _is_foreign(node)
+            if reads_strides(self._captured.module, node):
+                alone = node.args and node.args[0] in self._arguments and not is_foreign(node)
                 yield "fixed" if alone else "exact"
                 return  # the rest is not as traced
-            plain = self._plain_result(node)
+            plain = self._at.plain_result(node)
             try:
-                found = self._call(node, changed)
-            except _Refused:  # eager raises for this layout, too
+                found = self._at.call(node, changed)
+            except Refused:  # eager raises for this layout, too
                 yield "fixed"
                 return
-            before = [t for read in reads for t in tensors_in(self._plain(read))]
-            after = [t for read in reads for t in tensors_in(self._now(read, changed))]
-            same_memory = _sharing(plain, before) == _sharing(found, after)
+            before = [t for read in reads for t in tensors_in(self._at.plain(read))]
+            after = [t for read in reads for t in tensors_in(self._at.now(read, changed))]
+            same_memory = sharing(plain, before) == sharing(found, after)
             if not same_memory and self._matters(node):
                 yield "fixed"
-            if not same_memory or _strides(plain) != _strides(found):
+            if not same_memory or strides_of(plain) != strides_of(found):
                 changed[node] = found
 
     def _lead_to_questions(self) -> set[fx.Node]:
@@ -171,11 +150,11 @@ class _Probe:
 
     def _asks(self, node: fx.Node) -> bool:
         """Tell whether a node reads strides, refuses some, or is a view for some only."""
-        name = _name(node)
-        if name in _REFUSING or _reads_strides(self._captured.module, node):
+        name = short_name(node)
+        if name in _REFUSING or reads_strides(self._captured.module, node):
             return True
         inputs = [t for read in self._graph.reads(node) for t in tensors_in(example_of(read))]
-        made = _sharing(example_of(node), inputs)
+        made = sharing(example_of(node), inputs)
         views = any(shares and not same for pairs in made for shares, same in pairs)
         return (views or name in _BY_LAYOUT) and self._matters(node)
 
@@ -187,29 +166,6 @@ class _Probe:
         inputs = {id(example_of(placeholder)) for placeholder in self._arguments}
         return written or (node in self._returned and id(example_of(node)) in inputs)
 
-    def _call(self, node: fx.Node, changed: Mapping[fx.Node, Any]) -> Any:
-        def leaf(item: Any) -> Any:
-            return self._now(item, changed) if isinstance(item, fx.Node) else self._number(item)
-
-        return self._run(
-            node, *map_aggregate((self._graph.args(node), self._graph.kwargs(node)), leaf)
-        )
-
-    def _run(self, node: fx.Node | _torch.Step, args: Any, kwargs: Any) -> Any:
-        try:
-            return self._graph.call(node, args, kwargs)
-        except Exception as error:
-            raise _Refused from error
-
-    def _plain_result(self, node: fx.Node) -> Any:
-        """Run a node on inputs as traced, at these sizes."""
-        if node not in self._results:
-            try:
-                self._results[node] = self._call(node, {})
-            except _Refused as error:
-                raise _Unknown from error
-        return self._results[node]
-
     # --- questions of Python code -----------------------------------------------------------------
 
     def _questions(
@@ -219,7 +175,7 @@ class _Probe:
         values: dict[fx.Node, Any] = dict(changed)
         for read in asked.reads:
             found = [self._value(node, values, strides) for node in read.nodes]
-            plain = [self._plain(node) for node in read.nodes]
+            plain = [self._at.plain(node) for node in read.nodes]
             alone = all(asked.steps[node].op == "placeholder" for node in read.nodes)
             if read.asked == "identity":
                 if len({*map(id, found)}) != len({*map(id, plain)}):
@@ -227,7 +183,7 @@ class _Probe:
             elif read.asked == "contiguity" and alone:
                 if not strides_fit(found[0], plain[0].stride()):
                     yield "fixed"
-            elif _strides(found) != _strides(plain):
+            elif strides_of(found) != strides_of(plain):
                 yield "exact"
 
     def _value(
@@ -235,14 +191,14 @@ class _Probe:
     ) -> Any:
         """Compute a node for changed arguments, also one that is no longer in the graph."""
         if node in values or node in self._known:
-            return self._now(node, values)
+            return self._at.now(node, values)
         step = self._captured.layout_reads.steps[node]
         if step.op == "placeholder":
             slot = self._captured.read_arguments.get(node)
             if slot is None:
-                raise _Unknown  # of a function that an operator runs
+                raise Unknown  # of a function that an operator runs
             values[node] = (
-                self._argument(slot, strides[slot]) if slot in strides else self._plain(node)
+                self._argument(slot, strides[slot]) if slot in strides else self._at.plain(node)
             )
             return values[node]
         changed = False
@@ -250,65 +206,28 @@ class _Probe:
         def leaf(item: Any) -> Any:
             nonlocal changed
             if not isinstance(item, fx.Node):
-                return self._number(item)
+                return self._at.number(item)
             found = self._value(item, values, strides)
-            changed = changed or found is not self._plain(item)
+            changed = changed or found is not self._at.plain(item)
             return found
 
         args, kwargs = map_aggregate((step.args, step.kwargs), leaf)
         if not changed or not tensors_in(example_of(node)):
-            values[node] = self._plain(node)
+            values[node] = self._at.plain(node)
             return values[node]
         try:
-            values[node] = self._run(step, args, kwargs)
-        except _Refused as error:
-            raise _Unknown from error
+            values[node] = self._at.run(step, args, kwargs)
+        except Refused as error:
+            raise Unknown from error
         return values[node]
 
     # --- values -----------------------------------------------------------------------------------
-
-    def _now(self, node: fx.Node, changed: Mapping[fx.Node, Any]) -> Any:
-        return changed[node] if node in changed else self._plain(node)
 
     def _argument(self, slot: int, strides: Strides) -> torch.Tensor:
         spec = self._tensors[slot]
         shape = spec.shape_at(self._sizes)
         dtype = dtype_of(spec.dtype)
         return torch.empty_strided(shape, strides, dtype=dtype, device=spec.device)
-
-    def _plain(self, node: fx.Node) -> Any:
-        """Look up the traced value of a node, at these sizes."""
-        example = example_of(node)
-        if node.op == "get_attr" and not isinstance(example, torch.Tensor):
-            return _torch.attribute_of(self._captured.module, str(node.target))
-        return map_aggregate(example, self._number_or_tensor)
-
-    def _number_or_tensor(self, value: Any) -> Any:
-        return self._tensor(value) if isinstance(value, torch.Tensor) else self._number(value)
-
-    def _tensor(self, example: torch.Tensor) -> torch.Tensor:
-        made = self._made.get(id(example))
-        if made is not None:
-            return made
-        if example.layout is not torch.strided or not _torch.is_fake(example):
-            raise _Unknown
-        storage = _torch.storage_of(example)
-        if storage not in self._storages:
-            self._storages[storage] = torch.empty(_LARGE, dtype=torch.uint8, device=example.device)
-        memory = self._storages[storage].view(example.dtype)
-        shape, strides = (
-            [self._number(number) for number in numbers]
-            for numbers in (example.shape, example.stride())
-        )
-        made = memory.as_strided(shape, strides, self._number(example.storage_offset()))
-        self._made[id(example)] = made
-        return made
-
-    def _number(self, value: Any) -> Any:
-        known = self._graph.number_at(value, self._substitution)
-        if hasattr(known, "free_symbols"):
-            raise _Unknown
-        return known
 
 
 def _other_strides(shape: Sequence[int], compiled: Sequence[int]) -> Iterator[Strides]:
@@ -330,63 +249,8 @@ def _other_strides(shape: Sequence[int], compiled: Sequence[int]) -> Iterator[St
     yield from (strides for strides in dict.fromkeys(found) if strides != own)
 
 
-_STRIDED = frozenset({"as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter"})
-
-
 _REFUSING = frozenset({"view", "view_as", "view_as_complex", "_unsafe_view", "unflatten"})
 """Operators that raise for some layouts."""
 
 _BY_LAYOUT = frozenset({"reshape", "reshape_as", "flatten", "ravel", "contiguous", "to"})
 """Operators that return a view of their input in some layouts, and a copy in others."""
-
-
-def _name(node: fx.Node) -> str:
-    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
-
-
-def _reads_strides(module: torch.nn.Module, node: fx.Node) -> bool:
-    """Tell whether an operator reads the strides of its inputs, itself or in a function it runs."""
-    if _name(node) in _STRIDED or _is_foreign(node):
-        return True
-    bodies = (
-        _torch.attribute_of(module, str(arg.target))  # type: ignore[arg-type]
-        for arg in node.all_input_nodes
-        if arg.op == "get_attr"
-    )
-    return any(
-        _reads_strides(body, inner)
-        for body in bodies
-        if isinstance(body, fx.GraphModule)
-        for inner in body.graph.nodes
-    )
-
-
-def _is_foreign(node: fx.Node) -> bool:
-    """Tell whether a node calls an operator of the user's that may read strides.
-
-    torch.compile gives such operators the strides eager gives them, unless a tag says that none
-    matter.
-    """
-    name = operator_name(node.target)
-    if not name or came_with_torch(name):
-        return False
-    target: Any = node.target
-    packet = isinstance(target, _torch.OpOverloadPacket)
-    overloads = [getattr(target, o) for o in target.overloads()] if packet else [target]
-    return not all(torch.Tag.flexible_layout in overload.tags for overload in overloads)
-
-
-def _strides(value: Any) -> list[Strides]:
-    return [tuple(tensor.stride()) for tensor in tensors_in(value)]
-
-
-def _sharing(value: Any, inputs: Sequence[torch.Tensor]) -> list[tuple[tuple[bool, bool], ...]]:
-    """Tell for each tensor and input whether they share memory, and whether they are one object."""
-    memory = [_torch.storage_of(tensor) for tensor in inputs]
-    return [
-        tuple(
-            (_torch.storage_of(tensor) == storage, tensor is other)
-            for storage, other in zip(memory, inputs, strict=True)
-        )
-        for tensor in tensors_in(value)
-    ]

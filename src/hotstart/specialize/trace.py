@@ -19,11 +19,12 @@ from hotstart.events import Clock
 from hotstart.model import ModelIndex
 from hotstart.options import Options
 from hotstart.partition import Plan, SplitOn, cut, make_plan
+from hotstart.partition.channels_last import with_channels_last
 from hotstart.partition.layouts import layouts_read, strictest
 from hotstart.partition.zero_and_one import special_conditions
 from hotstart.records.artifact import Layout, TensorSpec
 from hotstart.records.layout import dense_strides, layout_fits
-from hotstart.records.shapes import Interval
+from hotstart.records.shapes import Dim, Interval
 from hotstart.runtime.tensors import dense_copy
 from hotstart.specialize.limits import range_error, watch
 from hotstart.specialize.parts import Split, VariantPart
@@ -110,7 +111,7 @@ def trace_calls(
     traced: list[TracedCall] = []
     for each in calls:
         arguments = each.arguments
-        trace = partial(_trace, index, each, weights, split_on, clock)
+        trace = partial(_trace, index, each, weights, options, split_on, clock)
         declaration = Declaration(arguments.axes, arguments.example_sizes, options.splits)
         parts, splits = trace_parts(trace, declaration)
         traced.append(
@@ -126,6 +127,7 @@ def _trace(
     index: ModelIndex,
     call: DescribedCall,
     weights: WeightTable,
+    options: Options,
     split_on: SplitOn,
     clock: Clock,
     part: VariantPart,
@@ -136,7 +138,8 @@ def _trace(
     captured = capture(index, call.target, arguments, weights, part.fixed, hints)
     owner = f"{name}." if name else ""
     prefix = owner + (f"graph_{number}." if number else "")
-    plan = make_plan_of(captured, split_on, prefix, clock)
+    sizes = (arguments.axes, hints) if packs_convolutions(options) else None
+    plan = make_plan_of(captured, split_on, prefix, clock, sizes)
     _torch.trace_artifact(f"hotstart_{owner}graph_{number}", partial(describe_plan, plan))
     declared = {dim.name: Interval(dim.min, dim.max) for dim in arguments.axes}
     special = special_conditions(plan, declared, hints)
@@ -217,11 +220,33 @@ def _refuse_gaps(call: TracedCall) -> None:
             )
 
 
-def make_plan_of(captured: Captured, split_on: SplitOn, prefix: str, clock: Clock) -> Plan:
-    """Cut a graph and digest its pieces; `prefix` starts their names."""
+def packs_convolutions(options: Options) -> bool:
+    """Tell whether convolutions are compiled to run on packed weights."""
+    return options.compiler == "inductor" and bool(options.pack_weights)
+
+
+def make_plan_of(
+    captured: Captured,
+    split_on: SplitOn,
+    prefix: str,
+    clock: Clock,
+    sizes: tuple[Sequence[Dim], Mapping[str, int]] | None,
+) -> Plan:
+    """Cut a graph and digest its pieces.
+
+    Args:
+        captured: the graph.
+        split_on: as in `cut`.
+        prefix: starts the names of the pieces.
+        clock: measures the phases.
+        sizes: dynamic dimensions, and the sizes that the graph was traced with, if pieces are to
+            hand each other images channels last.
+    """
     with faults.typed(_not_cut):
         with clock.phase("partition"):
             graph, runs = cut(captured, split_on)
+            if sizes is not None:
+                graph, runs = with_channels_last(graph, runs, *sizes)
         with clock.phase("digest"):
             return make_plan(graph, runs, prefix)
 
