@@ -118,12 +118,13 @@ def test_without_packing_the_operator_runs() -> None:
     [
         Experts(32, 16, transposed).double(),
         Experts(32, 16, lambda wide: wide[:, ::2, ::2], 4, 64, 32),
+        Experts(0, 16, transposed),
     ],
-    ids=["another dtype", "not dense"],
+    ids=["another dtype", "not dense", "nothing to sum up"],
 )
 def test_what_the_kernel_does_not_take_is_left_to_the_operator(model: Experts) -> None:
-    dtype = model.matrices.dtype
-    args = (torch.randn(40, 32, dtype=dtype), ENDS.int())
+    matrices = model.view(model.matrices)
+    args = (torch.randn(40, matrices.shape[1], dtype=matrices.dtype), ENDS.int())
     program = hotstart.compile(model.eval(), args, dynamic_shapes=ROWS)
     assert not by_kernel(program)
     same(model, program, *args)

@@ -190,7 +190,8 @@ def _product(rows: Any, matrices: Any, ends: Any) -> Any:
         return None
     if {rows.get_dtype(), matrices.get_dtype()} != {torch.float32}:
         return None
-    if ends.get_dtype() not in _OFFSETS or not all(map(_number, matrices.get_size())):
+    sizes = matrices.get_size()
+    if ends.get_dtype() not in _OFFSETS or not all(map(_number, sizes)) or 0 in sizes:
         return None
     realized = [
         ir.ExternKernel.require_contiguous(rows),
@@ -201,7 +202,7 @@ def _product(rows: Any, matrices: Any, ends: Any) -> Any:
     names = {each.get_name() for each in realized}
     if not all(map(_number, strides)) or 1 not in strides[1:] or len(names) < len(inputs):
         return None
-    size = [rows.get_size()[0], matrices.get_size()[2]]
+    size = [rows.get_size()[0], sizes[2]]
     layout = ir.FixedLayout(rows.get_device(), torch.float32, size, [size[1], 1])
     unwrapped = ir.InputsKernel.unwrap_storage(realized)
     return _template()(unwrapped, layout).generate().output_node()
