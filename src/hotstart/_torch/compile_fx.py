@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import operator
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from hotstart._torch.grouped import grouped_products
 from hotstart._torch.linears import Templates, inputs_as_packed_weights, linears_by_template
 from hotstart._torch.packing import Pack, separate, written_inputs
 from hotstart._torch.recipes import BySize, Recipe, Separated
@@ -208,6 +210,7 @@ def compile_with_inductor(
         patches,
         config.patch(dict(settings)),
         linears_by_template(templates) if by_template else inputs_as_packed_weights(),
+        grouped_products() if packing else contextlib.nullcontext(),
         watched(symbols, holds) as decompositions,
     ):
         compile_fx(module, list(inputs), inner_compile=inner, decompositions=decompositions)
