@@ -119,8 +119,9 @@ def test_without_packing_the_operator_runs() -> None:
         Experts(32, 16, transposed).double(),
         Experts(32, 16, lambda wide: wide[:, ::2, ::2], 4, 64, 32),
         Experts(0, 16, transposed),
+        Experts(512, 512, as_it_is),
     ],
-    ids=["another dtype", "not dense", "nothing to sum up"],
+    ids=["another dtype", "not dense", "nothing to sum up", "large, across"],
 )
 def test_what_the_kernel_does_not_take_is_left_to_the_operator(model: Experts) -> None:
     matrices = model.view(model.matrices)

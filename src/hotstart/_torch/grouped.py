@@ -24,6 +24,10 @@ _COLUMNS = 1 << 14
 _ROWS = 1 << 15
 """Elements of rows that it goes through with each part of a matrix."""
 
+_ACROSS_MOST = 1 << 17
+"""Elements of a matrix that lies across memory up to which the kernel is faster than the operator:
+beyond, a tile's columns are so far apart that torch's product, which copies them first, wins."""
+
 _ALONG = """
 template <int R, int C>
 inline void tile(const float* x, const float* w, float* y, int64_t) {
@@ -201,6 +205,8 @@ def _product(rows: Any, matrices: Any, ends: Any) -> Any:
     strides = realized[1].get_stride()
     names = {each.get_name() for each in realized}
     if not all(map(_number, strides)) or 1 not in strides[1:] or len(names) < len(inputs):
+        return None
+    if strides[1] != 1 and sizes[1] * sizes[2] > _ACROSS_MOST:
         return None
     size = [rows.get_size()[0], sizes[2]]
     layout = ir.FixedLayout(rows.get_device(), torch.float32, size, [size[1], 1])
