@@ -1,7 +1,11 @@
 """Settings that every test shares."""
 
+import hashlib
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -26,3 +30,50 @@ def _checks_share_an_import() -> Iterator[None]:
 def checks_in_new_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the checks at save as users do."""
     monkeypatch.setattr(subprocess, "run", RUN)
+
+
+@pytest.fixture(scope="session")
+def pieces_folder(pytestconfig: pytest.Config) -> Path:
+    """A folder for pieces that this very source compiled; those of any other are removed."""
+    import hotstart
+
+    source = Path(hotstart.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(source.rglob("*.py")):
+        digest.update(f"{file.relative_to(source)} {file.stat().st_size}\n".encode())
+        digest.update(file.read_bytes())
+    root = pytestconfig.cache.mkdir("pieces")  # type: ignore[union-attr]
+    folder = root / digest.hexdigest()
+    for other in root.iterdir():
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept_pieces(pieces_folder: Path) -> Iterator[Callable[..., Any]]:
+    """Compile no piece that an earlier test, or run, has compiled from the same source.
+
+    For modules that ask what programs give, not how they are compiled. Programs are built as ever:
+    only what Inductor makes of a piece is read back, as it is from any cache.
+    """
+    from hotstart import Store, build
+    from hotstart.cache.kept import KeptUnits
+
+    compiles = build.build_program
+
+    def build_program(*given: Any) -> Any:
+        *rest, options, on_miss, kept = given
+        if kept is None and options.compiler == "inductor":
+            kept = KeptUnits(Store(pieces_folder, check=False))
+        return compiles(*rest, options, on_miss, kept)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "build_program", build_program)
+        yield compiles
+
+
+@pytest.fixture
+def compiled_anew(kept_pieces: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile every piece, in a module that keeps them."""
+    monkeypatch.setattr("hotstart.build.build_program", kept_pieces)

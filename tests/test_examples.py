@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 FOLDER = Path(__file__).parents[1] / "examples"
 SHOWN = {
     "generate": ["the same tokens as the model itself: True"],

@@ -13,6 +13,8 @@ import hotstart
 from hotstart import Call, ContractError, Dim, Options, OptionsError
 from hotstart.cli import main
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 EAGER = Options(compiler="op_by_op")
 BATCH = Dim("batch", max=8)
 

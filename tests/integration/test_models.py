@@ -13,6 +13,8 @@ import hotstart
 from qualification.compare import largest_difference
 from tests.integration.models import CASES, Case, tokens
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 ATTENTION = "aten::scaled_dot_product_attention"
 
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim, Options
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 Shapes = dict[str, Any]
 
 
@@ -563,6 +565,7 @@ def test_arithmetic_on_sizes_writes_to_nothing() -> None:
     same(Positions(), program, torch.randn(3, 7))
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_what_cannot_be_packed_is_reported(mlp: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     def asks_for_a_value(*_: Any) -> Any:
         raise RuntimeError("no value here")

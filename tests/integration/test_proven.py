@@ -13,6 +13,8 @@ import hotstart
 from hotstart import Dim, Options
 from tests.semantics import assert_same, check
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 BATCH = Dim("batch", max=8)
 INDUCTOR: dict[str, Any] = {"compiler": "inductor", "tolerance": 1e-5}
 
@@ -40,6 +42,7 @@ def built(prove: str) -> hotstart.Program:
     )
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_a_unit_that_differs_from_its_operators_runs_op_by_op(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -59,6 +62,7 @@ def keys_of(program: hotstart.Program) -> set[str]:
     return {unit.key for unit in program.artifact.units}
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_without_a_proof_a_wrong_unit_is_served_and_kept_apart_from_proven_ones() -> None:
     unproven, proven = built("off"), built("all")
     x = torch.randn(5, 3)
@@ -67,6 +71,7 @@ def test_without_a_proof_a_wrong_unit_is_served_and_kept_apart_from_proven_ones(
     assert not keys_of(unproven) & keys_of(proven)
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_a_proof_says_at_which_sizes_it_compared(tmp_path: Any) -> None:
     program = hotstart.compile(wave, (torch.zeros(4, 3),), dynamic_shapes={"x": {0: BATCH}})
     (unit,) = program.artifact.units
@@ -80,6 +85,7 @@ def test_a_proof_says_at_which_sizes_it_compared(tmp_path: Any) -> None:
     assert loaded.proof == unit.proof
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_the_first_unit_of_a_piece_is_compared_where_one_has_several() -> None:
     ranges = Dim("batch", max=8, ranges=[(1, 4), (5, 8)])
     program = hotstart.compile(
@@ -92,6 +98,7 @@ def test_the_first_unit_of_a_piece_is_compared_where_one_has_several() -> None:
     assert program.report.proven == 1
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_what_cannot_be_compared_is_in_the_report() -> None:
     def picky(x: Tensor) -> Tensor:
         return torch.linalg.cholesky(x - 100.0).sin()

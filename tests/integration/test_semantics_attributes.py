@@ -15,6 +15,8 @@ import hotstart
 from hotstart import Dim
 from tests.semantics import assert_same, both, build
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 R = torch.randn
 EAGER = hotstart.Options(compiler="op_by_op")
 

@@ -12,6 +12,8 @@ import hotstart
 from hotstart import Options
 from tests.semantics import assert_same, both, build, check, mostly_eager
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 R = torch.randn
 
 # --- around calls ------------------------------------------------------------------------------

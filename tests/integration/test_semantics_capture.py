@@ -16,6 +16,8 @@ import hotstart
 from hotstart import Dim
 from tests.semantics import build, check, mostly_eager
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 R = torch.randn
 X = (R(2, 4),)
 

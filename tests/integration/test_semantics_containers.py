@@ -20,6 +20,8 @@ from hotstart import Dim
 from hotstart.records.trees import attributes_of
 from tests.semantics import both, build
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 R = torch.randn
 EAGER = hotstart.Options(compiler="op_by_op")
 

@@ -19,7 +19,10 @@ from hotstart import Dim
 from tests.semantics import assert_same, both, build, check, mostly_eager
 
 # The model itself, which programs are compared with, runs without a compiler.
-pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile"),
+    pytest.mark.usefixtures("kept_pieces"),
+]
 
 R = torch.randn
 ONES = torch.ones(3, 4)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from tests.semantics import both, check, mostly_eager
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 R = torch.randn
 FLOATING = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 INTEGERS = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8]

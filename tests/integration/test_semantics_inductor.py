@@ -14,6 +14,8 @@ import hotstart
 from hotstart import Dim
 from tests.semantics import assert_same, build, check
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 R = torch.randn
 BATCH = {0: Dim("batch", max=8)}
 TWO_OR_MORE = {0: Dim("batch", min=2, max=8)}

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 import hotstart
 from tests.semantics import assert_same, both, build, check, mostly_eager
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 R = torch.randn
 
 

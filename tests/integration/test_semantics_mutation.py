@@ -12,6 +12,8 @@ import hotstart
 from hotstart import Dim
 from tests.semantics import assert_same, both, build, check, mostly_eager, shares_memory
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 R = torch.randn
 AT_MATMUL = {"split_on": ["aten::matmul"]}
 

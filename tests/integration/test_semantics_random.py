@@ -11,6 +11,8 @@ from torch import Tensor, nn
 import hotstart
 from tests.semantics import assert_same, both, build, check, mostly_eager
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 R = torch.randn
 ONES = torch.ones(16, 16)
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 import hotstart
 from tests.semantics import assert_same, both, build, check
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 R = torch.randn
 EXPORT = r"torch\.export\.export\(model, args\)\.run_decompositions\(\)\.module\(\)"
 

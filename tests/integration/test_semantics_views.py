@@ -21,7 +21,10 @@ ATTRIBUTES = ["mT", "T", "H", "mH", "data", "real", "mT.mT", "data.T", "real.mT"
 CASES = [(a, dtype) for a in ATTRIBUTES for dtype in (torch.float32, torch.complex64)]
 
 # Inductor says that it runs complex numbers as eager does.
-pytestmark = pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for"),
+    pytest.mark.usefixtures("kept_pieces"),
+]
 
 
 def assert_views(found: Tensor, expected: Tensor, base: Tensor) -> None:

@@ -16,6 +16,8 @@ import hotstart
 from hotstart import Dim, Options
 from hotstart._torch.sizes import simplified
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 
 class Calls(nn.Module):
     """A function of a tensor and of modules."""
@@ -128,6 +130,7 @@ def test_an_operator_of_known_sizes_is_still_compiled() -> None:
 # --- compiles that are given up -------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_a_compile_that_narrows_is_given_up_before_code_is_generated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -171,6 +174,7 @@ class Head(nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_anew")
 def test_a_detection_head_takes_one_unit_whose_indices_are_not_simplified(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
+import io
 import json
+import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +28,7 @@ from hotstart import Dim
 class Scaled(nn.Module):
     def __init__(self):
         super().__init__()
-        self.linear, self.by = nn.Linear(4, 4), {by}
+        self.linear, self.by = nn.Linear(4, 4), 2.0
 
     def forward(self, x):
         return self.linear(x) * self.by
@@ -32,11 +37,16 @@ def static():
     return Scaled(), (torch.zeros(2, 4),), None
 
 def ranged():
-    shapes = {{"x": {{0: Dim("rows", min=2, max=8)}}}}
-    return {{"model": Scaled(), "args": (torch.zeros(3, 4),), "dynamic_shapes": shapes}}
+    shapes = {"x": {0: Dim("rows", min=2, max=8)}}
+    return {"model": Scaled(), "args": (torch.zeros(3, 4),), "dynamic_shapes": shapes}
+
+def changed():
+    model, args, shapes = static()
+    model.by = 3.25
+    return model, args, shapes
 
 def unknown():
-    return {{"model": Scaled(), "shape": 3}}
+    return {"model": Scaled(), "shape": 3}
 
 def broken():
     raise ValueError("no such model")
@@ -54,12 +64,17 @@ def killed():
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with factories, which are imported anew."""
-    file = tmp_path / "cached_shop.py"
-    file.write_text(FACTORIES.format(by="2.0"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "cached_shop", raising=False)
-    monkeypatch.setenv("HOTSTART_CACHE", str(tmp_path / "cache"))
+    return working_in(tmp_path, monkeypatch)
+
+
+def working_in(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Make a folder the working folder, with factories and a cache."""
+    file = folder / "cached_shop.py"
+    file.write_text(FACTORIES)
+    patch.chdir(folder)
+    patch.syspath_prepend(str(folder))
+    patch.delitem(sys.modules, "cached_shop", raising=False)
+    patch.setenv("HOTSTART_CACHE", str(folder / "cache"))
     return file
 
 
@@ -86,20 +101,68 @@ print(json.dumps(found))
 """
 
 
-def explained(*asked: str) -> list[tuple[int, Any]]:
+def explained(folder: Path, *asked: str) -> list[tuple[int, Any]]:
     """What `hotstart explain` says in its own process: tests change what is part of keys."""
     command = [sys.executable, "-c", EXPLAIN, *asked]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+        env={**os.environ, "HOTSTART_CACHE": str(folder / "cache")},
+    )
     return [(status, told) for status, told in json.loads(done.stdout)]
 
 
-WARM = "warm cached_shop:static --compiler op_by_op --no-check"
+REMOTE = importlib.util.find_spec("obstore") is not None
+needs_remote = pytest.mark.skipif(not REMOTE, reason="the extra hotstart[remote] is not installed")
 
 
-def test_what_was_warmed_is_found(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = asked(capsys, WARM)
-    assert (status, out.split()[0]) == (0, "compiled")
-    status, out, _ = asked(capsys, WARM.replace("static", "static cached_shop:ranged"))
+@dataclass(frozen=True)
+class Warmed:
+    """A folder where some factories were warmed, and what the command said."""
+
+    folder: Path
+    status: int
+    out: str
+    err: str
+
+    @property
+    def remote(self) -> str:
+        return (self.folder / "remote").as_uri()
+
+
+@pytest.fixture(scope="module")
+def warmed(tmp_path_factory: pytest.TempPathFactory) -> Warmed:
+    """One command for several tests, since each factory starts a process."""
+    folder = tmp_path_factory.mktemp("warmed")
+    factories = [f"cached_shop:{name}" for name in ("unknown", "broken", "killed", "static")]
+    place = ["--remote", (folder / "remote").as_uri()] if REMOTE else []
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        working_in(folder, patch)
+        status = main(["warm", *factories, "--compiler", "op_by_op", "--no-check", *place])
+    return Warmed(folder, status, out.getvalue(), err.getvalue())
+
+
+def test_one_that_fails_does_not_stop_the_others(warmed: Warmed) -> None:
+    assert warmed.status == 1
+    assert [line.split()[0] for line in warmed.out.splitlines()] == 3 * ["failed"] + ["compiled"]
+    assert "a dict with model, shape" in warmed.err
+    assert "ValueError: no such model" in warmed.err
+    assert "error: cached_shop:killed: BrokenProcessPool" in warmed.err
+
+
+def test_what_was_warmed_is_found(
+    warmed: Warmed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working_in(warmed.folder, monkeypatch)
+    factories = "warm cached_shop:static cached_shop:ranged --compiler op_by_op --no-check"
+    status, out, _ = asked(capsys, factories)
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == ["loaded", "compiled"]
 
@@ -110,28 +173,40 @@ def test_explain_of_an_empty_cache(shop: Path, capsys: pytest.CaptureFixture[str
     assert "nothing is stored yet" in out
 
 
-def test_explain_names_what_changed(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert asked(capsys, WARM)[0] == 0
-    ((status, told),) = explained("cached_shop:static --compiler op_by_op --splits 3")
-    assert (status, told["found"]) == (6, False)
-    assert told["changes"] == [{"part": "options.splits", "was": "16", "is": "3"}]
-    shop.write_text(FACTORIES.format(by="3.25"))
-    ((status, told),) = explained("cached_shop:static --compiler op_by_op")
-    assert status == 6
-    assert told["changes"] == [{"part": "by", "was": "2.0", "is": "3.25"}]
+@pytest.fixture(scope="module")
+def told(warmed: Warmed) -> dict[str, tuple[int, Any]]:
+    """What `hotstart explain` says of what was warmed, by the name of what was asked."""
+    static = "cached_shop:static --compiler op_by_op"
+    asked = {
+        "option": f"{static} --splits 3",
+        "attribute": "cached_shop:changed --compiler op_by_op",
+        "elsewhere": f"{static} --cache another",
+    }
+    if REMOTE:
+        asked["shared"] = f"{static} --cache another --remote {warmed.remote}"
+    return dict(zip(asked, explained(warmed.folder, *asked.values()), strict=True))
 
 
-def test_one_that_fails_does_not_stop_the_others(
-    shop: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("asked", "change"),
+    [
+        ("option", {"part": "options.splits", "was": "16", "is": "3"}),
+        ("attribute", {"part": "by", "was": "2.0", "is": "3.25"}),
+    ],
+)
+def test_explain_names_what_changed(
+    asked: str, change: dict[str, str], told: dict[str, tuple[int, Any]]
 ) -> None:
-    factories = ("unknown", "broken", "killed", "static")
-    command = " ".join(f"cached_shop:{factory}" for factory in factories)
-    status, out, err = asked(capsys, f"warm {command} --compiler op_by_op --no-check")
-    assert status == 1
-    assert [line.split()[0] for line in out.splitlines()] == 3 * ["failed"] + ["compiled"]
-    assert "a dict with model, shape" in err
-    assert "ValueError: no such model" in err
-    assert "error: cached_shop:killed: BrokenProcessPool" in err
+    status, found = told[asked]
+    assert (status, found["found"]) == (6, False)
+    assert found["changes"] == [change]
+
+
+@needs_remote
+def test_what_was_warmed_with_a_remote_is_found_by_another_machine(
+    told: dict[str, tuple[int, Any]],
+) -> None:
+    assert [told[asked][0] for asked in ("elsewhere", "shared")] == [6, 0]
 
 
 @pytest.mark.slow
@@ -140,7 +215,7 @@ def test_what_one_factory_puts_into_torch_is_not_part_of_the_next_key(
 ) -> None:
     factories = "warm cached_shop:patching cached_shop:static --compiler op_by_op --no-check"
     _, plain = as_json(capsys, factories)[1]
-    ((status, told),) = explained("cached_shop:static --compiler op_by_op")
+    ((status, told),) = explained(shop.parent, "cached_shop:static --compiler op_by_op")
     assert (status, told["found"], told["key"]) == (0, True, plain["key"])
 
 
@@ -158,15 +233,6 @@ def shared(shop: Path, remote: str) -> str:
     store = Store(shop.parent / "cache", remote=remote, check=False)
     hotstart.compile(model, args, cache=store, options=Options(compiler="op_by_op"))
     return remote
-
-
-def test_what_was_warmed_with_a_remote_is_found_by_another_machine(
-    remote: str, shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert asked(capsys, f"{WARM} --remote {remote}")[0] == 0
-    monkeypatch.setenv("HOTSTART_CACHE", str(shop.parent / "another"))
-    what = "cached_shop:static --compiler op_by_op"
-    assert [status for status, _ in explained(what, f"{what} --remote {remote}")] == [6, 0]
 
 
 def test_push_and_pull(

@@ -14,6 +14,8 @@ import hotstart
 from hotstart import Dim, Options
 from hotstart.compilers import InductorCompiler
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 
 class DoubleEverything:
     """A custom pass, as Inductor takes them."""
@@ -33,6 +35,7 @@ def two(x: Tensor) -> Tensor:
     return x.sin() + x.cos()
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_a_custom_pass_runs_and_is_part_of_the_key() -> None:
     first, second = DoubleEverything("1"), DoubleEverything("2")
     keys = set()
@@ -62,6 +65,7 @@ def test_an_unknown_setting_is_refused() -> None:
         hotstart.compile(two, (torch.zeros(3),), options=Options(inductor={"no_such_setting": 1}))
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_settings_reach_inductor() -> None:
     plain = hotstart.compile(two, (torch.zeros(64),))
     scalar = hotstart.compile(two, (torch.zeros(64),), options=Options(inductor={"cpp.simdlen": 0}))
@@ -81,6 +85,7 @@ class Broken:
         return "broken"
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_a_piece_that_does_not_compile_is_named_with_its_layers_and_cause() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     options = Options(inductor={"post_grad_custom_post_pass": Broken()})
@@ -154,6 +159,7 @@ def test_an_operator_that_decides_by_size_one_inside_is_noticed() -> None:
         assert torch.equal(program(x), squeeze(x))
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_a_piece_that_needs_torch_around_it_runs_op_by_op_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -216,6 +222,7 @@ def test_identical_pieces_are_compiled_once() -> None:
     torch.testing.assert_close(program(x), model(x).detach())
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_parts_that_a_model_makes_of_a_range_share_units() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:

@@ -15,6 +15,8 @@ from hotstart.runtime.kernels import load_kernel
 from hotstart.runtime.prepared import Prepared
 from hotstart.runtime.units import Unit
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 
 def f(x: Tensor, y: Tensor) -> Tensor:
     return (x.sin() + y).softmax(-1)
