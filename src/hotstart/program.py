@@ -19,6 +19,7 @@ from hotstart.records.layout import dense_strides, fit, strides_fit
 from hotstart.records.shapes import labelled
 from hotstart.runtime.bind import Binding
 from hotstart.runtime.generated_entry import Entry
+from hotstart.runtime.released import trim_heap
 from hotstart.runtime.signature import as_passed
 
 if TYPE_CHECKING:
@@ -194,7 +195,9 @@ class Program:
         Raises:
             ModelMismatch: the model's tensors do not fit what was compiled.
         """
-        return self._binding.release()
+        freed = self._binding.release()
+        trim_heap()
+        return freed
 
     @property
     def code(self) -> dict[str, str]:

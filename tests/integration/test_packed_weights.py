@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -444,6 +445,21 @@ class TestReleased:
         program = hotstart.load(file, model, pack="never")
         assert program.release_unpacked() == 0
         same(model, program, torch.randn(5, 32))
+
+
+def test_what_is_released_goes_back_to_the_system() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    # glibc gives a tensor's memory back by itself until it has seen a larger one go.
+    del [torch.empty(30 << 18)][:]
+    model = nn.Sequential(*(nn.Linear(512, 512, bias=False) for _ in range(24))).eval()
+    program = hotstart.compile(model, (torch.randn(4, 512),), options=ALWAYS)
+    program(torch.randn(4, 512))
+    before = resident()
+    assert program.release_unpacked() == 24 * 512 * 512 * 4
+    gc.collect()
+    assert before - resident() > 12 * 512 * 512 * 4
 
 
 def test_replaced_weights_are_not_kept_alive(mlp: Mlp, program: hotstart.Program) -> None:
