@@ -33,7 +33,7 @@ from hotstart.specialize.compile import compile_calls, units_of
 from hotstart.specialize.contract import make_contract
 from hotstart.specialize.parts import VariantPart
 from hotstart.specialize.split import Declaration
-from hotstart.specialize.trace import CutGraph, TracedCall, TracedPart, make_plan_of
+from hotstart.specialize.trace import CutGraph, TracedCall, TracedPart, cut_graph, plan_of
 from hotstart.specialize.units import Units
 
 if TYPE_CHECKING:
@@ -163,9 +163,8 @@ def _compiled(
 
 def _traced(found: FlatGraph, split_on: Any, clock: Clock) -> TracedCall:
     """A captured graph, cut, that serves all sizes Dynamo calls it with."""
-    plan = make_plan_of(
-        found.captured, known_among(split_on, found.captured.graph.nodes), "", clock, None
-    )
+    names = known_among(split_on, found.captured.graph.nodes)
+    plan = plan_of(*cut_graph(found.captured, names, clock), "", clock)
     arguments = Arguments((), found.tensors, found.axes, found.hints)
     graph = CutGraph(found.captured, plan, ())
     declaration = Declaration(found.axes, found.hints, limit=0)

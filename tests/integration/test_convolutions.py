@@ -169,6 +169,56 @@ class Decoder(nn.Module):
         return x
 
 
+class Headed(Network):
+    """Ends in a function of the last image, in a piece of its own."""
+
+    def __init__(self, ends: Callable[[Tensor], Any]) -> None:
+        super().__init__(Residual, 8)
+        self.ends = ends
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.ends(x)
+
+
+def by_stride(x: Tensor) -> Tensor:
+    return x * 2 if x.stride(1) == 1 else x * 3
+
+
+def by_format(x: Tensor) -> Tensor:
+    return x * 2 if x.is_contiguous(memory_format=torch.channels_last) else x * 3
+
+
+def by_address(x: Tensor) -> Tensor:
+    return x.sin().as_strided((x.shape[0], 5), (x.stride(0), 1))
+
+
+def by_copy(x: Tensor) -> tuple[Tensor, Tensor]:
+    flat = x.flatten(1)
+    flat[:, 0] = 5.0
+    return x * 2, flat * 2
+
+
+@torch.library.custom_op(
+    "tests_convolutions::written", mutates_args=("x",), tags=[torch.Tag.flexible_layout]
+)
+def written(x: Tensor) -> Tensor:
+    x.add_(10.0)
+    return x.sum((2, 3))
+
+
+@written.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[:2])
+
+
+def by_operator(x: Tensor) -> tuple[Tensor, ...]:
+    sums = torch.ops.tests_convolutions.written(x)
+    return x, sums, x * 2
+
+
 BATCHES: dict[str, Any] = {"x": {0: Dim("batch", min=1, max=8)}}
 IMAGES: dict[str, Any] = {
     "x": {0: Dim("batch", min=1, max=4), 2: Dim("high", min=6, max=40), 3: Dim("wide", max=40)}
@@ -241,6 +291,28 @@ def test_an_argument_that_is_channels_last() -> None:
         x = torch.randn(batch, 3, 20, 20)
         same(model, program, x.to(memory_format=torch.channels_last))
         same(model, program, x)
+
+
+@pytest.mark.parametrize("ends", [by_stride, by_format, by_address, by_copy])
+def test_an_argument_of_another_layout_is_refused_where_a_later_piece_asks(
+    ends: Callable[[Tensor], Any],
+) -> None:
+    model = made(lambda: Headed(ends))
+    program = hotstart.compile(model, (torch.randn(2, 3, 12, 12),), dynamic_shapes=BATCHES)
+    x = torch.randn(3, 3, 12, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
+    with pytest.raises(hotstart.ContractError, match=r"layout|strides|contiguous"):
+        program(x.to(memory_format=torch.channels_last))
+
+
+def test_an_operator_that_writes_to_an_image_of_an_earlier_piece() -> None:
+    model = made(lambda: Headed(by_operator))
+    program = hotstart.compile(model, (torch.randn(2, 3, 12, 12),), dynamic_shapes=BATCHES)
+    for batch in (1, 3):
+        x = torch.randn(batch, 3, 12, 12)
+        with torch.no_grad():
+            torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
 
 
 def test_volumes() -> None:

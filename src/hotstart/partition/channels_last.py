@@ -34,6 +34,8 @@ from hotstart.partition.at_sizes import (
     written_storages,
 )
 from hotstart.partition.cut import Run
+from hotstart.partition.digest import came_with_torch
+from hotstart.partition.names import operator_name
 from hotstart.partition.plan import Graph
 from hotstart.records.shapes import Dim
 
@@ -227,7 +229,10 @@ def _same(made: Any, reads: Sequence[fx.Node], changed: Mapping[fx.Node, Any]) -
 
 def _may_write(node: fx.Node) -> bool:
     """Tell whether a node may write to an input that its result does not share memory with."""
-    return not tensors_in(example_of(node)) or is_foreign(node)
+    if not tensors_in(example_of(node)) or is_foreign(node):
+        return True
+    name = operator_name(node.target)
+    return not came_with_torch(name) and any("!" in one for one in _torch.operator_schemas(name))
 
 
 def _inserted(graph: Graph, runs: Sequence[Run], changes: _Changes) -> tuple[Run, ...]:

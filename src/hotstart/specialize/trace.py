@@ -20,11 +20,13 @@ from hotstart.model import ModelIndex
 from hotstart.options import Options
 from hotstart.partition import Plan, SplitOn, cut, make_plan
 from hotstart.partition.channels_last import with_channels_last
+from hotstart.partition.cut import Run
 from hotstart.partition.layouts import layouts_read, strictest
+from hotstart.partition.plan import Graph
 from hotstart.partition.zero_and_one import special_conditions
 from hotstart.records.artifact import Layout, TensorSpec
 from hotstart.records.layout import dense_strides, layout_fits
-from hotstart.records.shapes import Dim, Interval
+from hotstart.records.shapes import Interval
 from hotstart.runtime.tensors import dense_copy
 from hotstart.specialize.limits import range_error, watch
 from hotstart.specialize.parts import Split, VariantPart
@@ -138,12 +140,16 @@ def _trace(
     captured = capture(index, call.target, arguments, weights, part.fixed, hints)
     owner = f"{name}." if name else ""
     prefix = owner + (f"graph_{number}." if number else "")
-    sizes = (arguments.axes, hints) if packs_convolutions(options) else None
-    plan = make_plan_of(captured, split_on, prefix, clock, sizes)
+    graph, runs = cut_graph(captured, split_on, clock)
+    # What forward reads is the layouts that eager has, so before images get others.
+    layouts = layouts_read(graph, arguments.tensors, arguments.axes, hints)
+    if _packs_convolutions(options):
+        with faults.typed(_not_cut), clock.phase("partition"):
+            graph, runs = with_channels_last(graph, runs, arguments.axes, hints)
+    plan = plan_of(graph, runs, prefix, clock)
     _torch.trace_artifact(f"hotstart_{owner}graph_{number}", partial(describe_plan, plan))
     declared = {dim.name: Interval(dim.min, dim.max) for dim in arguments.axes}
     special = special_conditions(plan, declared, hints)
-    layouts = layouts_read(plan.graph, arguments.tensors, arguments.axes, hints)
     return CutGraph(captured, plan, (*captured.assumed, *special), layouts)
 
 
@@ -220,35 +226,21 @@ def _refuse_gaps(call: TracedCall) -> None:
             )
 
 
-def packs_convolutions(options: Options) -> bool:
+def _packs_convolutions(options: Options) -> bool:
     """Tell whether convolutions are compiled to run on packed weights."""
     return options.compiler == "inductor" and bool(options.pack_weights)
 
 
-def make_plan_of(
-    captured: Captured,
-    split_on: SplitOn,
-    prefix: str,
-    clock: Clock,
-    sizes: tuple[Sequence[Dim], Mapping[str, int]] | None,
-) -> Plan:
-    """Cut a graph and digest its pieces.
+def cut_graph(captured: Captured, split_on: SplitOn, clock: Clock) -> tuple[Graph, tuple[Run, ...]]:
+    """Cut a graph into runs of nodes."""
+    with faults.typed(_not_cut), clock.phase("partition"):
+        return cut(captured, split_on)
 
-    Args:
-        captured: the graph.
-        split_on: as in `cut`.
-        prefix: starts the names of the pieces.
-        clock: measures the phases.
-        sizes: dynamic dimensions, and the sizes that the graph was traced with, if pieces are to
-            hand each other images channels last.
-    """
-    with faults.typed(_not_cut):
-        with clock.phase("partition"):
-            graph, runs = cut(captured, split_on)
-            if sizes is not None:
-                graph, runs = with_channels_last(graph, runs, *sizes)
-        with clock.phase("digest"):
-            return make_plan(graph, runs, prefix)
+
+def plan_of(graph: Graph, runs: Sequence[Run], prefix: str, clock: Clock) -> Plan:
+    """Digest the pieces that runs of nodes become; `prefix` starts their names."""
+    with faults.typed(_not_cut), clock.phase("digest"):
+        return make_plan(graph, runs, prefix)
 
 
 def not_captured(reason: str) -> CaptureError:
