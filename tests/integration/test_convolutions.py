@@ -13,6 +13,8 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim, Options
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 functional = nn.functional
 
 
@@ -371,7 +373,7 @@ class TestWeightsOfSeveralLayouts:
     """A call chooses by its size among weights that are packed in several layouts."""
 
     @pytest.fixture
-    def by_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_batch(self, compiled_anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
         """Layouts as if oneDNN chose one for single images, and others by odd and even."""
 
         def layout(weight: Any, dtype: Any, settings: Any, shape: Any, threads: Any) -> Any:

@@ -103,7 +103,8 @@ def test_a_distributed_tensor_is_refused_by_name() -> None:
 def test_quantised_layers_run_once_they_are_exported(scheme: str, compiler: str) -> None:
     quantization = pytest.importorskip("torchao.quantization")
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32)).eval()
-    quantization.quantize_(model, getattr(quantization, f"{scheme}Config")())
+    config = getattr(quantization, f"{scheme}Config")(set_inductor_config=False)  # for all of torch
+    quantization.quantize_(model, config)
     x = R(4, 64)
     with pytest.raises(hotstart.CaptureError, match=rf"0\.weight: got a torchao.*{EXPORT}"):
         build(model, x)
@@ -122,7 +123,8 @@ def test_weight_only_layers_run_once_their_weights_are_unwrapped() -> None:
     quantization = pytest.importorskip("torchao.quantization")
     unwrap = pytest.importorskip("torchao.utils").unwrap_tensor_subclass
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32)).eval()
-    quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
+    config = quantization.Int8WeightOnlyConfig(set_inductor_config=False)  # for all of torch
+    quantization.quantize_(model, config)
     x = R(4, 64)
     expected = model(x).detach()
     assert_same(build(unwrap(model), x)(x), expected, 1e-5)
