@@ -133,7 +133,7 @@ def _ways(bodies: Mapping[str, Body | None]) -> dict[str, CompiledUnit]:
 
 
 def _loses(times: Sequence[tuple[float, ...]]) -> bool:
-    """Whether the first of some units is clearly slower than another at a size."""
+    """Tell whether the first unit is clearly slower than another at a size."""
     return any(first > (1.0 + _LOSS) * min(others) for first, *others in times if others)
 
 

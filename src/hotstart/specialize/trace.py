@@ -141,7 +141,7 @@ def _trace(
     owner = f"{name}." if name else ""
     prefix = owner + (f"graph_{number}." if number else "")
     graph, runs = cut_graph(captured, split_on, clock)
-    # What forward reads is the layouts that eager has, so before images get others.
+    # forward asks about the layouts of eager; the next step changes those of images.
     layouts = layouts_read(graph, arguments.tensors, arguments.axes, hints)
     if _packs_convolutions(options):
         with faults.typed(_not_cut), clock.phase("partition"):
