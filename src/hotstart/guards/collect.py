@@ -320,6 +320,9 @@ def _names(codes: Iterable[types.CodeType]) -> set[tuple[str, str]]:
 
     Functions are asked first, since that of a dataclass is of no file.
     """
+    codes = list(codes)
+    if not codes:
+        return set()  # `get_referrers` looks at every object of the process
     found = [(code.co_filename, code.co_qualname) for code in codes]
     modules: dict[str, list[str]] = {}
     for name, module in sys.modules.copy().items():  # others may be importing
