@@ -19,7 +19,7 @@ from hotstart.records.layout import dense_strides, fit, strides_fit
 from hotstart.records.shapes import labelled
 from hotstart.runtime.bind import Binding
 from hotstart.runtime.generated_entry import Entry
-from hotstart.runtime.released import trim_heap
+from hotstart.runtime.heap import trim_heap
 from hotstart.runtime.signature import as_passed
 
 if TYPE_CHECKING:

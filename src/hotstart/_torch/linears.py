@@ -186,7 +186,8 @@ def _lowered(lower: Callable[..., Any]) -> Iterator[None]:
         def run(*args: Any, **kwargs: Any) -> Any:
             if args[weight].get_name() in V.graph.constants:
                 return lowering(*args, **kwargs)
-            return lower(lowering, weight, *args, **kwargs)
+            before = map(_rows_together, args[:weight])
+            return lower(lowering, weight, *before, *args[weight:], **kwargs)
 
         return run
 
@@ -196,6 +197,18 @@ def _lowered(lower: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         lowerings.update(known)
+
+
+def _rows_together(tensor: Any) -> Any:
+    """Copy a tensor whose strides say only at some sizes if its rows can be counted as one axis.
+
+    `View.create` (2.11 to 2.15) asks, and the code would hold for these sizes only.
+    """
+    from torch._inductor import ir
+
+    if ir.is_contiguous_storage_and_layout(tensor) or not ir.is_storage_and_layout(tensor):
+        return tensor
+    return ir.ExternKernel.require_contiguous(tensor)
 
 
 @contextlib.contextmanager

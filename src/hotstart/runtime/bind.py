@@ -16,6 +16,7 @@ from hotstart.options import Pack
 from hotstart.records.artifact import Artifact, Stitched
 from hotstart.records.report import Packed
 from hotstart.runtime.generated import run_code
+from hotstart.runtime.heap import keep_freed_memory
 from hotstart.runtime.prepared import Prepared
 from hotstart.runtime.released import memory_in_use
 from hotstart.runtime.units import Unit
@@ -52,6 +53,7 @@ def bind(
         compare_code: whether functions that were traced must be what they were.
         pack: when weights are packed.
     """
+    keep_freed_memory()
     units = {unit.key: Unit(unit) for unit in artifact.units}
     weights = Weights(model, artifact.requirements, dict(artifact.captured), compare_code)
     stitched = (stitched for call in artifact.calls for stitched in call.stitched)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -81,13 +79,3 @@ def _held(functions: Iterable[Any]) -> Iterator[torch.Tensor]:
             pending += [cell.cell_contents for cell in value.__closure__ or ()]
         elif isinstance(value, list | tuple):
             pending += value
-
-
-def trim_heap() -> None:
-    """Have the C library give the system what it has free, where it has a call for that.
-
-    glibc keeps the memory of small tensors, between others that are still in use.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)

@@ -1,0 +1,47 @@
+"""Memory that calls free stays with the process, unless somebody has chosen otherwise."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+import torch
+from torch import Tensor
+
+import hotstart
+from hotstart import Options
+from hotstart.runtime.heap import _is_set
+
+PAGE = resource.getpagesize()
+
+
+def large(x: Tensor) -> Tensor:
+    for _ in range(4):
+        x = x.sin() + x.cos()
+    return x.sum()
+
+
+def test_a_call_runs_in_the_memory_of_the_call_before() -> None:
+    x = torch.randn(1 << 21)
+    program = hotstart.compile(large, (x,), options=Options(compiler="op_by_op"))
+    for _ in range(2):
+        program(x)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    program(x)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults * PAGE < x.numel() * x.itemsize
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_set"),
+    [
+        ({}, False),
+        ({"MALLOC_ARENA_MAX": "2"}, False),
+        ({"MALLOC_TRIM_THRESHOLD_": "131072"}, True),
+        ({"MALLOC_MMAP_THRESHOLD_": "131072"}, True),
+        ({"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}, True),
+        ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}, False),
+    ],
+)
+def test_what_the_environment_chooses_stays(environment: dict[str, str], is_set: bool) -> None:
+    assert _is_set(environment) is is_set
