@@ -82,6 +82,24 @@ def test_without_packing_nothing_is_prepared(mlp: nn.Module) -> None:
     assert program.report.packed.tensors == 0
 
 
+def test_a_sum_with_a_transposed_tensor_serves_every_batch() -> None:
+    torch.manual_seed(0)
+    mlp = Mlp().eval()
+
+    def transposed(x: Tensor) -> Tensor:
+        made: Tensor = mlp(x.transpose(1, 2))
+        return made
+
+    images = {"x": {0: Dim("batch", min=1, max=16)}}
+    program = hotstart.compile(
+        transposed, (torch.randn(2, 32, 9),), dynamic_shapes=images, options=ALWAYS
+    )
+    assert packing(program)
+    assert not program.report.splits
+    for batch in (1, 2, 16):
+        same(transposed, program, torch.randn(batch, 32, 9))
+
+
 def test_repeated_layers_share_a_unit_and_not_what_is_made_of_their_weights() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(*(Mlp() for _ in range(4))).eval()
