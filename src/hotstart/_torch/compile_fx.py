@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from hotstart._torch.cheaper import sigmoid_for_tanh
 from hotstart._torch.grouped import grouped_products
 from hotstart._torch.linears import Templates, inputs_as_packed_weights, linears_by_template
 from hotstart._torch.packing import Pack, separate, written_inputs
@@ -182,6 +183,7 @@ def compile_with_inductor(
         if packing and len(example_inputs) == len(inputs):
             numbers = {read[index - sizes] for index in written}
             constant = {n for n in packing.weights if read[n - sizes] not in numbers}
+            sigmoid_for_tanh(graph.graph)
             body = separate(graph, example_inputs, constant, packing.choose)
             read = [read[index - sizes] for index in body.kept if index >= sizes]
             read += range(-1, len(body.kept) - len(body.inputs) - 1, -1)
