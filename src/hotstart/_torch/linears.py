@@ -118,13 +118,13 @@ def linears_by_template(templates: Templates) -> Iterator[None]:
 
 
 def _check_template() -> None:
-    """Refuse a template whose threads share out the work by their own numbers.
+    """Refuse a template whose threads find their part of the work by their own numbers (2.11).
 
     Where OpenMP starts fewer threads than were asked for, as it may, a part would not be computed.
     """
     from torch._inductor.codegen.cpp_gemm_template import GEMM_TEMPLATE
 
-    if "omp_get_thread_num" in GEMM_TEMPLATE:
+    if GEMM_TEMPLATE.count("omp for") != GEMM_TEMPLATE.count("codegen_multi_threads_params"):
         raise NoTemplate("in this torch it relies on getting all the threads that it asks for")
 
 

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch._inductor import lowering  # noqa: F401  the others can only be imported after it
 
@@ -10,6 +11,7 @@ from torch._inductor.codegen.cpp_micro_gemm import CppMicroGemmFP32Vec  # isort:
 from torch._inductor.utils import parallel_num_threads  # isort: skip
 
 from hotstart._torch.faster_gemm import faster_gemm
+from hotstart._torch.linears import NoTemplate, Templates, linears_by_template
 
 
 def kernel_text() -> str:
@@ -38,3 +40,10 @@ def test_work_is_shared_out_in_more_parts_than_threads_only_meanwhile() -> None:
         assert parts > parallel_num_threads()
     assert before == cpp_gemm_template.GEMM_TEMPLATE
     assert "schedule(static" in before
+
+
+def test_threads_that_go_by_their_own_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = cpp_gemm_template.GEMM_TEMPLATE.replace("#pragma omp for", "#pragma")  # as in 2.11
+    monkeypatch.setattr(cpp_gemm_template, "GEMM_TEMPLATE", text)
+    with pytest.raises(NoTemplate, match="getting all the threads"):
+        linears_by_template(Templates()).__enter__()
