@@ -100,6 +100,50 @@ def test_a_sum_with_a_transposed_tensor_serves_every_batch() -> None:
         same(transposed, program, torch.randn(batch, 32, 9))
 
 
+class Int8(nn.Module):
+    """A linear on weights that are packed as int8 when the model is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.randint(-127, 128, (64, 64), dtype=torch.int8))
+        self.register_buffer("scales", torch.rand(64) / 127)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = torch.ops.aten._weight_int8pack_mm(x, self.weight, self.scales)
+        return made.relu()
+
+
+class Int4(nn.Module):
+    """A linear on weights that are packed as int4 when the model is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = torch.randint(0, 16, (64, 64), dtype=torch.int32)
+        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(weight, 2)
+        self.register_buffer("weight", packed)
+        self.register_buffer("scales", torch.rand(2, 64, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self.weight, 32, self.scales)
+        return made.relu()
+
+
+@pytest.mark.parametrize("quantised", [Int8, Int4])
+def test_weights_that_the_model_packed_itself_are_read_as_they_are(
+    quantised: Callable[[], nn.Module],
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(quantised(), quantised()).eval()
+    rows = {"input": ROWS["x"]}
+    program = hotstart.compile(model, (torch.randn(4, 64),), dynamic_shapes=rows, options=ALWAYS)
+    for count in (1, 5, 64):
+        x = torch.randn(count, 64)
+        assert torch.equal(program(x), model(x))
+    model.load_state_dict(nn.Sequential(quantised(), quantised()).state_dict())
+    assert torch.equal(program(x), model(x))
+    assert program.report.packed.bytes == 0
+
+
 def test_repeated_layers_share_a_unit_and_not_what_is_made_of_their_weights() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(*(Mlp() for _ in range(4))).eval()
