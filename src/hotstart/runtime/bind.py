@@ -53,7 +53,6 @@ def bind(
         compare_code: whether functions that were traced must be what they were.
         pack: when weights are packed.
     """
-    keep_freed_memory()
     units = {unit.key: Unit(unit) for unit in artifact.units}
     weights = Weights(model, artifact.requirements, dict(artifact.captured), compare_code)
     stitched = (stitched for call in artifact.calls for stitched in call.stitched)
@@ -158,6 +157,7 @@ class Binding:
     def _with(self, fetched: Fetched, prepared: Prepared) -> _Bound:
         runs = tuple(bind(fetched.tensors, prepared) for bind in self._binders)
         prepared.finish()
+        keep_freed_memory()  # that of calls, which come now, and not what packing was done in
         return _Bound(fetched, prepared.watching(fetched.current), runs)
 
     def _pack_later(self, unpacked: _Bound) -> None:
