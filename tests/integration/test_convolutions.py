@@ -221,6 +221,17 @@ def by_operator(x: Tensor) -> tuple[Tensor, ...]:
     return x, sums, x * 2
 
 
+LIBRARY = torch.library.Library("tests_convolutions_by_schema", "DEF")
+LIBRARY.define("written(Tensor(a!) x) -> Tensor", tags=[torch.Tag.flexible_layout])
+LIBRARY.impl("written", lambda x: x.add_(10.0).sum((2, 3)), "CPU")
+LIBRARY.impl("written", lambda x: x.new_empty(x.shape[:2]), "Meta")
+
+
+def by_schema(x: Tensor) -> tuple[Tensor, ...]:
+    sums = torch.ops.tests_convolutions_by_schema.written(x)
+    return x, sums, x * 2
+
+
 BATCHES: dict[str, Any] = {"x": {0: Dim("batch", min=1, max=8)}}
 IMAGES: dict[str, Any] = {
     "x": {0: Dim("batch", min=1, max=4), 2: Dim("high", min=6, max=40), 3: Dim("wide", max=40)}
@@ -308,8 +319,11 @@ def test_an_argument_of_another_layout_is_refused_where_a_later_piece_asks(
         program(x.to(memory_format=torch.channels_last))
 
 
-def test_an_operator_that_writes_to_an_image_of_an_earlier_piece() -> None:
-    model = made(lambda: Headed(by_operator))
+@pytest.mark.parametrize("ends", [by_operator, by_schema])
+def test_an_operator_that_writes_to_an_image_of_an_earlier_piece(
+    ends: Callable[[Tensor], Any],
+) -> None:
+    model = made(lambda: Headed(ends))
     program = hotstart.compile(model, (torch.randn(2, 3, 12, 12),), dynamic_shapes=BATCHES)
     for batch in (1, 3):
         x = torch.randn(batch, 3, 12, 12)

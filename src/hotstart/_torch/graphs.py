@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -233,6 +233,42 @@ def storage_of(tensor: torch.Tensor) -> int:
 def was_mutated(tensor: torch.Tensor) -> bool:
     """Whether a fake tensor, or a view of it, was written to while tracing."""
     return not tensor.is_inference() and tensor._version > 0
+
+
+def count_writes(graph: fx.Graph) -> None:
+    """Count what operators say they write to as written, in the versions of its fake tensors.
+
+    The fake kernel of an operator of somebody's own need not write, nor say so by a version.
+    """
+    for node in graph.nodes:
+        for value in _written_arguments(node):
+            for written in _nodes_in(value):
+                tensor = written.meta.get("example_value")
+                if isinstance(tensor, torch.Tensor) and not tensor.is_inference():
+                    torch.autograd.graph.increment_version(tensor)
+
+
+def _written_arguments(node: fx.Node) -> Iterator[fx.node.Argument]:
+    """Yield the arguments of a node that its operator writes to, by the schema of any overload."""
+    target = node.target
+    overloads: list[Any] = [target] if isinstance(target, torch._ops.OpOverload) else []
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        overloads = [getattr(target, name) for name in target.overloads()]
+    for overload in overloads:
+        for position, argument in enumerate(overload._schema.arguments):
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            if argument.name in node.kwargs:
+                yield node.kwargs[argument.name]
+            elif not argument.kwarg_only and position < len(node.args):
+                yield node.args[position]
+
+
+def _nodes_in(value: fx.node.Argument) -> list[fx.Node]:
+    """List the nodes in an argument, which may be a list of them."""
+    found: list[fx.Node] = []
+    fx.node.map_arg(value, found.append)
+    return found
 
 
 def like_in_format(tensor: torch.Tensor, memory_format: torch.memory_format) -> torch.Tensor:

@@ -74,6 +74,7 @@ def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic] = ()) -
     (output,) = (node for node in module.graph.nodes if node.op == "output")
     for node in placeholders:
         _refuse_odd(node)
+    _torch.count_writes(module.graph)
     _refuse_training(placeholders, output)
     refuse_unbacked(module.graph)
     refuse_places(module.graph)

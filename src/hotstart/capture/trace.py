@@ -94,6 +94,7 @@ def capture(
     ]
     args, kwargs = arguments.call_with(tensors)
     traced = _trace(target, args, kwargs, dynamic)
+    _torch.count_writes(traced.module.graph)
     settled = _torch.keep_checks(traced.module.graph)
     refuse_data_dependence(traced, settled)
     refuse_gradients(traced)
