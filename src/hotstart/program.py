@@ -239,8 +239,10 @@ class Program:
     def _relayout(self, tensor: torch.Tensor, dim_order: Sequence[int], path: str) -> torch.Tensor:
         """Copy an argument into the compiled layout; counted, and logged once for each argument."""
         strides = dense_strides(tensor.shape, dim_order)
-        if strides_fit(tensor, strides):
+        if tensor.stride() == strides:
             return tensor
+        if strides_fit(tensor, strides):
+            return fit(tensor.detach(), strides)
         with self._counting:
             if path not in self._relayouts:
                 log.warning(

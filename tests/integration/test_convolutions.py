@@ -331,6 +331,41 @@ def test_an_operator_that_writes_to_an_image_of_an_earlier_piece(
             torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("pack", [True, False])
+def test_an_image_of_one_channel_may_be_called_channels_last(pack: bool) -> None:
+    model = made(lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)))
+    x = torch.randn(2, 1, 8, 8)
+    options = Options(pack_weights=pack)
+    program = hotstart.compile(model, (x,), dynamic_shapes={"input": BATCHES["x"]}, options=options)
+    for batch in (1, 3):
+        x = torch.randn(batch, 1, 8, 8).to(memory_format=torch.channels_last)
+        assert x.is_contiguous()
+        with torch.no_grad():
+            torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
+    assert program.relayouts == {}
+
+
+class Thin(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, :1]
+        made: Tensor = self.down(self.up(x).relu()).sigmoid() + x
+        return made
+
+
+def test_pieces_hand_on_images_of_one_channel() -> None:
+    model = made(lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Thin(), Thin(), Thin()))
+    images = {"input": IMAGES["x"]}
+    program = hotstart.compile(model, (torch.randn(2, 3, 16, 16),), dynamic_shapes=images)
+    for batch, high, wide in ((1, 6, 9), (4, 12, 12)):
+        x = torch.randn(batch, 3, high, wide)
+        with torch.no_grad():
+            torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_volumes() -> None:
     model = made(Volumes)
     program = hotstart.compile(model, (torch.randn(2, 8, 6, 6, 6),), dynamic_shapes=BATCHES)

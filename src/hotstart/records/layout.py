@@ -23,9 +23,12 @@ def _fit(shape: Sequence[int], have: Sequence[int], want: Sequence[int]) -> bool
 
 
 def fit(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
-    """The tensor itself if its strides fit, else a copy that has them."""
+    """The tensor with other strides: a view of it if they fit, else a copy.
+
+    Convolutions look at strides of sizes of 1 too, to tell if an image is channels last.
+    """
     if strides_fit(tensor, strides):
-        return tensor
+        return tensor.as_strided(tensor.shape, tuple(strides))
     made = torch.empty_strided(
         tensor.shape, tuple(strides), dtype=tensor.dtype, device=tensor.device
     )

@@ -12,6 +12,9 @@ from hotstart.runtime.names import Scope, written_tuple
 Relayout = Callable[[torch.Tensor, Sequence[int], str], torch.Tensor]
 """Gives a tensor in the compiled layout; takes its order of dimensions and its path."""
 
+_IMAGES = (4, 5)
+"""Numbers of dimensions of tensors whose strides count in full, see `fit`."""
+
 
 def copied(
     spec: TensorSpec, name: str, scope: Scope, sizes: Mapping[str, str], relayout: Relayout
@@ -27,11 +30,8 @@ def copied(
     """
     if not spec.shape or spec.layout != "copied":
         return
-    if spec.dim_order == tuple(range(len(spec.shape))):
+    if len(spec.shape) not in _IMAGES and spec.dim_order == tuple(range(len(spec.shape))):
         test = f"not {name}.is_contiguous()"
-    elif spec.dim_order == (0, 2, 3, 1):
-        channels_last = scope.of_torch(torch.channels_last)
-        test = f"not {name}.is_contiguous(memory_format={channels_last})"
     else:
         test = f"{name}.stride() != {_strides(spec, sizes)}"
     copy = scope.refer("relayout", relayout)
