@@ -65,6 +65,8 @@ demo: $(DEMO)
 
 # Threads that wait leave the cores to the other workers.
 test: export OMP_WAIT_POLICY := PASSIVE
+# Modules are compiled once, not in each of the processes that tests start.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
 	$(PY) -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile
 

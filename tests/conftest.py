@@ -1,6 +1,8 @@
 """Settings that every test shares."""
 
+import gc
 import hashlib
+import logging
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +17,14 @@ from qualification.checking import checks_in_forks
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("hotstart", deadline=None)
 settings.load_profile("hotstart")
+
+# Millions of objects are imported here: looking for garbage among them every 700 takes long.
+gc.set_threshold(20_000, 10, 10)
+
+# pytest listens to every logger that does not propagate, and torch describes each step of a trace
+# to this one while anybody listens.
+logging.getLogger("torch.__trace").propagate = True
+logging.getLogger("torch.__trace").handlers.clear()
 
 RUN = subprocess.run
 

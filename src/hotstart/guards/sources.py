@@ -51,19 +51,20 @@ def sources(
     Returns:
         By module name, sorted. A script is named `__main__:train.py`. No path is in it.
     """
-    modules: dict[str, list[tuple[str, str]]] = {}
-    for name, module in list(sys.modules.items()):
-        if file := file_of(module):
-            modules.setdefault(_base(file), []).append((name, file))
     by_file: dict[str, list[types.CodeType]] = {}
     for code in codes:
         by_file.setdefault(code.co_filename, []).append(code)
+    folders = _folders_not_recorded()
+    by_file = {
+        filename: traced
+        for filename, traced in by_file.items()
+        if not filename.startswith("<") and not _is_below(filename, folders)
+    }
+    modules = _modules_of(map(_base, by_file))
     only = set(loose)
     found: dict[str, Source] = {}
     for filename, traced in by_file.items():
-        if filename.startswith("<") or is_given_file(filename):
-            continue
-        known = modules.get(_base(filename), ())
+        known = modules[_base(filename)]
         owners = [name for name, file in known if file == filename]
         owners = owners or [name for name, file in known if _is_same(file, filename)]
         content = _read(filename)
@@ -156,6 +157,18 @@ def file_of(module: object) -> str | None:
     except AttributeError:
         return None
     return file if isinstance(file, str) else None
+
+
+def _modules_of(bases: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+    """Name and file of every imported module, by the last part of its file, for some such parts."""
+    found: dict[str, list[tuple[str, str]]] = {base: [] for base in bases}
+    if not found:
+        return found
+    for name, module in list(sys.modules.items()):
+        file = file_of(module)
+        if file and (base := _base(file)) in found:
+            found[base].append((name, file))
+    return found
 
 
 def _base(file: str) -> str:
