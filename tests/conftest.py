@@ -1,5 +1,6 @@
 """Settings that every test shares."""
 
+import contextlib
 import gc
 import hashlib
 import logging
@@ -32,7 +33,8 @@ RUN = subprocess.run
 @pytest.fixture(scope="session", autouse=True)
 def _checks_share_an_import() -> Iterator[None]:
     """Run the checks at save in forks of a process that has imported torch: that takes seconds."""
-    with checks_in_forks():
+    # Calling an operator that is written in Python imports Dynamo, if that is not there.
+    with checks_in_forks("torch._dynamo"):
         yield
 
 
@@ -67,6 +69,13 @@ def kept_pieces(pieces_folder: Path) -> Iterator[Callable[..., Any]]:
     For modules that ask what programs give, not how they are compiled. Programs are built as ever:
     only what Inductor makes of a piece is read back, as it is from any cache.
     """
+    with keeping(pieces_folder) as compiles:
+        yield compiles
+
+
+@contextlib.contextmanager
+def keeping(folder: Path) -> Iterator[Callable[..., Any]]:
+    """Keep the pieces of builds in a folder; yield what builds without."""
     from hotstart import Store, build
     from hotstart.cache.kept import KeptUnits
 
@@ -75,7 +84,7 @@ def kept_pieces(pieces_folder: Path) -> Iterator[Callable[..., Any]]:
     def build_program(*given: Any) -> Any:
         *rest, options, on_miss, kept = given
         if kept is None and options.compiler == "inductor":
-            kept = KeptUnits(Store(pieces_folder, check=False))
+            kept = KeptUnits(Store(folder, check=False))
         return compiles(*rest, options, on_miss, kept)
 
     with pytest.MonkeyPatch.context() as patch:

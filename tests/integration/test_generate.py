@@ -16,7 +16,7 @@ from hotstart import ArtifactError, ContractError, ModelMismatch, Options, Optio
 from hotstart.integrations.transformers import Generator, compile_generator, load_generator
 
 EAGER = Options(compiler="op_by_op")
-LAYERS = 4
+LAYERS = 2
 SMALL: dict[str, Any] = {
     "num_hidden_layers": LAYERS,
     "hidden_size": 64,
@@ -68,19 +68,13 @@ def greedy(model: Any, ids: Tensor, tokens: int, **kwargs: Any) -> Tensor:
     return found
 
 
-SLOW = [pytest.param(make, marks=pytest.mark.slow) for make in (gpt2, gemma3, mistral)]
-
-
-@pytest.mark.parametrize("make", [llama, *SLOW])
-def test_a_hundred_tokens_are_those_of_the_model(
-    make: Callable[[], nn.Module], tmp_path: Path
-) -> None:
-    model = made(make)
-    generator = compile_generator(model, max_length=128, max_prompt=24, options=EAGER)
+def require_tokens_of_the_model(generator: Generator, tmp_path: Path, batch: int) -> None:
+    """Generate as the model does, also once it is saved and loaded."""
+    model = generator.model
     generator.save(tmp_path / "model.hot", check=False)
     loaded = load_generator(tmp_path / "model.hot", model)
     for length, tokens in ((1, 100), (2, 5), (24, 5)):
-        ids = prompt(length)
+        ids = prompt(length, batch)
         expected = greedy(model, ids, tokens)
         assert torch.equal(greedy(generator, ids, tokens), expected)
         assert torch.equal(greedy(loaded, ids, tokens), expected)
@@ -88,7 +82,20 @@ def test_a_hundred_tokens_are_those_of_the_model(
 
 @pytest.fixture(scope="module")
 def generator() -> Generator:
-    return compile_generator(made(llama), max_length=32, max_prompt=12, batch=2, options=EAGER)
+    return compile_generator(made(llama), max_length=128, max_prompt=24, batch=2, options=EAGER)
+
+
+def test_a_hundred_tokens_are_those_of_the_model(generator: Generator, tmp_path: Path) -> None:
+    require_tokens_of_the_model(generator, tmp_path, batch=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [gpt2, gemma3, mistral])
+def test_a_hundred_tokens_are_those_of_other_models(
+    make: Callable[[], nn.Module], tmp_path: Path
+) -> None:
+    generator = compile_generator(made(make), max_length=128, max_prompt=24, options=EAGER)
+    require_tokens_of_the_model(generator, tmp_path, batch=1)
 
 
 def test_prompts_with_padding(generator: Generator) -> None:
@@ -152,13 +159,12 @@ def test_nothing_is_traced_or_compiled_while_generating(
 
 def test_layers_beyond_the_first_cost_no_compile(generator: Generator) -> None:
     decode = next(v for v in generator.program.report.variants if v.name == "decode: static")
-    assert decode.pieces >= LAYERS
-    assert decode.unique <= 4
+    assert decode.pieces - decode.unique == LAYERS - 1
 
 
-@pytest.mark.parametrize(("length", "tokens"), [(13, 1), (12, 22)])
+@pytest.mark.parametrize(("length", "tokens"), [(25, 1), (24, 106)])
 def test_what_is_too_long_is_refused(generator: Generator, length: int, tokens: int) -> None:
-    with pytest.raises(ContractError, match=r"1\.\.12|at most 32"):
+    with pytest.raises(ContractError, match=r"1\.\.24|at most 128"):
         greedy(generator, prompt(length, batch=2), tokens)
     ids = prompt(3, batch=2)
     assert torch.equal(greedy(generator, ids, 4), greedy(generator.model, ids, 4))

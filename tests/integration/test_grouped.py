@@ -12,6 +12,8 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim, Options
 
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
 ROWS = {"x": {0: Dim("rows", min=0, max=512)}}
 ENDS = torch.tensor([3, 3, 10, 40])
 
@@ -156,7 +158,7 @@ def test_experts_of_a_model_run_in_it_by_default() -> None:
 
     torch.manual_seed(0)
     config = Qwen3MoeConfig(
-        num_hidden_layers=3,
+        num_hidden_layers=1,
         hidden_size=32,
         num_attention_heads=2,
         num_key_value_heads=1,

@@ -210,24 +210,24 @@ def test_attributes_are_set_after_a_load(tmp_path: Path) -> None:
 
 def swin() -> tuple[nn.Module, dict[str, Tensor]]:
     config = transformers.SwinConfig(
-        image_size=32, embed_dim=8, depths=[2, 2], num_heads=[1, 2], window_size=4
+        image_size=16, embed_dim=8, depths=[2], num_heads=[1], window_size=4
     )
-    return transformers.SwinModel(config), {"pixel_values": R(1, 3, 32, 32)}
+    return transformers.SwinModel(config), {"pixel_values": R(1, 3, 16, 16)}
 
 
 def funnel() -> tuple[nn.Module, dict[str, Tensor]]:
     config = transformers.FunnelConfig(
-        vocab_size=32, block_sizes=[1, 2], d_model=16, n_head=2, d_head=8, d_inner=16
+        vocab_size=32, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=16
     )
     return transformers.FunnelModel(config), {"input_ids": torch.arange(8)[None]}
 
 
 def clap() -> tuple[nn.Module, dict[str, Tensor]]:
     config = transformers.ClapAudioConfig(
-        depths=[2, 2], num_attention_heads=[1, 2], patch_embeds_hidden_size=8, hidden_size=16,
-        spec_size=32, num_mel_bins=8, window_size=4, projection_dim=8,
+        depths=[2], num_attention_heads=[1], patch_embeds_hidden_size=8, hidden_size=8,
+        spec_size=16, num_mel_bins=4, window_size=4, projection_dim=8,
     )  # fmt: skip
-    inputs = {"input_features": R(1, 1, 32, 8), "is_longer": torch.tensor([[False]])}
+    inputs = {"input_features": R(1, 1, 16, 4), "is_longer": torch.tensor([[False]])}
     return transformers.ClapAudioModel(config), inputs
 
 
@@ -247,7 +247,7 @@ def test_models_that_set_constants(make: Any) -> None:
 def test_rwkv_is_compiled_after_the_call_that_rescales_it() -> None:
     torch.manual_seed(0)
     config = transformers.RwkvConfig(
-        vocab_size=32, hidden_size=16, num_hidden_layers=3, rescale_every=2
+        vocab_size=32, hidden_size=16, num_hidden_layers=2, rescale_every=1
     )
     model = transformers.RwkvModel(config).eval()
     ids = torch.arange(4)[None]

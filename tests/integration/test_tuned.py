@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import hotstart
 from hotstart import Dim, Options
 from hotstart.compilers import Job
 from hotstart.records.artifact import CompiledUnit
+from tests.conftest import keeping
 
 TUNED = Options(tune=True)
 ROWS = {"x": {0: Dim("rows", min=1, max=64)}}
@@ -42,10 +44,21 @@ def measured(
     return [(time, *(2.0 + n for n in range(len(units) - 1))) for time in template]
 
 
+@contextlib.contextmanager
+def deciding(measure: Any, folder: Path) -> Iterator[None]:
+    """Decide the measurement; a busy machine decides it otherwise every time.
+
+    Pieces are kept in a folder, between runs too, which is for this measurement alone.
+    """
+    with pytest.MonkeyPatch.context() as patch, keeping(folder):
+        patch.setattr("hotstart.assemble.measured", measure)
+        yield
+
+
 @pytest.fixture
-def few_by_template(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decide the measurement; a busy machine decides it otherwise every time."""
-    monkeypatch.setattr("hotstart.assemble.measured", measured)
+def few_by_template(pieces_folder: Path) -> Iterator[None]:
+    with deciding(measured, pieces_folder / "few_by_template"):
+        yield
 
 
 @pytest.fixture
@@ -62,28 +75,29 @@ def measured_once(
 
 
 @pytest.fixture
-def all_by_template(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hotstart.assemble.measured", measured_once)
+def all_by_template(pieces_folder: Path) -> Iterator[None]:
+    with deciding(measured_once, pieces_folder / "all_by_template"):
+        yield
 
 
-def saved(file: Path, measure: Any) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hotstart.assemble.measured", measure)
-        model, x = Mlp().eval(), torch.randn(4, 32)
-        hotstart.compile(model, (x,), dynamic_shapes=ROWS, options=TUNED).save(file)
+def saved(file: Path) -> Path:
+    model, x = Mlp().eval(), torch.randn(4, 32)
+    hotstart.compile(model, (x,), dynamic_shapes=ROWS, options=TUNED).save(file)
     return file
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(tmp_path_factory: pytest.TempPathFactory, pieces_folder: Path) -> Path:
     """A program with a body for few rows and one for more."""
-    return saved(tmp_path_factory.mktemp("two") / "model.hot", measured)
+    with deciding(measured, pieces_folder / "few_by_template"):
+        return saved(tmp_path_factory.mktemp("two") / "model.hot")
 
 
 @pytest.fixture(scope="module")
-def file_of_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file_of_one(tmp_path_factory: pytest.TempPathFactory, pieces_folder: Path) -> Path:
     """A program whose linears are computed by the template, whatever the rows."""
-    return saved(tmp_path_factory.mktemp("one") / "model.hot", measured_once)
+    with deciding(measured_once, pieces_folder / "all_by_template"):
+        return saved(tmp_path_factory.mktemp("one") / "model.hot")
 
 
 @pytest.fixture
@@ -385,7 +399,8 @@ torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-5)
 )
 def test_a_second_body_has_to_pay(
     mlp: nn.Module,
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    pieces_folder: Path,
     few: tuple[float, ...],
     many: tuple[float, ...],
     expected: str,
@@ -394,16 +409,19 @@ def test_a_second_body_has_to_pay(
         of_each = [few if prod(sizes.values()) <= 16 else many for sizes in points]
         return [(*three, 9.0)[: len(units)] for three in of_each]
 
-    monkeypatch.setattr("hotstart.assemble.measured", times)
-    program = hotstart.compile(mlp, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=TUNED)
+    with deciding(times, pieces_folder / request.node.name):
+        program = hotstart.compile(mlp, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=TUNED)
     assert ways(program) == {expected}
     for rows in (1, 22, 23, 64):
         same(mlp, program, torch.randn(rows, 32))
 
 
-def test_large_sizes_need_not_be_measured(mlp: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hotstart.assemble.measured", lambda job, units, points: [(2.0, 1.0, 3.0)])
-    program = hotstart.compile(mlp, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=TUNED)
+def test_large_sizes_need_not_be_measured(mlp: nn.Module, pieces_folder: Path) -> None:
+    def first_alone(job: Job, units: Any, points: Any) -> Any:
+        return [(2.0, 1.0, 3.0)]
+
+    with deciding(first_alone, pieces_folder / "first_alone"):
+        program = hotstart.compile(mlp, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=TUNED)
     assert ways(program) == {"packed"}
 
 

@@ -232,7 +232,7 @@ def _lasting(side_effects: Sequence[str], codes: Sequence[types.CodeType]) -> It
     What torch's modules keep is which warnings were shown. Variables of outer functions have no
     name, nor has torch's stack of modes, which a `with` block in forward changes and restores.
     """
-    assigns = any(
+    assigns = "<unknown source>" in side_effects and any(
         step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in code.co_freevars
         for code in codes
         for step in dis.get_instructions(code)
