@@ -199,7 +199,6 @@ def test_inputs_without_a_check_are_refused(tmp_path: Path) -> None:
 # --- what fails from the file only ----------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("checks_in_new_processes")
 def test_what_is_set_up_here_only_is_told_from_inputs(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(checking, "LIMIT", 1)
     program = hotstart.compile(checking.limited, (X,), options=EAGER)

@@ -325,7 +325,7 @@ def test_a_store_keeps_units_and_where_compiles_stopped(tmp_path: Path) -> None:
 # --- which unit serves which job ------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def block() -> Job:
     """The job of a block for a range of sizes."""
     recording = Recording()
