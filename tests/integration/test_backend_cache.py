@@ -31,11 +31,11 @@ def _forget() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def in_a_fresh_process(cache: Path, policy: str, **variables: str) -> dict[str, Any]:
-    """What `backend_cached` prints, with more variables in its environment."""
+def in_a_fresh_process(cache: Path, unused: Path) -> dict[str, Any]:
+    """What `backend_cached` prints, where each piece is to be in the cache."""
     path = os.pathsep.join([str(ROOT), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": path, **variables}
-    command = [sys.executable, "-m", "tests.integration.backend_cached", str(cache), policy]
+    environment = {**os.environ, "PYTHONPATH": path, "TORCHINDUCTOR_CACHE_DIR": str(unused)}
+    command = [sys.executable, "-m", "tests.integration.backend_cached", str(cache)]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -44,8 +44,8 @@ def in_a_fresh_process(cache: Path, policy: str, **variables: str) -> dict[str, 
 
 def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     unused = tmp_path / "inductor"
-    first = in_a_fresh_process(tmp_path / "cache", "build")
-    second = in_a_fresh_process(tmp_path / "cache", "require", TORCHINDUCTOR_CACHE_DIR=str(unused))
+    first = run(*broken(), cache=tmp_path / "cache")
+    second = in_a_fresh_process(tmp_path / "cache", unused)
     assert {*first["actions"]} == {"compiled", "reused"}
     assert first["kernels"] > 0
     assert {*second["actions"]} == {"loaded", "reused"}
