@@ -306,28 +306,44 @@ def _target(look: Look, ran: Ran, target: Model) -> Iterator[Seen]:
 
 
 def _named(look: Look, ran: Ran) -> Iterator[Seen]:
-    """Guards on functions that are found by name in a Python module."""
-    for module, name in sorted(_names(ran.left)):
-        steps: tuple[Step, ...] = tuple(("attribute", part) for part in name.split("."))
-        with contextlib.suppress(AttributeError, LookupError, TypeError):
-            if ran.cover(follow(sys.modules[module], steps)):
-                text = look.text("code", steps, sys.modules[module])
-                yield Seen("python", str(module_name(module)), Guard(steps, "code", text))
+    """Guards on functions that are found by name in a Python module.
+
+    Functions are looked for in all of memory only where their code does not say where they are.
+    """
+    for find in (_names_in_files, _names_in_memory):
+        for module, name in sorted(find(ran.left)):
+            steps: tuple[Step, ...] = tuple(("attribute", part) for part in name.split("."))
+            with contextlib.suppress(AttributeError, LookupError, TypeError):
+                if ran.cover(follow(sys.modules[module], steps)):
+                    text = look.text("code", steps, sys.modules[module])
+                    yield Seen("python", str(module_name(module)), Guard(steps, "code", text))
 
 
-def _names(codes: Iterable[types.CodeType]) -> set[tuple[str, str]]:
-    """Python module and qualified name that code may be found by: a function's, or its outer one's.
+def _names_in_files(codes: Iterable[types.CodeType]) -> set[tuple[str, str]]:
+    """Python module and qualified name of code, or of the function around it, by its file."""
+    by_file: dict[str, list[str]] = {}
+    for code in codes:
+        by_file.setdefault(code.co_filename, []).append(_outermost(code.co_qualname))
+    if not by_file:
+        return set()
+    modules = sys.modules.copy().items()  # others may be importing
+    files = ((name, file_of(module)) for name, module in modules)
+    return {(module, name) for module, file in files for name in by_file.get(file or "", ())}
 
-    Functions are asked first, since that of a dataclass is of no file.
+
+def _names_in_memory(codes: Iterable[types.CodeType]) -> set[tuple[str, str]]:
+    """Python module and qualified name of the functions that have some code.
+
+    The code of a dataclass is of no file, and a decorator may give its function another name.
     """
     codes = list(codes)
     if not codes:
         return set()  # `get_referrers` looks at every object of the process
-    found = [(code.co_filename, code.co_qualname) for code in codes]
-    modules: dict[str, list[str]] = {}
-    for name, module in sys.modules.copy().items():  # others may be importing
-        modules.setdefault(file_of(module) or "", []).append(name)
-    by_file = {(m, name) for file, name in found for m in modules.get(file, ())}
     holders = (h for h in gc.get_referrers(*codes) if isinstance(h, types.FunctionType))
-    by_function = {(h.__module__, h.__qualname__) for h in holders if h.__module__ in sys.modules}
-    return {(m, name.partition(".<locals>")[0]) for m, name in by_file | by_function}
+    return {
+        (h.__module__, _outermost(h.__qualname__)) for h in holders if h.__module__ in sys.modules
+    }
+
+
+def _outermost(name: str) -> str:
+    return name.partition(".<locals>")[0]

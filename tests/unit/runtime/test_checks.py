@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 from typing import Any
 
 import hypothesis.strategies as st
@@ -254,6 +255,7 @@ def assert_consistent(program: hotstart.Program, call: dict[str, Any]) -> None:
     assert str(caught.value) == str(reason)
 
 
+@functools.cache  # a strategy is checked when it is first drawn from
 def tensors() -> st.SearchStrategy[Any]:
     sizes = st.sampled_from([1, 2, 3, 4, 4, 8, 9])
     shapes = st.one_of(
@@ -275,6 +277,7 @@ def tensors() -> st.SearchStrategy[Any]:
     return st.one_of(made, st.builds(lambda t, f: f(t), floats, changed))
 
 
+@functools.cache
 def anything() -> st.SearchStrategy[Any]:
     leaves = st.one_of(
         tensors(), st.sampled_from([None, True, 0, 1, 2.0, "sum", float("nan"), torch.float32])
