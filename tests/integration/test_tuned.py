@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 import os
 import subprocess
@@ -48,9 +49,10 @@ def measured(
 def deciding(measure: Any, folder: Path) -> Iterator[None]:
     """Decide the measurement; a busy machine decides it otherwise every time.
 
-    Pieces are kept in a folder, between runs too, which is for this measurement alone.
+    Pieces are kept, between runs too, in a folder for this measurement alone, as this file has it.
     """
-    with pytest.MonkeyPatch.context() as patch, keeping(folder):
+    here = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    with pytest.MonkeyPatch.context() as patch, keeping(folder / here):
         patch.setattr("hotstart.assemble.measured", measure)
         yield
 
