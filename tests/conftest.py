@@ -45,7 +45,7 @@ def checks_in_new_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def pieces_folder(pytestconfig: pytest.Config) -> Path:
+def pieces_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for pieces that this very source compiled; those of any other are removed."""
     import hotstart
 
@@ -54,7 +54,8 @@ def pieces_folder(pytestconfig: pytest.Config) -> Path:
     for file in sorted(source.rglob("*.py")):
         digest.update(f"{file.relative_to(source)} {file.stat().st_size}\n".encode())
         digest.update(file.read_bytes())
-    root = pytestconfig.cache.mkdir("pieces")  # type: ignore[union-attr]
+    cache = getattr(pytestconfig, "cache", None)  # not there with `-p no:cacheprovider`
+    root = tmp_path_factory.mktemp("pieces") if cache is None else cache.mkdir("pieces")
     folder = root / digest.hexdigest()
     for other in root.iterdir():
         if other != folder:

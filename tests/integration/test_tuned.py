@@ -22,6 +22,7 @@ from hotstart import Dim, Options
 from hotstart.compilers import Job
 from hotstart.records.artifact import CompiledUnit
 from tests.conftest import keeping
+from tests.versions import has_template
 
 TUNED = Options(tune=True)
 ROWS = {"x": {0: Dim("rows", min=1, max=64)}}
@@ -125,6 +126,7 @@ def ways(program: hotstart.Program) -> set[str]:
     return {unit.linears for unit in program.artifact.units}
 
 
+@has_template
 def test_few_rows_and_many_have_bodies_of_their_own(
     mlp: nn.Module, program: hotstart.Program
 ) -> None:
@@ -198,6 +200,7 @@ def test_projections_that_share_an_input_or_a_weight(few_by_template: None) -> N
         same(model, program, torch.randn(rows, 32))
 
 
+@has_template
 def test_two_axes_and_a_static_model(few_by_template: None, mlp: nn.Module) -> None:
     shapes = {"x": {0: Dim("batch", min=1, max=8), 1: Dim("seq", min=1, max=16)}}
     program = hotstart.compile(mlp, (torch.randn(2, 3, 32),), dynamic_shapes=shapes, options=TUNED)
@@ -216,6 +219,7 @@ def test_half_precision(few_by_template: None) -> None:
         torch.testing.assert_close(program(x), model(x), rtol=2e-2, atol=2e-2)
 
 
+@has_template
 @BOTH_FILES
 @pytest.mark.parametrize("pack", ["now", "first_call", "background", "never"])
 def test_a_file_is_loaded_with_and_without_packing(
@@ -228,6 +232,7 @@ def test_a_file_is_loaded_with_and_without_packing(
         assert (loaded.report.packed.bytes > 0) == (pack != "never")
 
 
+@has_template
 @BOTH_FILES
 def test_weights_that_are_laid_out_can_be_released(mlp: Mlp, either_file: Path) -> None:
     program = hotstart.load(either_file, mlp)
@@ -338,6 +343,7 @@ def test_a_weight_that_the_template_does_not_compute_everywhere(few_by_template:
         same(model, program, torch.randn(rows, 32), y)
 
 
+@has_template
 def test_a_build_that_finds_pieces_measures_nothing(
     mlp: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +394,7 @@ torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-5)
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
+@has_template
 @pytest.mark.parametrize(
     ("few", "many", "expected"),
     [
@@ -418,6 +425,7 @@ def test_a_second_body_has_to_pay(
         same(mlp, program, torch.randn(rows, 32))
 
 
+@has_template
 def test_large_sizes_need_not_be_measured(mlp: nn.Module, pieces_folder: Path) -> None:
     def first_alone(job: Job, units: Any, points: Any) -> Any:
         return [(2.0, 1.0, 3.0)]
@@ -427,6 +435,7 @@ def test_large_sizes_need_not_be_measured(mlp: nn.Module, pieces_folder: Path) -
     assert ways(program) == {"packed"}
 
 
+@has_template
 def test_what_is_measured_decides(mlp: nn.Module) -> None:
     program = hotstart.compile(mlp, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=TUNED)
     (way,) = ways(program)

@@ -12,6 +12,7 @@ from torch._inductor.utils import parallel_num_threads  # isort: skip
 
 from hotstart._torch.faster_gemm import faster_gemm
 from hotstart._torch.linears import NoTemplate, Templates, linears_by_template
+from tests.versions import has_template
 
 
 def kernel_text() -> str:
@@ -30,6 +31,7 @@ def test_columns_are_held_in_registers_only_meanwhile() -> None:
     assert "asm(" not in before
 
 
+@has_template
 def test_work_is_shared_out_in_more_parts_than_threads_only_meanwhile() -> None:
     before = cpp_gemm_template.GEMM_TEMPLATE
     with faster_gemm():
@@ -42,6 +44,7 @@ def test_work_is_shared_out_in_more_parts_than_threads_only_meanwhile() -> None:
     assert "schedule(static" in before
 
 
+@has_template
 def test_threads_that_go_by_their_own_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     text = cpp_gemm_template.GEMM_TEMPLATE.replace("#pragma omp for", "#pragma")  # as in 2.11
     monkeypatch.setattr(cpp_gemm_template, "GEMM_TEMPLATE", text)
