@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hotstart.calls import Call, requested_calls
+from hotstart.errors import OptionsError
 from hotstart.faults import require, require_one_of
-from hotstart.options import MissPolicy, Options, Pack
+from hotstart.options import MissPolicy, Options, Outputs, Pack
 
 if TYPE_CHECKING:
+    import torch
+
     from hotstart.cache.store import Store
     from hotstart.model import Model
     from hotstart.program import Program
@@ -105,14 +108,16 @@ def compile(
 
 def load(
     file: str | os.PathLike[str],
-    model: Callable[..., Any],
+    model: Callable[..., Any] | None = None,
     *,
+    weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] | None = None,
+    outputs: Outputs = "auto",
     trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
     compare_source: bool = True,
     on_miss: MissPolicy = "error",
     pack: Pack = "now",
 ) -> Program:
-    """Make a program from a file that `Program.save` wrote, with the weights of a model.
+    """Make a program from a file that `Program.save` wrote, with the weights of a model or file.
 
     Nothing is traced or compiled, and nothing is written. Everything is verified before anything is
     executed, but a file that verifies is code: load only what you trust, or give keys.
@@ -120,10 +125,18 @@ def load(
     Args:
         file: the artifact.
         model: a module or function of the structure the artifact was built from; any checkpoint.
+        weights: in place of a model: a `.safetensors` file, the index of several, a file of a state
+            dict (`.pt`, `.bin`), a folder with one of them, or a mapping of names to tensors.
+            Nothing of the model's is imported. Files are mapped, not read; nothing is written to
+            them, and nobody else may: replace files, don't overwrite them.
+        outputs: the classes of results: the model's `"own"`, which are imported; `"plain"` ones
+            with the same fields; `"auto"`: its own where there is a model, or their module is
+            imported already, else plain ones.
         trusted_keys: public keys, as files, as text or as 32 raw bytes. If given, the file must be
             signed by one of them.
-        compare_source: whether functions that were traced must be what they were at the build.
-        on_miss: as in `hotstart.Options`.
+        compare_source: whether functions that were traced must be what they were at the build;
+            with `weights`, those whose files are found here.
+        on_miss: as in `hotstart.Options`; with `weights`, `"error"`.
         pack: when weights are packed: `"now"`, before this returns; by the `"first_call"`; in the
             `"background"`, while calls run with weights as they are, and switch between two calls;
             `"never"`. Results differ by rounding between packed weights and others.
@@ -137,8 +150,22 @@ def load(
         IncompatibleArtifact: it does not fit this machine, these versions or these sources.
         UntrustedArtifact: keys were given, and none of them signed it.
         ModelMismatch: the model's tensors, modules, hooks or operators are not those it was built
-            for.
+            for; or the checkpoint's tensors are not.
+        OptionsError: not exactly one of `model` and `weights` is given, or an argument makes no
+            sense.
     """
+    if (model is None) == (weights is None):
+        got = "neither" if model is None else "both"
+        raise OptionsError(
+            f"model, weights: got {got}, takes one of them: load(file, model) runs with the "
+            "weights of a model, load(file, weights=...) with those of a checkpoint, without one"
+        )
+    if weights is not None and on_miss != "error":
+        raise OptionsError(
+            f"on_miss: got {on_miss!r} with weights, takes 'error': there is no model to run or to "
+            "compile"
+        )
+    require_one_of("outputs", outputs, Outputs)
     require_one_of("on_miss", on_miss, MissPolicy)
     require_one_of("pack", pack, Pack)
     from hotstart.loading import load_file
@@ -148,6 +175,8 @@ def load(
         file,
         model,
         OnMiss(on_miss, compile),
+        weights=weights,
+        outputs=outputs,
         trusted_keys=trusted_keys,
         compare_source=compare_source,
         pack=pack,

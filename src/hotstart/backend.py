@@ -29,6 +29,7 @@ from hotstart.records.report import Report
 from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
 from hotstart.runtime.flat import Apart, FlatCall, bind_flat, flat_source
+from hotstart.runtime.weights import weights_of
 from hotstart.specialize.compile import compile_calls, units_of
 from hotstart.specialize.contract import make_contract
 from hotstart.specialize.parts import VariantPart
@@ -152,7 +153,7 @@ def _compiled(
     )
     shown = assemble.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):
-        (run,) = bind(shown, module)()
+        (run,) = bind(shown, weights_of(module, shown))()
         entry, function = _entry(found, inputs, run, made)
     if debug_dir is not None:
         assemble.write_debug_files(debug_dir, [call], shown, entry)

@@ -15,6 +15,7 @@ from hotstart.options import Options
 from hotstart.program import OnMiss, Program
 from hotstart.records.artifact import Artifact
 from hotstart.runtime.bind import bind
+from hotstart.runtime.weights import weights_of
 from hotstart.saving.examples import kept_example
 from hotstart.specialize.compile import compile_calls, units_of
 from hotstart.specialize.contract import make_contract, make_requirements
@@ -66,7 +67,7 @@ def build_program(
     )
     shown = assemble.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):
-        binding = bind(shown, model)
+        binding = bind(shown, weights_of(model, shown))
     report = assemble.make_report(clock, pieces, compiled)
     examples = {
         call.name: (kept_example(call.contract, given.call.args, given.call.kwargs or {}),)

@@ -9,7 +9,7 @@ The tree:
     ├── PartitionError        the graph cannot be cut as asked
     ├── CompileError          a piece failed to compile
     ├── ContractError         a call outside what the program was built for
-    ├── ModelMismatch         the model's structure is not the one the program was built for
+    ├── ModelMismatch         the model or checkpoint is not of the structure it was built for
     ├── ArtifactError         an artifact cannot be written or read
     │   ├── CorruptArtifact       the file is damaged, or none of ours
     │   ├── IncompatibleArtifact  it is whole, but made for another machine or other sources
@@ -125,8 +125,13 @@ class ContractError(HotstartError, TypeError):
         return error
 
 
+_RESTORE = (
+    "Restore what is listed, use a model of the structure that was compiled, or compile this one."
+)
+
+
 class ModelMismatch(HotstartError):
-    """The model is not of the structure that the program was built for.
+    """The model, or a checkpoint, is not of the structure that the program was built for.
 
     Attributes:
         differences: for each tensor that is missing or does not fit, and for each module that is of
@@ -135,37 +140,39 @@ class ModelMismatch(HotstartError):
         problems: a line for each of them.
     """
 
-    def __init__(self, differences: Sequence[tuple[str, str, str]]) -> None:
+    def __init__(
+        self,
+        differences: Sequence[tuple[str, str, str]],
+        about: str = "the model",
+        advice: str = _RESTORE,
+    ) -> None:
         self.differences = tuple(differences)
         self.problems = tuple(map(_line, differences))
         listed = "\n  ".join(self.problems)
-        super().__init__(
-            "the model does not fit the compiled program:\n"
-            f"  {listed}\n"
-            "Restore what is listed, use a model of the structure that was compiled, or compile "
-            "this one."
-        )
+        super().__init__(f"{about} does not fit the compiled program:\n  {listed}\n{advice}")
 
 
 class ArtifactError(HotstartError):
     """An artifact cannot be written or read."""
 
 
+_NO_ARTIFACT = "is damaged or no artifact of hotstart; copy it again or build it again"
+
+
 class CorruptArtifact(ArtifactError):
-    """A file is damaged, or is no artifact. Nothing in it was executed.
+    """A file is damaged, or is no artifact or checkpoint. Nothing in it was executed.
 
     Attributes:
         file: the file.
         part: what of it is wrong: `"header"`, `"manifest"`, `"size"`, or the name of a blob.
     """
 
-    def __init__(self, file: object, part: str, expected: str, found: str) -> None:
+    def __init__(
+        self, file: object, part: str, expected: str, found: str, about: str = _NO_ARTIFACT
+    ) -> None:
         self.file = str(file)
         self.part = part
-        super().__init__(
-            f"{file}: {part}: expected {expected}, found {found}. The file is damaged or no "
-            "artifact of hotstart; copy it again or build it again."
-        )
+        super().__init__(f"{file}: {part}: expected {expected}, found {found}. The file {about}.")
 
 
 class IncompatibleArtifact(ArtifactError):

@@ -1,4 +1,4 @@
-"""A load: a file and a model to a program. Imports nothing that compiles."""
+"""A load: a file, and a model or a checkpoint, to a program. Imports nothing that compiles."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import Any
 
 from hotstart.artifact import compatibility, container, signing
 from hotstart.artifact.read import unpack
+from hotstart.checkpoint.files import open_checkpoint
+from hotstart.checkpoint.held import HeldWeights
 from hotstart.errors import ArtifactError
 from hotstart.events import Clock
-from hotstart.options import Pack
+from hotstart.options import Outputs, Pack
 from hotstart.program import OnMiss, Program
 from hotstart.records.artifact import Artifact
+from hotstart.records.classes import find_class, find_imported_class
 from hotstart.records.report import Report, UnitReport
 from hotstart.runtime.bind import bind
+from hotstart.runtime.source import Source
+from hotstart.runtime.weights import weights_of
 
 _NOT_THERE = (ImportError, AttributeError, LookupError, TypeError, ValueError)
 """What generated code raises when it is executed where something that it names is missing."""
@@ -22,24 +27,36 @@ _NOT_THERE = (ImportError, AttributeError, LookupError, TypeError, ValueError)
 
 def load_file(
     file: str | os.PathLike[str],
-    model: Callable[..., Any],
+    model: Callable[..., Any] | None,
     on_miss: OnMiss,
     *,
+    weights: Any = None,
+    outputs: Outputs = "auto",
     trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
     compare_source: bool = True,
     pack: Pack = "now",
 ) -> Program:
-    """Read a file, see that it fits, and bind it to a model. For arguments see `hotstart.load`."""
+    """Read a file, see that it fits, and bind it to weights. For arguments see `hotstart.load`.
+
+    With `weights`, which are there where no model is, nothing of the model's is imported.
+    """
     clock = Clock()
     with clock.phase("verify"):
         contents = container.read(file, signing.truster(trusted_keys))
     with clock.phase("fit"):
-        compatibility.require_fit(file, contents.manifest, compare_source)
+        scope: compatibility.Scope = "beside_guards" if model is not None else "found"
+        compatibility.require_fit(file, contents.manifest, compare_source, scope)
     with clock.phase("unpack"):
-        artifact = unpack(contents)
+        artifact = unpack(contents, find_imported_class if model is None else find_class)
     with clock.phase("bind"):
         try:
-            binding = bind(artifact, model, compare_source, pack)
+            source: Source
+            if model is None:
+                source = HeldWeights(artifact, open_checkpoint(weights))
+            else:
+                source = weights_of(model, artifact, compare_source)
+                outputs = "own" if outputs == "auto" else outputs  # its library is here already
+            binding = bind(artifact, source, pack, outputs)
             report = _report(clock, artifact)
             program = Program(artifact, model, binding, report, on_miss)
         except _NOT_THERE as error:

@@ -16,6 +16,7 @@ CompilerName = Literal["inductor", "op_by_op"]
 Prove = Literal["all", "first", "off"]
 MissPolicy = Literal["error", "eager", "compile"]
 Pack = Literal["now", "first_call", "background", "never"]
+Outputs = Literal["auto", "own", "plain"]
 PackWeights = Literal["always"] | bool
 CachePolicy = Literal["build", "require"]
 

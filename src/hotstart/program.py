@@ -47,14 +47,14 @@ class Program:
     """A model compiled for inference. Call it as the model is called.
 
     A program computes without autograd: its results never require grad, whatever the inputs.
-    It uses the model's own tensors, and notices when they are replaced. Calls are thread-safe and
-    re-entrant. Made by `hotstart.compile` and `hotstart.load`.
+    It uses the model's own tensors, and notices when they are replaced; or those of a checkpoint.
+    Calls are thread-safe and re-entrant. Made by `hotstart.compile` and `hotstart.load`.
 
     Where several calls were compiled, `program(...)` runs the first of the model's own whose
     contract takes the arguments, and `program["name"](...)` runs the one of that name.
 
     Attributes:
-        model: the model whose weights it runs with.
+        model: the model whose weights it runs with; None where it was loaded with `weights`.
         artifact: everything it is made of, as data.
         examples: the calls it was compiled for, by name, for the check at save; none where it was
             loaded.
@@ -65,7 +65,7 @@ class Program:
     def __init__(
         self,
         artifact: Artifact,
-        model: Model,
+        model: Model | None,
         binding: Binding,
         report: Report,
         on_miss: OnMiss,
@@ -110,6 +110,9 @@ class Program:
     ) -> None:
         """Write everything but the weights to one file, which `hotstart.load` starts from.
 
+        Tensors of the model that no checkpoint holds are written, too: buffers that are not
+        persistent, and plain attributes.
+
         The file is written under another name first and then renamed: there is the old one or the
         new one, never half of it.
 
@@ -131,10 +134,13 @@ class Program:
         from hotstart.artifact import disk
         from hotstart.saving import CheckInputs, packed  # a program that only runs never needs it
         from hotstart.saving.given import given_examples
+        from hotstart.saving.left_out import with_left_out
 
         given = given_examples(self._entries, check_inputs, check)
-        wanted = CheckInputs(self.model, {**self.examples, **given}) if check else None
-        disk.write(file, packed(self.artifact, sign_key=sign_key, check=wanted))
+        source = self._binding.source
+        wanted = CheckInputs(source, {**self.examples, **given}) if check else None
+        artifact = with_left_out(self.artifact, source)
+        disk.write(file, packed(artifact, sign_key=sign_key, check=wanted))
 
     @property
     def report(self) -> Report:
@@ -227,6 +233,7 @@ class Program:
     def __repr__(self) -> str:
         model = self.model
         name = type(model).__name__ if isinstance(model, torch.nn.Module) else repr(model)
+        name = "without a model" if model is None else name
         different = len({piece.digest for piece in self.pieces if piece.kind == "compiled"})
         variants = " | ".join(self.code)
         return (
@@ -298,6 +305,7 @@ class Program:
         self, why: HotstartError, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Answer a call that this program cannot, by the model itself or by another program."""
+        assert self.model is not None, "nothing else than an error is asked for without a model"
         fitted = self._misfit() is None
         if self._on_miss.policy == "eager":
             with torch.no_grad():
@@ -350,6 +358,7 @@ class Program:
             log.warning("compiles inside a call, since %s", why)
             build = self._on_miss.build
             assert build is not None, "there is a compiler where the policy is to compile"
+            assert self.model is not None, "there is a model where the policy is to compile"
             program = build(method_of(self.model, entry.call.method), args, kwargs)
             if not program.takes(*args, **kwargs):
                 raise why  # no program takes this call, such as one with aliased arguments

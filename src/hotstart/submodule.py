@@ -84,6 +84,11 @@ def install(program: Program) -> None:
     takes = "a program, as hotstart.compile_submodule or hotstart.load gives"
     require("program", program, Program, takes)
     model = program.model
+    if model is None:
+        raise OptionsError(
+            "program: got one that was loaded with weights, takes one with a model: "
+            "install(hotstart.load(file, module))"
+        )
     if isinstance(model, torch.nn.Module) and all(
         call.contract.training is None for call in program.artifact.calls
     ):
@@ -117,6 +122,7 @@ def put(owner: Any, name: str, program: Program) -> None:
         # A copy of the owner has this attribute too, and weights of its own.
         if torch.compiler.is_compiling() or self is not owner:
             return getattr(type(self), name)(self, *args, **kwargs)
+        assert program.model is not None, "only a program with a model is put anywhere"
         require_no_grad(program.model, args, kwargs)
         return program(*args, **kwargs)
 

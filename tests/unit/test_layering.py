@@ -19,7 +19,7 @@ ORDER = (
     ("records", "model"),
     ("guards",),
     ("runtime",),
-    ("artifact",),
+    ("checkpoint", "artifact"),
     ("saving",),
     ("program",),
     ("loading",),

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -28,6 +28,9 @@ _NOT_COMPARED = frozenset({"options", "graph", "sources"})
 """Parts that say what was built, not where it runs; sources are compared by `changed_sources`."""
 
 File = str | os.PathLike[str]
+Scope = Literal["all", "beside_guards", "found"]
+"""The functions to compare: all; those that no guard covers, where guards are compared afterwards;
+or all whose files are found, where none of them is going to run."""
 PublicKey = str | os.PathLike[str] | bytes
 
 
@@ -74,14 +77,16 @@ def verify(file: File, trusted_keys: Sequence[PublicKey] | None = None) -> dict[
     }
 
 
-def require_fit(file: File, manifest: bytes, compare_source: bool, *, loading: bool = True) -> None:
+def require_fit(
+    file: File, manifest: bytes, compare_source: bool, scope: Scope = "beside_guards"
+) -> None:
     """Compare a manifest's fingerprint with this process.
 
     Args:
         file: the artifact.
         manifest: its manifest.
         compare_source: whether functions that were traced count.
-        loading: whether their guards are compared afterwards, so that only others count here.
+        scope: which of them.
 
     Raises:
         CorruptArtifact: there is no fingerprint.
@@ -92,7 +97,9 @@ def require_fit(file: File, manifest: bytes, compare_source: bool, *, loading: b
         differences = misfits(expected, fingerprint.host())
         if compare_source:
             recorded = msgspec.convert(expected.get("sources", {}), dict[str, Source])
-            differences += changed_sources(recorded, loose=loading)
+            differences += changed_sources(
+                recorded, loose=scope == "beside_guards", required=scope != "found"
+            )
     except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
         raise CorruptArtifact(file, "manifest", "a fingerprint", str(error)) from error
     if differences:
@@ -118,7 +125,7 @@ def load_check(file: File, compare_source: bool = True) -> None:
     Raises:
         ArtifactError: as `verify`; `IncompatibleArtifact` with every part that differs.
     """
-    require_fit(file, container.read(file).manifest, compare_source, loading=False)
+    require_fit(file, container.read(file).manifest, compare_source, "all")
 
 
 # --- part by part ---------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class TensorLayout(msgspec.Struct, frozen=True):
     stride: tuple[int, ...]
 
 
-class Manifest(Artifact, frozen=True):
+class Manifest(Artifact, frozen=True, kw_only=True):
     """The manifest of an artifact's file.
 
     Attributes:
@@ -63,6 +63,8 @@ class Manifest(Artifact, frozen=True):
         pieces: what a user sees of the pieces.
         fingerprint: named parts that decide where it fits.
         report: the build's report, as a dict.
+        left_out: tensors of the model that no checkpoint holds.
+        naming: how names of checkpoints may differ.
         check: how the comparison with the build went when it was saved; empty if there was none.
         tensors: the tensors that the file holds, by name.
         blobs: name, offset, size and SHA-256 of each blob.
@@ -115,6 +117,13 @@ def map_values(artifact: Artifact, value: Transform, tensor: Transform) -> Artif
             for unit in artifact.units
         ),
         captured=tuple((slot, tensor(t)) for slot, t in artifact.captured),
+        left_out=None
+        if artifact.left_out is None
+        else tuple(
+            one if one.tensor is None else replace(one, tensor=tensor(one.tensor))
+            for one in artifact.left_out
+        ),
+        naming=artifact.naming,
         pieces=artifact.pieces,
         fingerprint=artifact.fingerprint,
         report=artifact.report,

@@ -10,10 +10,11 @@ import msgspec
 import torch
 
 from hotstart.artifact.manifest import TENSORS, TensorLayout, map_values
-from hotstart.artifact.values import class_path, encode
+from hotstart.artifact.values import encode
 from hotstart.dtypes import dtype_of, name_of
 from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact, Blob
+from hotstart.records.classes import class_path
 from hotstart.records.layout import dense_strides, layout_fits, spanned
 
 _SAFETENSORS = {
@@ -45,7 +46,10 @@ def _require_portable(artifact: Artifact) -> None:
         )
     codes = [unit.code for unit in artifact.units]
     codes += [stitched.code for call in artifact.calls for stitched in call.stitched]
-    if any("from __main__ import" in code.text for code in codes):
+    types = [t for call in artifact.calls for s in call.stitched for _, t in s.types]
+    if any("from __main__ import" in code.text for code in codes) or any(
+        wanted.path.startswith("__main__:") for wanted in types
+    ):
         raise ArtifactError(
             "the program builds or calls something that is defined in __main__, which is "
             "another module in every process. Move its definition into a module."

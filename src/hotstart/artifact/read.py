@@ -12,14 +12,19 @@ import torch
 from hotstart.artifact.compatibility import unreadable
 from hotstart.artifact.container import Container
 from hotstart.artifact.manifest import MALFORMED, TENSORS, Manifest, TensorLayout, map_values
-from hotstart.artifact.values import decode, find_class
+from hotstart.artifact.values import decode
 from hotstart.dtypes import dtype_of
 from hotstart.records.artifact import Artifact, Blob
+from hotstart.records.classes import FindClass, find_class
 from hotstart.records.layout import spanned
 
 
-def unpack(container: Container) -> Artifact:
+def unpack(container: Container, find: FindClass = find_class) -> Artifact:
     """The artifact in a container whose digests were checked.
+
+    Args:
+        container: the file.
+        find: finds the classes that it mentions.
 
     Raises:
         CorruptArtifact: what it says does not hold together.
@@ -31,13 +36,13 @@ def unpack(container: Container) -> Artifact:
     def found(kind: type, name: str) -> Any:
         if issubclass(kind, Blob):
             return kind(name, blobs[kind.file_name.format(name)])
-        return find_class(name)
+        return find(name)
 
     try:
         manifest = msgspec.json.decode(container.manifest, type=Manifest, dec_hook=found)
         _find_names(manifest)
         tensors = _Tensors(manifest.tensors, blobs)
-        return map_values(manifest, lambda data: decode(data, tensors.find), tensors.find)
+        return map_values(manifest, lambda data: decode(data, tensors.find, find), tensors.find)
     except (*MALFORMED, RuntimeError) as error:
         raise unreadable(container.file, container.manifest, error) from error
 

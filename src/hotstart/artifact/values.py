@@ -9,14 +9,13 @@ from __future__ import annotations
 import base64
 import dataclasses
 import enum
-import importlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from hotstart.errors import ArtifactError
+from hotstart.records.classes import FindClass, class_path, find_class
 from hotstart.records.trees import is_namedtuple
 
 _LARGEST = 2**63 - 1
@@ -102,8 +101,13 @@ def encode(value: Any, keep: Callable[[torch.Tensor], str]) -> Any:
     )
 
 
-def decode(data: Any, tensor: Callable[[str], torch.Tensor]) -> Any:
-    """The value that `encode` described; `tensor` finds tensors by name.
+def decode(data: Any, tensor: Callable[[str], torch.Tensor], find: FindClass = find_class) -> Any:
+    """The value that `encode` described.
+
+    Args:
+        data: what `encode` made of it.
+        tensor: finds tensors by name.
+        find: finds classes by path.
 
     Raises:
         ArtifactError: a class is not where it was, or the description is none.
@@ -115,67 +119,22 @@ def decode(data: Any, tensor: Callable[[str], torch.Tensor]) -> Any:
         if kind in _SCALARS:
             return _SCALARS[kind](content)
         if kind in _SEQUENCES:
-            return _SEQUENCES[kind]([decode(item, tensor) for item in content])
+            return _SEQUENCES[kind]([decode(item, tensor, find) for item in content])
         if kind == "tensor":
             return tensor(content)
         if kind == "dict":
-            return {decode(k, tensor): decode(v, tensor) for k, v in content}
+            return {decode(k, tensor, find): decode(v, tensor, find) for k, v in content}
         if kind == "class":
-            return find_class(content)
+            return find(content)
         path, *parts = content
-        cls: Any = find_class(path)
+        cls: Any = find(path)
         if kind == "enum":
             (plain,) = parts
             return cls(plain) if issubclass(cls, enum.Flag) else getattr(cls, plain)
         if kind == "namedtuple":
-            return cls(*(decode(item, tensor) for item in parts))
+            return cls(*(decode(item, tensor, find) for item in parts))
         if kind == "dataclass":
-            return cls(**{name: decode(item, tensor) for name, item in parts})
+            return cls(**{name: decode(item, tensor, find) for name, item in parts})
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise ArtifactError(f"a value cannot be read back from {data!r:.200}: {error}") from error
     raise ArtifactError(f"a value cannot be read back: unknown kind {kind!r}")
-
-
-def class_path(cls: type) -> str:
-    """Where a class can be imported from, as `module:name`.
-
-    Raises:
-        ArtifactError: nowhere, as for a class that a function defined.
-    """
-    path = f"{cls.__module__}:{cls.__qualname__}"
-    try:
-        found = _at(path)
-    except (ImportError, AttributeError):
-        found = None
-    if found is not cls:
-        raise ArtifactError(
-            f"{cls.__module__}.{cls.__qualname__} cannot be saved: expected a class that can be "
-            "imported by its name. Define it at the top level of a module."
-        )
-    return path
-
-
-def find_class(path: str) -> type:
-    """The class at `module:name`.
-
-    Raises:
-        ArtifactError: there is none.
-    """
-    try:
-        found = _at(path)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ArtifactError(
-            f"expected a class at {path}, found none: {error}. Install or import the code that "
-            "the program was built with."
-        ) from error
-    if not isinstance(found, type):
-        raise ArtifactError(f"expected a class at {path}, found a {type(found).__qualname__}")
-    return found
-
-
-def _at(path: str) -> Any:
-    module, name = path.split(":")
-    found: Any = sys.modules.get(module) or importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found

@@ -15,6 +15,7 @@ from hotstart.errors import ArtifactError, StoreError
 from hotstart.model import Model
 from hotstart.program import OnMiss, Program
 from hotstart.records.guards import ProgramKey, described
+from hotstart.runtime.weights import weights_of
 
 if TYPE_CHECKING:
     from hotstart.specialize.units import Kept
@@ -77,7 +78,9 @@ def _keep(store: Store, key: ProgramKey, program: Program) -> CacheEntry | None:
     if unknown:
         log.warning("the program cannot be kept: nothing can be said of %s", ", ".join(unknown))
         return None
-    check = CheckInputs(program.model, program.examples, partly=True) if store.check else None
+    assert program.model is not None, "it was just built from one"
+    source = weights_of(program.model, program.artifact)
+    check = CheckInputs(source, program.examples, partly=True) if store.check else None
     try:
         parts = packed(program.artifact, check=check)
     except (ArtifactError, OSError) as error:  # OSError: there is no room to check it in

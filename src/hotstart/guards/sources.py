@@ -77,7 +77,9 @@ def sources(
     return dict(sorted(found.items()))
 
 
-def changed_sources(expected: Mapping[str, Source], loose: bool) -> list[tuple[str, str, str]]:
+def changed_sources(
+    expected: Mapping[str, Source], loose: bool, required: bool = True
+) -> list[tuple[str, str, str]]:
     """Functions that are not what they were when `sources` recorded them. Imports nothing.
 
     Where a file has another content, its functions are compiled and compared. One of which a file
@@ -86,6 +88,7 @@ def changed_sources(expected: Mapping[str, Source], loose: bool) -> list[tuple[s
     Args:
         expected: what was recorded.
         loose: whether only functions count that are compared in no other way.
+        required: whether a file that is not to be found counts.
 
     Returns:
         For each function, or file that is not to be found, what `misfits` says of a part.
@@ -96,6 +99,8 @@ def changed_sources(expected: Mapping[str, Source], loose: bool) -> list[tuple[s
         if not wanted:
             continue
         contents = _contents_of(name)
+        if not contents and not required:
+            continue
         if not contents:
             changed.append((f"source {name}", f"content {source.content[:8]}", "no such file"))
         elif all(_digest(content) != source.content for content in contents):

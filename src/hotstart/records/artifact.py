@@ -20,6 +20,7 @@ import msgspec
 
 from hotstart.records.guards import Guard, Seen
 from hotstart.records.shapes import Dim, Variant
+from hotstart.records.standalone import LeftOut, Naming, ResultType
 
 Value: TypeAlias = Any
 """A Python value of the caller's or of the model's."""
@@ -373,6 +374,7 @@ class Stitched(msgspec.Struct, frozen=True):
         weights: slots of the weights it reads, by position.
         owners: paths of the modules whose attributes a call replaces, by position.
         sets: the attributes it replaces, each as the path of the module and the name.
+        types: classes of results, by the names that the code has for them.
     """
 
     variant: Variant
@@ -382,6 +384,7 @@ class Stitched(msgspec.Struct, frozen=True):
     weights: tuple[int, ...]
     owners: tuple[str, ...] = ()
     sets: tuple[tuple[str, str], ...] = ()
+    types: tuple[tuple[str, ResultType], ...] = ()
 
     @property
     def source(self) -> str:
@@ -438,6 +441,9 @@ class Artifact(msgspec.Struct, frozen=True):
         pieces: what a user sees of the pieces.
         fingerprint: named parts that decide where it fits; see `hotstart.artifact.fingerprint`.
         report: the build's report, as a dict.
+        left_out: tensors of the model that no checkpoint holds, as they were when it was saved;
+            None where it was not saved, or by a version that did not keep them.
+        naming: how names of checkpoints may differ.
     """
 
     requirements: Requirements
@@ -447,3 +453,5 @@ class Artifact(msgspec.Struct, frozen=True):
     pieces: tuple[PieceInfo, ...]
     fingerprint: dict[str, Any]
     report: dict[str, Any]
+    left_out: tuple[LeftOut, ...] | None = None
+    naming: Naming = Naming()

@@ -11,16 +11,16 @@ from typing import Any
 import msgspec
 import torch
 
-from hotstart.model import Finder, Model
-from hotstart.options import Pack
+from hotstart.options import Outputs, Pack
 from hotstart.records.artifact import Artifact, Stitched
 from hotstart.records.report import Packed
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.heap import keep_freed_memory
 from hotstart.runtime.prepared import Prepared
 from hotstart.runtime.released import memory_in_use
+from hotstart.runtime.results import result_classes
+from hotstart.runtime.source import Fetched, Source
 from hotstart.runtime.units import Unit
-from hotstart.runtime.weights import Fetched, Weights
 
 Run = Callable[..., Any]
 Binder = Callable[[list[torch.Tensor], Prepared], Run]
@@ -33,7 +33,7 @@ class _Bound(msgspec.Struct, frozen=True):
 
     Attributes:
         fetched: the weights.
-        current: whether the model has them still, and they hold what they held.
+        current: whether they are the weights still, and hold what they held.
         runs: the functions, by variant.
     """
 
@@ -43,31 +43,34 @@ class _Bound(msgspec.Struct, frozen=True):
 
 
 def bind(
-    artifact: Artifact, model: Model, compare_code: bool = True, pack: Pack = "first_call"
+    artifact: Artifact, source: Source, pack: Pack = "first_call", outputs: Outputs = "own"
 ) -> Binding:
-    """Make the functions of an artifact's variants callable with a model's weights.
+    """Make the functions of an artifact's variants callable with weights.
 
     Args:
         artifact: what to bind.
-        model: keeps the weights.
-        compare_code: whether functions that were traced must be what they were.
+        source: gives the weights.
         pack: when weights are packed.
+        outputs: the classes of results.
     """
     units = {unit.key: Unit(unit) for unit in artifact.units}
-    weights = Weights(model, artifact.requirements, dict(artifact.captured), compare_code)
     stitched = (stitched for call in artifact.calls for stitched in call.stitched)
-    return Binding(weights, tuple(_binder(s, units, model) for s in stitched), pack)
+    binders = tuple(_binder(s, units, source, outputs) for s in stitched)
+    return Binding(source, binders, pack)
 
 
 class Binding:
-    """Hands out the variants' functions, bound to the weights the model has now.
+    """Hands out the variants' functions, bound to the weights that there are now.
 
     Binding is lazy, so that a program can be built for a model that has no weights yet. Functions
     are replaced all at once: a call that is under way keeps those it started with.
+
+    Attributes:
+        source: gives the weights.
     """
 
-    def __init__(self, weights: Weights, binders: Sequence[Binder], pack: Pack) -> None:
-        self._weights = weights
+    def __init__(self, source: Source, binders: Sequence[Binder], pack: Pack) -> None:
+        self.source = source
         self._binders = binders
         self._pack = pack
         self._lock = threading.Lock()
@@ -93,7 +96,7 @@ class Binding:
             ModelMismatch: the model is not what was compiled.
         """
         if self._pack == "first_call":
-            self._fetched = self._weights.fetch()
+            self._fetched = self.source.fetch()
         else:
             self()
 
@@ -106,7 +109,7 @@ class Binding:
         with self._lock:
             self._bound = self._fetched = None
             self._prepared = None if self._prepared is None else self._prepared.of_released()
-            self._weights.forget()
+            self.source.forget()
         self()
 
     def release(self) -> int:
@@ -122,7 +125,7 @@ class Binding:
                 return 0  # another thread has changed the model
             self._bound = None
             unread = prepared.memory() - memory_in_use(bound.runs)
-            stand_ins, freed = self._weights.release(unread)
+            stand_ins, freed = self.source.release(unread)
             self._rebind(prepared.released(stand_ins))
             return freed
 
@@ -149,7 +152,7 @@ class Binding:
     def _rebind(self, before: Prepared | None) -> _Bound:
         fetched, self._fetched = self._fetched, None
         if fetched is None or not fetched.current():
-            fetched = self._weights.fetch()
+            fetched = self.source.fetch()
         prepared = Prepared(self._pack in ("now", "first_call"), fetched.counters, before)
         self._bound, self._prepared = self._with(fetched, prepared), prepared
         return self._bound
@@ -158,7 +161,8 @@ class Binding:
         runs = tuple(bind(fetched.tensors, prepared) for bind in self._binders)
         prepared.finish()
         keep_freed_memory()  # that of calls, which come now, and not what packing was done in
-        return _Bound(fetched, prepared.watching(fetched.current), runs)
+        current = prepared.watching(fetched.current) if fetched.written else fetched.current
+        return _Bound(fetched, current, runs)
 
     def _pack_later(self, unpacked: _Bound) -> None:
         """Pack weights while calls go on without, then let calls use them, if none has changed."""
@@ -173,12 +177,14 @@ class Binding:
                 self._bound, self._prepared = bound, prepared
 
 
-def _binder(stitched: Stitched, by_key: Mapping[str, Unit], model: Model) -> Binder:
-    make = run_code(stitched.code, {})["bind"]
+def _binder(
+    stitched: Stitched, by_key: Mapping[str, Unit], source: Source, outputs: Outputs
+) -> Binder:
+    make = run_code(stitched.code, result_classes(stitched.types, outputs))["bind"]
     own = [by_key[key] for key in stitched.units]
 
     def rebind(tensors: list[Any], prepared: Prepared) -> Callable[..., Any]:
-        owners = [*map(Finder(model).module, stitched.owners)] if stitched.owners else []
+        owners = source.owners(stitched.owners)
         weights = [tensors[slot] for slot in stitched.weights]
         units = [partial(unit.bound, prepared) for unit in own]
         run: Callable[..., Any] = make(weights, units, stitched.constants, owners)

@@ -18,6 +18,7 @@ import torch.utils._pytree as pytree
 from hotstart import _torch
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError
+from hotstart.model import Model
 from hotstart.records.artifact import (
     Attributes,
     Const,
@@ -55,7 +56,11 @@ class Checks:
     """
 
     def __init__(
-        self, contract: Contract, variants: Sequence[Variant], model: Any, signature: Signature
+        self,
+        contract: Contract,
+        variants: Sequence[Variant],
+        model: Model | None,
+        signature: Signature,
     ) -> None:
         self._contract = contract
         self._signature = signature
@@ -118,7 +123,7 @@ class Checks:
             self._require(too_many, f"not {excess}")
 
     def _state(self, model: Any) -> None:
-        """Check that the model and torch are in the modes of the build."""
+        """Check that the model, if there is one, and torch are in the modes of the build."""
         training, autocast = self._contract.training, self._contract.autocast
 
         def other_mode(_: Found) -> ContractError:
@@ -130,7 +135,7 @@ class Checks:
             advice = "compile the model inside the autocast region it is called in"
             return ContractError("autocast", now, then, advice)
 
-        if training is not None:
+        if training is not None and model is not None:
             self._require(other_mode, f"{self._scope.refer('model', model)}.training is {training}")
         if autocast:
             state = self._scope.refer("autocast_state", _torch.autocast_state)

@@ -35,7 +35,7 @@ class Entry:
     Args:
         call: what it is made from.
         first: the number, among the functions that `bound` gives, of the first of this call.
-        model: the model, for its `training` flag.
+        model: the model, for its `training` flag; None where there is none.
         bound: gives the functions of all variants of all calls.
         relayout: gives an argument in the compiled layout.
 
@@ -48,7 +48,7 @@ class Entry:
         self,
         call: CompiledCall,
         first: int,
-        model: Model,
+        model: Model | None,
         bound: Callable[[], Sequence[Callable[..., Any]]],
         relayout: Relayout,
     ) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import getitem, is_
 from typing import Any
 
-import msgspec
 import torch
 
 from hotstart import _torch
@@ -15,33 +14,31 @@ from hotstart.errors import ContractError, ModelMismatch
 from hotstart.guards.check import Guards
 from hotstart.guards.watch import Sealed
 from hotstart.model import Finder, Model, Place
-from hotstart.records.artifact import Requirements, WeightSpec
+from hotstart.records.artifact import Artifact, Requirements, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import strides_fit
+from hotstart.records.standalone import LeftOut
 from hotstart.runtime.released import Released
+from hotstart.runtime.source import Fetched
 from hotstart.runtime.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
 
-_COUNTER = "num_batches_tracked"
+COUNTER = "num_batches_tracked"
 """The buffer in which a batch normalisation counts what it has learnt its statistics from."""
 
 
-class Fetched(msgspec.Struct, frozen=True):
-    """A model's tensors at one time.
+def weights_of(model: Model, artifact: Artifact, compare_code: bool = True) -> Weights:
+    """Return a model as the source of an artifact's weights.
 
-    Attributes:
-        tensors: the tensors of the table, by slot.
-        current: whether fetching again would find the same ones.
-        counters: by the `id` of a tensor, another that is written to whenever that one is. Batch
-            normalisation writes its statistics without autograd's knowledge, and counts batches.
+    Args:
+        model: keeps the weights.
+        artifact: says what the model must bring.
+        compare_code: whether functions that were traced must be what they were.
     """
-
-    tensors: list[torch.Tensor]
-    current: Callable[[], bool]
-    counters: Mapping[int, torch.Tensor]
+    return Weights(model, artifact.requirements, dict(artifact.captured), compare_code)
 
 
 class Weights:
-    """The tensors of a parameter table, wherever the model keeps them.
+    """The tensors of a parameter table, wherever the model keeps them: a `Source`.
 
     What was fetched is current until a parameter, buffer or module is replaced (`load_state_dict`
     with `assign=True`, `.to()` on buffers, assignment), a tensor gets other metadata or memory in
@@ -67,15 +64,35 @@ class Weights:
         """Compare everything when fetched next, also what is not watched."""
         self._guards.forget()
 
+    def owners(self, paths: Sequence[str]) -> list[Any]:
+        """Return the modules at some paths."""
+        return [*map(Finder(self._model).module, paths)] if paths else []
+
+    def values(self) -> list[Any]:
+        """List what the model keeps now by slot, compared with nothing; None for nothing."""
+        finder = Finder(self._model)
+        found: list[Any] = []
+        for slot, spec in enumerate(self._requirements.weights):
+            place = None if spec.kind == "captured" else finder.place(spec.name)
+            held = self._captured.get(slot) if spec.kind == "captured" else None
+            found.append(held if place is None else place.get())
+        return found
+
+    def left_out(self) -> list[LeftOut]:
+        """List the buffers that are not persistent, and plain attributes, as they are now."""
+        finder = Finder(self._model)
+        found: list[LeftOut] = []
+        for slot, spec in enumerate(self._requirements.weights):
+            places = [finder.place(name) for name in (spec.name, *spec.ties)]
+            if spec.kind == "captured" or any(_is_saved(finder, place) for place in places):
+                continue
+            tensor = None if places[0] is None else places[0].get()
+            has_values = isinstance(tensor, torch.Tensor) and tensor.device.type != "meta"
+            found.append(LeftOut(slot, tensor if has_values else None))
+        return found
+
     def release(self, memory: Collection[int]) -> tuple[dict[int, torch.Tensor], int]:
-        """Replace parameters in some memory by stand-ins in the model.
-
-        Args:
-            memory: addresses of storages; all that a weight's storage holds must be given back.
-
-        Returns:
-            The stand-ins, by the `id` of the tensors they replace, and the bytes that were freed.
-        """
+        """Replace parameters in some memory by stand-ins in the model, as `Source` says."""
         finder = Finder(self._model)
         stand_ins: dict[int, torch.Tensor] = {}
         freed: dict[int, int] = {}
@@ -113,7 +130,7 @@ class Weights:
             found = [(place, place.get()) for place in places if place is not None]
             tensor = found[0][1] if found and found[0][0].name == spec.name else None
             tensors.append(tensor)
-            problems += _problems(spec, tensor)
+            problems += problems_of(spec, tensor)
             kept += found
             if spec.ties:
                 same = {place.name for place, other in found if other is tensor}
@@ -132,9 +149,9 @@ class Weights:
         if problems:
             raise ModelMismatch(problems)
         counters = {
-            id(tensor): place.owner[_COUNTER]
+            id(tensor): place.owner[COUNTER]
             for place, tensor in kept
-            if place.kind == "buffer" and isinstance(place.owner.get(_COUNTER), torch.Tensor)
+            if place.kind == "buffer" and isinstance(place.owner.get(COUNTER), torch.Tensor)
         }
         return Fetched(tensors, _watch(modes, kept, tensors, self._guards.sealed), counters)
 
@@ -205,7 +222,16 @@ def _never() -> bool:
     return False
 
 
-def _problems(spec: WeightSpec, tensor: Any) -> list[Change]:
+def _is_saved(finder: Finder, place: Place | None) -> bool:
+    """Whether `state_dict` has the tensor at a place."""
+    if place is None or place.kind == "attribute":
+        return False
+    module = finder.module(place.name.rpartition(".")[0])
+    return module is not None and place.key not in module._non_persistent_buffers_set
+
+
+def problems_of(spec: WeightSpec, tensor: Any) -> list[Change]:
+    """List why a tensor is not the one that a table of weights asks for; nothing if it is."""
     if not isinstance(tensor, torch.Tensor):
         return [(spec.name, _describe(spec), "nothing")]
     if type(tensor) is Released:  # packed, and of the shape that it had

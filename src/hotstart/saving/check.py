@@ -20,8 +20,8 @@ import torch
 
 from hotstart.artifact import disk
 from hotstart.errors import ArtifactError, HotstartError
-from hotstart.model import Model
 from hotstart.records.artifact import Artifact
+from hotstart.runtime.source import Source
 from hotstart.saving import apart
 from hotstart.saving.apart import ENDED, Attempt, SharedFolder, said, values_of
 from hotstart.saving.examples import Example
@@ -62,7 +62,7 @@ def compare(
     artifact: Artifact,
     parts: Sequence[bytes],
     examples: Mapping[str, Sequence[Example]],
-    model: Model,
+    source: Source,
 ) -> Checked:
     """Run an artifact here, and from its bytes in a process of its own, and compare.
 
@@ -70,7 +70,7 @@ def compare(
         artifact: what was built.
         parts: its file.
         examples: calls to run it on, by name; where these do not fit or fail, others are made up.
-        model: has the weights. Integers are taken from it; floating-point numbers only if nothing
+        source: has the weights. Integers are taken from it; floating-point numbers only if nothing
             runs on made-up ones.
 
     Raises:
@@ -79,7 +79,7 @@ def compare(
     with tempfile.TemporaryDirectory(prefix="hotstart-check-") as folder:
         shared = SharedFolder(Path(folder))
         disk.write(shared.file, parts)
-        return _Check(artifact, shared).compared(examples, model)
+        return _Check(artifact, shared).compared(examples, source)
 
 
 class _Check:
@@ -93,12 +93,12 @@ class _Check:
         sources = artifact.fingerprint.get("sources", {})
         self._modules = [name for name in sources if ":" not in name]
 
-    def compared(self, examples: Mapping[str, Sequence[Example]], model: Model) -> Checked:
+    def compared(self, examples: Mapping[str, Sequence[Example]], source: Source) -> Checked:
         names = self._rehearsal.names
-        real = Real(examples, real_weights(self._requirements, model, floats=False))
+        real = Real(examples, real_weights(self._requirements, source.values(), floats=False))
         found, failed = self._run(range(len(names)), real)
         if failed:
-            weights = real_weights(self._requirements, model, floats=True)
+            weights = real_weights(self._requirements, source.values(), floats=True)
             if len(weights) > len(real.weights):
                 more, failed = self._run(list(failed), Real(examples, weights))
                 found += more

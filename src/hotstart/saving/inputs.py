@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from hotstart.dtypes import dtype_of
-from hotstart.model import Finder, Model
 from hotstart.records.artifact import CompiledCall, Contract, Requirements, TensorSpec, WeightSpec
 from hotstart.records.layout import dense_strides, spanned
 from hotstart.records.shapes import Variant
@@ -92,15 +92,21 @@ def tensors(contract: Contract, inputs: Inputs) -> list[torch.Tensor]:
 
 
 def real_weights(
-    requirements: Requirements, model: Model, *, floats: bool
+    requirements: Requirements, values: Sequence[Any], *, floats: bool
 ) -> dict[int, torch.Tensor]:
-    """Take the values that a model's tensors have now, by slot, without those on other devices.
+    """Take the values that weights have now, by slot, without those on other devices.
 
     Without `floats`, only small tensors of integers and booleans: nearly all requirements on values
     are that they are valid indices, and floating-point tensors take the memory.
+
+    Args:
+        requirements: the table of weights.
+        values: what is there of each now.
+        floats: whether floating-point tensors count.
     """
-    finder = Finder(model)
-    found = [_current(spec, finder) for spec in requirements.weights]
+    found = [
+        _fitting(spec, tensor) for spec, tensor in zip(requirements.weights, values, strict=True)
+    ]
     if not floats:
         exact = [None if t is None or _inexact(t.dtype) else t for t in found]
         small = within(exact, KEPT_BYTES)
@@ -147,10 +153,8 @@ def _written_apart(spec: WeightSpec, tensor: torch.Tensor) -> torch.Tensor:
     return made_up(spec.shape, spec.stride, dtype_of(spec.dtype)).copy_(tensor)
 
 
-def _current(spec: WeightSpec, finder: Finder) -> torch.Tensor | None:
-    place = None if spec.kind == "captured" else finder.place(spec.name)
-    tensor = None if place is None else place.get()
-    if not isinstance(tensor, torch.Tensor) or not has_values(tensor):
+def _fitting(spec: WeightSpec, tensor: Any) -> torch.Tensor | None:
+    if spec.kind == "captured" or not isinstance(tensor, torch.Tensor) or not has_values(tensor):
         return None
     has = (tensor.dtype, tuple(tensor.shape), tensor.stride())
     return tensor.detach() if has == (dtype_of(spec.dtype), spec.shape, spec.stride) else None

@@ -16,6 +16,7 @@ from hotstart.records.shapes import labelled
 from hotstart.records.trees import tensors_of
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.prepared import Prepared
+from hotstart.runtime.results import result_classes
 from hotstart.runtime.signature import passed_objects
 from hotstart.runtime.units import Unit
 from hotstart.saving.inputs import Inputs, Real, choices, tensors, weights
@@ -58,7 +59,7 @@ class Rehearsal:
         prepared = Prepared(pack=True)
         bound = {key: partial(self._units[key].bound, prepared) for key in stitched.units}
         own = [_noted(unit, key, note) for key, unit in bound.items()]
-        make = run_code(stitched.code, {})["bind"]
+        make = run_code(stitched.code, result_classes(stitched.types, "own"))["bind"]
         owners = [types.SimpleNamespace() for _ in stitched.owners]
         unasserted = _torch.without_assertions() if self._asserts else contextlib.nullcontext()
         with torch.no_grad(), torch.random.fork_rng(devices=[]), _torch.filled_memory(), unasserted:

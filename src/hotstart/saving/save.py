@@ -13,8 +13,8 @@ from hotstart import faults
 from hotstart.artifact import container, signing
 from hotstart.artifact.pack import pack
 from hotstart.errors import ArtifactError
-from hotstart.model import Model
 from hotstart.records.artifact import Artifact
+from hotstart.runtime.source import Source
 from hotstart.saving.check import Checked, compare
 from hotstart.saving.examples import Example
 
@@ -23,15 +23,15 @@ log = logging.getLogger("hotstart")
 
 @dataclass(frozen=True)
 class CheckInputs:
-    """The model and the calls that an artifact is checked with before it is written.
+    """The weights and the calls that an artifact is checked with before it is written.
 
     Attributes:
-        model: has the weights.
+        source: has the weights.
         examples: calls that it is run on, by name.
         partly: whether to write it, with a warning, if no inputs are found for some variants.
     """
 
-    model: Model
+    source: Source
     examples: Mapping[str, Sequence[Example]]
     partly: bool = False
 
@@ -53,7 +53,7 @@ def packed(
         parts = container.pack(manifest, blobs, sign)
     if check is None:
         return parts
-    found = compare(artifact, parts, check.examples, check.model)
+    found = compare(artifact, parts, check.examples, check.source)
     if found.unchecked:
         _tell(found, check.partly)
     manifest["check"] = msgspec.to_builtins(found)

@@ -14,8 +14,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotstart.artifact.values import class_path, decode, encode, find_class
+from hotstart.artifact.values import decode, encode
 from hotstart.errors import ArtifactError
+from hotstart.records.classes import class_path, find_class
 from hotstart.records.trees import same_constant
 
 

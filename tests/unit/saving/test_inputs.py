@@ -13,6 +13,7 @@ import hotstart
 from hotstart import Dim
 from hotstart.records.artifact import CompiledCall
 from hotstart.runtime.made_up import KINDS
+from hotstart.runtime.weights import weights_of
 from hotstart.saving import inputs
 from hotstart.saving.apart import Attempt, SharedFolder, said
 from hotstart.saving.examples import KEPT_BYTES, Example, given_example, kept_example, within
@@ -147,15 +148,19 @@ def test_indices_of_a_model_are_real_and_its_numbers_only_if_asked_for(
     requirements, model = program.artifact.requirements, program.model
     assert isinstance(model, Indexed)
     by_name = {spec.name: slot for slot, spec in enumerate(requirements.weights)}
-    few = real_weights(requirements, model, floats=False)
+
+    def held(model: Indexed) -> list[Any]:
+        return weights_of(model, program.artifact).values()
+
+    few = real_weights(requirements, held(model), floats=False)
     assert set(few) == {by_name["index"], by_name["count"]}
-    assert set(real_weights(requirements, model, floats=True)) == set(by_name.values())
+    assert set(real_weights(requirements, held(model), floats=True)) == set(by_name.values())
     made = weights(requirements, {}, few)
     assert made[by_name["index"]].data_ptr() == model.index.data_ptr()
     assert made[by_name["count"]].tolist() == 7
     assert made[by_name["count"]].data_ptr() != model.count.data_ptr()  # calls write to it
     assert not torch.equal(made[by_name["weight"]], model.weight)
-    assert real_weights(requirements, Indexed().to("meta"), floats=True) == {}
+    assert real_weights(requirements, held(Indexed().to("meta")), floats=True) == {}
 
 
 DTYPES = [

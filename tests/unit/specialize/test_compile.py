@@ -23,6 +23,7 @@ from hotstart.program import OnMiss
 from hotstart.records.artifact import Artifact, CompiledUnit
 from hotstart.records.shapes import Interval, Variant
 from hotstart.runtime.bind import bind
+from hotstart.runtime.weights import weights_of
 from hotstart.specialize.compile import compile_calls, units_of
 from hotstart.specialize.contract import make_contract, make_requirements
 from hotstart.specialize.part_jobs import PartJobs, shared_jobs
@@ -109,7 +110,9 @@ def built(
     captured, infos = tuple(weights.captured.items()), assemble.piece_infos(calls)
     artifact = Artifact(requirements, (made,), units_of(compiled), captured, infos, {}, {})
     report = assemble.make_report(clock, infos, compiled)
-    program = Program(artifact, model, bind(artifact, model), report, OnMiss(), {})
+    program = Program(
+        artifact, model, bind(artifact, weights_of(model, artifact)), report, OnMiss(), {}
+    )
     for n in range(2, 17):
         x = torch.randn(n, 8)
         torch.testing.assert_close(program(x), model(x), rtol=0, atol=0)

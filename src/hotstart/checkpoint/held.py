@@ -1,0 +1,256 @@
+"""The weights of a program that has no model: those of a checkpoint, which it holds itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hotstart.checkpoint.matching import match, near
+from hotstart.checkpoint.tensors import Checkpoint
+from hotstart.dtypes import dtype_of
+from hotstart.errors import ModelMismatch
+from hotstart.guards.structure import Look, operator_misfits
+from hotstart.records.artifact import Artifact, WeightSpec
+from hotstart.records.guards import Change
+from hotstart.records.layout import fit
+from hotstart.records.standalone import LeftOut
+from hotstart.runtime.released import Released
+from hotstart.runtime.source import Fetched
+from hotstart.runtime.tensors import describe_tensor
+from hotstart.runtime.weights import COUNTER, problems_of
+
+_ADVICE = (
+    "Use a checkpoint of the model that was compiled, or pass its tensors by these names as a "
+    "mapping."
+)
+_OLDER = (
+    "nothing. A file of an older version does not hold what checkpoints leave out: load it with a "
+    "model, and save it again"
+)
+_NOT_SAVED = (
+    "nothing, since no checkpoint has it, and it had no value when the program was saved. Save the "
+    "program while its model has weights, or load it with a model"
+)
+
+
+class HeldWeights:
+    """The tensors of a checkpoint, and those that the artifact brings: a `Source`.
+
+    They belong to the program: calls write to them, and nothing else does, unless the checkpoint
+    is a mapping of the caller's.
+
+    Args:
+        artifact: says which tensors are needed.
+        checkpoint: has them.
+    """
+
+    def __init__(self, artifact: Artifact, checkpoint: Checkpoint) -> None:
+        self._requirements = artifact.requirements
+        self._naming = artifact.naming
+        self._captured = dict(artifact.captured)
+        self._knows_left_out = artifact.left_out is not None
+        self._left_out = {one.slot: one.tensor for one in artifact.left_out or ()}
+        self._checkpoint = checkpoint
+        self._names: dict[int, str] = {}  # of those that come from the checkpoint
+        self._tensors: list[Any] = []
+        self._changes = 0
+        self._setting = threading.Lock()
+        self._slots = {
+            name: slot
+            for slot, spec in enumerate(artifact.requirements.weights)
+            for name in (spec.name, *spec.ties)
+        }
+        written = any(spec.mutated for spec in artifact.requirements.weights)
+        self._written = written or checkpoint.shared
+
+    def fetch(self) -> Fetched:
+        """Return the tensors; those of the checkpoint are looked up once.
+
+        Raises:
+            ModelMismatch: tensors that are missing, ambiguous or do not fit, each named; operators
+                that are not those of the build.
+            ArtifactError: a file of the checkpoint cannot be read.
+        """
+        if not self._tensors:
+            self._tensors = self._found()
+        changes, tensors = self._changes, list(self._tensors)
+        problems = [
+            problem
+            for spec, tensor in zip(self._requirements.weights, tensors, strict=True)
+            for problem in problems_of(spec, tensor)
+        ]
+        if problems:
+            raise ModelMismatch(problems, self._about())
+        return Fetched(
+            tensors, lambda: self._changes == changes, self._counters(tensors), self._written
+        )
+
+    def forget(self) -> None:
+        """Do nothing: nobody else has these tensors, and the file is as it was when mapped."""
+
+    def owners(self, paths: Sequence[str]) -> list[Any]:
+        """Return objects that keep what is set on them, in place of modules."""
+        return [_owner(self._set, f"{path}." if path else "") for path in paths]
+
+    def release(self, memory: Collection[int]) -> tuple[dict[int, torch.Tensor], int]:
+        """Replace tensors of the checkpoint by stand-ins, as `Source` says."""
+        stand_ins: dict[int, torch.Tensor] = {}
+        freed: dict[int, int] = {}
+        for slot, name in self._names.items():
+            tensor = self._tensors[slot]
+            if type(tensor) is Released or tensor.untyped_storage().data_ptr() not in memory:
+                continue
+            freed[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            path = self._requirements.weights[slot].name
+            stand_ins[id(tensor)] = self._tensors[slot] = Released.of(tensor, path)
+            self._checkpoint.discard(name)
+        return stand_ins, sum(freed.values())
+
+    def values(self) -> Sequence[Any]:
+        """List the tensors as they are now, by slot."""
+        return self._tensors
+
+    def left_out(self) -> list[LeftOut]:
+        """List the tensors that came with the artifact, as they are now."""
+        return [LeftOut(slot, self._tensors[slot]) for slot in self._left_out]
+
+    # --- the checkpoint ---------------------------------------------------------------------------
+
+    def _found(self) -> list[Any]:
+        """Look up all tensors.
+
+        Raises:
+            ModelMismatch: as `fetch`.
+        """
+        specs = self._requirements.weights
+        wanted = {
+            slot: spec
+            for slot, spec in enumerate(specs)
+            if spec.kind != "captured" and slot not in self._left_out
+        }
+        names = match(wanted, self._checkpoint.names(), self._naming)
+        taken = {name for found in names.values() for name in found}
+        problems: list[Change] = []
+        tensors: list[Any] = []
+        for slot, spec in enumerate(specs):
+            if spec.kind == "captured":
+                tensors.append(self._captured[slot])
+            elif slot in self._left_out:
+                tensors.append(_own(spec, self._left_out[slot]))
+                if self._left_out[slot] is None:
+                    problems.append((spec.name, _described(spec), _NOT_SAVED))
+            elif not names[slot]:
+                tensors.append(None)
+                problems.append((spec.name, _described(spec), self._nothing(spec, taken)))
+            else:
+                problems += self._untied(spec, names[slot])
+                tensor = self._checkpoint.tensor(names[slot][0])
+                problems += _misfit(spec, names[slot][0], tensor)
+                tensors.append(_fitted(spec, tensor, self._checkpoint.shared))
+                self._names[slot] = names[slot][0]
+        problems += operator_misfits(self._requirements, Look())
+        if problems:
+            raise ModelMismatch(problems, self._about(), _ADVICE)
+        return tensors
+
+    def _about(self) -> str:
+        return f"the checkpoint {self._checkpoint.where}"
+
+    def _nothing(self, spec: WeightSpec, taken: Collection[str]) -> str:
+        """Say what a checkpoint has in place of a tensor."""
+        if spec.kind != "parameter" and not self._knows_left_out:
+            return _OLDER
+        similar = near(spec, self._checkpoint, taken)
+        return f"nothing of that name; near: {', '.join(similar)}" if similar else "nothing"
+
+    def _untied(self, spec: WeightSpec, names: Sequence[str]) -> list[Change]:
+        """List names of one tied weight under which a checkpoint has another tensor."""
+        first, *others = names
+        return [
+            (spec.name, f"one tensor, which {first} and {other} share", "two that differ")
+            for other in others
+            if not self._checkpoint.same(first, other)
+            and not _equal(self._checkpoint.tensor(first), self._checkpoint.tensor(other))
+        ]
+
+    # --- what calls change ------------------------------------------------------------------------
+
+    def _set(self, name: str, value: Any) -> None:
+        """Keep what a call sets as an attribute of a module, if another call reads it."""
+        if name not in self._slots:
+            return
+        slot = self._slots[name]
+        spec = self._requirements.weights[slot]
+        with self._setting:
+            if spec.ties:
+                others = ", ".join(n for n in (spec.name, *spec.ties) if n != name)
+                problem = (name, f"the same tensor as {others}", "another, which a call has set")
+                raise ModelMismatch([problem], self._about())
+            self._tensors[slot] = value
+            self._changes += 1
+
+    def _counters(self, tensors: Sequence[torch.Tensor]) -> Mapping[int, torch.Tensor]:
+        found: dict[int, torch.Tensor] = {}
+        for slot, spec in enumerate(self._requirements.weights):
+            beside = f"{spec.name.rpartition('.')[0]}.{COUNTER}".lstrip(".")
+            if spec.kind == "buffer" and beside in self._slots:
+                found[id(tensors[slot])] = tensors[self._slots[beside]]
+        return found
+
+
+def _owner(keep: Callable[[str, Any], None], prefix: str) -> Any:
+    """An object that stands for a module whose attributes calls set."""
+
+    class Owner:
+        def __setattr__(self, name: str, value: Any) -> None:
+            keep(prefix + name, value)
+
+    return Owner()
+
+
+def _fitted(spec: WeightSpec, tensor: torch.Tensor, shared: bool) -> torch.Tensor:
+    """A tensor on the device and in the layout of the build, and the program's own if need be."""
+    if tensor.layout is not torch.strided or tuple(tensor.shape) != spec.shape:
+        return tensor  # which does not fit
+    made = fit(tensor.to(spec.device), spec.stride)
+    own = spec.mutated and shared and made.data_ptr() == tensor.data_ptr()
+    return made.clone() if own else made
+
+
+def _own(spec: WeightSpec, tensor: Any) -> Any:
+    """A tensor of the artifact, in memory that only this program writes to."""
+    if tensor is None:
+        return None
+    made = fit(tensor.to(spec.device), spec.stride)
+    return made.clone() if spec.mutated and made is tensor else made
+
+
+def _misfit(spec: WeightSpec, name: str, tensor: torch.Tensor) -> list[Change]:
+    """Say why a tensor of a checkpoint is not the one that is needed."""
+    where = spec.name if name == spec.name else f"{spec.name} ({name} in the checkpoint)"
+    if tuple(tensor.shape) != spec.shape or tensor.layout is not torch.strided:
+        return [(where, _described(spec), describe_tensor(tensor))]
+    if tensor.dtype != dtype_of(spec.dtype):
+        advice = (
+            f". Convert the checkpoint, as by tensor.to(torch.{spec.dtype}), or compile the model "
+            f"in {str(tensor.dtype).removeprefix('torch.')}"
+        )
+        return [(where, _described(spec), f"{describe_tensor(tensor)}{advice}")]
+    if tensor.device.type == "meta":
+        return [(where, _described(spec), f"{describe_tensor(tensor)}, which has no values")]
+    return []
+
+
+def _described(spec: WeightSpec) -> str:
+    return f"torch.{spec.dtype} {list(spec.shape)}"
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are the same, bit by bit."""
+    if one.dtype != other.dtype or one.shape != other.shape or one.device != other.device:
+        return False
+    bits = (t.contiguous().view(-1).view(torch.uint8) for t in (one, other))
+    return torch.equal(*bits)
