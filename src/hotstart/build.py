@@ -8,6 +8,7 @@ from typing import Any
 
 from hotstart import assemble, faults
 from hotstart.capture.described import DescribedCall, device_of
+from hotstart.capture.naming import naming_of
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.events import Clock
 from hotstart.model import Model
@@ -44,6 +45,7 @@ def build_program(
                 weights = WeightTable(index)
                 traced = trace_calls(index, calls, weights, options, split_on, clock)
                 requirements = make_requirements(index, weights, traced)
+                naming = naming_of(index)
             with faults.typed(faults.defect("compiling")):
                 compiled = compile_calls(traced, units)
     finally:
@@ -64,6 +66,7 @@ def build_program(
         pieces=pieces,
         fingerprint=fingerprint,
         report=assemble.make_report(clock, pieces, compiled).reproducible(),
+        naming=naming,
     )
     shown = assemble.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):

@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
+from msgspec.structs import replace
 
 from hotstart.api import compile
+from hotstart.capture.naming import naming_of_part
 from hotstart.errors import ContractError, OptionsError
 from hotstart.faults import require
-from hotstart.model import Model, roots
+from hotstart.model import Model, ModelIndex, roots
 from hotstart.options import Options
 from hotstart.program import Program
 
@@ -66,6 +68,8 @@ def compile_submodule(
         split_on=split_on,
         options=options,
     )
+    naming = naming_of_part(ModelIndex(model), path)
+    program.artifact = replace(program.artifact, naming=naming)
     install(program)
     return program
 

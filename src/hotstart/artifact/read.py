@@ -16,7 +16,7 @@ from hotstart.artifact.values import decode
 from hotstart.dtypes import dtype_of
 from hotstart.records.artifact import Artifact, Blob
 from hotstart.records.classes import FindClass, find_class
-from hotstart.records.layout import spanned
+from hotstart.records.shapes import spanned
 
 
 def unpack(container: Container, find: FindClass = find_class) -> Artifact:

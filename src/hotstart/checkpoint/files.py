@@ -175,8 +175,8 @@ def _places(index: Path) -> Iterator[tuple[str, str]]:
     if not isinstance(table, dict):
         raise CorruptArtifact(index, "weight_map", "an object", repr(table)[:80], _NO_INDEX)
     for name, file in table.items():
-        plain = isinstance(file, str) and file == Path(file).name and not file.endswith(_INDEX)
-        if not plain or "\0" in file:
+        plain = isinstance(file, str) and file == Path(file).name and "\0" not in file
+        if not plain or Path(file).suffix not in (".safetensors", *_PICKLED):
             expected = "names of files in its own folder"
             raise CorruptArtifact(index, "weight_map", expected, repr(file)[:80], _NO_INDEX)
         yield name, file

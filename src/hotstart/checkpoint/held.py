@@ -148,8 +148,10 @@ class HeldWeights:
             else:
                 problems += self._untied(spec, names[slot])
                 tensor = self._checkpoint.tensor(names[slot][0])
-                problems += _misfit(spec, names[slot][0], tensor)
-                tensors.append(_fitted(spec, tensor, self._checkpoint.shared))
+                misfit = _misfit(spec, names[slot][0], tensor)
+                shared = self._checkpoint.shared
+                tensors.append(tensor if misfit else _fitted(spec, tensor, shared))
+                problems += misfit
                 self._names[slot] = names[slot][0]
         problems += operator_misfits(self._requirements, Look())
         if problems:
@@ -213,8 +215,6 @@ def _owner(keep: Callable[[str, Any], None], prefix: str) -> Any:
 
 def _fitted(spec: WeightSpec, tensor: torch.Tensor, shared: bool) -> torch.Tensor:
     """A tensor on the device and in the layout of the build, and the program's own if need be."""
-    if tensor.layout is not torch.strided or tuple(tensor.shape) != spec.shape:
-        return tensor  # which does not fit
     made = fit(tensor.to(spec.device), spec.stride)
     own = spec.mutated and shared and made.data_ptr() == tensor.data_ptr()
     return made.clone() if own else made

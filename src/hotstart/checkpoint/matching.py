@@ -118,5 +118,5 @@ def near(spec: WeightSpec, checkpoint: Checkpoint, taken: Collection[str]) -> li
 
     scored = [(likeness(name), name) for name in checkpoint.names() if name not in taken]
     good = [(score, name) for score, name in scored if score[0] > 0 or (score[1] and spec.shape)]
-    good.sort(key=lambda item: (-item[0][1], -item[0][0], item[1]))
+    good.sort(key=lambda item: (-min(item[0]), -item[0][0], item[1]))  # best: both
     return [name for _, name in good[:_NEAR]]

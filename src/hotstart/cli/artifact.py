@@ -17,7 +17,7 @@ import msgspec
 
 from hotstart.artifact import compatibility, container
 from hotstart.artifact.compatibility import part_text
-from hotstart.artifact.manifest import MALFORMED, Manifest
+from hotstart.artifact.manifest import MALFORMED, Manifest, TensorLayout
 from hotstart.cli import flags
 from hotstart.cli.factory import see_working_folder
 from hotstart.cli.output import say, say_json, tell
@@ -40,6 +40,7 @@ from hotstart.records.artifact import (
     Tree,
     WeightSpec,
 )
+from hotstart.records.shapes import spanned
 from hotstart.records.table import columns, memory
 
 _WIDTH = 100
@@ -169,6 +170,7 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
         ("signature", _signature(None if key is None else base64.b64encode(key).decode())),
         ("check", _check(manifest.check)),
         ("weights", _weights(manifest.requirements.weights)),
+        ("in the file", _left_out(manifest)),
         ("model", _model(manifest.calls[0].contract)),
     ]
     yield _table(str(file), about)
@@ -244,6 +246,23 @@ def _weights(weights: Sequence[WeightSpec]) -> str:
     written = sum(weight.mutated for weight in weights)
     more = f"; calls write to {written}" if written else ""
     return f"{counts}; {_bytes(size)} of {dtypes}{more}"
+
+
+def _left_out(manifest: Manifest) -> str:
+    """The weights that travel in the file; equal ones are there once."""
+    if manifest.left_out is None:
+        return "not known which weights no checkpoint has; load it with a model"
+    kept = {one.tensor for one in manifest.left_out if one.tensor is not None}
+    size = sum(_nbytes(manifest.tensors[name]) for name in kept)
+    count = len(manifest.left_out)
+    missing = sum(one.tensor is None for one in manifest.left_out)
+    more = f"; {missing} of them without a value" if missing else ""
+    noun = "tensor" if count == 1 else "tensors"
+    return f"{count} {noun} that no checkpoint has, {_bytes(size)}{more}"
+
+
+def _nbytes(layout: TensorLayout) -> int:
+    return spanned(layout.shape, layout.stride) * itemsize(layout.dtype)
 
 
 def _bytes(size: int) -> str:

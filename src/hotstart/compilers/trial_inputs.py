@@ -11,7 +11,7 @@ from hotstart.capture.captured import example_of
 from hotstart.compilers.extract import example_inputs
 from hotstart.compilers.job import Job
 from hotstart.compilers.trial_sizes import Sizes
-from hotstart.records.layout import spanned
+from hotstart.records.shapes import spanned
 from hotstart.runtime.made_up import Kind, made_up
 
 _FENCE = 1024

@@ -45,13 +45,6 @@ def dense_strides(shape: Sequence[int], dim_order: Sequence[int]) -> tuple[int, 
     return tuple(strides)
 
 
-def spanned(shape: Sequence[int], stride: Sequence[int]) -> int:
-    """How many elements there are from a tensor's first to its last in memory."""
-    if 0 in shape:
-        return 0
-    return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
-
-
 def has_layout(tensor: torch.Tensor, dim_order: Sequence[int], layout: Layout) -> bool:
     """Whether a tensor lies in memory as a contract asks that fixes its layout."""
     strides = dense_strides(tensor.shape, dim_order)

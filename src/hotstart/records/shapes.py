@@ -195,6 +195,13 @@ class Variant(msgspec.Struct, frozen=True):
         return bool(eval(self.where, {"math": math}, dict(sizes)))
 
 
+def spanned(shape: Sequence[int], stride: Sequence[int]) -> int:
+    """How many elements there are from a tensor's first to its last in memory."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+
+
 def labelled(call: str, variant: Variant) -> str:
     """What a variant is called where calls may have names."""
     return f"{call}: {variant.name}" if call else variant.name

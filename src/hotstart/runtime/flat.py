@@ -8,7 +8,7 @@ import torch
 
 from hotstart import _torch
 from hotstart.errors import ContractError
-from hotstart.records.layout import spanned
+from hotstart.records.shapes import spanned
 from hotstart.runtime.generated import run_source
 
 FlatCall = Callable[..., tuple[object, ...]]

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 import torch
 
-from hotstart.records.layout import spanned
+from hotstart.records.shapes import spanned
 
 Integers = Literal["zeros", "ones", "counting"]
 Floats = Literal["normal", "positive", "identity"]
