@@ -11,6 +11,7 @@ pytestmark = pytest.mark.usefixtures("kept_pieces")
 
 FOLDER = Path(__file__).parents[1] / "examples"
 SHOWN = {
+    "embed": ["cosine to eager: 1.000000", "imported transformers: False"],
     "generate": ["the same tokens as the model itself: True"],
     "quickstart": ["difference", "refused: "],
     "ways_in": ["difference", "refused: "],
@@ -18,7 +19,7 @@ SHOWN = {
 }
 
 
-LONG = {"generate"}
+LONG = {"embed", "generate"}
 EXAMPLES = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else [])
     for path in sorted(FOLDER.glob("*.py"))

@@ -160,6 +160,11 @@ def load(
             f"model, weights: got {got}, takes one of them: load(file, model) runs with the "
             "weights of a model, load(file, weights=...) with those of a checkpoint, without one"
         )
+    if isinstance(model, str | os.PathLike | Mapping):
+        raise OptionsError(
+            f"model: got a {type(model).__qualname__}, takes a module or function. Pass a "
+            "checkpoint as weights=..."
+        )
     if weights is not None and on_miss != "error":
         raise OptionsError(
             f"on_miss: got {on_miss!r} with weights, takes 'error': there is no model to run or to "

@@ -56,6 +56,16 @@ class Tied(nn.Module):
         return self.head(self.embed(ids))
 
 
+class Wrapper(nn.Module):
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, ids: Tensor) -> Tensor:
+        hidden: Tensor = self.encoder(ids).last_hidden_state
+        return hidden
+
+
 class Cache(nn.Module):
     """Writes to a persistent buffer, and to one that is none, in place."""
 
@@ -179,6 +189,9 @@ def test_one_of_model_and_weights_is_needed(shop: tuple[Shop, Path, Path]) -> No
     for policy in ("eager", "compile"):
         with pytest.raises(OptionsError, match=f"on_miss: got '{policy}' with weights"):
             hotstart.load(file, weights=weights, on_miss=policy)  # type: ignore[arg-type]
+    for given in ("model.safetensors", weights, model.state_dict()):
+        with pytest.raises(OptionsError, match=r"model: got a .* Pass a checkpoint as"):
+            hotstart.load(file, given)  # type: ignore[arg-type]
     with pytest.raises(OptionsError, match="outputs: got 'mine'"):
         hotstart.load(file, weights=weights, outputs="mine")  # type: ignore[arg-type]
     with pytest.raises(OptionsError, match="loaded with weights, takes one with a model"):
@@ -299,6 +312,33 @@ def test_a_checkpoint_of_the_whole_model_serves_a_part(tmp_path: Path) -> None:
     assert torch.equal(loaded(X), whole[1](X))
 
 
+def test_checkpoints_of_transformers_serve_body_and_head(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 20}
+    config = transformers.BertConfig(**sizes, intermediate_size=8, attn_implementation="sdpa")
+    head = transformers.BertForMaskedLM(config).eval()
+    body = head.bert
+    ids = torch.tensor([[1, 2, 3]])
+    expected = body(ids).last_hidden_state.detach()
+    file = saved(body, tmp_path / "body.hot", ids)
+    wrapped = saved(Wrapper(body), tmp_path / "wrapped.hot", ids)
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    oldest = dict(head.state_dict())
+    for new, name in old.items():
+        oldest = {key.replace(new, name): tensor for key, tensor in oldest.items()}
+    for weights in (body.state_dict(), head.state_dict(), oldest):
+        assert torch.equal(hotstart.load(file, weights=weights)(ids)[0], expected)
+        assert torch.equal(hotstart.load(wrapped, weights=weights)(ids), expected)
+    head.save_pretrained(tmp_path / "checkpoint")
+    assert torch.equal(hotstart.load(file, weights=tmp_path / "checkpoint")(ids)[0], expected)
+    whole = saved(head, tmp_path / "head.hot", ids)
+    found = hotstart.load(whole, weights=tmp_path / "checkpoint")(ids)
+    assert torch.equal(found.logits, head(ids).logits.detach())
+    with pytest.raises(ModelMismatch, match=r"cls\.predictions\.transform\.dense\.weight"):
+        hotstart.load(whole, weights=body.state_dict())
+
+
 # --- what calls change ----------------------------------------------------------------------------
 
 
@@ -318,6 +358,17 @@ def test_state_lives_in_the_program(tmp_path: Path) -> None:
         assert two(x).tolist() == [1, 2, 3, 4]
     assert given["total"].tolist() == [1, 1, 1, 1]
     assert weights.read_bytes() == content
+
+
+def test_the_mode_of_a_load_is_not_that_of_calls(tmp_path: Path) -> None:
+    x = torch.arange(4.0)
+    file, weights = saved(Cache(), tmp_path / "cache.hot", x), {"total": torch.ones(4)}
+    with torch.inference_mode(), torch.device("meta"):
+        program = hotstart.load(file, weights=weights)
+    assert program(x).tolist() == [1, 2, 3, 4]
+    with torch.inference_mode():
+        assert program(x).tolist() == [1, 4, 7, 10]
+    assert program(x).tolist() == [1, 5, 9, 13]
 
 
 def test_attributes_that_calls_replace_are_read_by_the_next(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from hotstart import _torch
 from hotstart.checkpoint.matching import match, near
 from hotstart.checkpoint.tensors import Checkpoint
 from hotstart.dtypes import dtype_of
@@ -75,7 +76,9 @@ class HeldWeights:
             ArtifactError: a file of the checkpoint cannot be read.
         """
         if not self._tensors:
-            self._tensors = self._found()
+            # Calls in any mode write to them, whatever mode this is called in.
+            with torch.inference_mode(False), _torch.apart():
+                self._tensors = self._found()
         changes, tensors = self._changes, list(self._tensors)
         problems = [
             problem

@@ -97,7 +97,7 @@ class MappedFile:
             )
         dtype = dtype_of(DTYPES[entry.dtype])
         if entry.begin == entry.end:
-            return torch.empty(entry.shape, dtype=dtype)
+            return torch.empty(entry.shape, dtype=dtype, device="cpu")
         count = (entry.end - entry.begin) // dtype.itemsize
         if entry.begin % dtype.itemsize == 0:  # the mapping itself begins at a page
             flat = torch.frombuffer(self._memory, dtype=dtype, count=count, offset=entry.begin)

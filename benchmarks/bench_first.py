@@ -1,0 +1,120 @@
+"""From the start of a process to the first answer: one sentence embedded by MiniLM.
+
+Every subject is a fresh process; files come from the system's page cache. The clock starts before
+the process does and stops when it has the embedding: Python, imports, weights, tokenizer and the
+call are all in it. `import torch` is what no subject can do without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import in_fresh_process, in_turns, keep
+
+SENTENCE = "The quick brown fox jumps over the lazy dog."
+
+
+def main() -> None:
+    """Build once, start every subject in turns, and print and keep what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--file", help="a program that was built before")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        file = given.file or str(Path(folder, "embed.hot"))
+        if not Path(file).exists():
+            in_fresh_process(__file__, "build", file)
+        subjects = {name: partial(started, name, file) for name in SUBJECTS}
+        measured = in_turns(subjects, given.rounds)
+    seconds = {name: result["first_s"] for name, result in measured.items()}
+    beyond = {name: value - seconds["import torch"] for name, value in seconds.items()}
+    print(json.dumps({"first_s": seconds, "beyond import torch": beyond}, indent=2))
+    keep("first", {"first_s": seconds, "subjects": measured})
+
+
+def started(subject: str, file: str) -> dict[str, Any]:
+    """Start one process; how long it took, and where that went."""
+    begun = time.time()
+    found = in_fresh_process(__file__, subject, file)
+    return {"first_s": found.pop("at") - begun, **found}
+
+
+def import_torch(_: str) -> dict[str, Any]:
+    """Nothing but the import."""
+    import torch
+
+    return {"version": torch.__version__}
+
+
+def eager(_: str) -> dict[str, Any]:
+    """The model of transformers."""
+    import torch
+
+    from examples import embed
+
+    with torch.no_grad():
+        return {"value": float(embed.make()(**embed.tokens([SENTENCE]))[0, 0])}
+
+
+def with_model(file: str) -> dict[str, Any]:
+    """The saved program, with the weights of a model of transformers."""
+    import hotstart
+    from examples import embed
+
+    return {"value": float(hotstart.load(file, embed.make())(**embed.tokens([SENTENCE]))[0, 0])}
+
+
+def with_weights(file: str) -> dict[str, Any]:
+    """The saved program, with the checkpoint."""
+    begun = time.perf_counter()
+    from examples import embed
+
+    imported = time.perf_counter()
+    program = embed.load(file)
+    loaded = time.perf_counter()
+    tokens = embed.tokens([SENTENCE])
+    ready = time.perf_counter()
+    value = float(program(**tokens)[0, 0])
+    return {
+        "value": value,
+        "import_ms": 1e3 * (imported - begun),
+        "load_ms": 1e3 * (loaded - imported),
+        "pack_ms": 1e3 * program.report.packed.seconds,
+        "tokens_ms": 1e3 * (ready - loaded),
+        "call_ms": 1e3 * (time.perf_counter() - ready),
+    }
+
+
+def build(file: str) -> dict[str, Any]:
+    """Compile and save the program."""
+    from examples import embed
+
+    embed.build(embed.make()).save(file)
+    return {}
+
+
+SUBJECTS: Mapping[str, Callable[[str], dict[str, Any]]] = {
+    "import torch": import_torch,
+    "eager": eager,
+    "hotstart, with a model": with_model,
+    "hotstart, with weights": with_weights,
+}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3 and (sys.argv[1] in SUBJECTS or sys.argv[1] == "build"):
+        found = {"build": build, **SUBJECTS}[sys.argv[1]](sys.argv[2])
+        print(json.dumps({**found, "at": time.time()}))
+    else:
+        main()
