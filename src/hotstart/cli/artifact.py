@@ -170,7 +170,7 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
         ("signature", _signature(None if key is None else base64.b64encode(key).decode())),
         ("check", _check(manifest.check)),
         ("weights", _weights(manifest.requirements.weights)),
-        ("in the file", _left_out(manifest)),
+        ("left out", _left_out(manifest)),
         ("model", _model(manifest.calls[0].contract)),
     ]
     yield _table(str(file), about)
@@ -251,14 +251,16 @@ def _weights(weights: Sequence[WeightSpec]) -> str:
 def _left_out(manifest: Manifest) -> str:
     """The weights that travel in the file; equal ones are there once."""
     if manifest.left_out is None:
-        return "not known which weights no checkpoint has; load it with a model"
+        return "not known: load it with a model"
+    if not manifest.left_out:
+        return "nothing: checkpoints have all weights"
     kept = {one.tensor for one in manifest.left_out if one.tensor is not None}
     size = sum(_nbytes(manifest.tensors[name]) for name in kept)
     count = len(manifest.left_out)
     missing = sum(one.tensor is None for one in manifest.left_out)
     more = f"; {missing} of them without a value" if missing else ""
     noun = "tensor" if count == 1 else "tensors"
-    return f"{count} {noun} that no checkpoint has, {_bytes(size)}{more}"
+    return f"{count} {noun} that no checkpoint has, in this file: {_bytes(size)}{more}"
 
 
 def _nbytes(layout: TensorLayout) -> int:
