@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -38,16 +39,23 @@ def main() -> None:
         subjects = {name: partial(started, name, file) for name in SUBJECTS}
         measured = in_turns(subjects, given.rounds)
     seconds = {name: result["first_s"] for name, result in measured.items()}
+    used = {name: result["cpu_s"] for name, result in measured.items()}
     beyond = {name: value - seconds["import torch"] for name, value in seconds.items()}
-    print(json.dumps({"first_s": seconds, "beyond import torch": beyond}, indent=2))
+    print(json.dumps({"first_s": seconds, "beyond import torch": beyond, "cpu_s": used}, indent=2))
     keep("first", {"first_s": seconds, "subjects": measured})
 
 
 def started(subject: str, file: str) -> dict[str, Any]:
-    """Start one process; how long it took, and where that went."""
-    begun = time.time()
+    """Start one process; how long it took, of the clock and of processors, and where that went."""
+    used, begun = _used(), time.time()
     found = in_fresh_process(__file__, subject, file)
-    return {"first_s": found.pop("at") - begun, **found}
+    return {"first_s": found.pop("at") - begun, "cpu_s": _used() - used, **found}
+
+
+def _used() -> float:
+    """Seconds of processors that processes started here have taken."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def import_torch(_: str) -> dict[str, Any]:

@@ -49,11 +49,13 @@ def load_file(
     with clock.phase("unpack"):
         artifact = unpack(contents, find_imported_class if model is None else find_class)
     with clock.phase("bind"):
+        checkpoint = None if model is not None else open_checkpoint(weights)
         try:
             source: Source
-            if model is None:
-                source = HeldWeights(artifact, open_checkpoint(weights))
+            if checkpoint is not None:
+                source = HeldWeights(artifact, checkpoint)
             else:
+                assert model is not None, "there is one or the other"
                 source = weights_of(model, artifact, compare_source)
                 outputs = "own" if outputs == "auto" else outputs  # its library is here already
             binding = bind(artifact, source, pack, outputs)

@@ -192,6 +192,8 @@ def test_one_of_model_and_weights_is_needed(shop: tuple[Shop, Path, Path]) -> No
     for given in ("model.safetensors", weights, model.state_dict()):
         with pytest.raises(OptionsError, match=r"model: got a .* Pass a checkpoint as"):
             hotstart.load(file, given)  # type: ignore[arg-type]
+    with pytest.raises(OptionsError, match="weights: got a list, takes a file"):
+        hotstart.load(file, weights=[weights])  # type: ignore[arg-type]
     with pytest.raises(OptionsError, match="outputs: got 'mine'"):
         hotstart.load(file, weights=weights, outputs="mine")  # type: ignore[arg-type]
     with pytest.raises(OptionsError, match="loaded with weights, takes one with a model"):
@@ -375,6 +377,16 @@ def test_attributes_that_calls_replace_are_read_by_the_next(tmp_path: Path) -> N
     file = saved(Counting(), tmp_path / "counting.hot", torch.zeros(2))
     program = hotstart.load(file, weights=Counting().state_dict())
     assert [program(torch.zeros(2))[0].item() for _ in range(3)] == [1, 2, 3]
+
+
+def test_statistics_go_on_from_those_of_the_checkpoint(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 8)).train()
+    hotstart.compile(model, (X,), options=EAGER).save(tmp_path / "norm.hot", check=False)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    program = hotstart.load(tmp_path / "norm.hot", weights=state)
+    for _ in range(3):
+        assert torch.equal(program(X), model(X).detach())
+    assert state["0.num_batches_tracked"] == 0
 
 
 def test_weights_of_a_mapping_that_are_written_to_are_prepared_again(tmp_path: Path) -> None:

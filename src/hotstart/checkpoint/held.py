@@ -83,6 +83,7 @@ class HeldWeights:
         problems = [
             problem
             for spec, tensor in zip(self._requirements.weights, tensors, strict=True)
+            if spec.kind != "captured"
             for problem in problems_of(spec, tensor)
         ]
         if problems:

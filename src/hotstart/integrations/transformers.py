@@ -85,8 +85,15 @@ class Generator:
             return self._runner.generate(inputs, past_key_values=self._cache, **kwargs)
 
     def save(self, file: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Write the compiled calls to one file; arguments as of `Program.save`."""
-        self.program.save(file, **kwargs)
+        """Write the compiled calls to one file; arguments as of `Program.save`.
+
+        The cache is emptied first, so that the file does not hold what it is filled with.
+        """
+        with self._generating:
+            self._put_back()
+            self._cache.reset()
+            self._filled = 0
+            self.program.save(file, **kwargs)
 
     def _put_back(self) -> None:
         """Give the cache its tensors again: beams, which are refused, replaced them."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from hotstart.checkpoint.files import open_checkpoint
@@ -111,6 +113,25 @@ def test_a_pickle_of_something_else_is_refused_and_not_run(tmp_path: Path) -> No
         file.write_bytes(damage)
         with pytest.raises(ArtifactError, match="expected a state dict"):
             open_checkpoint(file)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@given(data=st.data())
+def test_damage_to_a_pickle_is_a_typed_error_or_harmless(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    file = tmp_path / "model.pt"
+    torch.save(ONE, file)
+    content = bytearray(file.read_bytes())
+    for _ in range(data.draw(st.integers(1, 5))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    file.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
+    try:
+        found = open_checkpoint(file)
+        for name in found.names():
+            assert found.tensor(name).sum() is not None
+    except (ArtifactError, OptionsError):
+        return
 
 
 @pytest.mark.parametrize("wrong", [3, [torch.ones(1)], "model.gguf", "", {3: torch.ones(1)}])
