@@ -206,6 +206,16 @@ class Program:
         return freed
 
     @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The tensors it runs with now, by the model's names; those that calls write to, too.
+
+        Nothing is compared. Those that the model does not have (any more) are left out.
+        """
+        specs = self.artifact.requirements.weights
+        values = zip(specs, self._binding.source.values(), strict=True)
+        return {spec.name: value for spec, value in values if isinstance(value, torch.Tensor)}
+
+    @property
     def code(self) -> dict[str, str]:
         """The stitched source, by variant; `name: variant` where calls have names."""
         return {

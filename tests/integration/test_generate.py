@@ -80,6 +80,31 @@ def require_tokens_of_the_model(generator: Generator, tmp_path: Path, batch: int
         assert torch.equal(greedy(loaded, ids, tokens), expected)
 
 
+def test_a_checkpoint_generates_the_tokens_of_its_model(tmp_path: Path) -> None:
+    model = made(llama)
+    model.generation_config.eos_token_id = 7
+    model.save_pretrained(tmp_path / "checkpoint")
+    generator = compile_generator(model, max_length=64, max_prompt=24, options=EAGER)
+    greedy(generator, prompt(9), 5)
+    generator.save(tmp_path / "model.hot", check=False)
+    blobs = {blob.name: blob.size for blob in hotstart.inspect(tmp_path / "model.hot").blobs}
+    assert blobs["tensors.safetensors"] < 4096  # the cache was emptied
+    loaded = load_generator(tmp_path / "model.hot", weights=tmp_path / "checkpoint")
+    assert loaded.program.model is None
+    assert {parameter.device.type for parameter in loaded.model.parameters()} == {"meta"}
+    for length, tokens in ((1, 60), (2, 5), (24, 5)):
+        ids = prompt(length)
+        expected = greedy(model, ids, tokens)
+        assert torch.equal(greedy(loaded, ids, tokens), expected)
+    with pytest.raises(OptionsError, match="got neither"):
+        load_generator(tmp_path / "model.hot")
+    with pytest.raises(OptionsError, match="got both"):
+        load_generator(tmp_path / "model.hot", model, weights=tmp_path / "checkpoint")
+    (tmp_path / "checkpoint" / "config.json").unlink()
+    with pytest.raises(OptionsError, match=r"takes a checkpoint with a config\.json beside it"):
+        load_generator(tmp_path / "model.hot", weights=tmp_path / "checkpoint")
+
+
 @pytest.fixture(scope="module")
 def generator() -> Generator:
     return compile_generator(made(llama), max_length=128, max_prompt=24, batch=2, options=EAGER)

@@ -5,7 +5,7 @@ from hotstart.integrations.transformers import compile_generator, load_generator
 generator = compile_generator(model, max_length=512)
 generator.save("model.hot")
 
-generator = load_generator("model.hot", model)
+generator = load_generator("model.hot", model)  # or weights="folder/of/the/checkpoint"
 tokens = generator.generate(input_ids, max_new_tokens=100)
 """
 
@@ -17,10 +17,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import is_
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.cache_utils import Cache, StaticLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -167,17 +169,49 @@ def compile_generator(
     return Generator(program, step)
 
 
-def load_generator(file: str | os.PathLike[str], model: nn.Module, **kwargs: Any) -> Generator:
-    """Load what `Generator.save` wrote, with the weights of a model.
+def load_generator(
+    file: str | os.PathLike[str],
+    model: nn.Module | None = None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    **kwargs: Any,
+) -> Generator:
+    """Load what `Generator.save` wrote, with the weights of a model or of a checkpoint.
+
+    `generate` is a method of a model. With `weights`, it is that of one on the meta device, made by
+    the `config.json` beside the checkpoint; no weights are read into it.
 
     Args:
         file: the artifact.
         model: a model of the structure the generator was compiled for.
+        weights: in place of a model, a folder or file of a checkpoint, as in `hotstart.load`.
         kwargs: as of `hotstart.load`.
 
     Raises:
         ArtifactError: the file is no generator's, or as `hotstart.load`.
         ModelMismatch: as `hotstart.load`.
+        OptionsError: as `hotstart.load`; or there is no `config.json` beside the checkpoint.
+    """
+    cache = _saved_cache(file)
+    if model is not None and weights is None:
+        step = _Step(model, cache)
+        return Generator(hotstart.load(file, step, **kwargs), step)
+    program = hotstart.load(
+        file, model, weights=weights, **kwargs
+    )  # tells if both or none is given
+    assert weights is not None
+    held = program.weights
+    for number, layer in enumerate(cache.layers):
+        for attribute, name in zip(_KEPT, _names(number), strict=True):
+            setattr(layer, attribute, held[name])
+    return Generator(program, _Step(_model_without_weights(weights), cache))
+
+
+def _saved_cache(file: str | os.PathLike[str]) -> Cache:
+    """An empty cache of the shape that a file was compiled for.
+
+    Raises:
+        ArtifactError: the file is no generator's.
     """
     weights = hotstart.inspect(file).requirements.weights
     kept = {weight.name: weight for weight in weights if weight.kind == "buffer"}
@@ -189,8 +223,33 @@ def load_generator(file: str | os.PathLike[str], model: nn.Module, **kwargs: Any
         layers.append(layer)
     if not layers:
         raise ArtifactError(f"{file}: expected a generator's file, found one without a cache")
-    step = _Step(model, Cache(layers=layers))
-    return Generator(hotstart.load(file, step, **kwargs), step)
+    return Cache(layers=layers)
+
+
+def _names(number: int) -> tuple[str, str, str]:
+    """The names that `_Step` has for the tensors of a layer, in the order of `_KEPT`."""
+    return f"keys_{number}", f"values_{number}", f"length_{number}"
+
+
+def _model_without_weights(weights: str | os.PathLike[str]) -> nn.Module:
+    """The model that a checkpoint is of, on the meta device.
+
+    Raises:
+        OptionsError: no file says which one that is.
+    """
+    folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
+    if not (folder / "config.json").is_file():
+        raise OptionsError(
+            f"weights: got {weights}, takes a checkpoint with a config.json beside it, as "
+            "save_pretrained writes; or load the generator with a model"
+        )
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config).eval()
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    made: nn.Module = model
+    return made
 
 
 class _Step(nn.Module):
@@ -201,9 +260,8 @@ class _Step(nn.Module):
         self.model = model
         self.cache = cache
         for number, layer in enumerate(cache.layers):
-            self.register_buffer(f"keys_{number}", layer.keys, persistent=False)
-            self.register_buffer(f"values_{number}", layer.values, persistent=False)
-            self.register_buffer(f"length_{number}", layer.cumulative_length, persistent=False)
+            for attribute, name in zip(_KEPT, _names(number), strict=True):
+                self.register_buffer(name, getattr(layer, attribute), persistent=False)
         self.train(model.training)
 
     def forward(self, **inputs: Any) -> Tensor:
