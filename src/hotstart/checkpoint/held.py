@@ -27,9 +27,9 @@ _ADVICE = (
     "Use a checkpoint of the model that was compiled, or pass its tensors by these names as a "
     "mapping."
 )
-_OLDER = (
-    "nothing. A file of an older version does not hold what checkpoints leave out: load it with a "
-    "model, and save it again"
+_NOT_HELD = (
+    "nothing. The program's file does not hold what checkpoints leave out, as files of caches and of "
+    "older versions do not: load it with a model, and save it"
 )
 _NOT_SAVED = (
     "nothing, since no checkpoint has it, and it had no value when the program was saved. Save the "
@@ -168,7 +168,7 @@ class HeldWeights:
     def _nothing(self, spec: WeightSpec, taken: Collection[str]) -> str:
         """Say what a checkpoint has in place of a tensor."""
         if spec.kind != "parameter" and not self._knows_left_out:
-            return _OLDER
+            return _NOT_HELD
         similar = near(spec, self._checkpoint, taken)
         return f"nothing of that name; near: {', '.join(similar)}" if similar else "nothing"
 

@@ -196,10 +196,8 @@ def load_generator(
     if model is not None and weights is None:
         step = _Step(model, cache)
         return Generator(hotstart.load(file, step, **kwargs), step)
-    program = hotstart.load(
-        file, model, weights=weights, **kwargs
-    )  # tells if both or none is given
-    assert weights is not None
+    program = hotstart.load(file, model, weights=weights, **kwargs)
+    assert weights is not None, "the load tells where both or neither is given"
     held = program.weights
     for number, layer in enumerate(cache.layers):
         for attribute, name in zip(_KEPT, _names(number), strict=True):
