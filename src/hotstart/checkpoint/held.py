@@ -28,8 +28,8 @@ _ADVICE = (
     "mapping."
 )
 _NOT_HELD = (
-    "nothing. The program's file does not hold what checkpoints leave out, as files of caches and of "
-    "older versions do not: load it with a model, and save it"
+    "nothing. The file does not hold what checkpoints leave out, as files of caches and of older "
+    "versions do not: load it with a model, and save the program"
 )
 _NOT_SAVED = (
     "nothing, since no checkpoint has it, and it had no value when the program was saved. Save the "
