@@ -180,6 +180,25 @@ def test_what_is_released_reads_nowhere_and_the_rest_as_before(tmp_path: Path) -
     torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-4)
 
 
+ENDS_AT_ONCE = """
+    import json, sys
+    import torch
+    import hotstart
+    program = hotstart.load(sys.argv[1], weights=sys.argv[2], pack="background")
+    program(torch.zeros(4, 1024))
+    print(json.dumps({}))
+"""
+
+
+def test_a_process_may_end_while_weights_are_packed(tmp_path: Path) -> None:
+    model = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(12))).eval()
+    options = hotstart.Options(pack_weights="always", prove="off")
+    file, weights = tmp_path / "wide.hot", tmp_path / "wide.pt"
+    hotstart.compile(model, (torch.zeros(4, 1024),), options=options).save(file, check=False)
+    torch.save(model.state_dict(), weights)
+    run_fresh(ENDS_AT_ONCE, file, weights)
+
+
 def test_one_of_model_and_weights_is_needed(shop: tuple[Shop, Path, Path]) -> None:
     model, file, weights = shop
     with pytest.raises(OptionsError, match="model, weights: got neither, takes one"):

@@ -12,7 +12,7 @@ import msgspec
 import torch
 
 from hotstart.options import Outputs, Pack
-from hotstart.records.artifact import Artifact, Stitched
+from hotstart.records.artifact import Artifact, Preparation, Stitched
 from hotstart.records.report import Packed
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.heap import keep_freed_memory
@@ -144,9 +144,8 @@ class Binding:
             self._bound = None
             bound = self._rebind(self._prepared)
         if self._pack == "background":
-            threading.Thread(
-                target=self._pack_later, args=(bound,), name="hotstart-pack", daemon=True
-            ).start()
+            # No daemon: a process that ends while C++ code runs in one is aborted.
+            threading.Thread(target=self._pack_later, args=(bound,), name="hotstart-pack").start()
         return bound.runs
 
     def _rebind(self, before: Prepared | None) -> _Bound:
@@ -166,15 +165,37 @@ class Binding:
 
     def _pack_later(self, unpacked: _Bound) -> None:
         """Pack weights while calls go on without, then let calls use them, if none has changed."""
-        prepared = Prepared(True, unpacked.fetched.counters)
+        prepared = _PreparedMeanwhile(True, unpacked.fetched.counters)
         try:
             bound = self._with(unpacked.fetched, prepared)
+        except _EndingError:
+            return
         except Exception as error:  # noqa: BLE001  such as a lack of memory; calls go on without
             log.warning("weights stay as they are, since they cannot be packed: %r", error)
             return
         with self._lock:
             if self._bound is unpacked and unpacked.current():
                 self._bound, self._prepared = bound, prepared
+
+
+class _EndingError(Exception):
+    """The process is about to end."""
+
+
+class _PreparedMeanwhile(Prepared):
+    """Makes what preparations make until the main thread has ended, so that nobody waits long."""
+
+    def __call__(
+        self, preparation: Preparation, weights: Sequence[torch.Tensor]
+    ) -> Sequence[torch.Tensor | None]:
+        """What a preparation makes of weights.
+
+        Raises:
+            _EndingError: nobody needs it any more.
+        """
+        if not threading.main_thread().is_alive():
+            raise _EndingError
+        return super().__call__(preparation, weights)
 
 
 def _binder(
