@@ -345,6 +345,15 @@ def test_an_image_of_one_channel_may_be_called_channels_last(pack: bool) -> None
     assert program.relayouts == {}
 
 
+def test_weights_of_one_channel_that_are_channels_last_are_refused(tmp_path: Path) -> None:
+    model = made(lambda: nn.Sequential(nn.Conv2d(1, 4, 3)))
+    program = hotstart.compile(model, (torch.randn(2, 1, 8, 8),), options=Options(prove="off"))
+    program.save(tmp_path / "model.hot", check=False)
+    last = made(lambda: nn.Sequential(nn.Conv2d(1, 4, 3))).to(memory_format=torch.channels_last)
+    with pytest.raises(hotstart.ModelMismatch, match=r"strides \[9, 9, 3, 1\].*\[9, 1, 3, 1\]"):
+        hotstart.load(tmp_path / "model.hot", last)
+
+
 class Thin(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -10,6 +10,9 @@ import torch.utils._pytree as pytree
 
 from hotstart.records.artifact import Layout
 
+IMAGES = (4, 5)
+"""Dimensions of images and volumes, of which all strides count: see `is_laid_out`."""
+
 
 def strides_fit(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
     """Whether a tensor has these strides wherever they matter: where a size is above one."""
@@ -18,15 +21,24 @@ def strides_fit(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
     return _fit(tensor.shape, tensor.stride(), strides)
 
 
+def is_laid_out(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
+    """Whether a tensor has these strides, for all that operators can tell.
+
+    Convolutions look at strides of sizes of 1 too, to tell if something is channels last.
+    """
+    if len(strides) in IMAGES:
+        return tensor.stride() == tuple(strides)
+    return strides_fit(tensor, strides)
+
+
 def _fit(shape: Sequence[int], have: Sequence[int], want: Sequence[int]) -> bool:
     return all(size == 1 or h == w for size, h, w in zip(shape, have, want, strict=True))
 
 
 def fit(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
-    """The tensor with other strides: a view of it if they fit, else a copy.
-
-    Convolutions look at strides of sizes of 1 too, to tell if an image is channels last.
-    """
+    """The tensor if it has these strides, a view of it where they fit, else a copy."""
+    if tensor.stride() == tuple(strides):
+        return tensor
     if strides_fit(tensor, strides):
         return tensor.as_strided(tensor.shape, tuple(strides))
     made = torch.empty_strided(

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from hotstart.records.artifact import TensorSpec
+from hotstart.records.layout import IMAGES
 from hotstart.runtime.names import Scope, written_tuple
 
 Relayout = Callable[[torch.Tensor, Sequence[int], str], torch.Tensor]
 """Gives a tensor in the compiled layout; takes its order of dimensions and its path."""
-
-_IMAGES = (4, 5)
-"""Numbers of dimensions of tensors whose strides count in full, see `fit`."""
 
 
 def copied(
@@ -30,7 +28,7 @@ def copied(
     """
     if not spec.shape or spec.layout != "copied":
         return
-    if len(spec.shape) not in _IMAGES and spec.dim_order == tuple(range(len(spec.shape))):
+    if len(spec.shape) not in IMAGES and spec.dim_order == tuple(range(len(spec.shape))):
         test = f"not {name}.is_contiguous()"
     else:
         test = f"{name}.stride() != {_strides(spec, sizes)}"

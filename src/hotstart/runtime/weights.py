@@ -16,7 +16,7 @@ from hotstart.guards.watch import Sealed
 from hotstart.model import Finder, Model, Place
 from hotstart.records.artifact import Artifact, Requirements, WeightSpec
 from hotstart.records.guards import Change
-from hotstart.records.layout import strides_fit
+from hotstart.records.layout import is_laid_out
 from hotstart.records.standalone import LeftOut
 from hotstart.runtime.released import Released
 from hotstart.runtime.source import Fetched
@@ -243,7 +243,7 @@ def problems_of(spec: WeightSpec, tensor: Any) -> list[Change]:
         and tensor.dtype == dtype_of(spec.dtype)
         and tensor.device == torch.device(spec.device)
         and tuple(tensor.shape) == spec.shape
-        and strides_fit(tensor, spec.stride)
+        and is_laid_out(tensor, spec.stride)
     )
     if fits:
         return []
