@@ -392,6 +392,27 @@ def test_the_mode_of_a_load_is_not_that_of_calls(tmp_path: Path) -> None:
     assert program(x).tolist() == [1, 5, 9, 13]
 
 
+class Counters(nn.Module):
+    """Writes to equal buffers that no checkpoint holds, differently."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in "abc":
+            self.register_buffer(name, torch.arange(2.0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.a.add_(x)
+        self.b.sub_(x)
+        return torch.stack([self.a, self.b, self.c])
+
+
+def test_equal_buffers_that_are_written_to_are_apart(tmp_path: Path) -> None:
+    x = torch.ones(2)
+    program = hotstart.load(saved(Counters(), tmp_path / "counters.hot", x), weights={})
+    program(x)
+    assert program(x).tolist() == [[2, 3], [-2, -1], [0, 1]]
+
+
 def test_attributes_that_calls_replace_are_read_by_the_next(tmp_path: Path) -> None:
     file = saved(Counting(), tmp_path / "counting.hot", torch.zeros(2))
     program = hotstart.load(file, weights=Counting().state_dict())

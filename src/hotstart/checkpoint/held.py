@@ -219,17 +219,24 @@ def _owner(keep: Callable[[str, Any], None], prefix: str) -> Any:
 
 def _fitted(spec: WeightSpec, tensor: torch.Tensor, shared: bool) -> torch.Tensor:
     """A tensor on the device and in the layout of the build, and the program's own if need be."""
-    made = fit(tensor.to(spec.device), spec.stride)
-    own = spec.mutated and shared and made.data_ptr() == tensor.data_ptr()
-    return made.clone() if own else made
+    return _laid_out(spec, tensor, spec.mutated and shared)
 
 
 def _own(spec: WeightSpec, tensor: Any) -> Any:
-    """A tensor of the artifact, in memory that only this program writes to."""
-    if tensor is None:
-        return None
+    """A tensor of the artifact, in memory that only this slot has, where calls write to it.
+
+    Equal tensors are in the artifact once.
+    """
+    return None if tensor is None else _laid_out(spec, tensor, spec.mutated)
+
+
+def _laid_out(spec: WeightSpec, tensor: torch.Tensor, apart: bool) -> torch.Tensor:
+    """A tensor on the device and in the layout of the build; in other memory if it has to be."""
     made = fit(tensor.to(spec.device), spec.stride)
-    return made.clone() if spec.mutated and made is tensor else made
+    if not apart or made.data_ptr() != tensor.data_ptr():
+        return made
+    own = torch.empty_strided(made.shape, made.stride(), dtype=made.dtype, device=made.device)
+    return own.copy_(made)
 
 
 def _misfit(spec: WeightSpec, name: str, tensor: torch.Tensor) -> list[Change]:
