@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import hotstart
-from hotstart import Dim
+from hotstart import Dim, Options
 from hotstart.artifact.compatibility import load_check
 from hotstart.artifact.container import pack, read
 from tests.integration.shop import Counting, Gate, Result, Shop, Turned
@@ -214,13 +214,16 @@ def test_saving_leaves_the_random_numbers_of_the_process_alone(tmp_path: Path) -
 
 def test_the_same_build_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = tmp_path / "first.hot", tmp_path / "second.hot"
-    build(dynamic_shapes={"x": {0: Dim("batch", max=8)}}, options=None).save(first, check=False)
+    quick = Options(inductor={"cpp_cache_precompile_headers": False})
+    build(dynamic_shapes={"x": {0: Dim("batch", max=8)}}, options=quick).save(first, check=False)
     code = """
         import sys, torch, hotstart
         from tests.integration.shop import Shop
         torch.manual_seed(7)  # weights are no part of it
         dims = {"x": {0: hotstart.Dim("batch", max=8)}}
-        program = hotstart.compile(Shop().eval(), (torch.zeros(4, 8),), dynamic_shapes=dims)
+        quick = hotstart.Options(inductor={"cpp_cache_precompile_headers": False})
+        example = (torch.zeros(4, 8),)
+        program = hotstart.compile(Shop().eval(), example, dynamic_shapes=dims, options=quick)
         program.save(sys.argv[1], check=False)
         print("{}")
     """
