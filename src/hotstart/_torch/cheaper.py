@@ -45,7 +45,7 @@ def _rewrite(graph: fx.Graph, product: fx.Node, plus_one: fx.Node, u: fx.node.Ar
 
 
 def _with_number(node: fx.node.Argument, target: object, number: float) -> fx.Node | None:
-    """What a node adds a number to, or multiplies by it; None if it does something else."""
+    """Return what a node adds a number to or multiplies by it; None if it does neither."""
     if not isinstance(node, fx.Node) or node.target is not target or node.kwargs:
         return None
     values = [arg for arg in node.args if isinstance(arg, fx.Node)]

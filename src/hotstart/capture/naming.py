@@ -22,7 +22,7 @@ _OLD_NORMS = (
     Rename(r"LayerNorm\.gamma$", "LayerNorm.weight"),
     Rename(r"LayerNorm\.beta$", "LayerNorm.bias"),
 )
-"""What transformers before 5 renames in every model."""
+"""Names that transformers before 5 changes in every model."""
 
 
 def naming_of(index: ModelIndex) -> Naming:
@@ -77,7 +77,7 @@ def _prefixes(start: str, module: torch.nn.Module) -> Iterator[Prefix]:
 
 
 def _renames(module: torch.nn.Module) -> Iterable[Rename]:
-    """What transformers renames when it loads a checkpoint into a model."""
+    """List the names that transformers changes when it loads a checkpoint into a model."""
     library = sys.modules.get("transformers.conversion_mapping")
     if library is None:
         given = getattr(type(module), "_checkpoint_conversion_mapping", None) or {}

@@ -260,7 +260,7 @@ def _described(spec: WeightSpec) -> str:
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors are the same, bit by bit."""
+    """Compare two tensors bit by bit."""
     if one.dtype != other.dtype or one.shape != other.shape or one.device != other.device:
         return False
     bits = (t.contiguous().view(-1).view(torch.uint8) for t in (one, other))

@@ -69,7 +69,7 @@ def find_imported_class(path: str) -> type:
 
 
 def comes_with_python_or_torch(module: str) -> bool:
-    """Whether a module is there wherever a program runs."""
+    """Tell whether a module comes with Python, torch or hotstart."""
     return module.partition(".")[0] in _ALWAYS_THERE
 
 

@@ -22,7 +22,7 @@ def strides_fit(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
 
 
 def is_laid_out(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
-    """Whether a tensor has these strides, for all that operators can tell.
+    """Tell whether a tensor has these strides, those of sizes of 1 included for images.
 
     Convolutions look at strides of sizes of 1 too, to tell if something is channels last.
     """

@@ -196,7 +196,7 @@ class Variant(msgspec.Struct, frozen=True):
 
 
 def spanned(shape: Sequence[int], stride: Sequence[int]) -> int:
-    """How many elements there are from a tensor's first to its last in memory."""
+    """Count the elements from a tensor's first to its last in memory."""
     if 0 in shape:
         return 0
     return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))

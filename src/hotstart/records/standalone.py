@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 ResultKind: TypeAlias = Literal["named tuple", "mapping", "attributes", "registered"]
-"""How a result is built: as a named tuple, a dict by name, an object that is its attributes, or by
+"""Ways to build a result: a named tuple, a dict by name, an object that is its attributes, or by
 pytree, which needs the class."""
 
 
