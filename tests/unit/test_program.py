@@ -518,3 +518,18 @@ def test_a_tensor_as_default_is_a_constant_of_the_contract() -> None:
     assert torch.equal(program(torch.full((2,), 3.0)), torch.full((2,), 3.0))
     with pytest.raises(hotstart.ContractError, match="by"):
         program(torch.zeros(2), torch.zeros(2))
+
+
+def test_what_is_written_to_an_image_of_one_channel_is_written_to_the_callers() -> None:
+    def add(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x.add_(1)
+        return x * 2, x
+
+    x = torch.randn(2, 1, 4, 4)
+    options = hotstart.Options(compiler="op_by_op")
+    program = hotstart.compile(add, (x.clone(),), options=options)
+    last = x.as_strided(x.shape, (16, 1, 4, 1)).clone(memory_format=torch.preserve_format)
+    doubled, returned = program(last)
+    assert returned is last
+    assert torch.equal(last, x + 1)
+    assert torch.equal(doubled, last * 2)
