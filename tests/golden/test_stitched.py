@@ -370,13 +370,13 @@ def call(x=MISSING, total=MISSING, *excess, **unknown):
     run = bound()[0]
     if not is_grad_enabled():
         result = run(x, total, total_as_given)
-        if total is not total_written:
+        if total.data_ptr() != total_written.data_ptr():
             total_written.copy_(total)
         return result
     set_grad_enabled(False)
     try:
         result = run(x, total, total_as_given)
-        if total is not total_written:
+        if total.data_ptr() != total_written.data_ptr():
             total_written.copy_(total)
         return result
     finally:
