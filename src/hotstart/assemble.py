@@ -20,6 +20,7 @@ from hotstart.compilers.tuning import measured
 from hotstart.errors import OptionsError
 from hotstart.events import Clock
 from hotstart.guards.sources import sources
+from hotstart.native.build import KeptLibraries, Reasons, build_native
 from hotstart.options import Options
 from hotstart.partition.digest import hash_token
 from hotstart.records.artifact import (
@@ -28,6 +29,7 @@ from hotstart.records.artifact import (
     CompiledCall,
     CompiledUnit,
     Contract,
+    NativeProgram,
     PieceInfo,
     Requirements,
 )
@@ -94,6 +96,29 @@ def stitch_call(
     return CompiledCall(call.traced.name, call.traced.method, contract, tuple(made))
 
 
+def make_native(
+    calls: Sequence[CompiledCall],
+    units: Sequence[CompiledUnit],
+    options: Options,
+    kept: KeptLibraries | None,
+) -> tuple[NativeProgram | None, Reasons]:
+    """The variants as native code, if that is asked for and there are kernels to call.
+
+    Raises:
+        OptionsError: it is asked for, and a variant has no native form.
+    """
+    if options.form == "python" or (options.form == "auto" and not any(u.kernels for u in units)):
+        return None, ()
+    native, reasons = build_native(calls, {unit.key: unit for unit in units}, kept)
+    if reasons and options.form == "native":
+        listed = "".join(f"\n  {variant}: {reason}" for variant, reason in reasons)
+        raise OptionsError(
+            f"form: got 'native', and variants have steps without a native form:{listed}\n"
+            "do: take 'auto', which runs them as Python"
+        )
+    return native, reasons
+
+
 def piece_infos(calls: Sequence[TracedCall]) -> tuple[PieceInfo, ...]:
     """What a user sees of the pieces of all graphs."""
     first: dict[str, str] = {}
@@ -129,7 +154,10 @@ def _as_json(token: Any) -> Any:
 
 
 def make_report(
-    clock: Clock, pieces: Sequence[PieceInfo], calls: Sequence[SpecializedCall]
+    clock: Clock,
+    pieces: Sequence[PieceInfo],
+    calls: Sequence[SpecializedCall],
+    not_native: Sequence[tuple[str, str]] = (),
 ) -> Report:
     """What happened, with every second of the build accounted for."""
     units, variants = _made(calls)
@@ -154,6 +182,7 @@ def make_report(
         unproven=tuple((name, why) for name, unit in named for why in unit.proof.skipped),
         not_packed=tuple((name, unit.not_packed) for name, unit in named if unit.not_packed),
         linears=tuple((name, unit.linears) for name, unit in named if unit.linears),
+        not_native=tuple(not_native),
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
@@ -214,6 +243,8 @@ def write_debug_files(
             files[f"{owner}pieces_{index}.txt"] = describe_plan(graph.plan)
     for stitched in (stitched for call in artifact.calls for stitched in call.stitched):
         files[Path(stitched.code.filename).name] = stitched.source
+    if artifact.native is not None:
+        files["program.cpp"] = str(artifact.native.source.data, "utf-8")
     for unit in artifact.units:
         files[Path(unit.code.filename).name] = unit.source
     (folder / "hotstart").mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,8 @@ def build_program(
             assemble.stitch_call(call, requirements, make_contract(model, call.traced))
             for call in compiled
         )
+    with clock.phase("native"):
+        native, not_native = assemble.make_native(stitched, units_of(compiled), options, kept)
     with clock.phase("fingerprint"):
         fingerprint = assemble.make_fingerprint(traced, units_of(compiled), compiler)
     pieces = assemble.piece_infos(traced)
@@ -65,13 +67,14 @@ def build_program(
         captured=tuple(weights.captured.items()),
         pieces=pieces,
         fingerprint=fingerprint,
-        report=assemble.make_report(clock, pieces, compiled).reproducible(),
+        report=assemble.make_report(clock, pieces, compiled, not_native).reproducible(),
         naming=naming,
+        native=native,
     )
     shown = assemble.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):
         binding = bind(shown, weights_of(model, shown))
-    report = assemble.make_report(clock, pieces, compiled)
+    report = assemble.make_report(clock, pieces, compiled, not_native)
     examples = {
         call.name: (kept_example(call.contract, given.call.args, given.call.kwargs or {}),)
         for call, given in zip(stitched, calls, strict=True)

@@ -91,4 +91,5 @@ def _report(clock: Clock, artifact: Artifact) -> Report:
         unproven=tuple(map(tuple, artifact.report.get("unproven", ()))),
         not_packed=tuple(map(tuple, artifact.report.get("not_packed", ()))),
         linears=tuple(map(tuple, artifact.report.get("linears", ()))),
+        not_native=tuple(map(tuple, artifact.report.get("not_native", ()))),
     )

@@ -17,6 +17,7 @@ Prove = Literal["all", "first", "off"]
 MissPolicy = Literal["error", "eager", "compile"]
 Pack = Literal["now", "first_call", "background", "never"]
 Outputs = Literal["auto", "own", "plain"]
+Form = Literal["auto", "python", "native"]
 PackWeights = Literal["always"] | bool
 CachePolicy = Literal["build", "require"]
 
@@ -45,6 +46,9 @@ class Options:
             many, and the fastest are taken: takes several times as long as without. What
             was measured is kept with the pieces, so another build that finds them measures nothing.
             Builds on an idle machine choose best; two builds need not give the same bytes.
+        form: what joins the pieces of a variant and calls their kernels: `"native"` code, which is
+            compiled with the program, or generated `"python"`. Both give the same bits. `"auto"`
+            is native where every step has a native form, else Python; see `program.report`.
         prove: which compiled units are compared with the operators they were made from, at several
             sizes, while building: `"all"` of them, the `"first"` of every different piece, or none
             (`"off"`). One that differs runs op by op; see `program.report`.
@@ -64,6 +68,7 @@ class Options:
     splits: int = 16
     pack_weights: PackWeights = True
     tune: bool = False
+    form: Form = "auto"
     prove: Prove = "all"
     debug_dir: str | os.PathLike[str] | None = None
     device: str = "cpu"
@@ -80,6 +85,7 @@ class Options:
             raise OptionsError(f"tune: got {self.tune!r}, takes True or False")
         if self.tune and not self.pack_weights:
             raise OptionsError("tune: got True with pack_weights=False, which leaves no choice")
+        require_one_of("form", self.form, Form)
         require_one_of("prove", self.prove, Prove)
         require_one_of("on_miss", self.on_miss, MissPolicy)
         if isinstance(self.splits, bool) or not isinstance(self.splits, int) or self.splits < 0:

@@ -20,6 +20,7 @@ ORDER = (
     ("guards",),
     ("runtime",),
     ("checkpoint", "artifact"),
+    ("torchfree",),
     ("saving",),
     ("program",),
     ("loading",),
@@ -28,6 +29,7 @@ ORDER = (
     ("stitching",),
     ("compilers",),
     ("specialize",),
+    ("native",),
     ("cache",),
     ("assemble",),
     ("build",),
@@ -41,7 +43,7 @@ ORDER = (
 A module imports what comes before it, and what is beside it without going round in circles."""
 
 LEVELS = {name: level for level, names in enumerate(ORDER) for name in names}
-BUILDING = {"capture", "partition", "stitching", "compilers", "specialize"}
+BUILDING = {"capture", "partition", "stitching", "compilers", "specialize", "native"}
 
 # Private in name only: the documented way to register a type.
 PUBLIC_ENOUGH = {"torch.utils._pytree"}

@@ -5,7 +5,7 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -65,6 +65,7 @@ class Manifest(Artifact, frozen=True, kw_only=True):
         report: the build's report, as a dict.
         left_out: tensors of the model that no checkpoint holds.
         naming: how names of checkpoints may differ.
+        native: the variants as native code, if they have that form.
         check: how the comparison with the build went when it was saved; empty if there was none.
         tensors: the tensors that the file holds, by name.
         blobs: name, offset, size and SHA-256 of each blob.
@@ -87,6 +88,22 @@ def outline(data: bytes) -> Manifest:
         MALFORMED: it is not what this version writes.
     """
     return msgspec.json.decode(data, type=Manifest, dec_hook=_named)
+
+
+def named_classes(data: bytes, blobs: Mapping[str, memoryview]) -> Manifest:
+    """The manifest in verified bytes, with the bytes of its blobs, and classes by name only.
+
+    Raises:
+        MALFORMED: it is not what this version writes.
+    """
+
+    def named(kind: type, name: str) -> Any:
+        found = _named(kind, name)
+        if isinstance(found, Blob):
+            found.data = blobs[found.file_name.format(name)]
+        return found
+
+    return msgspec.json.decode(data, type=Manifest, dec_hook=named)
 
 
 def _named(kind: type, data: str) -> Any:
@@ -127,6 +144,7 @@ def map_values(artifact: Artifact, value: Transform, tensor: Transform) -> Artif
         pieces=artifact.pieces,
         fingerprint=artifact.fingerprint,
         report=artifact.report,
+        native=artifact.native,
     )
 
 

@@ -15,8 +15,7 @@ from hotstart.dtypes import dtype_of, name_of
 from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact, Blob
 from hotstart.records.classes import class_path
-from hotstart.records.layout import dense_strides, layout_fits
-from hotstart.records.shapes import spanned
+from hotstart.records.shapes import dense_strides, layout_fits, spanned
 
 _SAFETENSORS = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",

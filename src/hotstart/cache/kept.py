@@ -16,7 +16,14 @@ from hotstart.cache.folder import is_damage
 from hotstart.cache.program_key import here
 from hotstart.compilers import Job, Narrowed
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, StoreError
-from hotstart.records.artifact import Artifact, CompiledUnit, Requirements
+from hotstart.records.artifact import (
+    Artifact,
+    Blob,
+    CompiledUnit,
+    Kernel,
+    NativeProgram,
+    Requirements,
+)
 from hotstart.saving import packed
 
 if TYPE_CHECKING:
@@ -69,6 +76,21 @@ class KeptUnits:
         text = _torch.expression_text(made.condition.expr.xreplace(job.axis_numbers))
         if text is not None:
             self._keep(name, (), {"narrowed": text})
+
+    def library(self, digest: str) -> Kernel | None:
+        """The native library that was compiled from a source; None if none is kept."""
+        piece = self._piece(self._name(f"native {digest}"))
+        return None if piece is None or piece.native is None else piece.native.library
+
+    def put_library(self, digest: str, library: Kernel) -> None:
+        """Keep a native library, by the digest of its source."""
+        native = NativeProgram(library, Blob("none"), (), (), ())
+        self._keep(self._name(f"native {digest}"), (), {}, native)
+
+    @property
+    def only_kept(self) -> bool:
+        """Whether nothing may be compiled that is not kept."""
+        return self.store.policy == "require"
 
     def share(self, entry: CacheEntry | None = None) -> None:
         """Publish what a build made, and see that the folder is within its limits.
@@ -125,7 +147,13 @@ class KeptUnits:
         self._wrote |= self._folder.write(PIECES, name, [data])
         return piece
 
-    def _keep(self, name: str, units: tuple[CompiledUnit, ...], report: Mapping[str, Any]) -> None:
+    def _keep(
+        self,
+        name: str,
+        units: tuple[CompiledUnit, ...],
+        report: Mapping[str, Any],
+        native: NativeProgram | None = None,
+    ) -> None:
         alone = Artifact(
             requirements=Requirements((), (), (), (), ()),
             calls=(),
@@ -134,6 +162,7 @@ class KeptUnits:
             pieces=(),
             fingerprint=self._fit,
             report={"name": name, **report},
+            native=native,
         )
         try:
             parts = packed(alone)

@@ -15,8 +15,7 @@ from hotstart.capture.signature import bind_example
 from hotstart.dtypes import dtype_of, name_of
 from hotstart.errors import CaptureError, OptionsError
 from hotstart.records.artifact import Const, Parameter, Seq, Slot, TensorSpec, Tree
-from hotstart.records.layout import dense_strides
-from hotstart.records.shapes import Dim
+from hotstart.records.shapes import Dim, dense_strides
 from hotstart.records.trees import NotATree, build, containers, describe, is_changeable
 
 Kind = Literal["positional_only", "positional", "var_positional", "keyword"]

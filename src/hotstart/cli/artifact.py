@@ -179,6 +179,7 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
     yield _pieces(manifest.pieces)
     yield _table("prepared weights, by unit", [*_prepared(manifest.units)])
     yield _table("could not be compiled, so run op by op", manifest.report.get("op_by_op", ()))
+    yield _table("run as Python, not as native code", manifest.report.get("not_native", ()))
     yield _table("run on weights that are not packed", manifest.report.get("not_packed", ()))
     yield _table("linears, as measured", manifest.report.get("linears", ()))
     yield _table("fingerprint", [(name, part_text(value)) for name, value in parts.items()])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from hotstart.cli import parse
 from hotstart.errors import OptionsError
-from hotstart.options import CompilerName, Options, PackWeights, Prove
+from hotstart.options import CompilerName, Form, Options, PackWeights, Prove
 
 if TYPE_CHECKING:
     from hotstart.cache.store import Store
@@ -94,6 +94,12 @@ def add_compiling(command: ArgumentParser) -> None:
         help="measure ways to compute linears, and take the fastest; takes longer",
     )
     add(
+        "--form",
+        choices=get_args(Form),
+        default=Options.form,
+        help="what joins the pieces: native code, or Python (default: %(default)s)",
+    )
+    add(
         "--prove",
         choices=get_args(Prove),
         default=Options.prove,
@@ -148,6 +154,7 @@ def settings(given: Namespace) -> dict[str, Any]:
         splits=given.splits,
         pack_weights=PACK_WEIGHTS[given.pack_weights],
         tune=given.tune,
+        form=given.form,
         prove=given.prove,
     )
     split_on = parse.split_rule(given.split_on)

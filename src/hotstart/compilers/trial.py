@@ -25,7 +25,7 @@ from hotstart.partition.names import foreign_operators
 from hotstart.records.artifact import CompiledUnit
 from hotstart.runtime.made_up import Kind
 from hotstart.runtime.prepared import Prepared
-from hotstart.runtime.units import Unit
+from hotstart.runtime.units import python_unit
 
 _KINDS = (
     Kind("counting", "normal"),
@@ -104,7 +104,7 @@ class Trial:
         values, expected = self.runnable(sizes)
         packs = any(preparation.packs for preparation in unit.preparations)
         for pack in (True, False) if packs else (True,):
-            call = partial(Unit(unit).bound, Prepared(pack=pack))
+            call = partial(python_unit(unit).bound, Prepared(pack=pack))
             difference = self._difference_of(call, values, expected)
             if difference is not None:
                 return difference

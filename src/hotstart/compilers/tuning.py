@@ -28,7 +28,7 @@ from hotstart.compilers.trial_sizes import Sizes
 from hotstart.compilers.two_bodies import two_bodies, with_fallback
 from hotstart.records.artifact import CompiledUnit
 from hotstart.runtime.prepared import Prepared
-from hotstart.runtime.units import Unit
+from hotstart.runtime.units import python_unit
 
 if TYPE_CHECKING:
     import sympy
@@ -212,7 +212,7 @@ def measured(
         passed = [tensor for tensor, own in zip(inputs, is_weight, strict=True) if not own]
         if not calls:
             copies = _copies([tensor for tensor, own in zip(inputs, is_weight, strict=True) if own])
-            binds = [Unit(unit).bound for unit in units]
+            binds = [python_unit(unit).bound for unit in units]
             calls = [itertools.cycle([bind(prepared, *own) for own in copies]) for bind in binds]
         written = _written(job, [passed, *copies])
         arguments = [*sizes.values(), *passed]

@@ -34,8 +34,8 @@ from hotstart.partition.at_sizes import (
 )
 from hotstart.partition.plan import Graph
 from hotstart.records.artifact import Layout, TensorSpec
-from hotstart.records.layout import dense_strides, strides_fit
-from hotstart.records.shapes import Dim
+from hotstart.records.layout import strides_fit
+from hotstart.records.shapes import Dim, dense_strides
 
 STRICTNESS: tuple[Layout, ...] = ("copied", "fixed", "exact")
 """How much of a layout becomes part of the contract, from nothing to everything."""

@@ -177,6 +177,10 @@ class TensorSpec(msgspec.Struct, frozen=True):
     dim_order: tuple[int, ...]
     layout: Layout = "copied"
 
+    def __str__(self) -> str:
+        """Such as `torch.float32 [batch, 3] on cpu`."""
+        return f"torch.{self.dtype} [{', '.join(map(str, self.shape))}] on {self.device}"
+
     def shape_at(self, sizes: Mapping[str, Any]) -> list[Any]:
         """The shape where each axis has the size that `sizes` gives it."""
         return [sizes[size] if isinstance(size, str) else size for size in self.shape]
@@ -411,6 +415,27 @@ class CompiledCall(msgspec.Struct, frozen=True):
     stitched: tuple[Stitched, ...]
 
 
+class NativeProgram(msgspec.Struct, frozen=True):
+    """The functions of variants, and of the units that they call, as native code.
+
+    Attributes:
+        library: calls kernels and the C functions of libtorch_cpu; `hotstart_functions` gives
+            Python what it does.
+        source: the C++ that it was compiled from; nothing reads it but people.
+        kernels: those that it calls, in the order in which it wants to be told of them.
+        units: code that binds the bodies of units, by key: defines `bind` as `CompiledUnit.code`
+            does, given `native`.
+        runs: code that binds and calls the variants, in the order of the calls: defines `bind` as
+            `Stitched.code` does; None for a variant that runs as Python.
+    """
+
+    library: Kernel
+    source: Blob
+    kernels: tuple[Kernel, ...]
+    units: tuple[tuple[str, Code], ...]
+    runs: tuple[Code | None, ...]
+
+
 class PieceInfo(msgspec.Struct, frozen=True):
     """What a user sees of a piece.
 
@@ -444,6 +469,7 @@ class Artifact(msgspec.Struct, frozen=True):
         left_out: tensors of the model that no checkpoint holds, as they were when it was saved;
             None where it was not saved, or by a version that did not keep them.
         naming: how names of checkpoints may differ.
+        native: the variants as native code, if they have that form.
     """
 
     requirements: Requirements
@@ -455,3 +481,4 @@ class Artifact(msgspec.Struct, frozen=True):
     report: dict[str, Any]
     left_out: tuple[LeftOut, ...] | None = None
     naming: Naming = Naming()
+    native: NativeProgram | None = None

@@ -9,6 +9,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from hotstart.records.artifact import Layout
+from hotstart.records.shapes import dense_strides, layout_fits, strides_match
 
 IMAGES = (4, 5)
 """Dimensions of images and volumes, of which all strides count: see `is_laid_out`."""
@@ -18,7 +19,7 @@ def strides_fit(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
     """Whether a tensor has these strides wherever they matter: where a size is above one."""
     if tensor.stride() == strides or tensor.numel() == 0:
         return True
-    return _fit(tensor.shape, tensor.stride(), strides)
+    return strides_match(tensor.shape, tensor.stride(), strides)
 
 
 def is_laid_out(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
@@ -29,10 +30,6 @@ def is_laid_out(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
     if len(strides) in IMAGES:
         return tensor.stride() == tuple(strides)
     return strides_fit(tensor, strides)
-
-
-def _fit(shape: Sequence[int], have: Sequence[int], want: Sequence[int]) -> bool:
-    return all(size == 1 or h == w for size, h, w in zip(shape, have, want, strict=True))
 
 
 def fit(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
@@ -47,29 +44,10 @@ def fit(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
     return made.copy_(tensor)
 
 
-def dense_strides(shape: Sequence[int], dim_order: Sequence[int]) -> tuple[int, ...]:
-    """Strides of a tensor without gaps whose dimensions lie in memory in this order."""
-    strides = [0] * len(shape)
-    step = 1
-    for dim in reversed(dim_order):
-        strides[dim] = step
-        step *= max(shape[dim], 1)
-    return tuple(strides)
-
-
 def has_layout(tensor: torch.Tensor, dim_order: Sequence[int], layout: Layout) -> bool:
     """Whether a tensor lies in memory as a contract asks that fixes its layout."""
     strides = dense_strides(tensor.shape, dim_order)
     return layout_fits(tensor.shape, tensor.stride(), strides, layout)
-
-
-def layout_fits(
-    shape: Sequence[int], have: Sequence[int], want: Sequence[int], layout: Layout
-) -> bool:
-    """Whether a contract takes these strides in the place of the compiled ones."""
-    if layout == "copied" or tuple(have) == tuple(want):
-        return True
-    return layout == "fixed" and (0 in shape or _fit(shape, have, want))
 
 
 def unflatten(cls: type, children: list[Any], context: Any) -> Any:

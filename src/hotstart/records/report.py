@@ -107,6 +107,7 @@ class Report(msgspec.Struct, frozen=True):
         not_packed: name of each piece that runs on all weights as they are although they should be
             packed, and why.
         linears: name of each piece whose linears were measured, and how they are computed.
+        not_native: name of each variant that runs as Python although it may be native, and why.
         peak_memory_bytes: the most memory the process held during the build.
         packed: what was made of weights, as far as they are bound.
     """
@@ -125,6 +126,7 @@ class Report(msgspec.Struct, frozen=True):
     unproven: tuple[tuple[str, str], ...] = ()
     not_packed: tuple[tuple[str, str], ...] = ()
     linears: tuple[tuple[str, str], ...] = ()
+    not_native: tuple[tuple[str, str], ...] = ()
     peak_memory_bytes: int = 0
     packed: Packed = Packed()
 
@@ -185,6 +187,9 @@ def render(report: Report, max_rows: int = MAX_ROWS) -> str:
     if report.linears:
         rows = columns(report.linears, "<<")
         blocks.append("\n".join(["linears, as measured", *_indented(rows)]))
+    if report.not_native:
+        rows = columns(report.not_native, "<<")
+        blocks.append("\n".join(["run as Python, not as native code", *_indented(rows)]))
     return "\n\n".join(blocks)
 
 

@@ -212,3 +212,27 @@ def variants(dims: Sequence[Dim]) -> tuple[Variant, ...]:
     combinations = itertools.product(*([(dim.name, c) for c in dim.choices] for dim in dims))
     made = [Variant(choices) for choices in combinations]
     return tuple(sorted(made, key=lambda v: sum(isinstance(c, int) for _, c in v.choices)))
+
+
+def dense_strides(shape: Sequence[int], dim_order: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a tensor without gaps whose dimensions lie in memory in this order."""
+    strides = [0] * len(shape)
+    step = 1
+    for dim in reversed(dim_order):
+        strides[dim] = step
+        step *= max(shape[dim], 1)
+    return tuple(strides)
+
+
+def strides_match(shape: Sequence[int], have: Sequence[int], want: Sequence[int]) -> bool:
+    """Whether strides are the same wherever a size is not one."""
+    return all(size == 1 or h == w for size, h, w in zip(shape, have, want, strict=True))
+
+
+def layout_fits(
+    shape: Sequence[int], have: Sequence[int], want: Sequence[int], layout: str
+) -> bool:
+    """Whether a contract takes these strides in the place of the compiled ones."""
+    if layout == "copied" or tuple(have) == tuple(want):
+        return True
+    return layout == "fixed" and (0 in shape or strides_match(shape, have, want))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from hotstart.runtime.prepared import Prepared
 from hotstart.runtime.released import memory_in_use
 from hotstart.runtime.results import result_classes
 from hotstart.runtime.source import Fetched, Source
-from hotstart.runtime.units import Unit
+from hotstart.runtime.units import Form, Forms
 
 Run = Callable[..., Any]
 Binder = Callable[[list[torch.Tensor], Prepared], Run]
@@ -53,9 +53,11 @@ def bind(
         pack: when weights are packed.
         outputs: the classes of results.
     """
-    units = {unit.key: Unit(unit) for unit in artifact.units}
+    forms = Forms(artifact)
     stitched = (stitched for call in artifact.calls for stitched in call.stitched)
-    binders = tuple(_binder(s, units, source, outputs) for s in stitched)
+    binders = tuple(
+        _binder(one, forms.of(number, one), source, outputs) for number, one in enumerate(stitched)
+    )
     return Binding(source, binders, pack)
 
 
@@ -198,16 +200,13 @@ class _PreparedMeanwhile(Prepared):
         return super().__call__(preparation, weights)
 
 
-def _binder(
-    stitched: Stitched, by_key: Mapping[str, Unit], source: Source, outputs: Outputs
-) -> Binder:
-    make = run_code(stitched.code, result_classes(stitched.types, outputs))["bind"]
-    own = [by_key[key] for key in stitched.units]
+def _binder(stitched: Stitched, form: Form, source: Source, outputs: Outputs) -> Binder:
+    make = run_code(form.code, {**form.scope, **result_classes(stitched.types, outputs)})["bind"]
 
     def rebind(tensors: list[Any], prepared: Prepared) -> Callable[..., Any]:
         owners = source.owners(stitched.owners)
         weights = [tensors[slot] for slot in stitched.weights]
-        units = [partial(unit.bound, prepared) for unit in own]
+        units = [partial(unit.bound, prepared) for unit in form.units]
         run: Callable[..., Any] = make(weights, units, stitched.constants, owners)
         return run
 

@@ -32,14 +32,14 @@ from hotstart.records.artifact import (
     TensorSpec,
     Tree,
 )
-from hotstart.records.layout import dense_strides, has_layout
-from hotstart.records.shapes import Variant
+from hotstart.records.layout import has_layout
+from hotstart.records.shapes import Variant, dense_strides
 from hotstart.records.trees import children, is_changeable, same_constant, slot_names
 from hotstart.runtime.names import assignment, written_tuple
 from hotstart.runtime.refusal import Check, Explain, Found, describe, not_taken
 from hotstart.runtime.signature import MISSING, Signature
 from hotstart.runtime.sizes import Sizes
-from hotstart.runtime.tensors import TENSOR_TYPES, dense_copy, describe_spec, overlap
+from hotstart.runtime.tensors import TENSOR_TYPES, dense_copy, overlap
 
 _SINGLETONS = (type(None), bool, type(...), torch.dtype, torch.layout, torch.memory_format)
 
@@ -264,7 +264,7 @@ class Checks:
     # --- tensors ----------------------------------------------------------------------------------
 
     def _tensor(self, spec: TensorSpec, name: str) -> None:
-        other = partial(not_taken, spec.path, name, describe_spec(spec))
+        other = partial(not_taken, spec.path, name, str(spec))
         dtype, device = dtype_of(spec.dtype), torch.device(spec.device)
         types = [self._scope.refer(cls.__name__, cls) for cls in TENSOR_TYPES]
         kinds = " or ".join(f"{name}.__class__ is {cls}" for cls in types)

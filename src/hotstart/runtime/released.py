@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hotstart.errors import ModelMismatch
+from hotstart.runtime.native import Body
 
 _ABOUT_THE_SHAPE = frozenset({"__get__", "__repr__", "__hash__", "dim", "numel", "size", "stride"})
 
@@ -77,5 +78,7 @@ def _held(functions: Iterable[Any]) -> Iterator[torch.Tensor]:
                 yield value
         elif isinstance(value, types.FunctionType):
             pending += [cell.cell_contents for cell in value.__closure__ or ()]
+        elif isinstance(value, Body):
+            pending += value.held
         elif isinstance(value, list | tuple):
             pending += value

@@ -11,6 +11,7 @@ from hotstart.records.artifact import Contract, TensorSpec
 from hotstart.records.shapes import Variant
 from hotstart.runtime.names import Scope
 from hotstart.runtime.refusal import Check, Found
+from hotstart.runtime.served import not_served, other_size
 
 
 class Sizes:
@@ -37,10 +38,8 @@ class Sizes:
         variable = self.variables[axis]
         return Check(
             f"{size} == {variable}",
-            lambda found: ContractError(
-                spec.path,
-                f"size {found[shape][dim]} in dimension {dim}",
-                f"size {found[variable]} there, the size of axis {axis!r} in {self._first(axis)}",
+            lambda found: other_size(
+                self._contract, spec.path, dim, axis, found[shape][dim], found[variable]
             ),
         )
 
@@ -64,19 +63,7 @@ class Sizes:
     def not_served(self, found: Found) -> ContractError:
         """Explain that no variant serves the sizes that are known."""
         sizes = {axis: found[name] for axis, name in self.variables.items() if name in found}
-        for dim in self._contract.axes:
-            if dim.name in sizes and not dim.serves(sizes[dim.name]):
-                return ContractError(
-                    self._first(dim.name),
-                    f"axis {dim.name!r} of size {sizes[dim.name]}",
-                    f"{dim}",
-                    "declare a larger Dim, or pad or split the input",
-                )
-        return ContractError("sizes", str(sizes), " or ".join(v.name for v in self._variants))
-
-    def _first(self, axis: str) -> str:
-        """The path of the first tensor that has an axis."""
-        return next(spec.path for spec in self._contract.tensors if axis in spec.shape)
+        return not_served(self._contract, self._variants, sizes)
 
 
 def _within(value: str, low: int, high: int) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import torch
 
-from hotstart.records.artifact import TensorSpec
-
 TENSOR_TYPES = (torch.Tensor, torch.nn.Parameter)
 
 
@@ -51,8 +49,3 @@ def describe_tensor(tensor: torch.Tensor) -> str:
     if tensor.layout is not torch.strided:
         return f"{text} of layout {tensor.layout}"
     return f"{text} (a conjugate or negative view)" if is_lazy_view(tensor) else text
-
-
-def describe_spec(spec: TensorSpec) -> str:
-    """Such as `torch.float32 [batch, 3] on cpu`."""
-    return f"torch.{spec.dtype} [{', '.join(map(str, spec.shape))}] on {spec.device}"

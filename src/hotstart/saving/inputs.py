@@ -11,8 +11,7 @@ import torch
 
 from hotstart.dtypes import dtype_of
 from hotstart.records.artifact import CompiledCall, Contract, Requirements, TensorSpec, WeightSpec
-from hotstart.records.layout import dense_strides
-from hotstart.records.shapes import Variant, spanned
+from hotstart.records.shapes import Variant, dense_strides, spanned
 from hotstart.runtime.made_up import KINDS, Kind, made_up
 from hotstart.saving.examples import KEPT_BYTES, Example, has_values, within
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hotstart import _torch
+from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact, CompiledCall, Stitched
 from hotstart.records.shapes import labelled
 from hotstart.records.trees import tensors_of
@@ -18,7 +19,7 @@ from hotstart.runtime.generated import run_code
 from hotstart.runtime.prepared import Prepared
 from hotstart.runtime.results import result_classes
 from hotstart.runtime.signature import passed_objects
-from hotstart.runtime.units import Unit
+from hotstart.runtime.units import Form, Forms
 from hotstart.saving.inputs import Inputs, Real, choices, tensors, weights
 
 Note = Callable[[str, torch.Tensor], None]
@@ -35,7 +36,10 @@ class Rehearsal:
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
         self._parts = [(call, stitched) for call in artifact.calls for stitched in call.stitched]
-        self._units = {unit.key: Unit(unit) for unit in artifact.units}
+        forms = Forms(artifact)
+        # Whatever they lack in this process shows here, and not as an error of some inputs.
+        self._python = [forms.python(stitched) for _, stitched in self._parts]
+        self._served = [forms.of(n, stitched) for n, (_, stitched) in enumerate(self._parts)]
         self._asserts = _asserts(artifact)
         self.names = tuple(labelled(call.name, s.variant) for call, s in self._parts)
 
@@ -47,27 +51,56 @@ class Rehearsal:
     def run(self, number: int, inputs: Inputs, real: Real, note: Note) -> None:
         """Run a variant, and call `note` with every tensor that a piece or the variant returns.
 
-        Uninitialised memory is zero, so that results are the same in every process. Assertions
-        about the contents of tensors are left out, since they need not hold for made-up inputs.
+        One that is native runs in Python first, where what pieces return can be seen. Uninitialised
+        memory is zero, so that results are the same in every process. Assertions about the contents
+        of tensors are left out, since they need not hold for made-up inputs.
 
         Raises:
+            ArtifactError: the two forms of the variant give something else.
             Exception: whatever operators raise for such inputs.
         """
+        result = self._run(number, self._python[number], inputs, real, note)
+        for _, tensor in tensors_of(result):
+            note("result", tensor)
+        if self._served[number].native:
+            native = self._run(number, self._served[number], inputs, real, None)
+            for (path, one), (_, other) in zip(tensors_of(result), tensors_of(native), strict=True):
+                if not _same_bits(one, other):
+                    raise ArtifactError(
+                        f"variant {self.names[number]}: expected its native form to give what its "
+                        f"Python form gives, found another {path or 'result'}. Build with "
+                        "Options(form='python')."
+                    )
+
+    def _run(self, number: int, form: Form, inputs: Inputs, real: Real, note: Note | None) -> Any:
+        """Run a variant in one of its forms; `note` is told of what pieces return."""
         call, stitched = self._parts[number]
         artifact = self._artifact
         held = weights(artifact.requirements, dict(artifact.captured), real.weights)
         prepared = Prepared(pack=True)
-        bound = {key: partial(self._units[key].bound, prepared) for key in stitched.units}
-        own = [_noted(unit, key, note) for key, unit in bound.items()]
-        make = run_code(stitched.code, result_classes(stitched.types, "own"))["bind"]
+        own: list[Callable[..., Any]] = [partial(unit.bound, prepared) for unit in form.units]
+        if note is not None:
+            pairs = zip(stitched.units, own, strict=True)
+            own = [_noted(unit, key, note) for key, unit in pairs]
+        scope = {**form.scope, **result_classes(stitched.types, "own")}
+        make = run_code(form.code, scope)["bind"]
         owners = [types.SimpleNamespace() for _ in stitched.owners]
         unasserted = _torch.without_assertions() if self._asserts else contextlib.nullcontext()
         with torch.no_grad(), torch.random.fork_rng(devices=[]), _torch.filled_memory(), unasserted:
             torch.manual_seed(0)
             run = make([held[s] for s in stitched.weights], own, stitched.constants, owners)
-            result = run(*_arguments(call, inputs))
-        for _, tensor in tensors_of(result):
-            note("result", tensor)
+            return run(*_arguments(call, inputs))
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two results are the same, not-a-numbers included."""
+    if one.layout is not torch.strided or other.layout is not torch.strided:
+        return one.layout is other.layout
+    if (one.dtype, one.shape, one.stride()) != (other.dtype, other.shape, other.stride()):
+        return False
+    if one.dtype.is_floating_point or one.dtype.is_complex:
+        return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+    return torch.equal(one, other)
 
 
 def _asserts(artifact: Artifact) -> bool:

@@ -11,7 +11,7 @@ from hotstart import _torch
 from hotstart.compilers import Compiler, Job, Narrowed
 from hotstart.errors import CompileError
 from hotstart.events import Clock
-from hotstart.records.artifact import CompiledUnit
+from hotstart.records.artifact import CompiledUnit, Kernel
 
 log = logging.getLogger("hotstart")
 
@@ -24,6 +24,16 @@ class Kept(Protocol):
 
     def put(self, job: Job, made: CompiledUnit | Narrowed) -> None:
         """Keep what a compile of a job gave."""
+
+    def library(self, digest: str) -> Kernel | None:
+        """The native library that was compiled from a source; None if none is kept."""
+
+    def put_library(self, digest: str, library: Kernel) -> None:
+        """Keep a native library, by the digest of its source."""
+
+    @property
+    def only_kept(self) -> bool:
+        """Whether nothing may be compiled that is not kept."""
 
     def permit(self, job: Job) -> None:
         """Let a job be compiled that is not kept.

@@ -20,6 +20,7 @@ OTHER: dict[str, Any] = {
     "splits": 3,
     "pack_weights": "always",
     "tune": True,
+    "form": "python",
     "prove": "off",
     "device": "meta",
 }

@@ -13,7 +13,7 @@ from hotstart import Dim
 from hotstart.records.artifact import CompiledUnit, Kernel
 from hotstart.runtime.kernels import load_kernel
 from hotstart.runtime.prepared import Prepared
-from hotstart.runtime.units import Unit
+from hotstart.runtime.units import python_unit
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
@@ -33,7 +33,7 @@ def unit() -> CompiledUnit:
 
 
 def test_a_unit_runs_from_its_data(unit: CompiledUnit) -> None:
-    call = Unit(unit).bound(Prepared(pack=True))
+    call = python_unit(unit).bound(Prepared(pack=True))
     x, y = torch.randn(7, 32), torch.randn(7, 32)
     args = [7, x, y]
     (result,) = call(args)
@@ -50,7 +50,10 @@ def test_a_kernel_is_loaded_once_in_a_process(unit: CompiledUnit) -> None:
 def test_different_kernels_do_not_get_each_others_code(unit: CompiledUnit) -> None:
     other = hotstart.compile(lambda x: x * 3 + 1, (torch.zeros(32),))
     (made,) = other.artifact.units
-    first, second = Unit(unit).bound(Prepared(pack=True)), Unit(made).bound(Prepared(pack=True))
+    first, second = (
+        python_unit(unit).bound(Prepared(pack=True)),
+        python_unit(made).bound(Prepared(pack=True)),
+    )
     open_files = [path for path in Path("/proc/self/fd").iterdir() if path.exists()]
     held = [path for path in open_files if "memfd:hotstart" in str(path.readlink())]
     assert len(held) >= 2  # a number that came back would stand for another kernel

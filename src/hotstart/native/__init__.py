@@ -1,0 +1,1 @@
+"""The native form of variants: generated Python, translated to C++ and compiled with a program."""

@@ -1,0 +1,132 @@
+"""Compile what variants do besides kernels into one native library."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from hotstart import _torch
+from hotstart.native.operators import NotNative
+from hotstart.native.program import Program
+from hotstart.partition.digest import hash_bytes
+from hotstart.records.artifact import (
+    Blob,
+    Code,
+    CompiledCall,
+    CompiledUnit,
+    Kernel,
+    NativeProgram,
+)
+from hotstart.records.shapes import labelled
+from hotstart.runtime.generated import code_of
+
+log = logging.getLogger("hotstart")
+
+Reasons = tuple[tuple[str, str], ...]
+"""Names of variants that have no native form, each with the step that has none."""
+
+
+class KeptLibraries(Protocol):
+    """The native libraries of earlier builds."""
+
+    def library(self, digest: str) -> Kernel | None:
+        """The library that was compiled from a source; None if none is kept."""
+
+    def put_library(self, digest: str, library: Kernel) -> None:
+        """Keep a library, by the digest of its source."""
+
+    @property
+    def only_kept(self) -> bool:
+        """Whether nothing may be compiled that is not kept."""
+
+
+def build_native(
+    calls: Sequence[CompiledCall],
+    units: Mapping[str, CompiledUnit],
+    kept: KeptLibraries | None = None,
+) -> tuple[NativeProgram | None, Reasons]:
+    """Translate and compile the variants of calls; None if none of them has a native form.
+
+    Args:
+        calls: the calls, stitched.
+        units: what they call, by key.
+        kept: has the libraries of earlier builds, and gets this one.
+    """
+    program = Program()
+    runs: list[Code | None] = []
+    reasons = []
+    for call in calls:
+        tensors = len(call.contract.tensors) + len(call.contract.given)
+        for stitched in call.stitched:
+            own = [units[key] for key in stitched.units]
+            try:
+                source = program.variant(stitched, own, len(call.contract.axes), tensors)
+                runs.append(_code("run", source))
+            except NotNative as reason:
+                reasons.append((labelled(call.name, stitched.variant), str(reason)))
+                runs.append(None)
+    if not any(runs):
+        return None, tuple(reasons)
+    source = program.source()
+    try:
+        library = _library(source, kept)
+    except NotNative as reason:
+        return None, tuple((name, str(reason)) for name in _names(calls))
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("there is no native form, since it did not compile: %s", error)
+        return None, tuple((name, "it did not compile") for name in _names(calls))
+    native = NativeProgram(
+        library=library,
+        source=Blob("program.cpp", source.encode()),
+        kernels=tuple(program.kernels.values()),
+        units=tuple((key, _code("unit", source)) for key, source in program.units()),
+        runs=tuple(runs),
+    )
+    return native, tuple(reasons)
+
+
+def _names(calls: Sequence[CompiledCall]) -> list[str]:
+    return [labelled(call.name, each.variant) for call in calls for each in call.stitched]
+
+
+def _code(kind: str, source: str) -> Code:
+    return code_of(f"native_{kind}_{hash_bytes(source.encode())[:12]}", source)
+
+
+def _library(source: str, kept: KeptLibraries | None) -> Kernel:
+    """Compile a program that no earlier build has compiled.
+
+    Raises:
+        NotNative: it is to be kept already, and is not.
+        OSError: as `_compiled`.
+        subprocess.SubprocessError: likewise.
+    """
+    digest = hash_bytes(source.encode())
+    library = None if kept is None else kept.library(digest)
+    if library is None:
+        if kept is not None and kept.only_kept:
+            raise NotNative("the store must have its library, and has not")
+        library = _compiled(source)
+        if kept is not None:
+            kept.put_library(digest, library)
+    return library
+
+
+def _compiled(source: str) -> Kernel:
+    """Compile a program, in a folder that is gone afterwards.
+
+    Raises:
+        OSError: there is no compiler.
+        subprocess.SubprocessError: it refuses, or takes too long.
+    """
+    with tempfile.TemporaryDirectory(prefix="hotstart-native-") as folder:
+        written, target = Path(folder, "program.cpp"), Path(folder, "program.so")
+        written.write_text(source)
+        command = _torch.compile_command(written, target)
+        subprocess.run(command, check=True, capture_output=True, cwd=folder, timeout=600)
+        blob = target.read_bytes()
+    return Kernel(hash_bytes(blob), blob)

@@ -1,0 +1,613 @@
+"""Write the straight-line Python of units and variants as C++, statement by statement.
+
+Generated Python is a list of steps in a small language: allocations, views, calls of kernels,
+operators and pieces, deletions. What is none of these has no native form.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hotstart import _torch
+from hotstart.native.operators import NotNative, Written, call_of
+
+_ORDERINGS: dict[type[ast.cmpop], str] = {
+    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
+}  # fmt: skip
+
+
+@dataclass(eq=False)
+class Place:
+    """Where a tensor is in C++.
+
+    Attributes:
+        cpp: the variable; for what is bound, the expression of its handle.
+        names: how many Python names and lists stand for it.
+        bound: its place among what is bound; -1 for other tensors.
+        viewed: the place whose memory it shows, if it is a view.
+        given: the number of the argument that it came as.
+    """
+
+    cpp: str
+    names: int = 0
+    bound: int = -1
+    viewed: Place | None = None
+    given: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether it is kept by whoever bound it."""
+        return self.bound >= 0
+
+    @property
+    def root(self) -> Place:
+        """The place whose memory it is."""
+        return self if self.viewed is None else self.viewed.root
+
+    @property
+    def handle(self) -> str:
+        """The handle, for functions that read it."""
+        return self.cpp if self.held else f"{self.cpp}.get()"
+
+    @property
+    def pointer(self) -> str:
+        """The address of the data, for kernels."""
+        return f"data({self.handle})"
+
+
+@dataclass(frozen=True)
+class Number:
+    """An integer in C++."""
+
+    cpp: str
+
+
+@dataclass(frozen=True)
+class Several:
+    """What an operator with several results returned."""
+
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A unit that is bound, at a place among what is bound."""
+
+    place: int
+
+
+@dataclass
+class Arguments:
+    """A list that a piece is called with."""
+
+    values: list[Number | Place]
+
+
+Value = Number | Place | Several | Piece | Arguments
+
+
+@dataclass(frozen=True)
+class Callee:
+    """What a piece is called like.
+
+    Attributes:
+        results: how many tensors it returns.
+        written: the tensors that it writes to, by number among those that it takes.
+        writes_bound: whether it writes to tensors that it is bound to.
+    """
+
+    results: int
+    written: frozenset[int] = frozenset()
+    writes_bound: bool = False
+
+
+@dataclass
+class Surroundings:
+    """What names stand for that a function finds outside of itself.
+
+    Attributes:
+        kernels: numbers in the program's table of kernels, by name.
+        operators: the dotted paths of operators, by the name that the code has for them.
+        bound: names of tensors that are bound.
+        pieces: what pieces are called like, by name.
+        declare: notes a declaration.
+    """
+
+    kernels: Mapping[str, int]
+    operators: Mapping[str, str]
+    bound: frozenset[str]
+    pieces: Mapping[str, Callee]
+    declare: Callable[[str], None]
+
+
+@dataclass
+class Steps:
+    """Translates statements in order.
+
+    Attributes:
+        lines: what was written.
+        held: names that are bound, in the order of their places.
+        written: places that kernels write to without autograd's knowledge.
+    """
+
+    around: Surroundings
+    lines: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    written: list[Place] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.names: dict[str, Value] = {}
+        self._count = 0
+        self._temporary: list[str] = []
+
+    def given_number(self, name: str, cpp: str) -> None:
+        """Name an integer that the function is given."""
+        self.names[name] = Number(cpp)
+
+    def given_tensor(self, name: str, cpp: str, number: int) -> None:
+        """Name a tensor that the function is given."""
+        self.names[name] = Place(cpp, names=1, given=number)
+
+    def statement(self, statement: ast.stmt) -> None:
+        """Translate a statement that is no `return`.
+
+        Raises:
+            NotNative: it has no native form. Nothing was written then.
+        """
+        before = len(self.lines)
+        held = len(self.held)
+        try:
+            self._statement(statement)
+        except NotNative as error:
+            del self.lines[before:], self.held[held:]
+            if error.args[0].startswith("`"):
+                raise
+            raise NotNative(f"`{_first_line(statement)}`: {error}") from None
+
+    def written_names(self) -> list[str]:
+        """The bound tensors that are written to without autograd's knowledge."""
+        roots = [place.root for place in self.written]
+        return list(dict.fromkeys(self.held[root.bound] for root in roots if root.held))
+
+    def written_numbers(self) -> list[int]:
+        """The numbers of the given tensors that are written to without autograd's knowledge."""
+        given = [place.root.given for place in self.written]
+        return list(dict.fromkeys(number for number in given if number is not None))
+
+    def results(self, value: ast.expr | None) -> int:
+        """Translate what is returned, a tuple of tensors; how many there are.
+
+        Raises:
+            NotNative: it is something else.
+        """
+        if not isinstance(value, ast.Tuple):
+            raise NotNative("what it returns is no tuple")
+        places = [self._tensor(each) for each in value.elts]
+        for number, place in enumerate(places):
+            again = any(place is later for later in places[number + 1 :])
+            self.lines.append(f"r[{number}] = {self._handed_over(place, again)};")
+        return len(places)
+
+    def place(self, name: str) -> Place:
+        """Look up the place of a tensor.
+
+        Raises:
+            NotNative: the name stands for none.
+        """
+        return self._tensor(ast.Name(name, ast.Load()))
+
+    # --- statements -------------------------------------------------------------------------------
+
+    def _statement(self, statement: ast.stmt) -> None:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                self._assign(name, value)
+            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Call() as call):
+                names = [each.id for each in targets if isinstance(each, ast.Name)]
+                self._call_piece(names, call)
+            case ast.Delete(targets=targets):
+                for target in targets:
+                    if not isinstance(target, ast.Name):
+                        raise NotNative("it deletes something else than a variable")
+                    self._forget(target.id)
+            case ast.Expr(value=ast.Call() as call):
+                self._effect(call)
+            case ast.If(test=test, body=[ast.Assign(value=ast.Call() as call)], orelse=[]):
+                self._fitted(test, call)
+            case _:
+                raise NotNative("it is no step that is known")
+
+    def _assign(self, name: str, value: ast.expr) -> None:
+        match value:
+            case ast.Name(id=other):
+                found = self._lookup(other)
+                if isinstance(found, Place):
+                    found.names += 1
+                self._define(name, found)
+            case ast.List(elts=items):
+                values = [self._argument(item) for item in items]
+                for each in values:
+                    if isinstance(each, Place):
+                        each.names += 1
+                self._define(name, Arguments(values))
+            case ast.Subscript(value=ast.Name(id=other), slice=ast.Constant(value=int() as number)):
+                several = self._lookup(other)
+                if not isinstance(several, Several):
+                    raise NotNative("it indexes something else than results")
+                several.places[number].names += 1
+                self._define(name, several.places[number])
+            case ast.Call():
+                self._define_call(name, value)
+            case _:
+                self._define(name, Number(self._new_number(self.number(value))))
+
+    def _define_call(self, name: str, call: ast.Call) -> None:
+        function = ast.unparse(call.func)
+        match function, call.args:
+            case "empty_strided_cpu", [sizes, strides, dtype]:
+                code = _torch.c_constant("ScalarType", ast.unparse(dtype))
+                if code is None:
+                    raise NotNative(f"{ast.unparse(dtype)} is no dtype of C functions")
+                self.around.declare(f'extern "C" int32_t {code};')
+                made = f"empty({self._numbers(sizes)}, {self._numbers(strides)}, {code})"
+                self._define(name, Place(self._new_tensor(made), names=1))
+            case "reinterpret_tensor", _:
+                base, written = self._view(call)
+                self._define(name, Place(self._new_tensor(written), names=1, viewed=base))
+            case _ if self._as_strided(name, call):
+                pass
+            case _:
+                self._operator(name, call)
+
+    def _as_strided(self, name: str, call: ast.Call) -> bool:
+        """Translate `x.detach().as_strided(sizes, strides)`, at the offset of x or from there."""
+        match call:
+            case ast.Call(
+                func=ast.Attribute(
+                    value=ast.Call(func=ast.Attribute(value=base, attr="detach"), args=[]),
+                    attr="as_strided",
+                ),
+                args=[sizes, strides, *offset],
+            ):
+                place = self._tensor(base)
+                further = "0"
+                if offset:
+                    further = f"{self.number(offset[0])} - offset({place.handle})"
+                shape = f"{self._numbers(sizes)}, {self._numbers(strides)}"
+                made = f"viewed({place.handle}, {shape}, {further})"
+                self._define(name, Place(self._new_tensor(made), names=1, viewed=place))
+                return True
+        return False
+
+    def _call_piece(self, names: Sequence[str], call: ast.Call) -> None:
+        match call:
+            case ast.Call(func=ast.Name(id=piece), args=[ast.Name(id=listed)]):
+                pass
+            case _:
+                raise NotNative("several results of something that is no piece")
+        found, arguments = self._lookup(piece), self.names.get(listed)
+        if not isinstance(found, Piece) or not isinstance(arguments, Arguments):
+            raise NotNative(f"{piece} is no piece")
+        callee = self.around.pieces[piece]
+        if callee.results != len(names):
+            raise NotNative(f"{piece} returns {callee.results} tensors")
+        numbers = [each.cpp for each in arguments.values if isinstance(each, Number)]
+        places = [each for each in arguments.values if isinstance(each, Place)]
+        self.written += (places[number] for number in callee.written)
+        del self.names[listed]
+        for place in places:
+            place.names -= 1
+        given = [
+            f"std::move({place.cpp})"
+            if place.names == 0 and not place.held and places.count(place) == 1
+            else f"Tensor({place.handle}, false)"
+            for place in places
+        ]
+        made = [Place(self._new_variable("Tensor v"), names=1) for _ in names]
+        self.lines += [
+            *(f"Tensor {place.cpp};" for place in made),
+            "{",
+            f"  const int64_t sizes[] = {{{', '.join(numbers) or '0'}}};",
+            f"  Tensor given[] = {{{', '.join(given) or 'Tensor()'}}};",
+            f"  Tensor made[{max(len(made), 1)}];",
+            f"  b.others[{found.place}]->run(sizes, given, made);",
+            *(f"  {place.cpp} = std::move(made[{n}]);" for n, place in enumerate(made)),
+            "}",
+        ]
+        twice = {p.cpp: p for p in places if p.names == 0 and not p.held and places.count(p) > 1}
+        self.lines += (f"{cpp}.reset();" for cpp in twice)
+        for name, place in zip(names, made, strict=True):
+            self._define(name, place)
+
+    def _effect(self, call: ast.Call) -> None:
+        function = ast.unparse(call.func)
+        match function, call.args:
+            case "args.clear", []:
+                pass
+            case "assert_size_stride", [tensor, sizes, strides, *made_by]:
+                given = f"{self._numbers(sizes)}, {self._numbers(strides)}, {_text(made_by)}"
+                self.lines.append(f"require_layout({self._tensor(tensor).handle}, {given});")
+            case "assert_alignment", [tensor, ast.Constant(value=int() as count), *made_by]:
+                handle = self._tensor(tensor).handle
+                self.lines.append(f"require_aligned({handle}, {count}, {_text(made_by)});")
+            case "torch.autograd.graph.increment_version", [ast.ListComp(generators=[found])]:
+                assert isinstance(found.iter, ast.Tuple)
+                self.written += map(self._tensor, found.iter.elts)
+            case _ if function in self.around.kernels:
+                self._kernel(self.around.kernels[function], call.args)
+            case _:
+                self._operator(None, call)
+
+    def _kernel(self, number: int, args: Sequence[ast.expr]) -> None:
+        values = [self._argument(arg) for arg in args]
+        types = ", ".join("int64_t" if isinstance(v, Number) else "void*" for v in values)
+        given = ", ".join(v.cpp if isinstance(v, Number) else v.pointer for v in values)
+        call = f"reinterpret_cast<void (*)({types})>(kernels[{number}])({given});"
+        self._with_temporaries([call])
+
+    def _operator(self, name: str | None, call: ast.Call) -> None:
+        operator = self._called(call)
+        kwargs = {each.arg: each.value for each in call.keywords if each.arg is not None}
+        write = Written(lambda value: self._argument_tensor(value).handle, self.number)
+        made = call_of(operator, call.args, kwargs, write)
+        self.around.declare(made.declared)
+        self.written += map(self._tensor, made.written)
+        shown = None if made.shown is None else self._tensor(made.shown)
+        places = tuple(
+            Place(self._new_variable("Tensor v"), viewed=shown) for _ in range(made.results)
+        )
+        lines = [_with_results(line, places) for line in made.lines]
+        self.lines += (f"Tensor {place.cpp};" for place in places)
+        self._with_temporaries(lines)
+        if name is None:
+            self.lines += (f"{place.cpp}.reset();" for place in places)
+            return
+        if not places:
+            if shown is None:
+                raise NotNative(f"{operator} returns nothing here")
+            shown.names += 1
+            self._define(name, shown)
+            return
+        if len(_torch.result_kinds(operator)) == 1:
+            places[0].names = 1
+            self._define(name, places[0])
+        else:
+            for place in places:
+                place.names = 1
+            self._define(name, Several(places))
+
+    def _called(self, call: ast.Call) -> _torch.OpOverload:
+        path = ast.unparse(call.func)
+        path = self.around.operators.get(path, path)
+        found = operator_at(path, call)
+        if found is None:
+            raise NotNative(f"{path} is no operator")
+        return found
+
+    def _fitted(self, test: ast.expr, call: ast.Call) -> None:
+        """Translate `if x.stride() != (...): x = fit(x, (...))`."""
+        match test, call.args:
+            case ast.Compare(ops=[ast.NotEq()]), [ast.Name(id=name), strides] if (
+                ast.unparse(test.left) == f"{name}.stride()"
+            ):
+                place = self._tensor(ast.Name(name, ast.Load()))
+                if place.held:
+                    raise NotNative("it lays out a weight")
+                self.lines.append(f"fit({place.cpp}, {self._numbers(strides)});")
+            case _:
+                raise NotNative("it decides something in the call")
+
+    # --- values -----------------------------------------------------------------------------------
+
+    def number(self, value: ast.expr) -> str:
+        """Write an integer.
+
+        Raises:
+            NotNative: it is none, or not computed as sizes are.
+        """
+        match value:
+            case ast.Constant(value=bool() as flag):
+                return str(int(flag))
+            case ast.Constant(value=int() as number) if abs(number) < 1 << 62:
+                return f"{number}LL" if abs(number) >= 1 << 31 else str(number)
+            case ast.Name(id=name):
+                found = self._lookup(name)
+                if isinstance(found, Number):
+                    return found.cpp
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return f"(-{self.number(operand)})"
+            case ast.BinOp(left=left, op=op, right=right):
+                return self._arithmetic(self.number(left), op, self.number(right), right)
+            case ast.Call(func=ast.Name(id="max" | "min" as which), args=[first, *others]):
+                function = "larger" if which == "max" else "smaller"
+                written = self.number(first)
+                for other in others:
+                    written = f"{function}({written}, {self.number(other)})"
+                return written
+            case ast.Call(
+                func=ast.Attribute(value=base, attr="storage_offset"), args=[], keywords=[]
+            ):
+                return f"offset({self._tensor(base).handle})"
+        raise NotNative(f"{ast.unparse(value)} is no integer that is known")
+
+    @staticmethod
+    def _arithmetic(left: str, op: ast.operator, right: str, value: ast.expr) -> str:
+        match op:
+            case ast.Add():
+                return f"({left} + {right})"
+            case ast.Sub():
+                return f"({left} - {right})"
+            case ast.Mult():
+                return f"({left} * {right})"
+            case ast.FloorDiv():
+                return f"floor_divided({left}, {right})"
+            case ast.Mod():
+                return f"modulo({left}, {right})"
+            case ast.Pow() if isinstance(value, ast.Constant) and value.value == 2:
+                return f"({left} * {left})"
+        raise NotNative(f"{type(op).__name__} of sizes")
+
+    def condition(self, value: ast.expr) -> str:
+        """Write a condition over integers.
+
+        Raises:
+            NotNative: it is none.
+        """
+        match value:
+            case ast.BoolOp(op=joins, values=values):
+                word = " && " if isinstance(joins, ast.And) else " || "
+                return f"({word.join(map(self.condition, values))})"
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return f"!{self.condition(operand)}"
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                parts = []
+                for op, other in zip(ops, others, strict=True):
+                    if type(op) not in _ORDERINGS:
+                        break
+                    parts.append(f"{self.number(left)} {_ORDERINGS[type(op)]} {self.number(other)}")
+                    left = other
+                else:
+                    return f"({' && '.join(parts)})"
+            case ast.Constant(value=bool() as flag):
+                return str(flag).lower()
+        raise NotNative(f"{ast.unparse(value)} is no condition over sizes")
+
+    def _numbers(self, value: ast.expr) -> str:
+        if not isinstance(value, ast.Tuple | ast.List):
+            raise NotNative(f"{ast.unparse(value)} is no tuple")
+        return f"{{{', '.join(map(self.number, value.elts))}}}"
+
+    def _argument(self, value: ast.expr) -> Number | Place:
+        if isinstance(value, ast.Name):
+            found = self._lookup(value.id)
+            if isinstance(found, Number | Place):
+                return found
+        if isinstance(value, ast.Call):
+            return self._argument_tensor(value)
+        return Number(self.number(value))
+
+    def _argument_tensor(self, value: ast.expr) -> Place:
+        """A tensor among the arguments of a call; views get a variable for as long as it takes."""
+        match value:
+            case ast.Call(func=ast.Name(id="reinterpret_tensor")):
+                base, written = self._view(value)
+                name = self._new_variable("Tensor v")
+                self._temporary.append(f"Tensor {name} = {written};")
+                return Place(name, viewed=base)
+        return self._tensor(value)
+
+    def _tensor(self, value: ast.expr) -> Place:
+        match value:
+            case ast.Name(id=name):
+                found = self._lookup(name)
+                if isinstance(found, Place):
+                    return found
+            case ast.Call(func=ast.Name(id="reinterpret_tensor")):
+                base, written = self._view(value)
+                return Place(self._new_tensor(written), viewed=base)
+        raise NotNative(f"{ast.unparse(value)} is no tensor that is known")
+
+    def _view(self, call: ast.Call) -> tuple[Place, str]:
+        of, sizes, strides, further = call.args
+        base = self._tensor(of)
+        shape = f"{self._numbers(sizes)}, {self._numbers(strides)}"
+        return base, f"viewed({base.handle}, {shape}, {self.number(further)})"
+
+    def _lookup(self, name: str) -> Value:
+        if name in self.names:
+            return self.names[name]
+        if name in self.around.bound or name in self.around.pieces:
+            if name not in self.held:
+                self.held.append(name)
+            place = self.held.index(name)
+            if name in self.around.pieces:
+                return Piece(place)
+            self.names[name] = Place(f"b.tensor({place})", names=1, bound=place)
+            return self.names[name]
+        raise NotNative(f"{name} is unknown")
+
+    # --- variables --------------------------------------------------------------------------------
+
+    def _define(self, name: str, value: Value) -> None:
+        if name in self.names:
+            self._forget(name)
+        self.names[name] = value
+
+    def _forget(self, name: str) -> None:
+        match self.names.pop(name, None):
+            case Place() as place:
+                self._dropped(place)
+            case Several(places):
+                for place in places:
+                    self._dropped(place)
+            case Number() | Arguments():
+                pass
+            case _:
+                raise NotNative(f"{name} is unknown")
+
+    def _dropped(self, place: Place) -> None:
+        place.names -= 1
+        if place.names == 0 and not place.held:
+            self.lines.append(f"{place.cpp}.reset();")
+
+    def _handed_over(self, place: Place, again: bool) -> str:
+        if place.held or again or place.given is not None:
+            return f"Tensor({place.handle}, false).share()"
+        return f"std::move({place.cpp})"
+
+    def _new_variable(self, start: str) -> str:
+        self._count += 1
+        return f"{start.rsplit(' ', 1)[-1]}{self._count}"
+
+    def _new_tensor(self, written: str) -> str:
+        name = self._new_variable("Tensor v")
+        self.lines.append(f"Tensor {name} = {written};")
+        return name
+
+    def _new_number(self, written: str) -> str:
+        name = self._new_variable("int64_t n")
+        self.lines.append(f"const int64_t {name} = {written};")
+        return name
+
+    def _with_temporaries(self, lines: Sequence[str]) -> None:
+        """Write lines in a block of their own, with the views that they mention."""
+        temporary, self._temporary = self._temporary, []
+        self.lines += ["{", *(f"  {line}" for line in (*temporary, *lines)), "}"]
+
+
+def _with_results(line: str, places: Sequence[Place]) -> str:
+    return re.sub(r"result_(\d+)", lambda found: f"{places[int(found[1])].cpp}.result()", line)
+
+
+def _text(made_by: Sequence[ast.expr]) -> str:
+    match made_by:
+        case [ast.Constant(value=str() as text)] if text.isprintable() and '"' not in text:
+            return f'"{text}"'
+    return '"an operator"'
+
+
+def _first_line(statement: ast.stmt) -> str:
+    return ast.unparse(statement).partition("\n")[0]
+
+
+def operator_at(path: str, call: ast.Call) -> _torch.OpOverload | None:
+    """Find the operator that `torch.ops.aten.mm.default`, or `torch.mm` with `out=`, calls."""
+    parts = path.split(".")
+    found: Any = torch
+    if parts[0] != "torch":
+        return None
+    if parts[1:2] == ["ops"]:
+        for part in parts[1:]:
+            found = getattr(found, part, None)
+        return found if isinstance(found, _torch.OpOverload) else None
+    if len(parts) == 2 and any(each.arg == "out" for each in call.keywords):
+        packet = getattr(torch.ops.aten, parts[1], None)
+        found = getattr(packet, "out", None)
+        return found if isinstance(found, _torch.OpOverload) else None
+    return None
