@@ -109,6 +109,8 @@ def _loaded(
                 f"found: {error}. Install and import what the model was built with."
             ) from error
         binding.begin()  # whether the model fits shows now and not in the first call
+        if isinstance(checkpoint, PreparedWeights):
+            checkpoint.require_whole()
     program.report = _report(clock, artifact)
     return program
 

@@ -52,10 +52,9 @@ def opaque_over(
     Raises:
         RuntimeError: this torch makes no such tensor, or the layout needs more memory.
     """
-    make = _maker()
-    made = make(memory.data_ptr(), tuple(shape), name_of(dtype), layout)
-    if memory_of(made) != (memory.data_ptr(), memory.numel()):
-        raise RuntimeError(f"a layout of {memory_of(made)[1]} bytes for {memory.numel()}")
+    made = _maker()(memory.data_ptr(), tuple(shape), name_of(dtype), layout)
+    if (size := torch.ops.mkldnn._nbytes(made)) != memory.numel():
+        raise RuntimeError(f"a layout of {size} bytes for {memory.numel()}")
     made.memory = memory  # type: ignore[attr-defined]
     return made
 
@@ -91,10 +90,15 @@ def _maker() -> Callable[[int, tuple[int, ...], str, bytes], torch.Tensor]:
         ctypes.c_char_p, ctypes.c_int64,
     ]  # fmt: skip
 
+    @functools.cache
+    def number_of(dtype: str) -> int:
+        number: int = getattr(library, f"aoti_torch_dtype_{dtype}")()
+        return number
+
     def make(address: int, shape: tuple[int, ...], dtype: str, layout: bytes) -> torch.Tensor:
         rank = len(shape)
         sizes, strides = (ctypes.c_int64 * rank)(*shape), (ctypes.c_int64 * rank)()
-        number = getattr(library, f"aoti_torch_dtype_{dtype}")()
+        number = number_of(dtype)
         handle = ctypes.c_void_p()
         failed = create(
             address, rank, sizes, strides, 0, number, device, 0, ctypes.byref(handle), opaque,

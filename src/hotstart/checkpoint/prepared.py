@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import threading
 from collections.abc import Collection, Sequence
 
 import torch
@@ -53,18 +54,36 @@ class PreparedWeights:
         self._stretches: dict[int, torch.Tensor] = {}
         self._made: dict[int, torch.Tensor] = {}
         self._names = {number: name for name, number in reversed(opened.table.weights.items())}
+        self._found = ""
+        self._checking: threading.Thread | None = None
 
     def require_fit(self, artifact: Artifact) -> None:
-        """See that the weights were prepared for a program and this machine, and are undamaged.
+        """See that the weights were prepared for a program and this machine.
+
+        The memory is checked from now on, while tensors are made of it that nobody computes with.
 
         Raises:
             IncompatibleArtifact: with every part that differs.
-            CorruptArtifact: the memory is not what was written.
         """
         weights_file.require_fit(self.where, self._table, artifact)
-        found = sums_digest(self._memory, self._begin)
-        if found != self._table.sums:
-            raise weights_file.damaged(self.where, f"{self._table.sums} of its sums", found)
+        self._checking = threading.Thread(target=self._check, name="hotstart-check")
+        self._checking.start()
+
+    def _check(self) -> None:
+        self._found = sums_digest(self._memory, self._begin)
+
+    def require_whole(self) -> None:
+        """See that the memory is what was written.
+
+        Raises:
+            CorruptArtifact: it is not.
+        """
+        if self._checking is not None:
+            self._checking.join()
+        if not self._found:  # not begun, or it failed
+            self._check()
+        if self._found != self._table.sums:
+            raise weights_file.damaged(self.where, f"{self._table.sums} of its sums", self._found)
 
     def names(self) -> Collection[str]:
         """List the names of all tensors."""
