@@ -122,16 +122,11 @@ def _checkpoint(weights: Any, artifact: Artifact) -> Checkpoint:
         ArtifactError, OptionsError: as `open_checkpoint`.
         IncompatibleArtifact: weights were prepared for something else, and there is no original.
     """
-    if not isinstance(weights, list | tuple):
+    if not isinstance(weights, list | tuple) or len(weights) != 2:
         checkpoint = open_checkpoint(weights)
         if isinstance(checkpoint, PreparedWeights):
             checkpoint.require_fit(artifact)
         return checkpoint
-    if len(weights) != 2:
-        raise OptionsError(
-            f"weights: got a {type(weights).__qualname__} of {len(weights)}, takes prepared "
-            "weights and the original to use where they do not fit: [prepared, original]"
-        )
     prepared, original = weights
     file = path_of("weights", prepared)
     if not os.path.lexists(file):

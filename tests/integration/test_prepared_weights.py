@@ -338,7 +338,7 @@ def test_the_original_is_used_where_prepared_weights_do_not_fit(
         net.load(weights=[damaged, original])
     with pytest.raises(OptionsError, match="takes prepared weights there"):
         net.load(weights=[original_file(tmp_path, original), original])
-    with pytest.raises(OptionsError, match="list of 1"):
+    with pytest.raises(OptionsError, match="got a list, takes a file"):
         net.load(weights=[net.weights])
 
 

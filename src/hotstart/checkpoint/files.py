@@ -43,7 +43,7 @@ def open_checkpoint(weights: Any) -> Checkpoint:
     if not isinstance(weights, str | os.PathLike):
         raise OptionsError(
             f"weights: got a {type(weights).__qualname__}, takes a file of weights, a folder with "
-            "one, or a mapping of names to tensors"
+            "one, a mapping of names to tensors, or [prepared weights, the original]"
         )
     path = Path(path_of("weights", weights))
     return _opened(_in_folder(path) if path.is_dir() else path)
