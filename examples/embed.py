@@ -68,9 +68,9 @@ def build(model: Embedder) -> hotstart.Program:
     return hotstart.compile(model, kwargs=example, dynamic_shapes=shapes)
 
 
-def load(file: str | Path) -> hotstart.Program:
-    """The program that was saved, with the checkpoint's weights."""
-    return hotstart.load(file, weights=model_folder() / "model.safetensors")
+def load(file: str | Path, weights: str | Path | None = None) -> hotstart.Program:
+    """The program that was saved, with the checkpoint's weights, or prepared ones."""
+    return hotstart.load(file, weights=weights or model_folder() / "model.safetensors")
 
 
 def tokens(sentences: Sequence[str]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hotstart.calls import Call, requested_calls
 from hotstart.errors import OptionsError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from hotstart.specialize.units import Kept
 
 log = logging.getLogger("hotstart")
+
+Weights: TypeAlias = "str | os.PathLike[str] | Mapping[str, torch.Tensor]"
+"""A checkpoint, as a file or folder or in memory."""
 
 
 def compile(
@@ -110,7 +113,7 @@ def load(
     file: str | os.PathLike[str],
     model: Callable[..., Any] | None = None,
     *,
-    weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] | None = None,
+    weights: Weights | Sequence[Weights] | None = None,
     outputs: Outputs = "auto",
     trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
     compare_source: bool = True,
@@ -126,7 +129,9 @@ def load(
         file: the artifact.
         model: a module or function of the structure the artifact was built from; any checkpoint.
         weights: in place of a model: a `.safetensors` file, the index of several, a file of a state
-            dict (`.pt`, `.bin`), a folder with one of them, or a mapping of names to tensors.
+            dict (`.pt`, `.bin`), a folder with one of them, or a mapping of names to tensors; what
+            `Program.save_weights` wrote, which is packed already, or `[that, the original]`, of
+            which the original is used where that is not there or does not fit.
             Nothing of the model's is imported. Files are mapped, not read; nothing is written to
             them, and nobody else may: replace files, don't overwrite them.
         outputs: the classes of results: the model's `"own"`, which are imported; `"plain"` ones
@@ -147,7 +152,8 @@ def load(
     Raises:
         ArtifactError: the file cannot be read, or needs code that is not there.
         CorruptArtifact: it is damaged, or no artifact.
-        IncompatibleArtifact: it does not fit this machine, these versions or these sources.
+        IncompatibleArtifact: it does not fit this machine, these versions or these sources; or
+            prepared weights do not fit it.
         UntrustedArtifact: keys were given, and none of them signed it.
         ModelMismatch: the model's tensors, modules, hooks or operators are not those it was built
             for; or the checkpoint's tensors are not.

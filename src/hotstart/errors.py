@@ -176,21 +176,25 @@ class CorruptArtifact(ArtifactError):
 
 
 class IncompatibleArtifact(ArtifactError):
-    """An artifact does not fit this process: another machine, other versions, other sources.
+    """A file does not fit this process: another machine, other versions, other sources.
+
+    That is an artifact, or weights that were prepared for another program.
 
     Attributes:
         file: the file.
         differences: for each part that differs, its name, what the artifact needs, what is here.
     """
 
-    def __init__(self, file: object, differences: Sequence[tuple[str, str, str]]) -> None:
+    def __init__(
+        self,
+        file: object,
+        differences: Sequence[tuple[str, str, str]],
+        advice: str = "Run it where these fit, or build it again here.",
+    ) -> None:
         self.file = str(file)
         self.differences = tuple(differences)
         listed = "\n  ".join(map(_line, differences))
-        super().__init__(
-            f"{file} does not fit here:\n  {listed}\n"
-            "Run it where these fit, or build it again here."
-        )
+        super().__init__(f"{file} does not fit here:\n  {listed}\n{advice}")
 
 
 class UntrustedArtifact(ArtifactError):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hotstart.artifact import compatibility, container, signing
 from hotstart.artifact.read import unpack
 from hotstart.checkpoint.files import open_checkpoint
 from hotstart.checkpoint.held import HeldWeights
-from hotstart.errors import ArtifactError
+from hotstart.checkpoint.prepared import PreparedWeights
+from hotstart.checkpoint.tensors import Checkpoint
+from hotstart.errors import ArtifactError, IncompatibleArtifact, OptionsError
 from hotstart.events import Clock
+from hotstart.faults import path_of
 from hotstart.options import Outputs, Pack
 from hotstart.program import OnMiss, Program
 from hotstart.records.artifact import Artifact
@@ -20,6 +26,8 @@ from hotstart.records.report import Report, UnitReport
 from hotstart.runtime.bind import bind
 from hotstart.runtime.source import Source
 from hotstart.runtime.weights import weights_of
+
+log = logging.getLogger("hotstart")
 
 _NOT_THERE = (ImportError, AttributeError, LookupError, TypeError, ValueError)
 """What generated code raises when it is executed where something that it names is missing."""
@@ -40,6 +48,37 @@ def load_file(
 
     With `weights`, which are there where no model is, nothing of the model's is imported.
     """
+    with _uncollected():
+        return _loaded(file, model, on_miss, weights, outputs, trusted_keys, compare_source, pack)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Put off Python's garbage collection.
+
+    A load makes thousands of objects that stay, and no cycles. Collections that these start look at
+    all objects of the process: a tenth of a second after `import torch`.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _loaded(
+    file: str | os.PathLike[str],
+    model: Callable[..., Any] | None,
+    on_miss: OnMiss,
+    weights: Any,
+    outputs: Outputs,
+    trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None,
+    compare_source: bool,
+    pack: Pack,
+) -> Program:
+    """Do what `load_file` says."""
     clock = Clock()
     with clock.phase("verify"):
         contents = container.read(file, signing.truster(trusted_keys))
@@ -49,7 +88,10 @@ def load_file(
     with clock.phase("unpack"):
         artifact = unpack(contents, find_imported_class if model is None else find_class)
     with clock.phase("bind"):
-        checkpoint = None if model is not None else open_checkpoint(weights)
+        checkpoint = None if model is not None else _checkpoint(weights, artifact)
+        prepared = None
+        if isinstance(checkpoint, PreparedWeights):
+            prepared, pack = checkpoint.made(), _require_packed(pack)
         try:
             source: Source
             if checkpoint is not None:
@@ -58,7 +100,7 @@ def load_file(
                 assert model is not None, "there is one or the other"
                 source = weights_of(model, artifact, compare_source)
                 outputs = "own" if outputs == "auto" else outputs  # its library is here already
-            binding = bind(artifact, source, pack, outputs)
+            binding = bind(artifact, source, pack, outputs, prepared)
             report = _report(clock, artifact)
             program = Program(artifact, model, binding, report, on_miss)
         except _NOT_THERE as error:
@@ -67,8 +109,51 @@ def load_file(
                 f"found: {error}. Install and import what the model was built with."
             ) from error
         binding.begin()  # whether the model fits shows now and not in the first call
+        if isinstance(checkpoint, PreparedWeights):
+            checkpoint.require_whole()
     program.report = _report(clock, artifact)
     return program
+
+
+def _checkpoint(weights: Any, artifact: Artifact) -> Checkpoint:
+    """Open the weights that a user names: one checkpoint, or a prepared one and its original.
+
+    Raises:
+        ArtifactError, OptionsError: as `open_checkpoint`.
+        IncompatibleArtifact: weights were prepared for something else, and there is no original.
+    """
+    if not isinstance(weights, list | tuple) or len(weights) != 2:
+        checkpoint = open_checkpoint(weights)
+        if isinstance(checkpoint, PreparedWeights):
+            checkpoint.require_fit(artifact)
+        return checkpoint
+    prepared, original = weights
+    file = path_of("weights", prepared)
+    if not os.path.lexists(file):
+        log.info("%s is not there; weights are prepared from the original", file)
+        return open_checkpoint(original)
+    try:
+        checkpoint = _checkpoint(file, artifact)
+    except IncompatibleArtifact as error:
+        log.warning("weights are prepared from the original: %s", error)
+        return open_checkpoint(original)
+    if not isinstance(checkpoint, PreparedWeights):
+        raise OptionsError(f"weights: got {file} as the first of two, takes prepared weights there")
+    return checkpoint
+
+
+def _require_packed(pack: Pack) -> Pack:
+    """Choose when packed weights are bound that are there already.
+
+    Raises:
+        OptionsError: they are not to be packed.
+    """
+    if pack == "never":
+        raise OptionsError(
+            "pack: got 'never' with prepared weights, takes another: they are packed. Load with "
+            "the original weights"
+        )
+    return "now" if pack == "background" else pack
 
 
 def _report(clock: Clock, artifact: Artifact) -> Report:

@@ -142,6 +142,31 @@ class Program:
         artifact = with_left_out(self.artifact, source)
         disk.write(file, packed(artifact, sign_key=sign_key, check=wanted))
 
+    def save_weights(self, file: str | os.PathLike[str]) -> None:
+        """Write the weights as this program uses them, for `hotstart.load(..., weights=file)`.
+
+        That is what packing makes of weights, and those that are read as they are. A load maps the
+        file and packs nothing, and processes on a machine share its pages. It is for this program,
+        this version of torch and this kind of processor; a load that it does not fit refuses it.
+        Weights of which only the packed form is read are not in it as they were.
+
+        The file is written under another name first and then renamed. No call may change weights
+        meanwhile.
+
+        Args:
+            file: path of the file, by custom ending in `.weights`.
+
+        Raises:
+            ArtifactError: a weight is not in the memory of the CPU, or the file cannot be written.
+            ModelMismatch: the model's tensors do not fit what was compiled.
+        """
+        from hotstart.artifact import disk
+        from hotstart.saving.prepared import prepared_weights
+
+        left_out = {one.slot for one in self._binding.source.left_out()}
+        found = self._binding.packable()
+        disk.write(file, prepared_weights(self.artifact, found, left_out))
+
     @property
     def report(self) -> Report:
         """What was compiled, reused, loaded and made of weights, and how long that took."""
@@ -209,7 +234,9 @@ class Program:
     def weights(self) -> dict[str, torch.Tensor]:
         """The tensors it runs with now, by the model's names; those that calls write to, too.
 
-        Nothing is compared. Those that the model does not have (any more) are left out.
+        Nothing is compared. Those that the model does not have (any more) are left out. Where only
+        what was packed of a weight is left, a stand-in of its shape is in its place: to ask for its
+        values is a `ModelMismatch`.
         """
         specs = self.artifact.requirements.weights
         values = zip(specs, self._binding.source.values(), strict=True)

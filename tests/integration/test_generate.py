@@ -105,6 +105,33 @@ def test_a_checkpoint_generates_the_tokens_of_its_model(tmp_path: Path) -> None:
         load_generator(tmp_path / "model.hot", weights=tmp_path / "checkpoint")
 
 
+@pytest.mark.parametrize(
+    "options", [EAGER, pytest.param(Options(pack_weights="always"), marks=pytest.mark.slow)]
+)
+def test_prepared_weights_generate_the_tokens_of_the_model(
+    options: Options, tmp_path: Path
+) -> None:
+    model = made(llama)
+    checkpoint, weights = tmp_path / "checkpoint", tmp_path / "checkpoint" / "model.weights"
+    model.save_pretrained(checkpoint)
+    generator = compile_generator(model, max_length=512, max_prompt=24, options=options)
+    generator.save(tmp_path / "model.hot", check=False)
+    greedy(generator, prompt(9), 5)
+    generator.save_weights(weights)
+    if options is EAGER:
+        cache = sum(t.nbytes for n, t in generator.program.weights.items() if "keys_" in n)
+        plain = (checkpoint / "model.safetensors").stat().st_size
+        assert weights.stat().st_size < plain + cache  # the cache is not in it
+    for given in (weights, [weights, checkpoint], [checkpoint / "none.weights", checkpoint]):
+        loaded = load_generator(tmp_path / "model.hot", weights=given)
+        assert bool(loaded.program.report.packed.mapped) == (
+            options is not EAGER and given != [checkpoint / "none.weights", checkpoint]
+        )
+        for length, tokens in ((1, 60), (2, 5), (24, 5)):
+            ids = prompt(length)
+            assert torch.equal(greedy(loaded, ids, tokens), greedy(model, ids, tokens))
+
+
 @pytest.fixture(scope="module")
 def generator() -> Generator:
     return compile_generator(made(llama), max_length=128, max_prompt=24, batch=2, options=EAGER)

@@ -18,9 +18,16 @@ from typing import Any, Literal
 
 import msgspec
 
-from hotstart.artifact import container, fingerprint, signing
+from hotstart.artifact import container, fingerprint, signing, weights_file
+from hotstart.artifact.disk import OpenFile
 from hotstart.artifact.manifest import MALFORMED, Manifest, outline
-from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
+from hotstart.errors import (
+    ArtifactError,
+    CorruptArtifact,
+    IncompatibleArtifact,
+    UntrustedArtifact,
+)
+from hotstart.faults import path_of
 from hotstart.guards.sources import Source, changed_sources
 from hotstart.version import VERSION
 
@@ -59,7 +66,7 @@ def inspect(file: File) -> Manifest:
 
 
 def verify(file: File, trusted_keys: Sequence[PublicKey] | None = None) -> dict[str, Any]:
-    """Check every byte of an artifact, and its signature if keys are given.
+    """Check every byte of an artifact, and its signature if keys are given; or prepared weights.
 
     Returns:
         What was verified: `bytes`, `blobs`, and `signed_by`, the key it names; whether that key is
@@ -68,6 +75,8 @@ def verify(file: File, trusted_keys: Sequence[PublicKey] | None = None) -> dict[
     Raises:
         ArtifactError: as `inspect`; `UntrustedArtifact` if no trusted key signed it.
     """
+    if (prepared := _verified_weights(file, trusted_keys is not None)) is not None:
+        return {"bytes": prepared, "blobs": 1, "signed_by": None}
     contents = container.read(file, signing.truster(trusted_keys))
     key = contents.public_key
     return {
@@ -75,6 +84,21 @@ def verify(file: File, trusted_keys: Sequence[PublicKey] | None = None) -> dict[
         "blobs": len(contents.blobs),
         "signed_by": None if key is None else base64.b64encode(key).decode(),
     }
+
+
+def _verified_weights(file: File, trusted: bool) -> int | None:
+    """Check every byte of prepared weights; None if a file holds something else.
+
+    Raises:
+        ArtifactError: as `weights_file.verify`; `UntrustedArtifact` if a signature is asked for.
+    """
+    with OpenFile(path_of("file", file)) as source:
+        if not weights_file.is_one(source.start(len(weights_file.MAGIC))):
+            return None
+    if trusted:
+        raise UntrustedArtifact(file, "none, as prepared weights have none")
+    with OpenFile(path_of("file", file)) as source:
+        return weights_file.verify(source)
 
 
 def require_fit(

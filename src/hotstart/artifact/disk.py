@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import stat
 from collections.abc import Iterable
@@ -11,11 +12,13 @@ from pathlib import Path
 from hotstart.errors import ArtifactError, CorruptArtifact
 from hotstart.faults import path_of
 
+Buffer = bytes | memoryview
+
 TEMPORARY = ".hotstart-"
 """Start of the names of files that are being written, or that a killed process left unfinished."""
 
 
-def write(file: str | os.PathLike[str], parts: Iterable[bytes]) -> None:
+def write(file: str | os.PathLike[str], parts: Iterable[Buffer]) -> None:
     """Write a file such that the old one or the new one is there at every moment, whole.
 
     Raises:
@@ -31,7 +34,7 @@ def write(file: str | os.PathLike[str], parts: Iterable[bytes]) -> None:
         ) from error
 
 
-def replace_file(target: Path, parts: Iterable[bytes]) -> None:
+def replace_file(target: Path, parts: Iterable[Buffer]) -> None:
     """Write a file under a temporary name, sync it and rename it, over the old one if there is one.
 
     Raises:
@@ -104,6 +107,13 @@ class OpenFile:
                 "a pipe gives into a file and read that."
             )
         return info.st_size
+
+    def mapped(self) -> mmap.mmap:
+        """Map the whole file copy-on-write; it stays mapped after it is closed."""
+        try:
+            return mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_COPY)
+        except (OSError, ValueError) as error:  # ValueError: it has become shorter
+            raise _unreadable(self.name, error) from error
 
     def start(self, most: int) -> bytes:
         """Read the first `most` bytes, or all if there are fewer."""

@@ -13,7 +13,7 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,20 @@ def cpu_instructions(lines: Iterable[bytes]) -> list[str]:
             case b"Features":
                 return sorted(value.decode().split())
     return []
+
+
+def packing(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the parts that decide how weights are packed, out of those of this process.
+
+    oneDNN chooses the order of a packed weight by the vector instructions it may use.
+    """
+    flags = parts["instructions"]
+    known = sorted(flag for flag in flags if flag.startswith(_X86_FAMILIES) or flag == "fma")
+    most = [os.environ.get(name, "") for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")]
+    return {
+        "instructions": known or flags,
+        "most instructions for oneDNN": next(filter(None, most), ""),
+    }
 
 
 # --- this process -------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from hotstart.artifact import weights_file
+from hotstart.checkpoint.prepared import PreparedWeights
 from hotstart.checkpoint.safetensors import MappedFile
 from hotstart.checkpoint.tensors import Checkpoint, GivenTensors
 from hotstart.errors import ArtifactError, CorruptArtifact, OptionsError
@@ -17,6 +19,7 @@ from hotstart.faults import path_of
 
 _PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 _INDEX = ".index.json"
+_PREPARED = ".weights"
 _USUAL = (
     "model.safetensors.index.json", "model.safetensors",
     "pytorch_model.bin.index.json", "pytorch_model.bin",
@@ -40,7 +43,7 @@ def open_checkpoint(weights: Any) -> Checkpoint:
     if not isinstance(weights, str | os.PathLike):
         raise OptionsError(
             f"weights: got a {type(weights).__qualname__}, takes a file of weights, a folder with "
-            "one, or a mapping of names to tensors"
+            "one, a mapping of names to tensors, or [prepared weights, the original]"
         )
     path = Path(path_of("weights", weights))
     return _opened(_in_folder(path) if path.is_dir() else path)
@@ -53,10 +56,22 @@ def _opened(file: Path) -> Checkpoint:
         return MappedFile(file)
     if file.suffix in _PICKLED:
         return _pickled(file)
+    if file.suffix == _PREPARED or _is_prepared(file):
+        return PreparedWeights(file)
     raise OptionsError(
         f"weights: got {file}, takes a .safetensors file, an index (*{_INDEX}), a file of a state "
-        f"dict ({', '.join(_PICKLED)}), a folder with one of them, or a mapping"
+        f"dict ({', '.join(_PICKLED)}), a folder with one of them, what program.save_weights wrote "
+        f"(*{_PREPARED}), or a mapping"
     )
+
+
+def _is_prepared(file: Path) -> bool:
+    """Tell whether a file of any name holds prepared weights."""
+    try:
+        with file.open("rb") as opened:
+            return weights_file.is_one(opened.read(len(weights_file.MAGIC)))
+    except (OSError, ValueError):
+        return False
 
 
 def _in_folder(folder: Path) -> Path:
@@ -115,6 +130,7 @@ class _Shards:
     """
 
     shared = False
+    whole = False
 
     def __init__(self, index: Path) -> None:
         self.where = str(index)

@@ -53,7 +53,12 @@ class HeldWeights:
         self._naming = artifact.naming
         self._captured = dict(artifact.captured)
         self._knows_left_out = artifact.left_out is not None
-        self._left_out = {one.slot: one.tensor for one in artifact.left_out or ()}
+        self._slots_left_out = [one.slot for one in artifact.left_out or ()]
+        self._left_out = {
+            one.slot: one.tensor
+            for one in artifact.left_out or ()
+            if not self._brings(checkpoint, artifact.requirements.weights[one.slot])
+        }
         self._checkpoint = checkpoint
         self._names: dict[int, str] = {}  # of those that come from the checkpoint
         self._tensors: list[Any] = []
@@ -105,6 +110,8 @@ class HeldWeights:
         freed: dict[int, int] = {}
         for slot, name in self._names.items():
             tensor = self._tensors[slot]
+            if slot in self._slots_left_out:
+                continue  # saved with the program
             if type(tensor) is Released or tensor.untyped_storage().data_ptr() not in memory:
                 continue
             freed[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
@@ -119,7 +126,7 @@ class HeldWeights:
 
     def left_out(self) -> list[LeftOut]:
         """List the tensors that came with the artifact, as they are now."""
-        return [LeftOut(slot, self._tensors[slot]) for slot in self._left_out]
+        return [LeftOut(slot, self._tensors[slot]) for slot in self._slots_left_out]
 
     # --- the checkpoint ---------------------------------------------------------------------------
 
@@ -135,7 +142,7 @@ class HeldWeights:
             for slot, spec in enumerate(specs)
             if spec.kind != "captured" and slot not in self._left_out
         }
-        names = match(wanted, self._checkpoint.names(), self._naming)
+        names = self._matched(wanted)
         taken = {name for found in names.values() for name in found}
         problems: list[Change] = []
         tensors: list[Any] = []
@@ -152,15 +159,30 @@ class HeldWeights:
             else:
                 problems += self._untied(spec, names[slot])
                 tensor = self._checkpoint.tensor(names[slot][0])
+                self._names[slot] = names[slot][0]
+                if type(tensor) is Released:
+                    tensors.append(tensor)
+                    continue
                 misfit = _misfit(spec, names[slot][0], tensor)
                 shared = self._checkpoint.shared
                 tensors.append(tensor if misfit else _fitted(spec, tensor, shared))
                 problems += misfit
-                self._names[slot] = names[slot][0]
         problems += operator_misfits(self._requirements, Look())
         if problems:
             raise ModelMismatch(problems, self._about(), _ADVICE)
         return tensors
+
+    def _matched(self, wanted: Mapping[int, WeightSpec]) -> Mapping[int, Sequence[str]]:
+        """Find the names that the checkpoint has for some tensors, by slot."""
+        there = self._checkpoint.names()
+        if not self._checkpoint.whole:
+            return match(wanted, there, self._naming)
+        return {slot: [spec.name] if spec.name in there else [] for slot, spec in wanted.items()}
+
+    @staticmethod
+    def _brings(checkpoint: Checkpoint, spec: WeightSpec) -> bool:
+        """Tell whether a checkpoint has a tensor that checkpoints leave out."""
+        return checkpoint.whole and spec.name in checkpoint.names()
 
     def _about(self) -> str:
         return f"the checkpoint {self._checkpoint.where}"

@@ -54,6 +54,7 @@ class MappedFile:
     """
 
     shared = False
+    whole = False
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
         self.where = str(file)

@@ -17,10 +17,12 @@ class Checkpoint(Protocol):
     Attributes:
         where: what it is, for messages.
         shared: whether anybody else may write to its tensors.
+        whole: whether it also has what checkpoints leave out, as prepared weights do.
     """
 
     where: str
     shared: bool
+    whole: bool
 
     def names(self) -> Collection[str]:
         """List the names of all tensors."""
@@ -66,6 +68,7 @@ class GivenTensors:
         self._tensors = {n: t for n, t in tensors.items() if isinstance(t, torch.Tensor)}
         self.where = where
         self.shared = shared
+        self.whole = False
 
     def names(self) -> Collection[str]:
         """List the names of all tensors."""

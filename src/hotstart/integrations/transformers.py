@@ -97,6 +97,16 @@ class Generator:
             self._filled = 0
             self.program.save(file, **kwargs)
 
+    def save_weights(self, file: str | os.PathLike[str]) -> None:
+        """Write the weights as the calls use them, as `Program.save_weights` does.
+
+        `load_generator` finds the model by a `config.json` beside the file: write it into the
+        folder of the checkpoint, or copy that there.
+        """
+        with self._generating:
+            self._put_back()
+            self.program.save_weights(file)
+
     def _put_back(self) -> None:
         """Give the cache its tensors again: beams, which are refused, replaced them."""
         kept = iter(self._tensors)
@@ -173,7 +183,7 @@ def load_generator(
     file: str | os.PathLike[str],
     model: nn.Module | None = None,
     *,
-    weights: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     **kwargs: Any,
 ) -> Generator:
     """Load what `Generator.save` wrote, with the weights of a model or of a checkpoint.
@@ -184,7 +194,8 @@ def load_generator(
     Args:
         file: the artifact.
         model: a model of the structure the generator was compiled for.
-        weights: in place of a model, a folder or file of a checkpoint, as in `hotstart.load`.
+        weights: in place of a model, a folder or file of a checkpoint, as in `hotstart.load`;
+            prepared weights, too, and `[prepared, original]`.
         kwargs: as of `hotstart.load`.
 
     Raises:
@@ -229,14 +240,18 @@ def _names(number: int) -> tuple[str, str, str]:
     return f"keys_{number}", f"values_{number}", f"length_{number}"
 
 
-def _model_without_weights(weights: str | os.PathLike[str]) -> nn.Module:
+def _model_without_weights(
+    weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> nn.Module:
     """The model that a checkpoint is of, on the meta device.
 
     Raises:
         OptionsError: no file says which one that is.
     """
-    folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
-    if not (folder / "config.json").is_file():
+    files = [weights] if isinstance(weights, str | os.PathLike) else weights
+    folders = [path if path.is_dir() else path.parent for path in map(Path, files)]
+    folder = next((path for path in folders if (path / "config.json").is_file()), None)
+    if folder is None:
         raise OptionsError(
             f"weights: got {weights}, takes a checkpoint with a config.json beside it, as "
             "save_pretrained writes; or load the generator with a model"

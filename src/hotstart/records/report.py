@@ -80,11 +80,14 @@ class Packed(msgspec.Struct, frozen=True):
         seconds: how long that took.
         bytes: the memory it takes, besides the weights'.
         tensors: how many there are.
+        mapped: bytes that were prepared before and come from a file; they took no time, and
+            processes share them.
     """
 
     seconds: float = 0.0
     bytes: int = 0
     tensors: int = 0
+    mapped: int = 0
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -203,7 +206,10 @@ def _totals(report: Report) -> str:
 def _packed(packed: Packed) -> str:
     if not packed.tensors:
         return ""
-    return f"; {memory(packed.bytes)} made of weights in {packed.seconds:.2f} s"
+    mapped = f"; {memory(packed.mapped)} of prepared weights mapped" if packed.mapped else ""
+    if packed.mapped and not packed.bytes:
+        return mapped
+    return f"{mapped}; {memory(packed.bytes)} made of weights in {packed.seconds:.2f} s"
 
 
 def _phases(report: Report) -> str:

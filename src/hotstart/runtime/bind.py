@@ -42,8 +42,26 @@ class _Bound(msgspec.Struct, frozen=True):
     runs: tuple[Run, ...]
 
 
+class Packable(msgspec.Struct, frozen=True):
+    """Weights with what packing makes of them.
+
+    Attributes:
+        tensors: the weights, by slot.
+        prepared: what was made of them.
+        in_use: addresses of the storages that functions read.
+    """
+
+    tensors: list[torch.Tensor]
+    prepared: Prepared
+    in_use: set[int]
+
+
 def bind(
-    artifact: Artifact, source: Source, pack: Pack = "first_call", outputs: Outputs = "own"
+    artifact: Artifact,
+    source: Source,
+    pack: Pack = "first_call",
+    outputs: Outputs = "own",
+    prepared: Prepared | None = None,
 ) -> Binding:
     """Make the functions of an artifact's variants callable with weights.
 
@@ -52,13 +70,14 @@ def bind(
         source: gives the weights.
         pack: when weights are packed.
         outputs: the classes of results.
+        prepared: what was made of the weights before.
     """
     forms = Forms(artifact)
     stitched = (stitched for call in artifact.calls for stitched in call.stitched)
     binders = tuple(
         _binder(one, forms.of(number, one), source, outputs) for number, one in enumerate(stitched)
     )
-    return Binding(source, binders, pack)
+    return Binding(source, binders, pack, prepared)
 
 
 class Binding:
@@ -71,13 +90,19 @@ class Binding:
         source: gives the weights.
     """
 
-    def __init__(self, source: Source, binders: Sequence[Binder], pack: Pack) -> None:
+    def __init__(
+        self,
+        source: Source,
+        binders: Sequence[Binder],
+        pack: Pack,
+        prepared: Prepared | None = None,
+    ) -> None:
         self.source = source
         self._binders = binders
         self._pack = pack
         self._lock = threading.Lock()
         self._bound: _Bound | None = None
-        self._prepared: Prepared | None = None
+        self._prepared = prepared
         self._fetched: Fetched | None = None  # compared, and not bound yet
 
     def __call__(self) -> tuple[Run, ...]:
@@ -130,6 +155,18 @@ class Binding:
             stand_ins, freed = self.source.release(unread)
             self._rebind(prepared.released(stand_ins))
             return freed
+
+    def packable(self) -> Packable:
+        """Return the weights as they are now, and pack those that are not, for somebody else.
+
+        Raises:
+            ModelMismatch: the model is not what was compiled.
+        """
+        with self._lock:
+            fetched = self.source.fetch()
+            prepared = Prepared(True, fetched.counters, self._prepared)
+            runs = tuple(bind(fetched.tensors, prepared) for bind in self._binders)
+            return Packable(fetched.tensors, prepared, memory_in_use(runs))
 
     @property
     def packed(self) -> Packed:

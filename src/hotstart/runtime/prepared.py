@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ Prepare = Callable[[Preparation, Sequence[torch.Tensor]], Sequence[torch.Tensor 
 """Makes what a preparation makes of some weights."""
 
 
-class _Made(msgspec.Struct, frozen=True):
+class Made(msgspec.Struct, frozen=True):
     """What a preparation made.
 
     Attributes:
@@ -27,12 +27,14 @@ class _Made(msgspec.Struct, frozen=True):
         written: notices that they are written to.
         tensors: the results; None for those that units do without.
         bytes: memory that these take besides the weights'.
+        mapped: whether it was made before, and comes from a file.
     """
 
     weights: tuple[torch.Tensor, ...]
     written: _torch.VersionWatch
     tensors: Sequence[torch.Tensor | None]
     bytes: int
+    mapped: bool = False
 
     def fits(self, weights: Sequence[torch.Tensor]) -> bool:
         """Whether it was made of the same memory, which holds what it held."""
@@ -42,10 +44,10 @@ class _Made(msgspec.Struct, frozen=True):
             for one, other in pairs
         )
 
-    def with_stand_ins(self, weights: tuple[torch.Tensor, ...]) -> _Made:
+    def with_stand_ins(self, weights: tuple[torch.Tensor, ...]) -> Made:
         """Make the same record where some of the weights were released."""
         left = [tensor for tensor in weights if type(tensor) is not Released]
-        return _Made(weights, _torch.VersionWatch(left), self.tensors, self.bytes)
+        return Made(weights, _torch.VersionWatch(left), self.tensors, self.bytes, self.mapped)
 
 
 class Prepared:
@@ -66,7 +68,7 @@ class Prepared:
         self._pack = pack
         self._counters = counters or {}
         self._before = before._made if before is not None and before._pack == pack else {}
-        self._made: dict[tuple[Any, ...], _Made] = {}
+        self._made: dict[tuple[Any, ...], Made] = {}
         self._functions: dict[str, Callable[..., Sequence[torch.Tensor | None]]] = {}
         self._seconds = 0.0
 
@@ -82,7 +84,7 @@ class Prepared:
             self._made[key] = before
         return self._made[key].tensors
 
-    def _new(self, preparation: Preparation, weights: tuple[torch.Tensor, ...]) -> _Made:
+    def _new(self, preparation: Preparation, weights: tuple[torch.Tensor, ...]) -> Made:
         started = time.perf_counter()
         counters = [self._counters[id(w)] for w in weights if id(w) in self._counters]
         written = _torch.VersionWatch((*weights, *counters))
@@ -94,7 +96,7 @@ class Prepared:
         memory = {tensor.untyped_storage().data_ptr() for tensor in weights}
         own = [tensor for tensor in tensors if tensor is not None and not _shares(tensor, memory)]
         copied = sum(tensor.numel() * tensor.itemsize for tensor in own)
-        return _Made(tuple(w.detach() for w in weights), written, tensors, copied)
+        return Made(tuple(w.detach() for w in weights), written, tensors, copied)
 
     def _function(self, preparation: Preparation) -> Callable[..., Sequence[torch.Tensor | None]]:
         file = preparation.code.filename
@@ -102,6 +104,29 @@ class Prepared:
             name = "unpacked" if preparation.packs and not self._pack else "prepare"
             self._functions[file] = run_code(preparation.code, {})[name]
         return self._functions[file]
+
+    @classmethod
+    def mapped(
+        cls,
+        found: Iterable[tuple[str, Sequence[torch.Tensor], Sequence[torch.Tensor | None], int]],
+    ) -> Prepared:
+        """Take over what a file has.
+
+        Args:
+            found: for each preparation, the name of its code, the weights that it took, what it
+                made, and the bytes of that.
+        """
+        same = cls(True)
+        for file, weights, tensors, size in found:
+            there = [weight for weight in weights if type(weight) is not Released]
+            made = Made(tuple(weights), _torch.VersionWatch(there), tensors, size, mapped=True)
+            same._made[(file, *map(id, weights))] = made
+        return same
+
+    def made(self) -> Iterator[tuple[str, tuple[int, ...], Made]]:
+        """List what was made, with the name of the preparation and the `id` of each weight."""
+        for (file, *ids), made in self._made.items():
+            yield file, tuple(ids), made
 
     def finish(self) -> None:
         """Forget what was made before; nothing keeps weights alive that the model has replaced."""
@@ -152,8 +177,9 @@ class Prepared:
         made = self._made.values()
         return Packed(
             self._seconds,
-            sum(each.bytes for each in made),
+            sum(each.bytes for each in made if not each.mapped),
             sum(tensor is not None for each in made for tensor in each.tensors),
+            sum(each.bytes for each in made if each.mapped),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +13,13 @@ from hotstart.runtime.native import Body
 
 _ABOUT_THE_SHAPE = frozenset({"__get__", "__repr__", "__hash__", "dim", "numel", "size", "stride"})
 
-_WHY = (
-    "none, since program.release_unpacked() freed them. To use the model itself, load weights with "
-    "load_state_dict(..., assign=True)"
-)
+
+def _freed(name: str) -> ModelMismatch:
+    why = (
+        "none, since program.release_unpacked() freed them. To use the model itself, load weights "
+        "with load_state_dict(..., assign=True)"
+    )
+    return ModelMismatch([(name, "values", why)])
 
 
 class Released(torch.nn.Parameter):
@@ -24,17 +27,30 @@ class Released(torch.nn.Parameter):
 
     Attributes:
         path: the parameter's name.
+        error: makes the error for a name whose values are asked for.
     """
 
     path: str
+    error: Callable[[str], ModelMismatch]
 
     @classmethod
     def of(cls, tensor: torch.Tensor, name: str) -> Released:
         """Make the stand-in of a weight."""
-        shape, stride = tensor.shape, tensor.stride()
-        made = torch.empty_strided(shape, stride, dtype=tensor.dtype, device="meta")
+        return cls.in_place_of(tensor.shape, tensor.stride(), tensor.dtype, name, _freed)
+
+    @classmethod
+    def in_place_of(
+        cls,
+        shape: Sequence[int],
+        stride: Sequence[int],
+        dtype: torch.dtype,
+        name: str,
+        error: Callable[[str], ModelMismatch],
+    ) -> Released:
+        """Make the stand-in of a weight that is not there."""
+        made = torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype, device="meta")
         released = cls(made, requires_grad=False)
-        released.path = name
+        released.path, released.error = name, error
         return released
 
     def __repr__(self) -> str:  # type: ignore[override]
@@ -56,8 +72,8 @@ class Released(torch.nn.Parameter):
         if getattr(func, "__name__", "") in _ABOUT_THE_SHAPE:
             return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         given = [*args, *(kwargs or {}).values()]
-        name = next((one.path for one in given if isinstance(one, Released)), "a weight")
-        raise ModelMismatch([(name, "values", _WHY)])
+        found = next((one for one in given if isinstance(one, Released)), None)
+        raise _freed("a weight") if found is None else found.error(found.path)
 
 
 def memory_in_use(functions: Iterable[Any]) -> set[int]:

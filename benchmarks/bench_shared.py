@@ -1,0 +1,150 @@
+"""Prepared weights of a Llama: how long a load takes, and the memory of processes that share them.
+
+Every process is a fresh one that has imported torch; files come from the system's page cache. One
+after the other, processes load the program with a checkpoint, which is packed, and with prepared
+weights, which are mapped. Then some of each kind run at once, and each says what memory it holds
+when all have made a call: `rss` counts all pages, `pss` those that it shares with others in part,
+`private` those that nobody else has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import in_fresh_process, in_turns, keep
+
+KINDS = ("import torch", "checkpoint", "prepared")
+_ROWS = {"rss": ("Rss",), "pss": ("Pss",), "private": ("Private_Clean", "Private_Dirty")}
+
+
+def main() -> None:
+    """Build once, measure, and print and keep what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--folder", help="keeps what is built")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as made:
+        folder = given.folder or made
+        if not Path(folder, "model.weights").exists():
+            in_fresh_process(__file__, "build", folder, str(given.layers))
+        loads = {
+            kind: partial(in_fresh_process, __file__, "load", folder, kind) for kind in KINDS[1:]
+        }
+        measured = in_turns(loads, given.rounds)
+        memory = {kind: together(folder, kind, given.processes) for kind in KINDS}
+    found = {
+        "load_ms": {kind: result["load_ms"] for kind, result in measured.items()},
+        f"memory of {given.processes} processes, MB each": memory,
+    }
+    print(json.dumps(found, indent=2))
+    keep("shared", {**found, "subjects": measured})
+
+
+def together(folder: str, kind: str, count: int) -> Mapping[str, float]:
+    """Run some processes at once; medians of the megabytes that each holds."""
+    command = [sys.executable, __file__, "hold", folder, kind]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    # More threads than cores would wait for each other by spinning.
+    pipes["env"] = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+    running = [subprocess.Popen(command, **pipes) for _ in range(count)]
+    for process in running:
+        process.stdout.readline()  # it has made its call
+    found = [_asked(process) for process in running]
+    for process in running:
+        process.communicate()
+    return {name: statistics.median(each[name] for each in found) for name in found[0]}
+
+
+def _asked(process: Any) -> dict[str, float]:
+    process.stdin.write("now\n")
+    process.stdin.flush()
+    answer: dict[str, float] = json.loads(process.stdout.readline())
+    return answer
+
+
+def build(folder: str, layers: str) -> dict[str, Any]:
+    """Compile and save the program, a checkpoint and prepared weights."""
+    import torch
+    from models import llama, tokens
+
+    import hotstart
+
+    model = llama(int(layers))
+    axis = hotstart.Dim("seq", min=2, max=512)
+    kwargs, shapes = {"input_ids": tokens()}, {"input_ids": {1: axis}}
+    program = hotstart.compile(model, kwargs=kwargs, dynamic_shapes=shapes)
+    program.save(Path(folder, "model.hot"))
+    torch.save(model.state_dict(), Path(folder, "model.pt"))
+    program.save_weights(Path(folder, "model.weights"))
+    return {}
+
+
+def load(folder: str, kind: str) -> dict[str, Any]:
+    """Load the program, and make a call."""
+    import torch
+
+    import hotstart.loading
+
+    weights = Path(folder, "model.weights" if kind == "prepared" else "model.pt")
+    begun = time.perf_counter()
+    program = hotstart.load(Path(folder, "model.hot"), weights=weights)
+    loaded = time.perf_counter()
+    result = program(input_ids=torch.arange(16)[None])
+    called = time.perf_counter()
+    return {
+        "load_ms": 1e3 * (loaded - begun),
+        "first_call_ms": 1e3 * (called - loaded),
+        "sum": result.logits.double().sum().item(),
+    }
+
+
+def hold(folder: str, kind: str) -> None:
+    """Load and call, wait until all have, and say what memory this process holds."""
+    import torch
+
+    import hotstart.loading
+
+    if kind != "import torch":
+        weights = Path(folder, "model.weights" if kind == "prepared" else "model.pt")
+        program = hotstart.load(Path(folder, "model.hot"), weights=weights)
+        program(input_ids=torch.arange(16)[None])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(_memory()), flush=True)
+    sys.stdin.read()
+
+
+def _memory() -> dict[str, float]:
+    """Megabytes of this process, as Linux counts them."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+    sizes = {
+        name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)
+    }
+    return {name: sum(sizes[row] for row in rows) * 1024 / 1e6 for name, rows in _ROWS.items()}
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["build", folder, layers]:
+            print(json.dumps(build(folder, layers)))
+        case ["load", folder, kind]:
+            print(json.dumps(load(folder, kind)))
+        case ["hold", folder, kind]:
+            hold(folder, kind)
+        case _:
+            main()
