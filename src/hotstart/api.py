@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from hotstart.calls import Call, requested_calls
 from hotstart.errors import OptionsError
@@ -179,6 +180,12 @@ def load(
     require_one_of("outputs", outputs, Outputs)
     require_one_of("on_miss", on_miss, MissPolicy)
     require_one_of("pack", pack, Pack)
+    if outputs != "own" and isinstance(weights, str | os.PathLike) and "torch" not in sys.modules:
+        from hotstart.torchfree.start import load as load_without_torch
+
+        alone: Any = load_without_torch(file, weights, trusted_keys, compare_source)
+        if alone is not None:
+            return cast("Program", alone)
     from hotstart.loading import load_file
     from hotstart.program import OnMiss
 

@@ -1,0 +1,1 @@
+"""Programs in processes that have not imported torch: native code over libtorch_cpu alone."""
