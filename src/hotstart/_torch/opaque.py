@@ -10,6 +10,7 @@ import ctypes
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -95,9 +96,13 @@ def _maker() -> Callable[[int, tuple[int, ...], str, bytes], torch.Tensor]:
         number: int = getattr(library, f"aoti_torch_dtype_{dtype}")()
         return number
 
-    def make(address: int, shape: tuple[int, ...], dtype: str, layout: bytes) -> torch.Tensor:
+    @functools.cache
+    def sizes_of(shape: tuple[int, ...]) -> tuple[int, Any, Any]:
         rank = len(shape)
-        sizes, strides = (ctypes.c_int64 * rank)(*shape), (ctypes.c_int64 * rank)()
+        return rank, (ctypes.c_int64 * rank)(*shape), (ctypes.c_int64 * rank)()
+
+    def make(address: int, shape: tuple[int, ...], dtype: str, layout: bytes) -> torch.Tensor:
+        rank, sizes, strides = sizes_of(shape)
         number = number_of(dtype)
         handle = ctypes.c_void_p()
         failed = create(

@@ -7,6 +7,7 @@ import mmap
 import os
 import threading
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 
@@ -54,6 +55,7 @@ class PreparedWeights:
         self._stretches: dict[int, torch.Tensor] = {}
         self._made: dict[int, torch.Tensor] = {}
         self._names = {number: name for name, number in reversed(opened.table.weights.items())}
+        self._shapes: dict[Any, torch.Tensor] = {}  # of tensors without values
         self._found = ""
         self._checking: threading.Thread | None = None
 
@@ -134,7 +136,10 @@ class PreparedWeights:
         dtype = dtype_of(stored.dtype)
         if stored.stretch is None:
             name = self._names.get(number, "a weight")
-            return Released.in_place_of(stored.shape, stored.stride, dtype, name, self._no_values)
+            shape = (stored.shape, stored.stride, dtype)
+            if shape not in self._shapes:
+                self._shapes[shape] = torch.empty_strided(*shape[:2], dtype=dtype, device="meta")
+            return Released.in_place_of(self._shapes[shape], name, self._no_values)
         memory = self._stretch(stored.stretch)
         if stored.layout is not None:
             return opaque_over(memory, stored.shape, dtype, self._table.layouts[stored.layout])

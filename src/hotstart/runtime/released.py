@@ -36,20 +36,15 @@ class Released(torch.nn.Parameter):
     @classmethod
     def of(cls, tensor: torch.Tensor, name: str) -> Released:
         """Make the stand-in of a weight."""
-        return cls.in_place_of(tensor.shape, tensor.stride(), tensor.dtype, name, _freed)
+        made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        return cls.in_place_of(made, name, _freed)
 
     @classmethod
     def in_place_of(
-        cls,
-        shape: Sequence[int],
-        stride: Sequence[int],
-        dtype: torch.dtype,
-        name: str,
-        error: Callable[[str], ModelMismatch],
+        cls, meta: torch.Tensor, name: str, error: Callable[[str], ModelMismatch]
     ) -> Released:
-        """Make the stand-in of a weight that is not there."""
-        made = torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype, device="meta")
-        released = cls(made, requires_grad=False)
+        """Make the stand-in of a weight that is not there, of a tensor on the meta device."""
+        released = cls(meta, requires_grad=False)
         released.path, released.error = name, error
         return released
 
