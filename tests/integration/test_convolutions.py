@@ -175,7 +175,7 @@ class Headed(Network):
     """Ends in a function of the last image, in a piece of its own."""
 
     def __init__(self, ends: Callable[[Tensor], Any]) -> None:
-        super().__init__(Residual, 8)
+        super().__init__(Residual)
         self.ends = ends
 
     def forward(self, x: Tensor) -> Any:
@@ -311,8 +311,8 @@ def test_an_argument_of_another_layout_is_refused_where_a_later_piece_asks(
     ends: Callable[[Tensor], Any],
 ) -> None:
     model = made(lambda: Headed(ends))
-    program = hotstart.compile(model, (torch.randn(2, 3, 12, 12),), dynamic_shapes=BATCHES)
-    x = torch.randn(3, 3, 12, 12)
+    program = hotstart.compile(model, (torch.randn(2, 3, 20, 20),), dynamic_shapes=BATCHES)
+    x = torch.randn(3, 3, 20, 20)
     with torch.no_grad():
         torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
     with pytest.raises(hotstart.ContractError, match=r"layout|strides|contiguous"):
@@ -324,9 +324,9 @@ def test_an_operator_that_writes_to_an_image_of_an_earlier_piece(
     ends: Callable[[Tensor], Any],
 ) -> None:
     model = made(lambda: Headed(ends))
-    program = hotstart.compile(model, (torch.randn(2, 3, 12, 12),), dynamic_shapes=BATCHES)
+    program = hotstart.compile(model, (torch.randn(2, 3, 20, 20),), dynamic_shapes=BATCHES)
     for batch in (1, 3):
-        x = torch.randn(batch, 3, 12, 12)
+        x = torch.randn(batch, 3, 20, 20)
         with torch.no_grad():
             torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
 
