@@ -278,7 +278,11 @@ def test_blocks_hand_on_images_channels_last(block: Callable[[int], nn.Module]) 
         same(model, program, torch.randn(batch, 3, 20, 20))
 
 
-@pytest.mark.parametrize("block", [Shuffled, Strided], ids=lambda block: block.__name__)
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(Shuffled, marks=pytest.mark.slow), Strided],
+    ids=lambda block: block.__name__,
+)
 def test_blocks_that_need_images_as_traced(block: Callable[[int], nn.Module]) -> None:
     model = made(lambda: Network(block))
     program = hotstart.compile(model, (torch.randn(2, 3, 20, 20),), dynamic_shapes=BATCHES)
@@ -366,7 +370,7 @@ class Thin(nn.Module):
 
 def test_pieces_hand_on_images_of_one_channel() -> None:
     model = made(lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Thin(), Thin(), Thin()))
-    images = {"input": IMAGES["x"]}
+    images = {"input": IMAGES["x"] | {3: Dim("wide", min=6, max=40)}}
     program = hotstart.compile(model, (torch.randn(2, 3, 16, 16),), dynamic_shapes=images)
     for batch, high, wide in ((1, 6, 9), (4, 12, 12)):
         x = torch.randn(batch, 3, high, wide)
