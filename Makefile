@@ -68,7 +68,7 @@ test: export OMP_WAIT_POLICY := PASSIVE
 # Modules are compiled once, not in each of the processes that tests start.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
-	$(PY) -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile
+	$(PY) -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY)
 	$(PY) -m pytest -q -m slow

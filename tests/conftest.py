@@ -1,19 +1,27 @@
-"""Settings that every test shares."""
+"""Settings that every test shares.
+
+The process that hands out tests to others reads this, too, and has no use for torch.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import gc
 import hashlib
 import logging
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
-from qualification.checking import checks_in_forks
+if TYPE_CHECKING:
+    from qualification.forks import Forks
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("hotstart", deadline=None)
@@ -28,14 +36,37 @@ logging.getLogger("torch.__trace").propagate = True
 logging.getLogger("torch.__trace").handlers.clear()
 
 RUN = subprocess.run
+ROOT = Path(__file__).parents[1]
+DYNAMO = ("torch._dynamo",)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _checks_share_an_import() -> Iterator[None]:
+def forks() -> Iterator[Forks]:
     """Run the checks at save in forks of a process that has imported torch: that takes seconds."""
+    from qualification.checking import checks_in_forks
+
     # Calling an operator that is written in Python imports Dynamo, if that is not there.
-    with checks_in_forks("torch._dynamo"):
-        yield
+    with checks_in_forks(*DYNAMO) as forks:
+        yield forks
+
+
+@pytest.fixture(scope="session")
+def python(forks: Forks) -> Callable[..., str]:
+    """Run `-c CODE ARGUMENT...` or `-m MODULE ARGUMENT...` in another process; what it prints.
+
+    For tests that ask what a process finds that has built nothing: it is a fork of one that has
+    imported torch and Dynamo. What is imported, or read from the environment by an import, is for
+    a new process to show.
+    """
+
+    def run(*command: object, **environment: str) -> str:
+        path = os.pathsep.join([str(ROOT), *sys.path])
+        given = {**os.environ, "PYTHONPATH": path, **environment}
+        done = forks.run(command, given, DYNAMO)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture

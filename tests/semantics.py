@@ -19,7 +19,9 @@ from qualification.compare import (
     require_same_result,
 )
 
-both = pytest.mark.parametrize("compiler", ["op_by_op", "inductor"])
+COMPILERS = ("op_by_op", "inductor")
+
+both = pytest.mark.parametrize("compiler", COMPILERS)
 """Runs a test with the pieces run op by op, and with what Inductor makes of them."""
 
 mostly_eager = pytest.mark.parametrize(

@@ -6,8 +6,6 @@ import importlib.metadata
 import logging
 import math
 import os
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart.backend import hotstart as backend
+from qualification.forks import Forks
 
 ROOT = Path(__file__).parents[2]
 EAGER = {"compiler": "op_by_op"}
@@ -83,7 +82,9 @@ def inner(error: pytest.ExceptionInfo[Any]) -> Any:
 # --- the name -------------------------------------------------------------------------------------
 
 
-def test_torch_finds_the_backend_by_the_entry_point_of_the_package(tmp_path: Path) -> None:
+def test_torch_finds_the_backend_by_the_entry_point_of_the_package(
+    tmp_path: Path, forks: Forks
+) -> None:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     metadata = tmp_path / "hotstart-0.dist-info"
     metadata.mkdir()
@@ -104,13 +105,7 @@ def test_torch_finds_the_backend_by_the_entry_point_of_the_package(tmp_path: Pat
         "assert torch.equal(f(x), x.sin())\n"
     )
     path = os.pathsep.join([str(tmp_path), str(Path(hotstart.__file__).parents[1])])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = forks.run(["-c", code], {**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from hotstart import Store
 from tests.integration.backend_cached import broken, run
 from tests.integration.own_op import Halving
 
-ROOT = Path(__file__).parents[2]
 EAGER: dict[str, Any] = {"compiler": "op_by_op"}
 
 
@@ -31,21 +28,11 @@ def _forget() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def in_a_fresh_process(cache: Path, unused: Path) -> dict[str, Any]:
-    """What `backend_cached` prints, where each piece is to be in the cache."""
-    path = os.pathsep.join([str(ROOT), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": path, "TORCHINDUCTOR_CACHE_DIR": str(unused)}
-    command = [sys.executable, "-m", "tests.integration.backend_cached", str(cache)]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
+def test_a_second_process_compiles_nothing(tmp_path: Path, python: Callable[..., str]) -> None:
     unused = tmp_path / "inductor"
     first = run(*broken(), cache=tmp_path / "cache")
-    second = in_a_fresh_process(tmp_path / "cache", unused)
+    command = ["-m", "tests.integration.backend_cached", tmp_path / "cache"]
+    second = json.loads(python(*command, TORCHINDUCTOR_CACHE_DIR=str(unused)))
     assert {*first["actions"]} == {"compiled", "reused"}
     assert first["kernels"] > 0
     assert {*second["actions"]} == {"loaded", "reused"}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -15,19 +13,11 @@ Outcomes = dict[str, dict[str, str]]
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+def outcomes(tmp_path_factory: pytest.TempPathFactory, python: Callable[..., str]) -> Outcomes:
     folder = tmp_path_factory.mktemp("edits")
-
-    def run(what: str) -> str:
-        command = [sys.executable, "-m", "tests.integration.code_changes", what, str(folder)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=dict(os.environ), timeout=500
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
-
-    run("build")
-    found: Outcomes = json.loads(run("try").splitlines()[-1])
+    python("-m", "tests.integration.code_changes", "build", folder)
+    told = python("-m", "tests.integration.code_changes", "try", folder)
+    found: Outcomes = json.loads(told.splitlines()[-1])
     return found
 
 

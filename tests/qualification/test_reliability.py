@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,19 @@ import pytest
 from qualification.reliability.full import can_mount
 from qualification.reliability.run import FAULTS, FIGURES, PAGE, page
 
+Found = Callable[..., dict[str, Any]]
 
-def found(fault: str, *arguments: object) -> dict[str, Any]:
-    """What a fault's own process printed."""
-    command = [sys.executable, "-m", f"qualification.reliability.{fault}", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    figures: dict[str, Any] = json.loads(done.stdout)
-    return figures
+
+@pytest.fixture
+def found(python: Callable[..., str]) -> Found:
+    """What a fault's own process prints."""
+
+    def run(fault: str, *arguments: object) -> dict[str, Any]:
+        told = python("-m", f"qualification.reliability.{fault}", *arguments)
+        figures: dict[str, Any] = json.loads(told)
+        return figures
+
+    return run
 
 
 def only(figures: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -28,7 +32,7 @@ def only(figures: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: figures[name] for name in names if figures[name]}
 
 
-def test_killed_writers_lose_and_damage_nothing(tmp_path: Path) -> None:
+def test_killed_writers_lose_and_damage_nothing(found: Found, tmp_path: Path) -> None:
     figures = found("kills", tmp_path / "store", 15)
     assert figures["committed"] > 15
     assert figures["leftovers"] > 0
@@ -36,12 +40,12 @@ def test_killed_writers_lose_and_damage_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_of_processes_that_start_at_once_one_compiles(tmp_path: Path) -> None:
+def test_of_processes_that_start_at_once_one_compiles(found: Found, tmp_path: Path) -> None:
     figures = found("starts", tmp_path / "store", 3)
     assert (figures["compiled"], figures["later_compiled"], figures["wrong"]) == (1, 0, 0)
 
 
-def test_what_is_in_use_is_not_tidied_away(tmp_path: Path) -> None:
+def test_what_is_in_use_is_not_tidied_away(found: Found, tmp_path: Path) -> None:
     figures = found("tidying", tmp_path / "store", 3)
     assert figures["held"] > 20
     assert figures["removed"] > 20
@@ -51,7 +55,7 @@ def test_what_is_in_use_is_not_tidied_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_damaged_files_are_never_used_and_made_anew(tmp_path: Path) -> None:
+def test_damaged_files_are_never_used_and_made_anew(found: Found, tmp_path: Path) -> None:
     for way, figures in found("damage", tmp_path, 9).items():
         assert figures["rounds"] == 1, way
         assert figures["noticed"] + figures["verified"] == 1, way
@@ -59,7 +63,7 @@ def test_damaged_files_are_never_used_and_made_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["quota", pytest.param("mounted", marks=pytest.mark.slow)])
-def test_starts_go_on_where_there_is_no_room(how: str, tmp_path: Path) -> None:
+def test_starts_go_on_where_there_is_no_room(how: str, found: Found, tmp_path: Path) -> None:
     if how == "mounted" and not can_mount():
         pytest.skip("this user cannot mount a small file system")
     figures = found("full", tmp_path, 1, how)
@@ -69,21 +73,21 @@ def test_starts_go_on_where_there_is_no_room(how: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["locks", "no-locks"])
-def test_two_machines_share_a_folder(how: str, tmp_path: Path) -> None:
+def test_two_machines_share_a_folder(how: str, found: Found, tmp_path: Path) -> None:
     figures = found("machines", tmp_path, 0, how)
     assert figures["starts"] >= 12
     assert only(figures, "wrong", "failed", "lost", "damaged", "unfinished") == {}
 
 
 @pytest.mark.slow
-def test_a_folder_that_moves_is_found_again(tmp_path: Path) -> None:
+def test_a_folder_that_moves_is_found_again(found: Found, tmp_path: Path) -> None:
     figures = found("moved", tmp_path, 3)
     assert figures["starts"] == 9
     assert only(figures, "missed", "wrong", "pieces_missed") == {}
 
 
 @pytest.mark.slow
-def test_versions_leave_each_others_files_alone(tmp_path: Path) -> None:
+def test_versions_leave_each_others_files_alone(found: Found, tmp_path: Path) -> None:
     figures = found("versions", tmp_path, 8)
     assert figures["starts"] == 8
     assert figures["first"] > 3
@@ -92,7 +96,7 @@ def test_versions_leave_each_others_files_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_cache_with_many_programs_is_used_as_any_other(tmp_path: Path) -> None:
+def test_a_cache_with_many_programs_is_used_as_any_other(found: Found, tmp_path: Path) -> None:
     figures = found("many", tmp_path, 300)
     assert (figures["programs"], figures["right"]) == (300, True)
 

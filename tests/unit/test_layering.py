@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,6 +84,13 @@ def test_what_a_file_says_is_read_without_torch() -> None:
     assert "torch" not in found
 
 
+def root(node: ast.expr) -> str:
+    """The name that attributes are taken of; empty if it is none."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
 def private_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """(line, name) of every private name of torch's that a module mentions."""
     for node in ast.walk(tree):
@@ -91,7 +99,7 @@ def private_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 found = [alias.name for alias in names]
             case ast.ImportFrom(module=str(module), names=names):
                 found = [f"{module}.{alias.name}" for alias in names]
-            case ast.Attribute():
+            case ast.Attribute() if root(node) == "torch":
                 found = [ast.unparse(node)]
             case _:
                 continue
@@ -121,6 +129,7 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "hotstart"
 
 
+@functools.cache
 def imports() -> dict[str, set[str]]:
     """The modules of the package that each of them imports, wherever the statement is."""
     known = set(map(name_of, modules()))
@@ -156,7 +165,7 @@ def test_no_import_points_up() -> None:
 
 
 def test_no_imports_go_round_in_circles() -> None:
-    left = imports()
+    left = dict(imports())
     while free := [module for module, others in left.items() if not others & left.keys()]:
         for module in free:
             del left[module]

@@ -7,9 +7,8 @@ import importlib
 import importlib.util
 import io
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,18 +104,11 @@ print(json.dumps(found))
 """
 
 
-def explained(folder: Path, *asked: str) -> list[tuple[int, Any]]:
+def explained(python: Callable[..., str], folder: Path, *asked: str) -> list[tuple[int, Any]]:
     """What `hotstart explain` says in its own process: tests change what is part of keys."""
-    command = [sys.executable, "-c", EXPLAIN, *asked]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=folder,
-        env={**os.environ, "HOTSTART_CACHE": str(folder / "cache")},
-    )
-    return [(status, told) for status, told in json.loads(done.stdout)]
+    with contextlib.chdir(folder):
+        told = python("-c", EXPLAIN, *asked, HOTSTART_CACHE=str(folder / "cache"))
+    return [(status, said) for status, said in json.loads(told)]
 
 
 REMOTE = importlib.util.find_spec("obstore") is not None
@@ -178,7 +170,7 @@ def test_explain_of_an_empty_cache(shop: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.fixture(scope="module")
-def told(warmed: Warmed) -> dict[str, tuple[int, Any]]:
+def told(warmed: Warmed, python: Callable[..., str]) -> dict[str, tuple[int, Any]]:
     """What `hotstart explain` says of what was warmed, by the name of what was asked."""
     ranged = "cached_shop:ranged --compiler op_by_op"
     asked = {
@@ -188,7 +180,7 @@ def told(warmed: Warmed) -> dict[str, tuple[int, Any]]:
     }
     if REMOTE:
         asked["shared"] = f"{ranged} --cache another --remote {warmed.remote}"
-    return dict(zip(asked, explained(warmed.folder, *asked.values()), strict=True))
+    return dict(zip(asked, explained(python, warmed.folder, *asked.values()), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -215,11 +207,11 @@ def test_what_was_warmed_with_a_remote_is_found_by_another_machine(
 
 @pytest.mark.slow
 def test_what_one_factory_puts_into_torch_is_not_part_of_the_next_key(
-    shop: Path, capsys: pytest.CaptureFixture[str]
+    shop: Path, capsys: pytest.CaptureFixture[str], python: Callable[..., str]
 ) -> None:
     factories = "warm cached_shop:patching cached_shop:static --compiler op_by_op --no-check"
     _, plain = as_json(capsys, factories)[1]
-    ((status, told),) = explained(shop.parent, "cached_shop:static --compiler op_by_op")
+    ((status, told),) = explained(python, shop.parent, "cached_shop:static --compiler op_by_op")
     assert (status, told["found"], told["key"]) == (0, True, plain["key"])
 
 
