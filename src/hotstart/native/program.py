@@ -337,8 +337,11 @@ class _VariantWriter:
         results = [name for name in read if name in inside]
         last = ast.Return(ast.Tuple([ast.Name(name, ast.Load()) for name in results], ast.Load()))
         steps.results(last.value)
-        number = self._program.add(steps.lines, (self._axes, len(given), len(results)))
-        passed = ", ".join(["body.capsule", *self._sizes, f"handles([{', '.join(given)}])"])
+        used = [number for number, name in enumerate(given) if name in steps.read]
+        lines = _with_arguments(steps.lines, used)
+        number = self._program.add(lines, (self._axes, len(used), len(results)))
+        tensors = ", ".join(given[number] for number in used)
+        passed = ", ".join(["body.capsule", *self._sizes, f"handles([{tensors}])"])
         call = f"tensors(call({passed}))"
         target = f"({', '.join(results)},) = " if results else ""
         run.body = [*before, *ast.parse(f"{target}{call}").body]
@@ -386,6 +389,16 @@ def _made(number: int, held: Sequence[str], written: Sequence[str], name: str = 
     if written:
         arguments.append(f"written=({', '.join(written)},)")
     return ast.parse(f"{name} = native({', '.join(arguments)})").body[0]
+
+
+def _with_arguments(lines: Iterable[str], used: Sequence[int]) -> list[str]:
+    """Renumber the tensors that a function is given, of which only some are used."""
+    places = {number: place for place, number in enumerate(used)}
+    unused = re.compile(r"a\[(\d+)\]\.reset\(\);")
+    kept = [
+        line for line in lines if not (found := unused.fullmatch(line)) or int(found[1]) in places
+    ]
+    return [re.sub(r"\ba\[(\d+)\]", lambda n: f"a[{places[int(n[1])]}]", line) for line in kept]
 
 
 def _source(module: ast.Module) -> str:

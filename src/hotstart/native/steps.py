@@ -133,12 +133,14 @@ class Steps:
     Attributes:
         lines: what was written.
         held: names that are bound, in the order of their places.
+        read: names that something was done with, besides deleting them.
         written: places that kernels write to without autograd's knowledge.
     """
 
     around: Surroundings
     lines: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
+    read: set[str] = field(default_factory=set)
     written: list[Place] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -520,6 +522,7 @@ class Steps:
         return base, f"viewed({base.handle}, {shape}, {self.number(further)})"
 
     def _lookup(self, name: str) -> Value:
+        self.read.add(name)
         if name in self.names:
             return self.names[name]
         if name in self.around.bound or name in self.around.pieces:

@@ -31,7 +31,6 @@ from hotstart.torchfree.library import Libtorch, capsules
 from hotstart.torchfree.weights import Weights
 
 _MISSING = object()
-_PLAIN = (type(None), bool, int, float, str)
 
 
 def bound(artifact: Artifact, torch: Libtorch, weights: str | os.PathLike[str]) -> TorchFreeProgram:
@@ -75,14 +74,24 @@ def needs_torch(artifact: Artifact) -> str:
 
 
 def _is_plain(parameter: Parameter) -> bool:
-    if parameter.has_default and not isinstance(parameter.default, _PLAIN):
+    if parameter.has_default and _constant(parameter.default) is _MISSING:
         return False
     match parameter.tree:
         case Slot(kind="arg", views=()):
             return True
         case Const(value):
-            return isinstance(value, _PLAIN)
+            return _constant(value) is not _MISSING
     return False
+
+
+def _constant(written: Any) -> Any:
+    """Read a constant as manifests have it; `_MISSING` for one that is not plain."""
+    match written:
+        case None | bool() | int() | str():
+            return written
+        case {"float": str() as text} if len(written) == 1:
+            return float(text)
+    return _MISSING
 
 
 class _Body:
@@ -133,12 +142,12 @@ class TorchFreeProgram:
             ContractError: the program was not built for such a call.
             TypeError: an argument is given twice.
         """
-        arrays, sizes = self._checked(args, kwargs)
+        arrays, values, sizes = self._checked(args, kwargs)
         for stitched, run in self._runs:
             if _serves(stitched, sizes):
                 contract = self._call.contract
                 axes = [sizes[dim.name] for dim in contract.axes]
-                passed = [arrays[slot] for slot in contract.given]
+                passed = [values[slot] for slot in contract.given]
                 return run(*axes, *arrays, *passed)
         names = " or ".join(stitched.variant.name for stitched, _ in self._runs)
         raise ContractError("sizes", str(sizes), names)
@@ -196,14 +205,20 @@ class TorchFreeProgram:
 
     def _checked(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[list[Given], dict[str, int]]:
-        """Check arguments; the arrays, laid out as they are compiled for, and sizes of axes."""
+    ) -> tuple[list[Given], list[Any], dict[str, int]]:
+        """Check arguments.
+
+        Returns:
+            Arrays, laid out as they are compiled for; what was passed for each; sizes of axes.
+        """
         contract = self._call.contract
         arrays: list[Given] = []
+        values: list[Any] = []
         sizes: dict[str, int] = {}
         for parameter, value in _bound_values(contract.parameters, args, kwargs):
             match parameter.tree:
-                case Const(expected):
+                case Const(written):
+                    expected = _constant(written)
                     if type(value) is not type(expected) or value != expected:
                         raise ContractError(
                             parameter.name,
@@ -212,8 +227,9 @@ class TorchFreeProgram:
                             "compile with an example that passes this value",
                         )
                 case Slot(index=slot):
+                    values.append(value)
                     arrays.append(self._array(contract.tensors[slot], value, sizes))
-        return arrays, sizes
+        return arrays, values, sizes
 
     def _array(self, spec: TensorSpec, value: Any, sizes: dict[str, int]) -> Given:
         """Check an argument in the place of a tensor; note the sizes of its axes."""
@@ -286,7 +302,7 @@ def _bound_values(
     left, named = list(args), dict(kwargs)
     found = []
     for parameter in parameters:
-        value = parameter.default if parameter.has_default else _MISSING
+        value = _constant(parameter.default) if parameter.has_default else _MISSING
         if parameter.kind != "keyword" and left:
             if parameter.name in named and parameter.kind != "positional_only":
                 raise TypeError(f"got multiple values for argument {parameter.name!r}")

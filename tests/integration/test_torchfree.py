@@ -1,0 +1,263 @@
+"""Programs in processes that have not imported torch: the same answers, checks and errors."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hotstart
+from hotstart import ContractError, Dim, Options
+from tests.integration.test_save_and_load import run_fresh
+
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
+
+class Result(dict[str, Any]):
+    pass
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(11, 16)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16, bias=False)
+        self.register_buffer("table", torch.randn(16), persistent=False)
+
+    def forward(
+        self, ids: Tensor, mask: Tensor, scale: float = 1.0, *, flat: bool = False
+    ) -> dict[str, Any]:
+        x = self.embed(ids) * self.table.cos()
+        x = x + self.down(nn.functional.gelu(self.up(x)))
+        pooled = (x * mask.unsqueeze(-1)).sum(1) * scale
+        return {"pooled": pooled, "all": (x, mask), "length": ids.shape[1], "flat": flat}
+
+
+IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+MASK = torch.tensor([[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+ROWS, LENGTH = Dim("rows", min=1, max=4), Dim("seq", min=1, max=9, sizes=[1])
+SHAPES = {"ids": {0: ROWS, 1: LENGTH}, "mask": {0: ROWS, 1: LENGTH}}
+
+
+class Saved:
+    def __init__(self, folder: Path, model: nn.Module, *args: Any, **given: Any) -> None:
+        self.file, self.weights = folder / "model.hot", folder / "model.weights"
+        options = Options(pack_weights="always")
+        self.program = hotstart.compile(model.eval(), args, options=options, **given)
+        self.program.save(self.file, check=False)
+        self.program.save_weights(self.weights)
+
+    def without_torch(self, code: str, **environment: str) -> Any:
+        """Run code in a fresh process, with `program` loaded; what it sets `found` to."""
+        start = """
+            import json, sys
+            import hotstart
+            program = hotstart.load(sys.argv[1], weights=sys.argv[2])
+        """
+        end = """
+            print(json.dumps(found))
+        """
+        parts = map(textwrap.dedent, (start, code, end))
+        return run_fresh("".join(parts), self.file, self.weights, **environment)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, kept_pieces: Any) -> Saved:
+    folder = tmp_path_factory.mktemp("torchfree")
+    return Saved(folder, Encoder(), IDS, MASK, dynamic_shapes=SHAPES)
+
+
+def test_lists_and_numpy_arrays_give_what_tensors_give(saved: Saved) -> None:
+    found = saved.without_torch(
+        f"""
+        ids, mask = {IDS.tolist()}, {MASK.tolist()}
+        result = program(ids, mask)
+        found = {{"lists": result["pooled"].tolist(), "length": result["length"]}}
+        found["without numpy"] = "numpy" not in sys.modules
+        import numpy
+        one = program(numpy.array(ids), mask=numpy.array(mask, dtype="float32"))
+        found["numpy"] = numpy.asarray(one["pooled"]).tolist()
+        found["one"] = program(numpy.array([[3]]), numpy.ones((1, 1), "float32"))["pooled"].tolist()
+        turned = numpy.asfortranarray(numpy.array(ids)), numpy.array(mask, dtype="float32")[:, ::1]
+        found["turned"] = program(*turned)["pooled"].tolist()
+        frozen = numpy.array(ids); frozen.flags.writeable = False
+        found["read-only"] = program(frozen, mask)["pooled"].tolist()
+        again = program(ids, program(ids, mask)["all"][1])
+        found["again"] = again["pooled"].tolist()
+        found["kind"] = type(program).__name__
+        found["torch"] = "torch" in sys.modules
+        """
+    )
+    expected = saved.program(IDS, MASK)
+    for name in ("lists", "numpy", "turned", "read-only", "again"):
+        assert torch.tensor(found[name]).equal(expected["pooled"]), name
+    one = saved.program(torch.tensor([[3]]), torch.ones(1, 1))
+    assert torch.tensor(found["one"]).equal(one["pooled"])
+    assert found["length"] == 4
+    assert found["kind"] == "TorchFreeProgram"
+    assert found["without numpy"]
+    assert not found["torch"]
+
+
+WRONG = [
+    "([[1, 2]], [[1.0, 1.0, 1.0]])",
+    "([[1] * 10], [[1.0] * 10])",
+    "([[1]] * 5, [[1.0]] * 5)",
+    "([1, 2], [[1.0, 1.0]])",
+    "([[1, 2]],)",
+    "([[1, 2]], [[1.0, 1.0]], 2.0)",
+    "([[1, 2]], [[1.0, 1.0]], 1.0, 5)",
+    "(None, [[1.0, 1.0]])",
+]
+
+
+def test_calls_outside_of_the_contract_get_the_errors_of_any_program(saved: Saved) -> None:
+    found = saved.without_torch(
+        f"""
+        found = []
+        for text in {WRONG!r}:
+            try:
+                program(*eval(text))
+            except hotstart.ContractError as error:
+                found.append(str(error))
+        for given in ({{"other": 1}}, {{"flat": True}}):
+            try:
+                program([[1, 2]], [[1.0, 1.0]], **given)
+            except hotstart.ContractError as error:
+                found.append(str(error))
+        import numpy
+        try:
+            program(numpy.ones((2, 2)), [[1.0, 1.0]] * 2)
+        except hotstart.ContractError as error:
+            found.append(str(error))
+        assert "torch" not in sys.modules
+        """
+    )
+
+    def tensors(given: Any) -> list[Any]:
+        dtypes = [torch.int64, torch.float32]
+        return [
+            torch.tensor(value, dtype=dtypes[n]) if isinstance(value, list) else value
+            for n, value in enumerate(given)
+        ]
+
+    expected = []
+    calls = [(tensors(eval(text)), {}) for text in WRONG]
+    pair = tensors(([[1, 2]], [[1.0, 1.0]]))
+    calls += [(pair, {"other": 1}), (pair, {"flat": True})]
+    calls.append(([torch.ones(2, 2, dtype=torch.float64), torch.ones(2, 2)], {}))
+    for args, kwargs in calls:
+        with pytest.raises(ContractError) as refused:
+            saved.program(*args, **kwargs)
+        expected.append(str(refused.value))
+    assert found == expected
+
+
+def test_results_outlive_program_and_inputs(saved: Saved) -> None:
+    found = saved.without_torch(
+        f"""
+        import gc
+        result = program({IDS.tolist()}, {MASK.tolist()})
+        del program
+        gc.collect()
+        junk = [bytearray(1 << 16) for _ in range(64)]
+        found = result["pooled"].tolist(), result["all"][1]
+        """
+    )
+    assert torch.tensor(found[0]).equal(saved.program(IDS, MASK)["pooled"])
+    assert torch.tensor(found[1]).equal(MASK)
+
+
+def test_threads_share_a_program(saved: Saved) -> None:
+    found = saved.without_torch(
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        def work(length):
+            ids, mask = [[length] * length], [[1.0] * length]
+            return {json.dumps(program(ids, mask)["pooled"].tolist()) for _ in range(100)}
+        with ThreadPoolExecutor(8) as pool:
+            found = [len(results) for results in pool.map(work, range(1, 9))]
+        """
+    )
+    assert found == [1] * 8
+
+
+def test_damaged_weights_are_refused(saved: Saved, tmp_path: Path) -> None:
+    data = bytearray(saved.weights.read_bytes())
+    data[-5000] ^= 1
+    damaged = tmp_path / "damaged.weights"
+    damaged.write_bytes(data)
+    code = """
+    import json, sys
+    import hotstart
+    try:
+        hotstart.load(sys.argv[1], weights=sys.argv[2])
+    except hotstart.CorruptArtifact as error:
+        print(json.dumps([str(error), "torch" in sys.modules]))
+    """
+    text, imported = run_fresh(code, saved.file, damaged)
+    assert "damaged.weights: memory: expected SHA-256" in text
+    assert not imported
+
+
+class Appending(nn.Module):
+    def forward(self, x: Tensor, cache: Tensor) -> Tensor:
+        cache.add_(x)
+        return torch.nn.functional.gelu(cache) * 2
+
+
+def test_a_program_that_takes_torch_imports_it(tmp_path: Path) -> None:
+    saved = Saved(tmp_path, Appending(), torch.ones(3), torch.zeros(3))
+    found = saved.without_torch(
+        """
+        import torch
+        cache = torch.zeros(3)
+        program(torch.ones(3), cache)
+        found = [type(program).__name__, cache.tolist()]
+        """
+    )
+    assert found == ["Program", [1.0, 1.0, 1.0]]
+
+
+def test_other_weights_take_torch(saved: Saved, tmp_path: Path) -> None:
+    torch.save(Encoder().state_dict(), tmp_path / "model.pt")
+    code = """
+    import json, sys
+    import hotstart
+    program = hotstart.load(sys.argv[1], weights=sys.argv[2])
+    print(json.dumps([type(program).__name__, "torch" in sys.modules]))
+    """
+    assert run_fresh(code, saved.file, tmp_path / "model.pt") == ["Program", True]
+
+
+def test_torch_can_be_imported_afterwards(saved: Saved) -> None:
+    found = saved.without_torch(
+        f"""
+        before = program({IDS.tolist()}, {MASK.tolist()})["pooled"]
+        import torch
+        given = torch.tensor({IDS.tolist()}), torch.tensor({MASK.tolist()})
+        same = torch.from_dlpack(given[0])
+        found = [before.tolist(), program(*given)["pooled"].tolist()]
+        found.append(hotstart.load(sys.argv[1], weights=sys.argv[2])(*given)["pooled"].tolist())
+        """
+    )
+    assert found[0] == found[1] == found[2]
+
+
+def test_nothing_of_torch_has_to_be_there_but_its_library(saved: Saved) -> None:
+    found = saved.without_torch(
+        """
+        import importlib.abc
+        class Refuse(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                assert not name.startswith("torch"), name
+        sys.meta_path.insert(0, Refuse())
+        found = program([[1]], [[1.0]])["length"]
+        """
+    )
+    assert found == 1
