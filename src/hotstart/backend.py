@@ -147,9 +147,12 @@ def _compiled(
         compiler.close()
     with clock.phase("stitch"):
         made = assemble.stitch_call(compiled, requirements, make_contract(module, call))
+    with clock.phase("native"):
+        units = units_of([compiled])
+        native, not_native = assemble.make_native((made,), units, options, kept)
     infos = assemble.piece_infos([call])
     artifact = Artifact(
-        requirements, (made,), units_of([compiled]), (), infos, fingerprint={}, report={}
+        requirements, (made,), units, (), infos, fingerprint={}, report={}, native=native
     )
     shown = assemble.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):
@@ -157,7 +160,7 @@ def _compiled(
         entry, function = _entry(found, inputs, run, made)
     if debug_dir is not None:
         assemble.write_debug_files(debug_dir, [call], shown, entry)
-    report = assemble.make_report(clock, infos, [compiled])
+    report = assemble.make_report(clock, infos, [compiled], not_native)
     _tell(clock, report, call.parts[0].part.variant.name)
     return function
 

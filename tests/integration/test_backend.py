@@ -422,7 +422,7 @@ def test_an_unknown_option_is_named_with_those_there_are(name: str) -> None:
     assert isinstance(error, hotstart.OptionsError)
     assert name in str(error)
     assert (
-        "cache, compiler, debug_dir, inductor, jobs, on_event, pack_weights, prove, split_on"
+        "cache, compiler, debug_dir, form, inductor, jobs, on_event, pack_weights, prove, split_on"
         in str(error)
     )
 
