@@ -97,6 +97,7 @@ def stitch_call(
 
 
 def make_native(
+    requirements: Requirements,
     calls: Sequence[CompiledCall],
     units: Sequence[CompiledUnit],
     options: Options,
@@ -109,7 +110,10 @@ def make_native(
     """
     if options.form == "python" or (options.form == "auto" and not any(u.kernels for u in units)):
         return None, ()
-    native, reasons = build_native(calls, {unit.key: unit for unit in units}, kept)
+    devices = {spec.device for spec in requirements.weights}
+    devices |= {spec.device for call in calls for spec in call.contract.tensors}
+    elsewhere = sorted(devices - {"cpu"})
+    native, reasons = build_native(calls, {u.key: u for u in units}, elsewhere, kept)
     if reasons and options.form == "native":
         listed = "".join(f"\n  {variant}: {reason}" for variant, reason in reasons)
         raise OptionsError(

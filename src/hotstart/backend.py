@@ -149,7 +149,7 @@ def _compiled(
         made = assemble.stitch_call(compiled, requirements, make_contract(module, call))
     with clock.phase("native"):
         units = units_of([compiled])
-        native, not_native = assemble.make_native((made,), units, options, kept)
+        native, not_native = assemble.make_native(requirements, (made,), units, options, kept)
     infos = assemble.piece_infos([call])
     artifact = Artifact(
         requirements, (made,), units, (), infos, fingerprint={}, report={}, native=native

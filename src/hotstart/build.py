@@ -56,7 +56,9 @@ def build_program(
             for call in compiled
         )
     with clock.phase("native"):
-        native, not_native = assemble.make_native(stitched, units_of(compiled), options, kept)
+        native, not_native = assemble.make_native(
+            requirements, stitched, units_of(compiled), options, kept
+        )
     with clock.phase("fingerprint"):
         fingerprint = assemble.make_fingerprint(traced, units_of(compiled), compiler)
     pieces = assemble.piece_infos(traced)

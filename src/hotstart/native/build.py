@@ -47,6 +47,7 @@ class KeptLibraries(Protocol):
 def build_native(
     calls: Sequence[CompiledCall],
     units: Mapping[str, CompiledUnit],
+    elsewhere: Sequence[str] = (),
     kept: KeptLibraries | None = None,
 ) -> tuple[NativeProgram | None, Reasons]:
     """Translate and compile the variants of calls; None if none of them has a native form.
@@ -54,8 +55,11 @@ def build_native(
     Args:
         calls: the calls, stitched.
         units: what they call, by key.
+        elsewhere: devices of tensors besides the CPU, for which there is no native form.
         kept: has the libraries of earlier builds, and gets this one.
     """
+    if elsewhere:
+        return None, tuple((n, f"it has tensors on {', '.join(elsewhere)}") for n in _names(calls))
     program = Program()
     runs: list[Code | None] = []
     reasons = []
