@@ -13,8 +13,14 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import ContractError, Dim, Options
 from tests.integration.test_save_and_load import run_fresh
+from tests.versions import library_opens_alone
 
-pytestmark = pytest.mark.usefixtures("kept_pieces")
+pytestmark = [
+    pytest.mark.usefixtures("kept_pieces"),
+    pytest.mark.skipif(
+        not library_opens_alone(), reason="what torch's library needs is found by import torch only"
+    ),
+]
 
 
 class Result(dict[str, Any]):

@@ -47,7 +47,7 @@ def _are_prepared(weights: str | os.PathLike[str]) -> bool:
 
 
 def _open() -> None:
-    with contextlib.suppress(ArtifactError):  # which whoever asks for it gets
+    with contextlib.suppress(ArtifactError):  # which is raised again by who needs it
         libtorch()
 
 
@@ -70,8 +70,13 @@ def _loaded(
         artifact = named_classes(contents.manifest, contents.blobs)
     except MALFORMED as error:
         raise compatibility.unreadable(file, contents.manifest, error) from error
-    if reason := needs_torch(artifact):
+    opening.join()
+    reason = needs_torch(artifact)
+    try:
+        torch = libtorch()
+    except ArtifactError as error:  # such as a library of CUDA's that only `import torch` finds
+        reason = str(error)
+    if reason:
         logging.getLogger("hotstart").info("torch is imported, since %s", reason)
         return None
-    opening.join()
-    return bound(artifact, libtorch(), weights)
+    return bound(artifact, torch, weights)
