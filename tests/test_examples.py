@@ -12,6 +12,11 @@ pytestmark = pytest.mark.usefixtures("kept_pieces")
 FOLDER = Path(__file__).parents[1] / "examples"
 SHOWN = {
     "embed": ["cosine to eager: 1.000000", "imported transformers: False"],
+    "embed_numpy": [
+        "cosine to eager: 1.000000",
+        "the same from lists and arrays: True",
+        "imported torch: False",
+    ],
     "generate": ["the same tokens as the model itself: True"],
     "quickstart": ["difference", "refused: "],
     "ways_in": ["difference", "refused: "],
@@ -19,7 +24,7 @@ SHOWN = {
 }
 
 
-LONG = {"embed", "generate"}
+LONG = {"embed", "embed_numpy", "generate"}
 EXAMPLES = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else [])
     for path in sorted(FOLDER.glob("*.py"))
