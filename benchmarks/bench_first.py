@@ -2,7 +2,8 @@
 
 Every subject is a fresh process; files come from the system's page cache. The clock starts before
 the process does and stops when it has the embedding: Python, imports, weights, tokenizer and the
-call are all in it. `import torch` is what no subject can do without.
+call are all in it. `import torch` is measured by itself; two ways do without it: hotstart with
+prepared weights, and ONNX Runtime, which `.venv-peers` has.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
+import embed_onnx
 from harness import in_fresh_process, in_turns, keep
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
@@ -31,26 +33,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--file", help="a program that was built before, with FILE.weights beside it"
+        "--file", help="a program that was built before, with FILE.weights and FILE.onnx beside it"
     )
+    parser.add_argument("--peers", default=str(embed_onnx.PYTHON), help="has ONNX Runtime")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = given.file or str(Path(folder, "embed.hot"))
         if not Path(file).exists():
             in_fresh_process(__file__, "build", file)
-        subjects = {name: partial(started, name, file) for name in SUBJECTS}
+        subjects = {name: partial(started, name, file, sys.executable) for name in SUBJECTS}
+        if embed_onnx.has(given.peers, "onnxruntime", "tokenizers"):
+            if not Path(f"{file}.onnx", embed_onnx.OPTIMIZED).exists():
+                in_fresh_process(embed_onnx.__file__, f"{file}.onnx", python=given.peers)
+            subjects |= {name: partial(started, name, file, given.peers) for name in PEERS}
         measured = in_turns(subjects, given.rounds)
     seconds = {name: result["first_s"] for name, result in measured.items()}
     used = {name: result["cpu_s"] for name, result in measured.items()}
-    beyond = {name: value - seconds["import torch"] for name, value in seconds.items()}
+    beyond = {
+        name: value - seconds["import torch"]
+        for name, value in seconds.items()
+        if not measured[name]["runs"][0].get("without_torch")
+    }
     print(json.dumps({"first_s": seconds, "beyond import torch": beyond, "cpu_s": used}, indent=2))
     keep("first", {"first_s": seconds, "subjects": measured})
 
 
-def started(subject: str, file: str) -> dict[str, Any]:
+def started(subject: str, file: str, python: str) -> dict[str, Any]:
     """Start one process; how long it took, of the clock and of processors, and where that went."""
     used, begun = _used(), time.time()
-    found = in_fresh_process(__file__, subject, file)
+    found = in_fresh_process(__file__, subject, file, python=python)
     return {"first_s": found.pop("at") - begun, "cpu_s": _used() - used, **found}
 
 
@@ -116,6 +127,44 @@ def _embedded(file: str, weights: str | None) -> dict[str, Any]:
     }
 
 
+def without_torch(file: str) -> dict[str, Any]:
+    """The saved program, with prepared weights, lists in and out, and no torch."""
+    begun = time.perf_counter()
+    from examples import embed_numpy
+
+    imported = time.perf_counter()
+    program = embed_numpy.load(file, file + ".weights")
+    loaded = time.perf_counter()
+    tokens = embed_numpy.tokens(embed_numpy.make_tokenizer(), [SENTENCE])
+    ready = time.perf_counter()
+    value = program(**tokens).tolist()[0][0]
+    assert "torch" not in sys.modules
+    return {
+        "value": value,
+        "import_ms": 1e3 * (imported - begun),
+        "load_ms": 1e3 * (loaded - imported),
+        "tokens_ms": 1e3 * (ready - loaded),
+        "call_ms": 1e3 * (time.perf_counter() - ready),
+        "without_torch": True,
+    }
+
+
+def onnx_runtime(file: str) -> dict[str, Any]:
+    """ONNX Runtime, from the file as it was exported."""
+    return _with_onnx_runtime(file, embed_onnx.PLAIN)
+
+
+def onnx_runtime_optimized(file: str) -> dict[str, Any]:
+    """ONNX Runtime, from the file that it wrote itself, for this machine."""
+    return _with_onnx_runtime(file, embed_onnx.OPTIMIZED)
+
+
+def _with_onnx_runtime(file: str, model: str) -> dict[str, Any]:
+    value = embed_onnx.load(Path(f"{file}.onnx", model))([SENTENCE])[0][0]
+    assert "torch" not in sys.modules
+    return {"value": value, "without_torch": True}
+
+
 def build(file: str) -> dict[str, Any]:
     """Compile and save the program."""
     from examples import embed
@@ -132,12 +181,19 @@ SUBJECTS: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "hotstart, with a model": with_model,
     "hotstart, with weights": with_weights,
     "hotstart, with prepared weights": with_prepared_weights,
+    "hotstart, without torch": without_torch,
+}
+
+PEERS: Mapping[str, Callable[[str], dict[str, Any]]] = {
+    "ONNX Runtime": onnx_runtime,
+    "ONNX Runtime, optimized before": onnx_runtime_optimized,
 }
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3 and (sys.argv[1] in SUBJECTS or sys.argv[1] == "build"):
-        found = {"build": build, **SUBJECTS}[sys.argv[1]](sys.argv[2])
+    commands = {"build": build, **SUBJECTS, **PEERS}
+    if len(sys.argv) == 3 and sys.argv[1] in commands:
+        found = commands[sys.argv[1]](sys.argv[2])
         print(json.dumps({**found, "at": time.time()}))
     else:
         main()

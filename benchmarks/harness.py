@@ -28,12 +28,14 @@ def in_fresh_process(
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
     limit_s: float | None = None,
+    python: str | Path = sys.executable,
 ) -> dict[str, Any]:
     """Run `script` with empty cache folders; the last line it prints is its result, as JSON.
 
     Processes that are given the same `caches` folder share what is cached in it. `environment` is
     set over the variables of this process. What the process writes to stderr goes to `log`, if
-    there is one; a process that takes longer than `limit_s` seconds is stopped.
+    there is one; a process that takes longer than `limit_s` seconds is stopped. `python` is the
+    interpreter.
 
     Raises:
         subprocess.SubprocessError: the process failed, or took too long.
@@ -54,7 +56,7 @@ def in_fresh_process(
             **(environment or {}),
         }
         done = subprocess.run(
-            [sys.executable, script, *arguments],
+            [python, script, *arguments],
             env=variables,
             stdout=subprocess.PIPE,
             stderr=errors,

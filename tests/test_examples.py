@@ -12,14 +12,21 @@ pytestmark = pytest.mark.usefixtures("kept_pieces")
 FOLDER = Path(__file__).parents[1] / "examples"
 SHOWN = {
     "embed": ["cosine to eager: 1.000000", "imported transformers: False"],
+    "embed_numpy": [
+        "cosine to eager: 1.000000",
+        "the same from lists and arrays: True",
+        "imported torch: False",
+    ],
     "generate": ["the same tokens as the model itself: True"],
     "quickstart": ["difference", "refused: "],
+    "serve": ["cold: ", "hot: ", "an embedding of 384 numbers", "imported torch: False"],
     "ways_in": ["difference", "refused: "],
     "weights_later": ["difference", "refused: "],
 }
 
 
-LONG = {"embed", "generate"}
+NEEDS = {"serve": ("fastapi", "uvicorn")}
+LONG = {"embed", "embed_numpy", "generate", "serve"}
 EXAMPLES = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else [])
     for path in sorted(FOLDER.glob("*.py"))
@@ -28,6 +35,8 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("path", EXAMPLES)
 def test_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for package in NEEDS.get(path.stem, ()):
+        pytest.importorskip(package, reason=f"the example takes {package}")
     runpy.run_path(str(path))["main"]()
     printed = capsys.readouterr().out
     for text in SHOWN[path.stem]:

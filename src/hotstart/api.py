@@ -180,7 +180,8 @@ def load(
     require_one_of("outputs", outputs, Outputs)
     require_one_of("on_miss", on_miss, MissPolicy)
     require_one_of("pack", pack, Pack)
-    if outputs != "own" and isinstance(weights, str | os.PathLike) and "torch" not in sys.modules:
+    usual = outputs != "own" and pack != "never"  # else torch is imported, or the load refused
+    if usual and isinstance(weights, str | os.PathLike) and "torch" not in sys.modules:
         from hotstart.torchfree.start import load as load_without_torch
 
         alone: Any = load_without_torch(file, weights, trusted_keys, compare_source)

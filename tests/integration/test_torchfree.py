@@ -241,6 +241,18 @@ def test_other_weights_take_torch(saved: Saved, tmp_path: Path) -> None:
     assert run_fresh(code, saved.file, tmp_path / "model.pt") == ["Program", True]
 
 
+def test_prepared_weights_are_packed_without_torch_too(saved: Saved) -> None:
+    code = """
+    import json, sys
+    import hotstart
+    try:
+        hotstart.load(sys.argv[1], weights=sys.argv[2], pack="never")
+    except hotstart.OptionsError as error:
+        print(json.dumps(str(error)))
+    """
+    assert "got 'never' with prepared weights" in run_fresh(code, saved.file, saved.weights)
+
+
 def test_torch_can_be_imported_afterwards(saved: Saved) -> None:
     found = saved.without_torch(
         f"""
