@@ -96,7 +96,7 @@ $(PEERS)/.ready: pyproject.toml constraints.txt benchmarks/peers.txt
 	echo "setting up $(PEERS) (the first time takes a few minutes)"
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS_PIP) torch
-	$(PEERS_PIP) --editable '.[demo]' --requirement benchmarks/peers.txt
+	$(PEERS_PIP) --editable '.[demo,serve]' --requirement benchmarks/peers.txt
 	touch $@
 
 # OPTIONS="--models minilm --quick" measures less, and keeps nothing; --help says what else there is.

@@ -71,12 +71,11 @@ def _loaded(
     except MALFORMED as error:
         raise compatibility.unreadable(file, contents.manifest, error) from error
     opening.join()
-    reason = needs_torch(artifact)
     try:
-        torch = libtorch()
+        torch, reason = libtorch(), needs_torch(artifact)
     except ArtifactError as error:  # such as a library of CUDA's that only `import torch` finds
-        reason = str(error)
-    if reason:
+        torch, reason = None, str(error)
+    if torch is None or reason:
         logging.getLogger("hotstart").info("torch is imported, since %s", reason)
         return None
     return bound(artifact, torch, weights)
