@@ -124,6 +124,8 @@ for each in (
     memoryview(x[::-1].copy())[::-1], memoryview(x).toreadonly(), x.tolist(), Exported(),
 ):
     assert np.array_equal(program(each, n)[0], expected), each
+assert np.asarray(program(x, n)[1]).flags.writeable
+assert not np.asarray(program(read_only, n)[1]).flags.writeable
 try:
     program(ExportedBackwards(), n)
 except hotstart.ContractError:

@@ -41,6 +41,7 @@ class Given:
         shape: its sizes.
         strides: in elements.
         keeps: what keeps its memory.
+        writable: whether it may be written to.
     """
 
     address: int
@@ -48,6 +49,7 @@ class Given:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     keeps: Any
+    writable: bool = True
 
     def __str__(self) -> str:
         return f"torch.{self.dtype} {list(self.shape)} on cpu"
@@ -87,7 +89,7 @@ def _of_interface(interface: dict[str, Any], value: Any) -> Given | None:
     if steps is not None and any(step % size for step in steps):
         return None
     strides = _dense(shape) if steps is None else tuple(step // size for step in steps)
-    return _forward(Given(data[0], _DTYPES[code], shape, strides, value), value)
+    return _forward(Given(data[0], _DTYPES[code], shape, strides, value, not data[1]), value)
 
 
 def _forward(found: Given, value: Any) -> Given | None:
@@ -199,12 +201,16 @@ class Array:
         "_handle",
         "_keeps",
         "_torch",
+        "_writable",
         "dtype",
         "shape",
         "strides",
     )
 
-    def __init__(self, torch: Libtorch, handle: int, keeps: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self, torch: Libtorch, handle: int, keeps: tuple[Any, ...] = (), writable: bool = True
+    ) -> None:
+        self._writable = writable
         self._torch = torch
         self._keeps = keeps
         self._handle = handle
@@ -231,12 +237,12 @@ class Array:
             "typestr": ("|" if size == 1 else "<") + _INTERFACE[self.dtype],
             "shape": self.shape,
             "strides": tuple(stride * size for stride in self.strides),
-            "data": (self._address, False),
+            "data": (self._address, not self._writable),
         }
 
     def given(self) -> Given:
         """The array as an argument of another call."""
-        return Given(self._address, self.dtype, self.shape, self.strides, self)
+        return Given(self._address, self.dtype, self.shape, self.strides, self, self._writable)
 
     def tolist(self) -> Any:
         """Return the numbers in nested lists; one number where there are no dimensions."""

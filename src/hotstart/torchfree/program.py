@@ -232,7 +232,7 @@ class TorchFreeProgram:
 
     def _shown(self, given: Given) -> Array:
         """An argument as it is in results: an array of the memory that the caller has passed."""
-        return Array(self._torch, self._over(given), (given,))
+        return Array(self._torch, self._over(given), (given,), given.writable)
 
     def _arrays(self, made: _Row) -> list[Array]:
         return [Array(self._torch, self._handle_of(capsule), made.keeps) for capsule in made]
