@@ -269,6 +269,74 @@ def test_operators_that_no_kernel_replaces() -> None:
         assert torch.allclose(given.float(), expected.float(), atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: (3 ** (x + 1)) * 2,
+        lambda x: torch.addmm(x, x, x, beta=2, alpha=3) + 1,
+        lambda x: (x + 1).scatter(0, x.clamp(0, 2), 2**53 + 1) * 2,
+        lambda x: (x * 2.5) ** 3 + torch.addmm(x.float(), x.float(), x.float(), alpha=2),
+    ],
+)
+def test_integers_stay_integers_in_operators(function: Any) -> None:
+    x = torch.arange(9).reshape(3, 3)
+    given, expected = build(function, x, options=Options())(x), function(x)
+    assert given.dtype == expected.dtype
+    assert torch.allclose(given, expected)
+
+
+@torch.no_grad()
+def test_operators_that_name_a_dtype_of_no_buffer() -> None:
+    def sums(x: Tensor) -> Tensor:
+        return (x + 1).cumsum(0).sort(0).values
+
+    x = torch.arange(6, dtype=torch.int32).flip(0)
+    assert build(sums, x)(x).equal(sums(x))
+
+
+class Views(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.linear(x), self.linear.weight[1:3], x.T, F.gelu(x)
+
+
+@torch.no_grad()
+def test_writes_to_views_that_come_back_count_as_writes_to_what_they_show() -> None:
+    model = Views()
+    x = torch.randn(3, 4)
+    program = build(model, x, options=Options(form="native", pack_weights="always"))
+    _, rows, turned, _ = program(x)
+    before = model.linear.weight._version, x._version
+    rows.mul_(5)
+    turned.add_(1)
+    assert (model.linear.weight._version, x._version) == (before[0] + 1, before[1] + 1)
+    assert torch.allclose(program(x)[0], model.linear(x), atol=1e-5)
+    with torch.inference_mode():
+        assert [each.is_inference() for each in program(x)] == [True, False, False, True]
+
+
+class WritesAndFails(nn.Module):
+    def forward(self, x: Tensor, table: Tensor, at: Tensor) -> Tensor:
+        x.add_(1)
+        return F.gelu(F.embedding(at, table).cumsum(0).sort(0).values)
+
+
+@torch.no_grad()
+def test_what_is_written_to_before_an_error_has_a_new_version() -> None:
+    x, table, at = torch.zeros(3), torch.randn(4, 2), torch.tensor([0, 3])
+    program = build(WritesAndFails(), x, table, at)
+    for number in (1, 2):
+        version = x._version
+        with pytest.raises(RuntimeError):
+            program(x, table, at + 100)
+        if x[0] == number:
+            assert x._version > version
+
+
 def test_a_file_of_another_native_form_is_refused(
     native: hotstart.Program, model: Model, tmp_path: Path
 ) -> None:

@@ -172,7 +172,7 @@ def test_results_outlive_program_and_inputs(saved: Saved) -> None:
         del program
         gc.collect()
         junk = [bytearray(1 << 16) for _ in range(64)]
-        found = result["pooled"].tolist(), result["all"][1]
+        found = result["pooled"].tolist(), result["all"][1].tolist()
         """
     )
     assert torch.tensor(found[0]).equal(saved.program(IDS, MASK)["pooled"])

@@ -142,6 +142,12 @@ def c_constant(kind: str, written: str) -> str | None:
     return None
 
 
+def is_real(written: str) -> bool:
+    """Tell whether a dtype of Python source is one of floating-point numbers."""
+    dtype = getattr(torch, written.removeprefix("torch."), None)
+    return isinstance(dtype, torch.dtype) and dtype.is_floating_point
+
+
 def dispatcher_version() -> int:
     """The version of torch as its dispatcher wants to be told it by compiled code."""
     numbers = [int(part) for part in re.findall(r"\d+", torch.__version__)[:3]]

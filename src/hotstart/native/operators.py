@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hotstart import _torch
 
+_CONSTANT = re.compile(r"\baoti_torch_(?:dtype|layout|memory_format)_\w+\(\)")
+
 TensorOf = Callable[[ast.expr], str]
 """Writes the handle of a tensor."""
 
 NumberOf = Callable[[ast.expr], str]
 """Writes an integer."""
+
+IsReal = Callable[[ast.expr], bool]
+"""Tells whether a tensor is known to hold floating-point numbers."""
+
+_CONVERTING = (
+    "aten::fill_.Scalar", "aten::histc", "aten::scatter.value_out", "aten::searchsorted.Scalar",
+)  # fmt: skip
+"""Operators that convert their Scalars to the dtype of a tensor, whatever these are."""
 
 
 class NotNative(Exception):
@@ -26,6 +37,7 @@ class Written:
 
     tensor: TensorOf
     number: NumberOf
+    is_real: IsReal
 
 
 @dataclass(frozen=True)
@@ -83,9 +95,14 @@ def call_of(
         for number, (kind, value) in enumerate(zip(kinds, given, strict=True))
     ]
     shown = _torch.shown_argument(operator)
+    direct = None
+    if _doubles_do(operator, kinds, given, write):
+        direct = _direct(operator, made, len(returned))
+    found = direct or _dispatched(operator, kinds, given, write, len(returned))
+    constants = dict.fromkeys(each for line in found.lines for each in _CONSTANT.findall(line))
     return replace(
-        _direct(operator, made, len(returned))
-        or _dispatched(operator, kinds, given, write, len(returned)),
+        found,
+        declared="\n".join([found.declared, *(f'extern "C" int32_t {c};' for c in constants)]),
         written=tuple(given[number] for number in _torch.written_arguments(operator)),
         shown=None if shown is None else given[shown],
     )
@@ -238,6 +255,54 @@ def _constant(value: ast.expr) -> Any:
 
 def _is_none(value: ast.expr) -> bool:
     return isinstance(value, ast.Constant) and value.value is None
+
+
+def _doubles_do(
+    operator: _torch.OpOverload, kinds: Sequence[str], given: Sequence[ast.expr], write: Written
+) -> bool:
+    """Tell whether an operator's Scalars mean the same as doubles, which C functions take.
+
+    An integer as a double would give `3 ** x` another dtype, and be another number beyond 2**53.
+    """
+    scalars = [
+        value
+        for kind, each in zip(kinds, given, strict=True)
+        if "number" in kind or "Scalar" in kind.replace("ScalarType", "")
+        for value in (each.elts if isinstance(each, ast.List | ast.Tuple) else [each])
+    ]
+    integers = [value for value in scalars if not (_is_none(value) or _is_float(value))]
+    if not integers:
+        return True
+    if not all(_is_exact(value) for value in integers):
+        return False
+    name, overload = _torch.operator_name(operator)
+    if f"{name}.{overload}".rstrip(".") in _CONVERTING or name.startswith("mkldnn::"):
+        return True
+    out = [
+        value
+        for value, is_out in zip(given, _torch.written_by_keyword(operator), strict=True)
+        if is_out
+    ]
+    return bool(out) and all(map(write.is_real, out))
+
+
+def _is_float(value: ast.expr) -> bool:
+    match value:
+        case ast.Constant(value=float()) | ast.Call(func=ast.Name(id="float")):
+            return True
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _is_float(operand)
+    return False
+
+
+def _is_exact(value: ast.expr) -> bool:
+    """Whether a double holds an integer; sizes, which are computed in calls, may not fit."""
+    match value:
+        case ast.Constant(value=int() as number):
+            return abs(number) <= 1 << 53
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _is_exact(operand)
+    return False
 
 
 # --- calls ----------------------------------------------------------------------------------------

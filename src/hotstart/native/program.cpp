@@ -30,6 +30,8 @@ Status aoti_torch__reinterpret_tensor(
 int32_t aoti_torch_device_type_cpu();
 Status torch_new_list_reserve_size(size_t, uint64_t*);
 Status torch_list_push_back(uint64_t, uint64_t);
+Status torch_call_dispatcher(const char*, const char*, uint64_t*, uint64_t);
+uint64_t aoti_torch_abi_version();
 __attribute__((weak)) Status torch_new_stable_ivalue(uint64_t**);
 __attribute__((weak)) const char* torch_exception_get_what_without_backtrace();
 }
@@ -265,6 +267,26 @@ SHARED uint64_t listed(std::initializer_list<uint64_t> words) {
   check(torch_new_list_reserve_size(words.size(), &list), "new_list");
   for (uint64_t word : words) check(torch_list_push_back(list, word), "list_push_back");
   return list;
+}
+
+// A view as Python makes it, which autograd knows of: it has the version of what it shows, and in
+// inference mode it is no inference tensor unless that is one.
+SHARED Tensor strided(Handle of, Numbers sizes, Numbers strides, int64_t offset) {
+  const auto row_of = [](Numbers numbers) {
+    uint64_t list;
+    check(torch_new_list_reserve_size(numbers.size(), &list), "new_list");
+    for (int64_t number : numbers)
+      check(torch_list_push_back(list, static_cast<uint64_t>(number)), "list_push_back");
+    return list;
+  };
+  uint64_t row[4] = {shared(of)};
+  const uint64_t version = aoti_torch_abi_version();
+  check(torch_call_dispatcher("aten::detach", "", row, version), "detach");
+  row[1] = row_of(sizes);
+  row[2] = row_of(strides);
+  row[3] = boxed(static_cast<uint64_t>(offset));
+  check(torch_call_dispatcher("aten::as_strided", "", row, version), "as_strided");
+  return Tensor(reinterpret_cast<Handle>(row[0]), true);
 }
 
 }  // namespace

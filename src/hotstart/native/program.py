@@ -306,12 +306,23 @@ class _VariantWriter:
             pieces={name: unit.callee for name, unit in self._pieces.items()},
             declare=self._program.declare,
         )
-        steps = Steps(around)
+        steps = Steps(around, shown=self._shown())
         for number, name in enumerate(self._sizes):
             steps.given_number(name, f"n[{number}]")
         for number, name in enumerate(self._given(start)):
             steps.given_tensor(name, f"a[{number}]", number)
         return steps
+
+    def _shown(self) -> frozenset[str]:
+        """The names that are mentioned after the last piece, and those that they are assigned."""
+        last = max(number for number, each in enumerate(self._run.body) if self._piece_of(each))
+        shown = {name for each in self._run.body[last + 1 :] for name in _mentioned(each)}
+        for statement in reversed(self._run.body):
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name(id=other)):
+                    if name in shown:
+                        shown.add(other)
+        return frozenset(shown)
 
     @property
     def _sizes(self) -> list[str]:
@@ -344,13 +355,14 @@ class _VariantWriter:
         passed = ", ".join(["body.capsule", *self._sizes, f"handles([{tensors}])"])
         call = f"tensors(call({passed}))"
         target = f"({', '.join(results)},) = " if results else ""
-        run.body = [*before, *ast.parse(f"{target}{call}").body]
+        called = ast.parse(f"{target}{call}").body
         written = [given[each] for each in steps.written_numbers()]
         if any(unit.callee.writes_bound for unit in self._pieces.values()) or steps.written_names():
             written.append("*body.written")
-        if written:
-            run.body += ast.parse(f"raise_versions(({', '.join(written)},))").body
-        run.body += after
+        if written:  # also where a later step fails
+            raised = ast.parse(f"raise_versions(({', '.join(written)},))").body
+            called = [ast.Try(called, [], [], raised)]
+        run.body = [*before, *called, *after]
         place = self._bind.body.index(run)
         self._bind.body.insert(place, _made(number, steps.held, steps.written_names(), "body"))
         return _source(self._module)

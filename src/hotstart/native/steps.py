@@ -32,6 +32,7 @@ class Place:
         bound: its place among what is bound; -1 for other tensors.
         viewed: the place whose memory it shows, if it is a view.
         given: the number of the argument that it came as.
+        real: whether it is known to hold floating-point numbers.
     """
 
     cpp: str
@@ -39,6 +40,7 @@ class Place:
     bound: int = -1
     viewed: Place | None = None
     given: int | None = None
+    real: bool = False
 
     @property
     def held(self) -> bool:
@@ -135,9 +137,11 @@ class Steps:
         held: names that are bound, in the order of their places.
         read: names that something was done with, besides deleting them.
         written: places that kernels write to without autograd's knowledge.
+        shown: names that the caller may come to see.
     """
 
     around: Surroundings
+    shown: frozenset[str] = frozenset()
     lines: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     read: set[str] = field(default_factory=set)
@@ -258,10 +262,12 @@ class Steps:
                     raise NotNative(f"{ast.unparse(dtype)} is no dtype of C functions")
                 self.around.declare(f'extern "C" int32_t {code};')
                 made = f"empty({self._numbers(sizes)}, {self._numbers(strides)}, {code})"
-                self._define(name, Place(self._new_tensor(made), names=1))
+                real = _torch.is_real(ast.unparse(dtype))
+                self._define(name, Place(self._new_tensor(made), names=1, real=real))
             case "reinterpret_tensor", _:
                 base, written = self._view(call)
-                self._define(name, Place(self._new_tensor(written), names=1, viewed=base))
+                made = self._new_tensor(written)
+                self._define(name, Place(made, names=1, viewed=base, real=base.real))
             case _ if self._as_strided(name, call):
                 pass
             case _:
@@ -278,11 +284,13 @@ class Steps:
                 args=[sizes, strides, *offset],
             ):
                 place = self._tensor(base)
-                further = "0"
-                if offset:
-                    further = f"{self.number(offset[0])} - offset({place.handle})"
                 shape = f"{self._numbers(sizes)}, {self._numbers(strides)}"
-                made = f"viewed({place.handle}, {shape}, {further})"
+                if name in self.shown:  # writes to it count as writes to what it shows
+                    at = self.number(offset[0]) if offset else f"offset({place.handle})"
+                    made = f"strided({place.handle}, {shape}, {at})"
+                else:
+                    further = f"{self.number(offset[0])} - offset({place.handle})" if offset else 0
+                    made = f"viewed({place.handle}, {shape}, {further})"
                 self._define(name, Place(self._new_tensor(made), names=1, viewed=place))
                 return True
         return False
@@ -356,7 +364,9 @@ class Steps:
     def _operator(self, name: str | None, call: ast.Call) -> None:
         operator = self._called(call)
         kwargs = {each.arg: each.value for each in call.keywords if each.arg is not None}
-        write = Written(lambda value: self._argument_tensor(value).handle, self.number)
+        write = Written(
+            lambda value: self._argument_tensor(value).handle, self.number, self._is_real
+        )
         made = call_of(operator, call.args, kwargs, write)
         self.around.declare(made.declared)
         self.written += map(self._tensor, made.written)
@@ -514,6 +524,13 @@ class Steps:
                 base, written = self._view(value)
                 return Place(self._new_tensor(written), viewed=base)
         raise NotNative(f"{ast.unparse(value)} is no tensor that is known")
+
+    def _is_real(self, value: ast.expr) -> bool:
+        """Tell whether a tensor is known to hold floating-point numbers."""
+        match value:
+            case ast.Call(func=ast.Name(id="reinterpret_tensor"), args=[base, *_]):
+                return self._is_real(base)
+        return self._tensor(value).real
 
     def _view(self, call: ast.Call) -> tuple[Place, str]:
         of, sizes, strides, further = call.args

@@ -6,7 +6,7 @@ import array
 import ctypes
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hotstart.torchfree.library import Libtorch, size_of
@@ -14,18 +14,20 @@ from hotstart.torchfree.library import Libtorch, size_of
 # By the letter and the size in the array interface, and by the letter of the buffer protocol.
 _DTYPES = {
     "f8": "float64", "f4": "float32", "f2": "float16", "i8": "int64", "i4": "int32", "i2": "int16",
-    "i1": "int8", "u1": "uint8", "b1": "bool",
+    "i1": "int8", "u1": "uint8", "b1": "bool", "u2": "uint16", "u4": "uint32", "u8": "uint64",
+    "c8": "complex64", "c16": "complex128",
 }  # fmt: skip
 _INTERFACE = {dtype: code for code, dtype in _DTYPES.items()}
 _FORMATS = {
     "d": "f8", "f": "f4", "e": "f2", "q": "i8", "l": "i8", "i": "i4", "h": "i2", "b": "i1",
-    "B": "u1", "?": "b1",
+    "B": "u1", "?": "b1", "H": "u2", "I": "u4", "Q": "u8", "L": "u8",
 }  # fmt: skip
-_OF_DTYPE = {code: letter for letter, code in _FORMATS.items() if letter != "l"}
+_OF_DTYPE = {code: letter for letter, code in _FORMATS.items() if letter not in "lL"}
 _FROM_DLPACK = {
     (2, 64): "float64", (2, 32): "float32", (2, 16): "float16", (4, 16): "bfloat16",
     (0, 64): "int64", (0, 32): "int32", (0, 16): "int16", (0, 8): "int8", (1, 8): "uint8",
-    (6, 8): "bool",
+    (6, 8): "bool", (1, 16): "uint16", (1, 32): "uint32", (1, 64): "uint64",
+    (5, 64): "complex64", (5, 128): "complex128",
 }  # fmt: skip
 
 
@@ -39,6 +41,7 @@ class Given:
         shape: its sizes.
         strides: in elements.
         keeps: what keeps its memory.
+        writable: whether it may be written to.
     """
 
     address: int
@@ -46,6 +49,7 @@ class Given:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     keeps: Any
+    writable: bool = True
 
     def __str__(self) -> str:
         return f"torch.{self.dtype} {list(self.shape)} on cpu"
@@ -85,7 +89,21 @@ def _of_interface(interface: dict[str, Any], value: Any) -> Given | None:
     if steps is not None and any(step % size for step in steps):
         return None
     strides = _dense(shape) if steps is None else tuple(step // size for step in steps)
-    return Given(data[0], _DTYPES[code], shape, strides, value)
+    return _forward(Given(data[0], _DTYPES[code], shape, strides, value, not data[1]), value)
+
+
+def _forward(found: Given, value: Any) -> Given | None:
+    """Copy an array that goes backwards somewhere, which tensors cannot; None if that fails."""
+    if 0 in found.shape:
+        return replace(found, strides=_dense(found.shape))
+    if all(step >= 0 for step in found.strides):
+        return found
+    try:
+        memory = bytearray(memoryview(value).tobytes())
+    except (TypeError, ValueError, BufferError):
+        return None
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return Given(address, found.dtype, found.shape, _dense(found.shape), memory)
 
 
 def _of_buffer(view: memoryview) -> Given | None:
@@ -94,7 +112,7 @@ def _of_buffer(view: memoryview) -> Given | None:
         return None
     strides = tuple(step // view.itemsize for step in view.strides or ())
     kept = view
-    if view.readonly or not view.contiguous:
+    if view.readonly or not view.c_contiguous:
         # ctypes finds addresses in memory that can be written to; this is a copy.
         kept = memoryview(bytearray(view.tobytes()))
         strides = _dense(view.shape or ())
@@ -113,7 +131,10 @@ def _of_list(value: Any, dtype: str) -> Given | None:
     kinds = {"?": (bool,), "d": (int, float), "f": (int, float)}.get(letter, (int,))
     if letter == "e" or not all(type(each) in kinds for each in flat):  # Python has no half
         return None
-    memory = array.array("b" if letter == "?" else letter, flat)
+    try:
+        memory = array.array("b" if letter == "?" else letter, flat)
+    except OverflowError:  # a number that the dtype does not have
+        return None
     address = memory.buffer_info()[0] if len(memory) else 0
     return Given(address, dtype, shape, _dense(shape), memory)
 
@@ -159,7 +180,8 @@ def _of_dlpack(value: Any) -> Given | None:
         return None
     shape = tuple(tensor.shape[: tensor.dims])
     strides = tuple(tensor.strides[: tensor.dims]) if tensor.strides else _dense(shape)
-    return Given((tensor.data or 0) + tensor.offset, dtype, shape, strides, (value, capsule))
+    address = (tensor.data or 0) + tensor.offset
+    return _forward(Given(address, dtype, shape, strides, (value, capsule)), value)
 
 
 class Array:
@@ -179,12 +201,16 @@ class Array:
         "_handle",
         "_keeps",
         "_torch",
+        "_writable",
         "dtype",
         "shape",
         "strides",
     )
 
-    def __init__(self, torch: Libtorch, handle: int, keeps: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self, torch: Libtorch, handle: int, keeps: tuple[Any, ...] = (), writable: bool = True
+    ) -> None:
+        self._writable = writable
         self._torch = torch
         self._keeps = keeps
         self._handle = handle
@@ -192,6 +218,13 @@ class Array:
 
     def __del__(self) -> None:
         self._torch.delete(self._handle)
+
+    def __copy__(self) -> Array:
+        """Return the array: a second one would delete the tensor a second time."""
+        return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("an Array is memory of this process: copy it, as by numpy.array(a)")
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -204,12 +237,12 @@ class Array:
             "typestr": ("|" if size == 1 else "<") + _INTERFACE[self.dtype],
             "shape": self.shape,
             "strides": tuple(stride * size for stride in self.strides),
-            "data": (self._address, False),
+            "data": (self._address, not self._writable),
         }
 
     def given(self) -> Given:
         """The array as an argument of another call."""
-        return Given(self._address, self.dtype, self.shape, self.strides, self)
+        return Given(self._address, self.dtype, self.shape, self.strides, self, self._writable)
 
     def tolist(self) -> Any:
         """Return the numbers in nested lists; one number where there are no dimensions."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from hotstart.artifact.disk import OpenFile
 from hotstart.errors import ContractError
 from hotstart.records.artifact import (
     Artifact,
+    Code,
     CompiledUnit,
     Const,
     NativeProgram,
@@ -55,6 +57,10 @@ def needs_torch(artifact: Artifact) -> str:
     codes = [*native.runs, *(code for _, code in native.units)]
     if any(code is not None and "torch" in code.text.split("def bind", 1)[0] for code in codes):
         return "code around the native program mentions it"
+    if any(code is not None and _uses_tensors(code) for code in native.runs):
+        return "what is left of a variant in Python uses tensors"
+    if artifact.requirements.operators:
+        return "there are operators that did not come with torch"
     if artifact.captured or any(unit.constants for unit in artifact.units):
         return "the file holds tensors"
     if len(artifact.calls) != 1:
@@ -71,6 +77,37 @@ def needs_torch(artifact: Artifact) -> str:
         if parameter.kind == "var_positional" or not _is_plain(parameter):
             return f"the argument {parameter.name} is no tensor or plain constant"
     return ""
+
+
+def _uses_tensors(code: Code) -> bool:
+    """Tell whether code around a native program does more with tensors than to hand them on.
+
+    Attributes of them are views, and names of `bind` are weights, which are numbers here.
+    """
+    (bind,) = [each for each in ast.parse(code.text).body if isinstance(each, ast.FunctionDef)]
+    (run,) = [each for each in bind.body if isinstance(each, ast.FunctionDef)]
+    outside = [each for each in bind.body if each is not run]
+    names = [node for part in outside for node in ast.walk(part) if isinstance(node, ast.Name)]
+    bound = {node.id for node in names if isinstance(node.ctx, ast.Store)} - {"body"}
+    tensors = {argument.arg for argument in run.args.args}
+    for node in ast.walk(run):
+        match node:
+            case ast.Assign(targets=[target], value=ast.Call(func=ast.Name(id="tensors"))):
+                tensors |= {each.id for each in ast.walk(target) if isinstance(each, ast.Name)}
+    for node in ast.walk(run):
+        match node:
+            case ast.Name(id=name) if name in bound:
+                return True
+            case ast.Attribute() if _root(node) in tensors:
+                return True
+    return False
+
+
+def _root(value: ast.expr) -> str:
+    """The name that attributes and calls of attributes begin with; empty if there is none."""
+    while isinstance(value, ast.Attribute | ast.Call | ast.Subscript):
+        value = value.func if isinstance(value, ast.Call) else value.value
+    return value.id if isinstance(value, ast.Name) else ""
 
 
 def _is_plain(parameter: Parameter) -> bool:
@@ -142,12 +179,12 @@ class TorchFreeProgram:
             ContractError: the program was not built for such a call.
             TypeError: an argument is given twice.
         """
-        arrays, values, sizes = self._checked(args, kwargs)
+        arrays, sizes = self._checked(args, kwargs)
         for stitched, run in self._runs:
             if _serves(stitched, sizes):
                 contract = self._call.contract
                 axes = [sizes[dim.name] for dim in contract.axes]
-                passed = [values[slot] for slot in contract.given]
+                passed = [self._shown(arrays[slot]) for slot in contract.given]
                 return run(*axes, *arrays, *passed)
         names = " or ".join(stitched.variant.name for stitched, _ in self._runs)
         raise ContractError("sizes", str(sizes), names)
@@ -193,27 +230,28 @@ class TorchFreeProgram:
 
     # --- calls ------------------------------------------------------------------------------------
 
-    def _handles(self, arrays: Sequence[Given]) -> _Row:
-        row = _Row(
-            self._capsule(self._torch.over(a.address, a.shape, a.strides, a.dtype)) for a in arrays
-        )
-        row.keeps = (*arrays, self._weights)
+    def _handles(self, arrays: Sequence[Given | Array]) -> _Row:
+        given = [a.given() if isinstance(a, Array) else a for a in arrays]
+        row = _Row(self._capsule(self._over(a)) for a in given)
+        row.keeps = (*given, self._weights)
         return row
+
+    def _over(self, given: Given) -> int:
+        return self._torch.over(given.address, given.shape, given.strides, given.dtype)
+
+    def _shown(self, given: Given) -> Array:
+        """An argument as it is in results: an array of the memory that the caller has passed."""
+        return Array(self._torch, self._over(given), (given,), given.writable)
 
     def _arrays(self, made: _Row) -> list[Array]:
         return [Array(self._torch, self._handle_of(capsule), made.keeps) for capsule in made]
 
     def _checked(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[list[Given], list[Any], dict[str, int]]:
-        """Check arguments.
-
-        Returns:
-            Arrays, laid out as they are compiled for; what was passed for each; sizes of axes.
-        """
+    ) -> tuple[list[Given], dict[str, int]]:
+        """Check arguments; return arrays, laid out as they are compiled for, and sizes of axes."""
         contract = self._call.contract
-        arrays: list[Given] = []
-        values: list[Any] = []
+        arrays: dict[int, Given] = {}
         sizes: dict[str, int] = {}
         for parameter, value in _bound_values(contract.parameters, args, kwargs):
             match parameter.tree:
@@ -227,9 +265,8 @@ class TorchFreeProgram:
                             "compile with an example that passes this value",
                         )
                 case Slot(index=slot):
-                    values.append(value)
-                    arrays.append(self._array(contract.tensors[slot], value, sizes))
-        return arrays, values, sizes
+                    arrays[slot] = self._array(contract.tensors[slot], value, sizes)
+        return [arrays[slot] for slot in range(len(contract.tensors))], sizes
 
     def _array(self, spec: TensorSpec, value: Any, sizes: dict[str, int]) -> Given:
         """Check an argument in the place of a tensor; note the sizes of its axes."""
@@ -263,7 +300,7 @@ class TorchFreeProgram:
         """Copy an array into the compiled layout, unless it only says so of sizes of one."""
         if strides_match(found.shape, found.strides, strides):
             return replace(found, strides=strides)
-        handle = self._torch.over(found.address, found.shape, found.strides, found.dtype)
+        handle = self._over(found)
         try:
             made = self._torch.laid_out(handle, found.shape, strides, found.dtype)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import threading
 from collections.abc import Sequence
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING
 
 from hotstart.errors import ArtifactError
 from hotstart.torchfree.library import libtorch
+
+_EXTENSIONS = ("array", "base64", "ctypes", "hashlib", "math", "mmap", "msgspec")
+"""Modules with extensions that are needed later: none can be imported while a library is opened."""
 
 if TYPE_CHECKING:
     from hotstart.torchfree.program import TorchFreeProgram
@@ -28,6 +32,8 @@ def load(
     """
     if not _are_prepared(weights):
         return None
+    for module in _EXTENSIONS:
+        importlib.import_module(module)
     opening = threading.Thread(target=_open, name="hotstart-libtorch")
     opening.start()  # which takes longer than all that comes before it is needed
     try:
