@@ -12,6 +12,8 @@ from typing import Protocol
 from hotstart import _torch
 from hotstart.native.operators import NotNative
 from hotstart.native.program import Program
+from hotstart.native.unit import NativeUnit, translate_unit
+from hotstart.native.variant import translate_variant
 from hotstart.partition.digest import hash_bytes
 from hotstart.records.artifact import (
     Blob,
@@ -61,6 +63,13 @@ def build_native(
     if elsewhere:
         return None, tuple((n, f"it has tensors on {', '.join(elsewhere)}") for n in _names(calls))
     program = Program()
+    translated: dict[str, NativeUnit] = {}
+
+    def native_unit(unit: CompiledUnit, sizes: int) -> NativeUnit:
+        if unit.key not in translated:
+            translated[unit.key] = translate_unit(program, unit, sizes)
+        return translated[unit.key]
+
     runs: list[Code | None] = []
     reasons = []
     for call in calls:
@@ -68,7 +77,8 @@ def build_native(
         for stitched in call.stitched:
             own = [units[key] for key in stitched.units]
             try:
-                source = program.variant(stitched, own, len(call.contract.axes), tensors)
+                axes = len(call.contract.axes)
+                source = translate_variant(program, stitched, own, native_unit, axes, tensors)
                 runs.append(_code("run", source))
             except NotNative as reason:
                 reasons.append((labelled(call.name, stitched.variant), str(reason)))
@@ -87,7 +97,7 @@ def build_native(
         library=library,
         source=Blob("program.cpp", source.encode()),
         kernels=tuple(program.kernels.values()),
-        units=tuple((key, _code("unit", source)) for key, source in program.units()),
+        units=tuple((key, _code("unit", each.source)) for key, each in translated.items()),
         runs=tuple(runs),
     )
     return native, tuple(reasons)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,116 +16,8 @@ import torch
 
 from hotstart import _torch
 from hotstart.native.operators import NotNative, Written, call_of
-
-_ORDERINGS: dict[type[ast.cmpop], str] = {
-    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
-}  # fmt: skip
-
-
-@dataclass(eq=False)
-class Place:
-    """Where a tensor is in C++.
-
-    Attributes:
-        cpp: the variable; for what is bound, the expression of its handle.
-        names: how many Python names and lists stand for it.
-        bound: its place among what is bound; -1 for other tensors.
-        viewed: the place whose memory it shows, if it is a view.
-        given: the number of the argument that it came as.
-        real: whether it is known to hold floating-point numbers.
-    """
-
-    cpp: str
-    names: int = 0
-    bound: int = -1
-    viewed: Place | None = None
-    given: int | None = None
-    real: bool = False
-
-    @property
-    def held(self) -> bool:
-        """Whether it is kept by whoever bound it."""
-        return self.bound >= 0
-
-    @property
-    def root(self) -> Place:
-        """The place whose memory it is."""
-        return self if self.viewed is None else self.viewed.root
-
-    @property
-    def handle(self) -> str:
-        """The handle, for functions that read it."""
-        return self.cpp if self.held else f"{self.cpp}.get()"
-
-    @property
-    def pointer(self) -> str:
-        """The address of the data, for kernels."""
-        return f"data({self.handle})"
-
-
-@dataclass(frozen=True)
-class Number:
-    """An integer in C++."""
-
-    cpp: str
-
-
-@dataclass(frozen=True)
-class Several:
-    """What an operator with several results returned."""
-
-    places: tuple[Place, ...]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A unit that is bound, at a place among what is bound."""
-
-    place: int
-
-
-@dataclass
-class Arguments:
-    """A list that a piece is called with."""
-
-    values: list[Number | Place]
-
-
-Value = Number | Place | Several | Piece | Arguments
-
-
-@dataclass(frozen=True)
-class Callee:
-    """What a piece is called like.
-
-    Attributes:
-        results: how many tensors it returns.
-        written: the tensors that it writes to, by number among those that it takes.
-        writes_bound: whether it writes to tensors that it is bound to.
-    """
-
-    results: int
-    written: frozenset[int] = frozenset()
-    writes_bound: bool = False
-
-
-@dataclass
-class Surroundings:
-    """What names stand for that a function finds outside of itself.
-
-    Attributes:
-        kernels: numbers in the program's table of kernels, by name.
-        operators: the dotted paths of operators, by the name that the code has for them.
-        bound: names of tensors that are bound.
-        pieces: what pieces are called like, by name.
-        declare: notes a declaration.
-    """
-
-    kernels: Mapping[str, int]
-    operators: Mapping[str, str]
-    bound: frozenset[str]
-    pieces: Mapping[str, Callee]
-    declare: Callable[[str], None]
+from hotstart.native.places import Arguments, Number, Piece, Place, Several, Surroundings, Value
+from hotstart.native.sizes import write_condition, write_number
 
 
 @dataclass
@@ -199,14 +91,6 @@ class Steps:
             again = any(place is later for later in places[number + 1 :])
             self.lines.append(f"r[{number}] = {self._handed_over(place, again)};")
         return len(places)
-
-    def place(self, name: str) -> Place:
-        """Look up the place of a tensor.
-
-        Raises:
-            NotNative: the name stands for none.
-        """
-        return self._tensor(ast.Name(name, ast.Load()))
 
     # --- statements -------------------------------------------------------------------------------
 
@@ -423,47 +307,7 @@ class Steps:
         Raises:
             NotNative: it is none, or not computed as sizes are.
         """
-        match value:
-            case ast.Constant(value=bool() as flag):
-                return str(int(flag))
-            case ast.Constant(value=int() as number) if abs(number) < 1 << 62:
-                return f"{number}LL" if abs(number) >= 1 << 31 else str(number)
-            case ast.Name(id=name):
-                found = self._lookup(name)
-                if isinstance(found, Number):
-                    return found.cpp
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return f"(-{self.number(operand)})"
-            case ast.BinOp(left=left, op=op, right=right):
-                return self._arithmetic(self.number(left), op, self.number(right), right)
-            case ast.Call(func=ast.Name(id="max" | "min" as which), args=[first, *others]):
-                function = "larger" if which == "max" else "smaller"
-                written = self.number(first)
-                for other in others:
-                    written = f"{function}({written}, {self.number(other)})"
-                return written
-            case ast.Call(
-                func=ast.Attribute(value=base, attr="storage_offset"), args=[], keywords=[]
-            ):
-                return f"offset({self._tensor(base).handle})"
-        raise NotNative(f"{ast.unparse(value)} is no integer that is known")
-
-    @staticmethod
-    def _arithmetic(left: str, op: ast.operator, right: str, value: ast.expr) -> str:
-        match op:
-            case ast.Add():
-                return f"({left} + {right})"
-            case ast.Sub():
-                return f"({left} - {right})"
-            case ast.Mult():
-                return f"({left} * {right})"
-            case ast.FloorDiv():
-                return f"floor_divided({left}, {right})"
-            case ast.Mod():
-                return f"modulo({left}, {right})"
-            case ast.Pow() if isinstance(value, ast.Constant) and value.value == 2:
-                return f"({left} * {left})"
-        raise NotNative(f"{type(op).__name__} of sizes")
+        return write_number(value, self._known_number)
 
     def condition(self, value: ast.expr) -> str:
         """Write a condition over integers.
@@ -471,24 +315,18 @@ class Steps:
         Raises:
             NotNative: it is none.
         """
+        return write_condition(value, self._known_number)
+
+    def _known_number(self, value: ast.expr) -> str | None:
         match value:
-            case ast.BoolOp(op=joins, values=values):
-                word = " && " if isinstance(joins, ast.And) else " || "
-                return f"({word.join(map(self.condition, values))})"
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return f"!{self.condition(operand)}"
-            case ast.Compare(left=left, ops=ops, comparators=others):
-                parts = []
-                for op, other in zip(ops, others, strict=True):
-                    if type(op) not in _ORDERINGS:
-                        break
-                    parts.append(f"{self.number(left)} {_ORDERINGS[type(op)]} {self.number(other)}")
-                    left = other
-                else:
-                    return f"({' && '.join(parts)})"
-            case ast.Constant(value=bool() as flag):
-                return str(flag).lower()
-        raise NotNative(f"{ast.unparse(value)} is no condition over sizes")
+            case ast.Name(id=name):
+                found = self._lookup(name)
+                return found.cpp if isinstance(found, Number) else None
+            case ast.Call(
+                func=ast.Attribute(value=base, attr="storage_offset"), args=[], keywords=[]
+            ):
+                return f"offset({self._tensor(base).handle})"
+        return None
 
     def _numbers(self, value: ast.expr) -> str:
         if not isinstance(value, ast.Tuple | ast.List):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from hotstart import _torch
 from hotstart.native.operators import NotNative
-from hotstart.native.steps import Callee, Steps, Surroundings
+from hotstart.native.places import Callee, Surroundings
+from hotstart.native.steps import Steps
 
 
 def steps(**more: Any) -> Steps:

@@ -1,0 +1,112 @@
+"""What names of generated Python stand for in C++."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(eq=False)
+class Place:
+    """Where a tensor is in C++.
+
+    Attributes:
+        cpp: the variable; for what is bound, the expression of its handle.
+        names: how many Python names and lists stand for it.
+        bound: its place among what is bound; -1 for other tensors.
+        viewed: the place whose memory it shows, if it is a view.
+        given: the number of the argument that it came as.
+        real: whether it is known to hold floating-point numbers.
+    """
+
+    cpp: str
+    names: int = 0
+    bound: int = -1
+    viewed: Place | None = None
+    given: int | None = None
+    real: bool = False
+
+    @property
+    def held(self) -> bool:
+        """Whether it is kept by whoever bound it."""
+        return self.bound >= 0
+
+    @property
+    def root(self) -> Place:
+        """The place whose memory it is."""
+        return self if self.viewed is None else self.viewed.root
+
+    @property
+    def handle(self) -> str:
+        """The handle, for functions that read it."""
+        return self.cpp if self.held else f"{self.cpp}.get()"
+
+    @property
+    def pointer(self) -> str:
+        """The address of the data, for kernels."""
+        return f"data({self.handle})"
+
+
+@dataclass(frozen=True)
+class Number:
+    """An integer in C++."""
+
+    cpp: str
+
+
+@dataclass(frozen=True)
+class Several:
+    """What an operator with several results returned."""
+
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A unit that is bound, at a place among what is bound."""
+
+    place: int
+
+
+@dataclass
+class Arguments:
+    """A list that a piece is called with."""
+
+    values: list[Number | Place]
+
+
+Value = Number | Place | Several | Piece | Arguments
+
+
+@dataclass(frozen=True)
+class Callee:
+    """What a piece is called like.
+
+    Attributes:
+        results: how many tensors it returns.
+        written: the tensors that it writes to, by number among those that it takes.
+        writes_bound: whether it writes to tensors that it is bound to.
+    """
+
+    results: int
+    written: frozenset[int] = frozenset()
+    writes_bound: bool = False
+
+
+@dataclass
+class Surroundings:
+    """What names stand for that a function finds outside of itself.
+
+    Attributes:
+        kernels: numbers in the program's table of kernels, by name.
+        operators: the dotted paths of operators, by the name that the code has for them.
+        bound: names of tensors that are bound.
+        pieces: what pieces are called like, by name.
+        declare: notes a declaration.
+    """
+
+    kernels: Mapping[str, int]
+    operators: Mapping[str, str]
+    bound: frozenset[str]
+    pieces: Mapping[str, Callee]
+    declare: Callable[[str], None]

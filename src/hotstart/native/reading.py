@@ -1,0 +1,116 @@
+"""Read generated Python: what it names, binds and calls, and write it again."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Sequence
+
+from hotstart.native.operators import NotNative
+
+_OPERATOR = re.compile(r"torch\.ops\.[\w.]+")
+
+
+def made_body(
+    number: int, held: Sequence[str], written: Sequence[str], name: str = "call"
+) -> ast.stmt:
+    """The statement that makes a bound body, which writes to some of what it is bound to."""
+    arguments = [str(number), *held]
+    if written:
+        arguments.append(f"written=({', '.join(written)},)")
+    return ast.parse(f"{name} = native({', '.join(arguments)})").body[0]
+
+
+def source_of(module: ast.Module) -> str:
+    """Write a module without the imports and short names that it has no use for any more.
+
+    What is left of `torch` and of views of weights is found in the scope that it runs in.
+    """
+    body = list(module.body)
+    for statement in reversed(module.body):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                names = [name]
+            case ast.Import(names=imported) | ast.ImportFrom(names=imported):
+                names = [alias.asname or alias.name for alias in imported]
+            case _:
+                continue
+        used = {name for other in body if other is not statement for name in mentioned(other)}
+        if not used & set(names) or names == ["reinterpret_tensor"]:
+            body.remove(statement)
+    return ast.unparse(ast.fix_missing_locations(ast.Module(body, []))) + "\n"
+
+
+def functions(body: Iterable[ast.stmt]) -> list[ast.FunctionDef]:
+    """List the functions among statements."""
+    return [statement for statement in body if isinstance(statement, ast.FunctionDef)]
+
+
+def aliases(body: Iterable[ast.stmt]) -> dict[str, str]:
+    """What a module calls by a short name: `view = torch.ops.aten.view.default`."""
+    found = {}
+    for statement in body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Attribute() as path):
+                if _OPERATOR.fullmatch(ast.unparse(path)):
+                    found[name] = ast.unparse(path)
+    return found
+
+
+def defined(bind: ast.FunctionDef) -> list[str]:
+    """The names that a function that binds defines, its parameters included."""
+    names = [argument.arg for argument in bind.args.args]
+    for statement in bind.body:
+        if not isinstance(statement, ast.FunctionDef):
+            names += stored(statement)
+    return names
+
+
+def names_in(statement: ast.AST, context: type[ast.expr_context]) -> list[str]:
+    """List the names that a statement has in some context."""
+    return [
+        node.id
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, context)
+    ]
+
+
+def stored(statement: ast.AST) -> list[str]:
+    """List the names that a statement assigns."""
+    return names_in(statement, ast.Store)
+
+
+def mentioned(statement: ast.AST) -> list[str]:
+    """List the names that a statement mentions in any way."""
+    return names_in(statement, ast.expr_context)
+
+
+def unpacked(bind: ast.FunctionDef, source: str) -> list[str]:
+    """The names that `bind` takes one of its parameters apart into."""
+    for statement in bind.body:
+        match statement:
+            case ast.Assign(targets=[ast.Tuple() as names], value=ast.Name(id=name)):
+                if name == source:
+                    return stored(names)
+    return []
+
+
+def assigned(bind: ast.FunctionDef, name: str) -> ast.expr:
+    """Find what a name is assigned.
+
+    Raises:
+        NotNative: nothing.
+    """
+    for statement in bind.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
+                return value
+    raise NotNative(f"{name} is unknown")
+
+
+def called_with_args(value: ast.expr | None) -> str:
+    """The name of the function in `function(args)`; empty for other expressions."""
+    match value:
+        case ast.Call(func=ast.Name(id=name), args=[ast.Name(id="args")]):
+            return name
+    return ""
