@@ -20,7 +20,7 @@ from hotstart.compilers.tuning import measured
 from hotstart.errors import OptionsError
 from hotstart.events import Clock
 from hotstart.guards.sources import sources
-from hotstart.native.build import KeptLibraries, Reasons, build_native
+from hotstart.native.build import Reasons, build_native
 from hotstart.options import Options
 from hotstart.partition.digest import hash_token
 from hotstart.records.artifact import (
@@ -39,6 +39,7 @@ from hotstart.runtime.generated import stitched_name
 from hotstart.specialize.compile import SpecializedCall, units_of
 from hotstart.specialize.parts import Split
 from hotstart.specialize.trace import TracedCall, describe_plan
+from hotstart.specialize.units import Kept
 from hotstart.stitching.stitch import stitch
 
 log = logging.getLogger("hotstart")
@@ -101,7 +102,7 @@ def make_native(
     calls: Sequence[CompiledCall],
     units: Sequence[CompiledUnit],
     options: Options,
-    kept: KeptLibraries | None,
+    kept: Kept | None,
 ) -> tuple[NativeProgram | None, Reasons]:
     """The variants as native code, if that is asked for and there are kernels to call.
 

@@ -76,7 +76,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Made(msgspec.Struct, frozen=True, array_like=True):
-    """What one preparation made.
+    """The results of one preparation.
 
     Attributes:
         preparation: the name of its code.

@@ -89,7 +89,7 @@ class KeptUnits:
 
     @property
     def only_kept(self) -> bool:
-        """Whether nothing may be compiled that is not kept."""
+        """Tell whether nothing may be compiled that is not kept."""
         return self.store.policy == "require"
 
     def share(self, entry: CacheEntry | None = None) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from hotstart import _torch
 from hotstart.native.operators import NotNative
@@ -25,6 +24,7 @@ from hotstart.records.artifact import (
 )
 from hotstart.records.shapes import labelled
 from hotstart.runtime.generated import code_of
+from hotstart.specialize.units import Kept
 
 log = logging.getLogger("hotstart")
 
@@ -32,25 +32,11 @@ Reasons = tuple[tuple[str, str], ...]
 """Names of variants that have no native form, each with the step that has none."""
 
 
-class KeptLibraries(Protocol):
-    """The native libraries of earlier builds."""
-
-    def library(self, digest: str) -> Kernel | None:
-        """The library that was compiled from a source; None if none is kept."""
-
-    def put_library(self, digest: str, library: Kernel) -> None:
-        """Keep a library, by the digest of its source."""
-
-    @property
-    def only_kept(self) -> bool:
-        """Whether nothing may be compiled that is not kept."""
-
-
 def build_native(
     calls: Sequence[CompiledCall],
     units: Mapping[str, CompiledUnit],
     elsewhere: Sequence[str] = (),
-    kept: KeptLibraries | None = None,
+    kept: Kept | None = None,
 ) -> tuple[NativeProgram | None, Reasons]:
     """Translate and compile the variants of calls; None if none of them has a native form.
 
@@ -111,7 +97,7 @@ def _code(kind: str, source: str) -> Code:
     return code_of(f"native_{kind}_{hash_bytes(source.encode())[:12]}", source)
 
 
-def _library(source: str, kept: KeptLibraries | None) -> Kernel:
+def _library(source: str, kept: Kept | None) -> Kernel:
     """Compile a program that no earlier build has compiled.
 
     Raises:

@@ -33,7 +33,7 @@ class NotNative(Exception):
 
 @dataclass(frozen=True)
 class Written:
-    """How values are written: what an operator's call needs of the function it stands in."""
+    """Write the values of an operator's call as the function that it stands in has them."""
 
     tensor: TensorOf
     number: NumberOf
@@ -296,7 +296,7 @@ def _is_float(value: ast.expr) -> bool:
 
 
 def _is_exact(value: ast.expr) -> bool:
-    """Whether a double holds an integer; sizes, which are computed in calls, may not fit."""
+    """Tell whether a double holds an integer; sizes, which calls compute, may not fit."""
     match value:
         case ast.Constant(value=int() as number):
             return abs(number) <= 1 << 53
@@ -350,7 +350,7 @@ def _dispatched(
     """
     lines = [f"uint64_t row[{max(len(given), results, 1)}];"]
     for number, (kind, value) in enumerate(zip(kinds, given, strict=True)):
-        word = _word(kind, value, write, number, lines)
+        word = _word(kind, value, write)
         if word is None:
             raise NotNative(f"{operator} takes {ast.unparse(value)} as {kind}")
         lines.append(f"row[{number}] = {word};")
@@ -362,19 +362,19 @@ def _dispatched(
     return OperatorCall(_DISPATCHER, tuple(lines), results)
 
 
-def _word(kind: str, value: ast.expr, write: Written, number: int, lines: list[str]) -> str | None:
-    """Write an argument as one number of the dispatcher's; `lines` get what it needs before."""
+def _word(kind: str, value: ast.expr, write: Written) -> str | None:
+    """Write an argument as one number of the dispatcher's."""
     if kind.startswith("Optional["):
         if _is_none(value):
             return "0"
-        word = _word(kind[len("Optional[") : -1], value, write, number, lines)
+        word = _word(kind[len("Optional[") : -1], value, write)
         return None if word is None else f"boxed({word})"
     if kind == "Tensor":
         return f"shared({write.tensor(value)})"
     if kind in ("int", "SymInt"):
         return f"static_cast<uint64_t>({write.number(value)})"
     if kind.startswith("List["):
-        return _row(kind[len("List[") : -1], value, write, number, lines)
+        return _row(kind[len("List[") : -1], value, write)
     plain = _plain(kind, value, write)
     if plain is None:
         return None
@@ -385,9 +385,9 @@ def _word(kind: str, value: ast.expr, write: Written, number: int, lines: list[s
     return None
 
 
-def _row(kind: str, value: ast.expr, write: Written, number: int, lines: list[str]) -> str | None:
+def _row(kind: str, value: ast.expr, write: Written) -> str | None:
     """Write a list of the dispatcher's."""
     if kind not in ("int", "SymInt", "Tensor") or not isinstance(value, ast.List | ast.Tuple):
         return None
-    words = [_word(kind, each, write, number, lines) for each in value.elts]
+    words = [_word(kind, each, write) for each in value.elts]
     return f"listed({{{', '.join(map(str, words))}}})"

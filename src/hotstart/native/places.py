@@ -1,4 +1,4 @@
-"""What names of generated Python stand for in C++."""
+"""Tensors, integers and pieces of generated Python in C++."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Place:
 
     @property
     def held(self) -> bool:
-        """Whether it is kept by whoever bound it."""
+        """Tell whether it is kept by whoever bound it."""
         return self.bound >= 0
 
     @property
@@ -56,7 +56,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Several:
-    """What an operator with several results returned."""
+    """The results of an operator that has several."""
 
     places: tuple[Place, ...]
 

@@ -9,6 +9,7 @@ import msgspec
 import torch
 
 from hotstart.errors import ContractError
+from hotstart.runtime.served import in_words
 from hotstart.runtime.signature import MISSING
 from hotstart.runtime.tensors import describe_tensor
 
@@ -37,7 +38,4 @@ def describe(value: Any) -> str:
         return describe_tensor(value)
     if value is MISSING:
         return "nothing"
-    if isinstance(value, list | tuple | dict):
-        return f"a {type(value).__name__} of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"a {type(value).__qualname__}"
+    return in_words(value)

@@ -1,8 +1,9 @@
-"""The sizes that a program serves, and the error of a call with others. Imports no torch."""
+"""Words for calls that a program does not serve. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hotstart.errors import ContractError
 from hotstart.records.artifact import Contract
@@ -38,3 +39,11 @@ def other_size(
 def first_with(contract: Contract, axis: str) -> str:
     """The path of the first tensor that has an axis."""
     return next(spec.path for spec in contract.tensors if axis in spec.shape)
+
+
+def in_words(value: Any) -> str:
+    """Describe a value that a call passed, and that is no tensor, in a few words."""
+    if isinstance(value, list | tuple | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__qualname__}"

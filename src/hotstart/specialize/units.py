@@ -33,7 +33,7 @@ class Kept(Protocol):
 
     @property
     def only_kept(self) -> bool:
-        """Whether nothing may be compiled that is not kept."""
+        """Tell whether nothing may be compiled that is not kept."""
 
     def permit(self, job: Job) -> None:
         """Let a job be compiled that is not kept.

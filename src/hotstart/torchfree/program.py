@@ -27,7 +27,7 @@ from hotstart.records.shapes import dense_strides, layout_fits, strides_match
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.libraries import kernel_address, load_program
 from hotstart.runtime.results import result_classes
-from hotstart.runtime.served import not_served, other_size
+from hotstart.runtime.served import in_words, not_served, other_size
 from hotstart.torchfree.arrays import Array, Given, given
 from hotstart.torchfree.library import Libtorch, capsules
 from hotstart.torchfree.weights import Weights
@@ -360,9 +360,4 @@ def _bound_values(
 
 
 def _described(value: Any) -> str:
-    if value is _MISSING:
-        return "nothing"
-    if isinstance(value, list | tuple | dict):
-        return f"a {type(value).__name__} of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"a {type(value).__qualname__}"
+    return "nothing" if value is _MISSING else in_words(value)
