@@ -41,6 +41,7 @@ static void print_row(const hotstart_tensor* result) {
   for (int64_t place = 0; place < result->shape[1]; ++place)
     printf("%s%.9g", place == 0 ? "" : " ", numbers[place * result->strides[1]]);
   printf("\n");
+  fflush(stdout);
 }
 
 static int embed(const hotstart_program* program, int64_t* tokens, int count) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "torch.h"
+#include "weights.h"
 #include "words.h"
 
 namespace hotstart {
@@ -28,6 +29,8 @@ Contract::Contract(const Json& records, const Json& wiring) {
   for (size_t number = 0; number < dims.size(); ++number)
     axes_.push_back(axis_of(dims[number], wiring["axes"].at(number)));
   for (const Json& spec : records["tensors"].items()) read_argument(spec);
+  for (const Json& slot : records["mutated_args"].items())
+    arguments_[slot.integer(0, static_cast<int64_t>(arguments_.size()) - 1)].written = true;
   for (const Json& variant : wiring["variants"].items()) {
     Range range{variant["name"].string(), {}};
     for (const Json& pair : variant["intervals"].items()) range.intervals.push_back(interval_of(pair));
@@ -60,7 +63,7 @@ static Layout layout_named(std::string_view name) {
 
 void Contract::read_argument(const Json& spec) {
   Argument made{spec["path"].string(), "", dtype_named(spec["dtype"].text()), {}, {}, {},
-                layout_named(spec["layout"].text())};
+                layout_named(spec["layout"].text()), false};
   std::vector<std::string> sizes;
   for (const Json& size : spec["shape"].items()) {
     const bool dynamic = size.kind() == Json::Kind::text;
@@ -106,7 +109,32 @@ std::vector<Checked> Contract::check(const hotstart_tensor* given, int count,
     check_shape(argument, given[number], sizes);
     found.push_back(check_layout(argument, given[number]));
   }
+  check_apart(given, found);
   return found;
+}
+
+// Where the bytes of a tensor begin and end.
+static std::pair<uintptr_t, uintptr_t> extent(const hotstart_tensor& given,
+                                              const std::vector<int64_t>& strides) {
+  const std::vector<int64_t> shape(given.shape, given.shape + given.rank);
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(given.data);
+  const uintptr_t size = static_cast<uintptr_t>(spanned(shape, strides, dtype_of(given.dtype)->size));
+  return {begin, begin + size};
+}
+
+// Sees that nothing a call writes to is passed in two places.
+void Contract::check_apart(const hotstart_tensor* given, const std::vector<Checked>& checked) const {
+  for (size_t slot = 0; slot < arguments_.size(); ++slot) {
+    if (!arguments_[slot].written) continue;
+    const auto own = extent(given[slot], checked[slot].strides);
+    for (size_t other = 0; other < arguments_.size(); ++other) {
+      const auto theirs = extent(given[other], checked[other].strides);
+      if (other == slot || own.first >= theirs.second || theirs.first >= own.second) continue;
+      throw contract(arguments_[slot].name,
+                     "a tensor that shares memory with " + arguments_[other].name,
+                     "a tensor of its own, since the model writes to it", "pass a .clone()");
+    }
+  }
 }
 
 void Contract::check_kind(const Argument& wanted, const hotstart_tensor& given) const {

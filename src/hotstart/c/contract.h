@@ -31,6 +31,7 @@ struct Argument {
   std::vector<int32_t> axes;   // -1 for a fixed size
   std::vector<int32_t> order;  // dimensions from the outermost to the innermost in memory
   Layout layout;
+  bool written;  // by calls
 };
 
 struct Range {
@@ -66,6 +67,7 @@ class Contract {
   void check_shape(const Argument& wanted, const hotstart_tensor& given,
                    std::vector<int64_t>& sizes) const;
   void check_size(const Argument& wanted, int dim, int64_t size, std::vector<int64_t>& sizes) const;
+  void check_apart(const hotstart_tensor* given, const std::vector<Checked>& checked) const;
   Checked check_layout(const Argument& wanted, const hotstart_tensor& given) const;
 
   std::vector<Argument> arguments_;

@@ -17,8 +17,9 @@
 namespace hotstart {
 
 static Failure unreadable(const std::string& name, int number) {
-  return error(name, "a file that can be read", std::strerror(number) + std::string(),
-               "Check the path and its permissions.");
+  return Failure(HOTSTART_ERROR, name + ": expected a file that can be read, found: " +
+                                     std::strerror(number) +
+                                     ". Check the path and its permissions.");
 }
 
 Mapping& Mapping::operator=(Mapping&& other) noexcept {

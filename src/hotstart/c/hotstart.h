@@ -91,6 +91,7 @@ typedef struct hotstart_argument {
   int32_t rank;
   const int64_t* shape; /* of each dimension its size, -1 for one that is an axis */
   const int32_t* axes;  /* of each dimension the number of its axis, -1 for a fixed size */
+  int32_t written;      /* 1 if calls write to its memory, else 0 */
 } hotstart_argument;
 
 /* One way to call a program. Constants of the example (numbers, flags, None) are no arguments here:

@@ -61,6 +61,12 @@ const Json& Json::at(size_t number) const {
   return inside_[number];
 }
 
+std::vector<int64_t> numbers_of(const Json& list) {
+  std::vector<int64_t> found;
+  for (const Json& each : list.items()) found.push_back(each.integer(0, INT64_MAX));
+  return found;
+}
+
 // --- reading ----------------------------------------------------------------------------------
 
 class JsonReader {

@@ -48,6 +48,9 @@ class Json {
   std::vector<Json> inside_;
 };
 
+// The numbers of a list, none below zero.
+std::vector<int64_t> numbers_of(const Json& list);
+
 // A text and what it says. It stays where it is, since values refer to it.
 class JsonDocument {
  public:

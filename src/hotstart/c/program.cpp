@@ -11,13 +11,20 @@ namespace hotstart {
 
 // --- opening ----------------------------------------------------------------------------------
 
+// The version of hotstart that wrote a file; empty if it does not say.
+static std::string built_by(const Container& container) {
+  try {
+    return container.manifest()["fingerprint"]["hotstart"].string();
+  } catch (const Malformed&) {
+    return "";
+  }
+}
+
 static Failure unreadable(const Container& container, const char* reason) {
-  const Json* parts = container.manifest().find("fingerprint");
-  const Json* built = parts == nullptr ? nullptr : parts->find("hotstart");
-  const bool named = built != nullptr && built->kind() == Json::Kind::text;
-  if (named && built->string() != hotstart_version())
+  const std::string built = built_by(container);
+  if (!built.empty() && built != hotstart_version())
     return incompatible(container.file(),
-                        {{"records", "those of hotstart " + built->string(),
+                        {{"records", "those of hotstart " + built,
                           "those of hotstart " + std::string(hotstart_version()) +
                               ", which cannot read them: " + reason}});
   return corrupt(container.file(), "manifest", "what hotstart writes",
@@ -41,8 +48,7 @@ Program::Program(const std::string& file, const std::string& weights) {
     require_release(file, fingerprint, *torch_);
     open_native(container, container.manifest()["native"]);
     weights_->require_whole();
-    bind_tensors(container, wiring);
-    bind_functions(wiring);
+    wired_ = bind_all(container, wiring, *weights_, *torch_, *native_);
     read_calls(container.manifest()["calls"], wiring["calls"]);
   } catch (const Malformed& reason) {
     throw unreadable(container, reason.what());
@@ -86,91 +92,6 @@ void Program::open_native(const Container& container, const Json& native) {
   native_->open(kernels.data());
 }
 
-// --- binding ----------------------------------------------------------------------------------
-
-// The number of a weight, or of what was made of weights, in the file of weights; -1 for others.
-int64_t Program::stored(const Json& tensor, const Json& specs,
-                        const std::vector<int64_t>& numbers) const {
-  const std::string_view type = tensor["type"].text();
-  if (type == "weight") {
-    const std::string name = specs.at(tensor["slot"].integer(0, INT32_MAX))["name"].string();
-    return weights_->number_of(name);
-  }
-  if (type != "made") return -1;
-  std::vector<int64_t> taken;
-  for (const Json& each : tensor["weights"].items())
-    taken.push_back(numbers.at(each.integer(0, static_cast<int64_t>(numbers.size()) - 1)));
-  return weights_->made(tensor["preparation"].string(), taken,
-                        tensor["number"].integer(0, INT32_MAX));
-}
-
-static std::vector<int64_t> numbers_of(const Json& list) {
-  std::vector<int64_t> found;
-  for (const Json& each : list.items()) found.push_back(each.integer(0, INT64_MAX));
-  return found;
-}
-
-// Tensors that functions are bound to. Weights that were only packed are not there, and are only
-// named by what was made of them.
-void Program::bind_tensors(const Container& container, const Json& wiring) {
-  const Json& specs = container.manifest()["requirements"]["weights"];
-  std::vector<bool> used;
-  std::vector<int64_t> numbers;
-  const std::vector<Json>& tensors = wiring["tensors"].items();
-  used.resize(tensors.size());
-  const auto use = [&used](const Json& number) {
-    used.at(number.integer(0, static_cast<int64_t>(used.size()) - 1)) = true;
-  };
-  for (const Json& function : wiring["functions"].items())
-    for (const Json& held : function.at(1).items())
-      if (held.integer() >= 0) use(held);
-  for (const Json& call : wiring["calls"].items())
-    for (const Json& variant : call["variants"].items())
-      for (const Json& result : variant["results"].items())
-        if (result.at(1).text() == "bound") use(result.at(2));
-  for (const Json& tensor : tensors)
-    if (tensor["type"].text() == "view") use(tensor["of"]);
-  for (size_t number = 0; number < tensors.size(); ++number) {
-    const Json& tensor = tensors[number];
-    numbers.push_back(stored(tensor, specs, numbers));
-    tensors_.emplace_back();
-    if (!used[number]) continue;
-    if (tensor["type"].text() == "view") {
-      const Handle of = tensors_.at(tensor["of"].integer(0, static_cast<int64_t>(number) - 1)).get();
-      tensors_.back() = Owned(torch_.get(), torch_->viewed(of, numbers_of(tensor["shape"]),
-                                                           numbers_of(tensor["stride"]),
-                                                           tensor["further"].integer()));
-      continue;
-    }
-    if (numbers.back() < 0)
-      throw corrupt(weights_->file(), "table", "every tensor that the program runs on",
-                    "one that is not there: number " + std::to_string(number), kNoWeights);
-    tensors_.back() = weights_->tensor(*torch_, numbers.back());
-  }
-}
-
-void Program::bind_functions(const Json& wiring) {
-  for (const Json& function : wiring["functions"].items()) {
-    const int body = static_cast<int>(function.at(0).integer(0, native_->bodies - 1));
-    std::vector<Owned> own;
-    std::vector<void*> tensors;
-    std::vector<const hotstart_bound*> others;
-    const int64_t before = static_cast<int64_t>(functions_.size());
-    for (const Json& held : function.at(1).items()) {
-      const int64_t number = held.integer(-before, static_cast<int64_t>(tensors_.size()) - 1);
-      own.emplace_back();
-      if (number >= 0) own.back() = Owned(torch_.get(), torch_->again(tensors_[number].get()));
-      tensors.push_back(own.back().get());
-      others.push_back(number >= 0 ? nullptr : functions_[-1 - number].get());
-    }
-    const int count = static_cast<int>(tensors.size());
-    Function made(native_->bind(body, count, tensors.data(), others.data()), native_->unbind);
-    if (made == nullptr) throw std::bad_alloc();
-    for (Owned& each : own) each.release();
-    functions_.push_back(std::move(made));
-  }
-}
-
 // --- calls ------------------------------------------------------------------------------------
 
 void Program::read_calls(const Json& records, const Json& wiring) {
@@ -206,8 +127,8 @@ Variant Program::read_variant(const Json& wired, const Call& call, int number) c
   Variant made{{}, number, nullptr, {}, {}};
   for (const Json& pair : wired["intervals"].items())
     made.intervals.push_back({pair.at(0).integer(), pair.at(1).integer()});
-  const int64_t last = static_cast<int64_t>(functions_.size()) - 1;
-  made.function = functions_.at(wired["function"].integer(0, last)).get();
+  const int64_t last = static_cast<int64_t>(wired_.functions.size()) - 1;
+  made.function = wired_.functions.at(wired["function"].integer(0, last)).get();
   const hotstart_shape& shape = native_->shapes[native_->body_of(made.function)];
   const int there = static_cast<int>(call.contract.arguments().size());
   for (const Json& each : wired["arguments"].items())
@@ -215,7 +136,7 @@ Variant Program::read_variant(const Json& wired, const Call& call, int number) c
   if (shape.sizes != static_cast<int>(call.contract.axes().size()) ||
       shape.args != static_cast<int>(made.arguments.size()))
     throw Malformed("a function that takes something else");
-  const int bound = static_cast<int>(tensors_.size());
+  const int bound = static_cast<int>(wired_.tensors.size());
   for (const Json& each : wired["results"].items())
     made.results.push_back(result_of(each, shape.results, there, bound));
   if (!call.variants.empty() && call.variants[0].results.size() != made.results.size())
@@ -228,7 +149,7 @@ void Call::show() {
   for (const Argument& each : contract.arguments())
     shown_arguments.push_back({each.name.c_str(), each.dtype,
                                static_cast<int32_t>(each.shape.size()), each.shape.data(),
-                               each.axes.data()});
+                               each.axes.data(), each.written});
   for (const Axis& each : contract.axes()) {
     int64_t low = INT64_MAX, high = INT64_MIN;
     for (const Interval& interval : each.intervals) {
@@ -271,36 +192,49 @@ std::vector<Owned> Program::called(const Variant& variant, const std::vector<int
   return results;
 }
 
+Owned Program::over(const hotstart_tensor& tensor, const std::vector<int64_t>& strides) const {
+  return Owned(torch_.get(), torch_->over(tensor.data, tensor.shape, strides.data(), tensor.rank,
+                                          tensor.dtype));
+}
+
+// A tensor as functions see it: in the compiled layout.
+Owned Program::laid_out(const hotstart_tensor& tensor, const Checked& checked) const {
+  if (!checked.is_copied) return over(tensor, checked.seen);
+  const Owned passed = over(tensor, checked.strides);
+  return Owned(torch_.get(), torch_->laid_out(passed.get(), tensor.shape, checked.seen.data(),
+                                              tensor.rank, tensor.dtype));
+}
+
+Owned Program::again(const Owned& tensor) const {
+  return Owned(torch_.get(), torch_->again(tensor.get()));
+}
+
 std::vector<Owned> Program::run(const Call& call, const hotstart_tensor* given, int count) const {
   std::vector<int64_t> sizes;
   const std::vector<Checked> checked = call.contract.check(given, count, sizes);
   const Variant& variant = variant_for(call, sizes);
-  const auto over = [this](const hotstart_tensor& tensor, const std::vector<int64_t>& strides) {
-    return Owned(torch_.get(), torch_->over(tensor.data, tensor.shape, strides.data(), tensor.rank,
-                                            tensor.dtype));
-  };
-  std::vector<Owned> arguments;
+  std::vector<Owned> arguments, copies;
+  std::vector<int> copied;
   for (int number : variant.arguments) {
-    const bool as_passed = number < 0;
-    const int slot = as_passed ? -1 - number : number;
-    const hotstart_tensor& tensor = given[slot];
+    const int slot = number < 0 ? -1 - number : number;
     const Checked& each = checked[slot];
-    const bool copy = each.is_copied && !as_passed;
-    Owned made = over(tensor, as_passed || copy ? each.strides : each.seen);
-    if (copy)
-      made = Owned(torch_.get(), torch_->laid_out(made.get(), tensor.shape, each.seen.data(),
-                                                  tensor.rank, tensor.dtype));
-    arguments.push_back(std::move(made));
+    arguments.push_back(number < 0 ? over(given[slot], each.strides)
+                                   : laid_out(given[slot], each));
+    if (number < 0 || !each.is_copied || !call.contract.arguments()[slot].written) continue;
+    copies.push_back(again(arguments.back()));
+    copied.push_back(slot);
   }
   const std::vector<Owned> made = called(variant, sizes, arguments);
+  for (size_t place = 0; place < copies.size(); ++place) {
+    const int slot = copied[place];
+    torch_->copy(over(given[slot], checked[slot].strides).get(), copies[place].get());
+  }
   std::vector<Owned> results;
   for (const Result& result : variant.results)
-    results.push_back(
-        result.from == From::argument
-            ? over(given[result.number], checked[result.number].strides)
-            : Owned(torch_.get(), torch_->again(result.from == From::made
-                                                    ? made[result.number].get()
-                                                    : tensors_[result.number].get())));
+    results.push_back(result.from == From::argument
+                          ? over(given[result.number], checked[result.number].strides)
+                          : again(result.from == From::made ? made[result.number]
+                                                            : wired_.tensors[result.number]));
   return results;
 }
 

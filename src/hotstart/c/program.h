@@ -13,6 +13,7 @@
 #include "interface.h"
 #include "torch.h"
 #include "weights.h"
+#include "wired.h"
 
 namespace hotstart {
 
@@ -47,9 +48,6 @@ struct Call {
   void show();
 };
 
-// A function with what it runs on, which is let go with it.
-using Function = std::unique_ptr<hotstart_bound, void (*)(hotstart_bound*)>;
-
 class Program {
  public:
   Program(const std::string& file, const std::string& weights);
@@ -65,21 +63,20 @@ class Program {
  private:
   const Json& wiring_of(const Container& container) const;
   void open_native(const Container& container, const Json& native);
-  void bind_tensors(const Container& container, const Json& wiring);
-  void bind_functions(const Json& wiring);
   void read_calls(const Json& records, const Json& wiring);
   Variant read_variant(const Json& wiring, const Call& call, int number) const;
-  int64_t stored(const Json& tensor, const Json& specs, const std::vector<int64_t>& numbers) const;
 
   const Variant& variant_for(const Call& call, const std::vector<int64_t>& sizes) const;
+  Owned over(const hotstart_tensor& tensor, const std::vector<int64_t>& strides) const;
+  Owned laid_out(const hotstart_tensor& tensor, const Checked& checked) const;
+  Owned again(const Owned& tensor) const;
   std::vector<Owned> called(const Variant& variant, const std::vector<int64_t>& sizes,
                             std::vector<Owned>& arguments) const;
 
   std::unique_ptr<Weights> weights_;
   std::unique_ptr<Torch> torch_;
   const hotstart_native* native_ = nullptr;
-  std::vector<Owned> tensors_;       // of the wiring
-  std::vector<Function> functions_;  // of the wiring, each after those that it calls
+  Wired wired_;
   std::vector<Call> calls_;
 };
 

@@ -164,9 +164,11 @@ Handle Torch::laid_out(Handle of, const int64_t* shape, const int64_t* strides, 
   Handle made = nullptr;
   check(empty_(rank, shape, strides, codes_[dtype], cpu_, 0, &made), "empty_strided");
   Owned kept(this, made);
-  check(copy_(made, of, 0), "copy_");
+  copy(made, of);
   return kept.release();
 }
+
+void Torch::copy(Handle into, Handle from) const { check(copy_(into, from, 0), "copy_"); }
 
 Handle Torch::again(Handle tensor) const {
   Handle made = nullptr;

@@ -36,6 +36,7 @@ class Torch {
                 int64_t further) const;
   Handle laid_out(Handle of, const int64_t* shape, const int64_t* strides, int rank,
                   hotstart_dtype dtype) const;
+  void copy(Handle into, Handle from) const;
   Handle again(Handle tensor) const;
   void forget(Handle tensor) const;
   hotstart_tensor described(Handle tensor) const;  // shape and strides are the tensor's own

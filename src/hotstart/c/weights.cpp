@@ -122,10 +122,8 @@ void Weights::read_tensors(const Json& table) {
   for (const Json& row : table["tensors"].items()) tensors_.push_back(stored(row, stretches));
 }
 
-// The bytes from the first to the last element of a tensor; more than there can be if that
-// overflows.
-static int64_t spanned(const std::vector<int64_t>& shape, const std::vector<int64_t>& strides,
-                       int64_t size) {
+int64_t spanned(const std::vector<int64_t>& shape, const std::vector<int64_t>& strides,
+                int64_t size) {
   int64_t last = 0;
   for (size_t dim = 0; dim < shape.size(); ++dim) {
     int64_t step;
@@ -134,7 +132,8 @@ static int64_t spanned(const std::vector<int64_t>& shape, const std::vector<int6
     if (__builtin_add_overflow(last, step, &last)) return INT64_MAX;
   }
   int64_t bytes;
-  return __builtin_mul_overflow(last + 1, size, &bytes) ? INT64_MAX : bytes;
+  if (last == INT64_MAX || __builtin_mul_overflow(last + 1, size, &bytes)) return INT64_MAX;
+  return bytes;
 }
 
 Weights::Stored Weights::stored(

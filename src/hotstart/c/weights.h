@@ -71,6 +71,10 @@ class Weights {
   std::thread checking_;
 };
 
+// The bytes from the first to the last element of a tensor; INT64_MAX where they cannot be counted.
+int64_t spanned(const std::vector<int64_t>& shape, const std::vector<int64_t>& strides,
+                int64_t size);
+
 }  // namespace hotstart
 
 #endif
