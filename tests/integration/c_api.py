@@ -142,7 +142,11 @@ class Program:
         results = ctypes.POINTER(_Results)()
         array = (_Tensor * max(len(given), 1))(*given)
         status = self._library.call(
-            self._handle, call, array, len(given), ctypes.cast(ctypes.byref(results), ctypes.c_void_p)
+            self._handle,
+            call,
+            array,
+            len(given),
+            ctypes.cast(ctypes.byref(results), ctypes.c_void_p),
         )
         self._library.checked(status)
         return results

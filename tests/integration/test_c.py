@@ -31,15 +31,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("c")
-    build_library(folder, flags=("-Werror",))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def library(folder: Path) -> Library:
-    return Library(folder / "libhotstart.so")
+def library(c_library: Path) -> Library:
+    return Library(c_library / "libhotstart.so")
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +122,8 @@ def test_what_only_c_can_pass_is_refused(served: Program, library: Library) -> N
         served(IDS, MASK, MASK)
     with pytest.raises(Refused, match="call: got 1, takes a number below 1"):
         served(IDS, MASK, call=1)
-    with pytest.raises(Refused, match="mask: got memory at [0-9]+, takes memory at a multiple of 4"):
-        odd = torch.zeros(4 * MASK.numel() + 1, dtype=torch.uint8)[1:]
+    odd = torch.zeros(4 * MASK.numel() + 1, dtype=torch.uint8)[1:]
+    with pytest.raises(Refused, match=r"mask: got memory at \d+, takes memory at a multiple of 4"):
         served(IDS, _At(odd.data_ptr(), MASK))  # type: ignore[arg-type]
     with pytest.raises(Refused, match="ids: got a null pointer"):
         served(_At(0, IDS), MASK)  # type: ignore[arg-type]
@@ -302,7 +295,9 @@ def test_a_program_that_takes_python_is_refused_with_the_reason(
     program = hotstart.compile(Encoder().eval(), (IDS, MASK), options=options)
     program.save(tmp_path / "model.hot", check=False)
     program.save_weights(tmp_path / "model.weights")
-    with pytest.raises(Refused, match="runs without Python, found one without native code") as found:
+    with pytest.raises(
+        Refused, match="runs without Python, found one without native code"
+    ) as found:
         Program(library, tmp_path / "model.hot", tmp_path / "model.weights")
     assert found.value.status == ERROR
 
@@ -323,14 +318,14 @@ class Embedder(nn.Module):
         return (x * attention_mask.unsqueeze(-1)).sum(1)
 
 
-def test_a_program_in_c_serves_without_python(folder: Path, tmp_path: Path) -> None:
+def test_a_program_in_c_serves_without_python(c_library: Path, tmp_path: Path) -> None:
     seq = Dim("seq", min=1, max=9, sizes=[1])
     shapes = {name: {1: seq} for name in ("input_ids", "attention_mask")}
     ids = torch.tensor([[1, 2, 3]])
     saved = Saved(tmp_path, Embedder(), ids, torch.ones_like(ids), dynamic_shapes=shapes)
     built = tmp_path / "embed"
-    flags = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", f"-Wl,-rpath,{folder}")
-    command = ["cc", str(EXAMPLE), f"-I{folder}", f"-L{folder}", *flags, "-lhotstart"]
+    flags = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", f"-Wl,-rpath,{c_library}")
+    command = ["cc", str(EXAMPLE), f"-I{c_library}", f"-L{c_library}", *flags, "-lhotstart"]
     subprocess.run([*command, "-o", str(built)], check=True)
     with subprocess.Popen(
         [str(built), str(saved.file), str(saved.weights)],
@@ -352,18 +347,18 @@ def test_a_program_in_c_serves_without_python(folder: Path, tmp_path: Path) -> N
         assert process.wait(60) == 0
 
 
-def test_the_header_is_one_for_cpp_too(folder: Path, tmp_path: Path) -> None:
+def test_the_header_is_one_for_cpp_too(c_library: Path, tmp_path: Path) -> None:
     source = tmp_path / "uses.cpp"
     source.write_text('#include "hotstart.h"\nint main() { return hotstart_version()[0] == 0; }\n')
-    command = ["c++", str(source), f"-I{folder}", f"-L{folder}", f"-Wl,-rpath,{folder}"]
+    command = ["c++", str(source), f"-I{c_library}", f"-L{c_library}", f"-Wl,-rpath,{c_library}"]
     command += ["-Wall", "-Wextra", "-Werror", "-pedantic", "-lhotstart", "-o"]
     subprocess.run([*command, str(tmp_path / "uses")], check=True)
     subprocess.run([str(tmp_path / "uses")], check=True, env={})
 
 
-def test_torch_that_is_not_there_is_named(folder: Path, saved: Saved, tmp_path: Path) -> None:
+def test_torch_that_is_not_there_is_named(c_library: Path, saved: Saved, tmp_path: Path) -> None:
     built = tmp_path / "embed"
-    command = ["cc", str(EXAMPLE), f"-I{folder}", f"-L{folder}", f"-Wl,-rpath,{folder}"]
+    command = ["cc", str(EXAMPLE), f"-I{c_library}", f"-L{c_library}", f"-Wl,-rpath,{c_library}"]
     subprocess.run([*command, "-lhotstart", "-o", str(built)], check=True)
     done = subprocess.run(
         [str(built), str(saved.file), str(saved.weights)],

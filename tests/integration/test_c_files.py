@@ -16,8 +16,7 @@ from hotstart.artifact import container, weights_file
 from hotstart.artifact.disk import OpenFile
 from hotstart.errors import ArtifactError
 from tests.integration.c_api import CORRUPT, ERROR, INCOMPATIBLE, Library, Program, Refused
-from tests.integration.test_c import folder, library, saved  # noqa: F401  fixtures
-from tests.integration.test_torchfree import IDS, MASK, Saved
+from tests.integration.test_torchfree import IDS, MASK, SHAPES, Encoder, Saved
 from tests.versions import library_opens_alone
 
 pytestmark = [
@@ -26,6 +25,17 @@ pytestmark = [
         not library_opens_alone(), reason="what torch's library needs is found by import torch only"
     ),
 ]
+
+
+@pytest.fixture(scope="module")
+def library(c_library: Path) -> Library:
+    return Library(c_library / "libhotstart.so")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, kept_pieces: Any) -> Saved:
+    folder = tmp_path_factory.mktemp("encoder")
+    return Saved(folder, Encoder(), IDS, MASK, dynamic_shapes=SHAPES)
 
 
 def refusal(library: Library, file: Path, weights: Path) -> Refused:

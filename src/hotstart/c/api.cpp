@@ -114,12 +114,12 @@ void hotstart_free(hotstart_results* results) { delete static_cast<Results*>(res
 
 const char* hotstart_last_error(void) { return last_error().c_str(); }
 
-const char* hotstart_dtype_name(hotstart_dtype dtype) {
+const char* hotstart_dtype_name(int32_t dtype) {
   const Dtype* found = dtype_of(dtype);
   return found == nullptr ? nullptr : found->name;
 }
 
-int32_t hotstart_dtype_size(hotstart_dtype dtype) {
+int32_t hotstart_dtype_size(int32_t dtype) {
   const Dtype* found = dtype_of(dtype);
   return found == nullptr ? 0 : found->size;
 }

@@ -19,8 +19,8 @@ class Brought {
   // Refers to the container, which has to live as long as tensors are made.
   explicit Brought(const Container& container) : container_(container) {}
 
-  // The names of tensors in the file: that no module keeps, that no checkpoint has, and constants of
-  // units. Empty if there is none.
+  // The names of tensors in the file: one that no module keeps, one that no checkpoint has, and a
+  // constant of a unit. Empty if there is none.
   std::string captured(int64_t slot) const;
   std::string left_out(int64_t slot) const;
   std::string constant(std::string_view unit, std::string_view name) const;

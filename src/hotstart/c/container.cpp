@@ -59,7 +59,8 @@ void Container::read_header(const std::vector<uint8_t>& header, size_t there) {
   if (manifest > size || aligned(kHeader + manifest) > size)
     throw corrupt(file_, "size", "room for a manifest of " + std::to_string(manifest) + " bytes",
                   std::to_string(size));
-  const bool key = any(header.data() + kSigned, 32), signature = any(header.data() + kSigned + 32, 64);
+  const bool key = any(header.data() + kSigned, 32);
+  const bool signature = any(header.data() + kSigned + 32, 64);
   if (key != signature)
     throw corrupt(file_, "header", "a key and a signature, or neither",
                   key ? "a key only" : "a signature only");

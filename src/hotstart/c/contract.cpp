@@ -33,7 +33,8 @@ Contract::Contract(const Json& records, const Json& wiring) {
     arguments_[slot.integer(0, static_cast<int64_t>(arguments_.size()) - 1)].written = true;
   for (const Json& variant : wiring["variants"].items()) {
     Range range{variant["name"].string(), {}};
-    for (const Json& pair : variant["intervals"].items()) range.intervals.push_back(interval_of(pair));
+    for (const Json& pair : variant["intervals"].items())
+      range.intervals.push_back(interval_of(pair));
     if (range.intervals.size() != axes_.size()) throw Malformed("a variant with other axes");
     ranges_.push_back(range);
   }
@@ -118,12 +119,13 @@ static std::pair<uintptr_t, uintptr_t> extent(const hotstart_tensor& given,
                                               const std::vector<int64_t>& strides) {
   const std::vector<int64_t> shape(given.shape, given.shape + given.rank);
   const uintptr_t begin = reinterpret_cast<uintptr_t>(given.data);
-  const uintptr_t size = static_cast<uintptr_t>(spanned(shape, strides, dtype_of(given.dtype)->size));
-  return {begin, begin + size};
+  const int64_t size = spanned(shape, strides, dtype_of(given.dtype)->size);
+  return {begin, begin + static_cast<uintptr_t>(size)};
 }
 
 // Sees that nothing a call writes to is passed in two places.
-void Contract::check_apart(const hotstart_tensor* given, const std::vector<Checked>& checked) const {
+void Contract::check_apart(const hotstart_tensor* given,
+                           const std::vector<Checked>& checked) const {
   for (size_t slot = 0; slot < arguments_.size(); ++slot) {
     if (!arguments_[slot].written) continue;
     const auto own = extent(given[slot], checked[slot].strides);

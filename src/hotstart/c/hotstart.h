@@ -71,7 +71,7 @@ typedef enum hotstart_dtype {
  * the call has returned; the memory longer where a result lies in it, see `hotstart_results`. */
 typedef struct hotstart_tensor {
   void* data;
-  hotstart_dtype dtype;
+  int32_t dtype;          /* a `hotstart_dtype` */
   int32_t rank;           /* how many dimensions there are */
   const int64_t* shape;   /* a size for each */
   const int64_t* strides; /* in elements; NULL: dense, the last dimension is the innermost */
@@ -87,7 +87,7 @@ typedef struct hotstart_axis {
 /* What an argument has to be. */
 typedef struct hotstart_argument {
   const char* name; /* as Python has it: `input_ids`, `batch['mask']` */
-  hotstart_dtype dtype;
+  int32_t dtype;          /* a `hotstart_dtype` */
   int32_t rank;
   const int64_t* shape; /* of each dimension its size, -1 for one that is an axis */
   const int32_t* axes;  /* of each dimension the number of its axis, -1 for a fixed size */
@@ -153,8 +153,8 @@ HOTSTART_API void hotstart_free(hotstart_results* results);
 HOTSTART_API const char* hotstart_last_error(void);
 
 /* The name of a dtype, such as `float32`, and the bytes of an element; NULL and 0 for others. */
-HOTSTART_API const char* hotstart_dtype_name(hotstart_dtype dtype);
-HOTSTART_API int32_t hotstart_dtype_size(hotstart_dtype dtype);
+HOTSTART_API const char* hotstart_dtype_name(int32_t dtype);
+HOTSTART_API int32_t hotstart_dtype_size(int32_t dtype);
 
 /* The version of hotstart that this library belongs to. */
 HOTSTART_API const char* hotstart_version(void);

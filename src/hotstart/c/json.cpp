@@ -119,15 +119,17 @@ class JsonReader {
 
   void closed() { --depth_; }
 
+  static bool is_control(char letter) { return static_cast<unsigned char>(letter) < 32; }
+
   std::string_view text() {
     const char* begin = ++at_;
-    while (at_ != end_ && *at_ != '"' && *at_ != '\\' && static_cast<unsigned char>(*at_) >= 32) ++at_;
+    while (at_ != end_ && *at_ != '"' && *at_ != '\\' && !is_control(*at_)) ++at_;
     if (at_ == end_) malformed();
     if (*at_ == '"') return std::string_view(begin, at_++ - begin);
     unescaped_.emplace_back(begin, at_ - begin);
     std::string& made = unescaped_.back();
     while (at_ != end_ && *at_ != '"') {
-      if (static_cast<unsigned char>(*at_) < 32) malformed();
+      if (is_control(*at_)) malformed();
       if (*at_ == '\\')
         escape(made);
       else

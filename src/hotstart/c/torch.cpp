@@ -141,12 +141,14 @@ void Torch::check(int32_t status, const char* called) const {
 }
 
 Handle Torch::over(void* data, const int64_t* shape, const int64_t* strides, int rank,
-                   hotstart_dtype dtype, const std::string* layout) const {
+                   int dtype, const std::string* layout) const {
+  static const std::string none;
+  const std::string& bytes = layout == nullptr ? none : *layout;
   Handle made = nullptr;
-  const auto* bytes = layout == nullptr ? nullptr : reinterpret_cast<const uint8_t*>(layout->data());
-  const int64_t size = layout == nullptr ? 0 : static_cast<int64_t>(layout->size());
   check(create_(data, rank, shape, strides, 0, codes_[dtype], cpu_, 0, &made,
-                layout == nullptr ? strided_ : opaque_, bytes, size),
+                layout == nullptr ? strided_ : opaque_,
+                layout == nullptr ? nullptr : reinterpret_cast<const uint8_t*>(bytes.data()),
+                static_cast<int64_t>(bytes.size())),
         "create_tensor_from_blob");
   return made;
 }
@@ -160,7 +162,7 @@ Handle Torch::viewed(Handle of, const std::vector<int64_t>& shape,
 }
 
 Handle Torch::laid_out(Handle of, const int64_t* shape, const int64_t* strides, int rank,
-                       hotstart_dtype dtype) const {
+                       int dtype) const {
   Handle made = nullptr;
   check(empty_(rank, shape, strides, codes_[dtype], cpu_, 0, &made), "empty_strided");
   Owned kept(this, made);
@@ -189,7 +191,7 @@ hotstart_tensor Torch::described(Handle tensor) const {
   check(dtype_(tensor, &code), "dtype");
   for (int number = 0; number < kDtypeCount; ++number)
     if (codes_[number] == code)
-      return {data, static_cast<hotstart_dtype>(number), static_cast<int32_t>(rank), shape, strides};
+      return {data, number, static_cast<int32_t>(rank), shape, strides};
   throw Failure(HOTSTART_FAILED,
                 "a result of a dtype that has no name here: number " + std::to_string(code));
 }

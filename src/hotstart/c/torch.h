@@ -30,12 +30,12 @@ class Torch {
   std::string release() const;
 
   // Makes a tensor over memory that somebody keeps for as long. A layout is oneDNN's.
-  Handle over(void* data, const int64_t* shape, const int64_t* strides, int rank,
-              hotstart_dtype dtype, const std::string* layout = nullptr) const;
+  Handle over(void* data, const int64_t* shape, const int64_t* strides, int rank, int dtype,
+              const std::string* layout = nullptr) const;
   Handle viewed(Handle of, const std::vector<int64_t>& shape, const std::vector<int64_t>& strides,
                 int64_t further) const;
   Handle laid_out(Handle of, const int64_t* shape, const int64_t* strides, int rank,
-                  hotstart_dtype dtype) const;
+                  int dtype) const;
   void copy(Handle into, Handle from) const;
   Handle again(Handle tensor) const;
   void forget(Handle tensor) const;

@@ -253,7 +253,8 @@ Owned Weights::tensor(const Torch& torch, int64_t number) const {
   const std::string* layout = stored.layout < 0 ? nullptr : &layouts_[stored.layout];
   uint8_t* data = mapping_.begin() + begin_ + stored.place;
   try {
-    return Owned(&torch, torch.over(data, stored.shape.data(), strides, rank, stored.dtype, layout));
+    return Owned(&torch,
+                 torch.over(data, stored.shape.data(), strides, rank, stored.dtype, layout));
   } catch (const Failure& reason) {
     throw damaged("table", about + " as hotstart writes it", reason.what());
   }

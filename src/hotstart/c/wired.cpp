@@ -55,7 +55,8 @@ class Tensors {
     if (type != "made") return -1;
     std::vector<int64_t> taken;
     const int64_t before = static_cast<int64_t>(numbers_.size()) - 1;
-    for (const Json& each : row["weights"].items()) taken.push_back(numbers_[each.integer(0, before)]);
+    for (const Json& each : row["weights"].items())
+      taken.push_back(numbers_[each.integer(0, before)]);
     const size_t result = static_cast<size_t>(row["number"].integer(0, INT32_MAX));
     return weights_.made(row["preparation"].string(), taken, result);
   }
@@ -82,7 +83,8 @@ class Tensors {
 
   // What no checkpoint has, in the layout that the table of weights says; files hold it as it was.
   Owned own(const Json& spec, const std::string& name) {
-    const std::vector<int64_t> shape = numbers_of(spec["shape"]), strides = numbers_of(spec["stride"]);
+    const std::vector<int64_t> shape = numbers_of(spec["shape"]);
+    const std::vector<int64_t> strides = numbers_of(spec["stride"]);
     if (shape.size() != strides.size()) throw Malformed("a shape with other strides");
     const Owned held = brought_.tensor(torch_, name);
     return Owned(&torch_, torch_.laid_out(held.get(), shape.data(), strides.data(),
@@ -92,7 +94,8 @@ class Tensors {
 
   Owned view(const Json& row, int64_t number) const {
     const Handle of = made_[row["of"].integer(0, number - 1)].get();
-    const std::vector<int64_t> shape = numbers_of(row["shape"]), strides = numbers_of(row["stride"]);
+    const std::vector<int64_t> shape = numbers_of(row["shape"]);
+    const std::vector<int64_t> strides = numbers_of(row["stride"]);
     if (shape.size() != strides.size()) throw Malformed("a shape with other strides");
     return Owned(&torch_, torch_.viewed(of, shape, strides, row["further"].integer()));
   }
@@ -108,7 +111,8 @@ class Tensors {
     const bool is_weight = row["type"].text() == "weight";
     const std::string name = is_weight ? specs_.at(slot_of(row))["name"].string()
                                        : row["name"].string();
-    return error(weights_.file(), "the tensor " + name, "it neither here nor in the program's file",
+    return error(weights_.file(), "the tensor " + name,
+                 "it neither there nor in the program's file",
                  "Save both again, with a model that has all of its weights.");
   }
 

@@ -69,7 +69,8 @@ PyObject* bind(PyObject*, PyObject* const* args, intptr_t count) {
   if (count != 2) return refuse("bind takes a body and what it runs on");
   const long long body = PyLong_AsLongLong(args[0]);
   const intptr_t held = PyList_Size(args[1]);
-  if (held < 0 || body < 0 || body >= table.bodies) return refuse("bind takes a body of the program");
+  if (held < 0 || body < 0 || body >= table.bodies)
+    return refuse("bind takes a body of the program");
   void* tensors[held + 1];
   const hotstart_bound* others[held + 1];
   for (intptr_t place = 0; place < held; ++place) {

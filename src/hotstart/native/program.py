@@ -67,12 +67,14 @@ class Program:
         )
 
     def _conditions(self) -> str:
-        """Write the conditions of variants as a row of functions, with nothing for those without."""
+        """Write the conditions of variants as a row of functions; a null pointer for none."""
         written = [
             f"[](const int64_t* n) -> bool {{ return {each}; }}" if each else "nullptr"
             for each in self.conditions
         ]
-        return f"bool (*const conditions[])(const int64_t*) = {{{', '.join(written) or 'nullptr'}}};"
+        return (
+            f"bool (*const conditions[])(const int64_t*) = {{{', '.join(written) or 'nullptr'}}};"
+        )
 
 
 def _text(name: str) -> str:

@@ -147,7 +147,9 @@ class _Recorder:
     def wiring(self) -> Wiring:
         """Everything that the code of all variants did."""
         codes = iter(self._native.runs)
-        calls = tuple(self._call(call, [next(codes) for _ in call.stitched]) for call in self._calls)
+        calls = tuple(
+            self._call(call, [next(codes) for _ in call.stitched]) for call in self._calls
+        )
         return Wiring(
             units=weights_file.units_of(tuple(self._units.values())),
             specs=weights_file.specs_of(self._requirements),
@@ -321,7 +323,7 @@ def _tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, _StandIn]]:
     if isinstance(value, _StandIn):
         yield path, value
     elif isinstance(value, Plain) or is_namedtuple(type(value)):
-        fields = value._asdict() if isinstance(value, tuple) else vars(value)
+        fields = vars(value) if isinstance(value, Plain) else value._asdict()
         for name, each in fields.items():
             yield from _tensors_in(each, f"{path}.{name}" if path else name)
     elif type(value) in (tuple, list):

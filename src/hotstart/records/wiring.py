@@ -33,7 +33,7 @@ class Made(msgspec.Struct, frozen=True, tag="made"):
 
 
 class Held(msgspec.Struct, frozen=True, tag="held"):
-    """A constant that the file holds for a unit, by the key of the unit and the name in its code."""
+    """A constant that the file holds for a unit, by the unit's key and the name in its code."""
 
     unit: str
     name: str
