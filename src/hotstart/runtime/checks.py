@@ -36,10 +36,11 @@ from hotstart.records.layout import has_layout
 from hotstart.records.shapes import Variant, dense_strides
 from hotstart.records.trees import children, is_changeable, same_constant, slot_names
 from hotstart.runtime.names import assignment, written_tuple
+from hotstart.runtime.places import Meeting, overlap
 from hotstart.runtime.refusal import Check, Explain, Found, describe, not_taken
 from hotstart.runtime.signature import MISSING, Signature
 from hotstart.runtime.sizes import Sizes
-from hotstart.runtime.tensors import TENSOR_TYPES, dense_copy, overlap
+from hotstart.runtime.tensors import TENSOR_TYPES, dense_copy
 
 _SINGLETONS = (type(None), bool, type(...), torch.dtype, torch.layout, torch.memory_format)
 
@@ -53,6 +54,8 @@ class Checks:
         tensors: the variables of tensor arguments, by slot.
         containers: every container with its variable and path, from the outermost on.
         sizes: the variables of axes, and the choice of a variant.
+        last: the check that comes after the choice of a variant, if there is one: it looks at the
+            weights, which others do not need to be there for.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Checks:
         variants: Sequence[Variant],
         model: Model | None,
         signature: Signature,
+        meeting: Meeting | None,
     ) -> None:
         self._contract = contract
         self._signature = signature
@@ -74,6 +78,7 @@ class Checks:
         for parameter, name in zip(contract.parameters, signature.variables, strict=True):
             self._tree(parameter.tree, name, parameter.name)
         self._apart()
+        self.last = None if meeting is None else self._beside_weights(meeting)
 
     def failed(
         self, values: Sequence[Any], excess: Sequence[Any], unknown: Mapping[str, Any]
@@ -94,7 +99,7 @@ class Checks:
             (step, compile(step.source, "hotstart/check", "eval"))
             if isinstance(step, Check)
             else (step, compile(step, "hotstart/check", "exec"))
-            for step in [*self.steps, self.sizes.served()]
+            for step in [*self.steps, self.sizes.served(), *([self.last] if self.last else [])]
         ]
 
     def _require(self, explain: Explain, *conditions: str) -> None:
@@ -177,6 +182,24 @@ class Checks:
             check = self._scope.refer("shared", _shared)
             names = written_tuple(name for _, name, _ in held)
             self._require(passed_twice, f"not {check}({names})")
+
+    def _beside_weights(self, meeting: Meeting) -> Check:
+        """Check that no argument lies where a weight does, if a call writes to one of them."""
+        specs, written, tensors = self._contract.tensors, self._contract.mutated_args, self.tensors
+
+        def shares_a_weight(found: Found) -> ContractError:
+            met = meeting([found[name] for name in tensors], written)
+            slot, weight = met or (0, "weights")  # which another thread has replaced meanwhile
+            return ContractError(
+                specs[slot].path,
+                f"a tensor that shares memory with the model's {weight}",
+                "a tensor of its own, since the model writes to one of them",
+                "pass a .clone()",
+            )
+
+        check = self._scope.refer("meeting", meeting)
+        met = f"{check}({written_tuple(tensors)}, {written!r})"
+        return Check(f"{met} is None", shares_a_weight)
 
     # --- structure --------------------------------------------------------------------------------
 

@@ -14,23 +14,6 @@ def is_lazy_view(tensor: torch.Tensor) -> bool:
     return tensor.is_conj() or tensor.is_neg()
 
 
-def overlap(tensors: Sequence[torch.Tensor], written: Sequence[int]) -> tuple[int, ...]:
-    """Two tensors in one storage, by number, the first of them written to; empty without."""
-    if len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors):
-        return ()
-    for number in written:
-        for other, tensor in enumerate(tensors):
-            if other != number and _share_memory(tensors[number], tensor):
-                return number, other
-    return ()
-
-
-def _share_memory(left: torch.Tensor, right: torch.Tensor) -> bool:
-    if left.device.type == "meta" or left.numel() == 0 or right.numel() == 0:
-        return False
-    return left.untyped_storage().data_ptr() == right.untyped_storage().data_ptr()
-
-
 def dense_copy(dim_order: Sequence[int]) -> str:
     """The method call that brings a tensor into an order of dimensions, without gaps."""
     formats = {(0, 2, 3, 1): "channels_last", (0, 2, 3, 4, 1): "channels_last_3d"}

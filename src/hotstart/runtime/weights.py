@@ -18,6 +18,7 @@ from hotstart.records.artifact import Artifact, Requirements, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import is_laid_out
 from hotstart.records.standalone import LeftOut
+from hotstart.runtime.places import misplaced
 from hotstart.runtime.released import Released
 from hotstart.runtime.source import Fetched
 from hotstart.runtime.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
@@ -146,6 +147,7 @@ class Weights:
         ]
         paths = {place.name.rpartition(".")[0] for place, _ in kept}
         problems = self._guards.changes(finder, paths) + problems
+        problems = problems or misplaced(self._requirements.weights, tensors)
         if problems:
             raise ModelMismatch(problems)
         counters = {
