@@ -200,6 +200,32 @@ def test_what_a_call_changes_is_changed(library: Library, tmp_path: Path) -> Non
     served.close()
 
 
+class Remembering(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.seen.add_(x)
+        return torch.nn.functional.gelu(x) * 2, self.seen
+
+
+def test_an_argument_may_not_lie_where_a_weight_does_that_calls_write_to(
+    library: Library, tmp_path: Path
+) -> None:
+    saved = Saved(tmp_path, Remembering(), torch.ones(3))
+    served = Program(library, saved.file, saved.weights)
+    results, seen = served.kept(torch.ones(3)), saved.program(torch.ones(3))[1]
+    assert equal(c_api.read(results)[1:], [seen])
+    with pytest.raises(ContractError) as expected:
+        saved.program(seen)
+    with pytest.raises(Refused) as found:
+        served(_At(results[0].tensors[1].data, seen))  # type: ignore[arg-type]
+    assert str(found.value) == str(expected.value)
+    library.free(results)
+    served.close()
+
+
 class Counting(nn.Module):
     """Has a constant, a buffer that no checkpoint has and that calls write to, and two methods."""
 

@@ -52,7 +52,7 @@ Contract::Contract(const Json& records, const Json& wiring) {
 int32_t Contract::axis_named(std::string_view name) const {
   for (const Axis& axis : axes_)
     if (axis.name == name) return static_cast<int32_t>(&axis - axes_.data());
-  throw Malformed("expected an axis, not " + std::string(name.substr(0, 80)));
+  throw Malformed("expected an axis, not " + cut(name, 80));
 }
 
 static Layout layout_named(std::string_view name) {
@@ -114,12 +114,11 @@ std::vector<Checked> Contract::check(const hotstart_tensor* given, int count,
   return found;
 }
 
-// Where the bytes of a tensor begin and end.
-static std::pair<uintptr_t, uintptr_t> extent(const hotstart_tensor& given,
-                                              const std::vector<int64_t>& strides) {
-  const std::vector<int64_t> shape(given.shape, given.shape + given.rank);
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(given.data);
-  const int64_t size = spanned(shape, strides, dtype_of(given.dtype)->size);
+Extent extent_of(const hotstart_tensor& tensor, const int64_t* strides) {
+  const std::vector<int64_t> shape(tensor.shape, tensor.shape + tensor.rank);
+  const std::vector<int64_t> steps(strides, strides + tensor.rank);
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(tensor.data);
+  const int64_t size = spanned(shape, steps, dtype_of(tensor.dtype)->size);
   return {begin, begin + static_cast<uintptr_t>(size)};
 }
 
@@ -128,10 +127,10 @@ void Contract::check_apart(const hotstart_tensor* given,
                            const std::vector<Checked>& checked) const {
   for (size_t slot = 0; slot < arguments_.size(); ++slot) {
     if (!arguments_[slot].written) continue;
-    const auto own = extent(given[slot], checked[slot].strides);
+    const Extent own = extent_of(given[slot], checked[slot].strides.data());
     for (size_t other = 0; other < arguments_.size(); ++other) {
-      const auto theirs = extent(given[other], checked[other].strides);
-      if (other == slot || own.first >= theirs.second || theirs.first >= own.second) continue;
+      const Extent theirs = extent_of(given[other], checked[other].strides.data());
+      if (other == slot || !own.meets(theirs)) continue;
       throw contract(arguments_[slot].name,
                      "a tensor that shares memory with " + arguments_[other].name,
                      "a tensor of its own, since the model writes to it", "pass a .clone()");
@@ -195,6 +194,20 @@ Failure Contract::not_served(const std::vector<int64_t>& sizes) const {
   }
   for (const Range& range : ranges_) names.push_back(range.name);
   return contract("sizes", "{" + joined(known, ", ") + "}", joined(names, " or "));
+}
+
+void Contract::check_beside(const std::vector<Placed>& weights, const hotstart_tensor* given,
+                            const std::vector<Checked>& checked) const {
+  for (size_t slot = 0; slot < arguments_.size(); ++slot) {
+    const Extent own = extent_of(given[slot], checked[slot].strides.data());
+    for (const Placed& weight : weights) {
+      if (!(weight.written || arguments_[slot].written) || !own.meets(weight.extent)) continue;
+      throw contract(arguments_[slot].name,
+                     "a tensor that shares memory with the model's " + weight.name,
+                     "a tensor of its own, since the model writes to one of them",
+                     "pass a .clone()");
+    }
+  }
 }
 
 // --- layouts ----------------------------------------------------------------------------------

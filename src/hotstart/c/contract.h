@@ -45,6 +45,23 @@ struct Checked {
   bool is_copied;  // into memory with the strides that functions see
 };
 
+// Bytes in memory.
+struct Extent {
+  uintptr_t begin, end;
+  bool meets(const Extent& other) const {
+    return begin < other.end && other.begin < end && begin < end && other.begin < other.end;
+  }
+};
+
+Extent extent_of(const hotstart_tensor& tensor, const int64_t* strides);
+
+// Where a weight lies.
+struct Placed {
+  Extent extent;
+  std::string name;
+  bool written;  // by calls
+};
+
 class Contract {
  public:
   // Reads records of a file, and the wiring of the same call.
@@ -56,6 +73,10 @@ class Contract {
   // Checks arguments; sets the size of each axis.
   std::vector<Checked> check(const hotstart_tensor* given, int count,
                              std::vector<int64_t>& sizes) const;
+
+  // Sees that no argument lies where a weight does, if a call writes to one of them.
+  void check_beside(const std::vector<Placed>& weights, const hotstart_tensor* given,
+                    const std::vector<Checked>& checked) const;
 
   // Explains that no variant serves the sizes; those of axes that are not known are negative.
   Failure not_served(const std::vector<int64_t>& sizes) const;

@@ -1,5 +1,7 @@
 #include "failure.h"
 
+#include "words.h"
+
 namespace hotstart {
 
 const char* const kNoArtifact =
@@ -30,7 +32,7 @@ Failure incompatible(const std::string& file, const std::vector<Difference>& dif
   std::string text = file + " does not fit here:";
   for (const Difference& each : differences)
     text += "\n  " + each.part + ": expected " + each.expected + ", found " +
-            each.found.substr(0, 200);
+            cut(each.found, 200);
   return Failure(HOTSTART_INCOMPATIBLE, text + "\n" + advice);
 }
 

@@ -1,6 +1,6 @@
 #include "json.h"
 
-#include <cstdlib>
+#include "words.h"
 
 namespace hotstart {
 
@@ -9,7 +9,7 @@ namespace hotstart {
 void Json::require(Kind kind, const char* what) const {
   if (kind_ != kind)
     throw Malformed("expected " + std::string(what) +
-                    (name_.empty() ? "" : " as " + std::string(name_.substr(0, 80))));
+                    (name_.empty() ? "" : " as " + cut(name_, 80)));
 }
 
 bool Json::boolean() const {
@@ -53,7 +53,7 @@ const Json* Json::find(std::string_view name) const {
 const Json& Json::operator[](std::string_view name) const {
   for (const Json& each : values())
     if (each.name_ == name) return each;
-  throw Malformed("expected the key " + std::string(name.substr(0, 80)));
+  throw Malformed("expected the key " + cut(name, 80));
 }
 
 const Json& Json::at(size_t number) const {
@@ -260,6 +260,9 @@ class JsonReader {
   std::deque<std::string>& unescaped_;
 };
 
-JsonDocument::JsonDocument(std::string_view text) { JsonReader(text, unescaped_).document(root_); }
+JsonDocument::JsonDocument(std::string_view text) {
+  if (!is_utf8(text)) throw Malformed("JSON is malformed: it is not in UTF-8");
+  JsonReader(text, unescaped_).document(root_);
+}
 
 }  // namespace hotstart

@@ -49,6 +49,7 @@ Program::Program(const std::string& file, const std::string& weights) {
     open_native(container, container.manifest()["native"]);
     weights_->require_whole();
     wired_ = bind_all(container, wiring, *weights_, *torch_, *native_);
+    find_weights(container.manifest()["requirements"]["weights"], wiring["tensors"]);
     read_calls(container.manifest()["calls"], wiring["calls"]);
   } catch (const Malformed& reason) {
     throw unreadable(container, reason.what());
@@ -90,6 +91,19 @@ void Program::open_native(const Container& container, const Json& native) {
   if (static_cast<int>(kernels.size()) != native_->kernels)
     throw Malformed("another number of kernels");
   native_->open(kernels.data());
+}
+
+// Where weights lie that functions are bound to.
+void Program::find_weights(const Json& specs, const Json& tensors) {
+  for (size_t number = 0; number < wired_.tensors.size(); ++number) {
+    const Json& row = tensors.at(number);
+    const Handle tensor = wired_.tensors[number].get();
+    if (tensor == nullptr || row["type"].text() != "weight") continue;
+    const Json& spec = specs.at(static_cast<size_t>(row["slot"].integer(0, INT32_MAX)));
+    const hotstart_tensor shown = torch_->described(tensor);
+    weights_in_memory_.push_back({extent_of(shown, shown.strides), spec["name"].string(),
+                                  spec["mutated"].boolean()});
+  }
 }
 
 // --- calls ------------------------------------------------------------------------------------
@@ -213,6 +227,7 @@ std::vector<Owned> Program::run(const Call& call, const hotstart_tensor* given, 
   std::vector<int64_t> sizes;
   const std::vector<Checked> checked = call.contract.check(given, count, sizes);
   const Variant& variant = variant_for(call, sizes);
+  call.contract.check_beside(weights_in_memory_, given, checked);
   std::vector<Owned> arguments, copies;
   std::vector<int> copied;
   for (int number : variant.arguments) {

@@ -66,6 +66,7 @@ class Program {
   void read_calls(const Json& records, const Json& wiring);
   Variant read_variant(const Json& wiring, const Call& call, int number) const;
 
+  void find_weights(const Json& specs, const Json& tensors);
   const Variant& variant_for(const Call& call, const std::vector<int64_t>& sizes) const;
   Owned over(const hotstart_tensor& tensor, const std::vector<int64_t>& strides) const;
   Owned laid_out(const hotstart_tensor& tensor, const Checked& checked) const;
@@ -77,6 +78,7 @@ class Program {
   std::unique_ptr<Torch> torch_;
   const hotstart_native* native_ = nullptr;
   Wired wired_;
+  std::vector<Placed> weights_in_memory_;
   std::vector<Call> calls_;
 };
 

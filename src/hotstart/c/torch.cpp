@@ -8,6 +8,7 @@
 #include "failure.h"
 #include "file.h"
 #include "json.h"
+#include "words.h"
 
 #ifndef HOTSTART_TORCH_FOLDER
 #define HOTSTART_TORCH_FOLDER ""
@@ -30,7 +31,7 @@ const Dtype* dtype_of(int number) {
 hotstart_dtype dtype_named(std::string_view name) {
   for (int number = 0; number < kDtypeCount; ++number)
     if (name == kDtypes[number].name) return static_cast<hotstart_dtype>(number);
-  throw Malformed("expected a dtype, not " + std::string(name.substr(0, 80)));
+  throw Malformed("expected a dtype, not " + cut(name, 80));
 }
 
 // --- where it is ------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ static std::string only_in(const std::vector<std::pair<std::string, std::string>
   std::vector<std::string> keys;
   for (const auto& pair : one)
     if (!std::binary_search(other.begin(), other.end(), pair))
-      keys.push_back(pair.first.substr(0, 12));
+      keys.push_back(cut(pair.first, 12));
   return keys.empty() ? "none that differ" : joined(keys, ", ");
 }
 
@@ -198,7 +198,7 @@ void Weights::require_fit(const Json& wiring, const Host& here) {
       differences.push_back({"units", only_in(theirs, ours), only_in(ours, theirs)});
     const std::string specs = table["specs"].string(), own = wiring["specs"].string();
     if (specs != own)
-      differences.push_back({"table of weights", specs.substr(0, 16), own.substr(0, 16)});
+      differences.push_back({"table of weights", cut(specs, 16), cut(own, 16)});
     if (!differences.empty()) throw incompatible(file_, differences, kAgain);
   } catch (const Malformed& reason) {
     throw damaged("table", "what hotstart writes", std::string("this: ") + reason.what());

@@ -70,6 +70,8 @@ def _require_native(
         raise _TakesPython("a variant runs as Python")
     if requirements.operators:
         raise _TakesPython("there are operators that did not come with torch")
+    if any(spec.overlaps for spec in requirements.weights):
+        raise _TakesPython("weights that calls write to share memory")
     for call in calls:
         contract = call.contract
         if contract.changed:
