@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import ContractError, Dim, Options
 from hotstart.c.library import build_library
+from hotstart.cli import main
 from tests.integration import c_api
 from tests.integration.c_api import CONTRACT, ERROR, Library, Program, Refused
 from tests.integration.test_torchfree import IDS, MASK, SHAPES, Encoder, Saved
@@ -382,6 +383,21 @@ def test_the_header_is_one_for_cpp_too(c_library: Path, tmp_path: Path) -> None:
     subprocess.run([str(tmp_path / "uses")], check=True, env={})
 
 
+def test_the_example_of_the_docs_compiles(c_library: Path, tmp_path: Path) -> None:
+    text = (EXAMPLE.parents[1] / "docs" / "c.md").read_text()
+    source = tmp_path / "serve.c"
+    source.write_text(text.partition("```c\n")[2].partition("```")[0])
+    command = ["cc", str(source), f"-I{c_library}", f"-L{c_library}", f"-Wl,-rpath,{c_library}"]
+    command += ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-lhotstart", "-o"]
+    subprocess.run([*command, str(tmp_path / "serve")], check=True)
+    done = subprocess.run(
+        [str(tmp_path / "serve")],
+        env={}, cwd=tmp_path, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "model.hot: expected a file that can be read, found: No such file" in done.stderr
+
+
 def test_torch_that_is_not_there_is_named(c_library: Path, saved: Saved, tmp_path: Path) -> None:
     built = tmp_path / "embed"
     command = ["cc", str(EXAMPLE), f"-I{c_library}", f"-L{c_library}", f"-Wl,-rpath,{c_library}"]
@@ -393,6 +409,25 @@ def test_torch_that_is_not_there_is_named(c_library: Path, saved: Saved, tmp_pat
     assert done.returncode == 1
     assert "does not fit here:\n  torch: expected" in done.stderr
     assert "found nothing" in done.stderr
+
+
+def test_the_command_says_what_it_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\ntouch "$2"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    folder = tmp_path / "new" / "folder"
+    assert main(["c-library", str(folder)]) == 0
+    assert {path.name for path in folder.iterdir()} == {"hotstart.h", "libhotstart.so"}
+    assert f"compile with: cc serve.c -I{folder} -L{folder} -lhotstart" in capsys.readouterr().out
+
+
+def test_a_compiler_that_refuses_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(hotstart.ArtifactError, match="expected that false compiles it"):
+        build_library(tmp_path, "false")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_compiler_that_is_not_there_is_named(tmp_path: Path) -> None:
