@@ -38,15 +38,14 @@ Contract::Contract(const Json& records, const Json& wiring) {
     if (range.intervals.size() != axes_.size()) throw Malformed("a variant with other axes");
     ranges_.push_back(range);
   }
-  for (Axis& axis : axes_) {
-    const int32_t number = static_cast<int32_t>(&axis - axes_.data());
-    const auto has = [number](const Argument& each) {
-      return std::count(each.axes.begin(), each.axes.end(), number) > 0;
-    };
-    const auto found = std::find_if(arguments_.begin(), arguments_.end(), has);
-    if (found == arguments_.end()) throw Malformed("an axis that no argument has");
-    axis.first = static_cast<int>(found - arguments_.begin());
-  }
+  for (const Argument& argument : arguments_)
+    for (int32_t number : argument.axes) {
+      const size_t axis = static_cast<size_t>(number);
+      if (number < 0 || std::count(met_.begin(), met_.end(), axis) > 0) continue;
+      met_.push_back(axis);
+      axes_[axis].first = static_cast<int>(&argument - arguments_.data());
+    }
+  if (met_.size() != axes_.size()) throw Malformed("an axis that no argument has");
 }
 
 int32_t Contract::axis_named(std::string_view name) const {
@@ -185,13 +184,14 @@ Failure Contract::not_served(const std::vector<int64_t>& sizes) const {
     const int64_t size = sizes[number];
     const auto has = [size](const Interval& each) { return each.has(size); };
     const bool served = std::any_of(axis.intervals.begin(), axis.intervals.end(), has);
-    if (size == -1) continue;
-    if (!served)
+    if (size != -1 && !served)
       return contract(arguments_[axis.first].name,
                       "axis '" + axis.name + "' of size " + std::to_string(size), axis.served,
                       "declare a larger Dim, or pad or split the input");
-    known.push_back("'" + axis.name + "': " + std::to_string(size));
   }
+  for (size_t number : met_)
+    if (sizes[number] != -1)
+      known.push_back("'" + axes_[number].name + "': " + std::to_string(sizes[number]));
   for (const Range& range : ranges_) names.push_back(range.name);
   return contract("sizes", "{" + joined(known, ", ") + "}", joined(names, " or "));
 }

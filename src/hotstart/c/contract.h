@@ -94,6 +94,7 @@ class Contract {
   std::vector<Argument> arguments_;
   std::vector<Axis> axes_;
   std::vector<Range> ranges_;
+  std::vector<size_t> met_;  // axes in the order in which arguments have them
 };
 
 }  // namespace hotstart

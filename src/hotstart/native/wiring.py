@@ -56,7 +56,8 @@ def make_wiring(
     except _TakesPython as reason:
         return Wiring(reason=str(reason))
     except Exception as error:  # noqa: BLE001  generated code that does more than to hand on
-        return Wiring(reason=f"the code around the native program does not run alone: {error}")
+        kind = type(error).__name__  # and not its text, which may differ from build to build
+        return Wiring(reason=f"the code around the native program does not run alone: {kind}")
 
 
 class _TakesPython(Exception):
