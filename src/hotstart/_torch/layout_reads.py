@@ -3,7 +3,7 @@
 Dynamo answers `x.stride()`, `x.is_contiguous()` and `x.contiguous() is x` from its fake tensors and
 leaves neither a guard nor a node; fake tensors cannot tell, since torch asks them all the time.
 Private names, of torch 2.11 to 2.15: `variables.tensor.TensorVariable.call_method` and
-`.var_getattr`, which answer what is asked of a tensor, and
+`.tp_getattro_impl` (`.var_getattr` up to 2.13), which answer what is asked of a tensor, and
 `variables.builtin.extract_fake_example_value`, which the handler of `is` calls for either side.
 """
 
@@ -86,7 +86,8 @@ def recording_layout_reads() -> Iterator[LayoutReads]:
     found = LayoutReads()
     handlers: Any = builtin
     variable: Any = tensor.TensorVariable
-    methods = {name: vars(variable)[name] for name in ("call_method", "var_getattr")}
+    getting = "tp_getattro_impl" if "tp_getattro_impl" in vars(variable) else "var_getattr"
+    methods = {name: vars(variable)[name] for name in ("call_method", getting)}
     example_of: Any = handlers.extract_fake_example_value
     sides: list[fx.Node] = []
 
@@ -95,10 +96,10 @@ def recording_layout_reads() -> Iterator[LayoutReads]:
             found.note(_METHODS[name], self.as_proxy().node)
         return methods["call_method"](self, tx, name, args, kwargs)
 
-    def var_getattr(self: Any, tx: Any, name: str) -> Any:
+    def get_attribute(self: Any, tx: Any, name: str) -> Any:
         if name == "_base":
             found.note("base", self.as_proxy().node)
-        return methods["var_getattr"](self, tx, name)
+        return methods[getting](self, tx, name)
 
     def one_side(node: fx.Node, *args: Any, **kwargs: Any) -> Any:
         sides.append(node)
@@ -107,7 +108,8 @@ def recording_layout_reads() -> Iterator[LayoutReads]:
             sides.clear()
         return example_of(node, *args, **kwargs)
 
-    variable.call_method, variable.var_getattr = call_method, var_getattr
+    variable.call_method = call_method
+    setattr(variable, getting, get_attribute)
     handlers.extract_fake_example_value = one_side
     try:
         yield found
