@@ -455,7 +455,10 @@ def _first_line(statement: ast.stmt) -> str:
 
 
 def operator_at(path: str, call: ast.Call) -> _torch.OpOverload | None:
-    """Find the operator that `torch.ops.aten.mm.default`, or `torch.mm` with `out=`, calls."""
+    """Find the operator that code calls.
+
+    That is by `torch.ops.aten.mm.default`, by `torch.mm` with `out=`, or by `torch.convolution`.
+    """
     parts = path.split(".")
     found: Any = torch
     if parts[0] != "torch":
@@ -468,4 +471,4 @@ def operator_at(path: str, call: ast.Call) -> _torch.OpOverload | None:
         packet = getattr(torch.ops.aten, parts[1], None)
         found = getattr(packet, "out", None)
         return found if isinstance(found, _torch.OpOverload) else None
-    return None
+    return torch.ops.aten.convolution.default if path == "torch.convolution" else None
