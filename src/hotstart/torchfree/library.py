@@ -44,11 +44,6 @@ class Libtorch:
             ctypes.c_int32, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32,
             ctypes.c_char_p, ctypes.c_int64,
         ]  # fmt: skip
-        view = self._library.aoti_torch__reinterpret_tensor
-        view.argtypes = [
-            ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64,
-            ctypes.c_void_p,
-        ]  # fmt: skip
         empty = self._library.aoti_torch_empty_strided
         empty.argtypes = [
             ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32,
@@ -57,7 +52,6 @@ class Libtorch:
         self._library.aoti_torch_abi_version.restype = ctypes.c_uint64
         self._library.torch_new_list_reserve_size.argtypes = [ctypes.c_size_t, ctypes.c_void_p]
         self._library.aoti_torch_copy_.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
-        self._library.aoti_torch_new_tensor_handle.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         self._library.aoti_torch_delete_tensor_object.argtypes = [ctypes.c_void_p]
         for name in ("data_ptr", "dim", "sizes", "strides", "dtype"):
             function = getattr(self._library, f"aoti_torch_get_{name}")
@@ -97,16 +91,6 @@ class Libtorch:
         self._check(status)
         return handle.value or 0
 
-    def viewed(self, of: int, shape: Sequence[int], strides: Sequence[int], further: int) -> int:
-        """Make a view that begins some elements further; a handle, which has to be deleted."""
-        handle = ctypes.c_void_p()
-        self._check(
-            self._library.aoti_torch__reinterpret_tensor(
-                of, len(shape), _row(shape), _row(strides), further, ctypes.byref(handle)
-            )
-        )
-        return handle.value or 0
-
     def laid_out(self, of: int, shape: Sequence[int], strides: Sequence[int], dtype: str) -> int:
         """Copy a tensor into another layout; a handle, which has to be deleted."""
         handle = ctypes.c_void_p()
@@ -116,14 +100,12 @@ class Libtorch:
                 len(shape), _row(shape), _row(strides), code, self._cpu, 0, ctypes.byref(handle)
             )
         )
-        self._check(self._library.aoti_torch_copy_(handle, of, 0))
+        self.copy(handle.value or 0, of)
         return handle.value or 0
 
-    def again(self, handle: int) -> int:
-        """Make another handle of the same tensor."""
-        made = ctypes.c_void_p()
-        self._check(self._library.aoti_torch_new_tensor_handle(handle, ctypes.byref(made)))
-        return made.value or 0
+    def copy(self, into: int, of: int) -> None:
+        """Copy what a tensor holds into another of the same shape."""
+        self._check(self._library.aoti_torch_copy_(into, of, 0))
 
     def delete(self, handle: int) -> None:
         """Delete a handle."""

@@ -1,0 +1,98 @@
+"""One of the ways to call a program without torch: its checks, and what runs then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hotstart.errors import ContractError
+from hotstart.records.artifact import CompiledCall, Contract, TensorSpec
+from hotstart.records.shapes import dense_strides
+from hotstart.runtime.passed import bind
+from hotstart.torchfree.arrays import Array
+from hotstart.torchfree.checks import Checked, Checks
+from hotstart.torchfree.library import Libtorch
+from hotstart.torchfree.memory import laid_out, write
+
+Copied = Callable[[TensorSpec, Array], None]
+"""Is told of every argument that is copied since its layout is not the compiled one."""
+
+
+class Entry:
+    """One of the ways to call a program.
+
+    Args:
+        call: what it is made from.
+        contract: its contract, with constants and classes.
+        first: the number, among the functions that `bound` gives, of the first of this call.
+        bound: gives the functions of all variants of all calls.
+        torch: the library.
+        copied: is told of copies.
+
+    Attributes:
+        name: of the call.
+        method: what is called, as `CompiledCall` has it.
+        contract: as given.
+    """
+
+    def __init__(
+        self,
+        call: CompiledCall,
+        contract: Contract,
+        first: int,
+        bound: Callable[[], Sequence[Callable[..., Any]]],
+        torch: Libtorch,
+        copied: Copied,
+    ) -> None:
+        self.name, self.method, self.contract = call.name, call.method, contract
+        variants = [stitched.variant for stitched in call.stitched]
+        self._checks = Checks(contract, variants)
+        self._variants = [*enumerate(variants, first)][::-1]
+        self._bound = bound
+        self._torch = torch
+        self._copied = copied
+
+    def checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Checked:
+        """Check a call.
+
+        Raises:
+            ContractError: it is not within the contract.
+            TypeError: an argument is given twice.
+        """
+        return self._checks.checked(*bind(self.contract.parameters, args, kwargs))
+
+    def refusal_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ContractError | None:
+        """Say why a call is not within the contract; None if it is.
+
+        Raises:
+            TypeError: an argument is given twice.
+        """
+        try:
+            self.checked(args, kwargs)
+        except ContractError as error:
+            return error
+        return None
+
+    def run(self, call: Checked) -> Any:
+        """Run the most specific variant that serves a call: sizes come after ranges."""
+        contract, sizes = self.contract, call.sizes
+        chosen = next(number for number, each in self._variants if each.covers(sizes))
+        function = self._bound()[chosen]
+        axes = [sizes[dim.name] for dim in contract.axes]
+        arrays = list(map(self._laid_out, contract.tensors, call.arrays))
+        given = [call.arrays[slot] for slot in contract.given]
+        objects = [call.containers[number].value for number in contract.objects]
+        result = function(*axes, *arrays, *given, *objects)
+        for slot in contract.mutated_args:
+            if arrays[slot].address != call.arrays[slot].address:
+                write(self._torch, call.arrays[slot], arrays[slot])
+        return result
+
+    def _laid_out(self, spec: TensorSpec, array: Array) -> Array:
+        """Lay an argument out as it was compiled, where the contract allows that."""
+        if not spec.shape or spec.layout != "copied":
+            return array
+        made = laid_out(self._torch, array, dense_strides(array.shape, spec.dim_order))
+        if made.address != array.address:
+            self._copied(spec, array)
+        return made
