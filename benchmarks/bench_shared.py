@@ -1,23 +1,24 @@
 """Prepared weights of a Llama: how long a load takes, and the memory of processes that share them.
 
-Every process is a fresh one that has imported torch; files come from the system's page cache. One
-after the other, processes load the program with a checkpoint, which is packed, and with prepared
-weights, which are mapped. Then some of each kind run at once, and each says what memory it holds
-when all have made a call: `rss` counts all pages, `pss` those that it shares with others in part,
-`private` those that nobody else has.
+Every process is a fresh one; files come from the system's page cache. One after the other, processes
+that have imported torch load the program with a checkpoint, which is packed, and with prepared
+weights, which are mapped; others do so without torch. Then some of each kind run at once, and each
+says what memory it holds when all have made a call: `rss` counts all pages, `pss` those that it
+shares with others in part, `private` those that nobody else has.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import in_fresh_process, in_turns, keep
 
-KINDS = ("import torch", "checkpoint", "prepared")
+KINDS = ("import torch", "checkpoint", "prepared", "without torch")
 _ROWS = {"rss": ("Rss",), "pss": ("Pss",), "private": ("Private_Clean", "Private_Dirty")}
 
 
@@ -49,6 +50,9 @@ def main() -> None:
         memory = {kind: together(folder, kind, given.processes) for kind in KINDS}
     found = {
         "load_ms": {kind: result["load_ms"] for kind, result in measured.items()},
+        "load_ms without opening torch's library": measured["without torch"][
+            "load_without_library_ms"
+        ],
         f"memory of {given.processes} processes, MB each": memory,
     }
     print(json.dumps(found, indent=2))
@@ -96,37 +100,58 @@ def build(folder: str, layers: str) -> dict[str, Any]:
 
 def load(folder: str, kind: str) -> dict[str, Any]:
     """Load the program, and make a call."""
-    import torch
-
-    import hotstart.loading
-
-    weights = Path(folder, "model.weights" if kind == "prepared" else "model.pt")
+    ids = _imported(kind)
     begun = time.perf_counter()
-    program = hotstart.load(Path(folder, "model.hot"), weights=weights)
+    program = _loaded(folder, kind)
     loaded = time.perf_counter()
-    result = program(input_ids=torch.arange(16)[None])
+    result = program(input_ids=ids)
     called = time.perf_counter()
+    phases = program.report.phases
     return {
         "load_ms": 1e3 * (loaded - begun),
+        "load_without_library_ms": 1e3 * (loaded - begun - phases.get("library", 0.0)),
         "first_call_ms": 1e3 * (called - loaded),
-        "sum": result.logits.double().sum().item(),
+        "sum": math.fsum(_flat(result.logits.tolist())),
     }
 
 
 def hold(folder: str, kind: str) -> None:
     """Load and call, wait until all have, and say what memory this process holds."""
-    import torch
-
-    import hotstart.loading
-
+    ids = _imported(kind)
     if kind != "import torch":
-        weights = Path(folder, "model.weights" if kind == "prepared" else "model.pt")
-        program = hotstart.load(Path(folder, "model.hot"), weights=weights)
-        program(input_ids=torch.arange(16)[None])
+        program = _loaded(folder, kind)
+        program(input_ids=ids)
     print("ready", flush=True)
     sys.stdin.readline()
     print(json.dumps(_memory()), flush=True)
     sys.stdin.read()
+
+
+def _imported(kind: str) -> Any:
+    """Import what a process of some kind has imported before it loads; ids for its call."""
+    if kind == "without torch":
+        return [list(range(16))]
+    import torch
+
+    return torch.arange(16)[None]
+
+
+def _loaded(folder: str, kind: str) -> Any:
+    import hotstart
+
+    weights = Path(folder, "model.pt" if kind == "checkpoint" else "model.weights")
+    program = hotstart.load(Path(folder, "model.hot"), weights=weights)
+    if kind == "without torch":
+        assert "torch" not in sys.modules
+    return program
+
+
+def _flat(numbers: Any) -> Iterator[float]:
+    if isinstance(numbers, list):
+        for each in numbers:
+            yield from _flat(each)
+    else:
+        yield numbers
 
 
 def _memory() -> dict[str, float]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from hotstart.artifact.manifest import TENSORS, Manifest, TensorLayout
 from hotstart.errors import ModelMismatch
@@ -56,7 +57,7 @@ class FileTensors:
 def _places(blob: memoryview) -> dict[str, tuple[int, int]]:
     """Where each tensor of a blob in the format of safetensors begins and ends."""
     start = 8 + int.from_bytes(blob[:8], "little")
-    header = json.loads(bytes(blob[8:start]))
+    header = msgspec.json.decode(bytes(blob[8:start]))
     return {
         name: (start + entry["data_offsets"][0], start + entry["data_offsets"][1])
         for name, entry in header.items()
