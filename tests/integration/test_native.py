@@ -92,7 +92,7 @@ def test_both_forms_give_the_same_bits(native: hotstart.Program, python: hotstar
 
 
 class Waves(nn.Module):
-    """A convolution in one dimension, which is not packed, and one that adds to what it is given."""
+    """A convolution in one dimension, which is not packed; one that adds to what it is given."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -205,3 +205,47 @@ def test_a_container_that_is_changed_is_passed_once(tmp_path: Path) -> None:
         """
     )
     assert "other: got a dict that is one, too" in found[1][1]
+
+
+class Chained(nn.Module):
+    """Gives views of what it is given, of what it holds, and of what it has set before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = torch.zeros(2, 4)
+        self.register_buffer("table", torch.arange(16.0).view(4, 4), persistent=False)
+        self.register_buffer("seen", torch.zeros(2, 4), persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        made = F.gelu(x) + self.last + self.table[:2]
+        self.seen.add_(made)
+        old, self.last = self.last, made * 0.5
+        return made, old[1:].t(), self.table[1:3].t(), SOMEWHERE[1:].view(3, 1), self.seen[1:]
+
+
+SOMEWHERE = torch.linspace(0, 1, 4)
+
+
+def test_results_keep_what_they_show_and_nothing_else(tmp_path: Path) -> None:
+    saved = Saved(tmp_path, Chained(), torch.ones(2, 4))
+    found = saved.same(
+        """
+        import gc, weakref
+        x = array(np.ones((2, 4)))
+        kept, first = [], None
+        for _ in range(4):
+            x, *views = program(x)
+            kept.append(views)
+            first = first or weakref.ref(x)
+        gc.collect()
+        found.append(first() is None)
+        seen = plain(program.weights["seen"])
+        del program, x
+        gc.collect()
+        junk = [np.full(1000, 7.0) for _ in range(1000)]
+        found += [plain(views) for views in kept]
+        found.append(seen)
+        """
+    )
+    assert found[0] is True
+    assert found[4][4] == found[3][4]

@@ -267,3 +267,31 @@ def test_programs_built_under_autocast_run_as_they_were_built(tmp_path: Path) ->
     code = f"found.append(plain(program(array({x.tolist()}))))"
     (found,) = saved.run(code, "alone")
     assert found[3] == expected.view(torch.uint8).numpy().tobytes().hex()
+
+
+def test_forks_of_a_process_that_has_loaded_share_its_memory(net: Saved) -> None:
+    found = net.run(
+        """
+        import os, pathlib
+        def own():
+            lines = pathlib.Path("/proc/self/smaps_rollup").read_text().splitlines()
+            return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+        for _ in range(2):
+            read, write = os.pipe()
+            child = os.fork()
+            if not child:
+                made = plain(program(np.ones((4, 32), "float32")).bias)
+                with open(write, "w") as out:
+                    json.dump([made, own() >> 10], out)
+                os._exit(0)
+            os.close(write)
+            with open(read) as source:
+                found.append(json.load(source))
+            os.waitpid(child, 0)
+        found.append(plain(program(np.ones((4, 32), "float32")).bias))
+        """,
+        "alone",
+    )
+    (one, own), (other, _), expected = found
+    assert one == other == expected
+    assert own < 30  # megabytes, where libtorch's table of operators alone takes 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import threading
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -97,20 +98,23 @@ class Binding:
             )
         self._changes = -1
         self._runs: list[Run] = []
+        self._calling = threading.local()
 
     def __call__(self) -> Sequence[Run]:
         """Return the functions, in the order of the calls and their variants.
 
+        They are called in the same thread.
+
         Raises:
             ModelMismatch: a call has set what does not fit.
         """
-        changes = self.held.changes
-        if changes == self._changes:
-            return self._runs
-        self.held.require_fit()
-        runs = [bind() for bind in self._binders]
-        keep_freed_memory()
-        self._runs, self._changes = runs, changes
+        changes, runs = self.held.changes, self._runs
+        if changes != self._changes:
+            self.held.require_fit()
+            runs = [bind() for bind in self._binders]
+            keep_freed_memory()
+            self._runs, self._changes = runs, changes
+        self._calling.runs = runs
         return runs
 
     def _run(
@@ -151,11 +155,15 @@ class Binding:
 
     def _handles(self, arrays: Sequence[Array]) -> Row:
         row = Row(self._capsule(handle_of(self._torch, array)) for array in arrays)
-        row.keeps = (*arrays, self._weights)
+        row.given = arrays
         return row
 
     def _arrays(self, made: Row) -> list[Array]:
-        return [array_of(self._torch, self._handle_in(capsule), made.keeps) for capsule in made]
+        # Functions keep what they are bound to, which results may be views of.
+        keeps = (self._calling.runs,)
+        return [
+            array_of(self._torch, self._handle_in(capsule), made.given, keeps) for capsule in made
+        ]
 
     def _import(self, name: str, *given: Any) -> Any:
         """Import what generated code does; what is torch's elsewhere is done with arrays here."""
@@ -170,14 +178,14 @@ class Binding:
 
 
 class Row(list[Any]):
-    """Capsules of handles, and what keeps the memory of the tensors that a call was given."""
+    """Capsules of handles, and the arrays that the call was given."""
 
-    keeps: tuple[Any, ...] = ()
+    given: Sequence[Array] = ()
 
 
 def _called(call: Callable[..., list[Any]], body: Any, *given: Any) -> Row:
     results = Row(call(body, *given))
-    results.keeps = given[-1].keeps
+    results.given = given[-1].given
     return results
 
 

@@ -55,14 +55,16 @@ class Checked:
         arrays: in the places of tensors, by slot.
         containers: every container, from the outermost on.
         sizes: of axes, by name.
+        variant: the number of the most specific one that serves these, among those of the call.
     """
 
-    __slots__ = ("arrays", "containers", "sizes")
+    __slots__ = ("arrays", "containers", "sizes", "variant")
 
     def __init__(self) -> None:
         self.arrays: list[Array] = []
         self.containers: list[Part] = []
         self.sizes: dict[str, int] = {}
+        self.variant = 0
 
 
 class Checks:
@@ -105,9 +107,15 @@ class Checks:
         for parameter, value in zip(self._contract.parameters, values, strict=True):
             self._tree(parameter.tree, value, parameter.name, found)
         self._apart(found)
-        if not any(variant.covers(found.sizes) for variant in self._variants):
-            raise not_served(self._contract, self._variants, found.sizes)
+        found.variant = self._chosen(found.sizes)
         return found
+
+    def _chosen(self, sizes: Mapping[str, int]) -> int:
+        """Choose the most specific variant: sizes come after ranges."""
+        for number in range(len(self._variants) - 1, -1, -1):
+            if self._variants[number].covers(sizes):
+                return number
+        raise not_served(self._contract, self._variants, sizes)
 
     # --- structure --------------------------------------------------------------------------------
 

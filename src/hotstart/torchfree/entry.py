@@ -45,9 +45,8 @@ class Entry:
         copied: Copied,
     ) -> None:
         self.name, self.method, self.contract = call.name, call.method, contract
-        variants = [stitched.variant for stitched in call.stitched]
-        self._checks = Checks(contract, variants)
-        self._variants = [*enumerate(variants, first)][::-1]
+        self._checks = Checks(contract, [stitched.variant for stitched in call.stitched])
+        self._first = first
         self._bound = bound
         self._torch = torch
         self._copied = copied
@@ -74,10 +73,9 @@ class Entry:
         return None
 
     def run(self, call: Checked) -> Any:
-        """Run the most specific variant that serves a call: sizes come after ranges."""
+        """Run the variant that serves a call, and copy mutations of copies back."""
         contract, sizes = self.contract, call.sizes
-        chosen = next(number for number, each in self._variants if each.covers(sizes))
-        function = self._bound()[chosen]
+        function = self._bound()[self._first + call.variant]
         axes = [sizes[dim.name] for dim in contract.axes]
         arrays = list(map(self._laid_out, contract.tensors, call.arrays))
         given = [call.arrays[slot] for slot in contract.given]

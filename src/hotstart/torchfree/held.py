@@ -14,7 +14,7 @@ from hotstart.errors import ModelMismatch
 from hotstart.records.artifact import WeightSpec
 from hotstart.records.shapes import spanned, strides_match
 from hotstart.torchfree.arrays import Array, described
-from hotstart.torchfree.library import Libtorch, size_of
+from hotstart.torchfree.library import Libtorch, is_known, size_of
 from hotstart.torchfree.memory import copied, laid_out
 from hotstart.torchfree.values import NeedsTorch
 from hotstart.torchfree.weights import Weight, Weights
@@ -47,6 +47,7 @@ class FileTensors:
 
         Raises:
             ValueError: it has other bytes than its layout spans.
+            NeedsTorch: it is of a dtype that arrays do not have.
         """
         if name not in self._made:
             memory = self._blob[slice(*self._places[name])]
@@ -65,6 +66,8 @@ def _places(blob: memoryview) -> dict[str, tuple[int, int]]:
 
 
 def _array(layout: TensorLayout, memory: memoryview) -> Array:
+    if not is_known(layout.dtype):
+        raise NeedsTorch(f"a tensor of the file is of {layout.dtype}")
     size = spanned(layout.shape, layout.stride) * size_of(layout.dtype)
     if len(memory) != size:
         raise ValueError(f"a tensor of {size} bytes has {len(memory)}")

@@ -10,16 +10,21 @@ from hotstart.torchfree.arrays import Array, Handle
 from hotstart.torchfree.library import Libtorch
 
 
-def array_of(torch: Libtorch, handle: int, keeps: tuple[Any, ...] = ()) -> Array:
+def array_of(
+    torch: Libtorch, handle: int, given: Sequence[Array] = (), keeps: tuple[Any, ...] = ()
+) -> Array:
     """Make an array of a tensor, whose handle is the array's then.
 
     Args:
         torch: the library.
         handle: of the tensor.
-        keeps: what keeps memory that the tensor shows and does not own.
+        given: arrays that a tensor may be a view of; it keeps the one that it is.
+        keeps: what keeps further memory that it may show and does not own.
     """
     owned = Handle(torch, handle)
-    return Array(*torch.described(handle), (owned, *keeps))
+    address, dtype, shape, strides, storage = torch.described(handle)
+    shown = (array for array in given if array.address == storage)
+    return Array(address, dtype, shape, strides, (owned, *shown, *keeps))
 
 
 def handle_of(torch: Libtorch, array: Array) -> int:

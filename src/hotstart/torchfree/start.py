@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hotstart.errors import ArtifactError, IncompatibleArtifact
+from hotstart.errors import ArtifactError, HotstartError, IncompatibleArtifact
 from hotstart.torchfree.library import libtorch
 
 _EXTENSIONS = ("array", "base64", "ctypes", "hashlib", "math", "mmap", "msgspec")
@@ -112,6 +112,10 @@ def _loaded(
     except NeedsTorch as why:
         log.info("torch is imported, since %s", why)
         return None
+    except HotstartError:
+        raise
+    except MALFORMED as error:
+        raise compatibility.unreadable(file, contents.manifest, error) from error
 
 
 def _mapped(weights: File, artifact: Manifest, has_other: bool) -> Weights:

@@ -19,7 +19,7 @@ from hotstart.records.artifact import Artifact, CompiledUnit
 from hotstart.records.report import Packed
 from hotstart.records.shapes import spanned
 from hotstart.torchfree.arrays import Array
-from hotstart.torchfree.library import Libtorch, size_of
+from hotstart.torchfree.library import Libtorch, is_known, size_of
 from hotstart.torchfree.values import NeedsTorch
 
 _WORDS = PAGE // 8
@@ -171,10 +171,13 @@ class Weights:
 
         Raises:
             CorruptArtifact: it does not lie in its stretch.
+            NeedsTorch: it is of a dtype that arrays do not have.
         """
         if stored.stretch is None:
             name = self._names.get(number, "a weight")
             return OnlyPacked(name, self.where, stored.dtype, stored.shape)
+        if not is_known(stored.dtype):
+            raise NeedsTorch(f"a weight is of {stored.dtype}")
         stretch = self.table.stretches[stored.stretch]
         place = self._address + stretch.offset + stored.offset
         if stored.layout is not None:
