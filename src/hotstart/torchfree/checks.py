@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -193,6 +194,10 @@ def describe(value: Any) -> str:
     """A few words for any value that a call passed."""
     if value is MISSING:
         return "nothing"
+    if (torch := sys.modules.get("torch")) is not None and isinstance(value, torch.Tensor):
+        from hotstart.runtime.tensors import describe_tensor  # imports torch, which is there
+
+        return describe_tensor(value)
     if not isinstance(value, list | tuple | dict | str | int | float | bytes):
         array = read_memory(value)
         if array is not None:

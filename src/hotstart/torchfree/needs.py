@@ -39,7 +39,7 @@ def needs_torch(artifact: Artifact) -> str:
     """Say what of a program takes Python's torch; empty if nothing does that shows here."""
     native = artifact.native
     if native is None or None in native.runs:
-        return "a variant runs as Python"
+        return "a variant runs as Python; Options(form='native') says at the build why"
     source = bytes(native.source.data).decode()
     if others := [name for name, _ in artifact.requirements.operators if f'"{name}"' in source]:
         return f"it calls {others[0]}, an operator that did not come with torch"
@@ -56,7 +56,7 @@ def needs_torch(artifact: Artifact) -> str:
 
 def _imports(code: Code) -> str:
     """Say what code imports that is not there without torch."""
-    header = code.text.partition("\ndef ")[0]
+    header = f"\n{code.text}".partition("\ndef ")[0]
     for found in _IMPORT.finditer(header):
         module = found["module"] or found["home"]
         names = {part.partition(" as ")[0].strip() for part in (found["names"] or "").split(",")}
@@ -86,7 +86,7 @@ def _has_classes(module: str, names: set[str]) -> bool:
 
 def _attributes(code: Code) -> str:
     """Say what code that binds a unit does with tensors besides to hand them on."""
-    found = _ATTRIBUTE.search(code.text.partition("\ndef ")[2])
+    found = _ATTRIBUTE.search(f"\n{code.text}".partition("\ndef ")[2])
     return f"code that binds a unit has `{found[0]}`" if found else ""
 
 
@@ -111,7 +111,7 @@ def _uses(code: Code, axes: int) -> str:
 
 def _imported(code: Code) -> set[str]:
     """The names of classes and modules that code imports."""
-    header = ast.parse(code.text.partition("\ndef ")[0]).body
+    header = ast.parse(f"\n{code.text}".partition("\ndef ")[0]).body
     imports = (each for each in header if isinstance(each, ast.Import | ast.ImportFrom))
     return {alias.asname or alias.name for each in imports for alias in each.names}
 
