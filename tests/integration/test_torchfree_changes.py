@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from hotstart import Call, Dim
 from tests.integration.alone import Saved
 from tests.integration.plain_records import State
+from tests.integration.test_save_and_load import run_fresh
 from tests.versions import library_opens_alone
 
 pytestmark = [
@@ -249,3 +250,36 @@ def test_results_keep_what_they_show_and_nothing_else(tmp_path: Path) -> None:
     )
     assert found[0] is True
     assert found[4][4] == found[3][4]
+
+
+class Scaling(nn.Module):
+    """Folds a buffer into a weight, and replaces it in every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(32, 32)
+        self.scale = nn.Buffer(torch.ones(32, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = F.linear(F.gelu(x), self.linear.weight * self.scale, self.linear.bias)
+        self.scale = self.scale + 1
+        return F.gelu(made)
+
+
+def test_what_is_prepared_anew_after_calls_takes_torch(tmp_path: Path) -> None:
+    saved = Saved(tmp_path, Scaling(), torch.ones(2, 32))
+    code = """
+    import json, logging, sys
+    import hotstart
+    reasons = []
+    class Keep(logging.Handler):
+        def emit(self, record): reasons.append(record.getMessage())
+    logging.getLogger("hotstart").addHandler(Keep())
+    logging.getLogger("hotstart").setLevel("INFO")
+    program = hotstart.load(sys.argv[1], weights=sys.argv[2])
+    print(json.dumps([type(program).__name__, *reasons]))
+    """
+    kind, reason = run_fresh(code, saved.file, saved.weights)
+    assert kind == "Program"
+    assert "weights are prepared at every load" in reason
