@@ -85,8 +85,11 @@ class Program:
         self._named: dict[str, Callable[..., Any]] = {}
         self._binding = binding
         first = 0
+        writes = any(spec.mutated for spec in artifact.requirements.weights)
         for call in artifact.calls:
-            self._entries[call.name] = Entry(call, first, model, binding, self._relayout)
+            looks = call.contract.tensors and (writes or call.contract.mutated_args)
+            meeting = binding.meeting if looks else None
+            self._entries[call.name] = Entry(call, first, model, binding, self._relayout, meeting)
             first += len(call.stitched)
         own = [entry for entry in self._entries.values() if not entry.call.method]
         self._call = self._served(own, self._first_of(own))
@@ -390,7 +393,7 @@ class Program:
         with self._compiling:
             more = self._more.setdefault(entry.call.method, [])
             for program in more:
-                if program.takes(*args, **kwargs) and program._misfit() is None:
+                if program._misfit() is None and program.takes(*args, **kwargs):
                     return program
             log.warning("compiles inside a call, since %s", why)
             build = self._on_miss.build
@@ -406,6 +409,10 @@ class Program:
         """Whether a call of the model with these arguments is within the contract.
 
         Nothing is run.
+
+        Raises:
+            ModelMismatch: calls write to weights or arguments, so that it matters where the weights
+                are, and the model is not what was compiled.
         """
         own = [entry for entry in self._entries.values() if not entry.call.method]
         try:

@@ -283,3 +283,34 @@ def test_what_is_prepared_anew_after_calls_takes_torch(tmp_path: Path) -> None:
     kind, reason = run_fresh(code, saved.file, saved.weights)
     assert kind == "Program"
     assert "weights are prepared at every load" in reason
+
+
+class Beside(nn.Module):
+    """Writes to a buffer, and to an argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("seen", torch.zeros(3, 4))
+
+    def forward(self, x: Tensor, cache: Tensor) -> Tensor:
+        self.seen.add_(x)
+        cache.mul_(2)
+        return F.gelu(x + cache) + self.linear.bias
+
+
+def test_arguments_that_lie_where_weights_do_are_refused(tmp_path: Path) -> None:
+    saved = Saved(tmp_path, Beside(), torch.ones(3, 4), torch.ones(3, 4))
+    found = saved.same(
+        """
+        x = array(np.ones((3, 4)))
+        seen = program.weights["seen"]
+        found.append(tried(program, x, array(np.ones((3, 4)))))
+        found.append(tried(program, seen, x))
+        found.append(tried(program, x, seen))
+        found.append(program.takes(x, seen))
+        """
+    )
+    assert "x: got a tensor that shares memory with the model's seen" in found[1][1]
+    assert "cache: got a tensor that shares memory with the model's seen" in found[2][1]

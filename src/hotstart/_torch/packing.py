@@ -26,8 +26,8 @@ _ROUNDS = 4
 
 _VIEWS = frozenset({torch.ops.aten.reshape.default, torch.ops.aten.view.default})
 
-Pack = Callable[[int, int], bool]
-"""Decides if a linear is packed, by its rows where a range is tuned and its weight's elements."""
+Pack = Callable[[int, torch.Tensor], bool]
+"""Decides if a linear is packed, by its rows where a range is tuned and by its weight, a fake."""
 
 
 def separate(
@@ -90,7 +90,7 @@ def _hidden(graph: fx.Graph, pack: Pack) -> Iterator[None]:
         if position is None or node.args[position].op != "get_attr":
             continue
         weight, rows = node.args[position], node.args[position - 1].meta["val"].shape[0]
-        if not pack(_hint(rows), weight.meta["val"].numel()):
+        if not pack(_hint(rows), weight.meta["val"]):
             with graph.inserting_before(node):
                 alias = graph.call_function(torch.ops.aten.alias.default, (weight,))
             alias.meta.update(weight.meta)

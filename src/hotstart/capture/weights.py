@@ -17,13 +17,18 @@ from hotstart.records.artifact import WeightSpec
 
 
 class WeightTable:
-    """Numbers the tensors that graphs of one model read. Shared by all captures of the model."""
+    """Numbers the tensors that graphs of one model read. Shared by all captures of the model.
+
+    Attributes:
+        tensors: the tensors, by number.
+    """
 
     def __init__(self, index: ModelIndex) -> None:
         self._index = index
         self._slots: dict[int, int] = {}
         self._specs: list[WeightSpec] = []
         self._captured: dict[int, torch.Tensor] = {}
+        self.tensors: list[torch.Tensor] = []
 
     @property
     def specs(self) -> tuple[WeightSpec, ...]:
@@ -50,6 +55,7 @@ class WeightTable:
                 "it as an argument of its own."
             )
         slot = self._slots[id(tensor)] = len(self._specs)
+        self.tensors.append(tensor)
         if not kept:
             self._captured[slot] = tensor
         self._specs.append(

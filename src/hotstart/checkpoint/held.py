@@ -18,6 +18,7 @@ from hotstart.records.artifact import Artifact, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import fit
 from hotstart.records.standalone import LeftOut
+from hotstart.runtime.places import misplaced
 from hotstart.runtime.released import Released
 from hotstart.runtime.source import Fetched
 from hotstart.runtime.tensors import describe_tensor
@@ -90,7 +91,7 @@ class HeldWeights:
             for spec, tensor in zip(self._requirements.weights, tensors, strict=True)
             if spec.kind != "captured"
             for problem in problems_of(spec, tensor)
-        ]
+        ] or misplaced(self._requirements.weights, tensors)
         if problems:
             raise ModelMismatch(problems, self._about())
         return Fetched(

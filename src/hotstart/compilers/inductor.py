@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import logging
 import os
 import threading
@@ -26,6 +27,7 @@ from hotstart.compilers.job import Job, Narrowed
 from hotstart.compilers.tuning import Body, Measure, tuned
 from hotstart.errors import OptionsError
 from hotstart.options import PackWeights
+from hotstart.partition import Piece
 from hotstart.partition.digest import Token, hash_bytes, setting_token
 from hotstart.records.artifact import CompiledUnit, Kernel, Preparation
 from hotstart.records.shapes import Interval
@@ -155,7 +157,7 @@ class InductorCompiler:
             if not holds(condition.expr):
                 return _narrowed(job, extracted, condition)
         if output is None:
-            return Body(_as_captured(job))
+            return Body(_as_captured(job, _alive(job)))
         if around := (*output.around, *_written_views(job)):
             return Body(self.op_by_op(job, "; ".join(around)))
         try:
@@ -200,7 +202,7 @@ class InductorCompiler:
     def op_by_op(self, job: Job, reason: str) -> CompiledUnit:
         """Make a unit that runs the captured operators, and say why in the log and the unit."""
         log.warning("%s runs op by op, since %s", job.piece.name, reason)
-        return replace(_as_captured(job), op_by_op=reason)
+        return replace(_as_captured(job, job.piece), op_by_op=reason)
 
     def without(self, name: str) -> InductorCompiler:
         """Make a compiler that leaves out packing, or one of Inductor's passes."""
@@ -215,11 +217,21 @@ def _unit(made: Body | Narrowed) -> CompiledUnit | Narrowed:
     return made.unit if isinstance(made, Body) else made
 
 
-def _as_captured(job: Job) -> CompiledUnit:
-    """Make a unit that runs the operators as they were captured."""
-    unit = piece_as_source(job.graph, job.piece, tuple(job.bounds), job.key)
-    plain = (_torch.is_fake(example_of(node)) for node in job.piece.outputs)
+def _as_captured(job: Job, piece: Piece) -> CompiledUnit:
+    """Make a unit that runs a piece's operators as they were captured."""
+    unit = piece_as_source(job.graph, piece, tuple(job.bounds), job.key)
+    plain = (_torch.is_fake(example_of(node)) for node in piece.outputs)
     return replace(unit, loose=tuple(number for number, is_plain in enumerate(plain) if is_plain))
+
+
+def _alive(job: Job) -> Piece:
+    """A piece without the nodes that none of its outputs needs."""
+    needed = set(job.piece.outputs)
+    for node in reversed(job.piece.nodes):
+        if node in needed:
+            needed.update(job.graph.arguments(node).reads)
+    alive = tuple(node for node in job.piece.nodes if node in needed)
+    return dataclasses.replace(job.piece, nodes=alive)
 
 
 def _kernel(path: Path) -> Kernel:

@@ -99,7 +99,7 @@ def tuned(job: Job, given: CompiledUnit, compile_body: Compile, measure: Measure
     Returns:
         A body, or two with a choice by rows; the unit that was given if it has no linears.
     """
-    template = compile_body(lambda rows, elements: True, templates=True)
+    template = compile_body(lambda rows, weight: True, templates=True)
     if template is None or template.rows is None:
         return given
     points = list(_points(job, template.rows))
@@ -108,8 +108,8 @@ def tuned(job: Job, given: CompiledUnit, compile_body: Compile, measure: Measure
     try:
         times = measure(job, list(ways.values()), [sizes for _, sizes in points])
         if _loses(times):
-            packed = compile_body(lambda rows, elements: True, templates=False)
-            plain = compile_body(lambda rows, elements: False, templates=False)
+            packed = compile_body(lambda rows, weight: True, templates=False)
+            plain = compile_body(lambda rows, weight: False, templates=False)
             named = {"template": template, "packed": packed, "plain": plain}
             ways = _ways({**named, "by rule": fallback})
             fallback = plain or fallback

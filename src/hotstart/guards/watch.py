@@ -21,9 +21,9 @@ import enum
 import gc
 import os
 import types
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from itertools import chain, repeat
-from operator import is_
+from operator import getitem, is_
 from typing import Any
 
 import torch
@@ -285,41 +285,61 @@ class Sealed:
 
     Attributes:
         mappings: the dicts, by identity, of which any change shows.
+        checks: all of them hold as long as everything is as it was; see `all_hold`.
+        unchanged: tells whether they do.
     """
 
     def __init__(self, watched: Watched) -> None:
         self.mappings = frozenset(watched.mappings)
         self._versions = _torch.MappingWatch(list(watched.mappings.values()))
-        self._empties = watched.empties
-        self._checks: list[Callable[[], bool]] = [self._versions.unchanged]
-        if watched.entries:
-            self._checks.append(_same(dict.get, *zip(*watched.entries.values(), strict=True)))
-        if watched.attributes:
-            self._checks.append(_same(getattr, *zip(*watched.attributes.values(), strict=True)))
-        if objects := watched.objects:
-            kinds = list(map(type, objects))
-            self._checks.append(lambda: all(map(is_, map(type, objects), kinds)))
-        if keyed := list(watched.keyed.values()):
-            keys = list(map(tuple, keyed))
-            self._checks.append(lambda: list(map(tuple, keyed)) == keys)
-        if lists := list(watched.lists.values()):
-            self._checks.append(_same_items(lists))
-        if sets := list(watched.sets.values()):
-            copies = [frozenset(each) for each in sets]
-            self._checks.append(lambda: sets == copies)
-
-    def unchanged(self) -> bool:
-        """Whether everything is as it was."""
-        if any(self._empties):
-            return False
-        try:
-            return all(check() for check in self._checks)
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-            return False  # a cell was emptied, or a list changed meanwhile
+        self.checks = tuple(_checks(watched, self._versions))
+        self.unchanged = all_hold(self.checks)
 
     def changed(self) -> list[dict[Any, Any]]:
         """The dicts that were written to."""
         return self._versions.changed()
+
+
+def all_hold(checks: Iterable[Callable[[], bool]]) -> Callable[[], bool]:
+    """Make one function of many, which runs in every call.
+
+    A check that cannot look, since a cell was emptied or a list changed meanwhile, does not hold.
+    """
+    held = tuple(checks)
+
+    def hold() -> bool:
+        try:
+            for check in held:
+                if not check():
+                    return False
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+            return False
+        return True
+
+    return hold
+
+
+def _checks(watched: Watched, versions: _torch.MappingWatch) -> Iterator[Callable[[], bool]]:
+    """Make a check for each table that has something in it."""
+    if empties := watched.empties:
+        yield lambda: not any(empties)
+    if watched.mappings:
+        yield versions.unchanged
+    if watched.entries:
+        yield _same(dict.get, *zip(*watched.entries.values(), strict=True))
+    if watched.attributes:
+        yield _same(getattr, *zip(*watched.attributes.values(), strict=True))
+    if objects := watched.objects:
+        kinds = list(map(type, objects))
+        yield lambda: all(map(is_, map(type, objects), kinds))
+    if keyed := list(watched.keyed.values()):
+        keys = list(map(tuple, keyed))
+        yield lambda: list(map(tuple, keyed)) == keys
+    if lists := list(watched.lists.values()):
+        yield _same_items(lists)
+    if sets := list(watched.sets.values()):
+        copies = [frozenset(each) for each in sets]
+        yield lambda: sets == copies
 
 
 def _same(
@@ -327,7 +347,10 @@ def _same(
 ) -> Callable[[], bool]:
     """Whether looking for names in their owners finds the very objects that are found now."""
     found = list(map(look, owners, names, repeat(_MISSING)))
-    return lambda: all(map(is_, map(look, owners, names, repeat(_MISSING)), found))
+    if any(each is _MISSING for each in found):
+        return lambda: all(map(is_, map(look, owners, names, repeat(_MISSING)), found))
+    there = getitem if look is dict.get else look  # which raises where it finds nothing
+    return lambda: all(map(is_, map(there, owners, names), found))
 
 
 def _same_items(lists: list[list[Any]]) -> Callable[[], bool]:

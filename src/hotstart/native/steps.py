@@ -106,6 +106,10 @@ class Steps:
                     if not isinstance(target, ast.Name):
                         raise NotNative("it deletes something else than a variable")
                     self._forget(target.id)
+            case ast.Expr(value=ast.Call(func=ast.Name(id=name)) as call) if (
+                name in self.around.pieces
+            ):
+                self._call_piece([], call)
             case ast.Expr(value=ast.Call() as call):
                 self._effect(call)
             case ast.If(test=test, body=[ast.Assign(value=ast.Call() as call)], orelse=[]):

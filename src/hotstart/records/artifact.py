@@ -212,6 +212,8 @@ class WeightSpec(msgspec.Struct, frozen=True):
         device: its name, such as `cpu` or `cuda:0`.
         ties: other names of the same tensor.
         mutated: the graph writes to it.
+        overlaps: names of further weights of the table that share memory with it, where calls write
+            to one of the two.
     """
 
     name: str
@@ -222,6 +224,7 @@ class WeightSpec(msgspec.Struct, frozen=True):
     stride: tuple[int, ...]
     ties: tuple[str, ...] = ()
     mutated: bool = False
+    overlaps: tuple[str, ...] = ()
 
 
 class ModuleKind(msgspec.Struct, frozen=True):

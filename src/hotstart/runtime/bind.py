@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,10 +12,11 @@ import msgspec
 import torch
 
 from hotstart.options import Outputs, Pack
-from hotstart.records.artifact import Artifact, Preparation, Stitched
+from hotstart.records.artifact import Artifact, Preparation, Stitched, WeightSpec
 from hotstart.records.report import Packed
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.heap import keep_freed_memory
+from hotstart.runtime.places import WeightsInMemory
 from hotstart.runtime.prepared import Prepared
 from hotstart.runtime.released import memory_in_use
 from hotstart.runtime.results import result_classes
@@ -35,11 +36,13 @@ class _Bound(msgspec.Struct, frozen=True):
         fetched: the weights.
         current: whether they are the weights still, and hold what they held.
         runs: the functions, by variant.
+        memory: where the weights lie.
     """
 
     fetched: Fetched
     current: Callable[[], bool]
     runs: tuple[Run, ...]
+    memory: WeightsInMemory
 
 
 class Packable(msgspec.Struct, frozen=True):
@@ -77,7 +80,7 @@ def bind(
     binders = tuple(
         _binder(one, forms.of(number, one), source, outputs) for number, one in enumerate(stitched)
     )
-    return Binding(source, binders, pack, prepared)
+    return Binding(source, artifact.requirements.weights, binders, pack, prepared)
 
 
 class Binding:
@@ -93,11 +96,13 @@ class Binding:
     def __init__(
         self,
         source: Source,
+        specs: Sequence[WeightSpec],
         binders: Sequence[Binder],
         pack: Pack,
         prepared: Prepared | None = None,
     ) -> None:
         self.source = source
+        self._specs = specs
         self._binders = binders
         self._pack = pack
         self._lock = threading.Lock()
@@ -114,7 +119,20 @@ class Binding:
         bound = self._bound
         if bound is not None and bound.current():
             return bound.runs
-        return self._bind()
+        return self._bind().runs
+
+    def meeting(
+        self, arguments: Sequence[torch.Tensor], written: Collection[int]
+    ) -> tuple[int, str] | None:
+        """An argument and a weight that share memory which a call writes to, as `Meeting` says.
+
+        The weights are those that functions were handed out for last.
+
+        Raises:
+            ModelMismatch: the model is not what was compiled.
+        """
+        bound = self._bound or self._bind()
+        return bound.memory.meeting(arguments, written)
 
     def begin(self) -> None:
         """See that the model fits, and pack its weights unless that is for the first call to do.
@@ -174,18 +192,18 @@ class Binding:
         prepared = self._prepared
         return Packed() if prepared is None else prepared.packed()
 
-    def _bind(self) -> tuple[Run, ...]:
+    def _bind(self) -> _Bound:
         with self._lock:
             bound = self._bound
             if bound is not None and bound.current():
-                return bound.runs  # another thread was faster
+                return bound  # another thread was faster
             # Forgotten first, so that nothing keeps weights alive that the model has replaced.
             self._bound = None
             bound = self._rebind(self._prepared)
         if self._pack == "background":
             # No daemon: a process that ends while C++ code runs in one is aborted.
             threading.Thread(target=self._pack_later, args=(bound,), name="hotstart-pack").start()
-        return bound.runs
+        return bound
 
     def _rebind(self, before: Prepared | None) -> _Bound:
         fetched, self._fetched = self._fetched, None
@@ -200,7 +218,7 @@ class Binding:
         prepared.finish()
         keep_freed_memory()  # that of calls, which come now, and not what packing was done in
         current = prepared.watching(fetched.current) if fetched.written else fetched.current
-        return _Bound(fetched, current, runs)
+        return _Bound(fetched, current, runs, WeightsInMemory(self._specs, fetched.tensors))
 
     def _pack_later(self, unpacked: _Bound) -> None:
         """Pack weights while calls go on without, then let calls use them, if none has changed."""

@@ -37,6 +37,7 @@ from hotstart.records.nested import children, is_changeable, same_constant, slot
 from hotstart.records.shapes import Variant
 from hotstart.runtime.names import assignment, written_tuple
 from hotstart.runtime.passed import MISSING
+from hotstart.runtime.places import Meeting, overlap
 from hotstart.runtime.refusal import Check, Explain, Found, describe, not_taken
 from hotstart.runtime.served import (
     form_of,
@@ -45,13 +46,14 @@ from hotstart.runtime.served import (
     passed_twice,
     positional,
     same_object,
+    shares_a_weight,
     shares_memory,
     too_many,
     unknown_argument,
 )
 from hotstart.runtime.signature import Signature
 from hotstart.runtime.sizes import Sizes
-from hotstart.runtime.tensors import TENSOR_TYPES, overlap
+from hotstart.runtime.tensors import TENSOR_TYPES
 
 _SINGLETONS = (type(None), bool, type(...), torch.dtype, torch.layout, torch.memory_format)
 
@@ -65,6 +67,8 @@ class Checks:
         tensors: the variables of tensor arguments, by slot.
         containers: every container with its variable and path, from the outermost on.
         sizes: the variables of axes, and the choice of a variant.
+        last: the check that comes after the choice of a variant, if there is one: it looks at the
+            weights, which others do not need to be there for.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Checks:
         variants: Sequence[Variant],
         model: Model | None,
         signature: Signature,
+        meeting: Meeting | None,
     ) -> None:
         self._contract = contract
         self._signature = signature
@@ -86,6 +91,7 @@ class Checks:
         for parameter, name in zip(contract.parameters, signature.variables, strict=True):
             self._tree(parameter.tree, name, parameter.name)
         self._apart()
+        self.last = None if meeting is None else self._beside_weights(meeting)
 
     def failed(
         self, values: Sequence[Any], excess: Sequence[Any], unknown: Mapping[str, Any]
@@ -106,7 +112,7 @@ class Checks:
             (step, compile(step.source, "hotstart/check", "eval"))
             if isinstance(step, Check)
             else (step, compile(step, "hotstart/check", "exec"))
-            for step in [*self.steps, self.sizes.served()]
+            for step in [*self.steps, self.sizes.served(), *([self.last] if self.last else [])]
         ]
 
     def _require(self, explain: Explain, *conditions: str) -> None:
@@ -175,6 +181,19 @@ class Checks:
             check = self._scope.refer("shared", same_object)
             names = written_tuple(name for _, name, _ in held)
             self._require(twice, f"not {check}({names})")
+
+    def _beside_weights(self, meeting: Meeting) -> Check:
+        """Check that no argument lies where a weight does, if a call writes to one of them."""
+        specs, written, tensors = self._contract.tensors, self._contract.mutated_args, self.tensors
+
+        def beside(found: Found) -> ContractError:
+            met = meeting([found[name] for name in tensors], written)
+            slot, weight = met or (0, "weights")  # which another thread has replaced meanwhile
+            return shares_a_weight(specs[slot].path, weight)
+
+        check = self._scope.refer("meeting", meeting)
+        met = f"{check}({written_tuple(tensors)}, {written!r})"
+        return Check(f"{met} is None", beside)
 
     # --- structure --------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ import torch
 
 from hotstart import _torch
 from hotstart.errors import ContractError
-from hotstart.records.shapes import spanned
 from hotstart.runtime.generated import run_source
+from hotstart.runtime.places import pairs_that_meet
 
 FlatCall = Callable[..., tuple[object, ...]]
 
@@ -69,7 +69,7 @@ class Apart:
     ) -> None:
         self._names = names
         self._written = written
-        self._known = frozenset(self._overlapping(tensors))
+        self._known = frozenset(pairs_that_meet(tensors, written))
 
     def require(self, tensors: Sequence[torch.Tensor]) -> None:
         """Raise if tensors overlap that did not at the build.
@@ -80,7 +80,7 @@ class Apart:
         storages = {tensor.untyped_storage().data_ptr() for tensor in tensors}
         if len(storages) == len(tensors):
             return
-        for pair in self._overlapping(tensors) - self._known:
+        for pair in pairs_that_meet(tensors, self._written) - self._known:
             written, other = pair if pair[0] in self._written else pair[::-1]
             raise ContractError(
                 self._names[written],
@@ -88,30 +88,3 @@ class Apart:
                 "a tensor of its own, since the model writes to it and it was one when compiled",
                 "pass a .clone(), or call torch.compiler.reset()",
             )
-
-    def _overlapping(self, tensors: Sequence[torch.Tensor]) -> set[tuple[int, int]]:
-        """The pairs, one of them written to, that overlap in memory."""
-        sharing: dict[int, list[int]] = {}
-        for number, tensor in enumerate(tensors):
-            if tensor.numel():
-                sharing.setdefault(tensor.untyped_storage().data_ptr(), []).append(number)
-        return {
-            (left, right)
-            for numbers in sharing.values()
-            for left in numbers
-            for right in numbers
-            if left < right
-            and (left in self._written or right in self._written)
-            and _spans_meet(tensors[left], tensors[right])
-        }
-
-
-def _spans_meet(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether the bytes from first to last of two tensors of a storage have some in common."""
-    (low, high), (other_low, other_high) = _span(left), _span(right)
-    return low < other_high and other_low < high
-
-
-def _span(tensor: torch.Tensor) -> tuple[int, int]:
-    start = tensor.data_ptr()
-    return start, start + spanned(tensor.shape, tensor.stride()) * tensor.dtype.itemsize

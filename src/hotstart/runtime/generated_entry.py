@@ -23,6 +23,7 @@ from hotstart.runtime.checks import Checks
 from hotstart.runtime.copied_back import Relayout, copied, copied_back
 from hotstart.runtime.generated import run_source
 from hotstart.runtime.passed import bind
+from hotstart.runtime.places import Meeting
 from hotstart.runtime.signature import Signature
 
 Miss = Callable[[Sequence[Any], Sequence[Any], Mapping[str, Any]], Any]
@@ -39,6 +40,7 @@ class Entry:
         model: the model, for its `training` flag; None where there is none.
         bound: gives the functions of all variants of all calls.
         relayout: gives an argument in the compiled layout.
+        meeting: finds arguments that share memory with weights; None if calls write to neither.
 
     Attributes:
         call: the same.
@@ -52,6 +54,7 @@ class Entry:
         model: Model | None,
         bound: Callable[[], Sequence[Callable[..., Any]]],
         relayout: Relayout,
+        meeting: Meeting | None = None,
     ) -> None:
         self.call = call
         self._bound = bound
@@ -59,7 +62,7 @@ class Entry:
         signature = Signature(call.contract.parameters)
         self._scope = signature.scope
         variants = [stitched.variant for stitched in call.stitched]
-        self._checks = Checks(call.contract, variants, model, signature)
+        self._checks = Checks(call.contract, variants, model, signature, meeting)
         self._miss = self._scope.new("miss")
         self._refuse = f"return {self._miss}({signature.everything})"
         lines = [*signature.pops, *self._check()]
@@ -113,6 +116,10 @@ class Entry:
     def _run(self, chosen: str) -> Iterator[str]:
         """Call the variant's function without autograd, and copy mutations of copies back."""
         new, contract, tensors = self._scope.new, self.call.contract, self._checks.tensors
+        function, result = new("run"), new("result")
+        yield f"{function} = {self._scope.refer('bound', self._bound)}()[{chosen}]"
+        if self._checks.last is not None:
+            yield from (f"if not ({self._checks.last.source}):", f"    {self._refuse}")
         sizes = self._checks.sizes.variables
         # Further names for tensors, which go on standing for what the caller passed.
         given = [(new(f"{tensors[n]}_as_given"), tensors[n]) for n in contract.given]
@@ -123,7 +130,6 @@ class Entry:
         axes = [sizes[dim.name] for dim in contract.axes]
         objects = [self._checks.containers[number][1] for number in contract.objects]
         arguments = ", ".join([*axes, *tensors, *(kept for kept, _ in given), *objects])
-        function, result = new("run"), new("result")
         answer = [f"return {function}({arguments})"]
         if written:
             answer = [f"{result} = {function}({arguments})", *copied_back(written)]
@@ -131,6 +137,5 @@ class Entry:
         answer = [f"    {line}" for line in answer]
         enabled = self._scope.refer("is_grad_enabled", torch.is_grad_enabled)
         enable = self._scope.refer("set_grad_enabled", _torch.set_grad_enabled())
-        yield f"{function} = {self._scope.refer('bound', self._bound)}()[{chosen}]"
         yield from (f"if not {enabled}():", *answer, f"{enable}(False)")
         yield from ("try:", *answer, "finally:", f"    {enable}(True)")

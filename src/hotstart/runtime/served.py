@@ -15,7 +15,9 @@ from hotstart.records.artifact import (
     Record,
     Seq,
     TensorSpec,
+    WeightSpec,
 )
+from hotstart.records.guards import Change
 from hotstart.records.shapes import Variant, dense_strides
 
 
@@ -125,6 +127,36 @@ def shares_memory(path: str, other: str) -> ContractError:
         "a tensor of its own, since the model writes to it",
         "pass a .clone()",
     )
+
+
+def shares_a_weight(path: str, weight: str) -> ContractError:
+    """Explain that an argument shares memory with a weight, and a call writes to one of them."""
+    return ContractError(
+        path,
+        f"a tensor that shares memory with the model's {weight}",
+        "a tensor of its own, since the model writes to one of them",
+        "pass a .clone()",
+    )
+
+
+def misplaced(specs: Sequence[WeightSpec], overlaps: Sequence[Sequence[str]]) -> list[Change]:
+    """List the weights that share memory where they did not when compiled, or the other way.
+
+    Args:
+        specs: what the weights are.
+        overlaps: of each, the names of later ones that share memory with it, where calls write to
+            one of the two.
+    """
+    apart, shared = "memory of its own, since calls write there", "memory that {} lies in, too"
+    problems: list[Change] = []
+    for spec, now in zip(specs, overlaps, strict=True):
+        problems += [(spec.name, apart, shared.format(n)) for n in now if n not in spec.overlaps]
+        problems += [
+            (spec.name, f"{shared.format(n)}, since calls write there", "memory of its own")
+            for n in spec.overlaps
+            if n not in now
+        ]
+    return problems
 
 
 def not_laid_out(spec: TensorSpec, shape: Sequence[int], strides: Sequence[int]) -> ContractError:

@@ -12,12 +12,13 @@ from hotstart import _torch
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError, ModelMismatch
 from hotstart.guards.check import Guards
-from hotstart.guards.watch import Sealed
+from hotstart.guards.watch import Sealed, all_hold
 from hotstart.model import Finder, Model, Place
 from hotstart.records.artifact import Artifact, Requirements, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import is_laid_out
 from hotstart.records.standalone import LeftOut
+from hotstart.runtime.places import misplaced
 from hotstart.runtime.released import Released
 from hotstart.runtime.source import Fetched
 from hotstart.runtime.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
@@ -146,6 +147,7 @@ class Weights:
         ]
         paths = {place.name.rpartition(".")[0] for place, _ in kept}
         problems = self._guards.changes(finder, paths) + problems
+        problems = problems or misplaced(self._requirements.weights, tensors)
         if problems:
             raise ModelMismatch(problems)
         counters = {
@@ -201,21 +203,18 @@ def _watch(
         owners.append(vars(module))
         keys.append("training")
         found.append(module.training)
-    others = (held for held in mappings.values() if id(held) not in guards.mappings)
-    registered = _torch.MappingWatch(tuple(others))
-    metadata = _torch.TensorWatch([t for t in tensors if type(t) is not Released])
+    checks: list[Callable[[], bool]] = []
+    if others := [held for held in mappings.values() if id(held) not in guards.mappings]:
+        checks.append(_torch.MappingWatch(others).unchanged)
+    if owners:
+        checks.append(lambda: all(map(is_, map(getitem, owners, keys), found)))
+    checks += guards.checks
+    if unreleased := [tensor for tensor in tensors if type(tensor) is not Released]:
+        checks.append(_torch.TensorWatch(unreleased).unchanged)
     # From here on changes are noticed, and those since the tensors were looked up are found now.
     if any(place.get() is not tensor for place, tensor in kept):
         return _never
-
-    def current() -> bool:
-        try:
-            same = registered.unchanged() and all(map(is_, map(getitem, owners, keys), found))
-        except KeyError:  # removed
-            return False
-        return same and guards.unchanged() and metadata.unchanged()
-
-    return current
+    return all_hold(checks)
 
 
 def _never() -> bool:

@@ -18,6 +18,7 @@ from hotstart.partition.names import foreign_operators
 from hotstart.records.artifact import Contract, Requirements
 from hotstart.records.guards import Seen
 from hotstart.records.trees import passed_on
+from hotstart.runtime.places import overlaps_of
 from hotstart.specialize.trace import TracedCall
 
 _OF_THE_CALL = ("closure", "self", "target")
@@ -42,10 +43,10 @@ def make_requirements(
     operators = {name for graph in graphs for name in foreign_operators(graph.module)}
     names = {name for spec in weights.specs for name in (spec.name, *spec.ties)}
     parameters = {place.name for place in index.places if place.kind == "parameter"}
+    specs = [replace(spec, mutated=slot in written) for slot, spec in enumerate(weights.specs)]
+    overlaps = overlaps_of(specs, weights.tensors, _torch.storage_of)
     return Requirements(
-        weights=tuple(
-            replace(spec, mutated=slot in written) for slot, spec in enumerate(weights.specs)
-        ),
+        weights=tuple(replace(s, overlaps=o) for s, o in zip(specs, overlaps, strict=True)),
         unread=tuple(sorted(parameters - names)),
         modes=tuple(sorted({mode for graph in graphs for mode in graph.modes})),
         kinds=tuple(kinds.values()),

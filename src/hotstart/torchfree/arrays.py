@@ -220,10 +220,11 @@ class Array(msgspec.Struct, frozen=True, eq=False, weakref=True):
 
     def overlaps(self, other: Array) -> bool:
         """Tell whether the bytes from first to last of two arrays have some in common."""
-        (low, high), (other_low, other_high) = self._span(), other._span()
-        return low < other_high and other_low < high
+        (low, high), (other_low, other_high) = self.span(), other.span()
+        return max(low, other_low) < min(high, other_high)
 
-    def _span(self) -> tuple[int, int]:
+    def span(self) -> tuple[int, int]:
+        """Return the address of the first byte, and that after the last."""
         size = spanned(self.shape, self.strides) * size_of(self.dtype)
         return self.address, self.address + size
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from hotstart.errors import ContractError
 from hotstart.records.artifact import CompiledCall, Contract, TensorSpec
 from hotstart.records.shapes import dense_strides
 from hotstart.runtime.passed import bind
+from hotstart.runtime.served import shares_a_weight
 from hotstart.torchfree.arrays import Array
 from hotstart.torchfree.checks import Checked, Checks
 from hotstart.torchfree.library import Libtorch
 from hotstart.torchfree.memory import laid_out, write
+
+Meeting = Callable[[Sequence[Array], Collection[int]], tuple[int, str] | None]
+"""Finds an argument, by number, and the name of a weight, as `Held.meeting` does."""
 
 Copied = Callable[[TensorSpec, Array], None]
 """Is told of every argument that is copied since its layout is not the compiled one."""
@@ -28,6 +32,7 @@ class Entry:
         bound: gives the functions of all variants of all calls.
         torch: the library.
         copied: is told of copies.
+        meeting: finds arguments that share memory with weights; None if calls write to neither.
 
     Attributes:
         name: of the call.
@@ -43,6 +48,7 @@ class Entry:
         bound: Callable[[], Sequence[Callable[..., Any]]],
         torch: Libtorch,
         copied: Copied,
+        meeting: Meeting | None,
     ) -> None:
         self.name, self.method, self.contract = call.name, call.method, contract
         self._checks = Checks(contract, [stitched.variant for stitched in call.stitched])
@@ -50,6 +56,7 @@ class Entry:
         self._bound = bound
         self._torch = torch
         self._copied = copied
+        self._meeting = meeting
 
     def checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Checked:
         """Check a call.
@@ -58,7 +65,13 @@ class Entry:
             ContractError: it is not within the contract.
             TypeError: an argument is given twice.
         """
-        return self._checks.checked(*bind(self.contract.parameters, args, kwargs))
+        found = self._checks.checked(*bind(self.contract.parameters, args, kwargs))
+        if self._meeting is not None:
+            met = self._meeting(found.arrays, self.contract.mutated_args)
+            if met is not None:
+                number, weight = met
+                raise shares_a_weight(self.contract.tensors[number].path, weight)
+        return found
 
     def refusal_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ContractError | None:
         """Say why a call is not within the contract; None if it is.

@@ -60,8 +60,11 @@ class TorchFreeProgram:
         self._counting = threading.Lock()
         self._entries: dict[str, Entry] = {}
         first = 0
+        writes = any(spec.mutated for spec in artifact.requirements.weights)
         for call, contract in zip(artifact.calls, contracts, strict=True):
-            entry = Entry(call, contract, first, binding, torch, self._count_copy)
+            looks = contract.tensors and (writes or contract.mutated_args)
+            meeting = binding.held.meeting if looks else None
+            entry = Entry(call, contract, first, binding, torch, self._count_copy, meeting)
             self._entries[call.name] = entry
             first += len(call.stitched)
         self._own = [entry for entry in self._entries.values() if not entry.method]

@@ -1,0 +1,162 @@
+"""Memory that a call writes to and that something else of the call lies in as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hotstart
+from tests.semantics import assert_same, build
+
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
+COMPILERS = ("op_by_op", "inductor")
+
+
+class Counts(nn.Module):
+    """Writes to a buffer, and reads it and its argument afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("state", torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.state.add_(1)
+        return x * 2 + self.state
+
+
+class WritesItsArgument(nn.Module):
+    """Writes to its argument, and reads a buffer afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("state", torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.add_(1)
+        return x * 2 + self.state
+
+
+class TwoBuffers(nn.Module):
+    """Writes to one buffer, and reads another one afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("a", torch.ones(8))
+        self.register_buffer("b", torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.a.add_(x)
+        return self.b * 2 + x
+
+
+class Reads(nn.Module):
+    """Writes to nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("state", torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.state
+
+
+def shared(kind: str) -> TwoBuffers:
+    model = TwoBuffers()
+    match kind:
+        case "one tensor":
+            model.b = model.a
+        case "a view":
+            model.b = model.a.view(8)
+        case "halves":
+            whole = torch.ones(16)
+            model.a, model.b = whole[:8], whole[8:]
+        case "crossing":
+            whole = torch.ones(12)
+            model.a, model.b = whole[:8], whole[4:]
+    return model
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("model_type", [Counts, WritesItsArgument])
+@pytest.mark.parametrize("view", [False, True])
+def test_an_argument_that_is_a_weight_is_refused_where_one_is_written(
+    model_type: type[Any], compiler: str, view: bool
+) -> None:
+    model = model_type()
+    program = build(model, torch.zeros(8), compiler=compiler)
+    argument = model.state.view(2, 4).view(8) if view else model.state
+    with pytest.raises(hotstart.ContractError, match=r"x: .*the model's state.*\.clone\(\)"):
+        program(argument)
+    assert torch.equal(model.state, torch.ones(8))  # nothing has run
+    assert_same(program(argument.clone()), model_type()(torch.ones(8)), 1e-6)
+
+
+@pytest.mark.parametrize("model_type", [Counts, WritesItsArgument])
+def test_a_program_built_with_such_a_call_serves_other_arguments(model_type: type[Any]) -> None:
+    model = model_type()
+    program = build(model, model.state)
+    with pytest.raises(hotstart.ContractError, match="the model's state"):
+        program(model.state)
+    assert_same(program(torch.zeros(8)), model_type()(torch.zeros(8)))
+
+
+def test_an_argument_beside_a_weight_in_one_memory_is_taken() -> None:
+    model, whole = Counts(), torch.ones(16)
+    model.state = whole[:8]
+    program = build(model, torch.zeros(8))
+    assert_same(program(whole[8:]), Counts()(torch.ones(8)))
+
+
+def test_an_argument_that_is_a_weight_is_taken_where_nothing_is_written() -> None:
+    model = Reads()
+    program = build(model, torch.zeros(8))
+    assert_same(program(model.state), torch.full((8,), 2.0))
+
+
+@pytest.mark.parametrize("kind", ["one tensor", "a view", "crossing"])
+def test_weights_that_share_memory_at_load_only_are_refused(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.hot"
+    build(TwoBuffers(), torch.zeros(8)).save(file)
+    with pytest.raises(hotstart.ModelMismatch, match=r"a: expected memory of its own.*b lies in"):
+        hotstart.load(file, shared(kind))
+    program = hotstart.load(file, shared("halves"))
+    assert_same(program(torch.ones(8)), TwoBuffers()(torch.ones(8)))
+
+
+@pytest.mark.parametrize("kind", ["a view", "crossing"])
+def test_weights_that_shared_memory_at_the_build_only_are_refused(
+    kind: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.hot"
+    build(shared(kind), torch.zeros(8)).save(file)
+    with pytest.raises(hotstart.ModelMismatch, match="a: expected memory that b lies in"):
+        hotstart.load(file, TwoBuffers())
+    program = hotstart.load(file, shared(kind))
+    expected = shared(kind)(torch.ones(8))
+    assert_same(program(torch.ones(8)), expected)
+
+
+def test_written_weights_of_a_mapping_get_memory_of_their_own(tmp_path: Path) -> None:
+    file, tensor = tmp_path / "model.hot", torch.ones(8)
+    mapping = {"a": tensor, "b": tensor.view(8)}
+    build(TwoBuffers(), torch.zeros(8)).save(file)
+    program = hotstart.load(file, weights=mapping)
+    assert_same(program(torch.ones(8)), TwoBuffers()(torch.ones(8)))
+    assert torch.equal(tensor, torch.ones(8))
+    build(shared("a view"), torch.zeros(8)).save(file)
+    with pytest.raises(hotstart.ModelMismatch, match="a: expected memory that b lies in"):
+        hotstart.load(file, weights=mapping)
+
+
+def test_a_weight_replaced_by_one_that_shares_memory_is_refused() -> None:
+    model = TwoBuffers()
+    program = build(model, torch.zeros(8))
+    program(torch.ones(8))
+    model.b = model.a.view(8)
+    with pytest.raises(hotstart.ModelMismatch, match="a: expected memory of its own"):
+        program(torch.ones(8))
