@@ -2,8 +2,9 @@
 
 Every subject is a fresh process; files come from the system's page cache. The clock starts before
 the process does and stops when it has the embedding: Python, imports, weights, tokenizer and the
-call are all in it. `import torch` is measured by itself; two ways do without it: hotstart with
-prepared weights, and ONNX Runtime, which `.venv-peers` has.
+call are all in it. `import torch` is measured by itself; three ways do without it: hotstart with
+prepared weights, the same from C, without Python and given the numbers of tokens, and ONNX Runtime,
+which `.venv-peers` has.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -42,6 +44,7 @@ def main() -> None:
         if not Path(file).exists():
             in_fresh_process(__file__, "build", file)
         subjects = {name: partial(started, name, file, sys.executable) for name in SUBJECTS}
+        subjects["hotstart, in C"] = partial(started_in_c, built_in_c(folder), file, tokens_in_c())
         if embed_onnx.has(given.peers, "onnxruntime", "tokenizers"):
             if not Path(f"{file}.onnx", embed_onnx.OPTIMIZED).exists():
                 in_fresh_process(embed_onnx.__file__, f"{file}.onnx", python=given.peers)
@@ -63,6 +66,45 @@ def started(subject: str, file: str, python: str) -> dict[str, Any]:
     used, begun = _used(), time.time()
     found = in_fresh_process(__file__, subject, file, python=python)
     return {"first_s": found.pop("at") - begun, "cpu_s": _used() - used, **found}
+
+
+def built_in_c(folder: str) -> str:
+    """Compile the example in C, and the library it takes."""
+    from hotstart.c.library import build_library
+
+    build_library(folder)
+    source, built = Path(__file__).parents[1] / "examples" / "embed.c", str(Path(folder, "embed"))
+    found = [f"-I{folder}", f"-L{folder}", f"-Wl,-rpath,{folder}"]
+    subprocess.run(["cc", "-O2", str(source), *found, "-lhotstart", "-o", built], check=True)
+    return built
+
+
+def tokens_in_c() -> str:
+    """The numbers of the sentence's tokens, in a line."""
+    from examples import embed_numpy
+
+    tokens = embed_numpy.tokens(embed_numpy.make_tokenizer(), [SENTENCE])
+    return " ".join(map(str, tokens["input_ids"][0])) + "\n"
+
+
+def started_in_c(built: str, file: str, tokens: str) -> dict[str, Any]:
+    """Start the program in C; how long it took to print the embedding."""
+    used, begun = _used(), time.time()
+    with subprocess.Popen(
+        [built, file, file + ".weights"], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(tokens)
+        process.stdin.close()
+        value = float(process.stdout.readline().split()[0])
+        seconds = time.time() - begun
+    return {
+        "first_s": seconds,
+        "cpu_s": _used() - used,
+        "value": value,
+        "without_torch": True,
+    }
 
 
 def _used() -> float:

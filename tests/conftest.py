@@ -51,6 +51,16 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.fixture(scope="session")
+def c_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `hotstart.h` and `libhotstart.so`."""
+    from hotstart.c.library import build_library
+
+    folder = tmp_path_factory.mktemp("c_library")
+    build_library(folder, flags=("-Werror",))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def python(forks: Forks) -> Callable[..., str]:
     """Run `-c CODE ARGUMENT...` or `-m MODULE ARGUMENT...` in another process; what it prints.
 

@@ -21,6 +21,7 @@ from hotstart.errors import OptionsError
 from hotstart.events import Clock
 from hotstart.guards.sources import sources
 from hotstart.native.build import Reasons, build_native
+from hotstart.native.wiring import make_wiring
 from hotstart.options import Options
 from hotstart.partition.digest import hash_token
 from hotstart.records.artifact import (
@@ -121,6 +122,8 @@ def make_native(
             f"form: got 'native', and variants have steps without a native form:{listed}\n"
             "do: take 'auto', which runs them as Python"
         )
+    if native is not None:
+        native = replace(native, wiring=make_wiring(native, requirements, calls, units))
     return native, reasons
 
 

@@ -21,7 +21,7 @@ ORDER = (
     ("guards",),
     ("runtime",),
     ("checkpoint", "artifact"),
-    ("torchfree",),
+    ("torchfree", "c"),
     ("saving",),
     ("program",),
     ("loading",),

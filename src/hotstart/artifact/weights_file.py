@@ -29,7 +29,7 @@ import msgspec
 from hotstart.artifact import fingerprint
 from hotstart.artifact.disk import OpenFile
 from hotstart.errors import CorruptArtifact, IncompatibleArtifact
-from hotstart.records.artifact import Artifact
+from hotstart.records.artifact import Artifact, CompiledUnit, Requirements
 
 MAGIC = b"HOTWEIGH"
 FORMAT = 1
@@ -284,18 +284,18 @@ def make_fingerprint(packed: bool) -> dict[str, Any]:
     return {**found, **(fingerprint.packing(parts) if packed else {})}
 
 
-def units_of(artifact: Artifact) -> tuple[tuple[str, str], ...]:
-    """List the units of a program, each with a digest of what it has prepared."""
+def units_of(units: Iterable[CompiledUnit]) -> tuple[tuple[str, str], ...]:
+    """List units of a program, each with a digest of what it has prepared."""
     found: list[tuple[str, str]] = []
-    for unit in artifact.units:
+    for unit in units:
         prepared = [(p.code.text, p.weights, p.packs) for p in unit.preparations]
         found.append((unit.key, _digest([unit.kept, prepared])))
     return tuple(found)
 
 
-def specs_of(artifact: Artifact) -> str:
+def specs_of(requirements: Requirements) -> str:
     """Digest a program's table of weights."""
-    return _digest(artifact.requirements.weights)
+    return _digest(requirements.weights)
 
 
 def _digest(value: Any) -> str:
@@ -310,13 +310,13 @@ def require_fit(name: str, table: Table, artifact: Artifact) -> None:
     """
     here = make_fingerprint("instructions" in table.fingerprint)
     differences = misfits(table.fingerprint, here)
-    units, own = dict(table.units), dict(units_of(artifact))
+    units, own = dict(table.units), dict(units_of(artifact.units))
     if units != own:
         theirs = [key for key, digest in units.items() if own.get(key) != digest]
         ours = [key for key, digest in own.items() if units.get(key) != digest]
         differences.append(("units", _short(theirs), _short(ours)))
-    if table.specs != specs_of(artifact):
-        differences.append(("table of weights", table.specs[:16], specs_of(artifact)[:16]))
+    if table.specs != (specs := specs_of(artifact.requirements)):
+        differences.append(("table of weights", table.specs[:16], specs[:16]))
     if differences:
         raise IncompatibleArtifact(name, differences, _AGAIN)
 

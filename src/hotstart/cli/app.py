@@ -23,6 +23,7 @@ _COMMANDS = {
     "verify": ("artifact", "check every byte of an artifact, and its signature"),
     "load-check": ("artifact", "say whether an artifact would load here"),
     "keygen": ("artifact", "make a key pair to sign artifacts with"),
+    "c-library": ("c_library", "write the header and the library that serve programs from C"),
     "explain": ("explain", "say whether a model is in the cache, and why not"),
     "warm": ("warm", "compile models into the cache"),
     "cache": ("cache", "look after the folder that compiled programs are kept in"),

@@ -172,6 +172,7 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
         ("weights", _weights(manifest.requirements.weights)),
         ("left out", _left_out(manifest)),
         ("model", _model(manifest.calls[0].contract)),
+        ("in C", _in_c(manifest)),
     ]
     yield _table(str(file), about)
     for call in manifest.calls:
@@ -281,6 +282,15 @@ def itemsize(dtype: str) -> int:
 def _model(contract: Contract) -> str:
     autocast = [f"autocast to {dtype} on {device}" for device, dtype in contract.autocast]
     return ", ".join([_MODES[contract.training], *autocast])
+
+
+def _in_c(manifest: Manifest) -> str:
+    """Say whether a process without Python serves the program, and why not."""
+    if manifest.native is None:
+        return "not served: there is no native code"
+    if (wiring := manifest.native.wiring) is None:
+        return "not served: it was built by a version that did not save what this takes"
+    return f"not served: {wiring.reason}" if wiring.reason else "served, with prepared weights"
 
 
 def _parameter(parameter: Parameter, contract: Contract) -> Iterator[Sequence[str]]:

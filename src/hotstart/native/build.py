@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hotstart import _torch
+from hotstart.native.conditions import write_where
 from hotstart.native.operators import NotNative
 from hotstart.native.program import Program
 from hotstart.native.unit import NativeUnit, translate_unit
@@ -22,7 +23,7 @@ from hotstart.records.artifact import (
     Kernel,
     NativeProgram,
 )
-from hotstart.records.shapes import labelled
+from hotstart.records.shapes import Dim, Variant, labelled
 from hotstart.runtime.generated import code_of
 from hotstart.specialize.units import Kept
 
@@ -61,6 +62,7 @@ def build_native(
     for call in calls:
         tensors = len(call.contract.tensors) + len(call.contract.given)
         for stitched in call.stitched:
+            program.conditions.append(_condition(stitched.variant, call.contract.axes))
             own = [units[key] for key in stitched.units]
             try:
                 axes = len(call.contract.axes)
@@ -87,6 +89,14 @@ def build_native(
         runs=tuple(runs),
     )
     return native, tuple(reasons)
+
+
+def _condition(variant: Variant, axes: Sequence[Dim]) -> str:
+    """Write a variant's condition; one without a native form never holds there."""
+    try:
+        return write_where(variant, axes)
+    except NotNative:
+        return "false"
 
 
 def _names(calls: Sequence[CompiledCall]) -> list[str]:

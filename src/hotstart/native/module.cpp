@@ -1,8 +1,10 @@
 // The end of every native program: its functions as objects of Python's. Python's C functions are
-// declared here, and looked for when they are called, so that a process without Python can open
-// the library too.
+// declared here as ones that may be missing, so that a process without Python can open the library
+// too.
 
 struct PyObject;
+
+#define WEAK __attribute__((weak))
 
 extern "C" {
 using Function = PyObject* (*)(PyObject*, PyObject* const*, intptr_t);
@@ -12,23 +14,23 @@ struct PyMethodDef {
   int flags;
   const char* doc;
 };
-PyObject* PyCFunction_NewEx(PyMethodDef*, PyObject*, PyObject*);
-PyObject* PyCapsule_New(void*, const char*, void (*)(PyObject*));
-void* PyCapsule_GetPointer(PyObject*, const char*);
-const char* PyCapsule_GetName(PyObject*);
-void PyErr_SetString(PyObject*, const char*);
-PyObject* PyErr_Occurred();
-PyObject* PyImport_ImportModule(const char*);
-PyObject* PyObject_GetAttrString(PyObject*, const char*);
-PyObject* PyList_New(intptr_t);
-intptr_t PyList_Size(PyObject*);
-PyObject* PyList_GetItem(PyObject*, intptr_t);
-int PyList_SetItem(PyObject*, intptr_t, PyObject*);
-long long PyLong_AsLongLong(PyObject*);
-void* PyLong_AsVoidPtr(PyObject*);
-void Py_DecRef(PyObject*);
-void* PyEval_SaveThread();
-void PyEval_RestoreThread(void*);
+WEAK PyObject* PyCFunction_NewEx(PyMethodDef*, PyObject*, PyObject*);
+WEAK PyObject* PyCapsule_New(void*, const char*, void (*)(PyObject*));
+WEAK void* PyCapsule_GetPointer(PyObject*, const char*);
+WEAK const char* PyCapsule_GetName(PyObject*);
+WEAK void PyErr_SetString(PyObject*, const char*);
+WEAK PyObject* PyErr_Occurred();
+WEAK PyObject* PyImport_ImportModule(const char*);
+WEAK PyObject* PyObject_GetAttrString(PyObject*, const char*);
+WEAK PyObject* PyList_New(intptr_t);
+WEAK intptr_t PyList_Size(PyObject*);
+WEAK PyObject* PyList_GetItem(PyObject*, intptr_t);
+WEAK int PyList_SetItem(PyObject*, intptr_t, PyObject*);
+WEAK long long PyLong_AsLongLong(PyObject*);
+WEAK void* PyLong_AsVoidPtr(PyObject*);
+WEAK void Py_DecRef(PyObject*);
+WEAK void* PyEval_SaveThread();
+WEAK void PyEval_RestoreThread(void*);
 }
 
 namespace {
@@ -45,20 +47,19 @@ PyObject* refuse(const char* what) {
   return nullptr;
 }
 
-void unbind(PyObject* capsule) {
-  Bound* made = static_cast<Bound*>(PyCapsule_GetPointer(capsule, kBound));
-  delete[] made->tensors;
-  delete[] made->others;
-  delete made;
+void forget(PyObject* capsule) {
+  unbind(static_cast<hotstart_bound*>(PyCapsule_GetPointer(capsule, kBound)));
 }
 
 // open(addresses): tells where the kernels are, in the order of the table.
 PyObject* open(PyObject*, PyObject* const* args, intptr_t count) {
-  if (count != 1 || PyList_Size(args[0]) != kernel_count) return refuse("open takes all kernels");
-  for (int number = 0; number < kernel_count; ++number) {
-    kernels[number] = PyLong_AsVoidPtr(PyList_GetItem(args[0], number));
-    if (kernels[number] == nullptr) return refuse("a kernel of the program is not loaded");
+  if (count != 1 || PyList_Size(args[0]) != table.kernels) return refuse("open takes all kernels");
+  void* addresses[kernel_count + 1];
+  for (int number = 0; number < table.kernels; ++number) {
+    addresses[number] = PyLong_AsVoidPtr(PyList_GetItem(args[0], number));
+    if (addresses[number] == nullptr) return refuse("a kernel of the program is not loaded");
   }
+  table.open(addresses);
   return PyList_New(0);
 }
 
@@ -68,22 +69,23 @@ PyObject* bind(PyObject*, PyObject* const* args, intptr_t count) {
   if (count != 2) return refuse("bind takes a body and what it runs on");
   const long long body = PyLong_AsLongLong(args[0]);
   const intptr_t held = PyList_Size(args[1]);
-  if (held < 0 || body < 0 || body >= body_count) return refuse("bind takes a body of the program");
-  Bound* made = new Bound{bodies[body], shapes[body], new Tensor[held], new const Bound*[held]()};
-  PyObject* capsule = PyCapsule_New(made, kBound, unbind);
+  if (held < 0 || body < 0 || body >= table.bodies)
+    return refuse("bind takes a body of the program");
+  void* tensors[held + 1];
+  const hotstart_bound* others[held + 1];
   for (intptr_t place = 0; place < held; ++place) {
     PyObject* each = PyList_GetItem(args[1], place);
     const char* name = PyCapsule_GetName(each);
     void* pointer = PyErr_Occurred() ? nullptr : PyCapsule_GetPointer(each, name);
-    if (pointer == nullptr) {
-      Py_DecRef(capsule);
-      return nullptr;
-    }
-    if (name == nullptr)
-      made->tensors[place] = Tensor(static_cast<Handle>(pointer), true);
-    else
-      made->others[place] = static_cast<const Bound*>(pointer);
+    if (pointer == nullptr) return nullptr;
+    tensors[place] = name == nullptr ? pointer : nullptr;
+    others[place] = name == nullptr ? nullptr : static_cast<const hotstart_bound*>(pointer);
   }
+  hotstart_bound* made =
+      table.bind(static_cast<int>(body), static_cast<int>(held), tensors, others);
+  if (made == nullptr) return refuse("there is no memory to bind a native program");
+  PyObject* capsule = PyCapsule_New(made, kBound, forget);
+  if (capsule == nullptr) table.unbind(made);
   return capsule;
 }
 
@@ -91,9 +93,10 @@ PyObject* bind(PyObject*, PyObject* const* args, intptr_t count) {
 // up. Other threads of Python's run meanwhile.
 PyObject* call(PyObject*, PyObject* const* args, intptr_t count) {
   if (count < 2) return refuse("call takes a body, sizes and a list of tensors");
-  const Bound* body = static_cast<const Bound*>(PyCapsule_GetPointer(args[0], kBound));
+  const hotstart_bound* body =
+      static_cast<const hotstart_bound*>(PyCapsule_GetPointer(args[0], kBound));
   if (body == nullptr) return nullptr;
-  const Shape& shape = body->shape;
+  const hotstart_shape& shape = table.shapes[table.body_of(body)];
   PyObject* given = args[count - 1];
   if (count != shape.sizes + 2 || PyList_Size(given) != shape.args)
     return refuse("call takes other sizes or tensors");
@@ -102,29 +105,20 @@ PyObject* call(PyObject*, PyObject* const* args, intptr_t count) {
     sizes[number] = PyLong_AsLongLong(args[number + 1]);
     if (sizes[number] == -1 && PyErr_Occurred()) return nullptr;
   }
-  Tensor tensors[shape.args + 1];
+  void* tensors[shape.args + 1];
   for (int number = 0; number < shape.args; ++number) {
-    void* handle = PyCapsule_GetPointer(PyList_GetItem(given, number), nullptr);
-    if (handle == nullptr) return nullptr;
-    tensors[number] = Tensor(static_cast<Handle>(handle), true);
+    tensors[number] = PyCapsule_GetPointer(PyList_GetItem(given, number), nullptr);
+    if (tensors[number] == nullptr) return nullptr;
   }
-  Tensor results[shape.results + 1];
-  Failure failure;
-  failure.text[0] = 0;
+  void* results[shape.results + 1];
+  char failure[1000];
   void* thread = PyEval_SaveThread();
-  try {
-    body->run(sizes, tensors, results);
-  } catch (const std::exception& error) {
-    const char* what = *error.what() != 0 ? error.what() : "a native program failed";
-    snprintf(failure.text, sizeof failure.text, "%s", what);
-  } catch (...) {
-    snprintf(failure.text, sizeof failure.text, "a native program failed");
-  }
+  const int failed = table.call(body, sizes, tensors, results, failure, sizeof failure);
   PyEval_RestoreThread(thread);
-  if (failure.text[0] != 0) return refuse(failure.text);
+  if (failed) return refuse(failure);
   PyObject* made = PyList_New(shape.results);
   for (int number = 0; made != nullptr && number < shape.results; ++number) {
-    PyObject* capsule = PyCapsule_New(results[number].release(), nullptr, nullptr);
+    PyObject* capsule = PyCapsule_New(results[number], nullptr, nullptr);
     if (capsule == nullptr) {
       Py_DecRef(made);
       return nullptr;

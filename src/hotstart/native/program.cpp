@@ -96,8 +96,9 @@ class Tensor {
     check(aoti_torch_new_tensor_handle(handle_, made.result()), "new_tensor_handle");
     return made;
   }
+  // The tensor itself, or a further handle of one that is only lent.
+  Tensor owned() { return own_ ? std::move(*this) : share(); }
   Handle release() {
-    if (!own_) return share().release();
     Handle handle = handle_;
     handle_ = nullptr;
     return handle;
@@ -111,14 +112,13 @@ class Tensor {
 struct Bound;
 using Body = void (*)(const Bound&, const int64_t* sizes, Tensor* args, Tensor* results);
 
-struct Shape {
-  int sizes, args, results;
-};
+using Shape = hotstart_shape;
 
 // A body with what it was bound to: tensors, and other bodies, in one row of places.
 struct Bound {
   Body body;
   Shape shape;
+  int number;
   Tensor* tensors;
   const Bound** others;
 

@@ -17,11 +17,13 @@ class Program:
         kernels: those that it calls, in the order of its table.
         bodies: the functions, in order.
         shapes: of each, how many sizes, tensors and results it has.
+        conditions: for each variant its condition over sizes in C++; empty for one that has none.
     """
 
     kernels: dict[str, Kernel] = field(default_factory=dict)
     bodies: list[str] = field(default_factory=list)
     shapes: list[tuple[int, int, int]] = field(default_factory=list)
+    conditions: list[str] = field(default_factory=list)
     _declared: dict[str, None] = field(default_factory=dict)
 
     def add(self, lines: Iterable[str], shape: tuple[int, int, int]) -> int:
@@ -47,6 +49,7 @@ class Program:
         bodies = ", ".join(f"body_{number}" for number in range(len(self.bodies)))
         return "\n\n".join(
             [
+                _text("interface.h"),
                 _text("program.cpp"),
                 "\n".join(self._declared),
                 "namespace {",
@@ -54,11 +57,23 @@ class Program:
                 *self.bodies,
                 f"const Body bodies[] = {{{bodies}}};",
                 f"const Shape shapes[] = {{{shapes}}};",
+                self._conditions(),
                 "}  // namespace",
                 f"constexpr int kernel_count = {len(self.kernels)}, "
-                f"body_count = {len(self.bodies)};",
+                f"body_count = {len(self.bodies)}, variant_count = {len(self.conditions)};",
+                _text("interface.cpp"),
                 _text("module.cpp"),
             ]
+        )
+
+    def _conditions(self) -> str:
+        """Write the conditions of variants as a row of functions; a null pointer for none."""
+        written = [
+            f"[](const int64_t* n) -> bool {{ return {each}; }}" if each else "nullptr"
+            for each in self.conditions
+        ]
+        return (
+            f"bool (*const conditions[])(const int64_t*) = {{{', '.join(written) or 'nullptr'}}};"
         )
 
 

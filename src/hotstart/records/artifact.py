@@ -21,6 +21,7 @@ import msgspec
 from hotstart.records.guards import Guard, Seen
 from hotstart.records.shapes import Dim, Variant
 from hotstart.records.standalone import LeftOut, Naming, ResultType
+from hotstart.records.wiring import Wiring
 
 Value: TypeAlias = Any
 """A Python value of the caller's or of the model's."""
@@ -422,14 +423,15 @@ class NativeProgram(msgspec.Struct, frozen=True):
     """The functions of variants, and of the units that they call, as native code.
 
     Attributes:
-        library: calls kernels and the C functions of libtorch_cpu; `hotstart_functions` gives
-            Python what it does.
+        library: calls kernels and the C functions of libtorch_cpu; `hotstart_native_program` gives
+            what it does as a table of C functions, `hotstart_functions` gives it to Python.
         source: the C++ that it was compiled from; nothing reads it but people.
         kernels: those that it calls, in the order in which it wants to be told of them.
         units: code that binds the bodies of units, by key: defines `bind` as `CompiledUnit.code`
             does, given `native`.
         runs: code that binds and calls the variants, in the order of the calls: defines `bind` as
             `Stitched.code` does; None for a variant that runs as Python.
+        wiring: what that code does, as data; None in files of versions that did not find it out.
     """
 
     library: Kernel
@@ -437,6 +439,7 @@ class NativeProgram(msgspec.Struct, frozen=True):
     kernels: tuple[Kernel, ...]
     units: tuple[tuple[str, Code], ...]
     runs: tuple[Code | None, ...]
+    wiring: Wiring | None = None
 
 
 class PieceInfo(msgspec.Struct, frozen=True):

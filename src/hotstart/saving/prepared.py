@@ -296,8 +296,8 @@ def _parts(
         whole.update(part)
     table = Table(
         fingerprint=weights_file.make_fingerprint(bool(layouts)),
-        units=weights_file.units_of(artifact),
-        specs=weights_file.specs_of(artifact),
+        units=weights_file.units_of(artifact.units),
+        specs=weights_file.specs_of(artifact.requirements),
         memory=size,
         sums=page_sums(memory),
         sha256=whole.hexdigest(),

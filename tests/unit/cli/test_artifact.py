@@ -196,6 +196,7 @@ def test_inspect_shows_the_file_and_the_model(
         "1 buffer, 6 parameters; 872 bytes of int64, float32; calls write to 1"
     ]
     assert shown["model"] == ["a module in eval mode"]
+    assert shown["in"] == ["C not served: there is no native code"]
     assert shown["torch"] == [torch.__version__]
     assert shown[MODULE] == [
         hotstart.inspect(folder.plain).fingerprint["sources"][MODULE]["content"][:8]

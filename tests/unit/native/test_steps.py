@@ -168,10 +168,11 @@ def test_sizes_are_computed_as_python_does(
         if value is None or abs(value) < 1 << 40:
             expected.append((expression, value))
             cases.append(made.number(ast.parse(expression, mode="eval").body))
-    prelude = Path(_torch.__file__).parents[1] / "native" / "program.cpp"
+    parts = Path(_torch.__file__).parents[1] / "native"
+    prelude = "\n".join((parts / name).read_text() for name in ("interface.h", "program.cpp"))
     body = "\n".join(f"    case {n}: return {case};" for n, case in enumerate(cases))
     (folder / "sizes.cpp").write_text(
-        f"{prelude.read_text()}\n"
+        f"{prelude}\n"
         'extern "C" bool compute(int which, const int64_t* n, int64_t* result) {\n'
         "  try { *result = [&]() -> int64_t { switch (which) {\n"
         f"{body}\n    }} return 0; }}(); return true; }}\n"

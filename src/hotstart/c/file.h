@@ -1,0 +1,53 @@
+// A regular file that is read once through one descriptor, or mapped.
+
+#ifndef HOTSTART_FILE_H
+#define HOTSTART_FILE_H
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace hotstart {
+
+// Memory that a file is mapped to, copy-on-write.
+class Mapping {
+ public:
+  Mapping() = default;
+  Mapping(uint8_t* begin, size_t size) : begin_(begin), size_(size) {}
+  Mapping(Mapping&& other) noexcept { *this = static_cast<Mapping&&>(other); }
+  Mapping& operator=(Mapping&& other) noexcept;
+  ~Mapping();
+  uint8_t* begin() const { return begin_; }
+  size_t size() const { return size_; }
+
+ private:
+  uint8_t* begin_ = nullptr;
+  size_t size_ = 0;
+};
+
+class OpenFile {
+ public:
+  explicit OpenFile(const std::string& name);
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+  ~OpenFile();
+
+  const std::string& name() const { return name_; }
+  size_t size() const { return size_; }
+  std::vector<uint8_t> take(size_t size);  // the next bytes
+  Mapping mapped();
+
+ private:
+  std::string name_;
+  int descriptor_;
+  size_t size_ = 0;
+};
+
+// The text of a small file; empty if it cannot be read.
+std::string text_of(const std::string& name);
+
+}  // namespace hotstart
+
+#endif
