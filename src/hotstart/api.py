@@ -181,10 +181,10 @@ def load(
     require_one_of("on_miss", on_miss, MissPolicy)
     require_one_of("pack", pack, Pack)
     usual = outputs != "own" and pack != "never"  # else torch is imported, or the load refused
-    if usual and isinstance(weights, str | os.PathLike) and "torch" not in sys.modules:
+    if usual and weights is not None and "torch" not in sys.modules:
         from hotstart.torchfree.start import load as load_without_torch
 
-        alone: Any = load_without_torch(file, weights, trusted_keys, compare_source)
+        alone: Any = load_without_torch(file, weights, outputs, trusted_keys, compare_source)
         if alone is not None:
             return cast("Program", alone)
     from hotstart.loading import load_file

@@ -22,8 +22,8 @@ from hotstart.options import Outputs, Pack
 from hotstart.program import OnMiss, Program
 from hotstart.records.artifact import Artifact
 from hotstart.records.classes import find_class, find_imported_class
-from hotstart.records.report import Report, UnitReport
 from hotstart.runtime.bind import bind
+from hotstart.runtime.loaded import load_report
 from hotstart.runtime.source import Source
 from hotstart.runtime.weights import weights_of
 
@@ -101,7 +101,7 @@ def _loaded(
                 source = weights_of(model, artifact, compare_source)
                 outputs = "own" if outputs == "auto" else outputs  # its library is here already
             binding = bind(artifact, source, pack, outputs, prepared)
-            report = _report(clock, artifact)
+            report = load_report(clock, artifact)
             program = Program(artifact, model, binding, report, on_miss)
         except _NOT_THERE as error:
             raise ArtifactError(
@@ -111,7 +111,7 @@ def _loaded(
         binding.begin()  # whether the model fits shows now and not in the first call
         if isinstance(checkpoint, PreparedWeights):
             checkpoint.require_whole()
-    program.report = _report(clock, artifact)
+    program.report = load_report(clock, artifact)
     return program
 
 
@@ -154,27 +154,3 @@ def _require_packed(pack: Pack) -> Pack:
             "the original weights"
         )
     return "now" if pack == "background" else pack
-
-
-def _report(clock: Clock, artifact: Artifact) -> Report:
-    """What was loaded; the build's own report stays in the artifact."""
-    built = artifact.report["units"]
-    units = tuple(
-        UnitReport(unit["piece"], unit["variant"], "loaded", 0.0, unit["reused_from"])
-        for unit in built
-    )
-    return Report(
-        wall_s=clock.wall_s(),
-        phases=clock.phases(),
-        pieces=len(artifact.pieces),
-        unique=len(artifact.units),
-        reused=len(units) - len(artifact.units),
-        units=units,
-        op_by_op=tuple(map(tuple, artifact.report.get("op_by_op", ()))),
-        proven=sum(bool(unit.proof.sizes) for unit in artifact.units),
-        without=tuple(map(tuple, artifact.report.get("without", ()))),
-        unproven=tuple(map(tuple, artifact.report.get("unproven", ()))),
-        not_packed=tuple(map(tuple, artifact.report.get("not_packed", ()))),
-        linears=tuple(map(tuple, artifact.report.get("linears", ()))),
-        not_native=tuple(map(tuple, artifact.report.get("not_native", ()))),
-    )

@@ -20,7 +20,7 @@ from hotstart.records.shapes import dense_strides, labelled
 from hotstart.runtime.bind import Binding
 from hotstart.runtime.generated_entry import Entry
 from hotstart.runtime.heap import trim_heap
-from hotstart.runtime.signature import as_passed
+from hotstart.runtime.passed import as_passed
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy

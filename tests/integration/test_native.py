@@ -91,6 +91,31 @@ def test_both_forms_give_the_same_bits(native: hotstart.Program, python: hotstar
     assert native.report.not_native == ()
 
 
+class Waves(nn.Module):
+    """A convolution in one dimension, which is not packed; one that adds to what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.wave = nn.Conv1d(4, 8, 3, padding=1)
+        self.image, self.again = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.wave(x)).unflatten(-1, (4, -1))
+        return F.relu(self.again(F.gelu(self.image(x))) + self.image(x)).sum(1)
+
+
+@torch.no_grad()
+def test_convolutions_that_oneDNN_fuses_or_does_not_pack_are_native() -> None:  # noqa: N802
+    model, x = Waves().eval(), torch.randn(2, 4, 16)
+    packed = Options(form="native", pack_weights="always")
+    native = build(model, x, options=packed)
+    python = build(model, x, options=Options(form="python", pack_weights="always"))
+    assert native(x).equal(python(x))
+    assert "_convolution_pointwise_.binary" in "".join(u.source for u in native.artifact.units)
+    assert "torch.convolution" in "".join(u.source for u in native.artifact.units)
+
+
 def test_it_is_the_default_where_there_are_kernels(model: Model) -> None:
     program = build(model, ids(4), options=Options())
     assert program.artifact.native is not None

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import hotstart
 from hotstart import Dim
-from hotstart.records.trees import attributes_of
+from hotstart.records.nested import attributes_of
 from tests.semantics import both, build
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")

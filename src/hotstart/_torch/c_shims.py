@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -100,10 +101,12 @@ def c_functions(operator: OpOverload) -> Iterator[CFunction]:
     """List the C functions whose names say that they call an operator."""
     name, overload = operator_name(operator)
     namespace, base = name.split("::")
-    ending = f"{base}_{overload}" if overload else base
+    endings = [f"{base}_{overload}" if overload else base]
+    if overload and base.endswith("_"):  # in place
+        endings.append(f"{base}{overload}_")
     starts = {"aten": ("cpu_", "aten_")}.get(namespace, (f"cpu_{namespace}_", "cpu_"))
     found = _declarations()
-    for start in starts:
+    for start, ending in itertools.product(starts, endings):
         function = f"aoti_torch_{start}{ending}"
         if function in found:
             declared = found[function]

@@ -16,7 +16,7 @@ import torch
 
 from hotstart.errors import ArtifactError
 from hotstart.records.classes import FindClass, class_path, find_class
-from hotstart.records.trees import is_namedtuple
+from hotstart.records.nested import is_namedtuple
 
 _LARGEST = 2**63 - 1
 _TORCH = (torch.dtype, torch.layout, torch.memory_format, torch.qscheme)

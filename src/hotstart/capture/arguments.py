@@ -15,8 +15,9 @@ from hotstart.capture.signature import bind_example
 from hotstart.dtypes import dtype_of, name_of
 from hotstart.errors import CaptureError, OptionsError
 from hotstart.records.artifact import Const, Parameter, Seq, Slot, TensorSpec, Tree
+from hotstart.records.nested import is_changeable
 from hotstart.records.shapes import Dim, dense_strides
-from hotstart.records.trees import NotATree, build, containers, describe, is_changeable
+from hotstart.records.trees import NotATree, build, containers, describe
 
 Kind = Literal["positional_only", "positional", "var_positional", "keyword"]
 

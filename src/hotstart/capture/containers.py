@@ -11,7 +11,8 @@ from hotstart.capture.results import describe_result
 from hotstart.capture.state import Snapshot
 from hotstart.errors import CaptureError
 from hotstart.records.artifact import Attributes, Map, Seq, Slot, Tree
-from hotstart.records.trees import Leaf, attributes_of, containers, is_changeable
+from hotstart.records.nested import attributes_of, is_changeable
+from hotstart.records.trees import Leaf, containers
 
 
 class PassedContainers:

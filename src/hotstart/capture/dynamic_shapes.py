@@ -9,8 +9,9 @@ import torch
 
 from hotstart.errors import OptionsError
 from hotstart.records.artifact import Attributes, Container
+from hotstart.records.nested import children
 from hotstart.records.shapes import Dim
-from hotstart.records.trees import children, flattened, opened, tensors_of
+from hotstart.records.trees import flattened, opened, tensors_of
 
 FlatDims = list[tuple[str, torch.Tensor, dict[int, Dim]]]
 

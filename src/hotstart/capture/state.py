@@ -6,7 +6,7 @@ import collections
 import contextvars
 from typing import Any
 
-from hotstart.records.trees import attributes_of, slot_names
+from hotstart.records.nested import attributes_of, slot_names
 
 
 class Snapshot:

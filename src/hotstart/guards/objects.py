@@ -23,7 +23,7 @@ import torch
 
 from hotstart.errors import StoreError
 from hotstart.guards.codes import code_digest, codes_in
-from hotstart.records.trees import attributes_of
+from hotstart.records.nested import attributes_of
 
 MOST = 200_000
 """An object that leads to more others than this is not looked at."""

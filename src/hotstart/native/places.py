@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from hotstart import _torch
+
+_OF_REALS = (
+    "aten::_scaled_dot_product_flash_attention_for_cpu", "mkldnn::_linear_pointwise",
+    "mkldnn::_convolution_pointwise",
+)  # fmt: skip
+"""Operators whose results are floating-point numbers, whatever they take."""
+
 
 @dataclass(eq=False)
 class Place:
@@ -110,3 +118,9 @@ class Surroundings:
     bound: frozenset[str]
     pieces: Mapping[str, Callee]
     declare: Callable[[str], None]
+
+
+def gives_reals(operator: _torch.OpOverload) -> bool:
+    """Tell whether all results of an operator are known to be floating-point numbers."""
+    name, _ = _torch.operator_name(operator)
+    return name in _OF_REALS

@@ -16,7 +16,16 @@ import torch
 
 from hotstart import _torch
 from hotstart.native.operators import NotNative, Written, call_of
-from hotstart.native.places import Arguments, Number, Piece, Place, Several, Surroundings, Value
+from hotstart.native.places import (
+    Arguments,
+    Number,
+    Piece,
+    Place,
+    Several,
+    Surroundings,
+    Value,
+    gives_reals,
+)
 from hotstart.native.sizes import write_condition, write_number
 
 
@@ -260,7 +269,8 @@ class Steps:
         self.written += map(self._tensor, made.written)
         shown = None if made.shown is None else self._tensor(made.shown)
         places = tuple(
-            Place(self._new_variable("Tensor v"), viewed=shown) for _ in range(made.results)
+            Place(self._new_variable("Tensor v"), viewed=shown, real=gives_reals(operator))
+            for _ in range(made.results)
         )
         lines = [_with_results(line, places) for line in made.lines]
         self.lines += (f"Tensor {place.cpp};" for place in places)
@@ -459,7 +469,10 @@ def _first_line(statement: ast.stmt) -> str:
 
 
 def operator_at(path: str, call: ast.Call) -> _torch.OpOverload | None:
-    """Find the operator that `torch.ops.aten.mm.default`, or `torch.mm` with `out=`, calls."""
+    """Find the operator that code calls.
+
+    That is by `torch.ops.aten.mm.default`, by `torch.mm` with `out=`, or by `torch.convolution`.
+    """
     parts = path.split(".")
     found: Any = torch
     if parts[0] != "torch":
@@ -472,4 +485,4 @@ def operator_at(path: str, call: ast.Call) -> _torch.OpOverload | None:
         packet = getattr(torch.ops.aten, parts[1], None)
         found = getattr(packet, "out", None)
         return found if isinstance(found, _torch.OpOverload) else None
-    return None
+    return torch.ops.aten.convolution.default if path == "torch.convolution" else None

@@ -26,7 +26,8 @@ from hotstart.records.artifact import (
     Requirements,
     Stitched,
 )
-from hotstart.records.trees import CONSTANT_TYPES, is_namedtuple
+from hotstart.records.nested import is_namedtuple
+from hotstart.records.trees import CONSTANT_TYPES
 from hotstart.records.wiring import (
     Bound,
     Function,

@@ -8,12 +8,10 @@ import enum
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
-import msgspec
 import torch
 import torch.utils._pytree as pytree
-from msgspec.structs import replace
 
 from hotstart.records.artifact import (
     Attributes,
@@ -27,6 +25,16 @@ from hotstart.records.artifact import (
     Tree,
 )
 from hotstart.records.layout import unflatten
+from hotstart.records.nested import (
+    assemble,
+    attributes_of,
+    children,
+    filled,
+    is_container,
+    is_namedtuple,
+    slot_names,
+    walk,
+)
 
 CONSTANT_TYPES: tuple[type, ...] = (
     bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, slice, range,
@@ -52,20 +60,6 @@ class NotATree(TypeError):
 
 Leaf = Callable[[str, Any], Tree | None]
 """Gives the tree for a value at a path, or None for a value that is no leaf of the caller's."""
-
-
-class Child(msgspec.Struct, frozen=True):
-    """A tree or value directly inside a container.
-
-    Attributes:
-        key: its name, key or number in the container.
-        path: how a user would write it.
-        value: a tree, or a value in a container that was opened.
-    """
-
-    key: Any
-    path: str
-    value: Any
 
 
 # --- one level ------------------------------------------------------------------------------------
@@ -98,32 +92,6 @@ def flattened(value: Any) -> Registered | None:
         return None
     items, context = registered.flatten_fn(value)
     return Registered(type(value), context, tuple(items))
-
-
-def children(tree: Tree | None, path: str = "") -> tuple[Child, ...]:
-    """The children of a container that is at `path`, in order; none of anything else."""
-    match tree:
-        case Seq(cls, items) if is_namedtuple(cls):
-            fields: tuple[str, ...] = getattr(cls, "_fields")  # noqa: B009
-            return tuple(Child(n, f"{path}.{n}", v) for n, v in zip(fields, items, strict=True))
-        case Seq(_, items):
-            return tuple(Child(i, f"{path}[{i}]", item) for i, item in enumerate(items))
-        case Map(_, entries):
-            return tuple(Child(key, f"{path}[{key!r}]", item) for key, item in entries)
-        case Record(_, named) | Attributes(_, named):
-            return tuple(Child(name, f"{path}.{name}", item) for name, item in named)
-        case Registered(_, _, items):
-            return tuple(Child(i, f"{path}.<{i}>", item) for i, item in enumerate(items))
-    return ()
-
-
-def filled(tree: Container, items: Iterable[Any]) -> Container:
-    """A container with other children."""
-    if isinstance(tree, Seq | Registered):
-        return replace(tree, items=tuple(items))
-    keys = (child.key for child in children(tree))
-    pairs = tuple(zip(keys, items, strict=True))
-    return replace(tree, entries=pairs) if isinstance(tree, Map) else replace(tree, fields=pairs)
 
 
 def closed(tree: Container) -> Any:
@@ -193,13 +161,6 @@ def build(tree: Tree, slot: Callable[[Slot], Any]) -> Any:
     return closed(filled(tree, (build(child.value, slot) for child in children(tree))))
 
 
-def walk(tree: Tree, path: str = "") -> Iterator[tuple[str, Tree]]:
-    """A tree and every tree in it with their paths, in order, from the outermost on."""
-    yield path, tree
-    for child in children(tree, path):
-        yield from walk(child.value, child.path)
-
-
 def slots(tree: Tree) -> Iterator[Slot]:
     """Every slot of a tree, in order."""
     return (found for _, found in walk(tree) if isinstance(found, Slot))
@@ -234,16 +195,6 @@ def tensors_of(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]
     elif not isinstance(value, CONSTANT_TYPES):
         for child in children(opened(value), path):
             yield from tensors_of(child.value, child.path)
-
-
-def is_container(tree: Tree) -> TypeGuard[Container]:
-    """Whether a tree describes a container."""
-    return not isinstance(tree, Slot | Const)
-
-
-def is_changeable(tree: Tree) -> TypeGuard[Container]:
-    """Whether a tree describes a container that code can change."""
-    return is_container(tree) and not issubclass(tree.cls, tuple)
 
 
 # --- objects and constants ------------------------------------------------------------------------
@@ -287,38 +238,6 @@ def _holds_trees(value: object) -> bool:
     return True
 
 
-_NONE: Mapping[str, Any] = types.MappingProxyType({})
-
-
-def slot_names(cls: type) -> tuple[str, ...]:
-    """The attributes that instances of a class keep in `__slots__`."""
-    declared = (vars(base).get("__slots__", ()) for base in reversed(cls.__mro__))
-    names = (n for names in declared for n in ((names,) if isinstance(names, str) else names))
-    return tuple(n for n in names if n not in ("__dict__", "__weakref__"))
-
-
-def attributes_of(value: Any) -> dict[str, Any]:
-    """The attributes that an object keeps, in its slots and its dict."""
-    slotted = {n: getattr(value, n) for n in slot_names(type(value)) if hasattr(value, n)}
-    return {**slotted, **getattr(value, "__dict__", {})}
-
-
-def assemble(cls: type, attributes: Mapping[str, Any], slotted: Mapping[str, Any] = _NONE) -> Any:
-    """An object with these attributes, on which no code of its class has run.
-
-    Args:
-        cls: its class.
-        attributes: those in its `__dict__`.
-        slotted: those in its slots.
-    """
-    made: Any = object.__new__(cls)
-    if attributes:
-        made.__dict__.update(attributes)
-    for name, value in slotted.items():
-        object.__setattr__(made, name, value)
-    return made
-
-
 def _makes_tensors(container: Record | Registered) -> bool:
     """Whether building a container from its parts makes tensors that are none of its parts."""
     given = _tensors_in([child.value for child in children(container)])
@@ -344,24 +263,3 @@ def _tensors_in(value: Any) -> dict[int, torch.Tensor]:
             waiting += item
         waiting += getattr(item, "__dict__", {}).values()
     return found
-
-
-def same_constant(left: object, right: object) -> bool:
-    """Whether two constants are interchangeable: same type and value, nan equal to itself."""
-    if left is right:
-        return True
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, float | complex):
-        return repr(left) == repr(right)
-    if isinstance(left, tuple) and isinstance(right, tuple):
-        return len(left) == len(right) and all(map(same_constant, left, right))
-    try:
-        return bool(left == right)
-    except (RuntimeError, TypeError, ValueError):  # tensors and arrays compare item by item
-        return False
-
-
-def is_namedtuple(cls: type) -> bool:
-    """Whether a class was made by `namedtuple` or `NamedTuple`."""
-    return issubclass(cls, tuple) and hasattr(cls, "_fields")

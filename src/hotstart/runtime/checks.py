@@ -33,14 +33,27 @@ from hotstart.records.artifact import (
     Tree,
 )
 from hotstart.records.layout import has_layout
-from hotstart.records.shapes import Variant, dense_strides
-from hotstart.records.trees import children, is_changeable, same_constant, slot_names
+from hotstart.records.nested import children, is_changeable, same_constant, slot_names
+from hotstart.records.shapes import Variant
 from hotstart.runtime.names import assignment, written_tuple
+from hotstart.runtime.passed import MISSING
 from hotstart.runtime.places import Meeting, overlap
 from hotstart.runtime.refusal import Check, Explain, Found, describe, not_taken
-from hotstart.runtime.signature import MISSING, Signature
+from hotstart.runtime.served import (
+    form_of,
+    not_as_written,
+    not_laid_out,
+    passed_twice,
+    positional,
+    same_object,
+    shares_a_weight,
+    shares_memory,
+    too_many,
+    unknown_argument,
+)
+from hotstart.runtime.signature import Signature
 from hotstart.runtime.sizes import Sizes
-from hotstart.runtime.tensors import TENSOR_TYPES, dense_copy
+from hotstart.runtime.tensors import TENSOR_TYPES
 
 _SINGLETONS = (type(None), bool, type(...), torch.dtype, torch.layout, torch.memory_format)
 
@@ -110,22 +123,18 @@ class Checks:
     def _no_more(self) -> None:
         """Check that there are no arguments that forward or the example did not have."""
         excess, unknown = self._signature.excess, self._signature.unknown
-        kinds = [parameter.kind for parameter in self._contract.parameters]
-        most = kinds.count("positional_only") + kinds.count("positional")
+        parameters = self._contract.parameters
 
         def not_known(found: Found) -> ContractError:
             name, value = next(iter(found[unknown].items()))
-            takes = "nothing: the example call did not have this argument"
-            advice = "compile with an example that passes it"
-            return ContractError(name, describe(value), takes, advice)
+            return unknown_argument(name, describe(value))
 
-        def too_many(found: Found) -> ContractError:
-            given = str(most + len(found[excess]))
-            return ContractError("positional arguments", given, f"at most {most}")
+        def more(found: Found) -> ContractError:
+            return too_many(positional(parameters), len(found[excess]))
 
         self._require(not_known, f"not {unknown}")
-        if "var_positional" not in kinds:
-            self._require(too_many, f"not {excess}")
+        if all(parameter.kind != "var_positional" for parameter in parameters):
+            self._require(more, f"not {excess}")
 
     def _state(self, model: Any) -> None:
         """Check that the model, if there is one, and torch are in the modes of the build."""
@@ -158,48 +167,33 @@ class Checks:
 
         def overlapping(found: Found) -> ContractError:
             slot, other = overlap([found[name] for name in tensors], written)
-            return ContractError(
-                specs[slot].path,
-                f"a tensor that shares memory with {specs[other].path}",
-                "a tensor of its own, since the model writes to it",
-                "pass a .clone()",
-            )
+            return shares_memory(specs[slot].path, specs[other].path)
 
-        def passed_twice(found: Found) -> ContractError:
-            first, again = _shared([found[name] for _, name, _ in held])
+        def twice(found: Found) -> ContractError:
+            first, again = same_object([found[name] for _, name, _ in held])
             tree, _, path = held[again]
-            return ContractError(
-                path,
-                f"a {tree.cls.__name__} that is {held[first][2]}, too",
-                "one of its own, since the model changes what it is given",
-                "pass a copy",
-            )
+            return passed_twice(path, tree.cls, held[first][2])
 
         if written and len(tensors) > 1:
             check = self._scope.refer("overlap", overlap)
             self._require(overlapping, f"not {check}({written_tuple(tensors)}, {written!r})")
         if self._contract.changed and len(held) > 1:
-            check = self._scope.refer("shared", _shared)
+            check = self._scope.refer("shared", same_object)
             names = written_tuple(name for _, name, _ in held)
-            self._require(passed_twice, f"not {check}({names})")
+            self._require(twice, f"not {check}({names})")
 
     def _beside_weights(self, meeting: Meeting) -> Check:
         """Check that no argument lies where a weight does, if a call writes to one of them."""
         specs, written, tensors = self._contract.tensors, self._contract.mutated_args, self.tensors
 
-        def shares_a_weight(found: Found) -> ContractError:
+        def beside(found: Found) -> ContractError:
             met = meeting([found[name] for name in tensors], written)
             slot, weight = met or (0, "weights")  # which another thread has replaced meanwhile
-            return ContractError(
-                specs[slot].path,
-                f"a tensor that shares memory with the model's {weight}",
-                "a tensor of its own, since the model writes to one of them",
-                "pass a .clone()",
-            )
+            return shares_a_weight(specs[slot].path, weight)
 
         check = self._scope.refer("meeting", meeting)
         met = f"{check}({written_tuple(tensors)}, {written!r})"
-        return Check(f"{met} is None", shares_a_weight)
+        return Check(f"{met} is None", beside)
 
     # --- structure --------------------------------------------------------------------------------
 
@@ -209,8 +203,10 @@ class Checks:
                 self.tensors.append(name)
                 self._tensor(self._contract.tensors[slot], name)
             case Const(value):
-                advice = "compile with an example that passes this value"
-                other_value = not_taken(path, name, f"{value!r}, as in the example", advice)
+
+                def other_value(found: Found) -> ContractError:
+                    return not_as_written(path, describe(found[name]), value)
+
                 self._require(other_value, self._is_constant(name, value))
             case _:
                 self.containers.append((tree, name, path))
@@ -230,8 +226,8 @@ class Checks:
         return f"({name} is {constant} or {compare}({name}, {constant}))"
 
     def _container(self, tree: Container, name: str, path: str) -> None:
-        takes, fits, parts = self._opened(tree, name)
-        other_structure = not_taken(path, name, f"a {tree.cls.__name__} {takes}")
+        fits, parts = self._opened(tree, name)
+        other_structure = not_taken(path, name, form_of(tree))
         is_a = f"{name}.__class__ is {self._scope.class_name(tree.cls)}"
         self._require(other_structure, is_a, *fits)
         inner = children(tree, path)
@@ -241,22 +237,22 @@ class Checks:
         for variable, child in zip(names, inner, strict=True):
             self._tree(child.value, variable, child.path)
 
-    def _opened(self, tree: Container, name: str) -> tuple[str, list[str], str]:
-        """A container's form in words, conditions on it, and an expression of its parts."""
+    def _opened(self, tree: Container, name: str) -> tuple[list[str], str]:
+        """Conditions on a container's form, and an expression of its parts."""
         length = self._scope.builtin("len")
         match tree:
             case Seq(_, items):
-                return f"of {len(items)}", [f"{length}({name}) == {len(items)}"], name
+                return [f"{length}({name}) == {len(items)}"], name
             case Map(_, entries):
                 keys = [key for key, _ in entries]
                 expected = self._scope.constant(keys, f"{name}_keys")
                 fits = [f"{self._scope.builtin('list')}({name}) == {expected}"]
-                return f"with keys {keys}", fits, f"{name}.values()"
+                return fits, f"{name}.values()"
             case Record(cls, fields) | Attributes(cls, fields):
                 names = [field for field, _ in fields]
                 parts = written_tuple(self._attribute(name, cls, field) for field in names)
                 fits = list(self._has_attributes(name, cls, names))
-                return f"with attributes {', '.join(names)}", fits, parts
+                return fits, parts
             case Registered(cls, context, items):
                 flatten = self._scope.refer("flatten", pytree.SUPPORTED_NODES[cls].flatten_fn)
                 flat = self._scope.new(f"{name}_flat")
@@ -265,7 +261,7 @@ class Checks:
                     f"({flat} := {flatten}({name}))[1] == {expected}",
                     f"{length}({flat}[0]) == {len(items)}",
                 ]
-                return "like the example's", fits, f"{flat}[0]"
+                return fits, f"{flat}[0]"
 
     def _has_attributes(self, name: str, cls: type, wanted: Sequence[str]) -> Iterator[str]:
         """An object has no other attributes, and all of these that are not in slots."""
@@ -327,13 +323,7 @@ class Checks:
         order = spec.dim_order
 
         def other_strides(found: Found) -> ContractError:
-            return ContractError(
-                spec.path,
-                f"strides {tuple(found[name].stride())}",
-                f"strides {dense_strides(found[name].shape, order)}, since what forward does "
-                "depends on them",
-                f"pass {spec.path}{dense_copy(order)}, or compile with an example of this layout",
-            )
+            return not_laid_out(spec, found[name].shape, found[name].stride())
 
         check = self._scope.refer("has_layout", has_layout)
         plain = order == tuple(range(len(order))) and spec.layout == "fixed"
@@ -341,15 +331,6 @@ class Checks:
             other_strides,
             f"{name}.is_contiguous()" if plain else f"{check}({name}, {order!r}, {spec.layout!r})",
         )
-
-
-def _shared(containers: Sequence[Any]) -> tuple[int, ...]:
-    """Two places of one container, by number; empty if there are none."""
-    if len(set(map(id, containers))) == len(containers):
-        return ()
-    first: dict[int, int] = {}
-    pairs = ((first.setdefault(id(held), n), n) for n, held in enumerate(containers))
-    return next(pair for pair in pairs if pair[0] != pair[1])
 
 
 def _autocast_text(state: Sequence[tuple[str, str]]) -> str:

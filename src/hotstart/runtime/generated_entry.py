@@ -22,8 +22,9 @@ from hotstart.records.shapes import Variant
 from hotstart.runtime.checks import Checks
 from hotstart.runtime.copied_back import Relayout, copied, copied_back
 from hotstart.runtime.generated import run_source
+from hotstart.runtime.passed import bind
 from hotstart.runtime.places import Meeting
-from hotstart.runtime.signature import Signature, bind
+from hotstart.runtime.signature import Signature
 
 Miss = Callable[[Sequence[Any], Sequence[Any], Mapping[str, Any]], Any]
 """Answers a call that does not fit, given the parameters' values, positional arguments beyond

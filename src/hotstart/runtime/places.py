@@ -14,6 +14,7 @@ import torch
 from hotstart.records.artifact import WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.shapes import spanned
+from hotstart.runtime import served
 
 Meeting = Callable[[Sequence[torch.Tensor], Collection[int]], tuple[int, str] | None]
 """Finds an argument, by number, and the name of a weight that share memory which a call writes to,
@@ -117,16 +118,7 @@ def misplaced(specs: Sequence[WeightSpec], tensors: Sequence[torch.Tensor]) -> l
     """List the weights that share memory where they did not when compiled, or the other way."""
     if not any(spec.mutated for spec in specs):
         return []
-    apart, shared = "memory of its own, since calls write there", "memory that {} lies in, too"
-    problems: list[Change] = []
-    for spec, now in zip(specs, overlaps_of(specs, tensors), strict=True):
-        problems += [(spec.name, apart, shared.format(n)) for n in now if n not in spec.overlaps]
-        problems += [
-            (spec.name, f"{shared.format(n)}, since calls write there", "memory of its own")
-            for n in spec.overlaps
-            if n not in now
-        ]
-    return problems
+    return served.misplaced(specs, overlaps_of(specs, tensors))
 
 
 def _by_storage(

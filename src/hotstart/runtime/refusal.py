@@ -9,8 +9,8 @@ import msgspec
 import torch
 
 from hotstart.errors import ContractError
+from hotstart.runtime.passed import MISSING
 from hotstart.runtime.served import in_words
-from hotstart.runtime.signature import MISSING
 from hotstart.runtime.tensors import describe_tensor
 
 Found: TypeAlias = Mapping[str, Any]

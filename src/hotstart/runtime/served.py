@@ -6,8 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hotstart.errors import ContractError
-from hotstart.records.artifact import Contract
-from hotstart.records.shapes import Variant
+from hotstart.records.artifact import (
+    Attributes,
+    Container,
+    Contract,
+    Map,
+    Parameter,
+    Record,
+    Seq,
+    TensorSpec,
+    WeightSpec,
+)
+from hotstart.records.guards import Change
+from hotstart.records.shapes import Variant, dense_strides
 
 
 def not_served(
@@ -47,3 +58,124 @@ def in_words(value: Any) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= 60 else f"a {type(value).__qualname__}"
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def positional(parameters: Sequence[Parameter]) -> int:
+    """Count the parameters that take an argument by its position."""
+    kinds = [parameter.kind for parameter in parameters]
+    return kinds.count("positional_only") + kinds.count("positional")
+
+
+def unknown_argument(name: str, found: str) -> ContractError:
+    """Explain that the example did not have a keyword argument."""
+    takes = "nothing: the example call did not have this argument"
+    return ContractError(name, found, takes, "compile with an example that passes it")
+
+
+def too_many(most: int, more: int) -> ContractError:
+    """Explain that there are more positional arguments than forward has."""
+    return ContractError("positional arguments", str(most + more), f"at most {most}")
+
+
+def not_as_written(path: str, found: str, value: Any) -> ContractError:
+    """Explain that an argument has not the value that was compiled."""
+    takes = f"{value!r}, as in the example"
+    return ContractError(path, found, takes, "compile with an example that passes this value")
+
+
+def form_of(tree: Container) -> str:
+    """Describe what a container must be, one level deep."""
+    match tree:
+        case Seq(_, items):
+            takes = f"of {len(items)}"
+        case Map(_, entries):
+            takes = f"with keys {[key for key, _ in entries]}"
+        case Record(_, fields) | Attributes(_, fields):
+            takes = f"with attributes {', '.join(name for name, _ in fields)}"
+        case _:
+            takes = "like the example's"
+    return f"a {tree.cls.__name__} {takes}"
+
+
+def same_object(containers: Sequence[Any]) -> tuple[int, ...]:
+    """Two places of one container, by number; empty if there are none."""
+    if len(set(map(id, containers))) == len(containers):
+        return ()
+    first: dict[int, int] = {}
+    pairs = ((first.setdefault(id(held), n), n) for n, held in enumerate(containers))
+    return next(pair for pair in pairs if pair[0] != pair[1])
+
+
+def passed_twice(path: str, cls: type, other: str) -> ContractError:
+    """Explain that a container that a call changes is passed in two places."""
+    return ContractError(
+        path,
+        f"a {cls.__name__} that is {other}, too",
+        "one of its own, since the model changes what it is given",
+        "pass a copy",
+    )
+
+
+def shares_memory(path: str, other: str) -> ContractError:
+    """Explain that a tensor that a call writes to shares memory with another."""
+    return ContractError(
+        path,
+        f"a tensor that shares memory with {other}",
+        "a tensor of its own, since the model writes to it",
+        "pass a .clone()",
+    )
+
+
+def shares_a_weight(path: str, weight: str) -> ContractError:
+    """Explain that an argument shares memory with a weight, and a call writes to one of them."""
+    return ContractError(
+        path,
+        f"a tensor that shares memory with the model's {weight}",
+        "a tensor of its own, since the model writes to one of them",
+        "pass a .clone()",
+    )
+
+
+def misplaced(specs: Sequence[WeightSpec], overlaps: Sequence[Sequence[str]]) -> list[Change]:
+    """List the weights that share memory where they did not when compiled, or the other way.
+
+    Args:
+        specs: what the weights are.
+        overlaps: of each, the names of later ones that share memory with it, where calls write to
+            one of the two.
+    """
+    apart, shared = "memory of its own, since calls write there", "memory that {} lies in, too"
+    problems: list[Change] = []
+    for spec, now in zip(specs, overlaps, strict=True):
+        problems += [(spec.name, apart, shared.format(n)) for n in now if n not in spec.overlaps]
+        problems += [
+            (spec.name, f"{shared.format(n)}, since calls write there", "memory of its own")
+            for n in spec.overlaps
+            if n not in now
+        ]
+    return problems
+
+
+def not_laid_out(spec: TensorSpec, shape: Sequence[int], strides: Sequence[int]) -> ContractError:
+    """Explain that a tensor has other strides, where forward reads strides."""
+    order = spec.dim_order
+    return ContractError(
+        spec.path,
+        f"strides {tuple(strides)}",
+        f"strides {dense_strides(shape, order)}, since what forward does depends on them",
+        f"pass {spec.path}{dense_copy(order)}, or compile with an example of this layout",
+    )
+
+
+def dense_copy(dim_order: Sequence[int]) -> str:
+    """The method call that brings a tensor into an order of dimensions, without gaps."""
+    formats = {(0, 2, 3, 1): "channels_last", (0, 2, 3, 4, 1): "channels_last_3d"}
+    if tuple(dim_order) == tuple(range(len(dim_order))):
+        return ".clone(memory_format=torch.contiguous_format)"
+    if tuple(dim_order) in formats:
+        return f".clone(memory_format=torch.{formats[tuple(dim_order)]})"
+    back = tuple(dim_order.index(dim) for dim in range(len(dim_order)))
+    return f".permute{tuple(dim_order)}.clone(memory_format=torch.contiguous_format).permute{back}"

@@ -1,17 +1,15 @@
-"""Arguments of a call by parameter, as the generated entry binds them, and back."""
+"""The signature of a generated entry, and the containers that a call passes."""
 
 from __future__ import annotations
 
 import keyword
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hotstart.records.artifact import Contract, Parameter
 from hotstart.records.trees import build, containers
 from hotstart.runtime.names import Scope, written_tuple
-
-MISSING = object()
-"""Stands for an argument that a call leaves out and that has no default."""
+from hotstart.runtime.passed import MISSING
 
 
 class Signature:
@@ -62,59 +60,9 @@ def _variable(name: str, scope: Scope) -> str:
     return scope.exactly(name) if free else scope.new(name)
 
 
-def bind(
-    parameters: Sequence[Parameter], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[list[Any], list[Any], dict[str, Any]]:
-    """The value of every parameter, positional arguments beyond them, and unknown keyword ones.
-
-    Raises:
-        TypeError: a parameter is given twice.
-    """
-    left, unknown = list(args), dict(kwargs)
-    values: list[Any] = []
-    variadic = False
-    for p in parameters:
-        if p.kind == "var_positional":
-            values.append(tuple(left))
-            left, variadic = [], True
-        elif p.kind != "keyword" and left:
-            if p.name in unknown and p.kind != "positional_only":
-                raise TypeError(f"got multiple values for argument {p.name!r}")
-            values.append(left.pop(0))
-        elif p.kind != "positional_only" and p.name in unknown:
-            values.append(unknown.pop(p.name))
-        else:
-            values.append(p.default if p.has_default else MISSING)
-    return values, [] if variadic else left, unknown
-
-
 def passed_objects(contract: Contract, tensors: Sequence[Any]) -> list[Any]:
     """The containers that a program is given of a call with these tensors."""
     values = (build(p.tree, lambda slot: tensors[slot.index]) for p in contract.parameters)
     pairs = zip(contract.parameters, values, strict=True)
     found = [one for p, value in pairs for one in containers(p.tree, value, p.name)]
     return [found[number][-1] for number in contract.objects]
-
-
-def as_passed(
-    parameters: Sequence[Parameter],
-    values: Sequence[Any],
-    excess: Sequence[Any],
-    unknown: Mapping[str, Any],
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments with which the model itself is called for a call that was bound."""
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    by_position = {"positional_only"}
-    if excess or any(p.kind == "var_positional" for p in parameters):
-        by_position.add("positional")
-    for parameter, value in zip(parameters, values, strict=True):
-        if value is MISSING:
-            by_position.clear()  # further ones would take its place
-        elif parameter.kind == "var_positional":
-            args += value
-        elif parameter.kind in by_position:
-            args.append(value)
-        elif not (parameter.has_default and value is parameter.default):
-            kwargs[parameter.name] = value
-    return (*args, *excess), {**kwargs, **unknown}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 TENSOR_TYPES = (torch.Tensor, torch.nn.Parameter)
@@ -12,17 +10,6 @@ TENSOR_TYPES = (torch.Tensor, torch.nn.Parameter)
 def is_lazy_view(tensor: torch.Tensor) -> bool:
     """Whether a tensor stands for the conjugate or the negative of what is in its memory."""
     return tensor.is_conj() or tensor.is_neg()
-
-
-def dense_copy(dim_order: Sequence[int]) -> str:
-    """The method call that brings a tensor into an order of dimensions, without gaps."""
-    formats = {(0, 2, 3, 1): "channels_last", (0, 2, 3, 4, 1): "channels_last_3d"}
-    if tuple(dim_order) == tuple(range(len(dim_order))):
-        return ".clone(memory_format=torch.contiguous_format)"
-    if tuple(dim_order) in formats:
-        return f".clone(memory_format=torch.{formats[tuple(dim_order)]})"
-    back = tuple(dim_order.index(dim) for dim in range(len(dim_order)))
-    return f".permute{tuple(dim_order)}.clone(memory_format=torch.contiguous_format).permute{back}"
 
 
 def describe_tensor(tensor: torch.Tensor) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from hotstart.records.artifact import Const, Contract
 from hotstart.records.trees import tensors_of
-from hotstart.runtime.signature import bind
+from hotstart.runtime.passed import bind
 from hotstart.runtime.tensors import TENSOR_TYPES, is_lazy_view
 
 KEPT_BYTES = 64 << 20

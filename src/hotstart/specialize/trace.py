@@ -26,7 +26,7 @@ from hotstart.partition.plan import Graph
 from hotstart.partition.zero_and_one import special_conditions
 from hotstart.records.artifact import Layout, TensorSpec
 from hotstart.records.shapes import Interval, dense_strides, layout_fits
-from hotstart.runtime.tensors import dense_copy
+from hotstart.runtime.served import dense_copy
 from hotstart.specialize.limits import range_error, watch
 from hotstart.specialize.parts import Split, VariantPart
 from hotstart.specialize.split import Declaration

@@ -19,7 +19,7 @@ from torch import fx
 from hotstart import _torch
 from hotstart.errors import HotstartError
 from hotstart.partition.digest import import_path
-from hotstart.records.trees import is_namedtuple
+from hotstart.records.nested import is_namedtuple
 from hotstart.runtime.names import Names, written_tuple
 
 if TYPE_CHECKING:

@@ -30,17 +30,17 @@ from hotstart.records.artifact import (
 )
 from hotstart.records.classes import comes_with_python_or_torch
 from hotstart.records.layout import fit, unflatten
-from hotstart.records.shapes import Variant
-from hotstart.records.standalone import ResultKind, ResultType
-from hotstart.records.trees import (
+from hotstart.records.nested import (
     assemble,
     children,
     is_container,
     is_namedtuple,
     slot_names,
-    slots,
     walk,
 )
+from hotstart.records.shapes import Variant
+from hotstart.records.standalone import ResultKind, ResultType
+from hotstart.records.trees import slots
 from hotstart.runtime.generated import stitched_code
 from hotstart.runtime.names import Names, assignment, written_tuple
 from hotstart.stitching.emit import Emitter, comment

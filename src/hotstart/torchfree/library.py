@@ -8,7 +8,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hotstart.errors import ArtifactError
 
@@ -19,6 +19,26 @@ _SIZES = {
     "float8_e5m2fnuz": 1,
 }  # fmt: skip
 """Bytes of an element, of the dtypes that arrays have."""
+
+_OF_TENSORS = ("data_ptr", "dim", "dtype", "sizes", "strides", "storage_offset")
+
+
+class Described(NamedTuple):
+    """A tensor of libtorch's.
+
+    Attributes:
+        address: of its first element.
+        dtype: its name.
+        shape: its sizes.
+        strides: in elements.
+        storage: the address that its memory begins at.
+    """
+
+    address: int
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    storage: int
 
 
 class Libtorch:
@@ -44,11 +64,6 @@ class Libtorch:
             ctypes.c_int32, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32,
             ctypes.c_char_p, ctypes.c_int64,
         ]  # fmt: skip
-        view = self._library.aoti_torch__reinterpret_tensor
-        view.argtypes = [
-            ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64,
-            ctypes.c_void_p,
-        ]  # fmt: skip
         empty = self._library.aoti_torch_empty_strided
         empty.argtypes = [
             ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32,
@@ -57,11 +72,14 @@ class Libtorch:
         self._library.aoti_torch_abi_version.restype = ctypes.c_uint64
         self._library.torch_new_list_reserve_size.argtypes = [ctypes.c_size_t, ctypes.c_void_p]
         self._library.aoti_torch_copy_.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
-        self._library.aoti_torch_new_tensor_handle.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         self._library.aoti_torch_delete_tensor_object.argtypes = [ctypes.c_void_p]
-        for name in ("data_ptr", "dim", "sizes", "strides", "dtype"):
-            function = getattr(self._library, f"aoti_torch_get_{name}")
-            function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        self._getters = [self._getter(name) for name in _OF_TENSORS]
+
+    def _getter(self, name: str) -> Callable[..., int]:
+        get = getattr(self._library, f"aoti_torch_get_{name}")
+        get.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        function: Callable[..., int] = get
+        return function
 
     def _code(self, dtype: str) -> int:
         code: int = getattr(self._library, f"aoti_torch_dtype_{dtype}")()
@@ -97,16 +115,6 @@ class Libtorch:
         self._check(status)
         return handle.value or 0
 
-    def viewed(self, of: int, shape: Sequence[int], strides: Sequence[int], further: int) -> int:
-        """Make a view that begins some elements further; a handle, which has to be deleted."""
-        handle = ctypes.c_void_p()
-        self._check(
-            self._library.aoti_torch__reinterpret_tensor(
-                of, len(shape), _row(shape), _row(strides), further, ctypes.byref(handle)
-            )
-        )
-        return handle.value or 0
-
     def laid_out(self, of: int, shape: Sequence[int], strides: Sequence[int], dtype: str) -> int:
         """Copy a tensor into another layout; a handle, which has to be deleted."""
         handle = ctypes.c_void_p()
@@ -116,34 +124,31 @@ class Libtorch:
                 len(shape), _row(shape), _row(strides), code, self._cpu, 0, ctypes.byref(handle)
             )
         )
-        self._check(self._library.aoti_torch_copy_(handle, of, 0))
+        self.copy(handle.value or 0, of)
         return handle.value or 0
 
-    def again(self, handle: int) -> int:
-        """Make another handle of the same tensor."""
-        made = ctypes.c_void_p()
-        self._check(self._library.aoti_torch_new_tensor_handle(handle, ctypes.byref(made)))
-        return made.value or 0
+    def copy(self, into: int, of: int) -> None:
+        """Copy what a tensor holds into another of the same shape."""
+        self._check(self._library.aoti_torch_copy_(into, of, 0))
 
     def delete(self, handle: int) -> None:
         """Delete a handle."""
         self._library.aoti_torch_delete_tensor_object(handle)
 
-    def described(self, handle: int) -> tuple[int, str, tuple[int, ...], tuple[int, ...]]:
-        """Return address, dtype, shape and strides of a tensor."""
+    def described(self, handle: int) -> Described:
+        """Describe a tensor."""
         address, dims, code = ctypes.c_void_p(), ctypes.c_int64(), ctypes.c_int32()
+        offset = ctypes.c_int64()
         sizes, strides = ctypes.POINTER(ctypes.c_int64)(), ctypes.POINTER(ctypes.c_int64)()
-        for name, place in (
-            ("data_ptr", address), ("dim", dims), ("dtype", code),
-            ("sizes", sizes), ("strides", strides),
-        ):  # fmt: skip
-            get = getattr(self._library, f"aoti_torch_get_{name}")
+        places = (address, dims, code, sizes, strides, offset)
+        for get, place in zip(self._getters, places, strict=True):
             self._check(get(handle, ctypes.byref(place)))
         rank = dims.value
         if code.value not in self._names:
             raise RuntimeError(f"a result of a dtype that arrays have not: number {code.value}")
-        shape = tuple(sizes[n] for n in range(rank))
-        return address.value or 0, self._names[code.value], shape, tuple(strides[:rank])
+        dtype, begin = self._names[code.value], address.value or 0
+        storage = begin - offset.value * size_of(dtype)
+        return Described(begin, dtype, tuple(sizes[:rank]), tuple(strides[:rank]), storage)
 
     def sums_of_rows(self, address: int, rows: int, width: int) -> bytes:
         """Sum each row of 64-bit integers in memory; the sums, as bytes.
@@ -160,8 +165,8 @@ class Libtorch:
         call = self._library.torch_call_dispatcher
         self._check(call(b"aten::sum", b"dim_IntList", row, version))
         try:
-            found, _, shape, _ = self.described(row[0])
-            return ctypes.string_at(found, 8 * shape[0])
+            found = self.described(row[0])
+            return ctypes.string_at(found.address, 8 * found.shape[0])
         finally:
             self.delete(row[0])
 
@@ -185,6 +190,11 @@ class Libtorch:
 def size_of(dtype: str) -> int:
     """Return the bytes of an element."""
     return _SIZES[dtype]
+
+
+def is_known(dtype: str) -> bool:
+    """Tell whether arrays have a dtype."""
+    return dtype in _SIZES
 
 
 def _row(numbers: Sequence[int]) -> Any:

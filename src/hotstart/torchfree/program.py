@@ -2,144 +2,29 @@
 
 from __future__ import annotations
 
-import ast
-import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
-from hotstart.artifact.disk import OpenFile
-from hotstart.errors import ContractError
-from hotstart.records.artifact import (
-    Artifact,
-    Code,
-    CompiledUnit,
-    Const,
-    NativeProgram,
-    Parameter,
-    Slot,
-    Stitched,
-    TensorSpec,
-)
-from hotstart.records.shapes import dense_strides, layout_fits, strides_match
-from hotstart.runtime.generated import run_code
-from hotstart.runtime.libraries import kernel_address, load_program
-from hotstart.runtime.results import result_classes
-from hotstart.runtime.served import in_words, not_served, other_size
-from hotstart.torchfree.arrays import Array, Given, given
-from hotstart.torchfree.library import Libtorch, capsules
-from hotstart.torchfree.weights import Weights
+from msgspec.structs import replace
 
-_MISSING = object()
+from hotstart.errors import ArtifactError, ContractError
+from hotstart.records.artifact import Artifact, Contract, PieceInfo, TensorSpec
+from hotstart.records.report import Packed, Report
+from hotstart.records.shapes import labelled
+from hotstart.runtime.passed import as_passed, bind
+from hotstart.torchfree.arrays import Array
+from hotstart.torchfree.binding import Binding
+from hotstart.torchfree.entry import Entry
+from hotstart.torchfree.library import Libtorch
+from hotstart.torchfree.weights import Weight
 
+log = logging.getLogger("hotstart.program")  # of which it takes the place
 
-def bound(artifact: Artifact, torch: Libtorch, weights: str | os.PathLike[str]) -> TorchFreeProgram:
-    """Make a program of an artifact and prepared weights.
-
-    Raises:
-        ArtifactError: as `hotstart.load`.
-    """
-    with OpenFile(os.fspath(weights)) as source:
-        prepared = Weights(torch, source)
-    prepared.require_fit(artifact)
-    program = TorchFreeProgram(artifact, torch, prepared)
-    prepared.require_whole()
-    return program
-
-
-def needs_torch(artifact: Artifact) -> str:
-    """Say what of a program takes Python's torch; empty if nothing does."""
-    native = artifact.native
-    if native is None or None in native.runs:
-        return "a variant runs as Python"
-    codes = [*native.runs, *(code for _, code in native.units)]
-    if any(code is not None and "torch" in code.text.split("def bind", 1)[0] for code in codes):
-        return "code around the native program mentions it"
-    if any(code is not None and _uses_tensors(code) for code in native.runs):
-        return "what is left of a variant in Python uses tensors"
-    if artifact.requirements.operators:
-        return "there are operators that did not come with torch"
-    if artifact.captured or any(unit.constants for unit in artifact.units):
-        return "the file holds tensors"
-    if len(artifact.calls) != 1:
-        return "the program has several calls"
-    (call,) = artifact.calls
-    contract = call.contract
-    if contract.mutated_args or contract.objects:
-        return "a call changes what it is given"
-    if contract.autocast:
-        return "it was built under autocast"
-    if any(stitched.owners or stitched.constants for stitched in call.stitched):
-        return "a call sets attributes, or has constants"
-    for parameter in contract.parameters:
-        if parameter.kind == "var_positional" or not _is_plain(parameter):
-            return f"the argument {parameter.name} is no tensor or plain constant"
-    return ""
-
-
-def _uses_tensors(code: Code) -> bool:
-    """Tell whether code around a native program does more with tensors than to hand them on.
-
-    Attributes of them are views, and names of `bind` are weights, which are numbers here.
-    """
-    (bind,) = [each for each in ast.parse(code.text).body if isinstance(each, ast.FunctionDef)]
-    (run,) = [each for each in bind.body if isinstance(each, ast.FunctionDef)]
-    outside = [each for each in bind.body if each is not run]
-    names = [node for part in outside for node in ast.walk(part) if isinstance(node, ast.Name)]
-    bound = {node.id for node in names if isinstance(node.ctx, ast.Store)} - {"body"}
-    tensors = {argument.arg for argument in run.args.args}
-    for node in ast.walk(run):
-        match node:
-            case ast.Assign(targets=[target], value=ast.Call(func=ast.Name(id="tensors"))):
-                tensors |= {each.id for each in ast.walk(target) if isinstance(each, ast.Name)}
-    for node in ast.walk(run):
-        match node:
-            case ast.Name(id=name) if name in bound:
-                return True
-            case ast.Attribute() if _root(node) in tensors:
-                return True
-    return False
-
-
-def _root(value: ast.expr) -> str:
-    """The name that attributes and calls of attributes begin with; empty if there is none."""
-    while isinstance(value, ast.Attribute | ast.Call | ast.Subscript):
-        value = value.func if isinstance(value, ast.Call) else value.value
-    return value.id if isinstance(value, ast.Name) else ""
-
-
-def _is_plain(parameter: Parameter) -> bool:
-    if parameter.has_default and _constant(parameter.default) is _MISSING:
-        return False
-    match parameter.tree:
-        case Slot(kind="arg", views=()):
-            return True
-        case Const(value):
-            return _constant(value) is not _MISSING
-    return False
-
-
-def _constant(written: Any) -> Any:
-    """Read a constant as manifests have it; `_MISSING` for one that is not plain."""
-    match written:
-        case None | bool() | int() | str():
-            return written
-        case {"float": str() as text} if len(written) == 1:
-            return float(text)
-    return _MISSING
-
-
-class _Body:
-    """A function of the native program with what it runs on; it lives as long as its capsule."""
-
-    __slots__ = ("capsule", "held", "written")
-
-    def __init__(self, capsule: Any, held: tuple[Any, ...]) -> None:
-        self.capsule = capsule
-        self.held = held
-        self.written: tuple[Any, ...] = ()
+_TAKES_TORCH = frozenset({"entry_code", "save", "save_weights"})
+"""Attributes of a program that this one has not."""
 
 
 class TorchFreeProgram:
@@ -147,217 +32,170 @@ class TorchFreeProgram:
 
     It is called as the model's forward is. Tensors are whatever has an array interface, DLPack or a
     buffer, such as numpy's arrays, or lists of numbers; results have `hotstart.torchfree.Array` in
-    the places of tensors, which `numpy.asarray` reads without a copy, in plain records.
+    the places of tensors, which `numpy.asarray` reads without a copy.
+
+    Where several calls were compiled, `program(...)` runs the first of the model's own whose
+    contract takes the arguments, and `program["name"](...)` runs the one of that name.
 
     Attributes:
         artifact: what it was made from.
+        model: None.
+        report: what was loaded, and how long that took.
     """
 
-    def __init__(self, artifact: Artifact, torch: Libtorch, weights: Weights) -> None:
-        assert artifact.native is not None
+    def __init__(
+        self,
+        artifact: Artifact,
+        contracts: Sequence[Contract],
+        binding: Binding,
+        torch: Libtorch,
+        packed: Packed,
+        report: Report,
+    ) -> None:
         self.artifact = artifact
-        self._torch = torch
-        self._weights = weights
-        self._capsule, self._handle_of = capsules()
-        start, self._bind, call = load_program(artifact.native.library)
-        start([kernel_address(kernel) for kernel in artifact.native.kernels])
-        self._scope: dict[str, Any] = {
-            "native": self._bound,
-            "call": partial(_called, call),
-            "handles": self._handles,
-            "tensors": self._arrays,
-            "reinterpret_tensor": weights.viewed,
-            "raise_versions": lambda _: None,
-        }
-        (self._call,) = artifact.calls
-        self._runs = self._variants(artifact, artifact.native)
+        self.model = None
+        self.report = replace(report, packed=packed)
+        self._binding = binding
+        self._relayouts: dict[str, int] = {}
+        self._counting = threading.Lock()
+        self._entries: dict[str, Entry] = {}
+        first = 0
+        writes = any(spec.mutated for spec in artifact.requirements.weights)
+        for call, contract in zip(artifact.calls, contracts, strict=True):
+            looks = contract.tensors and (writes or contract.mutated_args)
+            meeting = binding.held.meeting if looks else None
+            entry = Entry(call, contract, first, binding, torch, self._count_copy, meeting)
+            self._entries[call.name] = entry
+            first += len(call.stitched)
+        self._own = [entry for entry in self._entries.values() if not entry.method]
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the model on arrays.
 
         Raises:
             ContractError: the program was not built for such a call.
+            ModelMismatch: a call has set an attribute to what was not compiled.
             TypeError: an argument is given twice.
         """
-        arrays, sizes = self._checked(args, kwargs)
-        for stitched, run in self._runs:
-            if _serves(stitched, sizes):
-                contract = self._call.contract
-                axes = [sizes[dim.name] for dim in contract.axes]
-                passed = [self._shown(arrays[slot]) for slot in contract.given]
-                return run(*axes, *arrays, *passed)
-        names = " or ".join(stitched.variant.name for stitched, _ in self._runs)
-        raise ContractError("sizes", str(sizes), names)
+        if not self._own:
+            listed = ", ".join(f"program[{name!r}](...)" for name in self._entries)
+            raise ContractError("the model", "a call of itself", f"calls of methods: {listed}")
+        return _run_first(self._own, args, kwargs)
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        """The function that runs calls of one name only.
+
+        Raises:
+            KeyError: no call of that name was compiled.
+        """
+        if name not in self._entries:
+            raise KeyError(f"no call {name!r}; there are: {', '.join(self._entries)}")
+        return partial(_call, [self._entries[name]])
+
+    def takes(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Whether a call of the model with these arguments is within the contract.
+
+        Nothing is run.
+        """
+        try:
+            return any(entry.refusal_of(args, kwargs) is None for entry in self._own)
+        except TypeError:
+            return False
+
+    def refresh(self) -> None:
+        """Do nothing: nobody else has the weights, and calls notice what calls set."""
+
+    def release_unpacked(self) -> int:
+        """Return 0: weights that are only read packed are not in this process."""
+        return 0
+
+    @property
+    def weights(self) -> dict[str, Weight]:
+        """The arrays it runs with now, by the model's names; those that calls write to, too.
+
+        They share memory with the program. Where only what was packed of a weight is here, a
+        stand-in of its shape is in its place: to ask for its values is a `ModelMismatch`.
+        """
+        return self._binding.held.by_name()
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The stitched source, by variant; `name: variant` where calls have names."""
+        return {
+            labelled(call.name, stitched.variant): stitched.source
+            for call in self.artifact.calls
+            for stitched in call.stitched
+        }
+
+    @property
+    def pieces(self) -> tuple[PieceInfo, ...]:
+        """The pieces, with name, digest, kind, layers and what each reuses."""
+        return self.artifact.pieces
+
+    @property
+    def relayouts(self) -> dict[str, int]:
+        """By argument, how many calls had it copied because its layout was not the compiled one."""
+        return dict(self._relayouts)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in _TAKES_TORCH:
+            raise AttributeError(
+                f"{name}: expected a program of a process that has imported torch, found one that "
+                "was loaded without. Import torch, and load the program again."
+            )
+        raise AttributeError(f"a program has no attribute {name!r}")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A program is neither copied nor pickled.
+
+        Raises:
+            ArtifactError: always; it says how to get another program.
+        """
+        raise ArtifactError(
+            "expected a program to be loaded, found an attempt to copy or pickle it. Call "
+            "hotstart.load with the same files, here or in another process."
+        )
 
     def __repr__(self) -> str:
-        return f"TorchFreeProgram({len(self._runs)} variants)"
+        different = len({piece.digest for piece in self.pieces if piece.kind == "compiled"})
+        variants = " | ".join(self.code)
+        return (
+            f"TorchFreeProgram({len(self.pieces)} pieces of which {different} different, "
+            f"variants: {variants})"
+        )
 
-    # --- binding ----------------------------------------------------------------------------------
-
-    def _variants(
-        self, artifact: Artifact, native: NativeProgram
-    ) -> list[tuple[Stitched, Callable[..., Any]]]:
-        """Bind the variants, the most specific first."""
-        units = {unit.key: unit for unit in artifact.units}
-        codes = dict(native.units)
-        binds = {
-            key: self._unit(units[key], run_code(code, self._scope)["bind"])
-            for key, code in codes.items()
-        }
-        slots = [
-            self._weights.table.weights.get(spec.name) for spec in artifact.requirements.weights
-        ]
-        found = []
-        for stitched, code in zip(self._call.stitched, native.runs, strict=True):
-            assert code is not None
-            scope = {**self._scope, **result_classes(stitched.types, "plain")}
-            bind = run_code(code, scope)["bind"]
-            weights = [slots[slot] for slot in stitched.weights]
-            found.append((stitched, bind(weights, [binds[key] for key in stitched.units], (), ())))
-        return found[::-1]
-
-    def _unit(self, unit: CompiledUnit, bind: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *weights: bind(*self._weights.of_unit(unit, weights))
-
-    def _bound(self, body: int, *held: Any, written: Sequence[int] = ()) -> _Body:
-        row = [
-            each.capsule
-            if isinstance(each, _Body)
-            else self._capsule(self._torch.again(self._weights.handle(each)))
-            for each in held
-        ]
-        return _Body(self._bind(body, row), held)
-
-    # --- calls ------------------------------------------------------------------------------------
-
-    def _handles(self, arrays: Sequence[Given | Array]) -> _Row:
-        given = [a.given() if isinstance(a, Array) else a for a in arrays]
-        row = _Row(self._capsule(self._over(a)) for a in given)
-        row.keeps = (*given, self._weights)
-        return row
-
-    def _over(self, given: Given) -> int:
-        return self._torch.over(given.address, given.shape, given.strides, given.dtype)
-
-    def _shown(self, given: Given) -> Array:
-        """An argument as it is in results: an array of the memory that the caller has passed."""
-        return Array(self._torch, self._over(given), (given,), given.writable)
-
-    def _arrays(self, made: _Row) -> list[Array]:
-        return [Array(self._torch, self._handle_of(capsule), made.keeps) for capsule in made]
-
-    def _checked(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[list[Given], dict[str, int]]:
-        """Check arguments; return arrays, laid out as they are compiled for, and sizes of axes."""
-        contract = self._call.contract
-        arrays: dict[int, Given] = {}
-        sizes: dict[str, int] = {}
-        for parameter, value in _bound_values(contract.parameters, args, kwargs):
-            match parameter.tree:
-                case Const(written):
-                    expected = _constant(written)
-                    if type(value) is not type(expected) or value != expected:
-                        raise ContractError(
-                            parameter.name,
-                            _described(value),
-                            f"{expected!r}, as in the example",
-                            "compile with an example that passes this value",
-                        )
-                case Slot(index=slot):
-                    arrays[slot] = self._array(contract.tensors[slot], value, sizes)
-        return [arrays[slot] for slot in range(len(contract.tensors))], sizes
-
-    def _array(self, spec: TensorSpec, value: Any, sizes: dict[str, int]) -> Given:
-        """Check an argument in the place of a tensor; note the sizes of its axes."""
-        found = given(value, spec.dtype)
-        if found is None or found.dtype != spec.dtype or len(found.shape) != len(spec.shape):
-            raise ContractError(spec.path, str(found or _described(value)), str(spec))
-        contract, variants = self._call.contract, [s.variant for s, _ in self._runs]
-        for dim, (size, wanted) in enumerate(zip(found.shape, spec.shape, strict=True)):
-            if isinstance(wanted, int):
-                if size != wanted:
-                    raise ContractError(spec.path, str(found), str(spec))
-            elif sizes.setdefault(wanted, size) != size:
-                raise other_size(contract, spec.path, dim, wanted, size, sizes[wanted])
-            elif not any(size in variant.intervals()[wanted] for variant in variants):
-                raise not_served(contract, variants, sizes)
-        dense = dense_strides(found.shape, spec.dim_order)
-        if found.strides == dense or 0 in found.shape:
-            return found
-        if spec.layout == "copied":
-            return self._laid_out(found, dense)
-        if not layout_fits(found.shape, found.strides, dense, spec.layout):
-            raise ContractError(
-                spec.path,
-                f"strides {found.strides}",
-                f"strides {dense}, since what forward does depends on them",
-                "pass it laid out so, or compile with an example of this layout",
-            )
-        return found
-
-    def _laid_out(self, found: Given, strides: tuple[int, ...]) -> Given:
-        """Copy an array into the compiled layout, unless it only says so of sizes of one."""
-        if strides_match(found.shape, found.strides, strides):
-            return replace(found, strides=strides)
-        handle = self._over(found)
-        try:
-            made = self._torch.laid_out(handle, found.shape, strides, found.dtype)
-        finally:
-            self._torch.delete(handle)
-        return Array(self._torch, made, (found,)).given()
+    def _count_copy(self, spec: TensorSpec, array: Array) -> None:
+        """Count a copy of an argument; logged once for each argument."""
+        with self._counting:
+            if spec.path not in self._relayouts:
+                log.warning(
+                    "%s: strides %s are not the compiled layout, so it is copied in every such "
+                    "call; see Program.relayouts",
+                    spec.path,
+                    array.strides,
+                )
+            self._relayouts[spec.path] = self._relayouts.get(spec.path, 0) + 1
 
 
-class _Row(list[Any]):
-    """Capsules of handles, and what keeps the memory of the tensors that a call was given."""
-
-    keeps: tuple[Any, ...] = ()
+def _call(entries: Sequence[Entry], /, *args: Any, **kwargs: Any) -> Any:
+    return _run_first(entries, args, kwargs)
 
 
-def _called(call: Callable[..., list[Any]], body: Any, *given: Any) -> _Row:
-    results = _Row(call(body, *given))
-    results.keeps = given[-1].keeps
-    return results
-
-
-def _serves(stitched: Stitched, sizes: Mapping[str, int]) -> bool:
-    variant = stitched.variant
-    within = all(sizes[axis] in interval for axis, interval in variant.intervals().items())
-    # Only conditions that hotstart wrote come here, from a file that was verified.
-    return within and (not variant.where or bool(eval(variant.where, {"math": math}, dict(sizes))))
-
-
-def _bound_values(
-    parameters: Sequence[Parameter], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Iterator[tuple[Parameter, Any]]:
-    """Give every parameter its value.
+def _run_first(entries: Sequence[Entry], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Run the first of several calls that takes the arguments.
 
     Raises:
-        ContractError: there are arguments that the example did not have.
-        TypeError: one is given twice.
+        ContractError: none does, with what each says.
     """
-    left, named = list(args), dict(kwargs)
-    found = []
-    for parameter in parameters:
-        value = _constant(parameter.default) if parameter.has_default else _MISSING
-        if parameter.kind != "keyword" and left:
-            if parameter.name in named and parameter.kind != "positional_only":
-                raise TypeError(f"got multiple values for argument {parameter.name!r}")
-            value = left.pop(0)
-        elif parameter.kind != "positional_only":
-            value = named.pop(parameter.name, value)
-        found.append((parameter, value))
-    if named:
-        name, value = next(iter(named.items()))
-        takes = "nothing: the example call did not have this argument"
-        raise ContractError(
-            name, _described(value), takes, "compile with an example that passes it"
-        )
-    if left:
-        most = len(args) - len(left)
-        raise ContractError("positional arguments", str(len(args)), f"at most {most}")
-    yield from found
-
-
-def _described(value: Any) -> str:
-    return "nothing" if value is _MISSING else in_words(value)
+    for entry in entries:
+        try:
+            checked = entry.checked(args, kwargs)
+        except ContractError:
+            if len(entries) == 1:
+                raise
+            parameters = entry.contract.parameters
+            args, kwargs = as_passed(parameters, *bind(parameters, args, kwargs))
+            continue
+        return entry.run(checked)
+    errors = {entry.name: entry.refusal_of(args, kwargs) for entry in entries}
+    raise ContractError.of_all({name: e for name, e in errors.items() if e is not None})

@@ -7,42 +7,60 @@ import importlib
 import os
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hotstart.errors import ArtifactError
+from hotstart.errors import ArtifactError, HotstartError, IncompatibleArtifact
 from hotstart.torchfree.library import libtorch
 
 _EXTENSIONS = ("array", "base64", "ctypes", "hashlib", "math", "mmap", "msgspec")
 """Modules with extensions that are needed later: none can be imported while a library is opened."""
 
 if TYPE_CHECKING:
+    from hotstart.artifact.container import Container
+    from hotstart.artifact.manifest import Manifest
+    from hotstart.events import Clock
+    from hotstart.options import Outputs
     from hotstart.torchfree.program import TorchFreeProgram
+    from hotstart.torchfree.weights import Weights
+
+File = str | os.PathLike[str]
 
 
 def load(
-    file: str | os.PathLike[str],
-    weights: str | os.PathLike[str],
-    trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
+    file: File,
+    weights: Any,
+    outputs: Outputs = "auto",
+    trusted_keys: Sequence[File | bytes] | None = None,
     compare_source: bool = True,
 ) -> TorchFreeProgram | None:
     """Make a program of an artifact and prepared weights; None if it takes Python's torch.
 
+    Args:
+        file: the artifact.
+        weights: as `hotstart.load` has them: the path of prepared ones, or `[that, the original]`,
+            of which the second takes torch, as everything else does.
+        outputs: the classes of results, as `hotstart.load` has them.
+        trusted_keys: as `hotstart.load` has them.
+        compare_source: likewise.
+
     Raises:
         ArtifactError: as `hotstart.load`.
     """
-    if not _are_prepared(weights):
+    has_other = isinstance(weights, list | tuple) and len(weights) == 2
+    prepared = weights[0] if has_other else weights
+    if not isinstance(prepared, str | os.PathLike) or not _are_prepared(prepared):
         return None
     for module in _EXTENSIONS:
         importlib.import_module(module)
     opening = threading.Thread(target=_open, name="hotstart-libtorch")
     opening.start()  # which takes longer than all that comes before it is needed
     try:
-        return _loaded(file, weights, trusted_keys, compare_source, opening)
+        return _loaded(file, prepared, has_other, outputs, trusted_keys, compare_source, opening)
     finally:
         opening.join()
 
 
-def _are_prepared(weights: str | os.PathLike[str]) -> bool:
+def _are_prepared(weights: File) -> bool:
     from hotstart.artifact.disk import OpenFile
     from hotstart.artifact.weights_file import MAGIC, is_one
 
@@ -58,9 +76,11 @@ def _open() -> None:
 
 
 def _loaded(
-    file: str | os.PathLike[str],
-    weights: str | os.PathLike[str],
-    trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None,
+    file: File,
+    weights: File,
+    has_other: bool,
+    outputs: Outputs,
+    trusted_keys: Sequence[File | bytes] | None,
     compare_source: bool,
     opening: threading.Thread,
 ) -> TorchFreeProgram | None:
@@ -68,20 +88,90 @@ def _loaded(
 
     from hotstart.artifact import compatibility, container, signing
     from hotstart.artifact.manifest import MALFORMED, named_classes
-    from hotstart.torchfree.program import bound, needs_torch
+    from hotstart.events import Clock
+    from hotstart.torchfree.needs import needs_torch
+    from hotstart.torchfree.values import NeedsTorch
 
-    contents = container.read(file, signing.truster(trusted_keys))
-    compatibility.require_fit(file, contents.manifest, compare_source, "found")
+    clock = Clock()
+    log = logging.getLogger("hotstart")
+    with clock.phase("read"):
+        contents = container.read(file, signing.truster(trusted_keys))
+    with clock.phase("fit"):
+        compatibility.require_fit(file, contents.manifest, compare_source, "found")
+    with clock.phase("unpack"):
+        try:
+            artifact = named_classes(contents.manifest, contents.blobs)
+        except MALFORMED as error:
+            raise compatibility.unreadable(file, contents.manifest, error) from error
+        reason = needs_torch(artifact)
     try:
-        artifact = named_classes(contents.manifest, contents.blobs)
+        if reason:
+            raise NeedsTorch(reason)
+        mapped = _mapped(weights, artifact, has_other)
+        return _bound(contents, artifact, mapped, outputs, clock, opening)
+    except NeedsTorch as why:
+        log.info("torch is imported, since %s", why)
+        return None
+    except HotstartError:
+        raise
     except MALFORMED as error:
         raise compatibility.unreadable(file, contents.manifest, error) from error
-    opening.join()
+
+
+def _mapped(weights: File, artifact: Manifest, has_other: bool) -> Weights:
+    """Map prepared weights.
+
+    Raises:
+        ArtifactError: as `hotstart.load`.
+        NeedsTorch: they are for something else, and there are others.
+    """
+    from hotstart.artifact.disk import OpenFile
+    from hotstart.torchfree.values import NeedsTorch
+    from hotstart.torchfree.weights import Weights
+
+    with OpenFile(os.fspath(weights)) as source:
+        mapped = Weights(source)
     try:
-        torch, reason = libtorch(), needs_torch(artifact)
-    except ArtifactError as error:  # such as a library of CUDA's that only `import torch` finds
-        torch, reason = None, str(error)
-    if torch is None or reason:
-        logging.getLogger("hotstart").info("torch is imported, since %s", reason)
-        return None
-    return bound(artifact, torch, weights)
+        mapped.require_fit(artifact)
+    except IncompatibleArtifact as error:
+        if not has_other:
+            raise
+        raise NeedsTorch("weights are prepared from the original") from error
+    return mapped
+
+
+def _bound(
+    contents: Container,
+    artifact: Manifest,
+    weights: Weights,
+    outputs: Outputs,
+    clock: Clock,
+    opening: threading.Thread,
+) -> TorchFreeProgram:
+    """Bind an artifact to weights.
+
+    Raises:
+        ArtifactError: as `hotstart.load`.
+        NeedsTorch: something of it takes Python's torch.
+    """
+    from hotstart.runtime.loaded import load_report
+    from hotstart.torchfree.binding import Binding
+    from hotstart.torchfree.held import FileTensors
+    from hotstart.torchfree.program import TorchFreeProgram
+    from hotstart.torchfree.values import NeedsTorch, decoded_contract
+
+    contracts = [decoded_contract(call.contract) for call in artifact.calls]
+    with clock.phase("library"):
+        opening.join()
+        try:
+            torch = libtorch()
+        except ArtifactError as error:  # a library of CUDA's, say, that only `import torch` finds
+            raise NeedsTorch(str(error)) from error
+    with clock.phase("bind"):
+        weights.begin_check(torch)
+        tensors = FileTensors(artifact.tensors, contents.blobs)
+        binding = Binding(artifact, torch, weights, tensors, outputs)
+        binding()
+        weights.require_whole()
+    report = load_report(clock, artifact)
+    return TorchFreeProgram(artifact, contracts, binding, torch, weights.packed(), report)

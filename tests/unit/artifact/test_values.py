@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hotstart.artifact.values import decode, encode
 from hotstart.errors import ArtifactError
 from hotstart.records.classes import class_path, find_class
-from hotstart.records.trees import same_constant
+from hotstart.records.nested import same_constant
 
 
 class Pair(NamedTuple):

@@ -185,3 +185,17 @@ def test_sizes_are_computed_as_python_does(
     for number, (expression, value) in enumerate(expected):
         right = compute(number, given_sizes, ctypes.byref(result))
         assert (result.value if right & 1 else None) == value, expression
+
+
+def test_scalars_of_a_linear_are_doubles_where_attention_gave_its_memory() -> None:
+    """Attention gives floating-point numbers, of which an integer is as good a factor as a real."""
+    source = """
+attended = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default(x, x, x, scale=1.0)
+first = attended[0]
+out = reinterpret_tensor(first, (4, 8), (8, 1), 0)
+torch.addmm(weight, y, weight, alpha=1, beta=1, out=out)
+"""
+    assert any("addmm_out" in line for line in written(source))
+    unknown = source.replace("first", "x").replace("x = attended[0]", "")
+    with pytest.raises(NotNative, match="takes 1 as number"):
+        written(unknown)

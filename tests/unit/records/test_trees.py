@@ -13,19 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotstart.records.artifact import Attributes, Const, Map, Record, Registered, Seq, Slot, Tree
+from hotstart.records.nested import children, same_constant, walk
 from hotstart.records.trees import (
     NotATree,
     build,
-    children,
     closed,
     containers,
     describe,
     filled,
     opened,
-    same_constant,
     slots,
     tensors_of,
-    walk,
 )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hotstart.errors import ArtifactError
+from hotstart.records.nested import assemble
 from hotstart.records.standalone import ResultKind, ResultType
-from hotstart.records.trees import assemble
 from hotstart.runtime.results import plain_class, result_classes
 from tests.integration.shop import Result
 

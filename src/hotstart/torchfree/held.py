@@ -1,0 +1,240 @@
+"""The weights of a program without torch: prepared ones, and tensors that the artifact brings."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from hotstart.artifact.manifest import TENSORS, Manifest, TensorLayout
+from hotstart.errors import ModelMismatch
+from hotstart.records.artifact import WeightSpec
+from hotstart.records.shapes import spanned, strides_match
+from hotstart.runtime.served import misplaced
+from hotstart.torchfree.arrays import Array, described
+from hotstart.torchfree.library import Libtorch, is_known, size_of
+from hotstart.torchfree.memory import copied, laid_out
+from hotstart.torchfree.values import NeedsTorch
+from hotstart.torchfree.weights import Weight, Weights
+
+_ALIGNMENT = 64
+_IMAGES = (4, 5)
+"""Dimensions of images and volumes, of which all strides count, as in `records.layout`."""
+
+
+_Span = tuple[int, int, int]
+"""The address of the first byte of a weight, that after the last, and its slot."""
+
+
+class FileTensors:
+    """The tensors that an artifact's file holds, each made once, in memory of its own.
+
+    Args:
+        layouts: of the tensors, by name.
+        blobs: of the file.
+    """
+
+    def __init__(
+        self, layouts: Mapping[str, TensorLayout], blobs: Mapping[str, memoryview]
+    ) -> None:
+        self._layouts = layouts
+        self._blob = blobs[TENSORS] if layouts else memoryview(b"")
+        self._places: dict[str, tuple[int, int]] = {}
+        self._made: dict[str, Array] = {}
+        if layouts:
+            self._places = _places(self._blob)
+
+    def find(self, name: str) -> Array:
+        """Return the tensor of a name.
+
+        Raises:
+            ValueError: it has other bytes than its layout spans.
+            NeedsTorch: it is of a dtype that arrays do not have.
+        """
+        if name not in self._made:
+            memory = self._blob[slice(*self._places[name])]
+            self._made[name] = _array(self._layouts[name], memory)
+        return self._made[name]
+
+
+def _places(blob: memoryview) -> dict[str, tuple[int, int]]:
+    """Where each tensor of a blob in the format of safetensors begins and ends."""
+    start = 8 + int.from_bytes(blob[:8], "little")
+    header = msgspec.json.decode(bytes(blob[8:start]))
+    return {
+        name: (start + entry["data_offsets"][0], start + entry["data_offsets"][1])
+        for name, entry in header.items()
+    }
+
+
+def _array(layout: TensorLayout, memory: memoryview) -> Array:
+    if not is_known(layout.dtype):
+        raise NeedsTorch(f"a tensor of the file is of {layout.dtype}")
+    size = spanned(layout.shape, layout.stride) * size_of(layout.dtype)
+    if len(memory) != size:
+        raise ValueError(f"a tensor of {size} bytes has {len(memory)}")
+    own = bytearray(size + _ALIGNMENT)  # a copy, since the file's memory cannot be written to
+    address = ctypes.addressof(ctypes.c_char.from_buffer(own))
+    skipped = -address % _ALIGNMENT
+    own[skipped : skipped + size] = memory
+    return Array(address + skipped, layout.dtype, layout.shape, layout.stride, own)
+
+
+class Held:
+    """The tensors of a table of weights, by slot. Calls write to them, and replace some.
+
+    Attributes:
+        tensors: the tensors as they are now.
+        changes: how often one was replaced.
+
+    Raises:
+        NeedsTorch: there is none for a slot; a load with torch says which one.
+    """
+
+    def __init__(
+        self, artifact: Manifest, torch: Libtorch, weights: Weights, tensors: FileTensors
+    ) -> None:
+        self._torch = torch
+        self._specs = artifact.requirements.weights
+        self._about = f"the checkpoint {weights.where}"
+        captured = dict(artifact.captured)
+        left_out = {one.slot: one.tensor for one in artifact.left_out or ()}
+        self.tensors: list[Weight] = []
+        for slot, spec in enumerate(self._specs):
+            found = weights.named(spec.name)
+            if spec.kind == "captured":
+                found = tensors.find(captured[slot])
+            elif found is None and left_out.get(slot) is not None:
+                found = self._own(spec, tensors.find(left_out[slot]))
+            if found is None:
+                raise NeedsTorch(f"{spec.name} is in neither file")
+            self.tensors.append(found)
+        self.changes = 0
+        self._spans: tuple[int, list[_Span], list[_Span]] = (-1, [], [])
+        self._setting = threading.Lock()
+        self._slots = {
+            name: slot for slot, spec in enumerate(self._specs) for name in (spec.name, *spec.ties)
+        }
+
+    def owners(self, paths: Sequence[str]) -> list[Any]:
+        """Return objects that keep what is set on them, in place of modules."""
+        return [_owner(self._set, f"{path}." if path else "") for path in paths]
+
+    def require_fit(self) -> None:
+        """See that tensors are such, and lie so, as the table of weights asks for.
+
+        Raises:
+            ModelMismatch: with every one that is not.
+        """
+        problems = [
+            (spec.name, _expected(spec), _found(tensor))
+            for spec, tensor in zip(self._specs, self.tensors, strict=True)
+            if not _fits(spec, tensor)
+        ] or misplaced(self._specs, self._overlaps())
+        if problems:
+            raise ModelMismatch(problems, self._about)
+
+    def meeting(
+        self, arguments: Sequence[Array], written: Collection[int]
+    ) -> tuple[int, str] | None:
+        """Find an argument, by number, and the name of a weight that lies where it does.
+
+        Args:
+            arguments: the arrays of a call.
+            written: the numbers of those that it writes to; of the others only weights count that
+                calls write to.
+        """
+        everywhere, where_written = self._spans_now()
+        for number, argument in enumerate(arguments):
+            low, high = argument.span()
+            for start, end, slot in everywhere if number in written else where_written:
+                if low < end and start < high and low < high:
+                    return number, self._specs[slot].name
+        return None
+
+    def _spans_now(self) -> tuple[list[_Span], list[_Span]]:
+        """Where weights lie that are there, and those of them that calls write to."""
+        if self._spans[0] != self.changes:
+            changes, found = self.changes, self._all_spans()
+            self._spans = (changes, found, [s for s in found if self._specs[s[2]].mutated])
+        return self._spans[1:]
+
+    def _all_spans(self) -> list[_Span]:
+        arrays = [(slot, t) for slot, t in enumerate(self.tensors) if isinstance(t, Array)]
+        return sorted((*t.span(), slot) for slot, t in arrays if 0 not in t.shape)
+
+    def _overlaps(self) -> list[list[str]]:
+        """The names of later weights that lie where each does, if calls write to one of the two."""
+        found: list[list[str]] = [[] for _ in self._specs]
+        if not any(spec.mutated for spec in self._specs):
+            return found
+        spans = self._all_spans()
+        for place, (_, end, slot) in enumerate(spans):
+            for start, _, other in spans[place + 1 :]:
+                if start >= end:
+                    break
+                if self._specs[slot].mutated or self._specs[other].mutated:
+                    found[min(slot, other)].append(self._specs[max(slot, other)].name)
+        return found
+
+    def by_name(self) -> dict[str, Weight]:
+        """Return the tensors as they are now, by name."""
+        return {spec.name: t for spec, t in zip(self._specs, self.tensors, strict=True)}
+
+    def _own(self, spec: WeightSpec, tensor: Array) -> Array:
+        """A tensor of the artifact, in memory that only this slot has, where calls write to it.
+
+        Equal tensors are in the artifact once, and equal numbers may be there once.
+        """
+        if spec.mutated:
+            return copied(self._torch, tensor, spec.stride)
+        return laid_out(self._torch, tensor, spec.stride)
+
+    def _set(self, name: str, value: Any) -> None:
+        """Keep what a call sets as an attribute of a module, if another call reads it."""
+        if name not in self._slots:
+            return
+        slot = self._slots[name]
+        spec = self._specs[slot]
+        with self._setting:
+            if spec.ties:
+                others = ", ".join(n for n in (spec.name, *spec.ties) if n != name)
+                problem = (name, f"the same tensor as {others}", "another, which a call has set")
+                raise ModelMismatch([problem], self._about)
+            self.tensors[slot] = value
+            self.changes += 1
+
+
+def _owner(keep: Callable[[str, Any], None], prefix: str) -> Any:
+    """An object that stands for a module whose attributes calls set."""
+
+    class Owner:
+        def __setattr__(self, name: str, value: Any) -> None:
+            keep(prefix + name, value)
+
+    return Owner()
+
+
+def _fits(spec: WeightSpec, tensor: Any) -> bool:
+    if not isinstance(tensor, Array):  # packed, and of the shape that it had
+        return isinstance(tensor, Weight)
+    if (tensor.dtype, tensor.shape) != (spec.dtype, spec.shape):
+        return False
+    if tensor.strides == spec.stride:
+        return True
+    if len(spec.stride) in _IMAGES:
+        return False
+    return 0 in spec.shape or strides_match(spec.shape, tensor.strides, spec.stride)
+
+
+def _expected(spec: WeightSpec) -> str:
+    return f"torch.{spec.dtype} {list(spec.shape)} on {spec.device}, strides {list(spec.stride)}"
+
+
+def _found(tensor: Any) -> str:
+    if not isinstance(tensor, Array):
+        return "nothing"
+    return f"{described(tensor)}, strides {list(tensor.strides)}"

@@ -1,0 +1,92 @@
+"""Run the same code with a program of a process that has torch, and of one that has not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from torch import nn
+
+import hotstart
+from hotstart import Options
+from tests.integration.test_save_and_load import run_fresh
+
+_START = """
+import json, logging, sys
+import numpy as np
+import hotstart
+from tests.integration.plain_records import Pair, Settings, State
+
+WITH_TORCH = sys.argv[3] == "torch"
+if WITH_TORCH:
+    import torch
+else:
+    reasons = []
+    class Keep(logging.Handler):
+        def emit(self, record): reasons.append(record.getMessage())
+    logging.getLogger("hotstart").addHandler(Keep())
+    logging.getLogger("hotstart").setLevel("INFO")
+
+def array(values, dtype="float32"):
+    made = np.array(values, dtype=dtype)
+    return torch.from_numpy(made) if WITH_TORCH else made
+
+def plain(value):
+    "A value as JSON, with tensors and arrays by their bits."
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if type(value).__module__ == "hotstart.runtime.results" or isinstance(value, (State, Settings)):
+        return [type(value).__name__, plain(vars(value))]
+    if isinstance(value, (list, tuple)):
+        return [type(value).__name__, *map(plain, value)]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    if WITH_TORCH and value.dtype is torch.bfloat16:
+        value = value.view(torch.uint16)
+    elif not WITH_TORCH and getattr(value, "dtype", "") == "bfloat16":
+        value = value.bits()
+    made = np.asarray(value)
+    return [str(made.dtype), list(made.shape), list(made.strides), made.tobytes().hex()]
+
+def tried(call, *args, **kwargs):
+    "What a call gives, or the error that it raises."
+    try:
+        return plain(call(*args, **kwargs))
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+
+program = hotstart.load(sys.argv[1], weights=sys.argv[2])
+if not WITH_TORCH:
+    assert type(program).__name__ == "TorchFreeProgram", reasons
+found = []
+"""
+
+_END = """
+if not WITH_TORCH:
+    assert "torch" not in sys.modules
+print(json.dumps(found))
+"""
+
+
+class Saved:
+    """A program in a file, with prepared weights."""
+
+    def __init__(self, folder: Path, model: nn.Module, *args: Any, **given: Any) -> None:
+        self.file, self.weights = folder / "model.hot", folder / "model.weights"
+        given.setdefault("options", Options(form="native", pack_weights="always"))
+        self.program = hotstart.compile(model.eval(), args, **given)
+        self.program.save(self.file, check=False)
+        self.program.save_weights(self.weights)
+
+    def run(self, code: str, kind: str) -> Any:
+        """Run code in a fresh process, where `program` is loaded; what is in `found` then."""
+        return run_fresh(f"{_START}{dedent(code)}{_END}", self.file, self.weights, kind)
+
+    def same(self, code: str) -> Any:
+        """Require that code finds the same with torch and without; what it finds."""
+        found = self.run(code, "alone")
+        expected = self.run(code, "torch")
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            assert one == other, f"entry {number}: {one} without torch, {other} with it"
+        return found
