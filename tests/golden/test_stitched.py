@@ -103,9 +103,9 @@ def call(input=MISSING, *excess, **unknown):
         and input_shape[1] == 4
     ):
         return miss((input,), excess, unknown)
+    run = bound()[0]
     if not input.is_contiguous():
         input = relayout(input, (0, 1), 'input')
-    run = bound()[0]
     if not is_grad_enabled():
         return run(batch, input)
     set_grad_enabled(False)
@@ -184,12 +184,12 @@ def call(x=MISSING, memory=MISSING, *excess, **unknown):
         and memory_shape[2] == 4
     ):
         return miss((x, memory), excess, unknown)
+    run = bound()[0]
     memory_as_given = memory
     if not x.is_contiguous():
         x = relayout(x, (0, 1, 2), 'x')
     if not memory.is_contiguous():
         memory = relayout(memory, (0, 1, 2), 'memory')
-    run = bound()[0]
     if not is_grad_enabled():
         return run(seq, past, x, memory, memory_as_given)
     set_grad_enabled(False)
@@ -285,13 +285,13 @@ def call(batch=MISSING, *excess, weights=weights_default, mode='sum', **unknown)
         and mode.__class__ is str and mode == 'sum'
     ):
         return miss((batch, weights, mode), excess, unknown)
+    run = bound()[0]
     if not batch_x.is_contiguous():
         batch_x = relayout(batch_x, (0, 1), "batch['x']")
     if not batch_rest_0.is_contiguous():
         batch_rest_0 = relayout(batch_rest_0, (0, 1), "batch['rest'][0]")
     if not batch_rest_1.is_contiguous():
         batch_rest_1 = relayout(batch_rest_1, (0, 1), "batch['rest'][1]")
-    run = bound()[0]
     if not is_grad_enabled():
         return run(batch_x, batch_rest_0, batch_rest_1)
     set_grad_enabled(False)
@@ -361,13 +361,15 @@ def call(x=MISSING, total=MISSING, *excess, **unknown):
         and not overlap((x, total), (1,))
     ):
         return miss((x, total), excess, unknown)
+    run = bound()[0]
+    if not (meeting((x, total), (1,)) is None):
+        return miss((x, total), excess, unknown)
     total_as_given = total
     total_written = total
     if not x.is_contiguous():
         x = relayout(x, (0, 1), 'x')
     if not total.is_contiguous():
         total = relayout(total, (0,), 'total')
-    run = bound()[0]
     if not is_grad_enabled():
         result = run(x, total, total_as_given)
         if total.data_ptr() != total_written.data_ptr():
@@ -465,9 +467,9 @@ def call(x=MISSING, *excess, **unknown):
         chosen = 0
     else:
         return miss((x,), excess, unknown)
+    run = bound()[chosen]
     if not x.is_contiguous():
         x = relayout(x, (0, 1), 'x')
-    run = bound()[chosen]
     if not is_grad_enabled():
         return run(batch, x)
     set_grad_enabled(False)
