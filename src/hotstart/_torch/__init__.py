@@ -104,6 +104,7 @@ if TYPE_CHECKING:
         sets_grad_mode,
         storage_of,
         switches_attention,
+        view_by_attribute,
         was_mutated,
     )
     from hotstart._torch.guards import Read
@@ -240,6 +241,7 @@ __all__ = [
     "tensors_of_handles",
     "trace_artifact",
     "traced_environment",
+    "view_by_attribute",
     "warm_up_inductor",
     "was_mutated",
     "without_assertions",

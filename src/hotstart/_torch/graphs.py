@@ -87,8 +87,30 @@ def switches_attention(node: fx.Node) -> bool:
 
 
 def replaces_memory(node: fx.Node) -> bool:
-    """Whether a node gives a tensor the memory of another: `x.set_(y)`, `x.data = y`."""
-    return getattr(node.target, "__name__", node.target) == "set_"
+    """Whether a node gives a tensor the memory of another: `x.set_(y)`, `x.data = y`.
+
+    The latter is an operator of its own from 2.14 on.
+    """
+    name = getattr(node.target, "__name__", node.target)
+    return name in ("set_", "shallow_copy_data_")
+
+
+_VIEWS_BY_ATTRIBUTE = {"mT": "mT", "numpy_T": "T", "matrix_H": "H", "mH": "mH"}
+"""Operators of views that attributes give, which Dynamo takes into its graphs from 2.14 on."""
+
+
+def view_by_attribute(node: fx.Node) -> str | None:
+    """The attribute of a tensor that a node reads, such as `mT`; None for other nodes.
+
+    Dynamo calls `getattr` or `torch._C._autograd._get_data_attr` (2.11 to 2.15), or an operator.
+    """
+    name = str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+    if name == "getattr" and len(node.args) == 2:
+        return str(node.args[1])
+    if name == "_get_data_attr":
+        return "data"
+    is_operator = str(node.target).startswith("aten.")
+    return _VIEWS_BY_ATTRIBUTE.get(name) if is_operator else None
 
 
 def drop_unused_views(graph: fx.Graph) -> None:
@@ -97,8 +119,7 @@ def drop_unused_views(graph: fx.Graph) -> None:
     Dynamo leaves them in its graphs (2.11 to 2.15), and takes them anew in its bytecode.
     """
     for node in reversed(graph.nodes):
-        name = getattr(node.target, "__name__", node.target)
-        if not node.users and name in ("getattr", "_get_data_attr"):
+        if node.op == "call_function" and not node.users and view_by_attribute(node) is not None:
             graph.erase_node(node)
 
 

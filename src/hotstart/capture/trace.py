@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from msgspec.structs import replace
 from torch import fx
 
 from hotstart import _torch
@@ -33,6 +34,10 @@ from hotstart.records.artifact import Slot
 
 if TYPE_CHECKING:
     import sympy
+
+
+_VIEWS = frozenset({"mT", "T", "mH", "H", "data", "real", "imag"})
+"""Attributes of a tensor that are views of it."""
 
 
 @dataclass(frozen=True)
@@ -206,16 +211,20 @@ def _describe_outputs(
     graph = trace.traced.module.graph
     (output,) = graph.find_nodes(op="output")
     returned: Any = output.args[0]
+    placeholders = graph.find_nodes(op="placeholder")
+    viewed = _viewed_inputs(placeholders, inputs, returned)
     described = describe_outputs(
         trace.index,
         trace.traced,
         [_size_source(node, symbols) for node in returned],
-        _written_inputs(graph.find_nodes(op="placeholder"), inputs, returned),
+        {**_written_inputs(placeholders, inputs, returned), **viewed},
         trace.arguments,
         trace.fixed,
         trace.weights,
     )
-    output.args = ((*returned, *described.sizes),)
+    kept = (placeholders[0] if n in viewed else node for n, node in enumerate(returned))
+    output.args = ((*kept, *described.sizes),)
+    _torch.drop_unused_views(graph)
     return described
 
 
@@ -247,6 +256,29 @@ def _written_inputs(
         if isinstance(node, fx.Node)
     }
     return {number: slots[example] for number, example in examples.items() if example in slots}
+
+
+def _viewed_inputs(
+    placeholders: list[fx.Node], inputs: tuple[Slot, ...], outputs: Any
+) -> dict[int, Slot]:
+    """The outputs that are a view by attribute of an input, such as `x.mT`, by number.
+
+    They are no outputs: each call takes them of what it is passed, whatever the layout of that is.
+    """
+    slots = dict(zip(placeholders, inputs, strict=True))
+    found: dict[int, Slot] = {}
+    for number, output in enumerate(outputs):
+        node: Any = output
+        views: list[str] = []
+        while isinstance(node, fx.Node) and node.op == "call_function":
+            attribute = _torch.view_by_attribute(node)
+            if attribute not in _VIEWS:
+                break
+            views.insert(0, attribute)
+            node = node.args[0]
+        if views and node in slots:
+            found[number] = replace(slots[node], views=tuple(views))
+    return found
 
 
 def _modes(index: ModelIndex, traced: _torch.FullGraph) -> tuple[tuple[str, bool], ...]:

@@ -203,6 +203,12 @@ SHARED void require_layout(Handle tensor, Numbers sizes, Numbers strides, const 
       fail("expected other strides from %s, found %lld", made_by, found.strides[dim]);
 }
 
+SHARED void require_dtype(Handle tensor, int32_t dtype, const char* made_by) {
+  int32_t found;
+  check(aoti_torch_get_dtype(tensor, &found), "dtype");
+  if (found != dtype) fail("expected another dtype from %s, found number %lld", made_by, found);
+}
+
 SHARED void require_aligned(Handle tensor, int bytes, const char* made_by) {
   if (reinterpret_cast<uintptr_t>(data(tensor)) % bytes != 0)
     fail("expected memory from %s at a multiple of %lld bytes", made_by, bytes);

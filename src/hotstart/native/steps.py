@@ -154,11 +154,8 @@ class Steps:
         function = ast.unparse(call.func)
         match function, call.args:
             case "empty_strided_cpu", [sizes, strides, dtype]:
-                code = _torch.c_constant("ScalarType", ast.unparse(dtype))
-                if code is None:
-                    raise NotNative(f"{ast.unparse(dtype)} is no dtype of C functions")
-                self.around.declare(f'extern "C" int32_t {code};')
-                made = f"empty({self._numbers(sizes)}, {self._numbers(strides)}, {code})"
+                shape = f"{self._numbers(sizes)}, {self._numbers(strides)}"
+                made = f"empty({shape}, {self._dtype(dtype)})"
                 real = _torch.is_real(ast.unparse(dtype))
                 self._define(name, Place(self._new_tensor(made), names=1, real=real))
             case "reinterpret_tensor", _:
@@ -169,6 +166,14 @@ class Steps:
                 pass
             case _:
                 self._operator(name, call)
+
+    def _dtype(self, value: ast.expr) -> str:
+        """Write the number that C functions have for a dtype."""
+        code = _torch.c_constant("ScalarType", ast.unparse(value))
+        if code is None:
+            raise NotNative(f"{ast.unparse(value)} is no dtype of C functions")
+        self.around.declare(f'extern "C" int32_t {code};')
+        return code
 
     def _as_strided(self, name: str, call: ast.Call) -> bool:
         """Translate `x.detach().as_strided(sizes, strides)`, at the offset of x or from there."""
@@ -240,6 +245,13 @@ class Steps:
             case "assert_size_stride", [tensor, sizes, strides, *made_by]:
                 given = f"{self._numbers(sizes)}, {self._numbers(strides)}, {_text(made_by)}"
                 self.lines.append(f"require_layout({self._tensor(tensor).handle}, {given});")
+            case "assert_tensor_metadata", [tensor, sizes, strides, dtype, *made_by]:
+                handle = self._tensor(tensor).handle
+                given = f"{self._numbers(sizes)}, {self._numbers(strides)}, {_text(made_by)}"
+                self.lines.append(f"require_layout({handle}, {given});")
+                self.lines.append(
+                    f"require_dtype({handle}, {self._dtype(dtype)}, {_text(made_by)});"
+                )
             case "assert_alignment", [tensor, ast.Constant(value=int() as count), *made_by]:
                 handle = self._tensor(tensor).handle
                 self.lines.append(f"require_aligned({handle}, {count}, {_text(made_by)});")
