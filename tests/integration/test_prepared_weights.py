@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 import hotstart
 from hotstart import (
@@ -454,3 +455,39 @@ def test_pages_of_weights_are_nobody_s_own(tmp_path: Path) -> None:
     found = run_fresh(SHARED, saved.file, saved.weights)
     assert found["packed"] >= 1 << 22
     assert found["dirty"] == 0
+
+
+class Learns(nn.Module):
+    """Normalises with statistics that another call of it learns, by a function of torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("var", torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(self.conv(x), self.mean, self.var)
+
+    def learn(self, x: Tensor) -> Tensor:
+        return F.batch_norm(self.conv(x), self.mean, self.var, training=True)
+
+
+def test_statistics_that_a_call_learns_are_not_folded_into_prepared_weights(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    model, x = Learns().eval(), torch.randn(2, 3, 5, 5)
+    calls = {
+        "run": hotstart.Call(args=(x,)),
+        "learn": hotstart.Call(args=(x,), method="learn"),
+    }
+    with torch.no_grad():
+        program = hotstart.compile(model, calls=calls)
+        program.save(tmp_path / "model.hot")
+        program.save_weights(tmp_path / "model.weights")
+        loaded = hotstart.load(tmp_path / "model.hot", weights=tmp_path / "model.weights")
+        for _ in range(2):
+            torch.testing.assert_close(loaded["run"](x), model(x))
+            torch.testing.assert_close(loaded["learn"](x), model.learn(x))
+        torch.testing.assert_close(loaded["run"](x), model(x))

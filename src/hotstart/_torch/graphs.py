@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 import traceback
@@ -259,10 +260,11 @@ def was_mutated(tensor: torch.Tensor) -> bool:
 def count_writes(graph: fx.Graph) -> None:
     """Count what operators say they write to as written, in the versions of its fake tensors.
 
-    The fake kernel of an operator of somebody's own need not write, nor say so by a version.
+    The fake kernel of an operator of somebody's own need not write, nor say so by a version. That
+    of batch normalisation does neither, and its schema does not say that it writes.
     """
     for node in graph.nodes:
-        for value in _written_arguments(node):
+        for value in (*_written_arguments(node), *_learnt_statistics(node)):
             for written in _nodes_in(value):
                 tensor = written.meta.get("example_value")
                 if isinstance(tensor, torch.Tensor) and not tensor.is_inference():
@@ -283,6 +285,25 @@ def _written_arguments(node: fx.Node) -> Iterator[fx.node.Argument]:
                 yield node.kwargs[argument.name]
             elif not argument.kwarg_only and position < len(node.args):
                 yield node.args[position]
+
+
+_NORMALISATIONS = {
+    torch.nn.functional.batch_norm: "training",
+    torch.nn.functional.instance_norm: "use_input_stats",
+}
+"""Functions that write running statistics, with the argument that says so."""
+
+
+def _learnt_statistics(node: fx.Node) -> Iterator[fx.node.Argument]:
+    """Yield the running statistics that a normalisation in training writes to."""
+    if node.op != "call_function" or node.target not in _NORMALISATIONS:
+        return
+    signature = inspect.signature(node.target)
+    bound = signature.bind(*node.args, **node.kwargs)
+    bound.apply_defaults()
+    if bound.arguments[_NORMALISATIONS[node.target]]:
+        yield bound.arguments["running_mean"]
+        yield bound.arguments["running_var"]
 
 
 def _nodes_in(value: fx.node.Argument) -> list[fx.Node]:
