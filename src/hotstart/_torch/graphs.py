@@ -96,6 +96,14 @@ def replaces_memory(node: fx.Node) -> bool:
     return name in ("set_", "shallow_copy_data_")
 
 
+def is_drawn_by_python(placeholder: fx.Node) -> bool:
+    """Whether an input is a number that `random` draws anew in each call.
+
+    `torch._dynamo.source.RandomValueSource`; Dynamo makes such inputs from 2.14 on.
+    """
+    return type(getattr(placeholder, "_dynamo_source", None)).__name__ == "RandomValueSource"
+
+
 _VIEWS_BY_ATTRIBUTE = {"mT": "mT", "numpy_T": "T", "matrix_H": "H", "mH": "mH"}
 """Operators of views that attributes give, which Dynamo takes into its graphs from 2.14 on."""
 

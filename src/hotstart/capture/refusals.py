@@ -85,6 +85,17 @@ def refuse_replaced_memory(graph: fx.Graph) -> None:
             )
 
 
+def refuse_drawn_numbers(graph: fx.Graph) -> None:
+    """Raise if Python's `random` draws a number, which would be the same in each call."""
+    for node in graph.find_nodes(op="placeholder"):
+        if _torch.is_drawn_by_python(node):
+            raise not_one_graph(
+                next((line for line in map(_torch.line_of, node.users) if line), node.name),
+                "a number is drawn by Python's random, anew in each call",
+                "draw it with torch, or pass it as an argument",
+            )
+
+
 def refuse_places(graph: fx.Graph) -> None:
     """Raise if memory of an argument or weight is read at a place counted from its start.
 

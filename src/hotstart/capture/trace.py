@@ -21,6 +21,7 @@ from hotstart.capture.prepare import prepare
 from hotstart.capture.refusals import (
     not_one_graph,
     refuse_data_dependence,
+    refuse_drawn_numbers,
     refuse_gradients,
     refuse_places,
     refuse_questions,
@@ -104,6 +105,7 @@ def capture(
     refuse_data_dependence(traced, settled)
     refuse_gradients(traced)
     refuse_replaced_memory(traced.module.graph)
+    refuse_drawn_numbers(traced.module.graph)
     _torch.drop_unused_views(traced.module.graph)
     refuse_places(traced.module.graph)
     refuse_questions(traced.layout_reads)

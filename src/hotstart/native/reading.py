@@ -22,7 +22,7 @@ def made_body(
 
 
 def source_of(module: ast.Module) -> str:
-    """Write a module without the imports and short names that it has no use for any more.
+    """Write a module without imports, functions and short names that it has no use for any more.
 
     What is left of `torch` and of views of weights is found in the scope that it runs in.
     """
@@ -33,6 +33,8 @@ def source_of(module: ast.Module) -> str:
                 names = [name]
             case ast.Import(names=imported) | ast.ImportFrom(names=imported):
                 names = [alias.asname or alias.name for alias in imported]
+            case ast.FunctionDef(name=name) if not name.startswith("bind"):
+                names = [name]
             case _:
                 continue
         used = {name for other in body if other is not statement for name in mentioned(other)}
