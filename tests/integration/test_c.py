@@ -18,6 +18,7 @@ from hotstart.c.library import build_library
 from hotstart.cli import main
 from tests.integration import c_api
 from tests.integration.c_api import CONTRACT, ERROR, Library, Program, Refused
+from tests.integration.test_native import Turned, TurnedOtherwise
 from tests.integration.test_torchfree import IDS, MASK, SHAPES, Encoder, Saved
 from tests.versions import library_opens_alone
 
@@ -225,6 +226,20 @@ def test_an_argument_may_not_lie_where_a_weight_does_that_calls_write_to(
     assert str(found.value) == str(expected.value)
     library.free(results)
     served.close()
+
+
+def test_programs_that_do_the_same_with_other_kernels_are_apart(
+    library: Library, tmp_path: Path
+) -> None:
+    x, models = torch.rand(3, 4), (Turned(), TurnedOtherwise())
+    saved = []
+    for model in models:
+        (folder := tmp_path / type(model).__name__).mkdir()
+        saved.append(Saved(folder, model, x))
+    served = [Program(library, each.file, each.weights) for each in saved]
+    for model, program in zip(models, served, strict=True):
+        assert torch.allclose(program(x)[0], model(x))
+        program.close()
 
 
 class Counting(nn.Module):

@@ -4,8 +4,10 @@
 #define HOTSTART_LIBRARIES_H
 
 #include <string>
+#include <vector>
 
 #include "container.h"
+#include "interface.h"
 
 namespace hotstart {
 
@@ -16,6 +18,11 @@ void* opened(const std::string& file, const Blob& blob);
 
 // The address of a function; throws `corrupt` if there is none.
 void* function_of(const std::string& file, void* library, const char* function);
+
+// Opens a native program, or finds it again, and tells it where its kernels are. Programs that do the
+// same with other kernels have the same bytes, and each gets a library of its own.
+const hotstart_native& opened_program(const std::string& file, const Blob& blob,
+                                      const std::vector<void*>& kernels);
 
 }  // namespace hotstart
 

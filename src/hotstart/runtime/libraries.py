@@ -9,13 +9,15 @@ torch.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from hotstart.records.artifact import Kernel
+from hotstart.records.artifact import Kernel, NativeProgram
 
 
 def path_in_memory(blob: bytes | memoryview) -> str:
@@ -33,11 +35,16 @@ def kernel_address(kernel: Kernel) -> int:
     return address
 
 
-def load_program(program: Kernel) -> list[Callable[..., Any]]:
-    """The functions of a native program: `open`, `bind` and `call`."""
-    module = _once(program, "program", _opened_program)
-    functions: list[Callable[..., Any]] = module.functions
-    return functions
+def load_program(native: NativeProgram) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return the functions `bind` and `call` of a native program, which knows its kernels.
+
+    Programs that do the same with other kernels have the same library. Each gets one of its own,
+    since a library keeps the addresses of its kernels.
+    """
+    kernels = [kernel.name for kernel in native.kernels]
+    digest = hashlib.sha256("\n".join(kernels).encode()).hexdigest()[:16]
+    module = _once(native.library, f"program_{digest}", partial(_opened_program, native.kernels))
+    return module.bind, module.call
 
 
 def _opened_kernel(path: str, module: Any) -> None:
@@ -45,10 +52,11 @@ def _opened_kernel(path: str, module: Any) -> None:
     module.address = ctypes.cast(module.library.kernel, ctypes.c_void_p).value
 
 
-def _opened_program(path: str, module: Any) -> None:
+def _opened_program(kernels: Sequence[Kernel], path: str, module: Any) -> None:
     library = ctypes.PyDLL(path)
     library.hotstart_functions.restype = ctypes.py_object
-    module.functions = library.hotstart_functions()
+    start, module.bind, module.call = library.hotstart_functions()
+    start([kernel_address(kernel) for kernel in kernels])
 
 
 def _once(blob: Kernel, kind: str, opened: Callable[[str, Any], None]) -> Any:

@@ -25,7 +25,7 @@ from hotstart.records.artifact import (
 )
 from hotstart.records.shapes import dense_strides, layout_fits, strides_match
 from hotstart.runtime.generated import run_code
-from hotstart.runtime.libraries import kernel_address, load_program
+from hotstart.runtime.libraries import load_program
 from hotstart.runtime.results import result_classes
 from hotstart.runtime.served import in_words, not_served, other_size
 from hotstart.torchfree.arrays import Array, Given, given
@@ -159,8 +159,7 @@ class TorchFreeProgram:
         self._torch = torch
         self._weights = weights
         self._capsule, self._handle_of = capsules()
-        start, self._bind, call = load_program(artifact.native.library)
-        start([kernel_address(kernel) for kernel in artifact.native.kernels])
+        self._bind, call = load_program(artifact.native)
         self._scope: dict[str, Any] = {
             "native": self._bound,
             "call": partial(_called, call),
