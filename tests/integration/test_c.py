@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,17 @@ def test_tensors_that_the_file_brings_and_several_calls(library: Library, tmp_pa
         assert equal(served(x, call=plain), [program["plain"](x)])
         expected = program["twice"](x)
         assert equal(served(x, call=twice), [*expected["of"], expected["bias"]])
+    served.close()
+
+
+def test_an_axis_may_be_as_large_as_numbers_go(library: Library, tmp_path: Path) -> None:
+    shapes = {"x": {0: Dim("rows", min=0, max=sys.maxsize)}}
+    saved = Saved(tmp_path, Turned(), torch.rand(3), dynamic_shapes=shapes)
+    served = Program(library, saved.file, saved.weights)
+    assert served.describe()["axes"] == [("rows", 0, sys.maxsize, f"0..{sys.maxsize}")]
+    for size in (0, 1, 5):
+        x = torch.rand(size)
+        assert equal(served(x), [saved.program(x)])
     served.close()
 
 
