@@ -20,7 +20,7 @@ from hotstart.cli import main
 from tests.integration import c_api
 from tests.integration.c_api import CONTRACT, ERROR, Library, Program, Refused
 from tests.integration.test_native import Turned, TurnedOtherwise
-from tests.integration.test_torchfree import IDS, MASK, SHAPES, Encoder, Saved
+from tests.integration.test_torchfree import IDS, MASK, SHAPES, Conjugating, Encoder, Saved
 from tests.versions import library_opens_alone
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "embed.c"
@@ -241,6 +241,18 @@ def test_programs_that_do_the_same_with_other_kernels_are_apart(
     for model, program in zip(models, served, strict=True):
         assert torch.allclose(program(x)[0], model(x))
         program.close()
+
+
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
+def test_numbers_that_torch_conjugates_when_they_are_read_are_conjugated(
+    library: Library, tmp_path: Path
+) -> None:
+    x, z = torch.rand(3), torch.randn(3, dtype=torch.complex64)
+    saved = Saved(tmp_path, Conjugating(), x, z)
+    served, expected = Program(library, saved.file, saved.weights), saved.program(x, z)
+    assert expected[1].is_conj()
+    assert equal(served(x, z), list(expected))
+    served.close()
 
 
 class Counting(nn.Module):

@@ -110,6 +110,24 @@ def test_lists_and_numpy_arrays_give_what_tensors_give(saved: Saved) -> None:
     assert not found["torch"]
 
 
+class Conjugating(nn.Module):
+    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.nn.functional.gelu(x) * 2, z.conj()
+
+
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
+def test_numbers_that_torch_conjugates_when_they_are_read_are_conjugated(tmp_path: Path) -> None:
+    saved = Saved(tmp_path, Conjugating(), torch.rand(3), torch.zeros(3, dtype=torch.complex64))
+    found = saved.without_torch(
+        """
+        import numpy
+        z = numpy.array([1 + 2j, 3 - 4j, 5j], "complex64")
+        found = [str(each) for each in numpy.asarray(program([1.0, 2.0, 3.0], z)[1])]
+        """
+    )
+    assert list(map(complex, found)) == [1 - 2j, 3 + 4j, -5j]
+
+
 WRONG = [
     "([[1, 2]], [[1.0, 1.0, 1.0]])",
     "([[1] * 10], [[1.0] * 10])",

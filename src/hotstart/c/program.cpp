@@ -237,11 +237,14 @@ std::vector<Owned> Program::run(const Call& call, const hotstart_tensor* given, 
     torch_->copy(over(given[slot], checked[slot].strides).get(), copies[place].get());
   }
   std::vector<Owned> results;
-  for (const Result& result : variant.results)
-    results.push_back(result.from == From::argument
-                          ? over(given[result.number], checked[result.number].strides)
-                          : again(result.from == From::made ? made[result.number]
-                                                            : wired_.tensors[result.number]));
+  for (const auto& [from, number] : variant.results) {
+    if (from == From::argument) {
+      results.push_back(over(given[number], checked[number].strides));
+      continue;
+    }
+    const Owned& shown = from == From::made ? made[number] : wired_.tensors[number];
+    results.emplace_back(torch_.get(), torch_->resolved(shown.get()));
+  }
   return results;
 }
 

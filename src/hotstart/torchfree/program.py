@@ -243,7 +243,8 @@ class TorchFreeProgram:
         return Array(self._torch, self._over(given), (given,), given.writable)
 
     def _arrays(self, made: _Row) -> list[Array]:
-        return [Array(self._torch, self._handle_of(capsule), made.keeps) for capsule in made]
+        handles = [self._torch.resolved(self._handle_of(capsule)) for capsule in made]
+        return [Array(self._torch, handle, made.keeps) for handle in handles]
 
     def _checked(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
