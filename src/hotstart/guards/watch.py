@@ -347,7 +347,9 @@ def _same(
 ) -> Callable[[], bool]:
     """Whether looking for names in their owners finds the very objects that are found now."""
     found = list(map(look, owners, names, repeat(_MISSING)))
-    if any(each is _MISSING for each in found):
+    # A dict of a class of its own may make up what is missing when it is asked for an item.
+    may_make_up = look is dict.get and not set(map(type, owners)) <= {dict}
+    if may_make_up or any(each is _MISSING for each in found):
         return lambda: all(map(is_, map(look, owners, names, repeat(_MISSING)), found))
     there = getitem if look is dict.get else look  # which raises where it finds nothing
     return lambda: all(map(is_, map(there, owners, names), found))
