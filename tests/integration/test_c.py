@@ -20,6 +20,7 @@ from hotstart.cli import main
 from tests.integration import c_api
 from tests.integration.c_api import CONTRACT, ERROR, Library, Program, Refused
 from tests.integration.test_native import Turned, TurnedOtherwise
+from tests.integration.test_save_and_load import run_fresh
 from tests.integration.test_torchfree import IDS, MASK, SHAPES, Conjugating, Encoder, Saved
 from tests.versions import library_opens_alone
 
@@ -241,6 +242,37 @@ def test_programs_that_do_the_same_with_other_kernels_are_apart(
     for model, program in zip(models, served, strict=True):
         assert torch.allclose(program(x)[0], model(x))
         program.close()
+
+
+@pytest.mark.parametrize("by_c", [False, True])
+def test_programs_open_where_somebody_has_closed_all_descriptors(
+    c_library: Path, tmp_path: Path, by_c: bool
+) -> None:
+    for model in (Turned(), TurnedOtherwise()):
+        (folder := tmp_path / type(model).__name__).mkdir()
+        Saved(folder, model, torch.rand(3, 4))
+    opened = "Program(Library(library), file, weights)" if by_c else "load(file, weights=weights)"
+    found = run_fresh(
+        f"""
+import json, os, sys, torch
+from pathlib import Path
+from hotstart import load
+from tests.integration.c_api import Library, Program
+library, folder = Path(sys.argv[1]), Path(sys.argv[2])
+x = torch.rand(3, 4)
+def difference(name, expected):
+    file, weights = folder / name / "model.hot", folder / name / "model.weights"
+    program = {opened}
+    return (list(program(x))[0] - expected).abs().max().item()
+one = difference("Turned", {"torch.sin(x) * 2" if by_c else "(torch.sin(x) * 2)[0]"})
+os.closerange(3, 1000)
+other = difference("TurnedOtherwise", {"torch.cos(x) * 3" if by_c else "(torch.cos(x) * 3)[0]"})
+print(json.dumps([one, other]))
+""",
+        c_library / "libhotstart.so",
+        tmp_path,
+    )
+    assert max(found) < 1e-5
 
 
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")

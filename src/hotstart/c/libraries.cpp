@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <elf.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -87,12 +88,32 @@ static int in_memory(const Bytes& bytes) {
   return descriptor;
 }
 
+static std::string path_of(int descriptor) {
+  return "/proc/self/fd/" + std::to_string(descriptor);
+}
+
+// Whether the linker knows a library by the path of a descriptor, which somebody has closed then.
+static bool has_come_back(int descriptor) {
+  void* library = dlopen(path_of(descriptor).c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  if (library != nullptr) dlclose(library);
+  return library != nullptr;
+}
+
+static int with_new_number(int descriptor) {
+  while (has_come_back(descriptor)) {
+    const int further = fcntl(descriptor, F_DUPFD_CLOEXEC, descriptor + 1), number = errno;
+    close(descriptor);
+    if (further < 0) throw no_memory(number);
+    descriptor = further;
+  }
+  return descriptor;
+}
+
 static void* opened_anew(const std::string& file, const Blob& blob) {
   Bytes bytes(blob.data, blob.data + blob.size);
   loosen(bytes);
-  const int descriptor = in_memory(bytes);
-  const std::string path = "/proc/self/fd/" + std::to_string(descriptor);
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  const int descriptor = with_new_number(in_memory(bytes));
+  void* library = dlopen(path_of(descriptor).c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library != nullptr) return library;
   const char* reason = dlerror();
   const std::string text = reason == nullptr ? "" : reason;

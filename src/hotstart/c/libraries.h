@@ -13,7 +13,8 @@ namespace hotstart {
 
 // Opens a shared object, or finds it again by the SHA-256 of its bytes. Nothing is written to disk.
 // It stays open: the linker knows a library by its path, which here has the number of a descriptor,
-// and a number that came back for another library would give the first.
+// and a number that came back for another library would give the first: where somebody has closed
+// descriptors, such numbers are passed over.
 void* opened(const std::string& file, const Blob& blob);
 
 // The address of a function; throws `corrupt` if there is none.

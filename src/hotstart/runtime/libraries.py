@@ -1,14 +1,16 @@
 """Native code from bytes: shared objects, loaded from memory, once in a process each.
 
 Nothing is written to disk. The dynamic linker knows a library by its path, and the path of such a
-file holds the number of its descriptor: descriptors stay open as long as the process lives, since a
-number that came back for another library would silently serve the first. Nothing here imports
-torch.
+file holds the number of its descriptor: a number that came back for another library would silently
+serve the first. So descriptors stay open as long as the process lives, and numbers of libraries are
+passed over where somebody has closed all descriptors, as services do that go to the background.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import sys
@@ -25,7 +27,20 @@ def path_in_memory(blob: bytes | memoryview) -> str:
     descriptor = os.memfd_create("hotstart", os.MFD_CLOEXEC)
     with open(descriptor, "wb", closefd=False) as file:
         file.write(blob)
-    return f"/proc/self/fd/{descriptor}"
+    while _is_open(path := f"/proc/self/fd/{descriptor}"):
+        further = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, descriptor + 1)
+        os.close(descriptor)
+        descriptor = further
+    return path
+
+
+def _is_open(path: str) -> bool:
+    """Tell whether the linker knows a library by a path."""
+    try:
+        ctypes.CDLL(path, mode=os.RTLD_LAZY | os.RTLD_NOLOAD)
+    except OSError:
+        return False
+    return True
 
 
 def kernel_address(kernel: Kernel) -> int:
