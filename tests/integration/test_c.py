@@ -400,6 +400,40 @@ def test_a_program_that_takes_python_is_refused_with_the_reason(
     assert found.value.status == ERROR
 
 
+class Packed(nn.Module):
+    """Has a weight that one call runs on, packed, and another one writes to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.rand(16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.gelu(torch.nn.functional.linear(x, self.weight))
+
+    def step(self, x: Tensor) -> Tensor:
+        self.weight.add_(1)
+        return torch.sin(x)
+
+
+def test_what_is_prepared_of_weights_that_calls_change_is_refused(
+    library: Library, tmp_path: Path
+) -> None:
+    x = torch.rand(2, 16)
+    calls = {"forward": hotstart.Call(args=(x,)), "step": hotstart.Call(args=(x,), method="step")}
+    for pack in ("always", False):
+        program = hotstart.compile(Packed(), calls=calls, options=Options(pack_weights=pack))
+        program.save(tmp_path / "model.hot", check=False)
+        program.save_weights(tmp_path / "model.weights")
+        if pack:
+            with pytest.raises(Refused, match=r"calls change.*Options\(pack_weights=False\)"):
+                Program(library, tmp_path / "model.hot", tmp_path / "model.weights")
+    served = Program(library, tmp_path / "model.hot", tmp_path / "model.weights")
+    names = [served.describe(call)["name"] for call in range(2)]
+    for name in ("forward", "step", "forward"):
+        assert equal(served(x, call=names.index(name)), [program[name](x)])
+    served.close()
+
+
 # --- without Python -------------------------------------------------------------------------------
 
 
