@@ -529,6 +529,31 @@ def test_the_command_says_what_it_wrote(
     assert f"compile with: cc serve.c -I{folder} -L{folder} -lhotstart" in capsys.readouterr().out
 
 
+def test_a_compiler_may_have_words_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "env c++ -O0")
+    header, library = build_library(tmp_path / "a folder, and a comma")
+    assert header.exists()
+    assert b"libhotstart.so\0" in library.read_bytes()  # its name for the linker
+
+
+def test_a_program_finds_the_library_where_it_has_been_moved(
+    c_library: Path, tmp_path: Path
+) -> None:
+    source, moved = tmp_path / "uses.c", tmp_path / "moved"
+    source.write_text(
+        '#include "hotstart.h"\nint main(void) { return *hotstart_version() == 0; }\n'
+    )
+    built, library = tmp_path / "uses", tmp_path / "libhotstart.so"
+    shutil.copy(c_library / "libhotstart.so", library)
+    command = ["cc", str(source), f"-I{c_library}", str(library), "-o", str(built)]
+    subprocess.run([*command, f"-Wl,-rpath,{moved}"], check=True)
+    moved.mkdir()
+    library.rename(moved / "libhotstart.so")
+    subprocess.run([str(built)], check=True, env={})
+
+
 def test_a_compiler_that_refuses_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(hotstart.ArtifactError, match="expected that false compiles it"):
         build_library(tmp_path, "false")
