@@ -368,6 +368,26 @@ def test_other_attributes_and_globals_may_change_in_every_call(
     del Config.calls
 
 
+class OfItsClass(nn.Module):
+    factor = 2.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def test_an_attribute_of_a_class_that_changes_all_the_time_is_looked_at() -> None:
+    model = OfItsClass()
+    program = hotstart.compile(model, (X,), options=EAGER)
+    for number in range(6):
+        OfItsClass.calls = number  # type: ignore[attr-defined]
+        assert right(program, model)
+    OfItsClass.factor = 5.0
+    with pytest.raises(ModelMismatch, match="factor"):
+        program(X)
+    OfItsClass.factor = 2.0
+    assert right(program, model)
+
+
 class Keeps(nn.Module):
     """Replaces an attribute and a buffer in every call."""
 

@@ -131,7 +131,7 @@ class Watch(Watched):
         for hooks in _HOOKS:
             self.empty(held[hooks])
         self.objects.append(module)
-        self.cls(type(module))
+        self.cls(type(module), *names)
         for name in methods:
             self._defined(type(module), name)
         return held
