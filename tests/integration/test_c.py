@@ -560,6 +560,20 @@ def test_a_compiler_that_refuses_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_compiler_of_c_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(hotstart.ArtifactError, match="expected that cc compiles it"):
+        build_library(tmp_path, "cc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["c-library", str(tmp_path / "file")]) == 1
+    assert "file: expected a folder that can be written to" in capsys.readouterr().err
+
+
 def test_a_compiler_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(hotstart.OptionsError, match="found no such-compiler"):
         build_library(tmp_path, "such-compiler")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shlex
@@ -53,7 +54,8 @@ def build_library(
             "CXX."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder is none
+            temporary.unlink(missing_ok=True)
     return header, library
 
 
@@ -71,7 +73,7 @@ def _compiler(named: str | None) -> list[str]:
     for name in (wanted,) if wanted else _COMPILERS:
         if shutil.which(name):
             return [name]
-    words = shlex.split(wanted)
+    words = wanted.split()
     if words and shutil.which(words[0]):
         return words
     raise OptionsError(
@@ -96,6 +98,7 @@ def _compile(compiler: list[str], target: Path, flags: tuple[str, ...]) -> None:
         *(f'-DHOTSTART_{name}="{_escaped(value)}"' for name, value in defined.items()),
         *(f"-I{folder}" for folder in (_SOURCES, _INTERFACE)),
         *("-Xlinker", f"--version-script={_SOURCES / 'exports.map'}"),
+        "-Wl,-z,defs",  # a compiler of C leaves out the library of C++
         f"-Wl,-soname,{LIBRARY}",  # else programs look for it where it was when they were linked
         *flags,
         *("-x", "c++", "-", "-o", str(target), "-pthread", "-ldl"),
