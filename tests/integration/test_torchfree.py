@@ -128,6 +128,37 @@ def test_numbers_that_torch_conjugates_when_they_are_read_are_conjugated(tmp_pat
     assert list(map(complex, found)) == [1 - 2j, 3 + 4j, -5j]
 
 
+class Remembering(nn.Module):
+    """Writes to a buffer, and gives a part of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.seen.add_(1)
+        return torch.sin(x) + self.seen[:3], self.seen[1:]
+
+
+def test_an_argument_may_not_lie_where_a_weight_does_that_calls_write_to(tmp_path: Path) -> None:
+    saved = Saved(tmp_path, Remembering(), torch.ones(3))
+    found = saved.without_torch(
+        """
+        import numpy
+        part = program([1.0, 1.0, 1.0])[1]
+        found = []
+        for given in (part, numpy.asarray(part), numpy.array(part)):
+            try:
+                found.append(program(given)[1].tolist())
+            except hotstart.ContractError as error:
+                found.append(str(error))
+        """
+    )
+    with pytest.raises(ContractError) as expected:
+        saved.program(saved.program(torch.ones(3))[1])
+    assert found == [str(expected.value), str(expected.value), [2.0, 2.0, 2.0]]
+
+
 WRONG = [
     "([[1, 2]], [[1.0, 1.0, 1.0]])",
     "([[1] * 10], [[1.0] * 10])",

@@ -38,6 +38,7 @@ from hotstart.records.trees import children, is_changeable, same_constant, slot_
 from hotstart.runtime.names import assignment, written_tuple
 from hotstart.runtime.places import Meeting, overlap
 from hotstart.runtime.refusal import Check, Explain, Found, describe, not_taken
+from hotstart.runtime.served import shares_a_weight
 from hotstart.runtime.signature import MISSING, Signature
 from hotstart.runtime.sizes import Sizes
 from hotstart.runtime.tensors import TENSOR_TYPES, dense_copy
@@ -187,19 +188,14 @@ class Checks:
         """Check that no argument lies where a weight does, if a call writes to one of them."""
         specs, written, tensors = self._contract.tensors, self._contract.mutated_args, self.tensors
 
-        def shares_a_weight(found: Found) -> ContractError:
+        def beside(found: Found) -> ContractError:
             met = meeting([found[name] for name in tensors], written)
             slot, weight = met or (0, "weights")  # which another thread has replaced meanwhile
-            return ContractError(
-                specs[slot].path,
-                f"a tensor that shares memory with the model's {weight}",
-                "a tensor of its own, since the model writes to one of them",
-                "pass a .clone()",
-            )
+            return shares_a_weight(specs[slot].path, weight)
 
         check = self._scope.refer("meeting", meeting)
         met = f"{check}({written_tuple(tensors)}, {written!r})"
-        return Check(f"{met} is None", shares_a_weight)
+        return Check(f"{met} is None", beside)
 
     # --- structure --------------------------------------------------------------------------------
 

@@ -36,6 +36,16 @@ def other_size(
     )
 
 
+def shares_a_weight(path: str, weight: str) -> ContractError:
+    """Explain that an argument lies where a weight does, and a call writes to one of them."""
+    return ContractError(
+        path,
+        f"a tensor that shares memory with the model's {weight}",
+        "a tensor of its own, since the model writes to one of them",
+        "pass a .clone()",
+    )
+
+
 def first_with(contract: Contract, axis: str) -> str:
     """The path of the first tensor that has an axis."""
     return next(spec.path for spec in contract.tensors if axis in spec.shape)

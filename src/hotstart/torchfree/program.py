@@ -23,13 +23,13 @@ from hotstart.records.artifact import (
     Stitched,
     TensorSpec,
 )
-from hotstart.records.shapes import dense_strides, layout_fits, strides_match
+from hotstart.records.shapes import dense_strides, layout_fits, spanned, strides_match
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.libraries import load_program
 from hotstart.runtime.results import result_classes
-from hotstart.runtime.served import in_words, not_served, other_size
+from hotstart.runtime.served import in_words, not_served, other_size, shares_a_weight
 from hotstart.torchfree.arrays import Array, Given, given
-from hotstart.torchfree.library import Libtorch, capsules
+from hotstart.torchfree.library import Libtorch, capsules, size_of
 from hotstart.torchfree.weights import Weights
 
 _MISSING = object()
@@ -170,6 +170,7 @@ class TorchFreeProgram:
         }
         (self._call,) = artifact.calls
         self._runs = self._variants(artifact, artifact.native)
+        self._written = list(self._where_calls_write(artifact))
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the model on arrays.
@@ -214,6 +215,15 @@ class TorchFreeProgram:
             weights = [slots[slot] for slot in stitched.weights]
             found.append((stitched, bind(weights, [binds[key] for key in stitched.units], (), ())))
         return found[::-1]
+
+    def _where_calls_write(self, artifact: Artifact) -> Iterator[tuple[range, str]]:
+        """Where the weights lie that calls write to, with their names."""
+        table = self._weights.table
+        for spec in artifact.requirements.weights:
+            slot = table.weights.get(spec.name)
+            if spec.mutated and slot is not None and table.tensors[slot].stretch is not None:
+                address, dtype, shape, strides = self._torch.described(self._weights.handle(slot))
+                yield _bytes_of(Given(address, dtype, shape, strides, None)), spec.name
 
     def _unit(self, unit: CompiledUnit, bind: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *weights: bind(*self._weights.of_unit(unit, weights))
@@ -282,6 +292,9 @@ class TorchFreeProgram:
                 raise other_size(contract, spec.path, dim, wanted, size, sizes[wanted])
             elif not any(size in variant.intervals()[wanted] for variant in variants):
                 raise not_served(contract, variants, sizes)
+        for place, weight in self._written:
+            if _meet(place, _bytes_of(found)):
+                raise shares_a_weight(spec.path, weight)
         dense = dense_strides(found.shape, spec.dim_order)
         if found.strides == dense or 0 in found.shape:
             return found
@@ -306,6 +319,16 @@ class TorchFreeProgram:
         finally:
             self._torch.delete(handle)
         return Array(self._torch, made, (found,)).given()
+
+
+def _bytes_of(found: Given) -> range:
+    """The addresses from the first to the last byte of an array."""
+    size = spanned(found.shape, found.strides) * size_of(found.dtype)
+    return range(found.address, found.address + size)
+
+
+def _meet(one: range, other: range) -> bool:
+    return max(one.start, other.start) < min(one.stop, other.stop)
 
 
 class _Row(list[Any]):
