@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from hotstart.c.library import build_library
 from hotstart.cli import main
 from tests.integration import c_api
 from tests.integration.c_api import CONTRACT, ERROR, Library, Program, Refused
-from tests.integration.test_torchfree import IDS, MASK, SHAPES, Encoder, Saved
+from tests.integration.test_native import Turned, TurnedOtherwise
+from tests.integration.test_save_and_load import run_fresh
+from tests.integration.test_torchfree import IDS, MASK, SHAPES, Conjugating, Encoder, Saved
 from tests.versions import library_opens_alone
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "embed.c"
@@ -227,6 +230,63 @@ def test_an_argument_may_not_lie_where_a_weight_does_that_calls_write_to(
     served.close()
 
 
+def test_programs_that_do_the_same_with_other_kernels_are_apart(
+    library: Library, tmp_path: Path
+) -> None:
+    x, models = torch.rand(3, 4), (Turned(), TurnedOtherwise())
+    saved = []
+    for model in models:
+        (folder := tmp_path / type(model).__name__).mkdir()
+        saved.append(Saved(folder, model, x))
+    served = [Program(library, each.file, each.weights) for each in saved]
+    for model, program in zip(models, served, strict=True):
+        assert torch.allclose(program(x)[0], model(x))
+        program.close()
+
+
+@pytest.mark.parametrize("by_c", [False, True])
+def test_programs_open_where_somebody_has_closed_all_descriptors(
+    c_library: Path, tmp_path: Path, by_c: bool
+) -> None:
+    for model in (Turned(), TurnedOtherwise()):
+        (folder := tmp_path / type(model).__name__).mkdir()
+        Saved(folder, model, torch.rand(3, 4))
+    opened = "Program(Library(library), file, weights)" if by_c else "load(file, weights=weights)"
+    found = run_fresh(
+        f"""
+import json, os, sys, torch
+from pathlib import Path
+from hotstart import load
+from tests.integration.c_api import Library, Program
+library, folder = Path(sys.argv[1]), Path(sys.argv[2])
+x = torch.rand(3, 4)
+def difference(name, expected):
+    file, weights = folder / name / "model.hot", folder / name / "model.weights"
+    program = {opened}
+    return (list(program(x))[0] - expected).abs().max().item()
+one = difference("Turned", {"torch.sin(x) * 2" if by_c else "(torch.sin(x) * 2)[0]"})
+os.closerange(3, 1000)
+other = difference("TurnedOtherwise", {"torch.cos(x) * 3" if by_c else "(torch.cos(x) * 3)[0]"})
+print(json.dumps([one, other]))
+""",
+        c_library / "libhotstart.so",
+        tmp_path,
+    )
+    assert max(found) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
+def test_numbers_that_torch_conjugates_when_they_are_read_are_conjugated(
+    library: Library, tmp_path: Path
+) -> None:
+    x, z = torch.rand(3), torch.randn(3, dtype=torch.complex64)
+    saved = Saved(tmp_path, Conjugating(), x, z)
+    served, expected = Program(library, saved.file, saved.weights), saved.program(x, z)
+    assert expected[1].is_conj()
+    assert equal(served(x, z), list(expected))
+    served.close()
+
+
 class Counting(nn.Module):
     """Has a constant, a buffer that no checkpoint has and that calls write to, and two methods."""
 
@@ -267,6 +327,17 @@ def test_tensors_that_the_file_brings_and_several_calls(library: Library, tmp_pa
         assert equal(served(x, call=plain), [program["plain"](x)])
         expected = program["twice"](x)
         assert equal(served(x, call=twice), [*expected["of"], expected["bias"]])
+    served.close()
+
+
+def test_an_axis_may_be_as_large_as_numbers_go(library: Library, tmp_path: Path) -> None:
+    shapes = {"x": {0: Dim("rows", min=0, max=sys.maxsize)}}
+    saved = Saved(tmp_path, Turned(), torch.rand(3), dynamic_shapes=shapes)
+    served = Program(library, saved.file, saved.weights)
+    assert served.describe()["axes"] == [("rows", 0, sys.maxsize, f"0..{sys.maxsize}")]
+    for size in (0, 1, 5):
+        x = torch.rand(size)
+        assert equal(served(x), [saved.program(x)])
     served.close()
 
 
@@ -327,6 +398,40 @@ def test_a_program_that_takes_python_is_refused_with_the_reason(
     ) as found:
         Program(library, tmp_path / "model.hot", tmp_path / "model.weights")
     assert found.value.status == ERROR
+
+
+class Packed(nn.Module):
+    """Has a weight that one call runs on, packed, and another one writes to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.rand(16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.gelu(torch.nn.functional.linear(x, self.weight))
+
+    def step(self, x: Tensor) -> Tensor:
+        self.weight.add_(1)
+        return torch.sin(x)
+
+
+def test_what_is_prepared_of_weights_that_calls_change_is_refused(
+    library: Library, tmp_path: Path
+) -> None:
+    x = torch.rand(2, 16)
+    calls = {"forward": hotstart.Call(args=(x,)), "step": hotstart.Call(args=(x,), method="step")}
+    for pack in ("always", False):
+        program = hotstart.compile(Packed(), calls=calls, options=Options(pack_weights=pack))
+        program.save(tmp_path / "model.hot", check=False)
+        program.save_weights(tmp_path / "model.weights")
+        if pack:
+            with pytest.raises(Refused, match=r"calls change.*Options\(pack_weights=False\)"):
+                Program(library, tmp_path / "model.hot", tmp_path / "model.weights")
+    served = Program(library, tmp_path / "model.hot", tmp_path / "model.weights")
+    names = [served.describe(call)["name"] for call in range(2)]
+    for name in ("forward", "step", "forward"):
+        assert equal(served(x, call=names.index(name)), [program[name](x)])
+    served.close()
 
 
 # --- without Python -------------------------------------------------------------------------------
@@ -424,10 +529,49 @@ def test_the_command_says_what_it_wrote(
     assert f"compile with: cc serve.c -I{folder} -L{folder} -lhotstart" in capsys.readouterr().out
 
 
+def test_a_compiler_may_have_words_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "env c++ -O0")
+    header, library = build_library(tmp_path / "a folder, and a comma")
+    assert header.exists()
+    assert b"libhotstart.so\0" in library.read_bytes()  # its name for the linker
+
+
+def test_a_program_finds_the_library_where_it_has_been_moved(
+    c_library: Path, tmp_path: Path
+) -> None:
+    source, moved = tmp_path / "uses.c", tmp_path / "moved"
+    source.write_text(
+        '#include "hotstart.h"\nint main(void) { return *hotstart_version() == 0; }\n'
+    )
+    built, library = tmp_path / "uses", tmp_path / "libhotstart.so"
+    shutil.copy(c_library / "libhotstart.so", library)
+    command = ["cc", str(source), f"-I{c_library}", str(library), "-o", str(built)]
+    subprocess.run([*command, f"-Wl,-rpath,{moved}"], check=True)
+    moved.mkdir()
+    library.rename(moved / "libhotstart.so")
+    subprocess.run([str(built)], check=True, env={})
+
+
 def test_a_compiler_that_refuses_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(hotstart.ArtifactError, match="expected that false compiles it"):
         build_library(tmp_path, "false")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_compiler_of_c_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(hotstart.ArtifactError, match="expected that cc compiles it"):
+        build_library(tmp_path, "cc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["c-library", str(tmp_path / "file")]) == 1
+    assert "file: expected a folder that can be written to" in capsys.readouterr().err
 
 
 def test_a_compiler_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -418,3 +418,22 @@ def test_released_weights_stay_right() -> None:
     before = program(ids(5))["last"]
     program.release_unpacked()
     assert program(ids(5))["last"].equal(before)
+
+
+class Turned(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(x) * 2
+
+
+class TurnedOtherwise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cos(x) * 3
+
+
+def test_programs_that_do_the_same_with_other_kernels_are_apart() -> None:
+    x, models = torch.rand(3, 4), (Turned(), TurnedOtherwise())
+    programs = [build(model, x) for model in models]
+    natives = [program.artifact.native for program in programs]
+    assert len({native.library.name for native in natives if native is not None}) == 1
+    for model, program in zip(models, programs, strict=True):
+        assert torch.allclose(program(x), model(x))

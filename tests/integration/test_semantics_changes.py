@@ -368,6 +368,62 @@ def test_other_attributes_and_globals_may_change_in_every_call(
     del Config.calls
 
 
+class OfItsClass(nn.Module):
+    factor = 2.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def test_an_attribute_of_a_class_that_changes_all_the_time_is_looked_at() -> None:
+    model = OfItsClass()
+    program = hotstart.compile(model, (X,), options=EAGER)
+    for number in range(6):
+        OfItsClass.calls = number  # type: ignore[attr-defined]
+        assert right(program, model)
+    OfItsClass.factor = 5.0
+    with pytest.raises(ModelMismatch, match="factor"):
+        program(X)
+    OfItsClass.factor = 2.0
+    assert right(program, model)
+
+
+def test_a_variable_that_a_function_lost_is_named() -> None:
+    def scaling(factor: float) -> Callable[[Tensor], Tensor]:
+        return lambda x: x * factor
+
+    model = OfItsClass()
+    model.scale = scaling(2.0)  # type: ignore[assignment]
+    model.forward = lambda x: model.scale(x)  # type: ignore[method-assign]
+    program = hotstart.compile(model, (X,), options=EAGER)
+    assert right(program, model)
+    (cell,) = model.scale.__closure__  # type: ignore[attr-defined]
+    del cell.cell_contents
+    with pytest.raises(ModelMismatch, match=r"expected 2\.0, found"):
+        program(X)
+
+
+def test_a_variable_without_a_value_may_stay_so(looks: list[int]) -> None:
+    def scaling(factor: float, has_more: bool) -> Callable[[Tensor], Tensor]:
+        if has_more:
+            more = 2.0
+        return lambda x: x * factor + more if has_more else x * factor
+
+    model = OfItsClass()
+    model.scale = scaling(2.0, False)  # type: ignore[assignment]
+    model.forward = lambda x: model.scale(x)  # type: ignore[method-assign]
+    program = hotstart.compile(model, (X,), options=EAGER)
+    assert right(program, model)
+    looks.clear()
+    for _ in range(3):
+        assert right(program, model)
+    assert looks == []
+    cells = dict(zip(model.scale.__code__.co_freevars, model.scale.__closure__, strict=True))  # type: ignore[attr-defined]
+    cells["factor"].cell_contents = 5.0
+    with pytest.raises(ModelMismatch, match=r"expected 2\.0, found 5\.0"):
+        program(X)
+
+
 class Keeps(nn.Module):
     """Replaces an attribute and a buffer in every call."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -160,3 +161,49 @@ def test_a_weight_replaced_by_one_that_shares_memory_is_refused() -> None:
     model.b = model.a.view(8)
     with pytest.raises(hotstart.ModelMismatch, match="a: expected memory of its own"):
         program(torch.ones(8))
+
+
+# --- one memory that several storages show, as parts of an array do -------------------------------
+
+
+def parts(*begins: int) -> list[Tensor]:
+    array = np.ones(16, "float32")
+    return [torch.from_numpy(array[begin : begin + 8]) for begin in begins]
+
+
+@pytest.mark.parametrize("model_type", [Counts, WritesItsArgument])
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_an_argument_in_another_storage_of_a_weight_is_refused(
+    model_type: type[Any], compiler: str
+) -> None:
+    model = model_type()
+    model.state, crossing, beside = parts(0, 4, 8)
+    program = build(model, torch.zeros(8), compiler=compiler)
+    with pytest.raises(hotstart.ContractError, match=r"x: .*the model's state"):
+        program(crossing)
+    assert_same(program(beside), model_type()(torch.ones(8)))
+
+
+class WritesOne(nn.Module):
+    def forward(self, x: Tensor, cache: Tensor) -> Tensor:
+        cache.add_(1)
+        return x * 2 + cache
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_arguments_in_storages_that_meet_are_refused(compiler: str) -> None:
+    program = build(WritesOne(), torch.zeros(8), torch.zeros(8), compiler=compiler)
+    for begins in ((0, 4), (4, 0), (0, 0)):
+        with pytest.raises(hotstart.ContractError, match=r"cache: .*shares memory with x"):
+            program(*parts(*begins))
+    assert_same(program(*parts(0, 8)), torch.full((8,), 4.0))
+
+
+def test_weights_in_storages_that_meet_are_refused(tmp_path: Path) -> None:
+    file, model = tmp_path / "model.hot", TwoBuffers()
+    build(model, torch.zeros(8)).save(file)
+    model.a, model.b = parts(0, 4)
+    with pytest.raises(hotstart.ModelMismatch, match=r"a: expected memory of its own.*b lies in"):
+        hotstart.load(file, model)
+    model.a, model.b = parts(0, 8)
+    assert_same(hotstart.load(file, model)(torch.ones(8)), TwoBuffers()(torch.ones(8)))

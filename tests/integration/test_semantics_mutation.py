@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -180,6 +181,46 @@ def test_writes_through_views_of_an_argument(compiler: str) -> None:
         return x * 2
 
     check(f, (R(3, 4),), compiler=compiler)
+
+
+@mostly_eager
+def test_writes_through_data_alone_reach_an_argument_that_is_copied(compiler: str) -> None:
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x.data.add_(1)
+            return x * 2
+
+    program = build(Model(), torch.zeros(3, 4), compiler=compiler)
+    x = torch.zeros(4, 3).t()
+    assert_same(program(x), torch.full((3, 4), 2.0))
+    assert_same(x, torch.ones(3, 4))
+
+
+def test_weights_that_are_written_to_through_data_are_not_packed_for_good(tmp_path: Path) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear = nn.Linear(32, 32)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.gelu(self.linear(x))
+
+        def step(self, x: Tensor) -> Tensor:
+            self.linear.weight.data.add_(1)
+            return torch.sin(x)
+
+    x, eager = torch.rand(2, 32), Model().eval()
+    calls = {"forward": hotstart.Call(args=(x,)), "step": hotstart.Call(args=(x,), method="step")}
+    options = hotstart.Options(pack_weights="always")
+    with torch.no_grad():
+        program = hotstart.compile(Model().eval(), calls=calls, options=options)
+        program.save(tmp_path / "model.hot")
+        program.save_weights(tmp_path / "model.weights")
+        program = hotstart.load(tmp_path / "model.hot", weights=tmp_path / "model.weights")
+        for _ in range(2):
+            assert_same(program["forward"](x), eager(x), 1e-4)
+            assert_same(program["step"](x), eager.step(x), 1e-6)
 
 
 @mostly_eager

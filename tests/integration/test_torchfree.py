@@ -110,6 +110,55 @@ def test_lists_and_numpy_arrays_give_what_tensors_give(saved: Saved) -> None:
     assert not found["torch"]
 
 
+class Conjugating(nn.Module):
+    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.nn.functional.gelu(x) * 2, z.conj()
+
+
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
+def test_numbers_that_torch_conjugates_when_they_are_read_are_conjugated(tmp_path: Path) -> None:
+    saved = Saved(tmp_path, Conjugating(), torch.rand(3), torch.zeros(3, dtype=torch.complex64))
+    found = saved.without_torch(
+        """
+        import numpy
+        z = numpy.array([1 + 2j, 3 - 4j, 5j], "complex64")
+        found = [str(each) for each in numpy.asarray(program([1.0, 2.0, 3.0], z)[1])]
+        """
+    )
+    assert list(map(complex, found)) == [1 - 2j, 3 + 4j, -5j]
+
+
+class Remembering(nn.Module):
+    """Writes to a buffer, and gives a part of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.seen.add_(1)
+        return torch.sin(x) + self.seen[:3], self.seen[1:]
+
+
+def test_an_argument_may_not_lie_where_a_weight_does_that_calls_write_to(tmp_path: Path) -> None:
+    saved = Saved(tmp_path, Remembering(), torch.ones(3))
+    found = saved.without_torch(
+        """
+        import numpy
+        part = program([1.0, 1.0, 1.0])[1]
+        found = []
+        for given in (part, numpy.asarray(part), numpy.array(part)):
+            try:
+                found.append(program(given)[1].tolist())
+            except hotstart.ContractError as error:
+                found.append(str(error))
+        """
+    )
+    with pytest.raises(ContractError) as expected:
+        saved.program(saved.program(torch.ones(3))[1])
+    assert found == [str(expected.value), str(expected.value), [2.0, 2.0, 2.0]]
+
+
 WRONG = [
     "([[1, 2]], [[1.0, 1.0, 1.0]])",
     "([[1] * 10], [[1.0] * 10])",

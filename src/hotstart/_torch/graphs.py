@@ -269,7 +269,8 @@ def count_writes(graph: fx.Graph) -> None:
     """Count what operators say they write to as written, in the versions of its fake tensors.
 
     The fake kernel of an operator of somebody's own need not write, nor say so by a version. That
-    of batch normalisation does neither, and its schema does not say that it writes.
+    of batch normalisation does neither, and its schema does not say that it writes. And what
+    `.data` gives has a version of its own, though its memory is that of the tensor.
     """
     for node in graph.nodes:
         for value in (*_written_arguments(node), *_learnt_statistics(node)):
@@ -277,6 +278,24 @@ def count_writes(graph: fx.Graph) -> None:
                 tensor = written.meta.get("example_value")
                 if isinstance(tensor, torch.Tensor) and not tensor.is_inference():
                     torch.autograd.graph.increment_version(tensor)
+    _count_writes_through_data(graph)
+
+
+def _count_writes_through_data(graph: fx.Graph) -> None:
+    """Count writes to memory of inputs that the version of none of them tells of."""
+    written: set[int] = set()
+    inputs: dict[int, list[torch.Tensor]] = {}
+    for node in graph.nodes:
+        tensor = node.meta.get("example_value")
+        if not isinstance(tensor, torch.Tensor) or tensor.is_inference():
+            continue
+        if node.op == "placeholder":
+            inputs.setdefault(storage_of(tensor), []).append(tensor)
+        elif was_mutated(tensor):
+            written.add(storage_of(tensor))
+    for storage in written & inputs.keys():
+        if not any(map(was_mutated, inputs[storage])):
+            torch.autograd.graph.increment_version(inputs[storage])
 
 
 def _written_arguments(node: fx.Node) -> Iterator[fx.node.Argument]:

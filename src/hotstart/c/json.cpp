@@ -223,15 +223,17 @@ class JsonReader {
   // One that does not fit into 64 bits is no integer here.
   static void whole(Json& into) {
     const bool negative = into.text_[0] == '-';
-    uint64_t found = 0;
-    for (char digit : into.text_.substr(negative)) {
-      if (found > (UINT64_MAX >> 1) / 10 - 1) {
+    int64_t found = 0;
+    for (char digit : into.text_.substr(negative))
+      if (__builtin_mul_overflow(found, 10, &found) ||
+          __builtin_sub_overflow(found, digit - '0', &found)) {  // below zero there is one more
         into.kind_ = Json::Kind::real;
         return;
       }
-      found = 10 * found + (digit - '0');
-    }
-    into.number_ = negative ? -static_cast<int64_t>(found) : static_cast<int64_t>(found);
+    if (!negative && found == INT64_MIN)
+      into.kind_ = Json::Kind::real;
+    else
+      into.number_ = negative ? found : -found;
   }
 
   void word(std::string_view expected) {

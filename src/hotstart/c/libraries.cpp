@@ -2,13 +2,15 @@
 
 #include <dlfcn.h>
 #include <elf.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <mutex>
-#include <vector>
+#include <utility>
 
 #include "failure.h"
 #include "words.h"
@@ -86,24 +88,70 @@ static int in_memory(const Bytes& bytes) {
   return descriptor;
 }
 
+static std::string path_of(int descriptor) {
+  return "/proc/self/fd/" + std::to_string(descriptor);
+}
+
+// Whether the linker knows a library by the path of a descriptor, which somebody has closed then.
+static bool has_come_back(int descriptor) {
+  void* library = dlopen(path_of(descriptor).c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  if (library != nullptr) dlclose(library);
+  return library != nullptr;
+}
+
+static int with_new_number(int descriptor) {
+  while (has_come_back(descriptor)) {
+    const int further = fcntl(descriptor, F_DUPFD_CLOEXEC, descriptor + 1), number = errno;
+    close(descriptor);
+    if (further < 0) throw no_memory(number);
+    descriptor = further;
+  }
+  return descriptor;
+}
+
+static void* opened_anew(const std::string& file, const Blob& blob) {
+  Bytes bytes(blob.data, blob.data + blob.size);
+  loosen(bytes);
+  const int descriptor = with_new_number(in_memory(bytes));
+  void* library = dlopen(path_of(descriptor).c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library != nullptr) return library;
+  const char* reason = dlerror();
+  const std::string text = reason == nullptr ? "" : reason;
+  close(descriptor);
+  throw error(file, "native code that opens in this process", text, "Build it again here.");
+}
+
 void* opened(const std::string& file, const Blob& blob) {
   static std::mutex lock;
   static std::map<std::string, void*> known;
   std::lock_guard<std::mutex> guard(lock);
-  const auto found = known.find(blob.sha256);
-  if (found != known.end()) return found->second;
-  Bytes bytes(blob.data, blob.data + blob.size);
-  loosen(bytes);
-  const int descriptor = in_memory(bytes);
-  const std::string path = "/proc/self/fd/" + std::to_string(descriptor);
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* reason = dlerror();
-    close(descriptor);
-    throw error(file, "native code that opens in this process", reason == nullptr ? "" : reason,
-                "Build it again here.");
-  }
-  return known[blob.sha256] = library;
+  void*& library = known[blob.sha256];
+  if (library == nullptr) library = opened_anew(file, blob);
+  return library;
+}
+
+static const hotstart_native* program_of(const std::string& file, void* library) {
+  using Table = const hotstart_native* (*)();
+  const hotstart_native* program =
+      reinterpret_cast<Table>(function_of(file, library, "hotstart_native_program"))();
+  if (program->version != HOTSTART_NATIVE_VERSION)
+    throw incompatible(file, {{"native interface", std::to_string(program->version),
+                               std::to_string(HOTSTART_NATIVE_VERSION)}});
+  return program;
+}
+
+const hotstart_native& opened_program(const std::string& file, const Blob& blob,
+                                      const std::vector<void*>& kernels) {
+  static std::mutex lock;
+  static std::map<std::pair<std::string, std::vector<void*>>, const hotstart_native*> known;
+  std::lock_guard<std::mutex> guard(lock);
+  const hotstart_native*& program = known[{blob.sha256, kernels}];
+  if (program != nullptr) return *program;
+  const hotstart_native* made = program_of(file, opened_anew(file, blob));
+  if (static_cast<int>(kernels.size()) != made->kernels)
+    throw Malformed("another number of kernels");
+  made->open(kernels.data());
+  return *(program = made);
 }
 
 void* function_of(const std::string& file, void* library, const char* function) {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -47,11 +49,13 @@ def build_library(
         shutil.copyfile(_SOURCES / HEADER, header)
     except OSError as error:
         raise ArtifactError(
-            f"{folder}: expected a folder that can be written to and {command} that runs, found: "
-            f"{error}. Name another folder, or a compiler in the environment variable CXX."
+            f"{folder}: expected a folder that can be written to and {shlex.join(command)} that "
+            f"runs, found: {error}. Name another folder, or a compiler in the environment variable "
+            "CXX."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder is none
+            temporary.unlink(missing_ok=True)
     return header, library
 
 
@@ -63,18 +67,22 @@ def torch_folder() -> Path | None:
     return found[0].resolve() if found else None
 
 
-def _compiler(named: str | None) -> str:
+def _compiler(named: str | None) -> list[str]:
+    """Find a compiler; `CXX` may have words before and after it, such as `ccache g++ -m64`."""
     wanted = named or os.environ.get("CXX") or ""
     for name in (wanted,) if wanted else _COMPILERS:
         if shutil.which(name):
-            return name
+            return [name]
+    words = wanted.split()
+    if words and shutil.which(words[0]):
+        return words
     raise OptionsError(
         f"compiler: expected a compiler of C++, found no {wanted or ' or '.join(_COMPILERS)}\n"
         "do: install one, or name it in the environment variable CXX"
     )
 
 
-def _compile(compiler: str, target: Path, flags: tuple[str, ...]) -> None:
+def _compile(compiler: list[str], target: Path, flags: tuple[str, ...]) -> None:
     """Compile all sources as one.
 
     Raises:
@@ -85,18 +93,21 @@ def _compile(compiler: str, target: Path, flags: tuple[str, ...]) -> None:
     source = "".join(f'#include "{name}"\n' for name in sources)
     defined = {"VERSION": VERSION, "TORCH_FOLDER": str(torch_folder() or "")}
     command = [
-        compiler,
+        *compiler,
         *_FLAGS,
         *(f'-DHOTSTART_{name}="{_escaped(value)}"' for name, value in defined.items()),
         *(f"-I{folder}" for folder in (_SOURCES, _INTERFACE)),
-        f"-Wl,--version-script={_SOURCES / 'exports.map'}",
+        *("-Xlinker", f"--version-script={_SOURCES / 'exports.map'}"),
+        "-Wl,-z,defs",  # a compiler of C leaves out the library of C++
+        f"-Wl,-soname,{LIBRARY}",  # else programs look for it where it was when they were linked
         *flags,
         *("-x", "c++", "-", "-o", str(target), "-pthread", "-ldl"),
     ]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ArtifactError(
-            f"{target.name}: expected that {compiler} compiles it, found:\n{done.stderr[-2000:]}\n"
+            f"{target.name}: expected that {shlex.join(compiler)} compiles it, found:\n"
+            f"{done.stderr[-2000:]}\n"
             "Use another compiler of C++17, in the environment variable CXX."
         )
 

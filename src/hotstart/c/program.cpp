@@ -75,22 +75,14 @@ const Json& Program::wiring_of(const Container& container) const {
 }
 
 void Program::open_native(const Container& container, const Json& native) {
-  const auto open = [&container](const Json& name) {
-    return opened(container.file(), container.verified("kernel_" + name.string() + ".so"));
-  };
   const std::string& file = container.file();
-  using Table = const hotstart_native* (*)();
-  void* library = open(native["library"]);
-  native_ = reinterpret_cast<Table>(function_of(file, library, "hotstart_native_program"))();
-  if (native_->version != HOTSTART_NATIVE_VERSION)
-    throw incompatible(file, {{"native interface", std::to_string(native_->version),
-                               std::to_string(HOTSTART_NATIVE_VERSION)}});
+  const auto blob_of = [&container](const Json& name) {
+    return container.verified("kernel_" + name.string() + ".so");
+  };
   std::vector<void*> kernels;
   for (const Json& name : native["kernels"].items())
-    kernels.push_back(function_of(file, open(name), "kernel"));
-  if (static_cast<int>(kernels.size()) != native_->kernels)
-    throw Malformed("another number of kernels");
-  native_->open(kernels.data());
+    kernels.push_back(function_of(file, opened(file, blob_of(name)), "kernel"));
+  native_ = &opened_program(file, blob_of(native["library"]), kernels);
 }
 
 // Where weights lie that functions are bound to.
@@ -245,11 +237,14 @@ std::vector<Owned> Program::run(const Call& call, const hotstart_tensor* given, 
     torch_->copy(over(given[slot], checked[slot].strides).get(), copies[place].get());
   }
   std::vector<Owned> results;
-  for (const Result& result : variant.results)
-    results.push_back(result.from == From::argument
-                          ? over(given[result.number], checked[result.number].strides)
-                          : again(result.from == From::made ? made[result.number]
-                                                            : wired_.tensors[result.number]));
+  for (const auto& [from, number] : variant.results) {
+    if (from == From::argument) {
+      results.push_back(over(given[number], checked[number].strides));
+      continue;
+    }
+    const Owned& shown = from == From::made ? made[number] : wired_.tensors[number];
+    results.emplace_back(torch_.get(), torch_->resolved(shown.get()));
+  }
   return results;
 }
 

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <utility>
 
@@ -106,6 +107,7 @@ Torch::Torch(const TorchPlace& place) {
   find(sizes_, "aoti_torch_get_sizes");
   find(strides_, "aoti_torch_get_strides");
   find(dtype_, "aoti_torch_get_dtype");
+  find(dispatch_, "torch_call_dispatcher");
   find(version_, "aoti_torch_abi_version");
   const char* const what = "torch_exception_get_what_without_backtrace";
   what_ = reinterpret_cast<const char* (*)()>(dlsym(library_, what));
@@ -179,22 +181,34 @@ Handle Torch::again(Handle tensor) const {
   return made;
 }
 
+Handle Torch::resolved(Handle tensor) const {
+  const int dtype = dtype_of_tensor(tensor);
+  Handle made = again(tensor);
+  if (dtype != HOTSTART_COMPLEX64 && dtype != HOTSTART_COMPLEX128) return made;
+  uint64_t row[] = {reinterpret_cast<uint64_t>(made)};  // used up
+  check(dispatch_("aten::resolve_conj", "", row, version_()), "resolve_conj");
+  return reinterpret_cast<Handle>(row[0]);
+}
+
 void Torch::forget(Handle tensor) const { forget_(tensor); }
+
+int Torch::dtype_of_tensor(Handle tensor) const {
+  int32_t code = 0;
+  check(dtype_(tensor, &code), "dtype");
+  const auto found = std::find(codes_.begin(), codes_.end(), code);
+  if (found != codes_.end()) return static_cast<int>(found - codes_.begin());
+  throw Failure(HOTSTART_FAILED,
+                "a result of a dtype that has no name here: number " + std::to_string(code));
+}
 
 hotstart_tensor Torch::described(Handle tensor) const {
   int64_t rank = 0, *shape = nullptr, *strides = nullptr;
-  int32_t code = 0;
   void* data = nullptr;
   check(data_(tensor, &data), "data_ptr");
   check(dim_(tensor, &rank), "dim");
   check(sizes_(tensor, &shape), "sizes");
   check(strides_(tensor, &strides), "strides");
-  check(dtype_(tensor, &code), "dtype");
-  for (int number = 0; number < kDtypeCount; ++number)
-    if (codes_[number] == code)
-      return {data, number, static_cast<int32_t>(rank), shape, strides};
-  throw Failure(HOTSTART_FAILED,
-                "a result of a dtype that has no name here: number " + std::to_string(code));
+  return {data, dtype_of_tensor(tensor), static_cast<int32_t>(rank), shape, strides};
 }
 
 // --- handles ----------------------------------------------------------------------------------

@@ -38,12 +38,16 @@ class Torch {
                   int dtype) const;
   void copy(Handle into, Handle from) const;
   Handle again(Handle tensor) const;
+  // The same numbers as they are in memory: operators such as `conj` leave it to readers to
+  // conjugate complex ones.
+  Handle resolved(Handle tensor) const;
   void forget(Handle tensor) const;
   hotstart_tensor described(Handle tensor) const;  // shape and strides are the tensor's own
 
  private:
   void* symbol(const char* name) const;
   void check(int32_t status, const char* called) const;
+  int dtype_of_tensor(Handle tensor) const;
 
   void* library_;
   int32_t cpu_, strided_, opaque_;
@@ -61,6 +65,7 @@ class Torch {
   int32_t (*sizes_)(Handle, int64_t**);
   int32_t (*strides_)(Handle, int64_t**);
   int32_t (*dtype_)(Handle, int32_t*);
+  int32_t (*dispatch_)(const char*, const char*, uint64_t*, uint64_t);
   uint64_t (*version_)();
   const char* (*what_)();  // null before torch 2.13
 };

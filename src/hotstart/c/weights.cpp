@@ -59,10 +59,6 @@ Weights::Weights(const std::string& file) : file_(file) {
                   std::to_string(mapping_.size()));
 }
 
-Weights::~Weights() {
-  if (checking_.joinable()) checking_.join();
-}
-
 Failure Weights::damaged(const std::string& part, const std::string& expected,
                          const std::string& found) const {
   return corrupt(file_, part, expected, found, kNoWeights);
@@ -203,12 +199,13 @@ void Weights::require_fit(const Json& wiring, const Host& here) {
   } catch (const Malformed& reason) {
     throw damaged("table", "what hotstart writes", std::string("this: ") + reason.what());
   }
-  checking_ = std::thread([this] { check(); });
+  checking_ = std::async(std::launch::async, [this] { return sum(); });
 }
 
 // --- the memory -------------------------------------------------------------------------------
 
-void Weights::check() {
+// The digest of the sums of all pages.
+std::string Weights::sum() const {
   const size_t pages = memory_ / kPage;
   std::vector<uint64_t> sums(pages);
   for (size_t page = 0; page < pages; ++page) {
@@ -221,12 +218,12 @@ void Weights::check() {
     }
     sums[page] = sum;
   }
-  found_ = sha256_in_hex(sums.data(), pages * sizeof sums[0]);
+  return sha256_in_hex(sums.data(), pages * sizeof sums[0]);
 }
 
 void Weights::require_whole() {
-  if (checking_.joinable()) checking_.join();
-  if (found_ != sums_) throw damaged("memory", "SHA-256 " + sums_ + " of its sums", found_);
+  const std::string found = checking_.get();
+  if (found != sums_) throw damaged("memory", "SHA-256 " + sums_ + " of its sums", found);
 }
 
 // --- tensors ----------------------------------------------------------------------------------

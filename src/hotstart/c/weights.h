@@ -4,10 +4,10 @@
 #ifndef HOTSTART_WEIGHTS_H
 #define HOTSTART_WEIGHTS_H
 
+#include <future>
 #include <map>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "file.h"
@@ -21,7 +21,6 @@ class Weights {
  public:
   // Reads and checks header and table.
   explicit Weights(const std::string& file);
-  ~Weights();
 
   const std::string& file() const { return file_; }
 
@@ -54,7 +53,7 @@ class Weights {
   void read_tensors(const Json& table);
   void read_made(const Json& table);
   Stored stored(const Json& row, const std::vector<std::pair<int64_t, int64_t>>& stretches) const;
-  void check();
+  std::string sum() const;
   Failure damaged(const std::string& part, const std::string& expected,
                   const std::string& found) const;
 
@@ -67,8 +66,8 @@ class Weights {
   std::vector<std::string> layouts_;
   std::map<std::string, int64_t> names_;
   std::map<Key, std::vector<int64_t>> made_;
-  std::string sums_, found_;
-  std::thread checking_;
+  std::string sums_;
+  std::future<std::string> checking_;  // waits where it ends, and is the first to end
 };
 
 // The bytes from the first to the last element of a tensor; INT64_MAX where they cannot be counted.

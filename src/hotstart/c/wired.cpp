@@ -104,7 +104,7 @@ class Tensors {
     return error(weights_.file(), "everything that the program prepares of its weights",
                  "nothing that " + row["preparation"].string() +
                      " makes, as of weights that calls change",
-                 "Serve it with hotstart.load, or build it with Options(pack_weights='never').");
+                 "Serve it with hotstart.load, or build it with Options(pack_weights=False).");
   }
 
   Failure missing(const Json& row) const {

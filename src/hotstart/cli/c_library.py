@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -25,9 +26,10 @@ def _c_library(given: Namespace) -> None:
         ArtifactError: as `build_library`.
     """
     header, library = build_library(given.folder)
+    paths = shlex.join([f"-I{given.folder}", f"-L{given.folder}"])
     tell(
         given,
         {"ok": True, "header": str(header), "library": str(library)},
         f"wrote {header} and {library}",
-        f"compile with: cc serve.c -I{given.folder} -L{given.folder} -lhotstart",
+        f"compile with: cc serve.c {paths} -lhotstart",
     )

@@ -221,7 +221,10 @@ def follow(start: Any, steps: tuple[Step, ...]) -> Any:
 def _attribute(holder: Any, name: str) -> Any:
     if isinstance(holder, torch.nn.Module) and isinstance(getattr(type(holder), name, 0), property):
         raise AttributeError(f"{name} is a property of {type(holder).__qualname__}")
-    return getattr(holder, name)
+    try:
+        return getattr(holder, name)
+    except ValueError as error:  # of a variable that is closed over and was deleted
+        raise AttributeError(str(error)) from None
 
 
 def _item(holder: Any, key: str | int) -> Any:

@@ -131,7 +131,7 @@ class Watch(Watched):
         for hooks in _HOOKS:
             self.empty(held[hooks])
         self.objects.append(module)
-        self.cls(type(module))
+        self.cls(type(module), *names)
         for name in methods:
             self._defined(type(module), name)
         return held
@@ -328,7 +328,7 @@ def _checks(watched: Watched, versions: _torch.MappingWatch) -> Iterator[Callabl
     if watched.entries:
         yield _same(dict.get, *zip(*watched.entries.values(), strict=True))
     if watched.attributes:
-        yield _same(getattr, *zip(*watched.attributes.values(), strict=True))
+        yield _same(_attribute, *zip(*watched.attributes.values(), strict=True))
     if objects := watched.objects:
         kinds = list(map(type, objects))
         yield lambda: all(map(is_, map(type, objects), kinds))
@@ -347,10 +347,19 @@ def _same(
 ) -> Callable[[], bool]:
     """Whether looking for names in their owners finds the very objects that are found now."""
     found = list(map(look, owners, names, repeat(_MISSING)))
-    if any(each is _MISSING for each in found):
+    # A dict of a class of its own may make up what is missing when it is asked for an item.
+    may_make_up = look is dict.get and not set(map(type, owners)) <= {dict}
+    if may_make_up or any(each is _MISSING for each in found):
         return lambda: all(map(is_, map(look, owners, names, repeat(_MISSING)), found))
-    there = getitem if look is dict.get else look  # which raises where it finds nothing
+    there = getitem if look is dict.get else getattr  # which raise where they find nothing
     return lambda: all(map(is_, map(there, owners, names), found))
+
+
+def _attribute(owner: Any, name: str, default: object) -> Any:
+    try:
+        return getattr(owner, name, default)
+    except ValueError:  # of a variable that is closed over and has no value
+        return default
 
 
 def _same_items(lists: list[list[Any]]) -> Callable[[], bool]:

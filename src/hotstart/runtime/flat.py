@@ -9,7 +9,7 @@ import torch
 from hotstart import _torch
 from hotstart.errors import ContractError
 from hotstart.runtime.generated import run_source
-from hotstart.runtime.places import pairs_that_meet
+from hotstart.runtime.places import are_apart, pairs_that_meet
 
 FlatCall = Callable[..., tuple[object, ...]]
 
@@ -77,8 +77,7 @@ class Apart:
         Raises:
             ContractError: two of them do, and one of these is written to.
         """
-        storages = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-        if len(storages) == len(tensors):
+        if are_apart(tensors):
             return
         for pair in pairs_that_meet(tensors, self._written) - self._known:
             written, other = pair if pair[0] in self._written else pair[::-1]

@@ -1,21 +1,25 @@
 """Native code from bytes: shared objects, loaded from memory, once in a process each.
 
 Nothing is written to disk. The dynamic linker knows a library by its path, and the path of such a
-file holds the number of its descriptor: descriptors stay open as long as the process lives, since a
-number that came back for another library would silently serve the first. Nothing here imports
-torch.
+file holds the number of its descriptor: a number that came back for another library would silently
+serve the first. So descriptors stay open as long as the process lives, and numbers of libraries are
+passed over where somebody has closed all descriptors, as services do that go to the background.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import hashlib
 import os
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from hotstart.records.artifact import Kernel
+from hotstart.records.artifact import Kernel, NativeProgram
 
 
 def path_in_memory(blob: bytes | memoryview) -> str:
@@ -23,7 +27,20 @@ def path_in_memory(blob: bytes | memoryview) -> str:
     descriptor = os.memfd_create("hotstart", os.MFD_CLOEXEC)
     with open(descriptor, "wb", closefd=False) as file:
         file.write(blob)
-    return f"/proc/self/fd/{descriptor}"
+    while _is_open(path := f"/proc/self/fd/{descriptor}"):
+        further = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, descriptor + 1)
+        os.close(descriptor)
+        descriptor = further
+    return path
+
+
+def _is_open(path: str) -> bool:
+    """Tell whether the linker knows a library by a path."""
+    try:
+        ctypes.CDLL(path, mode=os.RTLD_LAZY | os.RTLD_NOLOAD)
+    except OSError:
+        return False
+    return True
 
 
 def kernel_address(kernel: Kernel) -> int:
@@ -33,11 +50,16 @@ def kernel_address(kernel: Kernel) -> int:
     return address
 
 
-def load_program(program: Kernel) -> list[Callable[..., Any]]:
-    """The functions of a native program: `open`, `bind` and `call`."""
-    module = _once(program, "program", _opened_program)
-    functions: list[Callable[..., Any]] = module.functions
-    return functions
+def load_program(native: NativeProgram) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return the functions `bind` and `call` of a native program, which knows its kernels.
+
+    Programs that do the same with other kernels have the same library. Each gets one of its own,
+    since a library keeps the addresses of its kernels.
+    """
+    kernels = [kernel.name for kernel in native.kernels]
+    digest = hashlib.sha256("\n".join(kernels).encode()).hexdigest()[:16]
+    module = _once(native.library, f"program_{digest}", partial(_opened_program, native.kernels))
+    return module.bind, module.call
 
 
 def _opened_kernel(path: str, module: Any) -> None:
@@ -45,10 +67,11 @@ def _opened_kernel(path: str, module: Any) -> None:
     module.address = ctypes.cast(module.library.kernel, ctypes.c_void_p).value
 
 
-def _opened_program(path: str, module: Any) -> None:
+def _opened_program(kernels: Sequence[Kernel], path: str, module: Any) -> None:
     library = ctypes.PyDLL(path)
     library.hotstart_functions.restype = ctypes.py_object
-    module.functions = library.hotstart_functions()
+    start, module.bind, module.call = library.hotstart_functions()
+    start([kernel_address(kernel) for kernel in kernels])
 
 
 def _once(blob: Kernel, kind: str, opened: Callable[[str, Any], None]) -> Any:

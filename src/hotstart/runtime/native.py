@@ -9,7 +9,7 @@ import torch
 
 from hotstart import _torch
 from hotstart.records.artifact import NativeProgram
-from hotstart.runtime.libraries import kernel_address, load_program
+from hotstart.runtime.libraries import load_program
 
 
 class Body:
@@ -44,8 +44,7 @@ class Library:
     """The native code of an artifact, loaded."""
 
     def __init__(self, native: NativeProgram) -> None:
-        start, self._bind, call = load_program(native.library)
-        start([kernel_address(kernel) for kernel in native.kernels])
+        self._bind, call = load_program(native)
         self._handles = _torch.tensor_handles()
         self.scope: dict[str, Any] = {
             "native": self._bound,

@@ -47,6 +47,16 @@ def other_size(
     )
 
 
+def shares_a_weight(path: str, weight: str) -> ContractError:
+    """Explain that an argument lies where a weight does, and a call writes to one of them."""
+    return ContractError(
+        path,
+        f"a tensor that shares memory with the model's {weight}",
+        "a tensor of its own, since the model writes to one of them",
+        "pass a .clone()",
+    )
+
+
 def first_with(contract: Contract, axis: str) -> str:
     """The path of the first tensor that has an axis."""
     return next(spec.path for spec in contract.tensors if axis in spec.shape)
@@ -125,16 +135,6 @@ def shares_memory(path: str, other: str) -> ContractError:
         path,
         f"a tensor that shares memory with {other}",
         "a tensor of its own, since the model writes to it",
-        "pass a .clone()",
-    )
-
-
-def shares_a_weight(path: str, weight: str) -> ContractError:
-    """Explain that an argument shares memory with a weight, and a call writes to one of them."""
-    return ContractError(
-        path,
-        f"a tensor that shares memory with the model's {weight}",
-        "a tensor of its own, since the model writes to one of them",
         "pass a .clone()",
     )
 

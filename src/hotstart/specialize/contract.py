@@ -44,7 +44,7 @@ def make_requirements(
     names = {name for spec in weights.specs for name in (spec.name, *spec.ties)}
     parameters = {place.name for place in index.places if place.kind == "parameter"}
     specs = [replace(spec, mutated=slot in written) for slot, spec in enumerate(weights.specs)]
-    overlaps = overlaps_of(specs, weights.tensors, _torch.storage_of)
+    overlaps = overlaps_of(specs, weights.tensors, lambda tensor: (_torch.storage_of(tensor), 0))
     return Requirements(
         weights=tuple(replace(s, overlaps=o) for s, o in zip(specs, overlaps, strict=True)),
         unread=tuple(sorted(parameters - names)),

@@ -17,7 +17,7 @@ from hotstart.records import nested
 from hotstart.records.artifact import Code, CompiledUnit
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.heap import keep_freed_memory
-from hotstart.runtime.libraries import kernel_address, load_program
+from hotstart.runtime.libraries import load_program
 from hotstart.runtime.results import result_classes
 from hotstart.torchfree.arrays import Array
 from hotstart.torchfree.held import FileTensors, Held
@@ -71,8 +71,7 @@ class Binding:
         self._weights = weights
         self.held = Held(artifact, torch, weights, tensors)
         self._capsule, self._handle_in = capsules()
-        start, self._bind, call = load_program(artifact.native.library)
-        start([kernel_address(kernel) for kernel in artifact.native.kernels])
+        self._bind, call = load_program(artifact.native)
         scope: dict[str, Any] = {
             "__builtins__": {**vars(builtins), "__import__": self._import},
             "native": self._bound,
@@ -161,9 +160,8 @@ class Binding:
     def _arrays(self, made: Row) -> list[Array]:
         # Functions keep what they are bound to, which results may be views of.
         keeps = (self._calling.runs,)
-        return [
-            array_of(self._torch, self._handle_in(capsule), made.given, keeps) for capsule in made
-        ]
+        handles = [self._torch.resolved(self._handle_in(capsule)) for capsule in made]
+        return [array_of(self._torch, handle, made.given, keeps) for handle in handles]
 
     def _import(self, name: str, *given: Any) -> Any:
         """Import what generated code does; what is torch's elsewhere is done with arrays here."""

@@ -131,6 +131,20 @@ class Libtorch:
         """Copy what a tensor holds into another of the same shape."""
         self._check(self._library.aoti_torch_copy_(into, of, 0))
 
+    def resolved(self, handle: int) -> int:
+        """Trade a handle for one of the same numbers as they are in memory.
+
+        Operators such as `conj` leave it to readers to conjugate complex numbers.
+        """
+        code = ctypes.c_int32()
+        self._check(self._library.aoti_torch_get_dtype(handle, ctypes.byref(code)))
+        if not self._names.get(code.value, "").startswith("complex"):
+            return handle
+        row = (ctypes.c_uint64 * 1)(handle)
+        version = ctypes.c_uint64(self._library.aoti_torch_abi_version())
+        self._check(self._library.torch_call_dispatcher(b"aten::resolve_conj", b"", row, version))
+        return row[0]
+
     def delete(self, handle: int) -> None:
         """Delete a handle."""
         self._library.aoti_torch_delete_tensor_object(handle)
