@@ -88,7 +88,7 @@ def switches_attention(node: fx.Node) -> bool:
 
 
 def replaces_memory(node: fx.Node) -> bool:
-    """Whether a node gives a tensor the memory of another: `x.set_(y)`, `x.data = y`.
+    """Tell whether a node gives a tensor the memory of another: `x.set_(y)`, `x.data = y`.
 
     The latter is an operator of its own from 2.14 on.
     """
@@ -97,7 +97,7 @@ def replaces_memory(node: fx.Node) -> bool:
 
 
 def is_drawn_by_python(placeholder: fx.Node) -> bool:
-    """Whether an input is a number that `random` draws anew in each call.
+    """Tell whether an input is a number that `random` draws anew in each call.
 
     `torch._dynamo.source.RandomValueSource`; Dynamo makes such inputs from 2.14 on.
     """

@@ -70,7 +70,7 @@ def walk(tree: Tree, path: str = "") -> Iterator[tuple[str, Tree]]:
 
 
 def is_container(tree: Tree) -> TypeGuard[Container]:
-    """Whether a tree describes a container."""
+    """Tell whether a tree describes a container."""
     return not isinstance(tree, Slot | Const)
 
 
