@@ -123,6 +123,8 @@ class Steps:
                 self._effect(call)
             case ast.If(test=test, body=[ast.Assign(value=ast.Call() as call)], orelse=[]):
                 self._fitted(test, call)
+            case ast.If(test=test, body=one, orelse=[*other]) if other:
+                self._either(test, one, other)
             case _:
                 raise NotNative("it is no step that is known")
 
@@ -325,6 +327,37 @@ class Steps:
             case _:
                 raise NotNative("it decides something in the call")
 
+    def _either(self, test: ast.expr, one: Sequence[ast.stmt], other: Sequence[ast.stmt]) -> None:
+        """Translate a choice by sizes, of which each side defines the same variable or none."""
+        defined = {_defined(one), _defined(other)}
+        if len(defined) != 1 or self._temporary:
+            raise NotNative("what it defines depends on sizes")
+        (name,) = defined
+        if name in self.names or not all(map(_is_simple, (*one, *other))):
+            raise NotNative("a choice by sizes does more than to define a variable")
+        made = None if name is None else Place(self._new_tensor(""), names=1, real=True)
+        for start, side in ((f"if ({self.condition(test)}) {{", one), ("} else {", other)):
+            self.lines.append(start)
+            before = len(self.lines)
+            for statement in side:
+                self._statement(statement)
+            if made is not None and name is not None:
+                self._hand_on(name, made)
+            self.lines[before:] = [f"  {line}" for line in self.lines[before:]]
+        self.lines.append("}")
+        if made is not None and name is not None:
+            self._define(name, made)
+
+    def _hand_on(self, name: str, to: Place) -> None:
+        """Move what one side of a choice defined to where both have it."""
+        place = self.names.pop(name)
+        if not isinstance(place, Place) or place.names != 1 or place.root.given is not None:
+            raise NotNative("what it defines is more than a tensor")
+        if place.viewed is not None or place.held:
+            raise NotNative("what it defines is more than a tensor")
+        to.real = to.real and place.real
+        self.lines.append(f"{to.cpp} = std::move({place.cpp});")
+
     # --- values -----------------------------------------------------------------------------------
 
     def number(self, value: ast.expr) -> str:
@@ -451,7 +484,7 @@ class Steps:
 
     def _new_tensor(self, written: str) -> str:
         name = self._new_variable("Tensor v")
-        self.lines.append(f"Tensor {name} = {written};")
+        self.lines.append(f"Tensor {name} = {written};" if written else f"Tensor {name};")
         return name
 
     def _new_number(self, written: str) -> str:
@@ -474,6 +507,28 @@ def _text(made_by: Sequence[ast.expr]) -> str:
         case [ast.Constant(value=str() as text)] if text.isprintable() and '"' not in text:
             return f'"{text}"'
     return '"an operator"'
+
+
+def _is_simple(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Assign | ast.Expr)
+
+
+def _defined(statements: Sequence[ast.stmt]) -> str | None:
+    """The variable that statements define; None if none.
+
+    Raises:
+        NotNative: there are several.
+    """
+    names = {
+        target.id
+        for statement in statements
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
+    if len(names) > 1:
+        raise NotNative("it defines several variables")
+    return next(iter(names), None)
 
 
 def _first_line(statement: ast.stmt) -> str:
