@@ -28,7 +28,7 @@ namespace {
 using Vec = at::vec::Vectorized<float>;
 constexpr int64_t LANES = Vec::size();
 constexpr int64_t ROWS = LANES > 8 ? 4 : 2, COLUMNS = 4;
-constexpr int64_t LEAST = 1 << 15;
+constexpr int64_t LEAST = 1 << 16;
 
 template <int R, int C>
 inline void tile(const float* x, const float* w, float* y, int64_t k, int64_t in, int64_t out) {

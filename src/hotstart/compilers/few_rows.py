@@ -25,11 +25,11 @@ from hotstart.runtime.names import Names
 KERNEL = "few_rows"
 """The name that generated code has for the kernel."""
 
-MOST_ROWS = ((1 << 16, 16), (1 << 18, 4))
+MOST_ROWS = ((1 << 14, 64), (1 << 16, 16), (1 << 18, 4))
 """Elements of a weight up to which the kernel is faster than oneDNN on a packed weight, and rows up
 to which it is."""
 
-MOST_ROWS_UNPACKED = ((1 << 16, 16), (1 << 18, 8), (1 << 20, 4))
+MOST_ROWS_UNPACKED = ((1 << 14, 64), (1 << 16, 32), (1 << 18, 8), (1 << 20, 4))
 """The same beside the library that torch calls for weights that are not packed."""
 
 

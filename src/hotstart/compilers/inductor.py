@@ -154,6 +154,7 @@ class InductorCompiler:
                 extracted.symbols,
                 holds,
                 taken_out,
+                in_one_thread=bool(self._pack_weights),
             )
         except _torch.Narrowing as narrowing:
             return _narrowed(job, extracted, narrowing.condition)
