@@ -213,7 +213,7 @@ def test_more_rows_than_the_kernel_is_for_leave_none() -> None:
     least = max(most for _, most in (*MOST_ROWS, *MOST_ROWS_UNPACKED)) + 1
     model = Linear(64, 64, as_it_is).eval()
     shapes = {"x": {0: Dim("rows", min=least, max=512)}}
-    program = hotstart.compile(model, (torch.randn(32, 64),), dynamic_shapes=shapes)
+    program = hotstart.compile(model, (torch.randn(2 * least, 64),), dynamic_shapes=shapes)
     assert "few_rows(" not in sources(program)
 
 
