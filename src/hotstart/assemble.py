@@ -31,10 +31,9 @@ from hotstart.records.artifact import (
     CompiledUnit,
     Contract,
     NativeProgram,
-    PieceInfo,
     Requirements,
 )
-from hotstart.records.report import Report, SplitReport, UnitReport, VariantReport
+from hotstart.records.report import PieceInfo, Report, SplitReport, UnitReport, VariantReport
 from hotstart.records.shapes import labelled
 from hotstart.runtime.generated import stitched_name
 from hotstart.specialize.compile import SpecializedCall, units_of

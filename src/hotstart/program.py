@@ -14,8 +14,9 @@ import torch
 
 from hotstart.errors import ArtifactError, ContractError, HotstartError, ModelMismatch
 from hotstart.model import Model, method_of
-from hotstart.records.artifact import Artifact, PieceInfo
+from hotstart.records.artifact import Artifact
 from hotstart.records.layout import fit, strides_fit
+from hotstart.records.report import PieceInfo
 from hotstart.records.shapes import dense_strides, labelled
 from hotstart.runtime.bind import Binding
 from hotstart.runtime.generated_entry import Entry

@@ -12,8 +12,8 @@ import torch.utils._pytree as pytree
 from torch import fx
 
 from hotstart import _torch
-from hotstart.records.artifact import Attributes, Map, ModuleKind, Seq, Slot, Tree
-from hotstart.records.guards import Seen
+from hotstart.records.guards import ModuleKind, Seen
+from hotstart.records.nested import Attributes, Map, Seq, Slot, Tree
 
 if TYPE_CHECKING:
     import sympy

@@ -11,8 +11,8 @@ from hotstart.capture.captured import AttributeUpdate, Captured
 from hotstart.errors import CaptureError
 from hotstart.guards.structure import Look
 from hotstart.model import ModelIndex
-from hotstart.records.artifact import Slot
 from hotstart.records.guards import Guard
+from hotstart.records.nested import Slot
 from hotstart.records.trees import build
 
 

@@ -32,7 +32,7 @@ from hotstart.capture.state import Snapshot
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.model import ModelIndex
-from hotstart.records.artifact import Slot, Tree
+from hotstart.records.nested import Slot, Tree
 
 if TYPE_CHECKING:
     import sympy

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from hotstart._torch import expression, python_source, storage_of
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
-from hotstart.records.artifact import Slot, Tree
+from hotstart.records.nested import Slot, Tree
 from hotstart.records.trees import Leaf, NotATree, classes, describe
 
 if TYPE_CHECKING:

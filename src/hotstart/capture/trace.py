@@ -31,7 +31,7 @@ from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.guards.collect import collect
 from hotstart.model import Model, ModelIndex
-from hotstart.records.artifact import Slot
+from hotstart.records.nested import Slot
 
 if TYPE_CHECKING:
     import sympy

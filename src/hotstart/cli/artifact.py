@@ -23,23 +23,19 @@ from hotstart.cli.factory import see_working_folder
 from hotstart.cli.output import say, say_json, tell
 from hotstart.errors import CorruptArtifact
 from hotstart.guards.sources import Source
-from hotstart.records.artifact import (
+from hotstart.records.artifact import CompiledCall, CompiledUnit, Contract, Parameter, WeightSpec
+from hotstart.records.nested import (
     Attributes,
-    CompiledCall,
-    CompiledUnit,
     Const,
     Container,
-    Contract,
     Map,
-    Parameter,
-    PieceInfo,
     Record,
     Registered,
     Seq,
     Slot,
     Tree,
-    WeightSpec,
 )
+from hotstart.records.report import PieceInfo
 from hotstart.records.shapes import spanned
 from hotstart.records.table import columns, memory
 

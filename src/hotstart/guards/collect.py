@@ -32,8 +32,7 @@ from hotstart.guards.structure import (
     runs_hooks,
 )
 from hotstart.model import Model, ModelIndex
-from hotstart.records.artifact import ModuleKind
-from hotstart.records.guards import Guard, Kind, Seen, Start, Step
+from hotstart.records.guards import Guard, Kind, ModuleKind, Seen, Start, Step
 
 _CONSTANTS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
 _DATA = (bool, int, float, complex, str, bytes, type(None), range, slice, enum.Enum, Collection,

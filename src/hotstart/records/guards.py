@@ -58,6 +58,20 @@ class Guard(msgspec.Struct, frozen=True):
     text: str
 
 
+class ModuleKind(msgspec.Struct, frozen=True):
+    """What was read of a module besides tensors.
+
+    Attributes:
+        cls: the name of its class.
+        guards: what was read, by steps from the module.
+        own: hooks and methods that are the object's own, each by name and as a text of its code.
+    """
+
+    cls: str
+    guards: tuple[Guard, ...]
+    own: tuple[tuple[str, str], ...] = ()
+
+
 class Seen(msgspec.Struct, frozen=True):
     """A guard on something outside of the model's modules.
 

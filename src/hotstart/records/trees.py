@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 import torch.utils._pytree as pytree
 
-from hotstart.records.artifact import (
+from hotstart.records.layout import unflatten
+from hotstart.records.nested import (
     Attributes,
     Const,
     Container,
@@ -23,9 +24,6 @@ from hotstart.records.artifact import (
     Seq,
     Slot,
     Tree,
-)
-from hotstart.records.layout import unflatten
-from hotstart.records.nested import (
     assemble,
     attributes_of,
     children,

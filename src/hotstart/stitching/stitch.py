@@ -13,24 +13,19 @@ from torch import fx
 from hotstart.capture.captured import ContainerChange, example_of
 from hotstart.partition import Piece, Plan
 from hotstart.partition.digest import import_path
-from hotstart.records.artifact import (
-    Attributes,
-    CompiledUnit,
-    Const,
-    Container,
-    Contract,
-    Map,
-    Record,
-    Registered,
-    Requirements,
-    Seq,
-    Slot,
-    Stitched,
-    Tree,
-)
+from hotstart.records.artifact import CompiledUnit, Contract, Requirements, Stitched
 from hotstart.records.classes import comes_with_python_or_torch
 from hotstart.records.layout import fit, unflatten
 from hotstart.records.nested import (
+    Attributes,
+    Const,
+    Container,
+    Map,
+    Record,
+    Registered,
+    Seq,
+    Slot,
+    Tree,
     assemble,
     children,
     is_container,

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 from msgspec.structs import replace
 
 from hotstart.errors import ArtifactError, ContractError
-from hotstart.records.artifact import Artifact, Contract, PieceInfo, TensorSpec
-from hotstart.records.report import Packed, Report
+from hotstart.records.artifact import Artifact, Contract, TensorSpec
+from hotstart.records.report import Packed, PieceInfo, Report
 from hotstart.records.shapes import labelled
 from hotstart.runtime.passed import as_passed, bind
 from hotstart.torchfree.arrays import Array

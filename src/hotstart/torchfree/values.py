@@ -10,9 +10,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from hotstart.artifact.manifest import map_contract
-from hotstart.records.artifact import Contract, Registered, Tree
+from hotstart.records.artifact import Contract
 from hotstart.records.classes import find_imported_class
-from hotstart.records.nested import children, filled, is_container
+from hotstart.records.nested import Registered, Tree, children, filled, is_container
 
 
 class NeedsTorch(Exception):
