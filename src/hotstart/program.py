@@ -165,7 +165,7 @@ class Program(BaseProgram[Entry]):
 
     @property
     def report(self) -> Report:
-        """What was compiled, reused, loaded and made of weights, and how long that took."""
+        """The record of what was compiled, reused, loaded and made of weights, with times."""
         return msgspec.structs.replace(self._report, packed=self._binding.packed)
 
     @report.setter
@@ -337,7 +337,7 @@ class Program(BaseProgram[Entry]):
         return call
 
     def _misfit(self) -> ModelMismatch | None:
-        """Why the model is not what was compiled; None if it is."""
+        """Say why the model is not what was compiled; None if it is."""
         try:
             self._binding()
         except ModelMismatch as error:

@@ -46,7 +46,7 @@ class FileTensors(Generic[T]):
 
 
 def _places(blob: memoryview) -> dict[str, tuple[int, int]]:
-    """Where each tensor of a blob in the format of safetensors begins and ends."""
+    """Find where each tensor of a blob in the format of safetensors begins and ends."""
     start = 8 + int.from_bytes(blob[:8], "little")
     header = msgspec.json.decode(bytes(blob[8:start]))
     return {

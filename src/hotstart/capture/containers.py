@@ -33,7 +33,7 @@ class PassedContainers:
         return None if found is None else Slot("object", found[0])
 
     def changes(self, leaf: Leaf) -> tuple[ContainerChange, ...]:
-        """What is different now.
+        """Describe the containers that are different now.
 
         Raises:
             CaptureError: a container was changed that is no list, dict or object that is its

@@ -291,7 +291,7 @@ def _told(placeholders: Sequence[fx.Node]) -> Iterator[tuple[sympy.Expr, str]]:
 
 
 def _solved(expr: sympy.Expr, symbol: sympy.Symbol, source: str) -> str | None:
-    """What `symbol` is where `expr` is what `source` gives; None if that is not a linear matter."""
+    """Solve `expr` = `source` for `symbol`; None if that is not linear."""
     if expr == symbol:
         return source
     slope = expr.coeff(symbol)

@@ -44,7 +44,7 @@ def require_lasting(index: ModelIndex, graphs: Sequence[Captured]) -> None:
 
 
 def _keeps_a_tensor(module: torch.nn.Module, update: AttributeUpdate) -> bool:
-    """Whether one tensor takes the place of another, which weights' checks know of."""
+    """Tell whether one tensor takes the place of another, which weights' checks know of."""
     is_tensor = isinstance(update.value, Slot) and update.value.kind in ("arg", "out", "weight")
     return is_tensor and isinstance(getattr(module, update.name, None), torch.Tensor)
 
@@ -66,6 +66,6 @@ def _set(module: torch.nn.Module, update: AttributeUpdate) -> Iterator[None]:
 
 
 def _texts(guards: Sequence[Guard], module: torch.nn.Module) -> list[str]:
-    """What guards are about, as it is now."""
+    """The texts of guards, as they are now."""
     look = Look()
     return [look.text(guard.kind, guard.steps, module) for guard in guards]

@@ -292,7 +292,7 @@ def _modes(index: ModelIndex, traced: _torch.FullGraph) -> tuple[tuple[str, bool
 def _graph_inputs(
     traced: _torch.FullGraph, call: tuple[tuple[Any, ...], dict[str, Any]]
 ) -> tuple[Any, ...]:
-    """What the graph is called with, in the order of its placeholders."""
+    """List what the graph is called with, in the order of its placeholders."""
     received: tuple[Any, ...] = ()
 
     class _Received(Exception):

@@ -186,7 +186,7 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _call(call: CompiledCall) -> Iterator[str]:
-    """What a call takes; in titles, its name and the method that it is of, if it has them."""
+    """Describe what a call takes; its name and method, if it has them, are in titles."""
     contract = call.contract
     of = f" of {call.name}" if call.name else ""
     of += f", a call of the model's {call.method}" if call.method else ""
@@ -198,7 +198,7 @@ def _call(call: CompiledCall) -> Iterator[str]:
 
 
 def _prepared(units: Sequence[CompiledUnit]) -> Iterator[tuple[str, str]]:
-    """How many tensors are made of the weights of a unit's layer, for each unit that has any."""
+    """Count, for each unit with preparations, how many it has."""
     for unit in units:
         if unit.preparations:
             packed = sum(preparation.packs for preparation in unit.preparations)
@@ -332,7 +332,7 @@ def _children(tree: Container, path: str) -> list[tuple[Tree, str]]:
 
 
 def _value(data: Any) -> str:
-    """What `values.encode` made of a value, as a user would write it."""
+    """Write a value that `values.encode` encoded as a user would."""
     match data:
         case {"float": str(text)} | {"int": str(text)} | {"complex": str(text)}:
             return text

@@ -70,7 +70,7 @@ class Found:
 
 
 def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> Found:
-    """What a trace of a model, or of one of its methods, read."""
+    """Collect what a trace of a model, or of one of its methods, read."""
     ran = Ran(traced.codes)
     look = Look()
     found: dict[str, tuple[torch.nn.Module, set[Guard]]] = {}
@@ -107,7 +107,7 @@ def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> Found
 
 
 def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKind]:
-    """What several graphs of a model read of its modules."""
+    """Merge what several graphs of a model read of its modules."""
     made: dict[str, ModuleKind] = {}
     for found in all_found:
         for path, kind in found.items():
@@ -133,7 +133,7 @@ def _of_module(
 
 
 def _compared(kind: Kind, steps: tuple[Step, ...], module: torch.nn.Module) -> Kind | None:
-    """What of a thing that was read is to be compared; None if it is known otherwise.
+    """Choose what is compared of a thing that was read; None if it is known otherwise.
 
     Raises:
         AttributeError, LookupError, TypeError: it is not there any more.
@@ -179,7 +179,7 @@ def by_key(start: object, steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 def _of_class_code(start: object, steps: tuple[Step, ...]) -> bool:
-    """Whether steps lead to a function of a class, or into one: it is known with the class."""
+    """Tell whether steps lead to a function of a class, or into one: it is known with the class."""
     classes = False
     for number, (how, _) in enumerate(steps, start=1):
         classes = classes or how == "class"
@@ -226,14 +226,14 @@ def _outside(
 
 
 def _is_plain(start: Any, steps: tuple[Step, ...]) -> bool:
-    """Whether steps lead to a constant, or nowhere."""
+    """Tell whether steps lead to a constant, or nowhere."""
     with contextlib.suppress(AttributeError, LookupError, TypeError):
         return isinstance(follow(start, steps), (*_CONSTANTS, type))
     return True
 
 
 def _counts(where: Start, name: str, kind: Kind, steps: tuple[Step, ...]) -> bool:
-    """Whether something is not known already from torch's version."""
+    """Tell whether something is not known already from torch's version."""
     if not steps:
         return False
     if where != "python":
@@ -263,7 +263,7 @@ class Ran:
         self._methods: dict[type, tuple[str, ...]] = {}
 
     def cover(self, *values: Any) -> bool:
-        """Whether code ran that is in functions that some values are."""
+        """Tell whether code ran that is in functions that some values are."""
         within = self.codes.intersection(set().union(*map(codes_of, values)))
         self.left -= within
         return bool(within)

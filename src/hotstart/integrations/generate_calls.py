@@ -46,7 +46,7 @@ def _add(calls: list[Call], call: Call) -> None:
 
 
 def _form(value: Any) -> Any:
-    """What tells two calls apart: everything but the contents of tensors."""
+    """Describe all that tells two calls apart: everything but the contents of tensors."""
     if isinstance(value, Tensor):
         return (value.dtype, tuple(value.shape))
     if isinstance(value, Mapping):
@@ -66,7 +66,7 @@ def _dims(short: Any, long: Any, tokens: Dim) -> Any:
 
 
 def _recorded(model: nn.Module, cache: Cache, length: int, padded: bool) -> list[dict[str, Any]]:
-    """What `generate` passes to a model for a prompt, and for the token after it."""
+    """Record what `generate` passes to a model for a prompt, and for the token after it."""
     calls: list[dict[str, Any]] = []
     config: Any = model.config
     vocabulary = config.get_text_config(decoder=True).vocab_size

@@ -88,7 +88,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 def written(start: str, kind: str, steps: tuple[Step, ...]) -> str:
-    """What was read, as code says it as far as it can."""
+    """Write what was read as code, as far as it can be."""
     text = start
     for how, name in steps:
         match how:
@@ -110,7 +110,7 @@ def written(start: str, kind: str, steps: tuple[Step, ...]) -> str:
 
 
 def described(one: Seen) -> str:
-    """Where something was seen."""
+    """Write the place where something was seen."""
     match one.start:
         case "environment":
             start = f"environment {one.name}"

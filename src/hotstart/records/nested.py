@@ -134,7 +134,7 @@ def is_container(tree: Tree) -> TypeGuard[Container]:
 
 
 def is_changeable(tree: Tree) -> TypeGuard[Container]:
-    """Whether a tree describes a container that code can change."""
+    """Tell whether a tree describes a container that code can change."""
     return is_container(tree) and not issubclass(tree.cls, tuple)
 
 
@@ -174,7 +174,7 @@ def assemble(cls: type, attributes: Mapping[str, Any], slotted: Mapping[str, Any
 
 
 def same_constant(left: object, right: object) -> bool:
-    """Whether two constants are interchangeable: same type and value, nan equal to itself."""
+    """Tell whether two constants are interchangeable: same type and value, nan equal to itself."""
     if left is right:
         return True
     if type(left) is not type(right):
@@ -190,5 +190,5 @@ def same_constant(left: object, right: object) -> bool:
 
 
 def is_namedtuple(cls: type) -> bool:
-    """Whether a class was made by `namedtuple` or `NamedTuple`."""
+    """Tell whether a class was made by `namedtuple` or `NamedTuple`."""
     return issubclass(cls, tuple) and hasattr(cls, "_fields")

@@ -43,7 +43,7 @@ class BaseProgram(Generic[EntryT]):
         self._counting = threading.Lock()
 
     def takes(self, /, *args: Any, **kwargs: Any) -> bool:
-        """Whether a call of the model with these arguments is within the contract.
+        """Tell whether a call of the model with these arguments is within the contract.
 
         Nothing is run.
 

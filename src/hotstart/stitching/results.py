@@ -101,7 +101,7 @@ class Results:
 
 
 def _form(tree: Container) -> tuple[ResultKind, tuple[str, ...]]:
-    """How a container is built, and the names of what is in it."""
+    """Say how a container is built, and name what is in it."""
     fields = tuple(str(child.key) for child in children(tree))
     match tree:
         case Seq(cls):

@@ -121,7 +121,7 @@ class Held:
         return None
 
     def _spans_now(self) -> tuple[list[_Span], list[_Span]]:
-        """Where weights lie that are there, and those of them that calls write to."""
+        """Find where weights lie, and where those that calls write to do."""
         if self._spans[0] != self.changes:
             changes, found = self.changes, self._all_spans()
             self._spans = (changes, found, [s for s in found if self._specs[s[2]].mutated])
