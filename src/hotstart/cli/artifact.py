@@ -25,15 +25,11 @@ from hotstart.errors import CorruptArtifact
 from hotstart.guards.sources import Source
 from hotstart.records.artifact import CompiledCall, CompiledUnit, Contract, Parameter, WeightSpec
 from hotstart.records.nested import (
-    Attributes,
     Const,
-    Container,
     Map,
-    Record,
-    Registered,
-    Seq,
     Slot,
     Tree,
+    children,
 )
 from hotstart.records.report import PieceInfo
 from hotstart.records.shapes import spanned
@@ -315,20 +311,12 @@ def _argument(
         case Const(value):
             yield path, "constant", _value(value), "", ", ".join(notes)
         case _:
-            parts = _children(tree, path.lstrip("*"))
+            whole, parts = path.lstrip("*"), children(tree, path.lstrip("*"))
             yield path, tree.cls.__qualname__, f"of {len(parts)}", "", ", ".join(notes)
-            for part, where in parts:
-                yield from _argument(part, where, contract)
-
-
-def _children(tree: Container, path: str) -> list[tuple[Tree, str]]:
-    match tree:
-        case Seq(_, items) | Registered(_, _, items):
-            return [(item, f"{path}[{number}]") for number, item in enumerate(items)]
-        case Map(_, entries):
-            return [(item, f"{path}[{_value(key)}]") for key, item in entries]
-        case Record(_, fields) | Attributes(_, fields):
-            return [(item, f"{path}.{name}") for name, item in fields]
+            for part in parts:
+                # A file has keys as `values.encode` made them.
+                where = f"{whole}[{_value(part.key)}]" if isinstance(tree, Map) else part.path
+                yield from _argument(part.value, where, contract)
 
 
 def _value(data: Any) -> str:
