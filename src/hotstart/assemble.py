@@ -145,8 +145,8 @@ def make_fingerprint(
     if not any(unit.kernels for unit in units):
         parts["instructions"] = []  # nothing in it is native code
     graphs = [graph for call in calls for graph in call.graphs]
-    codes = {code for graph in graphs for code in graph.captured.codes}
-    loose = {code for graph in graphs for code in graph.captured.loose}
+    codes = {code for graph in graphs for code in graph.captured.read.codes}
+    loose = {code for graph in graphs for code in graph.captured.read.loose}
     pieces = tuple(piece.digest for graph in graphs for piece in graph.plan.pieces)
     return {
         **parts,

@@ -30,7 +30,7 @@ def require_lasting(index: ModelIndex, graphs: Sequence[Captured]) -> None:
         module = index.modules[update.owner]
         if _keeps_a_tensor(module, update):
             continue
-        kinds = (graph.modules.get(update.owner) for graph in graphs)
+        kinds = (graph.read.modules.get(update.owner) for graph in graphs)
         guards = [guard for kind in kinds if kind is not None for guard in kind.guards]
         before = _texts(guards, module)
         with _set(module, update):

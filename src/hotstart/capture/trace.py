@@ -154,10 +154,7 @@ def _describe(trace: _Trace) -> Captured:
         ),
         fixed=dict(trace.fixed),
         modes=_modes(trace.index, traced),
-        modules=read.modules,
-        codes=read.codes,
-        loose=read.loose,
-        seen=read.seen,
+        read=read,
         layout_reads=traced.layout_reads,
         read_arguments={
             node: trace.numbers.get(id(traced.object_named(step.source)), -1)

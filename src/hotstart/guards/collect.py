@@ -14,7 +14,7 @@ import gc
 import sys
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ Origin = tuple[Start, str, Any]
 
 
 @dataclass(frozen=True)
-class Found:
+class ReadInTrace:
     """What a trace read.
 
     Attributes:
@@ -63,13 +63,13 @@ class Found:
         loose: code of it that no guard covers.
     """
 
-    modules: dict[str, ModuleKind]
-    seen: tuple[Seen, ...]
-    codes: frozenset[types.CodeType]
-    loose: frozenset[types.CodeType]
+    modules: Mapping[str, ModuleKind] = field(default_factory=dict)
+    seen: tuple[Seen, ...] = ()
+    codes: frozenset[types.CodeType] = frozenset()
+    loose: frozenset[types.CodeType] = frozenset()
 
 
-def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> Found:
+def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> ReadInTrace:
     """Collect what a trace of a model, or of one of its methods, read."""
     ran = Ran(traced.codes)
     look = Look()
@@ -103,7 +103,7 @@ def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> Found
     outside.update(_target(look, ran, target))
     outside.update(_named(look, ran))
     seen = tuple(sorted(outside, key=repr))
-    return Found(made, seen, ran.codes, frozenset(ran.left))
+    return ReadInTrace(made, seen, ran.codes, frozenset(ran.left))
 
 
 def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKind]:

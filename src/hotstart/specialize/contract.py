@@ -35,7 +35,7 @@ def make_requirements(
     graphs = [graph.captured for call in calls for graph in call.graphs]
     require_lasting(index, graphs)
     written = {slot for graph in graphs for kind, slot in _written(graph) if kind == "weight"}
-    read = merged(graph.modules for graph in graphs)
+    read = merged(graph.read.modules for graph in graphs)
     # By their texts, since 1, 1.0 and True are equal and not the same.
     kinds = {repr(kind): kind for kind in read.values()}
     numbers = {text: number for number, text in enumerate(kinds)}
@@ -63,7 +63,7 @@ def _seen(calls: Sequence[TracedCall]) -> tuple[Seen, ...]:
         replace(one, name=call.method) if one.start in _OF_THE_CALL else one
         for call in calls
         for graph in call.graphs
-        for one in graph.captured.seen
+        for one in graph.captured.read.seen
     }
     return tuple(sorted(found, key=repr))
 
