@@ -236,6 +236,31 @@ def test_prepared_weights_are_packed_without_torch_too(saved: Saved) -> None:
     assert "got 'never' with prepared weights" in run_fresh(code, saved.file, saved.weights)
 
 
+def test_no_import_waits_for_the_library_to_be_opened(saved: Saved) -> None:
+    """While the linker opens a library, it opens no extension module of Python's."""
+    code = """
+        import importlib.machinery, json, sys
+        import hotstart
+        from hotstart.torchfree import start
+
+        def opened():
+            if not before:  # the first time is where opening begins
+                before.update(sys.modules)
+            return libtorch()
+
+        before, libtorch = {}, start.libtorch
+        start.libtorch = opened
+        hotstart.load(sys.argv[1], weights=sys.argv[2])
+        endings = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+        later = [
+            name for name, module in sys.modules.items()
+            if name not in before and (getattr(module, "__file__", None) or "").endswith(endings)
+        ]
+        print(json.dumps([later, len(before) > 0, "torch" in sys.modules]))
+    """
+    assert run_fresh(code, saved.file, saved.weights) == [[], True, False]
+
+
 def test_torch_can_be_imported_afterwards(saved: Saved) -> None:
     found = saved.without_torch(
         f"""

@@ -74,6 +74,13 @@ if TYPE_CHECKING:
         input_name,
         plain_name,
     )
+    from hotstart._torch.few_rows import (
+        ACTIVATIONS,
+        ADDS,
+        HAS_BIAS,
+        MULTIPLIES,
+        few_rows_kernel,
+    )
     from hotstart._torch.graph_inputs import (
         bounds_of,
         compile_id,
@@ -137,6 +144,10 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ACTIVATIONS",
+    "ADDS",
+    "HAS_BIAS",
+    "MULTIPLIES",
     "NO_DEFAULT",
     "BySize",
     "CFunction",
@@ -192,6 +203,7 @@ __all__ = [
     "expression_text",
     "extern_kernel",
     "fake_mode",
+    "few_rows_kernel",
     "filled_memory",
     "full_graph",
     "function_mode",
@@ -259,6 +271,7 @@ _BUILDING = (
     "graphs",
     "guards",
     "compile_fx",
+    "few_rows",
     "layout_reads",
     "packing",
     "recipes",

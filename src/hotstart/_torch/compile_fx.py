@@ -23,6 +23,7 @@ from hotstart._torch.sizes import (
     strides_by_expansion,
     watched,
 )
+from hotstart._torch.small_loops import small_loops_in_one_thread
 from hotstart._torch.symbols import Symbols, bounded_negative_powers, without_size_assumptions
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ def compile_with_inductor(
     symbols: Symbols,
     holds: Callable[[sympy.Basic], bool],
     packing: Packing | None = None,
+    *,
+    in_one_thread: bool = False,
 ) -> InductorOutput | None:
     """Compile a module for inference through AOTAutograd and Inductor.
 
@@ -155,7 +158,8 @@ def compile_with_inductor(
 
     `memory` has a number for every input that is a tensor, and for every output; two tensors have
     the same one exactly if they share memory. `holds` tells if a condition over `symbols` holds for
-    every size that the module is compiled for.
+    every size that the module is compiled for. `in_one_thread`: small loops run in the thread that
+    calls, so sums of a few thousand numbers differ by rounding from those of `torch.compile`.
 
     Returns:
         None if AOTAutograd leaves no operator to compile, since outputs are inputs, or nothing uses
@@ -213,6 +217,7 @@ def compile_with_inductor(
         config.patch(dict(settings)),
         linears_by_template(templates) if by_template else inputs_as_packed_weights(),
         grouped_products() if packing else contextlib.nullcontext(),
+        small_loops_in_one_thread() if in_one_thread else contextlib.nullcontext(),
         watched(symbols, holds) as decompositions,
     ):
         compile_fx(module, list(inputs), inner_compile=inner, decompositions=decompositions)

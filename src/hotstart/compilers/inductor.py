@@ -23,6 +23,7 @@ from hotstart.capture.conditions import counterexample
 from hotstart.compilers import lean, packing
 from hotstart.compilers.by_size import with_choice
 from hotstart.compilers.extract import Extracted, extract
+from hotstart.compilers.few_rows import Given, with_few_rows
 from hotstart.compilers.job import Job, Narrowed
 from hotstart.compilers.tuning import Body, Measure, tuned
 from hotstart.errors import OptionsError
@@ -115,7 +116,8 @@ class InductorCompiler:
         if choose is None or not weights:
             return _unit(self._body(job, None))
         try:
-            made = _unit(self._body(job, _torch.Packing(weights, choose)))
+            by_rule = self._pack_weights is True
+            made = _unit(self._body(job, _torch.Packing(weights, choose), unpacked_too=by_rule))
         except Exception as error:  # noqa: BLE001  whatever passes raise that meet no value
             made = _unit(self._body(job, None))
             if isinstance(made, Narrowed):
@@ -136,8 +138,10 @@ class InductorCompiler:
             return None
         return made if isinstance(made, Body) and not made.unit.op_by_op else None
 
-    def _body(self, job: Job, taken_out: _torch.Packing | None) -> Body | Narrowed:
-        """Compile a piece in one way."""
+    def _body(
+        self, job: Job, taken_out: _torch.Packing | None, *, unpacked_too: bool = False
+    ) -> Body | Narrowed:
+        """Compile a piece in one way; few rows may read weights unpacked that many read packed."""
         extracted = extract(job)
         holds = partial(_holds, job, extracted)
         try:
@@ -150,6 +154,7 @@ class InductorCompiler:
                 extracted.symbols,
                 holds,
                 taken_out,
+                in_one_thread=bool(self._pack_weights),
             )
         except _torch.Narrowing as narrowing:
             return _narrowed(job, extracted, narrowing.condition)
@@ -158,6 +163,10 @@ class InductorCompiler:
                 return _narrowed(job, extracted, condition)
         if output is None:
             return Body(_as_captured(job, _alive(job)))
+        if taken_out is not None:
+            compiled = partial(_torch.few_rows_kernel, self._settings)
+            given = Given(job, extracted.inputs, taken_out.weights)
+            output = with_few_rows(given, output, compiled, unpacked_too=unpacked_too)
         if around := (*output.around, *_written_views(job)):
             return Body(self.op_by_op(job, "; ".join(around)))
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hotstart.errors import ArtifactError, HotstartError, IncompatibleArtifact
 from hotstart.torchfree.library import libtorch
 
-_EXTENSIONS = ("array", "base64", "ctypes", "hashlib", "math", "mmap", "msgspec")
+_EXTENSIONS = ("array", "base64", "ctypes", "fcntl", "hashlib", "math", "mmap", "msgspec")
 """Modules with extensions that are needed later: none can be imported while a library is opened."""
 
 if TYPE_CHECKING:

@@ -79,6 +79,43 @@ def test_an_operator_without_a_c_function_goes_through_the_dispatcher() -> None:
     assert 'torch_call_dispatcher("aten::view", ""' in text
 
 
+def test_a_choice_by_sizes_defines_one_variable() -> None:
+    lines = written(
+        "if s_0 <= 4:\n"
+        "    buf0 = empty_strided_cpu((s_0, 4), (4, 1), torch.float32)\n"
+        "    cpp_fused_0(x, buf0)\n"
+        "else:\n"
+        "    buf0 = empty_strided_cpu((s_0, 8), (8, 1), torch.float32)\n"
+        "del x\n"
+        "del buf0"
+    )
+    assert lines == [
+        "Tensor v1;",
+        "if ((n[0] <= 4)) {",
+        "  Tensor v2 = empty({n[0], 4}, {4, 1}, aoti_torch_dtype_float32());",
+        "  {",
+        "    reinterpret_cast<void (*)(void*, void*)>(kernels[4])"
+        "(data(a[0].get()), data(v2.get()));",
+        "  }",
+        "  v1 = std::move(v2);",
+        "} else {",
+        "  Tensor v3 = empty({n[0], 8}, {8, 1}, aoti_torch_dtype_float32());",
+        "  v1 = std::move(v3);",
+        "}",
+        "a[0].reset();",
+        "v1.reset();",
+    ]
+
+
+def test_a_choice_by_sizes_may_write_to_what_is_there() -> None:
+    lines = written("if s_0 < 2:\n    cpp_fused_0(x, y)\nelse:\n    cpp_fused_0(y, x)")
+    assert [line for line in lines if not line.startswith("  ")] == [
+        "if ((n[0] < 2)) {",
+        "} else {",
+        "}",
+    ]
+
+
 def test_a_piece_gets_what_dies_with_it_and_is_lent_the_rest() -> None:
     lines = written("args = [s_0, x, y]\ndel x\n(one, two) = piece(args)")
     assert "  const int64_t sizes[] = {n[0]};" in lines
@@ -116,6 +153,11 @@ def test_an_operator_that_writes_is_known_to() -> None:
         ("z = torch.ops.aten.add.Tensor(x, y, alpha=x)", "x is no integer that is known"),
         ("(a, b, c) = piece(args)", "piece is no piece"),
         ("module.count = x", "it is no step that is known"),
+        ("if s_0 < 2:\n    z = s_0\nelse:\n    q = s_0", "depends on sizes"),
+        ("if s_0 < 2:\n    del x\nelse:\n    del y", "more than to define a variable"),
+        ("if s_0 < 2:\n    x = y\nelse:\n    x = y", "more than to define a variable"),
+        ("if s_0 < 2:\n    z = y\nelse:\n    z = y", "more than a tensor"),
+        ("if s_0 < 2:\n    z = s_0\nelse:\n    z = y", "more than a tensor"),
     ],
 )
 def test_what_is_no_step_is_refused_with_its_line(source: str, reason: str | None) -> None:

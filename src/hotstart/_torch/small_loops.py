@@ -1,0 +1,85 @@
+"""Have Inductor's kernels share out work between threads only where there is enough of it.
+
+Inductor decides by the size that a range is tuned for, and from 512 elements per thread on. To
+start threads takes 1 us where they wait actively, and 10 us or more where they sleep or other
+processes use their cores; a loop of a thousand elements takes a tenth of the first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from hotstart._torch.replaced import replaced
+
+LEAST = 1 << 12
+"""Elements of loops from which on threads share them."""
+
+_PRAGMA = "#pragma omp parallel"
+
+
+@contextlib.contextmanager
+def small_loops_in_one_thread() -> Iterator[None]:
+    """Write kernels that run small loops in the thread that calls them.
+
+    What is small is decided in each call where sizes are known only then. `WorkSharing` opens the
+    regions that threads share, and `codegen_loops_impl` writes loops into them (2.11 to 2.15).
+    """
+    from torch._inductor.codegen.cpp import CppKernel, ParallelDepth, WorkSharing
+
+    decide: Any = CppKernel.decide_parallel_depth
+    write: Any = CppKernel.codegen_loops_impl
+    open_region: Any = WorkSharing.parallel
+    region: list[str] = []  # the work in the region that is open, in C++
+    written: list[str] = []  # the work of the loops that are being written
+
+    def decide_parallel_depth(self: Any, most: Any, threads: int) -> Any:
+        work = _work(self)
+        if work.is_Integer and int(work) < LEAST:
+            return ParallelDepth(parallel_depth=0, start_depth=most.start_depth)
+        return decide(self, most, threads)
+
+    def codegen_loops_impl(self: Any, loops: Any, code: Any, sharing: Any) -> None:
+        written.append(_in_cpp(self))
+        write(self, loops, code, sharing)
+        written.pop()
+
+    def parallel(self: Any, threads: int) -> None:
+        goes_on = self.in_parallel and threads == self.num_threads
+        open_region(self, threads)
+        if not goes_on:
+            region.clear()
+        region.append(written[-1])
+        _put_condition(self.code, " + ".join(dict.fromkeys(region)))
+
+    with (
+        replaced(CppKernel, "decide_parallel_depth", decide_parallel_depth),
+        replaced(CppKernel, "codegen_loops_impl", codegen_loops_impl),
+        replaced(WorkSharing, "parallel", parallel),
+    ):
+        yield
+
+
+def _work(kernel: Any) -> Any:
+    """How many elements the loops of a kernel go through, as an expression over sizes."""
+    from torch._inductor.utils import sympy_product
+
+    return sympy_product(kernel.call_ranges)
+
+
+def _in_cpp(kernel: Any) -> str:
+    """The same in C++; loops have the sizes in it as arguments."""
+    from torch._inductor.codegen.cpp_utils import cexpr
+
+    return f"({cexpr(kernel.rename_indexing(_work(kernel)))})"
+
+
+def _put_condition(code: Any, work: str) -> None:
+    """Have the last region of some code depend on the work in it."""
+    for number in reversed(range(len(code._lines))):
+        line = code._lines[number]
+        if isinstance(line, str) and line.lstrip().startswith(_PRAGMA):
+            start, _, _ = line.partition(" if(")
+            code._lines[number] = f"{start} if({work} >= {LEAST})"
+            return

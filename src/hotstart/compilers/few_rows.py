@@ -1,0 +1,275 @@
+"""Have generated code compute linears of few rows by a kernel, where that is faster.
+
+Which library multiplies is chosen when a piece is compiled, for the size that a range is tuned for.
+With few rows and a small weight, all libraries take longer to begin than the product takes. So a
+call that finds few rows runs a kernel of hotstart's, which reads weights as the model has them.
+`docs/performance.md` has the measurements behind the numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hotstart import _torch
+from hotstart.compilers.found_linears import Linear, Matrix, find_linear, matrix_made, matrix_of
+from hotstart.compilers.job import Job
+from hotstart.compilers.made_of import MadeOf, is_dense, is_row
+from hotstart.runtime.names import Names
+
+KERNEL = "few_rows"
+"""The name that generated code has for the kernel."""
+
+MOST_ROWS = ((1 << 14, 64), (1 << 16, 16), (1 << 18, 4))
+"""Elements of a weight up to which the kernel is faster than oneDNN on a packed weight, and rows up
+to which it is."""
+
+MOST_ROWS_UNPACKED = ((1 << 14, 64), (1 << 16, 32), (1 << 18, 8), (1 << 20, 4))
+"""The same beside the library that torch calls for weights that are not packed."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a module was compiled for.
+
+    Attributes:
+        job: what the code serves.
+        inputs: example inputs of the module, sizes first.
+        weights: positions of those that are weights and not written to.
+    """
+
+    job: Job
+    inputs: Sequence[Any]
+    weights: Collection[int]
+
+
+def with_few_rows(
+    given: Given,
+    output: _torch.InductorOutput,
+    compile_kernel: Callable[[], str],
+    *,
+    unpacked_too: bool,
+) -> _torch.InductorOutput:
+    """Give Inductor's code a branch for few rows at each linear that gains by it.
+
+    Args:
+        given: what the code was made for.
+        output: what Inductor made of the module.
+        compile_kernel: gives the path of the kernel.
+        unpacked_too: whether linears on packed weights get one; those weights are then read as they
+            are as well, so that they cannot be released.
+    """
+    module = ast.parse(output.source)
+    tables = {True: MOST_ROWS if unpacked_too else (), False: MOST_ROWS_UNPACKED}
+    for function in ast.walk(module):
+        if isinstance(function, ast.FunctionDef) and function.name == "call":
+            more = _Writer(given, output, tables).rewrite(function)
+            if more is not None:
+                return dataclasses.replace(
+                    output,
+                    source=ast.unparse(ast.fix_missing_locations(module)),
+                    kernels={**output.kernels, KERNEL: compile_kernel()},
+                    kept=(*output.kept, *more),
+                )
+    return output
+
+
+class _Writer:
+    """Writes the branches of a function."""
+
+    def __init__(
+        self,
+        given: Given,
+        output: _torch.InductorOutput,
+        tables: Mapping[bool, Sequence[tuple[int, int]]],
+    ) -> None:
+        self._given = given
+        self._kept = output.kept
+        self._made_of = MadeOf(output.recipes, given.inputs)
+        self._tables = tables
+        self._lows = dict(enumerate(bound.low for bound in given.job.bounds.values()))
+        self._arguments: dict[str, int] = {}  # their numbers, by name
+        self._added: dict[int, str] = {}  # names of weights that become arguments, by position
+        self._sizes: dict[str, int] = {}  # the least of each, by the names that code has for it
+        self._matrices: dict[str, Matrix] = {}
+
+    def rewrite(self, call: ast.FunctionDef) -> list[int] | None:
+        """Write branches into a function, if there is a linear that gains by one.
+
+        Returns:
+            The positions of the weights that it takes besides those that it took before.
+        """
+        unpacking = _unpacking(call)
+        if unpacking is None or len(unpacking.elts) < len(self._kept):
+            return None
+        listed = [ast.unparse(each) for each in unpacking.elts]
+        self._arguments = {name: number for number, name in enumerate(listed)}
+        self._sizes = {
+            name: self._lows[position]
+            for name, position in zip(listed, self._kept, strict=False)
+            if position in self._lows
+        }
+        self._names = Names(node.id for node in ast.walk(call) if isinstance(node, ast.Name))
+        branches: dict[int, list[ast.stmt]] = {}
+        for number, statement in enumerate(call.body):
+            if linear := find_linear(statement):
+                branches[number] = self._branch(linear, statement)
+            else:
+                self._see(statement)
+        call.body = [s for n, each in enumerate(call.body) for s in branches.get(n) or [each]]
+        first = len(self._kept)
+        unpacking.elts[first:first] = [ast.Name(name, ast.Store()) for name in self._added.values()]
+        return list(self._added) if any(branches.values()) else None
+
+    # --- what the code has ------------------------------------------------------------------------
+
+    def _see(self, statement: ast.stmt) -> None:
+        """Take note of what a statement makes."""
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                if isinstance(value, ast.Name) and value.id in self._sizes:
+                    self._sizes[name] = self._sizes[value.id]
+                elif matrix := self._matrix(value):
+                    self._matrices[name] = matrix
+
+    def _matrix(self, value: ast.expr) -> Matrix | None:
+        match value:
+            case ast.Name(id=name) if name in self._matrices:
+                return self._matrices[name]
+            case ast.Name():
+                return self._shape(self._example(value))
+        return matrix_made(value)
+
+    def _shape(self, tensor: Any) -> Matrix | None:
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype is not torch.float32:
+            return None
+        sizes, strides = (
+            [ast.parse(str(number), mode="eval").body for number in numbers]
+            for numbers in (tensor.shape, tensor.stride())
+        )
+        return matrix_of(sizes, strides)
+
+    def _position(self, value: ast.expr) -> int | None:
+        """The position of an argument that the code takes as it is; None if it is none."""
+        number = self._arguments.get(value.id) if isinstance(value, ast.Name) else None
+        return None if number is None or number >= len(self._kept) else self._kept[number]
+
+    def _recipe_number(self, value: ast.expr) -> int | None:
+        """The number of an argument among what recipes make; None if it is none."""
+        number = self._arguments.get(value.id) if isinstance(value, ast.Name) else None
+        return None if number is None or number < len(self._kept) else number - len(self._kept)
+
+    def _example(self, value: ast.expr) -> Any:
+        position = self._position(value)
+        return None if position is None else self._given.inputs[position]
+
+    def _least(self, value: ast.expr) -> int | None:
+        """The least number that sums and products of sizes give; None if it is not known."""
+        match value:
+            case ast.Constant(value=int() as number):
+                return number
+            case ast.Name(id=name):
+                return self._sizes.get(name)
+            case ast.BinOp(left=left, op=ast.Add() | ast.Mult() as joins, right=right):
+                one, other = self._least(left), self._least(right)
+                if one is not None and other is not None:
+                    return one * other if isinstance(joins, ast.Mult) else one + other
+        return None
+
+    def _parts(self, linear: Linear) -> list[int]:
+        """The weights whose rows, one after the other, are a linear's columns; none if unknown."""
+        number = self._recipe_number(linear.weight)
+        found: list[int] | None = None
+        if number is not None:
+            found = self._made_of.rows(number, packed=linear.packed)
+        elif not linear.packed:
+            match linear.weight:
+                case ast.Call(args=[of, sizes, strides, ast.Constant(value=0)]):
+                    position, example = self._position(of), self._example(of)
+                    if is_dense(example) and example.dim() == 2 and position is not None:
+                        rows, columns = example.shape
+                        shown = ast.unparse(sizes), ast.unparse(strides)
+                        same = shown == (f"({columns}, {rows})", f"(1, {columns})")
+                        found = [position] if same else None
+        plain = all(position in self._given.weights for position in found or ())
+        return [] if found is None or not plain else found
+
+    # --- branches ---------------------------------------------------------------------------------
+
+    def _branch(self, linear: Linear, otherwise: ast.stmt) -> list[ast.stmt]:
+        """Statements that compute a linear by the kernel if there are few rows; none if never."""
+        rows, parts = self._matrix(linear.rows), self._parts(linear)
+        weights = [self._given.inputs[position] for position in parts]
+        if rows is None or not weights:
+            return []
+        if not all(is_dense(w) and w.dim() == 2 and w.shape[1] == rows.columns for w in weights):
+            return []
+        columns = sum(int(weight.shape[0]) for weight in weights)
+        made = Matrix(rows.rows, columns, columns)
+        if linear.packed:
+            self._matrices[linear.made] = made
+        table = self._tables[linear.packed]
+        most = next((most for size, most in table if columns * rows.columns <= size), 0)
+        number = ast.parse(rows.rows, mode="eval").body
+        fixed = isinstance(number, ast.Constant)
+        least = self._least(number)
+        if least is None or least > most or most == 0 or (fixed and linear.packed):
+            return []
+        if self._matrices.get(linear.made) != made or not self._is_combined(linear, made):
+            return []
+        few = ast.parse("\n".join(self._few(linear, rows, made, parts))).body
+        if fixed:
+            return few
+        test = ast.parse(f"{rows.rows} <= {most}", mode="eval").body
+        return [ast.If(test, few, [otherwise])]
+
+    def _is_combined(self, linear: Linear, made: Matrix) -> bool:
+        """Tell whether the kernel can combine a sum with what a linear combines it with."""
+        if linear.other is not None and self._matrix(linear.other) != made:
+            return False
+        if linear.bias is None:
+            return True
+        number, example = self._recipe_number(linear.bias), self._example(linear.bias)
+        if number is not None:
+            return self._made_of.is_row(number)
+        return is_row(example) and example.shape[0] == made.columns
+
+    def _few(
+        self, linear: Linear, rows: Matrix, made: Matrix, parts: Sequence[int]
+    ) -> Iterator[str]:
+        """Write the call of the kernel for each of the weights."""
+        name, columns = linear.made, made.columns
+        if linear.packed:
+            shape = f"({made.rows}, {columns}), ({columns}, 1)"
+            yield f"{name} = empty_strided_cpu({shape}, torch.float32)"
+        bias = name if linear.bias is None else ast.unparse(linear.bias)
+        other = name if linear.other is None else ast.unparse(linear.other)
+        first = 0
+        for position in parts:
+            count = int(self._given.inputs[position].shape[0])
+            tensors = f"{ast.unparse(linear.rows)}, {self._weight(position)}, {bias}, {other}"
+            sizes = f"{made.rows}, {count}, {rows.columns}, {rows.stride}, {columns}"
+            yield f"{KERNEL}({tensors}, {name}, {sizes}, {first}, {linear.what})"
+            first += count
+
+    def _weight(self, position: int) -> str:
+        """The name of a weight, which becomes an argument if it is none."""
+        if position in self._kept:
+            return list(self._arguments)[self._kept.index(position)]
+        if position not in self._added:
+            self._added[position] = self._names.new("few")
+        return self._added[position]
+
+
+def _unpacking(call: ast.FunctionDef) -> ast.Tuple | None:
+    """The names that a function gives its arguments."""
+    for statement in call.body:
+        match statement:
+            case ast.Assign(targets=[ast.Tuple() as names], value=ast.Name(id="args")):
+                return names
+    return None

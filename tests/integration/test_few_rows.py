@@ -1,0 +1,275 @@
+"""Linears of few rows run in a kernel where libraries take longer to begin than to multiply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hotstart
+from hotstart import Dim, Options
+from hotstart.compilers.few_rows import MOST_ROWS, MOST_ROWS_UNPACKED
+from tests.integration.test_save_and_load import run_fresh
+
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
+ROWS = {"x": {0: Dim("rows", min=0, max=512)}}
+AROUND = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 40, 512)
+"""Numbers of rows at both ends of every table, and on each side of what a tile takes."""
+
+
+def compiled(model: nn.Module, wide: int, **options: Any) -> hotstart.Program:
+    given = Options(**options)
+    x = torch.randn(32, wide)
+    return hotstart.compile(model.eval(), (x,), dynamic_shapes=ROWS, options=given)
+
+
+def each_source(program: hotstart.Program) -> list[str]:
+    return [unit.source for unit in program.artifact.units]
+
+
+def sources(program: hotstart.Program) -> str:
+    return "".join(each_source(program))
+
+
+def same(model: Callable[..., Any], program: hotstart.Program, *args: Any) -> None:
+    with torch.no_grad():
+        torch.testing.assert_close(program(*args), model(*args), rtol=1e-4, atol=1e-5)
+
+
+class Linear(nn.Module):
+    """A linear with what may be fused into it."""
+
+    def __init__(
+        self, wide: int, many: int, after: Callable[[Tensor], Tensor], *, bias: bool = True
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(wide, many, bias=bias)
+        self.after = after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.linear(x))
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def gelu_by_tanh(x: Tensor) -> Tensor:
+    return nn.functional.gelu(x, approximate="tanh")
+
+
+AFTER = (as_it_is, torch.relu, nn.functional.gelu, gelu_by_tanh, nn.functional.silu, torch.sigmoid,
+         torch.tanh)  # fmt: skip
+
+
+class Activated(nn.Module):
+    """All of them, of inputs that differ, since linears that share one are made one linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linears = nn.ModuleList(nn.Linear(256, 256) for _ in AFTER)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        inputs = [x * (1.0 + number) for number in range(len(AFTER))]
+        linears = zip(self.linears, inputs, strict=True)
+        return [after(linear(each)) for after, (linear, each) in zip(AFTER, linears, strict=True)]
+
+
+def test_what_is_fused_into_packed_linears_is_done_to_few_rows() -> None:
+    model = Activated()
+    program = compiled(model, 256)
+    assert any(source.count("few_rows(") == len(AFTER) for source in each_source(program))
+    assert sources(program).count("mkldnn._linear_pointwise") >= len(AFTER)
+    for rows in AROUND:
+        same(model, program, torch.randn(rows, 256))
+
+
+@pytest.mark.parametrize(
+    ("wide", "many", "bias"), [(64, 64, True), (17, 33, False), (1, 1, True), (130, 7, True)]
+)
+def test_weights_that_are_not_packed_are_read_as_they_are(wide: int, many: int, bias: bool) -> None:
+    model = Linear(wide, many, as_it_is, bias=bias)
+    program = compiled(model, wide)
+    assert "few_rows(" in sources(program)
+    assert "mkldnn" not in sources(program)
+    for rows in AROUND:
+        same(model, program, torch.randn(rows, wide))
+
+
+def test_a_residual_is_added_and_a_gate_multiplied() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.gate, self.up = nn.Linear(128, 256), nn.Linear(128, 256, bias=False)
+            self.down = nn.Linear(256, 128)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+
+    model = Block()
+    program = compiled(model, 128)
+    assert "few_rows(" in sources(program)
+    for rows in AROUND:
+        same(model, program, torch.randn(rows, 128))
+
+
+def test_projections_that_share_an_input_are_made_part_by_part() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.q, self.k, self.v = nn.Linear(64, 64), nn.Linear(64, 16), nn.Linear(64, 30)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return self.q(x).sin(), self.k(x), self.v(x).cos()
+
+    model = Heads()
+    program = compiled(model, 64)
+    assert all(source.count("few_rows(") in (0, 3) for source in each_source(program))
+    assert "few_rows(" in sources(program)
+    for rows in AROUND:
+        same(model, program, torch.randn(rows, 64))
+
+
+def test_rows_of_a_larger_tensor_are_read_where_they_are() -> None:
+    class First(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.pool = nn.Linear(48, 48)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(self.pool(x.exp()[:, 0]))
+
+    model = First().eval()
+    shapes = {"x": {0: Dim("batch", min=0, max=64)}}
+    program = hotstart.compile(model, (torch.randn(8, 5, 48),), dynamic_shapes=shapes)
+    assert "few_rows(" in sources(program)
+    for batch in (0, 1, 2, 16, 17, 64):
+        same(model, program, torch.randn(batch, 5, 48))
+
+
+def test_rows_are_those_of_batch_and_length_together() -> None:
+    model = Linear(64, 64, as_it_is).eval()
+    shapes = {"x": {0: Dim("batch", max=8), 1: Dim("length", max=32)}}
+    program = hotstart.compile(model, (torch.randn(2, 4, 64),), dynamic_shapes=shapes)
+    assert "few_rows(" in sources(program)
+    for size in [(1, 1), (2, 8), (4, 4), (17, 1), (3, 6), (8, 32)]:
+        if size[0] <= 8:
+            same(model, program, torch.randn(*size, 64))
+
+
+def test_a_row_is_the_same_whatever_other_rows_there_are() -> None:
+    program = compiled(Linear(64, 64, torch.tanh), 64)
+    x = torch.randn(16, 64)
+    alone = torch.cat([program(row) for row in x.split(1)])
+    assert torch.equal(program(x), alone)
+
+
+def test_values_that_are_no_numbers_pass() -> None:
+    model = Linear(64, 64, torch.relu)
+    program = compiled(model, 64)
+    x = torch.zeros(3, 64)
+    x[0, 3], x[1, 5] = float("nan"), float("inf")
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), model(x), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "wide", "many"),
+    [
+        pytest.param({"pack_weights": False}, 64, 64, id="off"),
+        pytest.param({"pack_weights": "always"}, 64, 64, id="packed only"),
+        pytest.param({}, 1024, 1025, id="large"),
+        pytest.param({"compiler": "op_by_op"}, 64, 64, id="op by op"),
+    ],
+)
+def test_other_linears_have_no_branch(options: dict[str, Any], wide: int, many: int) -> None:
+    model = Linear(wide, many, as_it_is)
+    program = compiled(model, wide, **options)
+    assert "few_rows(" not in sources(program)
+    same(model, program, torch.randn(2, wide))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_dtypes_have_no_branch(dtype: torch.dtype) -> None:
+    model = Linear(64, 64, as_it_is).eval().to(dtype)
+    x = torch.randn(2, 64, dtype=dtype)
+    program = hotstart.compile(model, (x,))
+    assert "few_rows(" not in sources(program)
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), model(x))
+
+
+def test_more_rows_than_the_kernel_is_for_leave_none() -> None:
+    least = max(most for _, most in (*MOST_ROWS, *MOST_ROWS_UNPACKED)) + 1
+    model = Linear(64, 64, as_it_is).eval()
+    shapes = {"x": {0: Dim("rows", min=least, max=512)}}
+    program = hotstart.compile(model, (torch.randn(32, 64),), dynamic_shapes=shapes)
+    assert "few_rows(" not in sources(program)
+
+
+def test_a_weight_that_calls_write_to_is_read_as_it_is_then() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.ones(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.weight.add_(1.0)
+            return x @ self.weight.t()
+
+    eager, model = Counting().eval(), Counting().eval()
+    x = torch.randn(3, 4)
+    program = hotstart.compile(model, (x,))
+    for _ in range(3):
+        torch.testing.assert_close(program(x), eager(x))
+
+
+def test_changed_weights_are_seen_in_both_branches() -> None:
+    model = Linear(256, 256, as_it_is)
+    program = compiled(model, 256)
+    few, many = torch.randn(2, 256), torch.randn(40, 256)
+    for x in (few, many):
+        same(model, program, x)
+    with torch.no_grad():
+        model.linear.weight.mul_(2.0)
+    for x in (few, many):
+        same(model, program, x)
+    model.load_state_dict(Linear(256, 256, as_it_is).state_dict(), assign=True)
+    for x in (few, many):
+        same(model, program, x)
+
+
+FRESH = """
+    import json, sys
+    import torch
+    import hotstart
+    program = hotstart.load(sys.argv[1], weights=sys.argv[2])
+    torch.manual_seed(1)
+    results = [program(torch.randn(rows, 256)).double().sum().item() for rows in (1, 4, 5, 40)]
+    print(json.dumps({"results": results, "form": str(program.report.not_native)}))
+"""
+
+
+def test_both_forms_give_the_same_bits_in_another_process(tmp_path: Path) -> None:
+    model = Linear(256, 256, nn.functional.silu)
+    found = {}
+    for form in ("native", "python"):
+        program = compiled(model, 256, form=form)
+        program.save(tmp_path / f"{form}.hot")
+        program.save_weights(tmp_path / f"{form}.weights")
+        fresh = run_fresh(FRESH, tmp_path / f"{form}.hot", tmp_path / f"{form}.weights")
+        found[form] = fresh["results"]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        expected = [model(torch.randn(rows, 256)).double().sum().item() for rows in (1, 4, 5, 40)]
+    assert found["native"] == found["python"] == pytest.approx(expected, rel=1e-4)
