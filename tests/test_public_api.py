@@ -53,7 +53,7 @@ def test_every_error_is_a_hotstart_error() -> None:
 def test_classes_say_where_users_find_them() -> None:
     public = [getattr(hotstart, name) for name in hotstart.__all__]
     errors = [e for e in public if isinstance(e, type) and issubclass(e, Exception)]
-    for kind in (*errors, hotstart.Program, hotstart.Store, hotstart.Options):
+    for kind in (*errors, hotstart.Call, hotstart.Program, hotstart.Store, hotstart.Options):
         assert kind.__module__ == "hotstart"
         assert pickle.loads(pickle.dumps(kind)) is kind
 

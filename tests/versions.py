@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -18,10 +15,3 @@ has_template = pytest.mark.skipif(
     torch.__version__ < "2.13",
     reason="threads of the GEMM template go by their own numbers up to 2.12, so it is not used",
 )
-
-
-def library_opens_alone() -> bool:
-    """Whether libtorch_cpu opens in a process that has not imported torch."""
-    code = "from hotstart.torchfree.library import libtorch; libtorch()"
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
-    return done.returncode == 0

@@ -31,10 +31,9 @@ from hotstart.records.artifact import (
     CompiledUnit,
     Contract,
     NativeProgram,
-    PieceInfo,
     Requirements,
 )
-from hotstart.records.report import Report, SplitReport, UnitReport, VariantReport
+from hotstart.records.report import PieceInfo, Report, SplitReport, UnitReport, VariantReport
 from hotstart.records.shapes import labelled
 from hotstart.runtime.generated import stitched_name
 from hotstart.specialize.compile import SpecializedCall, units_of
@@ -76,7 +75,7 @@ def debug_folder(options: Options) -> Path | None:
 
 
 def default_jobs() -> int:
-    """How many C++ compilers run at a time: one for each core and 1 GiB this process may use."""
+    """Choose how many C++ compilers run at a time: one for each core and 1 GiB to be used."""
     cores = len(os.sched_getaffinity(0))
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.exists():
@@ -128,7 +127,7 @@ def make_native(
 
 
 def piece_infos(calls: Sequence[TracedCall]) -> tuple[PieceInfo, ...]:
-    """What a user sees of the pieces of all graphs."""
+    """Describe the pieces of all graphs as users see them."""
     first: dict[str, str] = {}
     infos = []
     for piece in (p for call in calls for graph in call.graphs for p in graph.plan.pieces):
@@ -146,8 +145,8 @@ def make_fingerprint(
     if not any(unit.kernels for unit in units):
         parts["instructions"] = []  # nothing in it is native code
     graphs = [graph for call in calls for graph in call.graphs]
-    codes = {code for graph in graphs for code in graph.captured.codes}
-    loose = {code for graph in graphs for code in graph.captured.loose}
+    codes = {code for graph in graphs for code in graph.captured.read.codes}
+    loose = {code for graph in graphs for code in graph.captured.read.loose}
     pieces = tuple(piece.digest for graph in graphs for piece in graph.plan.pieces)
     return {
         **parts,
@@ -167,7 +166,7 @@ def make_report(
     calls: Sequence[SpecializedCall],
     not_native: Sequence[tuple[str, str]] = (),
 ) -> Report:
-    """What happened, with every second of the build accounted for."""
+    """Report a build, with every second of it accounted for."""
     units, variants = _made(calls)
     made = [report.piece for report in units if report.action != "reused"]
     named = list(zip(made, units_of(calls), strict=True))

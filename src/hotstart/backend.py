@@ -94,7 +94,7 @@ def hotstart(
 
 
 def _read(options: Mapping[str, Any], mode: str | None) -> tuple[Any, Any, Options]:
-    """Where to split, which need not be in every graph, the cache, and everything else."""
+    """Read options: where to split, which need not be in every graph, the cache, all others."""
     if mode is not None:
         raise OptionsError(f"mode: got {mode!r}; the backend 'hotstart' takes options, and no mode")
     taken = {*OWN, *(field.name for field in dataclasses.fields(Options))} - NOT_TAKEN

@@ -22,6 +22,7 @@ class Call:
             `encoder.forward`; empty for the model itself.
     """
 
+    __module__ = "hotstart"  # where users find it
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] | None = None
     dynamic_shapes: Mapping[str, Any] | None = None

@@ -16,7 +16,7 @@ Kind = Literal["parameter", "buffer", "attribute"]
 
 
 class Place(msgspec.Struct, frozen=True, eq=False):
-    """Where one tensor is kept.
+    """A place where one tensor is kept.
 
     Attributes:
         name: path from the model, such as `encoder.layers.0.weight`.
@@ -31,12 +31,12 @@ class Place(msgspec.Struct, frozen=True, eq=False):
     key: str
 
     def get(self) -> Any:
-        """What is kept there now; None if nothing."""
+        """The tensor that is kept there now; None if there is none."""
         return self.owner.get(self.key)
 
 
 def method_of(model: Model, path: str) -> Model:
-    """What a dotted path leads to from a model: the model itself, a submodule or a method.
+    """Follow a dotted path from a model: to the model itself, a submodule or a method.
 
     Raises:
         AttributeError: there is no such attribute.
@@ -165,7 +165,7 @@ class Finder:
             ]
 
     def place(self, name: str) -> Place | None:
-        """Where a tensor is kept, of several places the first; None if nowhere."""
+        """Find where a tensor is kept, of several places the first; None if nowhere."""
         path, _, key = name.rpartition(".")
         module = self.module(path)
         for kind, owner in () if module is None else _keeping(module):

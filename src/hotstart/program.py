@@ -14,9 +14,10 @@ import torch
 
 from hotstart.errors import ArtifactError, ContractError, HotstartError, ModelMismatch
 from hotstart.model import Model, method_of
-from hotstart.records.artifact import Artifact, PieceInfo
+from hotstart.records.artifact import Artifact
 from hotstart.records.layout import fit, strides_fit
-from hotstart.records.shapes import dense_strides, labelled
+from hotstart.records.shapes import dense_strides
+from hotstart.runtime.base_program import BaseProgram
 from hotstart.runtime.bind import Binding
 from hotstart.runtime.generated_entry import Entry
 from hotstart.runtime.heap import trim_heap
@@ -43,7 +44,7 @@ class OnMiss(msgspec.Struct, frozen=True):
     build: Callable[[Model, tuple[Any, ...], dict[str, Any]], Program] | None = None
 
 
-class Program:
+class Program(BaseProgram[Entry]):
     """A model compiled for inference. Call it as the model is called.
 
     A program computes without autograd: its results never require grad, whatever the inputs.
@@ -71,28 +72,20 @@ class Program:
         on_miss: OnMiss,
         examples: Mapping[str, Sequence[Example]] | None = None,
     ) -> None:
+        super().__init__(artifact)
         self.model = model
         self._report = report
-        self.artifact = artifact
         self.examples = examples or {}
         self._on_miss = on_miss
-        self._relayouts: dict[str, int] = {}
         self._more: dict[str, list[Program]] = {}
         self._outgrown = False  # whether a miss has changed what this program reads
-        self._counting = threading.Lock()
         self._compiling = threading.Lock()
-        self._entries: dict[str, Entry] = {}
-        self._named: dict[str, Callable[..., Any]] = {}
+        self._functions: dict[str, Callable[..., Any]] = {}  # by name of a call
         self._binding = binding
-        first = 0
-        writes = any(spec.mutated for spec in artifact.requirements.weights)
-        for call in artifact.calls:
-            looks = call.contract.tensors and (writes or call.contract.mutated_args)
-            meeting = binding.meeting if looks else None
-            self._entries[call.name] = Entry(call, first, model, binding, self._relayout, meeting)
-            first += len(call.stitched)
-        own = [entry for entry in self._entries.values() if not entry.call.method]
-        self._call = self._served(own, self._first_of(own))
+        for call, first, meets in self._calls():
+            meeting = binding.meeting if meets else None
+            self._add(call, Entry(call, first, model, binding, self._relayout, meeting))
+        self._call = self._served(self._own, self._first_of(self._own))
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the model.
@@ -172,7 +165,7 @@ class Program:
 
     @property
     def report(self) -> Report:
-        """What was compiled, reused, loaded and made of weights, and how long that took."""
+        """The record of what was compiled, reused, loaded and made of weights, with times."""
         return msgspec.structs.replace(self._report, packed=self._binding.packed)
 
     @report.setter
@@ -197,12 +190,10 @@ class Program:
         Raises:
             KeyError: no call of that name was compiled.
         """
-        if name not in self._named:
-            if name not in self._entries:
-                raise KeyError(f"no call {name!r}; there are: {', '.join(self._entries)}")
-            only = [self._entries[name]]
-            self._named[name] = self._served(only, self._first_of(only))
-        return self._named[name]
+        if name not in self._functions:
+            only = [self._named(name)]
+            self._functions[name] = self._served(only, self._first_of(only))
+        return self._functions[name]
 
     def refresh(self) -> None:
         """Compare the model and all else that was read with what was compiled, and fetch weights.
@@ -246,40 +237,16 @@ class Program:
         return {spec.name: value for spec, value in values if isinstance(value, torch.Tensor)}
 
     @property
-    def code(self) -> dict[str, str]:
-        """The stitched source, by variant; `name: variant` where calls have names."""
-        return {
-            labelled(call.name, stitched.variant): stitched.source
-            for call in self.artifact.calls
-            for stitched in call.stitched
-        }
-
-    @property
     def entry_code(self) -> str:
         """The source of the entries, which check a call and choose the variant."""
         sources = {name: entry.source for name, entry in self._entries.items()}
         return "\n\n".join(f"# {name}\n{text}" if name else text for name, text in sources.items())
 
-    @property
-    def pieces(self) -> tuple[PieceInfo, ...]:
-        """The pieces, with name, digest, kind, layers and what each reuses."""
-        return self.artifact.pieces
-
-    @property
-    def relayouts(self) -> dict[str, int]:
-        """By argument, how many calls had it copied because its layout was not the compiled one."""
-        return dict(self._relayouts)
-
     def __repr__(self) -> str:
         model = self.model
         name = type(model).__name__ if isinstance(model, torch.nn.Module) else repr(model)
         name = "without a model" if model is None else name
-        different = len({piece.digest for piece in self.pieces if piece.kind == "compiled"})
-        variants = " | ".join(self.code)
-        return (
-            f"Program({name}, inference only, {len(self.pieces)} pieces of which {different} "
-            f"different, variants: {variants})"
-        )
+        return f"Program({name}, inference only, {self._summary()})"
 
     # --- what the entry calls ---------------------------------------------------------------------
 
@@ -290,15 +257,7 @@ class Program:
             return tensor
         if strides_fit(tensor, strides):
             return fit(tensor.detach(), strides)
-        with self._counting:
-            if path not in self._relayouts:
-                log.warning(
-                    "%s: strides %s are not the compiled layout, so it is copied in every such "
-                    "call; see Program.relayouts",
-                    path,
-                    tensor.stride(),
-                )
-            self._relayouts[path] = self._relayouts.get(path, 0) + 1
+        self._count_copy(path, tensor.stride())
         return fit(tensor.detach(), strides)
 
     # --- calls that do not fit --------------------------------------------------------------------
@@ -314,11 +273,10 @@ class Program:
             if following is not None:
                 miss = partial(_pass_on, entry, following)
             following = entry.function(miss)
-        return following or self._only_methods
+        return following or self._refuse
 
-    def _only_methods(self, /, *args: Any, **kwargs: Any) -> Any:
-        listed = ", ".join(f"program[{name!r}](...)" for name in self._entries)
-        raise ContractError("the model", "a call of itself", f"calls of methods: {listed}")
+    def _refuse(self, /, *args: Any, **kwargs: Any) -> Any:
+        raise self._only_methods()
 
     def _miss(
         self,
@@ -379,7 +337,7 @@ class Program:
         return call
 
     def _misfit(self) -> ModelMismatch | None:
-        """Why the model is not what was compiled; None if it is."""
+        """Say why the model is not what was compiled; None if it is."""
         try:
             self._binding()
         except ModelMismatch as error:
@@ -404,21 +362,6 @@ class Program:
                 raise why  # no program takes this call, such as one with aliased arguments
             more.append(program)
             return program
-
-    def takes(self, /, *args: Any, **kwargs: Any) -> bool:
-        """Whether a call of the model with these arguments is within the contract.
-
-        Nothing is run.
-
-        Raises:
-            ModelMismatch: calls write to weights or arguments, so that it matters where the weights
-                are, and the model is not what was compiled.
-        """
-        own = [entry for entry in self._entries.values() if not entry.call.method]
-        try:
-            return any(entry.refusal_of(args, kwargs) is None for entry in own)
-        except TypeError:
-            return False
 
 
 def _pass_on(

@@ -1,4 +1,4 @@
-"""Run the same code with a program of a process that has torch, and of one that has not."""
+"""Programs in files, and the same code on one in processes with torch and without it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import hotstart
-from hotstart import Options
+from hotstart import Dim, Options
 from tests.integration.test_save_and_load import run_fresh
 
 _START = """
@@ -69,6 +70,16 @@ print(json.dumps(found))
 """
 
 
+_LOADED = """
+import json, sys
+import hotstart
+program = hotstart.load(sys.argv[1], weights=sys.argv[2])
+"""
+_FOUND = """
+print(json.dumps(found))
+"""
+
+
 class Saved:
     """A program in a file, with prepared weights."""
 
@@ -83,6 +94,13 @@ class Saved:
         """Run code in a fresh process, where `program` is loaded; what is in `found` then."""
         return run_fresh(f"{_START}{dedent(code)}{_END}", self.file, self.weights, kind)
 
+    def without_torch(self, code: str, **environment: str) -> Any:
+        """Run code in a fresh process, where `program` is loaded; what it sets `found` to.
+
+        Nothing but hotstart is imported before.
+        """
+        return run_fresh(f"{_LOADED}{dedent(code)}{_FOUND}", self.file, self.weights, **environment)
+
     def same(self, code: str) -> Any:
         """Require that code finds the same with torch and without; what it finds."""
         found = self.run(code, "alone")
@@ -90,3 +108,31 @@ class Saved:
         for number, (one, other) in enumerate(zip(found, expected, strict=True)):
             assert one == other, f"entry {number}: {one} without torch, {other} with it"
         return found
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(11, 16)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16, bias=False)
+        self.register_buffer("table", torch.randn(16), persistent=False)
+
+    def forward(
+        self, ids: Tensor, mask: Tensor, scale: float = 1.0, *, flat: bool = False
+    ) -> dict[str, Any]:
+        x = self.embed(ids) * self.table.cos()
+        x = x + self.down(nn.functional.gelu(self.up(x)))
+        pooled = (x * mask.unsqueeze(-1)).sum(1) * scale
+        return {"pooled": pooled, "all": (x, mask), "length": ids.shape[1], "flat": flat}
+
+
+class Conjugating(nn.Module):
+    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.nn.functional.gelu(x) * 2, z.conj()
+
+
+IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+MASK = torch.tensor([[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+ROWS, LENGTH = Dim("rows", min=1, max=4), Dim("seq", min=1, max=9, sizes=[1])
+SHAPES = {"ids": {0: ROWS, 1: LENGTH}, "mask": {0: ROWS, 1: LENGTH}}

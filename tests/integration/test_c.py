@@ -18,31 +18,18 @@ from hotstart import ContractError, Dim, Options
 from hotstart.c.library import build_library
 from hotstart.cli import main
 from tests.integration import c_api
+from tests.integration.alone import IDS, MASK, Conjugating, Encoder, Saved
 from tests.integration.c_api import CONTRACT, ERROR, Library, Program, Refused
 from tests.integration.test_native import Turned, TurnedOtherwise
 from tests.integration.test_save_and_load import run_fresh
-from tests.integration.test_torchfree import IDS, MASK, SHAPES, Conjugating, Encoder, Saved
-from tests.versions import library_opens_alone
+from tests.opening import opens_library_alone
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "embed.c"
 
 pytestmark = [
     pytest.mark.usefixtures("kept_pieces"),
-    pytest.mark.skipif(
-        not library_opens_alone(), reason="what torch's library needs is found by import torch only"
-    ),
+    opens_library_alone,
 ]
-
-
-@pytest.fixture(scope="module")
-def library(c_library: Path) -> Library:
-    return Library(c_library / "libhotstart.so")
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory, kept_pieces: Any) -> Saved:
-    folder = tmp_path_factory.mktemp("encoder")
-    return Saved(folder, Encoder(), IDS, MASK, dynamic_shapes=SHAPES)
 
 
 @pytest.fixture

@@ -15,27 +15,14 @@ import hotstart
 from hotstart.artifact import container, weights_file
 from hotstart.artifact.disk import OpenFile
 from hotstart.errors import ArtifactError
+from tests.integration.alone import IDS, MASK, Saved
 from tests.integration.c_api import CORRUPT, ERROR, INCOMPATIBLE, Library, Program, Refused
-from tests.integration.test_torchfree import IDS, MASK, SHAPES, Encoder, Saved
-from tests.versions import library_opens_alone
+from tests.opening import opens_library_alone
 
 pytestmark = [
     pytest.mark.usefixtures("kept_pieces"),
-    pytest.mark.skipif(
-        not library_opens_alone(), reason="what torch's library needs is found by import torch only"
-    ),
+    opens_library_alone,
 ]
-
-
-@pytest.fixture(scope="module")
-def library(c_library: Path) -> Library:
-    return Library(c_library / "libhotstart.so")
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory, kept_pieces: Any) -> Saved:
-    folder = tmp_path_factory.mktemp("encoder")
-    return Saved(folder, Encoder(), IDS, MASK, dynamic_shapes=SHAPES)
 
 
 def refusal(library: Library, file: Path, weights: Path) -> Refused:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -10,72 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import hotstart
-from hotstart import ContractError, Dim, Options
+from hotstart import ContractError, Options
+from tests.integration.alone import IDS, MASK, Conjugating, Encoder, Saved
 from tests.integration.test_save_and_load import run_fresh
-from tests.versions import library_opens_alone
+from tests.opening import opens_library_alone
 
 pytestmark = [
     pytest.mark.usefixtures("kept_pieces"),
-    pytest.mark.skipif(
-        not library_opens_alone(), reason="what torch's library needs is found by import torch only"
-    ),
+    opens_library_alone,
 ]
-
-
-class Result(dict[str, Any]):
-    pass
-
-
-class Encoder(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.embed = nn.Embedding(11, 16)
-        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16, bias=False)
-        self.register_buffer("table", torch.randn(16), persistent=False)
-
-    def forward(
-        self, ids: Tensor, mask: Tensor, scale: float = 1.0, *, flat: bool = False
-    ) -> dict[str, Any]:
-        x = self.embed(ids) * self.table.cos()
-        x = x + self.down(nn.functional.gelu(self.up(x)))
-        pooled = (x * mask.unsqueeze(-1)).sum(1) * scale
-        return {"pooled": pooled, "all": (x, mask), "length": ids.shape[1], "flat": flat}
-
-
-IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
-MASK = torch.tensor([[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
-ROWS, LENGTH = Dim("rows", min=1, max=4), Dim("seq", min=1, max=9, sizes=[1])
-SHAPES = {"ids": {0: ROWS, 1: LENGTH}, "mask": {0: ROWS, 1: LENGTH}}
-
-
-class Saved:
-    def __init__(self, folder: Path, model: nn.Module, *args: Any, **given: Any) -> None:
-        self.file, self.weights = folder / "model.hot", folder / "model.weights"
-        options = Options(pack_weights="always")
-        self.program = hotstart.compile(model.eval(), args, options=options, **given)
-        self.program.save(self.file, check=False)
-        self.program.save_weights(self.weights)
-
-    def without_torch(self, code: str, **environment: str) -> Any:
-        """Run code in a fresh process, with `program` loaded; what it sets `found` to."""
-        start = """
-            import json, sys
-            import hotstart
-            program = hotstart.load(sys.argv[1], weights=sys.argv[2])
-        """
-        end = """
-            print(json.dumps(found))
-        """
-        parts = map(textwrap.dedent, (start, code, end))
-        return run_fresh("".join(parts), self.file, self.weights, **environment)
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory, kept_pieces: Any) -> Saved:
-    folder = tmp_path_factory.mktemp("torchfree")
-    return Saved(folder, Encoder(), IDS, MASK, dynamic_shapes=SHAPES)
 
 
 def test_lists_and_numpy_arrays_give_what_tensors_give(saved: Saved) -> None:
@@ -108,11 +50,6 @@ def test_lists_and_numpy_arrays_give_what_tensors_give(saved: Saved) -> None:
     assert found["kind"] == "TorchFreeProgram"
     assert found["without numpy"]
     assert not found["torch"]
-
-
-class Conjugating(nn.Module):
-    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.nn.functional.gelu(x) * 2, z.conj()
 
 
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
@@ -266,7 +203,7 @@ class GivesTheAdjoint(nn.Module):
 
 
 def test_a_program_that_takes_torch_imports_it(tmp_path: Path) -> None:
-    saved = Saved(tmp_path, GivesTheAdjoint(), torch.ones(2, 3))
+    saved = Saved(tmp_path, GivesTheAdjoint(), torch.ones(2, 3), options=Options())
     found = saved.without_torch(
         """
         import torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-import hotstart
 from hotstart import Options
+from tests.integration.alone import Saved
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
@@ -77,15 +76,8 @@ def operator() -> Iterator[None]:
     library._destroy()
 
 
-Saved = tuple[Path, Path]
-
-
 def saved(folder: Path, model: nn.Module, *args: Tensor) -> Saved:
-    program = hotstart.compile(model.eval(), args=args, options=Options(form="native"))
-    file, weights = folder / "model.hot", folder / "model.weights"
-    program.save(file, check=False)
-    program.save_weights(weights)
-    return file, weights
+    return Saved(folder, model, *args, options=Options(form="native"))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +87,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, kept_pieces: Callable[..., o
 
 
 def run(files: Saved, code: str) -> str:
-    command = [sys.executable, "-c", START + code, *map(os.fspath, files)]
+    command = [sys.executable, "-c", START + code, files.file, files.weights]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()

@@ -14,13 +14,11 @@ from torch.nn import functional as F  # noqa: N812
 from hotstart import Call, Dim
 from tests.integration.alone import Saved
 from tests.integration.plain_records import Pair, Settings, State
-from tests.versions import library_opens_alone
+from tests.opening import opens_library_alone
 
 pytestmark = [
     pytest.mark.usefixtures("kept_pieces"),
-    pytest.mark.skipif(
-        not library_opens_alone(), reason="what torch's library needs is found by import torch only"
-    ),
+    opens_library_alone,
 ]
 
 ROWS = Dim("rows", min=1, max=4)

@@ -14,13 +14,11 @@ from hotstart import Call, Dim
 from tests.integration.alone import Saved
 from tests.integration.plain_records import State
 from tests.integration.test_save_and_load import run_fresh
-from tests.versions import library_opens_alone
+from tests.opening import opens_library_alone
 
 pytestmark = [
     pytest.mark.usefixtures("kept_pieces"),
-    pytest.mark.skipif(
-        not library_opens_alone(), reason="what torch's library needs is found by import torch only"
-    ),
+    opens_library_alone,
 ]
 
 

@@ -15,13 +15,11 @@ from hotstart import Dim, Options
 from hotstart.integrations.transformers import compile_generator
 from tests.integration.alone import Saved
 from tests.integration.plain_records import Settings, State
-from tests.versions import library_opens_alone
+from tests.opening import opens_library_alone
 
 pytestmark = [
     pytest.mark.usefixtures("kept_pieces"),
-    pytest.mark.skipif(
-        not library_opens_alone(), reason="what torch's library needs is found by import torch only"
-    ),
+    opens_library_alone,
 ]
 
 

@@ -236,7 +236,7 @@ class _Header(NamedTuple):
 
 
 def _header(name: str, header: bytes, bytes_there: int) -> _Header:
-    """What the first bytes of a file of so many bytes say."""
+    """Read the header of a file of so many bytes."""
     if not header.startswith(_MAGIC):
         found = f"{header[: len(_MAGIC)]!r}" if header else "an empty file"
         raise CorruptArtifact(name, "header", f"{_MAGIC!r}", found)

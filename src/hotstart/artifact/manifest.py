@@ -12,21 +12,8 @@ import msgspec
 from msgspec.structs import replace
 
 from hotstart.artifact.container import Row
-from hotstart.records.artifact import (
-    Artifact,
-    Attributes,
-    Blob,
-    CompiledCall,
-    Const,
-    Contract,
-    Map,
-    Record,
-    Registered,
-    Seq,
-    Slot,
-    Stitched,
-    Tree,
-)
+from hotstart.records.artifact import Artifact, Blob, CompiledCall, Contract, Stitched
+from hotstart.records.nested import Attributes, Const, Map, Record, Registered, Seq, Slot, Tree
 
 TENSORS = "tensors.safetensors"
 """Name of the blob with all tensors."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +9,8 @@ import torch
 
 from hotstart.artifact.compatibility import unreadable
 from hotstart.artifact.container import Container
-from hotstart.artifact.manifest import MALFORMED, TENSORS, Manifest, TensorLayout, map_values
+from hotstart.artifact.file_tensors import FileTensors
+from hotstart.artifact.manifest import MALFORMED, Manifest, TensorLayout, map_values
 from hotstart.artifact.values import decode
 from hotstart.dtypes import dtype_of
 from hotstart.records.artifact import Artifact, Blob
@@ -41,7 +40,7 @@ def unpack(container: Container, find: FindClass = find_class) -> Artifact:
     try:
         manifest = msgspec.json.decode(container.manifest, type=Manifest, dec_hook=found)
         _find_names(manifest)
-        tensors = _Tensors(manifest.tensors, blobs)
+        tensors = FileTensors(manifest.tensors, blobs, _tensor)
         return map_values(manifest, lambda data: decode(data, tensors.find, find), tensors.find)
     except (*MALFORMED, RuntimeError) as error:
         raise unreadable(container.file, container.manifest, error) from error
@@ -61,35 +60,6 @@ def _find_names(manifest: Manifest) -> None:
     for dtype, device in found:
         dtype_of(dtype)
         torch.device(device)
-
-
-class _Tensors:
-    """The tensors of a file, each made once."""
-
-    def __init__(
-        self, layouts: Mapping[str, TensorLayout], blobs: Mapping[str, memoryview]
-    ) -> None:
-        self._layouts = layouts
-        self._blob = blobs[TENSORS] if layouts else memoryview(b"")
-        self._places = _places(self._blob) if layouts else {}
-        self._made: dict[str, torch.Tensor] = {}
-
-    def find(self, name: str) -> torch.Tensor:
-        """The tensor of a name."""
-        if name not in self._made:
-            memory = self._blob[slice(*self._places[name])]
-            self._made[name] = _tensor(self._layouts[name], memory)
-        return self._made[name]
-
-
-def _places(blob: memoryview) -> dict[str, tuple[int, int]]:
-    """Where each tensor of a blob in the format of safetensors begins and ends."""
-    start = 8 + int.from_bytes(blob[:8], "little")
-    header = json.loads(bytes(blob[8:start]))
-    return {
-        name: (start + entry["data_offsets"][0], start + entry["data_offsets"][1])
-        for name, entry in header.items()
-    }
 
 
 def _tensor(layout: TensorLayout, memory: memoryview) -> torch.Tensor:

@@ -14,21 +14,13 @@ from typing import Any
 
 import torch
 
+from hotstart.artifact.decoded import decoded
 from hotstart.errors import ArtifactError
 from hotstart.records.classes import FindClass, class_path, find_class
 from hotstart.records.nested import is_namedtuple
 
 _LARGEST = 2**63 - 1
 _TORCH = (torch.dtype, torch.layout, torch.memory_format, torch.qscheme)
-_SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {
-    "tuple": tuple,
-    "list": list,
-    "set": set,
-    "frozenset": frozenset,
-    "size": torch.Size,
-    "slice": lambda parts: slice(*parts),
-    "range": lambda parts: range(*parts),
-}
 
 
 def _of_torch(name: str) -> Any:
@@ -36,17 +28,6 @@ def _of_torch(name: str) -> Any:
     if not isinstance(found, _TORCH):
         raise TypeError(f"torch.{name} is no dtype, layout or memory format")
     return found
-
-
-_SCALARS: dict[str, Callable[[Any], Any]] = {
-    "int": int,
-    "float": float,
-    "complex": complex,
-    "bytes": base64.b64decode,
-    "torch": _of_torch,
-    "device": torch.device,
-    "ellipsis": lambda _: ...,
-}
 
 
 def encode(value: Any, keep: Callable[[torch.Tensor], str]) -> Any:
@@ -112,29 +93,15 @@ def decode(data: Any, tensor: Callable[[str], torch.Tensor], find: FindClass = f
     Raises:
         ArtifactError: a class is not where it was, or the description is none.
     """
-    if not isinstance(data, dict):
-        return data
-    try:
-        ((kind, content),) = data.items()
-        if kind in _SCALARS:
-            return _SCALARS[kind](content)
-        if kind in _SEQUENCES:
-            return _SEQUENCES[kind]([decode(item, tensor, find) for item in content])
-        if kind == "tensor":
-            return tensor(content)
-        if kind == "dict":
-            return {decode(k, tensor, find): decode(v, tensor, find) for k, v in content}
-        if kind == "class":
-            return find(content)
-        path, *parts = content
-        cls: Any = find(path)
-        if kind == "enum":
-            (plain,) = parts
-            return cls(plain) if issubclass(cls, enum.Flag) else getattr(cls, plain)
-        if kind == "namedtuple":
-            return cls(*(decode(item, tensor, find) for item in parts))
-        if kind == "dataclass":
-            return cls(**{name: decode(item, tensor, find) for name, item in parts})
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise ArtifactError(f"a value cannot be read back from {data!r:.200}: {error}") from error
-    raise ArtifactError(f"a value cannot be read back: unknown kind {kind!r}")
+
+    def of_torch(kind: str, content: Any) -> Any:
+        match kind:
+            case "tensor":
+                return tensor(content)
+            case "device":
+                return torch.device(content)
+            case "size":
+                return torch.Size(content)
+        return _of_torch(content)
+
+    return decoded(data, of_torch, find)

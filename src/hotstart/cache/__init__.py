@@ -1,1 +1,1 @@
-"""Where compiled programs and pieces are kept, so that they are compiled once."""
+"""A place that keeps compiled programs and pieces, so that they are compiled once."""

@@ -64,7 +64,7 @@ def hash_of(seen: tuple[Seen, ...]) -> str:
 
 
 def decoded(contents: container.Container) -> tuple[CacheEntry, tuple[Seen, ...]]:
-    """What the file of an entry says.
+    """Read the file of an entry.
 
     Raises:
         msgspec.MsgspecError: nothing that this version of hotstart knows.
@@ -109,7 +109,7 @@ class Entries:
         return self._folder.write(ENTRIES, entry.name, parts)
 
     def seen(self, entry: CacheEntry) -> tuple[Seen, ...] | None:
-        """What a program was compiled for, besides what its file says; None if that is not there.
+        """Read what a program was compiled for, besides what is in its file; None if not there.
 
         It may be more than all the rest, so that listing entries leaves it out.
         """
@@ -179,7 +179,7 @@ class Entries:
         return self._try(name, read)
 
     def _try(self, name: str, read: Callable[[str], T]) -> T | None:
-        """What is read of an entry's file; None if that cannot be, and what is damaged goes."""
+        """Read an entry's file; None if that cannot be, and a damaged one is put away."""
         path = self._folder.path_text(ENTRIES, name)
         try:
             return read(path)

@@ -24,7 +24,7 @@ def explain(store: Store, key: ProgramKey, reasons: Sequence[Sequence[Change]]) 
 def why(
     store: Store, key: ProgramKey, reasons: Sequence[Sequence[Change]]
 ) -> tuple[str, Sequence[Change]]:
-    """What a program that was not found is compared with, and all that differs.
+    """Name the program nearest to one that was not found, and all that differs.
 
     Args:
         store: the store.
@@ -40,7 +40,7 @@ def why(
 
 
 def difference(stored: dict[str, str], wanted: dict[str, str]) -> list[Change]:
-    """What differs between the parts of two keys."""
+    """List the parts in which two keys differ."""
     names = dict.fromkeys([*stored, *wanted])
     return [
         (name, stored.get(name, "nothing"), wanted.get(name, "nothing"))

@@ -67,7 +67,7 @@ class Folder:
         self._text = str(self.root)
 
     def path(self, kind: str, name: str) -> Path:
-        """Where a file is, or would be."""
+        """The path of a file, which need not be there."""
         return Path(self.path_text(kind, name))
 
     def path_text(self, kind: str, name: str) -> str:
@@ -86,7 +86,7 @@ class Folder:
         return self._try(f"read {path}", work)
 
     def is_gone(self, kind: str, name: str) -> bool:
-        """Whether there surely is no such file; one that cannot be looked at may be there."""
+        """Tell whether there surely is no such file; one that cannot be looked at may be there."""
         try:
             self.path(kind, name).stat()
         except FileNotFoundError:
@@ -163,7 +163,7 @@ class Folder:
         return found or []
 
     def in_quarantine(self) -> list[str]:
-        """What was found damaged and put away."""
+        """List the files that were found damaged and put away."""
         return sorted(self._list(self._base / QUARANTINE))
 
     def tidy(self, limits: Limits | None = None, room: int = 0) -> Tidied:
@@ -205,7 +205,7 @@ class Folder:
     # --- how --------------------------------------------------------------------------------------
 
     def _try(self, doing: str, work: Callable[[], T]) -> T | None:
-        """What `work` returns; None if the file is not there, or something went wrong.
+        """Return what `work` gives; None if the file is not there, or something went wrong.
 
         Raises:
             StoreError: something went wrong, and the folder is strict.
@@ -275,7 +275,7 @@ def _put_away(path: Path, away: Path) -> None:
 
 
 def is_damage(error: ArtifactError) -> bool:
-    """Whether a file of a folder is not what was written, going by how it failed to be read.
+    """Tell whether a file of a folder is not what was written, going by how it failed to be read.
 
     Another format is damage too: files of that format would lie in another folder.
     """

@@ -32,7 +32,7 @@ def place_of(kind: str, name: str) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Whether a file of a store may have this name."""
+    """Tell whether a file of a store may have this name."""
     return _NAME.fullmatch(name) is not None
 
 

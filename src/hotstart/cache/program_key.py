@@ -81,7 +81,7 @@ def _unknowable(reason: str) -> Unknowable:
 
 
 def here() -> dict[str, str]:
-    """What of this process decides how a program is compiled, by name."""
+    """Name all of this process that decides how a program is compiled."""
     host = fingerprint.host()
     return {
         "hotstart": _version(host["hotstart"]),

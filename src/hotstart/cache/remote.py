@@ -96,7 +96,7 @@ class Remote:
         return Visit(self)
 
     def where(self, kind: str, name: str) -> str:
-        """Where an object is, or would be, for messages."""
+        """The URL of an object for messages, whether it is there or not."""
         return f"{str(self).rstrip('/')}/{place_of(kind, name)}"
 
     def wrong(self, kind: str, name: str, error: ArtifactError) -> None:
@@ -112,7 +112,7 @@ class Remote:
 
     @property
     def rests(self) -> bool:
-        """Whether it failed a short while ago, and is not asked."""
+        """Tell whether it failed a short while ago, and is not asked."""
         return time.monotonic() < self._rests_until
 
     def failed(self, doing: str, error: Exception) -> None:
@@ -293,7 +293,7 @@ def _within(seconds: float, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, without what the library adds for itself, and without secrets in URLs."""
+    """The text of an error, without what the library adds, and without secrets in URLs."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     text = str(error).strip().partition("\n")[0]

@@ -37,7 +37,7 @@ WAIT_S = 1800.0
 
 
 class Store:
-    """Where compiled programs and pieces are kept, so that they are compiled once.
+    """A place that keeps compiled programs and pieces, so that they are compiled once.
 
     Args:
         place: a folder. Default: the environment's `HOTSTART_CACHE`, else the user's cache folder.

@@ -22,7 +22,7 @@ LEFTOVER_S = 3600.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a folder may hold. What was not used for longest goes first.
+    """Limits of a folder. The files that were not used for longest go first.
 
     Attributes:
         bytes: of all files together.

@@ -164,7 +164,7 @@ class Exchange:
                 yield None
 
     def _checked_entry(self, key: str, name: str, data: bytes) -> Offered | None:
-        """What a file says; None if it is of another version.
+        """Read the file of an entry; None if it is of another version.
 
         Raises:
             ArtifactError: it is damaged, or says what it cannot.

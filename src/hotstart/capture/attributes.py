@@ -20,7 +20,7 @@ class ModuleAttributes:
         self._own = {id(one) for path, dicts in held.items() for one in (modules[path], *dicts)}
 
     def covers(self, obj: object) -> bool:
-        """Whether a change of an object is a change of attributes of modules."""
+        """Tell whether a change of an object is a change of attributes of modules."""
         return id(obj) in self._own
 
     def replaced(self) -> list[tuple[str, str, Any]]:

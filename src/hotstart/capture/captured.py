@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,8 @@ import torch.utils._pytree as pytree
 from torch import fx
 
 from hotstart import _torch
-from hotstart.records.artifact import Attributes, Map, ModuleKind, Seq, Slot, Tree
-from hotstart.records.guards import Seen
+from hotstart.guards.collect import ReadInTrace
+from hotstart.records.nested import Attributes, Map, Seq, Slot, Tree
 
 if TYPE_CHECKING:
     import sympy
@@ -64,10 +63,7 @@ class Captured:
         conditions: everything that was assumed about sizes, over axis symbols.
         fixed: axes that were traced at one size, with that size.
         modes: path and `training` flag of every module whose flag was read.
-        modules: what was read of each module besides tensors, by path.
-        codes: all Python code that was traced, without torch's and Python's own.
-        loose: those that no guard covers.
-        seen: what was read outside of the model's modules.
+        read: what else the trace read.
         guarded: what the caller checks about sizes before every call, over axis symbols.
         layout_reads: what Python code asked of the layouts of tensors.
         read_arguments: the argument that each node is that `layout_reads` starts from; -1 for a
@@ -83,10 +79,7 @@ class Captured:
     conditions: tuple[_torch.Condition, ...]
     fixed: Mapping[str, int]
     modes: tuple[tuple[str, bool], ...]
-    modules: Mapping[str, ModuleKind] = field(default_factory=dict)
-    codes: frozenset[types.CodeType] = frozenset()
-    loose: frozenset[types.CodeType] = frozenset()
-    seen: tuple[Seen, ...] = ()
+    read: ReadInTrace = field(default_factory=ReadInTrace)
     guarded: tuple[sympy.Basic, ...] = ()
     changes: tuple[ContainerChange, ...] = ()
     layout_reads: _torch.LayoutReads = field(default_factory=lambda: _torch.LayoutReads())

@@ -89,14 +89,14 @@ def where_it_holds(
 
 
 def values_of(number: sympy.Expr, symbol: sympy.Symbol, interval: Interval) -> int:
-    """How many values a number computed from one symbol takes in an interval."""
+    """Count the values that a number computed from one symbol takes in an interval."""
     value = _torch.as_function(number, [symbol])
     tried = range(interval.lo, min(interval.hi, interval.lo + SCANNED) + 1)
     return len({value(size) for size in tried})
 
 
 def advise_several(condition: sympy.Basic, axes: Sequence[str]) -> str:
-    """What to declare for axes, given a condition on all of them that does not hold throughout."""
+    """Advise what to declare, given a condition on several axes that does not hold throughout."""
     import sympy
 
     if isinstance(condition, sympy.Eq) and all(side.is_Symbol for side in condition.args):
@@ -105,7 +105,7 @@ def advise_several(condition: sympy.Basic, axes: Sequence[str]) -> str:
 
 
 def advise(axis: str, condition: sympy.Basic, interval: Interval) -> str:
-    """What to declare for an axis, given a condition on it that does not hold throughout."""
+    """Advise what to declare for an axis, given a condition that does not hold throughout."""
     scanned = Interval(interval.lo, min(interval.hi, interval.lo + SCANNED))
     parts = where_it_holds(condition, _torch.axis_symbol(axis), scanned)[:LISTED]
     if not parts:

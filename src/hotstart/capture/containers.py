@@ -10,8 +10,7 @@ from hotstart.capture.captured import ContainerChange
 from hotstart.capture.results import describe_result
 from hotstart.capture.state import Snapshot
 from hotstart.errors import CaptureError
-from hotstart.records.artifact import Attributes, Map, Seq, Slot, Tree
-from hotstart.records.nested import attributes_of, is_changeable
+from hotstart.records.nested import Attributes, Map, Seq, Slot, Tree, attributes_of, is_changeable
 from hotstart.records.trees import Leaf, containers
 
 
@@ -34,7 +33,7 @@ class PassedContainers:
         return None if found is None else Slot("object", found[0])
 
     def changes(self, leaf: Leaf) -> tuple[ContainerChange, ...]:
-        """What is different now.
+        """Describe the containers that are different now.
 
         Raises:
             CaptureError: a container was changed that is no list, dict or object that is its

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from hotstart.errors import OptionsError
-from hotstart.records.artifact import Attributes, Container
-from hotstart.records.nested import children
+from hotstart.records.nested import Attributes, Container, children
 from hotstart.records.shapes import Dim
 from hotstart.records.trees import flattened, opened, tensors_of
 

@@ -22,7 +22,8 @@ from hotstart.capture.prepare import prepare
 from hotstart.capture.refusals import refuse_places, refuse_unbacked
 from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
-from hotstart.records.artifact import Const, Seq, Slot, TensorSpec, Tree
+from hotstart.records.artifact import TensorSpec
+from hotstart.records.nested import Const, Seq, Slot, Tree
 from hotstart.records.shapes import Dim
 
 if TYPE_CHECKING:
@@ -290,7 +291,7 @@ def _told(placeholders: Sequence[fx.Node]) -> Iterator[tuple[sympy.Expr, str]]:
 
 
 def _solved(expr: sympy.Expr, symbol: sympy.Symbol, source: str) -> str | None:
-    """What `symbol` is where `expr` is what `source` gives; None if that is not a linear matter."""
+    """Solve `expr` = `source` for `symbol`; None if that is not linear."""
     if expr == symbol:
         return source
     slope = expr.coeff(symbol)

@@ -11,8 +11,8 @@ from hotstart.capture.captured import AttributeUpdate, Captured
 from hotstart.errors import CaptureError
 from hotstart.guards.structure import Look
 from hotstart.model import ModelIndex
-from hotstart.records.artifact import Slot
 from hotstart.records.guards import Guard
+from hotstart.records.nested import Slot
 from hotstart.records.trees import build
 
 
@@ -30,7 +30,7 @@ def require_lasting(index: ModelIndex, graphs: Sequence[Captured]) -> None:
         module = index.modules[update.owner]
         if _keeps_a_tensor(module, update):
             continue
-        kinds = (graph.modules.get(update.owner) for graph in graphs)
+        kinds = (graph.read.modules.get(update.owner) for graph in graphs)
         guards = [guard for kind in kinds if kind is not None for guard in kind.guards]
         before = _texts(guards, module)
         with _set(module, update):
@@ -44,7 +44,7 @@ def require_lasting(index: ModelIndex, graphs: Sequence[Captured]) -> None:
 
 
 def _keeps_a_tensor(module: torch.nn.Module, update: AttributeUpdate) -> bool:
-    """Whether one tensor takes the place of another, which weights' checks know of."""
+    """Tell whether one tensor takes the place of another, which weights' checks know of."""
     is_tensor = isinstance(update.value, Slot) and update.value.kind in ("arg", "out", "weight")
     return is_tensor and isinstance(getattr(module, update.name, None), torch.Tensor)
 
@@ -66,6 +66,6 @@ def _set(module: torch.nn.Module, update: AttributeUpdate) -> Iterator[None]:
 
 
 def _texts(guards: Sequence[Guard], module: torch.nn.Module) -> list[str]:
-    """What guards are about, as it is now."""
+    """The texts of guards, as they are now."""
     look = Look()
     return [look.text(guard.kind, guard.steps, module) for guard in guards]

@@ -32,7 +32,7 @@ from hotstart.capture.state import Snapshot
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.model import ModelIndex
-from hotstart.records.artifact import Slot, Tree
+from hotstart.records.nested import Slot, Tree
 
 if TYPE_CHECKING:
     import sympy
@@ -134,7 +134,7 @@ def _replay(traced: FullGraph, call: tuple[tuple[Any, ...], dict[str, Any]], lea
 
 
 def _is_lost(before: Snapshot, containers: PassedContainers) -> bool:
-    """Whether a change of an object is one that nothing else describes."""
+    """Tell whether a change of an object is one that nothing else describes."""
     if before.changed():
         return containers.slot(before.obj) is None
     # Dynamo's bytecode leaves out changes of the order alone.

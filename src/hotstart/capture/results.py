@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from hotstart._torch import expression, python_source, storage_of
 from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
-from hotstart.records.artifact import Slot, Tree
+from hotstart.records.nested import Slot, Tree
 from hotstart.records.trees import Leaf, NotATree, classes, describe
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Views(TorchFunctionMode):
         return made
 
     def made(self, tensor: torch.Tensor) -> bool:
-        """Whether bytecode has made a tensor."""
+        """Tell whether bytecode has made a tensor."""
         return id(tensor) in self._made
 
     def base_of(self, view: torch.Tensor) -> tuple[torch.Tensor, str] | None:
@@ -154,7 +154,7 @@ def describe_result(value: Any, path: str, leaf: Leaf) -> Tree:
 
 
 def _importable(cls: type) -> bool:
-    """Whether an import leads to a class, so that generated code can name it."""
+    """Tell whether an import leads to a class, so that generated code can name it."""
     found: Any = sys.modules.get(cls.__module__)
     for part in cls.__qualname__.split("."):
         found = getattr(found, part, None)

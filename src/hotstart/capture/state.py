@@ -24,7 +24,7 @@ class Snapshot:
         self._state = _state(obj)
 
     def changed(self) -> bool:
-        """Whether the object holds something else by now."""
+        """Tell whether the object holds something else by now."""
         return self._state != _state(self.obj)
 
     def put_back(self) -> None:
@@ -40,7 +40,7 @@ class Snapshot:
 
 
 def _state(obj: Any) -> object:
-    """What an object holds, by identity.
+    """List what an object holds, by identity.
 
     A change that is undone before forward returns, such as a context variable's, does not count.
     """

@@ -31,7 +31,7 @@ from hotstart.capture.weights import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.guards.collect import collect
 from hotstart.model import Model, ModelIndex
-from hotstart.records.artifact import Slot
+from hotstart.records.nested import Slot
 
 if TYPE_CHECKING:
     import sympy
@@ -154,10 +154,7 @@ def _describe(trace: _Trace) -> Captured:
         ),
         fixed=dict(trace.fixed),
         modes=_modes(trace.index, traced),
-        modules=read.modules,
-        codes=read.codes,
-        loose=read.loose,
-        seen=read.seen,
+        read=read,
         layout_reads=traced.layout_reads,
         read_arguments={
             node: trace.numbers.get(id(traced.object_named(step.source)), -1)
@@ -292,7 +289,7 @@ def _modes(index: ModelIndex, traced: _torch.FullGraph) -> tuple[tuple[str, bool
 def _graph_inputs(
     traced: _torch.FullGraph, call: tuple[tuple[Any, ...], dict[str, Any]]
 ) -> tuple[Any, ...]:
-    """What the graph is called with, in the order of its placeholders."""
+    """List what the graph is called with, in the order of its placeholders."""
     received: tuple[Any, ...] = ()
 
     class _Received(Exception):

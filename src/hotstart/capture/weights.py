@@ -32,7 +32,7 @@ class WeightTable:
 
     @property
     def specs(self) -> tuple[WeightSpec, ...]:
-        """What each numbered tensor is."""
+        """The description of each tensor, by number."""
         return tuple(self._specs)
 
     @property

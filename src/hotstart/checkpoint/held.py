@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from hotstart.records.artifact import Artifact, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import fit
 from hotstart.records.standalone import LeftOut
+from hotstart.runtime.owners import owner, replaced_in_part
 from hotstart.runtime.places import misplaced
 from hotstart.runtime.released import Released
 from hotstart.runtime.source import Fetched
@@ -103,7 +104,7 @@ class HeldWeights:
 
     def owners(self, paths: Sequence[str]) -> list[Any]:
         """Return objects that keep what is set on them, in place of modules."""
-        return [_owner(self._set, f"{path}." if path else "") for path in paths]
+        return [owner(path, self._set) for path in paths]
 
     def release(self, memory: Collection[int]) -> tuple[dict[int, torch.Tensor], int]:
         """Replace tensors of the checkpoint by stand-ins, as `Source` says."""
@@ -214,9 +215,7 @@ class HeldWeights:
         slot = self._slots[name]
         spec = self._requirements.weights[slot]
         with self._setting:
-            if spec.ties:
-                others = ", ".join(n for n in (spec.name, *spec.ties) if n != name)
-                problem = (name, f"the same tensor as {others}", "another, which a call has set")
+            if problem := replaced_in_part(name, spec):
                 raise ModelMismatch([problem], self._about())
             self._tensors[slot] = value
             self._changes += 1
@@ -228,16 +227,6 @@ class HeldWeights:
             if spec.kind == "buffer" and beside in self._slots:
                 found[id(tensors[slot])] = tensors[self._slots[beside]]
         return found
-
-
-def _owner(keep: Callable[[str, Any], None], prefix: str) -> Any:
-    """An object that stands for a module whose attributes calls set."""
-
-    class Owner:
-        def __setattr__(self, name: str, value: Any) -> None:
-            keep(prefix + name, value)
-
-    return Owner()
 
 
 def _fitted(spec: WeightSpec, tensor: torch.Tensor, shared: bool) -> torch.Tensor:

@@ -34,7 +34,7 @@ _LARGEST_HEADER = 100_000_000
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """Where a tensor lies, counted from the start of the file."""
+    """The place of a tensor, counted from the start of the file."""
 
     dtype: str
     shape: tuple[int, ...]

@@ -23,23 +23,15 @@ from hotstart.cli.factory import see_working_folder
 from hotstart.cli.output import say, say_json, tell
 from hotstart.errors import CorruptArtifact
 from hotstart.guards.sources import Source
-from hotstart.records.artifact import (
-    Attributes,
-    CompiledCall,
-    CompiledUnit,
+from hotstart.records.artifact import CompiledCall, CompiledUnit, Contract, Parameter, WeightSpec
+from hotstart.records.nested import (
     Const,
-    Container,
-    Contract,
     Map,
-    Parameter,
-    PieceInfo,
-    Record,
-    Registered,
-    Seq,
     Slot,
     Tree,
-    WeightSpec,
+    children,
 )
+from hotstart.records.report import PieceInfo
 from hotstart.records.shapes import spanned
 from hotstart.records.table import columns, memory
 
@@ -190,7 +182,7 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _call(call: CompiledCall) -> Iterator[str]:
-    """What a call takes; in titles, its name and the method that it is of, if it has them."""
+    """Describe what a call takes; its name and method, if it has them, are in titles."""
     contract = call.contract
     of = f" of {call.name}" if call.name else ""
     of += f", a call of the model's {call.method}" if call.method else ""
@@ -202,7 +194,7 @@ def _call(call: CompiledCall) -> Iterator[str]:
 
 
 def _prepared(units: Sequence[CompiledUnit]) -> Iterator[tuple[str, str]]:
-    """How many tensors are made of the weights of a unit's layer, for each unit that has any."""
+    """Count, for each unit with preparations, how many it has."""
     for unit in units:
         if unit.preparations:
             packed = sum(preparation.packs for preparation in unit.preparations)
@@ -319,24 +311,16 @@ def _argument(
         case Const(value):
             yield path, "constant", _value(value), "", ", ".join(notes)
         case _:
-            parts = _children(tree, path.lstrip("*"))
+            whole, parts = path.lstrip("*"), children(tree, path.lstrip("*"))
             yield path, tree.cls.__qualname__, f"of {len(parts)}", "", ", ".join(notes)
-            for part, where in parts:
-                yield from _argument(part, where, contract)
-
-
-def _children(tree: Container, path: str) -> list[tuple[Tree, str]]:
-    match tree:
-        case Seq(_, items) | Registered(_, _, items):
-            return [(item, f"{path}[{number}]") for number, item in enumerate(items)]
-        case Map(_, entries):
-            return [(item, f"{path}[{_value(key)}]") for key, item in entries]
-        case Record(_, fields) | Attributes(_, fields):
-            return [(item, f"{path}.{name}") for name, item in fields]
+            for part in parts:
+                # A file has keys as `values.encode` made them.
+                where = f"{whole}[{_value(part.key)}]" if isinstance(tree, Map) else part.path
+                yield from _argument(part.value, where, contract)
 
 
 def _value(data: Any) -> str:
-    """What `values.encode` made of a value, as a user would write it."""
+    """Write a value that `values.encode` encoded as a user would."""
     match data:
         case {"float": str(text)} | {"int": str(text)} | {"complex": str(text)}:
             return text

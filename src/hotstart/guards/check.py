@@ -26,8 +26,8 @@ from hotstart.guards.structure import (
 )
 from hotstart.guards.watch import REGISTERED, Sealed, Watch, is_filled
 from hotstart.model import Finder, Model, method_of
-from hotstart.records.artifact import ModuleKind, Requirements
-from hotstart.records.guards import Change, Guard, Seen, described
+from hotstart.records.artifact import Requirements
+from hotstart.records.guards import Change, Guard, ModuleKind, Seen, described
 
 RESTLESS = 2
 """A dict that was written to so many times without that a guard failed is no longer watched as a

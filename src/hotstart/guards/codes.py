@@ -39,7 +39,7 @@ def code_digest(code: types.CodeType) -> str:
 
 
 def _loads_first(code: types.CodeType) -> bool:
-    """Whether code may use its first constant, which is its docstring if it has one."""
+    """Tell whether code may use its first constant, which is its docstring if it has one."""
     step, at = bytes([_LOAD_CONST, 0]), -1
     while (at := code.co_code.find(step, at + 1)) >= 0:
         if at % 2 == 0 and not (at and code.co_code[at - 2] == _EXTENDED):

@@ -14,7 +14,7 @@ import gc
 import sys
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,8 +32,7 @@ from hotstart.guards.structure import (
     runs_hooks,
 )
 from hotstart.model import Model, ModelIndex
-from hotstart.records.artifact import ModuleKind
-from hotstart.records.guards import Guard, Kind, Seen, Start, Step
+from hotstart.records.guards import Guard, Kind, ModuleKind, Seen, Start, Step
 
 _CONSTANTS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
 _DATA = (bool, int, float, complex, str, bytes, type(None), range, slice, enum.Enum, Collection,
@@ -54,7 +53,7 @@ Origin = tuple[Start, str, Any]
 
 
 @dataclass(frozen=True)
-class Found:
+class ReadInTrace:
     """What a trace read.
 
     Attributes:
@@ -64,14 +63,14 @@ class Found:
         loose: code of it that no guard covers.
     """
 
-    modules: dict[str, ModuleKind]
-    seen: tuple[Seen, ...]
-    codes: frozenset[types.CodeType]
-    loose: frozenset[types.CodeType]
+    modules: Mapping[str, ModuleKind] = field(default_factory=dict)
+    seen: tuple[Seen, ...] = ()
+    codes: frozenset[types.CodeType] = frozenset()
+    loose: frozenset[types.CodeType] = frozenset()
 
 
-def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> Found:
-    """What a trace of a model, or of one of its methods, read."""
+def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> ReadInTrace:
+    """Collect what a trace of a model, or of one of its methods, read."""
     ran = Ran(traced.codes)
     look = Look()
     found: dict[str, tuple[torch.nn.Module, set[Guard]]] = {}
@@ -104,11 +103,11 @@ def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> Found
     outside.update(_target(look, ran, target))
     outside.update(_named(look, ran))
     seen = tuple(sorted(outside, key=repr))
-    return Found(made, seen, ran.codes, frozenset(ran.left))
+    return ReadInTrace(made, seen, ran.codes, frozenset(ran.left))
 
 
 def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKind]:
-    """What several graphs of a model read of its modules."""
+    """Merge what several graphs of a model read of its modules."""
     made: dict[str, ModuleKind] = {}
     for found in all_found:
         for path, kind in found.items():
@@ -134,7 +133,7 @@ def _of_module(
 
 
 def _compared(kind: Kind, steps: tuple[Step, ...], module: torch.nn.Module) -> Kind | None:
-    """What of a thing that was read is to be compared; None if it is known otherwise.
+    """Choose what is compared of a thing that was read; None if it is known otherwise.
 
     Raises:
         AttributeError, LookupError, TypeError: it is not there any more.
@@ -180,7 +179,7 @@ def by_key(start: object, steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 def _of_class_code(start: object, steps: tuple[Step, ...]) -> bool:
-    """Whether steps lead to a function of a class, or into one: it is known with the class."""
+    """Tell whether steps lead to a function of a class, or into one: it is known with the class."""
     classes = False
     for number, (how, _) in enumerate(steps, start=1):
         classes = classes or how == "class"
@@ -227,14 +226,14 @@ def _outside(
 
 
 def _is_plain(start: Any, steps: tuple[Step, ...]) -> bool:
-    """Whether steps lead to a constant, or nowhere."""
+    """Tell whether steps lead to a constant, or nowhere."""
     with contextlib.suppress(AttributeError, LookupError, TypeError):
         return isinstance(follow(start, steps), (*_CONSTANTS, type))
     return True
 
 
 def _counts(where: Start, name: str, kind: Kind, steps: tuple[Step, ...]) -> bool:
-    """Whether something is not known already from torch's version."""
+    """Tell whether something is not known already from torch's version."""
     if not steps:
         return False
     if where != "python":
@@ -264,7 +263,7 @@ class Ran:
         self._methods: dict[type, tuple[str, ...]] = {}
 
     def cover(self, *values: Any) -> bool:
-        """Whether code ran that is in functions that some values are."""
+        """Tell whether code ran that is in functions that some values are."""
         within = self.codes.intersection(set().union(*map(codes_of, values)))
         self.left -= within
         return bool(within)

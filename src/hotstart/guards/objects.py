@@ -227,7 +227,7 @@ class Describer:
 
 
 def attributes(value: Any) -> dict[str, Any]:
-    """What an object holds by name, in the order of the names."""
+    """List what an object holds by name, in the order of the names."""
     fields = getattr(type(value), "__struct_fields__", None)  # of msgspec
     if fields is not None:
         return {name: getattr(value, name) for name in fields}
@@ -238,7 +238,7 @@ def attributes(value: Any) -> dict[str, Any]:
 
 
 def _hidden(value: Any) -> Any:
-    """What pickle would write of an object of a class that Python cannot look into."""
+    """Ask pickle for the parts of an object of a class that Python cannot look into."""
     flags = [cls.__flags__ for cls in type(value).__mro__ if cls is not object]
     if all(flag & _PYTHON and not flag & _FIXED for flag in flags):
         return None
@@ -337,5 +337,5 @@ def _home(value: Any) -> str:
 
 
 def is_given(module: str) -> bool:
-    """Whether a module is part of Python or torch, whose versions are in every key."""
+    """Tell whether a module is part of Python or torch, whose versions are in every key."""
     return module.partition(".")[0] in _GIVEN

@@ -151,7 +151,7 @@ def _read(file: str) -> bytes | None:
 
 
 def is_given_file(filename: str) -> bool:
-    """Whether a file is part of torch, of hotstart or of the standard library."""
+    """Tell whether a file is part of torch, of hotstart or of the standard library."""
     return _is_below(filename, _folders_not_recorded())
 
 
@@ -231,7 +231,7 @@ def _find_module(name: str) -> str | None:
 
 
 def spec_of(top: str) -> importlib.machinery.ModuleSpec | None:
-    """Where a top-level module is. Unlike that of a submodule, looking for it imports nothing."""
+    """Find a top-level module. Unlike a submodule's, its spec is found without an import."""
     try:
         return importlib.util.find_spec(top)
     except (ImportError, ValueError):  # ValueError: it is loaded, and says not from where

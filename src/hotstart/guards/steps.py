@@ -81,7 +81,7 @@ def _item(inner: ast.expr, key: ast.expr) -> tuple[ast.expr, tuple[Step, ...]] |
 
 
 def _keys_of(node: ast.expr) -> ast.expr | None:
-    """What `dict.keys` is called with."""
+    """The argument of a call of `dict.keys`."""
     match node:
         case ast.Call(func=ast.Attribute(value=ast.Name("dict"), attr="keys"), args=[inner]):
             return inner
@@ -98,7 +98,7 @@ def _constant(node: ast.expr) -> str | int | None:
 
 
 def _beginning(node: ast.expr) -> ast.expr | None:
-    """What an expression that is no step begins with."""
+    """Find what an expression that is no step begins with."""
     match node:
         case ast.Call(args=[inner, *_]):
             return inner

@@ -73,7 +73,7 @@ def operator_misfits(requirements: Requirements, look: Look) -> list[Change]:
 
 
 def differs(guard: Guard, found: str) -> bool:
-    """Whether something is not what a guard says; of what nothing can be said it is not known."""
+    """Tell whether something is known not to be what a guard says."""
     if not guard.text or found in (guard.text, _OWN):
         return False
     match guard.kind:
@@ -113,7 +113,7 @@ class Look:
         return f"{'; '.join(schemas)} {code}".strip() if schemas else ""
 
     def has_own_code(self, module: torch.nn.Module) -> bool:
-        """Whether a module has hooks, or methods in place of its class'."""
+        """Tell whether a module has hooks, or methods in place of its class'."""
         held = vars(module)
         if held["_forward_hooks"] or held["_forward_pre_hooks"]:
             return True
@@ -142,7 +142,7 @@ class Look:
         return known
 
     def text(self, kind: str, steps: tuple[Step, ...], start: Any) -> str:
-        """What a guard of a kind is about, as it is now; empty if nothing can be said of it."""
+        """The text that a guard of a kind has now; empty if nothing can be said."""
         try:
             if kind in ("attribute", "own", "contains"):
                 return "there" if leads(start, kind, steps) else "not there"
@@ -191,12 +191,12 @@ def contents_text(tensor: torch.Tensor) -> str:
 
 
 def environment_text(name: str) -> str:
-    """What a variable of the environment is."""
+    """The text of a variable of the environment."""
     return repr(os.environ[name]) if name in os.environ else MISSING
 
 
 def follow(start: Any, steps: tuple[Step, ...]) -> Any:
-    """What one gets to by attributes and items.
+    """Follow attributes and items from an object.
 
     Properties of modules are not read: their code may change buffers, as spectral norm's does.
 
@@ -246,7 +246,7 @@ def _item(holder: Any, key: str | int) -> Any:
 
 
 def leads(start: Any, kind: str, steps: tuple[Step, ...]) -> bool:
-    """Whether the last of some steps leads to an attribute, to one of its own, or to an item.
+    """Tell whether the last of some steps leads to an attribute, to one of its own, or to an item.
 
     Raises:
         AttributeError, LookupError, TypeError: those before do not lead anywhere.
@@ -262,18 +262,18 @@ def leads(start: Any, kind: str, steps: tuple[Step, ...]) -> bool:
 
 
 def runs_hooks(model: Model) -> bool:
-    """Whether a call of a model runs its root's hooks; that of a method does not."""
+    """Tell whether a call of a model runs its root's hooks; that of a method does not."""
     return not inspect.ismethod(model)
 
 
 def _runs_the_class(module: torch.nn.Module, name: str) -> bool:
-    """Whether a method of the object's own is its class', or a program in the place of that."""
+    """Tell whether an object's own method is its class', or a program in place of that."""
     function = getattr(vars(module)[name], "__func__", None)
     return hasattr(function, "program") or function is inspect.getattr_static(type(module), name)
 
 
 def is_method(cls: type, name: str) -> bool:
-    """Whether an object's own attribute of that name would be found in place of its class' code."""
+    """Tell whether a class has code of this name, which an object's own attribute hides."""
     return callable(getattr(cls, name, None))
 
 
@@ -303,7 +303,7 @@ def _differing(look: Look, path: str, module: Any, guards: Iterable[Guard]) -> I
 
 
 def _same_code(expected: str, found: str) -> bool:
-    """Whether two texts of functions, a name and maybe a hash, are of the same."""
+    """Tell whether two texts of functions, a name and maybe a hash, are of the same."""
     wanted, *code = expected.split(" ")
     name, *own = found.split(" ")
     return (code == own or not code) and _same_class(wanted, name)

@@ -345,7 +345,7 @@ def _checks(watched: Watched, versions: _torch.MappingWatch) -> Iterator[Callabl
 def _same(
     look: Callable[..., Any], owners: tuple[Any, ...], names: tuple[Any, ...]
 ) -> Callable[[], bool]:
-    """Whether looking for names in their owners finds the very objects that are found now."""
+    """Tell whether looking for names in their owners finds the very objects that are found now."""
     found = list(map(look, owners, names, repeat(_MISSING)))
     # A dict of a class of its own may make up what is missing when it is asked for an item.
     may_make_up = look is dict.get and not set(map(type, owners)) <= {dict}
@@ -371,7 +371,7 @@ def _same_items(lists: list[list[Any]]) -> Callable[[], bool]:
 
 
 def is_filled(cell: types.CellType) -> bool:
-    """Whether a variable that is closed over has a value."""
+    """Tell whether a variable that is closed over has a value."""
     try:
         cell.cell_contents  # noqa: B018
     except ValueError:

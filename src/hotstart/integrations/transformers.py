@@ -11,11 +11,9 @@ tokens = generator.generate(input_ids, max_new_tokens=100)
 
 from __future__ import annotations
 
-import copy
-import functools
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from operator import is_
 from pathlib import Path
 from typing import Any
@@ -27,16 +25,14 @@ from transformers.cache_utils import Cache, StaticLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import hotstart
-from hotstart import Call, Dim, Options, OptionsError, Program
+from hotstart import Dim, Options, OptionsError, Program
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ArtifactError, ContractError
+from hotstart.integrations.generate_calls import calls_of_generate, step_inputs, with_forward
 from hotstart.records.artifact import WeightSpec
 
 _KEPT = ("keys", "values", "cumulative_length")
 """The tensors of a layer of a cache."""
-
-_PROMPTS = (5, 7)
-"""Lengths of two example prompts; what differs between their calls depends on the length."""
 
 
 class Generator:
@@ -61,7 +57,7 @@ class Generator:
         self._tensors = step.tensors()
         self._filled = 0
         self._generating = threading.Lock()
-        self._runner = _with_forward(self.model, self._forward)
+        self._runner = with_forward(self.model, self._forward)
 
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
         """`model.generate` with the compiled forward.
@@ -124,7 +120,7 @@ class Generator:
                 "the generator's own, as it was made",
                 "beam search and assisted generation are not supported",
             )
-        step = _step_inputs(inputs)
+        step = step_inputs(inputs)
         filled = self._filled + step["input_ids"].shape[1]
         if filled > self.max_length:
             raise ContractError(
@@ -174,7 +170,8 @@ def compile_generator(
             "than max_length"
         )
     step = _Step(model, _new_cache(model, batch, max_length))
-    calls = _calls(step, Dim("tokens", min=1, max=longest, ranges=ranges))
+    tokens = Dim("tokens", min=1, max=longest, ranges=ranges)
+    calls = calls_of_generate(model, step.cache, tokens)
     program = hotstart.compile(step, calls=calls, split_on=split_on, options=options)
     return Generator(program, step)
 
@@ -316,94 +313,6 @@ def _new_cache(model: nn.Module, batch: int, max_length: int) -> Cache:
         )
     cache.reset()
     return cache
-
-
-def _calls(step: _Step, tokens: Dim) -> dict[str, Call]:
-    """The calls that `generate` makes, one token first: that is the one made most."""
-    decodes: list[Call] = []
-    prefills: list[Call] = []
-    for padded in (False, True):
-        (short, decode), (long, _) = (_recorded(step, length, padded) for length in _PROMPTS)
-        shapes = {name: _dims(short[name], long[name], tokens) for name in short}
-        found = Call(kwargs=long, dynamic_shapes={n: s for n, s in shapes.items() if s})
-        _add(decodes, Call(kwargs=decode))
-        _add(prefills, found)
-    named = {f"decode_{i}" if i else "decode": call for i, call in enumerate(decodes)}
-    return named | {f"prefill_{i}" if i else "prefill": call for i, call in enumerate(prefills)}
-
-
-def _add(calls: list[Call], call: Call) -> None:
-    if all(_form(call.kwargs) != _form(known.kwargs) for known in calls):
-        calls.append(call)
-
-
-def _form(value: Any) -> Any:
-    """What tells two calls apart: everything but the contents of tensors."""
-    if isinstance(value, Tensor):
-        return (value.dtype, tuple(value.shape))
-    if isinstance(value, Mapping):
-        return {key: _form(item) for key, item in value.items()}
-    return value
-
-
-def _dims(short: Any, long: Any, tokens: Dim) -> Any:
-    """The dimensions of an argument that follow the length of the prompt; None without any."""
-    if isinstance(short, Tensor):
-        sizes = enumerate(zip(short.shape, long.shape, strict=True))
-        return {dim: tokens for dim, pair in sizes if pair == _PROMPTS} or None
-    if isinstance(short, Mapping):
-        parts = {key: _dims(short[key], long[key], tokens) for key in short}
-        return {key: part for key, part in parts.items() if part} or None
-    return None
-
-
-def _recorded(step: _Step, length: int, padded: bool) -> list[dict[str, Any]]:
-    """What `generate` passes to a model for a prompt, and for the token after it."""
-    cache, calls = step.cache, []
-    config: Any = step.model.config
-    vocabulary = config.get_text_config(decoder=True).vocab_size
-
-    def forward(**inputs: Any) -> CausalLMOutputWithPast:
-        calls.append(_step_inputs(inputs))
-        ids = inputs["input_ids"]
-        for layer in cache.layers:
-            layer.cumulative_length.add_(ids.shape[1])
-        logits = torch.zeros(ids.shape[0], 1, vocabulary, device=ids.device)
-        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
-
-    keys = cache.layers[0].keys
-    prompt = torch.ones(keys.shape[0], length, dtype=torch.int64, device=keys.device)
-    mask = torch.ones_like(prompt)
-    mask[:, 0] = 0
-    cache.reset()
-    _with_forward(step.model, forward).generate(
-        prompt,
-        attention_mask=mask if padded else torch.ones_like(mask),
-        past_key_values=cache,
-        max_new_tokens=2,
-        min_new_tokens=2,
-        do_sample=False,
-    )
-    cache.reset()
-    return calls
-
-
-def _step_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `_Step.forward` for a call that `generate` makes."""
-    own = ("past_key_values", "use_cache", "return_dict")
-    return {name: value for name, value in inputs.items() if name not in own}
-
-
-def _with_forward(model: nn.Module, forward: Callable[..., Any]) -> Any:
-    """A model that shares everything with `model` but its forward, which keeps its signature."""
-
-    @functools.wraps(model.forward)
-    def same_signature(**inputs: Any) -> Any:
-        return forward(**inputs)
-
-    twin: Any = copy.copy(model)
-    twin.forward = same_signature
-    return twin
 
 
 def _empty(weight: WeightSpec) -> Tensor:

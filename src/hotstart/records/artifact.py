@@ -18,13 +18,12 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
-from hotstart.records.guards import Guard, Seen
+from hotstart.records.guards import ModuleKind, Seen
+from hotstart.records.nested import Tree, Value
+from hotstart.records.report import PieceInfo
 from hotstart.records.shapes import Dim, Variant
 from hotstart.records.standalone import LeftOut, Naming, ResultType
 from hotstart.records.wiring import Wiring
-
-Value: TypeAlias = Any
-"""A Python value of the caller's or of the model's."""
 
 Tensor: TypeAlias = Any
 """A `torch.Tensor`."""
@@ -80,74 +79,6 @@ class Code(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """The source as text."""
         return str(self.source.data, "utf-8")
-
-
-# --- trees: the structure of arguments and of outputs ------------------------------------------
-
-
-class Slot(msgspec.Struct, frozen=True, tag="slot"):
-    """A place in a tree that holds something known by number or expression.
-
-    Attributes:
-        kind: `"arg"`, a tensor argument; `"out"`, an output of the graph; `"weight"`, an entry of
-            the parameter table; `"size"`, an integer computed from axes; `"object"`, a container
-            that the caller passed, itself.
-        index: number of the argument, output, weight or container; -1 for a size. Containers are
-            counted from the outermost on, over all parameters.
-        expr: Python expression over axis names, for a size.
-        views: attributes that lead from a tensor to a view of it, such as `mT`, taken in each call.
-    """
-
-    kind: Literal["arg", "out", "weight", "size", "object"]
-    index: int = -1
-    expr: str = ""
-    views: tuple[str, ...] = ()
-
-
-class Const(msgspec.Struct, frozen=True, tag="const"):
-    """A value that is the same in every call."""
-
-    value: Value
-
-
-class Seq(msgspec.Struct, frozen=True, tag="seq"):
-    """A tuple, list or named tuple."""
-
-    cls: type
-    items: tuple[Tree, ...]
-
-
-class Map(msgspec.Struct, frozen=True, tag="map"):
-    """A dict (or a subclass that is built from pairs), in order."""
-
-    cls: type
-    entries: tuple[tuple[Value, Tree], ...]
-
-
-class Record(msgspec.Struct, frozen=True, tag="record"):
-    """A dataclass that is also a dict or another builtin container, built by keyword."""
-
-    cls: type
-    fields: tuple[tuple[str, Tree], ...]
-
-
-class Attributes(msgspec.Struct, frozen=True, tag="attributes"):
-    """An object that is its attributes; they are set, and no code of its class runs."""
-
-    cls: type
-    fields: tuple[tuple[str, Tree], ...]
-
-
-class Registered(msgspec.Struct, frozen=True, tag="registered"):
-    """Any other type that is registered with torch's pytree."""
-
-    cls: type
-    context: Value
-    items: tuple[Tree, ...]
-
-
-Container: TypeAlias = Seq | Map | Record | Attributes | Registered
-Tree: TypeAlias = Slot | Const | Container
 
 
 # --- the contract ---------------------------------------------------------------------------------
@@ -226,20 +157,6 @@ class WeightSpec(msgspec.Struct, frozen=True):
     ties: tuple[str, ...] = ()
     mutated: bool = False
     overlaps: tuple[str, ...] = ()
-
-
-class ModuleKind(msgspec.Struct, frozen=True):
-    """What was read of a module besides tensors.
-
-    Attributes:
-        cls: the name of its class.
-        guards: what was read, by steps from the module.
-        own: hooks and methods that are the object's own, each by name and as a text of its code.
-    """
-
-    cls: str
-    guards: tuple[Guard, ...]
-    own: tuple[tuple[str, str], ...] = ()
 
 
 class Requirements(msgspec.Struct, frozen=True):
@@ -440,25 +357,6 @@ class NativeProgram(msgspec.Struct, frozen=True):
     units: tuple[tuple[str, Code], ...]
     runs: tuple[Code | None, ...]
     wiring: Wiring | None = None
-
-
-class PieceInfo(msgspec.Struct, frozen=True):
-    """What a user sees of a piece.
-
-    Attributes:
-        name: `piece_0`, ...; pieces of a further graph of the same call are `graph_1.piece_0`, ...;
-            those of a named call begin with its name, as in `decode.piece_0`.
-        digest: hash of everything about it that reaches a compiler.
-        kind: `"compiled"`, or `"inlined"`: splitting operators, which stitched code calls itself.
-        layers: paths of the submodules it came from.
-        reused_from: the first piece with the same digest, if that is another one.
-    """
-
-    name: str
-    digest: str
-    kind: Literal["compiled", "inlined"]
-    layers: tuple[str, ...]
-    reused_from: str | None
 
 
 class Artifact(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ _ALWAYS_THERE = frozenset({*sys.stdlib_module_names, "torch", "hotstart"}) - {"_
 
 
 def class_path(cls: type) -> str:
-    """Where a class can be imported from, as `module:name`.
+    """The path that a class can be imported from, as `module:name`.
 
     Raises:
         ArtifactError: nowhere, as for a class that a function defined.

@@ -58,6 +58,20 @@ class Guard(msgspec.Struct, frozen=True):
     text: str
 
 
+class ModuleKind(msgspec.Struct, frozen=True):
+    """What was read of a module besides tensors.
+
+    Attributes:
+        cls: the name of its class.
+        guards: what was read, by steps from the module.
+        own: hooks and methods that are the object's own, each by name and as a text of its code.
+    """
+
+    cls: str
+    guards: tuple[Guard, ...]
+    own: tuple[tuple[str, str], ...] = ()
+
+
 class Seen(msgspec.Struct, frozen=True):
     """A guard on something outside of the model's modules.
 
@@ -74,7 +88,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 def written(start: str, kind: str, steps: tuple[Step, ...]) -> str:
-    """What was read, as code says it as far as it can."""
+    """Write what was read as code, as far as it can be."""
     text = start
     for how, name in steps:
         match how:
@@ -96,7 +110,7 @@ def written(start: str, kind: str, steps: tuple[Step, ...]) -> str:
 
 
 def described(one: Seen) -> str:
-    """Where something was seen."""
+    """Write the place where something was seen."""
     match one.start:
         case "environment":
             start = f"environment {one.name}"

@@ -16,7 +16,7 @@ IMAGES = (4, 5)
 
 
 def strides_fit(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
-    """Whether a tensor has these strides wherever they matter: where a size is above one."""
+    """Tell whether a tensor has these strides wherever they matter: where a size is above one."""
     if tensor.stride() == strides or tensor.numel() == 0:
         return True
     return strides_match(tensor.shape, tensor.stride(), strides)
@@ -45,7 +45,7 @@ def fit(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
 
 
 def has_layout(tensor: torch.Tensor, dim_order: Sequence[int], layout: Layout) -> bool:
-    """Whether a tensor lies in memory as a contract asks that fixes its layout."""
+    """Tell whether a tensor lies in memory as a contract asks that fixes its layout."""
     strides = dense_strides(tensor.shape, dim_order)
     return layout_fits(tensor.shape, tensor.stride(), strides, layout)
 

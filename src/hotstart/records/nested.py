@@ -1,25 +1,84 @@
-"""Containers, level by level, and constants. Nothing here imports torch."""
+"""Trees: the structure of arguments and results, level by level. Nothing here imports torch."""
 
 from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 import msgspec
 from msgspec.structs import replace
 
-from hotstart.records.artifact import (
-    Attributes,
-    Const,
-    Container,
-    Map,
-    Record,
-    Registered,
-    Seq,
-    Slot,
-    Tree,
-)
+Value: TypeAlias = Any
+"""A Python value of the caller's or of the model's."""
+
+
+class Slot(msgspec.Struct, frozen=True, tag="slot"):
+    """A place in a tree that holds something known by number or expression.
+
+    Attributes:
+        kind: `"arg"`, a tensor argument; `"out"`, an output of the graph; `"weight"`, an entry of
+            the parameter table; `"size"`, an integer computed from axes; `"object"`, a container
+            that the caller passed, itself.
+        index: number of the argument, output, weight or container; -1 for a size. Containers are
+            counted from the outermost on, over all parameters.
+        expr: Python expression over axis names, for a size.
+        views: attributes that lead from a tensor to a view of it, such as `mT`, taken in each call.
+    """
+
+    kind: Literal["arg", "out", "weight", "size", "object"]
+    index: int = -1
+    expr: str = ""
+    views: tuple[str, ...] = ()
+
+
+class Const(msgspec.Struct, frozen=True, tag="const"):
+    """A value that is the same in every call."""
+
+    value: Value
+
+
+class Seq(msgspec.Struct, frozen=True, tag="seq"):
+    """A tuple, list or named tuple."""
+
+    cls: type
+    items: tuple[Tree, ...]
+
+
+class Map(msgspec.Struct, frozen=True, tag="map"):
+    """A dict (or a subclass that is built from pairs), in order."""
+
+    cls: type
+    entries: tuple[tuple[Value, Tree], ...]
+
+
+class Record(msgspec.Struct, frozen=True, tag="record"):
+    """A dataclass that is also a dict or another builtin container, built by keyword."""
+
+    cls: type
+    fields: tuple[tuple[str, Tree], ...]
+
+
+class Attributes(msgspec.Struct, frozen=True, tag="attributes"):
+    """An object that is its attributes; they are set, and no code of its class runs."""
+
+    cls: type
+    fields: tuple[tuple[str, Tree], ...]
+
+
+class Registered(msgspec.Struct, frozen=True, tag="registered"):
+    """Any other type that is registered with torch's pytree."""
+
+    cls: type
+    context: Value
+    items: tuple[Tree, ...]
+
+
+Container: TypeAlias = Seq | Map | Record | Attributes | Registered
+Tree: TypeAlias = Slot | Const | Container
+
+
+# --- one traversal --------------------------------------------------------------------------------
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -75,7 +134,7 @@ def is_container(tree: Tree) -> TypeGuard[Container]:
 
 
 def is_changeable(tree: Tree) -> TypeGuard[Container]:
-    """Whether a tree describes a container that code can change."""
+    """Tell whether a tree describes a container that code can change."""
     return is_container(tree) and not issubclass(tree.cls, tuple)
 
 
@@ -115,7 +174,7 @@ def assemble(cls: type, attributes: Mapping[str, Any], slotted: Mapping[str, Any
 
 
 def same_constant(left: object, right: object) -> bool:
-    """Whether two constants are interchangeable: same type and value, nan equal to itself."""
+    """Tell whether two constants are interchangeable: same type and value, nan equal to itself."""
     if left is right:
         return True
     if type(left) is not type(right):
@@ -131,5 +190,5 @@ def same_constant(left: object, right: object) -> bool:
 
 
 def is_namedtuple(cls: type) -> bool:
-    """Whether a class was made by `namedtuple` or `NamedTuple`."""
+    """Tell whether a class was made by `namedtuple` or `NamedTuple`."""
     return issubclass(cls, tuple) and hasattr(cls, "_fields")

@@ -20,6 +20,25 @@ PhaseSeconds: TypeAlias = Mapping[str, float]
 """Seconds by phase, in the order the phases began. They add up to the wall time."""
 
 
+class PieceInfo(msgspec.Struct, frozen=True):
+    """What a user sees of a piece.
+
+    Attributes:
+        name: `piece_0`, ...; pieces of a further graph of the same call are `graph_1.piece_0`, ...;
+            those of a named call begin with its name, as in `decode.piece_0`.
+        digest: hash of everything about it that reaches a compiler.
+        kind: `"compiled"`, or `"inlined"`: splitting operators, which stitched code calls itself.
+        layers: paths of the submodules it came from.
+        reused_from: the first piece with the same digest, if that is another one.
+    """
+
+    name: str
+    digest: str
+    kind: Literal["compiled", "inlined"]
+    layers: tuple[str, ...]
+    reused_from: str | None
+
+
 class UnitReport(msgspec.Struct, frozen=True):
     """What was done for one piece and one variant.
 

@@ -96,7 +96,7 @@ class Dim:
         return (*self.ranges, *self.sizes)
 
     def serves(self, size: int) -> bool:
-        """Whether some range or size covers `size`."""
+        """Tell whether some range or size covers `size`."""
         return size in self.sizes or any(size in r for r in self.ranges)
 
     def __str__(self) -> str:
@@ -186,7 +186,7 @@ class Variant(msgspec.Struct, frozen=True):
         }
 
     def covers(self, sizes: Mapping[str, int]) -> bool:
-        """Whether this variant serves a call with these sizes."""
+        """Tell whether this variant serves a call with these sizes."""
         inside = all(sizes[axis] in interval for axis, interval in self.intervals().items())
         return inside and (not self.where or self._holds(sizes))
 
@@ -203,7 +203,7 @@ def spanned(shape: Sequence[int], stride: Sequence[int]) -> int:
 
 
 def labelled(call: str, variant: Variant) -> str:
-    """What a variant is called where calls may have names."""
+    """The name of a variant where calls may have names."""
     return f"{call}: {variant.name}" if call else variant.name
 
 
@@ -225,14 +225,14 @@ def dense_strides(shape: Sequence[int], dim_order: Sequence[int]) -> tuple[int, 
 
 
 def strides_match(shape: Sequence[int], have: Sequence[int], want: Sequence[int]) -> bool:
-    """Whether strides are the same wherever a size is not one."""
+    """Tell whether strides are the same wherever a size is not one."""
     return all(size == 1 or h == w for size, h, w in zip(shape, have, want, strict=True))
 
 
 def layout_fits(
     shape: Sequence[int], have: Sequence[int], want: Sequence[int], layout: str
 ) -> bool:
-    """Whether a contract takes these strides in the place of the compiled ones."""
+    """Tell whether a contract takes these strides in the place of the compiled ones."""
     if layout == "copied" or tuple(have) == tuple(want):
         return True
     return layout == "fixed" and (0 in shape or strides_match(shape, have, want))

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 import torch.utils._pytree as pytree
 
-from hotstart.records.artifact import (
+from hotstart.records.layout import unflatten
+from hotstart.records.nested import (
     Attributes,
     Const,
     Container,
@@ -23,9 +24,6 @@ from hotstart.records.artifact import (
     Seq,
     Slot,
     Tree,
-)
-from hotstart.records.layout import unflatten
-from hotstart.records.nested import (
     assemble,
     attributes_of,
     children,
@@ -201,7 +199,7 @@ def tensors_of(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]
 
 
 def _holds_symbols(value: object) -> bool:
-    """Whether a `torch.Size` holds what stands for sizes of the call to come."""
+    """Tell whether a `torch.Size` holds what stands for sizes of the call to come."""
     return isinstance(value, torch.Size) and any(type(n) is not int for n in value)
 
 
@@ -210,14 +208,14 @@ _HEAP_TYPE = 1 << 9
 
 
 def _is_plain(value: object) -> bool:
-    """Whether an object is its attributes and nothing else."""
+    """Tell whether an object is its attributes and nothing else."""
     cls = type(value)
     in_python = all(base is object or base.__flags__ & _HEAP_TYPE for base in cls.__mro__)
     return in_python and cls.__new__ is object.__new__ and not isinstance(value, torch.nn.Module)
 
 
 def _is_known_by_identity(value: object) -> bool:
-    """Whether code may ask for an object itself: a sentinel, or one its module or class names."""
+    """Tell whether code may ask for an object itself: a sentinel, or one with a name."""
     cls = type(value)
     scopes = (vars(cls), vars(sys.modules.get(cls.__module__, types)))
     named = any(known is value for scope in scopes for known in scope.values())
@@ -225,7 +223,7 @@ def _is_known_by_identity(value: object) -> bool:
 
 
 def _holds_trees(value: object) -> bool:
-    """Whether all attributes of an object can be described."""
+    """Tell whether all attributes of an object can be described."""
 
     def leaf(_: str, item: object) -> Tree | None:
         return Slot("out") if isinstance(item, torch.Tensor | torch.SymInt) else None
@@ -239,7 +237,7 @@ def _holds_trees(value: object) -> bool:
 
 
 def _makes_tensors(container: Record | Registered) -> bool:
-    """Whether building a container from its parts makes tensors that are none of its parts."""
+    """Tell whether building a container from its parts makes tensors that are none of its parts."""
     given = _tensors_in([child.value for child in children(container)])
     return not _tensors_in(closed(container)).keys() <= given.keys()
 

@@ -188,7 +188,7 @@ class Binding:
 
     @property
     def packed(self) -> Packed:
-        """What was made of weights; nothing as long as none were fetched."""
+        """The record of what was made of weights; empty as long as none were fetched."""
         prepared = self._prepared
         return Packed() if prepared is None else prepared.packed()
 
@@ -245,7 +245,7 @@ class _PreparedMeanwhile(Prepared):
     def __call__(
         self, preparation: Preparation, weights: Sequence[torch.Tensor]
     ) -> Sequence[torch.Tensor | None]:
-        """What a preparation makes of weights.
+        """Prepare weights.
 
         Raises:
             _EndingError: nobody needs it any more.

@@ -19,21 +19,23 @@ from hotstart import _torch
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError
 from hotstart.model import Model
-from hotstart.records.artifact import (
+from hotstart.records.artifact import Contract, TensorSpec
+from hotstart.records.layout import has_layout
+from hotstart.records.nested import (
     Attributes,
     Const,
     Container,
-    Contract,
     Map,
     Record,
     Registered,
     Seq,
     Slot,
-    TensorSpec,
     Tree,
+    children,
+    is_changeable,
+    same_constant,
+    slot_names,
 )
-from hotstart.records.layout import has_layout
-from hotstart.records.nested import children, is_changeable, same_constant, slot_names
 from hotstart.records.shapes import Variant
 from hotstart.runtime.names import assignment, written_tuple
 from hotstart.runtime.passed import MISSING

@@ -84,7 +84,7 @@ class Entry:
         return made
 
     def refusal_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ContractError | None:
-        """Why a call with these arguments is not within the contract; None if it is.
+        """Say why a call is not within the contract; None if it is.
 
         Raises:
             TypeError: an argument is given twice.

@@ -31,7 +31,7 @@ class Names:
         return name
 
     def taken(self, name: str) -> bool:
-        """Whether an identifier was handed out or reserved."""
+        """Tell whether an identifier was handed out or reserved."""
         return name in self._taken
 
     def exactly(self, name: str) -> str:

@@ -77,7 +77,7 @@ def pairs_that_meet(
 
 
 class WeightsInMemory:
-    """Where the weights of a program lie.
+    """The places in memory of a program's weights.
 
     Args:
         specs: what the weights are.
@@ -110,7 +110,7 @@ class WeightsInMemory:
 
 
 class _Spans:
-    """Where tensors lie, by number, to be looked up."""
+    """The places in memory of tensors, by number, to be looked up."""
 
     def __init__(self, tensors: Mapping[int, torch.Tensor]) -> None:
         self._spans = sorted(
@@ -161,7 +161,7 @@ def misplaced(specs: Sequence[WeightSpec], tensors: Sequence[torch.Tensor]) -> l
 
 
 def _storage(tensor: torch.Tensor) -> tuple[int, int]:
-    """Where a tensor's storage begins and ends."""
+    """The addresses at which a tensor's storage begins and ends."""
     storage = tensor.untyped_storage()
     begin = storage.data_ptr()
     return begin, begin + storage.nbytes()
@@ -175,7 +175,7 @@ def _storages_meet(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 
 def _span(tensor: torch.Tensor, begin: int) -> tuple[int, int]:
-    """Where a tensor begins and ends, the storage of which begins at an address."""
+    """The addresses at which a tensor begins and ends, given that of its storage."""
     first = int(tensor.storage_offset())
     past = first + int(spanned(tensor.shape, tensor.stride()))
     return begin + first * tensor.dtype.itemsize, begin + past * tensor.dtype.itemsize

@@ -37,7 +37,7 @@ class Made(msgspec.Struct, frozen=True):
     mapped: bool = False
 
     def fits(self, weights: Sequence[torch.Tensor]) -> bool:
-        """Whether it was made of the same memory, which holds what it held."""
+        """Tell whether it was made of the same memory, which holds what it held."""
         pairs = zip(weights, self.weights, strict=True)
         return self.written.unchanged() and all(
             one is other or (type(one) is not Released and one.data_ptr() == other.data_ptr())
@@ -75,7 +75,7 @@ class Prepared:
     def __call__(
         self, preparation: Preparation, weights: Sequence[torch.Tensor]
     ) -> Sequence[torch.Tensor | None]:
-        """What a preparation makes of weights."""
+        """Prepare weights."""
         key = (preparation.code.filename, *map(id, weights))
         if key not in self._made:
             before = self._before.get(key)
@@ -173,7 +173,7 @@ class Prepared:
         return lambda: current() and unchanged()
 
     def packed(self) -> Packed:
-        """What was made."""
+        """The record of what was made."""
         made = self._made.values()
         return Packed(
             self._seconds,

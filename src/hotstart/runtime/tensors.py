@@ -8,7 +8,7 @@ TENSOR_TYPES = (torch.Tensor, torch.nn.Parameter)
 
 
 def is_lazy_view(tensor: torch.Tensor) -> bool:
-    """Whether a tensor stands for the conjugate or the negative of what is in its memory."""
+    """Tell whether a tensor stands for the conjugate or the negative of what is in its memory."""
     return tensor.is_conj() or tensor.is_neg()
 
 

@@ -40,7 +40,7 @@ class Unit:
 
 
 class Form(msgspec.Struct, frozen=True):
-    """How a variant runs.
+    """One way in which a variant runs.
 
     Attributes:
         code: binds and calls it.

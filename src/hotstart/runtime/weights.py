@@ -222,7 +222,7 @@ def _never() -> bool:
 
 
 def _is_saved(finder: Finder, place: Place | None) -> bool:
-    """Whether `state_dict` has the tensor at a place."""
+    """Tell whether `state_dict` has the tensor at a place."""
     if place is None or place.kind == "attribute":
         return False
     module = finder.module(place.name.rpartition(".")[0])

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import torch
 
-from hotstart.records.artifact import Const, Contract
+from hotstart.records.artifact import Contract
+from hotstart.records.nested import Const
 from hotstart.records.trees import tensors_of
 from hotstart.runtime.passed import bind
 from hotstart.runtime.tensors import TENSOR_TYPES, is_lazy_view

@@ -26,7 +26,7 @@ from hotstart.runtime.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
 
 
 class _Place(msgspec.Struct, frozen=True):
-    """Where a tensor lies in the memory of this process.
+    """The place of a tensor in the memory of this process.
 
     Attributes:
         address: of its first byte.

@@ -93,7 +93,7 @@ class Rehearsal:
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two results are the same, not-a-numbers included."""
+    """Tell whether two results are the same, not-a-numbers included."""
     if one.layout is not torch.strided or other.layout is not torch.strided:
         return one.layout is other.layout
     if (one.dtype, one.shape, one.stride()) != (other.dtype, other.shape, other.stride()):

@@ -27,7 +27,7 @@ _OF_THE_CALL = ("closure", "self", "target")
 def make_requirements(
     index: ModelIndex, weights: WeightTable, calls: Sequence[TracedCall]
 ) -> Requirements:
-    """What the model must bring, from what all graphs read and write.
+    """Describe what the model must bring, from what all graphs read and write.
 
     Raises:
         CaptureError: one graph sets on a module what another has read.
@@ -35,7 +35,7 @@ def make_requirements(
     graphs = [graph.captured for call in calls for graph in call.graphs]
     require_lasting(index, graphs)
     written = {slot for graph in graphs for kind, slot in _written(graph) if kind == "weight"}
-    read = merged(graph.modules for graph in graphs)
+    read = merged(graph.read.modules for graph in graphs)
     # By their texts, since 1, 1.0 and True are equal and not the same.
     kinds = {repr(kind): kind for kind in read.values()}
     numbers = {text: number for number, text in enumerate(kinds)}
@@ -58,18 +58,18 @@ def make_requirements(
 
 
 def _seen(calls: Sequence[TracedCall]) -> tuple[Seen, ...]:
-    """What all graphs read outside of the model's modules, by call where it is the call's own."""
+    """Merge what all graphs read outside of modules, by call where it is the call's own."""
     found = {
         replace(one, name=call.method) if one.start in _OF_THE_CALL else one
         for call in calls
         for graph in call.graphs
-        for one in graph.captured.seen
+        for one in graph.captured.read.seen
     }
     return tuple(sorted(found, key=repr))
 
 
 def make_contract(model: Model, call: TracedCall) -> Contract:
-    """What a call must satisfy, from what its graphs have in common."""
+    """Describe what a call must satisfy, from what its graphs have in common."""
     graphs = [graph.captured for graph in call.graphs]
     written = {index for graph in graphs for kind, index in _written(graph) if kind == "arg"}
     trees = [tree for graph in graphs for tree in graph.trees()]

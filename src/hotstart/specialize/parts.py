@@ -85,12 +85,12 @@ class Split:
 
     @property
     def further(self) -> int:
-        """How many parts more there are than before."""
+        """The number of parts more than before."""
         return len(self.into) - 1
 
 
 def further_parts(splits: Sequence[Split], declared: Variant) -> int:
-    """How many parts a declared variant has besides the first."""
+    """Count the parts that a declared variant has besides the first."""
     return sum(made.further for made in splits if made.part.declared == declared)
 
 

@@ -126,7 +126,7 @@ class Units:
         return self._add(job, found, "compiled", started)
 
     def _kept_of(self, job: Job) -> Kept | None:
-        """Where a job is kept; None if nowhere, as its key means nothing in another process."""
+        """The units of earlier builds; None where a job's key means nothing in another process."""
         return self._kept if job.piece.portable else None
 
     def _compiled(self, job: Job, variant: str) -> CompiledUnit | Narrowed:

@@ -4,50 +4,31 @@ from __future__ import annotations
 
 import keyword
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import fx
 
 from hotstart.capture.captured import ContainerChange, example_of
 from hotstart.partition import Piece, Plan
-from hotstart.partition.digest import import_path
-from hotstart.records.artifact import (
+from hotstart.records.artifact import CompiledUnit, Contract, Requirements, Stitched
+from hotstart.records.layout import fit
+from hotstart.records.nested import (
     Attributes,
-    CompiledUnit,
-    Const,
-    Container,
-    Contract,
     Map,
-    Record,
-    Registered,
-    Requirements,
     Seq,
     Slot,
-    Stitched,
     Tree,
-)
-from hotstart.records.classes import comes_with_python_or_torch
-from hotstart.records.layout import fit, unflatten
-from hotstart.records.nested import (
-    assemble,
-    children,
     is_container,
-    is_namedtuple,
-    slot_names,
     walk,
 )
 from hotstart.records.shapes import Variant
-from hotstart.records.standalone import ResultKind, ResultType
 from hotstart.records.trees import slots
 from hotstart.runtime.generated import stitched_code
-from hotstart.runtime.names import Names, assignment, written_tuple
+from hotstart.runtime.names import Names, assignment
 from hotstart.stitching.emit import Emitter, comment
 from hotstart.stitching.piece import emit_nodes
-
-ClassName = Callable[[Container], str]
-"""Names the class of a container."""
+from hotstart.stitching.results import Results
 
 
 def stitch(
@@ -94,11 +75,11 @@ class _Stitcher:
         self.graph = self.plan.graph
         self.names = Names(["bind", "run", "args", "weights", "units", "constants", "owners"])
         self.emitter = Emitter(self.names)
+        self.results = Results(self.emitter, self.names, self._slot)
         self.weight_names: dict[int, str] = {}
         self.unit_names: dict[str, str] = {}
         self.owner_names: dict[str, str] = {}
         self.view_names: dict[Slot, str] = {}
-        self.types: dict[type, tuple[str, ResultType]] = {}
         self.bindings: list[str] = []
         self.axis_names = {}
         for dim in contract.axes:
@@ -117,10 +98,14 @@ class _Stitcher:
 
     def stitched(self) -> Stitched:
         body = self._body()
+        types = self.results.types.values()
         lines = [
             f"# Stitched by hotstart for {self.variant.name}.",
             *self.emitter.header(),
-            *(comment(f"{n} is {t.path.replace(':', '.')}") for n, t in self.types.values()),
+            *(
+                comment(f"{n} is {t.path.replace(':', '.')}")
+                for n, t in self.results.types.values()
+            ),
             "",
             "",
             "def bind(weights, units, constants, owners):",
@@ -143,7 +128,7 @@ class _Stitcher:
             weights=tuple(self.weight_names),
             owners=tuple(self.owner_names),
             sets=tuple((update.owner, update.name) for update in self.graph.captured.updates),
-            types=tuple(self.types.values()),
+            types=tuple(types),
         )
 
     def _parameters(self) -> list[str]:
@@ -180,32 +165,30 @@ class _Stitcher:
         updates, outputs = self.graph.captured.updates, self.graph.captured.outputs
         lines += self._taken_views(self.graph.captured.trees())
         for update in updates:
-            value = self.result(update.value)
+            value = self.results.written(update.value)
             lines.append(self._set(self.owner(update.owner), update.name, value))
         for change in self.graph.captured.changes:
             lines += self._change(change)
-        return [*lines, f"return {self.result(outputs)}"]
+        return [*lines, f"return {self.results.written(outputs)}"]
 
     def _change(self, change: ContainerChange) -> list[str]:
         """Write the contents that forward leaves in a container of the caller.
 
         The caller's objects go on being of their own classes, so these are imported.
         """
-        name, imported = self.object_names[change.number], self._imported_class
+        name, written = self.object_names[change.number], self.results.with_imported_classes
         match change.contents:
             case Map(_, entries):
-                values = ((key, self.result(value, imported)) for key, value in entries)
+                values = ((key, written(value)) for key, value in entries)
                 pairs = ", ".join(f"{self.emitter.value(key)}: {value}" for key, value in values)
                 contents = self.names.new("contents")
                 fill = f"{name}.update({contents})"
                 return [f"{contents} = {{{pairs}}}", f"{name}.clear()", fill]
             case Attributes(_, fields):
-                set_ = (
-                    self._set(name, field, self.result(item, imported)) for field, item in fields
-                )
+                set_ = (self._set(name, field, written(item)) for field, item in fields)
                 return [*set_, *(f"delattr({name}, {field!r})" for field in change.removed)]
             case Seq(_, items):
-                listed = ", ".join(self.result(item, imported) for item in items)
+                listed = ", ".join(written(item) for item in items)
                 return [f"{name}[:] = [{listed}]"]
         raise AssertionError(change)
 
@@ -325,54 +308,6 @@ class _Stitcher:
             self.owner_names[path] = self.names.new(f"module_{path}" if path else "module")
         return self.owner_names[path]
 
-    # --- result -----------------------------------------------------------------------------------
-
-    def result(self, tree: Tree, class_name: ClassName | None = None) -> str:
-        """The expression that builds a result; `class_name` names the classes in it."""
-        match tree:
-            case Slot():
-                return self._slot(tree)
-            case Const(value):
-                return self.emitter.value(value)
-        named = class_name or self._class
-        inside = [(child.key, self.result(child.value, class_name)) for child in children(tree)]
-        listed = ", ".join(item for _, item in inside)
-        match tree:
-            case Seq(cls) if is_namedtuple(cls):
-                return f"{named(tree)}({listed})"
-            case Seq(cls):
-                literal = f"[{listed}]" if cls is list else written_tuple(i for _, i in inside)
-                return f"{named(tree)}({literal})" if cls is torch.Size else literal
-            case Map(cls):
-                pairs = ", ".join(f"{self.emitter.value(key)}: {item}" for key, item in inside)
-                return f"{{{pairs}}}" if cls is dict else f"{named(tree)}({{{pairs}}})"
-            case Record():
-                return f"{named(tree)}({', '.join(f'{name}={item}' for name, item in inside)})"
-            case Attributes(cls):
-                slotted = slot_names(cls)
-                kept = ", ".join(f"{n!r}: {item}" for n, item in inside if n not in slotted)
-                others = ", ".join(f"{n!r}: {item}" for n, item in inside if n in slotted)
-                more = f", {{{others}}}" if others else ""
-                return f"{self.emitter.imported(assemble)}({named(tree)}, {{{kept}}}{more})"
-            case Registered(_, context):
-                made = self.emitter.constant(context, "context")
-                function = self.emitter.imported(unflatten)
-                return f"{function}({named(tree)}, [{listed}], {made})"
-
-    def _imported_class(self, tree: Container) -> str:
-        return self.emitter.imported(tree.cls)
-
-    def _class(self, tree: Container) -> str:
-        """The name of a container's class; one of a library is given when the code is bound."""
-        cls = tree.cls
-        path = import_path(cls)
-        if path is None or comes_with_python_or_torch(path[0]):
-            return self.emitter.imported(cls)
-        if cls not in self.types:
-            wanted = ResultType(":".join(path), *_form(tree))
-            self.types[cls] = (self.names.new(cls.__name__), wanted)
-        return self.types[cls][0]
-
     def _slot(self, slot: Slot) -> str:
         if slot.views:
             return self.view_names[slot]
@@ -387,19 +322,6 @@ class _Stitcher:
             number = self.graph.number(node_or_number)
             return self.emitter.value(number)
         return self.emitter.variable(node_or_number)
-
-
-def _form(tree: Container) -> tuple[ResultKind, tuple[str, ...]]:
-    """How a container is built, and the names of what is in it."""
-    fields = tuple(str(child.key) for child in children(tree))
-    match tree:
-        case Seq(cls):
-            return "named tuple", cls._fields  # type: ignore[attr-defined]
-        case Record(cls):
-            return ("mapping" if issubclass(cls, dict) else "attributes"), fields
-        case Attributes():
-            return "attributes", fields
-    return "registered", ()
 
 
 def _listed(start: str, items: Iterable[str], end: str) -> list[str]:

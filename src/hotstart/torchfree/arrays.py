@@ -17,16 +17,18 @@ from hotstart.records.shapes import spanned
 from hotstart.torchfree import dlpack
 from hotstart.torchfree.library import Libtorch, size_of
 
-# By the letter and the size in the array interface, and by the letter of the buffer protocol.
-_CODES = {
+CODES = {
     "float64": "f8", "float32": "f4", "float16": "f2", "int64": "i8", "int32": "i4", "int16": "i2",
     "int8": "i1", "uint8": "u1", "bool": "b1", "uint16": "u2", "uint32": "u4", "uint64": "u8",
     "complex64": "c8", "complex128": "c16",
 }  # fmt: skip
-_LETTERS = {
+"""Letter and size of dtypes in the array interface."""
+
+LETTERS = {
     "float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h",
     "int8": "b", "uint8": "B", "bool": "?", "uint16": "H", "uint32": "I", "uint64": "Q",
 }  # fmt: skip
+"""Letters of dtypes in the buffer protocol."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,12 @@ class Array(msgspec.Struct, frozen=True, eq=False, weakref=True):
     @property
     def __array_interface__(self) -> dict[str, Any]:
         """The memory as numpy describes it."""
-        if self.dtype not in _CODES:
+        if self.dtype not in CODES:
             raise AttributeError(f"numpy has no {self.dtype}")
         size = size_of(self.dtype)
         return {
             "version": 3,
-            "typestr": ("|" if size == 1 else "<") + _CODES[self.dtype],
+            "typestr": ("|" if size == 1 else "<") + CODES[self.dtype],
             "shape": self.shape,
             "strides": tuple(stride * size for stride in self.strides),
             "data": (self.address, not self.writable),
@@ -99,7 +101,7 @@ class Array(msgspec.Struct, frozen=True, eq=False, weakref=True):
             TypeError: that is not installed.
         """
         numpy = importlib.import_module("numpy")
-        if self.dtype in _CODES:
+        if self.dtype in CODES:
             made = numpy.asarray(self)
         elif importlib.util.find_spec("ml_dtypes") is not None:
             kind = getattr(importlib.import_module("ml_dtypes"), self.dtype)
@@ -141,12 +143,12 @@ class Array(msgspec.Struct, frozen=True, eq=False, weakref=True):
         Raises:
             BufferError: it has gaps, or a dtype that buffers do not have.
         """
-        if self.dtype not in _LETTERS or not self.is_contiguous():
+        if self.dtype not in LETTERS or not self.is_contiguous():
             raise BufferError(f"no buffer shows {self!r} with strides {self.strides}")
         size = prod(self.shape) * size_of(self.dtype)
         memory = (ctypes.c_char * size).from_address(self.address) if size else bytearray()
         flat = memoryview(memory).cast("B")  # Python keeps the array for as long
-        letter: Any = _LETTERS[self.dtype]
+        letter: Any = LETTERS[self.dtype]
         view = flat.cast(letter, self.shape) if size else flat
         return view if self.writable else view.toreadonly()
 
@@ -154,9 +156,9 @@ class Array(msgspec.Struct, frozen=True, eq=False, weakref=True):
         """Return the numbers in nested lists; one number where there are no dimensions."""
         if self.dtype == "bfloat16":
             return _widened(self.bits().tolist())
-        if self.dtype not in _LETTERS:
+        if self.dtype not in LETTERS:
             raise TypeError(f"Python has no numbers of {self.dtype}")
-        letter = _LETTERS[self.dtype]
+        letter = LETTERS[self.dtype]
         return _nested(self.address, size_of(self.dtype), letter, self.shape, self.strides)
 
     def bits(self) -> Array:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from hotstart.artifact.file_tensors import FileTensors
 from hotstart.artifact.manifest import Manifest
 from hotstart.errors import CorruptArtifact
 from hotstart.options import Outputs
@@ -20,10 +21,10 @@ from hotstart.runtime.heap import keep_freed_memory
 from hotstart.runtime.libraries import load_program
 from hotstart.runtime.results import result_classes
 from hotstart.torchfree.arrays import Array
-from hotstart.torchfree.held import FileTensors, Held
+from hotstart.torchfree.held import Held
 from hotstart.torchfree.library import Libtorch, capsules
 from hotstart.torchfree.memory import array_of, handle_of, laid_out
-from hotstart.torchfree.values import NamesOfTorch, decoded
+from hotstart.torchfree.values import NamesOfTorch, decode
 from hotstart.torchfree.weights import Opaque, Weights
 
 Run = Callable[..., Any]
@@ -63,7 +64,7 @@ class Binding:
         artifact: Manifest,
         torch: Libtorch,
         weights: Weights,
-        tensors: FileTensors,
+        tensors: FileTensors[Array],
         outputs: Outputs,
     ) -> None:
         assert artifact.native is not None
@@ -128,7 +129,7 @@ class Binding:
         return bind(weights, units, constants, self.held.owners(owners))
 
     def _unit(
-        self, unit: CompiledUnit, code: Code, scope: Mapping[str, Any], tensors: FileTensors
+        self, unit: CompiledUnit, code: Code, scope: Mapping[str, Any], tensors: FileTensors[Array]
     ) -> Callable[..., Body]:
         constants = {name: tensors.find(tensor) for name, tensor in unit.constants}
         bind = run_code(code, {**scope, **constants})["bind"]
@@ -187,8 +188,8 @@ def _called(call: Callable[..., list[Any]], body: Any, *given: Any) -> Row:
     return results
 
 
-def _constant(value: Any, tensors: FileTensors) -> Any:
+def _constant(value: Any, tensors: FileTensors[Array]) -> Any:
     match value:
         case {"tensor": str() as name} if len(value) == 1:
             return tensors.find(name)
-    return decoded(value)
+    return decode(value)

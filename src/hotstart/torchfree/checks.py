@@ -7,19 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hotstart.errors import ContractError
-from hotstart.records.artifact import (
+from hotstart.records.artifact import Contract, TensorSpec
+from hotstart.records.nested import (
     Attributes,
     Const,
     Container,
-    Contract,
     Map,
     Record,
     Seq,
     Slot,
-    TensorSpec,
     Tree,
+    children,
+    is_changeable,
+    same_constant,
+    slot_names,
 )
-from hotstart.records.nested import children, is_changeable, same_constant, slot_names
 from hotstart.records.shapes import Variant, dense_strides, layout_fits
 from hotstart.runtime.passed import MISSING
 from hotstart.runtime.served import (

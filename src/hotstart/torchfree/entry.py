@@ -18,8 +18,8 @@ from hotstart.torchfree.memory import laid_out, write
 Meeting = Callable[[Sequence[Array], Collection[int]], tuple[int, str] | None]
 """Finds an argument, by number, and the name of a weight, as `Held.meeting` does."""
 
-Copied = Callable[[TensorSpec, Array], None]
-"""Is told of every argument that is copied since its layout is not the compiled one."""
+Copied = Callable[[str, Sequence[int]], None]
+"""Is told the path and the strides of every argument that is copied, since those do not fit."""
 
 
 class Entry:
@@ -36,7 +36,6 @@ class Entry:
 
     Attributes:
         name: of the call.
-        method: what is called, as `CompiledCall` has it.
         contract: as given.
     """
 
@@ -50,7 +49,7 @@ class Entry:
         copied: Copied,
         meeting: Meeting | None,
     ) -> None:
-        self.name, self.method, self.contract = call.name, call.method, contract
+        self.name, self.contract = call.name, contract
         self._checks = Checks(contract, [stitched.variant for stitched in call.stitched])
         self._first = first
         self._bound = bound
@@ -105,5 +104,5 @@ class Entry:
             return array
         made = laid_out(self._torch, array, dense_strides(array.shape, spec.dim_order))
         if made.address != array.address:
-            self._copied(spec, array)
+            self._copied(spec.path, array.strides)
         return made

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import msgspec
-
-from hotstart.artifact.manifest import TENSORS, Manifest, TensorLayout
+from hotstart.artifact.file_tensors import FileTensors
+from hotstart.artifact.manifest import Manifest, TensorLayout
 from hotstart.errors import ModelMismatch
 from hotstart.records.artifact import WeightSpec
 from hotstart.records.shapes import spanned, strides_match
+from hotstart.runtime.owners import owner, replaced_in_part
 from hotstart.runtime.served import misplaced
 from hotstart.torchfree.arrays import Array, described
 from hotstart.torchfree.library import Libtorch, is_known, size_of
@@ -29,48 +29,13 @@ _Span = tuple[int, int, int]
 """The address of the first byte of a weight, that after the last, and its slot."""
 
 
-class FileTensors:
-    """The tensors that an artifact's file holds, each made once, in memory of its own.
+def own_array(layout: TensorLayout, memory: memoryview) -> Array:
+    """Make a tensor of an artifact's file, in memory of its own.
 
-    Args:
-        layouts: of the tensors, by name.
-        blobs: of the file.
+    Raises:
+        ValueError: it has other bytes than its layout spans.
+        NeedsTorch: it is of a dtype that arrays do not have.
     """
-
-    def __init__(
-        self, layouts: Mapping[str, TensorLayout], blobs: Mapping[str, memoryview]
-    ) -> None:
-        self._layouts = layouts
-        self._blob = blobs[TENSORS] if layouts else memoryview(b"")
-        self._places: dict[str, tuple[int, int]] = {}
-        self._made: dict[str, Array] = {}
-        if layouts:
-            self._places = _places(self._blob)
-
-    def find(self, name: str) -> Array:
-        """Return the tensor of a name.
-
-        Raises:
-            ValueError: it has other bytes than its layout spans.
-            NeedsTorch: it is of a dtype that arrays do not have.
-        """
-        if name not in self._made:
-            memory = self._blob[slice(*self._places[name])]
-            self._made[name] = _array(self._layouts[name], memory)
-        return self._made[name]
-
-
-def _places(blob: memoryview) -> dict[str, tuple[int, int]]:
-    """Where each tensor of a blob in the format of safetensors begins and ends."""
-    start = 8 + int.from_bytes(blob[:8], "little")
-    header = msgspec.json.decode(bytes(blob[8:start]))
-    return {
-        name: (start + entry["data_offsets"][0], start + entry["data_offsets"][1])
-        for name, entry in header.items()
-    }
-
-
-def _array(layout: TensorLayout, memory: memoryview) -> Array:
     if not is_known(layout.dtype):
         raise NeedsTorch(f"a tensor of the file is of {layout.dtype}")
     size = spanned(layout.shape, layout.stride) * size_of(layout.dtype)
@@ -95,7 +60,7 @@ class Held:
     """
 
     def __init__(
-        self, artifact: Manifest, torch: Libtorch, weights: Weights, tensors: FileTensors
+        self, artifact: Manifest, torch: Libtorch, weights: Weights, tensors: FileTensors[Array]
     ) -> None:
         self._torch = torch
         self._specs = artifact.requirements.weights
@@ -121,7 +86,7 @@ class Held:
 
     def owners(self, paths: Sequence[str]) -> list[Any]:
         """Return objects that keep what is set on them, in place of modules."""
-        return [_owner(self._set, f"{path}." if path else "") for path in paths]
+        return [owner(path, self._set) for path in paths]
 
     def require_fit(self) -> None:
         """See that tensors are such, and lie so, as the table of weights asks for.
@@ -156,7 +121,7 @@ class Held:
         return None
 
     def _spans_now(self) -> tuple[list[_Span], list[_Span]]:
-        """Where weights lie that are there, and those of them that calls write to."""
+        """Find where weights lie, and where those that calls write to do."""
         if self._spans[0] != self.changes:
             changes, found = self.changes, self._all_spans()
             self._spans = (changes, found, [s for s in found if self._specs[s[2]].mutated])
@@ -200,22 +165,10 @@ class Held:
         slot = self._slots[name]
         spec = self._specs[slot]
         with self._setting:
-            if spec.ties:
-                others = ", ".join(n for n in (spec.name, *spec.ties) if n != name)
-                problem = (name, f"the same tensor as {others}", "another, which a call has set")
+            if problem := replaced_in_part(name, spec):
                 raise ModelMismatch([problem], self._about)
             self.tensors[slot] = value
             self.changes += 1
-
-
-def _owner(keep: Callable[[str, Any], None], prefix: str) -> Any:
-    """An object that stands for a module whose attributes calls set."""
-
-    class Owner:
-        def __setattr__(self, name: str, value: Any) -> None:
-            keep(prefix + name, value)
-
-    return Owner()
 
 
 def _fits(spec: WeightSpec, tensor: Any) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -11,23 +9,20 @@ from typing import Any, NoReturn
 from msgspec.structs import replace
 
 from hotstart.errors import ArtifactError, ContractError
-from hotstart.records.artifact import Artifact, Contract, PieceInfo, TensorSpec
+from hotstart.records.artifact import Artifact, Contract
 from hotstart.records.report import Packed, Report
-from hotstart.records.shapes import labelled
+from hotstart.runtime.base_program import BaseProgram
 from hotstart.runtime.passed import as_passed, bind
-from hotstart.torchfree.arrays import Array
 from hotstart.torchfree.binding import Binding
 from hotstart.torchfree.entry import Entry
 from hotstart.torchfree.library import Libtorch
 from hotstart.torchfree.weights import Weight
 
-log = logging.getLogger("hotstart.program")  # of which it takes the place
-
 _TAKES_TORCH = frozenset({"entry_code", "save", "save_weights"})
 """Attributes of a program that this one has not."""
 
 
-class TorchFreeProgram:
+class TorchFreeProgram(BaseProgram[Entry]):
     """A program in a process that has not imported torch.
 
     It is called as the model's forward is. Tensors are whatever has an array interface, DLPack or a
@@ -52,22 +47,14 @@ class TorchFreeProgram:
         packed: Packed,
         report: Report,
     ) -> None:
-        self.artifact = artifact
+        super().__init__(artifact)
         self.model = None
         self.report = replace(report, packed=packed)
         self._binding = binding
-        self._relayouts: dict[str, int] = {}
-        self._counting = threading.Lock()
-        self._entries: dict[str, Entry] = {}
-        first = 0
-        writes = any(spec.mutated for spec in artifact.requirements.weights)
-        for call, contract in zip(artifact.calls, contracts, strict=True):
-            looks = contract.tensors and (writes or contract.mutated_args)
-            meeting = binding.held.meeting if looks else None
+        for (call, first, meets), contract in zip(self._calls(), contracts, strict=True):
+            meeting = binding.held.meeting if meets else None
             entry = Entry(call, contract, first, binding, torch, self._count_copy, meeting)
-            self._entries[call.name] = entry
-            first += len(call.stitched)
-        self._own = [entry for entry in self._entries.values() if not entry.method]
+            self._add(call, entry)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the model on arrays.
@@ -78,8 +65,7 @@ class TorchFreeProgram:
             TypeError: an argument is given twice.
         """
         if not self._own:
-            listed = ", ".join(f"program[{name!r}](...)" for name in self._entries)
-            raise ContractError("the model", "a call of itself", f"calls of methods: {listed}")
+            raise self._only_methods()
         return _run_first(self._own, args, kwargs)
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
@@ -88,19 +74,7 @@ class TorchFreeProgram:
         Raises:
             KeyError: no call of that name was compiled.
         """
-        if name not in self._entries:
-            raise KeyError(f"no call {name!r}; there are: {', '.join(self._entries)}")
-        return partial(_call, [self._entries[name]])
-
-    def takes(self, /, *args: Any, **kwargs: Any) -> bool:
-        """Whether a call of the model with these arguments is within the contract.
-
-        Nothing is run.
-        """
-        try:
-            return any(entry.refusal_of(args, kwargs) is None for entry in self._own)
-        except TypeError:
-            return False
+        return partial(_call, [self._named(name)])
 
     def refresh(self) -> None:
         """Do nothing: nobody else has the weights, and calls notice what calls set."""
@@ -117,25 +91,6 @@ class TorchFreeProgram:
         stand-in of its shape is in its place: to ask for its values is a `ModelMismatch`.
         """
         return self._binding.held.by_name()
-
-    @property
-    def code(self) -> dict[str, str]:
-        """The stitched source, by variant; `name: variant` where calls have names."""
-        return {
-            labelled(call.name, stitched.variant): stitched.source
-            for call in self.artifact.calls
-            for stitched in call.stitched
-        }
-
-    @property
-    def pieces(self) -> tuple[PieceInfo, ...]:
-        """The pieces, with name, digest, kind, layers and what each reuses."""
-        return self.artifact.pieces
-
-    @property
-    def relayouts(self) -> dict[str, int]:
-        """By argument, how many calls had it copied because its layout was not the compiled one."""
-        return dict(self._relayouts)
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in _TAKES_TORCH:
@@ -157,24 +112,7 @@ class TorchFreeProgram:
         )
 
     def __repr__(self) -> str:
-        different = len({piece.digest for piece in self.pieces if piece.kind == "compiled"})
-        variants = " | ".join(self.code)
-        return (
-            f"TorchFreeProgram({len(self.pieces)} pieces of which {different} different, "
-            f"variants: {variants})"
-        )
-
-    def _count_copy(self, spec: TensorSpec, array: Array) -> None:
-        """Count a copy of an argument; logged once for each argument."""
-        with self._counting:
-            if spec.path not in self._relayouts:
-                log.warning(
-                    "%s: strides %s are not the compiled layout, so it is copied in every such "
-                    "call; see Program.relayouts",
-                    spec.path,
-                    array.strides,
-                )
-            self._relayouts[spec.path] = self._relayouts.get(spec.path, 0) + 1
+        return f"TorchFreeProgram({self._summary()})"
 
 
 def _call(entries: Sequence[Entry], /, *args: Any, **kwargs: Any) -> Any:

@@ -154,9 +154,10 @@ def _bound(
         ArtifactError: as `hotstart.load`.
         NeedsTorch: something of it takes Python's torch.
     """
+    from hotstart.artifact.file_tensors import FileTensors
     from hotstart.runtime.loaded import load_report
     from hotstart.torchfree.binding import Binding
-    from hotstart.torchfree.held import FileTensors
+    from hotstart.torchfree.held import own_array
     from hotstart.torchfree.program import TorchFreeProgram
     from hotstart.torchfree.values import NeedsTorch, decoded_contract
 
@@ -169,7 +170,7 @@ def _bound(
             raise NeedsTorch(str(error)) from error
     with clock.phase("bind"):
         weights.begin_check(torch)
-        tensors = FileTensors(artifact.tensors, contents.blobs)
+        tensors = FileTensors(artifact.tensors, contents.blobs, own_array)
         binding = Binding(artifact, torch, weights, tensors, outputs)
         binding()
         weights.require_whole()

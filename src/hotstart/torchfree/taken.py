@@ -9,18 +9,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from hotstart.torchfree import dlpack
-from hotstart.torchfree.arrays import Array, rows_of
+from hotstart.torchfree.arrays import CODES, LETTERS, Array, rows_of
 from hotstart.torchfree.library import size_of
 
-_DTYPES = {
-    "f8": "float64", "f4": "float32", "f2": "float16", "i8": "int64", "i4": "int32", "i2": "int16",
-    "i1": "int8", "u1": "uint8", "b1": "bool", "u2": "uint16", "u4": "uint32", "u8": "uint64",
-    "c8": "complex64", "c16": "complex128",
-}  # fmt: skip
+_DTYPES = {code: dtype for dtype, code in CODES.items()}
 _OF_FORMAT = {
-    "d": "float64", "f": "float32", "e": "float16", "q": "int64", "l": "int64", "i": "int32",
-    "h": "int16", "b": "int8", "B": "uint8", "?": "bool", "H": "uint16", "I": "uint32",
-    "Q": "uint64", "L": "uint64", "Zf": "complex64", "Zd": "complex128",
+    **{letter: dtype for dtype, letter in LETTERS.items()},
+    "l": "int64", "L": "uint64", "Zf": "complex64", "Zd": "complex128",
 }  # fmt: skip
 _OF_OTHERS = frozenset(
     ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import enum
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
 
+from hotstart.artifact.decoded import decoded
 from hotstart.artifact.manifest import map_contract
-from hotstart.records.artifact import Contract, Registered, Tree
+from hotstart.records.artifact import Contract
 from hotstart.records.classes import find_imported_class
-from hotstart.records.nested import children, filled, is_container
+from hotstart.records.nested import Registered, Tree, children, filled, is_container
 
 
 class NeedsTorch(Exception):
@@ -57,63 +55,32 @@ class NamesOfTorch:
         return OfTorch(_device(type if index is None else f"{type}:{index}"))
 
 
-_SCALARS: Mapping[str, Callable[[Any], Any]] = {
-    "int": int,
-    "float": float,
-    "complex": complex,
-    "bytes": base64.b64decode,
-    "torch": lambda name: OfTorch(f"torch.{name}"),
-    "ellipsis": lambda _: ...,
-}
-_SEQUENCES: Mapping[str, Callable[[list[Any]], Any]] = {
-    "tuple": tuple,
-    "list": list,
-    "set": set,
-    "frozenset": frozenset,
-    "slice": lambda parts: slice(*parts),
-    "range": lambda parts: range(*parts),
-}
-
-
-def decoded(data: Any) -> Any:
+def decode(data: Any) -> Any:
     """Read a value as `artifact.values` writes it.
 
     Raises:
         NeedsTorch: it is or holds something of torch's that a call can bring.
-        ArtifactError: a class is not there.
+        ArtifactError: a class is not there, or the description is none.
     """
-    if not isinstance(data, dict):
-        return data
-    ((kind, content),) = data.items()
-    if kind in _SCALARS:
-        return _SCALARS[kind](content)
-    if kind == "device":
-        return OfTorch(_device(content))
-    if kind in _SEQUENCES:
-        return _SEQUENCES[kind](list(map(decoded, content)))
-    if kind == "dict":
-        return {decoded(key): decoded(value) for key, value in content}
-    if kind == "class":
-        return _class_at(content)
-    if kind not in ("enum", "namedtuple", "dataclass"):
-        raise NeedsTorch(f"a constant is a {kind} of torch's")
-    path, *parts = content
-    cls: Any = _class_at(path)
-    if kind == "enum":
-        (plain,) = parts
-        return cls(plain) if issubclass(cls, enum.Flag) else getattr(cls, plain)
-    if kind == "namedtuple":
-        return cls(*map(decoded, parts))
-    return cls(**{name: decoded(item) for name, item in parts})
+    return decoded(data, _of_torch, _class_at)
+
+
+def _of_torch(kind: str, content: Any) -> OfTorch:
+    match kind:
+        case "torch":
+            return OfTorch(f"torch.{content}")
+        case "device":
+            return OfTorch(_device(content))
+    raise NeedsTorch(f"a constant is a {kind} of torch's")
 
 
 def decoded_contract(contract: Contract) -> Contract:
     """Return a contract with its constants, and the classes that its containers are of.
 
     Raises:
-        NeedsTorch, ArtifactError: as `decoded`.
+        NeedsTorch, ArtifactError: as `decode`.
     """
-    contract = map_contract(contract, decoded)
+    contract = map_contract(contract, decode)
     parameters = tuple(replace(p, tree=_with_classes(p.tree)) for p in contract.parameters)
     return replace(contract, parameters=parameters)
 

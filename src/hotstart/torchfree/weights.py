@@ -154,7 +154,7 @@ class Weights:
         return found
 
     def packed(self) -> Packed:
-        """What the file has of what was made of weights."""
+        """The record of what was made of weights and is in the file."""
         made = self.table.made
         tensors = sum(number is not None for each in made for number in each.results)
         return Packed(tensors=tensors, mapped=sum(each.bytes for each in made))

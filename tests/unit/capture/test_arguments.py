@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from hotstart import Dim, _torch
 from hotstart.capture.arguments import dim_order
 from hotstart.errors import CaptureError, OptionsError
-from hotstart.records.artifact import Const
+from hotstart.records.nested import Const
 from tests.capturing import captured, compiled, described
 
 X = torch.randn(4, 8)

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from hotstart import Dim
 from hotstart.capture.results import Views
 from hotstart.errors import CaptureError
-from hotstart.records.artifact import Attributes, Const, Map, Registered, Seq, Slot
+from hotstart.records.nested import Attributes, Const, Map, Registered, Seq, Slot
 from tests.capturing import captured, compiled
 
 X = torch.randn(4, 8)

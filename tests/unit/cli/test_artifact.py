@@ -20,7 +20,7 @@ from hotstart.artifact import container, disk, signing
 from hotstart.cli import main
 from hotstart.cli.artifact import _check, itemsize
 from hotstart.cli.output import say
-from hotstart.records.artifact import Const, Seq
+from hotstart.records.nested import Const, Seq
 
 MODULE = "model_of_the_cli_tests"
 SOURCE = """

@@ -24,7 +24,7 @@ from hotstart.partition.digest import (
     import_path,
     subgraph_token,
 )
-from hotstart.records.artifact import Slot
+from hotstart.records.nested import Slot
 from tests.capturing import digests, planned
 
 MODE = _torch.fake_mode()

@@ -12,8 +12,19 @@ import torch.utils._pytree as pytree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotstart.records.artifact import Attributes, Const, Map, Record, Registered, Seq, Slot, Tree
-from hotstart.records.nested import children, same_constant, walk
+from hotstart.records.nested import (
+    Attributes,
+    Const,
+    Map,
+    Record,
+    Registered,
+    Seq,
+    Slot,
+    Tree,
+    children,
+    same_constant,
+    walk,
+)
 from hotstart.records.trees import (
     NotATree,
     build,
