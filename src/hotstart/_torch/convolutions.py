@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from hotstart._torch.graph_inputs import bounds_of, hint_of
+from hotstart._torch.graph_inputs import bounds_of, hint_of, tuned_size
 from hotstart._torch.recorder import Layouts, Recorder
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _pack(node: fx.Node, shape: Sequence[int | torch.SymInt]) -> None:
     _, weight, _, padding, stride, dilation, groups, *_ = node.args
     pack = torch.ops.mkldnn._reorder_convolution_weight.default
     with node.graph.inserting_before(node):
-        args = (weight, padding, stride, dilation, groups, [*map(_hint, shape)])
+        args = (weight, padding, stride, dilation, groups, [*map(tuned_size, shape)])
         node.update_arg(1, node.graph.call_function(pack, args))
 
 
@@ -159,7 +159,7 @@ def _same_layout(
         {symbol: min(max(low, 1) + 2, high) for symbol, (low, high) in bounds.items()},
         {symbol: high for symbol, (_, high) in bounds.items()},
     ]
-    shapes = [*(_shape_at(shape, sizes) for sizes in tried), [*map(_hint, shape)]]
+    shapes = [*(_shape_at(shape, sizes) for sizes in tried), [*map(tuned_size, shape)]]
     first, *others = (_layout_of(weight, settings, each) for each in shapes)
     return all(layout == first for layout in others)
 
@@ -244,7 +244,3 @@ def _bounds(shape: Sequence[int | torch.SymInt]) -> dict[sympy.Symbol, tuple[int
 
 def _shape_at(shape: Sequence[int | torch.SymInt], sizes: dict[sympy.Symbol, int]) -> list[int]:
     return [s if isinstance(s, int) else int(s.node.expr.xreplace(sizes)) for s in shape]
-
-
-def _hint(size: int | torch.SymInt) -> int:
-    return size if isinstance(size, int) else int(size.node.hint)

@@ -57,6 +57,11 @@ def hint_of(env: ShapeEnv, symbol: sympy.Symbol) -> int:
     return int(values[symbol])
 
 
+def tuned_size(size: int | torch.SymInt) -> int:
+    """A size where a range is tuned."""
+    return size if isinstance(size, int) else int(size.node.hint)
+
+
 def symbols_in(value: Any) -> set[sympy.Symbol]:
     """The symbols in a number, or in the shape, strides and offset of each tensor in a value."""
     if isinstance(value, torch.Tensor):

@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from hotstart._torch.convolutions import pack_convolutions
+from hotstart._torch.graph_inputs import tuned_size
 from hotstart._torch.recipes import Separated
 from hotstart._torch.recorder import Recorder, hashable
 
@@ -90,7 +91,7 @@ def _hidden(graph: fx.Graph, pack: Pack) -> Iterator[None]:
         if position is None or node.args[position].op != "get_attr":
             continue
         weight, rows = node.args[position], node.args[position - 1].meta["val"].shape[0]
-        if not pack(_hint(rows), weight.meta["val"]):
+        if not pack(tuned_size(rows), weight.meta["val"]):
             with graph.inserting_before(node):
                 alias = graph.call_function(torch.ops.aten.alias.default, (weight,))
             alias.meta.update(weight.meta)
@@ -148,7 +149,3 @@ def _merge_views(graph: fx.Graph) -> None:
         if first is not node:
             node.replace_all_uses_with(first)
             graph.erase_node(node)
-
-
-def _hint(size: int | torch.SymInt) -> int:
-    return size if isinstance(size, int) else int(size.node.hint)
