@@ -20,7 +20,7 @@ from hotstart.records.artifact import (
     Tree,
 )
 from hotstart.records.nested import children, is_changeable, same_constant, slot_names
-from hotstart.records.shapes import Variant, dense_strides, layout_fits
+from hotstart.records.shapes import Variant, dense_strides, layout_fits, may_overlap
 from hotstart.runtime.passed import MISSING
 from hotstart.runtime.served import (
     form_of,
@@ -29,6 +29,7 @@ from hotstart.runtime.served import (
     not_laid_out,
     not_served,
     other_size,
+    overlaps_itself,
     passed_twice,
     positional,
     same_object,
@@ -174,6 +175,8 @@ class Checks:
                 f"{spec}, which the model writes to",
                 "pass an array that shares its memory and is not read-only",
             )
+        if slot in self._written and may_overlap(array.shape, array.strides):
+            raise overlaps_itself(spec.path, array.strides)
         return array
 
     def _size(
