@@ -183,11 +183,14 @@ def test_what_a_call_changes_is_changed(library: Library, tmp_path: Path) -> Non
         assert equal(served(x, cache), list(saved.program(x, other)))
         assert cache.equal(other)
         assert not cache.equal(torch.ones(3, 4))
-    with pytest.raises(ContractError) as expected:
-        saved.program(cache, cache)
-    with pytest.raises(Refused) as found:
-        served(cache, cache)
-    assert str(found.value) == str(expected.value)
+    windows = torch.arange(6.0).unfold(0, 4, 1)
+    for refused in ((cache, cache), (x, windows), (x, torch.ones(4).expand(3, 4))):
+        with pytest.raises(ContractError) as expected:
+            saved.program(*refused)
+        with pytest.raises(Refused) as found:
+            served(*refused)
+        assert str(found.value) == str(expected.value)
+    assert windows[:, 0].equal(torch.arange(3.0))
     served.close()
 
 

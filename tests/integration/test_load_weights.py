@@ -453,6 +453,23 @@ def test_weights_of_a_mapping_that_are_written_to_are_prepared_again(tmp_path: P
     torch.testing.assert_close(program(x), model(x).detach(), rtol=1e-4, atol=1e-4)
 
 
+def test_weights_of_a_file_are_prepared_again_after_who_asked_for_them_wrote(
+    tmp_path: Path,
+) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    x = torch.randn(3, 8)
+    options = hotstart.Options(pack_weights="always")
+    file = saved(model, tmp_path / "model.hot", x, options=options)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    program = hotstart.load(file, weights=tmp_path / "model.pt")
+    program(x)
+    for _ in range(2):
+        with torch.no_grad():
+            program.weights["0.weight"].mul_(2.0)
+            model[0].weight.mul_(2.0)
+            torch.testing.assert_close(program(x), model(x))
+
+
 def test_threads_share_a_program(shop: tuple[Shop, Path, Path]) -> None:
     _, file, weights = shop
     program = hotstart.load(file, weights=weights, pack="first_call")

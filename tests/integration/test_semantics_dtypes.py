@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -133,3 +135,35 @@ def test_conjugates_cross_a_cut(compiler: str) -> None:
 
     x = R(3, 3, dtype=torch.complex64)
     check(f, (x,), compiler=compiler, tolerance=1e-5, split_on="aten::matmul")
+
+
+@both
+def test_a_product_with_0_is_nan_where_eager_says_so(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        return x * 0, 0 / x, (x * 0).relu() + 1, nn.functional.softshrink(x, 0.3), x.int() * 0
+
+    special = torch.tensor([[math.nan, math.inf, -math.inf, 1.0, -0.0, 0.25]])
+    calls = (R(3, 6),), (special.expand(3, 6).clone(),)
+    check(f, *calls, compiler=compiler, tolerance=1e-6)
+
+
+@both
+def test_images_are_sampled_at_nan_and_beside_nan(compiler: str) -> None:
+    def f(image: Tensor, grid: Tensor) -> Tensor:
+        return nn.functional.grid_sample(image + 1, grid, align_corners=False) * 2
+
+    image, grid = R(2, 3, 5, 6), torch.rand(2, 4, 4, 2) * 6 - 3
+    nowhere, first = grid.clone(), image.clone()
+    nowhere[0, 1, 1, 0] = math.nan
+    first[:, :, 0, 0] = math.nan
+    calls = (image, grid), (image, nowhere), (first, grid)
+    check(f, *calls, compiler=compiler, tolerance=1e-5)
+
+
+@both
+def test_the_next_number_of_a_narrow_dtype(compiler: str) -> None:
+    def f(x: Tensor, y: Tensor) -> Tensor:
+        return torch.nextafter(x, y)
+
+    x = R(3, 4).bfloat16()
+    check(f, (x, x + 1), (x, x - 1), compiler=compiler)

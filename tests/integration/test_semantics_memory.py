@@ -207,3 +207,21 @@ def test_weights_in_storages_that_meet_are_refused(tmp_path: Path) -> None:
         hotstart.load(file, model)
     model.a, model.b = parts(0, 8)
     assert_same(hotstart.load(file, model)(torch.ones(8)), TwoBuffers()(torch.ones(8)))
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_a_written_argument_whose_elements_share_memory_is_refused(compiler: str) -> None:
+    def f(x: Tensor, y: Tensor) -> Tensor:
+        x.add_(y)
+        return x * 2
+
+    program = build(f, torch.ones(4, 4), torch.ones(4, 4), compiler=compiler)
+    windows = torch.arange(7.0).unfold(0, 4, 1)
+    for x in (windows, torch.ones(4).expand(4, 4), torch.ones(4, 1).expand(4, 4)):
+        with pytest.raises(hotstart.ContractError, match=r"elements share memory, strides \("):
+            program(x, torch.ones(4, 4))
+    assert_same(windows[:, 0], torch.arange(4.0))  # nothing was written
+    for x in (torch.ones(4, 8)[:, ::2], torch.ones(4, 4).T):
+        expected = f(x.clone(), windows)
+        assert_same(program(x, windows), expected)  # what is only read may share
+        assert_same(x * 2, expected)

@@ -121,10 +121,14 @@ def test_arguments_are_written_to(tmp_path: Path) -> None:
         both = array(np.zeros((4, 3)))
         found.append(tried(program, both[:2], both[1:3]))
         found.append(tried(program, x, None))
+        four, windows = array(np.zeros(4)), np.lib.stride_tricks.sliding_window_view
+        parts = four.unfold(0, 3, 1) if WITH_TORCH else windows(four, 3, writeable=True)
+        found.append(tried(program, x, parts))
         """
     )
     assert found[1] != found[3]
     assert "a tensor that shares memory with x" in found[7][1]
+    assert "a tensor whose elements share memory, strides (1, 1)" in found[-1][1]
 
 
 def test_arguments_that_cannot_be_written_to_are_refused(tmp_path: Path) -> None:

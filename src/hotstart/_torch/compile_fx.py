@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from hotstart._torch.cheaper import sigmoid_for_tanh
+from hotstart._torch.exact import products_with_zero
 from hotstart._torch.grouped import grouped_products
 from hotstart._torch.linears import Templates, inputs_as_packed_weights, linears_by_template
 from hotstart._torch.packing import Pack, separate, written_inputs
@@ -212,6 +213,7 @@ def compile_with_inductor(
         bounded_negative_powers(),
         convolutions_of_any_batch(),
         strides_by_expansion(),
+        products_with_zero(),
         torch._guards.tracing(context),
         patches,
         config.patch(dict(settings)),

@@ -20,7 +20,7 @@ from hotstart._torch.guards import Read, environment_names, modes_read, object_n
 from hotstart._torch.layout_reads import LayoutReads, recording_layout_reads
 from hotstart._torch.lines import user_line
 from hotstart._torch.sizes import convolutions_of_any_batch
-from hotstart._torch.symbols import without_size_assumptions
+from hotstart._torch.symbols import sizes_that_may_be_zero, without_size_assumptions
 
 if TYPE_CHECKING:
     import sympy
@@ -170,6 +170,7 @@ def full_graph(
         settings,
         torch.no_grad(),
         without_size_assumptions(),
+        sizes_that_may_be_zero(),
         convolutions_of_any_batch(),
         get_metrics_context(),
         _recording_side_effects() as side_effects,

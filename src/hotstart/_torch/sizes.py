@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hotstart._torch.exact import operators_called_whole
 from hotstart._torch.symbols import Condition, Symbols, guard_source
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ def watched(
     call `sizevars.guard_int`) put a size into the code they generate, so that every size needs a
     compile of its own. Such an operator is called whole instead, as Inductor does with those it has
     no lowering for (`fallback_handler`). A decomposition that asks if one size divides another
-    leaves its operator as it is. Guards are noticed in `ShapeEnv.evaluate_expr`, which all of them
-    go through; `uninteresting_files` are those that no guard is said to come from.
+    leaves its operator as it is. So are `operators_called_whole`. Guards are noticed in
+    `ShapeEnv.evaluate_expr`, which all of them go through; `uninteresting_files` are those that no
+    guard is said to come from.
 
     Args:
         symbols: the shape environment of the compile.
@@ -63,6 +65,7 @@ def watched(
     uninteresting_files().add(__file__)
     env: Any = symbols.env
     evaluate = env.evaluate_expr
+    whole_ones = operators_called_whole()
     lower = GraphLowering.call_function
     question: _Question | None = None
     narrowing: Narrowing | None = None
@@ -98,6 +101,9 @@ def watched(
         return call
 
     def call_function(graph: Any, target: Any, args: Any, kwargs: Any) -> Any:
+        if target in whole_ones:
+            whole = fallback_handler(target, add_to_fallback_set=False)
+            return whole(*args, **kwargs)
         lowering = lowerings.get(target)
         if lowering is None or not _can_be_whole(target):
             return lower(graph, target, args, kwargs)
@@ -117,6 +123,7 @@ def watched(
             if target in lowerings and _can_be_whole(target)
             else decompose
             for target, decompose in select_decomp_table().items()
+            if target not in whole_ones
         }
     except Exception:
         if narrowing is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from hotstart._torch.replaced import replaced
 
 if TYPE_CHECKING:
     import sympy
@@ -83,15 +86,15 @@ def make_symbols(bounds: Mapping[str, tuple[int, int, int]]) -> Symbols:
     numbers = itertools.count()
     named._generate_unique_id = lambda source: f"_{next(numbers)}"
     made = {}
-    for name, (low, high, hint) in bounds.items():
-        made[name] = env.create_symbol(
-            hint,
-            ConstantSource(name),
-            dynamic_dim=DimDynamic.DYNAMIC,
-            constraint_dim=StrictMinMaxConstraint(warn_only=False, vr=ValueRanges(low, high)),
-            positive=low > 0,
-            do_not_specialize_zero_one=True,
-        )
+    with sizes_that_may_be_zero():
+        for name, (low, high, hint) in bounds.items():
+            made[name] = env.create_symbol(
+                hint,
+                ConstantSource(name),
+                DimDynamic.DYNAMIC,
+                StrictMinMaxConstraint(warn_only=False, vr=ValueRanges(low, high)),
+                do_not_specialize_zero_one=True,
+            )
     return Symbols(env, made, {name: hint for name, (_, _, hint) in bounds.items()})
 
 
@@ -257,6 +260,39 @@ def without_size_assumptions() -> contextlib.AbstractContextManager[Any]:
         backed_size_oblivious=True
     )
     return patched
+
+
+@contextlib.contextmanager
+def sizes_that_may_be_zero() -> Iterator[None]:
+    """Make symbols nonnegative, where their range begins at 0, instead of positive.
+
+    `ShapeEnv.create_symbol` (2.11 to 2.15) makes every size a positive symbol, whatever its range.
+    sympy then takes `size == 0` for false and `max(size, 1)` for `size`, and no guard says so.
+    """
+    from torch.fx.experimental import symbolic_shapes
+
+    env: Any = symbolic_shapes.ShapeEnv
+    private: Any = symbolic_shapes
+    create, make = env.create_symbol, private.make_symbol
+    nonnegative = functools.partial(make, nonnegative=True)
+
+    def created(
+        env: ShapeEnv,
+        val: Any,
+        source: Any,
+        dynamic_dim: Any,
+        constraint_dim: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        ranged = isinstance(constraint_dim, symbolic_shapes.StrictMinMaxConstraint)
+        if not ranged or constraint_dim.vr.lower > 0:
+            return create(env, val, source, dynamic_dim, constraint_dim, **kwargs)
+        with replaced(private, "make_symbol", nonnegative):
+            kwargs["positive"] = None
+            return create(env, val, source, dynamic_dim, constraint_dim, **kwargs)
+
+    with replaced(env, "create_symbol", created):
+        yield
 
 
 @contextlib.contextmanager

@@ -248,6 +248,25 @@ static void check_memory(const Argument& wanted, const hotstart_tensor& given,
                    "memory at a multiple of " + std::to_string(part) + " bytes");
 }
 
+// Sees that no two elements that a call writes to share memory; refuses some that interleave, too.
+static void check_elements_apart(const Argument& wanted, const hotstart_tensor& given,
+                                 const std::vector<int64_t>& strides) {
+  std::vector<std::pair<int64_t, int64_t>> steps;
+  for (size_t dim = 0; dim < strides.size(); ++dim)
+    if (given.shape[dim] > 1) steps.emplace_back(strides[dim], given.shape[dim]);
+  std::sort(steps.begin(), steps.end());
+  int64_t past = 1;
+  for (const auto& [step, size] : steps) {
+    if (step < past)
+      throw contract(wanted.name,
+                     "a tensor whose elements share memory, strides " +
+                         in_tuple(strides.data(), given.rank),
+                     "one whose elements are apart, since the model writes to it",
+                     "pass a .clone()");
+    past += (size - 1) * step;
+  }
+}
+
 Checked Contract::check_layout(const Argument& wanted, const hotstart_tensor& given) const {
   std::vector<int64_t> strides, compiled;
   if (!dense(given, wanted.order, compiled))
@@ -263,6 +282,7 @@ Checked Contract::check_layout(const Argument& wanted, const hotstart_tensor& gi
   }
   if (!empty) check_memory(wanted, given, strides);
   if (strides == compiled) return {strides, strides, false};
+  if (wanted.written && !empty) check_elements_apart(wanted, given, strides);
   if (wanted.layout == Layout::copied)
     return {strides, empty ? strides : compiled, !empty && !same};
   if (wanted.layout == Layout::fixed && (empty || same)) return {strides, strides, false};

@@ -123,7 +123,11 @@ class HeldWeights:
         return stand_ins, sum(freed.values())
 
     def values(self) -> Sequence[Any]:
-        """List the tensors as they are now, by slot."""
+        """List the tensors as they are now, by slot; who has them may write to them."""
+        with self._setting:
+            if not self._written:
+                self._written = True
+                self._changes += 1  # so that the next call looks if they were written to
         return self._tensors
 
     def left_out(self) -> list[LeftOut]:

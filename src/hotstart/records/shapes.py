@@ -202,6 +202,19 @@ def spanned(shape: Sequence[int], stride: Sequence[int]) -> int:
     return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
 
 
+def may_overlap(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Tell whether two elements of a tensor may share memory; also said of some that interleave."""
+    if 0 in shape:
+        return False
+    past = 1
+    for step, size in sorted(zip(stride, shape, strict=True)):
+        if size > 1:
+            if step < past:
+                return True
+            past += (size - 1) * step
+    return False
+
+
 def labelled(call: str, variant: Variant) -> str:
     """The name of a variant where calls may have names."""
     return f"{call}: {variant.name}" if call else variant.name

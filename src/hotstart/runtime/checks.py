@@ -39,12 +39,13 @@ from hotstart.records.nested import (
 from hotstart.records.shapes import Variant
 from hotstart.runtime.names import assignment, written_tuple
 from hotstart.runtime.passed import MISSING
-from hotstart.runtime.places import Meeting, overlap
+from hotstart.runtime.places import Meeting, elements_are_apart, overlap
 from hotstart.runtime.refusal import Check, Explain, Found, describe, not_taken
 from hotstart.runtime.served import (
     form_of,
     not_as_written,
     not_laid_out,
+    overlaps_itself,
     passed_twice,
     positional,
     same_object,
@@ -167,6 +168,9 @@ class Checks:
         tensors = self.tensors
         held = [container for container in self.containers if is_changeable(container[0])]
 
+        def spread(slot: int, found: Found) -> ContractError:
+            return overlaps_itself(specs[slot].path, found[tensors[slot]].stride())
+
         def overlapping(found: Found) -> ContractError:
             slot, other = overlap([found[name] for name in tensors], written)
             return shares_memory(specs[slot].path, specs[other].path)
@@ -176,6 +180,11 @@ class Checks:
             tree, _, path = held[again]
             return passed_twice(path, tree.cls, held[first][2])
 
+        for slot in written:
+            if specs[slot].shape and specs[slot].layout == "copied":
+                name, check = tensors[slot], self._scope.refer("is_apart", elements_are_apart)
+                apart = f"({name}.is_contiguous() or {check}({name}))"
+                self._require(partial(spread, slot), apart)
         if written and len(tensors) > 1:
             check = self._scope.refer("overlap", overlap)
             self._require(overlapping, f"not {check}({written_tuple(tensors)}, {written!r})")

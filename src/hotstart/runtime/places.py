@@ -15,7 +15,7 @@ import torch
 
 from hotstart.records.artifact import WeightSpec
 from hotstart.records.guards import Change
-from hotstart.records.shapes import spanned
+from hotstart.records.shapes import may_overlap, spanned
 from hotstart.runtime import served
 
 Meeting = Callable[[Sequence[torch.Tensor], Collection[int]], tuple[int, str] | None]
@@ -39,6 +39,11 @@ def overlap(tensors: Sequence[torch.Tensor], written: Sequence[int]) -> tuple[in
             if other != number and _storages_meet(tensors[number], tensor):
                 return number, other
     return ()
+
+
+def elements_are_apart(tensor: torch.Tensor) -> bool:
+    """Tell whether no two elements of a tensor share memory."""
+    return not may_overlap(tensor.shape, tensor.stride())
 
 
 def are_apart(tensors: Sequence[torch.Tensor]) -> bool:

@@ -130,6 +130,16 @@ def shares_memory(path: str, other: str) -> ContractError:
     )
 
 
+def overlaps_itself(path: str, strides: Sequence[int]) -> ContractError:
+    """Explain that elements of a tensor that a call writes to share memory."""
+    return ContractError(
+        path,
+        f"a tensor whose elements share memory, strides {tuple(strides)}",
+        "one whose elements are apart, since the model writes to it",
+        "pass a .clone()",
+    )
+
+
 def misplaced(specs: Sequence[WeightSpec], overlaps: Sequence[Sequence[str]]) -> list[Change]:
     """List the weights that share memory where they did not when compiled, or the other way.
 

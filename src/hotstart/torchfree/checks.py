@@ -22,7 +22,7 @@ from hotstart.records.nested import (
     same_constant,
     slot_names,
 )
-from hotstart.records.shapes import Variant, dense_strides, layout_fits
+from hotstart.records.shapes import Variant, dense_strides, layout_fits, may_overlap
 from hotstart.runtime.passed import MISSING
 from hotstart.runtime.served import (
     form_of,
@@ -31,6 +31,7 @@ from hotstart.runtime.served import (
     not_laid_out,
     not_served,
     other_size,
+    overlaps_itself,
     passed_twice,
     positional,
     same_object,
@@ -176,6 +177,8 @@ class Checks:
                 f"{spec}, which the model writes to",
                 "pass an array that shares its memory and is not read-only",
             )
+        if slot in self._written and may_overlap(array.shape, array.strides):
+            raise overlaps_itself(spec.path, array.strides)
         return array
 
     def _size(

@@ -33,6 +33,13 @@ def test_no_name_that_inductor_counts_up_is_part_of_a_symbols() -> None:
     assert not [f"k{symbol}" for symbol in made if re.search(r"ks\d", f"k{symbol}")]
 
 
+@pytest.mark.parametrize(("low", "positive"), [(0, None), (1, True)])
+def test_a_symbol_is_positive_if_its_range_is(low: int, positive: bool | None) -> None:
+    (symbol,) = _torch.make_symbols({"rows": (low, 9, 5)}).by_name.values()
+    assert symbol.is_nonnegative
+    assert symbol.is_positive is positive
+
+
 def test_torch_finds_bounds_of_quotients() -> None:
     quotient = sympy.Eq(HEIGHT / (WIDTH + 1), 1)
     ranges = {HEIGHT: ValueRanges(1, 6), WIDTH: ValueRanges(1, 6)}

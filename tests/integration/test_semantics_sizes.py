@@ -1,0 +1,61 @@
+"""Declared ranges that begin at 0, where forward or an operator treats a size of 0 otherwise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hotstart import Dim
+from tests.semantics import both, check, mostly_eager
+
+pytestmark = pytest.mark.usefixtures("kept_pieces")
+
+R = torch.randn
+ROWS = {"x": {0: Dim("rows", min=0, max=16)}}
+SIZES = (3, 0, 1, 2, 16)
+
+
+@mostly_eager
+def test_forward_that_asks_for_a_size_of_0(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        if x.shape[0] == 0:
+            return x.new_full((1, 4), -5.0)
+        return x.sum(0, keepdim=True)
+
+    check(f, *((R(n, 4),) for n in SIZES), compiler=compiler, dynamic_shapes=ROWS, tolerance=1e-5)
+
+
+@mostly_eager
+def test_forward_that_asks_if_a_size_is_true(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        return x * 2 if x.shape[0] else x.new_ones(2, 4)
+
+    check(f, *((R(n, 4),) for n in SIZES), compiler=compiler, dynamic_shapes=ROWS)
+
+
+@mostly_eager
+def test_the_larger_of_a_size_and_1(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, int]:
+        count = max(x.shape[0], 1)
+        return x.sum(0) / count, count
+
+    check(f, *((R(n, 4),) for n in SIZES), compiler=compiler, dynamic_shapes=ROWS, tolerance=1e-5)
+
+
+@mostly_eager
+def test_rows_that_are_padded_to_an_even_number(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        if x.shape[0] % 2:
+            x = nn.functional.pad(x, (0, 0, 0, 1))
+        return x.reshape(x.shape[0] // 2, 2, 4).mean(1)
+
+    check(f, *((R(n, 4),) for n in SIZES), compiler=compiler, dynamic_shapes=ROWS, tolerance=1e-5)
+
+
+@both
+def test_a_batch_of_0_that_linears_fold_into_rows(compiler: str) -> None:
+    model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 4)).eval()
+    shapes = {"input": {0: Dim("batch", min=0, max=16)}}
+    calls = [(R(n, 5, 8),) for n in SIZES]
+    check(model, *calls, compiler=compiler, dynamic_shapes=shapes, tolerance=1e-5)
