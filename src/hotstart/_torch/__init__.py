@@ -40,6 +40,7 @@ from hotstart._torch.running import (
 from hotstart._torch.widening import in_float64
 
 if TYPE_CHECKING:
+    from hotstart._torch.attention import attention_kernel
     from hotstart._torch.c_shims import (
         NO_DEFAULT,
         CFunction,
@@ -177,6 +178,7 @@ __all__ = [
     "as_function",
     "asserts_contents",
     "assume",
+    "attention_kernel",
     "attribute_of",
     "autocast_check",
     "autocast_state",
@@ -265,6 +267,7 @@ __all__ = [
 ]
 
 _BUILDING = (
+    "attention",
     "c_shims",
     "dynamo",
     "graph_inputs",

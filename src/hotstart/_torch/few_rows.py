@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any
 
+from hotstart._torch.own_kernels import compile_kernel
+
 _ARGUMENTS = [*["const float*"] * 4, "float*", *["const int64_t"] * 7]
 
 ACTIVATIONS = {
@@ -119,17 +121,5 @@ from `first` on are made. The weight lies dense, row by row. What is not used ma
 
 
 def few_rows_kernel(settings: Mapping[str, Any]) -> str:
-    """Compile the kernel under some settings of Inductor; the shared object.
-
-    `CppPythonBindingsCodeCache` (2.11 to 2.15) compiles the same source once in a process.
-    """
-    from torch._inductor import config
-    from torch._inductor.codecache import CppPythonBindingsCodeCache
-
-    with config.patch(dict(settings)):
-        threads = int(config.cpp.threads)
-        given = f" num_threads({threads})" if threads >= 1 else ""
-        source = _SOURCE.substitute(threads=given)
-        function: Any = CppPythonBindingsCodeCache.load_pybinding(_ARGUMENTS, source)
-    path: str = function.__self__.__file__
-    return path
+    """Compile the kernel under some settings of Inductor; the shared object."""
+    return compile_kernel(_ARGUMENTS, _SOURCE, settings)

@@ -20,7 +20,7 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.captured import example_of
 from hotstart.capture.conditions import counterexample
-from hotstart.compilers import lean, packing
+from hotstart.compilers import attention, lean, packing
 from hotstart.compilers.by_size import with_choice
 from hotstart.compilers.extract import Extracted, extract
 from hotstart.compilers.few_rows import Given, with_few_rows
@@ -167,6 +167,9 @@ class InductorCompiler:
             compiled = partial(_torch.few_rows_kernel, self._settings)
             given = Given(job, extracted.inputs, taken_out.weights)
             output = with_few_rows(given, output, compiled, unpacked_too=unpacked_too)
+        if self._pack_weights and attention.pays():
+            compiled = partial(_torch.attention_kernel, self._settings)
+            output = attention.with_attention(extracted.inputs, output, compiled)
         if around := (*output.around, *_written_views(job)):
             return Body(self.op_by_op(job, "; ".join(around)))
         try:

@@ -127,6 +127,11 @@ class Steps(Values):
                 self._define(name, several.places[number])
             case ast.Call():
                 self._define_call(name, value)
+            case ast.Subscript(value=ast.Call() as call, slice=ast.Constant(value=int() as number)):
+                made = f"{name} of several"
+                self._define_call(made, call)
+                self._assign(name, ast.Subscript(ast.Name(made), ast.Constant(number)))
+                self._forget(made)
             case _:
                 self._define(name, Number(self._new_number(self.number(value))))
 
