@@ -81,6 +81,13 @@ def test_sums_over_everything_are_right_on_both_sides(kernels: list[str]) -> Non
     same(model, program, 1, 63, 64, 65, 500, 4096, wide=64)
 
 
+def test_loops_that_share_an_outer_loop_count_together(kernels: list[str]) -> None:
+    model = Function(lambda x: (x - x[:, :32].amax(1, keepdim=True)).exp().sum(1))
+    program = hotstart.compile(model, (torch.randn(512, 1024),), dynamic_shapes=SIZES)
+    assert f"((32L*ks0) + (1024L*ks0) >= {LEAST})" in regions(kernels)
+    same(model, program, 0, 1, 3, 4, 127, 128, 512, wide=1024)
+
+
 def test_what_torch_compile_gives_is_left_as_it_is(kernels: list[str]) -> None:
     options = Options(pack_weights=False)
     model = Function(lambda x: x.sin() + 1)
