@@ -199,6 +199,26 @@ def test_other_linears_have_no_branch(options: dict[str, Any], wide: int, many: 
     same(model, program, torch.randn(2, wide))
 
 
+@pytest.mark.parametrize("pack_weights", [True, "always"])
+@pytest.mark.parametrize(("wide", "many"), [(64, 0), (0, 64)])
+def test_a_weight_may_be_empty(wide: int, many: int, pack_weights: Any) -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(many, wide), torch.randn(many)
+
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x[:, :wide].exp(), self.weight, self.bias)
+
+    model = Empty()
+    program = compiled(model, 64, pack_weights=pack_weights, prove="off")
+    for rows in AROUND:
+        same(model, program, torch.randn(rows, 64))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_dtypes_have_no_branch(dtype: torch.dtype) -> None:
     model = Linear(64, 64, as_it_is).eval().to(dtype)

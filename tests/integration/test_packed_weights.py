@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import re
@@ -418,6 +419,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
     return model, file
 
 
+def packed_meanwhile() -> None:
+    """Wait for weights that are packed in the background."""
+    for thread in threading.enumerate():
+        if thread.name == "hotstart-pack":
+            thread.join()
+
+
 @pytest.mark.parametrize("pack", ["now", "first_call", "background", "never"])
 def test_a_loaded_program_packs_when_it_is_told_to(
     saved: tuple[nn.Module, Path], pack: Any
@@ -427,9 +435,7 @@ def test_a_loaded_program_packs_when_it_is_told_to(
     assert (program.report.packed.bytes > 0) == (pack == "now") or pack == "background"
     x = torch.randn(5, 32)
     same(model, program, x)
-    for thread in threading.enumerate():
-        if thread.name == "hotstart-pack":
-            thread.join()
+    packed_meanwhile()
     assert (program.report.packed.bytes > 0) == (pack != "never")
     same(model, program, x)
     with torch.no_grad():
@@ -508,6 +514,29 @@ class TestReleased:
         program = hotstart.load(file, model, pack="never")
         assert program.release_unpacked() == 0
         same(model, program, torch.randn(5, 32))
+
+
+@pytest.mark.parametrize("pack", ["first_call", "background"])
+def test_released_weights_stay_packed_whenever_they_were(
+    saved: tuple[nn.Module, Path], pack: Any
+) -> None:
+    model, file = copy.deepcopy(saved[0]), saved[1]
+    program = hotstart.load(file, model, pack=pack)
+    x = torch.randn(5, 32)
+    expected = saved[0](x).detach()
+    program(x)
+    packed_meanwhile()
+    assert program.release_unpacked() == 4 * 32 * 48 * 4
+    torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-5)
+    program.refresh()
+    with torch.no_grad():
+        model[1].down.bias.add_(1.0)
+    torch.testing.assert_close(program(x), expected + 1.0, rtol=1e-4, atol=1e-5)
+    model.load_state_dict(saved[0].state_dict(), assign=True)
+    for _ in range(2):
+        torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-5)
+        packed_meanwhile()
+    assert program.report.packed.bytes > 0
 
 
 def test_what_is_released_goes_back_to_the_system() -> None:

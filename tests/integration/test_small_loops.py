@@ -54,7 +54,7 @@ def regions(kernels: list[str]) -> list[str]:
 
 def same(model: nn.Module, program: hotstart.Program, *sizes: int, wide: int) -> None:
     for size in sizes:
-        x = torch.randn(size, wide)
+        x = torch.rand(size, wide)  # sums of positive numbers, which do not cancel
         torch.testing.assert_close(program(x), model(x), rtol=1e-5, atol=1e-5)
 
 
@@ -79,6 +79,13 @@ def test_sums_over_everything_are_right_on_both_sides(kernels: list[str]) -> Non
     program = hotstart.compile(model, (torch.randn(512, 64),), dynamic_shapes=shapes)
     assert any(str(LEAST) in asked for asked in regions(kernels))
     same(model, program, 1, 63, 64, 65, 500, 4096, wide=64)
+
+
+def test_loops_that_share_an_outer_loop_count_together(kernels: list[str]) -> None:
+    model = Function(lambda x: (x - x[:, :32].amax(1, keepdim=True)).exp().sum(1))
+    program = hotstart.compile(model, (torch.randn(512, 1024),), dynamic_shapes=SIZES)
+    assert f"((32L*ks0) + (1024L*ks0) >= {LEAST})" in regions(kernels)
+    same(model, program, 0, 1, 3, 4, 127, 128, 512, wide=1024)
 
 
 def test_what_torch_compile_gives_is_left_as_it_is(kernels: list[str]) -> None:

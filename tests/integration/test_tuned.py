@@ -21,6 +21,7 @@ import hotstart
 from hotstart import Dim, Options
 from hotstart.compilers import Job
 from hotstart.records.artifact import CompiledUnit
+from hotstart.torchfree.needs import needs_torch
 from tests.conftest import keeping
 from tests.versions import has_template
 
@@ -242,6 +243,12 @@ def test_weights_that_are_laid_out_can_be_released(mlp: Mlp, either_file: Path) 
     torch.testing.assert_close((program(x), program(y)), before, rtol=0, atol=0)
     with pytest.raises(hotstart.HotstartError, match="release_unpacked"):
         mlp.up.weight.sum()
+
+
+@has_template
+@BOTH_FILES
+def test_a_tuned_program_runs_where_there_is_no_torch(mlp: Mlp, either_file: Path) -> None:
+    assert needs_torch(hotstart.load(either_file, mlp).artifact) == ""
 
 
 def test_what_is_taken_unpacked_is_made_only_there(all_by_template: None, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ processes use their cores; a loop of a thousand elements takes a tenth of the fi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hotstart._torch.replaced import replaced
@@ -32,7 +32,7 @@ def small_loops_in_one_thread() -> Iterator[None]:
     write: Any = CppKernel.codegen_loops_impl
     open_region: Any = WorkSharing.parallel
     region: list[str] = []  # the work in the region that is open, in C++
-    written: list[str] = []  # the work of the loops that are being written
+    written: list[Sequence[str]] = []  # the same of the loops that are being written
 
     def decide_parallel_depth(self: Any, most: Any, threads: int) -> Any:
         work = _work(self)
@@ -41,7 +41,7 @@ def small_loops_in_one_thread() -> Iterator[None]:
         return decide(self, most, threads)
 
     def codegen_loops_impl(self: Any, loops: Any, code: Any, sharing: Any) -> None:
-        written.append(_in_cpp(self))
+        written.append([_in_cpp(self, kernel) for kernel in _kernels(self, loops)])
         write(self, loops, code, sharing)
         written.pop()
 
@@ -50,7 +50,7 @@ def small_loops_in_one_thread() -> Iterator[None]:
         open_region(self, threads)
         if not goes_on:
             region.clear()
-        region.append(written[-1])
+        region.extend(written[-1])
         _put_condition(self.code, " + ".join(dict.fromkeys(region)))
 
     with (
@@ -68,11 +68,20 @@ def _work(kernel: Any) -> Any:
     return sympy_product(kernel.call_ranges)
 
 
-def _in_cpp(kernel: Any) -> str:
-    """The same in C++; loops have the sizes in it as arguments."""
+def _kernels(kernel: Any, loops: Any) -> Sequence[Any]:
+    """The kernels that loops run: several where they share their outer loops."""
+    from torch._inductor.codegen.cpp import OuterLoopFusedKernel
+
+    if isinstance(loops.kernel, OuterLoopFusedKernel):
+        return [each.get_kernel() for each in loops.kernel.inner]
+    return [kernel]
+
+
+def _in_cpp(written: Any, kernel: Any) -> str:
+    """The work of a kernel in C++, as another is written, which gets the sizes as arguments."""
     from torch._inductor.codegen.cpp_utils import cexpr
 
-    return f"({cexpr(kernel.rename_indexing(_work(kernel)))})"
+    return f"({cexpr(written.rename_indexing(_work(kernel)))})"
 
 
 def _put_condition(code: Any, work: str) -> None:

@@ -236,7 +236,7 @@ class _Writer:
             return True
         number, example = self._recipe_number(linear.bias), self._example(linear.bias)
         if number is not None:
-            return self._made_of.is_row(number)
+            return self._made_of.row(number) == made.columns
         return is_row(example) and example.shape[0] == made.columns
 
     def _few(

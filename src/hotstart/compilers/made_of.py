@@ -36,10 +36,14 @@ class MadeOf:
         recipe, node = self._result(number, packed=packed)
         return None if node is None else self._rows(recipe, node, across=not packed)
 
-    def is_row(self, number: int) -> bool:
-        """Tell whether an argument is weights of one dimension, one after the other."""
+    def row(self, number: int) -> int | None:
+        """Count the elements of an argument that is weights of one dimension, one after the other.
+
+        Returns:
+            None if the argument is made in another way.
+        """
         recipe, node = self._result(number, packed=False)
-        return node is not None and self._is_row(recipe, node)
+        return None if node is None else self._row(recipe, node)
 
     def _result(self, number: int, *, packed: bool) -> tuple[_torch.Recipe, fx.Node | None]:
         """The recipe of an argument, and the node for it, before it is packed if it is."""
@@ -68,12 +72,16 @@ class MadeOf:
         position = _position(recipe, node)
         return None if across or position is None else [position]
 
-    def _is_row(self, recipe: _torch.Recipe, node: fx.Node) -> bool:
+    def _row(self, recipe: _torch.Recipe, node: fx.Node) -> int | None:
         match node.target, node.args:
             case torch.ops.aten.cat.default, (list() | tuple() as parts, *_):
-                return all(self._is_row(recipe, part) for part in parts)
+                counts = [self._row(recipe, part) for part in parts]
+                known = [count for count in counts if count is not None]
+                return sum(known) if len(known) == len(counts) else None
         position = _position(recipe, node)
-        return position is not None and is_row(self._inputs[position])
+        if position is None or not is_row(self._inputs[position]):
+            return None
+        return len(self._inputs[position])
 
 
 def _results(module: fx.GraphModule) -> Sequence[Any]:

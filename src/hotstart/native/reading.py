@@ -37,7 +37,8 @@ def source_of(module: ast.Module) -> str:
                 names = [name]
             case _:
                 continue
-        used = {name for other in body if other is not statement for name in mentioned(other)}
+        others = [other for other in body if other is not statement]
+        used = {name for other in others for name in names_in(other, ast.Load)}
         if not used & set(names) or names == ["reinterpret_tensor"]:
             body.remove(statement)
     return ast.unparse(ast.fix_missing_locations(ast.Module(body, []))) + "\n"

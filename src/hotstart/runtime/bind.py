@@ -18,7 +18,7 @@ from hotstart.runtime.generated import run_code
 from hotstart.runtime.heap import keep_freed_memory
 from hotstart.runtime.places import WeightsInMemory
 from hotstart.runtime.prepared import Prepared
-from hotstart.runtime.released import memory_in_use
+from hotstart.runtime.released import Released, memory_in_use
 from hotstart.runtime.results import result_classes
 from hotstart.runtime.source import Fetched, Source
 from hotstart.runtime.units import Form, Forms
@@ -200,7 +200,7 @@ class Binding:
             # Forgotten first, so that nothing keeps weights alive that the model has replaced.
             self._bound = None
             bound = self._rebind(self._prepared)
-        if self._pack == "background":
+        if self._pack == "background" and not _any_released(bound.fetched):
             # No daemon: a process that ends while C++ code runs in one is aborted.
             threading.Thread(target=self._pack_later, args=(bound,), name="hotstart-pack").start()
         return bound
@@ -209,7 +209,10 @@ class Binding:
         fetched, self._fetched = self._fetched, None
         if fetched is None or not fetched.current():
             fetched = self.source.fetch()
-        prepared = Prepared(self._pack in ("now", "first_call"), fetched.counters, before)
+        packs = self._pack in ("now", "first_call")
+        if before is not None and _any_released(fetched):
+            packs = before.packs  # what was made of these weights cannot be made in another way
+        prepared = Prepared(packs, fetched.counters, before)
         self._bound, self._prepared = self._with(fetched, prepared), prepared
         return self._bound
 
@@ -233,6 +236,10 @@ class Binding:
         with self._lock:
             if self._bound is unpacked and unpacked.current():
                 self._bound, self._prepared = bound, prepared
+
+
+def _any_released(fetched: Fetched) -> bool:
+    return any(type(tensor) is Released for tensor in fetched.tensors)
 
 
 class _EndingError(Exception):

@@ -57,6 +57,9 @@ class Prepared:
         pack: whether weights are packed; units run with weights that are not, too.
         counters: as in `Fetched`.
         before: what was made before, which is taken over where the weights are the same.
+
+    Attributes:
+        packs: as given.
     """
 
     def __init__(
@@ -65,9 +68,9 @@ class Prepared:
         counters: Mapping[int, torch.Tensor] | None = None,
         before: Prepared | None = None,
     ) -> None:
-        self._pack = pack
+        self.packs = pack
         self._counters = counters or {}
-        self._before = before._made if before is not None and before._pack == pack else {}
+        self._before = before._made if before is not None and before.packs == pack else {}
         self._made: dict[tuple[Any, ...], Made] = {}
         self._functions: dict[str, Callable[..., Sequence[torch.Tensor | None]]] = {}
         self._seconds = 0.0
@@ -101,7 +104,7 @@ class Prepared:
     def _function(self, preparation: Preparation) -> Callable[..., Sequence[torch.Tensor | None]]:
         file = preparation.code.filename
         if file not in self._functions:
-            name = "unpacked" if preparation.packs and not self._pack else "prepare"
+            name = "unpacked" if preparation.packs and not self.packs else "prepare"
             self._functions[file] = run_code(preparation.code, {})[name]
         return self._functions[file]
 
@@ -140,7 +143,7 @@ class Prepared:
 
     def released(self, stand_ins: Mapping[int, torch.Tensor]) -> Prepared:
         """Take over what was made for a model that has stand-ins, by `id` of what they replace."""
-        same = Prepared(self._pack, self._counters)
+        same = Prepared(self.packs, self._counters)
         for (file, *ids), made in self._made.items():
             pairs = zip(ids, made.weights, strict=True)
             weights = tuple(stand_ins.get(number, weight) for number, weight in pairs)
@@ -150,7 +153,7 @@ class Prepared:
 
     def of_released(self) -> Prepared:
         """Take over what cannot be made again, since its weights were released."""
-        same = Prepared(self._pack, self._counters)
+        same = Prepared(self.packs, self._counters)
         same._made = {
             key: made
             for key, made in self._made.items()

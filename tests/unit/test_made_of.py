@@ -1,0 +1,29 @@
+"""Arguments of generated code are followed back to the weights that they are made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from hotstart import _torch
+from hotstart.compilers.made_of import MadeOf
+
+
+def recipe_of_parts(*positions: int) -> _torch.Recipe:
+    """A recipe that puts weights, given by position, one after the other."""
+    graph = fx.Graph()
+    parts = [graph.placeholder(f"weight_{position}") for position in positions]
+    graph.output((graph.call_function(torch.ops.aten.cat.default, (parts,)),))
+    return _torch.Recipe(fx.GraphModule(torch.nn.Module(), graph), None, positions, 1)
+
+
+def test_a_row_has_the_elements_of_its_parts() -> None:
+    inputs = [torch.zeros(3), torch.zeros(1), torch.zeros(2, 2), torch.zeros(4)[::2]]
+    recipes = [recipe_of_parts(0, 1), recipe_of_parts(1), recipe_of_parts(0, 2), recipe_of_parts(3)]
+    made = MadeOf(recipes, inputs)
+    assert [made.row(number) for number in range(4)] == [4, 1, None, None]
+
+
+def test_rows_are_those_of_parts_in_order() -> None:
+    made = MadeOf([recipe_of_parts(1, 0)], [torch.zeros(3, 2), torch.zeros(5, 2)])
+    assert made.rows(0, packed=False) is None  # not transposed, as an unpacked linear takes it
