@@ -358,6 +358,7 @@ def call(x=MISSING, total=MISSING, *excess, **unknown):
         and total.layout is strided
         and not total.is_neg()
         and total.shape == (3,)
+        and (total.is_contiguous() or is_apart(total))
         and not overlap((x, total), (1,))
     ):
         return miss((x, total), excess, unknown)

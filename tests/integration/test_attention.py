@@ -158,7 +158,7 @@ def test_others_are_left_to_torch(given: dict[str, Any], dtype: torch.dtype) -> 
     x = torch.randn(2, 64, 32, dtype=dtype)
     program = compiled(model, x, x, **given)
     assert "attention(" not in sources(program)
-    torch.testing.assert_close(program(x, x), model(x, x))
+    torch.testing.assert_close(program(x, x), model(x, x), rtol=2e-2, atol=2e-2)
 
 
 def test_it_pays_where_mkl_does_not_use_what_the_processor_has(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -276,20 +277,17 @@ def sizes_that_may_be_zero() -> Iterator[None]:
     create, make = env.create_symbol, private.make_symbol
     nonnegative = functools.partial(make, nonnegative=True)
 
-    def created(
-        env: ShapeEnv,
-        val: Any,
-        source: Any,
-        dynamic_dim: Any,
-        constraint_dim: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        ranged = isinstance(constraint_dim, symbolic_shapes.StrictMinMaxConstraint)
-        if not ranged or constraint_dim.vr.lower > 0:
-            return create(env, val, source, dynamic_dim, constraint_dim, **kwargs)
+    signature = inspect.signature(create)
+
+    def created(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        constraint: Any = given.arguments.get("constraint_dim")
+        ranged = isinstance(constraint, symbolic_shapes.StrictMinMaxConstraint)
+        if not ranged or constraint.vr.lower > 0:
+            return create(*args, **kwargs)
+        given.arguments["positive"] = None
         with replaced(private, "make_symbol", nonnegative):
-            kwargs["positive"] = None
-            return create(env, val, source, dynamic_dim, constraint_dim, **kwargs)
+            return create(*given.args, **given.kwargs)
 
     with replaced(env, "create_symbol", created):
         yield
