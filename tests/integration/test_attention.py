@@ -161,6 +161,20 @@ def test_others_are_left_to_torch(given: dict[str, Any], dtype: torch.dtype) -> 
     torch.testing.assert_close(program(x, x), model(x, x), rtol=2e-2, atol=2e-2)
 
 
+def test_a_program_that_reads_more_of_the_operator_calls_it() -> None:
+    class Both(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            q = (x * 1.5).view(x.shape[0], x.shape[1], 2, 16).transpose(1, 2)
+            operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+            made, logs = operator(q, q + 1, q)
+            return made * 1.0, logs * 1.0
+
+    model, x = Both().eval(), torch.randn(2, 64, 32)
+    program = hotstart.compile(model, (x,))
+    assert "attention(" not in sources(program)
+    torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_it_pays_where_mkl_does_not_use_what_the_processor_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

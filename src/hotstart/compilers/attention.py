@@ -215,6 +215,7 @@ class _Writer:
 def _promised(call: ast.FunctionDef, whole: str) -> _Tensor | None:
     """The first of several results as the code promises it; None if it uses another one."""
     first: set[str] = set()
+    promised: _Tensor | None = None
     for statement in call.body:
         match statement:
             case ast.Assign(
@@ -222,8 +223,6 @@ def _promised(call: ast.FunctionDef, whole: str) -> _Tensor | None:
                 value=ast.Subscript(value=ast.Name(id=of), slice=ast.Constant(value=0)),
             ) if of == whole:
                 first.add(name)
-            case ast.Assign(value=ast.Subscript(value=ast.Name(id=of))) if of == whole:
-                return None
             case ast.Expr(
                 value=ast.Call(
                     func=ast.Name(id="assert_size_stride" | "assert_tensor_metadata"),
@@ -232,8 +231,11 @@ def _promised(call: ast.FunctionDef, whole: str) -> _Tensor | None:
                     ],
                 )
             ) if name in first and len(sizes) == 4:  # fmt: skip
-                return _Tensor(tuple(map(ast.unparse, sizes)), tuple(map(ast.unparse, strides)))
-    return None
+                shape = tuple(map(ast.unparse, sizes)), tuple(map(ast.unparse, strides))
+                promised = _Tensor(*shape)
+    read = [node for node in ast.walk(call) if isinstance(node, ast.Name) and node.id == whole]
+    loads = sum(isinstance(node.ctx, ast.Load) for node in read)
+    return promised if loads == len(first) else None
 
 
 def _scores_mask(mask: _Tensor | None, q: _Tensor, k: _Tensor) -> tuple[str, ...] | None:
