@@ -20,7 +20,7 @@ ACTIVATIONS = {
 """The kernel's number for what oneDNN's linear may do to a sum, by its name and algorithm."""
 
 HAS_BIAS, ADDS, MULTIPLIES = 8, 16, 32
-"""What is added to that number: a bias is there; the other tensor is added, or multiplied by."""
+"""Flags added to that number: a bias is there; the other tensor is added, or multiplied by."""
 
 _SOURCE = Template("""
 #include <torch/csrc/inductor/cpp_prefix.h>

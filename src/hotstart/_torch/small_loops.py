@@ -62,7 +62,7 @@ def small_loops_in_one_thread() -> Iterator[None]:
 
 
 def _work(kernel: Any) -> Any:
-    """How many elements the loops of a kernel go through, as an expression over sizes."""
+    """Count the elements that the loops of a kernel go through, as an expression over sizes."""
     from torch._inductor.utils import sympy_product
 
     return sympy_product(kernel.call_ranges)

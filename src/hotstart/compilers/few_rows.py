@@ -35,7 +35,7 @@ MOST_ROWS_UNPACKED = ((1 << 14, 64), (1 << 16, 32), (1 << 18, 8), (1 << 20, 4))
 
 @dataclass(frozen=True)
 class Given:
-    """What a module was compiled for.
+    """The job, inputs and weights that a module was compiled for.
 
     Attributes:
         job: what the code serves.

@@ -102,7 +102,7 @@ def _packed(
 
 
 def matrix_made(value: ast.expr) -> Matrix | None:
-    """What a call that allocates memory, or shows some, makes; None if nothing is known of it."""
+    """Find the matrix that a call allocates, or shows; None if nothing is known of it."""
     match value:
         case ast.Call(
             func=ast.Name(id="empty_strided_cpu"),

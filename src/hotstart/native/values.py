@@ -1,4 +1,4 @@
-"""What names of generated Python stand for in C++, and expressions over them."""
+"""Write the names of generated Python, and expressions over them, in C++."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Guard(msgspec.Struct, frozen=True):
 
 
 class ModuleKind(msgspec.Struct, frozen=True):
-    """What was read of a module besides tensors.
+    """State of a module besides tensors, as it was read.
 
     Attributes:
         cls: the name of its class.

@@ -21,7 +21,7 @@ PhaseSeconds: TypeAlias = Mapping[str, float]
 
 
 class PieceInfo(msgspec.Struct, frozen=True):
-    """What a user sees of a piece.
+    """A piece as users see it.
 
     Attributes:
         name: `piece_0`, ...; pieces of a further graph of the same call are `graph_1.piece_0`, ...;

@@ -1,4 +1,4 @@
-"""What programs have in common, with Python's torch or without it. Imports no torch."""
+"""Share what programs have in common, with Python's torch or without it. Imports no torch."""
 
 from __future__ import annotations
 
