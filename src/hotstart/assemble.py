@@ -29,10 +29,10 @@ from hotstart.records.artifact import (
     Blob,
     CompiledCall,
     CompiledUnit,
-    Contract,
     NativeProgram,
     Requirements,
 )
+from hotstart.records.contract import Contract
 from hotstart.records.report import Made, PieceInfo, SplitReport, UnitReport, VariantReport
 from hotstart.records.shapes import labelled
 from hotstart.runtime.generated import stitched_name

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 from hotstart.errors import ArtifactError, ContractError
-from hotstart.records.artifact import Artifact, Contract
+from hotstart.records.artifact import Artifact
+from hotstart.records.contract import Contract
 from hotstart.records.report import Report
 from hotstart.runtime.base_program import BaseProgram
 from hotstart.runtime.passed import as_passed, bind
