@@ -78,6 +78,8 @@ class _Writer:
                 ):
                     wholes[whole] = name
                     body += branch
+                    for each in branch:
+                        self._variables.see(each)
                     continue
                 case ast.Assign(value=ast.Subscript(value=ast.Name(id=whole)) as first) if (
                     whole in wholes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -80,11 +80,24 @@ class Variables:
             case ast.Delete(targets=targets):
                 for target in targets:
                     self._known.pop(ast.unparse(target), None)
+            case ast.If(body=body, orelse=otherwise):
+                self._see_either(body, otherwise)
             case _:
                 stored = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
                 for node in stored:
                     if isinstance(node.ctx, ast.Store):
                         self._known[node.id] = Known()
+
+    def _see_either(self, *branches: Sequence[ast.stmt]) -> None:
+        """Go on behind branches of which one runs, with what is known after each of them."""
+        before, after = self._known, []
+        for branch in branches:
+            self._known = dict(before)
+            for statement in branch:
+                self.see(statement)
+            after.append(self._known)
+        names = set.intersection(*map(set, after))
+        self._known = {name: _common([known[name] for known in after]) for name in names}
 
     def note(self, name: str, known: Known) -> None:
         """Take note of what is known of a variable from elsewhere."""
@@ -139,6 +152,12 @@ def reads(call: ast.FunctionDef, name: str) -> int:
         isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
         for node in ast.walk(call)
     )
+
+
+def _common(known: Sequence[Known]) -> Known:
+    """What is known of a value in each of several cases."""
+    parts = {field.name: {getattr(one, field.name) for one in known} for field in fields(Known)}
+    return Known(**{name: found.pop() for name, found in parts.items() if len(found) == 1})
 
 
 def _argument(number: int, example: Any, least: int | None) -> Known:

@@ -74,6 +74,24 @@ def test_nothing_is_known_of_what_a_statement_of_another_kind_stores() -> None:
     assert known.have({"other"})
 
 
+def test_behind_branches_is_known_what_all_of_them_make_known() -> None:
+    known = variables(
+        CALL
+        + """
+    if s_0 <= 4:
+        buf2 = empty_strided_cpu((s_0, 8), (8, 1), torch.float32)
+        first = s_0
+        del buf1
+    else:
+        buf2 = torch.ops.mkldnn._linear_pointwise.default(buf2, packed, None, 'none', [-1], '')
+"""
+    )
+    assert of("buf2", known) == Known(None, FLOAT32)
+    assert of("s_0", known) == Known(0, least=2)
+    assert not known.have({"first"})
+    assert not known.have({"buf1"})
+
+
 def test_reads_are_counted_wherever_they_are() -> None:
     call = ast.parse(CALL).body[0]
     assert isinstance(call, ast.FunctionDef)
