@@ -29,11 +29,11 @@ from hotstart.records.artifact import (
     Blob,
     CompiledCall,
     CompiledUnit,
-    Contract,
     NativeProgram,
     Requirements,
 )
-from hotstart.records.report import PieceInfo, Report, SplitReport, UnitReport, VariantReport
+from hotstart.records.contract import Contract
+from hotstart.records.report import Made, PieceInfo, SplitReport, UnitReport, VariantReport
 from hotstart.records.shapes import labelled
 from hotstart.runtime.generated import stitched_name
 from hotstart.specialize.compile import SpecializedCall, units_of
@@ -160,19 +160,16 @@ def _as_json(token: Any) -> Any:
     return [_as_json(part) for part in token] if isinstance(token, tuple) else token
 
 
-def make_report(
-    clock: Clock,
+def list_made(
     pieces: Sequence[PieceInfo],
     calls: Sequence[SpecializedCall],
     not_native: Sequence[tuple[str, str]] = (),
-) -> Report:
-    """Report a build, with every second of it accounted for."""
-    units, variants = _made(calls)
+) -> Made:
+    """List what a build made."""
+    units, variants = _of_variants(calls)
     made = [report.piece for report in units if report.action != "reused"]
     named = list(zip(made, units_of(calls), strict=True))
-    return Report(
-        wall_s=clock.wall_s(),
-        phases=clock.phases(),
+    return Made(
         pieces=len(pieces),
         unique=len(made),
         reused=len(units) - len(made),
@@ -194,7 +191,7 @@ def make_report(
     )
 
 
-def _made(calls: Sequence[SpecializedCall]) -> tuple[list[UnitReport], list[VariantReport]]:
+def _of_variants(calls: Sequence[SpecializedCall]) -> tuple[list[UnitReport], list[VariantReport]]:
     """Report each compiled piece of each variant, and each variant."""
     first: dict[str, str] = {}
     units: list[UnitReport] = []

@@ -25,7 +25,7 @@ from hotstart.events import Clock, Event
 from hotstart.options import Options
 from hotstart.partition.names import known_among
 from hotstart.records.artifact import Artifact, CompiledCall, Requirements
-from hotstart.records.report import Report
+from hotstart.records.report import Packed, Report
 from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
 from hotstart.runtime.flat import Apart, FlatCall, bind_flat, flat_source
@@ -160,7 +160,7 @@ def _compiled(
         entry, function = _entry(found, inputs, run, made)
     if debug_dir is not None:
         assemble.write_debug_files(debug_dir, [call], shown, entry)
-    report = assemble.make_report(clock, infos, [compiled], not_native)
+    report = Report.of(assemble.list_made(infos, [compiled], not_native), clock, Packed())
     _tell(clock, report, call.parts[0].part.variant.name)
     return function
 

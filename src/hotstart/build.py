@@ -62,6 +62,7 @@ def build_program(
     with clock.phase("fingerprint"):
         fingerprint = assemble.make_fingerprint(traced, units_of(compiled), compiler)
     pieces = assemble.piece_infos(traced)
+    made = assemble.list_made(pieces, compiled, not_native)
     artifact = Artifact(
         requirements=requirements,
         calls=stitched,
@@ -69,19 +70,18 @@ def build_program(
         captured=tuple(weights.captured.items()),
         pieces=pieces,
         fingerprint=fingerprint,
-        report=assemble.make_report(clock, pieces, compiled, not_native).reproducible(),
+        report=made.reproducible(),
         naming=naming,
         native=native,
     )
     shown = assemble.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):
         binding = bind(shown, weights_of(model, shown))
-    report = assemble.make_report(clock, pieces, compiled, not_native)
     examples = {
         call.name: (kept_example(call.contract, given.call.args, given.call.kwargs or {}),)
         for call, given in zip(stitched, calls, strict=True)
     }
-    program = Program(artifact, model, binding, report, on_miss, examples)
+    program = Program(artifact, model, binding, made, clock, on_miss, examples)
     if debug_dir is not None:
         assemble.write_debug_files(debug_dir, traced, shown, program.entry_code)
     return program

@@ -70,8 +70,7 @@ class Clock:
             self._switch(outer)
 
     def phases(self) -> dict[str, float]:
-        """Seconds by phase up to now; they add up to `wall_s()`."""
-        self._switch(self._current)
+        """Seconds by phase, up to when one began or ended last; so they stay when work is done."""
         return dict(self._phases)
 
     def wall_s(self) -> float:

@@ -23,7 +23,7 @@ from hotstart.program import OnMiss, Program
 from hotstart.records.artifact import Artifact
 from hotstart.records.classes import find_class, find_imported_class
 from hotstart.runtime.bind import bind
-from hotstart.runtime.loaded import load_report
+from hotstart.runtime.loaded import list_loaded
 from hotstart.runtime.source import Source
 from hotstart.runtime.weights import weights_of
 
@@ -101,8 +101,7 @@ def _loaded(
                 source = weights_of(model, artifact, compare_source)
                 outputs = "own" if outputs == "auto" else outputs  # its library is here already
             binding = bind(artifact, source, pack, outputs, prepared)
-            report = load_report(clock, artifact)
-            program = Program(artifact, model, binding, report, on_miss)
+            program = Program(artifact, model, binding, list_loaded(artifact), clock, on_miss)
         except _NOT_THERE as error:
             raise ArtifactError(
                 f"{file}: expected the classes, functions and operators that the program calls, "
@@ -111,7 +110,6 @@ def _loaded(
         binding.begin()  # whether the model fits shows now and not in the first call
         if isinstance(checkpoint, PreparedWeights):
             checkpoint.require_whole()
-    program.report = load_report(clock, artifact)
     return program
 
 

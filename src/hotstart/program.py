@@ -13,9 +13,11 @@ import msgspec
 import torch
 
 from hotstart.errors import ArtifactError, ContractError, HotstartError, ModelMismatch
+from hotstart.events import Clock
 from hotstart.model import Model, method_of
 from hotstart.records.artifact import Artifact
 from hotstart.records.layout import fit, strides_fit
+from hotstart.records.report import Made, Report
 from hotstart.records.shapes import dense_strides
 from hotstart.runtime.base_program import BaseProgram
 from hotstart.runtime.bind import Binding
@@ -25,7 +27,6 @@ from hotstart.runtime.passed import as_passed
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
-    from hotstart.records.report import Report
     from hotstart.saving.examples import Example
 
 log = logging.getLogger(__name__)
@@ -68,13 +69,15 @@ class Program(BaseProgram[Entry]):
         artifact: Artifact,
         model: Model | None,
         binding: Binding,
-        report: Report,
+        made: Made,
+        clock: Clock,
         on_miss: OnMiss,
         examples: Mapping[str, Sequence[Example]] | None = None,
     ) -> None:
         super().__init__(artifact)
         self.model = model
-        self._report = report
+        self._made = made
+        self._clock = clock
         self.examples = examples or {}
         self._on_miss = on_miss
         self._more: dict[str, list[Program]] = {}
@@ -166,11 +169,7 @@ class Program(BaseProgram[Entry]):
     @property
     def report(self) -> Report:
         """The record of what was compiled, reused, loaded and made of weights, with times."""
-        return msgspec.structs.replace(self._report, packed=self._binding.packed)
-
-    @report.setter
-    def report(self, report: Report) -> None:
-        self._report = report
+        return Report.of(self._made, self._clock, self._binding.packed)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A program is neither copied nor pickled.

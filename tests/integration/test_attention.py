@@ -117,6 +117,36 @@ class Encoder(nn.Module):
         return x + self.o(made)
 
 
+class Projected(nn.Module):
+    """Attention over packed linears that are small enough for a branch for few rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.q, self.k, self.v = (nn.Linear(256, 256) for _ in range(3))
+
+    def forward(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        def split(of: Tensor) -> Tensor:
+            return of.view(of.shape[0], of.shape[1], 4, 64).transpose(1, 2)
+
+        q, k, v = split(self.q(x)), split(self.k(y)), split(self.v(z))
+        return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def test_queries_may_come_from_linears_with_a_branch_for_few_rows() -> None:
+    model = Projected().eval()
+    x, shape = torch.randn(2, 40, 256), {1: Dim("length", max=200)}
+    shapes = {"x": shape, "y": shape, "z": shape}
+    program = hotstart.compile(model, (x, x, x), dynamic_shapes=shapes)
+    both = [u.source for u in program.artifact.units if "mkldnn" in u.source]
+    assert any("few_rows(" in source and "    attention(" in source for source in both)
+    assert program.report.not_native == ()
+    for length in (1, 2, 4, 5, 31, 32, 33, 200):
+        args = [torch.randn(2, length, 256) for _ in range(3)]
+        with torch.no_grad():
+            same(model, program, *args)
+
+
 ENCODER_SHAPES = {
     "x": {0: Dim("batch", max=4), 1: Dim("length", max=200)},
     "mask": {0: Dim("batch", max=4), 1: Dim("length", max=200)},

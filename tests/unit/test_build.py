@@ -55,6 +55,13 @@ def test_the_seconds_of_the_phases_add_up_to_the_wall_time() -> None:
     assert {"capture", "partition", "digest", "compile", "stitch", "bind"} <= set(report.phases)
 
 
+def test_the_report_of_a_build_stays() -> None:
+    program = build()
+    before = program.report
+    program(torch.zeros(2, 8))
+    assert program.report == before
+
+
 def test_each_variant_is_logged_on_one_line_also_when_all_is_reused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

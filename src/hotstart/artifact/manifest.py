@@ -12,7 +12,8 @@ import msgspec
 from msgspec.structs import replace
 
 from hotstart.artifact.container import Row
-from hotstart.records.artifact import Artifact, Blob, CompiledCall, Contract, Stitched
+from hotstart.records.artifact import Artifact, Blob, CompiledCall, Stitched
+from hotstart.records.contract import Contract
 from hotstart.records.nested import Attributes, Const, Map, Record, Registered, Seq, Slot, Tree
 
 TENSORS = "tensors.safetensors"

@@ -14,7 +14,7 @@ from hotstart.capture.plain import oddity, require_plain
 from hotstart.capture.signature import bind_example
 from hotstart.dtypes import dtype_of, name_of
 from hotstart.errors import CaptureError, OptionsError
-from hotstart.records.artifact import Parameter, TensorSpec
+from hotstart.records.contract import Parameter, TensorSpec
 from hotstart.records.nested import Const, Seq, Slot, Tree, is_changeable
 from hotstart.records.shapes import Dim, dense_strides
 from hotstart.records.trees import NotATree, build, containers, describe

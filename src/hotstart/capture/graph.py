@@ -22,7 +22,7 @@ from hotstart.capture.prepare import prepare
 from hotstart.capture.refusals import refuse_places, refuse_unbacked
 from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
-from hotstart.records.artifact import TensorSpec
+from hotstart.records.contract import TensorSpec
 from hotstart.records.nested import Const, Seq, Slot, Tree
 from hotstart.records.shapes import Dim
 

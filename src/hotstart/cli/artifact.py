@@ -23,7 +23,8 @@ from hotstart.cli.factory import see_working_folder
 from hotstart.cli.output import say, say_json, tell
 from hotstart.errors import CorruptArtifact
 from hotstart.guards.sources import Source
-from hotstart.records.artifact import CompiledCall, CompiledUnit, Contract, Parameter, WeightSpec
+from hotstart.records.artifact import CompiledCall, CompiledUnit, WeightSpec
+from hotstart.records.contract import Contract, Parameter
 from hotstart.records.nested import (
     Const,
     Map,

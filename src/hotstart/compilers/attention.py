@@ -11,13 +11,11 @@ import dataclasses
 import math
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from hotstart import _torch
 from hotstart.compilers.packing import Processor, this_processor
+from hotstart.compilers.variables import FLOAT32, Strided, Variables, reads, strided
 from hotstart.runtime.names import Names
 
 KERNEL = "attention"
@@ -50,7 +48,7 @@ def with_attention(
     module = ast.parse(output.source)
     for function in ast.walk(module):
         if isinstance(function, ast.FunctionDef) and function.name == "call":
-            if not _Writer(inputs, output.kept).rewrite(function):
+            if not _Writer(function, Variables(function, output.kept, inputs)).rewrite():
                 return output
             return dataclasses.replace(
                 output,
@@ -60,44 +58,28 @@ def with_attention(
     return output
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """A tensor in float32 of which the last of four dimensions lies dense.
-
-    Attributes:
-        sizes: expressions.
-        strides: the same.
-    """
-
-    sizes: tuple[str, ...]
-    strides: tuple[str, ...]
-
-
 class _Writer:
     """Writes the branches of a function."""
 
-    def __init__(self, inputs: Sequence[Any], kept: Sequence[int]) -> None:
-        self._inputs = inputs
-        self._kept = kept
-        self._defined: set[str] = set()
-        self._real: set[str] = set()  # variables that hold tensors in float32
-        self._tensors: dict[str, _Tensor] = {}
+    def __init__(self, call: ast.FunctionDef, variables: Variables) -> None:
+        self._call = call
+        self._variables = variables
 
-    def rewrite(self, call: ast.FunctionDef) -> bool:
-        """Write branches into a function; whether there are any."""
+    def rewrite(self) -> bool:
+        """Write branches into the function; whether there are any."""
         body: list[ast.stmt] = []
-        names = Names(node.id for node in ast.walk(call) if isinstance(node, ast.Name))
+        names = Names(node.id for node in ast.walk(self._call) if isinstance(node, ast.Name))
         wholes: dict[str, str] = {}  # variables of all results, with the one for the first
-        for statement in call.body:
+        for statement in self._call.body:
             match statement:
-                case ast.Assign(targets=[ast.Tuple(elts=listed)], value=ast.Name(id="args")):
-                    self._take(listed)
                 case ast.Assign(targets=[ast.Name(id=whole)], value=ast.Call() as made) if (
                     ast.unparse(made.func) == _OPERATOR
-                    and (branch := self._branch(call, whole, made, name := names.new("attended")))
+                    and (branch := self._branch(whole, made, name := names.new("attended")))
                 ):
                     wholes[whole] = name
                     body += branch
+                    for each in branch:
+                        self._variables.see(each)
                     continue
                 case ast.Assign(value=ast.Subscript(value=ast.Name(id=whole)) as first) if (
                     whole in wholes
@@ -108,72 +90,26 @@ class _Writer:
                         ast.Name(wholes.get(ast.unparse(each), ast.unparse(each)), ast.Del())
                         for each in targets
                     ]
-            self._see(statement)
+            self._variables.see(statement)
             body.append(statement)
-        call.body = body
+        self._call.body = body
         return bool(wholes)
 
-    # --- what the code has ------------------------------------------------------------------------
-
-    def _take(self, names: Sequence[ast.expr]) -> None:
-        """Take note of arguments."""
-        self._defined.update(map(ast.unparse, names))
-        for name, position in zip(names, self._kept, strict=False):
-            example = self._inputs[position]
-            if isinstance(example, torch.Tensor) and example.dtype is torch.float32:
-                self._real.add(ast.unparse(name))
-                if example.dim() == 4:
-                    sizes, strides = (
-                        tuple(ast.unparse(ast.parse(str(number))) for number in numbers)
-                        for numbers in (example.shape, example.stride())
-                    )
-                    self._tensors[ast.unparse(name)] = _Tensor(sizes, strides)
-
-    def _see(self, statement: ast.stmt) -> None:
-        """Take note of what a statement makes."""
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                self._defined.add(name)
-                if self._is_real(value):
-                    self._real.add(name)
-                    if tensor := self._tensor(value):
-                        self._tensors[name] = tensor
-
-    def _is_real(self, value: ast.expr) -> bool:
-        match value:
-            case ast.Name(id=name):
-                return name in self._real
-            case ast.Call(func=ast.Name(id="empty_strided_cpu"), args=[_, _, dtype]):
-                return ast.unparse(dtype) == "torch.float32"
-            case ast.Call(func=ast.Name(id="reinterpret_tensor"), args=[of, *_]):
-                return self._is_real(of)
-            case ast.Call(func=function, args=[of, *_]):
-                return ast.unparse(function).startswith(
-                    "torch.ops.mkldnn._linear_pointwise."
-                ) and self._is_real(of)
-        return False
-
-    def _tensor(self, value: ast.expr) -> _Tensor | None:
-        match value:
-            case ast.Name(id=name):
-                return self._tensors.get(name)
-            case ast.Call(
-                func=ast.Name(id="empty_strided_cpu" | "reinterpret_tensor"),
-                args=[*_, ast.Tuple(elts=sizes), ast.Tuple(elts=strides), _],
-            ) if self._is_real(value) and len(sizes) == 4:
-                return _Tensor(tuple(map(ast.unparse, sizes)), tuple(map(ast.unparse, strides)))
-        return None
+    def _tensor(self, value: ast.expr) -> Strided | None:
+        """How a tensor in float32 of four dimensions lies; None if that is not known."""
+        known = self._variables.of(value)
+        if known.dtype != FLOAT32 or known.lies is None or len(known.lies.sizes) != 4:
+            return None
+        return known.lies
 
     # --- branches ---------------------------------------------------------------------------------
 
-    def _branch(
-        self, call: ast.FunctionDef, whole: str, made: ast.Call, name: str
-    ) -> list[ast.stmt]:
+    def _branch(self, whole: str, made: ast.Call, name: str) -> list[ast.stmt]:
         """Statements that compute the first result as a variable; none if that does not go."""
         given = {each.arg: each.value for each in made.keywords}
         mask, scale = given.pop("attn_mask", None), given.pop("scale", None)
         plain = ast.unparse(ast.Tuple(made.args[3:], ast.Load())) in ("()", "(0.0, False)")
-        out = _promised(call, whole)
+        out = _promised(self._call, whole)
         tensors = [self._tensor(each) for each in made.args[:3]]
         if given or not plain or out is None or not all(tensors):
             return []
@@ -191,7 +127,7 @@ class _Writer:
                    *v.strides[:3], *(shown or ("0",) * 4), *out.strides[:3], str(factor),
                    str(int(mask is not None))]  # fmt: skip
         mentioned = ast.walk(ast.parse(_tuple((*numbers, *out.sizes, *out.strides))))
-        if not {each.id for each in mentioned if isinstance(each, ast.Name)} <= self._defined:
+        if not self._variables.have({one.id for one in mentioned if isinstance(one, ast.Name)}):
             return []
         taken = [*map(ast.unparse, made.args[:3]), ast.unparse(mask or made.args[0]), name]
         lines = [
@@ -212,10 +148,10 @@ class _Writer:
         return [ast.If(ast.parse(test, mode="eval").body, many, [otherwise])]
 
 
-def _promised(call: ast.FunctionDef, whole: str) -> _Tensor | None:
+def _promised(call: ast.FunctionDef, whole: str) -> Strided | None:
     """The first of several results as the code promises it; None if it uses another one."""
     first: set[str] = set()
-    promised: _Tensor | None = None
+    promised: Strided | None = None
     for statement in call.body:
         match statement:
             case ast.Assign(
@@ -226,19 +162,14 @@ def _promised(call: ast.FunctionDef, whole: str) -> _Tensor | None:
             case ast.Expr(
                 value=ast.Call(
                     func=ast.Name(id="assert_size_stride" | "assert_tensor_metadata"),
-                    args=[
-                        ast.Name(id=name), ast.Tuple(elts=sizes), ast.Tuple(elts=strides), *_
-                    ],
+                    args=[ast.Name(id=name), sizes, strides, *_],
                 )
-            ) if name in first and len(sizes) == 4:  # fmt: skip
-                shape = tuple(map(ast.unparse, sizes)), tuple(map(ast.unparse, strides))
-                promised = _Tensor(*shape)
-    read = [node for node in ast.walk(call) if isinstance(node, ast.Name) and node.id == whole]
-    loads = sum(isinstance(node.ctx, ast.Load) for node in read)
-    return promised if loads == len(first) else None
+            ) if name in first and (lies := strided(sizes, strides)) and len(lies.sizes) == 4:
+                promised = lies
+    return promised if reads(call, whole) == len(first) else None
 
 
-def _scores_mask(mask: _Tensor | None, q: _Tensor, k: _Tensor) -> tuple[str, ...] | None:
+def _scores_mask(mask: Strided | None, q: Strided, k: Strided) -> tuple[str, ...] | None:
     """The steps of a mask over scores, 0 where it is spread; None if it does not fit."""
     if mask is None:
         return None

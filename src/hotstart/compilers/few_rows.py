@@ -14,12 +14,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from hotstart import _torch
-from hotstart.compilers.found_linears import Linear, Matrix, find_linear, matrix_made, matrix_of
+from hotstart.compilers.found_linears import Linear, Matrix, find_linear, matrix_of
 from hotstart.compilers.job import Job
 from hotstart.compilers.made_of import MadeOf, is_dense, is_row
+from hotstart.compilers.variables import FLOAT32, Known, Variables, arguments_of
 from hotstart.runtime.names import Names
 
 KERNEL = "few_rows"
@@ -68,7 +67,7 @@ def with_few_rows(
     tables = {True: MOST_ROWS if unpacked_too else (), False: MOST_ROWS_UNPACKED}
     for function in ast.walk(module):
         if isinstance(function, ast.FunctionDef) and function.name == "call":
-            more = _Writer(given, output, tables).rewrite(function)
+            more = _Writer(given, output, tables, function).rewrite()
             if more is not None:
                 return dataclasses.replace(
                     output,
@@ -79,6 +78,23 @@ def with_few_rows(
     return output
 
 
+@dataclass(frozen=True)
+class _Product:
+    """A linear of which enough is known to compute it by the kernel.
+
+    Attributes:
+        linear: the same.
+        rows: the rows.
+        parts: positions of the weights whose rows, one after the other, are its columns.
+        made: the result.
+    """
+
+    linear: Linear
+    rows: Matrix
+    parts: Sequence[int]
+    made: Matrix
+
+
 class _Writer:
     """Writes the branches of a function."""
 
@@ -87,99 +103,65 @@ class _Writer:
         given: Given,
         output: _torch.InductorOutput,
         tables: Mapping[bool, Sequence[tuple[int, int]]],
+        call: ast.FunctionDef,
     ) -> None:
         self._given = given
         self._kept = output.kept
         self._made_of = MadeOf(output.recipes, given.inputs)
         self._tables = tables
-        self._lows = dict(enumerate(bound.low for bound in given.job.bounds.values()))
-        self._arguments: dict[str, int] = {}  # their numbers, by name
+        self._call = call
+        lows = dict(enumerate(bound.low for bound in given.job.bounds.values()))
+        self._variables = Variables(call, output.kept, given.inputs, lows)
+        self._names = Names(node.id for node in ast.walk(call) if isinstance(node, ast.Name))
         self._added: dict[int, str] = {}  # names of weights that become arguments, by position
-        self._sizes: dict[str, int] = {}  # the least of each, by the names that code has for it
-        self._matrices: dict[str, Matrix] = {}
 
-    def rewrite(self, call: ast.FunctionDef) -> list[int] | None:
-        """Write branches into a function, if there is a linear that gains by one.
+    def rewrite(self) -> list[int] | None:
+        """Write branches into the function, if there is a linear that gains by one.
 
         Returns:
             The positions of the weights that it takes besides those that it took before.
         """
-        unpacking = _unpacking(call)
-        if unpacking is None or len(unpacking.elts) < len(self._kept):
+        taken = arguments_of(self._call)
+        if taken is None or len(taken.elts) < len(self._kept):
             return None
-        listed = [ast.unparse(each) for each in unpacking.elts]
-        self._arguments = {name: number for number, name in enumerate(listed)}
-        self._sizes = {
-            name: self._lows[position]
-            for name, position in zip(listed, self._kept, strict=False)
-            if position in self._lows
-        }
-        self._names = Names(node.id for node in ast.walk(call) if isinstance(node, ast.Name))
         branches: dict[int, list[ast.stmt]] = {}
-        for number, statement in enumerate(call.body):
-            if linear := find_linear(statement):
-                branches[number] = self._branch(linear, statement)
-            else:
-                self._see(statement)
-        call.body = [s for n, each in enumerate(call.body) for s in branches.get(n) or [each]]
+        for number, statement in enumerate(self._call.body):
+            linear = find_linear(statement)
+            product = None if linear is None else self._product(linear)
+            if product is not None:
+                branches[number] = self._branch(product, statement)
+            self._variables.see(statement)
+            if product is not None and product.linear.packed:
+                known = Known(dtype=FLOAT32, lies=product.made.lies)
+                self._variables.note(product.linear.made, known)
+        body = enumerate(self._call.body)
+        self._call.body = [s for n, each in body for s in branches.get(n) or [each]]
         first = len(self._kept)
-        unpacking.elts[first:first] = [ast.Name(name, ast.Store()) for name in self._added.values()]
+        taken.elts[first:first] = [ast.Name(name, ast.Store()) for name in self._added.values()]
         return list(self._added) if any(branches.values()) else None
 
     # --- what the code has ------------------------------------------------------------------------
 
-    def _see(self, statement: ast.stmt) -> None:
-        """Take note of what a statement makes."""
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                if isinstance(value, ast.Name) and value.id in self._sizes:
-                    self._sizes[name] = self._sizes[value.id]
-                elif matrix := self._matrix(value):
-                    self._matrices[name] = matrix
-
     def _matrix(self, value: ast.expr) -> Matrix | None:
-        match value:
-            case ast.Name(id=name) if name in self._matrices:
-                return self._matrices[name]
-            case ast.Name():
-                return self._shape(self._example(value))
-        return matrix_made(value)
-
-    def _shape(self, tensor: Any) -> Matrix | None:
-        if not isinstance(tensor, torch.Tensor) or tensor.dtype is not torch.float32:
+        """A factor, term or result of a linear in float32 as a matrix; None if it is not known."""
+        known = self._variables.of(value)
+        if known.dtype not in (None, FLOAT32) or known.lies is None:
             return None
-        sizes, strides = (
-            [ast.parse(str(number), mode="eval").body for number in numbers]
-            for numbers in (tensor.shape, tensor.stride())
-        )
-        return matrix_of(sizes, strides)
+        return matrix_of(known.lies)
 
     def _position(self, value: ast.expr) -> int | None:
         """The position of an argument that the code takes as it is; None if it is none."""
-        number = self._arguments.get(value.id) if isinstance(value, ast.Name) else None
+        number = self._variables.of(value).argument
         return None if number is None or number >= len(self._kept) else self._kept[number]
 
     def _recipe_number(self, value: ast.expr) -> int | None:
         """The number of an argument among what recipes make; None if it is none."""
-        number = self._arguments.get(value.id) if isinstance(value, ast.Name) else None
+        number = self._variables.of(value).argument
         return None if number is None or number < len(self._kept) else number - len(self._kept)
 
     def _example(self, value: ast.expr) -> Any:
         position = self._position(value)
         return None if position is None else self._given.inputs[position]
-
-    def _least(self, value: ast.expr) -> int | None:
-        """The least number that sums and products of sizes give; None if it is not known."""
-        match value:
-            case ast.Constant(value=int() as number):
-                return number
-            case ast.Name(id=name):
-                return self._sizes.get(name)
-            case ast.BinOp(left=left, op=ast.Add() | ast.Mult() as joins, right=right):
-                one, other = self._least(left), self._least(right)
-                if one is not None and other is not None:
-                    return one * other if isinstance(joins, ast.Mult) else one + other
-        return None
 
     def _parts(self, linear: Linear) -> list[int]:
         """The weights whose rows, one after the other, are a linear's columns; none if unknown."""
@@ -199,37 +181,43 @@ class _Writer:
         plain = all(position in self._given.weights for position in found or ())
         return [] if found is None or not plain else found
 
-    # --- branches ---------------------------------------------------------------------------------
-
-    def _branch(self, linear: Linear, otherwise: ast.stmt) -> list[ast.stmt]:
-        """Statements that compute a linear by the kernel if there are few rows; none if never."""
+    def _product(self, linear: Linear) -> _Product | None:
+        """A linear with its rows, weights and result; None if not all of that is known."""
         rows, parts = self._matrix(linear.rows), self._parts(linear)
         weights = [self._given.inputs[position] for position in parts]
         if rows is None or not weights:
-            return []
+            return None
         if not all(is_dense(w) and w.dim() == 2 and w.shape[1] == rows.columns for w in weights):
-            return []
+            return None
         columns = sum(int(weight.shape[0]) for weight in weights)
-        made = Matrix(rows.rows, columns, columns)
-        if linear.packed:
-            self._matrices[linear.made] = made
+        return _Product(linear, rows, parts, Matrix(rows.rows, columns, columns))
+
+    # --- branches ---------------------------------------------------------------------------------
+
+    def _branch(self, product: _Product, otherwise: ast.stmt) -> list[ast.stmt]:
+        """Statements that compute a linear by the kernel if there are few rows; none if never."""
+        linear, rows = product.linear, product.rows
         table = self._tables[linear.packed]
-        most = next((most for size, most in table if columns * rows.columns <= size), 0)
+        size = product.made.columns * rows.columns
+        most = next((most for limit, most in table if size <= limit), 0)
         number = ast.parse(rows.rows, mode="eval").body
         fixed = isinstance(number, ast.Constant)
-        least = self._least(number)
+        least = self._variables.of(number).least
         if least is None or least > most or most == 0 or (fixed and linear.packed):
             return []
-        if self._matrices.get(linear.made) != made or not self._is_combined(linear, made):
+        if not self._is_combined(product):
             return []
-        few = ast.parse("\n".join(self._few(linear, rows, made, parts))).body
+        few = ast.parse("\n".join(self._few(product))).body
         if fixed:
             return few
         test = ast.parse(f"{rows.rows} <= {most}", mode="eval").body
         return [ast.If(test, few, [otherwise])]
 
-    def _is_combined(self, linear: Linear, made: Matrix) -> bool:
-        """Tell whether the kernel can combine a sum with what a linear combines it with."""
+    def _is_combined(self, product: _Product) -> bool:
+        """Tell whether the kernel can combine sums as a linear does, and where that puts them."""
+        linear, made = product.linear, product.made
+        if not linear.packed and self._matrix(ast.Name(linear.made, ast.Load())) != made:
+            return False
         if linear.other is not None and self._matrix(linear.other) != made:
             return False
         if linear.bias is None:
@@ -239,10 +227,9 @@ class _Writer:
             return self._made_of.row(number) == made.columns
         return is_row(example) and example.shape[0] == made.columns
 
-    def _few(
-        self, linear: Linear, rows: Matrix, made: Matrix, parts: Sequence[int]
-    ) -> Iterator[str]:
+    def _few(self, product: _Product) -> Iterator[str]:
         """Write the call of the kernel for each of the weights."""
+        linear, rows, made = product.linear, product.rows, product.made
         name, columns = linear.made, made.columns
         if linear.packed:
             shape = f"({made.rows}, {columns}), ({columns}, 1)"
@@ -250,7 +237,7 @@ class _Writer:
         bias = name if linear.bias is None else ast.unparse(linear.bias)
         other = name if linear.other is None else ast.unparse(linear.other)
         first = 0
-        for position in parts:
+        for position in product.parts:
             count = int(self._given.inputs[position].shape[0])
             tensors = f"{ast.unparse(linear.rows)}, {self._weight(position)}, {bias}, {other}"
             sizes = f"{made.rows}, {count}, {rows.columns}, {rows.stride}, {columns}"
@@ -260,16 +247,7 @@ class _Writer:
     def _weight(self, position: int) -> str:
         """The name of a weight, which becomes an argument if it is none."""
         if position in self._kept:
-            return list(self._arguments)[self._kept.index(position)]
+            return self._variables.arguments[self._kept.index(position)]
         if position not in self._added:
             self._added[position] = self._names.new("few")
         return self._added[position]
-
-
-def _unpacking(call: ast.FunctionDef) -> ast.Tuple | None:
-    """The names that a function gives its arguments."""
-    for statement in call.body:
-        match statement:
-            case ast.Assign(targets=[ast.Tuple() as names], value=ast.Name(id="args")):
-                return names
-    return None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hotstart import _torch
+from hotstart.compilers.variables import Strided
 
 _ONEDNN = "torch.ops.mkldnn._linear_pointwise."
 _COMBINED = {"add": _torch.ADDS, "mul": _torch.MULTIPLIES}
@@ -25,6 +26,11 @@ class Matrix:
     rows: str
     columns: int
     stride: int
+
+    @property
+    def lies(self) -> Strided:
+        """The same as expressions of the code."""
+        return Strided((self.rows, str(self.columns)), (str(self.stride), "1"))
 
 
 @dataclass(frozen=True)
@@ -101,32 +107,10 @@ def _packed(
     return Linear(rows, weight, True, made, what | _torch.HAS_BIAS, bias, other)
 
 
-def matrix_made(value: ast.expr) -> Matrix | None:
-    """Find the matrix that a call allocates, or shows; None if nothing is known of it."""
-    match value:
-        case ast.Call(
-            func=ast.Name(id="empty_strided_cpu"),
-            args=[
-                ast.Tuple(elts=sizes),
-                ast.Tuple(elts=strides),
-                ast.Attribute(attr="float32"),
-            ],
-        ):
-            return matrix_of(sizes, strides)
-        case ast.Call(
-            func=ast.Name(id="reinterpret_tensor"),
-            args=[_, ast.Tuple(elts=sizes), ast.Tuple(elts=strides), _],
-        ):
-            return matrix_of(sizes, strides)
-    return None
-
-
-def matrix_of(sizes: Sequence[ast.expr], strides: Sequence[ast.expr]) -> Matrix | None:
-    """A matrix by its sizes and strides; None if rows do not lie dense."""
-    match sizes, strides:
-        case (
-            [rows, ast.Constant(value=int() as columns)],
-            [ast.Constant(value=int() as stride), ast.Constant(value=1)],
-        ) if stride >= columns or ast.unparse(rows) == "1":
-            return Matrix(ast.unparse(rows), columns, max(stride, columns))
+def matrix_of(lies: Strided) -> Matrix | None:
+    """A tensor as a matrix; None if it is none, or its rows do not lie dense."""
+    match lies.sizes, lies.strides:
+        case (rows, columns), (stride, "1") if columns.isdecimal() and stride.isdecimal():
+            if int(stride) >= int(columns) or rows == "1":
+                return Matrix(rows, int(columns), max(int(stride), int(columns)))
     return None

@@ -20,12 +20,12 @@ from hotstart.records.artifact import (
     Code,
     CompiledCall,
     CompiledUnit,
-    Contract,
     NativeProgram,
     Preparation,
     Requirements,
     Stitched,
 )
+from hotstart.records.contract import Contract
 from hotstart.records.nested import is_namedtuple
 from hotstart.records.trees import CONSTANT_TYPES
 from hotstart.records.wiring import (

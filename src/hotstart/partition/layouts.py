@@ -33,7 +33,7 @@ from hotstart.partition.at_sizes import (
     written_storages,
 )
 from hotstart.partition.plan import Graph
-from hotstart.records.artifact import Layout, TensorSpec
+from hotstart.records.contract import Layout, TensorSpec
 from hotstart.records.layout import strides_fit
 from hotstart.records.shapes import Dim, dense_strides
 

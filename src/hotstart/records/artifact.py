@@ -13,15 +13,15 @@ the manifest holds
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
+from hotstart.records.contract import Contract
 from hotstart.records.guards import ModuleKind, Seen
-from hotstart.records.nested import Tree, Value
+from hotstart.records.nested import Value
 from hotstart.records.report import PieceInfo
-from hotstart.records.shapes import Dim, Variant
+from hotstart.records.shapes import Variant
 from hotstart.records.standalone import LeftOut, Naming, ResultType
 from hotstart.records.wiring import Wiring
 
@@ -81,57 +81,7 @@ class Code(msgspec.Struct, frozen=True):
         return str(self.source.data, "utf-8")
 
 
-# --- the contract ---------------------------------------------------------------------------------
-
-
-Layout: TypeAlias = Literal["copied", "fixed", "exact"]
-"""How much of a layout a call must bring: see `TensorSpec`."""
-
-
-class TensorSpec(msgspec.Struct, frozen=True):
-    """What a tensor argument must be.
-
-    Attributes:
-        path: how a user would write it: `input_ids`, `batch['mask']`, `states[0]`.
-        dtype: its name, such as `float32`.
-        device: its name, such as `cpu` or `cuda:0`.
-        shape: a size for a static dimension, an axis name for a dynamic one.
-        dim_order: dimensions from the outermost to the innermost in memory; the compiled layout.
-        layout: what happens to a tensor of another layout, which is one with other strides where a
-            size is above one: `"copied"` copies it; `"fixed"` takes none, since forward reads
-            strides; `"exact"` asks for the same strides in dimensions of size one, too.
-    """
-
-    path: str
-    dtype: str
-    device: str
-    shape: tuple[int | str, ...]
-    dim_order: tuple[int, ...]
-    layout: Layout = "copied"
-
-    def __str__(self) -> str:
-        """Such as `torch.float32 [batch, 3] on cpu`."""
-        return f"torch.{self.dtype} [{', '.join(map(str, self.shape))}] on {self.device}"
-
-    def shape_at(self, sizes: Mapping[str, Any]) -> list[Any]:
-        """The shape where each axis has the size that `sizes` gives it."""
-        return [sizes[size] if isinstance(size, str) else size for size in self.shape]
-
-
-class Parameter(msgspec.Struct, frozen=True):
-    """One parameter of the model's forward.
-
-    Attributes:
-        kind: as in `inspect`: positional-only, positional or keyword, *args, keyword-only; what
-            the example passed through **kwargs is keyword-only here.
-        default: what the call stands for when it leaves the argument out.
-    """
-
-    name: str
-    kind: Literal["positional_only", "positional", "var_positional", "keyword"]
-    tree: Tree
-    has_default: bool = False
-    default: Value = None
+# --- the model ------------------------------------------------------------------------------------
 
 
 class WeightSpec(msgspec.Struct, frozen=True):
@@ -182,32 +132,6 @@ class Requirements(msgspec.Struct, frozen=True):
     hooks: tuple[tuple[str, str], ...] = ()
     operators: tuple[tuple[str, str], ...] = ()
     seen: tuple[Seen, ...] = ()
-
-
-class Contract(msgspec.Struct, frozen=True):
-    """What a call must satisfy.
-
-    Attributes:
-        parameters: the forward's parameters, in order, with the tree each must match.
-        tensors: the tensor arguments, by slot number.
-        axes: the dynamic dimensions.
-        training: the model's `training` flag; None for a function.
-        autocast: (device type, name of the dtype) of the autocast region the build ran in, if any.
-        mutated_args: slots of tensor arguments that the graph writes to.
-        given: slots of tensor arguments that a result contains as they were passed.
-        objects: numbers of the caller's containers that a result contains, or that a call changes.
-        changed: numbers of those that a call changes.
-    """
-
-    parameters: tuple[Parameter, ...]
-    tensors: tuple[TensorSpec, ...]
-    axes: tuple[Dim, ...]
-    training: bool | None
-    autocast: tuple[tuple[str, str], ...]
-    mutated_args: tuple[int, ...]
-    given: tuple[int, ...]
-    objects: tuple[int, ...] = ()
-    changed: tuple[int, ...] = ()
 
 
 # --- compiled pieces ------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
-from hotstart.records.artifact import Layout
+from hotstart.records.contract import Layout
 from hotstart.records.shapes import dense_strides, layout_fits, strides_match
 
 IMAGES = (4, 5)

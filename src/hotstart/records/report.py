@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from hotstart.events import Clock
 from hotstart.records.table import columns, memory
 
 Action = Literal["compiled", "reused", "loaded"]
@@ -109,12 +110,10 @@ class Packed(msgspec.Struct, frozen=True):
     mapped: int = 0
 
 
-class Report(msgspec.Struct, frozen=True):
-    """What was compiled, reused and loaded, and how long each took.
+class Made(msgspec.Struct, frozen=True):
+    """What was compiled, reused and loaded.
 
     Attributes:
-        wall_s: seconds from the start of the build to its end.
-        phases: seconds by phase; they add up to `wall_s`.
         pieces: pieces of all graphs.
         unique: different units that were compiled or loaded, over all variants.
         reused: pieces that run a unit made for another piece or variant, over all variants.
@@ -131,11 +130,8 @@ class Report(msgspec.Struct, frozen=True):
         linears: name of each piece whose linears were measured, and how they are computed.
         not_native: name of each variant that runs as Python although it may be native, and why.
         peak_memory_bytes: the most memory the process held during the build.
-        packed: what was made of weights, as far as they are bound.
     """
 
-    wall_s: float
-    phases: PhaseSeconds
     pieces: int
     unique: int
     reused: int
@@ -150,15 +146,14 @@ class Report(msgspec.Struct, frozen=True):
     linears: tuple[tuple[str, str], ...] = ()
     not_native: tuple[tuple[str, str], ...] = ()
     peak_memory_bytes: int = 0
-    packed: Packed = Packed()
 
     def to_dict(self) -> dict[str, Any]:
-        """The report in the types of JSON: dicts, lists, strings and numbers."""
+        """The same in the types of JSON: dicts, lists, strings and numbers."""
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return plain
 
     def reproducible(self) -> dict[str, Any]:
-        """The report as a dict without what differs from build to build: times, caches, paths."""
+        """The same as a dict without what differs from build to build: times, caches, paths."""
         plain = self.to_dict()
         for timed in (plain, *plain["units"], *plain["variants"]):
             for name in ("wall_s", "phases", "peak_memory_bytes", "seconds", "packed"):
@@ -168,6 +163,27 @@ class Report(msgspec.Struct, frozen=True):
         for split in plain["splits"]:
             split["conditions"] = [[condition, ""] for condition, _ in split["conditions"]]
         return plain
+
+
+class Report(Made, frozen=True, kw_only=True):
+    """What was made, and how long it took.
+
+    Attributes:
+        wall_s: seconds from the start of the build or load to the end of its last phase.
+        phases: seconds by phase; they add up to `wall_s`.
+        packed: what was made of weights, as far as they are bound.
+    """
+
+    wall_s: float
+    phases: PhaseSeconds
+    packed: Packed = Packed()
+
+    @classmethod
+    def of(cls, made: Made, clock: Clock, packed: Packed) -> Report:
+        """Report what was made, with the times of a clock."""
+        phases = clock.phases()
+        parts = msgspec.structs.asdict(made)
+        return cls(**parts, wall_s=sum(phases.values()), phases=phases, packed=packed)
 
     def __str__(self) -> str:
         return render(self)

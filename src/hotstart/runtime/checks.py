@@ -19,7 +19,7 @@ from hotstart import _torch
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError
 from hotstart.model import Model
-from hotstart.records.artifact import Contract, TensorSpec
+from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.layout import has_layout
 from hotstart.records.nested import (
     Attributes,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from hotstart.records.artifact import TensorSpec
+from hotstart.records.contract import TensorSpec
 from hotstart.records.layout import IMAGES
 from hotstart.runtime.names import Scope, written_tuple
 

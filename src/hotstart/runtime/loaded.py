@@ -1,22 +1,19 @@
-"""The report of a load. Imports no torch."""
+"""What a load reports. Imports no torch."""
 
 from __future__ import annotations
 
-from hotstart.events import Clock
 from hotstart.records.artifact import Artifact
-from hotstart.records.report import Report, UnitReport
+from hotstart.records.report import Made, UnitReport
 
 
-def load_report(clock: Clock, artifact: Artifact) -> Report:
-    """Report what was loaded; the build's own report stays in the artifact."""
+def list_loaded(artifact: Artifact) -> Made:
+    """List what was loaded; the build's own report stays in the artifact."""
     built = artifact.report["units"]
     units = tuple(
         UnitReport(unit["piece"], unit["variant"], "loaded", 0.0, unit["reused_from"])
         for unit in built
     )
-    return Report(
-        wall_s=clock.wall_s(),
-        phases=clock.phases(),
+    return Made(
         pieces=len(artifact.pieces),
         unique=len(artifact.units),
         reused=len(units) - len(artifact.units),

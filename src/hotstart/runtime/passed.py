@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hotstart.records.artifact import Parameter
+from hotstart.records.contract import Parameter
 
 MISSING = object()
 """Stands for an argument that a call leaves out and that has no default."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hotstart.errors import ContractError
-from hotstart.records.artifact import Contract, Parameter, TensorSpec, WeightSpec
+from hotstart.records.artifact import WeightSpec
+from hotstart.records.contract import Contract, Parameter, TensorSpec
 from hotstart.records.guards import Change
 from hotstart.records.nested import Attributes, Container, Map, Record, Seq
 from hotstart.records.shapes import Variant, dense_strides

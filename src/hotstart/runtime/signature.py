@@ -6,7 +6,7 @@ import keyword
 from collections.abc import Sequence
 from typing import Any
 
-from hotstart.records.artifact import Contract, Parameter
+from hotstart.records.contract import Contract, Parameter
 from hotstart.records.trees import build, containers
 from hotstart.runtime.names import Scope, written_tuple
 from hotstart.runtime.passed import MISSING

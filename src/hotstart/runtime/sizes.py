@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from hotstart.errors import ContractError
-from hotstart.records.artifact import Contract, TensorSpec
+from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.shapes import Variant
 from hotstart.runtime.names import Scope
 from hotstart.runtime.refusal import Check, Found

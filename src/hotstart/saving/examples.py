@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import torch
 
-from hotstart.records.artifact import Contract
+from hotstart.records.contract import Contract
 from hotstart.records.nested import Const
 from hotstart.records.trees import tensors_of
 from hotstart.runtime.passed import bind

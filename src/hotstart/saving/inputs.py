@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from hotstart.dtypes import dtype_of
-from hotstart.records.artifact import CompiledCall, Contract, Requirements, TensorSpec, WeightSpec
+from hotstart.records.artifact import CompiledCall, Requirements, WeightSpec
+from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.shapes import Variant, dense_strides, spanned
 from hotstart.runtime.made_up import KINDS, Kind, made_up
 from hotstart.saving.examples import KEPT_BYTES, Example, has_values, within

@@ -15,7 +15,8 @@ from hotstart.guards.collect import merged
 from hotstart.guards.structure import Look
 from hotstart.model import Model, ModelIndex
 from hotstart.partition.names import foreign_operators
-from hotstart.records.artifact import Contract, Requirements
+from hotstart.records.artifact import Requirements
+from hotstart.records.contract import Contract
 from hotstart.records.guards import Seen
 from hotstart.records.trees import passed_on
 from hotstart.runtime.places import overlaps_of

@@ -24,7 +24,7 @@ from hotstart.partition.cut import Run
 from hotstart.partition.layouts import layouts_read, strictest
 from hotstart.partition.plan import Graph
 from hotstart.partition.zero_and_one import special_conditions
-from hotstart.records.artifact import Layout, TensorSpec
+from hotstart.records.contract import Layout, TensorSpec
 from hotstart.records.shapes import Interval, dense_strides, layout_fits
 from hotstart.runtime.served import dense_copy
 from hotstart.specialize.limits import range_error, watch

@@ -11,7 +11,8 @@ from torch import fx
 
 from hotstart.capture.captured import ContainerChange, example_of
 from hotstart.partition import Piece, Plan
-from hotstart.records.artifact import CompiledUnit, Contract, Requirements, Stitched
+from hotstart.records.artifact import CompiledUnit, Requirements, Stitched
+from hotstart.records.contract import Contract
 from hotstart.records.layout import fit
 from hotstart.records.nested import (
     Attributes,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hotstart.errors import ContractError
-from hotstart.records.artifact import Contract, TensorSpec
+from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.nested import (
     Attributes,
     Const,

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from hotstart.errors import ContractError
-from hotstart.records.artifact import CompiledCall, Contract, TensorSpec
+from hotstart.records.artifact import CompiledCall
+from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.shapes import dense_strides
 from hotstart.runtime.passed import bind
 from hotstart.runtime.served import shares_a_weight

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from msgspec.structs import replace
-
 from hotstart.errors import ArtifactError, ContractError
-from hotstart.records.artifact import Artifact, Contract
-from hotstart.records.report import Packed, Report
+from hotstart.records.artifact import Artifact
+from hotstart.records.contract import Contract
+from hotstart.records.report import Report
 from hotstart.runtime.base_program import BaseProgram
 from hotstart.runtime.passed import as_passed, bind
 from hotstart.torchfree.binding import Binding
@@ -44,12 +43,11 @@ class TorchFreeProgram(BaseProgram[Entry]):
         contracts: Sequence[Contract],
         binding: Binding,
         torch: Libtorch,
-        packed: Packed,
         report: Report,
     ) -> None:
         super().__init__(artifact)
         self.model = None
-        self.report = replace(report, packed=packed)
+        self.report = report
         self._binding = binding
         for (call, first, meets), contract in zip(self._calls(), contracts, strict=True):
             meeting = binding.held.meeting if meets else None

@@ -155,7 +155,8 @@ def _bound(
         NeedsTorch: something of it takes Python's torch.
     """
     from hotstart.artifact.file_tensors import FileTensors
-    from hotstart.runtime.loaded import load_report
+    from hotstart.records.report import Report
+    from hotstart.runtime.loaded import list_loaded
     from hotstart.torchfree.binding import Binding
     from hotstart.torchfree.held import own_array
     from hotstart.torchfree.program import TorchFreeProgram
@@ -174,5 +175,5 @@ def _bound(
         binding = Binding(artifact, torch, weights, tensors, outputs)
         binding()
         weights.require_whole()
-    report = load_report(clock, artifact)
-    return TorchFreeProgram(artifact, contracts, binding, torch, weights.packed(), report)
+    report = Report.of(list_loaded(artifact), clock, weights.packed())
+    return TorchFreeProgram(artifact, contracts, binding, torch, report)

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from hotstart.artifact.decoded import decoded
 from hotstart.artifact.manifest import map_contract
-from hotstart.records.artifact import Contract
 from hotstart.records.classes import find_imported_class
+from hotstart.records.contract import Contract
 from hotstart.records.nested import Registered, Tree, children, filled, is_container
 
 

@@ -12,15 +12,14 @@ from hotstart.records.artifact import (
     Blob,
     CompiledCall,
     CompiledUnit,
-    Contract,
     Kernel,
     NativeProgram,
     Preparation,
     Requirements,
     Stitched,
-    TensorSpec,
     WeightSpec,
 )
+from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.shapes import Dim, Interval, Variant
 from hotstart.records.standalone import ResultType
 from hotstart.records.wiring import Function, Made, View, Weight, WiredResult, Wiring

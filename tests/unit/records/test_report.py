@@ -104,7 +104,7 @@ run op by op, not compiled
 def test_render_of_a_load() -> None:
     unit = UnitReport("piece_0", "static", "loaded", 0.004)
     assert_expected_inline(
-        render(Report(0.01, {"verify": 0.01}, 1, 1, 0, (unit,))),
+        render(Report(1, 1, 0, (unit,), wall_s=0.01, phases={"verify": 0.01})),
         """\
 0.01 s: 1 piece, 1 unique, 0 reused
 
@@ -118,7 +118,7 @@ variant static: 1 loaded, 0.00 s
 
 def test_render_of_nothing() -> None:
     assert_expected_inline(
-        render(Report(0.0, {}, 0, 0, 0)), """0.00 s: 0 pieces, 0 unique, 0 reused"""
+        render(Report(0, 0, 0, wall_s=0.0, phases={})), """0.00 s: 0 pieces, 0 unique, 0 reused"""
     )
 
 
@@ -135,7 +135,8 @@ def test_render_stays_short(pieces: int, variants: int, max_rows: int, alike: bo
         for p in range(pieces)
     )
     names = tuple(VariantReport(f"seq={v}", 0.0, pieces, 0, pieces) for v in range(variants))
-    lines = render(Report(1.0, {}, pieces, 0, pieces, units, names), max_rows).splitlines()
+    report = Report(pieces, 0, pieces, units, names, wall_s=1.0, phases={})
+    lines = render(report, max_rows).splitlines()
     headings = [line for line in lines if line.startswith("variant ")]
     assert len(headings) == variants
     assert len([line for line in lines if line.startswith("  ")]) <= max_rows
@@ -143,7 +144,7 @@ def test_render_stays_short(pieces: int, variants: int, max_rows: int, alike: bo
 
 def test_rows_that_are_left_out_are_counted() -> None:
     units = tuple(compiled(f"piece_{i}", seconds=0.5) for i in range(10))
-    last = render(Report(5.0, {}, 10, 10, 0, units), max_rows=4).splitlines()[-1]
+    last = render(Report(10, 10, 0, units, wall_s=5.0, phases={}), max_rows=4).splitlines()[-1]
     assert last.split() == ["and", "7", "more", "compiled", "3.500", "s"]
 
 

@@ -106,12 +106,12 @@ def built(
         requirements = make_requirements(index, weights, calls)
         contract = make_contract(model, calls[0])
         compiled = compile_calls(calls, units)
-    made = assemble.stitch_call(compiled[0], requirements, contract)
+    stitched = assemble.stitch_call(compiled[0], requirements, contract)
     captured, infos = tuple(weights.captured.items()), assemble.piece_infos(calls)
-    artifact = Artifact(requirements, (made,), units_of(compiled), captured, infos, {}, {})
-    report = assemble.make_report(clock, infos, compiled)
+    artifact = Artifact(requirements, (stitched,), units_of(compiled), captured, infos, {}, {})
+    made = assemble.list_made(infos, compiled)
     program = Program(
-        artifact, model, bind(artifact, weights_of(model, artifact)), report, OnMiss(), {}
+        artifact, model, bind(artifact, weights_of(model, artifact)), made, clock, OnMiss(), {}
     )
     for n in range(2, 17):
         x = torch.randn(n, 8)

@@ -22,7 +22,8 @@ from hotstart.capture.captured import Captured
 from hotstart.capture.prepare import prepare
 from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.partition import cut, make_plan
-from hotstart.records.artifact import Contract, Parameter, Requirements, TensorSpec
+from hotstart.records.artifact import Requirements
+from hotstart.records.contract import Contract, Parameter, TensorSpec
 from hotstart.records.nested import Seq, Slot
 from hotstart.records.shapes import Variant
 from hotstart.records.trees import passed_on
