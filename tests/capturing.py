@@ -13,7 +13,7 @@ from hotstart.capture.captured import Captured
 from hotstart.capture.trace import capture
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.partition import Piece, Plan, cut, make_plan
-from hotstart.specialize.split import Declaration
+from hotstart.specialize.split import Declaration, Splits
 
 CPU = torch.device("cpu")
 EAGER = hotstart.Options(compiler="op_by_op")
@@ -42,7 +42,7 @@ def captured(
         declaration = Declaration(arguments.axes, arguments.example_sizes, 0)
         part, *_ = declaration.parts()
         graph = capture(index, model, arguments, weights, part.fixed, part.hints)
-        declaration.split(part, graph.assumed, [])
+        Splits(declaration).split(part, graph.assumed)
     return graph, weights
 
 

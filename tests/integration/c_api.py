@@ -169,3 +169,25 @@ def _copied(tensor: _Tensor) -> Tensor:
 
 def _row(numbers: Sequence[int]) -> Any:
     return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+class At:
+    """Passes for a tensor at another address, or with other strides."""
+
+    def __init__(self, address: int, like: Tensor, strides: tuple[int, ...] = ()) -> None:
+        self.dtype, self.shape = like.dtype, like.shape
+        self._address, self._strides = address, strides or like.stride()
+
+    def data_ptr(self) -> int:
+        return self._address
+
+    def stride(self) -> tuple[int, ...]:
+        return self._strides
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+
+def equal(left: list[Tensor], right: list[Tensor]) -> bool:
+    pairs = zip(left, right, strict=True)
+    return all(one.dtype == other.dtype and one.equal(other) for one, other in pairs)

@@ -12,9 +12,9 @@ from hotstart.events import Event
 from hotstart.partition import Plan
 from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import Variant, labelled
-from hotstart.specialize.limits import watch
 from hotstart.specialize.part_jobs import PartJobs, jobs_of, shared_jobs
 from hotstart.specialize.parts import Split
+from hotstart.specialize.split import Splits
 from hotstart.specialize.trace import TracedCall
 from hotstart.specialize.units import MadeUnit, Units
 
@@ -72,41 +72,51 @@ def compile_calls(calls: Sequence[TracedCall], units: Units) -> list[Specialized
     made: list[SpecializedCall] = []
     for call in calls:
         served = sum(len(part.units) for other in made for part in other.parts)
-        made.append(_compile_call(call, units, served))
+        parts, splits = compile_parts(call, units, served)
+        made.append(SpecializedCall(call, tuple(parts), tuple(splits)))
     return made
 
 
-def _compile_call(call: TracedCall, units: Units, served: int) -> SpecializedCall:
-    """Compile part by part. What a compile assumes of sizes splits the parts that are left.
+def compile_parts(
+    call: TracedCall, units: Units, served: int
+) -> tuple[list[CompiledPart], list[Split]]:
+    """Compile part by part, for units that assume nothing of the sizes that they serve.
 
-    The same graph is compiled for either side. Units that assume nothing serve all parts of a
-    declared variant.
+    What a compile assumes of sizes splits all parts that wait: the same graph is compiled for
+    either side. Units that assume nothing serve all parts of a declared variant.
+    `trace.trace_parts` has the same loop for graphs.
+
+    Args:
+        call: what to compile.
+        units: makes the units, and has them.
+        served: how many pieces of earlier calls have units.
+
+    Returns:
+        The parts with their units, and how the parts came about.
     """
-    declaration = call.declaration
     compiled: list[CompiledPart] = []
-    splits = list(call.splits)
+    splits = Splits(call.declaration, call.splits)
     assumed: list[sympy.Basic] = []
     waiting = [jobs_of(each.part, each.graph, units.compiler) for each in call.parts]
     shared = shared_jobs(waiting, assumed, units.compiler)
     while waiting:
-        total = served + len(waiting[0].jobs) * len(waiting)  # if all have as many pieces
-        outcome = _compile_part(call.name, waiting[0], shared, units, served, total)
-        if isinstance(outcome, CompiledPart):
-            compiled.append(outcome)
-            served += len(outcome.units)
-            del waiting[0]
+        part, *others = waiting
+        total = served + len(part.jobs) * len(waiting)  # if all have as many pieces
+        made = _compile_part(call.name, part, shared, units, served, total)
+        if isinstance(made, CompiledPart):
+            compiled.append(made)
+            served += len(made.units)
+            waiting = others
             continue
-        made = declaration.split_alike([each.part for each in waiting], outcome.condition, splits)
-        splits += [split for split in made if split.further]
-        watch(splits, declaration.axes, declaration.limit)
+        assumed.append(made.condition.expr)
+        found = splits.split_alike([each.part for each in waiting], made.condition)
         waiting = [
-            jobs_of(part, each.graph, units.compiler)
-            for each, split in zip(waiting, made, strict=True)
-            for part in split.into
+            jobs_of(left, each.graph, units.compiler)
+            for each, split in zip(waiting, found, strict=True)
+            for left in split.into
         ]
-        assumed.append(outcome.condition.expr)
         shared |= shared_jobs(waiting, assumed, units.compiler)
-    return SpecializedCall(call, tuple(compiled), tuple(splits))
+    return compiled, splits.made
 
 
 def _compile_part(

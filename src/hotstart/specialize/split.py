@@ -14,7 +14,7 @@ from hotstart import _torch
 from hotstart.capture.conditions import SCANNED, where_it_holds
 from hotstart.partition.zero_and_one import ORDINARY
 from hotstart.records.shapes import Dim, Interval, variants
-from hotstart.specialize.limits import range_error
+from hotstart.specialize.limits import range_error, watch
 from hotstart.specialize.parts import Sizes, Split, VariantPart, further_parts, only_axis
 
 ALTERNATIONS = 3
@@ -42,33 +42,37 @@ class Declaration:
             for variant in variants(self.axes)
         ]
 
-    def split(
-        self, part: VariantPart, assumed: Sequence[_torch.Condition], earlier: Sequence[Split]
-    ) -> Split:
+
+class Splits:
+    """The parts of a call's declared sizes, and how they come about.
+
+    Args:
+        declaration: the sizes.
+        made: the splits so far.
+
+    Attributes:
+        made: all splits, in order.
+    """
+
+    def __init__(self, declaration: Declaration, made: Sequence[Split] = ()) -> None:
+        self._declaration = declaration
+        self.made = list(made)
+
+    def split(self, part: VariantPart, assumed: Sequence[_torch.Condition]) -> Split:
         """Split a part at the conditions that hold for some of its sizes only.
 
         Args:
             part: the part.
             assumed: conditions over axis symbols, which should hold for its hints.
-            earlier: how the parts of the call came about.
 
         Raises:
             RangeError: a condition cannot split it, or would make more parts than are allowed.
         """
-        violated = tuple(c for c in assumed if part.fails(c.expr) is not None)
-        if not violated:
-            return Split(part, (), (part,))
-        made = split_at(part, violated, self.examples)
-        if made is None or not self._allows(made, earlier):
-            raise range_error(part, violated[0], self.axes)
+        made = self._split(part, assumed)
+        self._add([made])
         return made
 
-    def split_alike(
-        self,
-        parts: Sequence[VariantPart],
-        condition: _torch.Condition,
-        earlier: Sequence[Split],
-    ) -> list[Split]:
+    def split_alike(self, parts: Sequence[VariantPart], condition: _torch.Condition) -> list[Split]:
         """Split the first part at a condition, and others of its variant where that is simple.
 
         What the compile of the first one assumed, theirs would assume too; and parts of the same
@@ -78,22 +82,43 @@ class Declaration:
             For each part, what becomes of it.
 
         Raises:
-            RangeError: as `split` does for the first part.
+            RangeError: as `split` does for the first part; or the condition holds throughout it.
         """
         first = parts[0]
-        made = [self.split(first, [condition], earlier)]
+        made = [self._split(first, [condition])]
         if not made[0].further:
-            raise range_error(first, condition, self.axes)
+            raise range_error(first, condition, self._declaration.axes)
         for part in parts[1:]:
             alike = part.declared == first.declared
-            found = _simple_split(part, condition, self.examples) if alike else None
-            if found is None or not self._allows(found, [*earlier, *made]):
+            found = _simple_split(part, condition, self._declaration.examples) if alike else None
+            if found is None or not self._allows(found, made):
                 found = Split(part, (), (part,))
             made.append(found)
+        self._add(made)
         return made
 
-    def _allows(self, split: Split, earlier: Sequence[Split]) -> bool:
-        return split.further + further_parts(earlier, split.part.declared) <= self.limit
+    def origin(self, part: VariantPart) -> Split | None:
+        """The split that made a part; None if it is all of a declared variant."""
+        return next((made for made in self.made if part in made.into), None)
+
+    def _split(self, part: VariantPart, assumed: Sequence[_torch.Condition]) -> Split:
+        violated = tuple(c for c in assumed if part.fails(c.expr) is not None)
+        if not violated:
+            return Split(part, (), (part,))
+        made = split_at(part, violated, self._declaration.examples)
+        if made is None or not self._allows(made):
+            raise range_error(part, violated[0], self._declaration.axes)
+        return made
+
+    def _allows(self, split: Split, others: Sequence[Split] = ()) -> bool:
+        before = further_parts([*self.made, *others], split.part.declared)
+        return split.further + before <= self._declaration.limit
+
+    def _add(self, made: Sequence[Split]) -> None:
+        added = [split for split in made if split.further]
+        self.made += added
+        if added:
+            watch(self.made, self._declaration.axes, self._declaration.limit)
 
 
 def split_at(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -27,9 +28,9 @@ from hotstart.partition.zero_and_one import special_conditions
 from hotstart.records.contract import Layout, TensorSpec
 from hotstart.records.shapes import Interval, dense_strides, layout_fits
 from hotstart.runtime.served import dense_copy
-from hotstart.specialize.limits import range_error, watch
+from hotstart.specialize.limits import range_error
 from hotstart.specialize.parts import Split, VariantPart
-from hotstart.specialize.split import Declaration
+from hotstart.specialize.split import Declaration, Splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +159,8 @@ def trace_parts(
     """Trace until a graph serves every declared size; fewer graphs where one serves several parts.
 
     A graph serves the sizes of a part that meet what its trace assumed. The others wait for a graph
-    that was traced before and holds for them, or for one of their own.
+    that was traced before and holds for them, or for one of their own. `compile.compile_parts` has
+    the same loop for units.
 
     Args:
         trace: makes a graph with the hints of a part; the number tells it from others.
@@ -171,31 +173,36 @@ def trace_parts(
         CaptureError: see `capture`.
         RangeError: a condition on sizes needs more parts than the declaration allows.
     """
-    graphs: list[CutGraph] = []
     traced: list[TracedPart] = []
-    splits: list[Split] = []
+    splits = Splits(declaration)
+    graphs: list[CutGraph] = []
     waiting = declaration.parts()
     while waiting:
-        part = waiting.pop(0)
+        part, *others = waiting
         graph = _serving(graphs, part)
         if graph is None:
-            try:
+            with _that_split(splits.origin(part), declaration):
                 graph = trace(part, len(graphs))
-            except CaptureError as error:
-                origin = next((made for made in splits if part in made.into), None)
-                if origin is None:
-                    raise
-                # The model works for other sizes only.
-                raise range_error(origin.part, origin.conditions[0], declaration.axes) from error
             graphs.append(graph)
-        made = declaration.split(part, graph.assumed, splits)
-        served, *others = made.into
+        served, *left = splits.split(part, graph.assumed).into
         traced.append(TracedPart(served, graph))
-        waiting = [*others, *waiting]
-        if others:
-            splits.append(made)
-            watch(splits, declaration.axes, declaration.limit)
-    return traced, splits
+        waiting = [*left, *others]
+    return traced, splits.made
+
+
+@contextlib.contextmanager
+def _that_split(origin: Split | None, declaration: Declaration) -> Iterator[None]:
+    """Blame a trace that fails on the split that made its part: the model works for other sizes.
+
+    Raises:
+        RangeError: the trace fails, and its part comes from a split.
+    """
+    try:
+        yield
+    except CaptureError as error:
+        if origin is None:
+            raise
+        raise range_error(origin.part, origin.conditions[0], declaration.axes) from error
 
 
 def _serving(graphs: Sequence[CutGraph], part: VariantPart) -> CutGraph | None:

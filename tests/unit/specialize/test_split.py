@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hotstart import Dim, RangeError, _torch
 from hotstart.records.shapes import Interval, Variant
 from hotstart.specialize.parts import Split, VariantPart
-from hotstart.specialize.split import Declaration, split_at
+from hotstart.specialize.split import Declaration, Splits, split_at
 
 A, B = _torch.axis_symbol("a"), _torch.axis_symbol("b")
 MOD = sympy.Mod
@@ -67,21 +67,24 @@ def test_a_side_without_sizes_is_no_part() -> None:
 def test_parts_of_one_declared_variant_are_split_alike() -> None:
     declaration = Declaration([Dim("a", max=40, ranges=[(1, 20)])], {"a": 12}, 8)
     first, other = declaration.parts()
-    parity = declaration.split(first, [assumed(sympy.Eq(MOD(A, 2), 0))], [])
-    even, odd = parity.into
-    made = declaration.split_alike([even, odd, other], assumed(A > 9), [parity])
+    splits = Splits(declaration)
+    even, odd = splits.split(first, [assumed(sympy.Eq(MOD(A, 2), 0))]).into
+    made = splits.split_alike([even, odd, other], assumed(A > 9))
     assert [names(split) for split in made] == [
         ["a=10..20 where (a % 2) == 0", "a=1..9 where (a % 2) == 0"],
         ["a=1..9 where (a % 2) != 0", "a=10..20 where (a % 2) != 0"],
         ["a=21..40"],
     ]
+    assert [split.part for split in splits.made] == [first, even, odd]
+    assert [splits.origin(part) for part in (first, odd)] == [None, splits.made[0]]
 
 
 def test_others_stay_whole_where_they_would_need_a_condition_or_room() -> None:
     def split_both(condition: sympy.Basic, limit: int) -> list[int]:
         declaration = Declaration([Dim("a", max=20)], {"a": 12}, limit)
-        halves = declaration.split(*declaration.parts(), [assumed(A > 9)], [])
-        made = declaration.split_alike(halves.into, assumed(condition), [halves])
+        splits = Splits(declaration)
+        halves = splits.split(*declaration.parts(), [assumed(A > 9)])
+        made = splits.split_alike(halves.into, assumed(condition))
         return [len(split.into) for split in made]
 
     assert split_both(sympy.Eq(MOD(A, 2), 0), 8) == [2, 1]
@@ -94,4 +97,4 @@ def test_others_stay_whole_where_they_would_need_a_condition_or_room() -> None:
 def test_a_condition_that_holds_throughout_is_no_reason_to_split() -> None:
     declaration = Declaration([Dim("a", max=9)], {"a": 5}, 8)
     with pytest.raises(RangeError, match="a > 0"):
-        declaration.split_alike(declaration.parts(), assumed(A > 0), [])
+        Splits(declaration).split_alike(declaration.parts(), assumed(A > 0))
