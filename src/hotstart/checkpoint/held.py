@@ -19,10 +19,9 @@ from hotstart.records.guards import Change
 from hotstart.records.layout import fit
 from hotstart.records.standalone import LeftOut
 from hotstart.runtime.owners import owner, replaced_in_part
-from hotstart.runtime.places import misplaced
 from hotstart.runtime.released import Released
 from hotstart.runtime.source import Fetched
-from hotstart.runtime.tensors import describe_tensor
+from hotstart.runtime.tensors import TensorMemory, describe_tensor
 from hotstart.runtime.weights import COUNTER, problems_of
 
 _ADVICE = (
@@ -92,7 +91,7 @@ class HeldWeights:
             for spec, tensor in zip(self._requirements.weights, tensors, strict=True)
             if spec.kind != "captured"
             for problem in problems_of(spec, tensor)
-        ] or misplaced(self._requirements.weights, tensors)
+        ] or TensorMemory().misplaced(self._requirements.weights, tensors)
         if problems:
             raise ModelMismatch(problems, self._about())
         return Fetched(

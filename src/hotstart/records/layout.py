@@ -8,8 +8,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
-from hotstart.records.artifact import Layout
-from hotstart.records.shapes import dense_strides, layout_fits, strides_match
+from hotstart.records.shapes import strides_match
 
 IMAGES = (4, 5)
 """Dimensions of images and volumes, of which all strides count: see `is_laid_out`."""
@@ -42,12 +41,6 @@ def fit(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
         tensor.shape, tuple(strides), dtype=tensor.dtype, device=tensor.device
     )
     return made.copy_(tensor)
-
-
-def has_layout(tensor: torch.Tensor, dim_order: Sequence[int], layout: Layout) -> bool:
-    """Tell whether a tensor lies in memory as a contract asks that fixes its layout."""
-    strides = dense_strides(tensor.shape, dim_order)
-    return layout_fits(tensor.shape, tensor.stride(), strides, layout)
 
 
 def unflatten(cls: type, children: list[Any], context: Any) -> Any:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -249,3 +250,9 @@ def layout_fits(
     if layout == "copied" or tuple(have) == tuple(want):
         return True
     return layout == "fixed" and (0 in shape or strides_match(shape, have, want))
+
+
+def has_layout(tensor: Any, dim_order: Sequence[int], layout: str) -> bool:
+    """Tell whether a tensor or an array lies in memory as a contract asks that fixes its layout."""
+    strides = dense_strides(tensor.shape, dim_order)
+    return layout_fits(tensor.shape, tensor.stride(), strides, layout)

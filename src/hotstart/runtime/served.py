@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hotstart.errors import ContractError
-from hotstart.records.artifact import Contract, Parameter, TensorSpec, WeightSpec
-from hotstart.records.guards import Change
+from hotstart.records.artifact import Contract, Parameter, TensorSpec
 from hotstart.records.nested import Attributes, Container, Map, Record, Seq
 from hotstart.records.shapes import Variant, dense_strides
+from hotstart.runtime.passed import MISSING
 
 
 def not_served(
@@ -55,6 +55,8 @@ def first_with(contract: Contract, axis: str) -> str:
 
 def in_words(value: Any) -> str:
     """Describe a value that a call passed, and that is no tensor, in a few words."""
+    if value is MISSING:
+        return "nothing"
     if isinstance(value, list | tuple | dict):
         return f"a {type(value).__name__} of {len(value)}"
     text = repr(value)
@@ -138,26 +140,6 @@ def overlaps_itself(path: str, strides: Sequence[int]) -> ContractError:
         "one whose elements are apart, since the model writes to it",
         "pass a .clone()",
     )
-
-
-def misplaced(specs: Sequence[WeightSpec], overlaps: Sequence[Sequence[str]]) -> list[Change]:
-    """List the weights that share memory where they did not when compiled, or the other way.
-
-    Args:
-        specs: what the weights are.
-        overlaps: of each, the names of later ones that share memory with it, where calls write to
-            one of the two.
-    """
-    apart, shared = "memory of its own, since calls write there", "memory that {} lies in, too"
-    problems: list[Change] = []
-    for spec, now in zip(specs, overlaps, strict=True):
-        problems += [(spec.name, apart, shared.format(n)) for n in now if n not in spec.overlaps]
-        problems += [
-            (spec.name, f"{shared.format(n)}, since calls write there", "memory of its own")
-            for n in spec.overlaps
-            if n not in now
-        ]
-    return problems
 
 
 def not_laid_out(spec: TensorSpec, shape: Sequence[int], strides: Sequence[int]) -> ContractError:

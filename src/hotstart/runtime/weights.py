@@ -18,10 +18,9 @@ from hotstart.records.artifact import Artifact, Requirements, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import is_laid_out
 from hotstart.records.standalone import LeftOut
-from hotstart.runtime.places import misplaced
 from hotstart.runtime.released import Released
 from hotstart.runtime.source import Fetched
-from hotstart.runtime.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
+from hotstart.runtime.tensors import TENSOR_TYPES, TensorMemory, describe_tensor, is_lazy_view
 
 COUNTER = "num_batches_tracked"
 """The buffer in which a batch normalisation counts what it has learnt its statistics from."""
@@ -147,7 +146,7 @@ class Weights:
         ]
         paths = {place.name.rpartition(".")[0] for place, _ in kept}
         problems = self._guards.changes(finder, paths) + problems
-        problems = problems or misplaced(self._requirements.weights, tensors)
+        problems = problems or TensorMemory().misplaced(self._requirements.weights, tensors)
         if problems:
             raise ModelMismatch(problems)
         counters = {

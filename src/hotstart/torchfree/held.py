@@ -13,8 +13,8 @@ from hotstart.errors import ModelMismatch
 from hotstart.records.artifact import WeightSpec
 from hotstart.records.shapes import spanned, strides_match
 from hotstart.runtime.owners import owner, replaced_in_part
-from hotstart.runtime.served import misplaced
-from hotstart.torchfree.arrays import Array, described
+from hotstart.runtime.places import WeightsInMemory
+from hotstart.torchfree.arrays import Array, ArrayMemory, described
 from hotstart.torchfree.library import Libtorch, is_known, size_of
 from hotstart.torchfree.memory import copied, laid_out
 from hotstart.torchfree.values import NeedsTorch
@@ -25,8 +25,7 @@ _IMAGES = (4, 5)
 """Dimensions of images and volumes, of which all strides count, as in `records.layout`."""
 
 
-_Span = tuple[int, int, int]
-"""The address of the first byte of a weight, that after the last, and its slot."""
+_MEMORY = ArrayMemory()
 
 
 def own_array(layout: TensorLayout, memory: memoryview) -> Array:
@@ -78,7 +77,7 @@ class Held:
                 raise NeedsTorch(f"{spec.name} is in neither file")
             self.tensors.append(found)
         self.changes = 0
-        self._spans: tuple[int, list[_Span], list[_Span]] = (-1, [], [])
+        self._memory = (0, WeightsInMemory(_MEMORY, self._specs, list(self.tensors)))
         self._setting = threading.Lock()
         self._slots = {
             name: slot for slot, spec in enumerate(self._specs) for name in (spec.name, *spec.ties)
@@ -98,52 +97,20 @@ class Held:
             (spec.name, _expected(spec), _found(tensor))
             for spec, tensor in zip(self._specs, self.tensors, strict=True)
             if not _fits(spec, tensor)
-        ] or misplaced(self._specs, self._overlaps())
+        ] or _MEMORY.misplaced(self._specs, self.tensors)
         if problems:
             raise ModelMismatch(problems, self._about)
 
     def meeting(
         self, arguments: Sequence[Array], written: Collection[int]
     ) -> tuple[int, str] | None:
-        """Find an argument, by number, and the name of a weight that lies where it does.
-
-        Args:
-            arguments: the arrays of a call.
-            written: the numbers of those that it writes to; of the others only weights count that
-                calls write to.
-        """
-        everywhere, where_written = self._spans_now()
-        for number, argument in enumerate(arguments):
-            low, high = argument.span()
-            for start, end, slot in everywhere if number in written else where_written:
-                if low < end and start < high and low < high:
-                    return number, self._specs[slot].name
-        return None
-
-    def _spans_now(self) -> tuple[list[_Span], list[_Span]]:
-        """Find where weights lie, and where those that calls write to do."""
-        if self._spans[0] != self.changes:
-            changes, found = self.changes, self._all_spans()
-            self._spans = (changes, found, [s for s in found if self._specs[s[2]].mutated])
-        return self._spans[1:]
-
-    def _all_spans(self) -> list[_Span]:
-        arrays = [(slot, t) for slot, t in enumerate(self.tensors) if isinstance(t, Array)]
-        return sorted((*t.span(), slot) for slot, t in arrays if 0 not in t.shape)
-
-    def _overlaps(self) -> list[list[str]]:
-        """The names of later weights that lie where each does, if calls write to one of the two."""
-        found: list[list[str]] = [[] for _ in self._specs]
-        if not any(spec.mutated for spec in self._specs):
-            return found
-        spans = self._all_spans()
-        for place, (_, end, slot) in enumerate(spans):
-            for start, _, other in spans[place + 1 :]:
-                if start >= end:
-                    break
-                if self._specs[slot].mutated or self._specs[other].mutated:
-                    found[min(slot, other)].append(self._specs[max(slot, other)].name)
-        return found
+        """Find an argument and a weight that share memory, as `runtime.places.Meeting` says."""
+        changes, memory = self._memory
+        if changes != self.changes:
+            changes = self.changes
+            memory = WeightsInMemory(_MEMORY, self._specs, list(self.tensors))
+            self._memory = (changes, memory)
+        return memory.meeting(arguments, written)
 
     def by_name(self) -> dict[str, Weight]:
         """Return the tensors as they are now, by name."""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from hotstart.errors import ArtifactError, HotstartError, IncompatibleArtifact
 from hotstart.torchfree.library import libtorch
 
-_EXTENSIONS = ("array", "base64", "ctypes", "fcntl", "hashlib", "math", "mmap", "msgspec")
+_EXTENSIONS = (
+    "array", "base64", "bisect", "ctypes", "fcntl", "hashlib", "math", "mmap", "msgspec",
+)  # fmt: skip
 """Modules with extensions that are needed later: none can be imported while a library is opened."""
 
 if TYPE_CHECKING:
