@@ -10,25 +10,12 @@ import torch.utils._pytree as pytree
 
 from hotstart.records.shapes import strides_match
 
-IMAGES = (4, 5)
-"""Dimensions of images and volumes, of which all strides count: see `is_laid_out`."""
-
 
 def strides_fit(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
     """Tell whether a tensor has these strides wherever they matter: where a size is above one."""
     if tensor.stride() == strides or tensor.numel() == 0:
         return True
     return strides_match(tensor.shape, tensor.stride(), strides)
-
-
-def is_laid_out(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
-    """Tell whether a tensor has these strides, those of sizes of 1 included for images.
-
-    Convolutions look at strides of sizes of 1 too, to tell if something is channels last.
-    """
-    if len(strides) in IMAGES:
-        return tensor.stride() == tuple(strides)
-    return strides_fit(tensor, strides)
 
 
 def fit(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:

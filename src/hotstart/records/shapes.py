@@ -12,6 +12,9 @@ import msgspec
 
 from hotstart.errors import OptionsError
 
+IMAGES = (4, 5)
+"""Dimensions of images and volumes, of which all strides count: see `is_laid_out`."""
+
 
 class Interval(msgspec.Struct, frozen=True, order=True):
     """The sizes from `lo` to `hi`, both included."""
@@ -241,6 +244,16 @@ def dense_strides(shape: Sequence[int], dim_order: Sequence[int]) -> tuple[int, 
 def strides_match(shape: Sequence[int], have: Sequence[int], want: Sequence[int]) -> bool:
     """Tell whether strides are the same wherever a size is not one."""
     return all(size == 1 or h == w for size, h, w in zip(shape, have, want, strict=True))
+
+
+def is_laid_out(shape: Sequence[int], have: Sequence[int], want: Sequence[int]) -> bool:
+    """Tell whether a weight has these strides, those of sizes of 1 included for images.
+
+    Convolutions look at strides of sizes of 1 too, to tell if something is channels last.
+    """
+    if tuple(have) == tuple(want):
+        return True
+    return len(want) not in IMAGES and (0 in shape or strides_match(shape, have, want))
 
 
 def layout_fits(

@@ -1,4 +1,4 @@
-"""Words for calls that a program does not serve. Imports no torch."""
+"""Words for calls and weights that a program does not take. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hotstart.errors import ContractError
-from hotstart.records.artifact import Contract, Parameter, TensorSpec
+from hotstart.records.artifact import Contract, Parameter, TensorSpec, WeightSpec
 from hotstart.records.nested import Attributes, Container, Map, Record, Seq
 from hotstart.records.shapes import Variant, dense_strides
 from hotstart.runtime.passed import MISSING
@@ -151,6 +151,12 @@ def not_laid_out(spec: TensorSpec, shape: Sequence[int], strides: Sequence[int])
         f"strides {dense_strides(shape, order)}, since what forward does depends on them",
         f"pass {spec.path}{dense_copy(order)}, or compile with an example of this layout",
     )
+
+
+def described_weight(spec: WeightSpec) -> str:
+    """Describe a weight as a table of weights asks for it."""
+    shape, strides = list(spec.shape), list(spec.stride)
+    return f"torch.{spec.dtype} {shape} on {spec.device}, strides {strides}"
 
 
 def dense_copy(dim_order: Sequence[int]) -> str:

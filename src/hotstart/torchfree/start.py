@@ -7,6 +7,7 @@ import importlib
 import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hotstart.errors import ArtifactError, HotstartError, IncompatibleArtifact
@@ -171,7 +172,7 @@ def _bound(
         except ArtifactError as error:  # a library of CUDA's, say, that only `import torch` finds
             raise NeedsTorch(str(error)) from error
     with clock.phase("bind"):
-        weights.begin_check(torch)
+        weights.begin_check(partial(weights.sums_digest, torch))
         tensors = FileTensors(artifact.tensors, contents.blobs, own_array)
         binding = Binding(artifact, torch, weights, tensors, outputs)
         binding()
