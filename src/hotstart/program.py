@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,7 +22,7 @@ from hotstart.runtime.base_program import BaseProgram
 from hotstart.runtime.bind import Binding
 from hotstart.runtime.generated_entry import Entry
 from hotstart.runtime.heap import trim_heap
-from hotstart.runtime.passed import as_passed
+from hotstart.runtime.tensor_arguments import TensorArguments
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
@@ -45,7 +44,7 @@ class OnMiss(msgspec.Struct, frozen=True):
     build: Callable[[Model, tuple[Any, ...], dict[str, Any]], Program] | None = None
 
 
-class Program(BaseProgram[Entry]):
+class Program(BaseProgram):
     """A model compiled for inference. Call it as the model is called.
 
     A program computes without autograd: its results never require grad, whatever the inputs.
@@ -83,12 +82,12 @@ class Program(BaseProgram[Entry]):
         self._more: dict[str, list[Program]] = {}
         self._outgrown = False  # whether a miss has changed what this program reads
         self._compiling = threading.Lock()
-        self._functions: dict[str, Callable[..., Any]] = {}  # by name of a call
         self._binding = binding
+        arguments = TensorArguments(model, self._relayout)
         for call, first, meets in self._calls():
             meeting = binding.meeting if meets else None
-            self._add(call, Entry(call, first, model, binding, self._relayout, meeting))
-        self._call = self._served(self._own, self._first_of(self._own))
+            self._add(Entry(call, first, arguments, binding, meeting))
+        self._call = self._function(self._own)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the model.
@@ -183,17 +182,6 @@ class Program(BaseProgram[Entry]):
             "that the other program is to run with, here or in another process."
         )
 
-    def __getitem__(self, name: str) -> Callable[..., Any]:
-        """The function that runs calls of one name only.
-
-        Raises:
-            KeyError: no call of that name was compiled.
-        """
-        if name not in self._functions:
-            only = [self._named(name)]
-            self._functions[name] = self._served(only, self._first_of(only))
-        return self._functions[name]
-
     def refresh(self) -> None:
         """Compare the model and all else that was read with what was compiled, and fetch weights.
 
@@ -235,12 +223,6 @@ class Program(BaseProgram[Entry]):
         values = zip(specs, self._binding.source.values(), strict=True)
         return {spec.name: value for spec, value in values if isinstance(value, torch.Tensor)}
 
-    @property
-    def entry_code(self) -> str:
-        """The source of the entries, which check a call and choose the variant."""
-        sources = {name: entry.source for name, entry in self._entries.items()}
-        return "\n\n".join(f"# {name}\n{text}" if name else text for name, text in sources.items())
-
     def __repr__(self) -> str:
         model = self.model
         name = type(model).__name__ if isinstance(model, torch.nn.Module) else repr(model)
@@ -261,38 +243,14 @@ class Program(BaseProgram[Entry]):
 
     # --- calls that do not fit --------------------------------------------------------------------
 
-    def _first_of(self, entries: Sequence[Entry]) -> Callable[..., Any]:
-        """A function that runs the first of several calls that takes the arguments.
-
-        Each entry hands what it does not take to the next one, and nothing has run by then.
-        """
-        following: Callable[..., Any] | None = None
-        for entry in reversed(entries):
-            miss = partial(self._miss, entries)
-            if following is not None:
-                miss = partial(_pass_on, entry, following)
-            following = entry.function(miss)
-        return following or self._refuse
-
-    def _refuse(self, /, *args: Any, **kwargs: Any) -> Any:
-        raise self._only_methods()
-
-    def _miss(
-        self,
-        entries: Sequence[Entry],
-        values: Sequence[Any],
-        excess: Sequence[Any],
-        unknown: Mapping[str, Any],
+    def _missed(
+        self, error: ContractError, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Answer a call that none of `entries` takes, bound by the last, as `Options.on_miss` says.
+        """Answer a call outside the contract as `Options.on_miss` says.
 
         Raises:
             ContractError: with the argument, what the call passed and what the program takes.
         """
-        *_, entry = entries
-        args, kwargs = as_passed(entry.call.contract.parameters, values, excess, unknown)
-        errors = {each.call.name: each.refusal_of(args, kwargs) for each in entries}
-        error = ContractError.of_all({name: e for name, e in errors.items() if e is not None})
         if self._on_miss.policy == "error":
             raise error
         log.info("answers by on_miss=%r, since %s", self._on_miss.policy, error)
@@ -320,11 +278,12 @@ class Program(BaseProgram[Entry]):
             )
         return result
 
-    def _served(self, entries: Sequence[Entry], function: Callable[..., Any]) -> Callable[..., Any]:
+    def _function(self, entries: Sequence[Entry]) -> Callable[..., Any]:
         """A function that `on_miss` stands in for where an earlier miss has changed the model.
 
         Eager would go on with what that call left in the model, and so must the program.
         """
+        function = super()._function(entries)
         if self._on_miss.policy == "error" or not entries:
             return function
 
@@ -361,15 +320,3 @@ class Program(BaseProgram[Entry]):
                 raise why  # no program takes this call, such as one with aliased arguments
             more.append(program)
             return program
-
-
-def _pass_on(
-    entry: Entry,
-    function: Callable[..., Any],
-    values: Sequence[Any],
-    excess: Sequence[Any],
-    unknown: Mapping[str, Any],
-) -> Any:
-    """Hand a call that one entry does not take to the next."""
-    args, kwargs = as_passed(entry.call.contract.parameters, values, excess, unknown)
-    return function(*args, **kwargs)

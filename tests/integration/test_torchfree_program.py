@@ -65,7 +65,7 @@ def test_what_takes_torch_says_so(net: Saved) -> None:
     found = net.run(
         """
         import copy, pickle
-        for name in ("save", "save_weights", "entry_code", "nothing"):
+        for name in ("save", "save_weights", "nothing"):
             try:
                 getattr(program, name)
             except AttributeError as error:
@@ -77,15 +77,15 @@ def test_what_takes_torch_says_so(net: Saved) -> None:
         """,
         "alone",
     )
-    for name, text in zip(("save", "save_weights", "entry_code"), found, strict=False):
+    for name, text in zip(("save", "save_weights"), found, strict=False):
         assert text == (
             f"{name}: expected a program of a process that has imported torch, found one that was "
             "loaded without. Import torch, and load the program again."
         )
-    assert found[3] == "a program has no attribute 'nothing'"
-    assert found[4][0] is False
-    assert found[4][1].startswith("TorchFreeProgram(")
-    assert all(each[0] == "ArtifactError" for each in found[5:])
+    assert found[2] == "a program has no attribute 'nothing'"
+    assert found[3][0] is False
+    assert found[3][1].startswith("TorchFreeProgram(")
+    assert all(each[0] == "ArtifactError" for each in found[4:])
 
 
 def test_results_are_of_classes_that_are_imported(net: Saved) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -18,11 +17,10 @@ from hotstart.records.artifact import Artifact, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import fit
 from hotstart.records.standalone import LeftOut
-from hotstart.runtime.owners import owner, replaced_in_part
-from hotstart.runtime.places import misplaced
+from hotstart.runtime.owners import HeldTensors
 from hotstart.runtime.released import Released
 from hotstart.runtime.source import Fetched
-from hotstart.runtime.tensors import describe_tensor
+from hotstart.runtime.tensors import TensorMemory, describe_tensor
 from hotstart.runtime.weights import COUNTER, problems_of
 
 _ADVICE = (
@@ -39,7 +37,7 @@ _NOT_SAVED = (
 )
 
 
-class HeldWeights:
+class HeldWeights(HeldTensors):
     """The tensors of a checkpoint, and those that the artifact brings: a `Source`.
 
     They belong to the program: calls write to them, and nothing else does, unless the checkpoint
@@ -51,6 +49,7 @@ class HeldWeights:
     """
 
     def __init__(self, artifact: Artifact, checkpoint: Checkpoint) -> None:
+        super().__init__(artifact.requirements.weights, checkpoint.where)
         self._requirements = artifact.requirements
         self._naming = artifact.naming
         self._captured = dict(artifact.captured)
@@ -59,19 +58,11 @@ class HeldWeights:
         self._left_out = {
             one.slot: one.tensor
             for one in artifact.left_out or ()
-            if not self._brings(checkpoint, artifact.requirements.weights[one.slot])
+            if not self._brings(checkpoint, self._specs[one.slot])
         }
         self._checkpoint = checkpoint
         self._names: dict[int, str] = {}  # of those that come from the checkpoint
-        self._tensors: list[Any] = []
-        self._changes = 0
-        self._setting = threading.Lock()
-        self._slots = {
-            name: slot
-            for slot, spec in enumerate(artifact.requirements.weights)
-            for name in (spec.name, *spec.ties)
-        }
-        written = any(spec.mutated for spec in artifact.requirements.weights)
+        written = any(spec.mutated for spec in self._specs)
         self._written = written or checkpoint.shared
 
     def fetch(self) -> Fetched:
@@ -82,43 +73,39 @@ class HeldWeights:
                 that are not those of the build.
             ArtifactError: a file of the checkpoint cannot be read.
         """
-        if not self._tensors:
+        if not self.tensors:
             # Calls in any mode write to them, whatever mode this is called in.
             with torch.inference_mode(False), _torch.apart():
-                self._tensors = self._found()
-        changes, tensors = self._changes, list(self._tensors)
+                self.tensors = self._found()
+        changes, tensors = self.changes, list(self.tensors)
         problems = [
             problem
-            for spec, tensor in zip(self._requirements.weights, tensors, strict=True)
+            for spec, tensor in zip(self._specs, tensors, strict=True)
             if spec.kind != "captured"
             for problem in problems_of(spec, tensor)
-        ] or misplaced(self._requirements.weights, tensors)
+        ] or TensorMemory().misplaced(self._specs, tensors)
         if problems:
-            raise ModelMismatch(problems, self._about())
+            raise ModelMismatch(problems, self._about)
         return Fetched(
-            tensors, lambda: self._changes == changes, self._counters(tensors), self._written
+            tensors, lambda: self.changes == changes, self._counters(tensors), self._written
         )
 
     def forget(self) -> None:
         """Do nothing: nobody else has these tensors, and the file is as it was when mapped."""
-
-    def owners(self, paths: Sequence[str]) -> list[Any]:
-        """Return objects that keep what is set on them, in place of modules."""
-        return [owner(path, self._set) for path in paths]
 
     def release(self, memory: Collection[int]) -> tuple[dict[int, torch.Tensor], int]:
         """Replace tensors of the checkpoint by stand-ins, as `Source` says."""
         stand_ins: dict[int, torch.Tensor] = {}
         freed: dict[int, int] = {}
         for slot, name in self._names.items():
-            tensor = self._tensors[slot]
+            tensor = self.tensors[slot]
             if slot in self._slots_left_out:
                 continue  # saved with the program
             if type(tensor) is Released or tensor.untyped_storage().data_ptr() not in memory:
                 continue
             freed[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            path = self._requirements.weights[slot].name
-            stand_ins[id(tensor)] = self._tensors[slot] = Released.of(tensor, path)
+            path = self._specs[slot].name
+            stand_ins[id(tensor)] = self.tensors[slot] = Released.of(tensor, path)
             self._checkpoint.discard(name)
         return stand_ins, sum(freed.values())
 
@@ -127,12 +114,12 @@ class HeldWeights:
         with self._setting:
             if not self._written:
                 self._written = True
-                self._changes += 1  # so that the next call looks if they were written to
-        return self._tensors
+                self.changes += 1  # so that the next call looks if they were written to
+        return self.tensors
 
     def left_out(self) -> list[LeftOut]:
         """List the tensors that came with the artifact, as they are now."""
-        return [LeftOut(slot, self._tensors[slot]) for slot in self._slots_left_out]
+        return [LeftOut(slot, self.tensors[slot]) for slot in self._slots_left_out]
 
     # --- the checkpoint ---------------------------------------------------------------------------
 
@@ -142,7 +129,7 @@ class HeldWeights:
         Raises:
             ModelMismatch: as `fetch`.
         """
-        specs = self._requirements.weights
+        specs = self._specs
         wanted = {
             slot: spec
             for slot, spec in enumerate(specs)
@@ -175,7 +162,7 @@ class HeldWeights:
                 problems += misfit
         problems += operator_misfits(self._requirements, Look())
         if problems:
-            raise ModelMismatch(problems, self._about(), _ADVICE)
+            raise ModelMismatch(problems, self._about, _ADVICE)
         return tensors
 
     def _matched(self, wanted: Mapping[int, WeightSpec]) -> Mapping[int, Sequence[str]]:
@@ -189,9 +176,6 @@ class HeldWeights:
     def _brings(checkpoint: Checkpoint, spec: WeightSpec) -> bool:
         """Tell whether a checkpoint has a tensor that checkpoints leave out."""
         return checkpoint.whole and spec.name in checkpoint.names()
-
-    def _about(self) -> str:
-        return f"the checkpoint {self._checkpoint.where}"
 
     def _nothing(self, spec: WeightSpec, taken: Collection[str]) -> str:
         """Say what a checkpoint has in place of a tensor."""
@@ -210,23 +194,9 @@ class HeldWeights:
             and not _equal(self._checkpoint.tensor(first), self._checkpoint.tensor(other))
         ]
 
-    # --- what calls change ------------------------------------------------------------------------
-
-    def _set(self, name: str, value: Any) -> None:
-        """Keep what a call sets as an attribute of a module, if another call reads it."""
-        if name not in self._slots:
-            return
-        slot = self._slots[name]
-        spec = self._requirements.weights[slot]
-        with self._setting:
-            if problem := replaced_in_part(name, spec):
-                raise ModelMismatch([problem], self._about())
-            self._tensors[slot] = value
-            self._changes += 1
-
     def _counters(self, tensors: Sequence[torch.Tensor]) -> Mapping[int, torch.Tensor]:
         found: dict[int, torch.Tensor] = {}
-        for slot, spec in enumerate(self._requirements.weights):
+        for slot, spec in enumerate(self._specs):
             beside = f"{spec.name.rpartition('.')[0]}.{COUNTER}".lstrip(".")
             if spec.kind == "buffer" and beside in self._slots:
                 found[id(tensors[slot])] = tensors[self._slots[beside]]

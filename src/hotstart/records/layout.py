@@ -8,11 +8,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
-from hotstart.records.contract import Layout
-from hotstart.records.shapes import dense_strides, layout_fits, strides_match
-
-IMAGES = (4, 5)
-"""Dimensions of images and volumes, of which all strides count: see `is_laid_out`."""
+from hotstart.records.shapes import strides_match
 
 
 def strides_fit(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
@@ -20,16 +16,6 @@ def strides_fit(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
     if tensor.stride() == strides or tensor.numel() == 0:
         return True
     return strides_match(tensor.shape, tensor.stride(), strides)
-
-
-def is_laid_out(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
-    """Tell whether a tensor has these strides, those of sizes of 1 included for images.
-
-    Convolutions look at strides of sizes of 1 too, to tell if something is channels last.
-    """
-    if len(strides) in IMAGES:
-        return tensor.stride() == tuple(strides)
-    return strides_fit(tensor, strides)
 
 
 def fit(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
@@ -42,12 +28,6 @@ def fit(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
         tensor.shape, tuple(strides), dtype=tensor.dtype, device=tensor.device
     )
     return made.copy_(tensor)
-
-
-def has_layout(tensor: torch.Tensor, dim_order: Sequence[int], layout: Layout) -> bool:
-    """Tell whether a tensor lies in memory as a contract asks that fixes its layout."""
-    strides = dense_strides(tensor.shape, dim_order)
-    return layout_fits(tensor.shape, tensor.stride(), strides, layout)
 
 
 def unflatten(cls: type, children: list[Any], context: Any) -> Any:

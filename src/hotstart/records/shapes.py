@@ -6,10 +6,14 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from hotstart.errors import OptionsError
+
+IMAGES = (4, 5)
+"""Dimensions of images and volumes, of which all strides count: see `is_laid_out`."""
 
 
 class Interval(msgspec.Struct, frozen=True, order=True):
@@ -242,6 +246,16 @@ def strides_match(shape: Sequence[int], have: Sequence[int], want: Sequence[int]
     return all(size == 1 or h == w for size, h, w in zip(shape, have, want, strict=True))
 
 
+def is_laid_out(shape: Sequence[int], have: Sequence[int], want: Sequence[int]) -> bool:
+    """Tell whether a weight has these strides, those of sizes of 1 included for images.
+
+    Convolutions look at strides of sizes of 1 too, to tell if something is channels last.
+    """
+    if tuple(have) == tuple(want):
+        return True
+    return len(want) not in IMAGES and (0 in shape or strides_match(shape, have, want))
+
+
 def layout_fits(
     shape: Sequence[int], have: Sequence[int], want: Sequence[int], layout: str
 ) -> bool:
@@ -249,3 +263,9 @@ def layout_fits(
     if layout == "copied" or tuple(have) == tuple(want):
         return True
     return layout == "fixed" and (0 in shape or strides_match(shape, have, want))
+
+
+def has_layout(tensor: Any, dim_order: Sequence[int], layout: str) -> bool:
+    """Tell whether a tensor or an array lies in memory as a contract asks that fixes its layout."""
+    strides = dense_strides(tensor.shape, dim_order)
+    return layout_fits(tensor.shape, tensor.stride(), strides, layout)

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from hotstart.errors import ContractError
 from hotstart.records.artifact import Artifact, CompiledCall
 from hotstart.records.report import PieceInfo
 from hotstart.records.shapes import labelled
+from hotstart.runtime.generated_entry import Entry
+from hotstart.runtime.passed import as_passed
 
 log = logging.getLogger("hotstart.program")
 
 
-class Refusing(Protocol):
-    """An entry, which knows what it does not take."""
-
-    def refusal_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ContractError | None:
-        """Say why a call is not within the contract; None if it is."""
-
-
-EntryT = TypeVar("EntryT", bound=Refusing)
-
-
-class BaseProgram(Generic[EntryT]):
+class BaseProgram:
     """What a program is made of, and its calls by name.
 
     Args:
@@ -37,10 +30,23 @@ class BaseProgram(Generic[EntryT]):
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
-        self._entries: dict[str, EntryT] = {}
-        self._own: list[EntryT] = []  # of calls of the model itself, not of its methods
+        self._entries: dict[str, Entry] = {}
+        self._own: list[Entry] = []  # of calls of the model itself, not of its methods
+        self._functions: dict[str, Callable[..., Any]] = {}  # by name of a call
         self._relayouts: dict[str, int] = {}
         self._counting = threading.Lock()
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        """The function that runs calls of one name only.
+
+        Raises:
+            KeyError: no call of that name was compiled.
+        """
+        if name not in self._functions:
+            if name not in self._entries:
+                raise KeyError(f"no call {name!r}; there are: {', '.join(self._entries)}")
+            self._functions[name] = self._function([self._entries[name]])
+        return self._functions[name]
 
     def takes(self, /, *args: Any, **kwargs: Any) -> bool:
         """Tell whether a call of the model with these arguments is within the contract.
@@ -66,6 +72,12 @@ class BaseProgram(Generic[EntryT]):
         }
 
     @property
+    def entry_code(self) -> str:
+        """The source of the entries, which check a call and choose the variant."""
+        sources = {name: entry.source for name, entry in self._entries.items()}
+        return "\n\n".join(f"# {name}\n{text}" if name else text for name, text in sources.items())
+
+    @property
     def pieces(self) -> tuple[PieceInfo, ...]:
         """The pieces, with name, digest, kind, layers and what each reuses."""
         return self.artifact.pieces
@@ -87,25 +99,52 @@ class BaseProgram(Generic[EntryT]):
             yield call, first, bool(contract.tensors and (writes or contract.mutated_args))
             first += len(call.stitched)
 
-    def _add(self, call: CompiledCall, entry: EntryT) -> None:
-        self._entries[call.name] = entry
-        if not call.method:
+    def _add(self, entry: Entry) -> None:
+        self._entries[entry.call.name] = entry
+        if not entry.call.method:
             self._own.append(entry)
 
-    def _named(self, name: str) -> EntryT:
-        """The entry of a name.
+    def _function(self, entries: Sequence[Entry]) -> Callable[..., Any]:
+        """A function that runs the first of several calls that takes the arguments.
+
+        Each entry hands what it does not take to the next one, and nothing has run by then.
+        """
+        following: Callable[..., Any] | None = None
+        for entry in reversed(entries):
+            miss = partial(self._miss, entries)
+            if following is not None:
+                miss = partial(_pass_on, entry, following)
+            following = entry.function(miss)
+        return following or self._refuse
+
+    def _refuse(self, /, *_: Any, **__: Any) -> Any:
+        """Refuse a call of the model itself where only calls of methods were compiled."""
+        listed = ", ".join(f"program[{name!r}](...)" for name in self._entries)
+        raise ContractError("the model", "a call of itself", f"calls of methods: {listed}")
+
+    def _miss(
+        self,
+        entries: Sequence[Entry],
+        values: Sequence[Any],
+        excess: Sequence[Any],
+        unknown: Mapping[str, Any],
+    ) -> Any:
+        """Answer a call that none of `entries` takes, bound by the last."""
+        *_, entry = entries
+        args, kwargs = as_passed(entry.call.contract.parameters, values, excess, unknown)
+        errors = {each.call.name: each.refusal_of(args, kwargs) for each in entries}
+        error = ContractError.of_all({name: e for name, e in errors.items() if e is not None})
+        return self._missed(error, entry, args, kwargs)
+
+    def _missed(
+        self, error: ContractError, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Answer a call that is outside the contract of an entry, and of those before it.
 
         Raises:
-            KeyError: no call of that name was compiled.
+            ContractError: with the argument, what the call passed and what the program takes.
         """
-        if name not in self._entries:
-            raise KeyError(f"no call {name!r}; there are: {', '.join(self._entries)}")
-        return self._entries[name]
-
-    def _only_methods(self) -> ContractError:
-        """The error of a call of the model itself where only calls of methods were compiled."""
-        listed = ", ".join(f"program[{name!r}](...)" for name in self._entries)
-        return ContractError("the model", "a call of itself", f"calls of methods: {listed}")
+        raise error
 
     def _count_copy(self, path: str, strides: Sequence[int]) -> None:
         """Count a copy of an argument; logged once for each argument."""
@@ -124,3 +163,15 @@ class BaseProgram(Generic[EntryT]):
         different = len({piece.digest for piece in self.pieces if piece.kind == "compiled"})
         variants = " | ".join(self.code)
         return f"{len(self.pieces)} pieces of which {different} different, variants: {variants}"
+
+
+def _pass_on(
+    entry: Entry,
+    function: Callable[..., Any],
+    values: Sequence[Any],
+    excess: Sequence[Any],
+    unknown: Mapping[str, Any],
+) -> Any:
+    """Hand a call that one entry does not take to the next."""
+    args, kwargs = as_passed(entry.call.contract.parameters, values, excess, unknown)
+    return function(*args, **kwargs)

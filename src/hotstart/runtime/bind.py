@@ -21,6 +21,7 @@ from hotstart.runtime.prepared import Prepared
 from hotstart.runtime.released import Released, memory_in_use
 from hotstart.runtime.results import result_classes
 from hotstart.runtime.source import Fetched, Source
+from hotstart.runtime.tensors import TensorMemory
 from hotstart.runtime.units import Form, Forms
 
 Run = Callable[..., Any]
@@ -221,7 +222,8 @@ class Binding:
         prepared.finish()
         keep_freed_memory()  # that of calls, which come now, and not what packing was done in
         current = prepared.watching(fetched.current) if fetched.written else fetched.current
-        return _Bound(fetched, current, runs, WeightsInMemory(self._specs, fetched.tensors))
+        memory = WeightsInMemory(TensorMemory(), self._specs, fetched.tensors)
+        return _Bound(fetched, current, runs, memory)
 
     def _pack_later(self, unpacked: _Bound) -> None:
         """Pack weights while calls go on without, then let calls use them, if none has changed."""

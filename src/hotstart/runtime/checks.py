@@ -1,4 +1,4 @@
-"""The checks of a call's arguments, from a contract.
+"""The checks of a call's arguments, from a contract. Imports no torch.
 
 The generated entry joins their conditions; what was wrong with a call that it refused is found by
 trying the same conditions one at a time.
@@ -12,15 +12,8 @@ from functools import cached_property, partial
 from types import CodeType
 from typing import Any
 
-import torch
-import torch.utils._pytree as pytree
-
-from hotstart import _torch
-from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError
-from hotstart.model import Model
 from hotstart.records.contract import Contract, TensorSpec
-from hotstart.records.layout import has_layout
 from hotstart.records.nested import (
     Attributes,
     Const,
@@ -33,14 +26,14 @@ from hotstart.records.nested import (
     Tree,
     children,
     is_changeable,
-    same_constant,
     slot_names,
 )
-from hotstart.records.shapes import Variant
+from hotstart.records.shapes import Variant, has_layout
+from hotstart.runtime.argument_kind import ArgumentKind, Looked
 from hotstart.runtime.names import assignment, written_tuple
 from hotstart.runtime.passed import MISSING
-from hotstart.runtime.places import Meeting, elements_are_apart, overlap
-from hotstart.runtime.refusal import Check, Explain, Found, describe, not_taken
+from hotstart.runtime.places import Meeting, elements_are_apart
+from hotstart.runtime.refusal import Check, Explain, Found
 from hotstart.runtime.served import (
     form_of,
     not_as_written,
@@ -56,9 +49,8 @@ from hotstart.runtime.served import (
 )
 from hotstart.runtime.signature import Signature
 from hotstart.runtime.sizes import Sizes
-from hotstart.runtime.tensors import TENSOR_TYPES
 
-_SINGLETONS = (type(None), bool, type(...), torch.dtype, torch.layout, torch.memory_format)
+_SINGLETONS = (type(None), bool, type(...))
 
 
 class Checks:
@@ -78,11 +70,12 @@ class Checks:
         self,
         contract: Contract,
         variants: Sequence[Variant],
-        model: Model | None,
+        kind: ArgumentKind,
         signature: Signature,
         meeting: Meeting | None,
     ) -> None:
         self._contract = contract
+        self._kind = kind
         self._signature = signature
         self._scope = signature.scope
         self.steps: list[Check | str] = []
@@ -90,7 +83,7 @@ class Checks:
         self.containers: list[tuple[Container, str, str]] = []
         self.sizes = Sizes(contract, variants, self._scope)
         self._no_more()
-        self._state(model)
+        self.steps += kind.state(contract, self._scope)
         for parameter, name in zip(contract.parameters, signature.variables, strict=True):
             self._tree(parameter.tree, name, parameter.name)
         self._apart()
@@ -130,7 +123,7 @@ class Checks:
 
         def not_known(found: Found) -> ContractError:
             name, value = next(iter(found[unknown].items()))
-            return unknown_argument(name, describe(value))
+            return unknown_argument(name, self._kind.describe(value))
 
         def more(found: Found) -> ContractError:
             return too_many(positional(parameters), len(found[excess]))
@@ -138,29 +131,6 @@ class Checks:
         self._require(not_known, f"not {unknown}")
         if all(parameter.kind != "var_positional" for parameter in parameters):
             self._require(more, f"not {excess}")
-
-    def _state(self, model: Any) -> None:
-        """Check that the model, if there is one, and torch are in the modes of the build."""
-        training, autocast = self._contract.training, self._contract.autocast
-
-        def other_mode(_: Found) -> ContractError:
-            advice = "call model.eval() or model.train(), or compile the model in that mode"
-            return ContractError("model.training", repr(model.training), repr(training), advice)
-
-        def other_autocast(_: Found) -> ContractError:
-            now, then = map(_autocast_text, (_torch.autocast_state(), autocast))
-            advice = "compile the model inside the autocast region it is called in"
-            return ContractError("autocast", now, then, advice)
-
-        if training is not None and model is not None:
-            self._require(other_mode, f"{self._scope.refer('model', model)}.training is {training}")
-        if autocast:
-            state = self._scope.refer("autocast_state", _torch.autocast_state)
-            expected = self._scope.constant(autocast, "autocast")
-            self._require(other_autocast, f"{state}() == {expected}")
-        else:
-            is_on = self._scope.refer("autocast_is_on", _torch.autocast_check())
-            self._require(other_autocast, f"not {is_on}()")
 
     def _apart(self) -> None:
         """Check that nothing a call changes is passed in two places."""
@@ -172,7 +142,7 @@ class Checks:
             return overlaps_itself(specs[slot].path, found[tensors[slot]].stride())
 
         def overlapping(found: Found) -> ContractError:
-            slot, other = overlap([found[name] for name in tensors], written)
+            slot, other = self._kind.overlap([found[name] for name in tensors], written)
             return shares_memory(specs[slot].path, specs[other].path)
 
         def twice(found: Found) -> ContractError:
@@ -186,7 +156,7 @@ class Checks:
                 apart = f"({name}.is_contiguous() or {check}({name}))"
                 self._require(partial(spread, slot), apart)
         if written and len(tensors) > 1:
-            check = self._scope.refer("overlap", overlap)
+            check = self._scope.refer("overlap", self._kind.overlap)
             self._require(overlapping, f"not {check}({written_tuple(tensors)}, {written!r})")
         if self._contract.changed and len(held) > 1:
             check = self._scope.refer("shared", same_object)
@@ -211,12 +181,11 @@ class Checks:
     def _tree(self, tree: Tree, name: str, path: str) -> None:
         match tree:
             case Slot(index=slot):  # in the order of their numbers
-                self.tensors.append(name)
-                self._tensor(self._contract.tensors[slot], name)
+                self.tensors.append(self._tensor(slot, name))
             case Const(value):
 
                 def other_value(found: Found) -> ContractError:
-                    return not_as_written(path, describe(found[name]), value)
+                    return not_as_written(path, self._kind.describe(found[name]), value)
 
                 self._require(other_value, self._is_constant(name, value))
             case _:
@@ -225,20 +194,23 @@ class Checks:
 
     def _is_constant(self, name: str, value: Any) -> str:
         constant = self._scope.constant(value, f"{name}_expected")
-        if isinstance(value, _SINGLETONS):
+        if isinstance(value, (*_SINGLETONS, *self._kind.singletons)):
             return f"{name} is {constant}"
         kind = type(value)
         # Floats that are equal are the same, but for nan and the two zeros.
         if kind in (int, str, bytes) or (kind is float and value and value == value):
             return f"{name}.__class__ is {self._scope.class_name(kind)} and {name} == {constant}"
-        compare = self._scope.refer("same_constant", same_constant)
+        compare = self._scope.refer("same_constant", self._kind.same_constant)
         if constant not in self._scope.objects:
             return f"{compare}({name}, {constant})"
         return f"({name} is {constant} or {compare}({name}, {constant}))"
 
     def _container(self, tree: Container, name: str, path: str) -> None:
         fits, parts = self._opened(tree, name)
-        other_structure = not_taken(path, name, form_of(tree))
+
+        def other_structure(found: Found) -> ContractError:
+            return ContractError(path, self._kind.describe(found[name]), form_of(tree))
+
         is_a = f"{name}.__class__ is {self._scope.class_name(tree.cls)}"
         self._require(other_structure, is_a, *fits)
         inner = children(tree, path)
@@ -265,7 +237,9 @@ class Checks:
                 fits = list(self._has_attributes(name, cls, names))
                 return fits, parts
             case Registered(cls, context, items):
-                flatten = self._scope.refer("flatten", pytree.SUPPORTED_NODES[cls].flatten_fn)
+                from torch.utils._pytree import SUPPORTED_NODES  # where it is registered
+
+                flatten = self._scope.refer("flatten", SUPPORTED_NODES[cls].flatten_fn)
                 flat = self._scope.new(f"{name}_flat")
                 expected = self._scope.constant(context, f"{name}_context")
                 fits = [
@@ -293,30 +267,20 @@ class Checks:
 
     # --- tensors ----------------------------------------------------------------------------------
 
-    def _tensor(self, spec: TensorSpec, name: str) -> None:
-        other = partial(not_taken, spec.path, name, str(spec))
-        dtype, device = dtype_of(spec.dtype), torch.device(spec.device)
-        types = [self._scope.refer(cls.__name__, cls) for cls in TENSOR_TYPES]
-        kinds = " or ".join(f"{name}.__class__ is {cls}" for cls in types)
-        self._require(
-            other(),
-            f"({kinds})",
-            f"{name}.dtype is {self._scope.of_torch(dtype)}",
-            f"{name}.is_cpu"
-            if device.type == "cpu"
-            else f"{name}.device == {self._scope.constant(device, 'device')}",
-        )
-        strided = self._scope.of_torch(torch.strided)
-        self._require(other("call .to_dense() first"), f"{name}.layout is {strided}")
-        if dtype.is_complex:
-            self._require(other("call .resolve_conj() first"), f"not {name}.is_conj()")
-        if dtype.is_floating_point or dtype.is_complex:
-            self._require(other("call .resolve_neg() first"), f"not {name}.is_neg()")
-        self._shape(spec, name, other())
+    def _tensor(self, slot: int, name: str) -> str:
+        """Check an argument in the place of a tensor; the variable of the tensor."""
+        spec = self._contract.tensors[slot]
+        looked = self._kind.looked_at(spec, name, self._scope)
+        self.steps += looked.checks
+        self._shape(spec, looked)
         if spec.layout != "copied" and spec.shape:
-            self._layout(spec, name)
+            self._layout(spec, looked.variable)
+        if slot in self._contract.mutated_args:
+            self.steps += self._kind.writable(spec, looked.variable)
+        return looked.variable
 
-    def _shape(self, spec: TensorSpec, name: str, other: Explain) -> None:
+    def _shape(self, spec: TensorSpec, looked: Looked) -> None:
+        name, _, other = looked
         if all(isinstance(size, int) for size in spec.shape):
             self._require(other, f"{name}.shape == {written_tuple(map(str, spec.shape))}")
             return
@@ -342,7 +306,3 @@ class Checks:
             other_strides,
             f"{name}.is_contiguous()" if plain else f"{check}({name}, {order!r}, {spec.layout!r})",
         )
-
-
-def _autocast_text(state: Sequence[tuple[str, str]]) -> str:
-    return ", ".join(f"{kind} to torch.{dtype}" for kind, dtype in state) or "off"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from hotstart.records.contract import TensorSpec
-from hotstart.records.layout import IMAGES
+from hotstart.records.shapes import IMAGES
 from hotstart.runtime.names import Scope, written_tuple
 
 Relayout = Callable[[torch.Tensor, Sequence[int], str], torch.Tensor]

@@ -9,7 +9,8 @@ import torch
 from hotstart import _torch
 from hotstart.errors import ContractError
 from hotstart.runtime.generated import run_source
-from hotstart.runtime.places import are_apart, pairs_that_meet
+from hotstart.runtime.places import are_apart
+from hotstart.runtime.tensors import TensorMemory
 
 FlatCall = Callable[..., tuple[object, ...]]
 
@@ -69,7 +70,8 @@ class Apart:
     ) -> None:
         self._names = names
         self._written = written
-        self._known = frozenset(pairs_that_meet(tensors, written))
+        self._memory = TensorMemory()
+        self._known = frozenset(self._memory.pairs_that_meet(tensors, written))
 
     def require(self, tensors: Sequence[torch.Tensor]) -> None:
         """Raise if tensors overlap that did not at the build.
@@ -77,9 +79,9 @@ class Apart:
         Raises:
             ContractError: two of them do, and one of these is written to.
         """
-        if are_apart(tensors):
+        if are_apart(map(TensorMemory.around, tensors)):
             return
-        for pair in pairs_that_meet(tensors, self._written) - self._known:
+        for pair in self._memory.pairs_that_meet(tensors, self._written) - self._known:
             written, other = pair if pair[0] in self._written else pair[::-1]
             raise ContractError(
                 self._names[written],

@@ -1,4 +1,4 @@
-"""Generate the function that checks a call, chooses the variant and runs it.
+"""Generate the function that checks a call, chooses the variant and runs it. Imports no torch.
 
 It has the parameters of the model's forward, so that Python itself binds the arguments; it checks
 them against the contract, picks the variant, and calls it. Whatever does not fit goes to `miss`
@@ -12,15 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-import torch
-
-from hotstart import _torch
 from hotstart.errors import ContractError
-from hotstart.model import Model
 from hotstart.records.artifact import CompiledCall
 from hotstart.records.shapes import Variant
+from hotstart.runtime.argument_kind import ArgumentKind, Served
 from hotstart.runtime.checks import Checks
-from hotstart.runtime.copied_back import Relayout, copied, copied_back
 from hotstart.runtime.generated import run_source
 from hotstart.runtime.passed import bind
 from hotstart.runtime.places import Meeting
@@ -37,9 +33,8 @@ class Entry:
     Args:
         call: what it is made from.
         first: the number, among the functions that `bound` gives, of the first of this call.
-        model: the model, for its `training` flag; None where there is none.
+        kind: says how arguments are looked at, and given to these functions.
         bound: gives the functions of all variants of all calls.
-        relayout: gives an argument in the compiled layout.
         meeting: finds arguments that share memory with weights; None if calls write to neither.
 
     Attributes:
@@ -51,18 +46,17 @@ class Entry:
         self,
         call: CompiledCall,
         first: int,
-        model: Model | None,
+        kind: ArgumentKind,
         bound: Callable[[], Sequence[Callable[..., Any]]],
-        relayout: Relayout,
         meeting: Meeting | None = None,
     ) -> None:
         self.call = call
         self._bound = bound
-        self._relayout = relayout
+        self._kind = kind
         signature = Signature(call.contract.parameters)
         self._scope = signature.scope
         variants = [stitched.variant for stitched in call.stitched]
-        self._checks = Checks(call.contract, variants, model, signature, meeting)
+        self._checks = Checks(call.contract, variants, kind, signature, meeting)
         self._miss = self._scope.new("miss")
         self._refuse = f"return {self._miss}({signature.everything})"
         lines = [*signature.pops, *self._check()]
@@ -114,28 +108,13 @@ class Entry:
         yield from ("else:", f"    {self._refuse}")
 
     def _run(self, chosen: str) -> Iterator[str]:
-        """Call the variant's function without autograd, and copy mutations of copies back."""
-        new, contract, tensors = self._scope.new, self.call.contract, self._checks.tensors
-        function, result = new("run"), new("result")
+        """Fetch the variant's function, and call it if no argument meets weights."""
+        function = self._scope.new("run")
         yield f"{function} = {self._scope.refer('bound', self._bound)}()[{chosen}]"
-        if self._checks.last is not None:
-            yield from (f"if not ({self._checks.last.source}):", f"    {self._refuse}")
-        sizes = self._checks.sizes.variables
-        # Further names for tensors, which go on standing for what the caller passed.
-        given = [(new(f"{tensors[n]}_as_given"), tensors[n]) for n in contract.given]
-        written = [(new(f"{tensors[n]}_written"), tensors[n]) for n in contract.mutated_args]
-        yield from (f"{kept} = {tensor}" for kept, tensor in (*given, *written))
-        for spec, name in zip(contract.tensors, tensors, strict=True):
-            yield from copied(spec, name, self._scope, sizes, self._relayout)
-        axes = [sizes[dim.name] for dim in contract.axes]
-        objects = [self._checks.containers[number][1] for number in contract.objects]
-        arguments = ", ".join([*axes, *tensors, *(kept for kept, _ in given), *objects])
-        answer = [f"return {function}({arguments})"]
-        if written:
-            answer = [f"{result} = {function}({arguments})", *copied_back(written)]
-            answer.append(f"return {result}")
-        answer = [f"    {line}" for line in answer]
-        enabled = self._scope.refer("is_grad_enabled", torch.is_grad_enabled)
-        enable = self._scope.refer("set_grad_enabled", _torch.set_grad_enabled())
-        yield from (f"if not {enabled}():", *answer, f"{enable}(False)")
-        yield from ("try:", *answer, "finally:", f"    {enable}(True)")
+        checks, contract = self._checks, self.call.contract
+        if checks.last is not None:
+            yield from (f"if not ({checks.last.source}):", f"    {self._refuse}")
+        objects = [checks.containers[number][1] for number in contract.objects]
+        sizes = checks.sizes.variables
+        served = Served(contract, self._scope, function, sizes, checks.tensors, objects)
+        yield from self._kind.run(served)

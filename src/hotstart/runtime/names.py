@@ -1,4 +1,4 @@
-"""Identifiers for generated code, and the objects that some of them stand for."""
+"""Identifiers for generated code, and the objects that some of them stand for. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
-
-import torch
 
 
 class Names:
@@ -70,10 +68,6 @@ class Scope(Names):
         if type(value) is list and all(type(item) in (int, str) for item in value):
             return repr(value)
         return self.refer(wanted, value)
-
-    def of_torch(self, value: torch.dtype | torch.layout | torch.memory_format) -> str:
-        """A name for a constant of torch."""
-        return self.refer(str(value).removeprefix("torch."), value)
 
     def class_name(self, cls: type) -> str:
         """A name for a class."""

@@ -1,4 +1,4 @@
-"""Which tensors lie in the same memory, where a call writes to some of them.
+"""Which tensors lie in the same memory, where a call writes to some of them. Imports no torch.
 
 Compiled code takes what it reads to be elsewhere than what it writes to, unless that was otherwise
 when it was compiled.
@@ -6,96 +6,134 @@ when it was compiled.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
-
-import torch
+from typing import Any
 
 from hotstart.records.artifact import WeightSpec
 from hotstart.records.guards import Change
-from hotstart.records.shapes import may_overlap, spanned
-from hotstart.runtime import served
+from hotstart.records.shapes import may_overlap
 
-Meeting = Callable[[Sequence[torch.Tensor], Collection[int]], tuple[int, str] | None]
+Meeting = Callable[[Sequence[Any], Collection[int]], tuple[int, str] | None]
 """Finds an argument, by number, and the name of a weight that share memory which a call writes to,
 given the arguments and the numbers of those that are written to; None if there are none."""
 
+Span = tuple[Any, Any]
+"""Where something begins in memory and where it ends, in whatever order memory has."""
 
-Origin = Callable[[torch.Tensor], tuple[int, int]]
-"""Gives a space of addresses, and the address in it at which the storage of a tensor begins."""
 
+class Memory(ABC):
+    """Finds where tensors lie, and which of them share memory."""
 
-def overlap(tensors: Sequence[torch.Tensor], written: Sequence[int]) -> tuple[int, ...]:
-    """Two tensors whose storages meet, by number, the first of them written to; empty without.
+    @staticmethod
+    @abstractmethod
+    def holds(tensor: Any, /) -> bool:
+        """Tell whether a tensor has elements, and memory for them."""
 
-    One memory may have several storages, as what `torch.from_numpy` makes of parts of an array.
-    """
-    if are_apart(tensors):
+    @staticmethod
+    @abstractmethod
+    def around(tensor: Any, /) -> Span:
+        """Return a span that a tensor's own lies in, and that nothing apart from it meets."""
+
+    @staticmethod
+    @abstractmethod
+    def span(tensor: Any, /) -> Span:
+        """Return where a tensor that has memory begins and ends."""
+
+    def overlap(self, tensors: Sequence[Any], written: Collection[int]) -> tuple[int, ...]:
+        """Two tensors whose surroundings meet, by number, the first written to; empty without."""
+        if are_apart(map(self.around, tensors)):
+            return ()
+        around = {n: self.around(t) for n, t in enumerate(tensors) if self.holds(t)}
+        for number in written:
+            for other in around:
+                if number in around and number != other and _meet(around[number], around[other]):
+                    return number, other
         return ()
-    for number in written:
-        for other, tensor in enumerate(tensors):
-            if other != number and _storages_meet(tensors[number], tensor):
-                return number, other
-    return ()
 
-
-def elements_are_apart(tensor: torch.Tensor) -> bool:
-    """Tell whether no two elements of a tensor share memory."""
-    return not may_overlap(tensor.shape, tensor.stride())
-
-
-def are_apart(tensors: Sequence[torch.Tensor]) -> bool:
-    """Tell whether no two storages of tensors meet."""
-    storages = sorted(map(_storage, tensors))
-    return all(end <= begin for (_, end), (begin, _) in pairwise(storages))
-
-
-def in_process(tensor: torch.Tensor) -> tuple[int, int]:
-    """Say where the storage of a tensor begins: the `Origin` of tensors that have memory."""
-    return 0, tensor.untyped_storage().data_ptr()
-
-
-def pairs_that_meet(
-    tensors: Sequence[torch.Tensor],
-    written: Collection[int],
-    origin: Origin = in_process,
-) -> set[tuple[int, int]]:
-    """The pairs of tensors, by number, one of them written to, whose spans of memory meet."""
-    found: set[tuple[int, int]] = set()
-    if not written:
-        return found
-    spaces: dict[int, list[tuple[int, int, int]]] = {}
-    for number, tensor in enumerate(tensors):
-        if _has_memory(tensor):
-            space, begin = origin(tensor)
-            spaces.setdefault(space, []).append((*_span(tensor, begin), number))
-    for spans in map(sorted, spaces.values()):
+    def pairs_that_meet(
+        self, tensors: Sequence[Any], written: Collection[int]
+    ) -> set[tuple[int, int]]:
+        """The pairs of tensors, by number, one of them written to, whose spans meet."""
+        found: set[tuple[int, int]] = set()
+        if not written:
+            return found
+        spans = self.spans(dict(enumerate(tensors)))
         for place, (_, end, number) in enumerate(spans):
             for start, _, other in spans[place + 1 :]:
                 if start >= end:
                     break
                 if number in written or other in written:
                     found.add((min(number, other), max(number, other)))
-    return found
+        return found
+
+    def spans(self, tensors: Mapping[int, Any]) -> list[tuple[Any, Any, int]]:
+        """List the spans of tensors that have memory, each with the tensor's number, in order."""
+        return sorted((*self.span(t), number) for number, t in tensors.items() if self.holds(t))
+
+    def overlaps_of(
+        self, specs: Sequence[WeightSpec], tensors: Sequence[Any]
+    ) -> list[tuple[str, ...]]:
+        """For each weight the names of later ones that share memory with it, one being written.
+
+        Args:
+            specs: what the weights are, and whether calls write to them.
+            tensors: the weights, by slot.
+        """
+        found: list[list[str]] = [[] for _ in specs]
+        written = [slot for slot, spec in enumerate(specs) if spec.mutated]
+        for first, second in sorted(self.pairs_that_meet(tensors, written)):
+            found[first].append(specs[second].name)
+        return [tuple(names) for names in found]
+
+    def misplaced(self, specs: Sequence[WeightSpec], tensors: Sequence[Any]) -> list[Change]:
+        """List weights that share memory where they did not when compiled, or the other way."""
+        apart, shared = "memory of its own, since calls write there", "memory that {} lies in, too"
+        problems: list[Change] = []
+        for spec, now in zip(specs, self.overlaps_of(specs, tensors), strict=True):
+            problems += [
+                (spec.name, apart, shared.format(n)) for n in now if n not in spec.overlaps
+            ]
+            problems += [
+                (spec.name, f"{shared.format(n)}, since calls write there", "memory of its own")
+                for n in spec.overlaps
+                if n not in now
+            ]
+        return problems
+
+
+def elements_are_apart(tensor: Any) -> bool:
+    """Tell whether no two elements of a tensor share memory."""
+    return not may_overlap(tensor.shape, tensor.stride())
+
+
+def are_apart(spans: Iterable[Span]) -> bool:
+    """Tell whether no two spans meet."""
+    return all(end <= begin for (_, end), (begin, _) in pairwise(sorted(spans)))
+
+
+def _meet(one: Span, other: Span) -> bool:
+    return bool(one[0] < other[1] and other[0] < one[1])
 
 
 class WeightsInMemory:
     """The places in memory of a program's weights.
 
     Args:
+        memory: finds them.
         specs: what the weights are.
         tensors: the weights, by slot.
     """
 
-    def __init__(self, specs: Sequence[WeightSpec], tensors: Sequence[torch.Tensor]) -> None:
+    def __init__(self, memory: Memory, specs: Sequence[WeightSpec], tensors: Sequence[Any]) -> None:
+        self._memory = memory
         self._specs = specs
         self._tensors = tensors
 
-    def meeting(
-        self, arguments: Sequence[torch.Tensor], written: Collection[int]
-    ) -> tuple[int, str] | None:
+    def meeting(self, arguments: Sequence[Any], written: Collection[int]) -> tuple[int, str] | None:
         """An argument and a weight that share memory which is written to, as `Meeting` says."""
         for number, argument in enumerate(arguments):
             looked_at = self._all if number in written else self._written
@@ -106,85 +144,33 @@ class WeightsInMemory:
 
     @cached_property
     def _all(self) -> _Spans:
-        return _Spans(dict(enumerate(self._tensors)))
+        return _Spans(self._memory, dict(enumerate(self._tensors)))
 
     @cached_property
     def _written(self) -> _Spans:
         """Those that calls write to."""
-        return _Spans({n: self._tensors[n] for n, spec in enumerate(self._specs) if spec.mutated})
+        written = {n: self._tensors[n] for n, spec in enumerate(self._specs) if spec.mutated}
+        return _Spans(self._memory, written)
 
 
 class _Spans:
     """The places in memory of tensors, by number, to be looked up."""
 
-    def __init__(self, tensors: Mapping[int, torch.Tensor]) -> None:
-        self._spans = sorted(
-            (*_span(tensor, in_process(tensor)[1]), number)
-            for number, tensor in tensors.items()
-            if _has_memory(tensor)
-        )
+    def __init__(self, memory: Memory, tensors: Mapping[int, Any]) -> None:
+        self._memory = memory
+        self._around = memory.around
+        self._spans = memory.spans(tensors)
         self._begins = [begin for begin, _, _ in self._spans]
         self._ends = list(accumulate((end for _, end, _ in self._spans), max))
 
-    def meeting(self, tensor: torch.Tensor) -> int | None:
+    def meeting(self, tensor: Any) -> int | None:
         """The number of a tensor that this one shares memory with; None if there is none."""
-        begin, end = _storage(tensor)  # which is cheaper than its span
+        begin, end = self._around(tensor)  # which is cheaper than its span
         last = bisect_left(self._begins, end)
-        if last == 0 or self._ends[last - 1] <= begin or not _has_memory(tensor):
+        if last == 0 or self._ends[last - 1] <= begin or not self._memory.holds(tensor):
             return None
-        begin, end = _span(tensor, begin)
+        span = self._memory.span(tensor)
         for start, stop, number in self._spans[:last]:
-            if start < end and begin < stop:
+            if _meet(span, (start, stop)):
                 return number
         return None
-
-
-def overlaps_of(
-    specs: Sequence[WeightSpec],
-    tensors: Sequence[torch.Tensor],
-    origin: Origin = in_process,
-) -> list[tuple[str, ...]]:
-    """For each weight the names of later ones that share memory with it, one of which is written.
-
-    Args:
-        specs: what the weights are, and whether calls write to them.
-        tensors: the weights, by slot.
-        origin: says where the storage of a tensor begins.
-    """
-    found: list[list[str]] = [[] for _ in specs]
-    written = [slot for slot, spec in enumerate(specs) if spec.mutated]
-    for first, second in sorted(pairs_that_meet(tensors, written, origin)):
-        found[first].append(specs[second].name)
-    return [tuple(names) for names in found]
-
-
-def misplaced(specs: Sequence[WeightSpec], tensors: Sequence[torch.Tensor]) -> list[Change]:
-    """List the weights that share memory where they did not when compiled, or the other way."""
-    if not any(spec.mutated for spec in specs):
-        return []
-    return served.misplaced(specs, overlaps_of(specs, tensors))
-
-
-def _storage(tensor: torch.Tensor) -> tuple[int, int]:
-    """The addresses at which a tensor's storage begins and ends."""
-    storage = tensor.untyped_storage()
-    begin = storage.data_ptr()
-    return begin, begin + storage.nbytes()
-
-
-def _storages_meet(left: torch.Tensor, right: torch.Tensor) -> bool:
-    if not (_has_memory(left) and _has_memory(right)):
-        return False
-    (begin, end), (other_begin, other_end) = _storage(left), _storage(right)
-    return begin < other_end and other_begin < end
-
-
-def _span(tensor: torch.Tensor, begin: int) -> tuple[int, int]:
-    """The addresses at which a tensor begins and ends, given that of its storage."""
-    first = int(tensor.storage_offset())
-    past = first + int(spanned(tensor.shape, tensor.stride()))
-    return begin + first * tensor.dtype.itemsize, begin + past * tensor.dtype.itemsize
-
-
-def _has_memory(tensor: torch.Tensor) -> bool:
-    return tensor.device.type != "meta" and tensor.numel() > 0

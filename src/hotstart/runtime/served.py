@@ -1,4 +1,4 @@
-"""Words for calls that a program does not serve. Imports no torch."""
+"""Words for calls and weights that a program does not take. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from hotstart.errors import ContractError
 from hotstart.records.artifact import WeightSpec
 from hotstart.records.contract import Contract, Parameter, TensorSpec
-from hotstart.records.guards import Change
 from hotstart.records.nested import Attributes, Container, Map, Record, Seq
 from hotstart.records.shapes import Variant, dense_strides
+from hotstart.runtime.passed import MISSING
 
 
 def not_served(
@@ -56,6 +56,8 @@ def first_with(contract: Contract, axis: str) -> str:
 
 def in_words(value: Any) -> str:
     """Describe a value that a call passed, and that is no tensor, in a few words."""
+    if value is MISSING:
+        return "nothing"
     if isinstance(value, list | tuple | dict):
         return f"a {type(value).__name__} of {len(value)}"
     text = repr(value)
@@ -141,26 +143,6 @@ def overlaps_itself(path: str, strides: Sequence[int]) -> ContractError:
     )
 
 
-def misplaced(specs: Sequence[WeightSpec], overlaps: Sequence[Sequence[str]]) -> list[Change]:
-    """List the weights that share memory where they did not when compiled, or the other way.
-
-    Args:
-        specs: what the weights are.
-        overlaps: of each, the names of later ones that share memory with it, where calls write to
-            one of the two.
-    """
-    apart, shared = "memory of its own, since calls write there", "memory that {} lies in, too"
-    problems: list[Change] = []
-    for spec, now in zip(specs, overlaps, strict=True):
-        problems += [(spec.name, apart, shared.format(n)) for n in now if n not in spec.overlaps]
-        problems += [
-            (spec.name, f"{shared.format(n)}, since calls write there", "memory of its own")
-            for n in spec.overlaps
-            if n not in now
-        ]
-    return problems
-
-
 def not_laid_out(spec: TensorSpec, shape: Sequence[int], strides: Sequence[int]) -> ContractError:
     """Explain that a tensor has other strides, where forward reads strides."""
     order = spec.dim_order
@@ -170,6 +152,12 @@ def not_laid_out(spec: TensorSpec, shape: Sequence[int], strides: Sequence[int])
         f"strides {dense_strides(shape, order)}, since what forward does depends on them",
         f"pass {spec.path}{dense_copy(order)}, or compile with an example of this layout",
     )
+
+
+def described_weight(spec: WeightSpec) -> str:
+    """Describe a weight as a table of weights asks for it."""
+    shape, strides = list(spec.shape), list(spec.stride)
+    return f"torch.{spec.dtype} {shape} on {spec.device}, strides {strides}"
 
 
 def dense_copy(dim_order: Sequence[int]) -> str:

@@ -1,13 +1,11 @@
-"""The signature of a generated entry, and the containers that a call passes."""
+"""The signature of a generated entry. Imports no torch."""
 
 from __future__ import annotations
 
 import keyword
 from collections.abc import Sequence
-from typing import Any
 
-from hotstart.records.contract import Contract, Parameter
-from hotstart.records.trees import build, containers
+from hotstart.records.contract import Parameter
 from hotstart.runtime.names import Scope, written_tuple
 from hotstart.runtime.passed import MISSING
 
@@ -58,11 +56,3 @@ def _variable(name: str, scope: Scope) -> str:
     """A variable for a parameter; `**kwargs` may hold names that are no identifiers, or taken."""
     free = name.isidentifier() and not keyword.iskeyword(name) and not scope.taken(name)
     return scope.exactly(name) if free else scope.new(name)
-
-
-def passed_objects(contract: Contract, tensors: Sequence[Any]) -> list[Any]:
-    """The containers that a program is given of a call with these tensors."""
-    values = (build(p.tree, lambda slot: tensors[slot.index]) for p in contract.parameters)
-    pairs = zip(contract.parameters, values, strict=True)
-    found = [one for p, value in pairs for one in containers(p.tree, value, p.name)]
-    return [found[number][-1] for number in contract.objects]

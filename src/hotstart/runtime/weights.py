@@ -16,12 +16,12 @@ from hotstart.guards.watch import Sealed, all_hold
 from hotstart.model import Finder, Model, Place
 from hotstart.records.artifact import Artifact, Requirements, WeightSpec
 from hotstart.records.guards import Change
-from hotstart.records.layout import is_laid_out
+from hotstart.records.shapes import is_laid_out
 from hotstart.records.standalone import LeftOut
-from hotstart.runtime.places import misplaced
 from hotstart.runtime.released import Released
+from hotstart.runtime.served import described_weight
 from hotstart.runtime.source import Fetched
-from hotstart.runtime.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
+from hotstart.runtime.tensors import TENSOR_TYPES, TensorMemory, describe_tensor, is_lazy_view
 
 COUNTER = "num_batches_tracked"
 """The buffer in which a batch normalisation counts what it has learnt its statistics from."""
@@ -147,7 +147,7 @@ class Weights:
         ]
         paths = {place.name.rpartition(".")[0] for place, _ in kept}
         problems = self._guards.changes(finder, paths) + problems
-        problems = problems or misplaced(self._requirements.weights, tensors)
+        problems = problems or TensorMemory().misplaced(self._requirements.weights, tensors)
         if problems:
             raise ModelMismatch(problems)
         counters = {
@@ -232,7 +232,7 @@ def _is_saved(finder: Finder, place: Place | None) -> bool:
 def problems_of(spec: WeightSpec, tensor: Any) -> list[Change]:
     """List why a tensor is not the one that a table of weights asks for; nothing if it is."""
     if not isinstance(tensor, torch.Tensor):
-        return [(spec.name, _describe(spec), "nothing")]
+        return [(spec.name, described_weight(spec), "nothing")]
     if type(tensor) is Released:  # packed, and of the shape that it had
         return []
     fits = (
@@ -242,16 +242,11 @@ def problems_of(spec: WeightSpec, tensor: Any) -> list[Change]:
         and tensor.dtype == dtype_of(spec.dtype)
         and tensor.device == torch.device(spec.device)
         and tuple(tensor.shape) == spec.shape
-        and is_laid_out(tensor, spec.stride)
+        and is_laid_out(spec.shape, tensor.stride(), spec.stride)
     )
     if fits:
         return []
-    return [(spec.name, _describe(spec), _describe_tensor(tensor))]
-
-
-def _describe(spec: WeightSpec) -> str:
-    shape, strides = list(spec.shape), list(spec.stride)
-    return f"torch.{spec.dtype} {shape} on {spec.device}, strides {strides}"
+    return [(spec.name, described_weight(spec), _describe_tensor(tensor))]
 
 
 def _describe_tensor(tensor: torch.Tensor) -> str:

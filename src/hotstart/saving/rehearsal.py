@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,12 +13,12 @@ import torch
 from hotstart import _torch
 from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact, CompiledCall, Stitched
+from hotstart.records.contract import Contract
 from hotstart.records.shapes import labelled
-from hotstart.records.trees import tensors_of
+from hotstart.records.trees import build, containers, tensors_of
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.prepared import Prepared
 from hotstart.runtime.results import result_classes
-from hotstart.runtime.signature import passed_objects
 from hotstart.runtime.units import Form, Forms
 from hotstart.saving.inputs import Inputs, Real, choices, tensors, weights
 
@@ -128,5 +128,13 @@ def _arguments(call: CompiledCall, inputs: Inputs) -> list[Any]:
     contract = call.contract
     made = tensors(contract, inputs)
     given = [made[slot] for slot in contract.given]
-    objects = passed_objects(contract, made)
+    objects = _passed_objects(contract, made)
     return [*(inputs.sizes[dim.name] for dim in contract.axes), *made, *given, *objects]
+
+
+def _passed_objects(contract: Contract, tensors: Sequence[Any]) -> list[Any]:
+    """The containers that a program is given of a call with these tensors."""
+    values = (build(p.tree, lambda slot: tensors[slot.index]) for p in contract.parameters)
+    pairs = zip(contract.parameters, values, strict=True)
+    found = [one for p, value in pairs for one in containers(p.tree, value, p.name)]
+    return [found[number][-1] for number in contract.objects]

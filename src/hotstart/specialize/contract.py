@@ -19,7 +19,8 @@ from hotstart.records.artifact import Requirements
 from hotstart.records.contract import Contract
 from hotstart.records.guards import Seen
 from hotstart.records.trees import passed_on
-from hotstart.runtime.places import overlaps_of
+from hotstart.runtime.places import Span
+from hotstart.runtime.tensors import TensorMemory, bytes_in_storage
 from hotstart.specialize.trace import TracedCall
 
 _OF_THE_CALL = ("closure", "self", "target")
@@ -45,7 +46,7 @@ def make_requirements(
     names = {name for spec in weights.specs for name in (spec.name, *spec.ties)}
     parameters = {place.name for place in index.places if place.kind == "parameter"}
     specs = [replace(spec, mutated=slot in written) for slot, spec in enumerate(weights.specs)]
-    overlaps = overlaps_of(specs, weights.tensors, lambda tensor: (_torch.storage_of(tensor), 0))
+    overlaps = _StorageMemory().overlaps_of(specs, weights.tensors)
     return Requirements(
         weights=tuple(replace(s, overlaps=o) for s, o in zip(specs, overlaps, strict=True)),
         unread=tuple(sorted(parameters - names)),
@@ -97,3 +98,14 @@ def _written(graph: Captured) -> set[tuple[str, int]]:
         if isinstance(example, torch.Tensor) and _torch.was_mutated(example):
             found.add((slot.kind, slot.index))
     return found
+
+
+class _StorageMemory(TensorMemory):
+    """Finds the places of tensors in storages, which have no addresses where tensors are fake."""
+
+    @staticmethod
+    def span(tensor: torch.Tensor) -> Span:
+        """Return where a tensor begins and ends: the number of its storage, and bytes in that."""
+        storage = _torch.storage_of(tensor)
+        begin, end = bytes_in_storage(tensor)
+        return (storage, begin), (storage, end)

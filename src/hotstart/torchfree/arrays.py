@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from hotstart.records.shapes import spanned
+from hotstart.runtime.places import Memory
 from hotstart.torchfree import dlpack
 from hotstart.torchfree.library import Libtorch, size_of
 
@@ -220,15 +221,21 @@ class Array(msgspec.Struct, frozen=True, eq=False, weakref=True):
             for size, step, dense in zip(self.shape, self.strides, rows_of(self.shape), strict=True)
         )
 
-    def overlaps(self, other: Array) -> bool:
-        """Tell whether the bytes from first to last of two arrays have some in common."""
-        (low, high), (other_low, other_high) = self.span(), other.span()
-        return max(low, other_low) < min(high, other_high)
-
     def span(self) -> tuple[int, int]:
         """Return the address of the first byte, and that after the last."""
         size = spanned(self.shape, self.strides) * size_of(self.dtype)
         return self.address, self.address + size
+
+
+class ArrayMemory(Memory):
+    """Finds the places of arrays."""
+
+    @staticmethod
+    def holds(array: Any) -> bool:
+        """Tell whether a value is an array that has elements."""
+        return isinstance(array, Array) and 0 not in array.shape
+
+    span = around = staticmethod(Array.span)
 
 
 def described(array: Array) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -11,22 +10,19 @@ from hotstart.artifact.file_tensors import FileTensors
 from hotstart.artifact.manifest import Manifest, TensorLayout
 from hotstart.errors import ModelMismatch
 from hotstart.records.artifact import WeightSpec
-from hotstart.records.shapes import spanned, strides_match
-from hotstart.runtime.owners import owner, replaced_in_part
-from hotstart.runtime.served import misplaced
-from hotstart.torchfree.arrays import Array, described
+from hotstart.records.shapes import is_laid_out, spanned
+from hotstart.runtime.owners import HeldTensors
+from hotstart.runtime.places import WeightsInMemory
+from hotstart.runtime.served import described_weight
+from hotstart.torchfree.arrays import Array, ArrayMemory, described
 from hotstart.torchfree.library import Libtorch, is_known, size_of
 from hotstart.torchfree.memory import copied, laid_out
 from hotstart.torchfree.values import NeedsTorch
 from hotstart.torchfree.weights import Weight, Weights
 
 _ALIGNMENT = 64
-_IMAGES = (4, 5)
-"""Dimensions of images and volumes, of which all strides count, as in `records.layout`."""
 
-
-_Span = tuple[int, int, int]
-"""The address of the first byte of a weight, that after the last, and its slot."""
+_MEMORY = ArrayMemory()
 
 
 def own_array(layout: TensorLayout, memory: memoryview) -> Array:
@@ -48,12 +44,8 @@ def own_array(layout: TensorLayout, memory: memoryview) -> Array:
     return Array(address + skipped, layout.dtype, layout.shape, layout.stride, own)
 
 
-class Held:
+class Held(HeldTensors):
     """The tensors of a table of weights, by slot. Calls write to them, and replace some.
-
-    Attributes:
-        tensors: the tensors as they are now.
-        changes: how often one was replaced.
 
     Raises:
         NeedsTorch: there is none for a slot; a load with torch says which one.
@@ -63,11 +55,9 @@ class Held:
         self, artifact: Manifest, torch: Libtorch, weights: Weights, tensors: FileTensors[Array]
     ) -> None:
         self._torch = torch
-        self._specs = artifact.requirements.weights
-        self._about = f"the checkpoint {weights.where}"
+        super().__init__(artifact.requirements.weights, weights.where)
         captured = dict(artifact.captured)
         left_out = {one.slot: one.tensor for one in artifact.left_out or ()}
-        self.tensors: list[Weight] = []
         for slot, spec in enumerate(self._specs):
             found = weights.named(spec.name)
             if spec.kind == "captured":
@@ -77,16 +67,7 @@ class Held:
             if found is None:
                 raise NeedsTorch(f"{spec.name} is in neither file")
             self.tensors.append(found)
-        self.changes = 0
-        self._spans: tuple[int, list[_Span], list[_Span]] = (-1, [], [])
-        self._setting = threading.Lock()
-        self._slots = {
-            name: slot for slot, spec in enumerate(self._specs) for name in (spec.name, *spec.ties)
-        }
-
-    def owners(self, paths: Sequence[str]) -> list[Any]:
-        """Return objects that keep what is set on them, in place of modules."""
-        return [owner(path, self._set) for path in paths]
+        self._memory = (0, WeightsInMemory(_MEMORY, self._specs, list(self.tensors)))
 
     def require_fit(self) -> None:
         """See that tensors are such, and lie so, as the table of weights asks for.
@@ -95,55 +76,23 @@ class Held:
             ModelMismatch: with every one that is not.
         """
         problems = [
-            (spec.name, _expected(spec), _found(tensor))
+            (spec.name, described_weight(spec), _found(tensor))
             for spec, tensor in zip(self._specs, self.tensors, strict=True)
             if not _fits(spec, tensor)
-        ] or misplaced(self._specs, self._overlaps())
+        ] or _MEMORY.misplaced(self._specs, self.tensors)
         if problems:
             raise ModelMismatch(problems, self._about)
 
     def meeting(
         self, arguments: Sequence[Array], written: Collection[int]
     ) -> tuple[int, str] | None:
-        """Find an argument, by number, and the name of a weight that lies where it does.
-
-        Args:
-            arguments: the arrays of a call.
-            written: the numbers of those that it writes to; of the others only weights count that
-                calls write to.
-        """
-        everywhere, where_written = self._spans_now()
-        for number, argument in enumerate(arguments):
-            low, high = argument.span()
-            for start, end, slot in everywhere if number in written else where_written:
-                if low < end and start < high and low < high:
-                    return number, self._specs[slot].name
-        return None
-
-    def _spans_now(self) -> tuple[list[_Span], list[_Span]]:
-        """Find where weights lie, and where those that calls write to do."""
-        if self._spans[0] != self.changes:
-            changes, found = self.changes, self._all_spans()
-            self._spans = (changes, found, [s for s in found if self._specs[s[2]].mutated])
-        return self._spans[1:]
-
-    def _all_spans(self) -> list[_Span]:
-        arrays = [(slot, t) for slot, t in enumerate(self.tensors) if isinstance(t, Array)]
-        return sorted((*t.span(), slot) for slot, t in arrays if 0 not in t.shape)
-
-    def _overlaps(self) -> list[list[str]]:
-        """The names of later weights that lie where each does, if calls write to one of the two."""
-        found: list[list[str]] = [[] for _ in self._specs]
-        if not any(spec.mutated for spec in self._specs):
-            return found
-        spans = self._all_spans()
-        for place, (_, end, slot) in enumerate(spans):
-            for start, _, other in spans[place + 1 :]:
-                if start >= end:
-                    break
-                if self._specs[slot].mutated or self._specs[other].mutated:
-                    found[min(slot, other)].append(self._specs[max(slot, other)].name)
-        return found
+        """Find an argument and a weight that share memory, as `runtime.places.Meeting` says."""
+        changes, memory = self._memory
+        if changes != self.changes:
+            changes = self.changes
+            memory = WeightsInMemory(_MEMORY, self._specs, list(self.tensors))
+            self._memory = (changes, memory)
+        return memory.meeting(arguments, written)
 
     def by_name(self) -> dict[str, Weight]:
         """Return the tensors as they are now, by name."""
@@ -158,33 +107,13 @@ class Held:
             return copied(self._torch, tensor, spec.stride)
         return laid_out(self._torch, tensor, spec.stride)
 
-    def _set(self, name: str, value: Any) -> None:
-        """Keep what a call sets as an attribute of a module, if another call reads it."""
-        if name not in self._slots:
-            return
-        slot = self._slots[name]
-        spec = self._specs[slot]
-        with self._setting:
-            if problem := replaced_in_part(name, spec):
-                raise ModelMismatch([problem], self._about)
-            self.tensors[slot] = value
-            self.changes += 1
-
 
 def _fits(spec: WeightSpec, tensor: Any) -> bool:
     if not isinstance(tensor, Array):  # packed, and of the shape that it had
         return isinstance(tensor, Weight)
     if (tensor.dtype, tensor.shape) != (spec.dtype, spec.shape):
         return False
-    if tensor.strides == spec.stride:
-        return True
-    if len(spec.stride) in _IMAGES:
-        return False
-    return 0 in spec.shape or strides_match(spec.shape, tensor.strides, spec.stride)
-
-
-def _expected(spec: WeightSpec) -> str:
-    return f"torch.{spec.dtype} {list(spec.shape)} on {spec.device}, strides {list(spec.stride)}"
+    return is_laid_out(spec.shape, tensor.strides, spec.stride)
 
 
 def _found(tensor: Any) -> str:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from hotstart.errors import ArtifactError, ContractError
+from msgspec.structs import replace
+
+from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact
 from hotstart.records.contract import Contract
 from hotstart.records.report import Report
 from hotstart.runtime.base_program import BaseProgram
-from hotstart.runtime.passed import as_passed, bind
+from hotstart.runtime.generated_entry import Entry
+from hotstart.torchfree.array_arguments import ArrayArguments
 from hotstart.torchfree.binding import Binding
-from hotstart.torchfree.entry import Entry
 from hotstart.torchfree.library import Libtorch
 from hotstart.torchfree.weights import Weight
 
-_TAKES_TORCH = frozenset({"entry_code", "save", "save_weights"})
+_TAKES_TORCH = frozenset({"save", "save_weights"})
 """Attributes of a program that this one has not."""
 
 
-class TorchFreeProgram(BaseProgram[Entry]):
+class TorchFreeProgram(BaseProgram):
     """A program in a process that has not imported torch.
 
     It is called as the model's forward is. Tensors are whatever has an array interface, DLPack or a
@@ -49,10 +50,12 @@ class TorchFreeProgram(BaseProgram[Entry]):
         self.model = None
         self.report = report
         self._binding = binding
+        arguments = ArrayArguments(torch, self._count_copy)
         for (call, first, meets), contract in zip(self._calls(), contracts, strict=True):
             meeting = binding.held.meeting if meets else None
-            entry = Entry(call, contract, first, binding, torch, self._count_copy, meeting)
-            self._add(call, entry)
+            call = replace(call, contract=contract)
+            self._add(Entry(call, first, arguments, binding, meeting))
+        self._call = self._function(self._own)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the model on arrays.
@@ -62,17 +65,7 @@ class TorchFreeProgram(BaseProgram[Entry]):
             ModelMismatch: a call has set an attribute to what was not compiled.
             TypeError: an argument is given twice.
         """
-        if not self._own:
-            raise self._only_methods()
-        return _run_first(self._own, args, kwargs)
-
-    def __getitem__(self, name: str) -> Callable[..., Any]:
-        """The function that runs calls of one name only.
-
-        Raises:
-            KeyError: no call of that name was compiled.
-        """
-        return partial(_call, [self._named(name)])
+        return self._call(*args, **kwargs)
 
     def refresh(self) -> None:
         """Do nothing: nobody else has the weights, and calls notice what calls set."""
@@ -111,27 +104,3 @@ class TorchFreeProgram(BaseProgram[Entry]):
 
     def __repr__(self) -> str:
         return f"TorchFreeProgram({self._summary()})"
-
-
-def _call(entries: Sequence[Entry], /, *args: Any, **kwargs: Any) -> Any:
-    return _run_first(entries, args, kwargs)
-
-
-def _run_first(entries: Sequence[Entry], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Run the first of several calls that takes the arguments.
-
-    Raises:
-        ContractError: none does, with what each says.
-    """
-    for entry in entries:
-        try:
-            checked = entry.checked(args, kwargs)
-        except ContractError:
-            if len(entries) == 1:
-                raise
-            parameters = entry.contract.parameters
-            args, kwargs = as_passed(parameters, *bind(parameters, args, kwargs))
-            continue
-        return entry.run(checked)
-    errors = {entry.name: entry.refusal_of(args, kwargs) for entry in entries}
-    raise ContractError.of_all({name: e for name, e in errors.items() if e is not None})

@@ -7,12 +7,15 @@ import importlib
 import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hotstart.errors import ArtifactError, HotstartError, IncompatibleArtifact
 from hotstart.torchfree.library import libtorch
 
-_EXTENSIONS = ("array", "base64", "ctypes", "fcntl", "hashlib", "math", "mmap", "msgspec")
+_EXTENSIONS = (
+    "array", "base64", "bisect", "ctypes", "fcntl", "hashlib", "math", "mmap", "msgspec",
+)  # fmt: skip
 """Modules with extensions that are needed later: none can be imported while a library is opened."""
 
 if TYPE_CHECKING:
@@ -170,7 +173,7 @@ def _bound(
         except ArtifactError as error:  # a library of CUDA's, say, that only `import torch` finds
             raise NeedsTorch(str(error)) from error
     with clock.phase("bind"):
-        weights.begin_check(torch)
+        weights.begin_check(partial(weights.sums_digest, torch))
         tensors = FileTensors(artifact.tensors, contents.blobs, own_array)
         binding = Binding(artifact, torch, weights, tensors, outputs)
         binding()

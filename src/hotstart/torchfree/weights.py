@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import mmap
-import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import msgspec
 
-from hotstart.artifact import weights_file
 from hotstart.artifact.disk import OpenFile
+from hotstart.artifact.mapped_weights import MappedWeights, no_values
 from hotstart.artifact.weights_file import PAGE, Stored
-from hotstart.errors import CorruptArtifact, ModelMismatch
-from hotstart.records.artifact import Artifact, CompiledUnit
+from hotstart.records.artifact import CompiledUnit
 from hotstart.records.report import Packed
 from hotstart.records.shapes import spanned
 from hotstart.torchfree.arrays import Array
@@ -62,11 +59,7 @@ class OnlyPacked(msgspec.Struct, frozen=True, eq=False):
         return f"Released({self.path!r})"
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise ModelMismatch(
-            [(self.path, "values", "only what was packed of them")],
-            f"the file {self.where}",
-            "Load the program with the original weights to read them.",
-        )
+        raise no_values(self.path, self.where)
 
     tolist = __array__ = __dlpack__ = _refuse
 
@@ -75,68 +68,25 @@ Weight = Array | Opaque | OnlyPacked
 """A tensor that functions are bound to, or that one is bound to in its place."""
 
 
-class Weights:
-    """The tensors of a file that `Program.save_weights` wrote, by number.
-
-    Args:
-        source: the file.
-
-    Attributes:
-        where: its path.
-        table: what it says of its tensors.
-
-    Raises:
-        ArtifactError: it cannot be read.
-        CorruptArtifact: header or table are not what was written.
-    """
+class Weights(MappedWeights[Weight]):
+    """The tensors of a file that `Program.save_weights` wrote, as arrays."""
 
     def __init__(self, source: OpenFile) -> None:
-        self.where = source.name
-        opened = weights_file.read(source)
-        self.table = opened.table
-        self._begin = opened.begin
-        self._memory: mmap.mmap = source.mapped()
-        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory)) + opened.begin
-        self._tensors: dict[int, Weight] = {}
-        self._numbers: dict[int, int] = {}  # by the `id` of these
-        self._names = {number: name for name, number in reversed(opened.table.weights.items())}
-        self._made = {(made.preparation, made.weights): made for made in opened.table.made}
-        self._found = ""
-        self._checking: threading.Thread | None = None
+        super().__init__(source)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory)) + self._begin
+        self._numbers: dict[int, int] = {}  # by the `id` of tensors
+        self._made = {(made.preparation, made.weights): made for made in self.table.made}
 
-    def require_fit(self, artifact: Artifact) -> None:
-        """See that the weights were prepared for a program and this machine.
-
-        Raises:
-            IncompatibleArtifact: with every part that differs.
-        """
-        weights_file.require_fit(self.where, self.table, artifact)
-
-    def begin_check(self, torch: Libtorch) -> None:
-        """Begin to check the memory, beside what the caller goes on with."""
-        self._checking = threading.Thread(target=self._check, args=(torch,), name="hotstart-check")
-        self._checking.start()
-
-    def _check(self, torch: Libtorch) -> None:
+    def sums_digest(self, torch: Libtorch) -> str:
+        """Digest the sums of the pages of the memory, as `Table.sums` says."""
         rows = self.table.memory // PAGE
         sums = torch.sums_of_rows(self._address, rows, _WORDS) if rows else b""
-        self._found = hashlib.sha256(sums).hexdigest()
-
-    def require_whole(self) -> None:
-        """See that the memory is what was written.
-
-        Raises:
-            CorruptArtifact: it is not.
-        """
-        if self._checking is not None:
-            self._checking.join()
-        if self._found != self.table.sums:
-            raise weights_file.damaged(self.where, f"{self.table.sums} of its sums", self._found)
+        return hashlib.sha256(sums).hexdigest()
 
     def named(self, name: str) -> Weight | None:
         """Find a tensor of the table of weights; None if it is not here."""
         number = self.table.weights.get(name)
-        return None if number is None else self._numbered(number)
+        return None if number is None else self.numbered(number)
 
     def of_unit(self, unit: CompiledUnit, weights: Sequence[Any]) -> list[Weight | None]:
         """List what a unit runs with in place of its weights.
@@ -150,7 +100,7 @@ class Weights:
             made = self._made.get((preparation.code.filename, taken))
             if made is None:
                 raise NeedsTorch("weights are prepared at every load, since calls change them")
-            found += [None if n is None else self._numbered(n) for n in made.results]
+            found += [None if n is None else self.numbered(n) for n in made.results]
         return found
 
     def packed(self) -> Packed:
@@ -159,23 +109,21 @@ class Weights:
         tensors = sum(number is not None for each in made for number in each.results)
         return Packed(tensors=tensors, mapped=sum(each.bytes for each in made))
 
-    def _numbered(self, number: int) -> Weight:
-        if number not in self._tensors:
-            made = self._new(number, self.table.tensors[number])
-            self._tensors[number] = made
-            self._numbers[id(made)] = number
-        return self._tensors[number]
+    def numbered(self, number: int) -> Weight:
+        """Return a tensor of the table; the same one again, which stands for its number."""
+        found = super().numbered(number)
+        self._numbers[id(found)] = number
+        return found
 
     def _new(self, number: int, stored: Stored) -> Weight:
         """Find a tensor in the memory.
 
         Raises:
-            CorruptArtifact: it does not lie in its stretch.
+            ValueError: it does not lie in its stretch.
             NeedsTorch: it is of a dtype that arrays do not have.
         """
         if stored.stretch is None:
-            name = self._names.get(number, "a weight")
-            return OnlyPacked(name, self.where, stored.dtype, stored.shape)
+            return OnlyPacked(self._name(number), self.where, stored.dtype, stored.shape)
         if not is_known(stored.dtype):
             raise NeedsTorch(f"a weight is of {stored.dtype}")
         stretch = self.table.stretches[stored.stretch]
@@ -185,7 +133,5 @@ class Weights:
             return Opaque(place, stored.dtype, stored.shape, layout, self)
         size = spanned(stored.shape, stored.stride) * size_of(stored.dtype)
         if stored.offset + size > stretch.size:
-            expected = f"tensor {number} as hotstart writes it"
-            found = f"{size} bytes at {stored.offset} of {stretch.size}"
-            raise CorruptArtifact(self.where, "table", expected, found)
+            raise ValueError(f"{size} bytes at {stored.offset} of {stretch.size}")
         return Array(place, stored.dtype, stored.shape, stored.stride, self)
