@@ -107,7 +107,7 @@ def compile(
             raise
         log.warning("compiling without the cache, which cannot tell this model: %s", error)
         return build()
-    return find_or_build(store, key, model, build, on_miss)
+    return find_or_build(store, key, model, build, on_miss, options.target)
 
 
 def load(

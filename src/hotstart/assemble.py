@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import resource
 from collections.abc import Sequence
 from functools import partial
@@ -41,21 +42,51 @@ from hotstart.specialize.parts import Split
 from hotstart.specialize.trace import TracedCall, describe_plan
 from hotstart.specialize.units import Kept
 from hotstart.stitching.stitch import stitch
+from hotstart.targets import TargetName, missing_instructions
 
 log = logging.getLogger("hotstart")
 
 
 def make_compiler(options: Options, clock: Clock) -> Compiler:
-    """The compiler that options ask for; `clock` is told of the time that proofs take."""
+    """The compiler that options ask for; `clock` is told of the time that proofs take.
+
+    Raises:
+        OptionsError: this machine cannot run what is built for the target, or a setting of
+            Inductor contradicts it.
+    """
+    require_target(options.target)
     if options.compiler == "op_by_op":
         return OpByOpCompiler()
     jobs = options.jobs or default_jobs()
     inductor = InductorCompiler(
-        options.inductor, jobs, options.pack_weights, tune=measured if options.tune else None
+        options.inductor,
+        jobs,
+        options.pack_weights,
+        tune=measured if options.tune else None,
+        target=options.target,
     )
     if options.prove == "off":
         return inductor
     return ProvenCompiler(inductor, options.prove, clock)
+
+
+def require_target(target: TargetName) -> None:
+    """Check that this machine runs what is built for a target, which proofs and the check do.
+
+    Raises:
+        OptionsError: it does not.
+    """
+    machine = platform.machine()
+    if target == "native":
+        return
+    missing = missing_instructions(target, fingerprint.host()["instructions"])
+    if machine != "x86_64" or missing:
+        found = f"one without {', '.join(missing)}" if machine == "x86_64" else machine
+        raise OptionsError(
+            f"target: expected a machine that runs programs for {target}, found {found}\n"
+            "do: take a lower target, or build on a machine of that level: units are run and "
+            "compared while they are built"
+        )
 
 
 def debug_folder(options: Options) -> Path | None:
@@ -138,10 +169,13 @@ def piece_infos(calls: Sequence[TracedCall]) -> tuple[PieceInfo, ...]:
 
 
 def make_fingerprint(
-    calls: Sequence[TracedCall], units: Sequence[CompiledUnit], compiler: Compiler
+    calls: Sequence[TracedCall],
+    units: Sequence[CompiledUnit],
+    compiler: Compiler,
+    target: TargetName,
 ) -> dict[str, Any]:
     """The named parts that decide where the artifact fits, and what it was made of."""
-    parts = fingerprint.host()
+    parts = fingerprint.allowed(target)
     if not any(unit.kernels for unit in units):
         parts["instructions"] = []  # nothing in it is native code
     graphs = [graph for call in calls for graph in call.graphs]
@@ -150,6 +184,7 @@ def make_fingerprint(
     pieces = tuple(piece.digest for graph in graphs for piece in graph.plan.pieces)
     return {
         **parts,
+        "target": target,
         "options": _as_json(compiler.token()),
         "sources": msgspec.to_builtins(sources(codes, loose)),
         "graph": hash_token(pieces),

@@ -80,7 +80,7 @@ def hotstart(
         StoreError: the cache does not have what it must have, or cannot be used and has to be.
     """
     split_on, cache, common = _read(options or {}, mode)
-    kept = KeptUnits(open_store(cache)) if cache is not None else None
+    kept = KeptUnits(open_store(cache), common.target) if cache is not None else None
     learned: list[sympy.Basic] = []
     while True:
         try:

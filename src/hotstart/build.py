@@ -60,7 +60,9 @@ def build_program(
             requirements, stitched, units_of(compiled), options, kept
         )
     with clock.phase("fingerprint"):
-        fingerprint = assemble.make_fingerprint(traced, units_of(compiled), compiler)
+        fingerprint = assemble.make_fingerprint(
+            traced, units_of(compiled), compiler, options.target
+        )
     pieces = assemble.piece_infos(traced)
     made = assemble.list_made(pieces, compiled, not_native)
     artifact = Artifact(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from hotstart.errors import OptionsError
 from hotstart.events import Listener
 from hotstart.faults import path_of, require, require_one_of
+from hotstart.targets import TargetName
 
 CompilerName = Literal["inductor", "op_by_op"]
 Prove = Literal["all", "first", "off"]
@@ -47,6 +48,11 @@ class Options:
             many, and the fastest are taken: takes several times as long as without. What
             was measured is kept with the pieces, so another build that finds them measures nothing.
             Builds on an idle machine choose best; two builds need not give the same bytes.
+        target: the processor that the program is built for: this machine's (`"native"`), or every
+            one of a level of x86-64: `"x86-64-v3"` for AVX2 (Intel's since 2013, AMD's since 2015),
+            `"x86-64-v4"` for AVX-512, `"x86-64-v2"` for SSE4.2, where kernels are written without
+            vectors. The machine that builds must be of that level itself, since programs are run
+            while they are built. Torch's own kernels use all that the machine has that runs them.
         form: what joins the pieces of a variant and calls their kernels: `"native"` code, which is
             compiled with the program, or generated `"python"`. Both give the same bits. `"auto"`
             is native where every step has a native form, else Python; see `program.report`.
@@ -69,6 +75,7 @@ class Options:
     splits: int = 16
     pack_weights: PackWeights = True
     tune: bool = False
+    target: TargetName = "native"
     form: Form = "auto"
     prove: Prove = "all"
     debug_dir: str | os.PathLike[str] | None = None
@@ -86,6 +93,7 @@ class Options:
             raise OptionsError(f"tune: got {self.tune!r}, takes True or False")
         if self.tune and not self.pack_weights:
             raise OptionsError("tune: got True with pack_weights=False, which leaves no choice")
+        require_one_of("target", self.target, TargetName)
         require_one_of("form", self.form, Form)
         require_one_of("prove", self.prove, Prove)
         require_one_of("on_miss", self.on_miss, MissPolicy)

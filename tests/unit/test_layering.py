@@ -16,7 +16,7 @@ import hotstart
 SOURCE = Path(hotstart.__file__).parent
 
 ORDER = (
-    ("version", "errors", "events", "faults", "options", "calls", "dtypes", "_torch"),
+    ("version", "errors", "events", "faults", "targets", "options", "calls", "dtypes", "_torch"),
     ("records", "model"),
     ("guards",),
     ("runtime",),

@@ -143,6 +143,7 @@ if TYPE_CHECKING:
         substitution,
         without_size_assumptions,
     )
+    from hotstart._torch.targets import compiling_for
 
 __all__ = [
     "ACTIVATIONS",
@@ -191,6 +192,7 @@ __all__ = [
     "compile_id",
     "compile_state",
     "compile_with_inductor",
+    "compiling_for",
     "conditions",
     "count_writes",
     "depends_on_contents",
@@ -281,6 +283,7 @@ _BUILDING = (
     "recorder",
     "sizes",
     "symbols",
+    "targets",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -158,11 +159,17 @@ def dispatcher_version() -> int:
 
 
 def compile_command(source: Path, target: Path) -> list[str]:
-    """The command that compiles a native program with the compiler that made its kernels."""
+    """The command that compiles a native program with the compiler that made its kernels.
+
+    It holds no loops over elements, so it is compiled for every processor of the architecture, and
+    so for every target.
+    """
+    architecture = ("-march=x86-64",) if platform.machine() == "x86_64" else ()
     libraries = Path(torch.__file__).parent / "lib"
     return [
         get_cpp_compiler(),
         *("-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-w"),
+        *architecture,
         str(source),
         f"-L{libraries}",
         *("-ltorch_cpu", "-o", str(target)),

@@ -26,6 +26,7 @@ from hotstart._torch.sizes import (
 )
 from hotstart._torch.small_loops import small_loops_in_one_thread
 from hotstart._torch.symbols import Symbols, bounded_negative_powers, without_size_assumptions
+from hotstart._torch.targets import beyond_target
 
 if TYPE_CHECKING:
     import sympy
@@ -177,6 +178,7 @@ def compile_with_inductor(
 
     made: list[tuple[Any, Separated]] = []
     written: set[int] = set()
+    beyond: list[str] = []
     sizes = len(inputs) - len(memory[0])
     templates = Templates()
     by_template = packing is not None and packing.templates
@@ -185,6 +187,7 @@ def compile_with_inductor(
         body = Separated(tuple(range(len(example_inputs))), tuple(example_inputs), ())
         read = memory[0]
         written.update(written_inputs(graph.graph))
+        beyond.extend(beyond_target(graph.graph))
         if packing and len(example_inputs) == len(inputs):
             numbers = {read[index - sizes] for index in written}
             constant = {n for n in packing.weights if read[n - sizes] not in numbers}
@@ -237,7 +240,7 @@ def compile_with_inductor(
         constants=dict(output.constants or {}),
         outputs=outputs,
         strides=_output_strides(output, mode.shape_env, outputs),
-        around=tuple(_around(metadata, output, len(inputs))),
+        around=(*_around(metadata, output, len(inputs)), *dict.fromkeys(beyond)),
         written=tuple(n for n, index in enumerate(body.kept) if index in written),
         kept=body.kept,
         recipes=body.recipes,

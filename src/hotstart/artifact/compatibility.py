@@ -31,7 +31,7 @@ from hotstart.faults import path_of
 from hotstart.guards.sources import Source, changed_sources
 from hotstart.version import VERSION
 
-_NOT_COMPARED = frozenset({"options", "graph", "sources"})
+_NOT_COMPARED = frozenset({"target", "options", "graph", "sources"})
 """Parts that say what was built, not where it runs; sources are compared by `changed_sources`."""
 
 File = str | os.PathLike[str]

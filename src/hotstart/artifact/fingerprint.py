@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hotstart.guards.sources import spec_of
+from hotstart.targets import TargetName, allowed_instructions
 from hotstart.version import VERSION
 
 # Flags of /proc/cpuinfo for which -march=native lets gcc 14 or clang 19 emit instructions on their
@@ -65,6 +66,12 @@ def cpu_instructions(lines: Iterable[bytes]) -> list[str]:
             case b"Features":
                 return sorted(value.decode().split())
     return []
+
+
+def allowed(target: TargetName) -> dict[str, Any]:
+    """Read the parts of this process, with the instructions that code for a target may use."""
+    parts = host()
+    return {**parts, "instructions": allowed_instructions(target, parts["instructions"])}
 
 
 def packing(parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ static const std::string* text_here(std::string_view part, const Host& here) {
 }
 
 static bool is_compared(const Json& part) {
-  for (const char* other : {"python", "bytecode", "options", "graph", "sources"})
+  for (const char* other : {"python", "bytecode", "target", "options", "graph", "sources"})
     if (part.name() == other) return false;
   const bool empty = part.kind() == Json::Kind::object && part.values().empty();
   return !part.is_null() && !empty;

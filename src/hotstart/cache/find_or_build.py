@@ -16,6 +16,7 @@ from hotstart.model import Model
 from hotstart.program import OnMiss, Program
 from hotstart.records.guards import ProgramKey, described
 from hotstart.runtime.weights import weights_of
+from hotstart.targets import TargetName
 
 if TYPE_CHECKING:
     from hotstart.specialize.units import Kept
@@ -27,9 +28,14 @@ Build = Callable[["Kept"], Program]
 
 
 def find_or_build(
-    store: Store, key: ProgramKey, model: Model, build: Build, on_miss: OnMiss
+    store: Store,
+    key: ProgramKey,
+    model: Model,
+    build: Build,
+    on_miss: OnMiss,
+    target: TargetName,
 ) -> Program:
-    """The program of a key: from a store, or built and then kept there.
+    """The program of a key: from a store, or built for a target and then kept there.
 
     Processes that want the same program wait for the one that builds it.
 
@@ -57,7 +63,7 @@ def find_or_build(
             return again.program
         from hotstart.cache.kept import KeptUnits  # only a build needs it
 
-        kept = KeptUnits(store)
+        kept = KeptUnits(store, target)
         program = build(kept)
         entry = _keep(store, key, program)
     kept.share(entry)

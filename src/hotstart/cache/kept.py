@@ -25,6 +25,7 @@ from hotstart.records.artifact import (
     Requirements,
 )
 from hotstart.saving import packed
+from hotstart.targets import TargetName
 
 if TYPE_CHECKING:
     from hotstart.cache.store import Store
@@ -39,19 +40,21 @@ class KeptUnits:
 
     Args:
         store: where they are kept.
+        target: the processor that they are compiled for. Those for a level of x86-64 are found by
+            every machine that may use them, whatever machine has compiled them.
 
     Attributes:
-        store: the same.
+        store: as given.
         new: the names of those that were put.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, target: TargetName = "native") -> None:
         self.store = store
         self.new: list[str] = []
         self._wrote = False  # also pieces that were fetched
         self._folder = store.folder
-        self._fit = fingerprint.host()
-        about = [sorted(here().items()), self._fit["instructions"], self._fit["libc"]]
+        self._fit = fingerprint.allowed(target)
+        about = [target, sorted(here().items()), self._fit["instructions"], self._fit["libc"]]
         self._here = msgspec.json.encode(about)
         self._exchange = store.exchange
         self._visit = store.exchange.remote.visit() if store.exchange is not None else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from hotstart.cli import parse
 from hotstart.errors import OptionsError
 from hotstart.options import CompilerName, Form, Options, PackWeights, Prove
+from hotstart.targets import TargetName
 
 if TYPE_CHECKING:
     from hotstart.cache.store import Store
@@ -94,6 +95,12 @@ def add_compiling(command: ArgumentParser) -> None:
         help="measure ways to compute linears, and take the fastest; takes longer",
     )
     add(
+        "--target",
+        choices=get_args(TargetName),
+        default=Options.target,
+        help="the processor to build for: this machine's, or all of a level (default: %(default)s)",
+    )
+    add(
         "--form",
         choices=get_args(Form),
         default=Options.form,
@@ -154,6 +161,7 @@ def settings(given: Namespace) -> dict[str, Any]:
         splits=given.splits,
         pack_weights=PACK_WEIGHTS[given.pack_weights],
         tune=given.tune,
+        target=given.target,
         form=given.form,
         prove=given.prove,
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hotstart import _torch
-from hotstart.compilers.packing import Processor, this_processor
+from hotstart.compilers.packing import Processor
 from hotstart.compilers.variables import FLOAT32, Strided, Variables, reads, strided
 from hotstart.runtime.names import Names
 
@@ -27,10 +27,9 @@ LEAST_QUERIES = 32
 _OPERATOR = "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default"
 
 
-def pays(processor: Processor | None = None) -> bool:
-    """Tell whether the kernel is faster than torch's on a processor; None for this machine's."""
-    here = this_processor() if processor is None else processor
-    return here.avx512 and not here.intel
+def pays(processor: Processor) -> bool:
+    """Tell whether the kernel is faster than torch's on a processor."""
+    return processor.avx512 and not processor.intel
 
 
 def with_attention(

@@ -34,6 +34,7 @@ from hotstart.records.artifact import CompiledUnit, Kernel, Preparation
 from hotstart.records.shapes import Interval
 from hotstart.runtime.generated import code_of, unit_code
 from hotstart.stitching.piece import functions_as_source, piece_as_source
+from hotstart.targets import VECTOR_BITS, TargetName
 
 if TYPE_CHECKING:
     import sympy
@@ -53,9 +54,10 @@ class InductorCompiler:
         pack_weights: as in `hotstart.Options`.
         tune: measures ways to compute linears, of which the fastest are taken; None: it is not
             measured.
+        target: the processor that kernels are compiled for.
 
     Raises:
-        OptionsError: Inductor has no setting of a given name.
+        OptionsError: Inductor has no setting of a given name, or one contradicts the target.
     """
 
     def __init__(
@@ -64,11 +66,19 @@ class InductorCompiler:
         jobs: int,
         pack_weights: PackWeights = False,
         tune: Measure | None = None,
+        target: TargetName = "native",
     ) -> None:
         self._given = dict(settings)
         self._jobs = jobs
         self._pack_weights = pack_weights
         self._tune = tune
+        self._target = target
+        self._processor = packing.processor_of(target)
+        if target != "native" and settings.get("cpp.march") is not None:
+            raise OptionsError(
+                f"inductor: got cpp.march={settings['cpp.march']!r} with target={target!r}, which "
+                "decides it\ndo: leave one of them out"
+            )
         try:
             self._settings = _torch.inductor_settings(settings, jobs, bool(pack_weights))
         except AttributeError as error:
@@ -79,12 +89,15 @@ class InductorCompiler:
 
     def token(self) -> Token:
         """Identify the settings that were given; custom passes by their `uuid()`."""
-        packs = ("packs", *packing.token(self._pack_weights)) if self._pack_weights else ()
+        rule = packing.token(self._pack_weights, self._processor)
+        packs = ("packs", *rule) if self._pack_weights else ()
         tuned = ("tuned",) if self._tune else ()
+        target = ("target", self._target) if self._target != "native" else ()
         return (
             "inductor",
             *packs,
             *tuned,
+            *target,
             *((n, setting_token(v)) for n, v in sorted(self._given.items())),
         )
 
@@ -95,7 +108,7 @@ class InductorCompiler:
 
         def work() -> None:
             # Whatever goes wrong here goes wrong again, and is reported, in the first compile.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception), _torch.compiling_for(self._target):
                 context.run(_torch.warm_up_inductor, self._settings)
 
         self._warming = threading.Thread(target=work, name="hotstart-warm-up", daemon=True)
@@ -104,6 +117,10 @@ class InductorCompiler:
     def compile(self, job: Job) -> CompiledUnit | Narrowed:
         """Compile a piece; one that needs AOTAutograd's runtime wrappers runs op by op instead."""
         self.close()
+        with _torch.compiling_for(self._target):
+            return self._compile(job)
+
+    def _compile(self, job: Job) -> CompiledUnit | Narrowed:
         for node in (*job.piece.inputs, *job.piece.outputs):
             if not _torch.is_fake(example_of(node)):
                 kind = type(example_of(node)).__qualname__
@@ -111,7 +128,7 @@ class InductorCompiler:
         for number, node in enumerate(job.piece.inputs):
             if example_of(node).is_conj() or example_of(node).is_neg():
                 return self.op_by_op(job, f"input {number} is conjugated when it is read")
-        choose = packing.rule(self._pack_weights)
+        choose = packing.rule(self._pack_weights, self._processor)
         weights = constant_weights(job)
         if choose is None or not weights:
             return _unit(self._body(job, None))
@@ -163,11 +180,11 @@ class InductorCompiler:
                 return _narrowed(job, extracted, condition)
         if output is None:
             return Body(_as_captured(job, _alive(job)))
-        if taken_out is not None:
+        if taken_out is not None and VECTOR_BITS.get(self._target) != 0:
             compiled = partial(_torch.few_rows_kernel, self._settings)
             given = Given(job, extracted.inputs, taken_out.weights)
             output = with_few_rows(given, output, compiled, unpacked_too=unpacked_too)
-        if self._pack_weights and attention.pays():
+        if self._pack_weights and attention.pays(self._processor):
             compiled = partial(_torch.attention_kernel, self._settings)
             output = attention.with_attention(extracted.inputs, output, compiled)
         if around := (*output.around, *_written_views(job)):
@@ -219,10 +236,10 @@ class InductorCompiler:
     def without(self, name: str) -> InductorCompiler:
         """Make a compiler that leaves out packing, or one of Inductor's passes."""
         if name == PACKING:
-            return InductorCompiler(self._given, self._jobs)
+            return InductorCompiler(self._given, self._jobs, target=self._target)
         left_out = ",".join(filter(None, (self._given.get("disabled_passes"), name)))
         settings = {**self._given, "disabled_passes": left_out}
-        return InductorCompiler(settings, self._jobs, self._pack_weights, self._tune)
+        return InductorCompiler(settings, self._jobs, self._pack_weights, self._tune, self._target)
 
 
 def _unit(made: Body | Narrowed) -> CompiledUnit | Narrowed:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from hotstart.options import PackWeights
+from hotstart.targets import VECTOR_BITS, TargetName
 
 if TYPE_CHECKING:
     from hotstart._torch import Pack
@@ -43,21 +44,20 @@ class Processor(NamedTuple):
     intel: bool
 
 
-def rule(pack_weights: PackWeights, processor: Processor | None = None) -> Pack | None:
+def rule(pack_weights: PackWeights, processor: Processor) -> Pack | None:
     """Make the function that chooses linears; None if nothing is prepared.
 
     Args:
         pack_weights: the option.
-        processor: the one to choose for; None for this machine's.
+        processor: the one to choose for.
     """
     if not pack_weights:
         return None
     if pack_weights == "always":
         return lambda rows, weight: weight.numel() > 0  # oneDNN multiplies by no empty one
-    here = this_processor() if processor is None else processor
-    if not here.avx512:
+    if not processor.avx512:
         return lambda rows, weight: rows <= MOST_ROWS and weight.numel() >= LEAST_ELEMENTS
-    return lambda rows, weight: _pays_with_avx512(rows, weight, here)
+    return lambda rows, weight: _pays_with_avx512(rows, weight, processor)
 
 
 def _pays_with_avx512(rows: int, weight: torch.Tensor, processor: Processor) -> bool:
@@ -66,9 +66,21 @@ def _pays_with_avx512(rows: int, weight: torch.Tensor, processor: Processor) -> 
     return rows * weight.numel() >= LEAST_WORK.get(weight.dtype, 0)
 
 
-def token(pack_weights: PackWeights) -> tuple[str, bool, bool]:
+def token(pack_weights: PackWeights, processor: Processor) -> tuple[str, bool, bool]:
     """Identify the rule, which depends on the processor."""
-    return (str(pack_weights), *this_processor())
+    return (str(pack_weights), *processor)
+
+
+def processor_of(target: TargetName) -> Processor:
+    """Describe the processor that a target stands for.
+
+    A level does not tell the maker, and is taken as another than Intel: where the two rules
+    differ, Intel's processors lose a tenth by the other's, and others several times that by
+    Intel's.
+    """
+    if target == "native":
+        return this_processor()
+    return Processor(avx512=VECTOR_BITS[target] == 512, intel=False)
 
 
 def this_processor() -> Processor:

@@ -20,6 +20,7 @@ OTHER: dict[str, Any] = {
     "splits": 3,
     "pack_weights": "always",
     "tune": True,
+    "target": "x86-64-v2",
     "form": "python",
     "prove": "off",
     "device": "meta",

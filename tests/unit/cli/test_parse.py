@@ -155,7 +155,7 @@ def test_every_flag_of_build() -> None:
     line = (
         "build m:f --dynamic x:0=n[1..8] --range n=1..4 --size n=1 --split-on aten::mm "
         "--split-on aten::bmm --compiler op_by_op --splits 2 --prove first "
-        "--pack-weights no "
+        "--pack-weights no --target x86-64-v3 "
         "--debug-dir out --jobs 3 -o a/model.hot --sign-key team --no-check --json --traceback"
     )
     given = app.read(line.split())
@@ -163,7 +163,9 @@ def test_every_flag_of_build() -> None:
     assert flags.settings(given) == {
         "dynamic_shapes": {"x": {0: Dim("n", max=8, ranges=[(1, 4)], sizes=[1])}},
         "split_on": ("aten::mm", "aten::bmm"),
-        "options": Options(compiler="op_by_op", splits=2, pack_weights=False, prove="first"),
+        "options": Options(
+            compiler="op_by_op", splits=2, pack_weights=False, target="x86-64-v3", prove="first"
+        ),
     }
     assert (given.debug_dir, given.jobs) == (Path("out"), 3)
     assert (given.output, given.sign_key) == (Path("a/model.hot"), Path("team"))

@@ -62,4 +62,4 @@ def test_always_packs_whatever_the_size(processor: Processor) -> None:
 
 
 def test_nothing_is_prepared_without_packing() -> None:
-    assert rule(False) is None
+    assert rule(False, AMD) is None

@@ -1,0 +1,151 @@
+"""What a target allows, and which machine builds for it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from torch import nn
+
+import hotstart
+from hotstart import OptionsError
+from hotstart.artifact import fingerprint
+from hotstart.artifact.compatibility import misfits
+from hotstart.assemble import require_target
+from hotstart.cache.kept import KeptUnits
+from hotstart.cache.store import Store
+from hotstart.compilers import InductorCompiler
+from hotstart.compilers.packing import Processor, processor_of
+from hotstart.targets import VECTOR_BITS, TargetName, allowed_instructions, missing_instructions
+
+NEHALEM = (
+    *("cmov", "cx16", "cx8", "lahf_lm", "mmx", "pni"),
+    *("popcnt", "sse", "sse2", "sse4_1", "sse4_2", "ssse3"),
+)
+HASWELL = (*NEHALEM, "abm", "aes", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "rdrand")
+SKYLAKE = (*HASWELL, "adx", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
+"""Flags of processors, as a fingerprint has them."""
+
+LEVELS: tuple[TargetName, ...] = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
+
+
+def on(monkeypatch: pytest.MonkeyPatch, flags: Sequence[str], machine: str = "x86_64") -> None:
+    """Make this machine look like another."""
+    real = fingerprint.host()
+    monkeypatch.setattr(fingerprint, "host", lambda: {**real, "instructions": sorted(flags)})
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+
+
+def test_native_code_may_use_all_that_the_machine_has() -> None:
+    assert allowed_instructions("native", ["sse2", "avx9"]) == ["avx9", "sse2"]
+    assert missing_instructions("native", ["sse2"]) == []
+
+
+@pytest.mark.parametrize("target", LEVELS)
+def test_what_a_level_allows_does_not_depend_on_the_machine(target: TargetName) -> None:
+    assert allowed_instructions(target, SKYLAKE) == allowed_instructions(target, [])
+
+
+def test_every_level_has_all_of_the_one_below_and_more() -> None:
+    low, middle, high = (set(allowed_instructions(target, ())) for target in LEVELS)
+    assert low < middle < high
+    assert not [flag for flag in low if flag.startswith(("avx", "bmi", "fma"))]
+    assert not [flag for flag in middle if flag.startswith("avx512")]
+
+
+def test_every_level_is_a_target_with_vectors() -> None:
+    assert get_args(TargetName) == ("native", *LEVELS)
+    assert [*VECTOR_BITS.items()] == [*zip(LEVELS, (0, 256, 512), strict=True)]
+
+
+@pytest.mark.parametrize("target", LEVELS)
+def test_all_that_a_level_allows_is_looked_for_on_a_machine(target: TargetName) -> None:
+    flags = allowed_instructions(target, ())
+    line = f"flags : {' '.join(flags)}".encode()
+    assert fingerprint.cpu_instructions([line]) == flags
+
+
+@pytest.mark.parametrize(
+    ("flags", "fits"),
+    [(NEHALEM, LEVELS[:1]), (HASWELL, LEVELS[:2]), (SKYLAKE, LEVELS)],
+    ids=["nehalem", "haswell", "skylake"],
+)
+def test_a_machine_loads_and_builds_the_levels_that_it_is_of(
+    flags: Sequence[str], fits: Sequence[TargetName], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on(monkeypatch, SKYLAKE)
+    files = {target: {**fingerprint.allowed(target), "target": target} for target in LEVELS}
+    on(monkeypatch, flags)
+    here = fingerprint.host()
+    assert [target for target in LEVELS if not misfits(files[target], here)] == [*fits]
+    assert [target for target in LEVELS if not missing_instructions(target, flags)] == [*fits]
+
+
+def test_a_lesser_machine_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(monkeypatch, SKYLAKE)
+    file = fingerprint.allowed("x86-64-v3")
+    on(monkeypatch, [flag for flag in HASWELL if flag not in ("fma", "movbe")])
+    assert misfits(file, fingerprint.host()) == [
+        ("instructions", "a CPU with fma, movbe", "a CPU without")
+    ]
+
+
+def test_a_machine_below_the_target_builds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(monkeypatch, HASWELL)
+    require_target("x86-64-v3")
+    with pytest.raises(OptionsError, match="without avx512bw, avx512cd, avx512dq, avx512f, avx51"):
+        require_target("x86-64-v4")
+    options = hotstart.Options(compiler="op_by_op", target="x86-64-v4")
+    with pytest.raises(OptionsError, match="target: expected a machine that runs programs for"):
+        hotstart.compile(nn.Identity(), (0,), options=options)
+
+
+def test_another_architecture_builds_for_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(monkeypatch, ["asimd", "sve"], "aarch64")
+    require_target("native")
+    with pytest.raises(OptionsError, match="found aarch64"):
+        require_target("x86-64-v2")
+
+
+@pytest.mark.parametrize("given", ["x86-64-v5", "haswell", "", None, ["x86-64-v3"]])
+def test_only_known_targets_are_taken(given: Any) -> None:
+    with pytest.raises(OptionsError, match=r"target: got .*, takes one of"):
+        hotstart.Options(target=given)
+
+
+def test_an_architecture_of_inductors_is_none_beside_a_target() -> None:
+    with pytest.raises(OptionsError, match=r"cpp\.march='znver2' with target='x86-64-v3'"):
+        InductorCompiler({"cpp.march": "znver2"}, 1, target="x86-64-v3")
+
+
+def test_a_level_decides_about_packing_whatever_the_machine() -> None:
+    assert processor_of("x86-64-v2") == Processor(avx512=False, intel=False)
+    assert processor_of("x86-64-v3") == Processor(avx512=False, intel=False)
+    assert processor_of("x86-64-v4") == Processor(avx512=True, intel=False)
+
+
+def test_every_target_has_pieces_of_its_own() -> None:
+    compilers = [InductorCompiler({}, 1, target=target) for target in get_args(TargetName)]
+    assert len({compiler.token() for compiler in compilers}) == len(compilers)
+    again = [compiler.without("some_pass").token() for compiler in compilers]
+    assert len(set(again)) == len(compilers)
+
+
+def names(store: Store) -> dict[str, str]:
+    """The names that a piece has in a store, by target."""
+    return {target: KeptUnits(store, target)._name("key") for target in get_args(TargetName)}
+
+
+def test_machines_share_pieces_of_a_level_and_no_native_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, check=False)
+    on(monkeypatch, SKYLAKE)
+    built = names(store)
+    on(monkeypatch, HASWELL)
+    found = names(store)
+    assert {target for target in built if built[target] == found[target]} == {*LEVELS}
+    assert len(set(built.values())) == len(built)
