@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from hotstart.records.contract import Contract, TensorSpec
 from hotstart.runtime.names import Scope
+from hotstart.runtime.places import Memory
 from hotstart.runtime.refusal import Check, Explain
 
 
-class Looked(NamedTuple):
+class Looked(msgspec.Struct, frozen=True):
     """Source that looks at an argument in the place of a tensor.
 
     Attributes:
@@ -24,7 +28,7 @@ class Looked(NamedTuple):
     other: Explain
 
 
-class Served(NamedTuple):
+class Served(msgspec.Struct, frozen=True):
     """The variables of an entry that has checked a call.
 
     Attributes:
@@ -44,30 +48,35 @@ class Served(NamedTuple):
     objects: Sequence[str]
 
 
-class ArgumentKind(Protocol):
-    """Says how arguments of one kind are looked at, and given to the function of a variant."""
+class ArgumentKind(Memory):
+    """Says how arguments of one kind are looked at, and given to the function of a variant.
 
-    @property
-    def singletons(self) -> tuple[type, ...]:
-        """Classes of constants of which there is one object for each value."""
+    Attributes:
+        singletons: classes of constants of which there is one object for each value.
+    """
 
+    singletons: tuple[type, ...] = ()
+
+    @abstractmethod
     def describe(self, value: Any, /) -> str:
         """Describe any value that a call passed in a few words."""
 
+    @abstractmethod
     def same_constant(self, value: Any, expected: Any, /) -> bool:
         """Tell whether a value is as good as a constant of the contract."""
 
-    def overlap(self, tensors: Sequence[Any], written: Collection[int], /) -> tuple[int, ...]:
-        """Two tensors in one memory, by number, the first of them written to; empty without."""
-
+    @abstractmethod
     def state(self, contract: Contract, scope: Scope, /) -> Iterable[Check]:
         """Check what a call depends on besides its arguments."""
 
+    @abstractmethod
     def looked_at(self, spec: TensorSpec, name: str, scope: Scope, /) -> Looked:
         """Look at the value of a variable in the place of a tensor."""
 
+    @abstractmethod
     def writable(self, spec: TensorSpec, name: str, /) -> Sequence[Check]:
         """Check that a tensor can be written to."""
 
+    @abstractmethod
     def run(self, served: Served, /) -> Iterator[str]:
         """Return what a function gives, after copying mutations of copies back; statements."""

@@ -280,7 +280,7 @@ class Checks:
         return looked.variable
 
     def _shape(self, spec: TensorSpec, looked: Looked) -> None:
-        name, _, other = looked
+        name, other = looked.variable, looked.other
         if all(isinstance(size, int) for size in spec.shape):
             self._require(other, f"{name}.shape == {written_tuple(map(str, spec.shape))}")
             return

@@ -13,7 +13,7 @@ from hotstart.errors import ContractError
 from hotstart.model import Model
 from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.nested import same_constant
-from hotstart.runtime.argument_kind import Looked, Served
+from hotstart.runtime.argument_kind import ArgumentKind, Looked, Served
 from hotstart.runtime.copied_back import Relayout, copied, copied_back
 from hotstart.runtime.names import Scope
 from hotstart.runtime.refusal import Check, Explain, Found
@@ -21,8 +21,8 @@ from hotstart.runtime.served import in_words
 from hotstart.runtime.tensors import TENSOR_TYPES, TensorMemory, describe_tensor
 
 
-class TensorArguments(TensorMemory):
-    """Arguments that are tensors of torch's: an `ArgumentKind`.
+class TensorArguments(TensorMemory, ArgumentKind):
+    """Arguments that are tensors of torch's.
 
     Args:
         model: for its `training` flag; None where there is none.

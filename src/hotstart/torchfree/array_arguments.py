@@ -10,7 +10,7 @@ from hotstart.errors import ContractError
 from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.nested import same_constant
 from hotstart.records.shapes import dense_strides
-from hotstart.runtime.argument_kind import Looked, Served
+from hotstart.runtime.argument_kind import ArgumentKind, Looked, Served
 from hotstart.runtime.names import Scope, written_tuple
 from hotstart.runtime.passed import MISSING
 from hotstart.runtime.refusal import Check, Found
@@ -25,15 +25,13 @@ Copied = Callable[[str, Sequence[int]], None]
 """Is told the path and the strides of every argument that is copied, since those do not fit."""
 
 
-class ArrayArguments(ArrayMemory):
-    """Arguments that are arrays, or lists of numbers: an `ArgumentKind`.
+class ArrayArguments(ArrayMemory, ArgumentKind):
+    """Arguments that are arrays, or lists of numbers.
 
     Args:
         torch: the library.
         copied: is told of copies.
     """
-
-    singletons = ()
 
     def __init__(self, torch: Libtorch, copied: Copied) -> None:
         self._torch = torch
