@@ -261,6 +261,30 @@ def test_no_import_waits_for_the_library_to_be_opened(saved: Saved) -> None:
     assert run_fresh(code, saved.file, saved.weights) == [[], True, False]
 
 
+def test_kernels_that_are_linked_to_more_of_torch_import_it(saved: Saved) -> None:
+    """Some compilers link every library of torch's that Inductor names; only torch finds them."""
+    code = f"""
+        import ctypes, json, sys
+        import hotstart
+
+        class Library(ctypes.CDLL):
+            def __init__(self, name, *args, **kwargs):
+                if (name or "").startswith("/proc/self/fd/") and "torch" not in sys.modules:
+                    raise OSError("libtorch.so: cannot open shared object file")
+                super().__init__(name, *args, **kwargs)
+
+        ctypes.CDLL, kept = Library, ctypes.CDLL
+        program = hotstart.load(sys.argv[1], weights=sys.argv[2])
+        ctypes.CDLL = kept
+        import torch
+        result = program(torch.tensor({IDS.tolist()}), torch.tensor({MASK.tolist()}))
+        print(json.dumps([type(program).__name__, result["pooled"].tolist()]))
+    """
+    kind, pooled = run_fresh(code, saved.file, saved.weights)
+    assert kind == "Program"
+    assert torch.tensor(pooled).equal(saved.program(IDS, MASK)["pooled"])
+
+
 def test_torch_can_be_imported_afterwards(saved: Saved) -> None:
     found = saved.without_torch(
         f"""

@@ -175,7 +175,10 @@ def _bound(
     with clock.phase("bind"):
         weights.begin_check(partial(weights.sums_digest, torch))
         tensors = FileTensors(artifact.tensors, contents.blobs, own_array)
-        binding = Binding(artifact, torch, weights, tensors, outputs)
+        try:
+            binding = Binding(artifact, torch, weights, tensors, outputs)
+        except OSError as error:  # a kernel is linked to a library that only `import torch` finds
+            raise NeedsTorch(str(error)) from error
         binding()
         weights.require_whole()
     report = Report.of(list_loaded(artifact), clock, weights.packed())
