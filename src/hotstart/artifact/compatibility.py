@@ -36,8 +36,11 @@ _NOT_COMPARED = frozenset({"target", "options", "graph", "sources"})
 
 File = str | os.PathLike[str]
 Scope = Literal["all", "beside_guards", "found"]
-"""The functions to compare: all; those that no guard covers, where guards are compared afterwards;
-or all whose files are found, where none of them is going to run."""
+"""The functions to compare.
+
+all: every one that was traced.
+beside_guards: only those that no guard covers; guards are compared after this.
+found: only those whose files exist here; none of them is going to run."""
 PublicKey = str | os.PathLike[str] | bytes
 
 

@@ -52,8 +52,9 @@ _SMALL = 1 << 12
 """Elements of a tensor up to which it is restored before each call, if calls write to it."""
 
 _GAIN = 0.01
-"""Least part of the time of all sizes, on average, that a second body has to save, and that every
-layout of weights has to save, since it takes as much memory as they do."""
+"""Least part of the time of all sizes, on average, that a second body has to save.
+
+Every packed copy of the weights has to save as much, since it takes as much memory as they do."""
 
 _LOSS = 0.05
 """Part of the time of a size that the template has to lose for other ways to be compiled."""

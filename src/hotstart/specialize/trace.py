@@ -206,7 +206,7 @@ def _that_split(origin: Split | None, declaration: Declaration) -> Iterator[None
 
 
 def _serving(graphs: Sequence[CutGraph], part: VariantPart) -> CutGraph | None:
-    """A graph that stands for the model at a part's hints; best one that does throughout."""
+    """A graph valid at a part's hints; preferably one valid for all of its sizes."""
     fitting = [
         graph for graph in graphs if all(_torch.holds_at(c.expr, part.hints) for c in graph.assumed)
     ]
