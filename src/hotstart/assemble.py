@@ -38,9 +38,9 @@ from hotstart.records.report import PieceInfo, SplitReport, Summary, UnitReport,
 from hotstart.records.shapes import labelled
 from hotstart.runtime.generated import stitched_name
 from hotstart.specialize.compile import SpecializedCall, units_of
+from hotstart.specialize.kept import Kept
 from hotstart.specialize.parts import Split
 from hotstart.specialize.trace import TracedCall, describe_plan
-from hotstart.specialize.units import Kept
 from hotstart.stitching.stitch import stitch
 from hotstart.targets import TargetName, missing_instructions
 

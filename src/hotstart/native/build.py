@@ -25,7 +25,7 @@ from hotstart.records.artifact import (
 )
 from hotstart.records.shapes import Dim, Variant, labelled
 from hotstart.runtime.generated import code_of
-from hotstart.specialize.units import Kept
+from hotstart.specialize.kept import Kept
 
 log = logging.getLogger("hotstart")
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from hotstart.records.contract import Contract, TensorSpec
+from hotstart.runtime.entry_check import Check, Explain
 from hotstart.runtime.names import Scope
-from hotstart.runtime.refusal import Check, Explain
 
 
 class Looked(NamedTuple):

@@ -27,7 +27,7 @@ from hotstart.partition.plan import Graph
 from hotstart.partition.zero_and_one import special_conditions
 from hotstart.records.contract import Layout, TensorSpec
 from hotstart.records.shapes import Interval, dense_strides, layout_fits
-from hotstart.runtime.served import dense_copy
+from hotstart.runtime.refusal_words import dense_copy
 from hotstart.specialize.limits import range_error
 from hotstart.specialize.parts import Split, VariantPart
 from hotstart.specialize.split import Declaration, Splits
