@@ -81,7 +81,7 @@ def test_the_package_itself_imports_no_torch() -> None:
 
 def test_what_a_file_says_is_read_without_torch() -> None:
     found = imported_after("import hotstart.records.artifact, hotstart.records.report")
-    found |= imported_after("import hotstart.artifact.manifest, hotstart.artifact.compatibility")
+    found |= imported_after("import hotstart.artifact.manifest, hotstart.artifact.inspection")
     assert "torch" not in found
 
 
