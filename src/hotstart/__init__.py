@@ -10,7 +10,7 @@ from hotstart.version import VERSION
 
 if TYPE_CHECKING:
     from hotstart.api import compile, compute_key, load
-    from hotstart.artifact.compatibility import inspect
+    from hotstart.artifact.inspection import inspect
     from hotstart.artifact.manifest import Manifest
     from hotstart.cache.store import Store
     from hotstart.calls import Call
@@ -72,7 +72,7 @@ _HOMES = {
     "compile": "hotstart.api",
     "compile_submodule": "hotstart.submodule",
     "compute_key": "hotstart.api",
-    "inspect": "hotstart.artifact.compatibility",
+    "inspect": "hotstart.artifact.inspection",
     "install": "hotstart.submodule",
     "load": "hotstart.api",
     "Call": "hotstart.calls",

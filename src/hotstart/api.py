@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hotstart.model import Model
     from hotstart.program import Program
     from hotstart.records.guards import ProgramKey
-    from hotstart.specialize.units import Kept
+    from hotstart.specialize.kept import Kept
 
 log = logging.getLogger("hotstart")
 

@@ -34,13 +34,13 @@ from hotstart.records.artifact import (
     Requirements,
 )
 from hotstart.records.contract import Contract
-from hotstart.records.report import Made, PieceInfo, SplitReport, UnitReport, VariantReport
+from hotstart.records.report import PieceInfo, SplitReport, Summary, UnitReport, VariantReport
 from hotstart.records.shapes import labelled
 from hotstart.runtime.generated import stitched_name
 from hotstart.specialize.compile import SpecializedCall, units_of
+from hotstart.specialize.kept import Kept
 from hotstart.specialize.parts import Split
 from hotstart.specialize.trace import TracedCall, describe_plan
-from hotstart.specialize.units import Kept
 from hotstart.stitching.stitch import stitch
 from hotstart.targets import TargetName, missing_instructions
 
@@ -199,12 +199,12 @@ def list_made(
     pieces: Sequence[PieceInfo],
     calls: Sequence[SpecializedCall],
     not_native: Sequence[tuple[str, str]] = (),
-) -> Made:
+) -> Summary:
     """List what a build made."""
     units, variants = _of_variants(calls)
     made = [report.piece for report in units if report.action != "reused"]
     named = list(zip(made, units_of(calls), strict=True))
-    return Made(
+    return Summary(
         pieces=len(pieces),
         unique=len(made),
         reused=len(units) - len(made),

@@ -20,8 +20,9 @@ from hotstart.runtime.weights import weights_of
 from hotstart.saving.examples import kept_example
 from hotstart.specialize.compile import compile_calls, units_of
 from hotstart.specialize.contract import make_contract, make_requirements
+from hotstart.specialize.kept import Kept
 from hotstart.specialize.trace import not_captured, trace_calls
-from hotstart.specialize.units import Kept, Units
+from hotstart.specialize.units import Units
 
 
 def build_program(

@@ -16,7 +16,7 @@ from hotstart.events import Clock
 from hotstart.model import Model, method_of
 from hotstart.records.artifact import Artifact
 from hotstart.records.layout import fit, strides_fit
-from hotstart.records.report import Made, Report
+from hotstart.records.report import Report, Summary
 from hotstart.records.shapes import dense_strides
 from hotstart.runtime.base_program import BaseProgram
 from hotstart.runtime.bind import Binding
@@ -68,7 +68,7 @@ class Program(BaseProgram):
         artifact: Artifact,
         model: Model | None,
         binding: Binding,
-        made: Made,
+        made: Summary,
         clock: Clock,
         on_miss: OnMiss,
         examples: Mapping[str, Sequence[Example]] | None = None,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import hotstart
-from hotstart.artifact import compatibility
+from hotstart.artifact import inspection
 from hotstart.artifact.compatibility import misfits
 from hotstart.artifact.container import FORMAT
 from hotstart.artifact.fingerprint import host
@@ -31,7 +31,7 @@ def test_a_sample_can_be_inspected_and_verified(
     manifest = hotstart.inspect(file)
     assert manifest.fingerprint["torch"] == "2.13.0+cpu"
     assert manifest.check["exact"] is True
-    assert compatibility.verify(file)["blobs"] == len(manifest.blobs)
+    assert inspection.verify(file)["blobs"] == len(manifest.blobs)
     assert main(["inspect", str(file)]) == 0
     assert f"pieces: {len(manifest.pieces)}," in capsys.readouterr().out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ def test_the_package_itself_imports_no_torch() -> None:
 
 def test_what_a_file_says_is_read_without_torch() -> None:
     found = imported_after("import hotstart.records.artifact, hotstart.records.report")
-    found |= imported_after("import hotstart.artifact.manifest, hotstart.artifact.compatibility")
+    found |= imported_after("import hotstart.artifact.manifest, hotstart.artifact.inspection")
     assert "torch" not in found
 
 
@@ -176,3 +177,10 @@ def test_no_imports_go_round_in_circles() -> None:
         for module in free:
             del left[module]
     assert sorted(left) == []
+
+
+def test_the_page_on_the_layout_has_the_same_levels() -> None:
+    page = (SOURCE.parents[1] / "docs" / "layout.md").read_text()
+    table = page.partition("| level |")[2].partition("\n\n")[0].splitlines()[2:]
+    levels = [set(re.findall(r"`(\w+)[./]", row.split("|")[1])) for row in table]
+    assert levels == [{"__init__" if n == "hotstart" else n for n in names} for names in ORDER]

@@ -1,4 +1,4 @@
-"""Say what is in a file, whether it is whole, and whether it fits here, before it is loaded.
+"""Say whether a file fits here, before it is loaded.
 
 A file that was built elsewhere, or by another version, is compared part by part: `misfits` is a
 plain comparison of what `fingerprint` reads, so tests need no other hardware. A part that does not
@@ -8,26 +8,16 @@ in `container`. Nothing here imports torch.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from hotstart.artifact import container, fingerprint, signing, weights_file
-from hotstart.artifact.disk import OpenFile
-from hotstart.artifact.manifest import MALFORMED, Manifest, outline
-from hotstart.errors import (
-    ArtifactError,
-    CorruptArtifact,
-    IncompatibleArtifact,
-    UntrustedArtifact,
-)
-from hotstart.faults import path_of
+from hotstart.artifact import container, fingerprint
+from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
 from hotstart.guards.sources import Source, changed_sources
 from hotstart.version import VERSION
 
@@ -36,69 +26,17 @@ _NOT_COMPARED = frozenset({"target", "options", "graph", "sources"})
 
 File = str | os.PathLike[str]
 Scope = Literal["all", "beside_guards", "found"]
-"""The functions to compare: all; those that no guard covers, where guards are compared afterwards;
-or all whose files are found, where none of them is going to run."""
-PublicKey = str | os.PathLike[str] | bytes
+"""The functions to compare.
+
+all: every one that was traced.
+beside_guards: only those that no guard covers; guards are compared after this.
+found: only those whose files exist here; none of them is going to run."""
 
 
 class Preface(msgspec.Struct, frozen=True):
     """The part of a manifest that says where the artifact fits."""
 
     fingerprint: dict[str, Any]
-
-
-def inspect(file: File) -> Manifest:
-    """Read what an artifact says of itself: fingerprint, contract, pieces, units, report, blobs.
-
-    The manifest's own digest is verified; blobs are not read. Imports no torch, and nothing else
-    that the artifact mentions.
-
-    Raises:
-        ArtifactError: the file cannot be read.
-        CorruptArtifact: it is damaged, or no artifact.
-        IncompatibleArtifact: it is of another format, or of a version with other records.
-    """
-    data = container.read_manifest(file)
-    try:
-        return outline(data)
-    except MALFORMED as error:
-        raise unreadable(file, data, error) from error
-
-
-def verify(file: File, trusted_keys: Sequence[PublicKey] | None = None) -> dict[str, Any]:
-    """Check every byte of an artifact, and its signature if keys are given; or prepared weights.
-
-    Returns:
-        What was verified: `bytes`, `blobs`, and `signed_by`, the key it names; whether that key is
-        to be trusted is checked only where keys are given.
-
-    Raises:
-        ArtifactError: as `inspect`; `UntrustedArtifact` if no trusted key signed it.
-    """
-    if (prepared := _verified_weights(file, trusted_keys is not None)) is not None:
-        return {"bytes": prepared, "blobs": 1, "signed_by": None}
-    contents = container.read(file, signing.truster(trusted_keys))
-    key = contents.public_key
-    return {
-        "bytes": Path(file).stat().st_size,
-        "blobs": len(contents.blobs),
-        "signed_by": None if key is None else base64.b64encode(key).decode(),
-    }
-
-
-def _verified_weights(file: File, trusted: bool) -> int | None:
-    """Check every byte of prepared weights; None if a file holds something else.
-
-    Raises:
-        ArtifactError: as `weights_file.verify`; `UntrustedArtifact` if a signature is asked for.
-    """
-    with OpenFile(path_of("file", file)) as source:
-        if not weights_file.is_one(source.start(len(weights_file.MAGIC))):
-            return None
-    if trusted:
-        raise UntrustedArtifact(file, "none, as prepared weights have none")
-    with OpenFile(path_of("file", file)) as source:
-        return weights_file.verify(source)
 
 
 def require_fit(
@@ -147,7 +85,7 @@ def load_check(file: File, compare_source: bool = True) -> None:
     the file is loaded. Imports none of them.
 
     Raises:
-        ArtifactError: as `verify`; `IncompatibleArtifact` with every part that differs.
+        ArtifactError: as `inspection.verify`; `IncompatibleArtifact` with every part that differs.
     """
     require_fit(file, container.read(file).manifest, compare_source, "all")
 

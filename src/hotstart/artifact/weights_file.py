@@ -75,7 +75,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
     layout: _Count | None = None
 
 
-class Made(msgspec.Struct, frozen=True, array_like=True):
+class StoredPreparation(msgspec.Struct, frozen=True, array_like=True):
     """The results of one preparation.
 
     Attributes:
@@ -119,7 +119,7 @@ class Table(msgspec.Struct, frozen=True):
     layouts: tuple[bytes, ...]
     tensors: tuple[Stored, ...]
     weights: dict[str, _Count]
-    made: tuple[Made, ...]
+    made: tuple[StoredPreparation, ...]
 
 
 class Opened(msgspec.Struct, frozen=True):

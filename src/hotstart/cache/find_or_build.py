@@ -19,7 +19,7 @@ from hotstart.runtime.weights import weights_of
 from hotstart.targets import TargetName
 
 if TYPE_CHECKING:
-    from hotstart.specialize.units import Kept
+    from hotstart.specialize.kept import Kept
 
 log = logging.getLogger("hotstart")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from hotstart.artifact import compatibility, container
+from hotstart.artifact import compatibility, container, inspection
 from hotstart.artifact.compatibility import part_text
 from hotstart.artifact.manifest import MALFORMED, Manifest, TensorLayout
 from hotstart.cli import flags
@@ -60,7 +60,7 @@ def _inspect(given: Namespace) -> None:
     if given.json:
         say_json(msgspec.json.decode(container.read_manifest(given.file)))
         return
-    manifest = compatibility.inspect(given.file)
+    manifest = inspection.inspect(given.file)
     try:
         text = "\n\n".join(_sections(given.file, manifest))
     except MALFORMED as error:
@@ -86,9 +86,9 @@ def _verify(given: Namespace) -> None:
     """Check every byte, and the signature if there are keys.
 
     Raises:
-        ArtifactError: as `compatibility.verify`.
+        ArtifactError: as `inspection.verify`.
     """
-    found = compatibility.verify(given.file, given.trusted_key)
+    found = inspection.verify(given.file, given.trusted_key)
     trusted = given.trusted_key is not None
     key = found["signed_by"]
     tell(

@@ -24,8 +24,8 @@ from hotstart.compilers import attention, lean, packing
 from hotstart.compilers.by_size import with_choice
 from hotstart.compilers.extract import Extracted, extract
 from hotstart.compilers.few_rows import Given, with_few_rows
-from hotstart.compilers.job import Job, Narrowed
-from hotstart.compilers.tuning import Body, Measure, tuned
+from hotstart.compilers.job import Candidate, Job, Narrowed
+from hotstart.compilers.tuning import Measure, tuned
 from hotstart.errors import OptionsError
 from hotstart.options import PackWeights
 from hotstart.partition import Piece
@@ -116,7 +116,7 @@ class InductorCompiler:
 
     def compile(self, job: Job) -> CompiledUnit | Narrowed:
         """Compile a piece; one that needs AOTAutograd's runtime wrappers runs op by op instead."""
-        self.close()
+        self._await_warm_up()
         with _torch.compiling_for(self._target):
             return self._compile(job)
 
@@ -129,35 +129,37 @@ class InductorCompiler:
             if example_of(node).is_conj() or example_of(node).is_neg():
                 return self.op_by_op(job, f"input {number} is conjugated when it is read")
         choose = packing.rule(self._pack_weights, self._processor)
-        weights = constant_weights(job)
-        if choose is None or not weights:
-            return _unit(self._body(job, None))
+        constant = _constant_weights(job)
+        if choose is None or not constant:
+            return _unit(self._candidate(job, None))
         try:
             by_rule = self._pack_weights is True
-            made = _unit(self._body(job, _torch.Packing(weights, choose), unpacked_too=by_rule))
+            made = _unit(
+                self._candidate(job, _torch.Packing(constant, choose), unpacked_too=by_rule)
+            )
         except Exception as error:  # noqa: BLE001  whatever passes raise that meet no value
-            made = _unit(self._body(job, None))
+            made = _unit(self._candidate(job, None))
             if isinstance(made, Narrowed):
                 return made
             return replace(made, not_packed=f"{type(error).__name__}: {error}")
         if self._tune and isinstance(made, CompiledUnit) and not made.op_by_op:
-            return tuned(job, made, partial(self._other_body, job, weights), self._tune)
+            return tuned(job, made, partial(self._other_way, job, constant), self._tune)
         return made
 
-    def _other_body(
-        self, job: Job, weights: Collection[int], pack: _torch.Pack, *, templates: bool
-    ) -> Body | None:
+    def _other_way(
+        self, job: Job, constant: Collection[int], pack: _torch.Pack, *, templates: bool
+    ) -> Candidate | None:
         """Compile a piece with linears that are packed otherwise; None if that does not go."""
         try:
-            made = self._body(job, _torch.Packing(weights, pack, templates))
+            made = self._candidate(job, _torch.Packing(constant, pack, templates))
         except Exception as error:  # noqa: BLE001  there is a unit that serves the job
             log.debug("%s is not compiled in another way: %r", job.piece.name, error)
             return None
-        return made if isinstance(made, Body) and not made.unit.op_by_op else None
+        return made if isinstance(made, Candidate) and not made.unit.op_by_op else None
 
-    def _body(
+    def _candidate(
         self, job: Job, taken_out: _torch.Packing | None, *, unpacked_too: bool = False
-    ) -> Body | Narrowed:
+    ) -> Candidate | Narrowed:
         """Compile a piece in one way; few rows may read weights unpacked that many read packed."""
         extracted = extract(job)
         holds = partial(_holds, job, extracted)
@@ -167,7 +169,7 @@ class InductorCompiler:
                 extracted.inputs,
                 extracted.mode,
                 self._settings,
-                memory(job),
+                _memory(job),
                 extracted.symbols,
                 holds,
                 taken_out,
@@ -179,7 +181,7 @@ class InductorCompiler:
             if not holds(condition.expr):
                 return _narrowed(job, extracted, condition)
         if output is None:
-            return Body(_as_captured(job, _alive(job)))
+            return Candidate(_as_captured(job, _alive(job)))
         if taken_out is not None and VECTOR_BITS.get(self._target) != 0:
             compiled = partial(_torch.few_rows_kernel, self._settings)
             given = Given(job, extracted.inputs, taken_out.weights)
@@ -188,42 +190,47 @@ class InductorCompiler:
             compiled = partial(_torch.attention_kernel, self._settings)
             output = attention.with_attention(extracted.inputs, output, compiled)
         if around := (*output.around, *_written_views(job)):
-            return Body(self.op_by_op(job, "; ".join(around)))
+            return Candidate(self.op_by_op(job, "; ".join(around)))
         try:
-            made = lean.reduce(
+            reduced = lean.reduce(
                 output.source,
                 output.kernels,
                 output.constants,
                 output.outputs,
-                bound_arguments(job, output),
+                _bound_arguments(job, output),
                 output.written,
             )
         except lean.NotLean as error:
-            return Body(self.op_by_op(job, str(error)))
-        expected = strides(job, extracted)
-        numbers = {index: number for number, index in enumerate(weights(job))}
+            return Candidate(self.op_by_op(job, str(error)))
+        expected = _strides(job, extracted)
+        numbers = {index: number for number, index in enumerate(_weights(job))}
         needed = _torch.registering_modules(node.target for node in job.piece.nodes)
         unit = CompiledUnit(
             key=job.key,
-            code=unit_code(job.key, "".join(f"import {name}\n" for name in needed) + made.source),
-            kernels=tuple((name, _kernel(Path(output.kernels[name]))) for name in made.kernels),
-            constants=tuple((name, output.constants[name]) for name in made.constants),
-            loose=tuple(i for i, made in enumerate(output.strides) if made != expected[i]),
+            code=unit_code(
+                job.key, "".join(f"import {name}\n" for name in needed) + reduced.source
+            ),
+            kernels=tuple((name, _kernel(Path(output.kernels[name]))) for name in reduced.kernels),
+            constants=tuple((name, output.constants[name]) for name in reduced.constants),
+            loose=tuple(i for i, stride in enumerate(output.strides) if stride != expected[i]),
             kept=tuple(numbers[index] for index in output.kept if index in numbers),
-            preparations=tuple(preparation(recipe, numbers) for recipe in output.recipes),
+            preparations=tuple(_preparation(recipe, numbers) for recipe in output.recipes),
         )
         axes = _axes(job, extracted)
         if by_size := output.by_size:
             instead = tuple(
-                {number: preparation(recipe, numbers) for number, recipe in each.items()}
+                {number: _preparation(recipe, numbers) for number, recipe in each.items()}
                 for each in by_size.instead
             )
             unit = with_choice(job, unit, by_size, axes[by_size.size], instead)
         rows = None if output.rows is None else output.rows.xreplace(axes)
-        return Body(unit, rows)
+        return Candidate(unit, rows)
 
     def close(self) -> None:
         """Wait for the background work."""
+        self._await_warm_up()
+
+    def _await_warm_up(self) -> None:
         if self._warming is not None:
             self._warming.join()
             self._warming = None
@@ -242,8 +249,8 @@ class InductorCompiler:
         return InductorCompiler(settings, self._jobs, self._pack_weights, self._tune, self._target)
 
 
-def _unit(made: Body | Narrowed) -> CompiledUnit | Narrowed:
-    return made.unit if isinstance(made, Body) else made
+def _unit(made: Candidate | Narrowed) -> CompiledUnit | Narrowed:
+    return made.unit if isinstance(made, Candidate) else made
 
 
 def _as_captured(job: Job, piece: Piece) -> CompiledUnit:
@@ -276,7 +283,7 @@ def _kernel(path: Path) -> Kernel:
     return Kernel(hash_bytes(blob), blob)
 
 
-def strides(job: Job, extracted: Extracted) -> list[tuple[Any, ...]]:
+def _strides(job: Job, extracted: Extracted) -> list[tuple[Any, ...]]:
     """Express the traced strides of a piece's outputs over the symbols it is compiled with."""
     symbols = extracted.symbols.by_name.values()
     axes = {_torch.axis_symbol(axis): s for axis, s in zip(job.bounds, symbols, strict=True)}
@@ -302,7 +309,7 @@ def _written_views(job: Job) -> Iterator[str]:
             yield f"output {number} reads the memory of input {index}, which is written to"
 
 
-def memory(job: Job) -> tuple[list[int], list[int]]:
+def _memory(job: Job) -> tuple[list[int], list[int]]:
     """Number the storages of a piece's inputs, and of its outputs."""
 
     def numbers(nodes: Iterable[fx.Node]) -> list[int]:
@@ -311,7 +318,7 @@ def memory(job: Job) -> tuple[list[int], list[int]]:
     return numbers(job.piece.inputs), numbers(job.piece.outputs)
 
 
-def weights(job: Job) -> tuple[int, ...]:
+def _weights(job: Job) -> tuple[int, ...]:
     """List the positions of a piece's arguments that are weights."""
     return tuple(
         len(job.bounds) + index
@@ -320,26 +327,26 @@ def weights(job: Job) -> tuple[int, ...]:
     )
 
 
-def constant_weights(job: Job) -> frozenset[int]:
+def _constant_weights(job: Job) -> frozenset[int]:
     """List the positions of weights in memory that the graph writes to nowhere."""
     examples = {node: example_of(node) for node in job.graph.placeholders}
     written = {_torch.storage_of(t) for t in examples.values() if _torch.was_mutated(t)}
     return frozenset(
         index
-        for index in weights(job)
+        for index in _weights(job)
         if _torch.storage_of(example_of(job.piece.inputs[index - len(job.bounds)])) not in written
     )
 
 
-def bound_arguments(job: Job, output: _torch.InductorOutput) -> frozenset[int]:
+def _bound_arguments(job: Job, output: _torch.InductorOutput) -> frozenset[int]:
     """List the positions of arguments that are bound once: weights, and what is made of them."""
-    own = set(weights(job))
+    own = set(_weights(job))
     kept = {number for number, index in enumerate(output.kept) if index in own}
     prepared = sum(recipe.outputs for recipe in output.recipes)
     return frozenset(kept | {len(output.kept) + number for number in range(prepared)})
 
 
-def preparation(recipe: _torch.Recipe, numbers: Mapping[int, int]) -> Preparation:
+def _preparation(recipe: _torch.Recipe, numbers: Mapping[int, int]) -> Preparation:
     """Write a recipe as source. `numbers` has the numbers of weights by position."""
     forms = {"prepare": recipe.module}
     if recipe.plain is not None:

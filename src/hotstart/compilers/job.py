@@ -77,6 +77,19 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A job's piece, compiled in one way; tuning measures several and takes the fastest.
+
+    Attributes:
+        unit: the compiled unit.
+        rows: of most of the linears that a template computes, over axes; None if there are none.
+    """
+
+    unit: CompiledUnit
+    rows: sympy.Expr | None = None
+
+
+@dataclass(frozen=True)
 class Narrowed:
     """A condition that a compile assumed, and that fails for some sizes of the job.
 

@@ -12,7 +12,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +20,7 @@ from msgspec.structs import replace
 
 from hotstart import _torch
 from hotstart.capture.captured import example_of
-from hotstart.compilers.job import Job
+from hotstart.compilers.job import Candidate, Job
 from hotstart.compilers.piece_key import Bounds
 from hotstart.compilers.trial import Trial
 from hotstart.compilers.trial_sizes import Sizes
@@ -52,26 +51,14 @@ _SMALL = 1 << 12
 """Elements of a tensor up to which it is restored before each call, if calls write to it."""
 
 _GAIN = 0.01
-"""Least part of the time of all sizes, on average, that a second body has to save, and that every
-layout of weights has to save, since it takes as much memory as they do."""
+"""Least part of the time of all sizes, on average, that a second body has to save.
+
+Every packed copy of the weights has to save as much, since it takes as much memory as they do."""
 
 _LOSS = 0.05
 """Part of the time of a size that the template has to lose for other ways to be compiled."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Body:
-    """A piece, compiled in one way.
-
-    Attributes:
-        unit: what was compiled.
-        rows: of most of the linears that a template computes, over axes; None if there are none.
-    """
-
-    unit: CompiledUnit
-    rows: sympy.Expr | None = None
 
 
 Measure = Callable[[Job, Sequence[CompiledUnit], Sequence[Sizes]], Sequence[tuple[float, ...]]]
@@ -81,11 +68,11 @@ Measure = Callable[[Job, Sequence[CompiledUnit], Sequence[Sizes]], Sequence[tupl
 class Compile(Protocol):
     """Compiles a piece in one way; None if that does not go."""
 
-    def __call__(self, pack: _torch.Pack, *, templates: bool) -> Body | None:
+    def __call__(self, pack: _torch.Pack, *, templates: bool) -> Candidate | None:
         """Compile it with the linears packed that are chosen."""
 
 
-def tuned(job: Job, given: CompiledUnit, compile_body: Compile, measure: Measure) -> CompiledUnit:
+def tuned(job: Job, given: CompiledUnit, compile_way: Compile, measure: Measure) -> CompiledUnit:
     """Make a unit of the fastest bodies.
 
     The template is the fastest for most pieces. Only where it is not, other ways are compiled too.
@@ -93,23 +80,23 @@ def tuned(job: Job, given: CompiledUnit, compile_body: Compile, measure: Measure
     Args:
         job: what it serves.
         given: a unit that serves the job.
-        compile_body: compiles the piece in another way.
+        compile_way: compiles the piece in another way.
         measure: times units.
 
     Returns:
         A body, or two with a choice by rows; the unit that was given if it has no linears.
     """
-    template = compile_body(lambda rows, weight: True, templates=True)
+    template = compile_way(lambda rows, weight: True, templates=True)
     if template is None or template.rows is None:
         return given
     points = list(_points(job, template.rows))
-    ways = _ways({"template": template, "by rule": Body(given)})
-    fallback = Body(given)
+    ways = _ways({"template": template, "by rule": Candidate(given)})
+    fallback = Candidate(given)
     try:
         times = measure(job, list(ways.values()), [sizes for _, sizes in points])
         if _loses(times):
-            packed = compile_body(lambda rows, weight: True, templates=False)
-            plain = compile_body(lambda rows, weight: False, templates=False)
+            packed = compile_way(lambda rows, weight: True, templates=False)
+            plain = compile_way(lambda rows, weight: False, templates=False)
             named = {"template": template, "packed": packed, "plain": plain}
             ways = _ways({**named, "by rule": fallback})
             fallback = plain or fallback
@@ -123,12 +110,12 @@ def tuned(job: Job, given: CompiledUnit, compile_body: Compile, measure: Measure
     return _of_the_fastest(job, ways, template.rows, fallback, counts, times)
 
 
-def _ways(bodies: Mapping[str, Body | None]) -> dict[str, CompiledUnit]:
+def _ways(candidates: Mapping[str, Candidate | None]) -> dict[str, CompiledUnit]:
     """Units by name, each code once."""
     units: dict[str, CompiledUnit] = {}
-    for name, body in bodies.items():
-        if body and body.unit.source not in {unit.source for unit in units.values()}:
-            units[name] = body.unit
+    for name, one in candidates.items():
+        if one and one.unit.source not in {unit.source for unit in units.values()}:
+            units[name] = one.unit
     return units
 
 
@@ -141,7 +128,7 @@ def _of_the_fastest(
     job: Job,
     ways: Mapping[str, CompiledUnit],
     rows: sympy.Expr,
-    fallback: Body,
+    fallback: Candidate,
     counts: Sequence[int],
     times: Sequence[tuple[float, ...]],
 ) -> CompiledUnit:

@@ -30,8 +30,7 @@ from hotstart.records.artifact import Requirements
 from hotstart.records.guards import Change, Guard, ModuleKind, Seen, described
 
 RESTLESS = 2
-"""A dict that was written to so many times without that a guard failed is no longer watched as a
-whole."""
+"""A dict that was found written to this many times is no longer watched as a whole."""
 
 
 class _Split(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ from hotstart.records.artifact import (
 )
 from hotstart.records.shapes import Dim, Variant, labelled
 from hotstart.runtime.generated import code_of
-from hotstart.specialize.units import Kept
+from hotstart.specialize.kept import Kept
 
 log = logging.getLogger("hotstart")
 
@@ -111,7 +111,7 @@ def _library(source: str, kept: Kept | None) -> Kernel:
     """Compile a program that no earlier build has compiled.
 
     Raises:
-        NotNative: it is to be kept already, and is not.
+        NotNative: nothing may be compiled that the store has not, and it has no such library.
         OSError: as `_compiled`.
         subprocess.SubprocessError: likewise.
     """

@@ -32,7 +32,7 @@ from hotstart.records.wiring import (
     Bound,
     Function,
     Held,
-    Made,
+    MadeTensor,
     View,
     Weight,
     WiredCall,
@@ -213,7 +213,7 @@ class _Recorder:
 
     def _prepared(self, preparation: Preparation, number: int, weights: Sequence[Any]) -> _StandIn:
         taken = tuple(_number(weights[each], "bound") for each in preparation.weights)
-        return self._tensor(Made(preparation.code.filename, taken, number))
+        return self._tensor(MadeTensor(preparation.code.filename, taken, number))
 
     # --- variants ---------------------------------------------------------------------------------
 

@@ -110,7 +110,7 @@ class Packed(msgspec.Struct, frozen=True):
     mapped: int = 0
 
 
-class Made(msgspec.Struct, frozen=True):
+class Summary(msgspec.Struct, frozen=True):
     """What was compiled, reused and loaded.
 
     Attributes:
@@ -165,7 +165,7 @@ class Made(msgspec.Struct, frozen=True):
         return plain
 
 
-class Report(Made, frozen=True, kw_only=True):
+class Report(Summary, frozen=True, kw_only=True):
     """What was made, and how long it took.
 
     Attributes:
@@ -179,7 +179,7 @@ class Report(Made, frozen=True, kw_only=True):
     packed: Packed = Packed()
 
     @classmethod
-    def of(cls, made: Made, clock: Clock, packed: Packed) -> Report:
+    def of(cls, made: Summary, clock: Clock, packed: Packed) -> Report:
         """Report what was made, with the times of a clock."""
         phases = clock.phases()
         parts = msgspec.structs.asdict(made)

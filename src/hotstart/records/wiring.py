@@ -18,7 +18,7 @@ class Weight(msgspec.Struct, frozen=True, tag="weight"):
     slot: int
 
 
-class Made(msgspec.Struct, frozen=True, tag="made"):
+class MadeTensor(msgspec.Struct, frozen=True, tag="made"):
     """A tensor that a preparation makes of weights.
 
     Attributes:
@@ -53,7 +53,7 @@ class View(msgspec.Struct, frozen=True, tag="view"):
     further: int
 
 
-Bound: TypeAlias = Weight | Made | Held | View
+Bound: TypeAlias = Weight | MadeTensor | Held | View
 
 
 class Function(msgspec.Struct, frozen=True, array_like=True):

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from hotstart.records.contract import Contract, TensorSpec
+from hotstart.runtime.entry_check import Check, Explain
 from hotstart.runtime.names import Scope
 from hotstart.runtime.places import Memory
-from hotstart.runtime.refusal import Check, Explain
 
 
 class Looked(msgspec.Struct, frozen=True):

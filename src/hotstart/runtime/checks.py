@@ -30,11 +30,11 @@ from hotstart.records.nested import (
 )
 from hotstart.records.shapes import Variant, has_layout
 from hotstart.runtime.argument_kind import ArgumentKind, Looked
+from hotstart.runtime.entry_check import Check, Explain, Found
 from hotstart.runtime.names import assignment, written_tuple
 from hotstart.runtime.passed import MISSING
 from hotstart.runtime.places import Meeting, elements_are_apart
-from hotstart.runtime.refusal import Check, Explain, Found
-from hotstart.runtime.served import (
+from hotstart.runtime.refusal_words import (
     form_of,
     not_as_written,
     not_laid_out,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from hotstart.records.artifact import Artifact
-from hotstart.records.report import Made, UnitReport
+from hotstart.records.report import Summary, UnitReport
 
 
-def list_loaded(artifact: Artifact) -> Made:
+def list_loaded(artifact: Artifact) -> Summary:
     """List what was loaded; the build's own report stays in the artifact."""
     built = artifact.report["units"]
     units = tuple(
         UnitReport(unit["piece"], unit["variant"], "loaded", 0.0, unit["reused_from"])
         for unit in built
     )
-    return Made(
+    return Summary(
         pieces=len(artifact.pieces),
         unique=len(artifact.units),
         reused=len(units) - len(artifact.units),

@@ -19,7 +19,7 @@ Prepare = Callable[[Preparation, Sequence[torch.Tensor]], Sequence[torch.Tensor 
 """Makes what a preparation makes of some weights."""
 
 
-class Made(msgspec.Struct, frozen=True):
+class PreparedTensors(msgspec.Struct, frozen=True):
     """What a preparation made.
 
     Attributes:
@@ -44,10 +44,12 @@ class Made(msgspec.Struct, frozen=True):
             for one, other in pairs
         )
 
-    def with_stand_ins(self, weights: tuple[torch.Tensor, ...]) -> Made:
+    def with_stand_ins(self, weights: tuple[torch.Tensor, ...]) -> PreparedTensors:
         """Make the same record where some of the weights were released."""
         left = [tensor for tensor in weights if type(tensor) is not Released]
-        return Made(weights, _torch.VersionWatch(left), self.tensors, self.bytes, self.mapped)
+        return PreparedTensors(
+            weights, _torch.VersionWatch(left), self.tensors, self.bytes, self.mapped
+        )
 
 
 class Prepared:
@@ -71,7 +73,7 @@ class Prepared:
         self.packs = pack
         self._counters = counters or {}
         self._before = before._made if before is not None and before.packs == pack else {}
-        self._made: dict[tuple[Any, ...], Made] = {}
+        self._made: dict[tuple[Any, ...], PreparedTensors] = {}
         self._functions: dict[str, Callable[..., Sequence[torch.Tensor | None]]] = {}
         self._seconds = 0.0
 
@@ -87,7 +89,7 @@ class Prepared:
             self._made[key] = before
         return self._made[key].tensors
 
-    def _new(self, preparation: Preparation, weights: tuple[torch.Tensor, ...]) -> Made:
+    def _new(self, preparation: Preparation, weights: tuple[torch.Tensor, ...]) -> PreparedTensors:
         started = time.perf_counter()
         counters = [self._counters[id(w)] for w in weights if id(w) in self._counters]
         written = _torch.VersionWatch((*weights, *counters))
@@ -99,7 +101,7 @@ class Prepared:
         memory = {tensor.untyped_storage().data_ptr() for tensor in weights}
         own = [tensor for tensor in tensors if tensor is not None and not _shares(tensor, memory)]
         copied = sum(tensor.numel() * tensor.itemsize for tensor in own)
-        return Made(tuple(w.detach() for w in weights), written, tensors, copied)
+        return PreparedTensors(tuple(w.detach() for w in weights), written, tensors, copied)
 
     def _function(self, preparation: Preparation) -> Callable[..., Sequence[torch.Tensor | None]]:
         file = preparation.code.filename
@@ -122,11 +124,13 @@ class Prepared:
         same = cls(True)
         for file, weights, tensors, size in found:
             there = [weight for weight in weights if type(weight) is not Released]
-            made = Made(tuple(weights), _torch.VersionWatch(there), tensors, size, mapped=True)
+            made = PreparedTensors(
+                tuple(weights), _torch.VersionWatch(there), tensors, size, mapped=True
+            )
             same._made[(file, *map(id, weights))] = made
         return same
 
-    def made(self) -> Iterator[tuple[str, tuple[int, ...], Made]]:
+    def made(self) -> Iterator[tuple[str, tuple[int, ...], PreparedTensors]]:
         """List what was made, with the name of the preparation and the `id` of each weight."""
         for (file, *ids), made in self._made.items():
             yield file, tuple(ids), made

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from hotstart.errors import ContractError
 from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.shapes import Variant
+from hotstart.runtime.entry_check import Check, Found
 from hotstart.runtime.names import Scope
-from hotstart.runtime.refusal import Check, Found
-from hotstart.runtime.served import not_served, other_size
+from hotstart.runtime.refusal_words import not_served, other_size
 
 
 class Sizes:

@@ -17,8 +17,8 @@ class Fetched(msgspec.Struct, frozen=True):
     Attributes:
         tensors: by slot.
         current: whether fetching again would find the same ones.
-        counters: by the `id` of a tensor, another that is written to whenever that one is. Batch
-            normalisation writes its statistics without autograd's knowledge, and counts batches.
+        counters: of batch normalisation: from the `id` of a statistics tensor to its batch counter.
+            A call writes statistics without autograd's knowledge, so the counter's version tells.
         written: whether anything may write to the tensors.
     """
 

@@ -18,8 +18,8 @@ from hotstart.records.artifact import Artifact, Requirements, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.shapes import is_laid_out
 from hotstart.records.standalone import LeftOut
+from hotstart.runtime.refusal_words import described_weight
 from hotstart.runtime.released import Released
-from hotstart.runtime.served import described_weight
 from hotstart.runtime.source import Fetched
 from hotstart.runtime.tensors import TENSOR_TYPES, TensorMemory, describe_tensor, is_lazy_view
 

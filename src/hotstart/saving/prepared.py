@@ -13,7 +13,7 @@ import torch
 from hotstart._torch.opaque import is_opaque, layout_of, memory_of, opaque_over
 from hotstart.artifact import weights_file
 from hotstart.artifact.disk import Buffer
-from hotstart.artifact.weights_file import Made, Stored, Stretch, Table
+from hotstart.artifact.weights_file import Stored, StoredPreparation, Stretch, Table
 from hotstart.checkpoint.prepared import page_sums
 from hotstart.dtypes import name_of
 from hotstart.errors import ArtifactError
@@ -49,7 +49,7 @@ class _Chosen(msgspec.Struct, frozen=True):
         only_packed: addresses of storages of weights that nothing reads but these preparations.
     """
 
-    made: tuple[tuple[str, tuple[int, ...], runtime.Made], ...]
+    made: tuple[tuple[str, tuple[int, ...], runtime.PreparedTensors], ...]
     only_packed: set[int]
 
 
@@ -77,7 +77,7 @@ def prepared_weights(
         gone = packed or type(tensor) is Released
         names[spec.name] = tensors.add(tensor, None if gone else _place_of_weight(spec, tensor))
     made = tuple(
-        Made(
+        StoredPreparation(
             file,
             tuple(map(tensors.number, ids)),
             tuple(None if t is None else tensors.add(t, _place(t)) for t in each.tensors),
@@ -284,7 +284,10 @@ def _merged(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _parts(
-    artifact: Artifact, tensors: _Tensors, names: dict[str, int], made: tuple[Made, ...]
+    artifact: Artifact,
+    tensors: _Tensors,
+    names: dict[str, int],
+    made: tuple[StoredPreparation, ...],
 ) -> Iterator[Buffer]:
     places = tensors.places()
     layouts = tuple(dict.fromkeys(p.layout for p in places if p.layout is not None))

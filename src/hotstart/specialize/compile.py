@@ -49,7 +49,7 @@ class SpecializedCall:
 
     Attributes:
         traced: the call.
-        parts: its sizes, which parts serve that do not overlap.
+        parts: the parts; together they serve all sizes, and do not overlap.
         splits: how the parts came about, while tracing and while compiling.
     """
 

@@ -22,7 +22,8 @@ MANY = 4
 """A declared variant that is split into more parts than this is warned of."""
 
 ENDLESS = 4
-"""A number that is assumed to be so many values, one after another, is assumed to be all of its."""
+"""Once this many values of one number have each caused a split, we expect one split for every value
+it can have."""
 
 
 def watch(splits: Sequence[Split], axes: Sequence[Dim], limit: int) -> None:

@@ -79,8 +79,8 @@ def shared_jobs(
 ) -> dict[str, Job]:
     """For jobs that differ in sizes only, of parts of one declared variant: a job for all of them.
 
-    Those on different sides of what compiles assumed so far about their axes share nothing, nor do
-    those whose operators give other shapes: some decide by size without saying so.
+    Two jobs share nothing if a condition that a compile assumed holds for one and fails for the
+    other, or if their operators give different shapes: some decide by size without saying so.
 
     Args:
         parts: the parts with their jobs.

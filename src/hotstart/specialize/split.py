@@ -76,7 +76,7 @@ class Splits:
         """Split the first part at a condition, and others of its variant where that is simple.
 
         What the compile of the first one assumed, theirs would assume too; and parts of the same
-        sizes can share a unit. It is simple where no side needs a condition that the part did not.
+        sizes can share a unit. Simple: only the intervals change, no part gets a new condition.
 
         Returns:
             For each part, what becomes of it.

@@ -27,7 +27,7 @@ from hotstart.partition.plan import Graph
 from hotstart.partition.zero_and_one import special_conditions
 from hotstart.records.contract import Layout, TensorSpec
 from hotstart.records.shapes import Interval, dense_strides, layout_fits
-from hotstart.runtime.served import dense_copy
+from hotstart.runtime.refusal_words import dense_copy
 from hotstart.specialize.limits import range_error
 from hotstart.specialize.parts import Split, VariantPart
 from hotstart.specialize.split import Declaration, Splits
@@ -206,7 +206,7 @@ def _that_split(origin: Split | None, declaration: Declaration) -> Iterator[None
 
 
 def _serving(graphs: Sequence[CutGraph], part: VariantPart) -> CutGraph | None:
-    """A graph that stands for the model at a part's hints; best one that does throughout."""
+    """A graph valid at a part's hints; preferably one valid for all of its sizes."""
     fitting = [
         graph for graph in graphs if all(_torch.holds_at(c.expr, part.hints) for c in graph.assumed)
     ]

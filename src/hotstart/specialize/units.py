@@ -5,42 +5,16 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from hotstart import _torch
 from hotstart.compilers import Compiler, Job, Narrowed
 from hotstart.errors import CompileError
 from hotstart.events import Clock
-from hotstart.records.artifact import CompiledUnit, Kernel
+from hotstart.records.artifact import CompiledUnit
+from hotstart.specialize.kept import Kept
 
 log = logging.getLogger("hotstart")
-
-
-class Kept(Protocol):
-    """What compiles of earlier builds gave."""
-
-    def get(self, job: Job) -> CompiledUnit | Narrowed | None:
-        """The unit of a job, or the condition that its compile stopped at; None if none fits."""
-
-    def put(self, job: Job, made: CompiledUnit | Narrowed) -> None:
-        """Keep what a compile of a job gave."""
-
-    def library(self, digest: str) -> Kernel | None:
-        """The native library that was compiled from a source; None if none is kept."""
-
-    def put_library(self, digest: str, library: Kernel) -> None:
-        """Keep a native library, by the digest of its source."""
-
-    @property
-    def only_kept(self) -> bool:
-        """Tell whether nothing may be compiled that is not kept."""
-
-    def permit(self, job: Job) -> None:
-        """Let a job be compiled that is not kept.
-
-        Raises:
-            StoreError: it has to be kept.
-        """
 
 
 @dataclass(frozen=True)
@@ -91,6 +65,9 @@ class Units:
     def make(self, job: Job, shared: Job, variant: str) -> MadeUnit | Narrowed:
         """Make a unit that serves a job, or say what a compile assumed of its sizes.
 
+        In this order: from the cache, the shared job's before the job's own; by a compile of the
+        shared job; by a compile of the job alone.
+
         Args:
             job: what no unit serves.
             shared: a job for other parts as well, which is tried first; or the job itself.
@@ -102,28 +79,48 @@ class Units:
         """
         started = self.clock.wall_s()
         several = shared.key not in {job.key, *self._not_made}
-        known: dict[str, Narrowed] = {}
-        for each in [shared, job] if several else [job]:
-            kept = self._kept_of(each)
-            found = None if kept is None else kept.get(each)
+        narrowed: dict[str, Narrowed] = {}
+        for each in (shared, job) if several else (job,):
+            found = self._from_cache(each)
             if isinstance(found, CompiledUnit):
                 return self._add(each, found, "loaded", started)
             if found is not None:
-                known[each.key] = found
-                self._not_made.add(each.key)
+                narrowed[each.key] = found
         if several:
-            try:
-                found = known.get(shared.key) or self._compiled(shared, variant)
-            except CompileError as error:
-                log.debug("%s is compiled for each part of a range: %r", job.piece.name, error)
-            else:
-                if isinstance(found, CompiledUnit):
-                    return self._add(shared, found, "compiled", started)
-                log.debug("%s is compiled for each part of a range: %s", job.piece.name, found)
-        found = known.get(job.key) or self._compiled(job, variant)
+            unit = self._for_all_parts(job, shared, narrowed.get(shared.key), variant)
+            if unit is not None:
+                return self._add(shared, unit, "compiled", started)
+        own = narrowed.get(job.key) or self._compiled(job, variant)
+        return own if isinstance(own, Narrowed) else self._add(job, own, "compiled", started)
+
+    def _from_cache(self, job: Job) -> CompiledUnit | Narrowed | None:
+        """What an earlier build's compile of a job gave; None if that is not kept."""
+        kept = self._kept_of(job)
+        found = None if kept is None else kept.get(job)
         if isinstance(found, Narrowed):
+            self._not_made.add(job.key)
+        return found
+
+    def _for_all_parts(
+        self, job: Job, shared: Job, narrowed: Narrowed | None, variant: str
+    ) -> CompiledUnit | None:
+        """Compile the shared job; None if that fails, or assumes something of sizes.
+
+        Args:
+            job: the job that the unit is for.
+            shared: the job for other parts as well.
+            narrowed: what its compile in an earlier build assumed, if that is known.
+            variant: the name of what it is for.
+        """
+        try:
+            found = narrowed or self._compiled(shared, variant)
+        except CompileError as error:
+            log.debug("%s is compiled for each part of a range: %r", job.piece.name, error)
+            return None
+        if isinstance(found, CompiledUnit):
             return found
-        return self._add(job, found, "compiled", started)
+        log.debug("%s is compiled for each part of a range: %s", job.piece.name, found)
+        return None
 
     def _kept_of(self, job: Job) -> Kept | None:
         """The units of earlier builds; None where a job's key means nothing in another process."""

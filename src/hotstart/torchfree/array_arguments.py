@@ -11,10 +11,10 @@ from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.nested import same_constant
 from hotstart.records.shapes import dense_strides
 from hotstart.runtime.argument_kind import ArgumentKind, Looked, Served
+from hotstart.runtime.entry_check import Check, Found
 from hotstart.runtime.names import Scope, written_tuple
 from hotstart.runtime.passed import MISSING
-from hotstart.runtime.refusal import Check, Found
-from hotstart.runtime.served import in_words
+from hotstart.runtime.refusal_words import in_words
 from hotstart.torchfree.arrays import Array, ArrayMemory, described
 from hotstart.torchfree.library import Libtorch
 from hotstart.torchfree.memory import laid_out, write

@@ -13,7 +13,7 @@ from hotstart.records.artifact import WeightSpec
 from hotstart.records.shapes import is_laid_out, spanned
 from hotstart.runtime.owners import HeldTensors
 from hotstart.runtime.places import WeightsInMemory
-from hotstart.runtime.served import described_weight
+from hotstart.runtime.refusal_words import described_weight
 from hotstart.torchfree.arrays import Array, ArrayMemory, described
 from hotstart.torchfree.library import Libtorch, is_known, size_of
 from hotstart.torchfree.memory import copied, laid_out

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hotstart.artifact import weights_file
 from hotstart.artifact.disk import OpenFile
-from hotstart.artifact.weights_file import PAGE, Made, Stored, Stretch, Table
+from hotstart.artifact.weights_file import PAGE, Stored, StoredPreparation, Stretch, Table
 from hotstart.checkpoint.prepared import PreparedWeights, page_sums, sums_digest
 from hotstart.errors import CorruptArtifact, IncompatibleArtifact
 
@@ -32,7 +32,7 @@ def table_of(data: bytes, **changed: Any) -> Table:
         "layouts": (b"",),
         "tensors": (Stored("float32", (4, 4), (4, 1), 0), Stored("int8", (100,), (1,), 1)),
         "weights": {"a": 0, "b": 1},
-        "made": (Made("prepare", (0,), (1, None), 100),),
+        "made": (StoredPreparation("prepare", (0,), (1, None), 100),),
     }
     return Table(**{**known, **changed})
 
@@ -72,8 +72,8 @@ def test_a_file_is_what_was_written(tmp_path: Path) -> None:
         {"tensors": (Stored("float32", (4, 4), (4,), 0),) * 2},
         {"tensors": ()},
         {"weights": {"a": 2}},
-        {"made": (Made("prepare", (2,), (1,), 1),)},
-        {"made": (Made("prepare", (0,), (2,), 1),)},
+        {"made": (StoredPreparation("prepare", (2,), (1,), 1),)},
+        {"made": (StoredPreparation("prepare", (0,), (2,), 1),)},
     ],
 )
 def test_a_table_that_does_not_hold_together_is_refused(

@@ -22,7 +22,7 @@ from hotstart.records.artifact import (
 from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.shapes import Dim, Interval, Variant
 from hotstart.records.standalone import ResultType
-from hotstart.records.wiring import Function, Made, View, Weight, WiredResult, Wiring
+from hotstart.records.wiring import Function, MadeTensor, View, Weight, WiredResult, Wiring
 from hotstart.runtime.generated import code_of
 
 UNIT = """
@@ -90,7 +90,7 @@ def test_tensors_and_functions_are_found_in_the_places_they_are_bound_to() -> No
         Weight(0),
         Weight(1),
         View(1, (2,), (1,), 2),
-        Made("hotstart/test.py", (0,), 0),
+        MadeTensor("hotstart/test.py", (0,), 0),
     )
     assert found.functions == (Function(0, (0, 3)), Function(1, (-1, 2)))
     (call,) = found.calls

@@ -26,10 +26,11 @@ from hotstart.runtime.bind import bind
 from hotstart.runtime.weights import weights_of
 from hotstart.specialize.compile import compile_calls, units_of
 from hotstart.specialize.contract import make_contract, make_requirements
+from hotstart.specialize.kept import Kept
 from hotstart.specialize.part_jobs import PartJobs, shared_jobs
 from hotstart.specialize.parts import VariantPart
 from hotstart.specialize.trace import trace_calls
-from hotstart.specialize.units import Kept, Units
+from hotstart.specialize.units import Units
 from tests.capturing import CPU
 
 N = _torch.axis_symbol("n")
