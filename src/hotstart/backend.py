@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from hotstart import _torch, assemble
+from hotstart import _torch, assemble, build_report, debug_files
 from hotstart.cache.kept import KeptUnits
 from hotstart.cache.store import open_store
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.graph import FlatGraph, capture_graph, writable
+from hotstart.compilers.choose import make_compiler
 from hotstart.errors import OptionsError, RangeError
 from hotstart.events import Clock, Event
 from hotstart.options import Options
@@ -132,7 +133,7 @@ def _compiled(
 ) -> FlatCall:
     """The function of a graph, built from what is known about its sizes now."""
     clock = Clock(options.on_event)
-    compiler = assemble.make_compiler(options, clock)
+    compiler = make_compiler(options, clock)
     debug_dir = _debug_dir(options)
     with clock.phase("capture"):
         found = capture_graph(module, learned)
@@ -150,17 +151,17 @@ def _compiled(
     with clock.phase("native"):
         units = units_of([compiled])
         native, not_native = assemble.make_native(requirements, (made,), units, options, kept)
-    infos = assemble.piece_infos([call])
+    infos = build_report.piece_infos([call])
     artifact = Artifact(
         requirements, (made,), units, (), infos, fingerprint={}, report={}, native=native
     )
-    shown = assemble.in_debug_files(artifact, debug_dir)
+    shown = debug_files.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):
         (run,) = bind(shown, weights_of(module, shown))()
         entry, function = _entry(found, inputs, run, made)
     if debug_dir is not None:
-        assemble.write_debug_files(debug_dir, [call], shown, entry)
-    report = Report.of(assemble.list_made(infos, [compiled], not_native), clock, Packed())
+        debug_files.write_debug_files(debug_dir, [call], shown, entry)
+    report = Report.of(build_report.list_made(infos, [compiled], not_native), clock, Packed())
     _tell(clock, report, call.parts[0].part.variant.name)
     return function
 

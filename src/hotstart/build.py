@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from hotstart import assemble, faults
+from hotstart import assemble, build_report, debug_files, faults
 from hotstart.capture.described import DescribedCall, device_of
 from hotstart.capture.naming import naming_of
 from hotstart.capture.weights import WeightTable, weights_on
+from hotstart.compilers.choose import make_compiler
 from hotstart.events import Clock
 from hotstart.model import Model
 from hotstart.options import Options
@@ -35,8 +36,8 @@ def build_program(
 ) -> Program:
     """Run the stages. Pieces that are `kept` are not compiled again; others are, and kept then."""
     clock = Clock(options.on_event)
-    debug_dir = assemble.debug_folder(options)
-    compiler = assemble.make_compiler(options, clock)
+    debug_dir = debug_files.debug_folder(options)
+    compiler = make_compiler(options, clock)
     compiler.warm_up()
     units = Units(compiler, clock, kept)
     try:
@@ -64,8 +65,8 @@ def build_program(
         fingerprint = assemble.make_fingerprint(
             traced, units_of(compiled), compiler, options.target
         )
-    pieces = assemble.piece_infos(traced)
-    made = assemble.list_made(pieces, compiled, not_native)
+    pieces = build_report.piece_infos(traced)
+    made = build_report.list_made(pieces, compiled, not_native)
     artifact = Artifact(
         requirements=requirements,
         calls=stitched,
@@ -77,7 +78,7 @@ def build_program(
         naming=naming,
         native=native,
     )
-    shown = assemble.in_debug_files(artifact, debug_dir)
+    shown = debug_files.in_debug_files(artifact, debug_dir)
     with clock.phase("bind"):
         binding = bind(shown, weights_of(model, shown))
     examples = {
@@ -86,5 +87,5 @@ def build_program(
     }
     program = Program(artifact, model, binding, made, clock, on_miss, examples)
     if debug_dir is not None:
-        assemble.write_debug_files(debug_dir, traced, shown, program.entry_code)
+        debug_files.write_debug_files(debug_dir, traced, shown, program.entry_code)
     return program

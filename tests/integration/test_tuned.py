@@ -55,7 +55,7 @@ def deciding(measure: Any, folder: Path) -> Iterator[None]:
     """
     here = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     with pytest.MonkeyPatch.context() as patch, keeping(folder / here):
-        patch.setattr("hotstart.assemble.measured", measure)
+        patch.setattr("hotstart.compilers.choose.measured", measure)
         yield
 
 
@@ -360,7 +360,7 @@ def test_a_build_that_finds_pieces_measures_nothing(
         calls.append(job)
         return measured(job, units, points)
 
-    monkeypatch.setattr("hotstart.assemble.measured", counted)
+    monkeypatch.setattr("hotstart.compilers.choose.measured", counted)
 
     def build(model: nn.Module) -> hotstart.Program:
         x = torch.randn(4, 32)

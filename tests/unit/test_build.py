@@ -118,6 +118,6 @@ def test_the_structured_trace_has_graph_compiles_and_code(
 
 
 def test_jobs_are_one_for_each_core_at_most() -> None:
-    from hotstart.assemble import default_jobs
+    from hotstart.compilers.choose import default_jobs
 
     assert 1 <= default_jobs() <= (os.cpu_count() or 1)

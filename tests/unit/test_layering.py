@@ -33,7 +33,7 @@ ORDER = (
     ("specialize",),
     ("native",),
     ("cache",),
-    ("assemble",),
+    ("assemble", "build_report", "debug_files"),
     ("build",),
     ("api",),
     ("submodule", "backend"),

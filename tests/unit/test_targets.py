@@ -14,10 +14,10 @@ import hotstart
 from hotstart import OptionsError
 from hotstart.artifact import fingerprint
 from hotstart.artifact.compatibility import misfits
-from hotstart.assemble import require_target
 from hotstart.cache.kept import KeptUnits
 from hotstart.cache.store import Store
 from hotstart.compilers import InductorCompiler
+from hotstart.compilers.choose import require_target
 from hotstart.compilers.packing import Processor, processor_of
 from hotstart.targets import VECTOR_BITS, TargetName, allowed_instructions, missing_instructions
 

@@ -13,7 +13,18 @@ import sympy
 import torch
 from torch import Tensor, nn
 
-from hotstart import Call, Dim, Options, Program, RangeError, Store, StoreError, _torch, assemble
+from hotstart import (
+    Call,
+    Dim,
+    Options,
+    Program,
+    RangeError,
+    Store,
+    StoreError,
+    _torch,
+    assemble,
+    build_report,
+)
 from hotstart.cache.kept import KeptUnits
 from hotstart.capture.described import describe_calls
 from hotstart.capture.weights import WeightTable, weights_on
@@ -108,9 +119,9 @@ def built(
         contract = make_contract(model, calls[0])
         compiled = compile_calls(calls, units)
     stitched = assemble.stitch_call(compiled[0], requirements, contract)
-    captured, infos = tuple(weights.captured.items()), assemble.piece_infos(calls)
+    captured, infos = tuple(weights.captured.items()), build_report.piece_infos(calls)
     artifact = Artifact(requirements, (stitched,), units_of(compiled), captured, infos, {}, {})
-    made = assemble.list_made(infos, compiled)
+    made = build_report.list_made(infos, compiled)
     program = Program(
         artifact, model, bind(artifact, weights_of(model, artifact)), made, clock, OnMiss(), {}
     )

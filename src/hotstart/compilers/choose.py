@@ -1,0 +1,71 @@
+"""Choose the compiler that options ask for, and how much of the machine it uses."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from hotstart.artifact import fingerprint
+from hotstart.compilers.inductor import InductorCompiler
+from hotstart.compilers.job import Compiler
+from hotstart.compilers.op_by_op import OpByOpCompiler
+from hotstart.compilers.proven import ProvenCompiler
+from hotstart.compilers.tuning import measured
+from hotstart.errors import OptionsError
+from hotstart.events import Clock
+from hotstart.options import Options
+from hotstart.targets import TargetName, missing_instructions
+
+
+def make_compiler(options: Options, clock: Clock) -> Compiler:
+    """The compiler that options ask for; `clock` is told of the time that proofs take.
+
+    Raises:
+        OptionsError: this machine cannot run what is built for the target, or a setting of
+            Inductor contradicts it.
+    """
+    require_target(options.target)
+    if options.compiler == "op_by_op":
+        return OpByOpCompiler()
+    jobs = options.jobs or default_jobs()
+    inductor = InductorCompiler(
+        options.inductor,
+        jobs,
+        options.pack_weights,
+        tune=measured if options.tune else None,
+        target=options.target,
+    )
+    if options.prove == "off":
+        return inductor
+    return ProvenCompiler(inductor, options.prove, clock)
+
+
+def require_target(target: TargetName) -> None:
+    """Check that this machine runs what is built for a target, which proofs and the check do.
+
+    Raises:
+        OptionsError: it does not.
+    """
+    machine = platform.machine()
+    if target == "native":
+        return
+    missing = missing_instructions(target, fingerprint.host()["instructions"])
+    if machine != "x86_64" or missing:
+        found = f"one without {', '.join(missing)}" if machine == "x86_64" else machine
+        raise OptionsError(
+            f"target: expected a machine that runs programs for {target}, found {found}\n"
+            "do: take a lower target, or build on a machine of that level: units are run and "
+            "compared while they are built"
+        )
+
+
+def default_jobs() -> int:
+    """Choose how many C++ compilers run at a time: one for each core and 1 GiB to be used."""
+    cores = len(os.sched_getaffinity(0))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.exists():
+        limit, _, period = quota.read_text().partition(" ")
+        cores = cores if limit == "max" else min(cores, -(-int(limit) // int(period)))
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cores, memory >> 30))

@@ -1,0 +1,67 @@
+"""Write the graphs, pieces and generated code of a build into a folder, for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from hotstart.errors import OptionsError
+from hotstart.options import Options
+from hotstart.records.artifact import Artifact, Blob
+from hotstart.runtime.generated import stitched_name
+from hotstart.specialize.trace import TracedCall, describe_plan
+
+
+def debug_folder(options: Options) -> Path | None:
+    """The folder for debug files, made if it is not there; None if there is to be none.
+
+    Raises:
+        OptionsError: it cannot be made.
+    """
+    if options.debug_dir is None:
+        return None
+    folder = Path(options.debug_dir)
+    try:
+        (folder / "hotstart").mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OptionsError(f"debug_dir: got {folder}, which cannot be made: {error}") from None
+    return folder
+
+
+def in_debug_files(artifact: Artifact, folder: Path | None) -> Artifact:
+    """An artifact whose variants show in tracebacks as files in `folder`, if there is one."""
+    if folder is None:
+        return artifact
+    calls = []
+    for call in artifact.calls:
+        owner = f"{call.name}_" if call.name else ""
+        stitched = []
+        for one in call.stitched:
+            path = folder / "hotstart" / f"{owner}{stitched_name(one.variant)}.py"
+            code = replace(one.code, filename=str(path.resolve()), bytecode=Blob(""))
+            stitched.append(replace(one, code=code))
+        calls.append(replace(call, stitched=tuple(stitched)))
+    return replace(artifact, calls=tuple(calls))
+
+
+def write_debug_files(
+    folder: Path, calls: Sequence[TracedCall], artifact: Artifact, entry: str
+) -> None:
+    """Write graphs, pieces and generated code, as `in_debug_files` names it, for reading."""
+    files: dict[str, str] = {"entry.py": entry}
+    for call in calls:
+        owner = f"{call.name}_" if call.name else ""
+        for index, graph in enumerate(call.graphs):
+            files[f"{owner}graph_{index}.txt"] = str(graph.captured.graph)
+            files[f"{owner}pieces_{index}.txt"] = describe_plan(graph.plan)
+    for stitched in (stitched for call in artifact.calls for stitched in call.stitched):
+        files[Path(stitched.code.filename).name] = stitched.source
+    if artifact.native is not None:
+        files["program.cpp"] = str(artifact.native.source.data, "utf-8")
+    for unit in artifact.units:
+        files[Path(unit.code.filename).name] = unit.source
+    (folder / "hotstart").mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / "hotstart" / name).write_text(text)
