@@ -15,7 +15,7 @@ from hotstart.specialize.trace import TracedCall, describe_plan
 
 
 def debug_folder(options: Options) -> Path | None:
-    """The folder for debug files, made if it is not there; None if there is to be none.
+    """Make the folder for debug files; None if there is to be none.
 
     Raises:
         OptionsError: it cannot be made.
@@ -31,7 +31,7 @@ def debug_folder(options: Options) -> Path | None:
 
 
 def in_debug_files(artifact: Artifact, folder: Path | None) -> Artifact:
-    """An artifact whose variants show in tracebacks as files in `folder`, if there is one."""
+    """Name the variants of an artifact after files in `folder`, for tracebacks, if there is one."""
     if folder is None:
         return artifact
     calls = []

@@ -95,7 +95,7 @@ class _Writer:
         return bool(wholes)
 
     def _tensor(self, value: ast.expr) -> Strided | None:
-        """How a tensor in float32 of four dimensions lies; None if that is not known."""
+        """Find the layout of a float32 tensor of four dimensions; None if it is not known."""
         known = self._variables.of(value)
         if known.dtype != FLOAT32 or known.lies is None or len(known.lies.sizes) != 4:
             return None

@@ -15,7 +15,7 @@ _LINEARS = "torch.ops.mkldnn._linear_pointwise."
 
 @dataclass(frozen=True)
 class Strided:
-    """How a tensor lies in memory, as expressions of the code.
+    """Sizes and strides of a tensor, as expressions of the code.
 
     Attributes:
         sizes: of each dimension.
@@ -28,7 +28,7 @@ class Strided:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a value.
+    """The facts known of a value.
 
     Attributes:
         argument: its number among the arguments of the function, if it is one of them.
@@ -139,7 +139,7 @@ def arguments_of(call: ast.FunctionDef) -> ast.Tuple | None:
 
 
 def strided(sizes: ast.expr, strides: ast.expr) -> Strided | None:
-    """How a tensor lies whose sizes and strides are written as tuples; None if they are not."""
+    """Read sizes and strides that are written as tuples; None if they are not."""
     match sizes, strides:
         case ast.Tuple(elts=counts), ast.Tuple(elts=steps):
             return Strided(tuple(map(ast.unparse, counts)), tuple(map(ast.unparse, steps)))
@@ -155,7 +155,7 @@ def reads(call: ast.FunctionDef, name: str) -> int:
 
 
 def _common(known: Sequence[Known]) -> Known:
-    """What is known of a value in each of several cases."""
+    """Keep what is known of a value in each of several cases."""
     parts = {field.name: {getattr(one, field.name) for one in known} for field in fields(Known)}
     return Known(**{name: found.pop() for name, found in parts.items() if len(found) == 1})
 

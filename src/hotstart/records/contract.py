@@ -11,11 +11,11 @@ from hotstart.records.nested import Tree, Value
 from hotstart.records.shapes import Dim
 
 Layout: TypeAlias = Literal["copied", "fixed", "exact"]
-"""How much of a layout a call must bring: see `TensorSpec`."""
+"""The part of a layout that a call must bring: see `TensorSpec`."""
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
-    """What a tensor argument must be.
+    """The dtype, shape and layout of a tensor argument.
 
     Attributes:
         path: how a user would write it: `input_ids`, `batch['mask']`, `states[0]`.
@@ -61,7 +61,7 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 class Contract(msgspec.Struct, frozen=True):
-    """What a call must satisfy.
+    """The requirements of a call.
 
     Attributes:
         parameters: the forward's parameters, in order, with the tree each must match.
