@@ -14,6 +14,7 @@ from hotstart.faults import path_of, require, require_one_of
 from hotstart.targets import TargetName
 
 CompilerName = Literal["inductor", "op_by_op"]
+CaptureMode = Literal["blocks_once", "whole"]
 Prove = Literal["all", "first", "off"]
 MissPolicy = Literal["error", "eager", "compile"]
 Pack = Literal["now", "first_call", "background", "never"]
@@ -39,6 +40,9 @@ class Options:
         splits: how many further variants a declared one may be split into, all told, where the
             model or the compiler decides by size; more is a `RangeError`. From the fifth on each
             is warned of. 0: a declared range that is not served as a whole is an error.
+        capture: `"blocks_once"` traces a block of the model once, and takes it down again for each
+            call of one that is proven to give the same; `"whole"` traces every call. Both give the
+            same graph, and `"whole"` takes longer the more blocks there are.
         pack_weights: whether what depends on weights alone is computed once, when weights are
             bound, and weights are packed: put into the order that kernels read them in. Linears
             are packed where that is faster on this processor at the sizes that are tuned for, and
@@ -73,6 +77,7 @@ class Options:
     inductor: Mapping[str, Any] = field(default_factory=dict)
     on_miss: MissPolicy = "error"
     splits: int = 16
+    capture: CaptureMode = "blocks_once"
     pack_weights: PackWeights = True
     tune: bool = False
     target: TargetName = "native"
@@ -85,6 +90,7 @@ class Options:
 
     def __post_init__(self) -> None:
         require_one_of("compiler", self.compiler, CompilerName)
+        require_one_of("capture", self.capture, CaptureMode)
         if not isinstance(self.pack_weights, bool) and self.pack_weights != "always":
             raise OptionsError(
                 f"pack_weights: got {self.pack_weights!r}, takes True, False or 'always'"

@@ -41,6 +41,7 @@ from hotstart._torch.widening import in_float64
 
 if TYPE_CHECKING:
     from hotstart._torch.attention import attention_kernel
+    from hotstart._torch.block_names import Counterparts
     from hotstart._torch.c_shims import (
         NO_DEFAULT,
         CFunction,
@@ -120,6 +121,7 @@ if TYPE_CHECKING:
     from hotstart._torch.layout_reads import LayoutRead, LayoutReads, Step
     from hotstart._torch.packing import Pack
     from hotstart._torch.recipes import BySize, Recipe
+    from hotstart._torch.repeats import Alike
     from hotstart._torch.sizes import Narrowing
     from hotstart._torch.symbols import (
         Condition,
@@ -151,9 +153,11 @@ __all__ = [
     "HAS_BIAS",
     "MULTIPLIES",
     "NO_DEFAULT",
+    "Alike",
     "BySize",
     "CFunction",
     "Condition",
+    "Counterparts",
     "FullGraph",
     "HigherOrderOperator",
     "InductorOutput",
@@ -270,6 +274,7 @@ __all__ = [
 
 _BUILDING = (
     "attention",
+    "block_names",
     "c_shims",
     "dynamo",
     "graph_inputs",
@@ -281,6 +286,7 @@ _BUILDING = (
     "packing",
     "recipes",
     "recorder",
+    "repeats",
     "sizes",
     "symbols",
     "targets",

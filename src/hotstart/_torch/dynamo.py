@@ -6,6 +6,7 @@ import ast
 import builtins
 import contextlib
 import dis
+import logging
 import re
 import types
 import warnings
@@ -19,12 +20,15 @@ from torch import fx
 from hotstart._torch.guards import Read, environment_names, modes_read, object_named, reads
 from hotstart._torch.layout_reads import LayoutReads, recording_layout_reads
 from hotstart._torch.lines import user_line
+from hotstart._torch.repeats import Alike, tracing_repeats_once
 from hotstart._torch.sizes import convolutions_of_any_batch
 from hotstart._torch.symbols import sizes_that_may_be_zero, without_size_assumptions
 
 if TYPE_CHECKING:
     import sympy
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+log = logging.getLogger("hotstart")
 
 
 @dataclass(frozen=True)
@@ -139,12 +143,17 @@ def full_graph(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     dynamic: Sequence[tuple[torch.Tensor, int, int, int]],
+    blocks: Mapping[int, torch.nn.Module],
+    alike: Alike,
 ) -> FullGraph:
     """Trace one call of `fn` into one graph.
 
-    `dynamic` lists (tensor, dimension, low, high). `torch._dynamo.convert_frame.fullgraph_capture`
-    (2.10 and later) is the capture that torch's own ahead-of-time front ends use: no guards are
-    built and no code is cached, so nothing of the caller's Dynamo state is touched.
+    `torch._dynamo.convert_frame.fullgraph_capture` (2.10 and later) is the capture that torch's own
+    ahead-of-time front ends use: no guards are built and no code is cached, so nothing of the
+    caller's Dynamo state is touched.
+
+    `dynamic` lists (tensor, dimension, low, high). A call of one of `blocks`, modules by identity,
+    is not traced where it repeats another; `alike` says what of one stands where in another.
 
     Raises:
         NoGraph: nothing to compile.
@@ -175,10 +184,12 @@ def full_graph(
         get_metrics_context(),
         _recording_side_effects() as side_effects,
         recording_layout_reads() as layout_reads,
+        tracing_repeats_once(blocks, alike, layout_reads) as repeats,
     ):
         captured = convert_frame.fullgraph_capture(fn, args, kwargs)
     if captured.backend_input is None:
         raise NoGraph
+    log.debug("%d calls of blocks repeat others", repeats.repeated)
     output = captured.graph_capture_output
     traced, owner = convert_frame.get_traced_fn(fn)
     scope = {**traced.__globals__, **output.f_globals}

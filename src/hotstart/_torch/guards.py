@@ -8,7 +8,7 @@ caches.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 Read = Literal[
@@ -93,9 +93,45 @@ def environment_names(codes: Iterable[types.CodeType]) -> Iterator[str]:
         yield from (name for name in names if code in asking or name.isupper())
 
 
-def object_named(name: str, scopes: Mapping[str, Any]) -> Any:
-    """The object behind one of Dynamo's names; None if unknown."""
+def object_named(name: str, scopes: Mapping[str, Any], unknown: Any = None) -> Any:
+    """The object behind one of Dynamo's names; `unknown` if there is none."""
     try:
         return eval(name, dict(scopes))
     except (AttributeError, KeyError, IndexError, NameError, SyntaxError, TypeError):
-        return None
+        return unknown
+
+
+def says_nothing(guard: Any) -> bool:
+    """Tell whether a guard is about identity or hooks only."""
+    return guard.create_fn_name() in _SAYS_NOTHING
+
+
+def same_when_read(guard: Any, first: Any, second: Any) -> bool:
+    """Tell whether a guard on the first object finds in the second what it found in the first."""
+    given = getattr(guard.create_fn, "keywords", {})
+    key = given.get("attr", given.get("key"))
+    compare = _SAME.get(_READ.get(guard.create_fn_name(), "unknown"))
+    try:
+        return compare is not None and compare(first, second, key)
+    except Exception:  # noqa: BLE001  a comparison of the user's classes may raise anything
+        return False
+
+
+def _same_value(first: Any, second: Any, _key: Any) -> bool:
+    if first is second:
+        return True
+    plain = isinstance(first, _CONSTANTS) or type(first) in (tuple, frozenset)
+    return plain and type(first) is type(second) and bool(first == second)
+
+
+_SAME: Mapping[Read, Callable[[Any, Any, Any], bool]] = {
+    "value": _same_value,
+    "length": lambda a, b, _: type(a) is type(b) and len(a) == len(b),
+    "keys": lambda a, b, _: type(a) is type(b) and list(a) == list(b),
+    "class": lambda a, b, _: type(a) is type(b),
+    "function": lambda a, b, _: a is b,
+    "tensor": lambda a, b, _: type(a) is type(b),
+    "attribute": lambda a, b, key: hasattr(a, key) == hasattr(b, key),
+    "own": lambda a, b, key: (key in vars(a)) == (key in vars(b)),
+    "contains": lambda a, b, key: (key in a) == (key in b),
+}

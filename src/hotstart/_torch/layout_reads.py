@@ -67,8 +67,16 @@ class LayoutReads:
     def note(self, asked: Asked, *nodes: fx.Node) -> None:
         """Keep a question, and every node that leads to what it is about."""
         stack = list(torch._guards.TracingContext.extract_stack())
-        self.reads.append(LayoutRead(asked, nodes, user_line(stack)))
-        waiting = list(nodes)
+        self._keep(LayoutRead(asked, nodes, user_line(stack)))
+
+    def repeat(self, number: int, counterparts: Mapping[fx.Node, fx.Node]) -> None:
+        """Keep a question of this trace once more, about other nodes."""
+        asked, nodes, line = self.reads[number]
+        self._keep(LayoutRead(asked, tuple(counterparts.get(n, n) for n in nodes), line))
+
+    def _keep(self, read: LayoutRead) -> None:
+        self.reads.append(read)
+        waiting = list(read.nodes)
         while waiting:
             node = waiting.pop()
             if node not in self.steps:

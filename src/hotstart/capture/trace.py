@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from torch import fx
 
 from hotstart import _torch
+from hotstart.capture.alike import counterparts, repeated_blocks
 from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.captured import Captured
 from hotstart.capture.lasting import require_lasting
@@ -36,6 +38,7 @@ from hotstart.records.nested import Slot
 if TYPE_CHECKING:
     import sympy
 
+log = logging.getLogger("hotstart")
 
 _VIEWS = frozenset({"mT", "T", "mH", "H", "data", "real", "imag"})
 """Attributes of a tensor that are views of it."""
@@ -74,6 +77,7 @@ def capture(
     weights: WeightTable,
     fixed: Mapping[str, int],
     hints: Mapping[str, int],
+    blocks_once: bool,
 ) -> Captured:
     """Trace a call once.
 
@@ -85,6 +89,7 @@ def capture(
         fixed: axes to trace at one size; the others are traced symbolically, over all sizes that
             are declared.
         hints: the sizes that decide which path through the code is traced.
+        blocks_once: whether a block that repeats another is taken down without being traced.
 
     Raises:
         CaptureError: a graph break, data-dependent control flow, or an unsupported construct.
@@ -99,7 +104,8 @@ def capture(
         if isinstance(size, str) and size not in fixed
     ]
     args, kwargs = arguments.call_with(tensors)
-    traced = _trace(target, args, kwargs, dynamic)
+    trace = partial(_trace, target, args, kwargs, dynamic)
+    traced = _with_blocks_once(index, trace) if blocks_once else trace({})
     _torch.count_writes(traced.module.graph)
     settled = _torch.keep_checks(traced.module.graph)
     refuse_data_dependence(traced, settled)
@@ -112,14 +118,29 @@ def capture(
     return _describe(_Trace(index, target, arguments, weights, fixed, tensors, traced, settled))
 
 
+def _with_blocks_once(
+    index: ModelIndex, trace: Callable[[Mapping[int, torch.nn.Module]], _torch.FullGraph]
+) -> _torch.FullGraph:
+    """Trace a block that is repeated once; where that fails, whatever the reason, trace it all."""
+    blocks = repeated_blocks(index)
+    try:
+        return trace(blocks)
+    except Exception as error:
+        if not blocks:
+            raise
+        log.debug("every block is traced for itself: %r", error)
+        return trace({})
+
+
 def _trace(
     model: Model,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     dynamic: list[tuple[torch.Tensor, int, int, int]],
+    blocks: Mapping[int, torch.nn.Module],
 ) -> _torch.FullGraph:
     try:
-        return _torch.full_graph(model, args, kwargs, dynamic)
+        return _torch.full_graph(model, args, kwargs, dynamic, blocks, counterparts)
     except _torch.NoGraph:
         raise CaptureError(
             "forward contains no tensor operation, so there is nothing to compile. "

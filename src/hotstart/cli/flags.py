@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from hotstart.cli import parse
 from hotstart.errors import OptionsError
-from hotstart.options import CompilerName, Form, Options, PackWeights, Prove
+from hotstart.options import CaptureMode, CompilerName, Form, Options, PackWeights, Prove
 from hotstart.targets import TargetName
 
 if TYPE_CHECKING:
@@ -101,6 +101,12 @@ def add_compiling(command: ArgumentParser) -> None:
         help="the processor to build for: this machine's, or all of a level (default: %(default)s)",
     )
     add(
+        "--capture",
+        choices=get_args(CaptureMode),
+        default=Options.capture,
+        help="whether a repeated block is traced once, or every call (default: %(default)s)",
+    )
+    add(
         "--form",
         choices=get_args(Form),
         default=Options.form,
@@ -162,6 +168,7 @@ def settings(given: Namespace) -> dict[str, Any]:
         pack_weights=PACK_WEIGHTS[given.pack_weights],
         tune=given.tune,
         target=given.target,
+        capture=given.capture,
         form=given.form,
         prove=given.prove,
     )

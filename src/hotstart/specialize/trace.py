@@ -137,7 +137,8 @@ def _trace(
 ) -> CutGraph:
     """Capture and cut a graph of a call with the hints of a part; `number` tells it from others."""
     name, arguments, hints = call.name, call.arguments, part.hints
-    captured = capture(index, call.target, arguments, weights, part.fixed, hints)
+    once = options.capture == "blocks_once"
+    captured = capture(index, call.target, arguments, weights, part.fixed, hints, once)
     owner = f"{name}." if name else ""
     prefix = owner + (f"graph_{number}." if number else "")
     graph, runs = cut_graph(captured, split_on, clock)

@@ -1,0 +1,226 @@
+"""What a traced call of a block was given, computed and returned, to compare others with it.
+
+Private names, of torch 2.11 to 2.15: the classes of `torch._dynamo.variables`, for what a call is
+given and returns, and `FakeTensor`, the values of nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
+
+_NUMBERS = (
+    int | float | complex | bool | torch.SymInt | torch.SymFloat | torch.SymBool | torch.Size | None
+)
+
+
+class UnknownError(Exception):
+    """A block's call has a part that is not known to be the same in the next call."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a call passes: a tree as a hashable value, and the nodes of its leaves in order."""
+
+    tree: Any
+    nodes: tuple[fx.Node, ...]
+
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        """For each leaf the first that is the same node."""
+        return tuple(map(self.nodes.index, self.nodes))
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """A call of a block that was traced.
+
+    Attributes:
+        block: what was called.
+        source: Dynamo's source of it.
+        given: what it was called with.
+        modes: modes of torch it was traced in.
+        nodes: what it added to the graph, without placeholders.
+        returned: what it returned.
+        outside: the modules around it: how many entries of `nn_module_stack` are theirs.
+        before, after: how often modules had been called, by name.
+        layout_reads: which of the trace's questions about layouts it asked.
+        guards: what was read of the block and what it holds.
+        fresh: the nodes whose values share no memory with earlier ones.
+    """
+
+    block: torch.nn.Module
+    source: Any
+    given: Given
+    modes: tuple[Any, ...]
+    nodes: tuple[fx.Node, ...]
+    returned: Given
+    outside: int
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+    layout_reads: range
+    guards: tuple[Any, ...]
+    fresh: frozenset[fx.Node]
+
+
+def described(value: Any) -> Given:
+    """What a call passes or returns, of Dynamo's variables.
+
+    Raises:
+        UnknownError: an object may be in it that another call sees otherwise.
+    """
+    nodes: list[fx.Node] = []
+    return Given(_tree(value, nodes), tuple(nodes))
+
+
+def _tree(value: Any, nodes: list[fx.Node]) -> Any:
+    from torch._dynamo import variables
+    from torch._dynamo.variables import tensor
+    from torch._dynamo.variables.lazy import LazyVariableTracker
+
+    if isinstance(value, dict):
+        return "names", tuple((name, _tree(each, nodes)) for name, each in value.items())
+    if isinstance(value, tuple):
+        return "tuple", tuple(_tree(each, nodes) for each in value)
+    if isinstance(value, LazyVariableTracker):
+        if not value.is_realized():
+            return _by_source(value)
+        value = value.realize()
+    if type(value) is variables.TupleVariable:
+        return "tuple", tuple(_tree(each, nodes) for each in value.items)
+    if isinstance(value, variables.ConstantVariable):
+        return "constant", (type(value.value), value.value)
+    if isinstance(value, (variables.TensorVariable, tensor.SymNodeVariable)):
+        proxy = value.as_proxy()
+        if isinstance(proxy, fx.Proxy):
+            nodes.append(proxy.node)
+            return type(value), len(nodes) - 1
+        raise UnknownError
+    return _by_source(value)
+
+
+def _by_source(value: Any) -> Any:
+    """An object that was there before the call, and that nothing changed since."""
+    if getattr(value, "source", None) is None:
+        raise UnknownError
+    return "source", value.source.name
+
+
+def require_repeatable(nodes: tuple[fx.Node, ...], given: Given, returned: Given) -> None:
+    """Raise for nodes that depend on more than what a call is given and weights."""
+    within = set(nodes)
+    if not within.issuperset(returned.nodes):
+        raise UnknownError
+    if "source" in _kinds(returned.tree):
+        raise UnknownError
+    for node in nodes:
+        if node.op not in ("call_function", "call_method") or not _is_known(node):
+            raise UnknownError
+        for read in node.all_input_nodes:
+            if read not in within and read not in given.nodes and read.op != "placeholder":
+                raise UnknownError
+
+
+def _is_known(node: fx.Node) -> bool:
+    """Whether a node's value is one that `metadata` describes."""
+    if "example_value" not in node.meta:
+        return False
+    values = [node.meta["example_value"]]
+    for value in values:
+        if type(value) in (tuple, list):
+            values += value
+        elif not isinstance(value, torch.Tensor | _NUMBERS):
+            return False
+    return True
+
+
+def _kinds(tree: Any) -> Iterator[Any]:
+    kind, value = tree
+    yield kind
+    if kind == "tuple":
+        for each in value:
+            yield from _kinds(each)
+
+
+def same_given(earlier: Given, given: Given) -> bool:
+    return (
+        earlier.tree == given.tree
+        and earlier.repeats == given.repeats
+        and list(map(metadata, earlier.nodes)) == list(map(metadata, given.nodes))
+    )
+
+
+def metadata(node: fx.Node) -> Any:
+    """What is known of the value of a node while tracing, to compare."""
+    return _described_value(node.meta.get("example_value"))
+
+
+def _described_value(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return (
+            type(value),
+            tuple(map(_expr, value.shape)),
+            tuple(map(_expr, value.stride())) if value.layout == torch.strided else (),
+            value.dtype,
+            value.device,
+            value.layout,
+            value.requires_grad,
+            value.is_conj(),
+            value.is_neg(),
+        )
+    if isinstance(value, tuple | list):
+        return type(value), tuple(map(_described_value, value))
+    return type(value), _expr(value)
+
+
+def _expr(value: Any) -> Any:
+    symbolic = isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool)
+    return value.node.expr if symbolic else value
+
+
+def modes_of_torch() -> tuple[Any, ...]:
+    """The modes of torch that decide what an operator makes."""
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_default_dtype(),
+        torch.is_autocast_enabled("cpu"),
+        torch.get_autocast_dtype("cpu"),
+        torch.is_autocast_enabled("cuda"),
+        torch.get_autocast_dtype("cuda"),
+        torch._C._len_torch_function_stack(),
+    )
+
+
+def nodes_since(graph: fx.Graph, last: fx.Node) -> Iterator[fx.Node]:
+    """The nodes after one, without placeholders, which Dynamo adds at the beginning."""
+    node = last.next
+    while node.op != "root":
+        if node.op != "placeholder":
+            yield node
+        node = node.next
+
+
+def fresh_nodes(nodes: tuple[fx.Node, ...]) -> Iterator[fx.Node]:
+    """The nodes whose value is a tensor in memory that no earlier node's value is in."""
+    seen = {_memory(read) for node in nodes for read in node.all_input_nodes} - {
+        _memory(node) for node in nodes
+    }
+    for node in nodes:
+        memory = _memory(node)
+        if memory is not None and memory not in seen:
+            yield node
+        seen.add(memory)
+
+
+def _memory(node: fx.Node) -> int | None:
+    """What tells the memory of a plain tensor from others'; None for other values."""
+    value = node.meta.get("example_value")
+    if type(value) is not FakeTensor or value.requires_grad or value.layout != torch.strided:
+        return None
+    return int(value.untyped_storage()._cdata)

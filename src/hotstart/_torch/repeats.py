@@ -1,0 +1,188 @@
+"""Trace a repeated block once, and take its nodes down again where it is called again.
+
+Dynamo traces a model's layers one by one, though all but the first give what the first gave. Here a
+call of a block that is proven to be as an earlier one's adds that one's nodes to the graph, for its
+own weights, and its guards; everything that cannot be proven is traced.
+
+Private names, of torch 2.11 to 2.15: `variables.nn_module.UnspecializedNNModuleVariable`, whose
+`call_function` is each call of a module, and `side_effects.SideEffects`, whose
+`check_allowed_side_effect` hears of every change of an object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from hotstart._torch.block_call import (
+    BlockCall,
+    Given,
+    UnknownError,
+    described,
+    fresh_nodes,
+    modes_of_torch,
+    nodes_since,
+    require_repeatable,
+    same_given,
+)
+from hotstart._torch.block_copy import Copy
+from hotstart._torch.block_names import Counterparts, Move, guards_on, moved_guards, moved_weights
+from hotstart._torch.layout_reads import LayoutReads
+
+MOST_TRACES = 8
+"""How many calls of one class are kept to compare others with."""
+
+
+Alike = Callable[[torch.nn.Module, torch.nn.Module], Counterparts | None]
+"""Compares two blocks; None if they are not built alike."""
+
+
+class Repeats:
+    """The calls of blocks in one trace.
+
+    Args:
+        blocks: modules that may repeat others.
+        alike: compares two of them.
+        layout_reads: where questions about layouts are noted.
+
+    Attributes:
+        repeated: how many calls were not traced.
+    """
+
+    def __init__(
+        self, blocks: Mapping[int, torch.nn.Module], alike: Alike, layout_reads: LayoutReads
+    ) -> None:
+        self.blocks = blocks
+        self.repeated = 0
+        self._alike = alike
+        self._layout_reads = layout_reads
+        self._output: Any = None
+        self._calls: defaultdict[type, list[BlockCall]] = defaultdict(list)
+        self._objects_changed = False
+
+    def note_change(self, item: Any) -> None:
+        """Hear that traced code changes an object."""
+        from torch._dynamo import variables
+        from torch._dynamo.variables import base
+
+        new = base.AttributeMutationNew, base.ValueMutationNew
+        if isinstance(item, variables.TensorVariable) or not isinstance(item.mutation_type, new):
+            self._objects_changed = True
+
+    def call(self, block: Any, tx: Any, args: Any, kwargs: Any, trace: Callable[[], Any]) -> Any:
+        """The result of a call of a block, traced or repeated."""
+        if self._output is not tx.output:  # Dynamo starts over
+            self._output, self._objects_changed = tx.output, False
+            self._calls.clear()
+        try:
+            given = described((tuple(args), kwargs))
+        except UnknownError:
+            return trace()
+        if not self._may_repeat(block, tx):
+            return trace()
+        modes = modes_of_torch()
+        for earlier in self._calls[type(block.value)]:
+            result = self._repeat(earlier, block, tx, given, modes)
+            if result is not None:
+                self.repeated += 1
+                return result
+        return self._traced(block, tx, given, modes, trace)
+
+    def _may_repeat(self, block: Any, tx: Any) -> bool:
+        return (
+            not self._objects_changed
+            and block.source is not None
+            and tx.output.current_tracer.parent is None
+            and not tx.symbolic_torch_function_state.mode_stack
+            and torch._C._functorch.peek_interpreter_stack() is None
+        )
+
+    def _traced(
+        self, block: Any, tx: Any, given: Given, modes: tuple[Any, ...], trace: Callable[[], Any]
+    ) -> Any:
+        """Trace a call, and keep it if another can be the same."""
+        graph = tx.output.graph
+        last = graph._root.prev  # the root itself, while there is no node
+        asked = len(self._layout_reads.reads)
+        before, outside = dict(tx.num_calls), len(tx.nn_module_stack)
+        result = trace()
+        if len(self._calls[type(block.value)]) >= MOST_TRACES or not self._may_repeat(block, tx):
+            return result
+        nodes = tuple(nodes_since(graph, last))
+        with contextlib.suppress(UnknownError):
+            returned = described(result)
+            require_repeatable(nodes, given, returned)
+            call = BlockCall(
+                block=block.value,
+                source=block.source,
+                given=given,
+                modes=modes,
+                nodes=nodes,
+                returned=returned,
+                outside=outside,
+                before=before,
+                after=dict(tx.num_calls),
+                layout_reads=range(asked, len(self._layout_reads.reads)),
+                guards=tuple(guards_on(block.source, tx.output)),
+                fresh=frozenset(fresh_nodes(nodes)),
+            )
+            self._calls[type(block.value)].append(call)
+        return result
+
+    def _repeat(
+        self, earlier: BlockCall, block: Any, tx: Any, given: Given, modes: tuple[Any, ...]
+    ) -> Any:
+        """The result of a call that is as an earlier one; None if that is not known."""
+        if earlier.modes != modes or not same_given(earlier.given, given):
+            return None
+        counterparts = self._alike(earlier.block, block.value)
+        if counterparts is None:
+            return None
+        move = Move(earlier.source, block.source)
+        guards = moved_guards(earlier, move, tx.output)
+        if guards is None:
+            return None
+        weights = moved_weights(earlier, given, move, counterparts, tx.output)
+        if weights is None:
+            return None
+        return Copy(earlier, block, tx, given, counterparts, self._layout_reads).made(
+            weights, guards
+        )
+
+
+@contextlib.contextmanager
+def tracing_repeats_once(
+    blocks: Mapping[int, torch.nn.Module], alike: Alike, layout_reads: LayoutReads
+) -> Iterator[Repeats]:
+    """While inside, traces of Dynamo's take down again what they have of an equal block."""
+    from torch._dynamo import side_effects
+    from torch._dynamo.variables import nn_module
+
+    repeats = Repeats(blocks, alike, layout_reads)
+    variable: Any = nn_module.UnspecializedNNModuleVariable
+    effects: Any = side_effects.SideEffects
+    traced_call, allowed = variable.call_function, effects.check_allowed_side_effect
+
+    def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        def trace() -> Any:
+            return traced_call(self, tx, args, kwargs)
+
+        if id(self.value) not in repeats.blocks:
+            return trace()
+        return repeats.call(self, tx, args, kwargs, trace)
+
+    def check_allowed_side_effect(self: Any, item: Any) -> Any:
+        repeats.note_change(item)
+        return allowed(self, item)
+
+    variable.call_function = call_function
+    effects.check_allowed_side_effect = check_allowed_side_effect
+    try:
+        yield repeats
+    finally:
+        variable.call_function = traced_call
+        effects.check_allowed_side_effect = allowed
