@@ -163,6 +163,9 @@ def tracing_repeats_once(
     from torch._dynamo.variables import nn_module
 
     repeats = Repeats(blocks, alike, layout_reads)
+    if not blocks:
+        yield repeats
+        return
     variable: Any = nn_module.UnspecializedNNModuleVariable
     effects: Any = side_effects.SideEffects
     traced_call, allowed = variable.call_function, effects.check_allowed_side_effect
