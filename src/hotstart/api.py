@@ -145,7 +145,8 @@ def load(
         on_miss: as in `hotstart.Options`; with `weights`, `"error"`.
         pack: when weights are packed: `"now"`, before this returns; by the `"first_call"`; in the
             `"background"`, while calls run with weights as they are, and switch between two calls;
-            `"never"`. Results differ by rounding between packed weights and others.
+            `"never"`, which still joins the weights of linears that share an input, before this
+            returns. Results differ by rounding between packed weights and others.
 
     Returns:
         A program that behaves as the one that was saved.
