@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 import hotstart
-from hotstart.artifact.container import FORMAT
+from hotstart.artifact.header import FORMAT
 from tests.integration.shop import Shop
 
 

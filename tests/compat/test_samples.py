@@ -10,8 +10,8 @@ import torch
 import hotstart
 from hotstart.artifact import inspection
 from hotstart.artifact.compatibility import misfits
-from hotstart.artifact.container import FORMAT
 from hotstart.artifact.fingerprint import host
+from hotstart.artifact.header import FORMAT
 from hotstart.cli import main
 from tests.integration.shop import Shop
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotstart.artifact.container import FORMAT, SIGNED_BYTES, pack, read, read_manifest
+from hotstart.artifact.container import pack, read, read_manifest
 from hotstart.artifact.disk import write
+from hotstart.artifact.header import FORMAT, SIGNED_BYTES
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, UntrustedArtifact
 from tests.unit.artifact.containers import (
     BLOBS,
