@@ -15,7 +15,7 @@ from hotstart.events import Clock
 from hotstart.model import Model
 from hotstart.native.build import Libraries
 from hotstart.options import Options
-from hotstart.program import OnMiss, Program, Targets
+from hotstart.program import ONE_TARGET, OnMiss, Program, Targets
 from hotstart.runtime.bind import bind
 from hotstart.runtime.weights import weights_of
 from hotstart.saving.examples import kept_example
@@ -78,7 +78,8 @@ def build_program(
         call.name: (kept_example(call.contract, given.call.args, given.call.kwargs or {}),)
         for call, given in zip(best.calls, calls, strict=True)
     }
-    targets = Targets(options.targets, lambda: [artifact for artifact, _ in made[1:]])
+    others = [artifact for artifact, _ in made[1:]]
+    targets = Targets(options.targets, lambda: others) if others else ONE_TARGET
     program = Program(best, model, binding, summary, clock, on_miss, examples, targets)
     if debug_dir is not None:
         debug_files.write_debug_files(debug_dir, traced, shown, program.entry_code)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hotstart.errors import OptionsError
 from hotstart.events import Listener
@@ -125,5 +125,7 @@ class Options:
         for target in targets:
             require_one_of("target", target, TargetName)
         if not targets or len(set(targets)) < len(targets):
-            raise OptionsError(f"target: got {given!r}, takes one or several different ones")
+            raise OptionsError(
+                f"target: got {given!r}, takes one of {get_args(TargetName)}, or different ones"
+            )
         return best_first(targets)

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -30,6 +30,7 @@ _NOT_COMPARED = frozenset({"target", "options", "graph", "sources"})
 """Parts that say what was built, not where it runs; sources are compared by `changed_sources`."""
 
 File = str | os.PathLike[str]
+Difference = tuple[str, str, str]
 Scope = Literal["all", "beside_guards", "found"]
 """The functions to compare.
 
@@ -72,7 +73,7 @@ def require_fit(contents: Container, compare_source: bool, scope: Scope = "besid
         here = fingerprint.host()
         differences = misfits(expected, here)
         if contents.targets:
-            differences = _by_target(differences, contents.targets, here)
+            differences = list(_by_target(differences, contents.targets, here))
         if compare_source:
             recorded = msgspec.convert(expected.get("sources", {}), dict[str, Source])
             differences += changed_sources(
@@ -88,17 +89,17 @@ def require_fit(contents: Container, compare_source: bool, scope: Scope = "besid
 
 
 def _by_target(
-    differences: Sequence[tuple[str, str, str]], targets: Sequence[Target], here: Mapping[str, Any]
-) -> list[tuple[str, str, str]]:
+    differences: Iterable[Difference], targets: Sequence[Target], here: Mapping[str, Any]
+) -> Iterator[Difference]:
     """Say of each target, instead of the one that was read, what the processor lacks for it."""
-    found = [each for each in differences if each[0] != "instructions"]
-    if len(found) == len(differences):
-        return found
-    return found + [
-        (f"instructions of {target.target}", expected, lacking)
-        for target in targets
-        for _, expected, lacking in misfits({"instructions": list(target.instructions)}, here)
-    ]
+    for difference in differences:
+        if difference[0] != "instructions":
+            yield difference
+            continue
+        for target in targets:
+            needed = {"instructions": list(target.instructions)}
+            for name, expected, found in misfits(needed, here):
+                yield f"{name} of {target.target}", expected, found
 
 
 def unreadable(file: File, manifest: bytes, error: Exception) -> ArtifactError:

@@ -57,10 +57,13 @@ def inspect_json(file: File, target: str | None = None) -> dict[str, Any]:
     Raises:
         ArtifactError: as `inspect`.
     """
-    manifest = inspect(file, target)
-    text = container.read_manifest(file, partial(_chosen, file, target))
-    whole: dict[str, Any] = msgspec.json.decode(text)
-    return {**whole, "targets": manifest.targets} if manifest.targets else whole
+    if targets := container.read_targets(file):
+        text = container.read_manifest(file, partial(_chosen, file, target))
+        return {**msgspec.json.decode(text), "targets": [*_contents(file, targets)]}
+    if target is not None:
+        inspect(file, target)  # is that its target?
+    whole: dict[str, Any] = msgspec.json.decode(container.read_manifest(file))
+    return whole
 
 
 def _outline(file: File, data: bytes) -> Manifest:
@@ -85,7 +88,8 @@ def _no_target(file: File, target: object, there: Sequence[str]) -> OptionsError
 
 def _contents(file: File, targets: Sequence[Target]) -> Iterator[TargetContents]:
     for target, own in zip(targets, own_bytes(targets), strict=True):
-        manifest = _outline(file, container.read_manifest(file, lambda _, each=target: each))
+        choose = partial(_chosen, file, target.target)
+        manifest = _outline(file, container.read_manifest(file, choose))
         yield TargetContents(
             target=target.target,
             instructions=target.instructions,
