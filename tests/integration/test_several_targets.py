@@ -195,12 +195,19 @@ def test_where_none_fits_the_error_has_what_each_takes(
     assert main(["load-check", "--no-source", str(file)]) == 4
 
 
+@opens_library_alone
 def test_weights_that_were_prepared_for_another_target_are_refused(
-    two: Saved, v3: Saved, lesser: Saved
+    two: Saved, v3: Saved, lesser: Saved, library: Library
 ) -> None:
-    for file, weights in ((two.file, v3.weights), (lesser.file, two.weights)):
-        with pytest.raises(IncompatibleArtifact, match=r"does not fit here:\n +units: expected"):
+    for file, weights, target in ((two.file, v3.weights, V4), (lesser.file, two.weights, V3)):
+        with pytest.raises(IncompatibleArtifact) as refused:
             hotstart.load(file, weights=weights)
+        ((part, _, found),) = refused.value.differences
+        assert part == "units"
+        assert found.endswith(f", for {target}")
+        with pytest.raises(Refused) as in_c:
+            Program(library, file, weights)
+        assert str(in_c.value) == str(refused.value)
 
 
 # --- what is in the file --------------------------------------------------------------------------

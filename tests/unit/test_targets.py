@@ -110,9 +110,7 @@ def test_another_architecture_builds_for_itself_only(monkeypatch: pytest.MonkeyP
         require_target("x86-64-v2")
 
 
-@pytest.mark.parametrize(
-    "given", ["x86-64-v5", "", None, [], ("native",) * 2, ["haswell"]]
-)
+@pytest.mark.parametrize("given", ["x86-64-v5", "", None, [], ("native",) * 2, ["haswell"]])
 def test_only_known_targets_are_taken(given: Any) -> None:
     with pytest.raises(OptionsError, match=r"target: got .*, takes one of"):
         hotstart.Options(target=given)

@@ -59,7 +59,7 @@ Program::Program(const std::string& file, const std::string& weights) {
     if (const Json* target = fingerprint.find("target")) target_ = target->string();
     const Json& wiring = wiring_of(container);
     weights_.reset(new Weights(weights));
-    weights_->require_fit(wiring, here);
+    weights_->require_fit(wiring, here, target_);
     torch_.reset(new Torch(place));
     require_release(file, fingerprint, *torch_);
     open_native(container, container.manifest()["native"]);
