@@ -11,7 +11,6 @@ from hotstart.artifact.header import FORMAT, SEVERAL
 from hotstart.targets import TargetName
 from tests.integration.shop import Shop
 
-
 TARGETS: dict[int, tuple[TargetName, ...]] = {
     FORMAT: ("native",),
     SEVERAL: ("x86-64-v2", "x86-64-v3"),
