@@ -127,7 +127,9 @@ def load(
     """Make a program from a file that `Program.save` wrote, with the weights of a model or file.
 
     Nothing is traced or compiled, and nothing is written. Everything is verified before anything is
-    executed, but a file that verifies is code: load only what you trust, or give keys.
+    executed, but a file that verifies is code: load only what you trust, or give keys. Of a file
+    with several targets the best is taken that this machine runs; `program.report.target` says
+    which.
 
     Args:
         file: the artifact.

@@ -119,6 +119,8 @@ def _loaded(
 
 def _targets(contents: Container, find: FindClass) -> Targets:
     """The targets of a file, and what it has for those that were not read."""
+    if not contents.targets:
+        return ONE_TARGET
     file = os.path.abspath(contents.file)  # noqa: PTH100  the working folder may change
 
     def others() -> list[Artifact]:
@@ -130,8 +132,6 @@ def _targets(contents: Container, find: FindClass) -> Targets:
             )
         return [unpack(each, find) for each in every if each.target != contents.target]
 
-    if not contents.targets:
-        return ONE_TARGET
     return Targets([each.target for each in contents.targets], others)
 
 
