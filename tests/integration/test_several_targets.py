@@ -22,6 +22,7 @@ import hotstart
 from hotstart import Options, Store
 from hotstart.artifact import container, fingerprint, inspection
 from hotstart.artifact.disk import write
+from hotstart.artifact.pool import pack_several
 from hotstart.cli import main
 from hotstart.errors import (
     ArtifactError,
@@ -33,11 +34,13 @@ from hotstart.errors import (
 from hotstart.events import Event
 from hotstart.records.artifact import Artifact
 from hotstart.saving import packed
+from hotstart.saving.save import _checked
 from hotstart.targets import TargetName, allowed_instructions, missing_instructions
 from tests.integration.alone import IDS, MASK, SHAPES, Encoder, Saved
-from tests.integration.c_api import INCOMPATIBLE, Library, Program, Refused
+from tests.integration.c_api import CORRUPT, INCOMPATIBLE, Library, Program, Refused
 from tests.integration.test_targets import SIZES, forbidden, instructions, layer
 from tests.opening import opens_library_alone
+from tests.unit.artifact.test_target_index import forged, index_of, pool_of
 
 V3, V4 = "x86-64-v3", "x86-64-v4"
 LACKED = "avx1024f"
@@ -197,6 +200,22 @@ def test_where_none_fits_the_error_has_what_each_takes(
 
 
 @opens_library_alone
+def test_what_the_manifest_needs_counts_whatever_the_index_says(
+    two: Saved, library: Library, tmp_path: Path
+) -> None:
+    best, other = two.program.artifacts()
+    made = [_checked(needing(each, LACKED), None) for each in (best, other)]
+    file = tmp_path / "model.hot"
+    write(file, pack_several([each._replace(instructions=["sse2"]) for each in made]))
+    with pytest.raises(IncompatibleArtifact) as refused:
+        hotstart.load(file, Encoder().eval())
+    assert refused.value.differences == (("instructions", "a CPU with avx1024f", "a CPU without"),)
+    with pytest.raises(Refused) as in_c:
+        Program(library, file, two.weights)
+    assert str(in_c.value) == str(refused.value)
+
+
+@opens_library_alone
 def test_weights_that_were_prepared_for_another_target_are_refused(
     two: Saved, v3: Saved, lesser: Saved, library: Library
 ) -> None:
@@ -311,6 +330,42 @@ def test_damage_to_what_is_taken_is_found_by_every_load(
         if place < 160 + len(index):
             with pytest.raises(Refused):
                 Program(library, damaged, two.weights)
+
+
+HUGE = 2**62
+
+
+@opens_library_alone
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ranges": [[0, HUGE]]},
+        {"ranges": [[HUGE, HUGE]]},
+        {"ranges": [[-1, 5]]},
+        {"ranges": []},
+        {"ranges": [[0, 200]], "manifest_bytes": 190},
+        {"ranges": [[0]]},
+        {"manifest_bytes": HUGE},
+        {"manifest_bytes": 5},
+        {"sha256": "00" * 32},
+        {"sha256": None},
+        {"instructions": "avx"},
+        {"target": 5},
+    ],
+    ids=str,
+)
+def test_an_index_that_does_not_hold_together_is_refused_from_c(
+    fields: dict[str, Any], two: Saved, library: Library, tmp_path: Path
+) -> None:
+    data = two.file.read_bytes()
+    index = index_of(data)
+    index["targets"][0] |= fields
+    (tmp_path / "model.hot").write_bytes(forged(index, pool_of(data)))
+    with pytest.raises(Refused) as refused:
+        Program(library, tmp_path / "model.hot", two.weights)
+    assert refused.value.status == CORRUPT
+    with pytest.raises(CorruptArtifact):
+        hotstart.load(tmp_path / "model.hot", Encoder().eval())
 
 
 def test_a_signature_stands_for_all_targets(two: Saved, tmp_path: Path) -> None:

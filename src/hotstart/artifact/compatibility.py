@@ -92,14 +92,16 @@ def _by_target(
     differences: Iterable[Difference], targets: Sequence[Target], here: Mapping[str, Any]
 ) -> Iterator[Difference]:
     """Say of each target, instead of the one that was read, what the processor lacks for it."""
+    lacking = [
+        (f"{name} of {target.target}", expected, found)
+        for target in targets
+        for name, expected, found in misfits({"instructions": list(target.instructions)}, here)
+    ]
     for difference in differences:
-        if difference[0] != "instructions":
+        if difference[0] == "instructions" and len(lacking) == len(targets):
+            yield from lacking
+        else:
             yield difference
-            continue
-        for target in targets:
-            needed = {"instructions": list(target.instructions)}
-            for name, expected, found in misfits(needed, here):
-                yield f"{name} of {target.target}", expected, found
 
 
 def unreadable(file: File, manifest: bytes, error: Exception) -> ArtifactError:

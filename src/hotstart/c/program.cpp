@@ -35,12 +35,12 @@ static Failure unreadable(const Container& container, const char* reason) {
 static std::vector<Difference> misfits(const Container& container, const Host& here) {
   std::vector<Difference> found;
   for (const Difference& each : program_misfits(container.manifest()["fingerprint"], here)) {
-    if (each.part != "instructions" || container.targets().empty()) {
+    const auto lacking = target_misfits(container.targets(), here.instructions);
+    if (each.part == "instructions" && !lacking.empty() &&
+        lacking.size() == container.targets().size())
+      found.insert(found.end(), lacking.begin(), lacking.end());
+    else
       found.push_back(each);
-      continue;
-    }
-    for (const Difference& other : target_misfits(container.targets(), here.instructions))
-      found.push_back(other);
   }
   return found;
 }

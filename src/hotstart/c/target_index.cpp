@@ -65,9 +65,12 @@ size_t best_that_fits(const std::vector<Target>& targets, const std::vector<std:
 std::vector<Difference> target_misfits(const std::vector<Target>& targets,
                                        const std::vector<std::string>& here) {
   std::vector<Difference> found;
-  for (const Target& each : targets)
-    found.push_back({"instructions of " + shortened(each.name),
-                     "a CPU with " + joined(missing(each, here), ", "), "a CPU without"});
+  for (const Target& each : targets) {
+    const std::vector<std::string> lacking = missing(each, here);
+    if (!lacking.empty())
+      found.push_back({"instructions of " + shortened(each.name),
+                       "a CPU with " + joined(lacking, ", "), "a CPU without"});
+  }
   return found;
 }
 
