@@ -126,7 +126,8 @@ def keeping(folder: Path) -> Iterator[Callable[..., Any]]:
     def build_program(*given: Any) -> Any:
         *rest, options, on_miss, kept = given
         if kept is None and options.compiler == "inductor":
-            kept = KeptUnits(Store(folder, check=False))
+            store = Store(folder, check=False)
+            kept = {target: KeptUnits(store, target) for target in options.targets}
         return compiles(*rest, options, on_miss, kept)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -18,14 +18,19 @@ from hotstart.options import Options
 from hotstart.targets import TargetName, missing_instructions
 
 
-def make_compiler(options: Options, clock: Clock) -> Compiler:
-    """The compiler that options ask for; `clock` is told of the time that proofs take.
+def make_compiler(options: Options, target: TargetName, clock: Clock) -> Compiler:
+    """The compiler that options ask for, for one of their targets.
+
+    Args:
+        options: those of the build.
+        target: the processor that it compiles for.
+        clock: is told of the time that proofs take.
 
     Raises:
         OptionsError: this machine cannot run what is built for the target, or a setting of
             Inductor contradicts it.
     """
-    require_target(options.target)
+    require_target(target)
     if options.compiler == "op_by_op":
         return OpByOpCompiler()
     jobs = options.jobs or default_jobs()
@@ -34,7 +39,7 @@ def make_compiler(options: Options, clock: Clock) -> Compiler:
         jobs,
         options.pack_weights,
         tune=measured if options.tune else None,
-        target=options.target,
+        target=target,
     )
     if options.prove == "off":
         return inductor

@@ -172,18 +172,32 @@ class Report(Summary, frozen=True, kw_only=True):
         wall_s: seconds from the start of the build or load to the end of its last phase.
         phases: seconds by phase; they add up to `wall_s`.
         packed: what was made of weights, as far as they are bound.
+        target: the processors that the code is for; empty where the program has it for one target.
+        targets: all that the program has code for, the best first; likewise.
     """
 
     wall_s: float
     phases: PhaseSeconds
     packed: Packed = Packed()
+    target: str = ""
+    targets: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, made: Summary, clock: Clock, packed: Packed) -> Report:
+    def of(
+        cls,
+        made: Summary,
+        clock: Clock,
+        packed: Packed,
+        target: str = "",
+        targets: Iterable[str] = (),
+    ) -> Report:
         """Report what was made, with the times of a clock."""
         phases = clock.phases()
         parts = msgspec.structs.asdict(made)
-        return cls(**parts, wall_s=sum(phases.values()), phases=phases, packed=packed)
+        wall_s, several = sum(phases.values()), tuple(targets)
+        return cls(
+            **parts, wall_s=wall_s, phases=phases, packed=packed, target=target, targets=several
+        )
 
     def __str__(self) -> str:
         return render(self)
@@ -235,7 +249,10 @@ def _totals(report: Report) -> str:
     pieces = f"{report.pieces} piece{'' if report.pieces == 1 else 's'}"
     parts = [pieces, f"{report.unique} unique", f"{report.reused} reused"]
     peak = f"; peak memory {memory(report.peak_memory_bytes)}" if report.peak_memory_bytes else ""
-    return f"{report.wall_s:.2f} s: {', '.join(parts)}{peak}{_packed(report.packed)}"
+    told = f"{report.wall_s:.2f} s: {', '.join(parts)}{peak}{_packed(report.packed)}"
+    if not report.targets:
+        return told
+    return f"{told}\nruns the code for {report.target}, of {', '.join(report.targets)}"
 
 
 def _packed(packed: Packed) -> str:
