@@ -53,11 +53,12 @@ class Copy:
         from torch._dynamo.guards import install_guard
 
         install_guard(*guards)
+        for placeholder in sorted(weights):  # in the order of the graph
+            self._nodes[placeholder] = self._placeholder(placeholder, weights)
         returned = set(self._earlier.returned.nodes)
         for node in self._earlier.nodes:
             for read in node.all_input_nodes:
-                if read not in self._nodes:
-                    self._nodes[read] = self._placeholder(read, weights)
+                self._nodes.setdefault(read, read)  # the same for both
             self._nodes[node] = self._again(node, node in returned)
         self._count_calls()
         for number in self._earlier.layout_reads:
@@ -67,8 +68,6 @@ class Copy:
     def _placeholder(self, node: fx.Node, weights: Mapping[fx.Node, Any]) -> fx.Node:
         from torch._dynamo.variables.builder import VariableBuilder
 
-        if node not in weights:
-            return node  # the same for both
         source, value = weights[node]
         made: fx.Node = VariableBuilder(self._tx, source)(value).as_proxy().node
         if not made.users and "nn_module_stack" in node.meta:
