@@ -11,6 +11,7 @@ from hotstart.capture.described import DescribedCall, device_of
 from hotstart.capture.naming import naming_of
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.compilers.choose import make_compiler
+from hotstart.compilers.workers import workers_of
 from hotstart.events import Clock
 from hotstart.model import Model
 from hotstart.options import Options
@@ -39,8 +40,11 @@ def build_program(
     debug_dir = debug_files.debug_folder(options)
     compiler = make_compiler(options, clock)
     compiler.warm_up()
-    units = Units(compiler, clock, kept)
+    workers = workers_of(options)
+    units = Units(compiler, clock, kept, workers)
     try:
+        if kept is None:  # else there may be nothing to compile
+            workers.start_early(model)
         with contextlib.ExitStack() as stand_ins:
             with clock.phase("capture"), faults.typed(not_captured):
                 index = stand_ins.enter_context(weights_on(model, device_of(options)))
@@ -51,6 +55,7 @@ def build_program(
             with faults.typed(faults.defect("compiling")):
                 compiled = compile_calls(traced, units)
     finally:
+        workers.close()
         compiler.close()
     with clock.phase("stitch"):
         stitched = tuple(
@@ -66,7 +71,7 @@ def build_program(
             traced, units_of(compiled), compiler, options.target
         )
     pieces = build_report.piece_infos(traced)
-    made = build_report.list_made(pieces, compiled, not_native)
+    made = build_report.list_made(pieces, compiled, not_native, workers.totals())
     artifact = Artifact(
         requirements=requirements,
         calls=stitched,
