@@ -88,14 +88,14 @@ def compile(
 
     on_miss = OnMiss(options.on_miss, compile_for)
 
-    def build(kept: Mapping[TargetName, Kept] | None = None) -> Program:
+    def build(kept: Mapping[TargetName, Kept]) -> Program:
         # Not needed where the program is found, and it takes its time to import.
         from hotstart.build import build_program
 
         return build_program(model, described, split_on, options, on_miss, kept)
 
     if cache is None:
-        return build()
+        return build({})
 
     from hotstart.cache.find_or_build import find_or_build
     from hotstart.cache.program_key import make_key
@@ -109,7 +109,7 @@ def compile(
         if store.policy == "require" or store.folder.strict:
             raise
         log.warning("compiling without the cache, which cannot tell this model: %s", error)
-        return build()
+        return build({})
     return find_or_build(store, key, model, build, on_miss, options.targets)
 
 

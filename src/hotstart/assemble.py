@@ -30,7 +30,7 @@ from hotstart.records.artifact import (
     Tensor,
 )
 from hotstart.records.contract import Contract
-from hotstart.records.report import Summary
+from hotstart.records.report import Summary, WorkerReport
 from hotstart.records.standalone import Naming
 from hotstart.specialize.compile import SpecializedCall, units_of
 from hotstart.specialize.kept import Kept
@@ -51,6 +51,7 @@ class Common:
         contracts: what each call must satisfy.
         captured: tensors the graph reads that no module keeps, each with its slot.
         naming: how names of checkpoints may differ.
+        workers: what worker processes took.
     """
 
     traced: Sequence[TracedCall]
@@ -58,6 +59,7 @@ class Common:
     contracts: Sequence[Contract]
     captured: tuple[tuple[int, Tensor], ...]
     naming: Naming
+    workers: WorkerReport
 
 
 def make_artifact(
@@ -96,7 +98,7 @@ def make_artifact(
     with clock.phase("fingerprint"):
         fingerprint = make_fingerprint(common.traced, units, compiler, target)
     pieces = build_report.piece_infos(common.traced)
-    made = build_report.list_made(pieces, compiled, not_native)
+    made = build_report.list_made(pieces, compiled, not_native, common.workers)
     artifact = Artifact(
         requirements=requirements,
         calls=calls,

@@ -21,6 +21,7 @@ from hotstart.cache.store import open_store
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.graph import FlatGraph, capture_graph, writable
 from hotstart.compilers.choose import make_compiler
+from hotstart.compilers.workers import workers_of
 from hotstart.errors import OptionsError, RangeError
 from hotstart.events import Clock, Event
 from hotstart.native.build import Libraries
@@ -149,9 +150,11 @@ def _compiled(
 
     if kept is None:  # else there may be nothing to compile
         compiler.warm_up()
+    workers = workers_of(options)
     try:
-        (compiled,) = compile_calls([call], Units(compiler, clock, kept))
+        (compiled,) = compile_calls([call], Units(compiler, clock, kept, workers))
     finally:
+        workers.close()
         compiler.close()
     with clock.phase("stitch"):
         made = assemble.stitch_call(compiled, requirements, make_contract(module, call))
@@ -170,7 +173,8 @@ def _compiled(
         entry, function = _entry(found, inputs, run, made)
     if debug_dir is not None:
         debug_files.write_debug_files(debug_dir, [call], shown, entry)
-    report = Report.of(build_report.list_made(infos, [compiled], not_native), clock, Packed())
+    listed = build_report.list_made(infos, [compiled], not_native, workers.totals())
+    report = Report.of(listed, clock, Packed())
     _tell(clock, report, call.parts[0].part.variant.name)
     return function
 

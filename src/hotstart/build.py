@@ -11,6 +11,7 @@ from hotstart.capture.described import DescribedCall, device_of
 from hotstart.capture.naming import naming_of
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.compilers.choose import make_compiler
+from hotstart.compilers.workers import workers_of
 from hotstart.events import Clock
 from hotstart.model import Model
 from hotstart.native.build import Libraries
@@ -33,7 +34,7 @@ def build_program(
     split_on: Any,
     options: Options,
     on_miss: OnMiss,
-    kept: Mapping[TargetName, Kept] | None = None,
+    kept: Mapping[TargetName, Kept],
 ) -> Program:
     """Run the stages: compile and assemble for each target, all else once.
 
@@ -43,8 +44,10 @@ def build_program(
     debug_dir = debug_files.debug_folder(options)
     compilers = {target: make_compiler(options, target, clock) for target in options.targets}
     compilers[options.targets[0]].warm_up()
-    kept = kept or {}
+    workers = workers_of(options)
     try:
+        if not kept:  # else there may be nothing to compile
+            workers.start_early(model)
         with contextlib.ExitStack() as stand_ins:
             with clock.phase("capture"), faults.typed(not_captured):
                 index = stand_ins.enter_context(weights_on(model, device_of(options)))
@@ -53,16 +56,18 @@ def build_program(
                 requirements = make_requirements(index, weights, traced)
                 naming = naming_of(index)
             with faults.typed(faults.defect("compiling")):
-                compiled = {
-                    target: compile_calls(traced, Units(compiler, clock, kept.get(target)))
-                    for target, compiler in compilers.items()
-                }
+                compiled = {}
+                for target, compiler in compilers.items():
+                    workers.turn_to(target)
+                    units = Units(compiler, clock, kept.get(target), workers)
+                    compiled[target] = compile_calls(traced, units)
     finally:
+        workers.close()
         for compiler in compilers.values():
             compiler.close()
     contracts = [make_contract(model, call) for call in traced]
     captured = tuple(weights.captured.items())
-    common = assemble.Common(traced, requirements, contracts, captured, naming)
+    common = assemble.Common(traced, requirements, contracts, captured, naming, workers.totals())
     libraries = Libraries()
     made = [
         assemble.make_artifact(

@@ -67,7 +67,10 @@ class Options:
             (`"off"`). One that differs runs op by op; see `program.report`.
         debug_dir: folder that gets the graph, the pieces and the stitched code as files.
         device: where the tensors of a model or of inputs on the meta device will be at run time.
-        jobs: how many C++ compilers run at a time. Default: by cores and memory.
+        jobs: how many processes compile pieces at a time, this one included; the C++ compilers that
+            each of them runs are as many, divided among them. 1: all pieces compile in this
+            process. Default: one for each core and 1 GiB that this process, or its container, may
+            use. The program is the same whatever is chosen.
         on_event: called with a `hotstart.events.Event` as a build goes on.
 
     All but `on_miss`, `debug_dir`, `jobs` and `on_event` are part of the key of a program in a

@@ -119,7 +119,7 @@ def add_compiling(command: ArgumentParser) -> None:
         default=Options.prove,
         help="which units are compared with their operators (default: %(default)s)",
     )
-    add("--jobs", type=parse.positive, metavar="N", help="parallel compile workers")
+    add("--jobs", type=parse.positive, metavar="N", help="processes that compile")
 
 
 def add_no_check(command: ArgumentParser) -> None:

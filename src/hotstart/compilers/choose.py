@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
-from pathlib import Path
 
 from hotstart.artifact import fingerprint
 from hotstart.compilers.inductor import InductorCompiler
 from hotstart.compilers.job import Compiler
+from hotstart.compilers.machine import default_jobs
 from hotstart.compilers.op_by_op import OpByOpCompiler
 from hotstart.compilers.proven import ProvenCompiler
 from hotstart.compilers.tuning import measured
@@ -63,14 +62,3 @@ def require_target(target: TargetName) -> None:
             "do: take a lower target, or build on a machine of that level: units are run and "
             "compared while they are built"
         )
-
-
-def default_jobs() -> int:
-    """Choose how many C++ compilers run at a time: one for each core and 1 GiB to be used."""
-    cores = len(os.sched_getaffinity(0))
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        limit, _, period = quota.read_text().partition(" ")
-        cores = cores if limit == "max" else min(cores, -(-int(limit) // int(period)))
-    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(cores, memory >> 30))
