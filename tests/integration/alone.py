@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim, Options
-from tests.integration.test_save_and_load import run_fresh
+from tests.processes import run_fresh
 
 _START = """
 import json, logging, sys

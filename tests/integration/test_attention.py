@@ -14,7 +14,7 @@ import hotstart
 from hotstart import Dim, Options
 from hotstart.compilers import attention
 from hotstart.compilers.packing import Processor
-from tests.integration.test_save_and_load import run_fresh
+from tests.processes import run_fresh
 
 QUERIES, KEYS = Dim("queries", min=1, max=300), Dim("keys", min=0, max=300)
 AROUND = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 300)

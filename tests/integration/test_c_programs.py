@@ -15,9 +15,9 @@ from hotstart import ContractError, Dim, Options
 from tests.integration import c_api
 from tests.integration.alone import IDS, MASK, Conjugating, Encoder, Saved
 from tests.integration.c_api import ERROR, At, Library, Program, Refused, equal
-from tests.integration.test_native import Turned, TurnedOtherwise
-from tests.integration.test_save_and_load import run_fresh
+from tests.integration.native_models import Turned, TurnedOtherwise
 from tests.opening import opens_library_alone
+from tests.processes import run_fresh
 
 pytestmark = [
     pytest.mark.usefixtures("kept_pieces"),

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import errno
-import functools
-import io
 import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +19,11 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim, Options, Store
-from hotstart.options import CachePolicy
 from hotstart.program import OnMiss
-from tests.integration import changing, changing_helpers, own_op
-from tests.integration.caching import origin, with_
+from tests.integration import changing, own_op
+from tests.integration.caching import BATCH, EAGER, Patch, X, asked, model, with_
 from tests.integration.changing import Changing
-
-X = torch.randn(3, 4)
-EAGER = Options(compiler="op_by_op")
-BATCH = {"x": {0: Dim("batch", min=2, max=8)}}
-Patch = pytest.MonkeyPatch
-
-
-def model() -> Changing:
-    torch.manual_seed(0)
-    return Changing().eval()
+from tests.integration.model_changes import DIFFERENT, SAME, deterministic
 
 
 @pytest.fixture(scope="module")
@@ -50,56 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return made
 
 
-def asked(
-    store: Store,
-    model: Any,
-    x: Tensor = X,
-    policy: CachePolicy = "build",
-    extra_key: str = "",
-    **more: Any,
-) -> str:
-    """Compile with a cache; whether the program was loaded or compiled. It has to be right."""
-    settings = {"options": EAGER, "dynamic_shapes": BATCH, **more}
-    program = hotstart.compile(model, (x,), cache=with_(store, policy, extra_key), **settings)
-    with torch.no_grad():
-        torch.testing.assert_close(program(x), model(x))
-    return origin(program)
-
-
 # --- what does not matter -------------------------------------------------------------------------
-
-
-def other_weights(m: Changing, _: Patch) -> None:
-    for parameter in m.parameters():
-        nn.init.normal_(parameter)
-
-
-def unread_attribute(m: Changing, _: Patch) -> None:
-    m.config.name_or_path = "/another/folder"
-    m.layers[0].remark = "nobody reads this"
-
-
-def unread_setting(m: Changing, patch: Patch) -> None:
-    patch.setitem(changing_helpers.SETTINGS, "unread", [8.0])
-
-
-def unrelated_environment(m: Changing, patch: Patch) -> None:
-    for name, value in (("HOME", "/elsewhere"), ("USER", "somebody"), ("LANG", "C"), ("XYZ", "1")):
-        patch.setenv(name, value)
-
-
-def another_folder(m: Changing, patch: Patch) -> None:
-    patch.chdir("/")
-
-
-def random_state(m: Changing, _: Patch) -> None:
-    torch.manual_seed(123)
-
-
-SAME = (
-    other_weights, unread_attribute, unread_setting, unrelated_environment, another_folder,
-    random_state,
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("change", SAME)
@@ -165,129 +100,6 @@ def test_another_user_in_another_folder_hits_and_imports_no_compiler(
 
 
 # --- what matters ---------------------------------------------------------------------------------
-
-
-class Adapted(nn.Module):
-    """A layer with a small one beside it, as LoRA makes."""
-
-    def __init__(self, base: nn.Linear) -> None:
-        super().__init__()
-        self.base = base
-        self.down, self.up = nn.Linear(4, 2, bias=False), nn.Linear(2, 4, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.base(x) + self.up(self.down(x))
-
-
-def config_value(m: Changing, _: Patch) -> None:
-    m.config.alpha = 3.0
-
-
-def epsilon(m: Changing, _: Patch) -> None:
-    m.layers[1].norm.eps = 1e-3
-
-
-def attribute_of_a_class(m: Changing, patch: Patch) -> None:
-    patch.setattr(changing.Layer, "offset", 0.25)
-
-
-def activation(m: Changing, _: Patch) -> None:
-    m.layers[0].act = torch.tanh
-
-
-def closure(m: Changing, _: Patch) -> None:
-    m.layers[0].act = functools.partial(torch.mul, other=torch.tensor(2.0))
-
-
-def patched_method(m: Changing, patch: Patch) -> None:
-    patch.setattr(changing.Layer, "inner", lambda self, x: self.linear(x) * 10)
-
-
-def patched_method_of_an_object(m: Changing, _: Patch) -> None:
-    layer: Any = m.layers[0]
-    layer.inner = types.MethodType(lambda self, x: self.linear(x) * 10, layer)
-
-
-def patched_method_of_a_helper(m: Changing, patch: Patch) -> None:
-    patch.setattr(changing.Config, "factor", lambda self: self.alpha * 7)
-
-
-def patched_function(m: Changing, patch: Patch) -> None:
-    patch.setattr(changing, "shifted", lambda x: x + 2)
-
-
-def patched_function_of_another_file(m: Changing, patch: Patch) -> None:
-    patch.setattr(changing, "scaled", lambda x: x * 0.25)
-
-
-def patched_torch_module(m: Changing, patch: Patch) -> None:
-    patch.setattr(nn.Linear, "forward", lambda self, x: nn.functional.linear(x, self.weight) * 2)
-
-
-def global_value(m: Changing, patch: Patch) -> None:
-    patch.setattr(changing, "LIMIT", 6.0)
-
-
-def global_of_another_file(m: Changing, patch: Patch) -> None:
-    patch.setattr(changing_helpers, "EXTRA", 4.0)
-
-
-def item_of_a_global(m: Changing, patch: Patch) -> None:
-    patch.setitem(changing_helpers.SETTINGS, "bias", [1.5, 2.0])
-
-
-def global_tensor(m: Changing, patch: Patch) -> None:
-    patch.setattr(changing, "WEIGHTS", torch.tensor([1.0, 2.0, 3.0, 5.0]))
-
-
-def environment(m: Changing, patch: Patch) -> None:
-    patch.setenv("HOTSTART_TEST_DOUBLE", "1")
-
-
-def dtype(m: Changing, _: Patch) -> None:
-    m.double()
-
-
-def untied(m: Changing, _: Patch) -> None:
-    m.head.weight = nn.Parameter(m.head.weight.detach().clone())
-
-
-def training(m: Changing, _: Patch) -> None:
-    m.train()
-
-
-def hook(m: Changing, _: Patch) -> None:
-    m.layers[0].register_forward_hook(lambda module, args, result: result * 2)
-
-
-def one_more_layer(m: Changing, _: Patch) -> None:
-    m.layers.append(changing.Layer(m.config))
-
-
-def adapter(m: Changing, _: Patch) -> None:
-    m.layers[0].linear = Adapted(m.layers[0].linear)
-
-
-def new_parameter(m: Changing, _: Patch) -> None:
-    m.extra = nn.Parameter(torch.zeros(3))
-
-
-@contextlib.contextmanager
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-DIFFERENT = (
-    config_value, epsilon, attribute_of_a_class, activation, closure, patched_method,
-    patched_method_of_an_object, patched_method_of_a_helper, patched_function,
-    patched_function_of_another_file, patched_torch_module, global_value, global_of_another_file,
-    item_of_a_global, global_tensor, environment, untied, training, hook, one_more_layer, adapter,
-    new_parameter,
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("change", DIFFERENT)
@@ -442,143 +254,6 @@ def test_a_miss_says_what_changed(store: Store, caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.INFO, "hotstart")
     asked(store, model(), extra_key="for a miss")
     assert re.search(r"extra_key: was '.*', is 'for a miss'", caplog.text)
-
-
-def stored_files(store: Store) -> list[Path]:
-    return [store.folder.path(file.kind, file.name) for file in store.folder.files()]
-
-
-FORMAT_AT = 8
-"""Where in a file the number of its format is."""
-
-
-def damaged(data: bytes, damage: str) -> bytes:
-    if damage in ("cut", "empty"):
-        return data[: len(data) // 2] if damage == "cut" else b""
-    at = FORMAT_AT if damage == "format" else len(data) // 2
-    return data[:at] + bytes([data[at] ^ 2]) + data[at + 1 :]
-
-
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "format"])
-def test_a_damaged_file_is_never_used(damage: str, tmp_path: Path) -> None:
-    filled = Store(tmp_path / "filled", check=False)
-    asked(filled, model())
-    for number, file in enumerate(sorted(stored_files(filled))):
-        copied = tmp_path / f"copy_{number}"
-        shutil.copytree(filled.folder.root, copied)
-        target = copied / file.relative_to(filled.folder.root)
-        target.write_bytes(damaged(target.read_bytes(), damage))
-        store = Store(copied, check=False)
-        found = asked(store, model())  # compares with the model
-        expected = "loaded" if file.parent.parent.name == "pieces" else "compiled"
-        assert found == expected
-        if found == "compiled":
-            assert store.folder.in_quarantine()
-            assert asked(store, model()) == "loaded"
-
-
-def test_a_damaged_piece_is_made_anew(tmp_path: Path) -> None:
-    store = Store(tmp_path, check=False)
-    asked(store, model())
-    (piece, *_) = [file for file in store.folder.files() if file.kind == "pieces"]
-    path = store.folder.path(piece.kind, piece.name)
-    whole = path.read_bytes()
-    path.write_bytes(damaged(whole, "format"))
-    asked(store, model(), extra_key="another")
-    assert path.read_bytes() == whole
-    assert store.folder.in_quarantine() == [f"pieces-{piece.name}"]
-
-
-@pytest.mark.parametrize("kind", ["programs", "entries", "pieces"])
-def test_a_whole_file_in_the_place_of_another_is_never_used(
-    kind: str, tmp_path: Path, monkeypatch: Patch
-) -> None:
-    store = Store(tmp_path, check=False)
-    asked(store, model())
-    monkeypatch.setenv("HOTSTART_TEST_DOUBLE", "1")  # the same key, but another program
-    asked(store, model())
-    one, other, *_ = (file for file in stored_files(store) if file.parent.parent.name == kind)
-    first, second = one.read_bytes(), other.read_bytes()
-    one.write_bytes(second)
-    other.write_bytes(first)
-    asked(store, model(), extra_key="another")  # needs the pieces
-    for double in ("1", None, ""):  # empty is not the same as not set, and needs the same pieces
-        monkeypatch.delenv("HOTSTART_TEST_DOUBLE", raising=False)
-        if double is not None:
-            monkeypatch.setenv("HOTSTART_TEST_DOUBLE", double)
-        asked(store, model())
-        assert asked(store, model()) == "loaded"
-    assert len(store.folder.in_quarantine()) == 2
-
-
-def test_a_damaged_program_whose_entry_is_lost_is_made_anew(tmp_path: Path) -> None:
-    store = Store(tmp_path, check=False)
-    asked(store, model())
-    for file in stored_files(store):
-        file.write_bytes(damaged(file.read_bytes(), "flip" if "programs" in str(file) else "empty"))
-    assert asked(store, model()) == "compiled"
-    assert asked(store, model()) == "loaded"
-
-
-def test_no_room_to_check_a_program_is_a_warning(
-    tmp_path: Path, monkeypatch: Patch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def no_room(**_: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", no_room)
-    assert asked(Store(tmp_path), model()) == "compiled"
-    assert "cannot be kept" in caplog.text
-    monkeypatch.undo()
-    assert asked(Store(tmp_path, check=False), model()) == "compiled"
-    assert asked(Store(tmp_path), model()) == "loaded"
-
-
-def test_an_entry_without_its_program_is_a_miss(tmp_path: Path) -> None:
-    store = Store(tmp_path, check=False)
-    asked(store, model())
-    for file in store.folder.files():
-        if file.kind == "programs":
-            store.folder.remove(file.kind, file.name)
-    assert asked(store, model()) == "compiled"
-    assert asked(store, model()) == "loaded"
-
-
-def test_a_cache_that_cannot_be_used_is_a_warning_or_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    assert asked(Store(tmp_path / "file", check=False), model()) == "compiled"
-    with pytest.raises(hotstart.StoreError):
-        asked(Store(tmp_path / "file", strict=True), model())
-
-
-@pytest.mark.parametrize("kind", ["programs", "entries", "pieces"])
-def test_what_others_may_not_look_at_is_compiled(
-    kind: str, tmp_path: Path, monkeypatch: Patch
-) -> None:
-    store = Store(tmp_path, check=False)
-    asked(store, model())
-    before = stored_files(store)
-
-    def refused(function: Callable[..., Any]) -> Callable[..., Any]:
-        def work(path: Any, *args: Any, **kwargs: Any) -> Any:
-            if f"/{kind}/" in str(path):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            return function(path, *args, **kwargs)
-
-        return work
-
-    with monkeypatch.context() as patch:  # root may look at everything
-        for owner, name in ((os, "open"), (os, "stat"), (os, "listdir"), (io, "open")):
-            patch.setattr(owner, name, refused(getattr(owner, name)))
-        asked(Store(tmp_path, check=False), model())
-    assert set(before) <= set(stored_files(store))
-    assert asked(store, model()) == "loaded"
-
-
-@pytest.mark.parametrize("cache", [3, "ftp://host/programs"])
-def test_what_is_no_place_is_refused(cache: Any) -> None:
-    with pytest.raises(hotstart.StoreError, match="expected a"):
-        asked(cache, model())
 
 
 class Ways(nn.Module):

@@ -14,36 +14,16 @@ import torch
 from torch import Tensor, nn
 
 import hotstart
-from hotstart import Call, Dim, ModelMismatch, OptionsError
-from tests.integration.shop import Counting, Result, Shop
-from tests.integration.test_save_and_load import run_fresh
-from tests.unit.checkpoint.test_safetensors import file_of
+from hotstart import Dim, ModelMismatch, OptionsError
+from tests.integration.checkpoints import EAGER, X, saved
+from tests.integration.shop import Result, Shop
+from tests.processes import run_fresh
+from tests.safetensors_files import file_of
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
-EAGER = hotstart.Options(compiler="op_by_op")
+
 BATCH = {"x": {0: Dim("batch", max=8, sizes=[1])}}
-X = torch.randn(3, 8)
-
-
-class Rotary(nn.Module):
-    """Has what no checkpoint holds: tables, a mask for each of two layers, a plain attribute."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(8, 8)
-        self.register_buffer("table", torch.randn(64, 8), persistent=False)
-        for name in ("mask_0", "mask_1"):
-            self.register_buffer(name, torch.ones(64, 64).tril() > 0, persistent=False)
-        self.register_buffer("zeros", torch.zeros(1000, 8), persistent=False)
-        self.register_buffer("scale", torch.full((), 2.0))
-        self.plain = torch.randn(8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        n = x.shape[0]
-        y = self.linear(x) * self.table[:n] + self.zeros[:n] + self.plain
-        y = y * self.mask_0[:n, :1] * self.mask_1[:n, :1]
-        return y * self.scale
 
 
 class Tied(nn.Module):
@@ -64,30 +44,6 @@ class Wrapper(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         hidden: Tensor = self.encoder(ids).last_hidden_state
         return hidden
-
-
-class Cache(nn.Module):
-    """Writes to a persistent buffer, and to one that is none, in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("total", torch.zeros(4))
-        self.register_buffer("last", torch.zeros(4), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.total.add_(x)
-        result = self.total + self.last
-        self.last.copy_(x)
-        return result
-
-    def peek(self, x: Tensor) -> Tensor:
-        return self.total * x
-
-
-def saved(model: nn.Module, file: Path, *args: Any, **given: Any) -> Path:
-    program = hotstart.compile(model.eval(), args or (X,), **{"options": EAGER, **given})
-    program.save(file, check=given.get("options") is None)
-    return file
 
 
 @pytest.fixture(scope="module")
@@ -230,63 +186,6 @@ def test_one_of_model_and_weights_is_needed(shop: tuple[Shop, Path, Path]) -> No
         hotstart.install(hotstart.load(file, weights=weights))
 
 
-# --- what no checkpoint holds ---------------------------------------------------------------------
-
-
-def test_what_checkpoints_leave_out_travels_in_the_file(tmp_path: Path) -> None:
-    model = Rotary().eval()
-    file = saved(model, tmp_path / "rotary.hot")
-    assert set(model.state_dict()) == {"linear.weight", "linear.bias", "scale"}
-    program = hotstart.load(file, weights=model.state_dict())
-    assert torch.equal(program(X), model(X).detach())
-    blobs = {blob.name: blob.size for blob in hotstart.inspect(file).blobs}
-    assert blobs["tensors.safetensors"] < 64 * 8 * 4 + 64 * 64 + 2000  # equal masks once, no zeros
-    again = tmp_path / "again.hot"
-    program.save(again)
-    assert torch.equal(hotstart.load(again, weights=model.state_dict())(X), program(X))
-
-
-def test_inspect_says_how_much_that_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from hotstart.cli import main
-
-    file = saved(Rotary(), tmp_path / "rotary.hot")
-    assert main(["inspect", str(file)]) == 0
-    assert "5 tensors that no checkpoint has" in capsys.readouterr().out
-
-
-def test_an_old_spelling_in_a_checkpoint_does_not_replace_them(tmp_path: Path) -> None:
-    model = Rotary().eval()
-    file = saved(model, tmp_path / "rotary.hot")
-    weights = {**model.state_dict(), "table": torch.zeros(64, 8)}
-    assert torch.equal(hotstart.load(file, weights=weights)(X), model(X).detach())
-
-
-def test_a_model_on_meta_has_none_of_it(tmp_path: Path) -> None:
-    with torch.device("meta"):
-        model = Rotary()
-    file = saved(model, tmp_path / "rotary.hot")
-    real = Rotary().eval()
-    with pytest.raises(ModelMismatch, match="Save the program while its model has weights") as told:
-        hotstart.load(file, weights=real.state_dict())
-    assert [name for name, _, _ in told.value.differences] == [
-        "table", "zeros", "plain", "mask_0", "mask_1",
-    ]  # fmt: skip
-    assert torch.equal(hotstart.load(file, real)(X), real(X).detach())
-
-
-def test_a_file_of_an_older_version_says_what_it_lacks(tmp_path: Path) -> None:
-    from msgspec.structs import replace
-
-    from hotstart.artifact.disk import write
-    from hotstart.saving import packed
-
-    model = Rotary().eval()
-    artifact = hotstart.compile(model, (X,), options=EAGER).artifact
-    write(tmp_path / "old.hot", packed(replace(artifact, left_out=None)))
-    with pytest.raises(ModelMismatch, match="does not hold what checkpoints leave out"):
-        hotstart.load(tmp_path / "old.hot", weights=model.state_dict())
-
-
 # --- names ----------------------------------------------------------------------------------------
 
 
@@ -372,102 +271,6 @@ def test_checkpoints_of_transformers_serve_body_and_head(tmp_path: Path) -> None
 
 
 # --- what calls change ----------------------------------------------------------------------------
-
-
-def test_state_lives_in_the_program(tmp_path: Path) -> None:
-    x = torch.arange(4.0)
-    calls = {"add": Call(args=(x,)), "peek": Call(args=(x,), method="peek")}
-    program = hotstart.compile(Cache(), calls=calls, options=EAGER)
-    program.save(tmp_path / "cache.hot", check=False)
-    given = {"total": torch.ones(4)}
-    weights = tmp_path / "cache.safetensors"
-    weights.write_bytes(content := file_of(given))
-    for source in (given, weights):
-        one, two = (hotstart.load(tmp_path / "cache.hot", weights=source) for _ in range(2))
-        assert one(x).tolist() == [1, 2, 3, 4]
-        assert one["add"](x).tolist() == [1, 4, 7, 10]
-        assert one["peek"](x).tolist() == [0, 3, 10, 21]
-        assert two(x).tolist() == [1, 2, 3, 4]
-    assert given["total"].tolist() == [1, 1, 1, 1]
-    assert weights.read_bytes() == content
-
-
-def test_the_mode_of_a_load_is_not_that_of_calls(tmp_path: Path) -> None:
-    x = torch.arange(4.0)
-    file, weights = saved(Cache(), tmp_path / "cache.hot", x), {"total": torch.ones(4)}
-    with torch.inference_mode(), torch.device("meta"):
-        program = hotstart.load(file, weights=weights)
-    assert program(x).tolist() == [1, 2, 3, 4]
-    with torch.inference_mode():
-        assert program(x).tolist() == [1, 4, 7, 10]
-    assert program(x).tolist() == [1, 5, 9, 13]
-
-
-class Counters(nn.Module):
-    """Writes to equal buffers that no checkpoint holds, differently."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in "abc":
-            self.register_buffer(name, torch.arange(2.0), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.a.add_(x)
-        self.b.sub_(x)
-        return torch.stack([self.a, self.b, self.c])
-
-
-def test_equal_buffers_that_are_written_to_are_apart(tmp_path: Path) -> None:
-    x = torch.ones(2)
-    program = hotstart.load(saved(Counters(), tmp_path / "counters.hot", x), weights={})
-    program(x)
-    assert program(x).tolist() == [[2, 3], [-2, -1], [0, 1]]
-
-
-def test_attributes_that_calls_replace_are_read_by_the_next(tmp_path: Path) -> None:
-    file = saved(Counting(), tmp_path / "counting.hot", torch.zeros(2))
-    program = hotstart.load(file, weights=Counting().state_dict())
-    assert [program(torch.zeros(2))[0].item() for _ in range(3)] == [1, 2, 3]
-
-
-def test_statistics_go_on_from_those_of_the_checkpoint(tmp_path: Path) -> None:
-    model = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 8)).train()
-    hotstart.compile(model, (X,), options=EAGER).save(tmp_path / "norm.hot", check=False)
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    program = hotstart.load(tmp_path / "norm.hot", weights=state)
-    for _ in range(3):
-        assert torch.equal(program(X), model(X).detach())
-    assert state["0.num_batches_tracked"] == 0
-
-
-def test_weights_of_a_mapping_that_are_written_to_are_prepared_again(tmp_path: Path) -> None:
-    model = nn.Linear(256, 256).eval()
-    options = hotstart.Options(pack_weights="always", prove="off")
-    x = torch.randn(4, 256)
-    hotstart.compile(model, (x,), options=options).save(tmp_path / "linear.hot", check=False)
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    program = hotstart.load(tmp_path / "linear.hot", weights=weights)
-    torch.testing.assert_close(program(x), model(x).detach(), rtol=1e-4, atol=1e-4)
-    weights["weight"].mul_(2)
-    model.weight.data.mul_(2)
-    torch.testing.assert_close(program(x), model(x).detach(), rtol=1e-4, atol=1e-4)
-
-
-def test_weights_of_a_file_are_prepared_again_after_who_asked_for_them_wrote(
-    tmp_path: Path,
-) -> None:
-    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
-    x = torch.randn(3, 8)
-    options = hotstart.Options(pack_weights="always")
-    file = saved(model, tmp_path / "model.hot", x, options=options)
-    torch.save(model.state_dict(), tmp_path / "model.pt")
-    program = hotstart.load(file, weights=tmp_path / "model.pt")
-    program(x)
-    for _ in range(2):
-        with torch.no_grad():
-            program.weights["0.weight"].mul_(2.0)
-            model[0].weight.mul_(2.0)
-            torch.testing.assert_close(program(x), model(x))
 
 
 def test_threads_share_a_program(shop: tuple[Shop, Path, Path]) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from hotstart import ContractError, Options
 from tests.integration.alone import IDS, MASK, Conjugating, Encoder, Saved
-from tests.integration.test_save_and_load import run_fresh
 from tests.opening import opens_library_alone
+from tests.processes import run_fresh
 
 pytestmark = [
     pytest.mark.usefixtures("kept_pieces"),

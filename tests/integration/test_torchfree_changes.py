@@ -13,8 +13,8 @@ from torch.nn import functional as F  # noqa: N812
 from hotstart import Call, Dim
 from tests.integration.alone import Saved
 from tests.integration.plain_records import State
-from tests.integration.test_save_and_load import run_fresh
 from tests.opening import opens_library_alone
+from tests.processes import run_fresh
 
 pytestmark = [
     pytest.mark.usefixtures("kept_pieces"),

@@ -2,193 +2,22 @@
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import logging
-import sys
 import threading
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutput
 
 import hotstart
 from hotstart import ContractError, Dim
-from hotstart.events import Event
-
-EAGER = hotstart.Options(compiler="op_by_op")
-ANY = Dim("n", min=1, max=16)
-
-
-def build(model: Any, *args: Any, options: hotstart.Options = EAGER, **more: Any) -> Any:
-    return hotstart.compile(model, args, options=options, **more)
+from tests.unit.programs import ANY, EAGER, Scale, build
 
 
 def bound_functions(program: hotstart.Program) -> object:
     """The variants' functions with the weights they are bound to; the same until weights change."""
     return program._binding()
-
-
-class Scale(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(4))
-
-    def forward(self, x):
-        return torch.relu(x * self.weight)
-
-
-# --- calls outside the contract -------------------------------------------------------------------
-
-
-def double(x, flag=False):
-    return x + 2 if flag else x * 2
-
-
-def test_nothing_is_compiled_in_a_call() -> None:
-    events: list[Event] = []
-    options = hotstart.Options(compiler="op_by_op", on_event=events.append)
-    program = build(double, torch.randn(3), options=options)
-    assert events
-    events.clear()
-    program(torch.randn(3))
-    with pytest.raises(ContractError):
-        program(torch.randn(4))
-    assert not events
-
-
-def test_on_miss_eager_runs_the_model_without_autograd() -> None:
-    options = hotstart.Options(compiler="op_by_op", on_miss="eager")
-    model = Scale().eval()
-    program = build(model, torch.randn(2, 4), options=options)
-    x = torch.randn(3, 4, requires_grad=True)
-    result = program(x)
-    assert torch.equal(result, model(x))
-    assert not result.requires_grad
-    with pytest.raises(TypeError):  # the model's own error
-        program()
-
-
-def test_on_miss_eager_passes_what_the_call_passed() -> None:
-    def model(x, /, y, *rest, flag=False, **more):
-        return [x, y, *rest, *more.values()] if flag else x + y
-
-    options = hotstart.Options(compiler="op_by_op", on_miss="eager")
-    a, b, c, d = torch.randn(4, 2)
-    program = build(model, a, b, options=options)
-    assert program(a, b, c, flag=True, more=d) == [a, b, c, d]
-    assert program(a, y=b, flag=True, more=c) == [a, b, c]
-
-
-def test_on_miss_compile_builds_once_for_each_new_kind_of_call() -> None:
-    events: list[Any] = []
-    options = hotstart.Options(compiler="op_by_op", on_miss="compile", on_event=events.append)
-    program = build(double, torch.randn(3), options=options)
-    built = len(events)
-    assert torch.equal(program(torch.ones(3)), torch.full((3,), 2.0))
-    assert len(events) == built
-    for _ in range(2):
-        assert torch.equal(program(torch.ones(4), flag=True), torch.full((4,), 3.0))
-        assert len(events) > built
-        built_again = len(events)
-        assert torch.equal(program(torch.ones(4), flag=True), torch.full((4,), 3.0))
-        assert len(events) == built_again
-
-
-class CachesBySize(nn.Module):
-    """Keeps a table that grows with what it is called with, as rotary embeddings do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("table", torch.arange(8.0)[:, None])
-
-    def forward(self, x):
-        if x.shape[1] > self.table.shape[0]:
-            self.table = torch.arange(float(x.shape[1]))[:, None]
-        return x * self.table[: x.shape[1]]
-
-
-class Remembers(nn.Module):
-    """What a call gives depends on the size of the one before, and on how many there were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last = torch.zeros(8)
-        self.register_buffer("calls", torch.tensor(0.0))
-
-    def forward(self, x):
-        before = self.last
-        self.last = torch.ones(x.shape[1]) * before.numel()
-        self.calls += 1
-        return x + before.mean() + self.calls
-
-
-@pytest.mark.parametrize("policy", ["eager", "compile"])
-@pytest.mark.parametrize("kind", [CachesBySize, Remembers])
-def test_calls_after_a_miss_that_changed_the_model_are_those_of_eager(
-    kind: type[nn.Module], policy: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    options = hotstart.Options(compiler="op_by_op", on_miss=policy)
-    model, reference = kind(), kind()
-    program = build(model, torch.randn(2, 8, 4), options=options)
-    for size in (8, 12, 8, 12, 10, 8, 8):
-        x = torch.randn(2, size, 4)
-        assert torch.equal(program(x), reference(x)), size
-    told = [r for r in caplog.records if "changed the model" in r.getMessage()]
-    assert len(told) == 1
-    assert "largest sizes" in told[0].getMessage()
-    assert "expected torch.float32 [8" in told[0].getMessage()
-
-
-def test_a_program_is_used_again_once_the_model_fits() -> None:
-    options = hotstart.Options(compiler="op_by_op", on_miss="eager")
-    model = CachesBySize()
-    program = build(model, torch.randn(2, 8, 4), options=options)
-    table = model.table
-    program(torch.randn(2, 12, 4))
-    model.table = table
-    forward, ran = CachesBySize.forward.__code__, []
-    sys.setprofile(lambda frame, *_: ran.append(1) if frame.f_code is forward else None)
-    try:
-        program(torch.randn(2, 8, 4))
-    finally:
-        sys.setprofile(None)
-    assert not ran
-
-
-def test_a_named_call_after_a_miss_that_changed_the_model_is_that_of_eager() -> None:
-    options = hotstart.Options(compiler="op_by_op", on_miss="eager")
-    model, reference = CachesBySize(), CachesBySize()
-    calls = {"table": hotstart.Call(args=(torch.randn(2, 8, 4),))}
-    program = hotstart.compile(model, calls=calls, options=options)
-    for size in (8, 12, 8):
-        x = torch.randn(2, size, 4)
-        assert torch.equal(program["table"](x), reference(x))
-
-
-@pytest.mark.parametrize("policy", ["eager", "error"])
-def test_a_model_that_its_user_changed_is_a_mismatch(policy: Any) -> None:
-    options = hotstart.Options(compiler="op_by_op", on_miss=policy)
-    model = CachesBySize()
-    program = build(model, torch.randn(2, 8, 4), options=options)
-    model(torch.randn(2, 12, 4))
-    with pytest.raises(hotstart.ModelMismatch, match=r"table: expected .* \[8, 1\].*\n.*Restore"):
-        program(torch.randn(2, 8, 4))
-
-
-def test_on_miss_compile_gives_up_on_what_no_program_takes() -> None:
-    def model(x, y):
-        x.add_(1)
-        return x + y
-
-    options = hotstart.Options(compiler="op_by_op", on_miss="compile")
-    program = build(model, torch.randn(3), torch.randn(3), options=options)
-    x = torch.randn(3)
-    with pytest.raises(ContractError, match="shares memory"):
-        program(x, x)
 
 
 # --- layouts --------------------------------------------------------------------------------------
@@ -356,81 +185,6 @@ def test_buffers_are_updated(training: bool) -> None:
         model.state_dict().items(), reference.state_dict().items(), strict=True
     ):
         assert torch.equal(ours, theirs), name
-
-
-# --- results --------------------------------------------------------------------------------------
-
-
-class Point(NamedTuple):
-    x: Any
-    y: Any
-
-
-@dataclasses.dataclass
-class Result:
-    value: Any
-    name: str = "result"
-    extra: Any = None
-
-
-class Custom:
-    def __init__(self, parts: list[Any], tag: str) -> None:
-        self.parts, self.tag = parts, tag
-
-
-pytree.register_pytree_node(
-    Custom, lambda c: (c.parts, c.tag), lambda parts, tag: Custom(list(parts), tag)
-)
-
-
-def flat(value: Any) -> Any:
-    """A result in a form that can be compared, with the types of everything in it."""
-    kind = type(value)
-    if isinstance(value, torch.Tensor):
-        return kind, value.tolist()
-    if isinstance(value, Custom):
-        return kind, flat(value.parts), value.tag
-    if isinstance(value, dict):
-        return kind, [(k, flat(v)) for k, v in value.items()]
-    if isinstance(value, tuple | list):
-        return kind, [flat(v) for v in value]
-    if dataclasses.is_dataclass(value):
-        return kind, [(f.name, flat(getattr(value, f.name))) for f in dataclasses.fields(value)]
-    return kind, value
-
-
-RESULTS = {
-    "tensor": lambda x: x + 1,
-    "tuple": lambda x: (x + 1, x),
-    "single": lambda x: (x + 1,),
-    "list": lambda x: [x + 1, [x + 2], ()],
-    "dict": lambda x: {"a": x + 1, 2: (x + 2, None), "c": {}},
-    "ordered": lambda x: collections.OrderedDict([("z", x + 1), ("a", x)]),
-    "namedtuple": lambda x: Point(x + 1, Point(x, y="text")),
-    "dataclass": lambda x: Result(x + 1, extra=[x]),
-    "ModelOutput": lambda x: BaseModelOutput(last_hidden_state=x + 1, hidden_states=(x, x * 2)),
-    "registered": lambda x: Custom([x + 1, {"k": x}], "tag"),
-    "topk": lambda x: torch.topk(x, 1),
-    "constants": lambda x: (x + 1, None, 1.5, float("inf"), torch.float16, "s", slice(2), 1j, True),
-    "repeated": lambda x: [y := x + 1, y, (y,)],
-    "nested": lambda x: ({"a": [Point(x + 1, (x,))]}, [Result(x * 2)]),
-    "sizes": lambda x: (x + 1, x.shape[0], x.shape[0] * 2 + 1, x.numel()),
-    "shape": lambda x: (x + 1, x.shape, x.size()),
-}
-
-
-@pytest.mark.parametrize("kind", RESULTS)
-def test_results_have_the_models_own_types(kind: str) -> None:
-    model = RESULTS[kind]
-    program = build(model, torch.randn(3), dynamic_shapes={"x": {0: ANY}})
-    for size in (1, 3, 16):
-        x = torch.randn(size)
-        assert flat(program(x)) == flat(model(x))
-
-
-def test_the_same_tensor_stays_the_same_object() -> None:
-    first, second, (third,) = build(RESULTS["repeated"], torch.randn(3))(torch.randn(3))
-    assert first is second is third
 
 
 # --- threads --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from torch import Tensor
 from hotstart.checkpoint.files import open_checkpoint
 from hotstart.checkpoint.tensors import Checkpoint
 from hotstart.errors import ArtifactError, CorruptArtifact, OptionsError
-from tests.unit.checkpoint.test_safetensors import file_of
+from tests.safetensors_files import file_of
 
 ONE = {"a": torch.arange(3.0), "b.c": torch.arange(4).view(2, 2)}
 

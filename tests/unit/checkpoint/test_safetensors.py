@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +15,9 @@ from torch import Tensor
 from hotstart.checkpoint.safetensors import DTYPES, MappedFile
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ArtifactError, CorruptArtifact
+from tests.safetensors_files import bytes_of, file_of, written
 
-NAMES = {name: dtype for dtype, name in DTYPES.items()}
 PLAIN = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool")
-
-
-def written(header: Any, data: bytes = b"", pad: int = 0) -> bytes:
-    text = (header if isinstance(header, str) else json.dumps(header)).encode() + b" " * pad
-    return struct.pack("<Q", len(text)) + text + data
-
-
-def bytes_of(tensor: Tensor) -> bytes:
-    flat = tensor.contiguous().view(-1)
-    return bytes(flat.view(torch.uint8).tolist()) if flat.numel() else b""
-
-
-def file_of(tensors: Mapping[str, Tensor], pad: int = 0) -> bytes:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    data = b""
-    for name, tensor in tensors.items():
-        more = bytes_of(tensor)
-        dtype = NAMES[str(tensor.dtype).removeprefix("torch.")]
-        offsets = [len(data), len(data) + len(more)]
-        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": offsets}
-        data += more
-    return written(header, data, pad)
 
 
 def one(**changed: Any) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 import math
 import os
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,68 +14,14 @@ import pytest
 import torch
 import torch._dynamo.exc
 import torch.fx.experimental._config
-import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 import hotstart
 from hotstart.backend import hotstart as backend
 from qualification.forks import Forks
+from tests.integration.backend.calls import EAGER, Block, assert_same, check, compiled
 
-ROOT = Path(__file__).parents[2]
-EAGER = {"compiler": "op_by_op"}
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
-def compiled(fn: Any, options: dict[str, Any] = EAGER, **kwargs: Any) -> Any:
-    """A compiled function that counts the graphs it had to be compiled for, as `.graphs`."""
-    graphs: list[Any] = []
-
-    def counting(module: Any, inputs: Any, **given: Any) -> Any:
-        graphs.append(module)
-        return backend(module, inputs, **given)
-
-    made = torch.compile(fn, backend=counting, options=options, **kwargs)
-
-    def call(*args: Any) -> Any:
-        return made(*args)
-
-    call.graphs = graphs  # type: ignore[attr-defined]
-    return call
-
-
-def copies(value: Any) -> Any:
-    return pytree.tree_map_only(Tensor, torch.clone, value)
-
-
-def assert_same(found: Any, expected: Any) -> None:
-    left, left_spec = pytree.tree_flatten(found)
-    right, right_spec = pytree.tree_flatten(expected)
-    assert left_spec == right_spec
-    for a, b in zip(left, right, strict=True):
-        if isinstance(b, Tensor):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-        else:
-            assert type(a) is type(b)
-            assert a == b
-
-
-def check(call: Any, fn: Callable[..., Any], *calls: tuple[Any, ...]) -> None:
-    """Compare results, and what became of the arguments, with those of `fn`."""
-    for args in calls:
-        theirs = copies(args)
-        with torch.no_grad():
-            assert_same(call(*args), fn(*theirs))
-        assert_same(args, theirs)
-
-
-def inner(error: pytest.ExceptionInfo[Any]) -> Any:
-    return error.value.inner_exception
+ROOT = Path(__file__).parents[3]
 
 
 # --- the name -------------------------------------------------------------------------------------
@@ -110,17 +55,6 @@ def test_torch_finds_the_backend_by_the_entry_point_of_the_package(
 
 
 # --- results --------------------------------------------------------------------------------------
-
-
-class Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(8)
-        self.up = nn.Linear(8, 16)
-        self.down = nn.Linear(16, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.down(torch.relu(self.up(self.norm(x))))
 
 
 class Stack(nn.Module):
@@ -357,129 +291,3 @@ def test_gradients_that_end_inside_the_graph_are_no_training() -> None:
     found = compiled(fn)(x)  # grad mode is on
     assert_same(found, fn(x))
     assert torch.is_grad_enabled()
-
-
-# --- options --------------------------------------------------------------------------------------
-
-
-def test_operators_to_split_at_need_not_be_in_every_graph() -> None:
-    def broken(x: Tensor) -> Tensor:
-        y = torch.relu(x.sin()).cos()
-        torch._dynamo.graph_break()
-        return y.exp()
-
-    events: list[Any] = []
-    options = {**EAGER, "split_on": ["aten::relu"], "on_event": events.append}
-    check(compiled(broken, options), broken, (torch.randn(3),))
-    pieces = [event.detail["pieces"] for event in events if event.kind == "build_finished"]
-    assert pieces == ["3", "1"]
-
-
-def test_what_was_compiled_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "hotstart"):
-        compiled(torch.sin)(torch.randn(3))
-    assert "[0/0] compiled in" in caplog.text
-
-
-def test_debug_files_of_each_graph(tmp_path: Path) -> None:
-    call = compiled(torch.sin, {**EAGER, "debug_dir": tmp_path}, dynamic=False)
-    for size in (3, 4):
-        call(torch.randn(size))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0_0", "0_1"]
-    assert (tmp_path / "0_1" / "hotstart" / "graph_0.txt").exists()
-
-
-# --- refusals -------------------------------------------------------------------------------------
-
-
-def refused(fn: Any, *args: Any, options: dict[str, Any] = EAGER, **kwargs: Any) -> Any:
-    call = compiled(fn, options, **kwargs)
-    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed) as raised:
-        call(*args)
-    return inner(raised)
-
-
-def test_training_is_refused_before_anything_is_compiled() -> None:
-    events: list[Any] = []
-    error = refused(Block(), torch.randn(3, 8), options={**EAGER, "on_event": events.append})
-    assert isinstance(error, hotstart.CaptureError)
-    assert "torch.no_grad()" in str(error)
-    assert not [event for event in events if event.kind.startswith("unit")]
-
-
-def test_an_argument_that_would_come_to_require_grad_is_refused() -> None:
-    def write(x: Tensor, w: Tensor) -> Tensor:
-        x.mul_(w)
-        return x.detach().sum()
-
-    error = refused(write, torch.ones(3), torch.ones(3, requires_grad=True))
-    assert isinstance(error, hotstart.CaptureError)
-
-
-@pytest.mark.parametrize("name", ["no_such", "on_miss", "device"])
-def test_an_unknown_option_is_named_with_those_there_are(name: str) -> None:
-    error = refused(torch.sin, torch.ones(3), options={name: 1})
-    assert isinstance(error, hotstart.OptionsError)
-    assert name in str(error)
-    assert (
-        "cache, compiler, debug_dir, form, inductor, jobs, on_event, pack_weights, prove, split_on"
-        in str(error)
-    )
-
-
-def test_a_mode_is_refused() -> None:
-    call = torch.compile(torch.sin, backend=backend, mode="max-autotune")
-    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed) as raised:
-        call(torch.ones(3))
-    assert isinstance(inner(raised), hotstart.OptionsError)
-
-
-def test_a_name_of_no_operator_is_refused() -> None:
-    error = refused(torch.sin, torch.ones(3), options={**EAGER, "split_on": ["aten::no_such"]})
-    assert isinstance(error, hotstart.PartitionError)
-
-
-def test_inputs_that_are_no_plain_tensors_are_refused() -> None:
-    error = refused(lambda x: x * 2, torch.randn(3, dtype=torch.cfloat).conj())
-    assert isinstance(error, hotstart.CaptureError)
-    assert "resolve_conj" in str(error)
-
-
-def test_a_graph_that_is_not_dynamos_is_refused() -> None:
-    module = torch.fx.symbolic_trace(nn.ReLU())
-    with pytest.raises(hotstart.CaptureError, match=r"torch\.compile"):
-        backend(module, [torch.ones(3)], options=EAGER)
-
-
-def test_arguments_that_come_to_overlap_one_that_is_written_are_refused() -> None:
-    def write(a: Tensor, b: Tensor) -> Tensor:
-        a.add_(1)
-        return b * 2
-
-    call = compiled(write, dynamic=True)
-    check(call, write, (torch.randn(8), torch.randn(8)))
-    memory = torch.randn(32)
-    check(call, write, (memory[:8], memory[8:16]))  # one storage, and nothing in common
-    overlap = r"a: got a tensor that overlaps b"
-    with torch.no_grad(), pytest.raises(hotstart.ContractError, match=overlap):
-        call(memory[:8], memory[4:12])
-
-
-def test_arguments_that_overlap_from_the_start() -> None:
-    def write(memory: Tensor) -> Tensor:
-        a, b = memory[:8], memory[4:12]
-        return step(a, b)
-
-    @torch.compiler.disable
-    def outer(memory: Tensor) -> Tensor:
-        return call(memory[:8], memory[4:12])
-
-    def step(a: Tensor, b: Tensor) -> Tensor:
-        a.add_(1)
-        return b * 2
-
-    call = compiled(step, {}, dynamic=True)
-    for _ in range(2):
-        mine, theirs = torch.arange(16.0), torch.arange(16.0)
-        assert_same(outer(mine), write(theirs))
-        assert_same(mine, theirs)

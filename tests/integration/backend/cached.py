@@ -1,6 +1,6 @@
 """A model through `torch.compile(backend="hotstart")` with a cache, in a process of its own.
 
-`python -m tests.integration.backend_cached FOLDER` prints what was done, as JSON. The folder is to
+`python -m tests.integration.backend.cached FOLDER` prints what was done, as JSON. The folder is to
 have every piece.
 """
 

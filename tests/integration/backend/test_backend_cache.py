@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,16 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Store
-from tests.integration.backend_cached import broken, run
+from tests.integration.backend.cached import broken, run
 from tests.integration.own_op import Halving
 
 EAGER: dict[str, Any] = {"compiler": "op_by_op"}
 
 
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
 def test_a_second_process_compiles_nothing(tmp_path: Path, python: Callable[..., str]) -> None:
     unused = tmp_path / "inductor"
     first = run(*broken(), cache=tmp_path / "cache")
-    command = ["-m", "tests.integration.backend_cached", tmp_path / "cache"]
+    command = ["-m", "tests.integration.backend.cached", tmp_path / "cache"]
     second = json.loads(python(*command, TORCHINDUCTOR_CACHE_DIR=str(unused)))
     assert {*first["actions"]} == {"compiled", "reused"}
     assert first["kernels"] > 0
