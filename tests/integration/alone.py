@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim, Options
-from tests.processes import run_fresh
+from tests.processes import run_fresh, run_with_torch
 
 _START = """
 import json, logging, sys
@@ -91,8 +91,14 @@ class Saved:
         self.program.save_weights(self.weights)
 
     def run(self, code: str, kind: str) -> Any:
-        """Run code in a fresh process, where `program` is loaded; what is in `found` then."""
-        return run_fresh(f"{_START}{dedent(code)}{_END}", self.file, self.weights, kind)
+        """Run code in another process, where `program` is loaded; what is in `found` then.
+
+        Args:
+            code: what to run.
+            kind: "alone" for a fresh process that never imports torch, "torch" for one that has.
+        """
+        run = run_with_torch if kind == "torch" else run_fresh
+        return run(f"{_START}{dedent(code)}{_END}", self.file, self.weights, kind)
 
     def without_torch(self, code: str, **environment: str) -> Any:
         """Run code in a fresh process, where `program` is loaded; what it sets `found` to.

@@ -56,26 +56,32 @@ def test_blocks_hand_on_images_channels_last(block: Callable[[int], nn.Module]) 
         same(model, program, torch.randn(batch, 3, 20, 20))
 
 
+IMAGE, VOLUME = (3, 20, 20), (8, 6, 6, 6)
+NETWORKS = {
+    "a piece reads its image by address": (lambda: Network(Strided), IMAGE),
+    "a piece reshapes its image": (lambda: Network(Shuffled), IMAGE),
+    "every image is returned": (lambda: Features(Residual), IMAGE),
+    "every image is returned and written to": (lambda: Features(Written), IMAGE),
+    "down and up again": (Decoder, (3, 16, 16)),
+    "three dimensions": (Volumes, VOLUME),
+}
+SLOW = {"a piece reshapes its image"}
+
+
 @pytest.mark.parametrize(
-    "block",
-    [pytest.param(Shuffled, marks=pytest.mark.slow), Strided],
-    ids=lambda block: block.__name__,
+    ("make", "shape"),
+    [
+        pytest.param(*given, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, given in NETWORKS.items()
+    ],
 )
-def test_blocks_that_need_images_as_traced(block: Callable[[int], nn.Module]) -> None:
-    model = made(lambda: Network(block))
-    program = hotstart.compile(model, (torch.randn(2, 3, 20, 20),), dynamic_shapes=BATCHES)
-    for batch in (1, 2, 3, 8):
-        same(model, program, torch.randn(batch, 3, 20, 20))
-
-
-@pytest.mark.parametrize("block", [Residual, Written], ids=lambda b: b.__name__)
-def test_images_that_are_returned_are_laid_out_as_in_eager(
-    block: Callable[[int], nn.Module],
+def test_results_are_laid_out_as_in_eager(
+    make: Callable[[], nn.Module], shape: tuple[int, ...]
 ) -> None:
-    model = made(lambda: Features(block))
-    program = hotstart.compile(model, (torch.randn(2, 3, 20, 20),), dynamic_shapes=BATCHES)
-    for batch in (1, 2, 5):
-        same(model, program, torch.randn(batch, 3, 20, 20))
+    model = made(make)
+    program = hotstart.compile(model, (torch.randn(2, *shape),), dynamic_shapes=BATCHES)
+    for batch in (1, 2, 3, 8):
+        same(model, program, torch.randn(batch, *shape))
 
 
 def test_an_argument_that_is_channels_last() -> None:
@@ -156,25 +162,11 @@ def test_pieces_hand_on_images_of_one_channel() -> None:
             torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-def test_volumes() -> None:
-    model = made(Volumes)
-    program = hotstart.compile(model, (torch.randn(2, 8, 6, 6, 6),), dynamic_shapes=BATCHES)
-    for batch in (1, 2, 7):
-        same(model, program, torch.randn(batch, 8, 6, 6, 6))
-
-
 def test_images_of_any_size() -> None:
     model = made(lambda: Network(Residual))
     program = hotstart.compile(model, (torch.randn(2, 3, 16, 16),), dynamic_shapes=IMAGES)
     for batch, high, wide in ((1, 6, 9), (2, 16, 32), (4, 31, 1)):
         same(model, program, torch.randn(batch, 3, high, wide))
-
-
-def test_down_and_up_again() -> None:
-    model = made(Decoder)
-    program = hotstart.compile(model, (torch.randn(2, 3, 16, 16),), dynamic_shapes=BATCHES)
-    for batch in (1, 3):
-        same(model, program, torch.randn(batch, 3, 16, 16))
 
 
 def test_a_split_operator_reads_images_as_traced() -> None:

@@ -20,6 +20,7 @@ from hotstart import Dim, Options
 from hotstart.compilers import Job
 from hotstart.torchfree.needs import needs_torch
 from tests.integration.tuning import (
+    PROVEN,
     ROWS,
     TUNED,
     Mixed,
@@ -54,7 +55,7 @@ def all_by_template(pieces_folder: Path) -> Iterator[None]:
 
 def saved(file: Path) -> Path:
     model, x = Mlp().eval(), torch.randn(4, 32)
-    hotstart.compile(model, (x,), dynamic_shapes=ROWS, options=TUNED).save(file)
+    hotstart.compile(model, (x,), dynamic_shapes=ROWS, options=PROVEN).save(file)
     return file
 
 
@@ -261,7 +262,7 @@ def test_sizes_that_meet_a_condition_only(few_by_template: None) -> None:
 
 def test_a_weight_that_the_template_does_not_compute_everywhere(few_by_template: None) -> None:
     model, y = Mixed().eval(), torch.randn(32, 3)
-    program = hotstart.compile(model, (torch.randn(4, 32), y), dynamic_shapes=ROWS, options=TUNED)
+    program = hotstart.compile(model, (torch.randn(4, 32), y), dynamic_shapes=ROWS, options=PROVEN)
     assert not program.report.without
     for rows in (1, 40):
         same(model, program, torch.randn(rows, 32), y)

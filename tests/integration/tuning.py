@@ -19,7 +19,10 @@ from hotstart.compilers import Job
 from hotstart.records.artifact import CompiledUnit
 from tests.conftest import keeping
 
-TUNED = Options(tune=True)
+PROVEN = Options(tune=True)
+TUNED = Options(tune=True, prove="off")
+"""For tests that compare results with the model's, which is what a proof would do again."""
+
 ROWS = {"x": {0: Dim("rows", min=1, max=64)}}
 
 

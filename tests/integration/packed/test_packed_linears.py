@@ -33,7 +33,8 @@ def packing(program: hotstart.Program) -> int:
     return sum(p.packs for unit in program.artifact.units for p in unit.preparations)
 
 
-def test_linears_run_on_packed_weights(mlp: nn.Module, program: hotstart.Program) -> None:
+def test_linears_run_on_packed_weights(mlp: nn.Module) -> None:
+    program = hotstart.compile(mlp, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=ALWAYS)
     assert packing(program) == 2
     for rows in (1, 2, 17, 64):
         same(mlp, program, torch.randn(rows, 32))

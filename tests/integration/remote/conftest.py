@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hotstart import Store
-from tests.integration.remote.servers import TIMEOUT_S, Faulty, asked, files, model
+from tests.integration.remote.servers import Faulty, asked, files, model
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,10 @@ def faulty(tree: Path, tmp_path: Path) -> Iterator[Faulty]:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Callable[..., Store]:
-    """Makes a store with a folder of its own."""
+    """Makes a store with a folder of its own, and time enough for a remote that answers."""
 
     def make(name: str, url: str, **settings: Any) -> Store:
-        defaults = {"check": False, "remote_timeout_s": TIMEOUT_S}
+        defaults = {"check": False, "remote_timeout_s": 10}
         return Store(tmp_path / name, remote=url, **{**defaults, **settings})
 
     return make

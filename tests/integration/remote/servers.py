@@ -23,7 +23,7 @@ from tests.integration.caching import origin, with_
 X = torch.randn(3, 4)
 BATCH = {"x": {0: Dim("batch", min=2, max=8)}}
 EAGER = Options(compiler="op_by_op")
-TIMEOUT_S = 1.0
+TIMEOUT_S = 0.5
 SLACK_S = 2.0
 """Besides the stated time, what a busy machine may need for a find that finds nothing."""
 

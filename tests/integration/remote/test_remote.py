@@ -94,8 +94,8 @@ def test_a_second_machine_hits_without_compiling(s3: S3, machine: Machine) -> No
     url = s3.bucket("second")
     torch.manual_seed(0)
     big = Changing().eval()
-    assert asked(machine("a", url, remote_timeout_s=10), big) == "compiled"
-    b = machine("b", url, remote_timeout_s=10)
+    assert asked(machine("a", url), big) == "compiled"
+    b = machine("b", url)
     assert asked(b, big, policy="require") == "loaded"
     assert {file.kind for file in b.folder.files()} == {"entries", "programs"}
     assert problems(b) == 0
@@ -122,8 +122,8 @@ def test_pieces_of_a_deeper_model_come_from_the_remote(s3: S3, machine: Machine)
         assert torch.equal(program(X), m(X))
         return {unit.action for unit in program.report.units}
 
-    assert actions(machine("a", url, remote_timeout_s=10), 3) == {"compiled", "reused"}
-    b = machine("b", url, remote_timeout_s=10)
+    assert actions(machine("a", url), 3) == {"compiled", "reused"}
+    b = machine("b", url)
     assert actions(b, 5) == {"loaded", "reused"}
     assert "pieces" in {file.kind for file in b.folder.files()}  # kept here as well
 
@@ -149,7 +149,7 @@ def test_a_program_that_does_not_fit_is_not_brought(
 
 def test_writers_at_the_same_time_lose_nothing(s3: S3, machine: Machine) -> None:
     url = s3.bucket("writers")
-    stores = [machine(name, url, remote_timeout_s=10) for name in "abcd"]
+    stores = [machine(name, url) for name in "abcd"]
     entries = []
     for store in stores:
         asked(Store(store.folder.root, check=False), model())
@@ -171,7 +171,7 @@ def test_writers_at_the_same_time_lose_nothing(s3: S3, machine: Machine) -> None
 
 def test_an_object_store_to_read_gets_no_writes(s3: S3, machine: Machine) -> None:
     url = s3.bucket("read")
-    a = machine("a", url, remote_policy="read", remote_timeout_s=10)
+    a = machine("a", url, remote_policy="read")
     assert asked(a, model()) == "compiled"
     assert problems(a) == 0
     lists = Remote(url).visit()
@@ -180,7 +180,7 @@ def test_an_object_store_to_read_gets_no_writes(s3: S3, machine: Machine) -> Non
 
 def test_an_object_store_lists_what_it_has(s3: S3, machine: Machine) -> None:
     url = s3.bucket("lists")
-    assert asked(machine("a", url, remote_timeout_s=10), model()) == "compiled"
+    assert asked(machine("a", url), model()) == "compiled"
     visit = Remote(url).visit()
     digest = key_of(model()).digest
     assert visit.names("entries") == visit.names("entries", digest) == [f"{digest}.0"]
@@ -194,7 +194,7 @@ def test_settings_are_given_where_the_environment_has_none(s3_server: S3, machin
         "region": "us-east-1",
         "client_options": {"allow_http": True},
     }
-    settings: Any = {"remote_options": options, "remote_timeout_s": 10}
+    settings: Any = {"remote_options": options}
     url = s3_server.bucket("options")
     assert asked(machine("a", url, **settings), model()) == "compiled"
     b = machine("b", url, **settings)
@@ -203,7 +203,7 @@ def test_settings_are_given_where_the_environment_has_none(s3_server: S3, machin
 
 
 def test_of_a_machines_processes_one_fetches(faulty: Faulty, machine: Machine) -> None:
-    stores = [machine("b", f"{faulty.url}/none", remote_timeout_s=10) for _ in range(4)]
+    stores = [machine("b", f"{faulty.url}/none") for _ in range(4)]
     key, m = key_of(model()), model()
     found: list[bool] = []
 
@@ -220,7 +220,7 @@ def test_of_a_machines_processes_one_fetches(faulty: Faulty, machine: Machine) -
 
 
 def test_a_bucket_that_is_not_there_is_a_warning(s3: S3, machine: Machine) -> None:
-    a = machine("a", "s3://nowhere/programs", remote_timeout_s=10)
+    a = machine("a", "s3://nowhere/programs")
     assert asked(a, model()) == "compiled"
     assert asked(a, model()) == "loaded"
     assert problems(a) >= 1
@@ -230,7 +230,7 @@ def test_a_url_is_a_cache(
     s3: S3, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     cache: Any = s3.bucket("url")
-    assert asked(machine("a", cache, remote_timeout_s=10), model()) == "compiled"
+    assert asked(machine("a", cache), model()) == "compiled"
     monkeypatch.setenv("HOTSTART_CACHE", str(tmp_path / "b"))
     assert asked(cache, model(), policy="require") == "loaded"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import subprocess
@@ -31,6 +32,12 @@ from tests.integration.remote.servers import (
 )
 
 
+@pytest.fixture
+def hasty(machine: Machine) -> Machine:
+    """Makes a store that gives a remote a short time only."""
+    return functools.partial(machine, remote_timeout_s=TIMEOUT_S)
+
+
 def find_s(store: Store) -> float:
     """Seconds that a look-up takes that finds nothing."""
     key = key_of(model())
@@ -49,9 +56,9 @@ KINDS = ("entries", "programs")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", FAILS)
 def test_a_server_that_fails_costs_a_stated_time_and_a_warning(
-    fault: str, kind: str, faulty: Faulty, machine: Machine, caplog: pytest.LogCaptureFixture
+    fault: str, kind: str, faulty: Faulty, hasty: Machine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    b = machine("b", f"{faulty.url}/{fault}:{kind}")
+    b = hasty("b", f"{faulty.url}/{fault}:{kind}")
     seconds = find_s(b)
     assert seconds < TIMEOUT_S + SLACK_S
     assert len([it for it in caplog.records if it.name.startswith("hotstart")]) == 1
@@ -80,10 +87,8 @@ def test_what_is_not_what_was_written_is_never_loaded(
 
 
 @pytest.mark.parametrize("fault", [*FAILS, *WRONG])
-def test_pieces_that_cannot_be_had_are_compiled(
-    fault: str, faulty: Faulty, machine: Machine
-) -> None:
-    b = machine("b", f"{faulty.url}/{fault}:pieces")
+def test_pieces_that_cannot_be_had_are_compiled(fault: str, faulty: Faulty, hasty: Machine) -> None:
+    b = hasty("b", f"{faulty.url}/{fault}:pieces")
     torch.manual_seed(0)
     deeper = Simple(3).eval()
     started = time.monotonic()
@@ -102,23 +107,23 @@ def test_the_faulty_server_without_a_fault_is_a_server(faulty: Faulty, machine: 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_server_that_is_killed_while_it_answers(
-    kind: str, faulty: Faulty, machine: Machine
+    kind: str, faulty: Faulty, hasty: Machine
 ) -> None:
-    b = machine("b", f"{faulty.url}/killed:{kind}")
+    b = hasty("b", f"{faulty.url}/killed:{kind}")
     assert find_s(b) < TIMEOUT_S + SLACK_S
     assert faulty.process.wait(5) < 0
     assert list(b.folder.files()) == []
     assert asked(b, model()) == "compiled"
 
 
-def test_a_server_that_is_not_there(machine: Machine) -> None:
-    b = machine("b", f"http://127.0.0.1:{free_port()}")
+def test_a_server_that_is_not_there(hasty: Machine) -> None:
+    b = hasty("b", f"http://127.0.0.1:{free_port()}")
     assert find_s(b) < TIMEOUT_S + SLACK_S
     assert find_s(b) < 0.1
     assert asked(b, model()) == "compiled"
 
 
-def test_a_server_that_accepts_nothing(machine: Machine) -> None:
+def test_a_server_that_accepts_nothing(hasty: Machine) -> None:
     with contextlib.ExitStack() as held:
         blackhole = held.enter_context(socket.socket())
         blackhole.bind(("127.0.0.1", 0))
@@ -128,7 +133,7 @@ def test_a_server_that_accepts_nothing(machine: Machine) -> None:
             waiting = held.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(address)
-        b = machine("b", f"http://127.0.0.1:{address[1]}")
+        b = hasty("b", f"http://127.0.0.1:{address[1]}")
         seconds = find_s(b)
         assert TIMEOUT_S * 0.9 < seconds < TIMEOUT_S + SLACK_S
         assert find_s(b) < 0.1
@@ -136,13 +141,13 @@ def test_a_server_that_accepts_nothing(machine: Machine) -> None:
 
 @pytest.mark.parametrize("fault", ["500", "reset", "silent", "403"])
 def test_what_cannot_be_published_is_a_warning(
-    fault: str, faulty: Faulty, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    fault: str, faulty: Faulty, machine: Machine, hasty: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in S3_SETTINGS.items():
         monkeypatch.setenv(name, value)
     # Reading finds nothing there, and writing fails.
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"{faulty.url}/{fault}:programs")
-    b = machine("b", "s3://bucket/somewhere")
+    b = (hasty if fault == "silent" else machine)("b", "s3://bucket/somewhere")
     assert asked(b, model()) == "compiled"
     assert problems(b) == 1
     assert any(line.startswith("PUT") for line in faulty.requests())
