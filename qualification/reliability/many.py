@@ -79,7 +79,7 @@ def _fill(place: Path, count: int) -> None:
     for number in range(count):
         digest = hashlib.blake2b(str(number).encode(), digest_size=16).hexdigest()
         made = replace(entry, key=digest, program=digest * 2, created=entry.created - number - 1)
-        parts = container.pack({"entry": msgspec.to_builtins(made)}, file.blobs)
+        parts = container.file_parts({"entry": msgspec.to_builtins(made)}, file.blobs)
         # Not through the folder, which syncs every file.
         _put(store.folder.path(ENTRIES, made.name), b"".join(parts))
         _put(store.folder.path(PROGRAMS, made.program), data)

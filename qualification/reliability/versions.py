@@ -35,7 +35,7 @@ _NEXT: tuple[Change, ...] = (
         "    check: dict[str, Any]\n",
         "    check: dict[str, Any]\n    more: str\n",
     ),
-    ("artifact/pack.py", '"check": {}, ', '"check": {}, "more": "more", '),
+    ("artifact/write.py", '"check": {}, ', '"check": {}, "more": "more", '),
 )
 _LATER: tuple[Change, ...] = (
     *(change for change in _NEXT if change[0] != "version.py"),

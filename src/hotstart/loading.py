@@ -11,7 +11,7 @@ from typing import Any
 
 from hotstart.artifact import compatibility, container, signing
 from hotstart.artifact.container import Container
-from hotstart.artifact.read import unpack
+from hotstart.artifact.read import to_artifact
 from hotstart.checkpoint.files import open_checkpoint
 from hotstart.checkpoint.held import HeldWeights
 from hotstart.checkpoint.prepared import PreparedWeights
@@ -89,7 +89,7 @@ def _loaded(
         compatibility.require_fit(contents, compare_source, scope)
     with clock.phase("unpack"):
         find = find_imported_class if model is None else find_class
-        artifact = unpack(contents, find)
+        artifact = to_artifact(contents, find)
     with clock.phase("bind"):
         checkpoint = None if model is not None else _checkpoint(weights, artifact)
         prepared = None
@@ -130,7 +130,7 @@ def _targets(contents: Container, find: FindClass) -> Targets:
                 f"{file}: expected the file that the program was loaded from, which has its code "
                 "for other targets, found another. Load that one, or put it back."
             )
-        return [unpack(each, find) for each in every if each.target != contents.target]
+        return [to_artifact(each, find) for each in every if each.target != contents.target]
 
     return Targets([each.target for each in contents.targets], others)
 

@@ -150,7 +150,10 @@ class Program(BaseProgram):
                 machine cannot run, so not check, the code for a target.
         """
         from hotstart.artifact import disk
-        from hotstart.saving import CheckInputs, packed  # a program that only runs never needs it
+        from hotstart.saving import (  # a program that only runs never needs it
+            CheckInputs,
+            checked_parts,
+        )
         from hotstart.saving.given import given_examples
         from hotstart.saving.left_out import with_left_out
 
@@ -158,7 +161,7 @@ class Program(BaseProgram):
         source = self._binding.source
         wanted = CheckInputs(source, {**self.examples, **given}) if check else None
         artifacts = [with_left_out(each, source) for each in self.artifacts()]
-        disk.write(file, packed(*artifacts, sign_key=sign_key, check=wanted))
+        disk.write(file, checked_parts(*artifacts, sign_key=sign_key, check=wanted))
 
     def artifacts(self) -> list[Artifact]:
         """List what it is made of for each target that it was built for, the best first.

@@ -121,7 +121,7 @@ def rewritten(file: Path, target: Path, change: Callable[[dict[str, Any]], Any])
     manifest = json.loads(contents.manifest)
     del manifest["blobs"]
     change(manifest)
-    target.write_bytes(b"".join(container.pack(manifest, contents.blobs)))
+    target.write_bytes(b"".join(container.file_parts(manifest, contents.blobs)))
     return target
 
 

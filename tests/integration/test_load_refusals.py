@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim
 from hotstart.artifact.compatibility import load_check
-from hotstart.artifact.container import pack, read
+from hotstart.artifact.container import file_parts, read
 from tests.integration.shop import Shop
 from tests.integration.shop_programs import build, shop
 
@@ -94,7 +94,7 @@ def altered(file: Path, change: Any) -> None:
     contents = read(file)
     manifest = json.loads(contents.manifest)
     change(manifest)
-    file.write_bytes(b"".join(pack(manifest, contents.blobs)))
+    file.write_bytes(b"".join(file_parts(manifest, contents.blobs)))
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,10 @@ def test_a_file_of_an_older_version_says_what_it_lacks(tmp_path: Path) -> None:
     from msgspec.structs import replace
 
     from hotstart.artifact.disk import write
-    from hotstart.saving import packed
+    from hotstart.saving import checked_parts
 
     model = Rotary().eval()
     artifact = hotstart.compile(model, (X,), options=EAGER).artifact
-    write(tmp_path / "old.hot", packed(replace(artifact, left_out=None)))
+    write(tmp_path / "old.hot", checked_parts(replace(artifact, left_out=None)))
     with pytest.raises(ModelMismatch, match="does not hold what checkpoints leave out"):
         hotstart.load(tmp_path / "old.hot", weights=model.state_dict())

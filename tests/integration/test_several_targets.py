@@ -22,7 +22,7 @@ import hotstart
 from hotstart import Options, Store
 from hotstart.artifact import container, fingerprint, inspection
 from hotstart.artifact.disk import write
-from hotstart.artifact.pool import pack_several
+from hotstart.artifact.pool import parts_of_several
 from hotstart.cli import main
 from hotstart.errors import (
     ArtifactError,
@@ -33,7 +33,7 @@ from hotstart.errors import (
 )
 from hotstart.events import Event
 from hotstart.records.artifact import Artifact
-from hotstart.saving import packed
+from hotstart.saving import checked_parts
 from hotstart.saving.save import _checked
 from hotstart.targets import TargetName, allowed_instructions, missing_instructions
 from tests.integration.alone import IDS, MASK, SHAPES, Encoder, Saved
@@ -95,7 +95,7 @@ def lesser(two: Saved, v3: Saved, tmp_path_factory: pytest.TempPathFactory) -> S
     made = object.__new__(Saved)
     folder = tmp_path_factory.mktemp("lesser")
     made.file, made.weights, made.program = folder / "model.hot", v3.weights, v3.program
-    write(made.file, packed(needing(best, LACKED), other))
+    write(made.file, checked_parts(needing(best, LACKED), other))
     return made
 
 
@@ -177,7 +177,7 @@ def test_where_none_fits_the_error_has_what_each_takes(
 ) -> None:
     best, other = two.program.artifacts()
     file = tmp_path / "model.hot"
-    write(file, packed(needing(best, LACKED, "avx1024bw"), needing(other, LACKED)))
+    write(file, checked_parts(needing(best, LACKED, "avx1024bw"), needing(other, LACKED)))
     with pytest.raises(IncompatibleArtifact) as refused:
         hotstart.load(file, Encoder().eval())
     assert refused.value.differences == (
@@ -206,7 +206,7 @@ def test_what_the_manifest_needs_counts_whatever_the_index_says(
     best, other = two.program.artifacts()
     made = [_checked(needing(each, LACKED), None) for each in (best, other)]
     file = tmp_path / "model.hot"
-    write(file, pack_several([each._replace(instructions=["sse2"]) for each in made]))
+    write(file, parts_of_several([each._replace(instructions=["sse2"]) for each in made]))
     with pytest.raises(IncompatibleArtifact) as refused:
         hotstart.load(file, Encoder().eval())
     assert refused.value.differences == (("instructions", "a CPU with avx1024f", "a CPU without"),)
@@ -379,7 +379,7 @@ def test_a_signature_stands_for_all_targets(two: Saved, tmp_path: Path) -> None:
     with pytest.raises(UntrustedArtifact):
         hotstart.load(two.file, Encoder().eval(), trusted_keys=[public])
     # The index of another file, with the signature of this one.
-    signed, other = file.read_bytes(), packed(*two.program.artifacts()[::-1])
+    signed, other = file.read_bytes(), checked_parts(*two.program.artifacts()[::-1])
     forged = b"".join(other)[:64] + signed[64:160] + b"".join(other)[160:]
     file.write_bytes(forged)
     with pytest.raises(UntrustedArtifact):

@@ -207,7 +207,7 @@ def read_key(file: str | os.PathLike[str]) -> bytes | None:
         return read_header(source.name, source.start(HEADER_BYTES), source.size).public_key
 
 
-def pack(
+def file_parts(
     manifest: Mapping[str, Any],
     blobs: Mapping[str, bytes | memoryview],
     sign: Sign | None = None,

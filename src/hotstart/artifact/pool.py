@@ -16,13 +16,13 @@ _SHARED_BYTES = 512
 """Parts that have fewer bytes are not looked for in other targets."""
 
 
-class Packable(NamedTuple):
+class TargetProgram(NamedTuple):
     """What goes into a file for one target.
 
     Attributes:
         target: its name.
         instructions: the instruction set extensions that its code may use.
-        manifest: as `pack` takes it.
+        manifest: as `file_parts` takes it.
         blobs: likewise.
     """
 
@@ -32,15 +32,15 @@ class Packable(NamedTuple):
     blobs: Mapping[str, bytes | memoryview]
 
 
-def pack_several(programs: Sequence[Packable], sign: Sign | None = None) -> list[bytes]:
+def parts_of_several(programs: Sequence[TargetProgram], sign: Sign | None = None) -> list[bytes]:
     """The parts of a file with several targets, in order. The same arguments give the same bytes.
 
     Args:
         programs: for each target what its file would have; the best first.
-        sign: as `pack` takes it.
+        sign: as `file_parts` takes it.
 
     Raises:
-        ArtifactError: as `pack`.
+        ArtifactError: as `file_parts`.
     """
     named = [{name: bytes(blob) for name, blob in each.blobs.items()} for each in programs]
     shared = {n for n, blob in named[0].items() if all(o.get(n) == blob for o in named)}

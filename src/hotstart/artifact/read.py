@@ -18,7 +18,7 @@ from hotstart.records.classes import FindClass, find_class
 from hotstart.records.shapes import spanned
 
 
-def unpack(container: Container, find: FindClass = find_class) -> Artifact:
+def to_artifact(container: Container, find: FindClass = find_class) -> Artifact:
     """The artifact in a container whose digests were checked.
 
     Args:

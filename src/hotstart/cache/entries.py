@@ -105,7 +105,7 @@ class Entries:
         self._remove_what_is_none(entry.name)
         described = zlib.compress(msgspec.json.encode(key.parts))
         blobs = {"seen": msgspec.json.encode(seen), "key": described}
-        parts = container.pack({"entry": msgspec.to_builtins(entry)}, blobs)
+        parts = container.file_parts({"entry": msgspec.to_builtins(entry)}, blobs)
         return self._folder.write(ENTRIES, entry.name, parts)
 
     def seen(self, entry: CacheEntry) -> tuple[Seen, ...] | None:

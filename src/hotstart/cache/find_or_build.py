@@ -78,7 +78,7 @@ def _why(store: Store, key: ProgramKey, found: FoundProgram) -> str:
 
 
 def _keep(store: Store, key: ProgramKey, program: Program) -> CacheEntry | None:
-    from hotstart.saving import CheckInputs, packed
+    from hotstart.saving import CheckInputs, checked_parts
 
     seen = program.artifact.requirements.seen
     unknown = [described(one) for one in seen if not one.guard.text]
@@ -89,7 +89,7 @@ def _keep(store: Store, key: ProgramKey, program: Program) -> CacheEntry | None:
     source = weights_of(program.model, program.artifact)
     check = CheckInputs(source, program.examples, partly=True) if store.check else None
     try:
-        parts = packed(*program.artifacts(), check=check)
+        parts = checked_parts(*program.artifacts(), check=check)
     except (ArtifactError, OSError) as error:  # OSError: there is no room to check it in
         log.warning("the program was compiled, and cannot be kept: %s", error)
         return None

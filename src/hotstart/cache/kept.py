@@ -10,7 +10,7 @@ import msgspec
 
 from hotstart import _torch
 from hotstart.artifact import compatibility, container, fingerprint
-from hotstart.artifact.read import unpack
+from hotstart.artifact.read import to_artifact
 from hotstart.cache.entries import PIECES, CacheEntry
 from hotstart.cache.folder import is_damage
 from hotstart.cache.program_key import here
@@ -24,7 +24,7 @@ from hotstart.records.artifact import (
     NativeProgram,
     Requirements,
 )
-from hotstart.saving import packed
+from hotstart.saving import checked_parts
 from hotstart.targets import TargetName
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class KeptUnits:
             native=native,
         )
         try:
-            parts = packed(alone)
+            parts = checked_parts(alone)
         except ArtifactError:
             return  # it refers to what only this process has
         if self._folder.write(PIECES, name, parts):
@@ -186,7 +186,7 @@ def _checked(contents: container.Container, name: str) -> Artifact:
         ArtifactError: it does not, or it is another piece.
     """
     compatibility.require_fit(contents, compare_source=False)
-    piece = unpack(contents)
+    piece = to_artifact(contents)
     if piece.report.get("name") != name:
         raise CorruptArtifact(contents.file, "manifest", f"the piece {name}", "another")
     return piece

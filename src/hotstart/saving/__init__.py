@@ -1,5 +1,5 @@
 """Saving: an artifact to the bytes of one file, checked in a process of its own."""
 
-from hotstart.saving.save import CheckInputs, packed
+from hotstart.saving.save import CheckInputs, checked_parts
 
-__all__ = ["CheckInputs", "packed"]
+__all__ = ["CheckInputs", "checked_parts"]

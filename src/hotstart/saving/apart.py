@@ -20,7 +20,7 @@ import msgspec
 import torch
 
 from hotstart.artifact import container
-from hotstart.artifact.read import unpack
+from hotstart.artifact.read import to_artifact
 from hotstart.errors import ArtifactError
 from hotstart.model import contents
 from hotstart.saving.examples import Example
@@ -112,7 +112,7 @@ def main(folder: str, threads: str, variants: str, *modules: str) -> None:
     for module in modules:
         importlib.import_module(module)
     shared = SharedFolder(Path(folder))
-    rehearsal = Rehearsal(unpack(container.read(shared.file)))
+    rehearsal = Rehearsal(to_artifact(container.read(shared.file)))
     real = shared.real()
     _try_in_turn(rehearsal, json.loads(variants), real, shared)
 

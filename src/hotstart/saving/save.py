@@ -11,8 +11,8 @@ import msgspec
 
 from hotstart import faults
 from hotstart.artifact import container, fingerprint, signing
-from hotstart.artifact.pack import pack
-from hotstart.artifact.pool import Packable, pack_several
+from hotstart.artifact.pool import TargetProgram, parts_of_several
+from hotstart.artifact.write import to_manifest
 from hotstart.errors import ArtifactError, OptionsError
 from hotstart.records.artifact import Artifact
 from hotstart.runtime.source import Source
@@ -37,7 +37,7 @@ class CheckInputs:
     partly: bool = False
 
 
-def packed(
+def checked_parts(
     *artifacts: Artifact,
     sign_key: str | os.PathLike[str] | None = None,
     check: CheckInputs | None = None,
@@ -56,15 +56,15 @@ def packed(
     sign = None if sign_key is None else signing.signer(sign_key)
     made = [_checked(artifact, check) for artifact in artifacts]
     if len(made) == 1:
-        return container.pack(made[0].manifest, made[0].blobs, sign)
-    return pack_several(made, sign)
+        return container.file_parts(made[0].manifest, made[0].blobs, sign)
+    return parts_of_several(made, sign)
 
 
-def _checked(artifact: Artifact, check: CheckInputs | None) -> Packable:
+def _checked(artifact: Artifact, check: CheckInputs | None) -> TargetProgram:
     """What goes into the file for a target, after the check."""
     with faults.typed(_not_data):
-        manifest, blobs = pack(artifact)
-        parts = container.pack(manifest, blobs)
+        manifest, blobs = to_manifest(artifact)
+        parts = container.file_parts(manifest, blobs)
     if check is not None:
         _require_target(artifact)
         found = compare(artifact, parts, check.examples, check.source)
@@ -73,7 +73,7 @@ def _checked(artifact: Artifact, check: CheckInputs | None) -> Packable:
         manifest["check"] = msgspec.to_builtins(found)
     parts_of = artifact.fingerprint
     target, allowed = parts_of.get("target", "native"), parts_of.get("instructions", ())
-    return Packable(target, allowed, manifest, blobs)
+    return TargetProgram(target, allowed, manifest, blobs)
 
 
 def _require_target(artifact: Artifact) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hotstart.artifact.container import Container, pack, read
+from hotstart.artifact.container import Container, file_parts, read
 from hotstart.errors import CorruptArtifact
 
 # Written out again, so that a change of the layout cannot go unnoticed.
@@ -25,7 +25,7 @@ BLOBS = {"code": b"\x7fELF" + b"x" * 96, "empty": b"", "data": bytes(range(256))
 def packed(
     manifest: dict[str, Any] = MANIFEST, blobs: dict[str, bytes] = BLOBS, **more: Any
 ) -> bytes:
-    return b"".join(pack(manifest, blobs, **more))
+    return b"".join(file_parts(manifest, blobs, **more))
 
 
 def fake_sign(signed: bytes) -> tuple[bytes, bytes]:
@@ -42,7 +42,7 @@ def fake_trust(signed: bytes, key: bytes | None, signature: bytes | None) -> str
 
 
 def forged(manifest: bytes | str | object, area: bytes = b"", **header: Any) -> bytes:
-    """A file whose header fits a manifest that `pack` would never write."""
+    """A file whose header fits a manifest that `file_parts` would never write."""
     if not isinstance(manifest, bytes):
         text = manifest if isinstance(manifest, str) else json.dumps(manifest)
         manifest = text.encode()

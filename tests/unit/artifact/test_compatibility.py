@@ -11,7 +11,7 @@ import hotstart
 from hotstart.artifact import container
 from hotstart.artifact.compatibility import misfits
 from hotstart.artifact.fingerprint import host
-from hotstart.artifact.read import unpack
+from hotstart.artifact.read import to_artifact
 from hotstart.version import VERSION
 
 PARTS = {
@@ -108,7 +108,7 @@ def test_sources_are_left_to_changed_sources() -> None:
 
 def written(file: Path, built_by: str) -> Path:
     """A whole file whose records this version does not know."""
-    parts = container.pack({"fingerprint": {"hotstart": built_by}, "calls": 3}, {})
+    parts = container.file_parts({"fingerprint": {"hotstart": built_by}, "calls": 3}, {})
     file.write_bytes(b"".join(parts))
     return file
 
@@ -118,7 +118,7 @@ def test_records_of_another_version_are_no_damage(tmp_path: Path) -> None:
     with pytest.raises(hotstart.IncompatibleArtifact, match=r"those of hotstart 0\.0\.1"):
         hotstart.inspect(file)
     with pytest.raises(hotstart.IncompatibleArtifact, match=r"those of hotstart 0\.0\.1"):
-        unpack(container.read(file))
+        to_artifact(container.read(file))
 
 
 def test_records_of_this_version_that_cannot_be_read_are_damage(tmp_path: Path) -> None:
@@ -126,4 +126,4 @@ def test_records_of_this_version_that_cannot_be_read_are_damage(tmp_path: Path) 
     with pytest.raises(hotstart.CorruptArtifact, match="expected what hotstart writes"):
         hotstart.inspect(file)
     with pytest.raises(hotstart.CorruptArtifact, match="expected what hotstart writes"):
-        unpack(container.read(file))
+        to_artifact(container.read(file))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotstart.artifact.container import pack, read, read_manifest
+from hotstart.artifact.container import file_parts, read, read_manifest
 from hotstart.artifact.disk import write
 from hotstart.artifact.header import FORMAT, SEVERAL, SIGNED_BYTES
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, UntrustedArtifact
@@ -59,7 +59,7 @@ def test_the_manifest_is_read_without_the_blobs(hot: Hot) -> None:
 def test_any_blobs_and_manifest_make_the_round_trip(
     scratch: Path, blobs: dict[str, bytes], manifest: dict[str, Any], signed: bool
 ) -> None:
-    write(scratch, pack(manifest, blobs, fake_sign if signed else None))
+    write(scratch, file_parts(manifest, blobs, fake_sign if signed else None))
     found = read(scratch, fake_trust if signed else None)
     assert contents(found) == (read_manifest(scratch), blobs)
     decoded = json.loads(found.manifest)
@@ -99,7 +99,7 @@ def test_the_same_input_gives_the_same_bytes() -> None:
 def test_packing_a_manifest_again_gives_the_same_bytes(hot: Hot) -> None:
     data = packed()
     found = read(hot(data))
-    assert b"".join(pack(json.loads(found.manifest), found.blobs)) == data
+    assert b"".join(file_parts(json.loads(found.manifest), found.blobs)) == data
 
 
 def test_keys_stay_in_the_order_given() -> None:
@@ -108,7 +108,8 @@ def test_keys_stay_in_the_order_given() -> None:
 
 def test_memoryviews_of_other_items_are_packed_as_bytes(hot: Hot) -> None:
     words = memoryview(b"abcdefgh").cast("I")
-    assert contents(read(hot(b"".join(pack({}, {"words": words})))))[1] == {"words": b"abcdefgh"}
+    found = read(hot(b"".join(file_parts({}, {"words": words}))))
+    assert contents(found)[1] == {"words": b"abcdefgh"}
 
 
 def test_blobs_cannot_be_changed(hot: Hot) -> None:
@@ -117,7 +118,7 @@ def test_blobs_cannot_be_changed(hot: Hot) -> None:
 
 def test_a_blob_without_a_name_is_not_packed() -> None:
     with pytest.raises(ArtifactError, match="Name every blob"):
-        pack({}, {"": b"x"})
+        file_parts({}, {"": b"x"})
 
 
 def test_importing_it_imports_no_torch() -> None:
@@ -158,7 +159,7 @@ def test_a_signature_changes_nothing_but_its_place_in_the_header() -> None:
 )
 def test_a_signer_that_returns_something_else_is_refused(returned: tuple[bytes, bytes]) -> None:
     with pytest.raises(ArtifactError, match="expected a key of 32 bytes"):
-        pack({}, {}, lambda signed: returned)
+        file_parts({}, {}, lambda signed: returned)
 
 
 def test_trust_sees_the_signed_bytes_the_key_and_the_signature(hot: Hot) -> None:

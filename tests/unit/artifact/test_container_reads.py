@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hotstart.artifact.container import pack, read, read_manifest
+from hotstart.artifact.container import file_parts, read, read_manifest
 from hotstart.artifact.disk import write
 from hotstart.errors import ArtifactError, CorruptArtifact, OptionsError
 from tests.unit.artifact.containers import Hot, contents, fake_sign, flipped, packed
@@ -128,7 +128,7 @@ def test_a_file_replaced_while_open_is_read_to_its_end(hot: Hot) -> None:
     whole = contents(read(path))
 
     def replace(*_: object) -> None:
-        write(path, pack({}, {"other": b"other"}))
+        write(path, file_parts({}, {"other": b"other"}))
 
     assert contents(read(path, replace)) == whole
     assert contents(read(path)) != whole

@@ -16,7 +16,7 @@ from hotstart.artifact import container
 from hotstart.artifact.compatibility import best_that_fits
 from hotstart.artifact.container import read, read_all, read_manifest, read_targets
 from hotstart.artifact.disk import write
-from hotstart.artifact.pool import Packable, Pool, pack_several, text_parts
+from hotstart.artifact.pool import Pool, TargetProgram, parts_of_several, text_parts
 from hotstart.artifact.target_index import Target, own_bytes
 from hotstart.errors import CorruptArtifact, UntrustedArtifact
 from tests.unit.artifact.containers import (
@@ -32,8 +32,8 @@ SHARED = {"text": "x" * 3000, "list": [{"number": n, "more": "y" * 90} for n in 
 BLOBS = {"shared": bytes(range(256)) * 9, "data": b"abc"}
 
 
-def program(target: str, **more: Any) -> Packable:
-    return Packable(
+def program(target: str, **more: Any) -> TargetProgram:
+    return TargetProgram(
         target,
         [target],
         {"target": target, **SHARED, "own": target * 50, **more},
@@ -44,8 +44,8 @@ def program(target: str, **more: Any) -> Packable:
 PROGRAMS = (program("high"), program("low"))
 
 
-def packed(programs: Sequence[Packable] = PROGRAMS, **more: Any) -> bytes:
-    return b"".join(pack_several(programs, **more))
+def packed(programs: Sequence[TargetProgram] = PROGRAMS, **more: Any) -> bytes:
+    return b"".join(parts_of_several(programs, **more))
 
 
 def named(name: str) -> container.Choose:
@@ -59,7 +59,7 @@ def index_of(data: bytes) -> dict[str, Any]:
 
 
 def forged(index: Any, pool: bytes) -> bytes:
-    """A file whose header fits an index that `pack_several` would never write."""
+    """A file whose header fits an index that `parts_of_several` would never write."""
     text = index if isinstance(index, bytes) else json.dumps(index).encode()
     size = HEADER.size + len(text) + len(pool)
     digest = hashlib.sha256(text).digest()
@@ -102,8 +102,8 @@ Json = st.dictionaries(st.text(max_size=5), st.text(max_size=700) | st.lists(st.
 def test_any_targets_make_the_round_trip(
     scratch: Path, given: list[tuple[dict[str, Any], dict[str, bytes]]]
 ) -> None:
-    programs = [Packable(f"t{n}", [], *each) for n, each in enumerate(given)]
-    write(scratch, pack_several(programs))
+    programs = [TargetProgram(f"t{n}", [], *each) for n, each in enumerate(given)]
+    write(scratch, parts_of_several(programs))
     for found, each in zip(read_all(scratch), programs, strict=True):
         assert contents(found)[1] == each.blobs
         decoded = json.loads(found.manifest)
@@ -117,7 +117,7 @@ def test_equal_parts_are_there_once() -> None:
     data = packed()
     assert data.count(BLOBS["shared"]) == 1
     assert data.count(SHARED["text"].encode()) == 1
-    single = [len(b"".join(container.pack(each.manifest, each.blobs))) for each in PROGRAMS]
+    single = [len(b"".join(container.file_parts(each.manifest, each.blobs))) for each in PROGRAMS]
     assert len(data) < sum(single) - 3000 - len(BLOBS["shared"]) - 2000
 
 

@@ -96,14 +96,14 @@ def test_what_was_seen_for_another_program_is_not_believed(folder: Folder) -> No
 
 
 def test_an_entry_of_another_version_is_left_alone(folder: Folder) -> None:
-    folder.write(ENTRIES, ENTRY.name, container.pack({"entry": {"something": "else"}}, {}))
+    folder.write(ENTRIES, ENTRY.name, container.file_parts({"entry": {"something": "else"}}, {}))
     assert Entries(folder).all() == []
     assert folder.in_quarantine() == []
     assert folder.path(ENTRIES, ENTRY.name).exists()
 
 
 def test_what_lies_in_the_place_of_an_entry_is_replaced(folder: Folder) -> None:
-    folder.write(ENTRIES, ENTRY.name, container.pack({"no": "entry"}, {}))
+    folder.write(ENTRIES, ENTRY.name, container.file_parts({"no": "entry"}, {}))
     assert Entries(folder).write(ENTRY, KEY, SEEN)
     assert Entries(folder).all() == [ENTRY]
 

@@ -36,7 +36,7 @@ def machine(tmp_path: Path, shared: Path) -> Callable[..., Store]:
 
 
 def program(text: str, **manifest: Any) -> list[bytes]:
-    return container.pack(
+    return container.file_parts(
         {"fingerprint": fingerprint.host(), **manifest}, {"code": text.encode() * 100}
     )
 
@@ -276,7 +276,7 @@ def test_an_entry_of_another_version_is_passed_over(
     a = machine("a")
     path = at(shared, ENTRIES, f"{KEY.digest}.0")
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"".join(container.pack({"entry": {"something": "else"}}, {})))
+    path.write_bytes(b"".join(container.file_parts({"entry": {"something": "else"}}, {})))
     entry = kept(a, "one")
     assert a.push(entry)
     assert numbered(a) == [entry.program]
@@ -300,7 +300,7 @@ def test_an_entry_that_says_what_it_cannot_is_not_believed(
     entry = msgspec.to_builtins(kept(a, "one"))
     path = at(shared, ENTRIES, f"{KEY.digest}.0")
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"".join(container.pack({"entry": {**entry, **said}}, {"seen": b"[]"})))
+    path.write_bytes(b"".join(container.file_parts({"entry": {**entry, **said}}, {"seen": b"[]"})))
     assert a.pull(KEY) == []
     assert exchange(a).remote.problems
 

@@ -91,7 +91,7 @@ def written(file: Path) -> dict[str, Any]:
 
 
 def write(file: Path, manifest: dict[str, Any]) -> Path:
-    disk.write(file, container.pack(manifest, {}))
+    disk.write(file, container.file_parts(manifest, {}))
     return file
 
 

@@ -27,7 +27,7 @@ def fill(root: Path, count: int) -> list[CacheEntry]:
     folder = Folder(root)
     made = []
     for number in range(count):
-        parts = container.pack({"number": number}, {})
+        parts = container.file_parts({"number": number}, {})
         program = f"{number:064x}"
         size = sum(map(len, parts))
         key = ProgramKey(f"{number + 1:08x}" + 24 * "0", {"torch": "2.13.0", "number": str(number)})

@@ -13,8 +13,8 @@ from torch import Tensor
 import hotstart
 from hotstart.artifact import container, disk
 from hotstart.artifact.manifest import TENSORS
-from hotstart.artifact.pack import pack
-from hotstart.artifact.read import unpack
+from hotstart.artifact.read import to_artifact
+from hotstart.artifact.write import to_manifest
 from hotstart.records.artifact import Artifact
 from hotstart.runtime.generated import stitched_code
 
@@ -32,9 +32,9 @@ def artifact_with(*tensors: Tensor) -> Artifact:
 
 def there_and_back(artifact: Artifact, tmp_path: Any) -> Artifact:
     file = tmp_path / "model.hot"
-    manifest, blobs = pack(artifact)
-    disk.write(file, container.pack(manifest, blobs))
-    return unpack(container.read(file))
+    manifest, blobs = to_manifest(artifact)
+    disk.write(file, container.file_parts(manifest, blobs))
+    return to_artifact(container.read(file))
 
 
 LAYOUTS = {
@@ -74,7 +74,7 @@ def test_a_tensor_keeps_its_dtype_and_bits(dtype: torch.dtype, tmp_path: Any) ->
 
 
 def test_the_blob_of_tensors_is_what_safetensors_reads(tmp_path: Any) -> None:
-    _, blobs = pack(artifact_with(LAYOUTS["plain"], LAYOUTS["transposed"]))
+    _, blobs = to_manifest(artifact_with(LAYOUTS["plain"], LAYOUTS["transposed"]))
     data = blobs[TENSORS]
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
@@ -105,15 +105,15 @@ def test_what_is_defined_in_the_script_is_refused() -> None:
         artifact, calls=(msgspec.structs.replace(call, stitched=(stitched,)),)
     )
     with pytest.raises(hotstart.ArtifactError, match="__main__"):
-        pack(changed)
+        to_manifest(changed)
 
 
 @pytest.mark.parametrize(("field", "wrong"), [("dtype", "float7"), ("device", "toaster")])
 def test_names_that_torch_does_not_know_are_damage(field: str, wrong: str, tmp_path: Any) -> None:
     file = tmp_path / "model.hot"
     program = hotstart.compile(torch.nn.Linear(2, 2), (torch.zeros(1, 2),), options=EAGER)
-    manifest, blobs = pack(program.artifact)
+    manifest, blobs = to_manifest(program.artifact)
     manifest["requirements"]["weights"][0][field] = wrong
-    disk.write(file, container.pack(manifest, blobs))
+    disk.write(file, container.file_parts(manifest, blobs))
     with pytest.raises(hotstart.CorruptArtifact, match=wrong):
-        unpack(container.read(file))
+        to_artifact(container.read(file))

@@ -23,7 +23,7 @@ _SAFETENSORS = {
 }  # fmt: skip
 
 
-def pack(artifact: Artifact) -> tuple[dict[str, Any], dict[str, bytes]]:
+def to_manifest(artifact: Artifact) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The manifest, as long as nothing was compared, and the blobs of an artifact.
 
     Raises:
