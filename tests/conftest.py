@@ -127,7 +127,7 @@ def kept_pieces(pieces_folder: Path) -> Iterator[Callable[..., Any]]:
 def keeping(folder: Path) -> Iterator[Callable[..., Any]]:
     """Keep the pieces of builds in a folder; yield what builds without."""
     from hotstart import Store, build
-    from hotstart.cache.kept import KeptUnits
+    from hotstart.cache.stored_pieces import StoredPieces
 
     compiles = build.build_program
 
@@ -135,7 +135,7 @@ def keeping(folder: Path) -> Iterator[Callable[..., Any]]:
         *rest, options, on_miss, kept = given
         if kept is None and options.compiler == "inductor":
             store = Store(folder, check=False)
-            kept = {target: KeptUnits(store, target) for target in options.targets}
+            kept = {target: StoredPieces(store, target) for target in options.targets}
         return compiles(*rest, options, on_miss, kept)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hotstart.model import Model
     from hotstart.program import Program
     from hotstart.records.guards import ProgramKey
-    from hotstart.specialize.kept import Kept
+    from hotstart.specialize.piece_store import PieceStore
     from hotstart.targets import TargetName
 
 log = logging.getLogger("hotstart")
@@ -88,7 +88,7 @@ def compile(
 
     on_miss = OnMiss(options.on_miss, compile_for)
 
-    def build(kept: Mapping[TargetName, Kept]) -> Program:
+    def build(kept: Mapping[TargetName, PieceStore]) -> Program:
         # Not needed where the program is found, and it takes its time to import.
         from hotstart.build import build_program
 

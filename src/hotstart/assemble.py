@@ -33,7 +33,7 @@ from hotstart.records.contract import Contract
 from hotstart.records.report import Summary, WorkerReport
 from hotstart.records.standalone import Naming
 from hotstart.specialize.compile import SpecializedCall, units_of
-from hotstart.specialize.kept import Kept
+from hotstart.specialize.piece_store import PieceStore
 from hotstart.specialize.trace import TracedCall
 from hotstart.stitching.stitch import stitch
 from hotstart.targets import TargetName
@@ -69,7 +69,7 @@ def make_artifact(
     target: TargetName,
     options: Options,
     libraries: Libraries,
-    kept: Kept | None,
+    kept: PieceStore | None,
     clock: Clock,
 ) -> tuple[Artifact, Summary]:
     """Make the artifact for a target, and the list of what was made for it.
@@ -131,7 +131,7 @@ def make_native(
     units: Sequence[CompiledUnit],
     options: Options,
     libraries: Libraries,
-    kept: Kept | None,
+    kept: PieceStore | None,
 ) -> tuple[NativeProgram | None, Reasons]:
     """The variants as native code, if that is asked for and there are kernels to call.
 

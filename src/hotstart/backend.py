@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from hotstart import _torch, assemble, build_report, debug_files
-from hotstart.cache.kept import KeptUnits
 from hotstart.cache.store import open_store
+from hotstart.cache.stored_pieces import StoredPieces
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.graph import FlatGraph, capture_graph, writable
 from hotstart.compilers.choose import make_compiler
@@ -83,7 +83,7 @@ def hotstart(
         StoreError: the cache does not have what it must have, or cannot be used and has to be.
     """
     split_on, cache, common = _read(options or {}, mode)
-    kept = KeptUnits(open_store(cache), *common.targets) if cache is not None else None
+    kept = StoredPieces(open_store(cache), *common.targets) if cache is not None else None
     learned: list[sympy.Basic] = []
     while True:
         try:
@@ -136,7 +136,7 @@ def _compiled(
     inputs: Sequence[Any],
     split_on: Any,
     options: Options,
-    kept: KeptUnits | None,
+    kept: StoredPieces | None,
     learned: Sequence[sympy.Basic],
 ) -> FlatCall:
     """The function of a graph, built from what is known about its sizes now."""

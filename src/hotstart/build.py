@@ -22,7 +22,7 @@ from hotstart.runtime.weights import weights_of
 from hotstart.saving.examples import kept_example
 from hotstart.specialize.compile import compile_calls
 from hotstart.specialize.contract import make_contract, make_requirements
-from hotstart.specialize.kept import Kept
+from hotstart.specialize.piece_store import PieceStore
 from hotstart.specialize.trace import not_captured, trace_calls
 from hotstart.specialize.units import Units
 from hotstart.targets import TargetName
@@ -34,7 +34,7 @@ def build_program(
     split_on: Any,
     options: Options,
     on_miss: OnMiss,
-    kept: Mapping[TargetName, Kept],
+    kept: Mapping[TargetName, PieceStore],
 ) -> Program:
     """Run the stages: compile and assemble for each target, all else once.
 

@@ -14,8 +14,8 @@ import hotstart
 from hotstart import OptionsError
 from hotstart.artifact import fingerprint
 from hotstart.artifact.compatibility import misfits
-from hotstart.cache.kept import KeptUnits
 from hotstart.cache.store import Store
+from hotstart.cache.stored_pieces import StoredPieces
 from hotstart.compilers import InductorCompiler
 from hotstart.compilers.choose import require_target
 from hotstart.compilers.packing import Processor, processor_of
@@ -136,7 +136,7 @@ def test_every_target_has_pieces_of_its_own() -> None:
 
 def names(store: Store) -> dict[str, str]:
     """The names that a piece has in a store, by target."""
-    return {target: KeptUnits(store, target)._name("key") for target in get_args(TargetName)}
+    return {target: StoredPieces(store, target)._name("key") for target in get_args(TargetName)}
 
 
 def test_machines_share_pieces_of_a_level_and_no_native_ones(

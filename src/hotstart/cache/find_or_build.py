@@ -19,11 +19,11 @@ from hotstart.runtime.weights import weights_of
 from hotstart.targets import TargetName
 
 if TYPE_CHECKING:
-    from hotstart.specialize.kept import Kept
+    from hotstart.specialize.piece_store import PieceStore
 
 log = logging.getLogger("hotstart")
 
-Build = Callable[["Mapping[TargetName, Kept]"], Program]
+Build = Callable[["Mapping[TargetName, PieceStore]"], Program]
 """Builds a program, given the units of earlier builds by target."""
 
 
@@ -61,9 +61,9 @@ def find_or_build(
         if again.program is not None:
             log.info("cache hit for %s, which another process built meanwhile", key.digest)
             return again.program
-        from hotstart.cache.kept import KeptUnits  # only a build needs it
+        from hotstart.cache.stored_pieces import StoredPieces  # only a build needs it
 
-        kept = {target: KeptUnits(store, target) for target in targets}
+        kept = {target: StoredPieces(store, target) for target in targets}
         program = build(kept)
         entry = _keep(store, key, program)
     for number, each in enumerate(kept.values()):

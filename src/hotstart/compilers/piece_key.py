@@ -9,7 +9,7 @@
 | conditions on these axes that hold whenever the unit is called | | yes |
 
 Of two units of one kind, the one for more sizes may serve both: see `Job.includes`. Where units
-are kept, `cache/kept` adds the machine.
+are kept, `cache/stored_pieces` adds the machine.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from hotstart.records.artifact import (
 )
 from hotstart.records.shapes import Dim, Variant, labelled
 from hotstart.runtime.generated import code_of
-from hotstart.specialize.kept import Kept
+from hotstart.specialize.piece_store import PieceStore
 
 log = logging.getLogger("hotstart")
 
@@ -39,7 +39,7 @@ class Libraries:
     def __init__(self) -> None:
         self._made: dict[str, Kernel] = {}  # by digest of the source
 
-    def made_of(self, source: str, kept: Kept | None) -> Kernel:
+    def made_of(self, source: str, kept: PieceStore | None) -> Kernel:
         """Find the library of a source in this build or an earlier one, else compile it.
 
         Raises:
@@ -64,7 +64,7 @@ def build_native(
     units: Mapping[str, CompiledUnit],
     libraries: Libraries,
     elsewhere: Sequence[str] = (),
-    kept: Kept | None = None,
+    kept: PieceStore | None = None,
 ) -> tuple[NativeProgram | None, Reasons]:
     """Translate and compile the variants of calls; None if none of them has a native form.
 

@@ -15,7 +15,7 @@ from hotstart.errors import CompileError
 from hotstart.events import Clock
 from hotstart.options import Options
 from hotstart.records.artifact import CompiledUnit
-from hotstart.specialize.kept import Kept
+from hotstart.specialize.piece_store import PieceStore
 
 log = logging.getLogger("hotstart")
 
@@ -57,7 +57,7 @@ class Units:
         self,
         compiler: Compiler,
         clock: Clock,
-        kept: Kept | None = None,
+        kept: PieceStore | None = None,
         workers: Workers | None = None,
     ) -> None:
         self.compiler = compiler
@@ -167,7 +167,7 @@ class Units:
         log.debug("%s is compiled for each part of a range: %s", job.piece.name, found)
         return None, seconds
 
-    def _kept_of(self, job: Job) -> Kept | None:
+    def _kept_of(self, job: Job) -> PieceStore | None:
         """The units of earlier builds; None where a job's key means nothing in another process."""
         return self._kept if job.piece.portable else None
 

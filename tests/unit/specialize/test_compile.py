@@ -25,7 +25,7 @@ from hotstart import (
     assemble,
     build_report,
 )
-from hotstart.cache.kept import KeptUnits
+from hotstart.cache.stored_pieces import StoredPieces
 from hotstart.capture.described import describe_calls
 from hotstart.capture.weights import WeightTable, weights_on
 from hotstart.compilers import Bounds, Job, Narrowed, OpByOpCompiler
@@ -37,9 +37,9 @@ from hotstart.runtime.bind import bind
 from hotstart.runtime.weights import weights_of
 from hotstart.specialize.compile import compile_calls, units_of
 from hotstart.specialize.contract import make_contract, make_requirements
-from hotstart.specialize.kept import Kept
 from hotstart.specialize.part_jobs import PartJobs, shared_jobs
 from hotstart.specialize.parts import VariantPart
+from hotstart.specialize.piece_store import PieceStore
 from hotstart.specialize.trace import trace_calls
 from hotstart.specialize.units import Units
 from tests.capturing import CPU
@@ -103,7 +103,7 @@ def built(
     compiler: Recording,
     dims: object = WHOLE,
     splits: int = 16,
-    kept: Kept | None = None,
+    kept: PieceStore | None = None,
 ) -> Program:
     """A program of what a compiler made, checked at every size."""
     model.eval()
@@ -332,7 +332,7 @@ def test_a_store_keeps_units_and_where_compiles_stopped(tmp_path: Path) -> None:
     store, made = Store(tmp_path), []
     for _ in range(2):
         compiler = Recording(decides_at(3))
-        built(Forked(even), compiler, kept=KeptUnits(store))
+        built(Forked(even), compiler, kept=StoredPieces(store))
         made.append(len(compiler.jobs))
     assert made[0] > made[1] == 0
 

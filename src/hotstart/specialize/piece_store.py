@@ -8,8 +8,8 @@ from hotstart.compilers import Job, Narrowed
 from hotstart.records.artifact import CompiledUnit, Kernel
 
 
-class Kept(Protocol):
-    """What compiles of earlier builds gave."""
+class PieceStore(Protocol):
+    """What compiles of earlier builds gave, and where those of this one are kept."""
 
     def get(self, job: Job) -> CompiledUnit | Narrowed | None:
         """The unit of a job, or the condition that its compile stopped at; None if none fits."""

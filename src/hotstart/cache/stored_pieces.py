@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hotstart.cache.store import Store
 
 
-class KeptUnits:
+class StoredPieces:
     """Units of a store, and the conditions that other compiles stopped at, by job.
 
     Each is kept as an artifact of its own, without calls and requirements, that says which piece it
