@@ -9,7 +9,7 @@ from typing import Any
 from hotstart import assemble, debug_files, faults
 from hotstart.capture.described import DescribedCall, device_of
 from hotstart.capture.naming import naming_of
-from hotstart.capture.weights import WeightTable, weights_on
+from hotstart.capture.weight_table import WeightTable, fakes_for_meta
 from hotstart.compilers.choose import make_compiler
 from hotstart.compilers.workers import workers_of
 from hotstart.events import Clock
@@ -50,7 +50,7 @@ def build_program(
             workers.start_early(model)
         with contextlib.ExitStack() as stand_ins:
             with clock.phase("capture"), faults.typed(not_captured):
-                index = stand_ins.enter_context(weights_on(model, device_of(options)))
+                index = stand_ins.enter_context(fakes_for_meta(model, device_of(options)))
                 weights = WeightTable(index)
                 traced = trace_calls(index, calls, weights, options, split_on, clock)
                 requirements = make_requirements(index, weights, traced)

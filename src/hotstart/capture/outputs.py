@@ -29,7 +29,7 @@ from hotstart.capture.captured import AttributeUpdate, ContainerChange
 from hotstart.capture.containers import PassedContainers
 from hotstart.capture.results import Leaves, describe_result
 from hotstart.capture.state import Snapshot
-from hotstart.capture.weights import WeightTable
+from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.model import ModelIndex
 from hotstart.records.nested import Slot, Tree

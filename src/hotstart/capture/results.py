@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from torch.overrides import TorchFunctionMode
 
 from hotstart._torch import expression, python_source, storage_of
-from hotstart.capture.weights import WeightTable
+from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.records.nested import Slot, Tree
 from hotstart.records.trees import Leaf, NotATree, classes, describe

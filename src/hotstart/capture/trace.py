@@ -29,7 +29,7 @@ from hotstart.capture.refusals import (
     refuse_questions,
     refuse_replaced_memory,
 )
-from hotstart.capture.weights import WeightTable
+from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.guards.collect import collect
 from hotstart.model import Model, ModelIndex

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from hotstart import _torch
 from hotstart.capture.captured import Captured, example_of
 from hotstart.capture.lasting import require_lasting
-from hotstart.capture.weights import WeightTable
+from hotstart.capture.weight_table import WeightTable
 from hotstart.guards.collect import merged
 from hotstart.guards.structure import Look
 from hotstart.model import Model, ModelIndex

@@ -26,7 +26,7 @@ ENDLESS = 4
 it can have."""
 
 
-def watch(splits: Sequence[Split], axes: Sequence[Dim], limit: int) -> None:
+def report_split(splits: Sequence[Split], axes: Sequence[Dim], limit: int) -> None:
     """Log the last split of a call; warn where the declared variant has come to many parts.
 
     Args:

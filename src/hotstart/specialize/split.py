@@ -14,7 +14,7 @@ from hotstart import _torch
 from hotstart.capture.conditions import SCANNED, where_it_holds
 from hotstart.partition.zero_and_one import ORDINARY
 from hotstart.records.shapes import Dim, Interval, variants
-from hotstart.specialize.limits import range_error, watch
+from hotstart.specialize.limits import range_error, report_split
 from hotstart.specialize.parts import Sizes, Split, VariantPart, further_parts, only_axis
 
 ALTERNATIONS = 3
@@ -118,7 +118,7 @@ class Splits:
         added = [split for split in made if split.further]
         self.made += added
         if added:
-            watch(self.made, self._declaration.axes, self._declaration.limit)
+            report_split(self.made, self._declaration.axes, self._declaration.limit)
 
 
 def split_at(

@@ -14,7 +14,7 @@ from hotstart.capture.arguments import Arguments
 from hotstart.capture.captured import Captured
 from hotstart.capture.described import DescribedCall
 from hotstart.capture.trace import capture
-from hotstart.capture.weights import WeightTable
+from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError, PartitionError
 from hotstart.events import Clock
 from hotstart.model import ModelIndex

@@ -27,7 +27,7 @@ from hotstart import (
 )
 from hotstart.cache.stored_pieces import StoredPieces
 from hotstart.capture.described import describe_calls
-from hotstart.capture.weights import WeightTable, weights_on
+from hotstart.capture.weight_table import WeightTable, fakes_for_meta
 from hotstart.compilers import Bounds, Job, Narrowed, OpByOpCompiler
 from hotstart.events import Clock
 from hotstart.program import OnMiss
@@ -110,7 +110,7 @@ def built(
     clock = Clock()
     units = Units(compiler, clock, kept)
     example = Call(args=(torch.randn(4, 8),), dynamic_shapes=dims)  # type: ignore[arg-type]
-    with weights_on(model, CPU) as index:
+    with fakes_for_meta(model, CPU) as index:
         weights = WeightTable(index)
         options = Options(compiler="op_by_op", splits=splits)
         described = describe_calls(model, {"": example}, options)

@@ -73,7 +73,7 @@ class WeightTable:
 
 
 @contextlib.contextmanager
-def weights_on(model: Model, device: torch.device) -> Iterator[ModelIndex]:
+def fakes_for_meta(model: Model, device: torch.device) -> Iterator[ModelIndex]:
     """While inside, tensors of `model` on the meta device are fake tensors on `device`.
 
     A model on meta has no device to trace for; the fakes stand for the weights it will get. Gives
