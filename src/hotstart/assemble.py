@@ -23,16 +23,16 @@ from hotstart.options import Options
 from hotstart.partition.digest import hash_token
 from hotstart.records.artifact import (
     Artifact,
-    CompiledCall,
     CompiledUnit,
     NativeProgram,
     Requirements,
+    StitchedCall,
     Tensor,
 )
 from hotstart.records.contract import Contract
 from hotstart.records.report import Summary, WorkerReport
 from hotstart.records.standalone import Naming
-from hotstart.specialize.compile import SpecializedCall, units_of
+from hotstart.specialize.compile import CompiledCall, units_of
 from hotstart.specialize.piece_store import PieceStore
 from hotstart.specialize.trace import TracedCall
 from hotstart.stitching.stitch import stitch
@@ -64,7 +64,7 @@ class Common:
 
 def make_artifact(
     common: Common,
-    compiled: Sequence[SpecializedCall],
+    compiled: Sequence[CompiledCall],
     compiler: Compiler,
     target: TargetName,
     options: Options,
@@ -113,21 +113,19 @@ def make_artifact(
     return artifact, made
 
 
-def stitch_call(
-    call: SpecializedCall, requirements: Requirements, contract: Contract
-) -> CompiledCall:
+def stitch_call(call: CompiledCall, requirements: Requirements, contract: Contract) -> StitchedCall:
     """Write the function of every variant of a call."""
     made = []
     for part in call.parts:
         units = {piece: each.unit for piece, each in part.units.items()}
         made.append(stitch(part.plan, requirements, contract, part.variant, units))
         _torch.trace_artifact(f"hotstart_stitched_{part.name}", partial(str, made[-1].source))
-    return CompiledCall(call.traced.name, call.traced.method, contract, tuple(made))
+    return StitchedCall(call.traced.name, call.traced.method, contract, tuple(made))
 
 
 def make_native(
     requirements: Requirements,
-    calls: Sequence[CompiledCall],
+    calls: Sequence[StitchedCall],
     units: Sequence[CompiledUnit],
     options: Options,
     libraries: Libraries,

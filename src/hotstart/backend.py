@@ -27,7 +27,7 @@ from hotstart.events import Clock, Event
 from hotstart.native.build import Libraries
 from hotstart.options import Options
 from hotstart.partition.names import known_among
-from hotstart.records.artifact import Artifact, CompiledCall, Requirements
+from hotstart.records.artifact import Artifact, Requirements, StitchedCall
 from hotstart.records.report import Packed, Report
 from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
@@ -192,7 +192,7 @@ def _traced(found: FlatGraph, split_on: Any, clock: Clock) -> TracedCall:
 
 
 def _entry(
-    found: FlatGraph, inputs: Sequence[Any], run: FlatCall, made: CompiledCall
+    found: FlatGraph, inputs: Sequence[Any], run: FlatCall, made: StitchedCall
 ) -> tuple[str, FlatCall]:
     """The function that Dynamo calls, with its source."""
     slots, written = writable(found, inputs)

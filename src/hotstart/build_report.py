@@ -15,7 +15,7 @@ from hotstart.records.report import (
     WorkerReport,
 )
 from hotstart.records.shapes import labelled
-from hotstart.specialize.compile import SpecializedCall, units_of
+from hotstart.specialize.compile import CompiledCall, units_of
 from hotstart.specialize.parts import Split
 from hotstart.specialize.trace import TracedCall
 
@@ -33,7 +33,7 @@ def piece_infos(calls: Sequence[TracedCall]) -> tuple[PieceInfo, ...]:
 
 def list_made(
     pieces: Sequence[PieceInfo],
-    calls: Sequence[SpecializedCall],
+    calls: Sequence[CompiledCall],
     not_native: Sequence[tuple[str, str]] = (),
     workers: WorkerReport = WorkerReport(),  # noqa: B008  a record
 ) -> Summary:
@@ -64,7 +64,7 @@ def list_made(
     )
 
 
-def _of_variants(calls: Sequence[SpecializedCall]) -> tuple[list[UnitReport], list[VariantReport]]:
+def _of_variants(calls: Sequence[CompiledCall]) -> tuple[list[UnitReport], list[VariantReport]]:
     """Report each compiled piece of each variant, and each variant."""
     first: dict[str, str] = {}
     units: list[UnitReport] = []

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from hotstart.artifact.blobs import Row
-from hotstart.records.artifact import Artifact, Blob, CompiledCall, Stitched
+from hotstart.records.artifact import Artifact, Blob, Stitched, StitchedCall
 from hotstart.records.contract import Contract
 from hotstart.records.nested import Attributes, Const, Map, Record, Registered, Seq, Slot, Tree
 
@@ -129,7 +129,7 @@ Transform = Callable[[Any], Any]
 def map_values(artifact: Artifact, value: Transform, tensor: Transform) -> Artifact:
     """An artifact with every `Value` and every `Tensor` in it changed."""
 
-    def mapped_call(call: CompiledCall) -> CompiledCall:
+    def mapped_call(call: StitchedCall) -> StitchedCall:
         contract, stitched = map_contract(call.contract, value), tuple(map(mapped, call.stitched))
         return replace(call, contract=contract, stitched=stitched)
 

@@ -24,7 +24,7 @@ from hotstart.cli.factory import see_working_folder
 from hotstart.cli.output import say, say_json, tell
 from hotstart.errors import CorruptArtifact
 from hotstart.guards.sources import Source
-from hotstart.records.artifact import CompiledCall, CompiledUnit, WeightSpec
+from hotstart.records.artifact import CompiledUnit, StitchedCall, WeightSpec
 from hotstart.records.contract import Contract, Parameter
 from hotstart.records.nested import (
     Const,
@@ -209,7 +209,7 @@ def _targets(manifest: Manifest) -> str:
     return _table("targets, the best first", [head, *rows], "<>>>><")
 
 
-def _call(call: CompiledCall) -> Iterator[str]:
+def _call(call: StitchedCall) -> Iterator[str]:
     """Describe what a call takes; its name and method, if it has them, are in titles."""
     contract = call.contract
     of = f" of {call.name}" if call.name else ""

@@ -18,10 +18,10 @@ from hotstart.partition.digest import hash_bytes
 from hotstart.records.artifact import (
     Blob,
     Code,
-    CompiledCall,
     CompiledUnit,
     Kernel,
     NativeProgram,
+    StitchedCall,
 )
 from hotstart.records.shapes import Dim, Variant, labelled
 from hotstart.runtime.generated import code_of
@@ -60,7 +60,7 @@ class Libraries:
 
 
 def build_native(
-    calls: Sequence[CompiledCall],
+    calls: Sequence[StitchedCall],
     units: Mapping[str, CompiledUnit],
     libraries: Libraries,
     elsewhere: Sequence[str] = (),
@@ -127,7 +127,7 @@ def _condition(variant: Variant, axes: Sequence[Dim]) -> str:
         return "false"
 
 
-def _names(calls: Sequence[CompiledCall]) -> list[str]:
+def _names(calls: Sequence[StitchedCall]) -> list[str]:
     return [labelled(call.name, each.variant) for call in calls for each in call.stitched]
 
 

@@ -18,12 +18,12 @@ from hotstart.native.conditions import write_where
 from hotstart.native.operators import NotNative
 from hotstart.records.artifact import (
     Code,
-    CompiledCall,
     CompiledUnit,
     NativeProgram,
     Preparation,
     Requirements,
     Stitched,
+    StitchedCall,
 )
 from hotstart.records.contract import Contract
 from hotstart.records.nested import is_namedtuple
@@ -47,7 +47,7 @@ from hotstart.runtime.results import Plain, result_classes
 def make_wiring(
     native: NativeProgram,
     requirements: Requirements,
-    calls: Sequence[CompiledCall],
+    calls: Sequence[StitchedCall],
     units: Sequence[CompiledUnit],
 ) -> Wiring:
     """Find the wiring of a native program; one with a reason where it takes Python."""
@@ -66,7 +66,7 @@ class _TakesPython(Exception):
 
 
 def _require_native(
-    native: NativeProgram, requirements: Requirements, calls: Sequence[CompiledCall]
+    native: NativeProgram, requirements: Requirements, calls: Sequence[StitchedCall]
 ) -> None:
     if None in native.runs:
         raise _TakesPython("a variant runs as Python")
@@ -136,7 +136,7 @@ class _Recorder:
         self,
         native: NativeProgram,
         requirements: Requirements,
-        calls: Sequence[CompiledCall],
+        calls: Sequence[StitchedCall],
         units: Sequence[CompiledUnit],
     ) -> None:
         self._native = native
@@ -162,7 +162,7 @@ class _Recorder:
             calls=calls,
         )
 
-    def _call(self, call: CompiledCall, codes: Sequence[Code | None]) -> WiredCall:
+    def _call(self, call: StitchedCall, codes: Sequence[Code | None]) -> WiredCall:
         pairs = zip(call.stitched, codes, strict=True)
         variants = tuple(self._variant(call.contract, each, code) for each, code in pairs if code)
         names = {tuple(result.name for result in variant.results) for variant in variants}

@@ -244,7 +244,7 @@ class Stitched(msgspec.Struct, frozen=True):
         return f"Stitched({self.variant.name!r}, {len(self.units)} units)"
 
 
-class CompiledCall(msgspec.Struct, frozen=True):
+class StitchedCall(msgspec.Struct, frozen=True):
     """One way to call a model, compiled.
 
     Attributes:
@@ -301,7 +301,7 @@ class Artifact(msgspec.Struct, frozen=True):
     """
 
     requirements: Requirements
-    calls: tuple[CompiledCall, ...]
+    calls: tuple[StitchedCall, ...]
     units: tuple[CompiledUnit, ...]
     captured: tuple[tuple[int, Tensor], ...]
     pieces: tuple[PieceInfo, ...]

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from hotstart.errors import ContractError
-from hotstart.records.artifact import Artifact, CompiledCall
+from hotstart.records.artifact import Artifact, StitchedCall
 from hotstart.records.report import PieceInfo
 from hotstart.records.shapes import labelled
 from hotstart.runtime.generated_entry import Entry
@@ -87,7 +87,7 @@ class BaseProgram:
         """By argument, how many calls had it copied because its layout was not the compiled one."""
         return dict(self._relayouts)
 
-    def _calls(self) -> Iterator[tuple[CompiledCall, int, bool]]:
+    def _calls(self) -> Iterator[tuple[StitchedCall, int, bool]]:
         """Each call, the number of its first function among all, and whether weights may be met.
 
         An argument that shares memory with a weight matters where a call writes to either.

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from hotstart.errors import ContractError
-from hotstart.records.artifact import CompiledCall
+from hotstart.records.artifact import StitchedCall
 from hotstart.records.shapes import Variant
 from hotstart.runtime.argument_kind import ArgumentKind, Served
 from hotstart.runtime.checks import Checks
@@ -44,7 +44,7 @@ class Entry:
 
     def __init__(
         self,
-        call: CompiledCall,
+        call: StitchedCall,
         first: int,
         kind: ArgumentKind,
         bound: Callable[[], Sequence[Callable[..., Any]]],

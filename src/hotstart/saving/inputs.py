@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hotstart.dtypes import dtype_of
-from hotstart.records.artifact import CompiledCall, Requirements, WeightSpec
+from hotstart.records.artifact import Requirements, StitchedCall, WeightSpec
 from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.shapes import Variant, dense_strides, spanned
 from hotstart.runtime.made_up import KINDS, Kind, made_up
@@ -49,7 +49,7 @@ class Inputs:
     floats: bool = True
 
 
-def choices(call: CompiledCall, variant: Variant, real: Real) -> list[Inputs]:
+def choices(call: StitchedCall, variant: Variant, real: Real) -> list[Inputs]:
     """List the inputs to try for a variant, in order.
 
     If a user gave inputs for its sizes, only those. Else the example's, first at sizes that take

@@ -12,7 +12,7 @@ import torch
 
 from hotstart import _torch
 from hotstart.errors import ArtifactError
-from hotstart.records.artifact import Artifact, CompiledCall, Stitched
+from hotstart.records.artifact import Artifact, Stitched, StitchedCall
 from hotstart.records.contract import Contract
 from hotstart.records.shapes import labelled
 from hotstart.records.trees import build, containers, tensors_of
@@ -124,7 +124,7 @@ def _noted(unit: Callable[..., Any], key: str, note: Note) -> Callable[..., Any]
     return bind
 
 
-def _arguments(call: CompiledCall, inputs: Inputs) -> list[Any]:
+def _arguments(call: StitchedCall, inputs: Inputs) -> list[Any]:
     contract = call.contract
     made = tensors(contract, inputs)
     given = [made[slot] for slot in contract.given]

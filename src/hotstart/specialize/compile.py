@@ -44,7 +44,7 @@ class CompiledPart:
 
 
 @dataclass(frozen=True)
-class SpecializedCall:
+class CompiledCall:
     """A call with units for all of its sizes.
 
     Attributes:
@@ -58,7 +58,7 @@ class SpecializedCall:
     splits: tuple[Split, ...]
 
 
-def compile_calls(calls: Sequence[TracedCall], units: Units) -> list[SpecializedCall]:
+def compile_calls(calls: Sequence[TracedCall], units: Units) -> list[CompiledCall]:
     """Compile every different piece of some calls, for everything that is served.
 
     Args:
@@ -72,11 +72,11 @@ def compile_calls(calls: Sequence[TracedCall], units: Units) -> list[Specialized
     for call in calls:
         parts = _jobs_of(call, units)
         units.expect(call.name, _first_tried(parts, shared_jobs(parts, (), units.compiler)))
-    made: list[SpecializedCall] = []
+    made: list[CompiledCall] = []
     for call in calls:
         served = sum(len(part.units) for other in made for part in other.parts)
         compiled, splits = compile_parts(call, units, served)
-        made.append(SpecializedCall(call, tuple(compiled), tuple(splits)))
+        made.append(CompiledCall(call, tuple(compiled), tuple(splits)))
     return made
 
 
@@ -171,7 +171,7 @@ def _compile_part(
     return CompiledPart(name, variant, part.plan, running, seconds)
 
 
-def units_of(calls: Iterable[SpecializedCall]) -> tuple[CompiledUnit, ...]:
+def units_of(calls: Iterable[CompiledCall]) -> tuple[CompiledUnit, ...]:
     """The units that run; others were made for parts that were split after all."""
     parts = (part for call in calls for part in call.parts)
     by_key = {made.unit.key: made.unit for part in parts for made in part.units.values()}

@@ -10,13 +10,13 @@ import pytest
 from hotstart.native.wiring import make_wiring
 from hotstart.records.artifact import (
     Blob,
-    CompiledCall,
     CompiledUnit,
     Kernel,
     NativeProgram,
     Preparation,
     Requirements,
     Stitched,
+    StitchedCall,
     WeightSpec,
 )
 from hotstart.records.contract import Contract, TensorSpec
@@ -72,7 +72,7 @@ def wiring(result: str = "one", run: str = RUN, where: str = "", **more: Any) ->
         "autocast": (), "mutated_args": (), "given": (1,),
     }  # fmt: skip
     stitched = Stitched(variant, code("pass"), ("unit",), (), (0, 1), **more.pop("stitched", {}))
-    call = CompiledCall("", "", Contract(**{**contract, **more}), (stitched,))
+    call = StitchedCall("", "", Contract(**{**contract, **more}), (stitched,))
     preparation = Preparation(code(PREPARE), (0,), packs=True)
     unit = CompiledUnit("unit", code("pass"), kept=(0,), preparations=(preparation,))
     native = NativeProgram(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim
-from hotstart.records.artifact import CompiledCall
+from hotstart.records.artifact import StitchedCall
 from hotstart.runtime.made_up import KINDS
 from hotstart.runtime.weights import weights_of
 from hotstart.saving import inputs
@@ -47,7 +47,7 @@ def program() -> hotstart.Program:
     )
 
 
-def only_call(program: hotstart.Program) -> CompiledCall:
+def only_call(program: hotstart.Program) -> StitchedCall:
     (call,) = program.artifact.calls
     return call
 
