@@ -20,7 +20,7 @@ from hotstart.dtypes import dtype_of
 from hotstart.model import contents
 from hotstart.records.artifact import Artifact
 from hotstart.records.shapes import spanned
-from hotstart.runtime.prepared import Prepared
+from hotstart.runtime.preparations import Prepared
 from hotstart.runtime.released import Released
 
 _WORDS = PAGE // 8

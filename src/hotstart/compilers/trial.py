@@ -24,7 +24,7 @@ from hotstart.compilers.trial_sizes import Sizes, at
 from hotstart.partition.names import foreign_operators
 from hotstart.records.artifact import CompiledUnit
 from hotstart.runtime.made_up import Kind
-from hotstart.runtime.prepared import Prepared
+from hotstart.runtime.preparations import Prepared
 from hotstart.runtime.units import python_unit
 
 _KINDS = (

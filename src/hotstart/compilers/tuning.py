@@ -26,7 +26,7 @@ from hotstart.compilers.trial import Trial
 from hotstart.compilers.trial_sizes import Sizes
 from hotstart.compilers.two_bodies import two_bodies, with_fallback
 from hotstart.records.artifact import CompiledUnit
-from hotstart.runtime.prepared import Prepared
+from hotstart.runtime.preparations import Prepared
 from hotstart.runtime.units import python_unit
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from hotstart.records.report import Packed
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.heap import keep_freed_memory
 from hotstart.runtime.places import WeightsInMemory
-from hotstart.runtime.prepared import Prepared
+from hotstart.runtime.preparations import Prepared
 from hotstart.runtime.released import Released, memory_in_use
 from hotstart.runtime.results import result_classes
 from hotstart.runtime.source import Fetched, Source

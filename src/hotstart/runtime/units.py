@@ -12,7 +12,7 @@ from hotstart.records.artifact import Artifact, Code, CompiledUnit, Stitched
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.kernels import load_kernel
 from hotstart.runtime.native import Library
-from hotstart.runtime.prepared import Prepare
+from hotstart.runtime.preparations import Prepare
 
 
 class Unit:

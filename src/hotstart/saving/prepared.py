@@ -19,7 +19,7 @@ from hotstart.dtypes import name_of
 from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact, WeightSpec
 from hotstart.records.shapes import spanned
-from hotstart.runtime import prepared as runtime
+from hotstart.runtime import preparations as runtime
 from hotstart.runtime.bind import Packable
 from hotstart.runtime.released import Released
 from hotstart.runtime.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view

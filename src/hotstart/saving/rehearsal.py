@@ -17,7 +17,7 @@ from hotstart.records.contract import Contract
 from hotstart.records.shapes import labelled
 from hotstart.records.trees import build, containers, tensors_of
 from hotstart.runtime.generated import run_code
-from hotstart.runtime.prepared import Prepared
+from hotstart.runtime.preparations import Prepared
 from hotstart.runtime.results import result_classes
 from hotstart.runtime.units import Form, Forms
 from hotstart.saving.inputs import Inputs, Real, choices, tensors, weights

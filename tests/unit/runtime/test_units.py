@@ -12,7 +12,7 @@ import hotstart
 from hotstart import Dim
 from hotstart.records.artifact import CompiledUnit, Kernel
 from hotstart.runtime.kernels import load_kernel
-from hotstart.runtime.prepared import Prepared
+from hotstart.runtime.preparations import Prepared
 from hotstart.runtime.units import python_unit
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
