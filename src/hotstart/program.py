@@ -194,7 +194,7 @@ class Program(BaseProgram):
             ModelMismatch: the model's tensors do not fit what was compiled.
         """
         from hotstart.artifact import disk
-        from hotstart.saving.prepared import prepared_weights
+        from hotstart.saving.prepared_file import prepared_weights
 
         left_out = {one.slot for one in self._binding.source.left_out()}
         found = self._binding.packable()

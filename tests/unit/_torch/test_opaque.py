@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hotstart._torch.opaque import is_opaque, layout_of, memory_of, opaque_over
 from hotstart.model import contents
-from hotstart.saving.prepared import _bytes_at
+from hotstart.saving.prepared_file import _bytes_at
 
 
 def packed_linear(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
