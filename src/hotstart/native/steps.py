@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from hotstart import _torch
-from hotstart.native.operators import NotNative, Written, call_of
-from hotstart.native.places import (
+from hotstart.native.operands import (
     Arguments,
     Number,
     Piece,
@@ -24,6 +23,7 @@ from hotstart.native.places import (
     Several,
     gives_reals,
 )
+from hotstart.native.operators import NotNative, Written, call_of
 from hotstart.native.values import Values
 
 

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hotstart.native.operands import Callee, Surroundings
 from hotstart.native.operators import NotNative
-from hotstart.native.places import Callee, Surroundings
 from hotstart.native.program import Program
 from hotstart.native.reading import (
     aliases,

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from hotstart.native.operands import Arguments, Number, Piece, Place, Several, Surroundings, Value
 from hotstart.native.operators import NotNative
-from hotstart.native.places import Arguments, Number, Piece, Place, Several, Surroundings, Value
 from hotstart.native.sizes import write_condition, write_number
 
 

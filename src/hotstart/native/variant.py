@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from hotstart.native.operands import Surroundings
 from hotstart.native.operators import NotNative
-from hotstart.native.places import Surroundings
 from hotstart.native.program import Program
 from hotstart.native.reading import (
     aliases,

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hotstart import _torch
+from hotstart.native.operands import Callee, Surroundings
 from hotstart.native.operators import NotNative
-from hotstart.native.places import Callee, Surroundings
 from hotstart.native.steps import Steps
 
 
