@@ -23,7 +23,6 @@ from hotstart import _torch
 from hotstart.guards.check import python_module
 from hotstart.guards.objects import class_name, codes_of, definers, module_name
 from hotstart.guards.sources import file_of, is_given_file
-from hotstart.guards.steps import ways
 from hotstart.guards.structure import (
     Look,
     environment_text,
@@ -31,6 +30,7 @@ from hotstart.guards.structure import (
     is_method,
     runs_hooks,
 )
+from hotstart.guards.ways import ways
 from hotstart.model import Model, ModelIndex
 from hotstart.records.guards import Guard, Kind, ModuleKind, Seen, Start, Step
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from hotstart.guards.steps import ways
 from hotstart.guards.structure import follow
+from hotstart.guards.ways import ways
 
 LONG = "list(dict.keys(G['d']))[1]"
 
