@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hotstart.artifact import disk
 from hotstart.cache import locks, tidying
-from hotstart.cache.layout import LAYOUT, LOCKS, PINS, QUARANTINE, is_name, place_of
+from hotstart.cache.file_names import LAYOUT, LOCKS, PINS, QUARANTINE, is_name, place_of
 from hotstart.cache.tidying import GRACE_S, LIMITS, Limits, Stored, Tidied
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, StoreError
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from hotstart.cache.layout import LAYOUT, is_name, place_of
+from hotstart.cache.file_names import LAYOUT, is_name, place_of
 from hotstart.cache.remote_url import RemoteUrl, without_secrets
 from hotstart.errors import ArtifactError, CorruptArtifact, StoreError
 from hotstart.faults import require, require_one_of

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hotstart.cache.entries import PROGRAMS, CacheEntry, Entries
+from hotstart.cache.file_names import require_program
 from hotstart.cache.folder import Folder
-from hotstart.cache.layout import require_program
 from hotstart.errors import (
     ArtifactError,
     ContractError,

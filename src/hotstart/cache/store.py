@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from hotstart.artifact import container
 from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, CacheEntry, Entries, hash_of
+from hotstart.cache.file_names import is_key, program_name, require_program
 from hotstart.cache.folder import Folder, default_place, is_damage
-from hotstart.cache.layout import is_key, program_name, require_program
 from hotstart.cache.stale import FoundProgram, find_fitting, loaded
 from hotstart.cache.tidying import LIMITS, Limits
 from hotstart.errors import ArtifactError, StoreError

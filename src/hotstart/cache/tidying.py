@@ -12,7 +12,7 @@ import msgspec
 
 from hotstart.artifact import disk
 from hotstart.cache import locks
-from hotstart.cache.layout import LOCKS, PINS, QUARANTINE, is_name, place_of
+from hotstart.cache.file_names import LOCKS, PINS, QUARANTINE, is_name, place_of
 
 GRACE_S = 60.0
 """A file that was used so recently is not removed: somebody may be about to open it."""

@@ -23,8 +23,8 @@ import msgspec
 
 from hotstart.artifact import compatibility, container
 from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, CacheEntry, decoded
+from hotstart.cache.file_names import program_name
 from hotstart.cache.folder import Folder
-from hotstart.cache.layout import program_name
 from hotstart.cache.remote import Remote, Visit
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
 from hotstart.records.guards import Change, Seen

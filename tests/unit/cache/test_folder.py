@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from hotstart.artifact import disk
+from hotstart.cache.file_names import LAYOUT
 from hotstart.cache.folder import KEPT_IN_QUARANTINE, Folder
-from hotstart.cache.layout import LAYOUT
 from hotstart.cache.tidying import GRACE_S, LEFTOVER_S, Limits
 from hotstart.errors import StoreError
 
