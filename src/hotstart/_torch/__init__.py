@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
-from hotstart._torch.memory import filled_memory, junk_memory
+from hotstart._torch.fresh_memory import filled_memory, junk_memory
 from hotstart._torch.running import (
     MappingWatch,
     TensorWatch,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import hotstart
 from hotstart import _torch
-from hotstart._torch import memory
+from hotstart._torch import fresh_memory
 
 SIZES = (3, 100, 70_000)
 
@@ -126,9 +126,9 @@ def test_no_operator_that_returns_unwritten_memory_is_forgotten() -> None:
     names = torch._C._dispatch_get_all_op_names()
     named = {name for name in names if re.search("empty|uninit", name)}
     torchs = {name for name in named if name.startswith(("aten::", "prims::", "inductor::"))}
-    assert torchs == {*filter(memory._UNWRITTEN.match, names)}
+    assert torchs == {*filter(fresh_memory._UNWRITTEN.match, names)}
     assert {"aten::empty.memory_format", "aten::new_empty", "prims::empty"} <= torchs
 
 
 def test_the_allocator_can_be_told() -> None:
-    assert memory._allocator().can_zero
+    assert fresh_memory._allocator().can_zero
