@@ -26,7 +26,7 @@ from hotstart.errors import OptionsError, RangeError
 from hotstart.events import Clock, Event
 from hotstart.native.build import Libraries
 from hotstart.options import Options
-from hotstart.partition.names import known_among
+from hotstart.partition.operator_names import known_among
 from hotstart.records.artifact import Artifact, Requirements, StitchedCall
 from hotstart.records.report import Packed, Report
 from hotstart.records.shapes import variants

@@ -26,7 +26,7 @@ from hotstart.guards.objects import Describer, Unknowable, class_name, tensor_te
 from hotstart.model import Model, modules
 from hotstart.options import Options
 from hotstart.partition.digest import is_portable, setting_token
-from hotstart.partition.names import name_given
+from hotstart.partition.operator_names import name_given
 from hotstart.records.guards import ProgramKey
 
 _HOST = ("python", "torch", "torch_build", "platform")

@@ -21,7 +21,7 @@ from hotstart.compilers.job import Job
 from hotstart.compilers.tolerance import close, equal, errors, is_finite, same
 from hotstart.compilers.trial_inputs import Values, Weights
 from hotstart.compilers.trial_sizes import Sizes, at
-from hotstart.partition.names import foreign_operators
+from hotstart.partition.operator_names import foreign_operators
 from hotstart.records.artifact import CompiledUnit
 from hotstart.runtime.made_up import Kind
 from hotstart.runtime.preparations import Prepared

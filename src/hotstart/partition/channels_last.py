@@ -35,7 +35,7 @@ from hotstart.partition.at_sizes import (
 )
 from hotstart.partition.cut import Run
 from hotstart.partition.digest import came_with_torch
-from hotstart.partition.names import operator_name
+from hotstart.partition.operator_names import operator_name
 from hotstart.partition.plan import Graph
 from hotstart.records.shapes import Dim
 

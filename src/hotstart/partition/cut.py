@@ -17,7 +17,7 @@ from hotstart.capture.prepare import is_item
 from hotstart.errors import PartitionError
 from hotstart.partition.blocks import SMALLEST, ModuleCall, repeated_blocks
 from hotstart.partition.digest import Canonical, Token, hash_token
-from hotstart.partition.names import name_given, names_of
+from hotstart.partition.operator_names import name_given, names_of
 from hotstart.partition.plan import Graph
 
 SplitOn = Any

@@ -14,7 +14,7 @@ from hotstart.capture.weight_table import WeightTable
 from hotstart.guards.collect import merged
 from hotstart.guards.structure import Look
 from hotstart.model import Model, ModelIndex
-from hotstart.partition.names import foreign_operators
+from hotstart.partition.operator_names import foreign_operators
 from hotstart.records.artifact import Requirements
 from hotstart.records.contract import Contract
 from hotstart.records.guards import Seen

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import fx
 
 from hotstart.errors import PartitionError
-from hotstart.partition.names import known_among, name_given, names_of
+from hotstart.partition.operator_names import known_among, name_given, names_of
 from tests.capturing import planned
 
 X = torch.randn(4, 8)
