@@ -16,7 +16,7 @@ from typing import Any
 from hotstart import _torch
 from hotstart.compilers.packing import Processor
 from hotstart.compilers.variables import FLOAT32, Strided, Variables, reads, strided
-from hotstart.runtime.names import Names
+from hotstart.runtime.identifiers import Names
 
 KERNEL = "attention"
 """The name that generated code has for the kernel."""

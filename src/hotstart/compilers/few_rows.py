@@ -19,7 +19,7 @@ from hotstart.compilers.found_linears import Linear, Matrix, find_linear, matrix
 from hotstart.compilers.job import Job
 from hotstart.compilers.made_of import MadeOf, is_dense, is_row
 from hotstart.compilers.variables import FLOAT32, Known, Variables, arguments_of
-from hotstart.runtime.names import Names
+from hotstart.runtime.identifiers import Names
 
 KERNEL = "few_rows"
 """The name that generated code has for the kernel."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from hotstart import _torch
-from hotstart.runtime.names import Names
+from hotstart.runtime.identifiers import Names
 
 _IMPORTED = frozenset({"torch", "math", "cmath", "ctypes"})
 _ONEDNN = "torch.ops.mkldnn."

@@ -10,7 +10,7 @@ import msgspec
 
 from hotstart.records.contract import Contract, TensorSpec
 from hotstart.runtime.entry_check import Check, Explain
-from hotstart.runtime.names import Scope
+from hotstart.runtime.identifiers import Scope
 from hotstart.runtime.places import Memory
 
 

@@ -31,7 +31,7 @@ from hotstart.records.nested import (
 from hotstart.records.shapes import Variant, has_layout
 from hotstart.runtime.argument_kind import ArgumentKind, Looked
 from hotstart.runtime.entry_check import Check, Explain, Found
-from hotstart.runtime.names import assignment, written_tuple
+from hotstart.runtime.identifiers import assignment, written_tuple
 from hotstart.runtime.passed import MISSING
 from hotstart.runtime.places import Meeting, elements_are_apart
 from hotstart.runtime.refusal_words import (

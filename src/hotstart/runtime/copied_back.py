@@ -8,7 +8,7 @@ import torch
 
 from hotstart.records.contract import TensorSpec
 from hotstart.records.shapes import IMAGES
-from hotstart.runtime.names import Scope, written_tuple
+from hotstart.runtime.identifiers import Scope, written_tuple
 
 Relayout = Callable[[torch.Tensor, Sequence[int], str], torch.Tensor]
 """Gives a tensor in the compiled layout; takes its order of dimensions and its path."""

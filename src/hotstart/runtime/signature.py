@@ -6,7 +6,7 @@ import keyword
 from collections.abc import Sequence
 
 from hotstart.records.contract import Parameter
-from hotstart.runtime.names import Scope, written_tuple
+from hotstart.runtime.identifiers import Scope, written_tuple
 from hotstart.runtime.passed import MISSING
 
 

@@ -10,7 +10,7 @@ from hotstart.errors import ContractError
 from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.shapes import Variant
 from hotstart.runtime.entry_check import Check, Found
-from hotstart.runtime.names import Scope
+from hotstart.runtime.identifiers import Scope
 from hotstart.runtime.refusal_words import not_served, other_size
 
 

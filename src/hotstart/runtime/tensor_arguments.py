@@ -16,7 +16,7 @@ from hotstart.records.nested import same_constant
 from hotstart.runtime.argument_kind import ArgumentKind, Looked, Served
 from hotstart.runtime.copied_back import Relayout, copied, copied_back
 from hotstart.runtime.entry_check import Check, Explain, Found
-from hotstart.runtime.names import Scope
+from hotstart.runtime.identifiers import Scope
 from hotstart.runtime.refusal_words import in_words
 from hotstart.runtime.tensors import TENSOR_TYPES, TensorMemory, describe_tensor
 

@@ -20,7 +20,7 @@ from hotstart import _torch
 from hotstart.errors import HotstartError
 from hotstart.partition.digest import import_path
 from hotstart.records.nested import is_namedtuple
-from hotstart.runtime.names import Names, written_tuple
+from hotstart.runtime.identifiers import Names, written_tuple
 
 if TYPE_CHECKING:
     import sympy

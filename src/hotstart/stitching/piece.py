@@ -12,7 +12,7 @@ from hotstart.partition.blocks import path_of
 from hotstart.partition.plan import NodeArguments
 from hotstart.records.artifact import CompiledUnit
 from hotstart.runtime.generated import unit_code
-from hotstart.runtime.names import Names, assignment, written_tuple
+from hotstart.runtime.identifiers import Names, assignment, written_tuple
 from hotstart.stitching.emit import Emitter, comment
 
 Look = Callable[[fx.Node], NodeArguments]

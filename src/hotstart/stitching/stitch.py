@@ -26,7 +26,7 @@ from hotstart.records.nested import (
 from hotstart.records.shapes import Variant
 from hotstart.records.trees import slots
 from hotstart.runtime.generated import stitched_code
-from hotstart.runtime.names import Names, assignment
+from hotstart.runtime.identifiers import Names, assignment
 from hotstart.stitching.emit import Emitter, comment
 from hotstart.stitching.piece import emit_nodes
 from hotstart.stitching.results import Results

@@ -12,7 +12,7 @@ from hotstart.records.nested import same_constant
 from hotstart.records.shapes import dense_strides
 from hotstart.runtime.argument_kind import ArgumentKind, Looked, Served
 from hotstart.runtime.entry_check import Check, Found
-from hotstart.runtime.names import Scope, written_tuple
+from hotstart.runtime.identifiers import Scope, written_tuple
 from hotstart.runtime.passed import MISSING
 from hotstart.runtime.refusal_words import in_words
 from hotstart.torchfree.arrays import Array, ArrayMemory, described
