@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import ModelMismatch, Program
-from hotstart.guards import check as guards
+from hotstart.guards import compare as guards
 from tests.integration import gain
 from tests.integration.gain import CHANGES, EAGER, NOT_SEEN_IN_EAGER, STEPS, Config, Gain, Patch, X
 

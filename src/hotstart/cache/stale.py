@@ -20,7 +20,7 @@ from hotstart.errors import (
     IncompatibleArtifact,
     ModelMismatch,
 )
-from hotstart.guards.check import changes
+from hotstart.guards.compare import changes
 from hotstart.records.guards import Change
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from hotstart.cache.stale import FoundProgram, find_fitting, loaded
 from hotstart.cache.tidying import LIMITS, Limits
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.faults import path_of, require, require_one_of
-from hotstart.guards.check import changes
+from hotstart.guards.compare import changes
 from hotstart.options import CachePolicy
 from hotstart.records.guards import ProgramKey, Seen
 

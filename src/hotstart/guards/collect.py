@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from hotstart import _torch
-from hotstart.guards.check import python_module
+from hotstart.guards.compare import python_module
 from hotstart.guards.objects import class_name, codes_of, definers, module_name
 from hotstart.guards.sources import file_of, is_given_file
 from hotstart.guards.structure import (

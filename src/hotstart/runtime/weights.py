@@ -11,7 +11,7 @@ import torch
 from hotstart import _torch
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError, ModelMismatch
-from hotstart.guards.check import Guards
+from hotstart.guards.compare import Guards
 from hotstart.guards.watch import Sealed, all_hold
 from hotstart.model import Finder, Model, Place
 from hotstart.records.artifact import Artifact, Requirements, WeightSpec
