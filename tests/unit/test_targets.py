@@ -18,7 +18,7 @@ from hotstart.cache.store import Store
 from hotstart.cache.stored_pieces import StoredPieces
 from hotstart.compilers import InductorCompiler
 from hotstart.compilers.choose import require_target
-from hotstart.compilers.packing import Processor, processor_of
+from hotstart.compilers.packing_rule import Processor, processor_of
 from hotstart.targets import VECTOR_BITS, TargetName, allowed_instructions, missing_instructions
 
 NEHALEM = (

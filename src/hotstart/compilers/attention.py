@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hotstart import _torch
-from hotstart.compilers.packing import Processor
+from hotstart.compilers.packing_rule import Processor
 from hotstart.compilers.variables import FLOAT32, Strided, Variables, reads, strided
 from hotstart.runtime.identifiers import Names
 

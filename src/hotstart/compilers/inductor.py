@@ -20,7 +20,7 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.captured import example_of
 from hotstart.capture.conditions import counterexample
-from hotstart.compilers import attention, lean, packing
+from hotstart.compilers import attention, lean, packing_rule
 from hotstart.compilers.by_size import with_choice
 from hotstart.compilers.extract import Extracted, extract
 from hotstart.compilers.few_rows import Given, with_few_rows
@@ -73,7 +73,7 @@ class InductorCompiler:
         self._pack_weights = pack_weights
         self._tune = tune
         self._target = target
-        self._processor = packing.processor_of(target)
+        self._processor = packing_rule.processor_of(target)
         if target != "native" and settings.get("cpp.march") is not None:
             raise OptionsError(
                 f"inductor: got cpp.march={settings['cpp.march']!r} with target={target!r}, which "
@@ -89,7 +89,7 @@ class InductorCompiler:
 
     def token(self) -> Token:
         """Identify the settings that were given; custom passes by their `uuid()`."""
-        rule = packing.token(self._pack_weights, self._processor)
+        rule = packing_rule.token(self._pack_weights, self._processor)
         packs = ("packs", *rule) if self._pack_weights else ()
         tuned = ("tuned",) if self._tune else ()
         target = ("target", self._target) if self._target != "native" else ()
@@ -128,7 +128,7 @@ class InductorCompiler:
         for number, node in enumerate(job.piece.inputs):
             if example_of(node).is_conj() or example_of(node).is_neg():
                 return self.op_by_op(job, f"input {number} is conjugated when it is read")
-        choose = packing.rule(self._pack_weights, self._processor)
+        choose = packing_rule.rule(self._pack_weights, self._processor)
         constant = _constant_weights(job)
         if choose is None or not constant:
             return _unit(self._candidate(job, None))
