@@ -16,10 +16,10 @@ from hotstart.runtime.identifiers import Scope, written_tuple
 from hotstart.runtime.passed import MISSING
 from hotstart.runtime.refusal_words import in_words
 from hotstart.torchfree.arrays import Array, ArrayMemory, described
+from hotstart.torchfree.contracts import OfTorch
 from hotstart.torchfree.library import Libtorch
 from hotstart.torchfree.memory import laid_out, write
 from hotstart.torchfree.taken import read, read_memory
-from hotstart.torchfree.values import OfTorch
 
 Copied = Callable[[str, Sequence[int]], None]
 """Is told the path and the strides of every argument that is copied, since those do not fit."""

@@ -21,10 +21,10 @@ from hotstart.runtime.heap import keep_freed_memory
 from hotstart.runtime.libraries import load_program
 from hotstart.runtime.results import result_classes
 from hotstart.torchfree.arrays import Array
+from hotstart.torchfree.contracts import NamesOfTorch, decode
 from hotstart.torchfree.held import Held
 from hotstart.torchfree.library import Libtorch, capsules
 from hotstart.torchfree.memory import array_of, handle_of, laid_out
-from hotstart.torchfree.values import NamesOfTorch, decode
 from hotstart.torchfree.weights import Opaque, Weights
 
 Run = Callable[..., Any]

@@ -92,8 +92,8 @@ def _loaded(
     from hotstart.artifact import compatibility, container, signing
     from hotstart.artifact.manifest import MALFORMED, named_classes
     from hotstart.events import Clock
+    from hotstart.torchfree.contracts import NeedsTorch
     from hotstart.torchfree.needs import needs_torch
-    from hotstart.torchfree.values import NeedsTorch
 
     clock = Clock()
     log = logging.getLogger("hotstart")
@@ -130,7 +130,7 @@ def _mapped(weights: File, artifact: Manifest, has_other: bool) -> Weights:
         NeedsTorch: they are for something else, and there are others.
     """
     from hotstart.artifact.disk import OpenFile
-    from hotstart.torchfree.values import NeedsTorch
+    from hotstart.torchfree.contracts import NeedsTorch
     from hotstart.torchfree.weights import Weights
 
     with OpenFile(os.fspath(weights)) as source:
@@ -162,9 +162,9 @@ def _bound(
     from hotstart.records.report import Report
     from hotstart.runtime.loaded import list_loaded
     from hotstart.torchfree.binding import Binding
+    from hotstart.torchfree.contracts import NeedsTorch, decoded_contract
     from hotstart.torchfree.held import own_array
     from hotstart.torchfree.program import TorchFreeProgram
-    from hotstart.torchfree.values import NeedsTorch, decoded_contract
 
     contracts = [decoded_contract(call.contract) for call in artifact.calls]
     with clock.phase("library"):

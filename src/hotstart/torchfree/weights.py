@@ -16,8 +16,8 @@ from hotstart.records.artifact import CompiledUnit
 from hotstart.records.report import Packed
 from hotstart.records.shapes import spanned
 from hotstart.torchfree.arrays import Array
+from hotstart.torchfree.contracts import NeedsTorch
 from hotstart.torchfree.library import Libtorch, is_known, size_of
-from hotstart.torchfree.values import NeedsTorch
 
 _WORDS = PAGE // 8
 

@@ -9,7 +9,7 @@ import torch
 
 from hotstart.artifact.values import encode
 from hotstart.errors import ArtifactError
-from hotstart.torchfree.values import NeedsTorch, OfTorch, decode
+from hotstart.torchfree.contracts import NeedsTorch, OfTorch, decode
 
 
 def encoded(value: Any) -> Any:
