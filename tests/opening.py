@@ -10,7 +10,7 @@ import pytest
 
 def _opens_alone() -> bool:
     """Whether libtorch_cpu opens in a process that has not imported torch."""
-    code = "from hotstart.torchfree.library import libtorch; libtorch()"
+    code = "from hotstart.torchfree.libtorch import libtorch; libtorch()"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     return done.returncode == 0
 

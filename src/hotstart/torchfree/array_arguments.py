@@ -17,7 +17,7 @@ from hotstart.runtime.passed import MISSING
 from hotstart.runtime.refusal_words import in_words
 from hotstart.torchfree.arrays import Array, ArrayMemory, described
 from hotstart.torchfree.contracts import OfTorch
-from hotstart.torchfree.library import Libtorch
+from hotstart.torchfree.libtorch import Libtorch
 from hotstart.torchfree.memory import laid_out, write
 from hotstart.torchfree.taken import read, read_memory
 

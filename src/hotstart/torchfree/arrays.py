@@ -16,7 +16,7 @@ import msgspec
 from hotstart.records.shapes import spanned
 from hotstart.runtime.places import Memory
 from hotstart.torchfree import dlpack
-from hotstart.torchfree.library import Libtorch, size_of
+from hotstart.torchfree.libtorch import Libtorch, size_of
 
 CODES = {
     "float64": "f8", "float32": "f4", "float16": "f2", "int64": "i8", "int32": "i4", "int16": "i2",

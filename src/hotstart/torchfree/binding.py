@@ -23,7 +23,7 @@ from hotstart.runtime.results import result_classes
 from hotstart.torchfree.arrays import Array
 from hotstart.torchfree.contracts import NamesOfTorch, decode
 from hotstart.torchfree.held import Held
-from hotstart.torchfree.library import Libtorch, capsules
+from hotstart.torchfree.libtorch import Libtorch, capsules
 from hotstart.torchfree.memory import array_of, handle_of, laid_out
 from hotstart.torchfree.weights import Opaque, Weights
 

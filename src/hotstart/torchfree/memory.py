@@ -7,7 +7,7 @@ from typing import Any
 
 from hotstart.records.shapes import strides_match
 from hotstart.torchfree.arrays import Array, Handle
-from hotstart.torchfree.library import Libtorch
+from hotstart.torchfree.libtorch import Libtorch
 
 
 def array_of(

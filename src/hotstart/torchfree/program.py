@@ -15,7 +15,7 @@ from hotstart.runtime.base_program import BaseProgram
 from hotstart.runtime.generated_entry import Entry
 from hotstart.torchfree.array_arguments import ArrayArguments
 from hotstart.torchfree.binding import Binding
-from hotstart.torchfree.library import Libtorch
+from hotstart.torchfree.libtorch import Libtorch
 from hotstart.torchfree.weights import Weight
 
 _TAKES_TORCH = frozenset({"save", "save_weights"})

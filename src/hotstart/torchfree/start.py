@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hotstart.errors import ArtifactError, HotstartError, IncompatibleArtifact
-from hotstart.torchfree.library import libtorch
+from hotstart.torchfree.libtorch import libtorch
 
 _EXTENSIONS = (
     "array", "base64", "bisect", "ctypes", "fcntl", "hashlib", "math", "mmap", "msgspec",

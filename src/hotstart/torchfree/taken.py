@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from hotstart.torchfree import dlpack
 from hotstart.torchfree.arrays import CODES, LETTERS, Array, rows_of
-from hotstart.torchfree.library import size_of
+from hotstart.torchfree.libtorch import size_of
 
 _DTYPES = {code: dtype for dtype, code in CODES.items()}
 _OF_FORMAT = {

@@ -17,7 +17,7 @@ from hotstart.records.report import Packed
 from hotstart.records.shapes import spanned
 from hotstart.torchfree.arrays import Array
 from hotstart.torchfree.contracts import NeedsTorch
-from hotstart.torchfree.library import Libtorch, is_known, size_of
+from hotstart.torchfree.libtorch import Libtorch, is_known, size_of
 
 _WORDS = PAGE // 8
 
