@@ -24,8 +24,8 @@ from hotstart.torchfree.arrays import Array
 from hotstart.torchfree.contracts import NamesOfTorch, decode
 from hotstart.torchfree.held import Held
 from hotstart.torchfree.libtorch import Libtorch, capsules
+from hotstart.torchfree.mapped_arrays import Opaque, Weights
 from hotstart.torchfree.memory import array_of, handle_of, laid_out
-from hotstart.torchfree.weights import Opaque, Weights
 
 Run = Callable[..., Any]
 

@@ -17,8 +17,8 @@ from hotstart.runtime.refusal_words import described_weight
 from hotstart.torchfree.arrays import Array, ArrayMemory, described
 from hotstart.torchfree.contracts import NeedsTorch
 from hotstart.torchfree.libtorch import Libtorch, is_known, size_of
+from hotstart.torchfree.mapped_arrays import Weight, Weights
 from hotstart.torchfree.memory import copied, laid_out
-from hotstart.torchfree.weights import Weight, Weights
 
 _ALIGNMENT = 64
 

@@ -16,7 +16,7 @@ from hotstart.runtime.generated_entry import Entry
 from hotstart.torchfree.array_arguments import ArrayArguments
 from hotstart.torchfree.binding import Binding
 from hotstart.torchfree.libtorch import Libtorch
-from hotstart.torchfree.weights import Weight
+from hotstart.torchfree.mapped_arrays import Weight
 
 _TAKES_TORCH = frozenset({"save", "save_weights"})
 """Attributes of a program that this one has not."""

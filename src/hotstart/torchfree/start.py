@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from hotstart.artifact.manifest import Manifest
     from hotstart.events import Clock
     from hotstart.options import Outputs
+    from hotstart.torchfree.mapped_arrays import Weights
     from hotstart.torchfree.program import TorchFreeProgram
-    from hotstart.torchfree.weights import Weights
 
 File = str | os.PathLike[str]
 
@@ -131,7 +131,7 @@ def _mapped(weights: File, artifact: Manifest, has_other: bool) -> Weights:
     """
     from hotstart.artifact.disk import OpenFile
     from hotstart.torchfree.contracts import NeedsTorch
-    from hotstart.torchfree.weights import Weights
+    from hotstart.torchfree.mapped_arrays import Weights
 
     with OpenFile(os.fspath(weights)) as source:
         mapped = Weights(source)
