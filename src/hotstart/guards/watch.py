@@ -1,6 +1,6 @@
 """Notice, in every call, that something a program was compiled for may have changed.
 
-A change is only a reason to look again: `guards.check` says whether it matters. `Watch` walks from
+A change is only a reason to look again: `guards.compare` says whether it matters. `Watch` walks from
 modules and guards to what may change and notes it in the tables of `Watched`; `Sealed` remembers
 how all of it was, and compares. From cheap to dear, with what a call pays:
 
