@@ -1,8 +1,8 @@
 """Notice, in every call, that something a program was compiled for may have changed.
 
-A change is only a reason to look again: `guards.compare` says whether it matters. `Watch` walks from
-modules and guards to what may change and notes it in the tables of `Watched`; `Sealed` remembers
-how all of it was, and compares. From cheap to dear, with what a call pays:
+A change is only a reason to look again: `guards.compare` says whether it matters. `Watch` walks
+from modules and guards to what may change and notes it in the tables of `Watched`; `Sealed`
+remembers how all of it was, and compares. From cheap to dear, with what a call pays:
 
 - `mappings`: dicts, by their version. Attributes of modules, configurations and classes are kept in
   dicts, so this is most of it; one comparison in C tells for all of them.
