@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,8 @@ def test_an_unknown_option_is_named_with_those_there_are(name: str) -> None:
     error = refused(torch.sin, torch.ones(3), options={name: 1})
     assert isinstance(error, hotstart.OptionsError)
     assert name in str(error)
-    assert (
-        "cache, compiler, debug_dir, form, inductor, jobs, on_event, pack_weights, prove, split_on"
-        in str(error)
-    )
+    for known in ("cache", "compiler", "prove", "split_on"):
+        assert re.search(rf"takes .*\b{known}\b", str(error))
 
 
 def test_a_mode_is_refused() -> None:
