@@ -18,6 +18,7 @@ OTHER: dict[str, Any] = {
     "compiler": "op_by_op",
     "inductor": {"max_autotune": True},
     "splits": 3,
+    "capture": "whole",
     "pack_weights": "always",
     "tune": True,
     "target": "x86-64-v2",
