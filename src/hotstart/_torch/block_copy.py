@@ -53,23 +53,22 @@ class Copy:
         from torch._dynamo.guards import install_guard
 
         install_guard(*guards)
+        for read in self._tx.output.graph.find_nodes(op="placeholder"):
+            if read in weights:  # in the order in which the earlier block read its own
+                self._nodes[read] = self._placeholder(read, *weights[read])
         returned = set(self._earlier.returned.nodes)
         for node in self._earlier.nodes:
             for read in node.all_input_nodes:
-                if read not in self._nodes:
-                    self._nodes[read] = self._placeholder(read, weights)
+                self._nodes.setdefault(read, read)  # the same for both
             self._nodes[node] = self._again(node, node in returned)
         self._count_calls()
         for number in self._earlier.layout_reads:
             self._layout_reads.repeat(number, self._nodes)
         return self._result(self._earlier.returned.tree)
 
-    def _placeholder(self, node: fx.Node, weights: Mapping[fx.Node, Any]) -> fx.Node:
+    def _placeholder(self, node: fx.Node, source: Any, value: torch.Tensor) -> fx.Node:
         from torch._dynamo.variables.builder import VariableBuilder
 
-        if node not in weights:
-            return node  # the same for both
-        source, value = weights[node]
         made: fx.Node = VariableBuilder(self._tx, source)(value).as_proxy().node
         if not made.users and "nn_module_stack" in node.meta:
             made.meta["nn_module_stack"] = self._stack(node)
