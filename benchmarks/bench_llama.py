@@ -19,6 +19,8 @@ from harness import call_in_turns, in_fresh_process, in_turns, keep
 from models import llama, tokens
 
 ATTENTION = "aten::scaled_dot_product_attention"
+STOCK_LAYERS = (8, 32)
+DEPTHS = (8, 32, 64, 128)
 CALLS = 60
 
 
@@ -27,8 +29,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    cases = [(subject, 32) for subject in ("torch.compile", "hotstart auto", "hotstart attention")]
-    cases.append(("hotstart auto", 64))
+    cases = [("torch.compile", layers) for layers in STOCK_LAYERS]
+    cases += [("hotstart auto", layers) for layers in DEPTHS]
+    cases += [("hotstart attention", 32), ("hotstart whole", 32)]
     subjects = {
         f"{subject}, {layers} layers": partial(
             in_fresh_process, __file__, "run", subject, str(layers)
@@ -49,10 +52,15 @@ def ratios(measured: dict[str, dict[str, Any]]) -> dict[str, float]:
         own = measured[f"{name}, 32 layers"]
         found[f"{name}: cold / torch.compile cold"] = own["cold_s"] / stock["cold_s"]
         found[f"{name}: cut and digest / cold"] = own["cut_and_digest_s"] / own["cold_s"]
-    shallow, deep = (measured[f"hotstart auto, {n} layers"] for n in (32, 64))
-    found["from 32 to 64 layers: build growth / capture growth"] = (
-        deep["cold_s"] - shallow["cold_s"]
-    ) / (deep["capture_s"] - shallow["capture_s"])
+    usual = {layers: measured[f"hotstart auto, {layers} layers"] for layers in DEPTHS}
+    for layers in DEPTHS:
+        found[f"hotstart auto: {layers} layers / 32 layers, cold"] = (
+            usual[layers]["cold_s"] / usual[32]["cold_s"]
+        )
+    shallow = measured["torch.compile, 8 layers"]
+    found["torch.compile: 8 layers / 32 layers, cold"] = shallow["cold_s"] / stock["cold_s"]
+    whole = measured["hotstart whole, 32 layers"]
+    found["blocks traced once / every block, capture"] = usual[32]["capture_s"] / whole["capture_s"]
     return {name: round(value, 4) for name, value in found.items()}
 
 
@@ -86,7 +94,8 @@ def build(
         model,
         kwargs={"input_ids": ids},
         dynamic_shapes={"input_ids": {1: hotstart.Dim("seq", min=2, max=512)}},
-        split_on="auto" if subject == "hotstart auto" else [ATTENTION],
+        split_on=[ATTENTION] if subject == "hotstart attention" else "auto",
+        options=hotstart.Options(capture="whole" if subject == "hotstart whole" else "blocks_once"),
     )
     report = program.report
     return (lambda x: program(input_ids=x)), {

@@ -50,6 +50,14 @@ def forks() -> Iterator[Forks]:
         yield forks
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_workers() -> Iterator[None]:
+    """Compile in the process of the test, unless it asks for workers: tests run side by side."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hotstart.compilers.workers.default_jobs", lambda: 1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def c_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `hotstart.h` and `libhotstart.so`."""
@@ -126,7 +134,8 @@ def keeping(folder: Path) -> Iterator[Callable[..., Any]]:
     def build_program(*given: Any) -> Any:
         *rest, options, on_miss, kept = given
         if kept is None and options.compiler == "inductor":
-            kept = KeptUnits(Store(folder, check=False))
+            store = Store(folder, check=False)
+            kept = {target: KeptUnits(store, target) for target in options.targets}
         return compiles(*rest, options, on_miss, kept)
 
     with pytest.MonkeyPatch.context() as patch:

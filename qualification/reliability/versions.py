@@ -40,7 +40,7 @@ _NEXT: tuple[Change, ...] = (
 _LATER: tuple[Change, ...] = (
     *(change for change in _NEXT if change[0] != "version.py"),
     ("version.py", 'VERSION = "0.1.0.dev0"', 'VERSION = "1.0.0"'),
-    ("artifact/container.py", "\nFORMAT = 1\n", "\nFORMAT = 2\n"),
+    ("artifact/header.py", "\nFORMAT = 1\n", "\nFORMAT = 3\n"),
 )
 VERSIONS = {"this": (), "next": _NEXT, "later": _LATER}
 

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from hotstart.calls import Call, requested_calls
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hotstart.program import Program
     from hotstart.records.guards import ProgramKey
     from hotstart.specialize.kept import Kept
+    from hotstart.targets import TargetName
 
 log = logging.getLogger("hotstart")
 
@@ -81,18 +83,19 @@ def compile(
     described = describe_calls(model, wanted, options)
 
     def compile_for(target: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
-        return compile(target, args, kwargs, split_on=split_on, options=options)
+        here = replace(options, target=options.targets[0])  # it is not saved
+        return compile(target, args, kwargs, split_on=split_on, options=here)
 
     on_miss = OnMiss(options.on_miss, compile_for)
 
-    def build(kept: Kept | None = None) -> Program:
+    def build(kept: Mapping[TargetName, Kept]) -> Program:
         # Not needed where the program is found, and it takes its time to import.
         from hotstart.build import build_program
 
         return build_program(model, described, split_on, options, on_miss, kept)
 
     if cache is None:
-        return build()
+        return build({})
 
     from hotstart.cache.find_or_build import find_or_build
     from hotstart.cache.program_key import make_key
@@ -106,8 +109,8 @@ def compile(
         if store.policy == "require" or store.folder.strict:
             raise
         log.warning("compiling without the cache, which cannot tell this model: %s", error)
-        return build()
-    return find_or_build(store, key, model, build, on_miss, options.target)
+        return build({})
+    return find_or_build(store, key, model, build, on_miss, options.targets)
 
 
 def load(
@@ -124,7 +127,9 @@ def load(
     """Make a program from a file that `Program.save` wrote, with the weights of a model or file.
 
     Nothing is traced or compiled, and nothing is written. Everything is verified before anything is
-    executed, but a file that verifies is code: load only what you trust, or give keys.
+    executed, but a file that verifies is code: load only what you trust, or give keys. Of a file
+    with several targets the best is taken that this machine runs; `program.report.target` says
+    which.
 
     Args:
         file: the artifact.
@@ -145,7 +150,8 @@ def load(
         on_miss: as in `hotstart.Options`; with `weights`, `"error"`.
         pack: when weights are packed: `"now"`, before this returns; by the `"first_call"`; in the
             `"background"`, while calls run with weights as they are, and switch between two calls;
-            `"never"`. Results differ by rounding between packed weights and others.
+            `"never"`, which still joins the weights of linears that share an input, before this
+            returns. Results differ by rounding between packed weights and others.
 
     Returns:
         A program that behaves as the one that was saved.

@@ -4,35 +4,113 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from hotstart import _torch
+from hotstart import _torch, build_report
 from hotstart.artifact import fingerprint
 from hotstart.compilers import Compiler
 from hotstart.errors import OptionsError
+from hotstart.events import Clock
 from hotstart.guards.sources import sources
-from hotstart.native.build import Reasons, build_native
+from hotstart.native.build import Libraries, Reasons, build_native
 from hotstart.native.wiring import make_wiring
 from hotstart.options import Options
 from hotstart.partition.digest import hash_token
 from hotstart.records.artifact import (
+    Artifact,
     CompiledCall,
     CompiledUnit,
     NativeProgram,
     Requirements,
+    Tensor,
 )
 from hotstart.records.contract import Contract
-from hotstart.specialize.compile import SpecializedCall
+from hotstart.records.report import Summary, WorkerReport
+from hotstart.records.standalone import Naming
+from hotstart.specialize.compile import SpecializedCall, units_of
 from hotstart.specialize.kept import Kept
 from hotstart.specialize.trace import TracedCall
 from hotstart.stitching.stitch import stitch
 from hotstart.targets import TargetName
 
 log = logging.getLogger("hotstart")
+
+
+@dataclass(frozen=True)
+class Common:
+    """What artifacts for different targets have in common.
+
+    Attributes:
+        traced: the calls.
+        requirements: what the model must bring.
+        contracts: what each call must satisfy.
+        captured: tensors the graph reads that no module keeps, each with its slot.
+        naming: how names of checkpoints may differ.
+        workers: what worker processes took.
+    """
+
+    traced: Sequence[TracedCall]
+    requirements: Requirements
+    contracts: Sequence[Contract]
+    captured: tuple[tuple[int, Tensor], ...]
+    naming: Naming
+    workers: WorkerReport
+
+
+def make_artifact(
+    common: Common,
+    compiled: Sequence[SpecializedCall],
+    compiler: Compiler,
+    target: TargetName,
+    options: Options,
+    libraries: Libraries,
+    kept: Kept | None,
+    clock: Clock,
+) -> tuple[Artifact, Summary]:
+    """Make the artifact for a target, and the list of what was made for it.
+
+    Args:
+        common: what it shares with those for other targets.
+        compiled: the calls, with units for the target.
+        compiler: made these units.
+        target: the processors that they are for.
+        options: those of the build.
+        libraries: those of the build so far.
+        kept: what earlier builds compiled for the target.
+        clock: is told of the phases.
+
+    Raises:
+        OptionsError: as `make_native`.
+    """
+    requirements, units = common.requirements, units_of(compiled)
+    with clock.phase("stitch"):
+        calls = tuple(
+            stitch_call(call, requirements, contract)
+            for call, contract in zip(compiled, common.contracts, strict=True)
+        )
+    with clock.phase("native"):
+        native, not_native = make_native(requirements, calls, units, options, libraries, kept)
+    with clock.phase("fingerprint"):
+        fingerprint = make_fingerprint(common.traced, units, compiler, target)
+    pieces = build_report.piece_infos(common.traced)
+    made = build_report.list_made(pieces, compiled, not_native, common.workers)
+    artifact = Artifact(
+        requirements=requirements,
+        calls=calls,
+        units=units,
+        captured=common.captured,
+        pieces=pieces,
+        fingerprint=fingerprint,
+        report=made.reproducible(),
+        naming=common.naming,
+        native=native,
+    )
+    return artifact, made
 
 
 def stitch_call(
@@ -52,6 +130,7 @@ def make_native(
     calls: Sequence[CompiledCall],
     units: Sequence[CompiledUnit],
     options: Options,
+    libraries: Libraries,
     kept: Kept | None,
 ) -> tuple[NativeProgram | None, Reasons]:
     """The variants as native code, if that is asked for and there are kernels to call.
@@ -64,7 +143,7 @@ def make_native(
     devices = {spec.device for spec in requirements.weights}
     devices |= {spec.device for call in calls for spec in call.contract.tensors}
     elsewhere = sorted(devices - {"cpu"})
-    native, reasons = build_native(calls, {u.key: u for u in units}, elsewhere, kept)
+    native, reasons = build_native(calls, {u.key: u for u in units}, libraries, elsewhere, kept)
     if reasons and options.form == "native":
         listed = "".join(f"\n  {variant}: {reason}" for variant, reason in reasons)
         raise OptionsError(

@@ -21,8 +21,10 @@ from hotstart.cache.store import open_store
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.graph import FlatGraph, capture_graph, writable
 from hotstart.compilers.choose import make_compiler
+from hotstart.compilers.workers import workers_of
 from hotstart.errors import OptionsError, RangeError
 from hotstart.events import Clock, Event
+from hotstart.native.build import Libraries
 from hotstart.options import Options
 from hotstart.partition.names import known_among
 from hotstart.records.artifact import Artifact, CompiledCall, Requirements
@@ -81,7 +83,7 @@ def hotstart(
         StoreError: the cache does not have what it must have, or cannot be used and has to be.
     """
     split_on, cache, common = _read(options or {}, mode)
-    kept = KeptUnits(open_store(cache), common.target) if cache is not None else None
+    kept = KeptUnits(open_store(cache), *common.targets) if cache is not None else None
     learned: list[sympy.Basic] = []
     while True:
         try:
@@ -105,7 +107,13 @@ def _read(options: Mapping[str, Any], mode: str | None) -> tuple[Any, Any, Optio
             f"options: got {', '.join(map(repr, unknown))}, takes {', '.join(sorted(taken))}"
         )
     rest = {name: value for name, value in options.items() if name not in OWN}
-    return options.get("split_on", "auto"), options.get("cache"), Options(**rest)
+    common = Options(**rest)
+    if len(common.targets) > 1:
+        raise OptionsError(
+            f"target: got {common.target!r}; the backend 'hotstart' takes one, as its functions "
+            "run in this process and are not saved\ndo: take the best that this machine has"
+        )
+    return options.get("split_on", "auto"), options.get("cache"), common
 
 
 def _guard_on(error: RangeError, learned: Sequence[sympy.Basic]) -> sympy.Basic:
@@ -133,7 +141,7 @@ def _compiled(
 ) -> FlatCall:
     """The function of a graph, built from what is known about its sizes now."""
     clock = Clock(options.on_event)
-    compiler = make_compiler(options, clock)
+    compiler = make_compiler(options, options.targets[0], clock)
     debug_dir = _debug_dir(options)
     with clock.phase("capture"):
         found = capture_graph(module, learned)
@@ -142,15 +150,19 @@ def _compiled(
 
     if kept is None:  # else there may be nothing to compile
         compiler.warm_up()
+    workers = workers_of(options)
     try:
-        (compiled,) = compile_calls([call], Units(compiler, clock, kept))
+        (compiled,) = compile_calls([call], Units(compiler, clock, kept, workers))
     finally:
+        workers.close()
         compiler.close()
     with clock.phase("stitch"):
         made = assemble.stitch_call(compiled, requirements, make_contract(module, call))
     with clock.phase("native"):
         units = units_of([compiled])
-        native, not_native = assemble.make_native(requirements, (made,), units, options, kept)
+        native, not_native = assemble.make_native(
+            requirements, (made,), units, options, Libraries(), kept
+        )
     infos = build_report.piece_infos([call])
     artifact = Artifact(
         requirements, (made,), units, (), infos, fingerprint={}, report={}, native=native
@@ -161,7 +173,8 @@ def _compiled(
         entry, function = _entry(found, inputs, run, made)
     if debug_dir is not None:
         debug_files.write_debug_files(debug_dir, [call], shown, entry)
-    report = Report.of(build_report.list_made(infos, [compiled], not_native), clock, Packed())
+    listed = build_report.list_made(infos, [compiled], not_native, workers.totals())
+    report = Report.of(listed, clock, Packed())
     _tell(clock, report, call.parts[0].part.variant.name)
     return function
 

@@ -6,7 +6,14 @@ import resource
 from collections.abc import Sequence
 
 from hotstart import _torch
-from hotstart.records.report import PieceInfo, SplitReport, Summary, UnitReport, VariantReport
+from hotstart.records.report import (
+    PieceInfo,
+    SplitReport,
+    Summary,
+    UnitReport,
+    VariantReport,
+    WorkerReport,
+)
 from hotstart.records.shapes import labelled
 from hotstart.specialize.compile import SpecializedCall, units_of
 from hotstart.specialize.parts import Split
@@ -28,6 +35,7 @@ def list_made(
     pieces: Sequence[PieceInfo],
     calls: Sequence[SpecializedCall],
     not_native: Sequence[tuple[str, str]] = (),
+    workers: WorkerReport = WorkerReport(),  # noqa: B008  a record
 ) -> Summary:
     """List what a build made."""
     units, variants = _of_variants(calls)
@@ -52,6 +60,7 @@ def list_made(
         linears=tuple((name, unit.linears) for name, unit in named if unit.linears),
         not_native=tuple(not_native),
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        workers=workers,
     )
 
 

@@ -80,7 +80,10 @@ class PartitionError(HotstartError):
 
 
 class CompileError(HotstartError):
-    """A piece failed to compile. The compiler's own error is the `__cause__`.
+    """A piece failed to compile.
+
+    The compiler's own error is the `__cause__`; where a worker has compiled it, that is an error
+    with the traceback of the worker as its message.
 
     Attributes:
         piece: name of the piece.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hotstart.artifact import compatibility, container, signing
+from hotstart.artifact.container import Container
 from hotstart.artifact.read import unpack
 from hotstart.checkpoint.files import open_checkpoint
 from hotstart.checkpoint.held import HeldWeights
@@ -19,9 +20,9 @@ from hotstart.errors import ArtifactError, IncompatibleArtifact, OptionsError
 from hotstart.events import Clock
 from hotstart.faults import path_of
 from hotstart.options import Outputs, Pack
-from hotstart.program import OnMiss, Program
+from hotstart.program import ONE_TARGET, OnMiss, Program, Targets
 from hotstart.records.artifact import Artifact
-from hotstart.records.classes import find_class, find_imported_class
+from hotstart.records.classes import FindClass, find_class, find_imported_class
 from hotstart.runtime.bind import bind
 from hotstart.runtime.loaded import list_loaded
 from hotstart.runtime.source import Source
@@ -81,12 +82,14 @@ def _loaded(
     """Do what `load_file` says."""
     clock = Clock()
     with clock.phase("verify"):
-        contents = container.read(file, signing.truster(trusted_keys))
+        trust = signing.truster(trusted_keys)
+        contents = container.read(file, trust, compatibility.best_that_fits)
     with clock.phase("fit"):
         scope: compatibility.Scope = "beside_guards" if model is not None else "found"
-        compatibility.require_fit(file, contents.manifest, compare_source, scope)
+        compatibility.require_fit(contents, compare_source, scope)
     with clock.phase("unpack"):
-        artifact = unpack(contents, find_imported_class if model is None else find_class)
+        find = find_imported_class if model is None else find_class
+        artifact = unpack(contents, find)
     with clock.phase("bind"):
         checkpoint = None if model is not None else _checkpoint(weights, artifact)
         prepared = None
@@ -101,7 +104,8 @@ def _loaded(
                 source = weights_of(model, artifact, compare_source)
                 outputs = "own" if outputs == "auto" else outputs  # its library is here already
             binding = bind(artifact, source, pack, outputs, prepared)
-            program = Program(artifact, model, binding, list_loaded(artifact), clock, on_miss)
+            made, targets = list_loaded(artifact), _targets(contents, find)
+            program = Program(artifact, model, binding, made, clock, on_miss, targets=targets)
         except _NOT_THERE as error:
             raise ArtifactError(
                 f"{file}: expected the classes, functions and operators that the program calls, "
@@ -111,6 +115,24 @@ def _loaded(
         if isinstance(checkpoint, PreparedWeights):
             checkpoint.require_whole()
     return program
+
+
+def _targets(contents: Container, find: FindClass) -> Targets:
+    """The targets of a file, and what it has for those that were not read."""
+    if not contents.targets:
+        return ONE_TARGET
+    file = os.path.abspath(contents.file)  # noqa: PTH100  the working folder may change
+
+    def others() -> list[Artifact]:
+        every = list(container.read_all(file))
+        if every[0].signed != contents.signed:
+            raise ArtifactError(
+                f"{file}: expected the file that the program was loaded from, which has its code "
+                "for other targets, found another. Load that one, or put it back."
+            )
+        return [unpack(each, find) for each in every if each.target != contents.target]
+
+    return Targets([each.target for each in contents.targets], others)
 
 
 def _checkpoint(weights: Any, artifact: Artifact) -> Checkpoint:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hotstart.errors import OptionsError
 from hotstart.events import Listener
 from hotstart.faults import path_of, require, require_one_of
-from hotstart.targets import TargetName
+from hotstart.targets import TargetName, best_first
 
 CompilerName = Literal["inductor", "op_by_op"]
 CaptureMode = Literal["blocks_once", "whole"]
@@ -57,6 +57,8 @@ class Options:
             `"x86-64-v4"` for AVX-512, `"x86-64-v2"` for SSE4.2, where kernels are written without
             vectors. The machine that builds must be of that level itself, since programs are run
             while they are built. Torch's own kernels use all that the machine has that runs them.
+            Several, such as `("x86-64-v3", "x86-64-v4")`, go into one file, and a load takes the
+            best that its machine runs; here they are kept in that order, the best first.
         form: what joins the pieces of a variant and calls their kernels: `"native"` code, which is
             compiled with the program, or generated `"python"`. Both give the same bits. `"auto"`
             is native where every step has a native form, else Python; see `program.report`.
@@ -65,7 +67,10 @@ class Options:
             (`"off"`). One that differs runs op by op; see `program.report`.
         debug_dir: folder that gets the graph, the pieces and the stitched code as files.
         device: where the tensors of a model or of inputs on the meta device will be at run time.
-        jobs: how many C++ compilers run at a time. Default: by cores and memory.
+        jobs: how many processes compile pieces at a time, this one included; the C++ compilers that
+            each of them runs are as many, divided among them. 1: all pieces compile in this
+            process. Default: one for each core and 1 GiB that this process, or its container, may
+            use. The program is the same whatever is chosen.
         on_event: called with a `hotstart.events.Event` as a build goes on.
 
     All but `on_miss`, `debug_dir`, `jobs` and `on_event` are part of the key of a program in a
@@ -80,7 +85,7 @@ class Options:
     capture: CaptureMode = "blocks_once"
     pack_weights: PackWeights = True
     tune: bool = False
-    target: TargetName = "native"
+    target: TargetName | Sequence[TargetName] = "native"
     form: Form = "auto"
     prove: Prove = "all"
     debug_dir: str | os.PathLike[str] | None = None
@@ -99,7 +104,9 @@ class Options:
             raise OptionsError(f"tune: got {self.tune!r}, takes True or False")
         if self.tune and not self.pack_weights:
             raise OptionsError("tune: got True with pack_weights=False, which leaves no choice")
-        require_one_of("target", self.target, TargetName)
+        targets = self._requested_targets()
+        # In one form, so that equal options are equal, and have one key.
+        object.__setattr__(self, "target", targets[0] if len(targets) == 1 else targets)
         require_one_of("form", self.form, Form)
         require_one_of("prove", self.prove, Prove)
         require_one_of("on_miss", self.on_miss, MissPolicy)
@@ -115,3 +122,19 @@ class Options:
             raise OptionsError(f"jobs: got {jobs!r}, takes an int of 1 or more")
         if self.on_event is not None and not callable(self.on_event):
             raise OptionsError(f"on_event: got {self.on_event!r}, takes a function of an event")
+
+    @property
+    def targets(self) -> tuple[TargetName, ...]:
+        """The processors that the program is built for, the best first."""
+        return self._requested_targets()
+
+    def _requested_targets(self) -> tuple[TargetName, ...]:
+        given: Any = self.target
+        targets = given if isinstance(given, list | tuple) else (given,)
+        for target in targets:
+            require_one_of("target", target, TargetName)
+        if not targets or len(set(targets)) < len(targets):
+            raise OptionsError(
+                f"target: got {given!r}, takes one of {get_args(TargetName)}, or different ones"
+            )
+        return best_first(targets)

@@ -44,6 +44,21 @@ class OnMiss(msgspec.Struct, frozen=True):
     build: Callable[[Model, tuple[Any, ...], dict[str, Any]], Program] | None = None
 
 
+class Targets(msgspec.Struct, frozen=True):
+    """The processors that a program was built for, where there are several.
+
+    Attributes:
+        names: all of them, the best first; none where there is but one.
+        others: returns the artifacts for those that the program at hand is not for.
+    """
+
+    names: Sequence[str] = ()
+    others: Callable[[], Sequence[Artifact]] = tuple
+
+
+ONE_TARGET = Targets()
+
+
 class Program(BaseProgram):
     """A model compiled for inference. Call it as the model is called.
 
@@ -56,7 +71,8 @@ class Program(BaseProgram):
 
     Attributes:
         model: the model whose weights it runs with; None where it was loaded with `weights`.
-        artifact: everything it is made of, as data.
+        artifact: everything it is made of, as data; where it was built for several targets, for
+            the one of them that it runs.
         examples: the calls it was compiled for, by name, for the check at save; none where it was
             loaded.
     """
@@ -72,12 +88,14 @@ class Program(BaseProgram):
         clock: Clock,
         on_miss: OnMiss,
         examples: Mapping[str, Sequence[Example]] | None = None,
+        targets: Targets = ONE_TARGET,
     ) -> None:
         super().__init__(artifact)
         self.model = model
         self._made = made
         self._clock = clock
         self.examples = examples or {}
+        self._targets = targets
         self._on_miss = on_miss
         self._more: dict[str, list[Program]] = {}
         self._outgrown = False  # whether a miss has changed what this program reads
@@ -109,7 +127,8 @@ class Program(BaseProgram):
         """Write everything but the weights to one file, which `hotstart.load` starts from.
 
         Tensors of the model that no checkpoint holds are written, too: buffers that are not
-        persistent, and plain attributes.
+        persistent, and plain attributes. What was built for several targets is written for all of
+        them, also by a program that was loaded, as long as its file is there.
 
         The file is written under another name first and then renamed: there is the old one or the
         new one, never half of it.
@@ -127,7 +146,8 @@ class Program(BaseProgram):
             ArtifactError: the program holds something that cannot be said as data, the comparison
                 failed, it runs on no inputs that were found, or the file cannot be written.
             ContractError: `check_inputs` are outside the contract.
-            OptionsError: `check_inputs` are no arguments, or for a call that there is not.
+            OptionsError: `check_inputs` are no arguments, or for a call that there is not; or this
+                machine cannot run, so not check, the code for a target.
         """
         from hotstart.artifact import disk
         from hotstart.saving import CheckInputs, packed  # a program that only runs never needs it
@@ -137,8 +157,20 @@ class Program(BaseProgram):
         given = given_examples(self._entries, check_inputs, check)
         source = self._binding.source
         wanted = CheckInputs(source, {**self.examples, **given}) if check else None
-        artifact = with_left_out(self.artifact, source)
-        disk.write(file, packed(artifact, sign_key=sign_key, check=wanted))
+        artifacts = [with_left_out(each, source) for each in self.artifacts()]
+        disk.write(file, packed(*artifacts, sign_key=sign_key, check=wanted))
+
+    def artifacts(self) -> list[Artifact]:
+        """List what it is made of for each target that it was built for, the best first.
+
+        Raises:
+            ArtifactError: it was loaded, and its file is not there any more.
+        """
+        by_name = {each.fingerprint["target"]: each for each in self._targets.others()}
+        if not by_name:
+            return [self.artifact]
+        by_name[self.artifact.fingerprint["target"]] = self.artifact
+        return [by_name[name] for name in self._targets.names]
 
     def save_weights(self, file: str | os.PathLike[str]) -> None:
         """Write the weights as this program uses them, for `hotstart.load(..., weights=file)`.
@@ -168,7 +200,8 @@ class Program(BaseProgram):
     @property
     def report(self) -> Report:
         """The record of what was compiled, reused, loaded and made of weights, with times."""
-        return Report.of(self._made, self._clock, self._binding.packed)
+        target = self.artifact.fingerprint["target"] if self._targets.names else ""
+        return Report.of(self._made, self._clock, self._binding.packed, target, self._targets.names)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A program is neither copied nor pickled.

@@ -6,7 +6,7 @@ Instructions have the names of flags in `/proc/cpuinfo`, as in a fingerprint.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 TargetName = Literal["native", "x86-64-v2", "x86-64-v3", "x86-64-v4"]
@@ -23,6 +23,17 @@ _LEVELS = {
 
 VECTOR_BITS = {"x86-64-v2": 0, "x86-64-v3": 256, "x86-64-v4": 512}
 """Bits of the vectors that kernels compute in, by level; 0: they are written without vectors."""
+
+
+_BEST_FIRST: tuple[TargetName, ...] = ("native", "x86-64-v4", "x86-64-v3", "x86-64-v2")
+
+
+def best_first(targets: Iterable[TargetName]) -> tuple[TargetName, ...]:
+    """Order targets by what code for them may use, most first; a machine that builds runs them all.
+
+    So `"native"` comes first: it is what the machine has that runs the code for the others.
+    """
+    return tuple(sorted(targets, key=_BEST_FIRST.index))
 
 
 def allowed_instructions(target: TargetName, here: Collection[str]) -> list[str]:

@@ -68,13 +68,14 @@ class Library:
     def __init__(self, file: Path) -> None:
         self._library = ctypes.CDLL(str(file))
         self._library.hotstart_last_error.restype = ctypes.c_char_p
+        self._library.hotstart_target.restype = ctypes.c_char_p
         self._library.hotstart_describe.restype = ctypes.POINTER(_Info)
         self._library.hotstart_describe.argtypes = [ctypes.c_void_p, ctypes.c_int32]
         self._library.hotstart_call.argtypes = [
             ctypes.c_void_p, ctypes.c_int32, ctypes.POINTER(_Tensor), ctypes.c_int32,
             ctypes.c_void_p,
         ]  # fmt: skip
-        for name in ("close", "free", "call_count"):
+        for name in ("close", "free", "call_count", "target"):
             getattr(self._library, f"hotstart_{name}").argtypes = [ctypes.c_void_p]
 
     def __getattr__(self, name: str) -> Any:
@@ -123,6 +124,10 @@ class Program:
     def calls(self) -> int:
         found: int = self._library.call_count(self._handle)
         return found
+
+    def target(self) -> str:
+        found: bytes = self._library.target(self._handle)
+        return found.decode()
 
     def __call__(self, *tensors: Tensor, call: int = 0) -> list[Tensor]:
         results = self.kept(*tensors, call=call)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import pytest
@@ -115,9 +114,3 @@ def test_the_structured_trace_has_graph_compiles_and_code(
     assert "hotstart_graph_0" in names
     assert "hotstart_compile_piece_0_batch=2..8" in names
     assert "hotstart_stitched_batch=1" in names
-
-
-def test_jobs_are_one_for_each_core_at_most() -> None:
-    from hotstart.compilers.choose import default_jobs
-
-    assert 1 <= default_jobs() <= (os.cpu_count() or 1)

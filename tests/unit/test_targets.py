@@ -110,7 +110,7 @@ def test_another_architecture_builds_for_itself_only(monkeypatch: pytest.MonkeyP
         require_target("x86-64-v2")
 
 
-@pytest.mark.parametrize("given", ["x86-64-v5", "haswell", "", None, ["x86-64-v3"]])
+@pytest.mark.parametrize("given", ["x86-64-v5", "", None, [], ("native",) * 2, ["haswell"]])
 def test_only_known_targets_are_taken(given: Any) -> None:
     with pytest.raises(OptionsError, match=r"target: got .*, takes one of"):
         hotstart.Options(target=given)
@@ -149,3 +149,19 @@ def test_machines_share_pieces_of_a_level_and_no_native_ones(
     found = names(store)
     assert {target for target in built if built[target] == found[target]} == {*LEVELS}
     assert len(set(built.values())) == len(built)
+
+
+def test_several_targets_are_kept_best_first() -> None:
+    given = hotstart.Options(target=["x86-64-v2", "native", "x86-64-v4", "x86-64-v3"])
+    assert given.targets == ("native", "x86-64-v4", "x86-64-v3", "x86-64-v2")
+    assert given.target == given.targets
+    assert hotstart.Options(target=["x86-64-v3"]) == hotstart.Options(target="x86-64-v3")
+
+
+def test_a_machine_that_runs_one_target_of_several_builds_neither(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on(monkeypatch, HASWELL)
+    options = hotstart.Options(compiler="op_by_op", target=("x86-64-v3", "x86-64-v4"))
+    with pytest.raises(OptionsError, match="expected a machine that runs programs for x86-64-v4"):
+        hotstart.compile(nn.Identity(), (0,), options=options)

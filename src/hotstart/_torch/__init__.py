@@ -119,7 +119,14 @@ if TYPE_CHECKING:
     )
     from hotstart._torch.guards import Read
     from hotstart._torch.layout_reads import LayoutRead, LayoutReads, Step
+    from hotstart._torch.own_process import import_inductor, write_whole_files
     from hotstart._torch.packing import Pack
+    from hotstart._torch.processes import (
+        ProcessState,
+        grad_modes,
+        process_state,
+        set_process_state,
+    )
     from hotstart._torch.recipes import BySize, Recipe
     from hotstart._torch.repeats import Alike
     from hotstart._torch.sizes import Narrowing
@@ -170,6 +177,7 @@ __all__ = [
     "OpOverloadPacket",
     "Pack",
     "Packing",
+    "ProcessState",
     "Read",
     "Recipe",
     "Step",
@@ -217,12 +225,14 @@ __all__ = [
     "function_mode",
     "global_hook_dicts",
     "global_hooks",
+    "grad_modes",
     "guard_on",
     "has_no_effect",
     "helper_source",
     "hint_of",
     "holds_at",
     "holds_within",
+    "import_inductor",
     "in_float64",
     "inductor_settings",
     "input_name",
@@ -246,6 +256,7 @@ __all__ = [
     "pass_token",
     "plain_name",
     "plain_number",
+    "process_state",
     "python_source",
     "region_change",
     "registering_modules",
@@ -253,6 +264,7 @@ __all__ = [
     "replaces_memory",
     "result_kinds",
     "set_grad_enabled",
+    "set_process_state",
     "sets_grad_mode",
     "shown_argument",
     "storage_of",
@@ -268,6 +280,7 @@ __all__ = [
     "was_mutated",
     "without_assertions",
     "without_size_assumptions",
+    "write_whole_files",
     "written_arguments",
     "written_by_keyword",
 ]
@@ -283,7 +296,9 @@ _BUILDING = (
     "compile_fx",
     "few_rows",
     "layout_reads",
+    "own_process",
     "packing",
+    "processes",
     "recipes",
     "recorder",
     "repeats",

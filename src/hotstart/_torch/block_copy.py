@@ -53,9 +53,8 @@ class Copy:
         from torch._dynamo.guards import install_guard
 
         install_guard(*guards)
-        for read in self._tx.output.graph.find_nodes(op="placeholder"):
-            if read in weights:  # in the order in which the earlier block read its own
-                self._nodes[read] = self._placeholder(read, *weights[read])
+        for placeholder in sorted(weights):  # in the order of the graph
+            self._nodes[placeholder] = self._placeholder(placeholder, weights)
         returned = set(self._earlier.returned.nodes)
         for node in self._earlier.nodes:
             for read in node.all_input_nodes:
@@ -66,9 +65,10 @@ class Copy:
             self._layout_reads.repeat(number, self._nodes)
         return self._result(self._earlier.returned.tree)
 
-    def _placeholder(self, node: fx.Node, source: Any, value: torch.Tensor) -> fx.Node:
+    def _placeholder(self, node: fx.Node, weights: Mapping[fx.Node, Any]) -> fx.Node:
         from torch._dynamo.variables.builder import VariableBuilder
 
+        source, value = weights[node]
         made: fx.Node = VariableBuilder(self._tx, source)(value).as_proxy().node
         if not made.users and "nn_module_stack" in node.meta:
             made.meta["nn_module_stack"] = self._stack(node)

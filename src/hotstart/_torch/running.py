@@ -143,7 +143,7 @@ def autocast_state() -> tuple[tuple[str, str], ...]:
     )
 
 
-_CONFIGS = (
+CONFIGS = (
     "torch._dynamo.config",
     "torch._inductor.config",
     "torch._functorch.config",
@@ -167,7 +167,7 @@ def compile_state() -> dict[str, str]:
         "mkldnn": str(torch.backends.mkldnn.enabled),
         "autocast": str(autocast_state()),
     }
-    for module in _CONFIGS:
+    for module in CONFIGS:
         entries = getattr(sys.modules.get(module), "_config", {})
         for name, entry in entries.items():
             given = entry.user_override

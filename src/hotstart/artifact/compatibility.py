@@ -9,22 +9,28 @@ in `container`. Nothing here imports torch.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from hotstart.artifact import container, fingerprint
+from hotstart.artifact.container import Container
+from hotstart.artifact.target_index import Target
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
 from hotstart.guards.sources import Source, changed_sources
 from hotstart.version import VERSION
+
+log = logging.getLogger("hotstart")
 
 _NOT_COMPARED = frozenset({"target", "options", "graph", "sources"})
 """Parts that say what was built, not where it runs; sources are compared by `changed_sources`."""
 
 File = str | os.PathLike[str]
+Difference = tuple[str, str, str]
 Scope = Literal["all", "beside_guards", "found"]
 """The functions to compare.
 
@@ -39,14 +45,21 @@ class Preface(msgspec.Struct, frozen=True):
     fingerprint: dict[str, Any]
 
 
-def require_fit(
-    file: File, manifest: bytes, compare_source: bool, scope: Scope = "beside_guards"
-) -> None:
-    """Compare a manifest's fingerprint with this process.
+def best_that_fits(targets: Sequence[Target]) -> Target:
+    """Choose the best target that the processor of this machine runs; the last one if it runs none.
+
+    Whether the rest fits, `require_fit` says.
+    """
+    here = set(fingerprint.instructions())
+    fitting = (target for target in targets if here.issuperset(target.instructions))
+    return next(fitting, targets[-1])
+
+
+def require_fit(contents: Container, compare_source: bool, scope: Scope = "beside_guards") -> None:
+    """Compare the fingerprint of a file, or of the target that was read, with this process.
 
     Args:
-        file: the artifact.
-        manifest: its manifest.
+        contents: the artifact.
         compare_source: whether functions that were traced count.
         scope: which of them.
 
@@ -54,9 +67,13 @@ def require_fit(
         CorruptArtifact: there is no fingerprint.
         IncompatibleArtifact: with every part that differs.
     """
+    file = contents.file
     try:
-        expected = msgspec.json.decode(manifest, type=Preface).fingerprint
-        differences = misfits(expected, fingerprint.host())
+        expected = msgspec.json.decode(contents.manifest, type=Preface).fingerprint
+        here = fingerprint.host()
+        differences = misfits(expected, here)
+        if contents.targets:
+            differences = list(_by_target(differences, contents.targets, here))
         if compare_source:
             recorded = msgspec.convert(expected.get("sources", {}), dict[str, Source])
             differences += changed_sources(
@@ -66,6 +83,25 @@ def require_fit(
         raise CorruptArtifact(file, "manifest", "a fingerprint", str(error)) from error
     if differences:
         raise IncompatibleArtifact(file, differences)
+    if contents.target is not None:
+        names = ", ".join(target.target for target in contents.targets)
+        log.info("%s: takes the code for %s, of %s", file, contents.target.target, names)
+
+
+def _by_target(
+    differences: Iterable[Difference], targets: Sequence[Target], here: Mapping[str, Any]
+) -> Iterator[Difference]:
+    """Say of each target, instead of the one that was read, what the processor lacks for it."""
+    lacking = [
+        (f"{name} of {target.target}", expected, found)
+        for target in targets
+        for name, expected, found in misfits({"instructions": list(target.instructions)}, here)
+    ]
+    for difference in differences:
+        if difference[0] == "instructions" and len(lacking) == len(targets):
+            yield from lacking
+        else:
+            yield difference
 
 
 def unreadable(file: File, manifest: bytes, error: Exception) -> ArtifactError:
@@ -87,7 +123,8 @@ def load_check(file: File, compare_source: bool = True) -> None:
     Raises:
         ArtifactError: as `inspection.verify`; `IncompatibleArtifact` with every part that differs.
     """
-    require_fit(file, container.read(file).manifest, compare_source, "all")
+    every = list(container.read_all(file))
+    require_fit(container.pick(every, best_that_fits), compare_source, "all")
 
 
 # --- part by part ---------------------------------------------------------------------------------

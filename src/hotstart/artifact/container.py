@@ -2,7 +2,7 @@
 
     header      160 bytes, little-endian, without gaps:
                   8  magic, b"HOTSTART"
-                  4  format
+                  4  format: 1, or 2 for a file with several targets
                   4  reserved, zero
                   8  size of the file, in bytes
                   8  size of the manifest, in bytes
@@ -16,60 +16,41 @@ Zeros fill the gaps, and the file ends with its last blob. Offsets count from th
 area. The manifest holds the digest of every blob and the header that of the manifest, so the 64
 signed bytes stand for the whole file: there is no room in it for other bytes. What the manifest
 says besides its blobs is not known here.
+
+A file of format 2 has an index in the place of the manifest, and after it, without a gap, a pool;
+see `target_index`. What it has for a target is read as the file of that target alone would be.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import struct
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
+from hotstart.artifact import target_index
+from hotstart.artifact.blobs import Row, place_blobs
 from hotstart.artifact.disk import OpenFile
-from hotstart.errors import (
-    ArtifactError,
-    CorruptArtifact,
-    IncompatibleArtifact,
-    UntrustedArtifact,
+from hotstart.artifact.header import (
+    FORMAT,
+    HEADER_BYTES,
+    SEVERAL,
+    Header,
+    Sign,
+    aligned,
+    make_header,
+    read_header,
 )
+from hotstart.artifact.target_index import Choose, Target, first
+from hotstart.errors import CorruptArtifact, UntrustedArtifact
 from hotstart.faults import path_of
 
-FORMAT = 1
-SIGNED_BYTES = 64
-
-_MAGIC = b"HOTSTART"
-_SIGNED = struct.Struct("<8sIIQQ32s")
-_KEY_BYTES = 32
-_SIGNATURE_BYTES = 64
-_HEADER_BYTES = SIGNED_BYTES + _KEY_BYTES + _SIGNATURE_BYTES
-_UNSIGNED = bytes(_KEY_BYTES + _SIGNATURE_BYTES)
-_ALIGNMENT = 64
 _LISTED_BYTES = 1024
 """So much is read at once where only the manifest is wanted: all of it, in small files."""
 
 Trust = Callable[[bytes, bytes | None, bytes | None], str | None]
-Sign = Callable[[bytes], tuple[bytes, bytes]]
-
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One row of the table of blobs.
-
-    Attributes:
-        name: unique in the file, never empty.
-        offset: bytes from the start of the blob area.
-        size: bytes.
-        sha256: digest of the blob, in hexadecimal.
-    """
-
-    name: Annotated[str, msgspec.Meta(min_length=1)]
-    offset: _Count
-    size: _Count
-    sha256: str
 
 
 class _Manifest(msgspec.Struct):
@@ -89,6 +70,8 @@ class Container(msgspec.Struct, frozen=True):
         signed: the header's first 64 bytes, which a signature covers.
         public_key: 32 bytes, None if the file is unsigned.
         signature: 64 bytes, None if the file is unsigned. Nobody but `trust` has checked it.
+        targets: those of a file with several, the best first; none of another.
+        target: the one of them that was read.
     """
 
     file: str
@@ -97,15 +80,20 @@ class Container(msgspec.Struct, frozen=True):
     signed: bytes
     public_key: bytes | None
     signature: bytes | None
+    targets: tuple[Target, ...] = ()
+    target: Target | None = None
 
 
-def read(file: str | os.PathLike[str], trust: Trust | None = None) -> Container:
-    """Read and verify a whole file through one descriptor.
+def read(
+    file: str | os.PathLike[str], trust: Trust | None = None, choose: Choose = first
+) -> Container:
+    """Read and verify a file through one descriptor: all of it, or all that one target has.
 
     Args:
         file: the file.
         trust: called with the signed bytes, the public key and the signature before anything but
             the header is read; returns None to go on, else a text that says what was found.
+        choose: chooses the target of a file with several; nothing of the others is read.
 
     Raises:
         CorruptArtifact: the content is not what was written.
@@ -114,19 +102,39 @@ def read(file: str | os.PathLike[str], trust: Trust | None = None) -> Container:
         ArtifactError: the file cannot be read.
     """
     with OpenFile(path_of("file", file)) as source:
-        name, size = source.name, source.size
-        header = _header(name, bytes(source.take(min(_HEADER_BYTES, size))), size)
-        if trust is not None:
-            found = trust(header.signed, header.public_key, header.signature)
-            if found is not None:
-                raise UntrustedArtifact(name, found)
-        padded = bytes(source.take(header.area - _HEADER_BYTES))
-        manifest, table = _manifest(name, header, padded)
-        return _container(name, header, manifest, table, source.take(size - header.area))
+        header = _trusted_header(source, trust)
+        if header.format == SEVERAL:
+            several = _Several(source.name, header, source.gather)
+            return several.read(choose(several.targets))
+        return _rest(source, header)
 
 
-def read_bytes(name: str, data: bytes) -> Container:
-    """Verify what would be a whole file, as `read` does.
+def read_all(file: str | os.PathLike[str], trust: Trust | None = None) -> Iterator[Container]:
+    """Read and verify every byte of a file, one target after the other, through one descriptor.
+
+    Raises:
+        ArtifactError: as `read`.
+    """
+    with OpenFile(path_of("file", file)) as source:
+        header = _trusted_header(source, trust)
+        if header.format == SEVERAL:
+            yield from _Several(source.name, header, source.gather).read_all()
+        else:
+            yield _rest(source, header)
+
+
+def require_whole(file: str | os.PathLike[str]) -> None:
+    """Verify every byte of a file.
+
+    Raises:
+        ArtifactError: as `read`.
+    """
+    for _ in read_all(file):
+        pass
+
+
+def read_bytes(name: str, data: bytes) -> list[Container]:
+    """Verify what would be a whole file; what it has for each target.
 
     Args:
         name: where it is from, for messages.
@@ -136,13 +144,23 @@ def read_bytes(name: str, data: bytes) -> Container:
         CorruptArtifact: they are not what was written.
         IncompatibleArtifact: they have another format.
     """
-    header = _header(name, data[:_HEADER_BYTES], len(data))
-    manifest, table = _manifest(name, header, data[_HEADER_BYTES : header.area])
-    return _container(name, header, manifest, table, memoryview(data)[header.area :])
+    header = read_header(name, data[:HEADER_BYTES], len(data))
+    if header.format == SEVERAL:
+
+        def gather(ranges: Iterable[tuple[int, int]]) -> memoryview:
+            return memoryview(b"".join(data[at : at + size] for at, size in ranges))
+
+        return list(_Several(name, header, gather).read_all())
+    manifest, table = _manifest(name, header, data[HEADER_BYTES : header.area])
+    return [_container(name, header, manifest, table, memoryview(data)[header.area :])]
 
 
-def read_manifest(file: str | os.PathLike[str]) -> bytes:
+def read_manifest(file: str | os.PathLike[str], choose: Choose = first) -> bytes:
     """Read and verify header, manifest and blob table, without reading the blobs.
+
+    Args:
+        file: the file.
+        choose: chooses the target of a file with several.
 
     Raises:
         CorruptArtifact: header, manifest or the file's size are not what was written.
@@ -151,10 +169,32 @@ def read_manifest(file: str | os.PathLike[str]) -> bytes:
     """
     with OpenFile(path_of("file", file)) as source:
         start = source.start(_LISTED_BYTES)
-        header = _header(source.name, start[:_HEADER_BYTES], source.size)
+        header = read_header(source.name, start[:HEADER_BYTES], source.size)
+        if header.format == SEVERAL:
+            several = _Several(source.name, header, source.gather)
+            return several.read_manifest(choose(several.targets))
         if header.area > len(start):
             start += source.take(header.area - len(start))
-        return _manifest(source.name, header, start[_HEADER_BYTES : header.area])[0]
+        return _manifest(source.name, header, start[HEADER_BYTES : header.area])[0]
+
+
+def read_targets(file: str | os.PathLike[str]) -> tuple[Target, ...]:
+    """Read and verify header and index; the targets of a file, none if it has but one.
+
+    Raises:
+        ArtifactError: as `read_manifest`.
+    """
+    with OpenFile(path_of("file", file)) as source:
+        header = read_header(source.name, source.start(HEADER_BYTES), source.size)
+        if header.format != SEVERAL:
+            return ()
+        return _Several(source.name, header, source.gather).targets
+
+
+def pick(every: Sequence[Container], choose: Choose) -> Container:
+    """Pick the contents of one target, given those of all that a file has."""
+    targets = every[0].targets
+    return next(each for each in every if not targets or each.target == choose(targets))
 
 
 def read_key(file: str | os.PathLike[str]) -> bytes | None:
@@ -164,7 +204,7 @@ def read_key(file: str | os.PathLike[str]) -> bytes | None:
         ArtifactError: as `read_manifest`.
     """
     with OpenFile(path_of("file", file)) as source:
-        return _header(source.name, source.start(_HEADER_BYTES), source.size).public_key
+        return read_header(source.name, source.start(HEADER_BYTES), source.size).public_key
 
 
 def pack(
@@ -184,87 +224,107 @@ def pack(
     Raises:
         ArtifactError: a blob without a name, or a key or signature of another size.
     """
-    table: list[Row] = []
-    parts: list[bytes] = []
-    end = 0
-    for name, blob in blobs.items():
-        if not name:
-            raise ArtifactError("a blob's name: expected a text, found ''. Name every blob.")
-        data = bytes(blob)
-        offset = _aligned(end)
-        table.append(Row(name, offset, len(data), hashlib.sha256(data).hexdigest()))
-        parts += [bytes(offset - end), data]
-        end = offset + len(data)
+    table, placed = place_blobs(blobs)
     text = msgspec.json.encode({**manifest, "blobs": table})
-    start = _aligned(_HEADER_BYTES + len(text))
-    digest = hashlib.sha256(text).digest()
-    signed = _SIGNED.pack(_MAGIC, FORMAT, 0, start + end, len(text), digest)
-    key, signature = bytes(_KEY_BYTES), bytes(_SIGNATURE_BYTES)
-    if sign is not None:
-        key, signature = sign(signed)
-        lengths = (len(key), len(signature))
-        if lengths != (_KEY_BYTES, _SIGNATURE_BYTES) or not (any(key) and any(signature)):
-            raise ArtifactError(
-                f"a signature: expected a key of {_KEY_BYTES} bytes and a signature of "
-                f"{_SIGNATURE_BYTES}, not all zeros, found {lengths[0]} and {lengths[1]} bytes. "
-                "Sign with an Ed25519 key."
-            )
-    head = [signed, key, signature, text, bytes(start - _HEADER_BYTES - len(text))]
-    return [part for part in head + parts if part]
+    start = aligned(HEADER_BYTES + len(text))
+    size = start + sum(map(len, placed))
+    gap = bytes(start - HEADER_BYTES - len(text))
+    return [part for part in (*make_header(FORMAT, size, text, sign), text, gap, *placed) if part]
 
 
-class _Header(NamedTuple):
-    """What the header says.
+def _trusted_header(source: OpenFile, trust: Trust | None) -> Header:
+    """Read the header, and ask whether its signature is trusted.
+
+    Raises:
+        UntrustedArtifact: it is not.
+    """
+    start = bytes(source.take(min(HEADER_BYTES, source.size)))
+    header = read_header(source.name, start, source.size)
+    if trust is not None:
+        found = trust(header.signed, header.public_key, header.signature)
+        if found is not None:
+            raise UntrustedArtifact(source.name, found)
+    return header
+
+
+def _rest(source: OpenFile, header: Header) -> Container:
+    """Read what comes after the header of a file with one target."""
+    padded = bytes(source.take(header.area - HEADER_BYTES))
+    manifest, table = _manifest(source.name, header, padded)
+    area = source.take(source.size - header.area)
+    return _container(source.name, header, manifest, table, area)
+
+
+class _Several:
+    """A file with several targets, of which the index was read and verified.
+
+    Args:
+        name: the file.
+        header: its header.
+        gather: reads ranges of the file, by offset and size, into one memory.
 
     Attributes:
-        signed: its first 64 bytes.
-        public_key: None if the file is unsigned.
-        signature: None if the file is unsigned.
-        size: of the file, in bytes.
-        manifest_bytes: the size of the manifest.
-        digest: of the manifest.
-        area: where the blob area begins.
+        targets: the targets, the best first.
     """
 
-    signed: bytes
-    public_key: bytes | None
-    signature: bytes | None
-    size: int
-    manifest_bytes: int
-    digest: bytes
-    area: int
+    def __init__(
+        self,
+        name: str,
+        header: Header,
+        gather: Callable[[Iterable[tuple[int, int]]], memoryview],
+    ) -> None:
+        self._name = name
+        self._file = header
+        self._gather = gather
+        text = bytes(gather([(HEADER_BYTES, header.manifest_bytes)]))
+        found = hashlib.sha256(text)
+        if found.digest() != header.digest:
+            expected = f"SHA-256 {header.digest.hex()}"
+            raise CorruptArtifact(name, "index", expected, found.hexdigest())
+        self.targets = target_index.decoded(name, text, header.size - header.area)
+
+    def read(self, target: Target) -> Container:
+        """Read and verify all that a target has."""
+        header = self._header_of(target)
+        data = self._gather(self._places(target.ranges))
+        manifest, table = _manifest(self._name, header, bytes(data[: header.area - HEADER_BYTES]))
+        area = data[header.area - HEADER_BYTES :]
+        contents = _container(self._name, header, manifest, table, area)
+        return msgspec.structs.replace(contents, targets=self.targets, target=target)
+
+    def read_all(self) -> Iterator[Container]:
+        """Read and verify every byte, one target after the other."""
+        pool = self._file.size - self._file.area
+        target_index.require_used(self._name, self.targets, pool)
+        return map(self.read, self.targets)
+
+    def read_manifest(self, target: Target) -> bytes:
+        """Read and verify the manifest of a target."""
+        header = self._header_of(target)
+        start = target.start(header.area - HEADER_BYTES)
+        return _manifest(self._name, header, bytes(self._gather(self._places(start))))[0]
+
+    def _header_of(self, target: Target) -> Header:
+        """The header of what a target has: of the file that it alone would be."""
+        size = HEADER_BYTES + target.size
+        area = aligned(HEADER_BYTES + target.manifest_bytes)
+        try:
+            digest = bytes.fromhex(target.sha256)
+        except ValueError as error:
+            raise CorruptArtifact(self._name, "index", "a digest", ascii(target.sha256)) from error
+        if area > size:
+            expected = f"at least {area} bytes of {target.target}"
+            raise CorruptArtifact(self._name, "size", expected, f"{size}")
+        return self._file._replace(
+            size=size, manifest_bytes=target.manifest_bytes, digest=digest, area=area
+        )
+
+    def _places(self, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Where ranges of the pool are in the file."""
+        return [(self._file.area + offset, size) for offset, size in ranges]
 
 
-def _header(name: str, header: bytes, bytes_there: int) -> _Header:
-    """Read the header of a file of so many bytes."""
-    if not header.startswith(_MAGIC):
-        found = f"{header[: len(_MAGIC)]!r}" if header else "an empty file"
-        raise CorruptArtifact(name, "header", f"{_MAGIC!r}", found)
-    # Another format may have a header of another length, so this one comes first.
-    encoded = header[8:12]
-    if len(encoded) == 4 and (other := int.from_bytes(encoded, "little")) != FORMAT:
-        raise IncompatibleArtifact(name, [("format", str(FORMAT), str(other))])
-    if len(header) < _HEADER_BYTES:
-        raise CorruptArtifact(name, "header", f"{_HEADER_BYTES} bytes", f"{len(header)}")
-    signed, tail = header[:SIGNED_BYTES], header[SIGNED_BYTES:]
-    _, _, reserved, size, manifest_bytes, digest = _SIGNED.unpack(signed)
-    if reserved:
-        raise CorruptArtifact(name, "header", "zero in the reserved field", f"{reserved}")
-    if size != bytes_there:
-        raise CorruptArtifact(name, "size", f"{size} bytes", f"{bytes_there}")
-    if (area := _aligned(_HEADER_BYTES + manifest_bytes)) > size:
-        expected = f"at least {area} bytes, for a manifest of {manifest_bytes}"
-        raise CorruptArtifact(name, "size", expected, f"{size}")
-    if tail == _UNSIGNED:
-        return _Header(signed, None, None, size, manifest_bytes, digest, area)
-    key, signature = tail[:_KEY_BYTES], tail[_KEY_BYTES:]
-    if not (any(key) and any(signature)):
-        found = "a key only" if any(key) else "a signature only"
-        raise CorruptArtifact(name, "header", "a key and a signature, or neither", found)
-    return _Header(signed, key, signature, size, manifest_bytes, digest, area)
-
-
-def _manifest(name: str, header: _Header, padded: bytes) -> tuple[bytes, list[Row]]:
+def _manifest(name: str, header: Header, padded: bytes) -> tuple[bytes, list[Row]]:
     """The manifest, and its blob table, of what lies between header and blob area."""
     manifest, padding = padded[: header.manifest_bytes], padded[header.manifest_bytes :]
     found = hashlib.sha256(manifest)
@@ -285,7 +345,7 @@ def _manifest(name: str, header: _Header, padded: bytes) -> tuple[bytes, list[Ro
         if blob.name in names:
             found_twice = f"two named {_short(blob.name)}"
             raise CorruptArtifact(name, "manifest", "blobs with different names", found_twice)
-        if blob.offset != (offset := _aligned(end)):
+        if blob.offset != (offset := aligned(end)):
             expected = f"blob {_short(blob.name)} at offset {offset}"
             raise CorruptArtifact(name, "manifest", expected, f"{blob.offset}")
         names.add(blob.name)
@@ -297,7 +357,7 @@ def _manifest(name: str, header: _Header, padded: bytes) -> tuple[bytes, list[Ro
 
 
 def _container(
-    name: str, header: _Header, manifest: bytes, table: list[Row], area: memoryview
+    name: str, header: Header, manifest: bytes, table: list[Row], area: memoryview
 ) -> Container:
     blobs = {blob.name: _verified(name, blob, area) for blob in table}
     return Container(name, manifest, blobs, header.signed, header.public_key, header.signature)
@@ -310,14 +370,10 @@ def _verified(name: str, blob: Row, area: memoryview) -> memoryview:
     if found != blob.sha256:
         expected = f"SHA-256 {_short(blob.sha256)}"
         raise CorruptArtifact(name, f"blob {_short(blob.name)}", expected, found)
-    if any(area[end : _aligned(end)]):
+    if any(area[end : aligned(end)]):
         part = f"blob {_short(blob.name)}"
         raise CorruptArtifact(name, part, "zeros after it", "other bytes")
     return data
-
-
-def _aligned(position: int) -> int:
-    return -(-position // _ALIGNMENT) * _ALIGNMENT
 
 
 def _short(text: str) -> str:

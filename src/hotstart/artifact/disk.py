@@ -6,7 +6,8 @@ import contextlib
 import mmap
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from hotstart.errors import ArtifactError, CorruptArtifact
@@ -130,23 +131,52 @@ class OpenFile:
         Raises:
             CorruptArtifact: it has become shorter.
         """
+        data = self._memory(size)
+        self._fill(data, lambda rest, _: os.readv(self._descriptor, [rest]))
+        return data.toreadonly()
+
+    def gather(self, ranges: Iterable[tuple[int, int]]) -> memoryview:
+        """Read ranges of the file, by offset and size, into one memory.
+
+        Raises:
+            CorruptArtifact: it has become shorter.
+        """
+        ranges = list(ranges)
+        data = self._memory(sum(size for _, size in ranges))
+        end = 0
+        for offset, size in ranges:
+            part = data[end : end + size]
+            self._fill(part, partial(self._read_at, offset))
+            end += size
+        return data.toreadonly()
+
+    def _read_at(self, offset: int, rest: memoryview, done: int) -> int:
+        return os.preadv(self._descriptor, [rest], offset + done)
+
+    def _memory(self, size: int) -> memoryview:
         try:
-            data = memoryview(bytearray(size))
-        except MemoryError as error:
+            return memoryview(bytearray(size))
+        except (MemoryError, OverflowError) as error:
             raise ArtifactError(
                 f"{self.name}: expected {size} bytes of memory to read it into, found less. Load "
                 "it where there is more memory, if it is what it should be."
             ) from error
-        done = 0
+
+    def _fill(self, data: memoryview, read: Callable[[memoryview, int], int]) -> None:
+        """Fill memory by calls of `read`, given what is left of it and how much is done.
+
+        Raises:
+            CorruptArtifact: the file ends before.
+        """
+        done, size = 0, len(data)
         try:
-            while done < size and (count := os.readv(self._descriptor, [data[done:]])):
+            while done < size and (count := read(data[done:], done)):
                 done += count
         except OSError as error:
             raise _unreadable(self.name, error) from error
         if done < size:
             missing = f"{size - done} more bytes"
             raise CorruptArtifact(self.name, "size", missing, "the end of the file")
-        return data.toreadonly()
 
 
 def _unreadable(name: str, error: OSError | ValueError) -> ArtifactError:

@@ -47,7 +47,7 @@ def host() -> dict[str, Any]:
         "torch_build": build,
         "platform": f"{sys.platform}-{system.machine}",
         "libc": _libc(),
-        "instructions": _instructions(),
+        "instructions": instructions(),
     }
 
 
@@ -126,7 +126,8 @@ def _libc() -> str | None:
         return None
 
 
-def _instructions() -> list[str]:
+def instructions() -> list[str]:
+    """Read the instruction set extensions of this machine's processor, as `cpu_instructions`."""
     try:
         with Path("/proc/cpuinfo").open("rb") as lines:
             return cpu_instructions(lines)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from hotstart.artifact.container import Row
+from hotstart.artifact.blobs import Row
 from hotstart.records.artifact import Artifact, Blob, CompiledCall, Stitched
 from hotstart.records.contract import Contract
 from hotstart.records.nested import Attributes, Const, Map, Record, Registered, Seq, Slot, Tree
@@ -40,6 +40,26 @@ class TensorLayout(msgspec.Struct, frozen=True):
     stride: tuple[int, ...]
 
 
+class TargetContents(msgspec.Struct, frozen=True):
+    """What a file with several targets has for one of them.
+
+    Attributes:
+        target: its name.
+        instructions: the instruction set extensions that its code may use.
+        units: how many compiled units there are.
+        kernels: how many different kernels, with the library that joins the units.
+        bytes: all that a load of it reads.
+        own_bytes: those of them that no other target has.
+    """
+
+    target: str
+    instructions: tuple[str, ...]
+    units: int
+    kernels: int
+    bytes: int
+    own_bytes: int
+
+
 class Manifest(Artifact, frozen=True, kw_only=True):
     """The manifest of an artifact's file.
 
@@ -57,6 +77,7 @@ class Manifest(Artifact, frozen=True, kw_only=True):
         check: how the comparison with the build went when it was saved; empty if there was none.
         tensors: the tensors that the file holds, by name.
         blobs: name, offset, size and SHA-256 of each blob.
+        targets: what the file has for each target, the best first; empty where it has one.
 
     Only a load brings what the file has besides. In what `hotstart.inspect` returns, blobs and
     kernels have names and no bytes, tensors are the names they have in `tensors`, other values are
@@ -67,6 +88,7 @@ class Manifest(Artifact, frozen=True, kw_only=True):
     check: dict[str, Any]
     tensors: dict[str, TensorLayout]
     blobs: tuple[Row, ...]
+    targets: tuple[TargetContents, ...] = ()
 
 
 def outline(data: bytes) -> Manifest:

@@ -314,7 +314,9 @@ def require_fit(name: str, table: Table, artifact: Artifact) -> None:
     if units != own:
         theirs = [key for key, digest in units.items() if own.get(key) != digest]
         ours = [key for key, digest in own.items() if units.get(key) != digest]
-        differences.append(("units", _short(theirs), _short(ours)))
+        target = artifact.fingerprint.get("target", "native")
+        of = "" if target == "native" else f", for {target}"
+        differences.append(("units", _short(theirs), _short(ours) + of))
     if table.specs != (specs := specs_of(artifact.requirements)):
         differences.append(("table of weights", table.specs[:16], specs[:16]))
     if differences:

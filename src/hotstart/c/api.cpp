@@ -82,6 +82,10 @@ hotstart_status hotstart_open(const char* file, const char* weights, hotstart_pr
 
 void hotstart_close(hotstart_program* program) { delete program; }
 
+const char* hotstart_target(const hotstart_program* program) {
+  return program == nullptr ? "" : program->program->target().c_str();
+}
+
 int32_t hotstart_call_count(const hotstart_program* program) {
   return program == nullptr ? 0 : static_cast<int32_t>(program->program->calls().size());
 }

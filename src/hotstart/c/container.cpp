@@ -12,7 +12,7 @@ namespace hotstart {
 
 static const size_t kHeader = 160, kSigned = 64, kBlobAlignment = 64;
 static const char kMagic[] = "HOTSTART";
-static const uint32_t kFormat = 1;
+static const uint64_t kFormat = 1, kSeveral = 2;
 
 uint64_t little_endian(const uint8_t* bytes, int count) {
   uint64_t found = 0;
@@ -28,10 +28,14 @@ static bool any(const uint8_t* begin, size_t size) {
   return std::any_of(begin, begin + size, [](uint8_t byte) { return byte != 0; });
 }
 
-Container::Container(const std::string& file) : file_(file) {
+Container::Container(const std::string& file, const std::vector<std::string>& instructions)
+    : file_(file) {
   OpenFile source(file);
   read_header(source.take(std::min(kHeader, source.size())), source.size());
-  rest_ = source.take(source.size() - kHeader);
+  if (format_ == kSeveral)
+    read_target(source, instructions);
+  else
+    rest_ = source.take(source.size() - kHeader);
   read_manifest();
   read_rows();
 }
@@ -42,9 +46,9 @@ void Container::read_header(const std::vector<uint8_t>& header, size_t there) {
   if (start != kMagic)
     throw corrupt(file_, "header", quoted(kMagic), start.empty() ? "an empty file" : quoted(start));
   if (header.size() >= 12) {  // another format may have a header of another length
-    const uint64_t format = little_endian(header.data() + 8, 4);
-    if (format != kFormat)
-      throw incompatible(file_, {{"format", std::to_string(kFormat), std::to_string(format)}});
+    format_ = little_endian(header.data() + 8, 4);
+    if (format_ != kFormat && format_ != kSeveral)
+      throw incompatible(file_, {{"format", "1 or 2", std::to_string(format_)}});
   }
   if (header.size() < kHeader)
     throw corrupt(file_, "header", std::to_string(kHeader) + " bytes",
@@ -56,7 +60,8 @@ void Container::read_header(const std::vector<uint8_t>& header, size_t there) {
   if (size != there)
     throw corrupt(file_, "size", std::to_string(size) + " bytes", std::to_string(there));
   const uint64_t manifest = little_endian(header.data() + 24, 8);
-  if (manifest > size || aligned(kHeader + manifest) > size)
+  const bool several = format_ == kSeveral;
+  if (manifest > size || (several ? kHeader + manifest : aligned(kHeader + manifest)) > size)
     throw corrupt(file_, "size", "room for a manifest of " + std::to_string(manifest) + " bytes",
                   std::to_string(size));
   const bool key = any(header.data() + kSigned, 32);
@@ -68,6 +73,28 @@ void Container::read_header(const std::vector<uint8_t>& header, size_t there) {
   manifest_bytes_ = manifest;
   area_ = aligned(kHeader + manifest);
   digest_ = hex(header.data() + 32, 32);
+}
+
+// Goes on as if the file had nothing but the manifest and blobs of one target.
+void Container::read_target(OpenFile& source, const std::vector<std::string>& instructions) {
+  const std::vector<uint8_t> index = source.take(manifest_bytes_);
+  const std::string found = sha256_in_hex(index.data(), index.size());
+  if (found != digest_) throw corrupt(file_, "index", "SHA-256 " + digest_, found);
+  const size_t pool = kHeader + index.size();
+  const std::string_view text(reinterpret_cast<const char*>(index.data()), index.size());
+  targets_ = targets_of(file_, text, size_ - pool);
+  const Target& target = targets_[best_that_fits(targets_, instructions)];
+  manifest_bytes_ = target.manifest_bytes;
+  digest_ = target.sha256;
+  size_ = kHeader + target.size;
+  area_ = aligned(kHeader + manifest_bytes_);
+  if (area_ > size_)
+    throw corrupt(file_, "size", "at least " + std::to_string(area_) + " bytes of " +
+                                     shortened(target.name),
+                  std::to_string(size_));
+  std::vector<FileRange> places;
+  for (const FileRange& each : target.ranges) places.push_back({pool + each.offset, each.size});
+  rest_ = source.gather(places);
 }
 
 void Container::read_manifest() {

@@ -12,7 +12,9 @@
 #include <string_view>
 #include <vector>
 
+#include "file.h"
 #include "json.h"
+#include "target_index.h"
 
 namespace hotstart {
 
@@ -24,10 +26,12 @@ struct Blob {
 
 class Container {
  public:
-  explicit Container(const std::string& file);
+  // Of a file with several targets, only what it has for the best that a processor runs is read.
+  Container(const std::string& file, const std::vector<std::string>& instructions);
 
   const std::string& file() const { return file_; }
   const Json& manifest() const { return manifest_->root(); }
+  const std::vector<Target>& targets() const { return targets_; }  // where there are several
 
   // The bytes of a blob, after comparing them with their digest.
   Blob verified(const std::string& name) const;
@@ -38,15 +42,18 @@ class Container {
     std::string sha256;
   };
   void read_header(const std::vector<uint8_t>& header, size_t there);
+  void read_target(OpenFile& source, const std::vector<std::string>& instructions);
   void read_manifest();
   void read_rows();
 
   std::string file_;
+  uint64_t format_ = 0;
   size_t manifest_bytes_ = 0, size_ = 0, area_ = 0;
   std::string digest_;
   std::vector<uint8_t> rest_;  // all that comes after the header
   std::unique_ptr<JsonDocument> manifest_;
   std::map<std::string, Row> rows_;
+  std::vector<Target> targets_;
 };
 
 uint64_t little_endian(const uint8_t* bytes, int count);

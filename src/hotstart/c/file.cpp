@@ -50,24 +50,44 @@ OpenFile::OpenFile(const std::string& name)
 
 OpenFile::~OpenFile() { close(descriptor_); }
 
-std::vector<uint8_t> OpenFile::take(size_t size) {
-  std::vector<uint8_t> data;
+std::vector<uint8_t> OpenFile::memory(size_t size) const {
   try {
-    data.resize(size);
-  } catch (const std::bad_alloc&) {
+    return std::vector<uint8_t>(size);
+  } catch (const std::exception&) {  // or there cannot be so much
     throw Failure(HOTSTART_MEMORY, error(name_, std::to_string(size) +
                                              " bytes of memory to read it into", "less",
                                          "Load it where there is more memory, if it is what it "
                                          "should be.").what());
   }
+}
+
+void OpenFile::read_at(size_t offset, uint8_t* into, size_t size) {
   for (size_t done = 0; done < size;) {
-    const ssize_t count = read(descriptor_, data.data() + done, size - done);
+    const ssize_t count =
+        pread(descriptor_, into + done, size - done, static_cast<off_t>(offset + done));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) throw unreadable(name_, errno);
     if (count == 0)
       throw corrupt(name_, "size", std::to_string(size - done) + " more bytes",
                     "the end of the file");
     done += static_cast<size_t>(count);
+  }
+}
+
+std::vector<uint8_t> OpenFile::take(size_t size) {
+  std::vector<uint8_t> data = memory(size);
+  read_at(next_, data.data(), size);
+  next_ += size;
+  return data;
+}
+
+std::vector<uint8_t> OpenFile::gather(const std::vector<FileRange>& ranges) {
+  size_t size = 0, end = 0;
+  for (const FileRange& each : ranges) size += each.size;
+  std::vector<uint8_t> data = memory(size);
+  for (const FileRange& each : ranges) {
+    read_at(each.offset, data.data() + end, each.size);
+    end += each.size;
   }
   return data;
 }

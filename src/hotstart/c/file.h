@@ -27,6 +27,10 @@ class Mapping {
   size_t size_ = 0;
 };
 
+struct FileRange {
+  size_t offset, size;
+};
+
 class OpenFile {
  public:
   explicit OpenFile(const std::string& name);
@@ -37,11 +41,17 @@ class OpenFile {
   const std::string& name() const { return name_; }
   size_t size() const { return size_; }
   std::vector<uint8_t> take(size_t size);  // the next bytes
+  // Ranges of the file, by offset and size, in one memory.
+  std::vector<uint8_t> gather(const std::vector<FileRange>& ranges);
   Mapping mapped();
 
  private:
+  std::vector<uint8_t> memory(size_t size) const;
+  void read_at(size_t offset, uint8_t* into, size_t size);
+
   std::string name_;
   int descriptor_;
+  size_t next_ = 0;  // where the next bytes are
   size_t size_ = 0;
 };
 

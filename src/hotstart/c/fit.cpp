@@ -40,7 +40,7 @@ static bool is_compiled_for(const std::string& flag) {
   return is_family(flag) || std::find(others.begin(), others.end(), flag) != others.end();
 }
 
-static Texts instructions() {
+Texts processor_instructions() {
   std::ifstream lines("/proc/cpuinfo");
   for (std::string line; std::getline(lines, line);) {
     const bool x86 = starts_with(line, "flags"), arm = starts_with(line, "Features");
@@ -56,8 +56,8 @@ static Texts instructions() {
   return {};
 }
 
-Host host(const TorchPlace& place) {
-  Host here{place.version, place.build, "", "", instructions()};
+Host host(const TorchPlace& place, const Texts& instructions) {
+  Host here{place.version, place.build, "", "", instructions};
   utsname system;
   if (uname(&system) == 0) here.platform = std::string("linux-") + system.machine;
   char libc[128];

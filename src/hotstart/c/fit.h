@@ -18,7 +18,10 @@ struct Host {
   std::vector<std::string> instructions;  // of the processor, sorted
 };
 
-Host host(const TorchPlace& place);
+// The extensions of this processor's instruction set, sorted.
+std::vector<std::string> processor_instructions();
+
+Host host(const TorchPlace& place, const std::vector<std::string>& instructions);
 
 // The parts of a program's fingerprint that this process does not fit.
 std::vector<Difference> program_misfits(const Json& fingerprint, const Host& here);

@@ -128,6 +128,11 @@ hotstart_open(const char* file, const char* weights, hotstart_program** program)
 /* Close a program; NULL is allowed. Its code stays in the process, to be found again. */
 HOTSTART_API void hotstart_close(hotstart_program* program);
 
+/* The processors that the code is for: `x86-64-v3`, say, or `native`: those with all that the
+ * machine had that built it. Of a file with code for several, that is the best that this machine
+ * runs. Empty if the file does not say, or for NULL. It lasts until the program is closed. */
+HOTSTART_API const char* hotstart_target(const hotstart_program* program);
+
 /* How many ways to call a program there are; they are numbered from 0 on. */
 HOTSTART_API int32_t hotstart_call_count(const hotstart_program* program);
 

@@ -31,19 +31,35 @@ static Failure unreadable(const Container& container, const char* reason) {
                  std::string("this: ") + reason);
 }
 
+// The parts of a fingerprint that this process does not fit; of every target what it lacks for it.
+static std::vector<Difference> misfits(const Container& container, const Host& here) {
+  std::vector<Difference> found;
+  for (const Difference& each : program_misfits(container.manifest()["fingerprint"], here)) {
+    const auto lacking = target_misfits(container.targets(), here.instructions);
+    if (each.part == "instructions" && !lacking.empty() &&
+        lacking.size() == container.targets().size())
+      found.insert(found.end(), lacking.begin(), lacking.end());
+    else
+      found.push_back(each);
+  }
+  return found;
+}
+
 // Everything is checked before it is used: the file as a whole, where it fits, what is executed of
 // it, and the weights, whose memory is read while libraries are opened.
 Program::Program(const std::string& file, const std::string& weights) {
-  const Container container(file);
+  const std::vector<std::string> instructions = processor_instructions();
+  const Container container(file, instructions);
   try {
     const Json& fingerprint = container.manifest()["fingerprint"];
     const TorchPlace place = find_torch();
-    const Host here = host(place);
-    const std::vector<Difference> differences = program_misfits(fingerprint, here);
+    const Host here = host(place, instructions);
+    const std::vector<Difference> differences = misfits(container, here);
     if (!differences.empty()) throw incompatible(file, differences);
+    if (const Json* target = fingerprint.find("target")) target_ = target->string();
     const Json& wiring = wiring_of(container);
     weights_.reset(new Weights(weights));
-    weights_->require_fit(wiring, here);
+    weights_->require_fit(wiring, here, target_);
     torch_.reset(new Torch(place));
     require_release(file, fingerprint, *torch_);
     open_native(container, container.manifest()["native"]);

@@ -56,6 +56,7 @@ class Program {
 
   const std::vector<Call>& calls() const { return calls_; }
   const Torch& torch() const { return *torch_; }
+  const std::string& target() const { return target_; }  // empty if the file does not say
 
   // The results of a call, in order.
   std::vector<Owned> run(const Call& call, const hotstart_tensor* given, int count) const;
@@ -74,6 +75,7 @@ class Program {
   std::vector<Owned> called(const Variant& variant, const std::vector<int64_t>& sizes,
                             std::vector<Owned>& arguments) const;
 
+  std::string target_;
   std::unique_ptr<Weights> weights_;
   std::unique_ptr<Torch> torch_;
   const hotstart_native* native_ = nullptr;

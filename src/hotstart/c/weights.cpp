@@ -185,13 +185,15 @@ static std::string only_in(const std::vector<std::pair<std::string, std::string>
   return keys.empty() ? "none that differ" : joined(keys, ", ");
 }
 
-void Weights::require_fit(const Json& wiring, const Host& here) {
+void Weights::require_fit(const Json& wiring, const Host& here, const std::string& target) {
   const Json& table = table_->root();
   try {
     std::vector<Difference> differences = weights_misfits(table["fingerprint"], here);
+    const bool is_level = !target.empty() && target != "native";
     const auto theirs = pairs_of(table["units"]), ours = pairs_of(wiring["units"]);
     if (theirs != ours)
-      differences.push_back({"units", only_in(theirs, ours), only_in(ours, theirs)});
+      differences.push_back({"units", only_in(theirs, ours),
+                             only_in(ours, theirs) + (is_level ? ", for " + target : "")});
     const std::string specs = table["specs"].string(), own = wiring["specs"].string();
     if (specs != own)
       differences.push_back({"table of weights", cut(specs, 16), cut(own, 16)});

@@ -26,7 +26,7 @@ class Weights {
 
   // Compares what the weights were prepared for with a program's wiring and this process, and
   // begins to check the memory, beside what the caller goes on with.
-  void require_fit(const Json& wiring, const Host& here);
+  void require_fit(const Json& wiring, const Host& here, const std::string& target);
 
   // Sees that the memory is what was written.
   void require_whole();

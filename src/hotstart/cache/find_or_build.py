@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hotstart.cache.entries import CacheEntry
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hotstart")
 
-Build = Callable[["Kept"], Program]
-"""Builds a program, given the units of earlier builds."""
+Build = Callable[["Mapping[TargetName, Kept]"], Program]
+"""Builds a program, given the units of earlier builds by target."""
 
 
 def find_or_build(
@@ -33,9 +33,9 @@ def find_or_build(
     model: Model,
     build: Build,
     on_miss: OnMiss,
-    target: TargetName,
+    targets: Sequence[TargetName],
 ) -> Program:
-    """The program of a key: from a store, or built for a target and then kept there.
+    """The program of a key: from a store, or built for some targets and then kept there.
 
     Processes that want the same program wait for the one that builds it.
 
@@ -63,10 +63,11 @@ def find_or_build(
             return again.program
         from hotstart.cache.kept import KeptUnits  # only a build needs it
 
-        kept = KeptUnits(store, target)
+        kept = {target: KeptUnits(store, target) for target in targets}
         program = build(kept)
         entry = _keep(store, key, program)
-    kept.share(entry)
+    for number, each in enumerate(kept.values()):
+        each.share(entry if number == 0 else None)
     return program
 
 
@@ -88,7 +89,7 @@ def _keep(store: Store, key: ProgramKey, program: Program) -> CacheEntry | None:
     source = weights_of(program.model, program.artifact)
     check = CheckInputs(source, program.examples, partly=True) if store.check else None
     try:
-        parts = packed(program.artifact, check=check)
+        parts = packed(*program.artifacts(), check=check)
     except (ArtifactError, OSError) as error:  # OSError: there is no room to check it in
         log.warning("the program was compiled, and cannot be kept: %s", error)
         return None

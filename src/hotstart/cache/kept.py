@@ -185,7 +185,7 @@ def _checked(contents: container.Container, name: str) -> Artifact:
     Raises:
         ArtifactError: it does not, or it is another piece.
     """
-    compatibility.require_fit(contents.file, contents.manifest, compare_source=False)
+    compatibility.require_fit(contents, compare_source=False)
     piece = unpack(contents)
     if piece.report.get("name") != name:
         raise CorruptArtifact(contents.file, "manifest", f"the piece {name}", "another")

@@ -7,10 +7,10 @@ import hashlib
 import re
 from pathlib import Path
 
-from hotstart.artifact import container
+from hotstart.artifact.header import FORMAT, SIGNED_BYTES
 from hotstart.errors import CorruptArtifact, StoreError
 
-LAYOUT = f"v{container.FORMAT}"
+LAYOUT = f"v{FORMAT}"
 """Files of another format have another folder, so that versions do not see each other's."""
 
 QUARANTINE, LOCKS, PINS = "quarantine", "locks", "pins"
@@ -43,7 +43,7 @@ def is_key(text: str) -> bool:
 
 def program_name(header: bytes) -> str:
     """The name of a file, of its signed bytes, which hold the digests of all the rest."""
-    return hashlib.sha256(header[: container.SIGNED_BYTES]).hexdigest()
+    return hashlib.sha256(header[:SIGNED_BYTES]).hexdigest()
 
 
 def require_program(path: Path, name: str) -> None:
@@ -53,6 +53,6 @@ def require_program(path: Path, name: str) -> None:
         CorruptArtifact: it is another.
     """
     with contextlib.suppress(OSError), path.open("rb") as file:  # loading says what is wrong
-        found = program_name(file.read(container.SIGNED_BYTES))
+        found = program_name(file.read(SIGNED_BYTES))
         if found != name:
             raise CorruptArtifact(path, "header", f"SHA-256 {name}", found)

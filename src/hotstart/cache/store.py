@@ -273,7 +273,7 @@ class Store:
         path = self.folder.path(PROGRAMS, program)
         try:
             require_program(path, program)
-            container.read(path)
+            container.require_whole(path)
         except ArtifactError as error:
             if is_damage(error):
                 self.folder.quarantine(PROGRAMS, program, str(error))

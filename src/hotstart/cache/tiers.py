@@ -84,7 +84,7 @@ class Exchange:
             if contents is None:
                 return (("its file", "at the remote", "nothing"),)
             checked, data = contents
-            compatibility.require_fit(checked.file, checked.manifest, compare_source=True)
+            compatibility.require_fit(checked, compare_source=True)
         except IncompatibleArtifact as error:
             return error.differences
         except ArtifactError as error:
@@ -105,7 +105,7 @@ class Exchange:
         data = visit.fetch(PIECES, name, _PIECE_BYTES)
         if data is None:
             return None
-        return container.read_bytes(self.remote.where(PIECES, name), data), data
+        return container.read_bytes(self.remote.where(PIECES, name), data)[0], data
 
     def publish(self, entry: CacheEntry, visit: Visit) -> bool:
         """Write a program of the folder, then its entry; whether both are there now."""
@@ -170,7 +170,7 @@ class Exchange:
             ArtifactError: it is damaged, or says what it cannot.
         """
         where = self.remote.where(ENTRIES, name)
-        contents = container.read_bytes(where, data)
+        contents = container.read_bytes(where, data)[0]
         try:
             entry, seen = decoded(contents)
         except msgspec.MsgspecError as error:
@@ -193,7 +193,8 @@ class Exchange:
         if data is None:
             return None
         where = self.remote.where(PROGRAMS, entry.program)
-        contents = container.read_bytes(where, data)
+        every = container.read_bytes(where, data)
+        contents = container.pick(every, compatibility.best_that_fits)
         named = program_name(contents.signed)
         if named != entry.program:
             raise CorruptArtifact(where, "header", f"SHA-256 {entry.program}", named)

@@ -11,12 +11,13 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from hotstart.artifact import compatibility, container, inspection
 from hotstart.artifact.compatibility import part_text
+from hotstart.artifact.header import FORMAT, SEVERAL
 from hotstart.artifact.manifest import MALFORMED, Manifest, TensorLayout
 from hotstart.cli import flags
 from hotstart.cli.factory import see_working_folder
@@ -35,6 +36,7 @@ from hotstart.records.nested import (
 from hotstart.records.report import PieceInfo
 from hotstart.records.shapes import spanned
 from hotstart.records.table import columns, memory
+from hotstart.targets import TargetName
 
 _WIDTH = 100
 _LONGEST = 60
@@ -47,6 +49,11 @@ _MODES = {None: "a function", False: "a module in eval mode", True: "a module in
 def add_inspect(command: ArgumentParser) -> None:
     """Declare the flags of `hotstart inspect`."""
     _add_file(command)
+    command.add_argument(
+        "--target",
+        choices=get_args(TargetName),
+        help="the target to show of a file with several; by default the one that a load takes here",
+    )
     flags.add_json(command, "manifest")
     command.set_defaults(run=_inspect)
 
@@ -58,9 +65,9 @@ def _inspect(given: Namespace) -> None:
         ArtifactError: as `hotstart.inspect`.
     """
     if given.json:
-        say_json(msgspec.json.decode(container.read_manifest(given.file)))
+        say_json(inspection.inspect_json(given.file, given.target))
         return
-    manifest = inspection.inspect(given.file)
+    manifest = inspection.inspect(given.file, given.target)
     try:
         text = "\n\n".join(_sections(given.file, manifest))
     except MALFORMED as error:
@@ -158,7 +165,7 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
     sources = msgspec.convert(parts.pop("sources", {}), dict[str, Source])
     size, key = file.stat().st_size, container.read_key(file)
     about = [
-        ("format", str(container.FORMAT)),
+        ("format", str(SEVERAL if manifest.targets else FORMAT)),
         ("size", _bytes(size)),
         ("signature", _signature(None if key is None else base64.b64encode(key).decode())),
         ("check", _check(manifest.check)),
@@ -168,6 +175,8 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
         ("in C", _in_c(manifest)),
     ]
     yield _table(str(file), about)
+    if manifest.targets:
+        yield _targets(manifest)
     for call in manifest.calls:
         yield from _call(call)
     yield _pieces(manifest.pieces)
@@ -180,6 +189,24 @@ def _sections(file: Path, manifest: Manifest) -> Iterator[str]:
     yield _table("sources", [(name, source.content[:8]) for name, source in sources.items()])
     blobs = [(blob.name, memory(blob.size), blob.sha256[:8]) for blob in manifest.blobs]
     yield _table("blobs", blobs, "<><")
+
+
+def _targets(manifest: Manifest) -> str:
+    """A row for each target of a file; all else is about one of them."""
+    shown = manifest.fingerprint.get("target")
+    head = ("target", "units", "kernels", "size", "of which its own", "")
+    rows = [
+        (
+            each.target,
+            str(each.units),
+            str(each.kernels),
+            memory(each.bytes),
+            memory(each.own_bytes),
+            "shown below" if each.target == shown else "",
+        )
+        for each in manifest.targets
+    ]
+    return _table("targets, the best first", [head, *rows], "<>>>><")
 
 
 def _call(call: CompiledCall) -> Iterator[str]:

@@ -113,7 +113,7 @@ def _verify(given: Namespace) -> int:
     for stored in folder.files():
         count += 1
         try:
-            container.read(folder.path(stored.kind, stored.name))
+            container.require_whole(folder.path(stored.kind, stored.name))
         except ArtifactError as error:
             if folder.is_gone(stored.kind, stored.name):
                 continue

@@ -96,9 +96,10 @@ def add_compiling(command: ArgumentParser) -> None:
     )
     add(
         "--target",
+        action="append",
         choices=get_args(TargetName),
-        default=Options.target,
-        help="the processor to build for: this machine's, or all of a level (default: %(default)s)",
+        help="the processor to build for: this machine's, or all of a level; give it again for "
+        f"several in one file (default: {Options.target})",
     )
     add(
         "--capture",
@@ -118,7 +119,7 @@ def add_compiling(command: ArgumentParser) -> None:
         default=Options.prove,
         help="which units are compared with their operators (default: %(default)s)",
     )
-    add("--jobs", type=parse.positive, metavar="N", help="parallel compile workers")
+    add("--jobs", type=parse.positive, metavar="N", help="processes that compile")
 
 
 def add_no_check(command: ArgumentParser) -> None:
@@ -167,7 +168,7 @@ def settings(given: Namespace) -> dict[str, Any]:
         splits=given.splits,
         pack_weights=PACK_WEIGHTS[given.pack_weights],
         tune=given.tune,
-        target=given.target,
+        target=given.target or Options.target,
         capture=given.capture,
         form=given.form,
         prove=given.prove,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
-from pathlib import Path
 
 from hotstart.artifact import fingerprint
 from hotstart.compilers.inductor import InductorCompiler
 from hotstart.compilers.job import Compiler
+from hotstart.compilers.machine import default_jobs
 from hotstart.compilers.op_by_op import OpByOpCompiler
 from hotstart.compilers.proven import ProvenCompiler
 from hotstart.compilers.tuning import measured
@@ -18,14 +17,19 @@ from hotstart.options import Options
 from hotstart.targets import TargetName, missing_instructions
 
 
-def make_compiler(options: Options, clock: Clock) -> Compiler:
-    """The compiler that options ask for; `clock` is told of the time that proofs take.
+def make_compiler(options: Options, target: TargetName, clock: Clock) -> Compiler:
+    """The compiler that options ask for, for one of their targets.
+
+    Args:
+        options: those of the build.
+        target: the processor that it compiles for.
+        clock: is told of the time that proofs take.
 
     Raises:
         OptionsError: this machine cannot run what is built for the target, or a setting of
             Inductor contradicts it.
     """
-    require_target(options.target)
+    require_target(target)
     if options.compiler == "op_by_op":
         return OpByOpCompiler()
     jobs = options.jobs or default_jobs()
@@ -34,7 +38,7 @@ def make_compiler(options: Options, clock: Clock) -> Compiler:
         jobs,
         options.pack_weights,
         tune=measured if options.tune else None,
-        target=options.target,
+        target=target,
     )
     if options.prove == "off":
         return inductor
@@ -58,14 +62,3 @@ def require_target(target: TargetName) -> None:
             "do: take a lower target, or build on a machine of that level: units are run and "
             "compared while they are built"
         )
-
-
-def default_jobs() -> int:
-    """Choose how many C++ compilers run at a time: one for each core and 1 GiB to be used."""
-    cores = len(os.sched_getaffinity(0))
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        limit, _, period = quota.read_text().partition(" ")
-        cores = cores if limit == "max" else min(cores, -(-int(limit) // int(period)))
-    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(cores, memory >> 30))

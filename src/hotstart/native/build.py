@@ -33,9 +33,36 @@ Reasons = tuple[tuple[str, str], ...]
 """Names of variants that have no native form, each with the step that has none."""
 
 
+class Libraries:
+    """The native libraries of a build: for several targets they may be equal."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Kernel] = {}  # by digest of the source
+
+    def made_of(self, source: str, kept: Kept | None) -> Kernel:
+        """Find the library of a source in this build or an earlier one, else compile it.
+
+        Raises:
+            NotNative: nothing may be compiled that the store has not, and it has no such library.
+            OSError: as `_compiled`.
+            subprocess.SubprocessError: likewise.
+        """
+        digest = hash_bytes(source.encode())
+        library = None if kept is None else kept.library(digest)
+        if library is None:
+            library = self._made.get(digest)
+            if library is None and kept is not None and kept.only_kept:
+                raise NotNative("the store must have its library, and has not")
+            library = library or _compiled(source)
+            if kept is not None:
+                kept.put_library(digest, library)
+        return self._made.setdefault(digest, library)
+
+
 def build_native(
     calls: Sequence[CompiledCall],
     units: Mapping[str, CompiledUnit],
+    libraries: Libraries,
     elsewhere: Sequence[str] = (),
     kept: Kept | None = None,
 ) -> tuple[NativeProgram | None, Reasons]:
@@ -44,6 +71,7 @@ def build_native(
     Args:
         calls: the calls, stitched.
         units: what they call, by key.
+        libraries: those of this build; has the one that is made of an equal source.
         elsewhere: devices of tensors besides the CPU, for which there is no native form.
         kept: has the libraries of earlier builds, and gets this one.
     """
@@ -75,7 +103,7 @@ def build_native(
         return None, tuple(reasons)
     source = program.source()
     try:
-        library = _library(source, kept)
+        library = libraries.made_of(source, kept)
     except NotNative as reason:
         return None, tuple((name, str(reason)) for name in _names(calls))
     except (OSError, subprocess.SubprocessError) as error:
@@ -105,25 +133,6 @@ def _names(calls: Sequence[CompiledCall]) -> list[str]:
 
 def _code(kind: str, source: str) -> Code:
     return code_of(f"native_{kind}_{hash_bytes(source.encode())[:12]}", source)
-
-
-def _library(source: str, kept: Kept | None) -> Kernel:
-    """Compile a program that no earlier build has compiled.
-
-    Raises:
-        NotNative: nothing may be compiled that the store has not, and it has no such library.
-        OSError: as `_compiled`.
-        subprocess.SubprocessError: likewise.
-    """
-    digest = hash_bytes(source.encode())
-    library = None if kept is None else kept.library(digest)
-    if library is None:
-        if kept is not None and kept.only_kept:
-            raise NotNative("the store must have its library, and has not")
-        library = _compiled(source)
-        if kept is not None:
-            kept.put_library(digest, library)
-    return library
 
 
 def _compiled(source: str) -> Kernel:

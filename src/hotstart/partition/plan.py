@@ -167,9 +167,13 @@ class Graph:
 
     def at(self, variant: Variant) -> Graph:
         """Return this graph with those axes fixed that have one size in a variant."""
+        return self.with_fixed({a: c for a, c in variant.choices if isinstance(c, int)})
+
+    def with_fixed(self, sizes: Mapping[str, int]) -> Graph:
+        """Return this graph with these axes fixed, and no others."""
         bound = copy.copy(self)
         bound._resolved = {}
-        bound.fixed = _torch.substitution({a: c for a, c in variant.choices if isinstance(c, int)})
+        bound.fixed = _torch.substitution(sizes)
         return bound
 
     def args(self, node: fx.Node) -> tuple[Any, ...]:

@@ -110,6 +110,21 @@ class Packed(msgspec.Struct, frozen=True):
     mapped: int = 0
 
 
+class WorkerReport(msgspec.Struct, frozen=True):
+    """The processes that compiled beside the one that builds.
+
+    Attributes:
+        processes: how many there were.
+        seconds: what they spent on units of the program; beside the wall time, not part of it.
+        peak_memory_bytes: bound of the memory that the workers and all C++ compilers of the build
+            held at a time: the sum of their peaks, with memory that several of them share.
+    """
+
+    processes: int = 0
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+
 class Summary(msgspec.Struct, frozen=True):
     """What was compiled, reused and loaded.
 
@@ -129,7 +144,9 @@ class Summary(msgspec.Struct, frozen=True):
             packed, and why.
         linears: name of each piece whose linears were measured, and how they are computed.
         not_native: name of each variant that runs as Python although it may be native, and why.
-        peak_memory_bytes: the most memory the process held during the build.
+        peak_memory_bytes: the most memory the process held during the build; that of its
+            workers comes on top.
+        workers: the processes that compiled beside it.
     """
 
     pieces: int
@@ -146,6 +163,7 @@ class Summary(msgspec.Struct, frozen=True):
     linears: tuple[tuple[str, str], ...] = ()
     not_native: tuple[tuple[str, str], ...] = ()
     peak_memory_bytes: int = 0
+    workers: WorkerReport = WorkerReport()
 
     def to_dict(self) -> dict[str, Any]:
         """The same in the types of JSON: dicts, lists, strings and numbers."""
@@ -156,7 +174,7 @@ class Summary(msgspec.Struct, frozen=True):
         """The same as a dict without what differs from build to build: times, caches, paths."""
         plain = self.to_dict()
         for timed in (plain, *plain["units"], *plain["variants"]):
-            for name in ("wall_s", "phases", "peak_memory_bytes", "seconds", "packed"):
+            for name in ("wall_s", "phases", "peak_memory_bytes", "seconds", "packed", "workers"):
                 timed.pop(name, None)
         for unit in plain["units"]:
             unit["action"] = "reused" if unit["reused_from"] else "compiled"
@@ -172,18 +190,32 @@ class Report(Summary, frozen=True, kw_only=True):
         wall_s: seconds from the start of the build or load to the end of its last phase.
         phases: seconds by phase; they add up to `wall_s`.
         packed: what was made of weights, as far as they are bound.
+        target: the processors that the code is for; empty where the program has it for one target.
+        targets: all that the program has code for, the best first; likewise.
     """
 
     wall_s: float
     phases: PhaseSeconds
     packed: Packed = Packed()
+    target: str = ""
+    targets: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, made: Summary, clock: Clock, packed: Packed) -> Report:
+    def of(
+        cls,
+        made: Summary,
+        clock: Clock,
+        packed: Packed,
+        target: str = "",
+        targets: Iterable[str] = (),
+    ) -> Report:
         """Report what was made, with the times of a clock."""
         phases = clock.phases()
         parts = msgspec.structs.asdict(made)
-        return cls(**parts, wall_s=sum(phases.values()), phases=phases, packed=packed)
+        wall_s, several = sum(phases.values()), tuple(targets)
+        return cls(
+            **parts, wall_s=wall_s, phases=phases, packed=packed, target=target, targets=several
+        )
 
     def __str__(self) -> str:
         return render(self)
@@ -235,7 +267,21 @@ def _totals(report: Report) -> str:
     pieces = f"{report.pieces} piece{'' if report.pieces == 1 else 's'}"
     parts = [pieces, f"{report.unique} unique", f"{report.reused} reused"]
     peak = f"; peak memory {memory(report.peak_memory_bytes)}" if report.peak_memory_bytes else ""
-    return f"{report.wall_s:.2f} s: {', '.join(parts)}{peak}{_packed(report.packed)}"
+    beside = _workers(report.workers)
+    told = f"{report.wall_s:.2f} s: {', '.join(parts)}{peak}{beside}{_packed(report.packed)}"
+    if not report.targets:
+        return told
+    return f"{told}\nruns the code for {report.target}, of {', '.join(report.targets)}"
+
+
+def _workers(workers: WorkerReport) -> str:
+    if not workers.processes:
+        return ""
+    several = "" if workers.processes == 1 else "s"
+    return (
+        f"; {workers.processes} worker{several} compiled for {workers.seconds:.2f} s, with at most "
+        f"{memory(workers.peak_memory_bytes)}"
+    )
 
 
 def _packed(packed: Packed) -> str:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import msgspec
 
 from hotstart import faults
-from hotstart.artifact import container, signing
+from hotstart.artifact import container, fingerprint, signing
 from hotstart.artifact.pack import pack
-from hotstart.errors import ArtifactError
+from hotstart.artifact.pool import Packable, pack_several
+from hotstart.errors import ArtifactError, OptionsError
 from hotstart.records.artifact import Artifact
 from hotstart.runtime.source import Source
 from hotstart.saving.check import Checked, compare
@@ -37,27 +38,58 @@ class CheckInputs:
 
 
 def packed(
-    artifact: Artifact,
-    *,
+    *artifacts: Artifact,
     sign_key: str | os.PathLike[str] | None = None,
     check: CheckInputs | None = None,
 ) -> list[bytes]:
     """Make the parts of an artifact's file, in order, after the check.
 
+    Args:
+        artifacts: the artifact; or one for each target, the best first.
+        sign_key: file of a private key.
+        check: what to check each with, if that is wanted.
+
     Raises:
         ArtifactError: it cannot be written as data, or does not run from its file.
+        OptionsError: this machine cannot run, so not check, the code for a target.
     """
     sign = None if sign_key is None else signing.signer(sign_key)
+    made = [_checked(artifact, check) for artifact in artifacts]
+    if len(made) == 1:
+        return container.pack(made[0].manifest, made[0].blobs, sign)
+    return pack_several(made, sign)
+
+
+def _checked(artifact: Artifact, check: CheckInputs | None) -> Packable:
+    """What goes into the file for a target, after the check."""
     with faults.typed(_not_data):
         manifest, blobs = pack(artifact)
-        parts = container.pack(manifest, blobs, sign)
-    if check is None:
-        return parts
-    found = compare(artifact, parts, check.examples, check.source)
-    if found.unchecked:
-        _tell(found, check.partly)
-    manifest["check"] = msgspec.to_builtins(found)
-    return container.pack(manifest, blobs, sign)
+        parts = container.pack(manifest, blobs)
+    if check is not None:
+        _require_target(artifact)
+        found = compare(artifact, parts, check.examples, check.source)
+        if found.unchecked:
+            _tell(found, check.partly)
+        manifest["check"] = msgspec.to_builtins(found)
+    parts_of = artifact.fingerprint
+    target, allowed = parts_of.get("target", "native"), parts_of.get("instructions", ())
+    return Packable(target, allowed, manifest, blobs)
+
+
+def _require_target(artifact: Artifact) -> None:
+    """See that this machine runs the code for a target.
+
+    Raises:
+        OptionsError: it does not; the program was loaded from a file that has it besides.
+    """
+    allowed, target = artifact.fingerprint["instructions"], artifact.fingerprint.get("target")
+    missing = sorted(set(allowed).difference(fingerprint.instructions()))
+    if missing:
+        raise OptionsError(
+            f"check: expected a machine that runs the code for {target}, found one without "
+            f"{', '.join(missing)}\ndo: copy the file that the program was loaded from, or save "
+            "with check=False, or on a machine of that level"
+        )
 
 
 def _not_data(reason: str) -> ArtifactError:

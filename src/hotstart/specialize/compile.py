@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,11 +69,14 @@ def compile_calls(calls: Sequence[TracedCall], units: Units) -> list[Specialized
         CompileError: a piece does not compile.
         RangeError: a compile assumed more about sizes than the limit of splits allows for.
     """
+    for call in calls:
+        parts = _jobs_of(call, units)
+        units.expect(call.name, _first_tried(parts, shared_jobs(parts, (), units.compiler)))
     made: list[SpecializedCall] = []
     for call in calls:
         served = sum(len(part.units) for other in made for part in other.parts)
-        parts, splits = compile_parts(call, units, served)
-        made.append(SpecializedCall(call, tuple(parts), tuple(splits)))
+        compiled, splits = compile_parts(call, units, served)
+        made.append(SpecializedCall(call, tuple(compiled), tuple(splits)))
     return made
 
 
@@ -97,7 +100,7 @@ def compile_parts(
     compiled: list[CompiledPart] = []
     splits = Splits(call.declaration, call.splits)
     assumed: list[sympy.Basic] = []
-    waiting = [jobs_of(each.part, each.graph, units.compiler) for each in call.parts]
+    waiting = _jobs_of(call, units)
     shared = shared_jobs(waiting, assumed, units.compiler)
     while waiting:
         part, *others = waiting
@@ -116,7 +119,19 @@ def compile_parts(
             for left in split.into
         ]
         shared |= shared_jobs(waiting, assumed, units.compiler)
+        units.expect(call.name, _first_tried(waiting, shared))
     return compiled, splits.made
+
+
+def _jobs_of(call: TracedCall, units: Units) -> list[PartJobs]:
+    return [jobs_of(each.part, each.graph, units.compiler) for each in call.parts]
+
+
+def _first_tried(parts: Iterable[PartJobs], shared: Mapping[str, Job]) -> Iterator[tuple[Job, Job]]:
+    """Pair each job of some parts with the one that is tried first."""
+    for part in parts:
+        for job in part.jobs:
+            yield job, shared.get(job.key, job)
 
 
 def _compile_part(
@@ -141,7 +156,7 @@ def _compile_part(
         running[piece] = made
         reused += known is not None
         detail = {"action": made.action if known is None else "reused", "variant": name}
-        seconds = clock.wall_s() - began
+        seconds = made.seconds if known is None else clock.wall_s() - began
         clock.emit(Event("unit_finished", piece, seconds, done + 1, total, detail))
     seconds = clock.wall_s() - started
     log.info(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from hotstart import _torch
 from hotstart.compilers import Compiler, Job, Narrowed
+from hotstart.compilers.workers import Outcome, Workers
 from hotstart.errors import CompileError
 from hotstart.events import Clock
+from hotstart.options import Options
 from hotstart.records.artifact import CompiledUnit
 from hotstart.specialize.kept import Kept
 
@@ -43,18 +46,46 @@ class Units:
         compiler: makes units.
         clock: is told.
         kept: what compiles of earlier builds gave, where there is any.
+        workers: processes that compile beside this one, if there may be any.
 
     Attributes:
         compiler: as given.
         clock: as given.
     """
 
-    def __init__(self, compiler: Compiler, clock: Clock, kept: Kept | None = None) -> None:
+    def __init__(
+        self,
+        compiler: Compiler,
+        clock: Clock,
+        kept: Kept | None = None,
+        workers: Workers | None = None,
+    ) -> None:
         self.compiler = compiler
         self.clock = clock
         self._kept = kept
+        self._workers = workers or Workers(Options(), 0)
         self._made: defaultdict[str, list[MadeUnit]] = defaultdict(list)  # by kind of their jobs
         self._not_made: set[str] = set()  # keys of jobs
+        self._looked_up: dict[str, CompiledUnit | Narrowed | None] = {}  # by key
+
+    def expect(self, group: str, jobs: Iterable[tuple[Job, Job]]) -> None:
+        """Have workers begin with what units will have to be made for.
+
+        Args:
+            group: names what the jobs are for; jobs that were expected for it before are not
+                expected any more.
+            jobs: as `make` will be given them, in that order: each with the one to try first.
+        """
+        if not self._workers.most or (self._kept is not None and self._kept.only_kept):
+            return
+        wanted: dict[str, Job] = {}
+        for job, shared in jobs:
+            tried = job if shared.key in self._not_made else shared
+            alike = (other for other in wanted.values() if other.kind == tried.kind)
+            served = self.serving(job) is not None or any(o.includes(tried) for o in alike)
+            if not (served or self._look_up(tried) or self._look_up(job)):
+                wanted[tried.key] = tried
+        self._workers.expect(group, list(wanted.values()))
 
     def serving(self, job: Job) -> MadeUnit | None:
         """The unit that serves a job: the one that was made for it, else one that includes it."""
@@ -83,27 +114,38 @@ class Units:
         for each in (shared, job) if several else (job,):
             found = self._from_cache(each)
             if isinstance(found, CompiledUnit):
-                return self._add(each, found, "loaded", started)
+                return self._add(each, found, "loaded", self.clock.wall_s() - started)
             if found is not None:
                 narrowed[each.key] = found
+        seconds = 0.0
         if several:
-            unit = self._for_all_parts(job, shared, narrowed.get(shared.key), variant)
+            unit, seconds = self._for_all_parts(job, shared, narrowed.get(shared.key), variant)
             if unit is not None:
-                return self._add(shared, unit, "compiled", started)
-        own = narrowed.get(job.key) or self._compiled(job, variant)
-        return own if isinstance(own, Narrowed) else self._add(job, own, "compiled", started)
+                return self._add(shared, unit, "compiled", seconds)
+        own, more = (narrowed[job.key], 0.0) if job.key in narrowed else self._made_of(job, variant)
+        if isinstance(own, Narrowed):
+            return own
+        return self._add(job, own, "compiled", seconds + more)
 
     def _from_cache(self, job: Job) -> CompiledUnit | Narrowed | None:
         """What an earlier build's compile of a job gave; None if that is not kept."""
-        kept = self._kept_of(job)
-        found = None if kept is None else kept.get(job)
+        found = self._look_up(job)
         if isinstance(found, Narrowed):
             self._not_made.add(job.key)
         return found
 
+    def _look_up(self, job: Job) -> CompiledUnit | Narrowed | None:
+        """The same, without drawing conclusions; what was looked up once is not read again."""
+        kept = self._kept_of(job)
+        if kept is None:
+            return None
+        if job.key not in self._looked_up:
+            self._looked_up[job.key] = kept.get(job)
+        return self._looked_up[job.key]
+
     def _for_all_parts(
         self, job: Job, shared: Job, narrowed: Narrowed | None, variant: str
-    ) -> CompiledUnit | None:
+    ) -> tuple[CompiledUnit | None, float]:
         """Compile the shared job; None if that fails, or assumes something of sizes.
 
         Args:
@@ -111,22 +153,31 @@ class Units:
             shared: the job for other parts as well.
             narrowed: what its compile in an earlier build assumed, if that is known.
             variant: the name of what it is for.
+
+        Returns:
+            The unit, and the seconds that compiling took, whether there is one or not.
         """
         try:
-            found = narrowed or self._compiled(shared, variant)
+            found, seconds = (narrowed, 0.0) if narrowed else self._made_of(shared, variant)
         except CompileError as error:
             log.debug("%s is compiled for each part of a range: %r", job.piece.name, error)
-            return None
+            return None, 0.0
         if isinstance(found, CompiledUnit):
-            return found
+            return found, seconds
         log.debug("%s is compiled for each part of a range: %s", job.piece.name, found)
-        return None
+        return None, seconds
 
     def _kept_of(self, job: Job) -> Kept | None:
         """The units of earlier builds; None where a job's key means nothing in another process."""
         return self._kept if job.piece.portable else None
 
-    def _compiled(self, job: Job, variant: str) -> CompiledUnit | Narrowed:
+    def _made_of(self, job: Job, variant: str) -> tuple[CompiledUnit | Narrowed, float]:
+        """What a compile of a job gives, here or in a worker, and the seconds it took.
+
+        Raises:
+            CompileError: the job does not compile.
+            StoreError: a store must have it, and has not.
+        """
         if self._kept is not None:
             self._kept.permit(job)
         piece = job.piece
@@ -134,22 +185,29 @@ class Units:
             f"hotstart_compile_{piece.name}_{variant}", lambda: f"{job.key}\n{piece}\n"
         )
         with self.clock.phase("compile"):
-            try:
-                made = self.compiler.compile(job)
-            except Exception as error:
-                self._not_made.add(job.key)
-                reason = f"{type(error).__name__}: {error}"
-                raise CompileError(piece.name, piece.layers, variant, reason) from error
-        if isinstance(made, Narrowed):
+            found = self._workers.outcome(job, self._outcome) or self._outcome(job)
+        if not isinstance(found.made, CompiledUnit):
             self._not_made.add(job.key)
+        if found.made is None:
+            raise CompileError(piece.name, piece.layers, variant, found.failed) from found.error
         kept = self._kept_of(job)
         if kept is not None:
-            kept.put(job, made)
-        return made
+            kept.put(job, found.made)
+        return found.made, found.seconds
+
+    def _outcome(self, job: Job) -> Outcome:
+        """Compile a job in this process."""
+        started = self.clock.wall_s()
+        try:
+            made = self.compiler.compile(job)
+        except Exception as error:  # noqa: BLE001  whatever compilers raise
+            seconds = self.clock.wall_s() - started
+            return Outcome(None, seconds, f"{type(error).__name__}: {error}", error)
+        return Outcome(made, self.clock.wall_s() - started)
 
     def _add(
-        self, job: Job, unit: CompiledUnit, action: Literal["compiled", "loaded"], started: float
+        self, job: Job, unit: CompiledUnit, action: Literal["compiled", "loaded"], seconds: float
     ) -> MadeUnit:
-        made = MadeUnit(job, unit, action, self.clock.wall_s() - started)
+        made = MadeUnit(job, unit, action, seconds)
         self._made[job.kind].append(made)
         return made

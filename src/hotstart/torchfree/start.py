@@ -98,9 +98,10 @@ def _loaded(
     clock = Clock()
     log = logging.getLogger("hotstart")
     with clock.phase("read"):
-        contents = container.read(file, signing.truster(trusted_keys))
+        trust = signing.truster(trusted_keys)
+        contents = container.read(file, trust, compatibility.best_that_fits)
     with clock.phase("fit"):
-        compatibility.require_fit(file, contents.manifest, compare_source, "found")
+        compatibility.require_fit(contents, compare_source, "found")
     with clock.phase("unpack"):
         try:
             artifact = named_classes(contents.manifest, contents.blobs)
@@ -181,5 +182,7 @@ def _bound(
             raise NeedsTorch(str(error)) from error
         binding()
         weights.require_whole()
-    report = Report.of(list_loaded(artifact), clock, weights.packed())
+    names = [each.target for each in contents.targets]
+    target = "" if contents.target is None else contents.target.target
+    report = Report.of(list_loaded(artifact), clock, weights.packed(), target, names)
     return TorchFreeProgram(artifact, contracts, binding, torch, report)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotstart.artifact.container import FORMAT, read
+from hotstart.artifact.container import read
+from hotstart.artifact.header import FORMAT
 from hotstart.errors import CorruptArtifact, HotstartError
 from tests.unit.artifact.containers import (
     BLOBS,

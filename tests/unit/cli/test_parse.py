@@ -155,7 +155,7 @@ def test_every_flag_of_build() -> None:
     line = (
         "build m:f --dynamic x:0=n[1..8] --range n=1..4 --size n=1 --split-on aten::mm "
         "--split-on aten::bmm --compiler op_by_op --splits 2 --prove first "
-        "--pack-weights no --target x86-64-v3 "
+        "--pack-weights no --target x86-64-v3 --target x86-64-v2 "
         "--debug-dir out --jobs 3 -o a/model.hot --sign-key team --no-check --json --traceback"
     )
     given = app.read(line.split())
@@ -164,7 +164,11 @@ def test_every_flag_of_build() -> None:
         "dynamic_shapes": {"x": {0: Dim("n", max=8, ranges=[(1, 4)], sizes=[1])}},
         "split_on": ("aten::mm", "aten::bmm"),
         "options": Options(
-            compiler="op_by_op", splits=2, pack_weights=False, target="x86-64-v3", prove="first"
+            compiler="op_by_op",
+            splits=2,
+            pack_weights=False,
+            target=("x86-64-v2", "x86-64-v3"),
+            prove="first",
         ),
     }
     assert (given.debug_dir, given.jobs) == (Path("out"), 3)
@@ -176,7 +180,8 @@ def test_every_flag_of_build() -> None:
     ("line", "expected"),
     [
         ("inspect m.hot", {"file": Path("m.hot"), "json": False}),
-        ("inspect --json m.hot", {"file": Path("m.hot"), "json": True}),
+        ("inspect --json m.hot", {"file": Path("m.hot"), "json": True, "target": None}),
+        ("inspect --target x86-64-v3 m.hot", {"target": "x86-64-v3"}),
         ("verify m.hot", {"trusted_key": None}),
         (
             "verify m.hot --trusted-key a.pub --trusted-key b.pub --json",

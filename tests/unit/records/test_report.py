@@ -8,7 +8,7 @@ from expecttest import assert_expected_inline
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotstart.records.report import Report, UnitReport, VariantReport, render
+from hotstart.records.report import Report, UnitReport, VariantReport, WorkerReport, render
 from hotstart.records.table import columns, memory
 
 LONG = "seq=2..64"
@@ -114,6 +114,21 @@ verify    0.010  100.0
 variant static: 1 loaded, 0.00 s
   piece_0  loaded  0.004 s""",
     )
+
+
+def test_workers_are_beside_the_wall_time() -> None:
+    report = msgspec.structs.replace(deep(32), workers=WorkerReport(2, 12.5, 2**31))
+    first, *_ = render(report).splitlines()
+    assert first == (
+        "10.00 s: 33 pieces, 3 unique, 30 reused; peak memory 1.5 GiB; "
+        "2 workers compiled for 12.50 s, with at most 2.0 GiB"
+    )
+    assert report.to_dict()["workers"] == {
+        "processes": 2,
+        "seconds": 12.5,
+        "peak_memory_bytes": 2**31,
+    }
+    assert "workers" not in report.reproducible()
 
 
 def test_render_of_nothing() -> None:

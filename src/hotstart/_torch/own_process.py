@@ -1,0 +1,55 @@
+"""Prepare a process that does nothing but compile, and may be killed at any time."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+_INDUCTOR = (
+    "torch._inductor.compile_fx",
+    "torch._inductor.lowering",
+    "torch._inductor.select_algorithm",
+    "torch._inductor.codegen.cpp_gemm_template",
+    "torch._inductor.fx_passes.joint_graph",
+    "torch._inductor.fx_passes.post_grad",
+)
+"""In this order: they import each other."""
+
+
+def import_inductor() -> None:
+    """Import what Inductor's first compile would import, and probe the processor."""
+    from torch._inductor import config
+    from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+
+    for name in _INDUCTOR:
+        importlib.import_module(name)
+    with config.patch({"cpp.vec_isa_ok": True}):
+        valid_vec_isa_list()
+
+
+def write_whole_files() -> None:
+    """Have Inductor's C++ compiler put whole files into the cache folder, or none, from now on.
+
+    `CppBuilder.build` (2.11 to 2.15) lets the compiler write where other processes look: if it is
+    killed, they take a part of a kernel, or of the precompiled header, for all of it.
+    """
+    from torch._inductor.cpp_builder import CppBuilder
+
+    builder: Any = CppBuilder
+    build = builder.build
+
+    def build_aside(self: Any) -> None:
+        target = self.get_target_file_path()
+        aside = f"{target}.{os.getpid()}"
+        output = self._output
+        self._output = output.replace(target, aside)
+        try:
+            build(self)
+        finally:
+            self._output = output
+        if Path(aside).exists():
+            Path(aside).replace(target)
+
+    builder.build = build_aside

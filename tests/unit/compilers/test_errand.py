@@ -1,0 +1,152 @@
+"""A job that another process compiles: what goes there, and what comes back."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import pickle
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import hotstart
+from hotstart import Options, _torch
+from hotstart.compilers import Job, OpByOpCompiler
+from hotstart.compilers.errand import Errand, answer_of, errand_data, run
+
+OPTIONS = Options(compiler="op_by_op")
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Job:
+    found: list[Job] = []
+    compiles = OpByOpCompiler.compile
+
+    def compile(self: OpByOpCompiler, job: Job) -> Any:
+        found.append(job)
+        return compiles(self, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OpByOpCompiler, "compile", compile)
+        hotstart.compile(nn.Linear(4, 4).eval(), (torch.randn(2, 4),), options=OPTIONS)
+    return found[0]
+
+
+@pytest.fixture
+def state() -> _torch.ProcessState:
+    found = _torch.process_state()
+    assert found is not None
+    return found
+
+
+def test_the_unit_comes_back(job: Job, state: _torch.ProcessState) -> None:
+    answer = answer_of(run(errand_data(job, OPTIONS, state)))
+    assert answer.made == OpByOpCompiler().compile(job)
+    assert answer.refused == answer.failed == ""
+    assert answer.seconds > 0
+    assert answer.peak_bytes > 0
+
+
+def test_an_error_comes_back_as_text(
+    job: Job, state: _torch.ProcessState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile(self: OpByOpCompiler, job: Job) -> Any:
+        raise ValueError("no")
+
+    monkeypatch.setattr(OpByOpCompiler, "compile", compile)
+    answer = answer_of(run(errand_data(job, OPTIONS, state)))
+    assert answer.made is None
+    assert answer.failed == "ValueError: no"
+    assert answer.told.startswith("Traceback")
+
+
+def test_another_compiler_is_refused(job: Job, state: _torch.ProcessState) -> None:
+    answer = answer_of(run(errand_data(job, Options(), state)))
+    assert answer.made is None
+    assert "its key is" in answer.refused
+
+
+def test_bytes_that_mean_nothing_are_refused() -> None:
+    assert "UnpicklingError" in answer_of(run(b"nothing")).refused
+
+
+def test_a_setting_that_is_no_data_is_refused(job: Job, state: _torch.ProcessState) -> None:
+    options = Options(compiler="op_by_op", inductor={"post_grad_custom_pre_pass": lambda graph: 0})
+    with pytest.raises(Exception, match="pickle"):
+        errand_data(job, options, state)
+
+
+def test_listeners_and_folders_stay_behind(job: Job, state: _torch.ProcessState) -> None:
+    options = Options(compiler="op_by_op", on_event=lambda event: None, debug_dir="somewhere")
+    errand: Errand = pickle.loads(errand_data(job, options, state))
+    assert errand.options.on_event is None
+    assert errand.options.debug_dir is None
+
+
+def test_logs_and_warnings_are_repeated_once(
+    job: Job,
+    state: _torch.ProcessState,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    compiles = OpByOpCompiler.compile
+
+    def compile(self: OpByOpCompiler, job: Job) -> Any:
+        logging.getLogger("hotstart.somewhere").warning("%d things", 2)
+        warnings.warn("odd", FutureWarning, stacklevel=1)
+        return compiles(self, job)
+
+    monkeypatch.setattr(OpByOpCompiler, "compile", compile)
+    answer = answer_of(run(errand_data(job, OPTIONS, state)))
+    assert caplog.records == []
+    with pytest.warns(FutureWarning, match="odd") as warned:
+        answer.repeat()
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    (record,) = caplog.records
+    assert (record.name, record.getMessage()) == ("hotstart.somewhere", "2 things")
+
+
+# --- the state of the process ---------------------------------------------------------------------
+
+
+def test_a_state_says_what_was_set_in_configurations() -> None:
+    from torch._inductor import config
+
+    with config.patch({"cpp.simdlen": 256}):
+        state = _torch.process_state()
+    assert state is not None
+    assert state.settings["torch._inductor.config"]["cpp.simdlen"] == 256
+
+
+def test_a_state_is_set_whole(state: _torch.ProcessState) -> None:
+    from torch._inductor import config
+
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    try:
+        torch.set_num_threads(threads + 1)
+        torch.set_default_dtype(torch.float64)
+        config.cpp.simdlen = 256
+        assert _torch.set_process_state(state) == []
+        assert torch.get_num_threads() == threads
+        assert torch.get_default_dtype() == dtype
+        assert config.cpp.simdlen is None
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        config.cpp.simdlen = None
+
+
+def test_what_cannot_be_set_is_named(state: _torch.ProcessState) -> None:
+    config = "torch._inductor.config.post_grad_custom_pre_pass"
+    other = dataclasses.replace(state, described={**state.described, config: "<a function>"})
+    assert _torch.set_process_state(other) == [config]
+
+
+@pytest.mark.parametrize("mode", [torch.device("meta"), torch.autocast("cpu")])
+def test_a_mode_has_no_state(mode: Any) -> None:
+    with mode:
+        assert _torch.process_state() is None

@@ -1,0 +1,168 @@
+"""Who compiles what: workers, and the process that builds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hotstart
+from hotstart import Options
+from hotstart.compilers import Job, OpByOpCompiler
+from hotstart.compilers.errand import run
+from hotstart.compilers.workers import Outcome, Workers, workers_of
+
+OPTIONS = Options(compiler="op_by_op")
+
+
+class InThread:
+    """A worker without a process, which answers when it may."""
+
+    pid = 0
+    may = threading.Event()
+
+    def wait_until_ready(self) -> None:
+        """Be ready."""
+
+    def answer(self, errand: bytes, limit_s: float) -> bytes:
+        assert self.may.wait(60)
+        return run(errand)
+
+    def peak_bytes(self) -> int:
+        return 1 << 20
+
+    def end(self) -> None:
+        self.may.set()
+
+    close = end
+
+
+class Steps(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sin().sort()[0].cos().sort()[0].exp().sort()[0].tanh()
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Four different ones."""
+    found: list[Job] = []
+    compiles = OpByOpCompiler.compile
+
+    def compile(self: OpByOpCompiler, job: Job) -> Any:
+        found.append(job)
+        return compiles(self, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OpByOpCompiler, "compile", compile)
+        hotstart.compile(Steps(), (torch.randn(2),), split_on=["aten::sort"], options=OPTIONS)
+    assert len(found) == 4
+    return found
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """One worker at most, which answers once `InThread.may` is set."""
+    monkeypatch.setattr("hotstart.compilers.workers.Worker", InThread)
+    monkeypatch.setattr(InThread, "may", threading.Event())
+    made = Workers(OPTIONS, 1)
+    yield made
+    made.close()
+    assert not any(thread.is_alive() for thread in made._threads)
+
+
+@pytest.fixture
+def here() -> list[str]:
+    """The pieces that were compiled in the process that builds."""
+    return []
+
+
+@pytest.fixture
+def compile_here(here: list[str]) -> Callable[[Job], Outcome]:
+    def compile(job: Job) -> Outcome:
+        here.append(job.piece.name)
+        InThread.may.set()
+        return Outcome(OpByOpCompiler().compile(job), 0.5)
+
+    return compile
+
+
+def wait_until_one_runs(workers: Workers) -> None:
+    until = time.monotonic() + 60
+    while all(task.state == "waits" for task in workers._tasks.values()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_the_process_that_builds_compiles_another_job_while_it_waits(
+    workers: Workers, jobs: list[Job], here: list[str], compile_here: Callable[[Job], Outcome]
+) -> None:
+    workers.expect("", jobs)
+    wait_until_one_runs(workers)
+    first, second, *_ = jobs
+    found = workers.outcome(first, compile_here)
+    assert found is not None
+    assert found.made == OpByOpCompiler().compile(first)
+    assert here[:1] == [second.piece.name]
+    helped = workers.outcome(second, compile_here)
+    assert helped is not None
+    assert helped.seconds == 0.5
+    assert workers.totals().processes == 1
+
+
+def test_what_no_worker_has_begun_is_left_to_the_process_that_builds(
+    workers: Workers, jobs: list[Job], here: list[str], compile_here: Callable[[Job], Outcome]
+) -> None:
+    workers.expect("", jobs)
+    wait_until_one_runs(workers)
+    assert workers.outcome(jobs[-1], compile_here) is None
+    assert here == []
+    assert workers.outcome(jobs[-1], compile_here) is None  # nor is it waited for again
+
+
+def test_other_jobs_of_a_group_replace_those_that_wait(workers: Workers, jobs: list[Job]) -> None:
+    workers.expect("one", jobs)
+    wait_until_one_runs(workers)
+    workers.expect("one", jobs[2:])
+    assert set(workers._tasks) == {jobs[0].key, jobs[2].key, jobs[3].key}
+    workers.expect("another", jobs[:2])
+    assert set(workers._tasks) == {job.key for job in jobs}
+
+
+def test_one_job_starts_no_worker(workers: Workers, jobs: list[Job]) -> None:
+    workers.expect("", jobs[:1])
+    assert workers.totals().processes == 0
+
+
+def test_a_mode_of_torchs_starts_no_worker(workers: Workers, jobs: list[Job]) -> None:
+    with torch.device("cpu"):
+        workers.expect("", jobs)
+    assert workers.totals().processes == 0
+
+
+def test_a_small_model_starts_no_worker_before_there_are_jobs(workers: Workers) -> None:
+    workers.start_early(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    assert workers.totals().processes == 0
+    workers.start_early(nn.Sequential(*(nn.Linear(2, 2) for _ in range(20))))
+    assert workers.totals().processes == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(jobs=1),
+        Options(jobs=4, compiler="op_by_op"),
+        Options(jobs=4, tune=True),
+        Options(jobs=4, prove="first"),
+    ],
+)
+def test_some_builds_have_no_workers(options: Options) -> None:
+    assert workers_of(options).most == 0
+
+
+def test_this_process_is_one_of_the_jobs() -> None:
+    assert workers_of(Options(jobs=4)).most == 3
