@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import random
 from collections.abc import Callable
 from typing import Any
@@ -14,37 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import hotstart
-from hotstart import Call, Dim
 from qualification.captures import differences, traced
+from tests.blocks import Block, Stack, compared, given, repeats
 
-BLOCKS = 4
 SCALE = torch.full((8,), 3.0)
-
-
-class Block(nn.Module):
-    """A linear and a norm; the classes below change one thing about it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-        self.linear = nn.Linear(8, 8)
-        self.norm = nn.LayerNorm(8)
-
-    def forward(self, x: Tensor) -> Any:
-        return x + self.norm(self.linear(x)).relu()
-
-
-class Stack(nn.Module):
-    """Blocks one after the other."""
-
-    def __init__(self, block: Callable[[int], nn.Module]) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(block(number) for number in range(BLOCKS))
-
-    def forward(self, x: Tensor) -> Any:
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class Sizes(Block):
@@ -317,72 +289,6 @@ class KeepsInputs(Stack):
         return x
 
 
-# --- what blocks are called with ------------------------------------------------------------------
-
-
-class Product(Block):
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x) * y
-
-
-class SameTwice(Stack):
-    """First the same tensor for both arguments, then two."""
-
-    def forward(self, x: Tensor) -> Any:
-        y = self.blocks[0](x, x)
-        for block in self.blocks[1:]:
-            y = block(y, x)
-        return y
-
-
-class OtherKinds(Stack):
-    def forward(self, x: Tensor) -> Any:
-        y = self.blocks[0](x, x)
-        y = self.blocks[1](y, 2.0)
-        y = self.blocks[2](y, 3.0)
-        return self.blocks[3](y, x[:1])
-
-
-class GivenItsOwnWeight(Stack):
-    """The first block is given its own weight, the others the first's."""
-
-    def forward(self, x: Tensor) -> Any:
-        for block in self.blocks:
-            x = block(x, self.blocks[0].norm.weight)
-        return x
-
-
-class GivenAGlobal(Stack):
-    """The first block is given the tensor that all of them read besides."""
-
-    def forward(self, x: Tensor) -> Any:
-        x = self.blocks[0](x, SCALE)
-        for block in self.blocks[1:]:
-            x = block(x, self.blocks[0].norm.weight)
-        return x
-
-
-class ScaledProduct(Product):
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return super().forward(x, y) * SCALE
-
-
-class OtherStrides(Stack):
-    def forward(self, x: Tensor) -> Any:
-        x = self.blocks[1](self.blocks[0](x))
-        x = self.blocks[2](x.t().contiguous().t())
-        return self.blocks[3](x)
-
-
-class Counting(Stack):
-    """A number that forward counts goes to the blocks."""
-
-    def forward(self, x: Tensor) -> Any:
-        for number, block in enumerate(self.blocks):
-            x = block(x, number)
-        return x
-
-
 DIFFERENT: dict[str, Callable[[], nn.Module]] = {
     "a number that is read": lambda: Stack(ReadsNumber),
     "a setting of torch's module": lambda: Stack(OtherEps),
@@ -406,13 +312,7 @@ DIFFERENT: dict[str, Callable[[], nn.Module]] = {
     "autocast inside": lambda: Stack(OwnAutocast),
     "a mapping as result": lambda: Mappings(ReturnsMapping),
     "an argument as result": lambda: KeepsInputs(ReturnsItsInput),
-    "one tensor for two arguments": lambda: SameTwice(Product),
-    "other kinds of arguments": lambda: OtherKinds(Product),
-    "its own weight as an argument": lambda: GivenItsOwnWeight(Product),
-    "a global as an argument": lambda: GivenAGlobal(ScaledProduct),
-    "strides": lambda: OtherStrides(Block),
     "a write into a part": lambda: Stack(WritesAPart),
-    "a counted number": lambda: Counting(Product),
 }
 
 
@@ -466,22 +366,3 @@ def test_results_are_those_of_the_model() -> None:
     for rows in (1, 2, 9):
         x = torch.randn(rows, 8)
         assert torch.equal(program(x), model(x))
-
-
-def given() -> Call:
-    return Call(args=(torch.randn(5, 8),), dynamic_shapes={"x": {0: Dim("rows", min=1, max=9)}})
-
-
-def compared(model: nn.Module, caplog: pytest.LogCaptureFixture) -> tuple[list[str], int]:
-    """What differs from a whole trace, and how many blocks were repeated in each trace."""
-    caplog.set_level(logging.DEBUG, "hotstart")
-    once = traced(model, given(), "blocks_once")
-    found = repeats(caplog)
-    return list(differences(once, traced(model, given(), "whole"))), found
-
-
-def repeats(caplog: pytest.LogCaptureFixture) -> int:
-    """How many calls of blocks the first trace repeated."""
-    told = [r.args for r in caplog.records if "repeat others" in str(r.msg)]
-    assert not [r for r in caplog.records if "for itself: " in r.getMessage()]
-    return int(told[0][0]) if told else 0  # type: ignore[index, call-overload]
