@@ -18,6 +18,14 @@ _NUMBERS = (
     int | float | complex | bool | torch.SymInt | torch.SymFloat | torch.SymBool | torch.Size | None
 )
 
+_RESHAPES = frozenset(
+    {"as_strided_", "detach_", "rename_", "requires_grad_", "resize_", "resize_as_", "set_",
+     "squeeze_", "swapaxes_", "swapdims_", "t_", "transpose_", "unsqueeze_"}
+)  # fmt: skip
+"""Operators that change what is known of a tensor, not what it holds."""
+
+_AUTOCAST = ("cpu", "cuda", "xpu", "mps", "hpu", "xla", "mtia", "privateuseone")
+
 
 class UnknownError(Exception):
     """A block's call has a part that is not known to be the same in the next call."""
@@ -25,10 +33,17 @@ class UnknownError(Exception):
 
 @dataclass(frozen=True)
 class Given:
-    """What a call passes: a tree as a hashable value, and the nodes of its leaves in order."""
+    """What a call passes.
+
+    Attributes:
+        tree: a hashable value.
+        nodes: those of its leaves in order.
+        known: what is known of their values at the time of the call.
+    """
 
     tree: Any
     nodes: tuple[fx.Node, ...]
+    known: tuple[Any, ...]
 
     @property
     def repeats(self) -> tuple[int, ...]:
@@ -51,6 +66,9 @@ class BlockCall:
         before, after: how often modules had been called, by name.
         layout_reads: which of the trace's questions about layouts it asked.
         guards: what was read of the block and what it holds.
+        reads: the objects among these.
+        weights_read: whether some of its weights were read before the call, so that the order of
+            the placeholders does not tell in which the call reads them.
         fresh: the nodes whose values share no memory with earlier ones.
     """
 
@@ -65,6 +83,8 @@ class BlockCall:
     after: Mapping[str, int]
     layout_reads: range
     guards: tuple[Any, ...]
+    reads: tuple[tuple[Any, Any], ...]
+    weights_read: bool
     fresh: frozenset[fx.Node]
 
 
@@ -75,7 +95,8 @@ def described(value: Any) -> Given:
         UnknownError: an object may be in it that another call sees otherwise.
     """
     nodes: list[fx.Node] = []
-    return Given(_tree(value, nodes), tuple(nodes))
+    tree = _tree(value, nodes)
+    return Given(tree, tuple(nodes), tuple(map(metadata, nodes)))
 
 
 def _tree(value: Any, nodes: list[fx.Node]) -> Any:
@@ -94,12 +115,12 @@ def _tree(value: Any, nodes: list[fx.Node]) -> Any:
     if type(value) is variables.TupleVariable:
         return "tuple", tuple(_tree(each, nodes) for each in value.items)
     if isinstance(value, variables.ConstantVariable):
-        return "constant", (type(value.value), value.value)
-    if isinstance(value, (variables.TensorVariable, tensor.SymNodeVariable)):
+        return "constant", (type(value.value), value.value, repr(value.value))
+    if type(value) in (variables.TensorVariable, tensor.SymNodeVariable):
         proxy = value.as_proxy()
         if isinstance(proxy, fx.Proxy):
             nodes.append(proxy.node)
-            return type(value), len(nodes) - 1
+            return (type(value), getattr(value, "class_type", None)), len(nodes) - 1
         raise UnknownError
     return _by_source(value)
 
@@ -121,9 +142,15 @@ def require_repeatable(nodes: tuple[fx.Node, ...], given: Given, returned: Given
     for node in nodes:
         if node.op not in ("call_function", "call_method") or not _is_known(node):
             raise UnknownError
+        if _called(node) in _RESHAPES:
+            raise UnknownError
         for read in node.all_input_nodes:
             if read not in within and read not in given.nodes and read.op != "placeholder":
                 raise UnknownError
+
+
+def _called(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
 def _is_known(node: fx.Node) -> bool:
@@ -151,7 +178,7 @@ def same_given(earlier: Given, given: Given) -> bool:
     return (
         earlier.tree == given.tree
         and earlier.repeats == given.repeats
-        and list(map(metadata, earlier.nodes)) == list(map(metadata, given.nodes))
+        and earlier.known == given.known
     )
 
 
@@ -184,15 +211,18 @@ def _expr(value: Any) -> Any:
 
 
 def modes_of_torch() -> tuple[Any, ...]:
-    """The modes of torch that decide what an operator makes."""
+    """The modes of torch that decide what an operator makes, and those that code may ask for."""
     return (
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
         torch.get_default_dtype(),
-        torch.is_autocast_enabled("cpu"),
-        torch.get_autocast_dtype("cpu"),
-        torch.is_autocast_enabled("cuda"),
-        torch.get_autocast_dtype("cuda"),
+        *map(torch.is_autocast_enabled, _AUTOCAST),
+        *map(torch.get_autocast_dtype, _AUTOCAST),
+        torch.is_autocast_cache_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch.is_anomaly_enabled(),
         torch._C._len_torch_function_stack(),
     )
 
@@ -213,9 +243,15 @@ def fresh_nodes(nodes: tuple[fx.Node, ...]) -> Iterator[fx.Node]:
     }
     for node in nodes:
         memory = _memory(node)
-        if memory is not None and memory not in seen:
+        if memory is not None and memory not in seen and not _is_part(node):
             yield node
         seen.add(memory)
+
+
+def _is_part(node: fx.Node) -> bool:
+    """Whether an operator returned a view of what it made inside."""
+    value = node.meta["example_value"]
+    return bool(value._is_view()) or value.storage_offset() != 0
 
 
 def _memory(node: fx.Node) -> int | None:

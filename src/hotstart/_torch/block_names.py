@@ -31,6 +31,14 @@ class Counterparts:
     tensors: Mapping[int, torch.Tensor]
     modules: Mapping[int, torch.nn.Module]
 
+    def of(self, value: Any) -> torch.Tensor | torch.nn.Module | None:
+        """The counterpart of an object; None if it is no part of the first block."""
+        return self.tensors.get(id(value), self.modules.get(id(value)))
+
+    def all(self) -> Iterator[tuple[int, torch.Tensor | torch.nn.Module]]:
+        yield from self.tensors.items()
+        yield from self.modules.items()
+
 
 class Move:
     """Names of one block, as those of another."""
@@ -86,6 +94,20 @@ def moved_guards(earlier: BlockCall, move: Move, output: Any) -> list[Any] | Non
     return moved
 
 
+def guards_beside(guards: list[Any], known: frozenset[Any]) -> Iterator[Any]:
+    """The guards that are not about objects of some sources, nor about what these hold."""
+    for guard in guards:
+        if not known.intersection(_bases(guard.originating_source)):
+            yield guard
+
+
+def _bases(source: Any) -> Iterator[Any]:
+    """A source and those that it is part of."""
+    while source is not None:
+        yield source
+        source = getattr(source, "base", None)
+
+
 def moved_weights(
     earlier: BlockCall, given: Given, move: Move, counterparts: Counterparts, output: Any
 ) -> dict[fx.Node, tuple[Any, Any]] | None:
@@ -97,22 +119,17 @@ def moved_weights(
     scopes = {"L": output.root_tx.f_locals, "G": output.root_tx.f_globals}
     unknown = object()
     replaced = dict(zip(earlier.given.nodes, given.nodes, strict=True))
+    if any(_passes_weight(*pair, counterparts, output) for pair in replaced.items()):
+        return None
     found: dict[fx.Node, tuple[Any, Any]] = {}
     for node in {read: None for each in earlier.nodes for read in each.all_input_nodes}:
-        if node.op != "placeholder":
+        if node.op != "placeholder" or node in replaced:
             continue
-        grapharg: Any = node.meta.get("grapharg")
-        source = getattr(grapharg, "source", None)
-        if source is None:
-            return None
-        value = object_named(source.name, scopes, unknown)
+        source = _source_of(node)
+        value = unknown if source is None else object_named(source.name, scopes, unknown)
         if value is unknown:
             return None
         own = counterparts.tensors.get(id(value))
-        if node in replaced:
-            if replaced[node] is not node and (own is not None or not _is_argument(source.name)):
-                return None
-            continue
         moved = move(source)
         if moved is None:
             if own is not None and own is not value:
@@ -124,9 +141,30 @@ def moved_weights(
     return found
 
 
-def _is_argument(name: str) -> bool:
+def _passes_weight(old: fx.Node, new: fx.Node, counterparts: Counterparts, output: Any) -> bool:
+    """Whether two calls are given different weights, or one of either block's."""
+    scopes = {"L": output.root_tx.f_locals, "G": output.root_tx.f_globals}
+    passed = [source for node in (old, new) if (source := _weight_source(node, output)) is not None]
+    if old is not new or not passed:
+        return bool(passed)
+    value = object_named(passed[0].name, scopes)
+    return counterparts.of(value) is not None or any(value is own for _, own in counterparts.all())
+
+
+def _weight_source(node: fx.Node, output: Any) -> Any:
+    """Dynamo's source of a placeholder; None for an argument of the model and what is computed."""
+    source = _source_of(node) if node.op == "placeholder" else None
+    return None if source is None or _is_argument(source.name, output) else source
+
+
+def _source_of(node: fx.Node) -> Any:
+    return getattr(node.meta.get("grapharg"), "source", None)
+
+
+def _is_argument(name: str, output: Any) -> bool:
     """Whether a name of Dynamo's is an argument of the model, or in one, and of no object."""
-    return re.fullmatch(r"L\['\w+'\](\[[^.]*\])*(\.size\(\)\[\d+\])?", name) is not None
+    found = re.fullmatch(r"L\['(\w+)'\](\[[^.]*\])*(\.size\(\)\[\d+\])?", name)
+    return found is not None and found[1] not in output.root_tx.f_code.co_freevars
 
 
 def stack_name(source: Any) -> str:

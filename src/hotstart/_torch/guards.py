@@ -120,8 +120,11 @@ def same_when_read(guard: Any, first: Any, second: Any) -> bool:
 def _same_value(first: Any, second: Any, _key: Any) -> bool:
     if first is second:
         return True
-    plain = isinstance(first, _CONSTANTS) or type(first) in (tuple, frozenset)
-    return plain and type(first) is type(second) and bool(first == second)
+    if type(first) is not type(second):
+        return False
+    if type(first) is tuple:
+        return len(first) == len(second) and all(map(_same_value, first, second, first))
+    return isinstance(first, _CONSTANTS) and repr(first) == repr(second)  # 0.0 is not -0.0
 
 
 _SAME: Mapping[Read, Callable[[Any, Any, Any], bool]] = {

@@ -5,13 +5,16 @@ call of a block that is proven to be as an earlier one's adds that one's nodes t
 own weights, and its guards; everything that cannot be proven is traced.
 
 Private names, of torch 2.11 to 2.15: `variables.nn_module.UnspecializedNNModuleVariable`, whose
-`call_function` is each call of a module, and `side_effects.SideEffects`, whose
-`check_allowed_side_effect` hears of every change of an object.
+`call_function` is each call of a module, `side_effects.SideEffects`, whose
+`check_allowed_side_effect` hears of every change of an object, `builder.VariableBuilder`, whose
+`__call__` takes in each object that a trace reads, and `lazy.LazyVariableTracker`, whose `create`
+hears of those that it knows already.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -30,7 +33,15 @@ from hotstart._torch.block_call import (
     same_given,
 )
 from hotstart._torch.block_copy import Copy
-from hotstart._torch.block_names import Counterparts, Move, guards_on, moved_guards, moved_weights
+from hotstart._torch.block_names import (
+    Counterparts,
+    Move,
+    guards_beside,
+    guards_on,
+    moved_guards,
+    moved_weights,
+)
+from hotstart._torch.block_reads import ObjectsRead, known_already, met_elsewhere, same_objects
 from hotstart._torch.layout_reads import LayoutReads
 
 MOST_TRACES = 8
@@ -62,35 +73,66 @@ class Repeats:
         self._layout_reads = layout_reads
         self._output: Any = None
         self._calls: defaultdict[type, list[BlockCall]] = defaultdict(list)
+        self._called = False
         self._objects_changed = False
+        self._changed: list[Any] = []
+        self._objects = ObjectsRead()
+        self._thread = threading.get_ident()
+
+    def started_here(self) -> bool:
+        """Whether this thread is the one whose trace repeats: others may trace meanwhile."""
+        return threading.get_ident() == self._thread
+
+    def note_read(self, builder: Any, value: Any) -> None:
+        """Hear that a trace reads an object."""
+        self._start_over(builder.tx.output)
+        self._objects.note(builder.source, value)
+
+    def note_met(self, value: Any) -> None:
+        """Hear that a trace comes by an object, which it may know already."""
+        self._objects.note_modules(value)
 
     def note_change(self, item: Any) -> None:
-        """Hear that traced code changes an object."""
+        """Hear that traced code changes an object, before a block is called or later."""
         from torch._dynamo import variables
         from torch._dynamo.variables import base
 
         new = base.AttributeMutationNew, base.ValueMutationNew
-        if isinstance(item, variables.TensorVariable) or not isinstance(item.mutation_type, new):
+        if isinstance(item, variables.TensorVariable):
             self._objects_changed = True
+        elif not isinstance(item.mutation_type, new):
+            self._changed.append(getattr(item, "source", None))
+            self._objects_changed |= self._called or self._changed[-1] is None
 
     def call(self, block: Any, tx: Any, args: Any, kwargs: Any, trace: Callable[[], Any]) -> Any:
         """The result of a call of a block, traced or repeated."""
-        if self._output is not tx.output:  # Dynamo starts over
-            self._output, self._objects_changed = tx.output, False
-            self._calls.clear()
+        self._start_over(tx.output)
+        self._called = True
         try:
             given = described((tuple(args), kwargs))
         except UnknownError:
             return trace()
         if not self._may_repeat(block, tx):
             return trace()
-        modes = modes_of_torch()
+        modes = (
+            *modes_of_torch(),
+            tx.symbolic_torch_function_state.torch_function_subclass_enabled,
+        )
         for earlier in self._calls[type(block.value)]:
             result = self._repeat(earlier, block, tx, given, modes)
             if result is not None:
                 self.repeated += 1
                 return result
         return self._traced(block, tx, given, modes, trace)
+
+    def _start_over(self, output: Any) -> None:
+        """Forget everything if Dynamo does."""
+        if self._output is not output:
+            self._output = output
+            self._called = self._objects_changed = False
+            self._changed.clear()
+            self._calls.clear()
+            self._objects = ObjectsRead()
 
     def _may_repeat(self, block: Any, tx: Any) -> bool:
         return (
@@ -109,11 +151,15 @@ class Repeats:
         last = graph._root.prev  # the root itself, while there is no node
         asked = len(self._layout_reads.reads)
         before, outside = dict(tx.num_calls), len(tx.nn_module_stack)
+        known = self._objects.position
         result = trace()
         if len(self._calls[type(block.value)]) >= MOST_TRACES or not self._may_repeat(block, tx):
             return result
         nodes = tuple(nodes_since(graph, last))
         with contextlib.suppress(UnknownError):
+            if not self._objects.modules_since(known) <= set(block.value.modules()):
+                return result
+            reads = self._objects.of(block.source)
             returned = described(result)
             require_repeatable(nodes, given, returned)
             call = BlockCall(
@@ -128,6 +174,8 @@ class Repeats:
                 after=dict(tx.num_calls),
                 layout_reads=range(asked, len(self._layout_reads.reads)),
                 guards=tuple(guards_on(block.source, tx.output)),
+                reads=reads,
+                weights_read=self._objects.has_tensors_before(known, reads),
                 fresh=frozenset(fresh_nodes(nodes)),
             )
             self._calls[type(block.value)].append(call)
@@ -143,15 +191,45 @@ class Repeats:
         if counterparts is None:
             return None
         move = Move(earlier.source, block.source)
+        if move(earlier.source) is None or self._changed_in(earlier.source, block.source):
+            return None
         guards = moved_guards(earlier, move, tx.output)
         if guards is None:
+            return None
+        reads = self._same_reads(earlier, block, move, counterparts, tx.output)
+        if reads is None:
             return None
         weights = moved_weights(earlier, given, move, counterparts, tx.output)
         if weights is None:
             return None
+        if earlier.weights_read and not _tracked(weights, tx.output):
+            return None
+        for source, value in reads:
+            self._objects.note(source, value)
+        known = known_already(earlier.reads, reads, tx.output)
         return Copy(earlier, block, tx, given, counterparts, self._layout_reads).made(
-            weights, guards
+            weights, list(guards_beside(guards, known))
         )
+
+    def _changed_in(self, *blocks: Any) -> bool:
+        """Whether forward changed a part of these blocks before any was called."""
+        moves = [Move(source, source) for source in blocks]
+        return any(move(source) is not None for source in self._changed for move in moves)
+
+    def _same_reads(
+        self, earlier: BlockCall, block: Any, move: Move, counterparts: Counterparts, output: Any
+    ) -> list[tuple[Any, Any]] | None:
+        """The objects that the block has where those are that an earlier call read."""
+        reads = same_objects(earlier.reads, move, counterparts, output)
+        if reads is None:
+            return None
+        blocks = (earlier.source, earlier.reads), (block.source, reads)
+        return None if met_elsewhere(*blocks, counterparts, self._objects) else reads
+
+
+def _tracked(weights: Mapping[Any, tuple[Any, Any]], output: Any) -> bool:
+    """Whether a trace has read all of some weights."""
+    return all(weight in output.side_effects for _, weight in weights.values())
 
 
 @contextlib.contextmanager
@@ -160,7 +238,7 @@ def tracing_repeats_once(
 ) -> Iterator[Repeats]:
     """While inside, traces of Dynamo's take down again what they have of an equal block."""
     from torch._dynamo import side_effects
-    from torch._dynamo.variables import nn_module
+    from torch._dynamo.variables import builder, lazy, nn_module
 
     repeats = Repeats(blocks, alike, layout_reads)
     if not blocks:
@@ -168,24 +246,43 @@ def tracing_repeats_once(
         return
     variable: Any = nn_module.UnspecializedNNModuleVariable
     effects: Any = side_effects.SideEffects
+    building: Any = builder.VariableBuilder
     traced_call, allowed = variable.call_function, effects.check_allowed_side_effect
+    build = building.__call__
+    tracker: Any = lazy.LazyVariableTracker
+    create = tracker.create
 
     def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
         def trace() -> Any:
             return traced_call(self, tx, args, kwargs)
 
-        if id(self.value) not in repeats.blocks:
+        if not repeats.started_here() or id(self.value) not in repeats.blocks:
             return trace()
         return repeats.call(self, tx, args, kwargs, trace)
 
     def check_allowed_side_effect(self: Any, item: Any) -> Any:
-        repeats.note_change(item)
+        if repeats.started_here():
+            repeats.note_change(item)
         return allowed(self, item)
+
+    def take_in(self: Any, value: Any) -> Any:
+        if repeats.started_here():
+            repeats.note_read(self, value)
+        return build(self, value)
+
+    def meet(value: Any, *args: Any, **options: Any) -> Any:
+        if repeats.started_here():
+            repeats.note_met(value)
+        return create(value, *args, **options)
 
     variable.call_function = call_function
     effects.check_allowed_side_effect = check_allowed_side_effect
+    building.__call__ = take_in
+    tracker.create = staticmethod(meet)
     try:
         yield repeats
     finally:
         variable.call_function = traced_call
         effects.check_allowed_side_effect = allowed
+        building.__call__ = build
+        tracker.create = staticmethod(create)

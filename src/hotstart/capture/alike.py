@@ -99,6 +99,10 @@ class _Outline:
             tensor.device,
             tensor.requires_grad,
             tensor.storage_offset(),
+            tensor.is_conj(),
+            tensor.is_neg(),
+            tensor.is_inference(),
+            tuple(name for name in vars(tensor) if not name.startswith("_dynamo_")),
         )
 
     def _attribute(self, name: str, value: Any, strict: bool) -> Hashable:
@@ -109,7 +113,7 @@ class _Outline:
                 raise _NotComparableError
             return None
         if isinstance(value, _CONSTANTS):
-            return str(type(value)), value if strict else None
+            return str(type(value)), repr(value) if strict else None
         if strict and isinstance(value, Mapping | set | tuple | list):
             return str(type(value)), repr(value)
         return id(value) if strict or callable(value) else id(type(value))
