@@ -41,7 +41,9 @@ def captured(
         weights = WeightTable(index)
         declaration = Declaration(arguments.axes, arguments.example_sizes, 0)
         part, *_ = declaration.parts()
-        graph = capture(index, model, arguments, weights, part.fixed, part.hints, blocks_once=True)
+        graph = capture(
+            index, model, arguments, weights, part.fixed, part.hints, blocks_once=True, passed={}
+        )
         Splits(declaration).split(part, graph.assumed)
     return graph, weights
 

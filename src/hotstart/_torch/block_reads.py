@@ -130,10 +130,13 @@ def met_elsewhere(
     )
 
 
-def known_already(earlier: Iterable[Read], block: Iterable[Read], output: Any) -> frozenset[Any]:
-    """The sources of objects of both blocks that a trace tracks, and does not guard again."""
-    return frozenset(
-        source
+def known_already(earlier: Iterable[Read], block: Iterable[Read], output: Any) -> dict[Any, Any]:
+    """The sources of objects of both blocks that a trace tracks, and does not guard again.
+
+    Each with the source that the trace read it by first.
+    """
+    return {
+        source: output.side_effects[new].source
         for (_, old), (source, new) in zip(earlier, block, strict=True)
         if new is old and new in output.side_effects
-    )
+    }

@@ -10,7 +10,7 @@ import logging
 import re
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from torch import fx
 from hotstart._torch.guards import Read, environment_names, modes_read, object_named, reads
 from hotstart._torch.layout_reads import LayoutReads, recording_layout_reads
 from hotstart._torch.lines import user_line
+from hotstart._torch.other_names import OtherNames, recording_other_names
+from hotstart._torch.passed_objects import recording_passed_objects
 from hotstart._torch.repeats import Alike, tracing_repeats_once
 from hotstart._torch.sizes import convolutions_of_any_batch
 from hotstart._torch.symbols import sizes_that_may_be_zero, without_size_assumptions
@@ -53,6 +55,7 @@ class FullGraph:
         self_name: the variable that holds the traced module; None for a plain function.
         layout_reads: what traced code asked of the layouts of tensors.
         free: the variables that the traced function closes over.
+        met: by name of an argument, Dynamo's name of where else the caller's object was found.
     """
 
     module: fx.GraphModule
@@ -69,6 +72,7 @@ class FullGraph:
     self_name: str | None
     layout_reads: LayoutReads
     free: tuple[str, ...]
+    met: Mapping[str, str]
 
     def plain_name(self, name: str) -> str:
         """`layers.0.weight` for Dynamo's `L['self']._modules['layers']._modules['0'].weight`.
@@ -145,6 +149,7 @@ def full_graph(
     dynamic: Sequence[tuple[torch.Tensor, int, int, int]],
     blocks: Mapping[int, torch.nn.Module],
     alike: Alike,
+    passed: Mapping[int, tuple[str, object]],
 ) -> FullGraph:
     """Trace one call of `fn` into one graph.
 
@@ -154,6 +159,7 @@ def full_graph(
 
     `dynamic` lists (tensor, dimension, low, high). A call of one of `blocks`, modules by identity,
     is not traced where it repeats another; `alike` says what of one stands where in another.
+    `passed` has the caller's objects that there are stand-ins of, with their names, by identity.
 
     Raises:
         NoGraph: nothing to compile.
@@ -184,7 +190,9 @@ def full_graph(
         get_metrics_context(),
         _recording_side_effects() as side_effects,
         recording_layout_reads() as layout_reads,
-        tracing_repeats_once(blocks, alike, layout_reads) as repeats,
+        recording_other_names() as others,
+        recording_passed_objects(passed) as met,
+        tracing_repeats_once(blocks, alike, layout_reads, others) as repeats,
     ):
         captured = convert_frame.fullgraph_capture(fn, args, kwargs)
     if captured.backend_input is None:
@@ -213,7 +221,7 @@ def full_graph(
         replay=replay,
         side_effects=tuple(_lasting(side_effects, output.traced_code)),
         modes=modes_read(output.output_graph),
-        reads=tuple(reads(output.output_graph, scopes)),
+        reads=tuple(_by_all_names(reads(output.output_graph, scopes), others.of_objects(scopes))),
         codes=frozenset(output.traced_code),
         environment=frozenset(environment_names(output.traced_code)),
         home=str(traced.__globals__.get("__name__", "")),
@@ -222,7 +230,18 @@ def full_graph(
         self_name=None if owner is None else traced.__code__.co_varnames[0],
         layout_reads=layout_reads,
         free=traced.__code__.co_freevars,
+        met=met,
     )
+
+
+def _by_all_names(
+    read: Iterable[tuple[Read, str, Any]], others: OtherNames
+) -> dict[tuple[Read, str, Any], None]:
+    """What a trace read, by every name that it came by the objects by."""
+    found: dict[tuple[Read, str, Any], None] = {}
+    for kind, name, key in read:
+        found |= {(kind, each, key): None for each in (name, *others.of(name))}
+    return found
 
 
 def _operators_as_written() -> dict[str, Any]:

@@ -43,6 +43,7 @@ from hotstart._torch.block_names import (
 )
 from hotstart._torch.block_reads import ObjectsRead, known_already, met_elsewhere, same_objects
 from hotstart._torch.layout_reads import LayoutReads
+from hotstart._torch.other_names import OtherNames
 
 MOST_TRACES = 8
 """How many calls of one class are kept to compare others with."""
@@ -59,18 +60,24 @@ class Repeats:
         blocks: modules that may repeat others.
         alike: compares two of them.
         layout_reads: where questions about layouts are noted.
+        other_names: where further names of objects are noted.
 
     Attributes:
         repeated: how many calls were not traced.
     """
 
     def __init__(
-        self, blocks: Mapping[int, torch.nn.Module], alike: Alike, layout_reads: LayoutReads
+        self,
+        blocks: Mapping[int, torch.nn.Module],
+        alike: Alike,
+        layout_reads: LayoutReads,
+        other_names: OtherNames,
     ) -> None:
         self.blocks = blocks
         self.repeated = 0
         self._alike = alike
         self._layout_reads = layout_reads
+        self._other_names = other_names
         self._output: Any = None
         self._calls: defaultdict[type, list[BlockCall]] = defaultdict(list)
         self._called = False
@@ -207,8 +214,10 @@ class Repeats:
         for source, value in reads:
             self._objects.note(source, value)
         known = known_already(earlier.reads, reads, tx.output)
+        for source, first in known.items():
+            self._other_names.note(source, first)
         return Copy(earlier, block, tx, given, counterparts, self._layout_reads).made(
-            weights, list(guards_beside(guards, known))
+            weights, list(guards_beside(guards, frozenset(known)))
         )
 
     def _changed_in(self, *blocks: Any) -> bool:
@@ -234,13 +243,16 @@ def _tracked(weights: Mapping[Any, tuple[Any, Any]], output: Any) -> bool:
 
 @contextlib.contextmanager
 def tracing_repeats_once(
-    blocks: Mapping[int, torch.nn.Module], alike: Alike, layout_reads: LayoutReads
+    blocks: Mapping[int, torch.nn.Module],
+    alike: Alike,
+    layout_reads: LayoutReads,
+    other_names: OtherNames,
 ) -> Iterator[Repeats]:
     """While inside, traces of Dynamo's take down again what they have of an equal block."""
     from torch._dynamo import side_effects
     from torch._dynamo.variables import builder, lazy, nn_module
 
-    repeats = Repeats(blocks, alike, layout_reads)
+    repeats = Repeats(blocks, alike, layout_reads, other_names)
     if not blocks:
         yield repeats
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -13,6 +14,8 @@ from hotstart.capture.arguments import Arguments, describe_arguments
 from hotstart.errors import CaptureError, OptionsError
 from hotstart.model import Model, method_of, modules
 from hotstart.options import Options
+from hotstart.records.nested import children
+from hotstart.records.trees import opened
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,22 @@ class DescribedCall:
     call: Call
     target: Model
     arguments: Arguments
+
+
+def passed_objects(call: Call) -> dict[int, tuple[str, object]]:
+    """The lists, dicts and objects that a call is passed, each with its name, by identity."""
+    found: dict[int, tuple[str, object]] = {}
+    named = [(f"args[{number}]", value) for number, value in enumerate(call.args)]
+    waiting: list[tuple[str, Any]] = [*named, *(call.kwargs or {}).items()]
+    while waiting:
+        name, value = waiting.pop()
+        container = None if id(value) in found else opened(value)
+        if container is None:
+            continue
+        if not isinstance(value, tuple):
+            found[id(value)] = (name, value)
+        waiting += [(child.path, child.value) for child in children(container, name)]
+    return found
 
 
 def describe_calls(

@@ -117,6 +117,16 @@ def _memory(nodes: Iterable[fx.Node]) -> set[int]:
     return {_torch.storage_of(e) for e in examples if isinstance(e, torch.Tensor)}
 
 
+def refuse_found_arguments(traced: _torch.FullGraph) -> None:
+    """Raise if code finds an object that it is passed elsewhere, too: which it is may be asked."""
+    for argument, name in traced.met.items():
+        raise CaptureError(
+            f"{argument}: expected an object that forward knows as an argument only, found one "
+            f"that it also reads as {traced.plain_name(name)}. In a program the two are not the "
+            "same object. Pass a text or a number that says which is meant, or do not pass it."
+        )
+
+
 def refuse_questions(asked: _torch.LayoutReads) -> None:
     """Raise if code asks which tensor another is a view of, which differs from call to call."""
     for read in asked.reads:

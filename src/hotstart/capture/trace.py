@@ -24,6 +24,7 @@ from hotstart.capture.refusals import (
     not_one_graph,
     refuse_data_dependence,
     refuse_drawn_numbers,
+    refuse_found_arguments,
     refuse_gradients,
     refuse_places,
     refuse_questions,
@@ -78,6 +79,7 @@ def capture(
     fixed: Mapping[str, int],
     hints: Mapping[str, int],
     blocks_once: bool,
+    passed: Mapping[int, tuple[str, object]],
 ) -> Captured:
     """Trace a call once.
 
@@ -90,6 +92,7 @@ def capture(
             are declared.
         hints: the sizes that decide which path through the code is traced.
         blocks_once: whether a block that repeats another is taken down without being traced.
+        passed: the caller's objects that the call is passed, with their names, by identity.
 
     Raises:
         CaptureError: a graph break, data-dependent control flow, or an unsupported construct.
@@ -104,7 +107,7 @@ def capture(
         if isinstance(size, str) and size not in fixed
     ]
     args, kwargs = arguments.call_with(tensors)
-    trace = partial(_trace, target, args, kwargs, dynamic)
+    trace = partial(_trace, target, args, kwargs, dynamic, passed)
     traced = _with_blocks_once(index, trace) if blocks_once else trace({})
     _torch.count_writes(traced.module.graph)
     settled = _torch.keep_checks(traced.module.graph)
@@ -115,6 +118,7 @@ def capture(
     _torch.drop_unused_views(traced.module.graph)
     refuse_places(traced.module.graph)
     refuse_questions(traced.layout_reads)
+    refuse_found_arguments(traced)
     return _describe(_Trace(index, target, arguments, weights, fixed, tensors, traced, settled))
 
 
@@ -137,10 +141,11 @@ def _trace(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     dynamic: list[tuple[torch.Tensor, int, int, int]],
+    passed: Mapping[int, tuple[str, object]],
     blocks: Mapping[int, torch.nn.Module],
 ) -> _torch.FullGraph:
     try:
-        return _torch.full_graph(model, args, kwargs, dynamic, blocks, counterparts)
+        return _torch.full_graph(model, args, kwargs, dynamic, blocks, counterparts, passed)
     except _torch.NoGraph:
         raise CaptureError(
             "forward contains no tensor operation, so there is nothing to compile. "

@@ -99,6 +99,7 @@ class Look:
         self._own = {id(tensor): tensor for tensor in own}
         self._describer = Describer()
         self._methods: dict[type, frozenset[str]] = {}
+        self._shared: dict[tuple[int, str, tuple[Step, ...]], tuple[Any, str]] = {}
 
     def global_hooks(self) -> Code:
         """The hooks that run at every call of any module."""
@@ -142,8 +143,18 @@ class Look:
         return known
 
     def text(self, kind: str, steps: tuple[Step, ...], start: Any) -> str:
-        """The text that a guard of a kind has now; empty if nothing can be said."""
+        """The text that a guard of a kind has now; empty if nothing can be said.
+
+        What many modules hold, as a configuration, is looked at once.
+        """
         try:
+            if len(steps) > 1:
+                held = follow(start, steps[:1])
+                asked = (id(held), kind, steps[1:])
+                if asked not in self._shared:
+                    # With the object, so that no other one gets its identity.
+                    self._shared[asked] = held, self.text(kind, steps[1:], held)
+                return self._shared[asked][1]
             if kind in ("attribute", "own", "contains"):
                 return "there" if leads(start, kind, steps) else "not there"
             if kind == "method":

@@ -31,7 +31,7 @@ import torch
 from hotstart import _torch
 from hotstart.guards.objects import definers, functions_in
 from hotstart.guards.structure import follow
-from hotstart.records.guards import Guard
+from hotstart.records.guards import Guard, Step
 
 MOST = 200
 """So many objects inside of one that was read as a whole are watched."""
@@ -113,6 +113,7 @@ class Watch(Watched):
     def __init__(self, restless: Set[int]) -> None:
         super().__init__(restless)
         self._looked: dict[int, Any] = {}  # kept, so that no other object gets its identity
+        self._shared: dict[tuple[int, str, tuple[Step, ...]], Any] = {}
         self._quiet: set[type] = set()
         self._methods: set[tuple[type, str]] = set()
 
@@ -151,7 +152,9 @@ class Watch(Watched):
         held = start
         way = len(guard.steps) - _NOT_WALKED.get(guard.kind, 0)
         try:
-            for step in guard.steps[:way]:
+            for number, step in enumerate(guard.steps[:way]):
+                if number == 1 and self._known(held, guard):
+                    return
                 self._step(held, *step)
                 held = follow(held, (step,))
             if guard.kind in ("attribute", "own", "contains"):
@@ -169,6 +172,13 @@ class Watch(Watched):
                 self._inside(held)
             case "tensor" if isinstance(held, torch.Tensor) and not held.is_inference():
                 self.attribute(held, "_version")
+
+    def _known(self, held: Any, guard: Guard) -> bool:
+        """Whether another guard led to the same by way of the same object, as a configuration."""
+        asked = (id(held), guard.kind, guard.steps[1:])
+        known = asked in self._shared
+        self._shared[asked] = held  # so that no other object gets its identity
+        return known
 
     def cell(self, cells: Mapping[str, types.CellType], guard: Guard) -> None:
         """Note a variable that a function closes over, and the way from there as with `guard`."""

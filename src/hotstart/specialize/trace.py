@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from hotstart import _torch, faults
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.captured import Captured
-from hotstart.capture.described import DescribedCall
+from hotstart.capture.described import DescribedCall, passed_objects
 from hotstart.capture.trace import capture
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError, PartitionError
@@ -138,7 +138,8 @@ def _trace(
     """Capture and cut a graph of a call with the hints of a part; `number` tells it from others."""
     name, arguments, hints = call.name, call.arguments, part.hints
     once = options.capture == "blocks_once"
-    captured = capture(index, call.target, arguments, weights, part.fixed, hints, once)
+    passed = passed_objects(call.call)
+    captured = capture(index, call.target, arguments, weights, part.fixed, hints, once, passed)
     owner = f"{name}." if name else ""
     prefix = owner + (f"graph_{number}." if number else "")
     graph, runs = cut_graph(captured, split_on, clock)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hotstart._torch.layout_reads import LayoutReads
+from hotstart._torch.other_names import OtherNames
 from hotstart._torch.repeats import tracing_repeats_once
 from hotstart.capture.alike import counterparts
 from qualification.captures import traced
@@ -338,7 +339,7 @@ def test_other_threads_trace_every_block() -> None:
     def compile_model() -> None:
         torch.compile(model, backend=keep, fullgraph=True)(torch.randn(5, 8))
 
-    with tracing_repeats_once(blocks, counterparts, LayoutReads()) as repeats:
+    with tracing_repeats_once(blocks, counterparts, LayoutReads(), OtherNames()) as repeats:
         thread = threading.Thread(target=compile_model)
         thread.start()
         thread.join()
