@@ -205,3 +205,41 @@ class EnvironmentByHelper(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * 2 if looked_up("READING_SCALE") is None else x * 3
+
+
+class SharingBlock(nn.Module):
+    """A block with an object that others hold as well."""
+
+    def __init__(self, scale: Scale) -> None:
+        super().__init__()
+        self.scale = scale
+        self.norm = nn.Sequential(nn.LayerNorm(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x) * self.scale.by
+
+
+class Sharing(nn.Module):
+    """Blocks that hold one object, which a trace reads by the name of the first only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        scale = Scale()
+        self.blocks = nn.ModuleList(SharingBlock(scale) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class SharingWithGlobal(Sharing):
+    """Blocks that hold the object of a global, which is read first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for block in self.blocks:
+            block.scale = HOLDER.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * HOLDER.scale.by)

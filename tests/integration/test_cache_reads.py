@@ -108,6 +108,14 @@ CHANGES: dict[str, tuple[type[nn.Module], Change]] = {
         reading.OwnDict,
         lambda m, patch: setattr(m, "given", {"z": 1}),
     ),
+    "a block has an object of its own": (
+        reading.Sharing,
+        lambda m, patch: setattr(m.blocks[2], "scale", reading.Scale(9.0)),
+    ),
+    "a block has an object besides the global": (
+        reading.SharingWithGlobal,
+        lambda m, patch: setattr(m.blocks[2], "scale", reading.Scale(9.0)),
+    ),
     "a set of the module is another": (
         reading.OwnSet,
         lambda m, patch: setattr(m, "tags", {"z"}),

@@ -55,7 +55,7 @@ class FullGraph:
         self_name: the variable that holds the traced module; None for a plain function.
         layout_reads: what traced code asked of the layouts of tensors.
         free: the variables that the traced function closes over.
-        met: by name of an argument, Dynamo's name of where else the caller's object was found.
+        met: by name of an argument, Dynamo's name of what else the caller's object may be.
     """
 
     module: fx.GraphModule
@@ -169,6 +169,8 @@ def full_graph(
     from torch._dynamo import convert_frame
     from torch._dynamo.utils import get_metrics_context
 
+    traced, owner = convert_frame.get_traced_fn(fn)
+    self_name = None if owner is None else traced.__code__.co_varnames[0]
     for tensor, dim, low, high in dynamic:
         dynamo.mark_dynamic(tensor, dim, min=low, max=high)
     settings = dynamo.config.patch(
@@ -191,7 +193,7 @@ def full_graph(
         _recording_side_effects() as side_effects,
         recording_layout_reads() as layout_reads,
         recording_other_names() as others,
-        recording_passed_objects(passed) as met,
+        recording_passed_objects(passed, self_name) as met,
         tracing_repeats_once(blocks, alike, layout_reads, others) as repeats,
     ):
         captured = convert_frame.fullgraph_capture(fn, args, kwargs)
@@ -199,7 +201,6 @@ def full_graph(
         raise NoGraph
     log.debug("%d calls of blocks repeat others", repeats.repeated)
     output = captured.graph_capture_output
-    traced, owner = convert_frame.get_traced_fn(fn)
     scope = {**traced.__globals__, **output.f_globals}
 
     def replay(graph: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -227,7 +228,7 @@ def full_graph(
         home=str(traced.__globals__.get("__name__", "")),
         scopes=scopes,
         scopes_of=scopes_of,
-        self_name=None if owner is None else traced.__code__.co_varnames[0],
+        self_name=self_name,
         layout_reads=layout_reads,
         free=traced.__code__.co_freevars,
         met=met,

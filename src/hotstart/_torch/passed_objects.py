@@ -1,57 +1,118 @@
-"""Where traced code comes by an object of the caller's in another way than as an argument.
+"""Where traced code could tell an object that it is passed from the stand-in for it.
 
 A model is traced with stand-ins of the lists, dicts and objects that it is passed. Code that finds
-the caller's own in a global, in the model or in what it closes over, and asks whether they are the
-same, is answered otherwise than in eager.
+the caller's own in a global, in the model or in what it closes over, or that asks whether an
+argument is one of these, is answered otherwise than in eager, now or in a later call.
 Private names, of torch 2.11 to 2.15: `variables.lazy.LazyVariableTracker.create` and
-`variables.builder.VariableBuilder.__call__`, by one of which Dynamo takes in each object.
+`variables.builder.VariableBuilder.__call__`, by one of which Dynamo takes in each object;
+`vt_identity_compare` of `variables.builtin` and `variables.object_protocol`, which answers `is`,
+`==` of objects that do not say what it means for them, and `in`; 2.13 and later.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 
 @contextlib.contextmanager
-def recording_passed_objects(passed: Mapping[int, tuple[str, object]]) -> Iterator[dict[str, str]]:
-    """Collect where a trace of this thread comes by objects that are passed.
+def recording_passed_objects(
+    passed: Mapping[int, tuple[str, object]], self_name: str | None
+) -> Iterator[dict[str, str]]:
+    """Collect where a trace of this thread comes by objects that are passed, or compares them.
 
     Args:
         passed: the caller's objects, each with its name, by identity.
+        self_name: the variable that holds the traced module; None for a plain function.
 
     Yields:
-        By name of an argument, Dynamo's name of where else it was found.
+        By name of an argument, Dynamo's name of what else it may be.
     """
     found: dict[str, str] = {}
     if not passed:
         yield found
         return
-    from torch._dynamo.variables import builder, lazy
+    from torch._dynamo.variables import builder, builtin, lazy, object_protocol
 
     thread = threading.get_ident()
-    building: Any = builder.VariableBuilder
-    tracker: Any = lazy.LazyVariableTracker
-    build, create = building.__call__, tracker.create
 
     def note(value: Any, source: Any) -> None:
         if id(value) in passed and threading.get_ident() == thread:
             found.setdefault(passed[id(value)][0], getattr(source, "name", ""))
 
-    def take_in(self: Any, value: Any) -> Any:
-        note(value, self.source)
-        return build(self, value)
+    def compare(compared: Any, left: Any, right: Any) -> Any:
+        if left is not right and threading.get_ident() == thread:
+            for argument, other in ((left, right), (right, left)):
+                name = _argument(argument, self_name)
+                if name is not None and _is_an_object(other):
+                    found.setdefault(name, other.source.name)
+        return compared(left, right)
 
-    def meet(value: Any, source: Any, **options: Any) -> Any:
-        note(value, source)
-        return create(value, source, **options)
-
-    building.__call__ = take_in
-    tracker.create = staticmethod(meet)
-    try:
+    with contextlib.ExitStack() as patches:
+        for holder, name, around in (
+            (builder.VariableBuilder, "__call__", _first(note)),
+            (lazy.LazyVariableTracker, "create", _as_static(note)),
+            (builtin, "vt_identity_compare", compare),
+            (object_protocol, "vt_identity_compare", compare),
+        ):
+            if name in vars(holder):
+                patches.enter_context(_around(holder, name, around))
         yield found
+
+
+def _first(note: Any) -> Any:
+    def build(built: Any, self: Any, value: Any) -> Any:
+        note(value, self.source)
+        return built(self, value)
+
+    return build
+
+
+def _as_static(note: Any) -> Any:
+    def create(created: Any, value: Any, source: Any, **options: Any) -> Any:
+        note(value, source)
+        return created(value, source, **options)
+
+    return create
+
+
+@contextlib.contextmanager
+def _around(holder: Any, name: str, around: Any) -> Iterator[None]:
+    """While inside, a function is called by way of another, which gets it first."""
+    kept = vars(holder)[name]
+    function = getattr(holder, name)
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return around(function, *args, **kwargs)
+
+    setattr(holder, name, staticmethod(called) if isinstance(kept, staticmethod) else called)
+    try:
+        yield
     finally:
-        building.__call__ = build
-        tracker.create = staticmethod(create)
+        setattr(holder, name, kept)
+
+
+def _is_an_object(variable: Any) -> bool:
+    """Whether a variable of Dynamo's is a container or an object that was there before the call."""
+    from torch._dynamo import variables
+
+    private: Any = variables
+    kinds = (
+        private.ListVariable,
+        private.ConstDictVariable,
+        private.SetVariable,
+        private.UserDefinedObjectVariable,
+    )
+    return isinstance(variable, kinds) and variable.source is not None
+
+
+def _argument(variable: Any, self_name: str | None) -> str | None:
+    """The name of a container or object that is passed; None for what is not."""
+    if not _is_an_object(variable):
+        return None
+    name = str(variable.source.name)
+    found = re.match(r"L\['(\w+)'\]", name)
+    return None if found is None or found[1] == self_name else re.sub(r"^L\['(\w+)'\]", r"\1", name)

@@ -118,12 +118,13 @@ def _memory(nodes: Iterable[fx.Node]) -> set[int]:
 
 
 def refuse_found_arguments(traced: _torch.FullGraph) -> None:
-    """Raise if code finds an object that it is passed elsewhere, too: which it is may be asked."""
+    """Raise if code asks which object an argument is, or finds the caller's own elsewhere."""
     for argument, name in traced.met.items():
         raise CaptureError(
             f"{argument}: expected an object that forward knows as an argument only, found one "
-            f"that it also reads as {traced.plain_name(name)}. In a program the two are not the "
-            "same object. Pass a text or a number that says which is meant, or do not pass it."
+            f"that may be {traced.plain_name(name)}, which forward reads as well. A program sees "
+            "what is in an object that it is passed, and not which one it is. Pass a text or a "
+            "number that says which is meant."
         )
 
 

@@ -1,0 +1,65 @@
+"""Which object an argument is: a program sees what is in it, so forward cannot ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hotstart
+from tests.integration.contents import Layer, R, State
+
+EAGER = hotstart.Options(compiler="op_by_op")
+NAMED = Layer(R(1))
+
+
+class HoldsAMode(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mode = NAMED
+
+    def forward(self, x: Tensor, mode: Layer) -> Tensor:
+        return x * 2 if mode is self.mode else x
+
+
+LISTED = [R(2)]
+SETTINGS = State(R(1))
+TABLE = {"mode": NAMED}
+ASKS: dict[str, tuple[Callable[..., Tensor], Any]] = {
+    "is": (lambda x, mode: x * 2 if mode is NAMED else x, NAMED),
+    "is not the one of the build": (
+        lambda x, mode: x * 2 if mode is NAMED else x,
+        Layer(R(1)),
+    ),
+    "equality without a meaning": (lambda x, mode: x * 2 if mode == NAMED else x, NAMED),
+    "in a list": (lambda x, mode: x * 2 if mode in [NAMED] else x, NAMED),
+    "an entry of a dict": (lambda x, mode: x * 2 if TABLE["mode"] is mode else x, NAMED),
+    "a dataclass": (lambda x, mode: x * 2 if mode is SETTINGS else x, SETTINGS),
+    "a list": (lambda x, mode: x * 2 if mode is LISTED else x + mode[0], LISTED),
+    "what the model holds": (HoldsAMode(), Layer(R(1))),
+}
+
+
+@pytest.mark.parametrize(("ask", "mode"), ASKS.values(), ids=ASKS)
+def test_which_object_an_argument_is_cannot_be_asked(ask: Callable[..., Tensor], mode: Any) -> None:
+    with pytest.raises(hotstart.CaptureError, match="knows as an argument only"):
+        hotstart.compile(ask, (R(2), mode), options=EAGER)
+
+
+def test_whether_two_arguments_are_one_object_cannot_be_asked() -> None:
+    with pytest.raises(hotstart.CaptureError, match="knows as an argument only"):
+        hotstart.compile(
+            lambda x, a, b: x * 2 if a is b else x, (R(2), LISTED, LISTED), options=EAGER
+        )
+
+
+def test_an_argument_may_be_compared_with_none_and_by_its_contents() -> None:
+    def forward(x: Tensor, state: State | None) -> Tensor:
+        return x if state is None or [state.steps] == [3] else x * state.h
+
+    same_as_eager = hotstart.compile(forward, (R(1), SETTINGS), options=EAGER)
+    x = R(1)
+    assert torch.equal(same_as_eager(x, SETTINGS), forward(x, SETTINGS))
