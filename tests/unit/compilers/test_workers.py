@@ -69,6 +69,8 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> Any:
     """One worker at most, which answers once `InThread.may` is set."""
+    # A thread of this process is in its state already, whatever other tests have left it in.
+    monkeypatch.setattr("hotstart._torch.set_process_state", lambda _: [])
     monkeypatch.setattr("hotstart.compilers.workers.Worker", InThread)
     monkeypatch.setattr(InThread, "may", threading.Event())
     made = Workers(OPTIONS, 1)
