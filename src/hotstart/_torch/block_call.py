@@ -1,4 +1,4 @@
-"""What a traced call of a block was given, computed and returned, to compare others with it.
+"""Record a traced call of a block: its arguments, nodes and results, to compare others with it.
 
 Private names, of torch 2.11 to 2.15: the classes of `torch._dynamo.variables`, for what a call is
 given and returns, and `FakeTensor`, the values of nodes.
@@ -33,7 +33,7 @@ class UnknownError(Exception):
 
 @dataclass(frozen=True)
 class Given:
-    """What a call passes.
+    """The arguments or results of a call.
 
     Attributes:
         tree: a hashable value.
@@ -47,7 +47,7 @@ class Given:
 
     @property
     def repeats(self) -> tuple[int, ...]:
-        """For each leaf the first that is the same node."""
+        """Number, for each leaf, the first that is the same node."""
         return tuple(map(self.nodes.index, self.nodes))
 
 
@@ -89,7 +89,7 @@ class BlockCall:
 
 
 def described(value: Any) -> Given:
-    """What a call passes or returns, of Dynamo's variables.
+    """Describe arguments or results, which are variables of Dynamo's.
 
     Raises:
         UnknownError: an object may be in it that another call sees otherwise.
@@ -126,7 +126,7 @@ def _tree(value: Any, nodes: list[fx.Node]) -> Any:
 
 
 def _by_source(value: Any) -> Any:
-    """An object that was there before the call, and that nothing changed since."""
+    """Name an object that was there before the call, and that nothing changed since."""
     if getattr(value, "source", None) is None:
         raise UnknownError
     return "source", value.source.name
@@ -154,7 +154,7 @@ def _called(node: fx.Node) -> str:
 
 
 def _is_known(node: fx.Node) -> bool:
-    """Whether a node's value is one that `metadata` describes."""
+    """Tell whether `metadata` describes a node's value."""
     if "example_value" not in node.meta:
         return False
     values = [node.meta["example_value"]]
@@ -183,7 +183,7 @@ def same_given(earlier: Given, given: Given) -> bool:
 
 
 def metadata(node: fx.Node) -> Any:
-    """What is known of the value of a node while tracing, to compare."""
+    """Describe the value of a node while tracing, to compare it."""
     return _described_value(node.meta.get("example_value"))
 
 
@@ -211,7 +211,7 @@ def _expr(value: Any) -> Any:
 
 
 def modes_of_torch() -> tuple[Any, ...]:
-    """The modes of torch that decide what an operator makes, and those that code may ask for."""
+    """List the modes of torch that decide what operators make, or that code may ask for."""
     return (
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
@@ -228,7 +228,7 @@ def modes_of_torch() -> tuple[Any, ...]:
 
 
 def nodes_since(graph: fx.Graph, last: fx.Node) -> Iterator[fx.Node]:
-    """The nodes after one, without placeholders, which Dynamo adds at the beginning."""
+    """List the nodes after one, without placeholders, which Dynamo adds at the beginning."""
     node = last.next
     while node.op != "root":
         if node.op != "placeholder":
@@ -237,7 +237,7 @@ def nodes_since(graph: fx.Graph, last: fx.Node) -> Iterator[fx.Node]:
 
 
 def fresh_nodes(nodes: tuple[fx.Node, ...]) -> Iterator[fx.Node]:
-    """The nodes whose value is a tensor in memory that no earlier node's value is in."""
+    """List the nodes whose value is a tensor in memory that no earlier node's value is in."""
     seen = {_memory(read) for node in nodes for read in node.all_input_nodes} - {
         _memory(node) for node in nodes
     }
@@ -249,13 +249,13 @@ def fresh_nodes(nodes: tuple[fx.Node, ...]) -> Iterator[fx.Node]:
 
 
 def _is_part(node: fx.Node) -> bool:
-    """Whether an operator returned a view of what it made inside."""
+    """Tell whether an operator returned a view of what it made inside."""
     value = node.meta["example_value"]
     return bool(value._is_view()) or value.storage_offset() != 0
 
 
 def _memory(node: fx.Node) -> int | None:
-    """What tells the memory of a plain tensor from others'; None for other values."""
+    """Identify the memory of a plain tensor; None for other values."""
     value = node.meta.get("example_value")
     if type(value) is not FakeTensor or value.requires_grad or value.layout != torch.strided:
         return None

@@ -113,7 +113,7 @@ class Copy:
         return stack
 
     def _count(self, key: str, path: str) -> int:
-        """How often the module had been called before this call of it."""
+        """Count the calls of the module before this one."""
         _, _, number = key.partition("@")
         since = int(number or 0) - self._earlier.before.get(path, 0)
         counted: int = self._counted.get(self._moved(path), 0)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from hotstart._torch.guards import object_named
+from hotstart._torch.in_between import in_between
 
 
 class OtherNames:
@@ -57,17 +57,11 @@ def recording_other_names() -> Iterator[OtherNames]:
     """Collect the further names that a trace of this thread comes by."""
     from torch._dynamo.variables import builder
 
-    found, thread = OtherNames(), threading.get_ident()
-    private: Any = builder
-    make = private.make_dupe_guard
+    found = OtherNames()
 
-    def noting(source: Any, first: Any) -> Any:
-        if threading.get_ident() == thread:
-            found.note(source, first)
+    def note(make: Any, source: Any, first: Any) -> Any:
+        found.note(source, first)
         return make(source, first)
 
-    private.make_dupe_guard = noting
-    try:
+    with in_between(builder, "make_dupe_guard", note):
         yield found
-    finally:
-        private.make_dupe_guard = make

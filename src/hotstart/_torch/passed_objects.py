@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from hotstart._torch.in_between import in_between
 
 
 @contextlib.contextmanager
@@ -37,62 +38,32 @@ def recording_passed_objects(
         return
     from torch._dynamo.variables import builder, builtin, lazy, object_protocol
 
-    thread = threading.get_ident()
-
     def note(value: Any, source: Any) -> None:
-        if id(value) in passed and threading.get_ident() == thread:
+        if id(value) in passed:
             found.setdefault(passed[id(value)][0], getattr(source, "name", ""))
 
+    def take_in(build: Any, self: Any, value: Any) -> Any:
+        note(value, self.source)
+        return build(self, value)
+
+    def meet(create: Any, value: Any, source: Any, **options: Any) -> Any:
+        note(value, source)
+        return create(value, source, **options)
+
     def compare(compared: Any, left: Any, right: Any) -> Any:
-        if left is not right and threading.get_ident() == thread:
-            for argument, other in ((left, right), (right, left)):
-                name = _argument(argument, self_name)
-                if name is not None and _is_an_object(other):
-                    found.setdefault(name, other.source.name)
+        for argument, other in ((left, right), (right, left)) if left is not right else ():
+            name = _argument(argument, self_name)
+            if name is not None and _is_an_object(other):
+                found.setdefault(name, other.source.name)
         return compared(left, right)
 
-    with contextlib.ExitStack() as patches:
-        for holder, name, around in (
-            (builder.VariableBuilder, "__call__", _first(note)),
-            (lazy.LazyVariableTracker, "create", _as_static(note)),
-            (builtin, "vt_identity_compare", compare),
-            (object_protocol, "vt_identity_compare", compare),
-        ):
-            if name in vars(holder):
-                patches.enter_context(_around(holder, name, around))
+    with contextlib.ExitStack() as entered:
+        entered.enter_context(in_between(builder.VariableBuilder, "__call__", take_in))
+        entered.enter_context(in_between(lazy.LazyVariableTracker, "create", meet))
+        for module in (builtin, object_protocol):
+            if hasattr(module, "vt_identity_compare"):
+                entered.enter_context(in_between(module, "vt_identity_compare", compare))
         yield found
-
-
-def _first(note: Any) -> Any:
-    def build(built: Any, self: Any, value: Any) -> Any:
-        note(value, self.source)
-        return built(self, value)
-
-    return build
-
-
-def _as_static(note: Any) -> Any:
-    def create(created: Any, value: Any, source: Any, **options: Any) -> Any:
-        note(value, source)
-        return created(value, source, **options)
-
-    return create
-
-
-@contextlib.contextmanager
-def _around(holder: Any, name: str, around: Any) -> Iterator[None]:
-    """While inside, a function is called by way of another, which gets it first."""
-    kept = vars(holder)[name]
-    function = getattr(holder, name)
-
-    def called(*args: Any, **kwargs: Any) -> Any:
-        return around(function, *args, **kwargs)
-
-    setattr(holder, name, staticmethod(called) if isinstance(kept, staticmethod) else called)
-    try:
-        yield
-    finally:
-        setattr(holder, name, kept)
 
 
 def _is_an_object(variable: Any) -> bool:

@@ -14,7 +14,6 @@ hears of those that it knows already.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -42,6 +41,7 @@ from hotstart._torch.block_names import (
     moved_weights,
 )
 from hotstart._torch.block_reads import ObjectsRead, known_already, met_elsewhere, same_objects
+from hotstart._torch.in_between import in_between
 from hotstart._torch.layout_reads import LayoutReads
 from hotstart._torch.other_names import OtherNames
 
@@ -84,11 +84,6 @@ class Repeats:
         self._objects_changed = False
         self._changed: list[Any] = []
         self._objects = ObjectsRead()
-        self._thread = threading.get_ident()
-
-    def started_here(self) -> bool:
-        """Whether this thread is the one whose trace repeats: others may trace meanwhile."""
-        return threading.get_ident() == self._thread
 
     def note_read(self, builder: Any, value: Any) -> None:
         """Hear that a trace reads an object."""
@@ -256,45 +251,31 @@ def tracing_repeats_once(
     if not blocks:
         yield repeats
         return
-    variable: Any = nn_module.UnspecializedNNModuleVariable
-    effects: Any = side_effects.SideEffects
-    building: Any = builder.VariableBuilder
-    traced_call, allowed = variable.call_function, effects.check_allowed_side_effect
-    build = building.__call__
-    tracker: Any = lazy.LazyVariableTracker
-    create = tracker.create
 
-    def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+    def call(traced: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
         def trace() -> Any:
-            return traced_call(self, tx, args, kwargs)
+            return traced(self, tx, args, kwargs)
 
-        if not repeats.started_here() or id(self.value) not in repeats.blocks:
+        if id(self.value) not in repeats.blocks:
             return trace()
         return repeats.call(self, tx, args, kwargs, trace)
 
-    def check_allowed_side_effect(self: Any, item: Any) -> Any:
-        if repeats.started_here():
-            repeats.note_change(item)
+    def change(allowed: Any, self: Any, item: Any) -> Any:
+        repeats.note_change(item)
         return allowed(self, item)
 
-    def take_in(self: Any, value: Any) -> Any:
-        if repeats.started_here():
-            repeats.note_read(self, value)
+    def take_in(build: Any, self: Any, value: Any) -> Any:
+        repeats.note_read(self, value)
         return build(self, value)
 
-    def meet(value: Any, *args: Any, **options: Any) -> Any:
-        if repeats.started_here():
-            repeats.note_met(value)
+    def meet(create: Any, value: Any, *args: Any, **options: Any) -> Any:
+        repeats.note_met(value)
         return create(value, *args, **options)
 
-    variable.call_function = call_function
-    effects.check_allowed_side_effect = check_allowed_side_effect
-    building.__call__ = take_in
-    tracker.create = staticmethod(meet)
-    try:
+    with (
+        in_between(nn_module.UnspecializedNNModuleVariable, "call_function", call),
+        in_between(side_effects.SideEffects, "check_allowed_side_effect", change),
+        in_between(builder.VariableBuilder, "__call__", take_in),
+        in_between(lazy.LazyVariableTracker, "create", meet),
+    ):
         yield repeats
-    finally:
-        variable.call_function = traced_call
-        effects.check_allowed_side_effect = allowed
-        building.__call__ = build
-        tracker.create = staticmethod(create)

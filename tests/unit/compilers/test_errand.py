@@ -16,23 +16,19 @@ import hotstart
 from hotstart import Options, _torch
 from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.compilers.errand import Errand, answer_of, errand_data, run
+from tests.unit.compilers.taken_jobs import taken_jobs
 
 OPTIONS = Options(compiler="op_by_op")
 
 
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch) -> Job:
-    found: list[Job] = []
-    compiles = OpByOpCompiler.compile
-
-    def compile(self: OpByOpCompiler, job: Job) -> Any:
-        found.append(job)
-        return compiles(self, job)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(OpByOpCompiler, "compile", compile)
-        hotstart.compile(nn.Linear(4, 4).eval(), (torch.randn(2, 4),), options=OPTIONS)
-    return found[0]
+    given = (torch.randn(2, 4),)
+    job, *_ = taken_jobs(
+        monkeypatch,
+        lambda: hotstart.compile(nn.Linear(4, 4).eval(), given, options=OPTIONS),
+    )
+    return job
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from hotstart import Options
 from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.compilers.errand import run
 from hotstart.compilers.workers import Outcome, Workers, workers_of
+from tests.unit.compilers.taken_jobs import taken_jobs
 
 OPTIONS = Options(compiler="op_by_op")
 
@@ -52,16 +53,11 @@ class Steps(nn.Module):
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """Four different ones."""
-    found: list[Job] = []
-    compiles = OpByOpCompiler.compile
-
-    def compile(self: OpByOpCompiler, job: Job) -> Any:
-        found.append(job)
-        return compiles(self, job)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(OpByOpCompiler, "compile", compile)
-        hotstart.compile(Steps(), (torch.randn(2),), split_on=["aten::sort"], options=OPTIONS)
+    given = (torch.randn(2),)
+    found = taken_jobs(
+        monkeypatch,
+        lambda: hotstart.compile(Steps(), given, split_on=["aten::sort"], options=OPTIONS),
+    )
     assert len(found) == 4
     return found
 
@@ -104,13 +100,18 @@ def wait_until_one_runs(workers: Workers) -> None:
 
 
 def test_the_process_that_builds_compiles_another_job_while_it_waits(
-    workers: Workers, jobs: list[Job], here: list[str], compile_here: Callable[[Job], Outcome]
+    workers: Workers,
+    jobs: list[Job],
+    here: list[str],
+    compile_here: Callable[[Job], Outcome],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("DEBUG", "hotstart")
     workers.expect("", jobs)
     wait_until_one_runs(workers)
     first, second, *_ = jobs
     found = workers.outcome(first, compile_here)
-    assert found is not None
+    assert found is not None, caplog.text
     with InThread.one_at_a_time:
         assert found.made == OpByOpCompiler().compile(first)
     assert here[:1] == [second.piece.name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -26,10 +27,15 @@ def test_a_call_runs_in_the_memory_of_the_call_before() -> None:
     program = hotstart.compile(large, (x,), options=Options(compiler="op_by_op"))
     for _ in range(2):
         program(x)
+    # Other threads of the process may take some of that memory between two calls.
+    assert min(faults_of(lambda: program(x)) for _ in range(5)) * PAGE < x.numel() * x.itemsize
+
+
+def faults_of(call: Callable[[], object]) -> int:
+    """How many pages a call is the first to touch."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    program(x)
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    assert faults * PAGE < x.numel() * x.itemsize
+    call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 @pytest.mark.parametrize(
