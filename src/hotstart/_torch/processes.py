@@ -98,6 +98,10 @@ def _is_plain(value: Any) -> bool:
 def set_process_state(state: ProcessState) -> list[str]:
     """Put this process into a state, for good.
 
+    `torch._C._set_mkldnn_enabled` (2.11 to 2.15) is what an assignment to
+    `torch.backends.mkldnn.enabled` calls. The assignment itself raises in a process where an import
+    has frozen the flags of `torch.backends`.
+
     Returns:
         The names of what is not as it should be all the same; empty if all is.
     """
@@ -112,7 +116,7 @@ def set_process_state(state: ProcessState) -> list[str]:
     torch.set_float32_matmul_precision(state.precision)
     enabled, warns = state.deterministic
     torch.use_deterministic_algorithms(enabled, warn_only=warns)
-    torch.backends.mkldnn.enabled = state.mkldnn  # type: ignore[assignment]
+    torch._C._set_mkldnn_enabled(state.mkldnn)
     here = _described()
     return sorted(
         name for name in {*here, *state.described} if here.get(name) != state.described.get(name)

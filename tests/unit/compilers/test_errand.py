@@ -136,6 +136,20 @@ def test_a_state_is_set_whole(state: _torch.ProcessState) -> None:
         config.cpp.simdlen = None
 
 
+def test_a_state_is_set_where_the_flags_of_backends_are_frozen(
+    state: _torch.ProcessState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as importing `torch.testing._internal.common_utils` does for the rest of a process
+    monkeypatch.setattr(torch.backends, "__allow_nonbracketed_mutation_flag", False)
+    off = dataclasses.replace(state, described={**state.described, "mkldnn": "False"}, mkldnn=False)
+    try:
+        assert _torch.set_process_state(off) == []
+        assert not torch.backends.mkldnn.enabled
+    finally:
+        assert _torch.set_process_state(state) == []
+    assert torch.backends.mkldnn.enabled
+
+
 def test_what_cannot_be_set_is_named(state: _torch.ProcessState) -> None:
     config = "torch._inductor.config.post_grad_custom_pre_pass"
     other = dataclasses.replace(state, described={**state.described, config: "<a function>"})
