@@ -27,6 +27,7 @@ from hotstart._torch.sizes import (
 from hotstart._torch.small_loops import small_loops_in_one_thread
 from hotstart._torch.symbols import Symbols, bounded_negative_powers, without_size_assumptions
 from hotstart._torch.targets import beyond_target
+from hotstart._torch.view_strides import views_of_any_size
 
 if TYPE_CHECKING:
     import sympy
@@ -216,6 +217,7 @@ def compile_with_inductor(
         bounded_negative_powers(),
         convolutions_of_any_batch(),
         strides_by_expansion(),
+        views_of_any_size(),
         products_with_zero(),
         torch._guards.tracing(context),
         patches,
