@@ -152,7 +152,7 @@ if TYPE_CHECKING:
         substitution,
         without_size_assumptions,
     )
-    from hotstart._torch.targets import compiling_for
+    from hotstart._torch.target_flags import compiling_for
 
 __all__ = [
     "ACTIVATIONS",
@@ -304,7 +304,7 @@ _BUILDING = (
     "repeats",
     "sizes",
     "symbols",
-    "targets",
+    "target_flags",
 )
 
 

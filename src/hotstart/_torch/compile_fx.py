@@ -26,7 +26,7 @@ from hotstart._torch.sizes import (
 )
 from hotstart._torch.small_loops import small_loops_in_one_thread
 from hotstart._torch.symbols import Symbols, bounded_negative_powers, without_size_assumptions
-from hotstart._torch.targets import beyond_target
+from hotstart._torch.target_flags import beyond_target
 
 if TYPE_CHECKING:
     import sympy

@@ -1,4 +1,4 @@
-"""Get between a private function of torch's and those that call it."""
+"""Replace an attribute or a function of torch's for a while."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def in_between(holder: Any, name: str, called: Callable[..., Any]) -> Iterator[None]:
-    """Call another function in place of one, in this thread; other threads call it as ever.
+    """Replace a function in this thread; other threads call it as ever.
 
     Args:
         holder: the class or module that has the function.
@@ -30,3 +30,14 @@ def in_between(holder: Any, name: str, called: Callable[..., Any]) -> Iterator[N
         yield
     finally:
         setattr(holder, name, kept)
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """Replace an attribute of a module, a class or an object, in all threads."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)

@@ -13,7 +13,7 @@ from torch import fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hotstart._torch.faster_gemm import faster_gemm
-from hotstart._torch.replaced import replaced
+from hotstart._torch.in_between import replaced
 
 if TYPE_CHECKING:
     import sympy
