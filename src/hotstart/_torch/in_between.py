@@ -1,10 +1,10 @@
-"""Replace an attribute or a function of torch's for a while."""
+"""Replace a function, an attribute or entries of a table of torch's for a while."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
@@ -41,3 +41,16 @@ def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def with_entries(table: dict[Any, Any], entries: Mapping[Any, Any]) -> Iterator[None]:
+    """Add or replace entries of a dict, in all threads."""
+    before = {key: table[key] for key in entries if key in table}
+    table.update(entries)
+    try:
+        yield
+    finally:
+        for key in entries:
+            del table[key]
+        table.update(before)
