@@ -1,4 +1,4 @@
-"""Tracing with Dynamo."""
+"""Trace a call with Dynamo into one full graph."""
 
 from __future__ import annotations
 

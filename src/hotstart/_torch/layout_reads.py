@@ -1,4 +1,4 @@
-"""Where traced code asked for the layout of a tensor.
+"""Record where traced code asks for the layout of a tensor.
 
 Dynamo answers `x.stride()`, `x.is_contiguous()` and `x.contiguous() is x` from its fake tensors and
 leaves neither a guard nor a node; fake tensors cannot tell, since torch asks them all the time.

@@ -1,4 +1,4 @@
-"""What matters of a tensor that a program is given, how errors say it, and where it lies."""
+"""Describe tensors that a program is given, and find where they lie in memory."""
 
 from __future__ import annotations
 

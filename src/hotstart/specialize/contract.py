@@ -1,4 +1,4 @@
-"""What a model must bring and a call must satisfy, from what all of its graphs have in common."""
+"""Make the contract of a call, and the requirements on the model, from all graphs."""
 
 from __future__ import annotations
 
