@@ -71,11 +71,11 @@ if TYPE_CHECKING:
     from hotstart._torch.dynamo import (
         FullGraph,
         NoGraph,
-        describe_failure,
         full_graph,
         input_name,
         plain_name,
     )
+    from hotstart._torch.dynamo_errors import describe_failure
     from hotstart._torch.few_rows import (
         ACTIVATIONS,
         ADDS,
@@ -290,6 +290,7 @@ _BUILDING = (
     "block_names",
     "c_shims",
     "dynamo",
+    "dynamo_errors",
     "graph_inputs",
     "graphs",
     "guards",
