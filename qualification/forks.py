@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from hotstart.saving import apart
+from hotstart.saving import check_process
 
 Fork = tuple[IO[str], IO[str]]
 """Where a process is asked, and where it answers."""
@@ -136,8 +136,8 @@ def _run(command: Sequence[str], environment: Mapping[str, str], folder: str) ->
     sys.argv = [what if kind == "-m" else kind, *arguments]
     if kind == "-c":
         exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
-    elif what == apart.__name__:  # imported before, which runpy warns of
-        apart.main(*arguments)
+    elif what == check_process.__name__:  # imported before, which runpy warns of
+        check_process.main(*arguments)
     else:
         runpy.run_module(what, run_name="__main__", alter_sys=True)
 

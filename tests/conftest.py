@@ -133,7 +133,7 @@ def keeping(folder: Path) -> Iterator[Callable[..., Any]]:
 
     def build_program(*given: Any) -> Any:
         *rest, options, on_miss, kept = given
-        if kept is None and options.compiler == "inductor":
+        if not kept and options.compiler == "inductor":
             store = Store(folder, check=False)
             kept = {target: StoredPieces(store, target) for target in options.targets}
         return compiles(*rest, options, on_miss, kept)

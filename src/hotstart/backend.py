@@ -19,7 +19,7 @@ from hotstart import _torch, assemble, build_report, debug_files
 from hotstart.cache.store import open_store
 from hotstart.cache.stored_pieces import StoredPieces
 from hotstart.capture.arguments import Arguments
-from hotstart.capture.graph import FlatGraph, capture_graph, writable
+from hotstart.capture.dynamo_graph import FlatGraph, capture_graph, writable
 from hotstart.compilers.choose import make_compiler
 from hotstart.compilers.workers import workers_of
 from hotstart.errors import OptionsError, RangeError

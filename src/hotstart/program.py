@@ -154,7 +154,7 @@ class Program(BaseProgram):
             CheckInputs,
             checked_parts,
         )
-        from hotstart.saving.given import given_examples
+        from hotstart.saving.check_inputs import given_examples
         from hotstart.saving.left_out import with_left_out
 
         given = given_examples(self._entries, check_inputs, check)

@@ -71,11 +71,11 @@ if TYPE_CHECKING:
     from hotstart._torch.dynamo import (
         FullGraph,
         NoGraph,
-        describe_failure,
         full_graph,
         input_name,
         plain_name,
     )
+    from hotstart._torch.dynamo_errors import describe_failure
     from hotstart._torch.few_rows import (
         ACTIVATIONS,
         ADDS,
@@ -152,7 +152,7 @@ if TYPE_CHECKING:
         substitution,
         without_size_assumptions,
     )
-    from hotstart._torch.targets import compiling_for
+    from hotstart._torch.target_flags import compiling_for
 
 __all__ = [
     "ACTIVATIONS",
@@ -290,6 +290,7 @@ _BUILDING = (
     "block_names",
     "c_shims",
     "dynamo",
+    "dynamo_errors",
     "graph_inputs",
     "graphs",
     "guards",
@@ -304,7 +305,7 @@ _BUILDING = (
     "repeats",
     "sizes",
     "symbols",
-    "targets",
+    "target_flags",
 )
 
 

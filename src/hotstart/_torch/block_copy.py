@@ -33,7 +33,6 @@ class Copy:
         layout_reads: LayoutReads,
     ) -> None:
         self._earlier = earlier
-        self._block = block
         self._tx = tx
         self._counterparts = counterparts
         self._layout_reads = layout_reads

@@ -1,4 +1,4 @@
-"""What a trace read of one block, by the names of another.
+"""Move names of one block's objects to those of another block.
 
 Private names, of torch 2.11 to 2.15: Dynamo's sources, with the `base` that each is part of, and
 its guards.
@@ -44,7 +44,6 @@ class Move:
     """Names of one block, as those of another."""
 
     def __init__(self, old: Any, new: Any) -> None:
-        self._old = old
         olds, news = _layers(old), _layers(new)
         same = [type(a) for a in olds] == [type(b) for b in news]
         self._known: dict[Any, Any] = dict(zip(olds, news, strict=True)) if same else {}

@@ -1,4 +1,4 @@
-"""Objects that a trace read, and whether another block's objects are related in the same way.
+"""Check that another block's objects are related as those that a trace read.
 
 Dynamo guards what it reads of an object. Which object it is, it does not say where it knows the
 object already: it goes on with the name that it read it by first. So what `is` answers, and whose

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import operator
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from hotstart._torch.cheaper import sigmoid_for_tanh
 from hotstart._torch.exact import products_with_zero
 from hotstart._torch.grouped import grouped_products
 from hotstart._torch.linears import Templates, inputs_as_packed_weights, linears_by_template
+from hotstart._torch.outputs_apart import keep_outputs_apart
 from hotstart._torch.packing import Pack, separate, written_inputs
 from hotstart._torch.recipes import BySize, Recipe, Separated
 from hotstart._torch.sizes import (
@@ -26,7 +26,7 @@ from hotstart._torch.sizes import (
 )
 from hotstart._torch.small_loops import small_loops_in_one_thread
 from hotstart._torch.symbols import Symbols, bounded_negative_powers, without_size_assumptions
-from hotstart._torch.targets import beyond_target
+from hotstart._torch.target_flags import beyond_target
 from hotstart._torch.view_strides import views_of_any_size
 
 if TYPE_CHECKING:
@@ -172,63 +172,18 @@ def compile_with_inductor(
         Narrowing: it would hold for some of the sizes only.
         Exception: whatever a pass of Inductor's raises.
     """
-    import torch._functorch.config as functorch
-    from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch._inductor.compile_fx import compile_fx
     from torch._inductor.output_code import CompiledFxGraph
 
-    made: list[tuple[Any, Separated]] = []
-    written: set[int] = set()
-    beyond: list[str] = []
-    sizes = len(inputs) - len(memory[0])
-    templates = Templates()
-    by_template = packing is not None and packing.templates
-
-    def inner(graph: fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
-        body = Separated(tuple(range(len(example_inputs))), tuple(example_inputs), ())
-        read = memory[0]
-        written.update(written_inputs(graph.graph))
-        beyond.extend(beyond_target(graph.graph))
-        if packing and len(example_inputs) == len(inputs):
-            numbers = {read[index - sizes] for index in written}
-            constant = {n for n in packing.weights if read[n - sizes] not in numbers}
-            sigmoid_for_tanh(graph.graph)
-            body = separate(graph, example_inputs, constant, packing.choose)
-            read = [read[index - sizes] for index in body.kept if index >= sizes]
-            read += range(-1, len(body.kept) - len(body.inputs) - 1, -1)
-            fixed = set(kwargs.get("static_input_idxs", ()))
-            kwargs["static_input_idxs"] = [
-                number for number, index in enumerate(body.kept) if index in fixed
-            ]
-        _keep_apart(graph, (read, memory[1]))
-        names = [node.target for node in graph.graph.find_nodes(op="placeholder")]
-        output = compile_fx_inner(graph, body.inputs, **kwargs)
-        laid_out = {
-            n: templates.layouts[name] for n, name in enumerate(names) if name in templates.layouts
-        }
-        made.append((output, body.laid_out(laid_out)))
-        return output
-
     context = torch._guards.TracingContext(mode)
-    patches = functorch.patch(enable_autograd_cache=False)
+    inner = _Inner(len(inputs), memory, packing)
     with (
-        torch.no_grad(),
-        without_size_assumptions(),
-        bounded_negative_powers(),
-        convolutions_of_any_batch(),
-        strides_by_expansion(),
-        views_of_any_size(),
-        products_with_zero(),
         torch._guards.tracing(context),
-        patches,
-        config.patch(dict(settings)),
-        linears_by_template(templates) if by_template else inputs_as_packed_weights(),
-        grouped_products() if packing else contextlib.nullcontext(),
-        small_loops_in_one_thread() if in_one_thread else contextlib.nullcontext(),
+        _in_force(settings, packing, inner.templates, in_one_thread=in_one_thread),
         watched(symbols, holds) as decompositions,
     ):
-        compile_fx(module, list(inputs), inner_compile=inner, decompositions=decompositions)
-    ((output, body),) = made
+        compile_fx(module, list(inputs), inner_compile=inner.compile, decompositions=decompositions)
+    ((output, body),) = inner.made
     if not isinstance(output, CompiledFxGraph):
         return None
     metadata = context.fw_metadata
@@ -242,64 +197,100 @@ def compile_with_inductor(
         constants=dict(output.constants or {}),
         outputs=outputs,
         strides=_output_strides(output, mode.shape_env, outputs),
-        around=(*_around(metadata, output, len(inputs)), *dict.fromkeys(beyond)),
-        written=tuple(n for n, index in enumerate(body.kept) if index in written),
+        around=(*_around(metadata, output, len(inputs)), *dict.fromkeys(inner.beyond)),
+        written=tuple(n for n, index in enumerate(body.kept) if index in inner.written),
         kept=body.kept,
         recipes=body.recipes,
-        rows=max(templates.elements, key=templates.elements.__getitem__, default=None),
+        rows=inner.templates.most_rows(),
         by_size=body.by_size,
     )
 
 
-def _keep_apart(graph: fx.GraphModule, memory: tuple[Sequence[int], Sequence[int]]) -> None:
-    """Copy outputs that a pass made one with an input or with another output.
+@contextlib.contextmanager
+def _in_force(
+    settings: Mapping[str, Any],
+    packing: Packing | None,
+    templates: Templates,
+    *,
+    in_one_thread: bool,
+) -> Iterator[None]:
+    """Put in force what a compile changes of torch, besides what it watches."""
+    import torch._functorch.config as functorch
+    from torch._inductor import config
 
-    The joint graph passes take out arithmetic that changes nothing: `x * ones` up to 2.13, also
-    `x * 1.0` and `x + 0` since. An output that operators made anew would be the input itself, and
-    who writes to the one writes to the other.
+    by_template = packing is not None and packing.templates
+    with (
+        torch.no_grad(),
+        without_size_assumptions(),
+        bounded_negative_powers(),
+        convolutions_of_any_batch(),
+        strides_by_expansion(),
+        views_of_any_size(),
+        products_with_zero(),
+        functorch.patch(enable_autograd_cache=False),
+        config.patch(dict(settings)),
+        linears_by_template(templates) if by_template else inputs_as_packed_weights(),
+        grouped_products() if packing else contextlib.nullcontext(),
+        small_loops_in_one_thread() if in_one_thread else contextlib.nullcontext(),
+    ):
+        yield
+
+
+class _Inner:
+    """Takes weights out of graphs on their way to Inductor's `compile_fx_inner`.
+
+    Attributes:
+        templates: the linears that a template computes.
+        made: what Inductor gave, with what was left of the graph.
+        written: positions of the inputs that the graph writes to.
+        beyond: what of it a processor of the target may refuse.
     """
-    read, made = memory
-    (result,) = graph.graph.find_nodes(op="output")
-    outputs = list(result.args[0])
-    placeholders = graph.graph.find_nodes(op="placeholder")
-    # Sizes come first; where AOTAutograd adds to either list, the piece runs op by op.
-    owner = dict(zip(reversed(placeholders), reversed(read), strict=False))
-    with graph.graph.inserting_before(result):
-        for index, (node, number) in enumerate(zip(outputs, made, strict=False)):
-            if owner.setdefault(_root(node), number) != number:
-                outputs[index] = _copy(node)
-    if outputs != list(result.args[0]):
-        result.args = (type(result.args[0])(outputs),)
-        graph.recompile()
 
+    def __init__(
+        self, inputs: int, memory: tuple[Sequence[int], Sequence[int]], packing: Packing | None
+    ) -> None:
+        self._inputs = inputs
+        self._memory = memory
+        self._packing = packing
+        self.templates = Templates()
+        self.made: list[tuple[Any, Separated]] = []
+        self.written: set[int] = set()
+        self.beyond: list[str] = []
 
-def _copy(node: fx.Node) -> fx.Node:
-    """A node once more, on memory of its own: what it is a view of is copied."""
-    of = _shown(node)
-    if of is None:
-        copy = node.graph.call_function(torch.ops.aten.clone.default, (node,))
-        copy.meta["val"] = node.meta["val"].clone()
-        return copy
-    base = _copy(of)
-    return node.graph.node_copy(node, lambda other: base if other is of else other)
+    def compile(self, graph: fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
+        """Compile a graph of AOTAutograd's, as `compile_fx` asks for it."""
+        from torch._inductor.compile_fx import compile_fx_inner
 
+        body = Separated(tuple(range(len(example_inputs))), tuple(example_inputs), ())
+        read = self._memory[0]
+        self.written.update(written_inputs(graph.graph))
+        self.beyond.extend(beyond_target(graph.graph))
+        if self._packing and len(example_inputs) == self._inputs:
+            body, read = self._separate(graph, example_inputs, self._packing)
+            fixed = set(kwargs.get("static_input_idxs", ()))
+            kwargs["static_input_idxs"] = [
+                number for number, index in enumerate(body.kept) if index in fixed
+            ]
+        keep_outputs_apart(graph, (read, self._memory[1]))
+        names = [node.target for node in graph.graph.find_nodes(op="placeholder")]
+        output = compile_fx_inner(graph, body.inputs, **kwargs)
+        layouts = self.templates.layouts
+        laid_out = {n: layouts[name] for n, name in enumerate(names) if name in layouts}
+        self.made.append((output, body.laid_out(laid_out)))
+        return output
 
-def _root(node: fx.Node) -> fx.Node:
-    """The node that made the memory of a node in a functional graph."""
-    while (of := _shown(node)) is not None:
-        node = of
-    return node
-
-
-def _shown(node: fx.Node) -> fx.Node | None:
-    """The node that a node is a view of; None if it is none."""
-    of = node.args[0] if node.args else None
-    if not isinstance(of, fx.Node):
-        return None
-    if node.target is operator.getitem:
-        return of if _shown(of) is not None else None
-    view = node.target is torch.ops.aten._unsafe_view.default
-    return of if view or getattr(node.target, "is_view", False) else None
+    def _separate(
+        self, graph: fx.GraphModule, example_inputs: Sequence[Any], packing: Packing
+    ) -> tuple[Separated, Sequence[int]]:
+        """Take out what depends on weights alone; the rest, and the memory of its inputs."""
+        read = self._memory[0]
+        sizes = self._inputs - len(read)
+        numbers = {read[index - sizes] for index in self.written}
+        constant = {n for n in packing.weights if read[n - sizes] not in numbers}
+        sigmoid_for_tanh(graph.graph)
+        body = separate(graph, example_inputs, constant, packing.choose)
+        left = [read[index - sizes] for index in body.kept if index >= sizes]
+        return body, [*left, *range(-1, len(body.kept) - len(body.inputs) - 1, -1)]
 
 
 def _output_strides(output: Any, env: Any, count: int) -> tuple[tuple[Any, ...] | None, ...]:

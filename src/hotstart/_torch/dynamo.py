@@ -1,4 +1,4 @@
-"""Tracing with Dynamo."""
+"""Trace a call with Dynamo into one full graph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from torch import fx
 
 from hotstart._torch.guards import Read, environment_names, modes_read, object_named, reads
 from hotstart._torch.layout_reads import LayoutReads, recording_layout_reads
-from hotstart._torch.lines import user_line
 from hotstart._torch.other_names import OtherNames, recording_other_names
 from hotstart._torch.passed_objects import recording_passed_objects
 from hotstart._torch.repeats import Alike, tracing_repeats_once
@@ -163,7 +162,7 @@ def full_graph(
 
     Raises:
         NoGraph: nothing to compile.
-        Exception: whatever Dynamo raises; `describe_failure` reads it.
+        Exception: whatever Dynamo raises; `dynamo_errors` reads it.
     """
     import torch._dynamo as dynamo
     from torch._dynamo import convert_frame
@@ -173,18 +172,8 @@ def full_graph(
     self_name = None if owner is None else traced.__code__.co_varnames[0]
     for tensor, dim, low, high in dynamic:
         dynamo.mark_dynamic(tensor, dim, min=low, max=high)
-    settings = dynamo.config.patch(
-        assume_static_by_default=True,
-        automatic_dynamic_shapes=False,
-        specialize_int=True,
-        specialize_float=True,
-        allow_rnn=True,
-        capture_scalar_outputs=False,
-        capture_dynamic_output_shape_ops=False,
-        **_operators_as_written(),
-    )
     with (
-        settings,
+        dynamo.config.patch(**_settings()),
         torch.no_grad(),
         without_size_assumptions(),
         sizes_that_may_be_zero(),
@@ -245,17 +234,26 @@ def _by_all_names(
     return found
 
 
-def _operators_as_written() -> dict[str, Any]:
-    """Settings under which Dynamo does not take operators apart into others.
+def _settings() -> dict[str, Any]:
+    """Settings under which Dynamo traces sizes as they are declared, and operators as written.
 
     `enable_dynamo_decompositions`, where there is one, makes a product and an `fma` of
     `x.addcmul_(a, b, value=2.0)` and its like: they round otherwise than eager does, and only
     Inductor registers them.
     """
-    name = "enable_dynamo_decompositions"
     import torch._dynamo.config as config
 
-    return {name: False} if hasattr(config, name) else {}
+    decompositions = "enable_dynamo_decompositions"
+    return {
+        "assume_static_by_default": True,
+        "automatic_dynamic_shapes": False,
+        "specialize_int": True,
+        "specialize_float": True,
+        "allow_rnn": True,
+        "capture_scalar_outputs": False,
+        "capture_dynamic_output_shape_ops": False,
+        **({decompositions: False} if hasattr(config, decompositions) else {}),
+    }
 
 
 def _lasting(side_effects: Sequence[str], codes: Sequence[types.CodeType]) -> Iterator[str]:
@@ -298,60 +296,3 @@ def _recording_side_effects() -> Iterator[list[str]]:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
-
-
-def describe_failure(error: BaseException) -> tuple[str, str, str] | None:
-    """Read why Dynamo gave up; None if an error is not one of Dynamo's.
-
-    Returns:
-        The user's file, line and source it happened at; what Dynamo met, in a sentence or two; what
-        it suggests to change. The first and the last may be empty.
-    """
-    from torch._dynamo import exc
-    from torch.fx.experimental.symbolic_shapes import (
-        ConstraintViolationError,
-        GuardOnDataDependentSymNode,
-        PendingUnbackedSymbolNotFound,
-    )
-
-    known = (
-        exc.TorchDynamoException,
-        ConstraintViolationError,
-        GuardOnDataDependentSymNode,
-        PendingUnbackedSymbolNotFound,
-    )
-    if not isinstance(error, known):
-        return None
-    reason, advice = _brief(str(error))
-    if "`lock` context manager" in reason:
-        # What is set up once and for all, as transformers' hooks are, is set up under a lock.
-        advice = "call the model once before, if it takes the lock in its first call only"
-    return user_line(list(getattr(error, "real_stack", None) or ())), reason, advice
-
-
-def _brief(text: str) -> tuple[str, str]:
-    """What happened and what to do, out of one of Dynamo's messages.
-
-    They start with what happened, then give `Explanation:` and `Hint:` lines, a debug context,
-    links, the stack, and how to see more of it.
-    """
-    text = re.split(
-        r"\n\s*(?:Developer debug context|For more details|from user code|Set TORCH)", text
-    )[0]
-    what, *hints = re.split(r"\n\s*Hint: ", text)
-    happened, _, explanation = what.partition("Explanation:")
-    sentences = [_first_sentence(happened), _first_sentence(explanation)]
-    useful = [
-        _first_sentence(hint)
-        for hint in hints
-        if not hint.startswith(
-            ("Please report", "This graph break is fundamental", "It may be possible")
-        )
-        and "torch._dynamo.config" not in hint
-    ]
-    return ": ".join(filter(None, sentences)), useful[0] if useful else ""
-
-
-def _first_sentence(text: str) -> str:
-    plain = " ".join(text.split("\n\n")[0].split())
-    return re.split(r"(?<!e\.g)(?<!i\.e)\. ", plain)[0].removesuffix(".")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hotstart._torch.replaced import replaced
+from hotstart._torch.in_between import replaced
 
 
 def operators_called_whole() -> frozenset[Any]:

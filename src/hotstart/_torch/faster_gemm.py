@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from hotstart._torch.replaced import replaced
+from hotstart._torch.in_between import replaced
 
 _PARTS = 4
 """Parts of the work for each thread."""

@@ -1,4 +1,4 @@
-"""What a backend of Dynamo's is given: a graph, and a shape environment that takes guards."""
+"""Read the graph and the shape environment that Dynamo gives a backend."""
 
 from __future__ import annotations
 

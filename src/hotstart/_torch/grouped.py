@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from hotstart._torch.in_between import replaced, with_entries
+
 _SCHEMA = "(Tensor input, Tensor weight, Tensor offs) -> Tensor"
 
 _OFFSETS = frozenset({torch.int32, torch.int64})
@@ -157,16 +159,11 @@ def grouped_products() -> Iterator[None]:
         made = _product(rows, matrices, ends)
         return _call(known, target, (rows, matrices, ends)) if made is None else made
 
-    lowerings[target] = lower
-    CppScheduling.can_fuse_vertical = can_fuse_vertical  # type: ignore[method-assign]
-    try:
+    with (
+        with_entries(lowerings, {target: lower}),
+        replaced(CppScheduling, "can_fuse_vertical", can_fuse_vertical),
+    ):
         yield
-    finally:
-        CppScheduling.can_fuse_vertical = fuses  # type: ignore[method-assign]
-        if known is None:
-            del lowerings[target]
-        else:
-            lowerings[target] = known
 
 
 def _operator() -> Any:

@@ -1,4 +1,4 @@
-"""What a trace of Dynamo's depended on, as its guards tell.
+"""Read from Dynamo's guards what a trace depended on.
 
 The names of guards and their `create_fn` are those of torch 2.11 to 2.15; there is no public way to
 ask what a trace read. A kind of guard that is not listed is `"unknown"`, and keeps a program out of

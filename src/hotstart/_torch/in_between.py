@@ -1,16 +1,16 @@
-"""Get between a private function of torch's and those that call it."""
+"""Replace a function, an attribute or entries of a table of torch's for a while."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
 @contextlib.contextmanager
 def in_between(holder: Any, name: str, called: Callable[..., Any]) -> Iterator[None]:
-    """Call another function in place of one, in this thread; other threads call it as ever.
+    """Replace a function in this thread; other threads call it as ever.
 
     Args:
         holder: the class or module that has the function.
@@ -30,3 +30,27 @@ def in_between(holder: Any, name: str, called: Callable[..., Any]) -> Iterator[N
         yield
     finally:
         setattr(holder, name, kept)
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """Replace an attribute of a module, a class or an object, in all threads."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def with_entries(table: dict[Any, Any], entries: Mapping[Any, Any]) -> Iterator[None]:
+    """Add or replace entries of a dict, in all threads."""
+    before = {key: table[key] for key in entries if key in table}
+    table.update(entries)
+    try:
+        yield
+    finally:
+        for key in entries:
+            del table[key]
+        table.update(before)

@@ -1,4 +1,4 @@
-"""Where traced code asked for the layout of a tensor.
+"""Record where traced code asks for the layout of a tensor.
 
 Dynamo answers `x.stride()`, `x.is_contiguous()` and `x.contiguous() is x` from its fake tensors and
 leaves neither a guard nor a node; fake tensors cannot tell, since torch asks them all the time.
@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import fx
 
+from hotstart._torch.in_between import in_between
 from hotstart._torch.lines import user_line
 
 Asked = Literal["contiguity", "strides", "identity", "base"]
@@ -92,36 +93,30 @@ def recording_layout_reads() -> Iterator[LayoutReads]:
     from torch._dynamo.variables import builtin, tensor
 
     found = LayoutReads()
-    handlers: Any = builtin
     variable: Any = tensor.TensorVariable
     getting = "tp_getattro_impl" if "tp_getattro_impl" in vars(variable) else "var_getattr"
-    methods = {name: vars(variable)[name] for name in ("call_method", getting)}
-    example_of: Any = handlers.extract_fake_example_value
     sides: list[fx.Node] = []
 
-    def call_method(self: Any, tx: Any, name: str, args: Any, kwargs: Any) -> Any:
+    def call_method(call: Any, variable: Any, tx: Any, name: str, args: Any, kwargs: Any) -> Any:
         if name in _METHODS:
-            found.note(_METHODS[name], self.as_proxy().node)
-        return methods["call_method"](self, tx, name, args, kwargs)
+            found.note(_METHODS[name], variable.as_proxy().node)
+        return call(variable, tx, name, args, kwargs)
 
-    def get_attribute(self: Any, tx: Any, name: str) -> Any:
+    def get_attribute(get: Any, variable: Any, tx: Any, name: str) -> Any:
         if name == "_base":
-            found.note("base", self.as_proxy().node)
-        return methods[getting](self, tx, name)
+            found.note("base", variable.as_proxy().node)
+        return get(variable, tx, name)
 
-    def one_side(node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+    def one_side(example_of: Any, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
         sides.append(node)
         if len(sides) == 2:
             found.note("identity", *sides)
             sides.clear()
         return example_of(node, *args, **kwargs)
 
-    variable.call_method = call_method
-    setattr(variable, getting, get_attribute)
-    handlers.extract_fake_example_value = one_side
-    try:
+    with (
+        in_between(variable, "call_method", call_method),
+        in_between(variable, getting, get_attribute),
+        in_between(builtin, "extract_fake_example_value", one_side),
+    ):
         yield found
-    finally:
-        for name, method in methods.items():
-            setattr(variable, name, method)
-        handlers.extract_fake_example_value = example_of

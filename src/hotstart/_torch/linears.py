@@ -13,7 +13,7 @@ from torch import fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hotstart._torch.faster_gemm import faster_gemm
-from hotstart._torch.replaced import replaced
+from hotstart._torch.in_between import replaced, with_entries
 
 if TYPE_CHECKING:
     import sympy
@@ -39,6 +39,10 @@ class Templates:
     others: set[str] = field(default_factory=set)
     elements: Counter[sympy.Expr] = field(default_factory=Counter)
 
+    def most_rows(self) -> sympy.Expr | None:
+        """The rows that most elements of weights are applied to; None if there are none."""
+        return max(self.elements, key=self.elements.__getitem__, default=None)
+
 
 @contextlib.contextmanager
 def inputs_as_packed_weights() -> Iterator[None]:
@@ -50,7 +54,7 @@ def inputs_as_packed_weights() -> Iterator[None]:
     from torch._inductor.virtualized import V
 
     def lower(lowering: Any, weight: int, *args: Any, **kwargs: Any) -> Any:
-        with _constant(V.graph, args[weight].get_name(), torch.empty(0)):
+        with with_entries(V.graph.constants, {args[weight].get_name(): torch.empty(0)}):
             return lowering(*args, **kwargs)
 
     with _lowered(lower):
@@ -100,7 +104,7 @@ def linears_by_template(templates: Templates) -> Iterator[None]:
         constant = ir.TensorBox.create(ir.ConstantBuffer(name=name, layout=layout))
         with (
             config.patch(settings),
-            _constant(V.graph, name, stand_in),
+            with_entries(V.graph.constants, {name: stand_in}),
             replaced(V.graph, "add_tensor_constant", laid_out),
             recorded,
         ):
@@ -176,12 +180,6 @@ def _lowered(lower: Callable[..., Any]) -> Iterator[None]:
     from torch._inductor.lowering import lowerings
     from torch._inductor.virtualized import V
 
-    known = {
-        target: lowering
-        for target, lowering in lowerings.items()
-        if str(target).startswith(_LINEARS)
-    }
-
     def instead(lowering: Any, weight: int) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
             if args[weight].get_name() in V.graph.constants:
@@ -191,12 +189,13 @@ def _lowered(lower: Callable[..., Any]) -> Iterator[None]:
 
         return run
 
-    for target, lowering in known.items():
-        lowerings[target] = instead(lowering, 2 if "binary" in str(target) else 1)
-    try:
+    linears = {
+        target: instead(lowering, 2 if "binary" in str(target) else 1)
+        for target, lowering in lowerings.items()
+        if str(target).startswith(_LINEARS)
+    }
+    with with_entries(lowerings, linears):
         yield
-    finally:
-        lowerings.update(known)
 
 
 def _rows_together(tensor: Any) -> Any:
@@ -209,13 +208,3 @@ def _rows_together(tensor: Any) -> Any:
     if ir.is_contiguous_storage_and_layout(tensor) or not ir.is_storage_and_layout(tensor):
         return tensor
     return ir.ExternKernel.require_contiguous(tensor)
-
-
-@contextlib.contextmanager
-def _constant(graph: Any, name: str, value: torch.Tensor) -> Iterator[None]:
-    """Have a graph take an input for a constant."""
-    graph.constants[name] = value
-    try:
-        yield
-    finally:
-        del graph.constants[name]

@@ -1,4 +1,4 @@
-"""Lines of the user's code, out of the stacks that torch keeps."""
+"""Find lines of the user's code in the stacks that torch keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where traced code could tell an object that it is passed from the stand-in for it.
+"""Record where traced code could tell a passed object from its stand-in.
 
 A model is traced with stand-ins of the lists, dicts and objects that it is passed. Code that finds
 the caller's own in a global, in the model or in what it closes over, or that asks whether an

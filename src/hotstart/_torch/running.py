@@ -1,4 +1,4 @@
-"""What a program needs when it runs, and torch's structured trace."""
+"""Give programs that run what they need of torch; write to torch's structured trace."""
 
 from __future__ import annotations
 

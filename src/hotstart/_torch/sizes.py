@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hotstart._torch.exact import operators_called_whole
+from hotstart._torch.in_between import replaced, with_entries
 from hotstart._torch.symbols import Condition, Symbols, guard_source
 
 if TYPE_CHECKING:
@@ -59,83 +60,103 @@ def watched(
     """
     from torch._inductor.decomposition import select_decomp_table
     from torch._inductor.graph import GraphLowering
-    from torch._inductor.lowering import fallback_handler, lowerings
+    from torch._inductor.lowering import lowerings
     from torch.fx.experimental.symbolic_shapes import uninteresting_files
 
     uninteresting_files().add(__file__)
-    env: Any = symbols.env
-    evaluate = env.evaluate_expr
-    whole_ones = operators_called_whole()
-    lower = GraphLowering.call_function
-    question: _Question | None = None
-    narrowing: Narrowing | None = None
-
-    def evaluated(expr: sympy.Basic, *args: Any, **kwargs: Any) -> Any:
-        nonlocal narrowing
-        assumed = None if question is None else question(symbols, expr)
-        if assumed is not None and not holds(assumed):
-            raise _AsksForSize
-        known = len(env.guards)
-        result = evaluate(expr, *args, **kwargs)
-        for guard in env.guards[known:]:
-            if narrowing is None and not holds(guard.expr):
-                narrowing = Narrowing(Condition(guard.expr, guard_source(guard)))
-        if narrowing is not None:
-            raise narrowing
-        return result
-
-    def unless(asked: _Question, first: Any, otherwise: Any) -> Callable[..., Any]:
-        """A function that does something else where the first asks for a size."""
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal question
-            outer, question = question, asked
-            try:
-                return first(*args, **kwargs)
-            except _AsksForSize:
-                question = outer
-                return otherwise(*args, **kwargs)
-            finally:
-                question = outer
-
-        return call
+    watch = _Watch(symbols, holds)
+    whole = operators_called_whole()
+    lower: Any = GraphLowering.call_function
 
     def call_function(graph: Any, target: Any, args: Any, kwargs: Any) -> Any:
-        if target in whole_ones:
-            whole = fallback_handler(target, add_to_fallback_set=False)
-            return whole(*args, **kwargs)
+        if target in whole:
+            return _called_whole(target)(*args, **kwargs)
         lowering = lowerings.get(target)
         if lowering is None or not _can_be_whole(target):
             return lower(graph, target, args, kwargs)
-        whole = fallback_handler(target, add_to_fallback_set=False)
-        lowerings[target] = unless(value_asked_for, lowering, whole)
-        try:
+        asking = watch.unless_asked(value_asked_for, lowering, _called_whole(target))
+        with with_entries(lowerings, {target: asking}):
             return lower(graph, target, args, kwargs)
-        finally:
-            lowerings[target] = lowering
 
-    patched: Any = GraphLowering
-    env.evaluate_expr = evaluated
-    patched.call_function = call_function
-    try:
-        yield {
-            target: unless(remainder_asked_for, decompose, lambda *args, **kwargs: NotImplemented)
-            if target in lowerings and _can_be_whole(target)
-            else decompose
-            for target, decompose in select_decomp_table().items()
-            if target not in whole_ones
-        }
-    except Exception:
-        if narrowing is not None:
-            raise narrowing from None  # torch wraps what is raised while it compiles
-        raise
-    finally:
-        patched.call_function = lower
-        del env.evaluate_expr
+    decompositions = {
+        target: watch.unless_asked(remainder_asked_for, decompose, lambda *_, **__: NotImplemented)
+        if target in lowerings and _can_be_whole(target)
+        else decompose
+        for target, decompose in select_decomp_table().items()
+        if target not in whole
+    }
+    with (
+        replaced(symbols.env, "evaluate_expr", watch.evaluate),
+        replaced(GraphLowering, "call_function", call_function),
+    ):
+        try:
+            yield decompositions
+        except Exception:
+            if watch.narrowing is not None:
+                raise watch.narrowing from None  # torch wraps what is raised while it compiles
+            raise
 
 
 _Question = Callable[[Symbols, "sympy.Basic"], "sympy.Basic | None"]
 """What evaluating an expression would assume, where that is of a kind."""
+
+
+class _Watch:
+    """Evaluates expressions for a compile, and notices what it assumes of sizes.
+
+    Attributes:
+        narrowing: the first condition that does not hold for every size; None if there is none.
+    """
+
+    def __init__(self, symbols: Symbols, holds: Callable[[sympy.Basic], bool]) -> None:
+        self._symbols = symbols
+        self._holds = holds
+        self._env: Any = symbols.env
+        self._evaluate = self._env.evaluate_expr
+        self._question: _Question | None = None
+        self.narrowing: Narrowing | None = None
+
+    def evaluate(self, expr: sympy.Basic, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate as the shape environment does.
+
+        Raises:
+            Narrowing: a guard came of it that does not hold for every size.
+            _AsksForSize: what asks can be done otherwise.
+        """
+        assumed = None if self._question is None else self._question(self._symbols, expr)
+        if assumed is not None and not self._holds(assumed):
+            raise _AsksForSize
+        known = len(self._env.guards)
+        result = self._evaluate(expr, *args, **kwargs)
+        for guard in self._env.guards[known:]:
+            if self.narrowing is None and not self._holds(guard.expr):
+                self.narrowing = Narrowing(Condition(guard.expr, guard_source(guard)))
+        if self.narrowing is not None:
+            raise self.narrowing
+        return result
+
+    def unless_asked(self, question: _Question, first: Any, otherwise: Any) -> Callable[..., Any]:
+        """Return a function that does something else where the first asks for a size."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            outer, self._question = self._question, question
+            try:
+                return first(*args, **kwargs)
+            except _AsksForSize:
+                self._question = outer
+                return otherwise(*args, **kwargs)
+            finally:
+                self._question = outer
+
+        return call
+
+
+def _called_whole(target: Any) -> Callable[..., Any]:
+    """A lowering that calls an operator as it is."""
+    from torch._inductor.lowering import fallback_handler
+
+    made: Callable[..., Any] = fallback_handler(target, add_to_fallback_set=False)
+    return made
 
 
 def value_asked_for(symbols: Symbols, expr: sympy.Basic) -> sympy.Basic | None:
@@ -210,13 +231,11 @@ def convolutions_of_any_batch() -> Iterator[None]:
                 return formats[0]
         return determine(given, weight, chosen)
 
-    private._select_conv_backend = backend
-    private._conv_determine_backend_memory_format = memory_format
-    try:
+    with (
+        replaced(private, "_select_conv_backend", backend),
+        replaced(private, "_conv_determine_backend_memory_format", memory_format),
+    ):
         yield
-    finally:
-        private._select_conv_backend = select
-        private._conv_determine_backend_memory_format = determine
 
 
 def _has_a_batch(given: Any, weight: torch.Tensor) -> bool:
@@ -244,8 +263,7 @@ def _format(determine: Any, given: torch.Tensor, weight: torch.Tensor, chosen: A
     return determine(given, weight, chosen)
 
 
-@contextlib.contextmanager
-def strides_by_expansion() -> Iterator[None]:
+def strides_by_expansion() -> contextlib.AbstractContextManager[None]:
     """Find strides of an index by expanding it, not by `sympy.simplify`.
 
     Inductor's C++ backend asks for the stride of each index in each loop, and
@@ -259,15 +277,10 @@ def strides_by_expansion() -> Iterator[None]:
     import sympy
     from torch._inductor import sizevars
 
-    private: Any = sizevars
     names: Any = types.ModuleType("sympy")
     vars(names).update(vars(sympy))
     names.simplify = simplified
-    private.sympy = names
-    try:
-        yield
-    finally:
-        private.sympy = sympy
+    return replaced(sizevars, "sympy", names)
 
 
 def simplified(expr: sympy.Expr) -> sympy.Expr:

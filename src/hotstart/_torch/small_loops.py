@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hotstart._torch.replaced import replaced
+from hotstart._torch.in_between import replaced
 
 LEAST = 1 << 12
 """Elements of loops from which on threads share them."""

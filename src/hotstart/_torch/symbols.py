@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hotstart._torch.replaced import replaced
+from hotstart._torch.in_between import replaced
 
 if TYPE_CHECKING:
     import sympy

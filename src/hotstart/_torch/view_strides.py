@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hotstart._torch.in_between import in_between
+from hotstart._torch.in_between import in_between, with_entries
 
 Size = int | torch.SymInt
 
@@ -46,14 +46,11 @@ def _reshape_in_python() -> Iterator[None]:
             made = before(tensor, shape)
         return made
 
-    kept = dict(kernels)
-    kernels[key] = reshaped
-    reshape._dispatch_cache.clear()
     try:
-        yield
+        with with_entries(kernels, {key: reshaped}):
+            reshape._dispatch_cache.clear()
+            yield
     finally:
-        kernels.clear()
-        kernels.update(kept)
         reshape._dispatch_cache.clear()
 
 

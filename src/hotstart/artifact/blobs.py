@@ -1,4 +1,4 @@
-"""Where blobs lie in their area: the table of blobs."""
+"""Lay out blobs in their area, and list them in a table."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from hotstart.artifact import weights_file
+from hotstart.artifact import weights_compatibility, weights_file
 from hotstart.artifact.disk import OpenFile
 from hotstart.artifact.weights_file import Stored
 from hotstart.errors import CorruptArtifact, ModelMismatch
@@ -47,7 +47,7 @@ class MappedWeights(ABC, Generic[T]):
         Raises:
             IncompatibleArtifact: with every part that differs.
         """
-        weights_file.require_fit(self.where, self.table, artifact)
+        weights_compatibility.require_fit(self.where, self.table, artifact)
 
     def begin_check(self, digest: Callable[[], str]) -> None:
         """Begin to check the memory, beside what the caller goes on with.

@@ -1,4 +1,4 @@
-"""What is known of stored programs without opening them. Nothing here imports torch."""
+"""Index stored programs, to compare them without opening them. Nothing here imports torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why nothing was found under a key."""
+"""Explain why nothing was found under a key."""
 
 from __future__ import annotations
 

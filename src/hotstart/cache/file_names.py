@@ -1,4 +1,4 @@
-"""Where files lie in a folder, and objects at a remote, and what they are called."""
+"""Name the files of a folder and the objects at a remote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a folder holds, and what of it goes when it is too much."""
+"""Sum up what a folder holds, and remove what is too much."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def where_it_holds(
     return runs
 
 
-def values_of(number: sympy.Expr, symbol: sympy.Symbol, interval: Interval) -> int:
+def count_values(number: sympy.Expr, symbol: sympy.Symbol, interval: Interval) -> int:
     """Count the values that a number computed from one symbol takes in an interval."""
     value = _torch.as_function(number, [symbol])
     tried = range(interval.lo, min(interval.hi, interval.lo + SCANNED) + 1)

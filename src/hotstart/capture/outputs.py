@@ -95,17 +95,7 @@ def describe_outputs(
     try:
         result = _replay(traced, call, leaves)
         changes = containers.changes(leaves.slot)
-        touched = [
-            traced.plain_name(name)
-            for name, other in others.items()
-            if not attributes.covers(other.obj) and _is_lost(other, containers)
-        ]
-        if touched:
-            raise CaptureError(
-                f"forward changes Python state that outlives the call ({', '.join(touched)}). A "
-                "program computes tensors only: move the change out of forward, or call the model "
-                "once before it is compiled if that fills a cache."
-            )
+        _refuse_lost(traced, attributes, containers, others)
         replaced = attributes.replaced()
     finally:
         attributes.restore()
@@ -131,6 +121,26 @@ def _replay(traced: FullGraph, call: tuple[tuple[Any, ...], dict[str, Any]], lea
             "forward returns a number computed from tensor sizes that is not an integer. "
             "Return the sizes and compute it outside."
         ) from error
+
+
+def _refuse_lost(
+    traced: FullGraph,
+    attributes: ModuleAttributes,
+    containers: PassedContainers,
+    before: Mapping[str, Snapshot],
+) -> None:
+    """Raise if a call changes an object in a way that nothing describes."""
+    touched = [
+        traced.plain_name(name)
+        for name, other in before.items()
+        if not attributes.covers(other.obj) and _is_lost(other, containers)
+    ]
+    if touched:
+        raise CaptureError(
+            f"forward changes Python state that outlives the call ({', '.join(touched)}). A "
+            "program computes tensors only: move the change out of forward, or call the model "
+            "once before it is compiled if that fills a cache."
+        )
 
 
 def _is_lost(before: Snapshot, containers: PassedContainers) -> bool:

@@ -1,4 +1,4 @@
-"""What a Python object holds before a replay, to find and undo what the replay changes."""
+"""Keep what a Python object holds before a replay, to find and undo what that changes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from torch import fx
 
 from hotstart import _torch
-from hotstart.capture.alike import counterparts, repeated_blocks
+from hotstart.capture.alike_blocks import candidate_blocks, counterparts
 from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.captured import Captured
 from hotstart.capture.lasting import require_lasting
@@ -126,7 +126,7 @@ def _with_blocks_once(
     index: ModelIndex, trace: Callable[[Mapping[int, torch.nn.Module]], _torch.FullGraph]
 ) -> _torch.FullGraph:
     """Trace a block that is repeated once; where that fails, whatever the reason, trace it all."""
-    blocks = repeated_blocks(index)
+    blocks = candidate_blocks(index)
     try:
         return trace(blocks)
     except Exception as error:

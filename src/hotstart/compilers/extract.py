@@ -14,7 +14,7 @@ from torch.fx.proxy import GraphAppendingTracer, Proxy
 from hotstart import _torch
 from hotstart.capture.captured import example_of
 from hotstart.compilers.job import Job
-from hotstart.partition.plan import movable
+from hotstart.partition.graph import movable
 
 
 @dataclass(frozen=True)

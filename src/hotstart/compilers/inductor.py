@@ -6,34 +6,31 @@ import contextlib
 import contextvars
 import dataclasses
 import logging
-import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from msgspec.structs import replace
 from torch import fx
 
 from hotstart import _torch
 from hotstart.capture.captured import example_of
 from hotstart.capture.conditions import counterexample
-from hotstart.compilers import attention, lean, packing_rule
-from hotstart.compilers.by_size import with_choice
+from hotstart.compilers import attention, packing_rule
 from hotstart.compilers.extract import Extracted, extract
 from hotstart.compilers.few_rows import Given, with_few_rows
+from hotstart.compilers.inductor_unit import axes_of, candidate_of, weight_positions
 from hotstart.compilers.job import Candidate, Job, Narrowed
+from hotstart.compilers.lean import NotLean
 from hotstart.compilers.tuning import Measure, tuned
 from hotstart.errors import OptionsError
 from hotstart.options import PackWeights
 from hotstart.partition import Piece
-from hotstart.partition.digest import Token, hash_bytes, setting_token
-from hotstart.records.artifact import CompiledUnit, Kernel, Preparation
+from hotstart.partition.digest import Token, setting_token
+from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import Interval
-from hotstart.runtime.generated import code_of, unit_code
-from hotstart.stitching.piece import functions_as_source, piece_as_source
+from hotstart.stitching.piece import piece_as_source
 from hotstart.targets import VECTOR_BITS, TargetName
 
 if TYPE_CHECKING:
@@ -162,6 +159,23 @@ class InductorCompiler:
     ) -> Candidate | Narrowed:
         """Compile a piece in one way; few rows may read weights unpacked that many read packed."""
         extracted = extract(job)
+        output = self._generated(job, extracted, taken_out)
+        if isinstance(output, Narrowed):
+            return output
+        if output is None:
+            return Candidate(_as_captured(job, _alive(job)))
+        output = self._with_kernels(job, extracted, output, taken_out, unpacked_too)
+        if around := (*output.around, *_written_views(job)):
+            return Candidate(self.op_by_op(job, "; ".join(around)))
+        try:
+            return candidate_of(job, extracted, output)
+        except NotLean as error:
+            return Candidate(self.op_by_op(job, str(error)))
+
+    def _generated(
+        self, job: Job, extracted: Extracted, taken_out: _torch.Packing | None
+    ) -> _torch.InductorOutput | Narrowed | None:
+        """Run Inductor, for all sizes of a job; None if there is nothing for it to compile."""
         holds = partial(_holds, job, extracted)
         try:
             output = _torch.compile_with_inductor(
@@ -180,8 +194,17 @@ class InductorCompiler:
         for condition in _torch.conditions(extracted.symbols.env):
             if not holds(condition.expr):
                 return _narrowed(job, extracted, condition)
-        if output is None:
-            return Candidate(_as_captured(job, _alive(job)))
+        return output
+
+    def _with_kernels(
+        self,
+        job: Job,
+        extracted: Extracted,
+        output: _torch.InductorOutput,
+        taken_out: _torch.Packing | None,
+        unpacked_too: bool,
+    ) -> _torch.InductorOutput:
+        """Have linears of few rows, and attention, computed by kernels of hotstart's."""
         if taken_out is not None and VECTOR_BITS.get(self._target) != 0:
             compiled = partial(_torch.few_rows_kernel, self._settings)
             given = Given(job, extracted.inputs, taken_out.weights)
@@ -189,42 +212,7 @@ class InductorCompiler:
         if self._pack_weights and attention.pays(self._processor):
             compiled = partial(_torch.attention_kernel, self._settings)
             output = attention.with_attention(extracted.inputs, output, compiled)
-        if around := (*output.around, *_written_views(job)):
-            return Candidate(self.op_by_op(job, "; ".join(around)))
-        try:
-            reduced = lean.reduce(
-                output.source,
-                output.kernels,
-                output.constants,
-                output.outputs,
-                _bound_arguments(job, output),
-                output.written,
-            )
-        except lean.NotLean as error:
-            return Candidate(self.op_by_op(job, str(error)))
-        expected = _strides(job, extracted)
-        numbers = {index: number for number, index in enumerate(_weights(job))}
-        needed = _torch.registering_modules(node.target for node in job.piece.nodes)
-        unit = CompiledUnit(
-            key=job.key,
-            code=unit_code(
-                job.key, "".join(f"import {name}\n" for name in needed) + reduced.source
-            ),
-            kernels=tuple((name, _kernel(Path(output.kernels[name]))) for name in reduced.kernels),
-            constants=tuple((name, output.constants[name]) for name in reduced.constants),
-            loose=tuple(i for i, stride in enumerate(output.strides) if stride != expected[i]),
-            kept=tuple(numbers[index] for index in output.kept if index in numbers),
-            preparations=tuple(_preparation(recipe, numbers) for recipe in output.recipes),
-        )
-        axes = _axes(job, extracted)
-        if by_size := output.by_size:
-            instead = tuple(
-                {number: _preparation(recipe, numbers) for number, recipe in each.items()}
-                for each in by_size.instead
-            )
-            unit = with_choice(job, unit, by_size, axes[by_size.size], instead)
-        rows = None if output.rows is None else output.rows.xreplace(axes)
-        return Candidate(unit, rows)
+        return output
 
     def close(self) -> None:
         """Wait for the background work."""
@@ -270,29 +258,6 @@ def _alive(job: Job) -> Piece:
     return dataclasses.replace(job.piece, nodes=alive)
 
 
-def _kernel(path: Path) -> Kernel:
-    """Read a compiled kernel, without the paths of this machine.
-
-    Headers put their paths (`__FILE__`) into messages of errors. Folders are overwritten in place,
-    since the linker may let strings share their ends.
-    """
-    blob = path.read_bytes()
-    for folder in (Path(torch.__file__).parent, path.parents[1]):
-        written = os.fsencode(folder)
-        blob = blob.replace(written, b"/" * len(written))
-    return Kernel(hash_bytes(blob), blob)
-
-
-def _strides(job: Job, extracted: Extracted) -> list[tuple[Any, ...]]:
-    """Express the traced strides of a piece's outputs over the symbols it is compiled with."""
-    symbols = extracted.symbols.by_name.values()
-    axes = {_torch.axis_symbol(axis): s for axis, s in zip(job.bounds, symbols, strict=True)}
-    return [
-        tuple(job.graph.number_at(stride, axes) for stride in example_of(node).stride())
-        for node in job.piece.outputs
-    ]
-
-
 def _written_views(job: Job) -> Iterator[str]:
     """Find outputs that Inductor may copy although they share memory that is written to.
 
@@ -318,45 +283,14 @@ def _memory(job: Job) -> tuple[list[int], list[int]]:
     return numbers(job.piece.inputs), numbers(job.piece.outputs)
 
 
-def _weights(job: Job) -> tuple[int, ...]:
-    """List the positions of a piece's arguments that are weights."""
-    return tuple(
-        len(job.bounds) + index
-        for index, node in enumerate(job.piece.inputs)
-        if job.graph.is_weight(node)
-    )
-
-
 def _constant_weights(job: Job) -> frozenset[int]:
     """List the positions of weights in memory that the graph writes to nowhere."""
     examples = {node: example_of(node) for node in job.graph.placeholders}
     written = {_torch.storage_of(t) for t in examples.values() if _torch.was_mutated(t)}
     return frozenset(
         index
-        for index in _weights(job)
+        for index in weight_positions(job)
         if _torch.storage_of(example_of(job.piece.inputs[index - len(job.bounds)])) not in written
-    )
-
-
-def _bound_arguments(job: Job, output: _torch.InductorOutput) -> frozenset[int]:
-    """List the positions of arguments that are bound once: weights, and what is made of them."""
-    own = set(_weights(job))
-    kept = {number for number, index in enumerate(output.kept) if index in own}
-    prepared = sum(recipe.outputs for recipe in output.recipes)
-    return frozenset(kept | {len(output.kept) + number for number in range(prepared)})
-
-
-def _preparation(recipe: _torch.Recipe, numbers: Mapping[int, int]) -> Preparation:
-    """Write a recipe as source. `numbers` has the numbers of weights by position."""
-    forms = {"prepare": recipe.module}
-    if recipe.plain is not None:
-        forms["unpacked"] = recipe.plain
-    source = functions_as_source(forms)
-    digest = hash_bytes(source.encode())
-    return Preparation(
-        code_of(f"prepare_{digest[:16]}", source),
-        tuple(numbers[index] for index in recipe.weights),
-        recipe.plain is not None,
     )
 
 
@@ -366,7 +300,7 @@ def _holds(job: Job, extracted: Extracted, condition: sympy.Basic) -> bool:
 
     if condition in extracted.assumed:
         return True
-    expr = condition.xreplace(_axes(job, extracted))
+    expr = condition.xreplace(axes_of(job, extracted))
     intervals = {
         _torch.axis_symbol(axis): Interval(b.low, b.high) for axis, b in job.bounds.items()
     }
@@ -377,11 +311,6 @@ def _holds(job: Job, extracted: Extracted, condition: sympy.Basic) -> bool:
 
 
 def _narrowed(job: Job, extracted: Extracted, condition: _torch.Condition) -> Narrowed:
-    expr = condition.expr.xreplace(_axes(job, extracted))
+    expr = condition.expr.xreplace(axes_of(job, extracted))
     source = condition.source or f"compiling {job.piece.name}"
     return Narrowed(_torch.Condition(expr, source))
-
-
-def _axes(job: Job, extracted: Extracted) -> dict[sympy.Symbol, sympy.Symbol]:
-    symbols = extracted.symbols.by_name.values()
-    return {s: _torch.axis_symbol(axis) for axis, s in zip(job.bounds, symbols, strict=True)}

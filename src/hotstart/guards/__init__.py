@@ -1,1 +1,1 @@
-"""What a trace assumed of the model and of Python: collected, described, and compared later."""
+"""Guards: what a trace assumed of the model and of Python, to be compared later."""

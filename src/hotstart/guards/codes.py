@@ -1,4 +1,4 @@
-"""Code objects as Python compiles them: what they do, and where they are in a file.
+"""Describe code objects: what they do, and where they are in a file.
 
 Nothing here imports torch, so that a file can be asked about without it.
 """

@@ -1,4 +1,4 @@
-"""What Python objects are, as named texts that are the same in every process.
+"""Describe Python objects as named texts that are the same in every process.
 
 Two objects get the same texts only if code that reads them cannot tell them apart, as far as
 Python lets one look: constants by value, functions by code, defaults and closures, classes by name,

@@ -1,4 +1,4 @@
-"""Which functions a trace went through, and whether they are here what they were there.
+"""Record the sources of traced functions, and compare them with those of this process.
 
 On the path of every load, so nothing here imports torch or reads more than it needs.
 """

@@ -1,4 +1,4 @@
-"""What modules and other objects are now, beside what a trace saw of them."""
+"""Compare modules and other objects with what a trace saw of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where what Dynamo guards on is found by other processes, from its names for it."""
+"""Translate Dynamo's names into steps that other processes can follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compile what variants do besides kernels into one native library."""
+"""Compile variants and the units that they call into one native library."""
 
 from __future__ import annotations
 
@@ -79,28 +79,9 @@ def build_native(
         return None, tuple((n, f"it has tensors on {', '.join(elsewhere)}") for n in _names(calls))
     program = Program()
     translated: dict[str, NativeUnit] = {}
-
-    def native_unit(unit: CompiledUnit, sizes: int) -> NativeUnit:
-        if unit.key not in translated:
-            translated[unit.key] = translate_unit(program, unit, sizes)
-        return translated[unit.key]
-
-    runs: list[Code | None] = []
-    reasons = []
-    for call in calls:
-        tensors = len(call.contract.tensors) + len(call.contract.given)
-        for stitched in call.stitched:
-            program.conditions.append(_condition(stitched.variant, call.contract.axes))
-            own = [units[key] for key in stitched.units]
-            try:
-                axes = len(call.contract.axes)
-                source = translate_variant(program, stitched, own, native_unit, axes, tensors)
-                runs.append(_code("run", source))
-            except NotNative as reason:
-                reasons.append((labelled(call.name, stitched.variant), str(reason)))
-                runs.append(None)
+    runs, reasons = _translate(program, calls, units, translated)
     if not any(runs):
-        return None, tuple(reasons)
+        return None, reasons
     source = program.source()
     try:
         library = libraries.made_of(source, kept)
@@ -116,7 +97,37 @@ def build_native(
         units=tuple((key, _code("unit", each.source)) for key, each in translated.items()),
         runs=tuple(runs),
     )
-    return native, tuple(reasons)
+    return native, reasons
+
+
+def _translate(
+    program: Program,
+    calls: Sequence[StitchedCall],
+    units: Mapping[str, CompiledUnit],
+    translated: dict[str, NativeUnit],
+) -> tuple[list[Code | None], Reasons]:
+    """Translate variants, and units into `translated`; the Python around each, None without."""
+
+    def native_unit(unit: CompiledUnit, sizes: int) -> NativeUnit:
+        if unit.key not in translated:
+            translated[unit.key] = translate_unit(program, unit, sizes)
+        return translated[unit.key]
+
+    runs: list[Code | None] = []
+    reasons = []
+    for call in calls:
+        axes = len(call.contract.axes)
+        tensors = len(call.contract.tensors) + len(call.contract.given)
+        for stitched in call.stitched:
+            program.conditions.append(_condition(stitched.variant, call.contract.axes))
+            own = [units[key] for key in stitched.units]
+            try:
+                source = translate_variant(program, stitched, own, native_unit, axes, tensors)
+                runs.append(_code("run", source))
+            except NotNative as reason:
+                reasons.append((labelled(call.name, stitched.variant), str(reason)))
+                runs.append(None)
+    return runs, tuple(reasons)
 
 
 def _condition(variant: Variant, axes: Sequence[Dim]) -> str:

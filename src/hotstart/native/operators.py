@@ -139,16 +139,14 @@ def _argument(
 ) -> _Argument | None:
     """Write an argument of a C function; None if these take no such argument."""
     if kind.startswith("Optional["):
-        return _optional(number, kind[len("Optional[") : -1], value, write, operator)
+        return _optional(number, kind[len("Optional[") : -1], value, write)
     if kind.startswith("List["):
         return _listed(number, kind[len("List[") : -1], value, write)
     plain = _plain(kind, value, write)
     return None if plain is None else _Argument((plain[0],), (plain[1],))
 
 
-def _optional(
-    number: int, kind: str, value: ast.expr, write: Written, operator: _torch.OpOverload
-) -> _Argument | None:
+def _optional(number: int, kind: str, value: ast.expr, write: Written) -> _Argument | None:
     if kind.startswith("List[") or kind == "Device":
         return None
     plain = _plain(kind, value, write) if not _is_none(value) else (_C_TYPES.get(kind), "")

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from hotstart.artifact import weights_file
+from hotstart.artifact.weights_compatibility import table_digest, unit_digests
 from hotstart.native.conditions import write_where
 from hotstart.native.operators import NotNative
 from hotstart.records.artifact import (
@@ -155,8 +155,8 @@ class _Recorder:
             self._call(call, [next(codes) for _ in call.stitched]) for call in self._calls
         )
         return Wiring(
-            units=weights_file.units_of(tuple(self._units.values())),
-            specs=weights_file.specs_of(self._requirements),
+            units=unit_digests(tuple(self._units.values())),
+            specs=table_digest(self._requirements),
             tensors=tuple(self._tensors),
             functions=tuple(self._functions),
             calls=calls,

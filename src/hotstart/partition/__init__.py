@@ -1,7 +1,7 @@
 """Partition: one graph to pieces, their digests, and which of them are different."""
 
 from hotstart.partition.cut import SplitOn, cut
-from hotstart.partition.pieces import make_plan
-from hotstart.partition.plan import Graph, Piece, Plan
+from hotstart.partition.graph import Graph
+from hotstart.partition.pieces import Piece, Plan, make_plan
 
 __all__ = ["Graph", "Piece", "Plan", "SplitOn", "cut", "make_plan"]

@@ -35,8 +35,8 @@ from hotstart.partition.at_sizes import (
 )
 from hotstart.partition.cut import Run
 from hotstart.partition.digest import came_with_torch
+from hotstart.partition.graph import Graph
 from hotstart.partition.operator_names import operator_name
-from hotstart.partition.plan import Graph
 from hotstart.records.shapes import Dim
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -23,12 +23,12 @@ from hotstart import _torch
 from hotstart.capture.captured import example_of
 from hotstart.errors import OptionsError, PartitionError
 from hotstart.model import contents
-from hotstart.partition.plan import movable
+from hotstart.partition.graph import movable
 
 if TYPE_CHECKING:
     import sympy
 
-    from hotstart.partition.plan import Graph
+    from hotstart.partition.graph import Graph
 
 Token = str | int | tuple["Token", ...]
 

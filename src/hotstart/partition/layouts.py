@@ -32,7 +32,7 @@ from hotstart.partition.at_sizes import (
     telling_sizes,
     written_storages,
 )
-from hotstart.partition.plan import Graph
+from hotstart.partition.graph import Graph
 from hotstart.records.contract import Layout, TensorSpec
 from hotstart.records.layout import strides_fit
 from hotstart.records.shapes import Dim, dense_strides

@@ -1,11 +1,12 @@
-"""Describe the pieces of a cut graph: what flows in and out, and a digest of each."""
+"""The pieces of a cut graph: runs of nodes with their inputs, outputs and digest."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import fx
@@ -15,10 +16,63 @@ from hotstart.capture.captured import example_of
 from hotstart.partition.blocks import paths_of
 from hotstart.partition.cut import Run
 from hotstart.partition.digest import Canonical, Token, hash_token, is_portable
-from hotstart.partition.plan import Graph, Piece, Plan
+from hotstart.partition.graph import Graph
 
 LAYERS = 8
 """A piece from more submodules is listed under the one that holds them all."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A sub-graph between two cuts.
+
+    Attributes:
+        name: `piece_0`, `piece_1`, ... in the order of execution.
+        kind: `"compiled"`, or `"inlined"`: splitting operators, which stitched code calls itself.
+        nodes: its nodes in the graph's order.
+        inputs: tensors it reads from outside, in the order it first uses them.
+        outputs: its tensors that later pieces or the caller use, in the order they are made.
+        views: further outputs that are views of inputs, with the input. They are made outside of
+            the unit, since a compiler need not return them in the memory of the input.
+        axes: the axes its shapes and arguments depend on, in the order it first uses them.
+        layers: paths of the submodules its nodes came from, outermost repeated block first.
+        digest: hash of everything about it that reaches a compiler, before ranges are chosen.
+        portable: whether the digest means the same in every process.
+    """
+
+    name: str
+    kind: Literal["compiled", "inlined"]
+    nodes: tuple[fx.Node, ...] = field(repr=False)
+    inputs: tuple[fx.Node, ...]
+    outputs: tuple[fx.Node, ...]
+    axes: tuple[str, ...]
+    layers: tuple[str, ...]
+    digest: str
+    portable: bool = False
+    views: Mapping[fx.Node, fx.Node] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A captured graph, cut.
+
+    Attributes:
+        graph: the graph with the numbers in it taken out: see `Graph`.
+        pieces: the pieces in order.
+        different: the first compiled piece of every digest.
+    """
+
+    graph: Graph
+    pieces: tuple[Piece, ...]
+
+    @property
+    def different(self) -> tuple[Piece, ...]:
+        """The first compiled piece of every digest."""
+        first: dict[str, Piece] = {}
+        for piece in self.pieces:
+            if piece.kind == "compiled":
+                first.setdefault(piece.digest, piece)
+        return tuple(first.values())
 
 
 def make_plan(graph: Graph, runs: Sequence[Run], prefix: str = "") -> Plan:

@@ -18,7 +18,8 @@ from torch.fx.node import map_aggregate
 
 from hotstart import _torch
 from hotstart.capture.captured import example_of, tensors_in
-from hotstart.partition.plan import Graph, Piece, Plan
+from hotstart.partition.graph import Graph
+from hotstart.partition.pieces import Piece, Plan
 from hotstart.records.shapes import Interval
 
 SPECIAL = (0, 1)

@@ -1,4 +1,4 @@
-"""What native functions run on and what results are made of, for runtimes that run no Python.
+"""Records of native functions, and of results, for runtimes that run no Python.
 
 A program's Python binds native functions by executing code. The same, found out once when a program
 is built, is a table: tensors, functions with the tensors and functions that each is bound to, and

@@ -16,10 +16,10 @@ from hotstart.records.artifact import Artifact, Preparation, Stitched, WeightSpe
 from hotstart.records.report import Packed
 from hotstart.runtime.generated import run_code
 from hotstart.runtime.heap import keep_freed_memory
-from hotstart.runtime.places import WeightsInMemory
 from hotstart.runtime.preparations import Prepared
 from hotstart.runtime.released import Released, memory_in_use
 from hotstart.runtime.results import result_classes
+from hotstart.runtime.shared_memory import WeightsInMemory
 from hotstart.runtime.source import Fetched, Source
 from hotstart.runtime.tensors import TensorMemory
 from hotstart.runtime.units import Form, Forms

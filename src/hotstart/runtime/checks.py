@@ -33,7 +33,6 @@ from hotstart.runtime.argument_kind import ArgumentKind, Looked
 from hotstart.runtime.entry_check import Check, Explain, Found
 from hotstart.runtime.identifiers import assignment, written_tuple
 from hotstart.runtime.passed import MISSING
-from hotstart.runtime.places import Meeting, elements_are_apart
 from hotstart.runtime.refusal_words import (
     form_of,
     not_as_written,
@@ -47,6 +46,7 @@ from hotstart.runtime.refusal_words import (
     too_many,
     unknown_argument,
 )
+from hotstart.runtime.shared_memory import Meeting, elements_are_apart
 from hotstart.runtime.signature import Signature
 from hotstart.runtime.sizes import Sizes
 

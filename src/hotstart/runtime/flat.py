@@ -9,7 +9,7 @@ import torch
 from hotstart import _torch
 from hotstart.errors import ContractError
 from hotstart.runtime.generated import run_source
-from hotstart.runtime.places import are_apart
+from hotstart.runtime.shared_memory import are_apart
 from hotstart.runtime.tensors import TensorMemory
 
 FlatCall = Callable[..., tuple[object, ...]]

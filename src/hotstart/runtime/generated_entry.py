@@ -18,8 +18,8 @@ from hotstart.records.shapes import Variant
 from hotstart.runtime.argument_kind import ArgumentKind, Served
 from hotstart.runtime.checks import Checks
 from hotstart.runtime.generated import run_source
-from hotstart.runtime.passed import bind
-from hotstart.runtime.places import Meeting
+from hotstart.runtime.passed import bind_arguments
+from hotstart.runtime.shared_memory import Meeting
 from hotstart.runtime.signature import Signature
 
 Miss = Callable[[Sequence[Any], Sequence[Any], Mapping[str, Any]], Any]
@@ -83,7 +83,7 @@ class Entry:
         Raises:
             TypeError: an argument is given twice.
         """
-        failed = self._checks.failed(*bind(self.call.contract.parameters, args, kwargs))
+        failed = self._checks.failed(*bind_arguments(self.call.contract.parameters, args, kwargs))
         return None if failed is None else failed()
 
     # --- the source -------------------------------------------------------------------------------

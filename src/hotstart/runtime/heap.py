@@ -1,4 +1,4 @@
-"""What the C library does with memory that calls have freed."""
+"""Make the C library keep memory that calls have freed, or give it back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a load reports. Imports no torch."""
+"""Make the report of a load. Imports no torch."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ MISSING = object()
 """Stands for an argument that a call leaves out and that has no default."""
 
 
-def bind(
+def bind_arguments(
     parameters: Sequence[Parameter], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[list[Any], list[Any], dict[str, Any]]:
     """The value of every parameter, positional arguments beyond them, and unknown keyword ones.

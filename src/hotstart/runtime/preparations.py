@@ -1,4 +1,4 @@
-"""What units run with in place of weights: made once, and again when the weights change."""
+"""Pack weights for units, or prepare them otherwise: once, and again when the weights change."""
 
 from __future__ import annotations
 

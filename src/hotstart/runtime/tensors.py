@@ -1,11 +1,11 @@
-"""What matters of a tensor that a program is given, how errors say it, and where it lies."""
+"""Describe tensors that a program is given, and find where they lie in memory."""
 
 from __future__ import annotations
 
 import torch
 
 from hotstart.records.shapes import spanned
-from hotstart.runtime.places import Memory, Span
+from hotstart.runtime.shared_memory import Memory, Span
 
 TENSOR_TYPES = (torch.Tensor, torch.nn.Parameter)
 

@@ -22,8 +22,8 @@ from hotstart.artifact import disk
 from hotstart.errors import ArtifactError, HotstartError
 from hotstart.records.artifact import Artifact
 from hotstart.runtime.source import Source
-from hotstart.saving import apart
-from hotstart.saving.apart import ENDED, Attempt, SharedFolder, said, values_of
+from hotstart.saving import check_process
+from hotstart.saving.check_process import ENDED, Attempt, SharedFolder, said, values_of
 from hotstart.saving.examples import Example
 from hotstart.saving.inputs import Real, real_weights
 from hotstart.saving.rehearsal import Rehearsal
@@ -205,7 +205,7 @@ def _run_apart(shared: SharedFolder, variants: Sequence[int], modules: Sequence[
         "TRITON_CACHE_DIR": nowhere,
         "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path),
     }
-    command = [sys.executable, "-m", apart.__name__, str(shared.folder)]
+    command = [sys.executable, "-m", check_process.__name__, str(shared.folder)]
     command += [str(torch.get_num_threads()), json.dumps(list(variants)), *modules]
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode == 0:

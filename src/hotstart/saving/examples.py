@@ -11,7 +11,7 @@ import torch
 from hotstart.records.contract import Contract
 from hotstart.records.nested import Const
 from hotstart.records.trees import tensors_of
-from hotstart.runtime.passed import bind
+from hotstart.runtime.passed import bind_arguments
 from hotstart.runtime.tensors import TENSOR_TYPES, is_lazy_view
 
 KEPT_BYTES = 64 << 20
@@ -68,7 +68,7 @@ def _tensors(
     contract: Contract, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[torch.Tensor]:
     """List the tensors of a call in the order of a contract's slots."""
-    values, _, _ = bind(contract.parameters, args, kwargs)
+    values, _, _ = bind_arguments(contract.parameters, args, kwargs)
     return [
         tensor
         for parameter, value in zip(contract.parameters, values, strict=True)

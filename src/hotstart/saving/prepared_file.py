@@ -13,6 +13,7 @@ import torch
 from hotstart._torch.opaque import is_opaque, layout_of, memory_of, opaque_over
 from hotstart.artifact import weights_file
 from hotstart.artifact.disk import Buffer
+from hotstart.artifact.weights_compatibility import table_digest, unit_digests, weights_fingerprint
 from hotstart.artifact.weights_file import Stored, StoredPreparation, Stretch, Table
 from hotstart.checkpoint.prepared import page_sums
 from hotstart.dtypes import name_of
@@ -298,9 +299,9 @@ def _parts(
     for part in memory:
         whole.update(part)
     table = Table(
-        fingerprint=weights_file.make_fingerprint(bool(layouts)),
-        units=weights_file.units_of(artifact.units),
-        specs=weights_file.specs_of(artifact.requirements),
+        fingerprint=weights_fingerprint(bool(layouts)),
+        units=unit_digests(artifact.units),
+        specs=table_digest(artifact.requirements),
         memory=size,
         sums=page_sums(memory),
         sha256=whole.hexdigest(),

@@ -1,4 +1,4 @@
-"""What a model must bring and a call must satisfy, from what all of its graphs have in common."""
+"""Make the contract of a call, and the requirements on the model, from all graphs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hotstart.records.artifact import Requirements
 from hotstart.records.contract import Contract
 from hotstart.records.guards import Seen
 from hotstart.records.trees import passed_on
-from hotstart.runtime.places import Span
+from hotstart.runtime.shared_memory import Span
 from hotstart.runtime.tensors import TensorMemory, bytes_in_storage
 from hotstart.specialize.trace import TracedCall
 

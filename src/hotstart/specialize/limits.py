@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotstart import _torch
-from hotstart.capture.conditions import advise, advise_several, values_of
+from hotstart.capture.conditions import advise, advise_several, count_values
 from hotstart.errors import RangeError
 from hotstart.records.shapes import Dim
 from hotstart.specialize.parts import Split, VariantPart, further_parts, only_axis
@@ -72,7 +72,7 @@ def _refuse_endless(splits: Sequence[Split], axes: Sequence[Dim], limit: int) ->
                     continue
                 declared = made.part.declared
                 whole = replace(made.part, choices=declared.choices, where=True)
-                count = values_of(number, _torch.axis_symbol(axis), whole.intervals()[axis])
+                count = count_values(number, _torch.axis_symbol(axis), whole.intervals()[axis])
                 if count > limit + 1:
                     raise range_error(whole, condition, axes, count)
 

@@ -22,8 +22,8 @@ from hotstart.options import Options
 from hotstart.partition import Plan, SplitOn, cut, make_plan
 from hotstart.partition.channels_last import with_channels_last
 from hotstart.partition.cut import Run
+from hotstart.partition.graph import Graph
 from hotstart.partition.layouts import layouts_read, strictest
-from hotstart.partition.plan import Graph
 from hotstart.partition.zero_and_one import special_conditions
 from hotstart.records.contract import Layout, TensorSpec
 from hotstart.records.shapes import Interval, dense_strides, layout_fits

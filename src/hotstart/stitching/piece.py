@@ -9,7 +9,7 @@ from torch import fx
 from hotstart import _torch
 from hotstart.partition import Graph, Piece
 from hotstart.partition.blocks import path_of
-from hotstart.partition.plan import NodeArguments
+from hotstart.partition.graph import NodeArguments
 from hotstart.records.artifact import CompiledUnit
 from hotstart.runtime.generated import unit_code
 from hotstart.runtime.identifiers import Names, assignment, written_tuple

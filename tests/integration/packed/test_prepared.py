@@ -24,7 +24,7 @@ from hotstart import (
     ModelMismatch,
     OptionsError,
 )
-from hotstart.artifact import fingerprint, weights_file
+from hotstart.artifact import fingerprint, weights_compatibility, weights_file
 from tests.integration.packed.prepared import EAGER, IDS, Net, Saved, X
 from tests.processes import run_fresh
 
@@ -174,7 +174,7 @@ def test_weights_that_were_prepared_for_another_machine_are_refused(
     def changed(**parts: Any) -> str:
         monkeypatch.setattr(fingerprint, "host", lambda: {**host, **parts})
         with pytest.raises(IncompatibleArtifact) as caught:
-            weights_file.require_fit("x", open_table(net.weights), net.program.artifact)
+            weights_compatibility.require_fit("x", open_table(net.weights), net.program.artifact)
         return str(caught.value)
 
     assert "torch: expected" in changed(torch="2.99.0", torch_build="another")

@@ -15,7 +15,7 @@ from hotstart.records.artifact import StitchedCall
 from hotstart.runtime.made_up import KINDS
 from hotstart.runtime.weights import weights_of
 from hotstart.saving import inputs
-from hotstart.saving.apart import Attempt, SharedFolder, said
+from hotstart.saving.check_process import Attempt, SharedFolder, said
 from hotstart.saving.examples import KEPT_BYTES, Example, given_example, kept_example, within
 from hotstart.saving.inputs import Real, choices, real_weights, tensors, weights
 

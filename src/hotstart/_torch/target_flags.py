@@ -16,7 +16,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from hotstart._torch.replaced import replaced
+from hotstart._torch.in_between import replaced
 from hotstart.targets import VECTOR_BITS, TargetName
 
 _MARCH = ("march=", "mcpu=", "mtune=")

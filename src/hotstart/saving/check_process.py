@@ -1,6 +1,7 @@
 """Run the variants of an artifact in a process that has its file and nothing else.
 
-`python -m hotstart.saving.apart FOLDER THREADS NUMBERS MODULE...`; the folder is a `SharedFolder`.
+`python -m hotstart.saving.check_process FOLDER THREADS NUMBERS MODULE...`; the folder is a
+`SharedFolder`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which tensors lie in the same memory, where a call writes to some of them. Imports no torch.
+"""Find tensors that share memory, where a call writes to some. Imports no torch.
 
 Compiled code takes what it reads to be elsewhere than what it writes to, unless that was otherwise
 when it was compiled.

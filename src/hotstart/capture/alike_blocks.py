@@ -14,7 +14,7 @@ from hotstart.model import ModelIndex
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 
 
-def repeated_blocks(index: ModelIndex) -> dict[int, torch.nn.Module]:
+def candidate_blocks(index: ModelIndex) -> dict[int, torch.nn.Module]:
     """List modules, with modules of their own, beside others of their class, by identity."""
     found: dict[int, torch.nn.Module] = {}
     for module in index.modules.values():

@@ -1,0 +1,64 @@
+"""Read why Dynamo gave up from its errors."""
+
+from __future__ import annotations
+
+import re
+
+from hotstart._torch.lines import user_line
+
+
+def describe_failure(error: BaseException) -> tuple[str, str, str] | None:
+    """Read why Dynamo gave up; None if an error is not one of Dynamo's.
+
+    Returns:
+        The user's file, line and source it happened at; what Dynamo met, in a sentence or two; what
+        it suggests to change. The first and the last may be empty.
+    """
+    from torch._dynamo import exc
+    from torch.fx.experimental.symbolic_shapes import (
+        ConstraintViolationError,
+        GuardOnDataDependentSymNode,
+        PendingUnbackedSymbolNotFound,
+    )
+
+    known = (
+        exc.TorchDynamoException,
+        ConstraintViolationError,
+        GuardOnDataDependentSymNode,
+        PendingUnbackedSymbolNotFound,
+    )
+    if not isinstance(error, known):
+        return None
+    reason, advice = _brief(str(error))
+    if "`lock` context manager" in reason:
+        # What is set up once and for all, as transformers' hooks are, is set up under a lock.
+        advice = "call the model once before, if it takes the lock in its first call only"
+    return user_line(list(getattr(error, "real_stack", None) or ())), reason, advice
+
+
+def _brief(text: str) -> tuple[str, str]:
+    """What happened and what to do, out of one of Dynamo's messages.
+
+    They start with what happened, then give `Explanation:` and `Hint:` lines, a debug context,
+    links, the stack, and how to see more of it.
+    """
+    text = re.split(
+        r"\n\s*(?:Developer debug context|For more details|from user code|Set TORCH)", text
+    )[0]
+    what, *hints = re.split(r"\n\s*Hint: ", text)
+    happened, _, explanation = what.partition("Explanation:")
+    sentences = [_first_sentence(happened), _first_sentence(explanation)]
+    useful = [
+        _first_sentence(hint)
+        for hint in hints
+        if not hint.startswith(
+            ("Please report", "This graph break is fundamental", "It may be possible")
+        )
+        and "torch._dynamo.config" not in hint
+    ]
+    return ": ".join(filter(None, sentences)), useful[0] if useful else ""
+
+
+def _first_sentence(text: str) -> str:
+    plain = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"(?<!e\.g)(?<!i\.e)\. ", plain)[0].removesuffix(".")
