@@ -103,7 +103,6 @@ def warm_on_ray(
     folder = see_working_folder()
     place = replace(place, folder=Path(place.folder or default_place()).absolute())
     store = place.store()
-    cores = jobs if isinstance(jobs, int) else 1
     threads, here = torch.get_num_threads(), surroundings()
     orders = [
         _Order(factory, settings, jobs or 1, place, folder, threads, here)
