@@ -22,6 +22,7 @@ Outputs = Literal["auto", "own", "plain"]
 Form = Literal["auto", "python", "native"]
 PackWeights = Literal["always"] | bool
 CachePolicy = Literal["build", "require"]
+Jobs = int | Literal["ray"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,9 @@ class Options:
         jobs: how many processes compile pieces at a time, this one included; the C++ compilers that
             each of them runs are as many, divided among them. 1: all pieces compile in this
             process. Default: one for each core and 1 GiB that this process, or its container, may
-            use. The program is the same whatever is chosen.
+            use. `"ray"`: pieces compile on the machines of a Ray cluster, which this process is
+            connected to or which `RAY_ADDRESS` names; needs the extra `hotstart[ray]`. The program
+            is the same whatever is chosen.
         on_event: called with a `hotstart.events.Event` as a build goes on.
 
     All but `on_miss`, `debug_dir`, `jobs` and `on_event` are part of the key of a program in a
@@ -90,7 +93,7 @@ class Options:
     prove: Prove = "all"
     debug_dir: str | os.PathLike[str] | None = None
     device: str = "cpu"
-    jobs: int | None = None
+    jobs: Jobs | None = None
     on_event: Listener | None = None
 
     def __post_init__(self) -> None:
@@ -118,8 +121,9 @@ class Options:
         if self.debug_dir is not None and Path(path_of("debug_dir", self.debug_dir)).is_file():
             raise OptionsError(f"debug_dir: {self.debug_dir} is a file, takes a folder")
         jobs = self.jobs
-        if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
-            raise OptionsError(f"jobs: got {jobs!r}, takes an int of 1 or more")
+        count = isinstance(jobs, int) and not isinstance(jobs, bool) and jobs >= 1
+        if not (jobs is None or jobs == "ray" or count):
+            raise OptionsError(f"jobs: got {jobs!r}, takes an int of 1 or more, or 'ray'")
         if self.on_event is not None and not callable(self.on_event):
             raise OptionsError(f"on_event: got {self.on_event!r}, takes a function of an event")
 

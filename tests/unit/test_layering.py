@@ -74,6 +74,21 @@ def test_what_runs_a_program_imports_nothing_that_compiles() -> None:
     assert not own & {*BUILDING, "cache", "cli"}
 
 
+def test_ray_is_imported_by_one_module_when_it_is_asked_for() -> None:
+    found = {
+        path.name
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+        if name.split(".")[0] == "ray"
+    }
+    assert found == {"ray_cluster.py"}
+    after = imported_after("import hotstart.compilers.ray_workers, hotstart.cli.warm_on_ray")
+    assert "hotstart.compilers.ray_cluster" in after
+    assert "ray" not in after
+
+
 def test_the_package_itself_imports_no_torch() -> None:
     found = imported_after("import hotstart; hotstart.Dim('n', max=3); hotstart.ContractError")
     assert "torch" not in found

@@ -119,7 +119,7 @@ if TYPE_CHECKING:
     )
     from hotstart._torch.guards import Read
     from hotstart._torch.layout_reads import LayoutRead, LayoutReads, Step
-    from hotstart._torch.own_process import import_inductor, write_whole_files
+    from hotstart._torch.own_process import cpp_compiler, import_inductor, write_whole_files
     from hotstart._torch.packing import Pack
     from hotstart._torch.processes import (
         ProcessState,
@@ -207,6 +207,7 @@ __all__ = [
     "compiling_for",
     "conditions",
     "count_writes",
+    "cpp_compiler",
     "depends_on_contents",
     "describe_failure",
     "differ",

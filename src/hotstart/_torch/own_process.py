@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,23 @@ def import_inductor() -> None:
         importlib.import_module(name)
     with config.patch({"cpp.vec_isa_ok": True}):
         valid_vec_isa_list()
+
+
+def cpp_compiler() -> str:
+    """Say which C++ compiler Inductor finds, by the first line that it prints about itself.
+
+    `get_cpp_compiler` (2.11 to 2.15) tries those of the configuration in turn, and raises
+    `InvalidCxxCompiler`, a `RuntimeError`, if there is none.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        told = subprocess.run(
+            [get_cpp_compiler(), "--version"], capture_output=True, text=True, check=True
+        )
+    except (OSError, RuntimeError, subprocess.SubprocessError):
+        return "none"
+    return told.stdout.partition("\n")[0]
 
 
 def write_whole_files() -> None:

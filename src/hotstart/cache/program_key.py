@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +19,7 @@ import torch
 
 from hotstart import _torch, faults
 from hotstart.artifact import fingerprint
+from hotstart.artifact.surroundings import compile_variables, version
 from hotstart.capture.described import DescribedCall
 from hotstart.guards.objects import Describer, Unknowable, class_name, tensor_text
 from hotstart.model import Model, modules
@@ -35,10 +34,6 @@ _HOST = ("python", "torch", "torch_build", "platform")
 _CALLABLE = (types.FunctionType, types.MethodType, functools.partial)
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-
-_VARIABLES = ("TORCHINDUCTOR_", "TORCHDYNAMO_", "TORCH_COMPILE_")
-_NO_MATTER = {"CACHE", "THREADS", "WORKER", "PROGRESS", "LOGS", "DEBUG", "TRACE", "PROFILE"}
-"""Variables with these words in their names change how, not what, torch compiles."""
 
 _UNBUILT = {"on_miss", "debug_dir", "jobs", "on_event"}
 """Options that do not decide what is built."""
@@ -84,27 +79,12 @@ def here() -> dict[str, str]:
     """Name all of this process that decides how a program is compiled."""
     host = fingerprint.host()
     return {
-        "hotstart": _version(host["hotstart"]),
+        "hotstart": version(host["hotstart"]),
         **{name: str(host[name]) for name in _HOST},
         "threads": str(torch.get_num_threads()),
         **_torch.compile_state(),
-        **{
-            f"environment {name}": repr(value)
-            for name, value in sorted(os.environ.items())
-            if name.startswith(_VARIABLES) and _NO_MATTER.isdisjoint(name.split("_"))
-        },
+        **{f"environment {n}": repr(value) for n, value in compile_variables().items()},
     }
-
-
-@functools.cache
-def _version(version: str) -> str:
-    """The version; in development, where many differ under one number, with a hash of the code."""
-    if ".dev" not in version:
-        return version
-    hashed = hashlib.blake2b(digest_size=8)
-    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
-        hashed.update(file.read_bytes())
-    return f"{version} {hashed.hexdigest()}"
 
 
 def _settings(split_on: Any, options: Options) -> Iterator[tuple[str, str]]:

@@ -127,6 +127,20 @@ class Store:
         """
         return self.entries.of(f"{_digest_of(key)}.")
 
+    def entry_names(self, key: ProgramKey | str) -> set[str]:
+        """Name the programs of a key that the folder and the remote have. Opens none of them.
+
+        Machines give equal programs the same name.
+
+        Raises:
+            StoreError: it is no key; or the remote failed, and is strict.
+        """
+        names = {entry.name for entry in self.probe(key)}
+        if self.exchange is not None:
+            offered = self.exchange.offered(_digest_of(key), self.exchange.remote.visit())
+            names.update(one.entry.name for one in offered)
+        return names
+
     def find(self, key: ProgramKey, model: Model, on_miss: OnMiss) -> FoundProgram:
         """Load the program of a key that fits a model, its sources and this machine.
 

@@ -62,7 +62,9 @@ def _build(given: Namespace) -> None:
     arguments = {**settings, **from_factory}
     arguments.pop("extra_key", None)  # no cache is asked
     with progress(sys.stderr) as listener:
-        program = hotstart.compile(model, **flags.listening(arguments, given.jobs, listener))
+        heard = flags.listening(arguments, given.jobs, listener)
+        with flags.compiling_on(heard):
+            program = hotstart.compile(model, **heard)
         if output is not None:
             listener(Event("phase_started", "save"))
             program.save(output, sign_key=given.sign_key, check=not given.no_check)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from hotstart.cli import parse
 from hotstart.errors import OptionsError
-from hotstart.options import CaptureMode, CompilerName, Form, Options, PackWeights, Prove
+from hotstart.options import CaptureMode, CompilerName, Form, Jobs, Options, PackWeights, Prove
 from hotstart.targets import TargetName
 
 if TYPE_CHECKING:
@@ -119,7 +121,12 @@ def add_compiling(command: ArgumentParser) -> None:
         default=Options.prove,
         help="which units are compared with their operators (default: %(default)s)",
     )
-    add("--jobs", type=parse.positive, metavar="N", help="processes that compile")
+    add(
+        "--jobs",
+        type=parse.jobs,
+        metavar="N",
+        help="processes that compile; 'ray': those of a Ray cluster",
+    )
 
 
 def add_no_check(command: ArgumentParser) -> None:
@@ -177,12 +184,26 @@ def settings(given: Namespace) -> dict[str, Any]:
     return {"dynamic_shapes": shapes, "split_on": split_on, "options": options}
 
 
-def listening(arguments: dict[str, Any], jobs: int | None, listener: Listener) -> dict[str, Any]:
+def listening(arguments: dict[str, Any], jobs: Jobs | None, listener: Listener) -> dict[str, Any]:
     """The same arguments, with a listener, and with `--jobs` if it was given."""
     options = arguments["options"]
     if isinstance(options, Options):  # else that is an error of `hotstart.compile`
         options = replace(options, on_event=listener, jobs=jobs or options.jobs)
     return {**arguments, "options": options}
+
+
+def compiling_on(arguments: Mapping[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """Connect to a Ray cluster while a command compiles with such arguments, if they say so.
+
+    Raises:
+        OptionsError: Ray is not installed, or no cluster can be reached.
+    """
+    options = arguments["options"]
+    if not isinstance(options, Options) or options.jobs != "ray":
+        return contextlib.nullcontext()
+    from hotstart.compilers.ray_cluster import ray_connection
+
+    return ray_connection()
 
 
 def store(folder: Path | None, remote: str | None, **more: Any) -> Store:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from hotstart.errors import OptionsError
+from hotstart.options import Jobs
 from hotstart.records.shapes import Dim
 
 _T = TypeVar("_T")
@@ -80,6 +81,16 @@ def count(text: str, least: int = 0) -> int:
 def positive(text: str) -> int:
     """Parse a whole number of 1 or more."""
     return count(text, least=1)
+
+
+def jobs(text: str) -> Jobs:
+    """Parse a whole number of 1 or more, or `ray`."""
+    if text == "ray":
+        return "ray"
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or 'ray'") from None
 
 
 def dynamic_shapes(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-import hotstart
 from hotstart.cli import flags, parse
 from hotstart.cli.factory import call_factory
 from hotstart.cli.output import say, say_json
 from hotstart.cli.progress import progress
-from hotstart.errors import HotstartError, StoreError
+from hotstart.cli.warming import Place, Row, compile_into, compiled_row, failed_row
+from hotstart.errors import HotstartError
+from hotstart.options import Jobs
 
 
 def add_warm(command: ArgumentParser) -> None:
@@ -25,6 +28,11 @@ def add_warm(command: ArgumentParser) -> None:
         type=parse.factory,
         metavar="PACKAGE.MODULE:FUNCTION",
         help="functions that return a model and its example calls",
+    )
+    command.add_argument(
+        "--on",
+        choices=["ray"],
+        help="compile on the machines of a Ray cluster, several factories at a time",
     )
     flags.add_no_check(command)
     flags.add_compiling(command)
@@ -45,70 +53,58 @@ def _warm(given: Namespace) -> int:
         1 if one of them failed; the others are compiled nevertheless.
     """
     settings = flags.settings(given)
-    place = {"folder": given.cache, "remote": given.remote, "check": not given.no_check}
-    done = []
-    for factory in given.factories:
-        one = _warm_apart(factory, settings, given.jobs, place)
-        if one["error"]:
-            say(f"error: {factory}: {one['error']}", sys.stderr)
-        if not given.json:
-            say(f"{one['action']:8}  {one['seconds']:7.2f} s  {one['key'][:12]:12}  {factory}")
-        done.append(one)
+    place = Place(given.cache, given.remote, not given.no_check)
+    if given.on == "ray":
+        from hotstart.cli.warm_on_ray import warm_on_ray
+
+        rows = warm_on_ray(given.factories, settings, given.jobs, place)
+    else:
+        rows = _warm_here(given.factories, settings, given.jobs, place)
+    done, out = [], sys.stdout
+    with contextlib.closing(rows):  # what still runs is ended if this is interrupted
+        for one in rows:
+            if one["error"]:
+                say(f"error: {one['factory']}: {one['error']}", sys.stderr)
+            if not given.json:
+                seconds, key = one["seconds"], one["key"][:12]
+                say(f"{one['action']:8}  {seconds:7.2f} s  {key:12}  {one['factory']}", out)
+            done.append(one)
     if given.json:
-        say_json(done)
+        order = list(map(str, given.factories))
+        say_json(sorted(done, key=lambda one: order.index(one["factory"])))
     return 1 if any(one["error"] for one in done) else 0
 
 
+def _warm_here(
+    factories: list[parse.Factory], settings: dict[str, Any], jobs: Jobs | None, place: Place
+) -> Generator[Row]:
+    """Compile what each factory makes, one after the other."""
+    for factory in factories:
+        yield _warm_apart(factory, settings, jobs, place)
+
+
 def _warm_apart(
-    factory: parse.Factory, settings: dict[str, Any], jobs: int | None, place: dict[str, Any]
-) -> dict[str, Any]:
+    factory: parse.Factory, settings: dict[str, Any], jobs: Jobs | None, place: Place
+) -> Row:
     """Compile what one factory makes in a new process, and describe what came of it."""
     started = time.perf_counter()
-    action, seconds, key, error = "failed", 0.0, "", ""
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as process:
         try:
             compiled = process.submit(_compile, factory, settings, jobs, place)
             action, seconds, key = compiled.result()
         except HotstartError as raised:
-            error = str(raised)
+            return failed_row(factory, time.perf_counter() - started, str(raised))
         except Exception as raised:  # noqa: BLE001  whatever a factory does, the others go on
             error = f"{type(raised).__name__}: {raised}"
-    seconds = seconds or time.perf_counter() - started
-    return {"factory": str(factory), "action": action, "seconds": seconds, "key": key,
-            "error": error}  # fmt: skip
+            return failed_row(factory, time.perf_counter() - started, error)
+    return compiled_row(factory, action, seconds, key)
 
 
 def _compile(
-    factory: parse.Factory, settings: dict[str, Any], jobs: int | None, place: dict[str, Any]
+    factory: parse.Factory, settings: dict[str, Any], jobs: Jobs | None, place: Place
 ) -> tuple[str, float, str]:
-    """Compile what a factory makes into a cache.
-
-    Args:
-        factory: makes the model and its example calls.
-        settings: arguments of `hotstart.compile`; those of the factory go before.
-        jobs: how many C++ compilers run at a time; None: as the options say.
-        place: arguments of `flags.store`.
-
-    Returns:
-        `"compiled"` or `"loaded"`, the seconds that took once there was a model, and the key.
-
-    Raises:
-        HotstartError: it cannot be compiled, or not be kept.
-    """
+    """Compile what a factory makes into a cache; see `compile_into`."""
     model, from_factory = call_factory(factory)
-    arguments = {**settings, **from_factory}
-    key = hotstart.compute_key(model, **arguments).digest
-    store = flags.store(**place, extra_key=arguments.pop("extra_key", ""))
-    started = time.perf_counter()
     with progress(sys.stderr) as listener:
-        heard = flags.listening(arguments, jobs, listener)
-        program = hotstart.compile(model, **heard, cache=store)
-    seconds = time.perf_counter() - started
-    if not store.probe(key):
-        raise StoreError(
-            f"expected the program of {factory} in {store}, found that it cannot be kept. "
-            "The warning above says why."
-        )
-    actions = {unit.action for unit in program.report.units}
-    return "compiled" if "compiled" in actions else "loaded", seconds, key
+        return compile_into(factory, model, {**settings, **from_factory}, jobs, place, listener)

@@ -32,7 +32,7 @@ def make_compiler(options: Options, target: TargetName, clock: Clock) -> Compile
     require_target(target)
     if options.compiler == "op_by_op":
         return OpByOpCompiler()
-    jobs = options.jobs or default_jobs()
+    jobs = options.jobs if isinstance(options.jobs, int) else default_jobs()
     inductor = InductorCompiler(
         options.inductor,
         jobs,

@@ -113,7 +113,12 @@ def run(data: bytes) -> bytes:
     try:
         return pickle.dumps(answer)
     except Exception as error:  # noqa: BLE001  it refers to what only this process has
-        return pickle.dumps(Answer(refused=f"{type(error).__name__}: {error}"))
+        return refusal(f"{type(error).__name__}: {error}")
+
+
+def refusal(reason: str) -> bytes:
+    """Write the answer of a process that cannot compile a job as the one that wrote it would."""
+    return pickle.dumps(Answer(refused=reason))
 
 
 def answer_of(data: bytes) -> Answer:
@@ -128,7 +133,7 @@ def _answer(errand: Errand) -> Answer:
     (target,) = errand.options.targets
     compiler = make_compiler(errand.options, target, Clock())
     job = job_of(errand.job, compiler.token())
-    with _overheard(errand.log_level) as heard:
+    with overheard(errand.log_level) as heard:
         started = time.perf_counter()
         try:
             with _torch.grad_modes(errand.state):
@@ -144,20 +149,23 @@ def _answer(errand: Errand) -> Answer:
     return replace(answer, seconds=seconds, logged=tuple(heard.logged), warned=warned)
 
 
-class _Overheard(logging.Handler):
+class Overheard(logging.Handler):
+    """What was logged and warned of."""
+
     def __init__(self) -> None:
         super().__init__()
         self.logged: list[tuple[str, int, str]] = []
         self.warned: list[warnings.WarningMessage] = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Keep a message as text."""
         self.logged.append((record.name, record.levelno, record.getMessage()))
 
 
 @contextlib.contextmanager
-def _overheard(level: int) -> Iterator[_Overheard]:
+def overheard(level: int) -> Iterator[Overheard]:
     """Collect what hotstart logs, and what is warned of."""
-    logger, heard = logging.getLogger(_LOGGER), _Overheard()
+    logger, heard = logging.getLogger(_LOGGER), Overheard()
     before = logger.level, logger.propagate
     logger.setLevel(level)
     logger.propagate = False

@@ -19,11 +19,12 @@ _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from hotstart.compilers.worker import main; main(int(sys.argv[2]))"
 )
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads of a proof must not spin where others compile
     "KMP_BLOCKTIME": "0",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no pool of processes at import; a build sets its own
 }
+"""Variables that a process which compiles for another one has when it imports torch."""
 
 
 class WorkerEnded(Exception):
@@ -42,7 +43,7 @@ class Worker:
             [sys.executable, "-P", "-c", _PROGRAM, json.dumps(sys.path), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT},
             process_group=0,
             bufsize=0,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import sys
 import threading
@@ -12,47 +11,25 @@ from typing import Literal
 
 from hotstart import _torch
 from hotstart.compilers.errand import answer_of, errand_data
-from hotstart.compilers.job import Job, Narrowed
+from hotstart.compilers.job import Job
 from hotstart.compilers.job_data import NotData
 from hotstart.compilers.machine import default_jobs
+from hotstart.compilers.outcome import (
+    EARLY,
+    PIECE_LIMIT_S,
+    Outcome,
+    WorkerPool,
+    expects_several_pieces,
+    outcome_of,
+)
+from hotstart.compilers.ray_workers import RayWorkers
 from hotstart.compilers.worker_process import Worker, WorkerEnded
-from hotstart.model import Model, modules
+from hotstart.model import Model
 from hotstart.options import Options
-from hotstart.records.artifact import CompiledUnit
 from hotstart.records.report import WorkerReport
 from hotstart.targets import TargetName
 
 log = logging.getLogger(__name__)
-
-PIECE_LIMIT_S = 1800.0
-"""Seconds that one piece may take; a compile that takes longer hangs."""
-
-MANY_MODULES = 16
-"""A model with as many modules is expected to have several different pieces."""
-
-_EARLY = 2
-"""Workers to start before it is known how many jobs there are."""
-
-
-class RaisedInWorker(Exception):
-    """An error that compiling raised in a worker; the message is its traceback there."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of compiling a job, here or in a worker.
-
-    Attributes:
-        made: what the compiler made; None if it raised an error.
-        seconds: how long that took.
-        failed: the error as text.
-        error: the error.
-    """
-
-    made: CompiledUnit | Narrowed | None
-    seconds: float
-    failed: str = ""
-    error: Exception | None = None
 
 
 @dataclass
@@ -78,13 +55,18 @@ class _Task:
     outcome: Outcome | None = None
 
 
-def workers_of(options: Options) -> Workers:
+def workers_of(options: Options) -> WorkerPool:
     """The workers of a build, if it is to have any; none is started before there are jobs.
 
     What is measured has to run alone, and where only the first unit of every piece is proven, it
     depends on the order they are made in which one that is.
+
+    Raises:
+        OptionsError: they are to be Ray's, which is not installed.
     """
     alone = options.compiler != "inductor" or options.tune or options.prove == "first"
+    if options.jobs == "ray":
+        return Workers(options, 0) if alone else RayWorkers(options)
     if not sys.executable:  # Python is part of another program
         alone = True
     jobs = 1 if alone else options.jobs or default_jobs()
@@ -120,6 +102,11 @@ class Workers:
         self._peaks: dict[int, int] = {}  # by process
         self._compiler_bytes = 0
         self._seconds = 0.0
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether jobs may be handed in."""
+        return self.most > 0
 
     # --- jobs ---------------------------------------------------------------------------------
 
@@ -201,14 +188,7 @@ class Workers:
             return None
         self._compiler_bytes = max(self._compiler_bytes, answer.compiler_bytes)
         self._seconds += answer.seconds
-        try:
-            answer.repeat()
-        except Warning as warning:
-            return Outcome(None, answer.seconds, f"{type(warning).__name__}: {warning}", warning)
-        if answer.failed:
-            error = RaisedInWorker(answer.told)
-            return Outcome(None, answer.seconds, answer.failed, error)
-        return Outcome(answer.made, answer.seconds)
+        return outcome_of(answer)
 
     def _next(self) -> _Task | None:
         """Begin the next job, in the order they will be asked for."""
@@ -261,8 +241,8 @@ class Workers:
         Importing torch takes as long as capturing a small model, and a core; a model of a few
         modules is one piece, and is built later if it shares two cores with a worker.
         """
-        if len(list(itertools.islice(modules(model), MANY_MODULES))) == MANY_MODULES:
-            self.start(_EARLY)
+        if expects_several_pieces(model):
+            self.start(EARLY)
 
     def _serve_in_thread(self, worker: Worker) -> None:
         name = f"hotstart-worker-{worker.pid}"

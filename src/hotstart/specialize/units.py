@@ -10,7 +10,8 @@ from typing import Literal
 
 from hotstart import _torch
 from hotstart.compilers import Compiler, Job, Narrowed
-from hotstart.compilers.workers import Outcome, Workers
+from hotstart.compilers.outcome import Outcome, WorkerPool
+from hotstart.compilers.workers import Workers
 from hotstart.errors import CompileError
 from hotstart.events import Clock
 from hotstart.options import Options
@@ -58,12 +59,12 @@ class Units:
         compiler: Compiler,
         clock: Clock,
         kept: PieceStore | None = None,
-        workers: Workers | None = None,
+        workers: WorkerPool | None = None,
     ) -> None:
         self.compiler = compiler
         self.clock = clock
         self._kept = kept
-        self._workers = workers or Workers(Options(), 0)
+        self._workers: WorkerPool = workers or Workers(Options(), 0)
         self._made: defaultdict[str, list[MadeUnit]] = defaultdict(list)  # by kind of their jobs
         self._not_made: set[str] = set()  # keys of jobs
         self._looked_up: dict[str, CompiledUnit | Narrowed | None] = {}  # by key
@@ -76,7 +77,7 @@ class Units:
                 expected any more.
             jobs: as `make` will be given them, in that order: each with the one to try first.
         """
-        if not self._workers.most or (self._kept is not None and self._kept.only_kept):
+        if not self._workers.takes_jobs or (self._kept is not None and self._kept.only_kept):
             return
         wanted: dict[str, Job] = {}
         for job, shared in jobs:

@@ -172,6 +172,7 @@ def test_every_flag_of_build() -> None:
         ),
     }
     assert (given.debug_dir, given.jobs) == (Path("out"), 3)
+    assert app.read(["build", "m:f", "--jobs", "ray"]).jobs == "ray"
     assert (given.output, given.sign_key) == (Path("a/model.hot"), Path("team"))
     assert [given.no_check, given.json, given.traceback] == 3 * [True]
 
@@ -212,7 +213,8 @@ def test_the_other_commands(line: str, expected: dict[str, object]) -> None:
         ("build m:f --dynamic x:0=n", "hotstart build: error: Dim 'n': give max="),
         ("build m:f --size n=1", "no --dynamic names this axis"),
         ("build m:f --compiler gcc", "invalid choice"),
-        ("build m:f --jobs 0", "takes a whole number of 1 or more"),
+        ("warm m:f --on cluster", "invalid choice"),
+        ("build m:f --jobs 0", "takes a whole number of 1 or more, or 'ray'"),
         ("build m:f --sign-key team", "--sign-key is for --output"),
         ("build m:f --no-check", "--no-check is for --output"),
         ("inspect", "FILE"),
