@@ -86,7 +86,7 @@ class Held(HeldTensors):
     def meeting(
         self, arguments: Sequence[Array], written: Collection[int]
     ) -> tuple[int, str] | None:
-        """Find an argument and a weight in the same memory, as `runtime.shared_memory.Meeting` says."""
+        """Find an argument and a weight that share memory: a `runtime.shared_memory.Meeting`."""
         changes, memory = self._memory
         if changes != self.changes:
             changes = self.changes
