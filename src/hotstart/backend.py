@@ -33,7 +33,7 @@ from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
 from hotstart.runtime.flat import Apart, FlatCall, bind_flat, flat_source
 from hotstart.runtime.weights import weights_of
-from hotstart.specialize.compile import compile_calls, units_of
+from hotstart.specialize.compile import compile_calls, expect_calls, units_of
 from hotstart.specialize.contract import make_contract
 from hotstart.specialize.parts import VariantPart
 from hotstart.specialize.split import Declaration
@@ -152,7 +152,9 @@ def _compiled(
         compiler.warm_up()
     workers = workers_of(options)
     try:
-        (compiled,) = compile_calls([call], Units(compiler, clock, kept, workers))
+        made_by = Units(compiler, clock, kept, workers, options.targets[0])
+        expect_calls([call], made_by)
+        (compiled,) = compile_calls([call], made_by)
     finally:
         workers.close()
         compiler.close()

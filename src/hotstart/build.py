@@ -20,7 +20,7 @@ from hotstart.program import ONE_TARGET, OnMiss, Program, Targets
 from hotstart.runtime.bind import bind
 from hotstart.runtime.weights import weights_of
 from hotstart.saving.examples import kept_example
-from hotstart.specialize.compile import compile_calls
+from hotstart.specialize.compile import compile_calls, expect_calls
 from hotstart.specialize.contract import make_contract, make_requirements
 from hotstart.specialize.piece_store import PieceStore
 from hotstart.specialize.trace import not_captured, trace_calls
@@ -56,11 +56,13 @@ def build_program(
                 requirements = make_requirements(index, weights, traced)
                 naming = naming_of(index)
             with faults.typed(faults.defect("compiling")):
-                compiled = {}
-                for target, compiler in compilers.items():
-                    workers.turn_to(target)
-                    units = Units(compiler, clock, kept.get(target), workers)
-                    compiled[target] = compile_calls(traced, units)
+                units = {
+                    target: Units(compiler, clock, kept.get(target), workers, target)
+                    for target, compiler in compilers.items()
+                }
+                for each in units.values():
+                    expect_calls(traced, each)
+                compiled = {t: compile_calls(traced, each) for t, each in units.items()}
     finally:
         workers.close()
         for compiler in compilers.values():

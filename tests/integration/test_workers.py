@@ -97,8 +97,8 @@ def by_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have workers compile all they can before the process that builds asks for anything."""
     expect = Workers.expect
 
-    def expect_and_wait(self: Workers, group: str, jobs: Sequence[Any]) -> None:
-        expect(self, group, jobs)
+    def expect_and_wait(self: Workers, target: Any, group: str, jobs: Sequence[Any]) -> None:
+        expect(self, target, group, jobs)
 
         def is_idle() -> bool:
             states = {task.state for task in self._tasks.values()}

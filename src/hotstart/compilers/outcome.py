@@ -73,19 +73,20 @@ class WorkerPool(Protocol):
         """Start before there are jobs, if the model is so large that there will be several."""
         ...
 
-    def turn_to(self, target: TargetName) -> None:
-        """Compile for a target from now on; jobs for another are not waited for any more."""
-        ...
-
-    def expect(self, group: str, jobs: Sequence[Job]) -> None:
+    def expect(self, target: TargetName, group: str, jobs: Sequence[Job]) -> None:
         """Hand in jobs that will be asked for, in this order, in place of those of a group before.
 
         Jobs that are no data are left out: whoever asks for them is told so.
+
+        Args:
+            target: what they are to be compiled for.
+            group: names what they are for, among the jobs of the target.
+            jobs: as `outcome` will be given them; none: no more of the group will be asked for.
         """
         ...
 
     def outcome(self, job: Job, compile_here: Callable[[Job], Outcome]) -> Outcome | None:
-        """Wait for what came of a job; `compile_here` may be given other jobs meanwhile.
+        """Wait for what came of a job; `compile_here` may be given others of its target meanwhile.
 
         Returns:
             None if no worker compiles it: it is to be compiled here.

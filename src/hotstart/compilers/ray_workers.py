@@ -42,11 +42,11 @@ class _Handed:
     """A job that was handed in.
 
     Attributes:
-        group: jobs that are handed in together replace those of the group before.
+        group: jobs of a target that are handed in together replace those of the group before.
         task: what Ray runs.
     """
 
-    group: str
+    group: tuple[TargetName, str]
     task: Task
 
 
@@ -88,12 +88,7 @@ class RayWorkers:
         if expects_several_pieces(model):
             self._early = [cluster.submit("import torch", prepare) for _ in range(EARLY)]
 
-    def turn_to(self, target: TargetName) -> None:
-        """Compile for a target from now on; jobs for another are cancelled."""
-        self._options = replace(self._options, target=target)
-        self._cancel(list(self._handed))
-
-    def expect(self, group: str, jobs: Sequence[Job]) -> None:
+    def expect(self, target: TargetName, group: str, jobs: Sequence[Job]) -> None:
         """Hand in jobs that will be asked for, in this order, in place of those of a group before.
 
         Jobs that are no data are left out: whoever asks for them is told so.
@@ -101,26 +96,27 @@ class RayWorkers:
         Raises:
             OptionsError: no cluster can be reached.
         """
+        wanted = {job.key: job for job in jobs}
+        before = [k for k, each in self._handed.items() if each.group == (target, group)]
+        self._cancel(key for key in before if key not in wanted)
+        if len(wanted) < 2:
+            return  # this process has nothing else to do
         state = _torch.process_state()
         if state is None:
             return
-        wanted = {job.key: job for job in jobs}
-        known = self._handed.items()
-        self._cancel([k for k, each in known if each.group == group and k not in wanted])
-        if len(wanted) < 2:
-            return  # this process has nothing else to do
         cluster, here = self._connected(), surroundings()
+        options = replace(self._options, target=target)
         for key, job in wanted.items():
             if key in self._handed:
                 continue
             try:
-                errand = errand_data(job, self._options, state)
+                errand = errand_data(job, options, state)
             except NotData as reason:
                 log.debug("%s is compiled in the process that builds: %s", job.piece.name, reason)
                 continue
-            name, targets = job.piece.name, self._options.targets
+            name, targets = job.piece.name, options.targets
             task = cluster.submit(name, compile_errand, here, targets, errand)
-            self._handed[key] = _Handed(group, task)
+            self._handed[key] = _Handed((target, group), task)
 
     def outcome(self, job: Job, compile_here: Callable[[Job], Outcome]) -> Outcome | None:
         """Wait for what came of a job.

@@ -38,6 +38,7 @@ class _Task:
 
     Attributes:
         job: the job.
+        target: what it is to be compiled for.
         group: jobs that are handed in together replace those of the group before.
         errand: the job as bytes.
         state: whether a worker has it, or has had it.
@@ -47,6 +48,7 @@ class _Task:
     """
 
     job: Job
+    target: TargetName
     group: str
     errand: bytes
     state: Literal["waits", "runs", "done"] = "waits"
@@ -110,34 +112,30 @@ class Workers:
 
     # --- jobs ---------------------------------------------------------------------------------
 
-    def turn_to(self, target: TargetName) -> None:
-        """Compile for a target from now on; jobs for another are not waited for any more."""
-        with self._changed:
-            self._options = replace(self._options, target=target)
-            self._tasks = {key: t for key, t in self._tasks.items() if t.state == "runs"}
-
-    def expect(self, group: str, jobs: Sequence[Job]) -> None:
+    def expect(self, target: TargetName, group: str, jobs: Sequence[Job]) -> None:
         """Hand in jobs that will be asked for, in this order, in place of those of a group before.
 
         Jobs that are no data are left out: whoever asks for them is told so.
         """
-        state = _torch.process_state() if self.most else None
-        if state is None:
-            return
         wanted = {job.key: job for job in jobs}
-        processes = min(self.most, max(len(self._workers), len(wanted) - 1)) + 1
-        options = replace(self._options, jobs=max(1, (self.most + 1) // processes))
         with self._changed:
             for key, task in list(self._tasks.items()):
-                if task.group == group and task.state == "waits" and key not in wanted:
+                of_group = task.target == target and task.group == group
+                if of_group and task.state == "waits" and key not in wanted:
                     del self._tasks[key]
-        if len(wanted) < 2:
+        if not self.most or len(wanted) < 2:
             return  # this process has more C++ compilers at a time
+        state = _torch.process_state()
+        if state is None:
+            return
+        processes = min(self.most, max(len(self._workers), len(wanted) - 1)) + 1
+        each = max(1, (self.most + 1) // processes)
+        options = replace(self._options, jobs=each, target=target)
         for key, job in wanted.items():
             if key in self._tasks:
                 continue
             try:
-                task = _Task(job, group, errand_data(job, options, state))
+                task = _Task(job, target, group, errand_data(job, options, state))
             except NotData as reason:
                 log.debug("%s is compiled in the process that builds: %s", job.piece.name, reason)
                 continue
@@ -158,7 +156,7 @@ class Workers:
                 if task is None or task.state == "waits":
                     self._tasks.pop(job.key, None)
                     return None
-                other = self._next() if task.state == "runs" else None
+                other = self._next(task.target) if task.state == "runs" else None
                 if other is None and task.state == "runs":
                     self._changed.wait()
                     continue
@@ -190,9 +188,10 @@ class Workers:
         self._seconds += answer.seconds
         return outcome_of(answer)
 
-    def _next(self) -> _Task | None:
-        """Begin the next job, in the order they will be asked for."""
-        task = next((t for t in self._tasks.values() if t.state == "waits"), None)
+    def _next(self, target: TargetName | None = None) -> _Task | None:
+        """Begin the next job, for a target if it is given, in the order they will be asked for."""
+        waiting = (t for t in self._tasks.values() if t.state == "waits")
+        task = next((t for t in waiting if target in (None, t.target)), None)
         if task is not None:
             task.state = "runs"
         return task

@@ -58,6 +58,18 @@ class CompiledCall:
     splits: tuple[Split, ...]
 
 
+def expect_calls(calls: Sequence[TracedCall], units: Units) -> None:
+    """Have workers begin with what `compile_calls` will need first.
+
+    Args:
+        calls: what to compile.
+        units: will make the units.
+    """
+    for call in calls:
+        parts = _jobs_of(call, units)
+        units.expect(call.name, _first_tried(parts, shared_jobs(parts, (), units.compiler)))
+
+
 def compile_calls(calls: Sequence[TracedCall], units: Units) -> list[CompiledCall]:
     """Compile every different piece of some calls, for everything that is served.
 
@@ -69,13 +81,11 @@ def compile_calls(calls: Sequence[TracedCall], units: Units) -> list[CompiledCal
         CompileError: a piece does not compile.
         RangeError: a compile assumed more about sizes than the limit of splits allows for.
     """
-    for call in calls:
-        parts = _jobs_of(call, units)
-        units.expect(call.name, _first_tried(parts, shared_jobs(parts, (), units.compiler)))
     made: list[CompiledCall] = []
     for call in calls:
         served = sum(len(part.units) for other in made for part in other.parts)
         compiled, splits = compile_parts(call, units, served)
+        units.expect(call.name, ())
         made.append(CompiledCall(call, tuple(compiled), tuple(splits)))
     return made
 

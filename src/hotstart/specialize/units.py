@@ -17,6 +17,7 @@ from hotstart.events import Clock
 from hotstart.options import Options
 from hotstart.records.artifact import CompiledUnit
 from hotstart.specialize.piece_store import PieceStore
+from hotstart.targets import TargetName
 
 log = logging.getLogger("hotstart")
 
@@ -48,6 +49,7 @@ class Units:
         clock: is told.
         kept: what compiles of earlier builds gave, where there is any.
         workers: processes that compile beside this one, if there may be any.
+        target: what the compiler compiles for.
 
     Attributes:
         compiler: as given.
@@ -60,9 +62,11 @@ class Units:
         clock: Clock,
         kept: PieceStore | None = None,
         workers: WorkerPool | None = None,
+        target: TargetName = "native",
     ) -> None:
         self.compiler = compiler
         self.clock = clock
+        self._target = target
         self._kept = kept
         self._workers: WorkerPool = workers or Workers(Options(), 0)
         self._made: defaultdict[str, list[MadeUnit]] = defaultdict(list)  # by kind of their jobs
@@ -86,7 +90,7 @@ class Units:
             served = self.serving(job) is not None or any(o.includes(tried) for o in alike)
             if not (served or self._look_up(tried) or self._look_up(job)):
                 wanted[tried.key] = tried
-        self._workers.expect(group, list(wanted.values()))
+        self._workers.expect(self._target, group, list(wanted.values()))
 
     def serving(self, job: Job) -> MadeUnit | None:
         """The unit that serves a job: the one that was made for it, else one that includes it."""

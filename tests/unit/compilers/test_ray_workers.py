@@ -88,7 +88,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> RayWorkers:
 @pytest.fixture
 def cluster(workers: RayWorkers, jobs: list[Job]) -> Here:
     """The cluster, which all jobs were handed in to."""
-    workers.expect("", jobs)
+    workers.expect("native", "", jobs)
     (made,) = CLUSTERS
     return made
 
@@ -154,8 +154,8 @@ def test_another_processor_compiles_nothing_for_this_one(
 def test_another_processor_compiles_for_a_level(
     workers: RayWorkers, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workers.turn_to("x86-64-v2")
-    workers.expect("", jobs)
+    workers.expect("native", "", ())
+    workers.expect("x86-64-v2", "", jobs)
     found_elsewhere(monkeypatch, instructions=f"{module.surroundings()['instructions']} more")
     assert workers.outcome(jobs[0], never) is not None
 
@@ -208,21 +208,27 @@ def test_an_interrupted_build_cancels_all_that_is_left(
 def test_other_jobs_of_a_group_replace_those_before(
     workers: RayWorkers, cluster: Here, jobs: list[Job]
 ) -> None:
-    workers.expect("", jobs[2:])
+    workers.expect("native", "", jobs[2:])
     assert cluster.cancelled == [job.piece.name for job in jobs[:2]]
     assert workers.outcome(jobs[0], never) is None
     assert len(cluster.names) == 4
 
 
-def test_another_target_cancels_the_jobs_of_the_one_before(
+def test_jobs_of_another_target_stay(workers: RayWorkers, cluster: Here, jobs: list[Job]) -> None:
+    workers.expect("x86-64-v3", "", ())
+    assert cluster.cancelled == []
+    assert workers.outcome(jobs[0], never) is not None
+
+
+def test_jobs_that_are_not_asked_for_any_more_are_cancelled(
     workers: RayWorkers, cluster: Here
 ) -> None:
-    workers.turn_to("x86-64-v3")
+    workers.expect("native", "", ())
     assert len(cluster.cancelled) == 4
 
 
 def test_one_job_compiles_here(workers: RayWorkers, jobs: list[Job]) -> None:
-    workers.expect("", jobs[:1])
+    workers.expect("native", "", jobs[:1])
     assert CLUSTERS == []
     assert workers.outcome(jobs[0], never) is None
 

@@ -108,7 +108,7 @@ def test_the_process_that_builds_compiles_another_job_while_it_waits(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("DEBUG", "hotstart")
-    workers.expect("", jobs)
+    workers.expect("native", "", jobs)
     wait_until_one_runs(workers)
     first, second, *_ = jobs
     found = workers.outcome(first, compile_here)
@@ -125,7 +125,7 @@ def test_the_process_that_builds_compiles_another_job_while_it_waits(
 def test_what_no_worker_has_begun_is_left_to_the_process_that_builds(
     workers: Workers, jobs: list[Job], here: list[str], compile_here: Callable[[Job], Outcome]
 ) -> None:
-    workers.expect("", jobs)
+    workers.expect("native", "", jobs)
     wait_until_one_runs(workers)
     assert workers.outcome(jobs[-1], compile_here) is None
     assert here == []
@@ -133,22 +133,43 @@ def test_what_no_worker_has_begun_is_left_to_the_process_that_builds(
 
 
 def test_other_jobs_of_a_group_replace_those_that_wait(workers: Workers, jobs: list[Job]) -> None:
-    workers.expect("one", jobs)
+    workers.expect("native", "one", jobs)
     wait_until_one_runs(workers)
-    workers.expect("one", jobs[2:])
+    workers.expect("native", "one", jobs[2:])
     assert set(workers._tasks) == {jobs[0].key, jobs[2].key, jobs[3].key}
-    workers.expect("another", jobs[:2])
+    workers.expect("native", "another", jobs[:2])
     assert set(workers._tasks) == {job.key for job in jobs}
 
 
+def test_jobs_of_another_target_wait_for_a_worker(
+    workers: Workers, jobs: list[Job], here: list[str], compile_here: Callable[[Job], Outcome]
+) -> None:
+    workers.expect("native", "", jobs[:2])
+    wait_until_one_runs(workers)
+    workers.expect("x86-64-v3", "", jobs[2:])
+    assert workers.outcome(jobs[0], compile_here) is not None
+    assert here == [jobs[1].piece.name]
+
+
+def test_jobs_that_are_not_asked_for_any_more_are_forgotten(
+    workers: Workers, jobs: list[Job]
+) -> None:
+    workers.expect("native", "", jobs)
+    workers.expect("x86-64-v3", "", ())
+    assert set(workers._tasks) == {job.key for job in jobs}
+    wait_until_one_runs(workers)
+    workers.expect("native", "", ())
+    assert set(workers._tasks) == {jobs[0].key}
+
+
 def test_one_job_starts_no_worker(workers: Workers, jobs: list[Job]) -> None:
-    workers.expect("", jobs[:1])
+    workers.expect("native", "", jobs[:1])
     assert workers.totals().processes == 0
 
 
 def test_a_mode_of_torchs_starts_no_worker(workers: Workers, jobs: list[Job]) -> None:
     with torch.device("cpu"):
-        workers.expect("", jobs)
+        workers.expect("native", "", jobs)
     assert workers.totals().processes == 0
 
 
