@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from torch import fx
 
 from hotstart import _torch
+from hotstart.errors import CaptureError
 from hotstart.guards.collect import ReadInTrace
 from hotstart.records.groups import GroupName, GroupPlace, GroupSlot, GroupSpec
 
@@ -22,7 +23,11 @@ class GroupTable:
         self._world: set[str] = set()
 
     def name(self, name: str) -> GroupName:
-        """The name of a group, with its number and the key that users give it by."""
+        """The name of a group, with its number and the key that users give it by.
+
+        Raises:
+            CaptureError: there is no such group in this process.
+        """
         known = self._names.get(name)
         if known is None:
             known = self._names[name] = self._new(name)
@@ -30,6 +35,12 @@ class GroupTable:
 
     def _new(self, name: str) -> GroupName:
         group, world = _torch.group_named(name), _torch.world_group()
+        if group is None:
+            raise CaptureError(
+                f"group {name!r}: expected a group of torch.distributed that this process is in, "
+                "found none. Initialise torch.distributed, and make the group, before the model is "
+                "compiled."
+            )
         number = len(self._names)
         taken = {known.key for known in self._names.values()}
         if world is not None and name == _torch.name_of_group(world):

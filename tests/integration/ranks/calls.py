@@ -73,6 +73,13 @@ def _twice(x: Tensor) -> Tensor:
     return functional.all_reduce(one + x, "avg", dist.group.WORLD) + one
 
 
+def exchanged(x: Tensor) -> Tensor:
+    """Send a tensor to the first rank and another to the second, of any number of rows."""
+    return functional.all_to_all_single(
+        torch.cat([x, x + 1]), [x.shape[0]] * 2, [x.shape[0]] * 2, dist.group.WORLD
+    )
+
+
 COLLECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
     "all_reduce": _reduced,
     "all_gather_tensor": _gathered,

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -259,17 +260,20 @@ def own_rank(rank: Rank) -> dict[str, Any]:
 
 
 def dies(rank: Rank) -> dict[str, Any]:
-    """The first rank is killed while it builds, and has the lock of the store."""
+    """The first rank is killed while it builds and the others wait for the lock of the store."""
     model = models.parallel_llama(rank.number, rank.size)
-    started = rank.folder / "started"
+    building, waiting = rank.folder / "building", rank.folder / "waiting"
 
     def killed(event: hotstart.events.Event) -> None:
-        if rank.is_first and event.kind != "nothing":
-            started.touch()
+        if rank.is_first:
+            building.touch()
+            _wait_for(waiting)
+            time.sleep(1.0)  # by now they wait
             os.kill(os.getpid(), signal.SIGKILL)
 
-    while not rank.is_first and not started.exists():
-        time.sleep(0.01)
+    if not rank.is_first:
+        _wait_for(building)
+        waiting.touch()
     begin = time.monotonic()
     options = hotstart.Options(compiler="op_by_op", on_event=killed)
     program = hotstart.compile(model, (models.IDS,), options=options, cache=rank.folder / "store")
@@ -279,6 +283,12 @@ def dies(rank: Rank) -> dict[str, Any]:
     except RuntimeError as error:
         return {"built_s": built, "call": str(error), "took_s": time.monotonic() - begin}
     return {"call": "nothing was raised"}
+
+
+def _wait_for(file: Path) -> None:
+    end = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def regions(rank: Rank) -> dict[str, Any]:
@@ -295,6 +305,10 @@ def regions(rank: Rank) -> dict[str, Any]:
     program = hotstart.compile(gathering, (x,), dynamic_shapes=rows, options=OP_BY_OP)
     with torch.no_grad():
         found["rows"] = away(program(x[:3]), gathering(x[:3]))
+    exchanging = calls.Calls(calls.exchanged)
+    program = hotstart.compile(exchanging, (x,), dynamic_shapes=rows, options=OP_BY_OP)
+    with torch.no_grad():
+        found["exchanged rows"] = away(program(x[:2]), exchanging(x[:2]))
     model = models.Uneven(rank.number, rank.size).eval()
     compiled = torch.compile(model, backend="hotstart", fullgraph=True,
                              options={"compiler": "op_by_op"})  # fmt: skip

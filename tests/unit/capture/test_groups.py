@@ -103,6 +103,16 @@ def test_a_collective_that_is_not_waited_for_is_refused() -> None:
         compiled(Early())
 
 
+def test_a_group_that_is_not_there_is_refused() -> None:
+    class Elsewhere(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.ops._c10d_functional.all_reduce(x, "sum", "elsewhere")
+            return torch.ops._c10d_functional.wait_tensor(y)
+
+    with pytest.raises(CaptureError, match=r"group 'elsewhere': expected a group"):
+        compiled(Elsewhere())
+
+
 def test_a_group_that_the_program_does_not_have_is_an_error(tmp_path: object) -> None:
     file = f"{tmp_path}/sum.hot"
     compiled(Sum()).save(file, check=False)
