@@ -23,7 +23,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-LIMIT_S = 150.0
+LIMIT_S = 300.0
 """Ranks that take longer hang, and are killed."""
 
 
@@ -88,7 +88,7 @@ def _fork(function: Callable[[Rank], Any], rank: Rank) -> int:
             store=store,
             rank=rank.number,
             world_size=rank.size,
-            timeout=timedelta(seconds=60),
+            timeout=timedelta(seconds=LIMIT_S),
         )
         try:
             returned = function(rank)
