@@ -123,6 +123,7 @@ def load(
     compare_source: bool = True,
     on_miss: MissPolicy = "error",
     pack: Pack = "now",
+    groups: Mapping[str, Any] | None = None,
 ) -> Program:
     """Make a program from a file that `Program.save` wrote, with the weights of a model or file.
 
@@ -152,6 +153,10 @@ def load(
             `"background"`, while calls run with weights as they are, and switch between two calls;
             `"never"`, which still joins the weights of linears that share an input, before this
             returns. Results differ by rounding between packed weights and others.
+        groups: of a program of several processes, the groups of `torch.distributed` that it talks
+            in, by the names that errors give: a `ProcessGroup`, a `DeviceMesh` of one dimension, or
+            the name of a group. Those that the model holds are found there, and the group of all
+            processes is `torch.distributed.group.WORLD`; others have to be given.
 
     Returns:
         A program that behaves as the one that was saved.
@@ -164,6 +169,8 @@ def load(
         UntrustedArtifact: keys were given, and none of them signed it.
         ModelMismatch: the model's tensors, modules, hooks or operators are not those it was built
             for; or the checkpoint's tensors are not.
+        GroupMismatch: a group of processes is missing, or of another size; or the program is for
+            another rank.
         OptionsError: not exactly one of `model` and `weights` is given, or an argument makes no
             sense.
     """
@@ -186,7 +193,9 @@ def load(
     require_one_of("outputs", outputs, Outputs)
     require_one_of("on_miss", on_miss, MissPolicy)
     require_one_of("pack", pack, Pack)
-    usual = outputs != "own" and pack != "never"  # else torch is imported, or the load refused
+    _require_groups(groups)
+    # Else torch is imported, or the load refused.
+    usual = outputs != "own" and pack != "never" and not groups
     if usual and weights is not None and "torch" not in sys.modules:
         from hotstart.torchfree.start import load as load_without_torch
 
@@ -205,7 +214,14 @@ def load(
         trusted_keys=trusted_keys,
         compare_source=compare_source,
         pack=pack,
+        groups=groups,
     )
+
+
+def _require_groups(groups: Any) -> None:
+    """Raise if groups are not given by name."""
+    if groups is not None:
+        require("groups", groups, Mapping, "a mapping of names to groups")
 
 
 def _checked(options: Options | None) -> Options:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from hotstart.records.artifact import (
 )
 from hotstart.records.contract import Contract
 from hotstart.records.report import Summary, WorkerReport
+from hotstart.records.shapes import labelled
 from hotstart.records.standalone import Naming
 from hotstart.specialize.compile import CompiledCall, units_of
 from hotstart.specialize.piece_store import PieceStore
@@ -141,7 +143,10 @@ def make_native(
     devices = {spec.device for spec in requirements.weights}
     devices |= {spec.device for call in calls for spec in call.contract.tensors}
     elsewhere = sorted(devices - {"cpu"})
-    native, reasons = build_native(calls, {u.key: u for u in units}, libraries, elsewhere, kept)
+    if requirements.know_ranks():
+        native, reasons = None, tuple(_of_several_processes(calls))
+    else:
+        native, reasons = build_native(calls, {u.key: u for u in units}, libraries, elsewhere, kept)
     if reasons and options.form == "native":
         listed = "".join(f"\n  {variant}: {reason}" for variant, reason in reasons)
         raise OptionsError(
@@ -151,6 +156,16 @@ def make_native(
     if native is not None:
         native = replace(native, wiring=make_wiring(native, requirements, calls, units))
     return native, reasons
+
+
+def _of_several_processes(calls: Sequence[StitchedCall]) -> Iterator[tuple[str, str]]:
+    """Say for each variant why it has no native form: what runs without Python has no processes."""
+    for call in calls:
+        for each in call.stitched:
+            found = re.search(r"_c10d_functional\w*\.\w+", each.source)
+            asked = "forward may ask which process it runs in"
+            reason = f"`{found[0]}`: other processes take part" if found else asked
+            yield labelled(call.name, each.variant), reason
 
 
 def make_fingerprint(

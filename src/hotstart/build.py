@@ -18,6 +18,7 @@ from hotstart.native.build import Libraries
 from hotstart.options import Options
 from hotstart.program import ONE_TARGET, OnMiss, Program, Targets
 from hotstart.runtime.bind import bind
+from hotstart.runtime.groups import Groups
 from hotstart.runtime.weights import weights_of
 from hotstart.saving.examples import kept_example
 from hotstart.specialize.compile import compile_calls, expect_calls
@@ -80,7 +81,8 @@ def build_program(
     (best, summary), *_ = made  # this machine runs them all
     shown = debug_files.in_debug_files(best, debug_dir)
     with clock.phase("bind"):
-        binding = bind(shown, weights_of(model, shown))
+        groups = Groups(shown.requirements, model, traced=weights.groups.here)
+        binding = bind(shown, weights_of(model, shown), groups=groups)
     examples = {
         call.name: (kept_example(call.contract, given.call.args, given.call.kwargs or {}),)
         for call, given in zip(best.calls, calls, strict=True)

@@ -10,6 +10,7 @@ The tree:
     ├── CompileError          a piece failed to compile
     ├── ContractError         a call outside what the program was built for
     ├── ModelMismatch         the model or checkpoint is not of the structure it was built for
+    │   └── GroupMismatch         the processes or their groups are not those it was built for
     ├── ArtifactError         an artifact cannot be written or read
     │   ├── CorruptArtifact       the file is damaged, or none of ours
     │   ├── IncompatibleArtifact  it is whole, but made for another machine or other sources
@@ -153,6 +154,21 @@ class ModelMismatch(HotstartError):
         self.problems = tuple(map(_line, differences))
         listed = "\n  ".join(self.problems)
         super().__init__(f"{about} does not fit the compiled program:\n  {listed}\n{advice}")
+
+
+class GroupMismatch(ModelMismatch):
+    """The processes, or a group of them, are not what the program was built for.
+
+    `differences` has each group that is missing, of another size or of another rank.
+    """
+
+    def __init__(self, differences: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__(
+            differences,
+            "torch.distributed",
+            "Initialise torch.distributed with as many processes before, pass groups by these "
+            "names as hotstart.load(..., groups={name: group}), or compile for these processes.",
+        )
 
 
 class ArtifactError(HotstartError):

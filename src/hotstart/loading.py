@@ -6,7 +6,7 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hotstart.artifact import compatibility, container, signing
@@ -24,6 +24,7 @@ from hotstart.program import ONE_TARGET, OnMiss, Program, Targets
 from hotstart.records.artifact import Artifact
 from hotstart.records.classes import FindClass, find_class, find_imported_class
 from hotstart.runtime.bind import bind
+from hotstart.runtime.groups import Groups
 from hotstart.runtime.loaded import list_loaded
 from hotstart.runtime.source import Source
 from hotstart.runtime.weights import weights_of
@@ -44,13 +45,16 @@ def load_file(
     trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
     compare_source: bool = True,
     pack: Pack = "now",
+    groups: Mapping[str, Any] | None = None,
 ) -> Program:
     """Read a file, see that it fits, and bind it to weights. For arguments see `hotstart.load`.
 
     With `weights`, which are there where no model is, nothing of the model's is imported.
     """
     with _uncollected():
-        return _loaded(file, model, on_miss, weights, outputs, trusted_keys, compare_source, pack)
+        return _loaded(
+            file, model, on_miss, weights, outputs, trusted_keys, compare_source, pack, groups or {}
+        )
 
 
 @contextlib.contextmanager
@@ -78,6 +82,7 @@ def _loaded(
     trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None,
     compare_source: bool,
     pack: Pack,
+    groups: Mapping[str, Any],
 ) -> Program:
     """Do what `load_file` says."""
     clock = Clock()
@@ -103,7 +108,8 @@ def _loaded(
                 assert model is not None, "there is one or the other"
                 source = weights_of(model, artifact, compare_source)
                 outputs = "own" if outputs == "auto" else outputs  # its library is here already
-            binding = bind(artifact, source, pack, outputs, prepared)
+            found = Groups(artifact.requirements, model, groups)
+            binding = bind(artifact, source, pack, outputs, prepared, found)
             made, targets = list_loaded(artifact), _targets(contents, find)
             program = Program(artifact, model, binding, made, clock, on_miss, targets=targets)
         except _NOT_THERE as error:

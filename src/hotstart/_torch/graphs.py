@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     import sympy
 
 
-_COLLECTIVES = frozenset({"_c10d_functional", "_c10d_functional_autograd", "c10d", "symm_mem"})
-"""Namespaces of operators (2.11 to 2.15) that return once other processes call them, too."""
-
-
 def has_no_effect(node: fx.Node) -> bool:
     """Whether a node only concerns logging or autograd, which a program does not do.
 
@@ -350,11 +346,6 @@ def like_in_format(tensor: torch.Tensor, memory_format: torch.memory_format) -> 
         strides[outer] = strides[inner] * tensor.shape[inner]
     with torch.no_grad():
         return tensor.new_empty_strided(tensor.shape, strides)
-
-
-def communicates(node: fx.Node) -> bool:
-    """Whether a node's operator waits for other processes, as those of `torch.distributed` do."""
-    return getattr(node.target, "namespace", "") in _COLLECTIVES
 
 
 def attribute_of(module: fx.GraphModule, target: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hotstart.errors import ArtifactError
 from hotstart.records.classes import FindClass
+from hotstart.records.groups import GroupSlot
 
 OfTorch = Callable[[str, Any], Any]
 """Makes a value of torch's, given its kind (`"torch"`, `"device"`, `"size"` or `"tensor"`) and its
@@ -21,6 +22,7 @@ _SCALARS: Mapping[str, Callable[[Any], Any]] = {
     "complex": complex,
     "bytes": base64.b64decode,
     "ellipsis": lambda _: ...,
+    "group": GroupSlot,
 }
 _SEQUENCES: Mapping[str, Callable[[list[Any]], Any]] = {
     "tuple": tuple,

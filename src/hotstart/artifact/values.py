@@ -17,6 +17,7 @@ import torch
 from hotstart.artifact.decoded import decoded
 from hotstart.errors import ArtifactError
 from hotstart.records.classes import FindClass, class_path, find_class
+from hotstart.records.groups import GroupSlot
 from hotstart.records.nested import is_namedtuple
 
 _LARGEST = 2**63 - 1
@@ -74,6 +75,8 @@ def encode(value: Any, keep: Callable[[torch.Tensor], str]) -> Any:
         fields = [f.name for f in dataclasses.fields(cls) if f.init]
         pairs = [[name, encode(getattr(value, name), keep)] for name in fields]
         return {"dataclass": [class_path(cls), *pairs]}
+    if cls is GroupSlot:
+        return {"group": value.number}
     if isinstance(value, type):
         return {"class": class_path(value)}
     raise ArtifactError(

@@ -19,7 +19,7 @@ from hotstart import _torch
 from hotstart.capture.captured import Captured
 from hotstart.capture.plain import require_plain
 from hotstart.capture.prepare import prepare
-from hotstart.capture.refusals import refuse_places, refuse_unbacked
+from hotstart.capture.refusals import refuse_collectives, refuse_places, refuse_unbacked
 from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
 from hotstart.records.contract import TensorSpec
@@ -79,6 +79,7 @@ def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic] = ()) -
     _refuse_training(placeholders, output)
     refuse_unbacked(module.graph)
     refuse_places(module.graph)
+    refuse_collectives(module)
     values = [node.meta.get("example_value") for node in module.graph.nodes]
     symbols = _symbols(env, values)
     symbols, sizes = _found_in_inputs(env, symbols, placeholders)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,51 @@ def refuse_drawn_numbers(graph: fx.Graph) -> None:
                 next((line for line in map(_torch.line_of, node.users) if line), node.name),
                 "a number is drawn by Python's random, anew in each call",
                 "draw it with torch, or pass it as an argument",
+            )
+
+
+def refuse_collectives(module: fx.GraphModule) -> None:
+    """Raise if other processes take part in a graph in a way that a program cannot stand for."""
+    for node in _torch.collectives_inside(module):
+        raise _odd_collective(node, "is inside of torch.cond, checkpoint or another function")
+    for node in filter(_torch.communicates, module.graph.nodes):
+        if not _torch.is_taken(node):
+            raise _odd_collective(node, "is none of those that programs have")
+        if not _torch.waits(node) and not all(map(_is_waited_for_once, _results(node))):
+            raise _odd_collective(node, "gives a result that is not waited for exactly once")
+
+
+def _odd_collective(node: fx.Node, reason: str) -> CaptureError:
+    return not_one_graph(
+        _torch.line_of(node),
+        f"{_torch.collective_name(node)} {reason}",
+        "call torch.distributed.all_reduce, all_gather_into_tensor, reduce_scatter_tensor or "
+        "all_to_all_single, or their functional forms, outside of such functions",
+    )
+
+
+def _results(node: fx.Node) -> Iterable[fx.Node]:
+    """The tensors that a collective gives: itself, or the items of its list."""
+    items = [user for user in node.users if user.target is operator.getitem]
+    return items or [node]
+
+
+def _is_waited_for_once(result: fx.Node) -> bool:
+    """Tell whether a wait is all that reads a result, which shares its memory with the wait's."""
+    return len(result.users) == 1 and all(map(_torch.waits, result.users))
+
+
+def refuse_passed_groups(traced: _torch.FullGraph) -> None:
+    """Raise if operators are given a group of processes or a mesh as an object, as DTensor does."""
+    for node in traced.module.graph.find_nodes(op="placeholder"):
+        source = getattr(node, "_dynamo_source", None)
+        held = None if source is None else traced.object_named(source.name)
+        if _torch.is_group(held) or _torch.is_mesh(held):
+            raise CaptureError(
+                f"{traced.name_of(node)}: got a {type(held).__qualname__} that operators take, as "
+                "those of DTensor do; takes plain tensors, and collectives of torch.distributed. "
+                "Give each rank its part of a weight as a plain tensor (DTensor.to_local), and "
+                "call torch.distributed.all_reduce and its like in forward."
             )
 
 

@@ -17,15 +17,18 @@ from hotstart import _torch
 from hotstart.capture.alike_blocks import candidate_blocks, counterparts
 from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.captured import Captured
+from hotstart.capture.groups import name_groups
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.outputs import Outputs, describe_outputs
 from hotstart.capture.prepare import prepare
 from hotstart.capture.refusals import (
     not_one_graph,
+    refuse_collectives,
     refuse_data_dependence,
     refuse_drawn_numbers,
     refuse_found_arguments,
     refuse_gradients,
+    refuse_passed_groups,
     refuse_places,
     refuse_questions,
     refuse_replaced_memory,
@@ -115,6 +118,8 @@ def capture(
     refuse_gradients(traced)
     refuse_replaced_memory(traced.module.graph)
     refuse_drawn_numbers(traced.module.graph)
+    refuse_collectives(traced.module)
+    refuse_passed_groups(traced)
     _torch.drop_unused_views(traced.module.graph)
     refuse_places(traced.module.graph)
     refuse_questions(traced.layout_reads)
@@ -164,6 +169,9 @@ def _describe(trace: _Trace) -> Captured:
     inputs = tuple(_inputs(trace))
     symbols = _axis_symbols(trace)
     read = collect(trace.index, trace.target, traced)
+    name_groups(graph, trace.weights.groups)
+    for group in read.groups:
+        trace.weights.groups.name(group)
     outputs = _describe_outputs(trace, inputs, symbols)
     prepare(graph, traced.plain_name)
     captured = Captured(

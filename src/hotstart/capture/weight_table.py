@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hotstart import _torch
+from hotstart.capture.groups import GroupTable
 from hotstart.capture.plain import require_plain
 from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
@@ -21,6 +22,7 @@ class WeightTable:
 
     Attributes:
         tensors: the tensors, by number.
+        groups: the groups of processes that the graphs name.
     """
 
     def __init__(self, index: ModelIndex) -> None:
@@ -29,6 +31,7 @@ class WeightTable:
         self._specs: list[WeightSpec] = []
         self._captured: dict[int, torch.Tensor] = {}
         self.tensors: list[torch.Tensor] = []
+        self.groups = GroupTable()
 
     @property
     def specs(self) -> tuple[WeightSpec, ...]:

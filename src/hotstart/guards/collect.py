@@ -21,6 +21,7 @@ import torch
 
 from hotstart import _torch
 from hotstart.guards.compare import python_module
+from hotstart.guards.groups import GroupsRead, seen_of_process
 from hotstart.guards.objects import class_name, codes_of, definers, module_name
 from hotstart.guards.sources import file_of, is_given_file
 from hotstart.guards.structure import (
@@ -32,6 +33,7 @@ from hotstart.guards.structure import (
 )
 from hotstart.guards.ways import ways
 from hotstart.model import Model, ModelIndex
+from hotstart.records.groups import GroupPlace
 from hotstart.records.guards import Guard, Kind, ModuleKind, Seen, Start, Step
 
 _CONSTANTS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
@@ -61,12 +63,17 @@ class ReadInTrace:
         seen: what outside of them.
         codes: the code that ran, without torch's and Python's own.
         loose: code of it that no guard covers.
+        groups: the groups of processes that were read, by their names in this process, with the
+            places that other processes have, too.
+        asks_for_rank: whether code may have asked which rank this process has.
     """
 
     modules: Mapping[str, ModuleKind] = field(default_factory=dict)
     seen: tuple[Seen, ...] = ()
     codes: frozenset[types.CodeType] = frozenset()
     loose: frozenset[types.CodeType] = frozenset()
+    groups: Mapping[str, tuple[GroupPlace, ...]] = field(default_factory=dict)
+    asks_for_rank: bool = False
 
 
 def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> ReadInTrace:
@@ -78,19 +85,29 @@ def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> ReadI
         Seen("environment", name, Guard((), "value", environment_text(name)))
         for name in traced.environment
     }
+    groups = GroupsRead()
     for read in traced.reads:
         if read[0] == "tensor" and index.places_of(traced.object_named(read[1])):
             continue  # a weight, which a program takes from the model
         for start, kind, steps in ways(*read):
             value = traced.object_named(start)
             path = index.path_of(value)
+            groups.meet(value)
             if path is not None:
                 _, guards = found.setdefault(path, (value, set()))
+                guard = groups.guard(value, "module", path, steps)
+                if guard is not None:
+                    guards.add(guard)
+                    break
                 guards.update(_of_module(look, ran, value, kind, steps))
                 break
             origin = _origin(traced, start, value, steps)
             if origin is not None:
                 (where, name, held), steps = origin
+                guard = groups.guard(held, where, name, steps)
+                if guard is not None:
+                    outside.add(Seen(where, name, guard))
+                    break
                 read_there = _outside(look, ran, where, name, held, kind, steps)
                 outside.update(Seen(where, name, guard) for guard in read_there)
                 break
@@ -102,8 +119,11 @@ def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> ReadI
         made[path] = ModuleKind(class_name(type(module)), tuple(sorted(guards, key=repr)), own)
     outside.update(_target(look, ran, target))
     outside.update(_named(look, ran))
+    asks_for_rank = _torch.is_initialized() and _torch.asks_for_rank(traced.codes)
+    functions = (traced.object_named(name) for kind, name, _ in traced.reads if kind == "function")
+    outside.update(seen_of_process(traced.codes, functions, asks_for_rank))
     seen = tuple(sorted(outside, key=repr))
-    return ReadInTrace(made, seen, ran.codes, frozenset(ran.left))
+    return ReadInTrace(made, seen, ran.codes, frozenset(ran.left), groups.found(), asks_for_rank)
 
 
 def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKind]:

@@ -15,6 +15,7 @@ import torch
 from msgspec.structs import replace
 
 from hotstart import _torch
+from hotstart.guards.groups import rank_text
 from hotstart.guards.objects import module_name
 from hotstart.guards.structure import (
     Look,
@@ -134,6 +135,8 @@ class Guards:
             watch.mapping(mapping)
         for hooks in _torch.global_hook_dicts().values():
             watch.empty(hooks)
+        if self._requirements.groups:
+            watch.attribute(*_torch.world_place())
         for path, number in self._requirements.modules:
             module, kind = finder.module(path), self._kinds[number]
             if module is None:
@@ -148,8 +151,10 @@ class Guards:
                 watch.environment(one.name)
             elif one.start == "closure":
                 watch.cell(_cells(self._model, one.name), one.guard)
+            elif one.start == "ranks":
+                watch.attribute(*_torch.world_place())
             elif one.guard.text:
-                watch.guard(_start(self._model, one), one.guard)
+                watch.guard(start_of(self._model, one), one.guard)
         return watch
 
 
@@ -159,13 +164,15 @@ def changes(model: Model, seen: Iterable[Seen], look: Look | None = None) -> Ite
     for one in seen:
         if one.start == "environment":
             found = environment_text(one.name)
+        elif one.start == "ranks":
+            found = rank_text(one.name)
         else:
-            found = look.text(one.guard.kind, one.guard.steps, _start(model, one))
+            found = look.text(one.guard.kind, one.guard.steps, start_of(model, one))
         if differs(one.guard, found):
             yield described(one), one.guard.text, found
 
 
-def _start(model: Model, one: Seen) -> Any:
+def start_of(model: Model, one: Seen) -> Any:
     """The object that the steps of a guard start at; None if there is none."""
     if one.start == "python":
         return python_module(one.name)

@@ -176,6 +176,8 @@ class Look:
                 return self._describer.member_text(value)
             case "function" if hasattr(value, "__qualname__"):
                 return self._describer.function_text(value)
+            case "group":
+                return _torch.group_text(value)
             case "tensor" if isinstance(value, torch.Tensor):
                 return _OWN if id(value) in self._own else contents_text(value)
             case "value" | "inside":

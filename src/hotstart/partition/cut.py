@@ -55,6 +55,8 @@ def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, tuple[Run, ...]]:
     splitting = _splitting_nodes(graph, [name for name in wanted if name != "auto"])
     # Outside of kernels assertions can be left out where inputs are made up: as files are saved.
     splitting |= set(filter(_torch.asserts_contents, graph.nodes))
+    # All processes have to come to them in the same order, and proofs run on one.
+    splitting |= set(filter(_torch.communicates, graph.nodes))
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
     runs = _join_allocations(_join_forbidden_cuts(graph, runs), splitting)
     return graph, tuple(Run(tuple(run), _is_inlined(run, splitting)) for run in runs)
@@ -264,6 +266,11 @@ def _is_allocation(node: fx.Node) -> bool:
 
 
 def _is_inlined(run: Sequence[fx.Node], splitting: frozenset[fx.Node]) -> bool:
-    """Tell whether a run holds only splitting operators, and what goes with them."""
+    """Tell whether a run holds only splitting operators, and what goes with them.
+
+    What cannot be apart from an operator that other processes take part in is called as it is, too.
+    """
+    if any(map(_torch.communicates, run)):
+        return True
     others = (n for n in run if n not in splitting and not is_item(n) and n.op != "get_attr")
     return bool(splitting.intersection(run)) and all(map(_is_allocation, others))

@@ -24,6 +24,7 @@ from hotstart.capture.captured import example_of
 from hotstart.errors import OptionsError, PartitionError
 from hotstart.model import contents
 from hotstart.partition.graph import movable
+from hotstart.records.groups import GroupName
 
 if TYPE_CHECKING:
     import sympy
@@ -46,6 +47,7 @@ class Canonical:
         self._targets = {} if targets is None else targets
         self._numbers: dict[fx.Node, int] = {}
         self._storages: dict[int, int] = {}
+        self._groups: dict[int, int] = {}
         self._renamed: dict[sympy.Symbol, sympy.Symbol] = {}
         self._expressions: dict[sympy.Expr, Token] = {}
 
@@ -126,6 +128,9 @@ class Canonical:
         """Describe a node by number, an expression with axes renamed, a constant with its type."""
         if isinstance(value, fx.Node):
             return ("node", self._numbers[value])
+        if isinstance(value, GroupName):
+            number = self._groups.setdefault(value.slot.number, len(self._groups))
+            return ("group", number, value.size)
         if hasattr(value, "free_symbols"):
             return self._expression(value)
         return constant_token(value)
@@ -318,7 +323,8 @@ def came_with_torch(operator: str) -> bool:
     return operator.partition("::")[0] in _NAMESPACES or "::" not in operator
 
 
-_NAMESPACES = frozenset({"aten", "prims", "prim", "mkldnn", "mkl", "quantized", "onednn"})
+_NAMESPACES = frozenset({"aten", "prims", "prim", "mkldnn", "mkl", "quantized", "onednn",
+                         "_c10d_functional", "_c10d_functional_autograd"})  # fmt: skip
 _GIVEN = frozenset({"torch", "operator", "_operator", "math", "builtins"})
 
 

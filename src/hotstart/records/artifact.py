@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import msgspec
 
 from hotstart.records.contract import Contract
+from hotstart.records.groups import GroupSpec
 from hotstart.records.guards import ModuleKind, Seen
 from hotstart.records.nested import Value
 from hotstart.records.report import PieceInfo
@@ -122,6 +123,7 @@ class Requirements(msgspec.Struct, frozen=True):
         operators: those that did not come with torch, each by name and as a text of its schemas
             and of the code that a compiler runs.
         seen: what was read outside of the modules: globals, closures, the environment.
+        groups: the groups of processes that calls talk in, by number.
     """
 
     weights: tuple[WeightSpec, ...]
@@ -132,6 +134,13 @@ class Requirements(msgspec.Struct, frozen=True):
     hooks: tuple[tuple[str, str], ...] = ()
     operators: tuple[tuple[str, str], ...] = ()
     seen: tuple[Seen, ...] = ()
+    groups: tuple[GroupSpec, ...] = ()
+
+    def know_ranks(self) -> bool:
+        """Tell whether a program is of several processes, or knows which of them it is in."""
+        return bool(self.groups) or any(
+            one.start == "ranks" and one.name != "initialized" for one in self.seen
+        )
 
 
 # --- compiled pieces ------------------------------------------------------------------------------

@@ -13,19 +13,20 @@ value of a dict's entry of that number, or its class, which needs no name.
 
 Kind: TypeAlias = Literal[
     "value", "length", "keys", "class", "function", "code", "method", "inside", "tensor",
-    "attribute", "own", "contains", "unknown",
+    "attribute", "own", "contains", "group", "unknown",
 ]  # fmt: skip
 """What counts of something that a trace read: its value, its length, its keys, the name of its
-class, what it does as a function, everything inside it, or all of it as a tensor, which is part of
-the program; or whether the last step leads anywhere: to an attribute, to one of the object's own,
-to an item. Of what a trace ran, `"code"` is a function where it is found by name, and `"method"`
-all that a class and its bases define under a name. Of what is `"unknown"` nothing can be said.
+class, what it does as a function, everything inside it, all of it as a tensor, which is part of
+the program, or the size of a group of processes or the shape of a mesh of them; or whether the last
+step leads anywhere: to an attribute, to one of the object's own, to an item. Of what a trace ran,
+`"code"` is a function where it is found by name, and `"method"` all that a class and its bases
+define under a name. Of what is `"unknown"` nothing can be said.
 """
 
-Start: TypeAlias = Literal["python", "environment", "closure", "self", "target"]
+Start: TypeAlias = Literal["python", "environment", "closure", "self", "target", "ranks"]
 """Where steps start outside of a model's modules: at a Python module, at a variable of the
 environment, at the variables that a compiled function closes over, at the object that a compiled
-method is of, at the function or method that is compiled.
+method is of, at the function or method that is compiled, or at what this process is among others.
 """
 
 Change: TypeAlias = tuple[str, str, str]
@@ -77,8 +78,9 @@ class Seen(msgspec.Struct, frozen=True):
 
     Attributes:
         start: where its steps start.
-        name: the Python module or the variable of the environment; for the last three, the
-            path from the model to the method that is called.
+        name: the Python module or the variable of the environment; `"rank"`, `"world size"` or
+            `"initialized"` of ranks; for the others, the path from the model to the method that is
+            called.
         guard: what is there.
     """
 
@@ -114,6 +116,8 @@ def described(one: Seen) -> str:
     match one.start:
         case "environment":
             start = f"environment {one.name}"
+        case "ranks":
+            start = f"{one.name} of torch.distributed"
         case "python":
             start = one.name
         case _:

@@ -15,6 +15,7 @@ from hotstart.options import Outputs, Pack
 from hotstart.records.artifact import Artifact, Preparation, Stitched, WeightSpec
 from hotstart.records.report import Packed
 from hotstart.runtime.generated import run_code
+from hotstart.runtime.groups import Groups
 from hotstart.runtime.heap import keep_freed_memory
 from hotstart.runtime.preparations import Prepared
 from hotstart.runtime.released import Released, memory_in_use
@@ -66,6 +67,7 @@ def bind(
     pack: Pack = "first_call",
     outputs: Outputs = "own",
     prepared: Prepared | None = None,
+    groups: Groups | None = None,
 ) -> Binding:
     """Make the functions of an artifact's variants callable with weights.
 
@@ -75,13 +77,16 @@ def bind(
         pack: when weights are packed.
         outputs: the classes of results.
         prepared: what was made of the weights before.
+        groups: finds groups of processes; none are given if it is left out.
     """
+    groups = Groups(artifact.requirements) if groups is None else groups
     forms = Forms(artifact)
     stitched = (stitched for call in artifact.calls for stitched in call.stitched)
     binders = tuple(
-        _binder(one, forms.of(number, one), source, outputs) for number, one in enumerate(stitched)
+        _binder(one, forms.of(number, one), source, outputs, groups)
+        for number, one in enumerate(stitched)
     )
-    return Binding(source, artifact.requirements.weights, binders, pack, prepared)
+    return Binding(source, artifact.requirements.weights, binders, pack, groups, prepared)
 
 
 class Binding:
@@ -100,12 +105,14 @@ class Binding:
         specs: Sequence[WeightSpec],
         binders: Sequence[Binder],
         pack: Pack,
+        groups: Groups,
         prepared: Prepared | None = None,
     ) -> None:
         self.source = source
         self._specs = specs
         self._binders = binders
         self._pack = pack
+        self._groups = groups
         self._lock = threading.Lock()
         self._bound: _Bound | None = None
         self._prepared = prepared
@@ -140,7 +147,10 @@ class Binding:
 
         Raises:
             ModelMismatch: the model is not what was compiled.
+            GroupMismatch: the processes are not those that it was compiled for.
+            OptionsError: a group was given that the program does not have.
         """
+        self._groups.names()
         if self._pack == "first_call":
             self._fetched = self.source.fetch()
         else:
@@ -264,14 +274,16 @@ class _PreparedMeanwhile(Prepared):
         return super().__call__(preparation, weights)
 
 
-def _binder(stitched: Stitched, form: Form, source: Source, outputs: Outputs) -> Binder:
+def _binder(
+    stitched: Stitched, form: Form, source: Source, outputs: Outputs, groups: Groups
+) -> Binder:
     make = run_code(form.code, {**form.scope, **result_classes(stitched.types, outputs)})["bind"]
 
     def rebind(tensors: list[Any], prepared: Prepared) -> Callable[..., Any]:
         owners = source.owners(stitched.owners)
         weights = [tensors[slot] for slot in stitched.weights]
         units = [partial(unit.bound, prepared) for unit in form.units]
-        run: Callable[..., Any] = make(weights, units, stitched.constants, owners)
+        run: Callable[..., Any] = make(weights, units, groups.constants(stitched.constants), owners)
         return run
 
     return rebind

@@ -14,6 +14,7 @@ from hotstart import _torch
 from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact, Stitched, StitchedCall
 from hotstart.records.contract import Contract
+from hotstart.records.groups import GroupSlot
 from hotstart.records.shapes import labelled
 from hotstart.records.trees import build, containers, tensors_of
 from hotstart.runtime.generated import run_code
@@ -53,7 +54,8 @@ class Rehearsal:
 
         One that is native runs in Python first, where what pieces return can be seen. Uninitialised
         memory is zero, so that results are the same in every process. Assertions about the contents
-        of tensors are left out, since they need not hold for made-up inputs.
+        of tensors are left out, since they need not hold for made-up inputs. No other process takes
+        part: collectives give what they would if all had the same tensors.
 
         Raises:
             ArtifactError: the two forms of the variant give something else.
@@ -85,10 +87,17 @@ class Rehearsal:
         scope = {**form.scope, **result_classes(stitched.types, "own")}
         make = run_code(form.code, scope)["bind"]
         owners = [types.SimpleNamespace() for _ in stitched.owners]
-        unasserted = _torch.without_assertions() if self._asserts else contextlib.nullcontext()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _torch.filled_memory(), unasserted:
+        constants = [_group_alone(each) for each in stitched.constants]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.random.fork_rng(devices=[]))
+            stack.enter_context(_torch.filled_memory())
+            if self._asserts:
+                stack.enter_context(_torch.without_assertions())
+            if artifact.requirements.groups:
+                stack.enter_context(_torch.without_other_processes())
             torch.manual_seed(0)
-            run = make([held[s] for s in stitched.weights], own, stitched.constants, owners)
+            run = make([held[s] for s in stitched.weights], own, constants, owners)
             return run(*_arguments(call, inputs))
 
 
@@ -101,6 +110,11 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     if one.dtype.is_floating_point or one.dtype.is_complex:
         return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
     return torch.equal(one, other)
+
+
+def _group_alone(constant: Any) -> Any:
+    """A constant, or a name in place of what stands for a group, which no operator looks at."""
+    return "alone" if type(constant) is GroupSlot else constant
 
 
 def _asserts(artifact: Artifact) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hotstart import faults
+from hotstart import _torch, faults
 from hotstart.artifact import container, fingerprint, signing
 from hotstart.artifact.pool import TargetProgram, parts_of_several
 from hotstart.artifact.write import to_manifest
@@ -65,7 +65,7 @@ def _checked(artifact: Artifact, check: CheckInputs | None) -> TargetProgram:
     with faults.typed(_not_data):
         manifest, blobs = to_manifest(artifact)
         parts = container.file_parts(manifest, blobs)
-    if check is not None:
+    if check is not None and _can_be_run_alone(artifact, check.partly):
         _require_target(artifact)
         found = compare(artifact, parts, check.examples, check.source)
         if found.unchecked:
@@ -90,6 +90,27 @@ def _require_target(artifact: Artifact) -> None:
             f"{', '.join(missing)}\ndo: copy the file that the program was loaded from, or save "
             "with check=False, or on a machine of that level"
         )
+
+
+def _can_be_run_alone(artifact: Artifact, partly: bool) -> bool:
+    """Tell whether a program runs without that other processes run it, too.
+
+    Collectives are left out of the check; operators of the user's own may hold others.
+
+    Raises:
+        ArtifactError: it may not, and `partly` is not set.
+    """
+    names = [name for name, _ in artifact.requirements.operators]
+    if not names or not _torch.has_other_processes():
+        return True
+    if not partly:
+        raise ArtifactError(
+            f"expected operators that run in this process alone, found {', '.join(names)}, which "
+            "may wait for other processes of torch.distributed. Save with check=False, or where "
+            "there is one process."
+        )
+    log.warning("the program is kept unchecked: %s may wait for other processes", ", ".join(names))
+    return False
 
 
 def _not_data(reason: str) -> ArtifactError:

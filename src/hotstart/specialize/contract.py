@@ -56,6 +56,9 @@ def make_requirements(
         hooks=look.global_hooks(),
         operators=tuple((name, look.operator(name)) for name in sorted(operators)),
         seen=_seen(calls),
+        groups=weights.groups.specs(
+            (call.method, graph.captured.read) for call in calls for graph in call.graphs
+        ),
     )
 
 

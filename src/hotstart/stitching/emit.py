@@ -19,6 +19,7 @@ from torch import fx
 from hotstart import _torch
 from hotstart.errors import HotstartError
 from hotstart.partition.digest import import_path
+from hotstart.records.groups import GroupName
 from hotstart.records.nested import is_namedtuple
 from hotstart.runtime.identifiers import Names, written_tuple
 
@@ -265,6 +266,8 @@ class Emitter:
             NotExpressible: it has no literal and no import path.
         """
         cls = type(value)
+        if cls is GroupName:
+            return self.constant(value.slot, value.key)
         if value is None or cls in (bool, int, str, bytes, range):
             return repr(value)
         if value is ...:

@@ -1,0 +1,105 @@
+"""Groups of processes where forward read them, and what code knows of its own process."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from hotstart import _torch
+from hotstart.guards.structure import follow
+from hotstart.records.groups import GroupPlace, GroupStart
+from hotstart.records.guards import Guard, Seen, Step
+
+
+class GroupsRead:
+    """Collects the groups of processes that a trace read, and where."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[GroupPlace, None]] = {}
+        self._any = _torch.is_initialized()
+
+    def meet(self, value: Any) -> None:
+        """Note an object that was read, if it is a group or a mesh, wherever it was found."""
+        if self._any and _is_group_or_mesh(value):
+            for group, _ in _groups_in(value):
+                self._found.setdefault(_torch.name_of_group(group), {})
+
+    def guard(
+        self, start: Any, kind: GroupStart, name: str, steps: tuple[Step, ...]
+    ) -> Guard | None:
+        """Note the group or mesh that is on the way of some steps, and what has to be there.
+
+        What is read of a group, such as its name, differs from process to process. None if there
+        is none on the way, or if it is torch's own: that of all processes.
+        """
+        way = _steps_to_group(start, steps) if self._any else None
+        if way is None:
+            return None
+        value = follow(start, way)
+        self.meet(value)
+        if kind == "python" and name.partition(".")[0] == "torch":
+            return None
+        for group, dimension in _groups_in(value):
+            places = self._found.setdefault(_torch.name_of_group(group), {})
+            places[GroupPlace(kind, name, way, dimension)] = None
+        return Guard(way, "group", _torch.group_text(value))
+
+    def found(self) -> Mapping[str, tuple[GroupPlace, ...]]:
+        """The groups by their names in this process, with the places they were read from."""
+        return {name: tuple(places) for name, places in self._found.items()}
+
+
+def _steps_to_group(start: Any, steps: tuple[Step, ...]) -> tuple[Step, ...] | None:
+    """The first of some steps, up to a group or a mesh; None if they pass none."""
+    held = start
+    for number, step in enumerate(steps, start=1):
+        try:
+            held = follow(held, (step,))
+        except (AttributeError, LookupError, TypeError):
+            return None
+        if _is_group_or_mesh(held):
+            return steps[:number]
+    return None
+
+
+def _is_group_or_mesh(value: Any) -> bool:
+    return _torch.is_group(value) or _torch.is_mesh(value)
+
+
+def _groups_in(value: Any) -> list[tuple[Any, int | None]]:
+    """A group, or those of a mesh with the dimension of each."""
+    if _torch.is_mesh(value):
+        return [(group, at) for at, group in enumerate(_torch.mesh_groups(value))]
+    return [(value, None)]
+
+
+def seen_of_process(
+    codes: Iterable[types.CodeType], functions: Iterable[Any], asks_for_rank: bool
+) -> Iterator[Seen]:
+    """Yield guards on what this process is among others, as far as code may have asked.
+
+    Args:
+        codes: all code that was traced, torch's own included.
+        functions: those that were read.
+        asks_for_rank: whether code may have asked for ranks.
+    """
+    names = ["initialized"] if any(map(_torch.asks_if_initialized, functions)) else []
+    if asks_for_rank:
+        names += ["rank", "world size"]
+    elif _torch.is_initialized() and _torch.asks_for_world_size(codes):
+        names.append("world size")
+    for name in names:
+        yield Seen("ranks", name, Guard((), "value", rank_text(name)))
+
+
+def rank_text(name: str) -> str:
+    """The text of what this process is among others: its rank, their number, or if there are any.
+
+    Args:
+        name: `"rank"`, `"world size"` or `"initialized"`.
+    """
+    if not _torch.is_initialized():
+        return "False" if name == "initialized" else "torch.distributed is not initialised"
+    rank, size = _torch.own_rank()
+    return {"initialized": "True", "rank": str(rank), "world size": str(size)}[name]
