@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,34 @@ def test_the_structured_trace_has_graph_compiles_and_code(
     assert "hotstart_graph_0" in names
     assert "hotstart_compile_piece_0_batch=2..8" in names
     assert "hotstart_stitched_batch=1" in names
+
+
+# --- garbage collection ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def thresholds() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("thresholds")
+@pytest.mark.parametrize(("given", "meanwhile"), [((700, 10, 10), 200_000), ((0, 10, 10), 0)])
+def test_a_build_collects_garbage_rarely_and_leaves_the_thresholds_as_they_were(
+    given: tuple[int, int, int], meanwhile: int
+) -> None:
+    seen: set[int] = set()
+
+    def listen(event: Event) -> None:
+        seen.add(gc.get_threshold()[0])
+        if event.kind == "unit_finished":
+            raise RuntimeError("stop")
+
+    gc.set_threshold(*given)
+    build()
+    assert gc.get_threshold() == given
+    with pytest.raises(RuntimeError, match="stop"):
+        build(Options(compiler="op_by_op", on_event=listen))
+    assert gc.get_threshold() == given
+    assert seen == {meanwhile}

@@ -6,6 +6,7 @@ ends this process together with the C++ compilers that it has started.
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -17,6 +18,9 @@ from hotstart.compilers.pipes import PipeEnded, has_more, receive, send
 READY = b"ready"
 """The first message of a worker, once it has imported all that it needs."""
 
+_COLLECTED = (200_000, 20, 100)
+"""Thresholds of garbage collection: most of what is imported stays, and is looked at each time."""
+
 _LOOK_S = 1.0
 """Seconds between looks whether the build is there: another process may hold the pipe open."""
 
@@ -27,6 +31,7 @@ def main(parent: int) -> NoReturn:
     Args:
         parent: number of the process that builds.
     """
+    gc.set_threshold(*_COLLECTED)
     errands, answers = _pipes()
     waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(errands, waiting, parent), daemon=True).start()

@@ -131,9 +131,10 @@ def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKin
     made: dict[str, ModuleKind] = {}
     for found in all_found:
         for path, kind in found.items():
-            known = made.get(path, kind)
-            every = sorted({*known.guards, *kind.guards}, key=repr)
-            made[path] = ModuleKind(kind.cls, tuple(every), kind.own)
+            known = made.setdefault(path, kind)
+            if known != kind:
+                every = sorted({*known.guards, *kind.guards}, key=repr)
+                made[path] = ModuleKind(kind.cls, tuple(every), kind.own)
     return made
 
 
