@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from hotstart import _torch
@@ -75,7 +75,7 @@ def _groups_in(value: Any) -> list[tuple[Any, int | None]]:
 
 
 def seen_of_process(
-    codes: Iterable[types.CodeType], functions: Iterable[Any], asks_for_rank: bool
+    codes: Iterable[types.CodeType], functions: Collection[Any], asks_for_rank: bool
 ) -> Iterator[Seen]:
     """Yield guards on what this process is among others, as far as code may have asked.
 
@@ -87,7 +87,7 @@ def seen_of_process(
     names = ["initialized"] if any(map(_torch.asks_if_initialized, functions)) else []
     if asks_for_rank:
         names += ["rank", "world size"]
-    elif _torch.is_initialized() and _torch.asks_for_world_size(codes):
+    elif _torch.is_initialized() and _torch.asks_for_world_size(codes, functions):
         names.append("world size")
     for name in names:
         yield Seen("ranks", name, Guard((), "value", rank_text(name)))

@@ -241,6 +241,7 @@ def own_rank(rank: Rank) -> dict[str, Any]:
     results: dict[str, Any] = {}
     mesh = init_device_mesh("cpu", (rank.size,), mesh_dim_names=("tp",))
     store = hotstart.Store(rank.folder / "store", check=False)
+    os.environ["HOTSTART_TESTS_RANK"] = str(rank.number)
     for name, function in calls.ASKING.items():
         model = calls.Asks(function, mesh, rank.number)
         program = hotstart.compile(model, (x,), options=OP_BY_OP, cache=store)
