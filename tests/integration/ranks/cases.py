@@ -205,12 +205,14 @@ def two_groups(rank: Rank) -> dict[str, Any]:
     once = hotstart.compile(calls.InTwoGroups(pair, pair), (x,), options=OP_BY_OP)
     if rank.is_first:
         once.save(rank.folder / "once.hot", check=False)
+        both.save(rank.folder / "both.hot", check=False)
     dist.barrier()
-    two = calls.InTwoGroups(pair, another)
+    one, two = calls.InTwoGroups(pair, pair), calls.InTwoGroups(pair, another)
     return {
         "groups": [len(each.artifact.requirements.groups) for each in (both, once)],
         "values": [value(each(x)) for each in (both, once)],
         "one for two": refused(hotstart.load, rank.folder / "once.hot", two),
+        "two for one": refused(hotstart.load, rank.folder / "both.hot", one),
     }
 
 
