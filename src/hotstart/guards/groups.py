@@ -31,19 +31,20 @@ class GroupsRead:
         """Note the group or mesh that is on the way of some steps, and what has to be there.
 
         What is read of a group, such as its name, differs from process to process. None if there
-        is none on the way, or if it is torch's own: that of all processes.
+        is none on the way, or if it is torch's own: that of all processes, of which the place is
+        noted all the same, since a model may hold it as well.
         """
         way = _steps_to_group(start, steps) if self._any else None
         if way is None:
             return None
         value = follow(start, way)
         self.meet(value)
-        if kind == "python" and name.partition(".")[0] == "torch":
-            return None
-        for group, dimension in _groups_in(value):
-            places = self._found.setdefault(_torch.name_of_group(group), {})
-            places[GroupPlace(kind, name, way, dimension)] = None
-        return Guard(way, "group", _torch.group_text(value))
+        of_torch = kind == "python" and name.partition(".")[0] == "torch"
+        if not of_torch or value is _torch.world_group():
+            for group, dimension in _groups_in(value):
+                places = self._found.setdefault(_torch.name_of_group(group), {})
+                places[GroupPlace(kind, name, way, dimension)] = None
+        return None if of_torch else Guard(way, "group", _torch.group_text(value))
 
     def found(self) -> Mapping[str, tuple[GroupPlace, ...]]:
         """The groups by their names in this process, with the places they were read from."""
