@@ -144,7 +144,7 @@ def _problems_of(spec: GroupSpec, group: Any) -> Iterator[Change]:
     if group is None:
         initialised = _torch.is_initialized()
         yield what, expected, "none" if initialised else "torch.distributed is not initialised"
-    elif _torch.group_named(_torch.name_of_group(group)) is None:
+    elif _torch.group_named(_torch.name_of_group(group)) is not group:  # names are used again
         yield what, expected, "one that was destroyed"
     elif group.size() != spec.size:
         yield what, expected, f"one of {group.size()}"

@@ -96,6 +96,20 @@ def test_a_group_that_was_the_world_is_not_taken_for_it(tmp_path: object) -> Non
         hotstart.load(file, model)
 
 
+def test_a_group_that_was_destroyed_is_not_taken_for_a_later_one_of_its_name() -> None:
+    model = InWorldAndGroup()
+    model.group = dist.new_group([0])
+    program, x = compiled(model), torch.ones(2, 3)
+    dist.destroy_process_group()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    later = dist.new_group([0])
+    assert later.group_name == model.group.group_name
+    with pytest.raises(GroupMismatch, match="found one that was destroyed"):
+        program(x)
+    model.group = later
+    assert torch.equal(program(x), torch.full((2, 3), 2.0))
+
+
 def test_whether_there_are_other_processes_is_a_guard(tmp_path: object) -> None:
     program, file = compiled(Asking()), f"{tmp_path}/asking.hot"
     program.save(file)
