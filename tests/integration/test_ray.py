@@ -25,6 +25,7 @@ import torch
 import hotstart
 from hotstart import CompileError
 from hotstart.cli import main
+from hotstart.compilers.ray_cluster import Cluster
 from tests.integration import ray_tasks
 from tests.integration.test_workers import build, saved, wait_for
 
@@ -153,6 +154,7 @@ EXPLAIN = """
 import sys
 import torch
 from hotstart.cli import main
+from hotstart.compilers.ray_cluster import Cluster
 torch.set_num_threads(int(sys.argv[1]))
 sys.exit(main(sys.argv[2:]))
 """
@@ -244,6 +246,15 @@ def test_warm_tells_of_each_factory_and_of_one_whose_worker_was_killed(
 
 
 @pytest.mark.slow
+def test_more_cores_than_a_machine_has_are_told_of(
+    cluster: Local, caplog: pytest.LogCaptureFixture
+) -> None:
+    Cluster({}, cores=2)
+    assert not caplog.messages
+    Cluster({}, cores=3)
+    assert "takes 3 cores, and no machine of the Ray cluster has more than 2" in caplog.text
+
+
 def test_a_piece_whose_workers_are_killed_each_time_is_named(
     cluster: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ collectives make of calls of `torch.distributed`.
 from __future__ import annotations
 
 import contextlib
+import re
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -39,6 +40,8 @@ _RANK_NAMES = frozenset(
 
 _RANKS = frozenset({"rank", "ranks", "coordinate"})
 _WORLD_NAMES = frozenset({"get_world_size"})
+_WORD = re.compile("[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_OF_A_MATRIX = re.compile("(?<![a-z])(lora|matrix)_rank(?![a-z])")
 _TORCH = torch.__path__[0]
 
 
@@ -110,13 +113,17 @@ def _alone(name: str, given: Any, *args: Any, **kwargs: Any) -> Any:
     raise NotImplementedError(f"{name} has no stand-in")
 
 
-def asks_for_rank(codes: Iterable[types.CodeType]) -> bool:
+def asks_for_rank(codes: Iterable[types.CodeType], functions: Iterable[Any]) -> bool:
     """Tell whether code may ask which rank its process has.
 
     Dynamo makes the answer a constant and leaves no guard (2.11 to 2.15), so names decide. Of code
-    that is not torch's, each counts that has the word in it, such as `tp_rank`.
+    that is not torch's, each counts that has the word in it, such as `tp_rank` or `LOCAL_RANK`.
+
+    Args:
+        codes: all code that was traced, torch's own included.
+        functions: those that were read, which code may know by another name.
     """
-    return any(map(_asks_for_rank, codes))
+    return any(map(_asks_for_rank, codes)) or not _RANK_NAMES.isdisjoint(_names_of(functions))
 
 
 def _asks_for_rank(code: types.CodeType) -> bool:
@@ -125,12 +132,23 @@ def _asks_for_rank(code: types.CodeType) -> bool:
         return True
     if code.co_filename.startswith(_TORCH):
         return False
-    return any(not _RANKS.isdisjoint(name.split("_")) for name in names if name.isidentifier())
+    return any(not _RANKS.isdisjoint(_words(name)) for name in names if name.isidentifier())
 
 
-def asks_for_world_size(codes: Iterable[types.CodeType]) -> bool:
+def _words(name: str) -> list[str]:
+    """The words of a name, without ranks that are those of a matrix."""
+    found: list[str] = _WORD.findall(_OF_A_MATRIX.sub("", name))
+    return [word.lower() for word in found]
+
+
+def asks_for_world_size(codes: Iterable[types.CodeType], functions: Iterable[Any]) -> bool:
     """Tell whether code may ask how many processes there are; a constant to Dynamo, too."""
-    return any(not _WORLD_NAMES.isdisjoint(_names_in(code)) for code in codes)
+    names = set().union(_names_of(functions), *map(_names_in, codes))
+    return not _WORLD_NAMES.isdisjoint(names)
+
+
+def _names_of(functions: Iterable[Any]) -> set[str]:
+    return {str(getattr(function, "__name__", "")) for function in functions}
 
 
 def _names_in(code: types.CodeType) -> set[str]:

@@ -79,6 +79,19 @@ class Cluster:
             max_calls=1 if fresh else 0,
             runtime_env={"env_vars": dict(environment)},
         )(_run)
+        self._warn_without(cores)
+
+    def _warn_without(self, cores: int) -> None:
+        """Warn if no machine has so many cores; a cluster that scales may start one that has."""
+        nodes = (node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"])
+        most = int(max(nodes, default=0))
+        if most < cores:
+            log.warning(
+                "a task takes %d cores, and no machine of the Ray cluster has more than %d: it "
+                "waits until one joins. Take fewer jobs, or add a machine.",
+                cores,
+                most,
+            )
 
     @property
     def cores(self) -> int:

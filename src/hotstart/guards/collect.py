@@ -119,8 +119,8 @@ def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> ReadI
         made[path] = ModuleKind(class_name(type(module)), tuple(sorted(guards, key=repr)), own)
     outside.update(_target(look, ran, target))
     outside.update(_named(look, ran))
-    asks_for_rank = _torch.is_initialized() and _torch.asks_for_rank(traced.codes)
-    functions = (traced.object_named(name) for kind, name, _ in traced.reads if kind == "function")
+    functions = [traced.object_named(name) for kind, name, _ in traced.reads if kind == "function"]
+    asks_for_rank = _torch.is_initialized() and _torch.asks_for_rank(traced.codes, functions)
     outside.update(seen_of_process(traced.codes, functions, asks_for_rank))
     seen = tuple(sorted(outside, key=repr))
     return ReadInTrace(made, seen, ran.codes, frozenset(ran.left), groups.found(), asks_for_rank)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from hotstart import _torch
@@ -31,19 +31,20 @@ class GroupsRead:
         """Note the group or mesh that is on the way of some steps, and what has to be there.
 
         What is read of a group, such as its name, differs from process to process. None if there
-        is none on the way, or if it is torch's own: that of all processes.
+        is none on the way, or if it is torch's own: that of all processes, of which the place is
+        noted all the same, since a model may hold it as well.
         """
         way = _steps_to_group(start, steps) if self._any else None
         if way is None:
             return None
         value = follow(start, way)
         self.meet(value)
-        if kind == "python" and name.partition(".")[0] == "torch":
-            return None
-        for group, dimension in _groups_in(value):
-            places = self._found.setdefault(_torch.name_of_group(group), {})
-            places[GroupPlace(kind, name, way, dimension)] = None
-        return Guard(way, "group", _torch.group_text(value))
+        of_torch = kind == "python" and name.partition(".")[0] == "torch"
+        if not of_torch or value is _torch.world_group():
+            for group, dimension in _groups_in(value):
+                places = self._found.setdefault(_torch.name_of_group(group), {})
+                places[GroupPlace(kind, name, way, dimension)] = None
+        return None if of_torch else Guard(way, "group", _torch.group_text(value))
 
     def found(self) -> Mapping[str, tuple[GroupPlace, ...]]:
         """The groups by their names in this process, with the places they were read from."""
@@ -75,7 +76,7 @@ def _groups_in(value: Any) -> list[tuple[Any, int | None]]:
 
 
 def seen_of_process(
-    codes: Iterable[types.CodeType], functions: Iterable[Any], asks_for_rank: bool
+    codes: Iterable[types.CodeType], functions: Collection[Any], asks_for_rank: bool
 ) -> Iterator[Seen]:
     """Yield guards on what this process is among others, as far as code may have asked.
 
@@ -87,7 +88,7 @@ def seen_of_process(
     names = ["initialized"] if any(map(_torch.asks_if_initialized, functions)) else []
     if asks_for_rank:
         names += ["rank", "world size"]
-    elif _torch.is_initialized() and _torch.asks_for_world_size(codes):
+    elif _torch.is_initialized() and _torch.asks_for_world_size(codes, functions):
         names.append("world size")
     for name in names:
         yield Seen("ranks", name, Guard((), "value", rank_text(name)))

@@ -52,6 +52,7 @@ class Groups(msgspec.Struct, frozen=True):
             problems += _problems_of(spec, group)
             found.append("" if group is None else _torch.name_of_group(group))
         problems += self._places_that_differ(found)
+        problems += self._one_for_two(found)
         if problems:
             raise GroupMismatch(problems)
         return found
@@ -104,6 +105,14 @@ class Groups(msgspec.Struct, frozen=True):
                     where = f"group {spec.key!r} at {place.name or 'the model'}"
                     yield where, "the group that it is elsewhere", "another group"
 
+    def _one_for_two(self, names: list[str]) -> Iterator[Change]:
+        """Yield groups that are one group here and were two, which forward may have compared."""
+        first: dict[str, str] = {}
+        for spec, name in zip(self.requirements.groups, names, strict=True):
+            other = first.setdefault(name, spec.key) if name else spec.key
+            if other != spec.key:
+                yield f"group {spec.key!r}", f"another group than {other!r}", "the same"
+
     def _other_process(self) -> Iterator[Change]:
         """Yield what this process is among others that the program was not built for."""
         for one in self.requirements.seen:
@@ -135,7 +144,7 @@ def _problems_of(spec: GroupSpec, group: Any) -> Iterator[Change]:
     if group is None:
         initialised = _torch.is_initialized()
         yield what, expected, "none" if initialised else "torch.distributed is not initialised"
-    elif _torch.group_named(_torch.name_of_group(group)) is None:
+    elif _torch.group_named(_torch.name_of_group(group)) is not group:  # names are used again
         yield what, expected, "one that was destroyed"
     elif group.size() != spec.size:
         yield what, expected, f"one of {group.size()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -198,8 +199,12 @@ class Asks(nn.Module):
         return x + self.function(self)
 
 
+_own_number = dist.get_rank
+
 ASKING: dict[str, Callable[[Asks], int]] = {
     "get_rank": lambda model: dist.get_rank(),
+    "by another name": lambda model: _own_number(),
+    "environment": lambda model: int(os.environ["HOTSTART_TESTS_RANK"]),
     "group": lambda model: dist.group.WORLD.rank(),
     "mesh": lambda model: model.mesh.get_local_rank(),
     "coordinate": lambda model: model.mesh.get_coordinate()[0],

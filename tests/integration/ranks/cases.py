@@ -205,12 +205,14 @@ def two_groups(rank: Rank) -> dict[str, Any]:
     once = hotstart.compile(calls.InTwoGroups(pair, pair), (x,), options=OP_BY_OP)
     if rank.is_first:
         once.save(rank.folder / "once.hot", check=False)
+        both.save(rank.folder / "both.hot", check=False)
     dist.barrier()
-    two = calls.InTwoGroups(pair, another)
+    one, two = calls.InTwoGroups(pair, pair), calls.InTwoGroups(pair, another)
     return {
         "groups": [len(each.artifact.requirements.groups) for each in (both, once)],
         "values": [value(each(x)) for each in (both, once)],
         "one for two": refused(hotstart.load, rank.folder / "once.hot", two),
+        "two for one": refused(hotstart.load, rank.folder / "both.hot", one),
     }
 
 
@@ -241,6 +243,7 @@ def own_rank(rank: Rank) -> dict[str, Any]:
     results: dict[str, Any] = {}
     mesh = init_device_mesh("cpu", (rank.size,), mesh_dim_names=("tp",))
     store = hotstart.Store(rank.folder / "store", check=False)
+    os.environ["HOTSTART_TESTS_RANK"] = str(rank.number)
     for name, function in calls.ASKING.items():
         model = calls.Asks(function, mesh, rank.number)
         program = hotstart.compile(model, (x,), options=OP_BY_OP, cache=store)

@@ -61,6 +61,7 @@ def test_two_groups_are_not_one_group_twice(python: Python, tmp_path: Path) -> N
         assert one["groups"] == [2, 1]
         assert one["values"] == [22.0, 22.0]
         assert "expected the group that it is elsewhere, found another" in one["one for two"]
+        assert "expected another group than 'group_0', found the same" in one["two for one"]
 
 
 def test_one_build_serves_all_rows_of_a_mesh(python: Python, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -49,9 +50,18 @@ def test_collectives_without_a_stand_in_do_not_run() -> None:
         (True, lambda m: m.tp_rank + 1),
         (True, lambda m: getattr(m, "rank")),  # noqa: B009
         (True, lambda m: m.mesh.get_coordinate()[0]),
+        (True, lambda m: int(os.environ["LOCAL_RANK"])),
+        (True, lambda m: m.tpRank + 1),
         (False, lambda m: m.ranking + m.franks),
+        (False, lambda m: m.q_lora_rank + torch.linalg.matrix_rank(m.weight)),
         (False, lambda m: m.weight.size(0)),
     ],
 )
 def test_names_tell_whether_code_asks_for_its_rank(asks: bool, code: Any) -> None:
-    assert _torch.asks_for_rank([code.__code__]) == asks
+    assert _torch.asks_for_rank([code.__code__], []) == asks
+
+
+def test_functions_tell_whether_code_asks_by_another_name() -> None:
+    assert _torch.asks_for_rank([], [torch.distributed.get_rank])
+    assert _torch.asks_for_world_size([], [torch.distributed.get_world_size])
+    assert not _torch.asks_for_rank([], [torch.relu, torch.distributed.get_world_size])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import hotstart
 from hotstart.errors import CaptureError, GroupMismatch
-from hotstart.records.groups import GroupName, GroupSlot, GroupSpec
+from hotstart.records.groups import GroupName, GroupPlace, GroupSlot, GroupSpec
 
 OP_BY_OP = hotstart.Options(compiler="op_by_op")
 
@@ -53,7 +53,10 @@ def test_collectives_are_called_between_pieces_whatever_is_split_on() -> None:
 
 def test_a_group_is_known_by_its_size_and_not_by_its_name() -> None:
     (spec,) = compiled(Sum()).artifact.requirements.groups
-    assert spec == GroupSpec(key="world", size=1, world=True)
+    place = GroupPlace(
+        "python", "torch.distributed", (("attribute", "group"), ("attribute", "WORLD"))
+    )
+    assert spec == GroupSpec(key="world", size=1, world=True, places=(place,))
 
 
 def test_a_program_is_bound_to_the_world_of_later(tmp_path: object) -> None:
@@ -68,6 +71,43 @@ def test_a_program_is_bound_to_the_world_of_later(tmp_path: object) -> None:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     assert torch.equal(hotstart.load(file, Sum())(x), torch.full((2, 3), 4.0))
     assert torch.equal(program(x), torch.full((2, 3), 4.0))
+
+
+class InWorldAndGroup(torch.nn.Module):
+    """Adds up in the group of all processes, and in one that it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.group = dist.group.WORLD
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + 1
+        dist.all_reduce(y)
+        dist.all_reduce(y, group=self.group)
+        return y
+
+
+def test_a_group_that_was_the_world_is_not_taken_for_it(tmp_path: object) -> None:
+    model, file = InWorldAndGroup(), f"{tmp_path}/world.hot"
+    compiled(model).save(file)
+    assert torch.equal(hotstart.load(file, model)(torch.ones(2, 3)), torch.full((2, 3), 2.0))
+    model.group = dist.new_group([0])
+    with pytest.raises(GroupMismatch, match="the group that it is elsewhere, found another group"):
+        hotstart.load(file, model)
+
+
+def test_a_group_that_was_destroyed_is_not_taken_for_a_later_one_of_its_name() -> None:
+    model = InWorldAndGroup()
+    model.group = dist.new_group([0])
+    program, x = compiled(model), torch.ones(2, 3)
+    dist.destroy_process_group()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    later = dist.new_group([0])
+    assert later.group_name == model.group.group_name
+    with pytest.raises(GroupMismatch, match="found one that was destroyed"):
+        program(x)
+    model.group = later
+    assert torch.equal(program(x), torch.full((2, 3), 2.0))
 
 
 def test_whether_there_are_other_processes_is_a_guard(tmp_path: object) -> None:
