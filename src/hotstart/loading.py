@@ -12,8 +12,8 @@ from typing import Any
 from hotstart.artifact import compatibility, container, signing
 from hotstart.artifact.container import Container
 from hotstart.artifact.read import to_artifact
+from hotstart.checkpoint.checkpoint_weights import HeldWeights
 from hotstart.checkpoint.files import open_checkpoint
-from hotstart.checkpoint.held import HeldWeights
 from hotstart.checkpoint.prepared import PreparedWeights
 from hotstart.checkpoint.tensors import Checkpoint
 from hotstart.errors import ArtifactError, IncompatibleArtifact, OptionsError
@@ -25,36 +25,14 @@ from hotstart.records.artifact import Artifact
 from hotstart.records.classes import FindClass, find_class, find_imported_class
 from hotstart.runtime.bind import bind
 from hotstart.runtime.groups import Groups
-from hotstart.runtime.loaded import list_loaded
-from hotstart.runtime.source import Source
+from hotstart.runtime.load_report import list_loaded
+from hotstart.runtime.weight_source import Source
 from hotstart.runtime.weights import weights_of
 
 log = logging.getLogger("hotstart")
 
 _NOT_THERE = (ImportError, AttributeError, LookupError, TypeError, ValueError)
 """What generated code raises when it is executed where something that it names is missing."""
-
-
-def load_file(
-    file: str | os.PathLike[str],
-    model: Callable[..., Any] | None,
-    on_miss: OnMiss,
-    *,
-    weights: Any = None,
-    outputs: Outputs = "auto",
-    trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
-    compare_source: bool = True,
-    pack: Pack = "now",
-    groups: Mapping[str, Any] | None = None,
-) -> Program:
-    """Read a file, see that it fits, and bind it to weights. For arguments see `hotstart.load`.
-
-    With `weights`, which are there where no model is, nothing of the model's is imported.
-    """
-    with _uncollected():
-        return _loaded(
-            file, model, on_miss, weights, outputs, trusted_keys, compare_source, pack, groups or {}
-        )
 
 
 @contextlib.contextmanager
@@ -73,18 +51,23 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _loaded(
+@_uncollected()
+def load_file(
     file: str | os.PathLike[str],
     model: Callable[..., Any] | None,
     on_miss: OnMiss,
-    weights: Any,
-    outputs: Outputs,
-    trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None,
-    compare_source: bool,
-    pack: Pack,
-    groups: Mapping[str, Any],
+    *,
+    weights: Any = None,
+    outputs: Outputs = "auto",
+    trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
+    compare_source: bool = True,
+    pack: Pack = "now",
+    groups: Mapping[str, Any] | None = None,
 ) -> Program:
-    """Do what `load_file` says."""
+    """Read a file, see that it fits, and bind it to weights. For arguments see `hotstart.load`.
+
+    With `weights`, which are there where no model is, nothing of the model's is imported.
+    """
     clock = Clock()
     with clock.phase("verify"):
         trust = signing.truster(trusted_keys)
@@ -108,7 +91,7 @@ def _loaded(
                 assert model is not None, "there is one or the other"
                 source = weights_of(model, artifact, compare_source)
                 outputs = "own" if outputs == "auto" else outputs  # its library is here already
-            found = Groups(artifact.requirements, model, groups)
+            found = Groups(artifact.requirements, model, groups or {})
             binding = bind(artifact, source, pack, outputs, prepared, found)
             made, targets = list_loaded(artifact), _targets(contents, find)
             program = Program(artifact, model, binding, made, clock, on_miss, targets=targets)

@@ -21,9 +21,9 @@ from hotstart.runtime.preparations import Prepared
 from hotstart.runtime.released import Released, memory_in_use
 from hotstart.runtime.results import result_classes
 from hotstart.runtime.shared_memory import WeightsInMemory
-from hotstart.runtime.source import Fetched, Source
 from hotstart.runtime.tensors import TensorMemory
 from hotstart.runtime.units import Form, Forms
+from hotstart.runtime.weight_source import Fetched, Source
 
 Run = Callable[..., Any]
 Binder = Callable[[list[torch.Tensor], Prepared], Run]

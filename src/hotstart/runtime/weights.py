@@ -20,8 +20,8 @@ from hotstart.records.shapes import is_laid_out
 from hotstart.records.standalone import LeftOut
 from hotstart.runtime.refusal_words import described_weight
 from hotstart.runtime.released import Released
-from hotstart.runtime.source import Fetched
 from hotstart.runtime.tensors import TENSOR_TYPES, TensorMemory, describe_tensor, is_lazy_view
+from hotstart.runtime.weight_source import Fetched
 
 COUNTER = "num_batches_tracked"
 """The buffer in which a batch normalisation counts what it has learnt its statistics from."""

@@ -15,7 +15,7 @@ from hotstart.artifact.pool import TargetProgram, parts_of_several
 from hotstart.artifact.write import to_manifest
 from hotstart.errors import ArtifactError, OptionsError
 from hotstart.records.artifact import Artifact
-from hotstart.runtime.source import Source
+from hotstart.runtime.weight_source import Source
 from hotstart.saving.check import Checked, compare
 from hotstart.saving.examples import Example
 

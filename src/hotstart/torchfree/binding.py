@@ -20,9 +20,9 @@ from hotstart.runtime.generated import run_code
 from hotstart.runtime.heap import keep_freed_memory
 from hotstart.runtime.libraries import load_program
 from hotstart.runtime.results import result_classes
+from hotstart.torchfree.array_weights import Held
 from hotstart.torchfree.arrays import Array
 from hotstart.torchfree.contracts import NamesOfTorch, decode
-from hotstart.torchfree.held import Held
 from hotstart.torchfree.libtorch import Libtorch, capsules
 from hotstart.torchfree.mapped_arrays import Opaque, Weights
 from hotstart.torchfree.memory import array_of, handle_of, laid_out

@@ -160,10 +160,10 @@ def _bound(
     """
     from hotstart.artifact.file_tensors import FileTensors
     from hotstart.records.report import Report
-    from hotstart.runtime.loaded import list_loaded
+    from hotstart.runtime.load_report import list_loaded
+    from hotstart.torchfree.array_weights import own_array
     from hotstart.torchfree.binding import Binding
     from hotstart.torchfree.contracts import NeedsTorch, decoded_contract
-    from hotstart.torchfree.held import own_array
     from hotstart.torchfree.program import TorchFreeProgram
 
     contracts = [decoded_contract(call.contract) for call in artifact.calls]

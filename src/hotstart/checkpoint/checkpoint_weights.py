@@ -19,8 +19,8 @@ from hotstart.records.layout import fit
 from hotstart.records.standalone import LeftOut
 from hotstart.runtime.owners import HeldTensors
 from hotstart.runtime.released import Released
-from hotstart.runtime.source import Fetched
 from hotstart.runtime.tensors import TensorMemory, describe_tensor
+from hotstart.runtime.weight_source import Fetched
 from hotstart.runtime.weights import COUNTER, problems_of
 
 _ADVICE = (
