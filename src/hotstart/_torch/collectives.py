@@ -46,7 +46,7 @@ _TORCH = torch.__path__[0]
 
 
 def communicates(node: fx.Node) -> bool:
-    """Whether a node's operator waits for other processes, as those of `torch.distributed` do."""
+    """Tell whether a node calls an operator that waits for other processes."""
     return getattr(node.target, "namespace", "") in _COLLECTIVES or (
         isinstance(node.target, torch._ops.OpOverloadPacket)
         and node.target._qualified_op_name.partition("::")[0] in _COLLECTIVES
@@ -59,12 +59,12 @@ def collective_name(node: fx.Node) -> str:
 
 
 def waits(node: fx.Node) -> bool:
-    """Whether a node waits for the result of a collective."""
+    """Tell whether a node waits for the result of a collective."""
     return communicates(node) and collective_name(node).partition(".")[2] in _WAITS
 
 
 def is_taken(node: fx.Node) -> bool:
-    """Whether programs have a collective: it gives new tensors, and names its group by a text."""
+    """Tell whether programs take a collective: it gives new tensors, and its group is a text."""
     namespace, _, name = collective_name(node).partition(".")
     if namespace not in _FUNCTIONAL or name not in _TAKEN:
         return False
@@ -95,7 +95,7 @@ def without_other_processes() -> Iterator[None]:
 
 
 def _alone(name: str, given: Any, *args: Any, **kwargs: Any) -> Any:
-    """What a collective gives where all processes of its group pass the same."""
+    """Compute what a collective gives where all processes of its group pass the same."""
     if name in _WAITS:
         return given
     if isinstance(given, list | tuple):

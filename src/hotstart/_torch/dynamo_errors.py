@@ -37,7 +37,7 @@ def describe_failure(error: BaseException) -> tuple[str, str, str] | None:
 
 
 def _brief(text: str) -> tuple[str, str]:
-    """What happened and what to do, out of one of Dynamo's messages.
+    """Take what happened and what to do out of one of Dynamo's messages.
 
     They start with what happened, then give `Explanation:` and `Hint:` lines, a debug context,
     links, the stack, and how to see more of it.

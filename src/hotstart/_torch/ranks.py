@@ -17,12 +17,12 @@ def asks_if_initialized(value: Any) -> bool:
 
 
 def is_initialized() -> bool:
-    """Whether this process takes part in `torch.distributed`."""
+    """Tell whether this process takes part in `torch.distributed`."""
     return _available() and torch.distributed.is_initialized()
 
 
 def has_other_processes() -> bool:
-    """Whether this process is one of several in `torch.distributed`."""
+    """Tell whether this process is one of several in `torch.distributed`."""
     return is_initialized() and torch.distributed.get_world_size() > 1
 
 
@@ -38,12 +38,12 @@ def _available() -> bool:
 
 
 def is_group(value: Any) -> bool:
-    """Whether something is a group of processes."""
+    """Tell whether something is a group of processes."""
     return _available() and isinstance(value, torch.distributed.ProcessGroup)
 
 
 def is_mesh(value: Any) -> bool:
-    """Whether something is a device mesh: groups of processes, one for each dimension."""
+    """Tell whether something is a device mesh: groups of processes, one for each dimension."""
     if not _available():
         return False
     from torch.distributed.device_mesh import DeviceMesh
@@ -70,7 +70,7 @@ def world_group() -> Any:
 
 
 def world_place() -> tuple[Any, str]:
-    """Where torch keeps the group of all processes: an object, and the name of an attribute."""
+    """Find where torch keeps the group of all processes: an object, and an attribute of it."""
     return torch.distributed.group, "WORLD"
 
 
@@ -91,7 +91,7 @@ def mesh_groups(mesh: Any) -> list[Any]:
 
 
 def group_text(value: Any) -> str:
-    """What all processes say alike of a group or a mesh; `"no group"` for anything else."""
+    """Describe a group or a mesh alike in all its processes; `"no group"` for anything else."""
     if is_group(value):
         return f"group of {value.size()}"
     if is_mesh(value):

@@ -122,7 +122,7 @@ def _runs(shape: Sequence[Size], stride: Sequence[Size]) -> list[tuple[Size, Siz
 
 
 def _same(one: Size, other: Size) -> bool:
-    """Whether two sizes are equal whatever the sizes of the model's inputs are."""
+    """Tell whether two sizes are equal whatever the sizes of the model's inputs are."""
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 
     return bool(statically_known_true(one == other))

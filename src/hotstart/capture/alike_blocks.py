@@ -29,7 +29,7 @@ def candidate_blocks(index: ModelIndex) -> dict[int, torch.nn.Module]:
 
 
 def counterparts(first: torch.nn.Module, second: torch.nn.Module) -> _torch.Counterparts | None:
-    """What of one block stands where in another; None if they are not built alike.
+    """Say what of one block stands where in another; None if they are not built alike.
 
     They are if their modules are of the same classes in the same places, and hold tensors of the
     same kind, tied in the same way. What torch's own modules hold besides must be equal. What

@@ -66,7 +66,7 @@ class WorkerPool(Protocol):
 
     @property
     def takes_jobs(self) -> bool:
-        """Whether jobs may be handed in."""
+        """Tell whether jobs may be handed in."""
         ...
 
     def start_early(self, model: Model) -> None:
@@ -94,7 +94,7 @@ class WorkerPool(Protocol):
         ...
 
     def totals(self) -> WorkerReport:
-        """What the workers have used so far."""
+        """Add up what the workers have used so far."""
         ...
 
     def close(self) -> None:

@@ -95,7 +95,7 @@ class Cluster:
 
     @property
     def cores(self) -> int:
-        """How many cores all machines of the cluster have."""
+        """Count the cores of all machines of the cluster."""
         return int(self._ray.cluster_resources().get("CPU", 0))
 
     def submit(self, name: str, function: Callable[..., Any], *given: Any) -> Task:
@@ -207,7 +207,7 @@ def _worker_name() -> str:
 
 
 def _attempt() -> int:
-    """How often the task of this worker was run before.
+    """Count the runs of the task of this worker before this one.
 
     Private, and the only place where Ray says so (2.60); 0 if it does not.
     """

@@ -160,7 +160,7 @@ class RayWorkers:
         log.log(level, "no Ray worker compiles %s, so this process does: %s", name, reason)
 
     def totals(self) -> WorkerReport:
-        """What the workers have used so far."""
+        """Add up what the workers have used so far."""
         compilers = len(self._peaks) * self._compiler_bytes
         return WorkerReport(len(self._peaks), self._seconds, sum(self._peaks.values()) + compilers)
 

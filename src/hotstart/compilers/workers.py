@@ -107,7 +107,7 @@ class Workers:
 
     @property
     def takes_jobs(self) -> bool:
-        """Whether jobs may be handed in."""
+        """Tell whether jobs may be handed in."""
         return self.most > 0
 
     # --- jobs ---------------------------------------------------------------------------------
