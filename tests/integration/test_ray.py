@@ -256,6 +256,7 @@ def test_more_cores_than_a_machine_has_are_told_of(
     assert "takes 3 cores, and no machine of the Ray cluster has more than 2" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_piece_whose_workers_are_killed_each_time_is_named(
     cluster: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
