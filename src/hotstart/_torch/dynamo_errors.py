@@ -31,7 +31,7 @@ def describe_failure(error: BaseException) -> tuple[str, str, str] | None:
         return None
     reason, advice = _brief(str(error))
     if "`lock` context manager" in reason:
-        # What is set up once and for all, as transformers' hooks are, is set up under a lock.
+        # Libraries set up things once, such as transformers' hooks, under a lock.
         advice = "call the model once before, if it takes the lock in its first call only"
     return user_line(list(getattr(error, "real_stack", None) or ())), reason, advice
 

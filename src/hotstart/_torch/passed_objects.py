@@ -67,7 +67,7 @@ def recording_passed_objects(
 
 
 def _is_an_object(variable: Any) -> bool:
-    """Whether a variable of Dynamo's is a container or an object that was there before the call."""
+    """Tell whether a variable of Dynamo's is a container or an object from before the call."""
     from torch._dynamo import variables
 
     private: Any = variables

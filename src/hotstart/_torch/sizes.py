@@ -98,7 +98,7 @@ def watched(
 
 
 _Question = Callable[[Symbols, "sympy.Basic"], "sympy.Basic | None"]
-"""What evaluating an expression would assume, where that is of a kind."""
+"""Finds the assumption, of one kind, that evaluating an expression would make."""
 
 
 class _Watch:

@@ -37,7 +37,7 @@ WRITE_AGAIN = (
     "Write it again with program.save_weights(), by a program that was loaded here with the "
     "original weights; or pass both, weights=[this file, the original]."
 )
-"""What errors advise where weights do not fit."""
+"""Advice of errors about weights that do not fit."""
 
 _HEADER = struct.Struct("<8sIIQQ32s")
 _ALIGNMENT = 64

@@ -70,7 +70,7 @@ class _Order:
 
 @dataclass(frozen=True)
 class _Made:
-    """What a worker made.
+    """The result of a worker.
 
     Attributes:
         row: describes it.

@@ -150,7 +150,7 @@ def _answer(errand: Errand) -> Answer:
 
 
 class Overheard(logging.Handler):
-    """What was logged and warned of."""
+    """Log records and warnings of a compile."""
 
     def __init__(self) -> None:
         super().__init__()

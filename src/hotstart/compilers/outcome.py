@@ -30,7 +30,7 @@ class RaisedInWorker(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of compiling a job, here or in a worker.
+    """The result of compiling a job, here or in a worker.
 
     Attributes:
         made: what the compiler made; None if it raised an error.

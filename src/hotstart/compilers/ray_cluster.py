@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRIES = 3
-"""How often a task is run again whose worker was lost."""
+"""Most runs of a task after the first, if its worker is lost each time."""
 
 Task: TypeAlias = Any
 """A function that was handed in: the reference that Ray gives. Ray's own type is generic."""

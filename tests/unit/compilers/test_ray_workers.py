@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-import hotstart
 from hotstart import Options, OptionsError
 from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.compilers import ray_workers as module
@@ -19,7 +17,6 @@ from hotstart.compilers.outcome import Outcome
 from hotstart.compilers.ray_cluster import Cluster, Done, NotRun, WorkersLost, ray_connection
 from hotstart.compilers.ray_workers import RayWorkers
 from hotstart.compilers.workers import workers_of
-from tests.unit.compilers.taken_jobs import taken_jobs
 
 OPTIONS = Options(compiler="op_by_op", jobs="ray")
 needs_ray = pytest.mark.skipif(
@@ -55,24 +52,6 @@ class Here:
 
 
 CLUSTERS: list[Here] = []
-
-
-class Steps(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.sin().sort()[0].cos().sort()[0].exp().sort()[0].tanh()
-
-
-@pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """Four different ones."""
-    given = (torch.randn(2),)
-    options = Options(compiler="op_by_op")
-    found = taken_jobs(
-        monkeypatch,
-        lambda: hotstart.compile(Steps(), given, split_on=["aten::sort"], options=options),
-    )
-    assert len(found) == 4
-    return found
 
 
 @pytest.fixture

@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-import hotstart
 from hotstart import Options
 from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.compilers.errand import run
 from hotstart.compilers.outcome import Outcome
 from hotstart.compilers.workers import Workers, workers_of
-from tests.unit.compilers.taken_jobs import taken_jobs
 
 OPTIONS = Options(compiler="op_by_op")
 
@@ -44,23 +42,6 @@ class InThread:
         self.may.set()
 
     close = end
-
-
-class Steps(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.sin().sort()[0].cos().sort()[0].exp().sort()[0].tanh()
-
-
-@pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """Four different ones."""
-    given = (torch.randn(2),)
-    found = taken_jobs(
-        monkeypatch,
-        lambda: hotstart.compile(Steps(), given, split_on=["aten::sort"], options=OPTIONS),
-    )
-    assert len(found) == 4
-    return found
 
 
 @pytest.fixture
