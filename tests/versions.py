@@ -15,3 +15,6 @@ has_template = pytest.mark.skipif(
     torch.__version__ < "2.13",
     reason="threads of the GEMM template go by their own numbers up to 2.12, so it is not used",
 )
+compares_lists = pytest.mark.skipif(
+    torch.__version__ < "2.13", reason="torch up to 2.12 cannot trace which of two lists it is"
+)

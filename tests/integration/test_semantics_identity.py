@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import hotstart
 from tests.integration.contents import Layer, R, State
+from tests.versions import compares_lists
 
 EAGER = hotstart.Options(compiler="op_by_op")
 NAMED = Layer(R(1))
@@ -38,7 +39,6 @@ ASKS: dict[str, tuple[Callable[..., Tensor], Any]] = {
     "in a list": (lambda x, mode: x * 2 if mode in [NAMED] else x, NAMED),
     "an entry of a dict": (lambda x, mode: x * 2 if TABLE["mode"] is mode else x, NAMED),
     "a dataclass": (lambda x, mode: x * 2 if mode is SETTINGS else x, SETTINGS),
-    "a list": (lambda x, mode: x * 2 if mode is LISTED else x + mode[0], LISTED),
     "what the model holds": (HoldsAMode(), Layer(R(1))),
 }
 
@@ -49,6 +49,15 @@ def test_which_object_an_argument_is_cannot_be_asked(ask: Callable[..., Tensor],
         hotstart.compile(ask, (R(2), mode), options=EAGER)
 
 
+@compares_lists
+def test_which_list_an_argument_is_cannot_be_asked() -> None:
+    with pytest.raises(hotstart.CaptureError, match="knows as an argument only"):
+        hotstart.compile(
+            lambda x, mode: x * 2 if mode is LISTED else x + mode[0], (R(2), LISTED), options=EAGER
+        )
+
+
+@compares_lists
 def test_whether_two_arguments_are_one_object_cannot_be_asked() -> None:
     with pytest.raises(hotstart.CaptureError, match="knows as an argument only"):
         hotstart.compile(

@@ -6,14 +6,17 @@ argument is one of these, is answered otherwise than in eager, now or in a later
 Private names, of torch 2.11 to 2.15: `variables.lazy.LazyVariableTracker.create` and
 `variables.builder.VariableBuilder.__call__`, by one of which Dynamo takes in each object;
 `vt_identity_compare` of `variables.builtin` and `variables.object_protocol`, which answers `is`,
-`==` of objects that do not say what it means for them, and `in`; 2.13 and later.
+`==` of objects that do not say what it means for them, and `in`, from 2.13 on; up to 2.12
+`variables.builtin.BuiltinVariable.call_function`, which answers all operators.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hotstart._torch.in_between import in_between
@@ -36,7 +39,7 @@ def recording_passed_objects(
     if not passed:
         yield found
         return
-    from torch._dynamo.variables import builder, builtin, lazy, object_protocol
+    from torch._dynamo.variables import builder, lazy
 
     def note(value: Any, source: Any) -> None:
         if id(value) in passed:
@@ -50,20 +53,55 @@ def recording_passed_objects(
         note(value, source)
         return create(value, source, **options)
 
-    def compare(compared: Any, left: Any, right: Any) -> Any:
+    def compare(left: Any, right: Any) -> None:
         for argument, other in ((left, right), (right, left)) if left is not right else ():
             name = _argument(argument, self_name)
             if name is not None and _is_an_object(other):
                 found.setdefault(name, other.source.name)
-        return compared(left, right)
 
     with contextlib.ExitStack() as entered:
         entered.enter_context(in_between(builder.VariableBuilder, "__call__", take_in))
         entered.enter_context(in_between(lazy.LazyVariableTracker, "create", meet))
-        for module in (builtin, object_protocol):
-            if hasattr(module, "vt_identity_compare"):
-                entered.enter_context(in_between(module, "vt_identity_compare", compare))
+        entered.enter_context(_seeing_comparisons(compare))
         yield found
+
+
+@contextlib.contextmanager
+def _seeing_comparisons(see: Callable[[Any, Any], None]) -> Iterator[None]:
+    """Call a function with the variables of Dynamo's whose identity a trace compares."""
+    from torch._dynamo.variables import builtin
+
+    def compare(compared: Any, left: Any, right: Any) -> Any:
+        see(left, right)
+        return compared(left, right)
+
+    def call(function: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        if len(args) == 2 and _compares_identity(self.fn, *args):
+            see(*args)
+        return function(self, tx, args, kwargs)
+
+    modules: list[Any] = [builtin]
+    if importlib.util.find_spec("torch._dynamo.variables.object_protocol") is not None:
+        modules.append(importlib.import_module("torch._dynamo.variables.object_protocol"))
+    asked = [each for each in modules if hasattr(each, "vt_identity_compare")]
+    with contextlib.ExitStack() as entered:
+        for module in asked:
+            entered.enter_context(in_between(module, "vt_identity_compare", compare))
+        if not asked:
+            entered.enter_context(in_between(builtin.BuiltinVariable, "call_function", call))
+        yield
+
+
+def _compares_identity(function: Any, left: Any, right: Any) -> bool:
+    """Tell whether an operator asks which object its operands are; torch up to 2.12."""
+    from torch._dynamo.variables import UserDefinedObjectVariable
+
+    if function in (operator.is_, operator.is_not):
+        return True
+    return function in (operator.eq, operator.ne) and all(
+        isinstance(each, UserDefinedObjectVariable) and type(each.value).__eq__ is object.__eq__
+        for each in (left, right)
+    )
 
 
 def _is_an_object(variable: Any) -> bool:
