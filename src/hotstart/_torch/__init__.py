@@ -91,7 +91,6 @@ if TYPE_CHECKING:
         helper_source,
         inductor_settings,
         pass_token,
-        warm_up_inductor,
     )
     from hotstart._torch.dynamo import (
         FullGraph,
@@ -108,6 +107,7 @@ if TYPE_CHECKING:
         MULTIPLIES,
         few_rows_kernel,
     )
+    from hotstart._torch.first_kernel import warm_up_inductor
     from hotstart._torch.graph_inputs import (
         bounds_of,
         compile_id,
@@ -342,6 +342,7 @@ _BUILDING = (
     "guards",
     "compile_fx",
     "few_rows",
+    "first_kernel",
     "layout_reads",
     "own_process",
     "packing",

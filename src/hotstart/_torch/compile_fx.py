@@ -125,22 +125,6 @@ def doubtful_passes() -> tuple[str, ...]:
     return ("reinplace_inplaceable_ops",) if known else ()
 
 
-def warm_up_inductor(settings: Mapping[str, Any]) -> None:
-    """Do what Inductor's first C++ kernel waits for: probe the CPU and precompile the header.
-
-    Both run the C++ compiler in subprocesses, so this can go on while Dynamo traces.
-    """
-    from torch._inductor import config
-    from torch._inductor.codecache import CppPythonBindingsCodeCache
-
-    source = """
-#include <torch/csrc/inductor/cpp_prefix.h>
-extern "C" void kernel(float* out) { out[0] = 0.0f; }
-"""
-    with config.patch(dict(settings)):
-        CppPythonBindingsCodeCache.load_pybinding(["float*"], source)
-
-
 def compile_with_inductor(
     module: fx.GraphModule,
     inputs: Sequence[Any],
