@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any
 
-from hotstart._torch.own_kernels import compile_kernel
+from hotstart._torch.joined_kernels import AskedKernel
+from hotstart._torch.own_kernels import own_kernel
 
 _ARGUMENTS = [*["const float*"] * 4, "float*", *["const int64_t"] * 23]
 
@@ -173,6 +174,6 @@ all tensors lies dense, but for the mask's; of the others there are steps. A mas
 one it may be any tensor. Queries whose keys are all masked give 0, as torch's kernel does."""
 
 
-def attention_kernel(settings: Mapping[str, Any]) -> str:
-    """Compile the kernel under some settings of Inductor; the shared object."""
-    return compile_kernel(_ARGUMENTS, _SOURCE, settings)
+def attention_kernel(settings: Mapping[str, Any]) -> AskedKernel:
+    """Write the kernel for some settings of Inductor."""
+    return own_kernel(_ARGUMENTS, _SOURCE, settings)
