@@ -17,7 +17,7 @@ from hotstart.compilers.packing_rule import Processor
 from tests.processes import run_fresh
 
 QUERIES, KEYS = Dim("queries", min=1, max=300), Dim("keys", min=0, max=300)
-AROUND = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 300)
+AROUND = (1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 97, 143, 144, 145, 300)
 """At the least number of queries, and on each side of blocks of queries and keys."""
 
 
@@ -91,7 +91,7 @@ def test_a_mask_is_added_also_where_it_leaves_nothing() -> None:
     x = torch.randn(2, 64, 32)
     program = compiled(model, x, x, masks(64, 64)[0])
     assert "attention(" in sources(program)
-    for queries in (1, 31, 32, 33, 64, 65, 130):
+    for queries in (1, 15, 16, 17, 33, 48, 130):
         for keys in (1, 16, 17, 129):
             x, y = torch.randn(2, queries, 32), torch.randn(2, keys, 32)
             for mask in masks(queries, keys):
@@ -141,7 +141,7 @@ def test_queries_may_come_from_linears_with_a_branch_for_few_rows() -> None:
     both = [u.source for u in program.artifact.units if "mkldnn" in u.source]
     assert any("few_rows(" in source and "    attention(" in source for source in both)
     assert program.report.not_native == ()
-    for length in (1, 2, 4, 5, 31, 32, 33, 200):
+    for length in (1, 2, 4, 5, 15, 16, 17, 33, 200):
         args = [torch.randn(2, length, 256) for _ in range(3)]
         with torch.no_grad():
             same(model, program, *args)
@@ -163,7 +163,7 @@ def encoder(**given: Any) -> tuple[nn.Module, hotstart.Program]:
 def test_a_mask_of_padding_is_spread_over_heads_and_queries() -> None:
     model, program = encoder()
     assert "attention(" in sources(program)
-    for batch, length in [(1, 1), (2, 31), (2, 32), (3, 65), (4, 200)]:
+    for batch, length in [(1, 1), (1, 2), (2, 3), (2, 16), (2, 31), (3, 65), (4, 200)]:
         x, mask = torch.randn(batch, length, 64), (torch.rand(batch, length) > 0.2).float()
         mask[:, 0] = 1
         with torch.no_grad():

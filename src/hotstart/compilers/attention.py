@@ -21,8 +21,11 @@ from hotstart.runtime.identifiers import Names
 KERNEL = "attention"
 """The name that generated code has for the kernel."""
 
-LEAST_QUERIES = 32
-"""Queries from which on the kernel is faster than torch's."""
+LEAST_QUERIES = 16
+"""Queries from which on the kernel is faster than torch's, however many keys there are."""
+
+LEAST_TOKENS = 2
+"""Tokens from which on it is faster where each is a query and a key."""
 
 _OPERATOR = "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default"
 
@@ -134,8 +137,9 @@ class _Writer:
             "torch.float32)",
             f"{KERNEL}({', '.join([*taken, *numbers])})",
         ]
-        least = {queries: LEAST_QUERIES}
-        least.setdefault(k.sizes[2], 1)
+        keys = k.sizes[2]
+        least = {queries: LEAST_TOKENS if queries == keys else LEAST_QUERIES}
+        least.setdefault(keys, 1)
         asked = {size: count for size, count in least.items() if not size.isdecimal()}
         if any(int(size) < count for size, count in least.items() if size not in asked):
             return []
