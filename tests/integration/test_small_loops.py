@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._inductor import codecache
 
 import hotstart
-from hotstart import Dim, Options
+from hotstart import Dim, Options, _torch
 from hotstart._torch.small_loops import LEAST
 
 pytestmark = pytest.mark.skipif(
@@ -35,14 +34,13 @@ class Function(nn.Module):
 def kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The source of the kernels that are compiled."""
     found: list[str] = []
-    compile_kernel = codecache.CppPythonBindingsCodeCache.load_pybinding_async
+    compile_kernels = _torch.compile_kernels
 
-    def noted(types: Any, source: str, *args: Any, **kwargs: Any) -> Any:
-        found.append(source)
-        return compile_kernel(types, source, *args, **kwargs)
+    def noted(kernels: Mapping[str, _torch.AskedKernel], settings: Any) -> Any:
+        found.extend(kernel.source for kernel in kernels.values())
+        return compile_kernels(kernels, settings)
 
-    owner = codecache.CppPythonBindingsCodeCache
-    monkeypatch.setattr(owner, "load_pybinding_async", noted)
+    monkeypatch.setattr(_torch, "compile_kernels", noted)
     return found
 
 

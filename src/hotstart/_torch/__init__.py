@@ -91,7 +91,6 @@ if TYPE_CHECKING:
         helper_source,
         inductor_settings,
         pass_token,
-        warm_up_inductor,
     )
     from hotstart._torch.dynamo import (
         FullGraph,
@@ -108,6 +107,7 @@ if TYPE_CHECKING:
         MULTIPLIES,
         few_rows_kernel,
     )
+    from hotstart._torch.first_kernel import warm_up_inductor
     from hotstart._torch.graph_inputs import (
         bounds_of,
         compile_id,
@@ -142,6 +142,7 @@ if TYPE_CHECKING:
         was_mutated,
     )
     from hotstart._torch.guards import Read
+    from hotstart._torch.joined_kernels import AskedKernel, compile_kernels
     from hotstart._torch.layout_reads import LayoutRead, LayoutReads, Step
     from hotstart._torch.own_process import cpp_compiler, import_inductor, write_whole_files
     from hotstart._torch.packing import Pack
@@ -185,6 +186,7 @@ __all__ = [
     "MULTIPLIES",
     "NO_DEFAULT",
     "Alike",
+    "AskedKernel",
     "BySize",
     "CFunction",
     "Condition",
@@ -231,6 +233,7 @@ __all__ = [
     "communicates",
     "compile_command",
     "compile_id",
+    "compile_kernels",
     "compile_state",
     "compile_with_inductor",
     "compiling_for",
@@ -342,6 +345,8 @@ _BUILDING = (
     "guards",
     "compile_fx",
     "few_rows",
+    "first_kernel",
+    "joined_kernels",
     "layout_reads",
     "own_process",
     "packing",

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any
 
-from hotstart._torch.own_kernels import compile_kernel
+from hotstart._torch.joined_kernels import AskedKernel
+from hotstart._torch.own_kernels import own_kernel
 
 _ARGUMENTS = [*["const float*"] * 4, "float*", *["const int64_t"] * 23]
 
@@ -246,6 +247,6 @@ is added; without one it may be any tensor. Queries whose keys are all masked gi
 kernel does."""
 
 
-def attention_kernel(settings: Mapping[str, Any]) -> str:
-    """Compile the kernel under some settings of Inductor; the shared object."""
-    return compile_kernel(_ARGUMENTS, _SOURCE, settings)
+def attention_kernel(settings: Mapping[str, Any]) -> AskedKernel:
+    """Write the kernel for some settings of Inductor."""
+    return own_kernel(_ARGUMENTS, _SOURCE, settings)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from torch import fx
 from hotstart._torch.cheaper import sigmoid_for_tanh
 from hotstart._torch.exact import products_with_zero
 from hotstart._torch.grouped import grouped_products
+from hotstart._torch.joined_kernels import AskedKernel, kernels_asked_for, kernels_in
 from hotstart._torch.linears import Templates, inputs_as_packed_weights, linears_by_template
 from hotstart._torch.outputs_apart import keep_outputs_apart
 from hotstart._torch.packing import Pack, separate, written_inputs
@@ -39,7 +38,7 @@ class InductorOutput:
 
     Attributes:
         source: the Python module it generated.
-        kernels: for each kernel `source` defines, the shared object it was compiled to.
+        kernels: those that `source` asks for, which are not compiled yet, by its names.
         constants: tensors `source` refers to by name.
         outputs: how many of the values its `call` returns are the module's own outputs.
         strides: of each output, as expressions over the inputs' symbols; None where unknown.
@@ -53,7 +52,7 @@ class InductorOutput:
     """
 
     source: str
-    kernels: Mapping[str, str]
+    kernels: Mapping[str, AskedKernel]
     constants: Mapping[str, torch.Tensor]
     outputs: int
     strides: tuple[tuple[Any, ...] | None, ...]
@@ -125,22 +124,6 @@ def doubtful_passes() -> tuple[str, ...]:
     return ("reinplace_inplaceable_ops",) if known else ()
 
 
-def warm_up_inductor(settings: Mapping[str, Any]) -> None:
-    """Do what Inductor's first C++ kernel waits for: probe the CPU and precompile the header.
-
-    Both run the C++ compiler in subprocesses, so this can go on while Dynamo traces.
-    """
-    from torch._inductor import config
-    from torch._inductor.codecache import CppPythonBindingsCodeCache
-
-    source = """
-#include <torch/csrc/inductor/cpp_prefix.h>
-extern "C" void kernel(float* out) { out[0] = 0.0f; }
-"""
-    with config.patch(dict(settings)):
-        CppPythonBindingsCodeCache.load_pybinding(["float*"], source)
-
-
 def compile_with_inductor(
     module: fx.GraphModule,
     inputs: Sequence[Any],
@@ -189,11 +172,9 @@ def compile_with_inductor(
     metadata = context.fw_metadata
     assert metadata is not None  # AOTAutograd sets it on the way to Inductor
     outputs = len(metadata.output_info)
-    names = _kernel_names(output.source_code)
-    scope = vars(sys.modules[output.current_callable.__module__])
     return InductorOutput(
         source=output.source_code,
-        kernels={name: scope[name].__self__.__file__ for name in names},
+        kernels=kernels_in(output.source_code),
         constants=dict(output.constants or {}),
         outputs=outputs,
         strides=_output_strides(output, mode.shape_env, outputs),
@@ -229,6 +210,7 @@ def _in_force(
         products_with_zero(),
         functorch.patch(enable_autograd_cache=False),
         config.patch(dict(settings)),
+        kernels_asked_for(),
         linears_by_template(templates) if by_template else inputs_as_packed_weights(),
         grouped_products() if packing else contextlib.nullcontext(),
         small_loops_in_one_thread() if in_one_thread else contextlib.nullcontext(),
@@ -304,16 +286,6 @@ def _output_strides(output: Any, env: Any, count: int) -> tuple[tuple[Any, ...] 
             # A symbol that the compile made up, a function of the printer's, or a choice by size.
             found.append(None)
     return (*found, *[None] * (count - len(found)))
-
-
-def _kernel_names(source: str) -> list[str]:
-    return [
-        target.id
-        for statement in ast.parse(source).body
-        if isinstance(statement, ast.Assign) and "async_compile.cpp" in ast.unparse(statement.value)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    ]
 
 
 def _around(metadata: Any, output: Any, inputs: int) -> Iterator[str]:

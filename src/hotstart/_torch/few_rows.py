@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any
 
-from hotstart._torch.own_kernels import compile_kernel
+from hotstart._torch.joined_kernels import AskedKernel
+from hotstart._torch.own_kernels import own_kernel
 
 _ARGUMENTS = [*["const float*"] * 4, "float*", *["const int64_t"] * 7]
 
@@ -120,6 +121,6 @@ are. Rows of x are `in` elements apart; those of y and of the other tensor `out`
 from `first` on are made. The weight lies dense, row by row. What is not used may be any tensor."""
 
 
-def few_rows_kernel(settings: Mapping[str, Any]) -> str:
-    """Compile the kernel under some settings of Inductor; the shared object."""
-    return compile_kernel(_ARGUMENTS, _SOURCE, settings)
+def few_rows_kernel(settings: Mapping[str, Any]) -> AskedKernel:
+    """Write the kernel for some settings of Inductor."""
+    return own_kernel(_ARGUMENTS, _SOURCE, settings)

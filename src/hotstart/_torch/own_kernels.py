@@ -1,4 +1,4 @@
-"""Compile kernels of hotstart's as Inductor compiles its own."""
+"""Write kernels of hotstart's, to be compiled with those that Inductor writes."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Any
 
+from hotstart._torch.joined_kernels import AskedKernel
 
-def compile_kernel(arguments: Sequence[str], source: Template, settings: Mapping[str, Any]) -> str:
-    """Compile a kernel under some settings of Inductor; the shared object.
 
-    `CppPythonBindingsCodeCache` (2.11 to 2.15) compiles the same source once in a process.
+def own_kernel(
+    arguments: Sequence[str], source: Template, settings: Mapping[str, Any]
+) -> AskedKernel:
+    """Write a kernel for some settings of Inductor.
 
     Args:
         arguments: the types of its arguments in C++.
         source: defines `kernel`; `threads` stands for how many threads a region starts.
-        settings: in force while it is compiled.
+        settings: in force when it is compiled.
     """
     from torch._inductor import config
-    from torch._inductor.codecache import CppPythonBindingsCodeCache
 
     with config.patch(dict(settings)):
         threads = int(config.cpp.threads)
-        given = f" num_threads({threads})" if threads >= 1 else ""
-        text = source.substitute(threads=given)
-        function: Any = CppPythonBindingsCodeCache.load_pybinding(list(arguments), text)
-    path: str = function.__self__.__file__
-    return path
+    given = f" num_threads({threads})" if threads >= 1 else ""
+    return AskedKernel(tuple(arguments), source.substitute(threads=given))

@@ -8,6 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from hotstart._torch.compile_fx import inductor_settings
+from hotstart._torch.first_kernel import vectors_by_compiler_alone
+
 _INDUCTOR = (
     "torch._inductor.compile_fx",
     "torch._inductor.lowering",
@@ -26,7 +29,7 @@ def import_inductor() -> None:
 
     for name in _INDUCTOR:
         importlib.import_module(name)
-    with config.patch({"cpp.vec_isa_ok": True}):
+    with config.patch(inductor_settings({}, 1, pack_weights=False)), vectors_by_compiler_alone():
         valid_vec_isa_list()
 
 

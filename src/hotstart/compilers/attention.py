@@ -36,14 +36,14 @@ def pays(processor: Processor) -> bool:
 
 
 def with_attention(
-    inputs: Sequence[Any], output: _torch.InductorOutput, compile_kernel: Callable[[], str]
+    inputs: Sequence[Any], output: _torch.InductorOutput, kernel: Callable[[], _torch.AskedKernel]
 ) -> _torch.InductorOutput:
     """Give Inductor's code a branch for many queries wherever it calls torch's kernel.
 
     Args:
         inputs: example inputs of the module that was compiled.
         output: what Inductor made of the module.
-        compile_kernel: gives the path of the kernel.
+        kernel: writes the kernel.
     """
     if _OPERATOR not in output.source:
         return output
@@ -55,7 +55,7 @@ def with_attention(
             return dataclasses.replace(
                 output,
                 source=ast.unparse(ast.fix_missing_locations(module)),
-                kernels={**output.kernels, KERNEL: compile_kernel()},
+                kernels={**output.kernels, KERNEL: kernel()},
             )
     return output
 

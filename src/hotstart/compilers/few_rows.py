@@ -50,7 +50,7 @@ class Given:
 def with_few_rows(
     given: Given,
     output: _torch.InductorOutput,
-    compile_kernel: Callable[[], str],
+    kernel: Callable[[], _torch.AskedKernel],
     *,
     unpacked_too: bool,
 ) -> _torch.InductorOutput:
@@ -59,7 +59,7 @@ def with_few_rows(
     Args:
         given: what the code was made for.
         output: what Inductor made of the module.
-        compile_kernel: gives the path of the kernel.
+        kernel: writes the kernel.
         unpacked_too: whether linears on packed weights get one; those weights are then read as they
             are as well, so that they cannot be released.
     """
@@ -72,7 +72,7 @@ def with_few_rows(
                 return dataclasses.replace(
                     output,
                     source=ast.unparse(ast.fix_missing_locations(module)),
-                    kernels={**output.kernels, KERNEL: compile_kernel()},
+                    kernels={**output.kernels, KERNEL: kernel()},
                     kept=(*output.kept, *more),
                 )
     return output

@@ -168,7 +168,7 @@ class InductorCompiler:
         if around := (*output.around, *_written_views(job)):
             return Candidate(self.op_by_op(job, "; ".join(around)))
         try:
-            return candidate_of(job, extracted, output)
+            return candidate_of(job, extracted, output, self._settings)
         except NotLean as error:
             return Candidate(self.op_by_op(job, str(error)))
 
@@ -206,12 +206,12 @@ class InductorCompiler:
     ) -> _torch.InductorOutput:
         """Have linears of few rows, and attention, computed by kernels of hotstart's."""
         if taken_out is not None and VECTOR_BITS.get(self._target) != 0:
-            compiled = partial(_torch.few_rows_kernel, self._settings)
+            kernel = partial(_torch.few_rows_kernel, self._settings)
             given = Given(job, extracted.inputs, taken_out.weights)
-            output = with_few_rows(given, output, compiled, unpacked_too=unpacked_too)
+            output = with_few_rows(given, output, kernel, unpacked_too=unpacked_too)
         if self._pack_weights and attention.pays(self._processor):
-            compiled = partial(_torch.attention_kernel, self._settings)
-            output = attention.with_attention(extracted.inputs, output, compiled)
+            kernel = partial(_torch.attention_kernel, self._settings)
+            output = attention.with_attention(extracted.inputs, output, kernel)
         return output
 
     def close(self) -> None:

@@ -24,11 +24,20 @@ if TYPE_CHECKING:
     import sympy
 
 
-def candidate_of(job: Job, extracted: Extracted, output: _torch.InductorOutput) -> Candidate:
-    """Make a unit of what Inductor generated for a job.
+def candidate_of(
+    job: Job, extracted: Extracted, output: _torch.InductorOutput, settings: Mapping[str, Any]
+) -> Candidate:
+    """Make a unit of what Inductor generated for a job, and compile the kernels that it calls.
+
+    Args:
+        job: the job.
+        extracted: its piece, as Inductor got it.
+        output: what Inductor generated.
+        settings: of Inductor, in force while kernels are compiled.
 
     Raises:
         NotLean: the code needs more than torch.
+        CppCompileError: a kernel does not compile.
     """
     reduced = lean.reduce(
         output.source,
@@ -38,13 +47,15 @@ def candidate_of(job: Job, extracted: Extracted, output: _torch.InductorOutput) 
         _bound_arguments(job, output),
         output.written,
     )
+    kernels = {name: output.kernels[name] for name in reduced.kernels}
+    compiled = _torch.compile_kernels(kernels, settings)
     expected = _strides(job, extracted)
     numbers = {index: number for number, index in enumerate(weight_positions(job))}
     needed = _torch.registering_modules(node.target for node in job.piece.nodes)
     unit = CompiledUnit(
         key=job.key,
         code=unit_code(job.key, "".join(f"import {name}\n" for name in needed) + reduced.source),
-        kernels=tuple((name, _kernel(Path(output.kernels[name]))) for name in reduced.kernels),
+        kernels=tuple((name, _kernel(Path(path))) for name, path in compiled.items()),
         constants=tuple((name, output.constants[name]) for name in reduced.constants),
         loose=tuple(i for i, stride in enumerate(output.strides) if stride != expected[i]),
         kept=tuple(numbers[index] for index in output.kept if index in numbers),

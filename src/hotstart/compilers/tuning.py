@@ -194,8 +194,7 @@ def measured(
     calls: list[Iterator[Callable[..., Any]]] = []
     found: list[tuple[float, ...]] = []
     for sizes in points:
-        values, _ = trial.runnable(sizes)
-        inputs = values.fresh()
+        inputs = trial.runnable(sizes).values.fresh()
         passed = [tensor for tensor, own in zip(inputs, is_weight, strict=True) if not own]
         if not calls:
             copies = _copies([tensor for tensor, own in zip(inputs, is_weight, strict=True) if own])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from hotstart import Dim
 from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.compilers.trial import NotComparable, Trial
+from hotstart.compilers.trial_inputs import Values
+from hotstart.compilers.trial_runs import Operators, Run
 from hotstart.compilers.trial_sizes import sizes_to_try
 from hotstart.records.artifact import CompiledUnit, Preparation
 from hotstart.records.shapes import variants
@@ -279,9 +282,8 @@ def test_values_are_found_that_operators_take() -> None:
     assert found(job, OpByOpCompiler().compile(job)) == []
 
 
-@pytest.mark.parametrize(("packed", "plain"), [("w", "w"), ("w", "w * 2"), ("w * 2", "w")])
-def test_a_unit_is_compared_with_and_without_packing(packed: str, plain: str) -> None:
-    job = job_of(nn.Linear(3, 3, bias=False), torch.zeros(4, 3))
+def packing_unit(job: Job, packed: str, plain: str) -> CompiledUnit:
+    """A unit of a linear that takes its weight as one expression makes it, or another."""
     source = """
 import torch
 def bind(made):
@@ -295,5 +297,40 @@ def bind(made):
         f"def prepare(w):\n    return ({packed},)\ndef unpacked(w):\n    return ({plain},)\n"
     )
     preparation = Preparation(code_of("prepare_for_a_test", functions), (0,), packs=True)
-    unit = CompiledUnit(job.key, unit_code(job.key, source), kept=(), preparations=(preparation,))
-    assert bool(found(job, unit)) == ("2" in packed + plain)
+    return CompiledUnit(job.key, unit_code(job.key, source), kept=(), preparations=(preparation,))
+
+
+@pytest.mark.parametrize(("packed", "plain"), [("w", "w"), ("w", "w * 2"), ("w * 2", "w")])
+def test_a_unit_is_compared_with_and_without_packing(packed: str, plain: str) -> None:
+    job = job_of(nn.Linear(3, 3, bias=False), torch.zeros(4, 3))
+    assert bool(found(job, packing_unit(job, packed, plain))) == ("2" in packed + plain)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The runs of operators, each by the values that it was given."""
+    made: list[object] = []
+    run = Operators.run
+
+    def noted(self: Operators, values: Values, **how: Any) -> Run:
+        made.append(values)
+        return run(self, values, **how)
+
+    monkeypatch.setattr(Operators, "run", noted)
+    return made
+
+
+def test_operators_run_once_for_each_set_of_values(runs: list[object]) -> None:
+    job = job_of(nn.Linear(3, 3, bias=False), torch.zeros(4, 3))
+    assert Trial(job).difference(packing_unit(job, "w", "w"), {}) is None
+    assert len(runs) == len(set(runs)) == 3
+
+
+def test_what_rounding_explains_takes_one_run_with_other_memory(runs: list[object]) -> None:
+    def cancel(x: Tensor) -> Tensor:
+        return (x + 1000.0) - 1000.0
+
+    job = job_of(cancel, torch.zeros(64, 64))
+    exact = edited(changed(job, "+ 1000.0", "+ 0.0"), "- 1000.0", "- 0.0")
+    assert Trial(job).difference(exact, {}) is None
+    assert set(Counter(runs).values()) == {1, 2}  # the largest values hide the rounding

@@ -1,0 +1,180 @@
+"""Kernels that one call of the C++ compiler makes, and those that it cannot make."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._inductor.exc import CppCompileError
+
+from hotstart import _torch
+from hotstart._torch import joined_kernels
+from hotstart._torch.joined_kernels import AskedKernel, join, kernels_in
+from hotstart.partition.digest import hash_bytes
+from hotstart.records.artifact import Kernel
+from hotstart.runtime.kernels import load_kernel
+
+SETTINGS = _torch.inductor_settings({}, 1, False)
+
+
+def adding(number: float, before: str = "") -> AskedKernel:
+    """A kernel that adds a number to the first element, by a helper that has a common name."""
+    source = f"""
+#include <torch/csrc/inductor/cpp_prefix.h>
+{before}
+static float helper(float x) {{ return x + {float(number)}f; }}
+extern "C" void kernel(float* x) {{ x[0] = helper(x[0]); }}
+"""
+    return AskedKernel(("float*",), source)
+
+
+def loaded(path: str) -> Callable[..., Any]:
+    blob = Path(path).read_bytes()
+    return load_kernel(Kernel(hash_bytes(blob), blob))
+
+
+def results(paths: Sequence[str]) -> list[float]:
+    x = torch.zeros(1)
+    found = []
+    for path in paths:
+        loaded(path)(x)
+        found.append(x.item())
+    return found
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder in which Inductor keeps what it compiles."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """The commands that compile and link several kernels."""
+    commands: list[Sequence[str]] = []
+    run = joined_kernels._run
+
+    def noted(command: Sequence[str]) -> str:
+        commands.append(tuple(command))
+        return run(command)
+
+    monkeypatch.setattr(joined_kernels, "_run", noted)
+    return commands
+
+
+def test_one_call_compiles_several_kernels(ran: list[Sequence[str]]) -> None:
+    kernels = {"one": adding(1), "two": adding(2), "three": adding(3)}
+    paths = _torch.compile_kernels(kernels, SETTINGS)
+    assert list(paths) == ["one", "two", "three"]
+    assert results(list(paths.values())) == [1, 3, 6]
+    assert sum("-c" in command for command in ran) == 1
+    assert len(ran) == 4
+
+
+def test_what_is_compiled_is_found_again(ran: list[Sequence[str]]) -> None:
+    kernels = {"one": adding(1), "two": adding(2)}
+    paths = _torch.compile_kernels(kernels, SETTINGS)
+    ran.clear()
+    assert _torch.compile_kernels(kernels, SETTINGS) == paths
+    assert ran == []
+
+
+def test_a_kernel_offers_nothing_but_itself() -> None:
+    paths = _torch.compile_kernels({"one": adding(1), "two": adding(2)}, SETTINGS)
+    for path in paths.values():
+        command = ["nm", "-D", "--defined-only", path]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert sorted(line.split()[-1] for line in told.splitlines()) == ["PyInit_kernel", "kernel"]
+
+
+def test_a_kernel_that_needs_torch_is_linked_to_it() -> None:
+    vectors = """
+static float wide(float x) {
+    float made[64];
+    at::vec::Vectorized<float>(x).erf().store(made);
+    return made[0];
+}
+"""
+    needs = adding(1, vectors)
+    source = needs.source.replace("x[0] = helper(x[0])", "x[0] = wide(helper(x[0]))")
+    paths = _torch.compile_kernels(
+        {"needs": AskedKernel(("float*",), source), "plain": adding(1)}, SETTINGS
+    )
+    (first, second) = results(list(paths.values()))
+    assert first == pytest.approx(torch.erf(torch.ones(())).item())
+    assert second == pytest.approx(first + 1)
+
+
+@pytest.mark.parametrize("line", ["#define SIZE 3", "#pragma GCC optimize(0)"])
+def test_what_holds_for_later_kernels_too_is_compiled_alone(
+    ran: list[Sequence[str]], line: str
+) -> None:
+    paths = _torch.compile_kernels({"one": adding(1, line), "two": adding(2)}, SETTINGS)
+    assert results(list(paths.values())) == [1, 3]
+    assert ran == []
+
+
+def test_a_source_that_only_compiles_alone_is_compiled_alone(ran: list[Sequence[str]]) -> None:
+    special = "template <> struct std::hash<std::pair<char, int>> { int value; };"
+    paths = _torch.compile_kernels({"one": adding(1, special), "two": adding(2)}, SETTINGS)
+    assert results(list(paths.values())) == [1, 3]
+    assert len(ran) == 1
+
+
+def test_a_kernel_that_does_not_compile_is_an_error() -> None:
+    with pytest.raises(CppCompileError, match="nowhere"):
+        _torch.compile_kernels({"one": adding(1), "two": adding(2, "int x = nowhere;")}, SETTINGS)
+
+
+def test_bytes_do_not_depend_on_how_many_compilers_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kernels = {str(number): adding(number) for number in range(6)}
+
+    def blobs(jobs: int) -> list[bytes]:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / str(jobs)))
+        paths = _torch.compile_kernels(kernels, {**SETTINGS, "compile_threads": jobs})
+        return [Path(path).read_bytes() for path in paths.values()]
+
+    assert blobs(1) == blobs(3)
+
+
+def test_no_more_kernels_are_compiled_together_than_is_worth_it(ran: list[Sequence[str]]) -> None:
+    _torch.compile_kernels({str(number): adding(number) for number in range(6)}, SETTINGS)
+    assert sum("-c" in command for command in ran) == 2
+
+
+def test_nothing_is_left_beside_kernels(folder: Path) -> None:
+    _torch.compile_kernels({"one": adding(1), "two": adding(2)}, SETTINGS)
+    endings = {".main" + file.name.partition(".main")[2] for file in folder.rglob("*main*")}
+    assert endings == {".main.cpp", ".main.so", ".main.0.so", ".main.1.so"}
+
+
+def test_headers_come_first_and_once() -> None:
+    joined = join(["#include <a.h>\nint one;", "int two;\n  #include <a.h>\n#include <b.h>"])
+    assert joined is not None
+    lines = [line for line in joined.splitlines() if line.startswith("#include")]
+    assert lines == ["#include <a.h>", "#include <b.h>"]
+    assert joined.index("b.h") < joined.index("int one;")
+
+
+def test_the_kernels_of_generated_code_are_read_from_it() -> None:
+    source = """
+async_compile = AsyncCompile()
+cpp_fused_add_0 = async_compile.cpp_pybinding(['float*', 'const int64_t'], r'''
+text''')
+async_compile.wait(globals())
+"""
+    kernel = AskedKernel(("float*", "const int64_t"), "\ntext")
+    assert kernels_in(source) == {"cpp_fused_add_0": kernel}
+
+
+def test_a_kernel_that_is_called_all_the_same_is_compiled_then() -> None:
+    x = torch.zeros(1)
+    adding(2)(x)
+    assert x.item() == 2
