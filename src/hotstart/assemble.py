@@ -38,7 +38,7 @@ from hotstart.specialize.compile import CompiledCall, units_of
 from hotstart.specialize.piece_store import PieceStore
 from hotstart.specialize.trace import TracedCall
 from hotstart.stitching.stitch import stitch
-from hotstart.targets import TargetName
+from hotstart.targets import TargetName, is_foreign, marks_of
 
 log = logging.getLogger("hotstart")
 
@@ -96,9 +96,11 @@ def make_artifact(
             for call, contract in zip(compiled, common.contracts, strict=True)
         )
     with clock.phase("native"):
-        native, not_native = make_native(requirements, calls, units, options, libraries, kept)
+        native, not_native = make_native(
+            requirements, calls, units, options, libraries, kept, target
+        )
     with clock.phase("fingerprint"):
-        fingerprint = make_fingerprint(common.traced, units, compiler, target)
+        fingerprint = make_fingerprint(common.traced, units, compiler, target, options.targets)
     pieces = build_report.piece_infos(common.traced)
     made = build_report.list_made(pieces, compiled, not_native, common.workers)
     artifact = Artifact(
@@ -132,6 +134,7 @@ def make_native(
     options: Options,
     libraries: Libraries,
     kept: PieceStore | None,
+    target: TargetName,
 ) -> tuple[NativeProgram | None, Reasons]:
     """The variants as native code, if that is asked for and there are kernels to call.
 
@@ -146,7 +149,8 @@ def make_native(
     if requirements.know_ranks():
         native, reasons = None, tuple(_of_several_processes(calls))
     else:
-        native, reasons = build_native(calls, {u.key: u for u in units}, libraries, elsewhere, kept)
+        by_key = {unit.key: unit for unit in units}
+        native, reasons = build_native(calls, by_key, libraries, elsewhere, kept, target)
     if reasons and options.form == "native":
         listed = "".join(f"\n  {variant}: {reason}" for variant, reason in reasons)
         raise OptionsError(
@@ -173,11 +177,13 @@ def make_fingerprint(
     units: Sequence[CompiledUnit],
     compiler: Compiler,
     target: TargetName,
+    targets: Sequence[TargetName],
 ) -> dict[str, Any]:
     """The named parts that decide where the artifact fits, and what it was made of."""
-    parts = fingerprint.allowed(target)
+    libc = _torch.libc_of(_torch.cross_compiler(target)) if is_foreign(target) else None
+    parts = fingerprint.allowed(target, libc)
     if not any(unit.kernels for unit in units):
-        parts["instructions"] = []  # nothing in it is native code
+        parts["instructions"] = marks_of(targets, target)  # nothing in it is native code
     graphs = [graph for call in calls for graph in call.graphs]
     codes = {code for graph in graphs for code in graph.captured.read.codes}
     loose = {code for graph in graphs for code in graph.captured.read.loose}

@@ -20,7 +20,7 @@ from hotstart.cache.store import open_store
 from hotstart.cache.stored_pieces import StoredPieces
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.dynamo_graph import FlatGraph, capture_graph, writable
-from hotstart.compilers.choose import make_compiler
+from hotstart.compilers.choose import make_compiler, require_one_run_here
 from hotstart.compilers.workers import workers_of
 from hotstart.errors import OptionsError, RangeError
 from hotstart.events import Clock, Event
@@ -113,6 +113,7 @@ def _read(options: Mapping[str, Any], mode: str | None) -> tuple[Any, Any, Optio
             f"target: got {common.target!r}; the backend 'hotstart' takes one, as its functions "
             "run in this process and are not saved\ndo: take the best that this machine has"
         )
+    require_one_run_here(common.targets)
     return options.get("split_on", "auto"), options.get("cache"), common
 
 
@@ -163,7 +164,7 @@ def _compiled(
     with clock.phase("native"):
         units = units_of([compiled])
         native, not_native = assemble.make_native(
-            requirements, (made,), units, options, Libraries(), kept
+            requirements, (made,), units, options, Libraries(), kept, options.targets[0]
         )
     infos = build_report.piece_infos([call])
     artifact = Artifact(

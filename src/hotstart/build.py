@@ -11,7 +11,7 @@ from hotstart import assemble, debug_files, faults
 from hotstart.capture.described import DescribedCall, device_of
 from hotstart.capture.naming import naming_of
 from hotstart.capture.weight_table import WeightTable, fakes_for_meta
-from hotstart.compilers.choose import make_compiler
+from hotstart.compilers.choose import make_compiler, require_one_run_here
 from hotstart.compilers.workers import workers_of
 from hotstart.events import Clock
 from hotstart.model import Model
@@ -63,7 +63,11 @@ def build_program(
     """Run the stages: compile and assemble for each target, all else once.
 
     Pieces that are `kept` for a target are not compiled again; others are, and kept then.
+
+    Raises:
+        OptionsError: this machine does not build for the targets.
     """
+    require_one_run_here(options.targets)
     clock = Clock(options.on_event)
     debug_dir = debug_files.debug_folder(options)
     compilers = {target: make_compiler(options, target, clock) for target in options.targets}
@@ -101,7 +105,7 @@ def build_program(
         )
         for target, compiler in compilers.items()
     ]
-    (best, summary), *_ = made  # this machine runs them all
+    (best, summary), *_ = made  # this machine runs it
     shown = debug_files.in_debug_files(best, debug_dir)
     with clock.phase("bind"):
         groups = Groups(shown.requirements, model, traced=weights.groups.here)

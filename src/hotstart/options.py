@@ -58,8 +58,11 @@ class Options:
             `"x86-64-v4"` for AVX-512, `"x86-64-v2"` for SSE4.2, where kernels are written without
             vectors. The machine that builds must be of that level itself, since programs are run
             while they are built. Torch's own kernels use all that the machine has that runs them.
-            Several, such as `("x86-64-v3", "x86-64-v4")`, go into one file, and a load takes the
-            best that its machine runs; here they are kept in that order, the best first.
+            `"aarch64"` is 64-bit Arm, with Advanced SIMD; nothing is packed or tuned for it. An
+            x86-64 builds for it with a cross compiler, beside a target that it runs itself:
+            `("native", "aarch64")`. Several, such as `("x86-64-v3", "x86-64-v4")`, go into one
+            file, and a load takes the best that its machine runs; here they are kept in that order,
+            the best first.
         form: what joins the pieces of a variant and calls their kernels: `"native"` code, which is
             compiled with the program, or generated `"python"`. Both give the same bits. `"auto"`
             is native where every step has a native form, else Python; see `program.report`.

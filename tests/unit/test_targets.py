@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import platform
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -36,7 +37,7 @@ def on(monkeypatch: pytest.MonkeyPatch, flags: Sequence[str], machine: str = "x8
     """Make this machine look like another."""
     real = fingerprint.host()
     monkeypatch.setattr(fingerprint, "host", lambda: {**real, "instructions": sorted(flags)})
-    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
 
 
 def test_native_code_may_use_all_that_the_machine_has() -> None:
@@ -57,8 +58,8 @@ def test_every_level_has_all_of_the_one_below_and_more() -> None:
 
 
 def test_every_level_is_a_target_with_vectors() -> None:
-    assert get_args(TargetName) == ("native", *LEVELS)
-    assert [*VECTOR_BITS.items()] == [*zip(LEVELS, (0, 256, 512), strict=True)]
+    assert get_args(TargetName) == ("native", *LEVELS, "aarch64")
+    assert [*VECTOR_BITS.items()] == [*zip((*LEVELS, "aarch64"), (0, 256, 512, 128), strict=True)]
 
 
 @pytest.mark.parametrize("target", LEVELS)
@@ -147,7 +148,8 @@ def test_machines_share_pieces_of_a_level_and_no_native_ones(
     built = names(store)
     on(monkeypatch, HASWELL)
     found = names(store)
-    assert {target for target in built if built[target] == found[target]} == {*LEVELS}
+    shared = {target for target in built if built[target] == found[target]}
+    assert shared == {*LEVELS, "aarch64"}
     assert len(set(built.values())) == len(built)
 
 

@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         inductor_settings,
         pass_token,
     )
+    from hotstart._torch.cross import cross_compiler, cross_settings, libc_of
     from hotstart._torch.dynamo import (
         FullGraph,
         NoGraph,
@@ -144,7 +145,12 @@ if TYPE_CHECKING:
     from hotstart._torch.guards import Read
     from hotstart._torch.joined_kernels import AskedKernel, compile_kernels
     from hotstart._torch.layout_reads import LayoutRead, LayoutReads, Step
-    from hotstart._torch.own_process import cpp_compiler, import_inductor, write_whole_files
+    from hotstart._torch.own_process import (
+        cpp_compiler,
+        cpp_compiler_for,
+        import_inductor,
+        write_whole_files,
+    )
     from hotstart._torch.packing import Pack
     from hotstart._torch.processes import (
         ProcessState,
@@ -240,6 +246,9 @@ __all__ = [
     "conditions",
     "count_writes",
     "cpp_compiler",
+    "cpp_compiler_for",
+    "cross_compiler",
+    "cross_settings",
     "depends_on_contents",
     "describe_failure",
     "described_group",
@@ -285,6 +294,7 @@ __all__ = [
     "junk_memory",
     "keep_checks",
     "lazy_graph_module",
+    "libc_of",
     "like_in_format",
     "line_of",
     "make_constant",
@@ -344,6 +354,7 @@ _BUILDING = (
     "graphs",
     "guards",
     "compile_fx",
+    "cross",
     "few_rows",
     "first_kernel",
     "joined_kernels",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ import torch
 # compiles kernels with. torch 2.11 to 2.15.
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._ops import OpOverload
+
+from hotstart._torch.cross import cross_compiler, in_place_of_libtorch
+from hotstart.targets import X86_64, TargetName, architecture_of, is_foreign
 
 NO_DEFAULT = object()
 """Stands for the default of an argument that has none."""
@@ -158,19 +160,32 @@ def dispatcher_version() -> int:
     return numbers[0] << 56 | numbers[1] << 48 | numbers[2] << 40
 
 
-def compile_command(source: Path, target: Path) -> list[str]:
+def compile_command(source: Path, made: Path, target: TargetName = "native") -> list[str]:
     """The command that compiles a native program with the compiler that made its kernels.
 
     It holds no loops over elements, so it is compiled for every processor of the architecture, and
-    so for every target.
+    so for every target that is of this one.
+
+    Args:
+        source: the program.
+        made: the shared object.
+        target: the processors that it is for. What is linked in libtorch's place for those of
+            another architecture is put beside `made`.
+
+    Raises:
+        OptionsError: there is no compiler for the target.
+        OSError: it is gone.
+        subprocess.SubprocessError: it refuses.
     """
-    architecture = ("-march=x86-64",) if platform.machine() == "x86_64" else ()
     libraries = Path(torch.__file__).parent / "lib"
+    compiler = cross_compiler(target) if is_foreign(target) else get_cpp_compiler()
+    if is_foreign(target):
+        libraries = in_place_of_libtorch(compiler, made.parent)
     return [
-        get_cpp_compiler(),
+        compiler,
         *("-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-w"),
-        *architecture,
+        *(("-march=x86-64",) if architecture_of(target) == X86_64 else ()),
         str(source),
         f"-L{libraries}",
-        *("-ltorch_cpu", "-o", str(target)),
+        *("-Wl,--no-as-needed", "-ltorch_cpu", "-o", str(made)),
     ]

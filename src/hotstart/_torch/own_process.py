@@ -10,6 +10,9 @@ from typing import Any
 
 from hotstart._torch.compile_fx import inductor_settings
 from hotstart._torch.first_kernel import vectors_by_compiler_alone
+from hotstart._torch.cross import cross_compiler
+from hotstart.errors import OptionsError
+from hotstart.targets import TargetName
 
 _INDUCTOR = (
     "torch._inductor.compile_fx",
@@ -42,10 +45,24 @@ def cpp_compiler() -> str:
     from torch._inductor.cpp_builder import get_cpp_compiler
 
     try:
-        told = subprocess.run(
-            [get_cpp_compiler(), "--version"], capture_output=True, text=True, check=True
-        )
-    except (OSError, RuntimeError, subprocess.SubprocessError):
+        return _first_line(get_cpp_compiler())
+    except RuntimeError:
+        return "none"
+
+
+def cpp_compiler_for(target: TargetName) -> str:
+    """Say which C++ compiler there is for a target of another architecture, as `cpp_compiler`."""
+    try:
+        return _first_line(cross_compiler(target))
+    except OptionsError:
+        return "none"
+
+
+def _first_line(compiler: str) -> str:
+    """The first line that a compiler prints about itself; "none" if it prints nothing."""
+    try:
+        told = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.SubprocessError):
         return "none"
     return told.stdout.partition("\n")[0]
 

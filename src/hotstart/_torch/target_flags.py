@@ -1,8 +1,8 @@
-"""Have Inductor compile for a level of x86-64 instead of the processor of this machine.
+"""Have Inductor compile for a target instead of the processor of this machine.
 
 Inductor asks the processor in three places: for the vectors that its code is written in, for the
 `-march` that the C++ compiler gets, and for the dtypes that oneDNN computes in. Whoever asks gets
-the answer of the least processor of that level.
+the answer of the least processor of that target.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from hotstart._torch.cross import nothing_loaded
 from hotstart._torch.in_between import replaced
-from hotstart.targets import VECTOR_BITS, TargetName
+from hotstart.targets import MARCH, VECTOR_BITS, TargetName, is_foreign
 
 _MARCH = ("march=", "mcpu=", "mtune=")
+_THERE: dict[str, Any] = {"__bool__": lambda self: True}
 
 
 @contextlib.contextmanager
@@ -30,7 +32,8 @@ def compiling_for(target: TargetName) -> Iterator[None]:
     `cpp.simdlen` asks for. `get_cpp_options` gives the flags of the compiler; `cpp.march` is a
     setting since 2.13 only. The passes of `mkldnn_fusion` pack bfloat16 and float16 where oneDNN
     computes in them: in the first with AVX-512, in the other with more than any level has. Read in
-    2.13 to 2.15; 2.11 and 2.12 ask in the same places, as far as their changes tell.
+    2.13 to 2.15; 2.11 and 2.12 ask in the same places, as far as their changes tell. Kernels for
+    another architecture are not loaded.
     """
     if target == "native":
         yield
@@ -49,7 +52,8 @@ def compiling_for(target: TargetName) -> Iterator[None]:
         return False
 
     with (
-        replaced(cpu_vec_isa, "valid_vec_isa_list", lambda: _vectors(bits)),
+        nothing_loaded() if is_foreign(target) else contextlib.nullcontext(),
+        replaced(cpu_vec_isa, "valid_vec_isa_list", lambda: _vectors(target)),
         replaced(cpp_builder, "get_cpp_options", _for_target(options, target)),
         replaced(passes, "is_mkldnn_bf16_supported", bfloat16),
         replaced(passes, "is_mkldnn_fp16_supported", float16),
@@ -78,13 +82,19 @@ def beyond_target(graph: fx.Graph) -> Iterator[str]:
 
 
 @functools.cache
-def _vectors(bits: int) -> list[Any]:
-    """Inductor's descriptions of the vectors of a level, widest first."""
-    from torch._inductor.cpu_vec_isa import VecAVX2, VecAVX512
+def _vectors(target: TargetName) -> list[Any]:
+    """Inductor's descriptions of the vectors of a target, widest first."""
+    from torch._inductor.cpu_vec_isa import VecAVX2, VecAVX512, VecNEON
 
+    if target == "aarch64":
+        # Elsewhere than there without Sleef, whose header declares this machine's functions: then
+        # exponentials and their like are the C library's, one element after the other.
+        plain = {"_macro": ["CPU_CAPABILITY_NEON"]} if is_foreign(target) else {}
+        return [type("PlainNEON", (VecNEON,), {**plain, **_THERE})()]
+    bits = VECTOR_BITS[target]
     # Inductor's own adds bfloat16 where this machine has it, once it is asked whether it is there.
-    plain = type("PlainAVX512", (VecAVX512,), {"__bool__": lambda self: True})
-    return [*([plain()] if bits >= 512 else []), *([VecAVX2()] if bits >= 256 else [])]
+    avx512 = type("PlainAVX512", (VecAVX512,), _THERE)
+    return [*([avx512()] if bits >= 512 else []), *([VecAVX2()] if bits >= 256 else [])]
 
 
 def _for_target(options: Callable[..., Any], target: TargetName) -> Callable[..., Any]:
@@ -93,6 +103,6 @@ def _for_target(options: Callable[..., Any], target: TargetName) -> Callable[...
     def options_for_target(*args: Any, **kwargs: Any) -> Any:
         definitions, folders, flags, *others = options(*args, **kwargs)
         kept = [flag for flag in flags if not flag.startswith(_MARCH)]
-        return (definitions, folders, [*kept, f"march={target}"], *others)
+        return (definitions, folders, [*kept, f"march={MARCH[target]}"], *others)
 
     return options_for_target

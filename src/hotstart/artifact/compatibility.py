@@ -22,6 +22,7 @@ from hotstart.artifact.container import Container
 from hotstart.artifact.target_index import Target
 from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
 from hotstart.guards.sources import Source, changed_sources
+from hotstart.targets import architecture_for
 from hotstart.version import VERSION
 
 log = logging.getLogger("hotstart")
@@ -46,13 +47,16 @@ class Preface(msgspec.Struct, frozen=True):
 
 
 def best_that_fits(targets: Sequence[Target]) -> Target:
-    """Choose the best target that the processor of this machine runs; the last one if it runs none.
+    """Choose the best target that the processor of this machine runs.
 
-    Whether the rest fits, `require_fit` says.
+    If it runs none, that is the last one of its architecture, else the last of all; whether the
+    rest fits, `require_fit` says.
     """
     here = set(fingerprint.instructions())
     fitting = (target for target in targets if here.issuperset(target.instructions))
-    return next(fitting, targets[-1])
+    mine = architecture_for(here)
+    near = (t for t in reversed(targets) if architecture_for(t.instructions) == mine)
+    return next(fitting, next(near, targets[-1]))
 
 
 def require_fit(contents: Container, compare_source: bool, scope: Scope = "beside_guards") -> None:

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from hotstart.guards.sources import spec_of
-from hotstart.targets import TargetName, allowed_instructions
+from hotstart.targets import (
+    TargetName,
+    allowed_instructions,
+    architecture_of,
+    is_foreign,
+    this_architecture,
+)
 from hotstart.version import VERSION
 
 # Flags of /proc/cpuinfo for which -march=native lets gcc 14 or clang 19 emit instructions on their
@@ -68,10 +74,20 @@ def cpu_instructions(lines: Iterable[bytes]) -> list[str]:
     return []
 
 
-def allowed(target: TargetName) -> dict[str, Any]:
-    """Read the parts of this process, with the instructions that code for a target may use."""
+def allowed(target: TargetName, libc: str | None = None) -> dict[str, Any]:
+    """Read the parts of this process, with the instructions that code for a target may use.
+
+    Args:
+        target: what the code is for. Of another architecture, all but the machine is as here.
+        libc: the C library that code for another architecture is built for.
+    """
     parts = host()
-    return {**parts, "instructions": allowed_instructions(target, parts["instructions"])}
+    made = {**parts, "instructions": allowed_instructions(target, parts["instructions"])}
+    if is_foreign(target):
+        here, there = this_architecture(), architecture_of(target)
+        made |= {name: made[name].replace(here, there) for name in ("python", "platform")}
+        made["libc"] = libc
+    return made
 
 
 def packing(parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,13 @@ from pathlib import Path
 
 from hotstart import _torch
 from hotstart.artifact import fingerprint
+from hotstart.targets import TargetName, is_foreign
 
 INSTRUCTIONS = "instructions"
 """The part that does not matter where code is compiled for a level of x86-64."""
+
+CROSS_COMPILER = "C++ compiler for aarch64"
+"""The part that matters only where code is compiled for another architecture."""
 
 _PARTS = ("python", "torch", "torch_build", "platform", "libc")
 _PREFIXES = ("TORCHINDUCTOR_", "TORCHDYNAMO_", "TORCH_COMPILE_")
@@ -33,9 +37,16 @@ def surroundings() -> dict[str, str]:
         "hotstart": version(host["hotstart"]),
         **{name: str(host[name]) for name in _PARTS},
         "C++ compiler": _torch.cpp_compiler(),
+        CROSS_COMPILER: _torch.cpp_compiler_for("aarch64"),
         INSTRUCTIONS: " ".join(host[INSTRUCTIONS]),
         **{f"environment {name}": value for name, value in set_for_compilers().items()},
     }
+
+
+def no_matter(targets: Collection[TargetName]) -> tuple[str, ...]:
+    """Name the parts that do not decide what is compiled for some targets."""
+    instructions = () if "native" in targets else (INSTRUCTIONS,)
+    return instructions if any(map(is_foreign, targets)) else (*instructions, CROSS_COMPILER)
 
 
 def different(

@@ -16,7 +16,7 @@ from hotstart.model import Model
 from hotstart.program import OnMiss, Program
 from hotstart.records.guards import ProgramKey, described
 from hotstart.runtime.weights import weights_of
-from hotstart.targets import TargetName
+from hotstart.targets import TargetName, is_foreign
 
 if TYPE_CHECKING:
     from hotstart.specialize.piece_store import PieceStore
@@ -63,7 +63,8 @@ def find_or_build(
             return again.program
         from hotstart.cache.stored_pieces import StoredPieces  # only a build needs it
 
-        kept = {target: StoredPieces(store, target) for target in targets}
+        # Pieces for another architecture would be read, and refused, where they are compiled.
+        kept = {t: StoredPieces(store, t) for t in targets if not is_foreign(t)}
         program = build(kept)
         entry = _keep(store, key, program)
     for number, each in enumerate(kept.values()):

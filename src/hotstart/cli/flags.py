@@ -100,7 +100,7 @@ def add_compiling(command: ArgumentParser) -> None:
         "--target",
         action="append",
         choices=get_args(TargetName),
-        help="the processor to build for: this machine's, or all of a level; give it again for "
+        help="the processor to build for: this machine's, all of a level, or 64-bit Arm; again for "
         f"several in one file (default: {Options.target})",
     )
     add(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hotstart.artifact.surroundings import (
-    INSTRUCTIONS,
     different,
+    no_matter,
     set_for_compilers,
     surroundings,
 )
@@ -193,8 +193,9 @@ def _compiled(order: _Order) -> tuple[str, float, str]:
     model, from_factory = call_factory(order.factory)
     arguments = {**order.settings, **from_factory}
     options = arguments["options"]
-    native = not isinstance(options, Options) or "native" in options.targets
-    differences = different(order.surroundings, surroundings(), () if native else (INSTRUCTIONS,))
+    targets = options.targets if isinstance(options, Options) else ("native",)
+    native = "native" in targets
+    differences = different(order.surroundings, surroundings(), no_matter(targets))
     if differences:
         listed = "\n  ".join(differences)
         raise OptionsError(

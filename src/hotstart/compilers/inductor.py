@@ -31,7 +31,7 @@ from hotstart.partition.digest import Token, setting_token
 from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import Interval
 from hotstart.stitching.piece import piece_as_source
-from hotstart.targets import VECTOR_BITS, TargetName
+from hotstart.targets import VECTOR_BITS, TargetName, is_foreign
 
 if TYPE_CHECKING:
     import sympy
@@ -51,10 +51,12 @@ class InductorCompiler:
         pack_weights: as in `hotstart.Options`.
         tune: measures ways to compute linears, of which the fastest are taken; None: it is not
             measured.
-        target: the processor that kernels are compiled for.
+        target: the processor that kernels are compiled for. For another architecture it is a cross
+            compiler that compiles them, whatever `cpp.cxx` says.
 
     Raises:
-        OptionsError: Inductor has no setting of a given name, or one contradicts the target.
+        OptionsError: Inductor has no setting of a given name, one contradicts the target, or there
+            is no compiler for it.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class InductorCompiler:
                 f"inductor: got cpp.march={settings['cpp.march']!r} with target={target!r}, which "
                 "decides it\ndo: leave one of them out"
             )
+        cross = _torch.cross_settings(target) if is_foreign(target) else {}
         try:
-            self._settings = _torch.inductor_settings(settings, jobs, bool(pack_weights))
+            wanted = {**settings, **cross}
+            self._settings = _torch.inductor_settings(wanted, jobs, bool(pack_weights))
         except AttributeError as error:
             raise OptionsError(
                 f"inductor: {error} is no setting of torch._inductor.config"

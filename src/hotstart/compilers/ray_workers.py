@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from hotstart import _torch
 from hotstart.artifact.surroundings import (
-    INSTRUCTIONS,
     different,
+    no_matter,
     set_for_compilers,
     surroundings,
 )
@@ -204,8 +204,7 @@ def compile_errand(
             be those of another version.
     """
     prepare()
-    leave_out = () if "native" in targets else (INSTRUCTIONS,)
-    differences = different(expected, surroundings(), leave_out)
+    differences = different(expected, surroundings(), no_matter(targets))
     if differences:
         return refusal("; ".join(differences))
     with _ended_after(PIECE_LIMIT_S):

@@ -26,6 +26,7 @@ from hotstart.records.artifact import (
 from hotstart.records.shapes import Dim, Variant, labelled
 from hotstart.runtime.generated import code_of
 from hotstart.specialize.piece_store import PieceStore
+from hotstart.targets import TargetName, architecture_of
 
 log = logging.getLogger("hotstart")
 
@@ -34,12 +35,12 @@ Reasons = tuple[tuple[str, str], ...]
 
 
 class Libraries:
-    """The native libraries of a build: for several targets they may be equal."""
+    """The native libraries of a build: for several targets of an architecture they may be equal."""
 
     def __init__(self) -> None:
-        self._made: dict[str, Kernel] = {}  # by digest of the source
+        self._made: dict[tuple[str, str], Kernel] = {}  # by architecture and digest of the source
 
-    def made_of(self, source: str, kept: PieceStore | None) -> Kernel:
+    def made_of(self, source: str, target: TargetName, kept: PieceStore | None) -> Kernel:
         """Find the library of a source in this build or an earlier one, else compile it.
 
         Raises:
@@ -48,15 +49,16 @@ class Libraries:
             subprocess.SubprocessError: likewise.
         """
         digest = hash_bytes(source.encode())
+        made = (architecture_of(target), digest)
         library = None if kept is None else kept.library(digest)
         if library is None:
-            library = self._made.get(digest)
+            library = self._made.get(made)
             if library is None and kept is not None and kept.only_kept:
                 raise NotNative("the store must have its library, and has not")
-            library = library or _compiled(source)
+            library = library or _compiled(source, target)
             if kept is not None:
                 kept.put_library(digest, library)
-        return self._made.setdefault(digest, library)
+        return self._made.setdefault(made, library)
 
 
 def build_native(
@@ -65,6 +67,7 @@ def build_native(
     libraries: Libraries,
     elsewhere: Sequence[str] = (),
     kept: PieceStore | None = None,
+    target: TargetName = "native",
 ) -> tuple[NativeProgram | None, Reasons]:
     """Translate and compile the variants of calls; None if none of them has a native form.
 
@@ -74,6 +77,7 @@ def build_native(
         libraries: those of this build; has the one that is made of an equal source.
         elsewhere: devices of tensors besides the CPU, for which there is no native form.
         kept: has the libraries of earlier builds, and gets this one.
+        target: the processors that it is for.
     """
     if elsewhere:
         return None, tuple((n, f"it has tensors on {', '.join(elsewhere)}") for n in _names(calls))
@@ -84,7 +88,7 @@ def build_native(
         return None, reasons
     source = program.source()
     try:
-        library = libraries.made_of(source, kept)
+        library = libraries.made_of(source, target, kept)
     except NotNative as reason:
         return None, tuple((name, str(reason)) for name in _names(calls))
     except (OSError, subprocess.SubprocessError) as error:
@@ -146,17 +150,18 @@ def _code(kind: str, source: str) -> Code:
     return code_of(f"native_{kind}_{hash_bytes(source.encode())[:12]}", source)
 
 
-def _compiled(source: str) -> Kernel:
+def _compiled(source: str, target: TargetName) -> Kernel:
     """Compile a program, in a folder that is gone afterwards.
 
     Raises:
+        OptionsError: there is no compiler for the target.
         OSError: there is no compiler.
         subprocess.SubprocessError: it refuses, or takes too long.
     """
     with tempfile.TemporaryDirectory(prefix="hotstart-native-") as folder:
-        written, target = Path(folder, "program.cpp"), Path(folder, "program.so")
+        written, made = Path(folder, "program.cpp"), Path(folder, "program.so")
         written.write_text(source)
-        command = _torch.compile_command(written, target)
+        command = _torch.compile_command(written, made, target)
         subprocess.run(command, check=True, capture_output=True, cwd=folder, timeout=600)
-        blob = target.read_bytes()
+        blob = made.read_bytes()
     return Kernel(hash_bytes(blob), blob)

@@ -246,6 +246,18 @@ def test_the_first_that_fits_is_the_best(
     assert best_that_fits(targets).target == chosen
 
 
+@pytest.mark.parametrize(
+    ("here", "chosen"),
+    [("sse2 avx2", "v3"), ("sse2", "v3"), ("asimd fp sve", "arm"), ("asimd", "arm"), ("", "arm")],
+)
+def test_a_target_of_this_architecture_is_taken_or_told_about(
+    here: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hotstart.artifact.fingerprint.instructions", here.split)
+    targets = [target("v3", "sse2", "avx2"), target("arm", "asimd", "fp")]
+    assert best_that_fits(targets).target == chosen
+
+
 Leaf = st.integers() | st.text(max_size=400)
 
 
