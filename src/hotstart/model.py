@@ -14,6 +14,10 @@ import torch
 Model = Callable[..., Any]
 Kind = Literal["parameter", "buffer", "attribute"]
 
+IN_PLACE_OF = "in_place_of"
+"""The attribute by which a method that hotstart puts into an object says whose place it takes: the
+function that the object would run without."""
+
 
 class Place(msgspec.Struct, frozen=True, eq=False):
     """A place where one tensor is kept.

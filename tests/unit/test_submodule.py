@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import pickle
 from collections.abc import Callable
@@ -147,6 +148,36 @@ def test_a_saved_program_is_put_in_place(tmp_path: Path) -> None:
     assert torch.equal(other(x), expected)
     assert other(torch.randn(9, 4)).shape == (9, 2)  # falls back to forward, not to itself
     assert model is not other
+
+
+def scaled(by: float) -> Callable[[Any], Any]:
+    """A decorator, whose variables a trace reads."""
+
+    def decorate(forward: Any) -> Any:
+        @functools.wraps(forward)
+        def inner(self: Any, x: Tensor) -> Tensor:
+            return forward(self, x) * by
+
+        return inner
+
+    return decorate
+
+
+class Decorated(nn.Module):
+    @scaled(2.0)
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1
+
+
+def test_a_saved_program_of_a_decorated_forward_is_put_in_place(tmp_path: Path) -> None:
+    model = nn.Sequential(Decorated()).eval()
+    x = torch.randn(3)
+    expected = model(x)
+    program = hotstart.compile_submodule(model, "0", (x,), options=EAGER)
+    program.save(tmp_path / "decorated.hot", check=False)
+    other = Decorated().eval()
+    hotstart.install(hotstart.load(tmp_path / "decorated.hot", other))
+    assert torch.equal(other(x), expected)
 
 
 def test_the_program_falls_back_to_forward_and_not_to_itself() -> None:
