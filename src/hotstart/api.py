@@ -264,7 +264,7 @@ def compute_key(
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Mapping[str, Any] | None = None,
-    calls: Mapping[str, Call] | None = None,
+    calls: Mapping[str, Call] | LearntCalls | None = None,
     split_on: Any = "auto",
     options: Options | None = None,
     extra_key: str = "",
@@ -281,6 +281,13 @@ def compute_key(
     from hotstart.capture.described import describe_calls
 
     require("extra_key", extra_key, str, "a str")
-    wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
     options = _checked(options)
+    only = Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes)
+    if isinstance(calls, LearntCalls):
+        proposed = calls.propose(device=options.device)
+        with calls.surroundings(model):
+            return compute_key(
+                model, calls=proposed, split_on=split_on, options=options, extra_key=extra_key
+            )
+    wanted = requested_calls(only, calls)
     return make_key(model, describe_calls(model, wanted, options), split_on, options, extra_key)

@@ -80,6 +80,17 @@ class ObservedCalls(LearntCalls):
             setattr(one, part, {n: each for n, each in getattr(self, part).items() if n == name})
         return one
 
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the axes that are proposed.
+
+        Raises:
+            OptionsError: as `propose`.
+        """
+        _, target = self._only()
+        proposals = propose(target, Bounds(), self._dynamic_shapes).values()
+        return tuple(dict.fromkeys(axis.name for each in proposals for axis in each.axes))
+
     def __len__(self) -> int:
         """How many calls were seen, of all that was observed."""
         return sum(call.count for target in self._seen.values() for call in target.calls)
