@@ -59,6 +59,8 @@ def roots(model: Model) -> dict[str, torch.nn.Module]:
     found: dict[str, Any] = {}
     function = inspect.unwrap(model)
     owner = getattr(function, "__self__", None)
+    if owner is None and inspect.ismethod(model):
+        owner = model.__self__  # what decorators wrap is the function, not the method
     if isinstance(owner, torch.nn.Module):
         found[""] = owner
     elif owner is not None:
