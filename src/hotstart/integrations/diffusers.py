@@ -19,6 +19,7 @@ import torch
 
 import hotstart
 from hotstart import OptionsError, Program
+from hotstart.submodule import uncompiled
 
 _DENOISERS = ("transformer", "unet")
 
@@ -114,9 +115,9 @@ def _parts(pipe: Any) -> dict[str, Any]:
             f"pipe: got a {type(pipe).__qualname__}, takes a pipeline of diffusers with a "
             f"{' or '.join(_DENOISERS)}"
         )
-    parts = {name: model.forward for name, model in found.items()}
+    parts = {name: uncompiled(model, "forward") for name, model in found.items()}
     vae = getattr(pipe, "vae", None)
-    return parts if vae is None else {**parts, "vae.decode": vae.decode}
+    return parts if vae is None else {**parts, "vae.decode": uncompiled(vae, "decode")}
 
 
 def _of_axes(calls: hotstart.ObservedCalls, sizes: Mapping[str, int] | None) -> dict[str, int]:

@@ -13,6 +13,7 @@ import torch
 
 import hotstart
 from hotstart import OptionsError, Program
+from hotstart.submodule import uncompiled
 
 
 def compile_pipeline(
@@ -43,7 +44,7 @@ def compile_pipeline(
         HotstartError: as `hotstart.compile`.
     """
     model = _model(pipe)
-    with hotstart.observe(model.forward) as calls:
+    with hotstart.observe(uncompiled(model, "forward")) as calls:
         for each in inputs:
             if isinstance(each, list):
                 pipe(each, batch_size=len(each))

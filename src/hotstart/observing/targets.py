@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 
 from hotstart.errors import OptionsError
-from hotstart.model import Model
+from hotstart.model import IN_PLACE_OF, Model
 
 Target: TypeAlias = torch.nn.Module | types.MethodType
 
@@ -68,11 +68,13 @@ def _target(name: Any, given: Any) -> Observed:
                 f"{at}: expected a method of an object with a __dict__, found one of a "
                 f"{type(owner).__qualname__}, which has __slots__. Observe what calls it."
             )
-        if getattr(owner, name_of_method, None) != given:
+        if not callable(getattr(owner, name_of_method, None)):
             raise OptionsError(
                 f"{at}: expected a method that its object has by its own name, found "
                 f"{given.__qualname__}. Observe the method that is called."
             )
+        own = getattr(given, IN_PLACE_OF, None)  # a program's, or another observer's, is in place
+        given = given if own is None else types.MethodType(own, owner)
         about = f"{type(owner).__name__}.{name_of_method}"
         return Observed(about, owner, name_of_method, given)
     raise OptionsError(
