@@ -58,7 +58,8 @@ def learnt_axes(
         path = _path(calls[0], place)
         at = _sharing(axes, sizes, place[1])
         if at is None:
-            axes.append(Axis(_name(calls[0], place, taken), (place,), (path,), sizes))
+            name = _name(calls[0], place, taken, _is_image(calls, place[0]))
+            axes.append(Axis(name, (place,), (path,), sizes))
             taken.add(axes[-1].name)
         else:
             found = axes[at]
@@ -122,21 +123,50 @@ def _sharing(axes: Sequence[Axis], sizes: tuple[int, ...], dim: int) -> int | No
     return next(iter([*nearer, *same]), None)
 
 
+def _is_image(calls: Sequence[SeenCall], slot: int) -> bool:
+    """Tell whether both of the last two dimensions of a tensor with four of them varied."""
+    shapes = {call.shapes[slot] for call in calls}
+    return all(len({shape[dim] for shape in shapes if len(shape) == 4}) > 1 for dim in (2, 3))
+
+
+def broadcast(axes: Sequence[Axis]) -> list[bool] | None:
+    """Tell which calls broadcast a tensor that has the size of another axis in all others.
+
+    Sizes of 1 where a dimension of the same number has more in the call, and equal sizes in at
+    least two calls of different ones, are no chance.
+
+    Returns:
+        For each call, whether it broadcasts; None if no axis is of this kind.
+    """
+    for axis in axes:
+        for other in axes:
+            pairs = list(zip(axis.sizes, other.sizes, strict=True))
+            differ = [size != full for size, full in pairs]
+            equal = {full for size, full in pairs if size == full}
+            aligned = {dim for _, dim in axis.places} & {dim for _, dim in other.places}
+            may_be_one = all(size in (1, full) for size, full in pairs)
+            if aligned and may_be_one and any(differ) and len(equal - {1}) > 1:
+                return differ
+    return None
+
+
 def _path(call: SeenCall, place: Place) -> str:
     return f"{call.tensors[place[0]].path}[{place[1]}]"
 
 
-def _name(call: SeenCall, place: Place, taken: set[str]) -> str:
+def _name(call: SeenCall, place: Place, taken: set[str], is_image: bool) -> str:
     """A name for an axis, after the first dimension that has it.
 
-    The first dimension of a tensor is `batch`, the second of matrices and of what has three
-    dimensions `seq`, the last two of images `height` and `width`; others, and second ones of a
-    name, are called after the argument.
+    The first dimension of a tensor is `batch`, the second of two or three `seq`, the third of four
+    `height` or `length`, the last of four `width`; others, and second ones of a name, are called
+    after the argument.
     """
     slot, dim = place
     spec = call.tensors[slot]
     rank = len(spec.shape)
     usual = {(2, 1): "seq", (3, 1): "seq", (4, 2): "height", (4, 3): "width"}
+    if not is_image:
+        usual[4, 2] = "length"  # of a cache of keys, such as [batch, heads, length, width]
     name = "batch" if dim == 0 else usual.get((rank, dim), "")
     if not name or name in taken:
         name = re.sub(r"\W+", "_", f"{spec.path}_{dim}").strip("_")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from hotstart.calls import Call
 from hotstart.capture.dynamic_shapes import flat_dims
 from hotstart.errors import OptionsError
-from hotstart.observing.axes import Axis, Place, learnt_axes, rounded
+from hotstart.observing.axes import Axis, Place, broadcast, learnt_axes, rounded
 from hotstart.observing.seen import SeenCall, SeenTarget
 from hotstart.records.nested import Slot, Tree, children
 from hotstart.records.shapes import Dim
@@ -95,7 +95,8 @@ def propose(
     _require_described(target)
     forms = _forms(target.calls)
     _require_few(target, [calls[0] for calls in forms])
-    own = [(calls, _axes(calls, dynamic_shapes)) for calls in forms]
+    own = [part for calls in forms for part in _parts(calls, dynamic_shapes)]
+    _require_few(target, [calls[0] for calls, _ in own])
     learnt = [(calls, axes or _lent(calls, own)) for calls, axes in own]
     _require_known(bounds, learnt, dynamic_shapes, target)
     dims = _dims([axis for _, axes in learnt for axis in axes], bounds)
@@ -112,6 +113,20 @@ def _forms(seen: Iterable[SeenCall]) -> list[list[SeenCall]]:
     for call in seen:
         groups.setdefault(call.form, []).append(call)
     return list(groups.values())
+
+
+def _parts(
+    calls: list[SeenCall], dynamic_shapes: Mapping[str, Any]
+) -> Iterator[tuple[list[SeenCall], list[Axis]]]:
+    """Learn the axes of calls of one form, those apart that broadcast a tensor."""
+    axes = _axes(calls, dynamic_shapes)
+    differs = broadcast(axes)
+    if differs is None:
+        yield calls, axes
+        return
+    for wanted in (False, True):
+        part = [c for c, is_so in zip(calls, differs, strict=True) if is_so == wanted]
+        yield from _parts(part, dynamic_shapes)
 
 
 def _axes(calls: Sequence[SeenCall], dynamic_shapes: Mapping[str, Any]) -> list[Axis]:

@@ -102,6 +102,11 @@ def test_names_of_axes() -> None:
     }
 
 
+def test_the_length_of_a_cache() -> None:
+    calls = [{"keys": torch.zeros(2, 4, n, 8)} for n in (3, 6)]
+    assert learnt(seen(*calls)) == {"keys": {2: "length 2..8"}}
+
+
 def test_tensors_in_containers() -> None:
     calls = [{"state": {"h": [torch.zeros(2, n)], "k": 1}} for n in (4, 6)]
     (call,) = seen(*calls).propose().values()
@@ -141,6 +146,18 @@ def test_a_size_that_follows_from_another_is_said(of_seq: str) -> None:
         for seq in (5, 8, 11)
     ]
     assert f"batch == {of_seq}" in str(seen(*calls))
+
+
+def test_calls_that_broadcast_a_tensor_are_apart() -> None:
+    calls = [
+        {"x": torch.zeros(batch, 8), "mask": torch.zeros(of_mask, 8)}
+        for batch, of_mask in ((2, 2), (3, 1), (4, 4), (5, 1), (6, 6))
+    ]
+    first, second = seen(*calls).propose().values()
+    batch = Dim("batch", min=2, max=8)
+    assert first.dynamic_shapes == {"x": {0: batch}, "mask": {0: batch}}
+    assert second.dynamic_shapes == {"x": {0: batch}}
+    assert second.kwargs["mask"].shape[0] == 1
 
 
 def test_exact_sizes_become_calls_of_their_own() -> None:
