@@ -169,7 +169,7 @@ def _name(call: SeenCall, place: Place, taken: set[str], is_image: bool) -> str:
         usual[4, 2] = "length"  # of a cache of keys, such as [batch, heads, length, width]
     name = "batch" if dim == 0 else usual.get((rank, dim), "")
     if not name or name in taken:
-        name = re.sub(r"\W+", "_", f"{spec.path}_{dim}").strip("_")
+        name = re.sub(r"[\W_]+", "_", f"{spec.path}_{dim}").strip("_")
     while not name.isidentifier() or name in taken:
         name = f"_{name}"
     return name

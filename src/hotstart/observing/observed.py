@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from hotstart.calls import Call, LearntCalls
-from hotstart.errors import OptionsError
+from hotstart.errors import OptionsError, RangeError
 from hotstart.faults import require
 from hotstart.model import Model
+from hotstart.observing.axes import relations
 from hotstart.observing.propose import Bounds, propose
 from hotstart.observing.recorder import Recorder
 from hotstart.observing.seen import SeenTarget
@@ -206,7 +207,15 @@ class ObservedCalls(LearntCalls):
         with contextlib.ExitStack() as stack:
             for kind, dtype in next(iter(regions), ()):
                 stack.enter_context(torch.autocast(kind, getattr(torch, dtype)))
-            yield
+            try:
+                yield
+            except RangeError as error:
+                for relation in self._relations():
+                    error.add_note(
+                        f"In every call that was observed, {relation}. Contracts do not say so: "
+                        "compile(exact=...) with one of these axes takes the sizes that were seen."
+                    )
+                raise
 
     def require_served(self, program: Program) -> None:
         """Raise if forward reads the layout of an argument that was seen in several.
@@ -252,6 +261,11 @@ class ObservedCalls(LearntCalls):
         from hotstart.observing.file import read
 
         return cls(read(file))
+
+    def _relations(self) -> set[str]:
+        _, target = self._only()
+        made = propose(target, self._bounds, self._dynamic_shapes).values()
+        return {relation for each in made for relation in relations(each.axes)}
 
     @property
     def _seen(self) -> dict[str, SeenTarget]:

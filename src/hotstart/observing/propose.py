@@ -248,7 +248,7 @@ def _require_few(
         values.setdefault(path, {})[value] = None
     worst = max(values, key=lambda path: len(values[path]), default="")
     found = list(values.get(worst, ()))
-    some = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+    some = ", ".join(found[:5]) + (" and others" if len(found) > 5 else "")
     why = f"{worst} was {some}" if len(found) > 1 else "they pass other arguments"
     raise OptionsError(
         f"{target.about}: expected calls of at most {LARGEST} forms, found {len(calls)}: {why}. "

@@ -208,6 +208,24 @@ def test_dataclasses_and_variadic_arguments() -> None:
     assert torch.equal(program(*made), calls.model(*made))
 
 
+class Follows(nn.Module):
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return torch.cat([x, x[:1]]) * mask
+
+
+def test_sizes_that_follow_from_others_are_said_where_they_cannot_be_compiled() -> None:
+    with hotstart.observe(Follows().eval()) as calls:
+        for size in (2, 3, 4):
+            calls.model(torch.randn(size), torch.randn(size + 1))
+    options = hotstart.Options(compiler="op_by_op", splits=0)
+    with pytest.raises(hotstart.RangeError) as raised:
+        hotstart.compile(calls, options=options)
+    assert "mask_0 == batch + 1" in "".join(raised.value.__notes__)
+    program = calls.compile(exact=("batch", "mask_0"), options=options)
+    x, mask = torch.randn(3), torch.randn(4)
+    assert torch.equal(program(x, mask), calls.model(x, mask))
+
+
 # --- by hand --------------------------------------------------------------------------------------
 
 
