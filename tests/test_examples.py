@@ -18,6 +18,10 @@ SHOWN = {
         "imported torch: False",
     ],
     "generate": ["the same tokens as the model itself: True"],
+    "observe_calls": ["axis seq: ", "src_key_padding_mask", "difference to eager: "],
+    "observe_embeddings": ["difference to eager: "],
+    "observe_images": ["difference to eager: "],
+    "observe_texts": ["difference to eager: "],
     "quickstart": ["difference", "refused: "],
     "serve": ["cold: ", "hot: ", "an embedding of 384 numbers", "imported torch: False"],
     "ways_in": ["difference", "refused: "],
@@ -25,8 +29,13 @@ SHOWN = {
 }
 
 
-NEEDS = {"serve": ("fastapi", "uvicorn")}
+NEEDS = {
+    "observe_embeddings": ("sentence_transformers",),
+    "observe_images": ("diffusers",),
+    "serve": ("fastapi", "uvicorn"),
+}
 LONG = {"embed", "embed_numpy", "generate", "serve"}
+LONG |= {"observe_embeddings", "observe_images", "observe_texts"}
 EXAMPLES = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else [])
     for path in sorted(FOLDER.glob("*.py"))

@@ -20,6 +20,7 @@ def test_the_public_names_are_pinned() -> None:
         "IncompatibleArtifact",
         "Manifest",
         "ModelMismatch",
+        "ObservedCalls",
         "Options",
         "OptionsError",
         "PartitionError",
@@ -34,6 +35,7 @@ def test_the_public_names_are_pinned() -> None:
         "inspect",
         "install",
         "load",
+        "observe",
         "restore",
     ]
 

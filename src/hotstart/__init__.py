@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         StoreError,
         UntrustedArtifact,
     )
+    from hotstart.observation import observe
+    from hotstart.observing.observed import ObservedCalls
     from hotstart.options import Options
     from hotstart.program import Program
     from hotstart.records.shapes import Dim
@@ -48,6 +50,7 @@ __all__ = [
     "IncompatibleArtifact",
     "Manifest",
     "ModelMismatch",
+    "ObservedCalls",
     "Options",
     "OptionsError",
     "PartitionError",
@@ -62,6 +65,7 @@ __all__ = [
     "inspect",
     "install",
     "load",
+    "observe",
     "restore",
 ]
 
@@ -80,6 +84,8 @@ _HOMES = {
     "Call": "hotstart.calls",
     "Manifest": "hotstart.artifact.manifest",
     "restore": "hotstart.submodule",
+    "observe": "hotstart.observation",
+    "ObservedCalls": "hotstart.observing.observed",
     "Dim": "hotstart.records.shapes",
     "Options": "hotstart.options",
     "Program": "hotstart.program",

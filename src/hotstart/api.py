@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from hotstart.calls import Call, requested_calls
+from hotstart.calls import Call, LearntCalls, requested_calls
 from hotstart.errors import OptionsError
 from hotstart.faults import require, require_one_of
 from hotstart.options import MissPolicy, Options, Outputs, Pack
@@ -31,12 +31,12 @@ Weights: TypeAlias = "str | os.PathLike[str] | Mapping[str, torch.Tensor]"
 
 
 def compile(
-    model: Callable[..., Any],
+    model: Callable[..., Any] | LearntCalls,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Mapping[str, Any] | None = None,
-    calls: Mapping[str, Call] | None = None,
+    calls: Mapping[str, Call] | LearntCalls | None = None,
     split_on: Any = "auto",
     options: Options | None = None,
     cache: str | os.PathLike[str] | Store | None = None,
@@ -44,7 +44,8 @@ def compile(
     """Compile a model for inference, ahead of time, for every size that is declared.
 
     Args:
-        model: a module, which may be on the meta device, or a function.
+        model: a module, which may be on the meta device, or a function; or the calls of one that
+            `hotstart.observe` recorded, in place of `args`, `kwargs`, `dynamic_shapes` and `calls`.
         args: positional example inputs: real, fake or meta tensors, and whatever else a call
             passes. Contents of tensors do not matter. What is no tensor becomes part of the
             contract as it is.
@@ -54,7 +55,8 @@ def compile(
             same name always have the same size. All others are static.
         calls: several ways to call the model, by name, each with its own example, in place of
             `args`, `kwargs` and `dynamic_shapes`. A call of the program runs the first whose
-            contract takes it.
+            contract takes it. What `hotstart.observe` recorded of a model of this structure
+            proposes them itself.
         split_on: where the graph is cut. `"auto"` cuts at repeated blocks, such as transformer
             layers; a list of operators, by name or the operators themselves, cuts at those; a list
             with `"auto"` in it does both.
@@ -76,7 +78,32 @@ def compile(
         StoreError: the cache does not have what it must have, or cannot be used and has to be.
     """
     options = _checked(options)
-    wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
+    only = Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes)
+    if isinstance(model, LearntCalls):
+        if only != Call() or calls is not None:
+            raise OptionsError(
+                "model: got calls that were observed, and args, kwargs, dynamic_shapes or calls "
+                "besides. Pass the model and calls={**observed.propose(), ...}."
+            )
+        learnt: Program = model.compile_observed(split_on=split_on, options=options, cache=cache)
+        return learnt
+    if isinstance(calls, LearntCalls):
+        proposed = calls.propose(device=options.device)
+        with calls.surroundings(model):
+            program = _compile(model, requested_calls(only, proposed), split_on, options, cache)
+        calls.require_served(program)
+        return program
+    return _compile(model, requested_calls(only, calls), split_on, options, cache)
+
+
+def _compile(
+    model: Model,
+    wanted: Mapping[str, Call],
+    split_on: Any,
+    options: Options,
+    cache: str | os.PathLike[str] | Store | None,
+) -> Program:
+    """Compile a model for calls by name."""
     from hotstart.capture.described import describe_calls
     from hotstart.program import OnMiss
 
@@ -237,7 +264,7 @@ def compute_key(
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Mapping[str, Any] | None = None,
-    calls: Mapping[str, Call] | None = None,
+    calls: Mapping[str, Call] | LearntCalls | None = None,
     split_on: Any = "auto",
     options: Options | None = None,
     extra_key: str = "",
@@ -254,6 +281,13 @@ def compute_key(
     from hotstart.capture.described import describe_calls
 
     require("extra_key", extra_key, str, "a str")
-    wanted = requested_calls(Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes), calls)
     options = _checked(options)
+    only = Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes)
+    if isinstance(calls, LearntCalls):
+        proposed = calls.propose(device=options.device)
+        with calls.surroundings(model):
+            return compute_key(
+                model, calls=proposed, split_on=split_on, options=options, extra_key=extra_key
+            )
+    wanted = requested_calls(only, calls)
     return make_key(model, describe_calls(model, wanted, options), split_on, options, extra_key)

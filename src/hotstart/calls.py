@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import abc
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +45,26 @@ class Call:
                     f"{name}: got a {type(value).__qualname__}, takes a mapping whose keys are "
                     "names of arguments"
                 )
+
+
+class LearntCalls(abc.ABC):
+    """Calls of a model that were learnt, and that propose what to build for them."""
+
+    @abc.abstractmethod
+    def compile_observed(self, **settings: Any) -> Any:
+        """Compile the model that they were learnt of; settings as of `hotstart.compile`."""
+
+    @abc.abstractmethod
+    def propose(self, *, device: str = "cpu") -> dict[str, Call]:
+        """The calls to build for, on a device."""
+
+    @abc.abstractmethod
+    def require_served(self, program: Any) -> None:
+        """Raise an OptionsError if a program refuses a call that was observed."""
+
+    @abc.abstractmethod
+    def surroundings(self, model: Callable[..., Any]) -> contextlib.AbstractContextManager[None]:
+        """The state in which a model is built for them."""
 
 
 def _by_name(value: object) -> bool:

@@ -14,6 +14,10 @@ import torch
 Model = Callable[..., Any]
 Kind = Literal["parameter", "buffer", "attribute"]
 
+IN_PLACE_OF = "in_place_of"
+"""The attribute by which a method that hotstart puts into an object says whose place it takes: the
+function that the object would run without."""
+
 
 class Place(msgspec.Struct, frozen=True, eq=False):
     """A place where one tensor is kept.
@@ -55,6 +59,8 @@ def roots(model: Model) -> dict[str, torch.nn.Module]:
     found: dict[str, Any] = {}
     function = inspect.unwrap(model)
     owner = getattr(function, "__self__", None)
+    if owner is None and inspect.ismethod(model):
+        owner = model.__self__  # what decorators wrap is the function, not the method
     if isinstance(owner, torch.nn.Module):
         found[""] = owner
     elif owner is not None:

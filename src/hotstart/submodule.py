@@ -11,21 +11,26 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.utils._pytree as pytree
 from msgspec.structs import replace
 
 from hotstart.api import compile
+from hotstart.calls import Call, LearntCalls
 from hotstart.capture.naming import naming_of_part
 from hotstart.errors import ContractError, OptionsError
 from hotstart.faults import require
-from hotstart.model import Model, ModelIndex, roots
+from hotstart.model import IN_PLACE_OF, Model, ModelIndex, roots
 from hotstart.options import Options
 from hotstart.program import Program
+
+if TYPE_CHECKING:
+    from hotstart.cache.store import Store
 
 
 def compile_submodule(
@@ -35,8 +40,10 @@ def compile_submodule(
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Mapping[str, Any] | None = None,
+    calls: Mapping[str, Call] | LearntCalls | None = None,
     split_on: Any = "auto",
     options: Options | None = None,
+    cache: str | os.PathLike[str] | Store | None = None,
 ) -> Program:
     """Compile one module of a model and put the program in its place.
 
@@ -49,8 +56,11 @@ def compile_submodule(
         args: positional example inputs of the module, not of the model.
         kwargs: keyword example inputs of the module.
         dynamic_shapes: as in `hotstart.compile`, by names of the module's parameters.
+        calls: as in `hotstart.compile`, calls of the module; or what `hotstart.observe` recorded
+            of it.
         split_on: as in `hotstart.compile`.
         options: as in `hotstart.compile`.
+        cache: as in `hotstart.compile`.
 
     Returns:
         The program, for its report, and to be saved. In another process, what was saved is put in
@@ -65,8 +75,10 @@ def compile_submodule(
         args,
         kwargs,
         dynamic_shapes=dynamic_shapes,
+        calls=calls,
         split_on=split_on,
         options=options,
+        cache=cache,
     )
     naming = naming_of_part(ModelIndex(model), path)
     program.artifact = replace(program.artifact, naming=naming)
@@ -130,7 +142,7 @@ def put(owner: Any, name: str, program: Program) -> None:
         require_no_grad(program.model, args, kwargs)
         return program(*args, **kwargs)
 
-    call.__dict__["program"] = program
+    call.__dict__.update({"program": program, IN_PLACE_OF: uncompiled(owner, name).__func__})
     setattr(owner, name, types.MethodType(call, owner))
 
 

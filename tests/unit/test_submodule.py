@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import pickle
 from collections.abc import Callable
@@ -147,6 +148,51 @@ def test_a_saved_program_is_put_in_place(tmp_path: Path) -> None:
     assert torch.equal(other(x), expected)
     assert other(torch.randn(9, 4)).shape == (9, 2)  # falls back to forward, not to itself
     assert model is not other
+
+
+def scaled(by: float) -> Callable[[Any], Any]:
+    """A decorator, whose variables a trace reads."""
+
+    def decorate(forward: Any) -> Any:
+        @functools.wraps(forward)
+        def inner(self: Any, x: Tensor) -> Tensor:
+            return forward(self, x) * by
+
+        return inner
+
+    return decorate
+
+
+class Decorated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(3))
+
+    @scaled(2.0)
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias
+
+
+def test_a_saved_program_of_a_decorated_forward_is_put_in_place(tmp_path: Path) -> None:
+    model = frozen(nn.Sequential(Decorated()))
+    x = torch.randn(3)
+    program = hotstart.compile_submodule(model, "0", (x,), options=EAGER)
+    program.save(tmp_path / "decorated.hot", check=False)
+    other = frozen(Decorated())
+    expected = other(x)
+    for target in (other, other.forward):
+        hotstart.install(hotstart.load(tmp_path / "decorated.hot", target))
+        assert torch.equal(other(x), expected)
+        hotstart.restore(other)
+
+
+def test_weights_of_a_decorated_forward_are_the_models_own() -> None:
+    model = frozen(nn.Sequential(Decorated()))
+    program = hotstart.compile_submodule(model, "0", (torch.zeros(3),), options=EAGER)
+    assert [weight.name for weight in program.artifact.requirements.weights] == ["bias"]
+    assert not program.artifact.captured
+    model.load_state_dict(frozen(nn.Sequential(Decorated())).state_dict())
+    assert torch.equal(model(torch.zeros(3)), model[0].bias * 2)
 
 
 def test_the_program_falls_back_to_forward_and_not_to_itself() -> None:

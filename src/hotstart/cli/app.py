@@ -19,6 +19,7 @@ from hotstart.version import VERSION
 
 _COMMANDS = {
     "build": ("build", "compile a model, report, and save it"),
+    "observe": ("observe", "run a script, and write how it calls a module"),
     "inspect": ("artifact", "show what is in an artifact"),
     "verify": ("artifact", "check every byte of an artifact, and its signature"),
     "load-check": ("artifact", "say whether an artifact would load here"),

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hotstart
-from hotstart.cli import flags
+from hotstart.cli import flags, observed
 from hotstart.cli.factory import call_factory
-from hotstart.cli.output import say, tell
+from hotstart.cli.output import require_place, say, tell
 from hotstart.cli.progress import progress
-from hotstart.errors import ArtifactError
 from hotstart.events import Event
 from hotstart.records.table import memory
 
@@ -31,6 +29,7 @@ def add_build(command: ArgumentParser) -> None:
     add = command.add_argument
     flags.add_factory(command)
     flags.add_compiling(command)
+    observed.add_calls(command)
     add("--debug-dir", type=Path, metavar="DIR", help="write graph, pieces and stitched code here")
     add("-o", "--output", type=Path, metavar="FILE", help="save the program in this file")
     add("--sign-key", type=Path, metavar="KEY", help="sign it with this file of `hotstart keygen`")
@@ -50,17 +49,20 @@ def _build(given: Namespace) -> None:
     output: Path | None = given.output
     if output is None and (given.sign_key or given.no_check):
         given.parser.error(f"{'--sign-key' if given.sign_key else '--no-check'} is for --output")
+    observed.require_calls(given)
     settings = flags.settings(given)
     settings["options"] = replace(settings["options"], debug_dir=given.debug_dir)
     if output is not None:
-        _require_place(output)
+        require_place(output, "built")
     if given.sign_key is not None:
         from hotstart.artifact.signing import signer
 
         signer(given.sign_key)  # read now: one that is no key is no news for after the build
-    model, from_factory = call_factory(given.factory)
+    model, from_factory = call_factory(given.factory, model_alone=given.calls is not None)
     arguments = {**settings, **from_factory}
     arguments.pop("extra_key", None)  # no cache is asked
+    if given.calls is not None:
+        arguments = observed.with_calls(given, arguments, settings["dynamic_shapes"])
     with progress(sys.stderr) as listener:
         heard = flags.listening(arguments, given.jobs, listener)
         with flags.compiling_on(heard):
@@ -75,21 +77,3 @@ def _build(given: Namespace) -> None:
         shown["output"] = {"file": str(output), "bytes": size}
         say(f"wrote {output}, {memory(size)}", sys.stderr)
     tell(given, shown, str(report))
-
-
-def _require_place(output: Path) -> None:
-    """Check that a file can be written, before the build.
-
-    Raises:
-        ArtifactError: it cannot.
-    """
-    try:
-        if output.is_dir():
-            raise IsADirectoryError(None, "a folder of that name")
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise ArtifactError(
-            f"{output}: expected a place that can be written, found: {error.strerror or error}. "
-            "Nothing was built; give a file in a folder that exists and can be written to."
-        ) from error

@@ -19,8 +19,12 @@ _ARGUMENTS = frozenset(
 """Keys of a factory's dict besides the model: all that a program's key is made of."""
 
 
-def call_factory(factory: Factory) -> tuple[Model, dict[str, Any]]:
+def call_factory(factory: Factory, model_alone: bool = False) -> tuple[Model, dict[str, Any]]:
     """Import and call a factory; modules in the working folder are found, too.
+
+    Args:
+        factory: the function.
+        model_alone: whether it may return a model without an example call.
 
     Returns:
         The model, and its example call or calls as `hotstart.compile` takes them.
@@ -41,7 +45,8 @@ def call_factory(factory: Factory) -> tuple[Model, dict[str, Any]]:
     made = getattr(module, factory.name, None)
     if not callable(made):
         raise OptionsError(f"{factory}: {module.__file__} has no function {factory.name!r}")
-    return _checked(made(), factory)
+    found = made()
+    return (found, {}) if model_alone and callable(found) else _checked(found, factory)
 
 
 def see_working_folder() -> str:

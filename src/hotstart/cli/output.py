@@ -6,10 +6,14 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 from argparse import Namespace
+from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
+
+from hotstart.errors import ArtifactError
 
 
 def say(text: object, stream: TextIO | None = None) -> None:
@@ -53,3 +57,25 @@ def _printable(text: str) -> str:
     if text.isascii() and text.replace("\n", "").isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def require_place(output: Path, done: str) -> None:
+    """Check that a file can be written, before anything that takes long.
+
+    Args:
+        output: the file.
+        done: what was not done yet, such as "built".
+
+    Raises:
+        ArtifactError: it cannot.
+    """
+    try:
+        if output.is_dir():
+            raise IsADirectoryError(None, "a folder of that name")
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise ArtifactError(
+            f"{output}: expected a place that can be written, found: {error.strerror or error}. "
+            f"Nothing was {done}; give a file in a folder that exists and can be written to."
+        ) from error

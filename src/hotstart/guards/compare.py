@@ -26,7 +26,7 @@ from hotstart.guards.structure import (
     runs_hooks,
 )
 from hotstart.guards.watch import REGISTERED, Sealed, Watch, is_filled
-from hotstart.model import Finder, Model, method_of
+from hotstart.model import IN_PLACE_OF, Finder, Model, method_of
 from hotstart.records.artifact import Requirements
 from hotstart.records.guards import Change, Guard, ModuleKind, Seen, described
 
@@ -216,9 +216,17 @@ def _target(model: Model, method: str) -> Any:
 
 
 def _cells(model: Model, method: str) -> dict[str, types.CellType]:
-    """The variables that this function closes over, by name."""
+    """The variables that this function closes over, by name.
+
+    Where hotstart's stands in its place, as after `install`, those of both.
+    """
     target = _target(model, method)
     function = getattr(target, "__func__", target)
+    own = getattr(function, IN_PLACE_OF, function)
+    return {**_cells_of(own), **_cells_of(function)}
+
+
+def _cells_of(function: Any) -> dict[str, types.CellType]:
     names = getattr(getattr(function, "__code__", None), "co_freevars", ())
     return dict(zip(names, getattr(function, "__closure__", None) or (), strict=True))
 

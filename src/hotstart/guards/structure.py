@@ -12,7 +12,7 @@ import torch
 
 from hotstart import _torch
 from hotstart.guards.objects import Describer, Unknowable, class_name, digest, tensor_text
-from hotstart.model import Finder, Model, contents
+from hotstart.model import IN_PLACE_OF, Finder, Model, contents
 from hotstart.records.artifact import Requirements
 from hotstart.records.guards import Change, Guard, Step, written
 
@@ -280,9 +280,10 @@ def runs_hooks(model: Model) -> bool:
 
 
 def _runs_the_class(module: torch.nn.Module, name: str) -> bool:
-    """Tell whether an object's own method is its class', or a program in place of that."""
+    """Tell whether an object's own method is its class', or hotstart's in place of that."""
     function = getattr(vars(module)[name], "__func__", None)
-    return hasattr(function, "program") or function is inspect.getattr_static(type(module), name)
+    function = getattr(function, IN_PLACE_OF, function)
+    return function is inspect.getattr_static(type(module), name)
 
 
 def is_method(cls: type, name: str) -> bool:

@@ -29,6 +29,8 @@ from hotstart import Dim, Options, OptionsError, Program
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ArtifactError, ContractError
 from hotstart.integrations.generate_calls import calls_of_generate, step_inputs, with_forward
+from hotstart.integrations.pipelines import compile_pipeline as compile_pipeline
+from hotstart.integrations.pipelines import load_pipeline as load_pipeline
 from hotstart.records.artifact import WeightSpec
 
 _KEPT = ("keys", "values", "cumulative_length")

@@ -1,0 +1,155 @@
+"""Record the calls of a method while others call it, and leave no trace of that."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import threading
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from msgspec.structs import replace
+
+from hotstart import _torch
+from hotstart.capture.arguments import describe_arguments
+from hotstart.errors import HotstartError
+from hotstart.model import IN_PLACE_OF
+from hotstart.observing.seen import SeenCall, SeenTarget
+
+_CPU = torch.device("cpu")  # for tensors of the meta device, of which no call has any that computes
+
+
+class Recorder:
+    """Collects the calls of one method, from any thread.
+
+    A call that is made while the same thread is inside another one is part of that one. A call
+    that raises is not collected: eager refuses it, too.
+
+    Attributes:
+        recording: whether it is in the place of the method.
+    """
+
+    def __init__(self, about: str) -> None:
+        self.recording = False
+        self._about = about
+        self._seen: dict[object, SeenCall] = {}
+        self._refused: dict[str, None] = {}
+        self._lock = threading.Lock()
+        self._inside = threading.local()
+
+    def seen(self) -> SeenTarget:
+        """All that was collected so far."""
+        with self._lock:
+            return SeenTarget(self._about, tuple(self._seen.values()), tuple(self._refused))
+
+    def call(self, method: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
+        """Make a call, and collect it if it returns."""
+        if getattr(self._inside, "call", False):
+            return method(*args, **kwargs)
+        self._inside.call = True
+        try:
+            found = _described(method, args, kwargs)  # before: the call may change its arguments
+            result = method(*args, **kwargs)
+        finally:
+            self._inside.call = False
+        self._add(found)
+        return result
+
+    def _add(self, found: SeenCall | str) -> None:
+        with self._lock:
+            if isinstance(found, str):
+                self._refused[found] = None
+                return
+            layouts = tuple(spec.dim_order for spec in found.tensors)
+            key = (found.form, found.shapes, layouts, found.training, found.autocast)
+            known = self._seen.get(key)
+            self._seen[key] = found if known is None else replace(known, count=known.count + 1)
+
+
+def _described(
+    method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> SeenCall | str:
+    """Describe a call; the reason if it cannot be described."""
+    try:
+        # What goes through **kwargs is numbered in the order of names, not in that of the call.
+        found = describe_arguments(method, args, dict(sorted(kwargs.items())), None, _CPU)
+    except HotstartError as error:
+        return str(error)
+    owner = getattr(method, "__self__", None)
+    return SeenCall(
+        parameters=found.parameters,
+        tensors=found.tensors,
+        strides=found.strides,
+        by_position=found.by_position,
+        training=owner.training if isinstance(owner, torch.nn.Module) else None,
+        autocast=_torch.autocast_state(),
+    )
+
+
+class _Watch:
+    """A recorder in the place of a method of one object.
+
+    Attributes:
+        before: what was there as an attribute of the object; None if the class' own was.
+    """
+
+    def __init__(self, owner: Any, name: str, recorder: Recorder) -> None:
+        self.owner, self.name, self.recorder = owner, name, recorder
+        self.before: Any = vars(owner).get(name)
+
+    def method(self) -> Callable[..., Any]:
+        """The method without the recorder."""
+        found = self.before
+        if found is None:
+            found = types.MethodType(getattr(type(self.owner), self.name), self.owner)
+        method: Callable[..., Any] = found
+        return method
+
+    def put(self) -> None:
+        """Begin to record."""
+        watch, method = self, self.method()
+
+        @functools.wraps(getattr(method, "__func__", method))
+        def recorded(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            # A copy of the owner has this attribute too; what is traced is no call.
+            if owner is not watch.owner:
+                return getattr(type(owner), watch.name)(owner, *args, **kwargs)
+            if torch.compiler.is_compiling():
+                return watch.method()(*args, **kwargs)
+            return watch.recorder.call(watch.method(), args, kwargs)
+
+        recorded.__dict__["watch"] = self
+        if inspect.ismethod(method):
+            recorded.__dict__.setdefault(IN_PLACE_OF, method.__func__)
+        setattr(self.owner, self.name, types.MethodType(recorded, self.owner))
+
+    def take_out(self) -> None:
+        """Put back what was there, also where another watch was put in place since."""
+        above: _Watch | None = None
+        here = getattr(vars(self.owner).get(self.name), "watch", None)
+        while isinstance(here, _Watch) and here is not self:
+            above, here = here, getattr(here.before, "watch", None)
+        if here is not self:
+            return  # something else took its place, and keeps it
+        if above is not None:
+            above.before = self.before
+        elif self.before is None:
+            delattr(self.owner, self.name)
+        else:
+            setattr(self.owner, self.name, self.before)
+
+
+@contextlib.contextmanager
+def recording(owner: Any, name: str, recorder: Recorder) -> Iterator[None]:
+    """Record the calls of a method of one object."""
+    watch = _Watch(owner, name, recorder)
+    watch.put()
+    recorder.recording = True
+    try:
+        yield
+    finally:
+        recorder.recording = False
+        watch.take_out()
