@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hotstart._torch.compile_fx import inductor_settings
-from hotstart._torch.first_kernel import vectors_by_compiler_alone
 from hotstart._torch.cross import cross_compiler
+from hotstart._torch.first_kernel import vectors_by_compiler_alone
 from hotstart.errors import OptionsError
 from hotstart.targets import TargetName
 
