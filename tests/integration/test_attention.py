@@ -181,7 +181,11 @@ def test_values_that_are_no_numbers_spread_as_with_torch() -> None:
 
 @pytest.mark.parametrize(
     ("given", "dtype"),
-    [({"pack_weights": False}, torch.float32), ({}, torch.float64), ({}, torch.bfloat16)],
+    [
+        ({"pack_weights": False}, torch.float32),
+        ({}, torch.bfloat16),
+        pytest.param({}, torch.float64, marks=pytest.mark.slow),
+    ],
 )
 def test_others_are_left_to_torch(given: dict[str, Any], dtype: torch.dtype) -> None:
     model = Attention(2)

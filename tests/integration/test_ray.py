@@ -47,12 +47,10 @@ class Local:
     Attributes:
         address: for other processes.
         folder: of its files and sockets.
-        alone: what `build` gives without workers, in a process that finds nothing compiled.
     """
 
     address: str
     folder: Path
-    alone: bytes
 
 
 def processes_with(text: str) -> list[int]:
@@ -83,10 +81,7 @@ def cluster(python: Callable[..., str]) -> Iterator[Local]:
         tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder,
         pytest.MonkeyPatch.context() as patch,
     ):
-        # Kernels that check indices say in which file they were, so both builds use one folder.
         inductor = Path(folder, "inductor")
-        python("-c", ALONE, f"{folder}/alone.hot", TORCHINDUCTOR_CACHE_DIR=str(inductor))
-        shutil.rmtree(inductor)
         for name, value in SETTINGS.items():
             patch.setenv(name, value)
         with pytest.MonkeyPatch.context() as workers:
@@ -103,8 +98,7 @@ def cluster(python: Callable[..., str]) -> Iterator[Local]:
                 _temp_dir=folder,
             )
         try:
-            alone = Path(folder, "alone.hot").read_bytes()
-            yield Local(made.address_info["gcs_address"], Path(folder), alone)
+            yield Local(made.address_info["gcs_address"], Path(folder))
         finally:
             ray.shutdown()
             wait_for(lambda: not processes_with(f"CLUSTER_OF_TESTS={folder}"), 30)
@@ -115,19 +109,25 @@ def handing(patch: pytest.MonkeyPatch, function: Callable[..., bytes]) -> None:
     patch.setattr("hotstart.compilers.ray_workers.compile_errand", function)
 
 
+@pytest.mark.slow
 def test_a_program_has_the_same_bytes_though_a_worker_was_killed(
     cluster: Local,
+    python: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
+    # Kernels that check indices say in which file they were, so both builds use one folder.
+    alone, inductor = tmp_path / "alone.hot", cluster.folder / "inductor"
+    python("-c", ALONE, alone, TORCHINDUCTOR_CACHE_DIR=str(inductor))
+    shutil.rmtree(inductor)
     killed = functools.partial(ray_tasks.compile_and_be_killed_once, str(tmp_path))
     handing(monkeypatch, killed)
     with caplog.at_level(logging.WARNING, "hotstart"):
         spread = build(jobs="ray")
     (said,) = [r.getMessage() for r in caplog.records if "lost" in r.getMessage()]
     assert "1 Ray worker was lost while compiling piece_" in said
-    assert saved(spread, tmp_path / "spread.hot") == cluster.alone
+    assert saved(spread, tmp_path / "spread.hot") == alone.read_bytes()
     workers = spread.report.workers
     assert workers.processes >= 1
     assert workers.peak_memory_bytes > 100 << 20  # torch alone takes more

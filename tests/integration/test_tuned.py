@@ -133,6 +133,7 @@ def test_changed_weights_are_laid_out_again(mlp: Mlp, program: hotstart.Program)
         same(mlp, program, torch.randn(rows, 32))
 
 
+@pytest.mark.slow
 def test_weights_anywhere_in_memory(few_by_template: None) -> None:
     class Slices(nn.Module):
         def __init__(self) -> None:
@@ -181,6 +182,7 @@ def test_two_axes_and_a_static_model(few_by_template: None, mlp: nn.Module) -> N
     same(mlp, static, torch.randn(4, 32))
 
 
+@pytest.mark.slow
 def test_half_precision(few_by_template: None) -> None:
     model = Mlp().eval().bfloat16()
     x = torch.randn(4, 32, dtype=torch.bfloat16)
@@ -239,6 +241,7 @@ def test_what_is_taken_unpacked_is_made_only_there(all_by_template: None, tmp_pa
     assert packed.report.packed.bytes == 4 * (32 * 48 + 48)
 
 
+@pytest.mark.slow
 def test_pieces_that_take_some_values_only_are_measured_or_left() -> None:
     x = torch.randn(4, 32)
     for model, more in (
@@ -260,6 +263,7 @@ def test_sizes_that_meet_a_condition_only(few_by_template: None) -> None:
         same(model, program, torch.randn(rows, 32))
 
 
+@pytest.mark.slow
 def test_a_weight_that_the_template_does_not_compute_everywhere(few_by_template: None) -> None:
     model, y = Mixed().eval(), torch.randn(32, 3)
     program = hotstart.compile(model, (torch.randn(4, 32), y), dynamic_shapes=ROWS, options=PROVEN)
