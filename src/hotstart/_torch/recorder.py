@@ -62,6 +62,7 @@ class Recorder:
         self._mode: Any = torch._guards.detect_fake_mode(inputs)
         self._made: dict[str, fx.Node] = {}
         self._known: dict[Any, fx.Node] = {}
+        self._propagated: list[Any] = []  # the graph whose examples were computed last
         self.frozen: dict[int, str] = {}
         for index, node in enumerate(module.graph.find_nodes(op="placeholder")):
             if index in weights and node.users:
@@ -71,9 +72,13 @@ class Recorder:
         module.recompile()
 
     def propagate(self) -> None:
-        """Compute the examples of all nodes."""
+        """Compute the examples of all nodes, if the graph has changed since they were computed."""
         from torch._inductor.compile_fx import fake_tensor_prop
 
+        graph = [(node, node.target, node.args, node.kwargs) for node in self._module.graph.nodes]
+        if graph == self._propagated:
+            return
+        self._propagated = graph
         others = [value for index, value in enumerate(self._inputs) if index not in self.frozen]
         fake_tensor_prop(self._module, others, True)
 
