@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
-from torch import nn
+from torch import fx, nn
 
 import hotstart
-from hotstart import OptionsError
+from hotstart import OptionsError, _torch, backend
 from hotstart.artifact import fingerprint
 from hotstart.artifact.compatibility import misfits
 from hotstart.cache.store import Store
@@ -20,7 +20,14 @@ from hotstart.cache.stored_pieces import StoredPieces
 from hotstart.compilers import InductorCompiler
 from hotstart.compilers.choose import require_target
 from hotstart.compilers.packing_rule import Processor, processor_of
-from hotstart.targets import VECTOR_BITS, TargetName, allowed_instructions, missing_instructions
+from hotstart.targets import (
+    VECTOR_BITS,
+    TargetName,
+    allowed_instructions,
+    is_foreign,
+    marks_of,
+    missing_instructions,
+)
 
 NEHALEM = (
     *("cmov", "cx16", "cx8", "lahf_lm", "mmx", "pni"),
@@ -111,6 +118,60 @@ def test_another_architecture_builds_for_itself_only(monkeypatch: pytest.MonkeyP
         require_target("x86-64-v2")
 
 
+def test_without_a_cross_compiler_an_x86_builds_nothing_for_arm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    on(monkeypatch, HASWELL)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    options = hotstart.Options(compiler="op_by_op", target=("native", "aarch64"))
+    with pytest.raises(OptionsError, match=r"(?s)aarch64-linux-gnu-g\+\+, found none.*do: install"):
+        hotstart.compile(nn.Identity(), (0,), options=options)
+
+
+def test_one_of_the_targets_is_for_this_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(monkeypatch, HASWELL)
+    found = r"one that this machine runs, found 'aarch64'"
+    with pytest.raises(OptionsError, match=found):
+        hotstart.compile(nn.Identity(), (0,), options=hotstart.Options(target="aarch64"))
+    with pytest.raises(OptionsError, match=found):
+        backend.hotstart(fx.symbolic_trace(nn.Identity()), [], options={"target": "aarch64"})
+
+
+def test_a_c_library_without_headers_is_no_cross_compiler() -> None:
+    with pytest.raises(OptionsError, match="has the headers of glibc, found none"):
+        _torch.libc_of("false")
+
+
+def test_arm_builds_for_arm_as_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(monkeypatch, ["asimd", "fp", "sve"], "aarch64")
+    require_target("aarch64")
+    assert not is_foreign("aarch64")
+    assert is_foreign("x86-64-v2")
+    on(monkeypatch, HASWELL)
+    assert is_foreign("aarch64")
+
+
+def test_code_for_arm_fits_machines_that_are_like_this_one_but_for_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on(monkeypatch, HASWELL)
+    here, parts = fingerprint.host(), fingerprint.allowed("aarch64", "glibc 2.36")
+    changed = {name for name in parts if parts[name] != here[name]}
+    assert changed <= {"python", "platform", "instructions", "libc"}
+    assert parts["platform"] == "linux-aarch64"
+    assert parts["python"] == here["python"].replace("x86_64", "aarch64")
+    assert parts["libc"] == "glibc 2.36"
+
+
+def test_programs_of_two_architectures_are_told_apart_and_of_one_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on(monkeypatch, HASWELL)
+    assert marks_of(("native", "x86-64-v2"), "native") == []
+    both: tuple[TargetName, ...] = ("native", "aarch64")
+    assert [marks_of(both, each) for each in both] == [["sse2"], ["asimd"]]
+
+
 @pytest.mark.parametrize("given", ["x86-64-v5", "", None, [], ("native",) * 2, ["haswell"]])
 def test_only_known_targets_are_taken(given: Any) -> None:
     with pytest.raises(OptionsError, match=r"target: got .*, takes one of"):
@@ -128,7 +189,8 @@ def test_a_level_decides_about_packing_whatever_the_machine() -> None:
     assert processor_of("x86-64-v4") == Processor(avx512=True, intel=False)
 
 
-def test_every_target_has_pieces_of_its_own() -> None:
+def test_every_target_has_pieces_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: name)  # a compiler that is not called
     compilers = [InductorCompiler({}, 1, target=target) for target in get_args(TargetName)]
     assert len({compiler.token() for compiler in compilers}) == len(compilers)
     again = [compiler.without("some_pass").token() for compiler in compilers]
@@ -154,8 +216,8 @@ def test_machines_share_pieces_of_a_level_and_no_native_ones(
 
 
 def test_several_targets_are_kept_best_first() -> None:
-    given = hotstart.Options(target=["x86-64-v2", "native", "x86-64-v4", "x86-64-v3"])
-    assert given.targets == ("native", "x86-64-v4", "x86-64-v3", "x86-64-v2")
+    given = hotstart.Options(target=["aarch64", "x86-64-v2", "native", "x86-64-v4", "x86-64-v3"])
+    assert given.targets == ("native", "x86-64-v4", "x86-64-v3", "x86-64-v2", "aarch64")
     assert given.target == given.targets
     assert hotstart.Options(target=["x86-64-v3"]) == hotstart.Options(target="x86-64-v3")
 
