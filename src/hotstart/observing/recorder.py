@@ -63,8 +63,7 @@ class Recorder:
             if isinstance(found, str):
                 self._refused[found] = None
                 return
-            layouts = tuple(spec.dim_order for spec in found.tensors)
-            key = (found.form, found.shapes, layouts, found.training, found.autocast)
+            key = (found.form, found.shapes, found.layouts, found.training, found.autocast)
             known = self._seen.get(key)
             self._seen[key] = found if known is None else replace(known, count=known.count + 1)
 
