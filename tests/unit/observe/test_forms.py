@@ -265,4 +265,7 @@ def test_calls_of_a_submodule(tmp_path: Any) -> None:
     assert torch.equal(model(value), expected)
     again = hotstart.compile_submodule(model, "0", calls=calls, options=EAGER, cache=tmp_path)
     assert {unit.action for unit in again.report.units} == {"loaded"}
+    hotstart.restore(model[0])
+    key = hotstart.compute_key(model[0].forward, calls=calls, options=EAGER)
+    assert len(hotstart.Store(tmp_path).probe(key)) == 1
     assert torch.equal(model(value), expected)
