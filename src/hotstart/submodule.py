@@ -122,11 +122,11 @@ def install(program: Program) -> None:
     put(model.__self__, model.__func__.__name__, program)
 
 
-def restore(module: torch.nn.Module) -> None:
-    """Let a module run its own `forward` again, if a program is in its place."""
+def restore(module: torch.nn.Module, method: str = "forward") -> None:
+    """Let a module run its own `forward`, or another method, again if a program is in its place."""
     require("module", module, torch.nn.Module, "a torch.nn.Module")
-    if program_of(module, "forward") is not None:
-        del module.forward
+    if program_of(module, method) is not None:
+        delattr(module, method)
 
 
 @contextlib.contextmanager
