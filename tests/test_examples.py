@@ -35,7 +35,7 @@ NEEDS = {
     "serve": ("fastapi", "uvicorn"),
 }
 LONG = {"embed", "embed_numpy", "generate", "serve"}
-LONG |= {"observe_embeddings", "observe_images", "observe_texts"}
+LONG |= {"observe_calls", "observe_embeddings", "observe_images", "observe_texts"}
 EXAMPLES = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else [])
     for path in sorted(FOLDER.glob("*.py"))

@@ -9,11 +9,12 @@ nothing had been replaced.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,16 +71,18 @@ def compile_submodule(
         OptionsError: there is no such module, or its `forward` was replaced by something else.
         HotstartError: whatever `hotstart.compile` raises; nothing is replaced then.
     """
-    program = compile(
-        uncompiled(_module_at(model, path), "forward"),
-        args,
-        kwargs,
-        dynamic_shapes=dynamic_shapes,
-        calls=calls,
-        split_on=split_on,
-        options=options,
-        cache=cache,
-    )
+    module = _module_at(model, path)
+    with _without_program(module):
+        program = compile(
+            uncompiled(module, "forward"),
+            args,
+            kwargs,
+            dynamic_shapes=dynamic_shapes,
+            calls=calls,
+            split_on=split_on,
+            options=options,
+            cache=cache,
+        )
     naming = naming_of_part(ModelIndex(model), path)
     program.artifact = replace(program.artifact, naming=naming)
     install(program)
@@ -119,11 +122,23 @@ def install(program: Program) -> None:
     put(model.__self__, model.__func__.__name__, program)
 
 
-def restore(module: torch.nn.Module) -> None:
-    """Let a module run its own `forward` again, if a program is in its place."""
+def restore(module: torch.nn.Module, method: str = "forward") -> None:
+    """Let a module run its own `forward`, or another method, again if a program is in its place."""
     require("module", module, torch.nn.Module, "a torch.nn.Module")
-    if program_of(module, "forward") is not None:
-        del module.forward
+    if program_of(module, method) is not None:
+        delattr(module, method)
+
+
+@contextlib.contextmanager
+def _without_program(module: torch.nn.Module) -> Iterator[None]:
+    """Take a program out for a while: it is no part of the module for the key in a cache."""
+    before = program_of(module, "forward")
+    restore(module)
+    try:
+        yield
+    finally:
+        if before is not None:
+            put(module, "forward", before)
 
 
 def put(owner: Any, name: str, program: Program) -> None:

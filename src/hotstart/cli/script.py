@@ -26,23 +26,24 @@ class Watched:
     """
 
     def __init__(self, paths: Sequence[str], stack: contextlib.ExitStack) -> None:
-        self._recorders = {path: Recorder(path) for path in paths}
+        self._paths = tuple(paths)
         self._stack = stack
-        self._found: dict[str, tuple[Any, str]] = {}
+        self._recorders: dict[str, Recorder] = {}
+        self._places: dict[str, tuple[Any, str]] = {}
 
     def look(self, names: MutableMapping[str, Any]) -> None:
         """Observe what the variables of a script lead to by now."""
-        for path, recorder in self._recorders.items():
+        for path in self._paths:
             try:
                 thing = attrgetter(path)(types.SimpleNamespace(**names))
             except AttributeError:
                 continue
             target = targets_of({path: thing})[path]
-            place = (target.owner, target.method)
-            known = self._found.get(path)
-            if known is None or known[0] is not place[0] or known[1] != place[1]:
-                self._found[path] = place
-                self._stack.enter_context(recording(*place, recorder))
+            owner, method = self._places.get(path, (None, ""))
+            if owner is not target.owner or method != target.method:
+                self._places[path] = target.owner, target.method
+                recorder = self._recorders.setdefault(path, Recorder(target.about))
+                self._stack.enter_context(recording(target.owner, target.method, recorder))
 
     def seen(self) -> dict[str, SeenTarget]:
         """What was seen, by path.
@@ -50,8 +51,8 @@ class Watched:
         Raises:
             OptionsError: a path never led to anything.
         """
-        for path in self._recorders:
-            if path not in self._found:
+        for path in self._paths:
+            if path not in self._recorders:
                 raise OptionsError(
                     f"--module: expected {path.partition('.')[0]!r} to be a variable at the top "
                     f"level of the script, from which {path!r} leads to a module or method, found "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from hotstart.calls import Call, LearntCalls
+from hotstart.dtypes import dtype_of
 from hotstart.errors import OptionsError, RangeError
 from hotstart.faults import require
 from hotstart.model import Model
@@ -206,7 +207,7 @@ class ObservedCalls(LearntCalls):
             )
         with contextlib.ExitStack() as stack:
             for kind, dtype in next(iter(regions), ()):
-                stack.enter_context(torch.autocast(kind, getattr(torch, dtype)))
+                stack.enter_context(torch.autocast(kind, dtype_of(dtype)))
             try:
                 yield
             except RangeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ class Proposal(msgspec.Struct, frozen=True):
     """A call of a program to be, for calls of one form.
 
     Attributes:
-        seen: the calls, the most frequent first; that is the example.
+        seen: the calls, those in the most frequent layout first; the first is the example.
         axes: what varied.
         dims: the range of each axis, by name.
     """
@@ -192,7 +193,10 @@ def _exact(
 
 
 def _proposal(calls: Sequence[SeenCall], axes: Sequence[Axis], dims: Mapping[str, Dim]) -> Proposal:
-    ordered = sorted(calls, key=lambda call: -call.count)
+    layouts: Counter[object] = Counter()
+    for call in calls:
+        layouts[call.layouts] += call.count
+    ordered = sorted(calls, key=lambda call: (-layouts[call.layouts], -call.count))
     own = {axis.name: dims[axis.name] for axis in axes}
     return Proposal(tuple(ordered), tuple(axes), own)
 

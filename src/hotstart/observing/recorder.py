@@ -58,35 +58,37 @@ class Recorder:
         self._add(found)
         return result
 
-    def _add(self, found: SeenCall | str) -> None:
+    def _add(self, found: tuple[object, SeenCall] | str) -> None:
         with self._lock:
             if isinstance(found, str):
                 self._refused[found] = None
                 return
-            layouts = tuple(spec.dim_order for spec in found.tensors)
-            key = (found.form, found.shapes, layouts, found.training, found.autocast)
+            key, call = found
             known = self._seen.get(key)
-            self._seen[key] = found if known is None else replace(known, count=known.count + 1)
+            self._seen[key] = call if known is None else replace(known, count=known.count + 1)
 
 
 def _described(
     method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> SeenCall | str:
-    """Describe a call; the reason if it cannot be described."""
+) -> tuple[object, SeenCall] | str:
+    """Describe a call, with what tells it from others; the reason if it cannot be described."""
     try:
         # What goes through **kwargs is numbered in the order of names, not in that of the call.
         found = describe_arguments(method, args, dict(sorted(kwargs.items())), None, _CPU)
+        owner = getattr(method, "__self__", None)
+        call = SeenCall(
+            parameters=found.parameters,
+            tensors=found.tensors,
+            strides=found.strides,
+            by_position=found.by_position,
+            training=owner.training if isinstance(owner, torch.nn.Module) else None,
+            autocast=_torch.autocast_state(),
+        )
+        return (call.form, call.shapes, call.layouts, call.training, call.autocast), call
     except HotstartError as error:
         return str(error)
-    owner = getattr(method, "__self__", None)
-    return SeenCall(
-        parameters=found.parameters,
-        tensors=found.tensors,
-        strides=found.strides,
-        by_position=found.by_position,
-        training=owner.training if isinstance(owner, torch.nn.Module) else None,
-        autocast=_torch.autocast_state(),
-    )
+    except Exception as error:  # noqa: BLE001 - of an argument's class; the call itself goes on
+        return f"{type(error).__qualname__} while an argument was described: {error}."
 
 
 class _Watch:

@@ -8,6 +8,7 @@ import msgspec
 import torch
 
 from hotstart.capture.arguments import Arguments
+from hotstart.dtypes import dtype_of
 from hotstart.records.contract import Parameter, TensorSpec
 from hotstart.records.nested import Const, Registered, Slot, is_container, walk
 
@@ -46,6 +47,11 @@ class SeenCall(msgspec.Struct, frozen=True):
         """The shape of each tensor."""
         return tuple(tuple(map(int, spec.shape)) for spec in self.tensors)
 
+    @property
+    def layouts(self) -> tuple[tuple[int, ...], ...]:
+        """The order of each tensor's dimensions in memory."""
+        return tuple(spec.dim_order for spec in self.tensors)
+
     def constants(self) -> Iterator[tuple[str, str]]:
         """Every constant as text, with its path."""
         for parameter in self.parameters:
@@ -69,7 +75,7 @@ class SeenCall(msgspec.Struct, frozen=True):
             torch.empty_strided(
                 tuple(map(int, spec.shape)),
                 strides,
-                dtype=getattr(torch, spec.dtype),
+                dtype=dtype_of(spec.dtype),
                 device="meta" if torch.device(spec.device) == device else spec.device,
             )
             for spec, strides in zip(self.tensors, self.strides, strict=True)

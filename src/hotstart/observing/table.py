@@ -45,7 +45,7 @@ def _of_call(name: str, proposal: Proposal) -> Iterator[str]:
         yield f"    in every call: {relation}; each is compiled for its whole range"
     if not proposal.axes and any(map(len, proposal.seen[0].shapes)):
         yield "    no size varied, so all are static; observe calls of other sizes for ranges"
-    if len({tuple(spec.dim_order for spec in call.tensors) for call in proposal.seen}) > 1:
+    if len({call.layouts for call in proposal.seen}) > 1:
         yield "    layouts varied: that of most calls is compiled, others are copied into it"
 
 

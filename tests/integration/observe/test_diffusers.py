@@ -74,6 +74,9 @@ def test_a_pipeline_runs_programs_that_are_saved_and_loaded(
             assert np.abs(images(each, count) - wanted).max() <= error
     with pytest.raises(hotstart.ContractError, match="batch"):
         images(pipe, 5)
+    hotstart.restore(pipe.transformer)
+    hotstart.restore(pipe.vae, "decode")
+    assert images(pipe, 5).shape[0] == 5
 
 
 def test_what_is_no_pipeline_is_refused(tmp_path: Path) -> None:

@@ -130,6 +130,14 @@ def test_layouts_that_varied_are_copied() -> None:
     assert program.relayouts == {"x": 1}
 
 
+def test_the_layout_of_most_calls_is_the_compiled_one() -> None:
+    turned = [((torch.randn(4, batch).t(),), {}) for batch in (3, 4, 5)]
+    calls = observed(((x(2),), {}), ((x(2),), {}), *turned)
+    program = hotstart.compile(calls, options=EAGER)
+    program(torch.randn(4, 6).t())
+    assert program.relayouts == {}
+
+
 class Reads(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + 1 if x.is_contiguous() else x + 2
@@ -257,4 +265,7 @@ def test_calls_of_a_submodule(tmp_path: Any) -> None:
     assert torch.equal(model(value), expected)
     again = hotstart.compile_submodule(model, "0", calls=calls, options=EAGER, cache=tmp_path)
     assert {unit.action for unit in again.report.units} == {"loaded"}
+    hotstart.restore(model[0])
+    key = hotstart.compute_key(model[0].forward, calls=calls, options=EAGER)
+    assert len(hotstart.Store(tmp_path).probe(key)) == 1
     assert torch.equal(model(value), expected)

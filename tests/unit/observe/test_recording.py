@@ -229,3 +229,23 @@ def test_arguments_that_nothing_describes_are_named() -> None:
     assert "parts" in str(calls)
     with pytest.raises(OptionsError, match=r"parts.*Observe only calls without"):
         calls.propose()
+
+
+def test_an_argument_that_cannot_be_looked_at_does_not_break_the_call() -> None:
+    class Fragile:
+        def __init__(self) -> None:
+            self.held = 1
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "__dict__":
+                raise ValueError("do not look")
+            return super().__getattribute__(name)
+
+    class Takes(nn.Module):
+        def forward(self, x: Tensor, fragile: Any) -> Tensor:
+            return x + fragile.held
+
+    with hotstart.observe(Takes().eval()) as calls:
+        assert calls.model(torch.zeros(2), Fragile()).tolist() == [1, 1]
+    with pytest.raises(OptionsError, match="do not look"):
+        calls.propose()

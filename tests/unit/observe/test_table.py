@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - as it is printed
 """How calls that were observed are printed."""
 
 from __future__ import annotations
