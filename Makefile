@@ -24,9 +24,8 @@ CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 OMP_NUM_THREADS ?= $(CORES)
 export OMP_NUM_THREADS
 
-# Test files run side by side, one more than there are cores, since tests wait for other processes;
-# as far as memory goes: a process that compiles takes some 3 GB.
-WORKERS ?= $(shell test $(CORES) -lt 4 && expr $(CORES) + 1 || echo 4)
+# Test files run side by side, as far as memory goes: a process that compiles takes some 3 GB.
+WORKERS ?= $(shell test $(CORES) -lt 4 && echo $(CORES) || echo 4)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check format matrix bench bench-peers conformance reliability databases clean
