@@ -18,6 +18,7 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._ops import OpOverload
 
 from hotstart._torch.cross import cross_compiler, in_place_of_libtorch
+from hotstart._torch.torch_library import folder_to_link
 from hotstart.targets import X86_64, TargetName, architecture_of, is_foreign
 
 NO_DEFAULT = object()
@@ -169,18 +170,20 @@ def compile_command(source: Path, made: Path, target: TargetName = "native") -> 
     Args:
         source: the program.
         made: the shared object.
-        target: the processors that it is for. What is linked in libtorch's place for those of
-            another architecture is put beside `made`.
+        target: the processors that it is for. What is linked in libtorch's place is put
+            beside `made`.
 
     Raises:
         OptionsError: there is no compiler for the target.
         OSError: it is gone.
         subprocess.SubprocessError: it refuses.
     """
-    libraries = Path(torch.__file__).parent / "lib"
-    compiler = cross_compiler(target) if is_foreign(target) else get_cpp_compiler()
     if is_foreign(target):
+        compiler = cross_compiler(target)
         libraries = in_place_of_libtorch(compiler, made.parent)
+    else:
+        compiler = get_cpp_compiler()
+        libraries = folder_to_link(compiler, made.parent)
     return [
         compiler,
         *("-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-w"),

@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hotstart._torch.in_between import in_between
+from hotstart._torch.torch_library import folder_to_link
 
 log = logging.getLogger(__name__)
 
@@ -236,12 +238,18 @@ def _as_the_only_one(number: int, exported: Path) -> str:
 def _link(command: Sequence[str]) -> None:
     """Link a kernel, without torch if it needs Python's functions alone, as most do.
 
-    To look for names in torch's libraries takes as long as all else.
+    To look for names in torch's libraries takes as long as all else. Those that start with `Sleef_`
+    are functions of vectors, which libtorch_cpu has.
     """
     without = [word for word in command if not word.startswith("-ltorch")]
     told = _run([*without, "-Wl,-z,defs,--warn-unresolved-symbols"])
     missing = re.findall(r"undefined (?:reference to|symbol:)\W*(\w+)", told)
-    if not missing or not all(name.startswith(("Py", "_Py")) for name in missing):
+    others = [name for name in missing if not name.startswith(("Py", "_Py"))]
+    if others and all(name.startswith("Sleef_") for name in others):
+        with tempfile.TemporaryDirectory() as folder:
+            libraries = folder_to_link(command[0], Path(folder))
+            _run([*without, f"-L{libraries}", "-Wl,--no-as-needed,-ltorch_cpu,--as-needed"])
+    elif others or not missing:
         _run(command)
 
 
