@@ -17,8 +17,8 @@ import torch
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._ops import OpOverload
 
-from hotstart._torch.cross import cross_compiler, in_place_of_libtorch
-from hotstart._torch.torch_library import folder_to_link
+from hotstart._torch.cross import cross_compiler
+from hotstart._torch.torch_library import in_place_of_libtorch
 from hotstart.targets import X86_64, TargetName, architecture_of, is_foreign
 
 NO_DEFAULT = object()
@@ -178,12 +178,8 @@ def compile_command(source: Path, made: Path, target: TargetName = "native") -> 
         OSError: it is gone.
         subprocess.SubprocessError: it refuses.
     """
-    if is_foreign(target):
-        compiler = cross_compiler(target)
-        libraries = in_place_of_libtorch(compiler, made.parent)
-    else:
-        compiler = get_cpp_compiler()
-        libraries = folder_to_link(compiler, made.parent)
+    compiler = cross_compiler(target) if is_foreign(target) else get_cpp_compiler()
+    libraries = in_place_of_libtorch(compiler, made.parent)
     return [
         compiler,
         *("-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-w"),

@@ -13,15 +13,11 @@ import shutil
 import subprocess
 import types
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from hotstart._torch.in_between import in_between
 from hotstart.errors import OptionsError
 from hotstart.targets import TargetName, architecture_of
-
-LIBTORCH = "libtorch_cpu.so"
-"""The library that has the C functions of operators."""
 
 
 def cross_compiler(target: TargetName) -> str:
@@ -61,19 +57,6 @@ def libc_of(compiler: str) -> str:
             "do: install the C library for the target (Debian's libc6-dev-arm64-cross)"
         )
     return f"glibc {found['']}.{found['_MINOR']}"
-
-
-def in_place_of_libtorch(compiler: str, folder: Path) -> Path:
-    """Make an empty library that has libtorch's name, to be linked against; its folder.
-
-    Raises:
-        OSError: there is no such compiler.
-        subprocess.SubprocessError: it refuses.
-    """
-    command = [compiler, "-shared", "-nostdlib", f"-Wl,-soname,{LIBTORCH}", "-x", "c", "/dev/null"]
-    command += ["-o", str(folder / LIBTORCH)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return folder
 
 
 def cross_settings(target: TargetName) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hotstart._torch.in_between import in_between
-from hotstart._torch.torch_library import folder_to_link
+from hotstart._torch.torch_library import in_place_of_libtorch
 
 log = logging.getLogger(__name__)
 
@@ -247,7 +247,7 @@ def _link(command: Sequence[str]) -> None:
     others = [name for name in missing if not name.startswith(("Py", "_Py"))]
     if others and all(name.startswith("Sleef_") for name in others):
         with tempfile.TemporaryDirectory() as folder:
-            libraries = folder_to_link(command[0], Path(folder))
+            libraries = in_place_of_libtorch(command[0], Path(folder))
             _run([*without, f"-L{libraries}", "-Wl,--no-as-needed,-ltorch_cpu,--as-needed"])
     elif others or not missing:
         _run(command)

@@ -17,6 +17,7 @@ from hotstart._torch.joined_kernels import AskedKernel, join, kernels_in
 from hotstart.partition.digest import hash_bytes
 from hotstart.records.artifact import Kernel
 from hotstart.runtime.kernels import load_kernel
+from tests.versions import joins_kernels
 
 SETTINGS = _torch.inductor_settings({}, 1, False)
 
@@ -67,6 +68,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     return commands
 
 
+@joins_kernels
 def test_one_call_compiles_several_kernels(ran: list[Sequence[str]]) -> None:
     kernels = {"one": adding(1), "two": adding(2), "three": adding(3)}
     paths = _torch.compile_kernels(kernels, SETTINGS)
@@ -119,6 +121,7 @@ def test_what_holds_for_later_kernels_too_is_compiled_alone(
     assert ran == []
 
 
+@joins_kernels
 def test_a_source_that_only_compiles_alone_is_compiled_alone(ran: list[Sequence[str]]) -> None:
     special = "template <> struct std::hash<std::pair<char, int>> { int value; };"
     paths = _torch.compile_kernels({"one": adding(1, special), "two": adding(2)}, SETTINGS)
@@ -144,11 +147,13 @@ def test_bytes_do_not_depend_on_how_many_compilers_run(
     assert blobs(1) == blobs(3)
 
 
+@joins_kernels
 def test_no_more_kernels_are_compiled_together_than_is_worth_it(ran: list[Sequence[str]]) -> None:
     _torch.compile_kernels({str(number): adding(number) for number in range(6)}, SETTINGS)
     assert sum("-c" in command for command in ran) == 2
 
 
+@joins_kernels
 def test_nothing_is_left_beside_kernels(folder: Path) -> None:
     _torch.compile_kernels({"one": adding(1), "two": adding(2)}, SETTINGS)
     endings = {".main" + file.name.partition(".main")[2] for file in folder.rglob("*main*")}

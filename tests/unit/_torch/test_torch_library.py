@@ -6,54 +6,25 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
 import torch
 
-from hotstart._torch import torch_library
-from hotstart._torch.torch_library import folder_to_link, soname
-
-LIBRARIES = Path(torch.__file__).parent / "lib"
+from hotstart._torch.torch_library import LIBTORCH, in_place_of_libtorch
 
 
-def made(folder: Path) -> str:
-    """What a library that calls a function of another says of itself."""
-    source = folder / "calls.c"
-    source.write_text("int device(); int f() { return device(); }")
-    linked = ["-Wl,--no-as-needed", "-ltorch_cpu"]
-    words = [*linked, "-o", str(folder / "calls.so"), f"-L{folder_to_link('gcc', folder)}"]
-    subprocess.run(["gcc", "-shared", "-fPIC", str(source), *words], check=True)
-    command = ["readelf", "-d", str(folder / "calls.so")]
+def told_of(library: Path) -> str:
+    """What a library says of itself and of others."""
+    command = ["readelf", "-d", str(library)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def needed(told: str) -> list[str]:
-    return re.findall(r"\(NEEDED\).*\[(.*)\]", told)
-
-
-def test_a_library_needs_torchs_by_its_name_and_no_path(tmp_path: Path) -> None:
-    told = made(tmp_path)
-    assert soname(LIBRARIES / "libtorch_cpu.so") in needed(told)
-    assert str(tmp_path) not in told
-
-
-def test_torchs_library_is_read_where_its_name_is_not_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = needed(made(tmp_path))
-    monkeypatch.setattr(torch_library, "soname", lambda library: "")
-    assert needed(made(tmp_path)) == expected
-    assert folder_to_link("gcc", tmp_path) == LIBRARIES
-
-
-def test_the_name_of_a_library_is_its_own_and_not_that_of_the_file(tmp_path: Path) -> None:
-    library = tmp_path / "libone.so"
-    command = ["gcc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", str(library)]
-    subprocess.run([*command, "-Wl,-soname,libother.so.2"], check=True)
-    assert soname(library) == "libother.so.2"
-
-
-def test_what_is_no_library_has_no_name(tmp_path: Path) -> None:
-    text = tmp_path / "libtext.so"
-    text.write_text("INPUT(libother.so)")
-    assert soname(text) == ""
-    assert soname(tmp_path / "libnone.so") == ""
+def test_a_library_needs_torchs_by_the_name_that_it_has_and_no_path(tmp_path: Path) -> None:
+    source, made = tmp_path / "calls.c", tmp_path / "calls.so"
+    source.write_text("int device(); int f() { return device(); }")
+    folder = in_place_of_libtorch("gcc", tmp_path)
+    words = ["-Wl,--no-as-needed", "-ltorch_cpu", "-o", str(made), f"-L{folder}"]
+    subprocess.run(["gcc", "-shared", "-fPIC", str(source), *words], check=True)
+    (own,) = re.findall(
+        r"\(SONAME\).*\[(.*)\]", told_of(Path(torch.__file__).parent / "lib" / LIBTORCH)
+    )
+    assert own in re.findall(r"\(NEEDED\).*\[(.*)\]", told_of(made))
+    assert str(tmp_path) not in told_of(made)
