@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,7 +78,7 @@ def _recorded(model: nn.Module, cache: Cache, length: int, padded: bool) -> list
         for layer in cache.layers:
             layer.cumulative_length.add_(ids.shape[1])
         logits = torch.zeros(ids.shape[0], 1, vocabulary, device=ids.device)
-        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
+        return step_output(model, logits, cache)
 
     keys = cache.layers[0].keys
     prompt = torch.ones(keys.shape[0], length, dtype=torch.int64, device=keys.device)
@@ -87,19 +88,34 @@ def _recorded(model: nn.Module, cache: Cache, length: int, padded: bool) -> list
     with_forward(model, forward).generate(
         prompt,
         attention_mask=mask if padded else torch.ones_like(mask),
-        past_key_values=cache,
         max_new_tokens=2,
         min_new_tokens=2,
         do_sample=False,
+        **{cache_argument(model): cache},
     )
     cache.reset()
     return calls
 
 
+def cache_argument(model: nn.Module) -> str:
+    """The name that a model has for the cache it is given, and for the one it returns.
+
+    Since transformers 5.24 it is `cache`, before it was `past_key_values`.
+    """
+    known = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
+
+
 def step_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call that `generate` makes, but for the cache and what asks for it."""
-    own = ("past_key_values", "use_cache", "return_dict")
+    own = ("cache", "past_key_values", "use_cache", "return_dict")
     return {name: value for name, value in inputs.items() if name not in own}
+
+
+def step_output(model: nn.Module, logits: Tensor, cache: Cache) -> CausalLMOutputWithPast:
+    """What `generate` expects of a call."""
+    returned: dict[str, Any] = {cache_argument(model): cache}
+    return CausalLMOutputWithPast(logits=logits, **returned)
 
 
 def with_forward(model: nn.Module, forward: Callable[..., Any]) -> Any:

@@ -28,7 +28,13 @@ import hotstart
 from hotstart import Dim, Options, OptionsError, Program
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ArtifactError, ContractError
-from hotstart.integrations.generate_calls import calls_of_generate, step_inputs, with_forward
+from hotstart.integrations.generate_calls import (
+    cache_argument,
+    calls_of_generate,
+    step_inputs,
+    step_output,
+    with_forward,
+)
 from hotstart.integrations.pipelines import compile_pipeline as compile_pipeline
 from hotstart.integrations.pipelines import load_pipeline as load_pipeline
 from hotstart.records.artifact import WeightSpec
@@ -75,14 +81,15 @@ class Generator:
             ContractError: a prompt or a sequence is too long, or `generate` calls the model in a
                 way that was not compiled, as with beams or with hidden states asked for.
         """
-        for name in ("past_key_values", "cache_implementation", "assistant_model"):
+        for name in ("cache", "past_key_values", "cache_implementation", "assistant_model"):
             if kwargs.get(name) is not None:
                 raise OptionsError(f"{name}: got one, takes none: a generator has its own cache")
         with self._generating:
             self._put_back()
             self._cache.reset()
             self._filled = 0
-            return self._runner.generate(inputs, past_key_values=self._cache, **kwargs)
+            own = {cache_argument(self.model): self._cache}
+            return self._runner.generate(inputs, **own, **kwargs)
 
     def save(self, file: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write the compiled calls to one file; arguments as of `Program.save`.
@@ -114,10 +121,11 @@ class Generator:
 
     def _forward(self, **inputs: Any) -> CausalLMOutputWithPast:
         """The forward that `generate` calls."""
-        cache = inputs.pop("past_key_values", None)
+        argument = cache_argument(self.model)
+        cache = inputs.pop(argument, None)
         if cache is not self._cache or not all(map(is_, _tensors_of(cache), self._tensors)):
             raise ContractError(
-                "past_key_values",
+                argument,
                 "a cache whose tensors were replaced",
                 "the generator's own, as it was made",
                 "beam search and assisted generation are not supported",
@@ -133,7 +141,7 @@ class Generator:
             )
         logits = self.program(**step)
         self._filled = filled
-        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
+        return step_output(self.model, logits, cache)
 
 
 def compile_generator(
@@ -271,13 +279,15 @@ class _Step(nn.Module):
         super().__init__()
         self.model = model
         self.cache = cache
+        self.argument = cache_argument(model)
         for number, layer in enumerate(cache.layers):
             for attribute, name in zip(_KEPT, _names(number), strict=True):
                 self.register_buffer(name, getattr(layer, attribute), persistent=False)
         self.train(model.training)
 
     def forward(self, **inputs: Any) -> Tensor:
-        output = self.model(**inputs, past_key_values=self.cache, use_cache=True, return_dict=True)
+        given = {**inputs, self.argument: self.cache}
+        output = self.model(**given, use_cache=True, return_dict=True)
         logits: Tensor = output.logits
         return logits
 
@@ -307,7 +317,7 @@ def _new_cache(model: nn.Module, batch: int, max_length: int) -> Cache:
     device = next(model.parameters()).device
     with torch.no_grad():
         token = torch.zeros(batch, 1, dtype=torch.int64, device=device)
-        model(input_ids=token, past_key_values=cache, use_cache=True)
+        model(input_ids=token, use_cache=True, **{cache_argument(model): cache})
     if not all(layer.is_initialized for layer in cache.layers):
         raise OptionsError(
             f"model: got a {type(model).__name__}, whose layers do not all keep keys and values; "
