@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import inspect
 import pickle
@@ -229,3 +230,49 @@ def test_arguments_that_nothing_describes_are_named() -> None:
     assert "parts" in str(calls)
     with pytest.raises(OptionsError, match=r"parts.*Observe only calls without"):
         calls.propose()
+
+
+class Double:
+    """Forward as a callable object, which gets no module."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x * 2
+
+
+class OfObject(nn.Module):
+    forward = Double()
+
+
+class OfClass(nn.Module):
+    @classmethod
+    def forward(cls, x: Tensor) -> Tensor:
+        return x * 2
+
+
+class Static(nn.Module):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x * 2
+
+
+@pytest.mark.parametrize("kind", [OfObject, OfClass, Static])
+def test_a_forward_that_gets_no_module_runs_as_it_would(kind: type[nn.Module]) -> None:
+    served, x = kind().eval(), torch.ones(3)
+    with hotstart.observe(served):
+        assert torch.equal(served(x), x * 2)
+        assert torch.equal(copy.deepcopy(served)(x), x * 2)
+    assert "forward" not in vars(served)
+
+
+def test_an_object_that_takes_no_attributes_is_observed() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Scale:
+        factor: float
+
+        def scale(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    served = Scale(2.0)
+    with hotstart.observe(served.scale) as calls:
+        served.scale(torch.ones(3))
+    assert (len(calls), "scale" in vars(served)) == (1, False)
