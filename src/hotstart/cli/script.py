@@ -29,15 +29,23 @@ class Watched:
         self._recorders = {path: Recorder(path) for path in paths}
         self._stack = stack
         self._found: dict[str, tuple[Any, str]] = {}
+        self._refused: dict[str, OptionsError] = {}
 
     def look(self, names: MutableMapping[str, Any]) -> None:
-        """Observe what the variables of a script lead to by now."""
+        """Observe what the variables of a script lead to by now.
+
+        A variable may hold something else at first, such as None or the name of a model.
+        """
         for path, recorder in self._recorders.items():
             try:
                 thing = attrgetter(path)(types.SimpleNamespace(**names))
             except AttributeError:
                 continue
-            target = targets_of({path: thing})[path]
+            try:
+                target = targets_of({path: thing})[path]
+            except OptionsError as error:
+                self._refused[path] = error
+                continue
             place = (target.owner, target.method)
             known = self._found.get(path)
             if known is None or known[0] is not place[0] or known[1] != place[1]:
@@ -48,10 +56,12 @@ class Watched:
         """What was seen, by path.
 
         Raises:
-            OptionsError: a path never led to anything.
+            OptionsError: a path never led to anything that can be observed.
         """
         for path in self._recorders:
             if path not in self._found:
+                if path in self._refused:
+                    raise self._refused[path]
                 raise OptionsError(
                     f"--module: expected {path.partition('.')[0]!r} to be a variable at the top "
                     f"level of the script, from which {path!r} leads to a module or method, found "
