@@ -179,6 +179,26 @@ def test_values_that_are_no_numbers_spread_as_with_torch() -> None:
     same(model, program, x, y)
 
 
+class Growing(Attention):
+    """Attention whose values become infinite where its keys do not."""
+
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, k, v = self.split(x), self.split(y), self.split(y).exp()
+        made = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return made.transpose(1, 2).flatten(2) + 1
+
+
+def test_an_infinite_value_that_is_masked_spreads_as_with_torch() -> None:
+    model, x, y = Growing(2), torch.randn(2, 64, 32), torch.randn(2, 64, 32)
+    mask = torch.zeros(2, 2, 64, 64)
+    program = compiled(model, x, y, mask)
+    y[1, 7, 1] = 100.0
+    mask[..., 7] = -math.inf
+    mask[:, :, 20:30] = -math.inf  # these queries have no keys
+    assert model(x, y, mask)[1, 25].isnan().any()
+    same(model, program, x, y, mask)
+
+
 @pytest.mark.parametrize(
     ("given", "dtype"),
     [

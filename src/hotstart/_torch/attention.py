@@ -186,7 +186,8 @@ void attend(const Call& call, int64_t b, int64_t h, int64_t first, float* memory
     for (int64_t d = 0; d < dims; ++d)
         for (int c = 0; c < VECS; ++c) {
             float* at = made + d * QUERIES + c * LANES;
-            Vec::blendv(Vec::loadu(at) / total[c], zero, total[c] == zero).store(at);
+            const Vec sum = Vec::loadu(at);  // without weights 0, or nan if a value is no number
+            Vec::blendv(sum / total[c], sum, total[c] == zero).store(at);
         }
     float* to = call.out + b * call.ob + h * call.oh + first * call.os;
     turn(made, QUERIES, to, call.os, dims, count);

@@ -33,8 +33,8 @@ _MOST = 4
 
 _EXPORTED = "{ global: kernel; PyInit_kernel; local: *; };"
 _PYTHON = "#define PY_SSIZE_T_CLEAN"  # stands before Python's header
-_SPREADING = ("#define", "#undef", "#pragma GCC optimize", "#pragma GCC target")
-"""Directives that hold for what comes after a kernel as well."""
+_SPREADING = ("#define", "#undef", "#pragma GCC optimize", "#pragma GCC target", "_Pragma")
+"""Directives that hold, or may hold, for what comes after a kernel as well."""
 
 _LIMIT_S = 600.0
 
@@ -162,7 +162,7 @@ def join(texts: Sequence[str]) -> str | None:
     for number, text in enumerate(texts):
         lines: list[str] = []
         for line in text.splitlines():
-            directive = line.strip()
+            directive = re.sub("^# ", "#", " ".join(line.split()))
             if directive.startswith("#include"):
                 headers[directive] = None
             elif directive.startswith(_SPREADING) and directive != _PYTHON:
@@ -324,7 +324,8 @@ class _Joined:
         return cls(done, len(kernels), work)
 
     def paths(self) -> list[str]:
-        """The shared objects of the kernels; none if they did not compile together."""
-        if not self.done.exists():
+        """The shared objects of the kernels; none if they did not compile together, or are gone."""
+        linked = [_linked(self.done, number) for number in range(self.count)]
+        if not all(path.exists() for path in (self.done, *linked)):
             return []
-        return [str(_linked(self.done, number)) for number in range(self.count)]
+        return [str(path) for path in linked]

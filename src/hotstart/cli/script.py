@@ -30,15 +30,23 @@ class Watched:
         self._stack = stack
         self._recorders: dict[str, Recorder] = {}
         self._places: dict[str, tuple[Any, str]] = {}
+        self._refused: dict[str, OptionsError] = {}
 
     def look(self, names: MutableMapping[str, Any]) -> None:
-        """Observe what the variables of a script lead to by now."""
+        """Observe what the variables of a script lead to by now.
+
+        A variable may hold something else at first, such as None or the name of a model.
+        """
         for path in self._paths:
             try:
                 thing = attrgetter(path)(types.SimpleNamespace(**names))
             except AttributeError:
                 continue
-            target = targets_of({path: thing})[path]
+            try:
+                target = targets_of({path: thing})[path]
+            except OptionsError as error:
+                self._refused[path] = error
+                continue
             owner, method = self._places.get(path, (None, ""))
             if owner is not target.owner or method != target.method:
                 self._places[path] = target.owner, target.method
@@ -49,10 +57,12 @@ class Watched:
         """What was seen, by path.
 
         Raises:
-            OptionsError: a path never led to anything.
+            OptionsError: a path never led to anything that can be observed.
         """
         for path in self._paths:
             if path not in self._recorders:
+                if path in self._refused:
+                    raise self._refused[path]
                 raise OptionsError(
                     f"--module: expected {path.partition('.')[0]!r} to be a variable at the top "
                     f"level of the script, from which {path!r} leads to a module or method, found "

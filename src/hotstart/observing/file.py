@@ -88,7 +88,7 @@ def read(file: str | os.PathLike[str]) -> dict[str, SeenTarget]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ArtifactError(f"{file}: cannot be read: {reason}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError) as error:
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{file}: expected calls that hotstart.observe wrote, found: {error}. Observe again."
         ) from error
@@ -176,7 +176,7 @@ def _slots(parameters: tuple[Parameter, ...]) -> Iterator[int]:
 
 
 def _require_names(dtype: str, device: str) -> None:
-    if not isinstance(getattr(torch, dtype, None), torch.dtype):
+    if not isinstance(vars(torch).get(dtype), torch.dtype):  # getattr may import
         raise ValueError(f"no dtype {dtype!r}")
     try:
         torch.device(device)

@@ -94,11 +94,11 @@ def _fits(tree: Container) -> bool:
 
 def _member(content: Any) -> Any:
     path, plain = content
-    cls: Any = imported(path)
-    if not issubclass(cls, enum.Enum):
-        raise ValueError(f"{path} in the place of an enum")
-    if isinstance(plain, str):
-        return cls[plain]
+    cls: Any = imported(path) if isinstance(path, str) else None
+    if not isinstance(cls, enum.EnumMeta):
+        raise ValueError(f"{path!r:.100} in the place of an enum")
+    if isinstance(plain, str) and plain in cls.__members__:
+        return cls.__members__[plain]
     if not issubclass(cls, enum.Flag) or type(plain) is not int:
         raise ValueError(f"{path} has no {plain!r:.100}")
     return cls(plain)

@@ -105,9 +105,7 @@ class _Watch:
     def method(self) -> Callable[..., Any]:
         """The method without the recorder."""
         found = self.before
-        if found is None:
-            found = types.MethodType(getattr(type(self.owner), self.name), self.owner)
-        method: Callable[..., Any] = found
+        method: Callable[..., Any] = _of_class(self.owner, self.name) if found is None else found
         return method
 
     def put(self) -> None:
@@ -118,7 +116,7 @@ class _Watch:
         def recorded(owner: Any, *args: Any, **kwargs: Any) -> Any:
             # A copy of the owner has this attribute too; what is traced is no call.
             if owner is not watch.owner:
-                return getattr(type(owner), watch.name)(owner, *args, **kwargs)
+                return _of_class(owner, watch.name)(*args, **kwargs)
             if torch.compiler.is_compiling():
                 return watch.method()(*args, **kwargs)
             return watch.recorder.call(watch.method(), args, kwargs)
@@ -126,7 +124,8 @@ class _Watch:
         recorded.__dict__["watch"] = self
         if inspect.ismethod(method):
             recorded.__dict__.setdefault(IN_PLACE_OF, method.__func__)
-        setattr(self.owner, self.name, types.MethodType(recorded, self.owner))
+        # In its __dict__, since an object may take no attributes, as those of frozen dataclasses.
+        vars(self.owner)[self.name] = types.MethodType(recorded, self.owner)
 
     def take_out(self) -> None:
         """Put back what was there, also where another watch was put in place since."""
@@ -139,9 +138,18 @@ class _Watch:
         if above is not None:
             above.before = self.before
         elif self.before is None:
-            delattr(self.owner, self.name)
+            del vars(self.owner)[self.name]
         else:
-            setattr(self.owner, self.name, self.before)
+            vars(self.owner)[self.name] = self.before
+
+
+def _of_class(owner: Any, name: str) -> Any:
+    """The method that a class gives its object, which may be a static one or any descriptor's."""
+    found: Any = inspect.getattr_static(type(owner), name)
+    try:
+        return found.__get__(owner, type(owner)) if hasattr(found, "__get__") else found
+    except AttributeError:  # as that of traced modules, which have it by `__getattr__`
+        return type(owner).__getattr__(owner, name)
 
 
 @contextlib.contextmanager

@@ -112,13 +112,19 @@ static float wide(float x) {
     assert second == pytest.approx(first + 1)
 
 
-@pytest.mark.parametrize("line", ["#define SIZE 3", "#pragma GCC optimize(0)"])
+@pytest.mark.parametrize("line", ["#define SIZE 3", "#  define SIZE 3", "#pragma  GCC optimize(0)"])
 def test_what_holds_for_later_kernels_too_is_compiled_alone(
     ran: list[Sequence[str]], line: str
 ) -> None:
     paths = _torch.compile_kernels({"one": adding(1, line), "two": adding(2)}, SETTINGS)
     assert results(list(paths.values())) == [1, 3]
     assert ran == []
+
+
+def test_a_kernel_whose_file_somebody_removed_is_compiled_again() -> None:
+    kernels = {"one": adding(1), "two": adding(2)}
+    Path(_torch.compile_kernels(kernels, SETTINGS)["two"]).unlink()
+    assert results(list(_torch.compile_kernels(kernels, SETTINGS).values())) == [1, 3]
 
 
 @joins_kernels

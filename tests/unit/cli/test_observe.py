@@ -111,6 +111,16 @@ def test_what_was_seen_is_written_however_the_script_ends(
     assert (sys.modules["__main__"], sys.path) == (main, path)
 
 
+def test_a_variable_may_hold_something_else_at_first(
+    shop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / shop()
+    script.write_text("served = None\nserved = 'name of a model'\n" + script.read_text())
+    command = ("observe", "serve.py", "--module", "served.encoder", "--module", "served")
+    assert run(capsys, *command, "-o", "calls.json")[0] == 0
+    assert len(hotstart.ObservedCalls.load("calls.json")["served"]) == 2
+
+
 def test_a_script_that_exits_well(shop: Any, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("observe", shop("sys.exit()"), "--module", "served", "-o", "calls.json")
     assert run(capsys, *command)[0] == 0

@@ -149,6 +149,8 @@ CHANGES = {
     "dataclass": (constant({"dataclass": [RUNS, ["args", "true"]]}), "kind dataclass"),
     "nested": (constant({"tuple": [{"namedtuple": [RUNS, "true"]}]}), "kind namedtuple"),
     "enum": (constant({"enum": [RUNS, "args"]}), "in the place of an enum"),
+    "enum's class": (constant({"enum": [5, "x"]}), "5 in the place of an enum"),
+    "enum's member": (constant({"enum": [f"{__name__}:Kind", "HALF"]}), "'HALF'"),
     "tensor": (constant({"tensor": "t"}), "kind tensor"),
     "not imported": (container_class("antigravity:List"), "Import antigravity"),
     "no class": (container_class("json:nothing"), "found none"),
@@ -177,7 +179,7 @@ def test_files_that_do_not_hold_together_are_refused(tmp_path: Path, name: str) 
     assert "antigravity" not in sys.modules
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"targets": {}}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"targets": {}}', "\xff", "[" * 100_000])
 def test_files_of_something_else_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "calls.json").write_bytes(text.encode("latin1"))
     with pytest.raises(ArtifactError, match=r"calls\.json"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import inspect
 import pickle
@@ -249,3 +250,49 @@ def test_an_argument_that_cannot_be_looked_at_does_not_break_the_call() -> None:
         assert calls.model(torch.zeros(2), Fragile()).tolist() == [1, 1]
     with pytest.raises(OptionsError, match="do not look"):
         calls.propose()
+
+
+class Double:
+    """Forward as a callable object, which gets no module."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x * 2
+
+
+class OfObject(nn.Module):
+    forward = Double()
+
+
+class OfClass(nn.Module):
+    @classmethod
+    def forward(cls, x: Tensor) -> Tensor:
+        return x * 2
+
+
+class Static(nn.Module):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x * 2
+
+
+@pytest.mark.parametrize("kind", [OfObject, OfClass, Static])
+def test_a_forward_that_gets_no_module_runs_as_it_would(kind: type[nn.Module]) -> None:
+    served, x = kind().eval(), torch.ones(3)
+    with hotstart.observe(served):
+        assert torch.equal(served(x), x * 2)
+        assert torch.equal(copy.deepcopy(served)(x), x * 2)
+    assert "forward" not in vars(served)
+
+
+def test_an_object_that_takes_no_attributes_is_observed() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Scale:
+        factor: float
+
+        def scale(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    served = Scale(2.0)
+    with hotstart.observe(served.scale) as calls:
+        served.scale(torch.ones(3))
+    assert (len(calls), "scale" in vars(served)) == (1, False)
