@@ -2,12 +2,14 @@
 
 A model is traced with stand-ins of the lists, dicts and objects that it is passed. Code that finds
 the caller's own in a global, in the model or in what it closes over, or that asks whether an
-argument is one of these, is answered otherwise than in eager, now or in a later call.
+argument is one of these, is answered otherwise than in eager, now or in a later call. So is code
+that asks whether two tensors are one.
 Private names, of torch 2.11 to 2.15: `variables.lazy.LazyVariableTracker.create` and
 `variables.builder.VariableBuilder.__call__`, by one of which Dynamo takes in each object;
 `vt_identity_compare` of `variables.builtin` and `variables.object_protocol`, which answers `is`,
-`==` of objects that do not say what it means for them, and `in`, from 2.13 on; up to 2.12
-`variables.builtin.BuiltinVariable.call_function`, which answers all operators.
+`==` of objects that do not say what it means for them, and `in`, from 2.13 on;
+`variables.builtin.BuiltinVariable.call_function`, which answers all operators: `is` of tensors, and
+up to 2.12 of objects.
 """
 
 from __future__ import annotations
@@ -17,9 +19,16 @@ import importlib.util
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from hotstart._torch.in_between import in_between
+
+_TORCH = Path(torch.__file__).parent
+_IDENTITY = (operator.is_, operator.is_not)
+_COMPARISONS = (*_IDENTITY, operator.eq, operator.ne)
 
 
 @contextlib.contextmanager
@@ -36,9 +45,6 @@ def recording_passed_objects(
         By name of an argument, Dynamo's name of what else it may be.
     """
     found: dict[str, str] = {}
-    if not passed:
-        yield found
-        return
     from torch._dynamo.variables import builder, lazy
 
     def note(value: Any, source: Any) -> None:
@@ -56,7 +62,7 @@ def recording_passed_objects(
     def compare(left: Any, right: Any) -> None:
         for argument, other in ((left, right), (right, left)) if left is not right else ():
             name = _argument(argument, self_name)
-            if name is not None and _is_an_object(other):
+            if name is not None and _is_from_before(other):
                 found.setdefault(name, other.source.name)
 
     with contextlib.ExitStack() as entered:
@@ -76,8 +82,12 @@ def _seeing_comparisons(see: Callable[[Any, Any], None]) -> Iterator[None]:
         return compared(left, right)
 
     def call(function: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-        if len(args) == 2 and _compares_identity(self.fn, *args):
-            see(*args)
+        if len(args) == 2 and self.fn in _COMPARISONS:
+            operands = [each.realize() for each in args]
+            if _compares_tensors(self.fn, tx, *operands) or (
+                not asked and _compares_identity(self.fn, *operands)
+            ):
+                see(*operands)
         return function(self, tx, args, kwargs)
 
     modules: list[Any] = [builtin]
@@ -87,25 +97,34 @@ def _seeing_comparisons(see: Callable[[Any, Any], None]) -> Iterator[None]:
     with contextlib.ExitStack() as entered:
         for module in asked:
             entered.enter_context(in_between(module, "vt_identity_compare", compare))
-        if not asked:
-            entered.enter_context(in_between(builtin.BuiltinVariable, "call_function", call))
+        entered.enter_context(in_between(builtin.BuiltinVariable, "call_function", call))
         yield
+
+
+def _compares_tensors(function: Any, tx: Any, left: Any, right: Any) -> bool:
+    """Tell whether an operator asks which tensor its operands are, but for torch's own code.
+
+    `nn.MultiheadAttention` asks whether keys are queries, and computes the same in fewer steps.
+    """
+    from torch._dynamo.variables import TensorVariable
+
+    are_tensors = isinstance(left, TensorVariable) and isinstance(right, TensorVariable)
+    by_torch = Path(tx.f_code.co_filename).is_relative_to(_TORCH)
+    return function in _IDENTITY and are_tensors and not by_torch
 
 
 def _compares_identity(function: Any, left: Any, right: Any) -> bool:
     """Tell whether an operator asks which object its operands are; torch up to 2.12."""
     from torch._dynamo.variables import UserDefinedObjectVariable
 
-    if function in (operator.is_, operator.is_not):
-        return True
-    return function in (operator.eq, operator.ne) and all(
+    return function in _IDENTITY or all(
         isinstance(each, UserDefinedObjectVariable) and type(each.value).__eq__ is object.__eq__
         for each in (left, right)
     )
 
 
-def _is_an_object(variable: Any) -> bool:
-    """Tell whether a variable of Dynamo's is a container or an object from before the call."""
+def _is_from_before(variable: Any) -> bool:
+    """Tell whether a variable of Dynamo's is a container, object or tensor from before the call."""
     from torch._dynamo import variables
 
     private: Any = variables
@@ -114,13 +133,14 @@ def _is_an_object(variable: Any) -> bool:
         private.ConstDictVariable,
         private.SetVariable,
         private.UserDefinedObjectVariable,
+        private.TensorVariable,
     )
     return isinstance(variable, kinds) and variable.source is not None
 
 
 def _argument(variable: Any, self_name: str | None) -> str | None:
-    """The name of a container or object that is passed; None for what is not."""
-    if not _is_an_object(variable):
+    """The name of a container, object or tensor that is passed; None for what is not."""
+    if not _is_from_before(variable):
         return None
     name = str(variable.source.name)
     found = re.match(r"L\['(\w+)'\]", name)

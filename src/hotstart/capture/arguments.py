@@ -34,6 +34,7 @@ class Arguments:
         by_position: how many arguments the example passed by position.
         shared: paths of a container that the example passed in two places; empty if there is none.
         strides: those of the example's tensors; they may have gaps, which `tensors` have not.
+        unnamed: how many parameters, the last ones, forward takes by `**kwargs`.
     """
 
     parameters: tuple[Parameter, ...]
@@ -43,6 +44,7 @@ class Arguments:
     by_position: int = 0
     shared: tuple[str, ...] = ()
     strides: tuple[tuple[int, ...], ...] = ()
+    unnamed: int = 0
 
     def values(self, tensors: Sequence[Any]) -> list[Any]:
         """The value of each parameter in a call with these tensors."""
@@ -98,11 +100,13 @@ def describe_arguments(
     reader = _Reader(device)
     wanted = dict(dynamic_shapes or {})
     parameters: list[Parameter] = []
+    unnamed = 0
     for name, parameter in bound.signature.parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             for key, value in bound.arguments.get(name, {}).items():
                 tree = reader.read(key, value, wanted.pop(key, None))
                 parameters.append(Parameter(key, "keyword", tree))
+                unnamed += 1
             continue
         has_default = parameter.default is not inspect.Parameter.empty
         if name in bound.arguments:
@@ -134,6 +138,7 @@ def describe_arguments(
         len(args),
         reader.shared,
         tuple(reader.strides),
+        unnamed,
     )
 
 

@@ -13,6 +13,7 @@ from hotstart import _torch, faults
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.captured import Captured
 from hotstart.capture.described import DescribedCall, passed_objects
+from hotstart.capture.keyword_order import computes, other_orders
 from hotstart.capture.trace import capture
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError, PartitionError
@@ -139,7 +140,18 @@ def _trace(
     name, arguments, hints = call.name, call.arguments, part.hints
     once = options.capture == "blocks_once"
     passed = passed_objects(call.call)
-    captured = capture(index, call.target, arguments, weights, part.fixed, hints, once, passed)
+    again = partial(
+        capture,
+        index,
+        call.target,
+        weights=weights,
+        fixed=part.fixed,
+        hints=hints,
+        blocks_once=once,
+        passed=passed,
+    )
+    captured = again(arguments)
+    _refuse_order(captured, arguments, again)
     owner = f"{name}." if name else ""
     prefix = owner + (f"graph_{number}." if number else "")
     graph, runs = cut_graph(captured, split_on, clock)
@@ -231,6 +243,24 @@ def _refuse_gaps(call: TracedCall) -> None:
                 f"  expected: an example without gaps, of strides {traced}\n"
                 f"  found:    strides {strides}\n"
                 f"  do:       pass {spec.path}{dense_copy(spec.dim_order)}"
+            )
+
+
+def _refuse_order(
+    captured: Captured, arguments: Arguments, capture_again: Callable[[Arguments], Captured]
+) -> None:
+    """Raise if forward depends on the order of what it takes by `**kwargs`.
+
+    A program takes it by name, in any order.
+    """
+    for other in other_orders(arguments):
+        if computes(capture_again(other)) != computes(captured):
+            names = ", ".join(p.name for p in arguments.parameters[-arguments.unnamed :])
+            raise CaptureError(
+                "**kwargs: what forward does depends on the order of its arguments.\n"
+                "  expected: the same for every order, as a program takes them by name\n"
+                f"  found:    {names}, which compute something else in another order\n"
+                "  do:       name them as parameters of forward, or pass them as one list"
             )
 
 
