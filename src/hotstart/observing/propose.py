@@ -133,7 +133,7 @@ def _parts(
 def _axes(calls: Sequence[SeenCall], dynamic_shapes: Mapping[str, Any]) -> list[Axis]:
     """Learn the axes of calls of one form, beside those that are declared for it."""
     first = calls[0]
-    example = first.example(torch.device("cpu"))
+    example = first.example()
     declared: dict[Place, Dim] = {}
     by_hand: set[int] = set()
     slot_at = {spec.path: slot for slot, spec in enumerate(first.tensors)}

@@ -9,6 +9,7 @@ import torch
 
 from hotstart.capture.arguments import Arguments
 from hotstart.dtypes import dtype_of
+from hotstart.errors import OptionsError
 from hotstart.records.contract import Parameter, TensorSpec
 from hotstart.records.nested import Const, Registered, Slot, is_container, walk
 
@@ -65,21 +66,33 @@ class SeenCall(msgspec.Struct, frozen=True):
             self.parameters, self.tensors, (), {}, self.by_position, strides=self.strides
         )
 
-    def example(self, device: torch.device) -> list[torch.Tensor]:
+    def example(self, device: torch.device | None = None) -> list[torch.Tensor]:
         """Tensors without contents for an example of the call.
 
         Args:
-            device: the device of the build, whose tensors are made on the meta device.
+            device: the device of the build, whose tensors are made on the meta device; if None, all
+                are.
+
+        Raises:
+            OptionsError: a tensor was on a device that is not here.
         """
         return [
-            torch.empty_strided(
-                tuple(map(int, spec.shape)),
-                strides,
-                dtype=dtype_of(spec.dtype),
-                device="meta" if torch.device(spec.device) == device else spec.device,
-            )
+            _empty(spec, strides, device is None or torch.device(spec.device) == device)
             for spec, strides in zip(self.tensors, self.strides, strict=True)
         ]
+
+
+def _empty(spec: TensorSpec, strides: tuple[int, ...], on_meta: bool) -> torch.Tensor:
+    shape, dtype = tuple(map(int, spec.shape)), dtype_of(spec.dtype)
+    try:
+        return torch.empty_strided(
+            shape, strides, dtype=dtype, device="meta" if on_meta else spec.device
+        )
+    except (AssertionError, RuntimeError) as error:  # torch without that device asserts
+        raise OptionsError(
+            f"{spec.path}: expected a device of this machine, found {spec.device}, where it was "
+            "observed. Build where that is, or observe calls on the device of the build."
+        ) from error
 
 
 class SeenTarget(msgspec.Struct, frozen=True):

@@ -74,6 +74,28 @@ def test_what_is_read_proposes_what_was_written(tmp_path: Path) -> None:
     assert torch.equal(program(x), calls.model(x))
 
 
+class Scaled(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x * y
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device that is missing is CUDA's")
+def test_calls_of_a_device_that_is_not_here_are_shown_and_refused(tmp_path: Path) -> None:
+    model, file = Scaled(), tmp_path / "calls.json"
+    with hotstart.observe(model) as calls:
+        for size in (3, 5):
+            model(torch.ones(size), torch.ones(1))
+    calls.save(file)
+    data = json.loads(file.read_text())
+    for call in data["targets"][""]["calls"]:
+        call["tensors"][1]["device"] = "cuda:0"
+    file.write_text(json.dumps(data))
+    elsewhere = hotstart.ObservedCalls.load(file)
+    assert "cuda:0" in str(elsewhere)
+    with pytest.raises(OptionsError, match="expected a device of this machine, found cuda:0"):
+        hotstart.compile(model, calls=elsewhere, options=EAGER)
+
+
 def test_a_file_knows_no_model(tmp_path: Path) -> None:
     observed().save(tmp_path / "calls.json")
     with pytest.raises(OptionsError, match=r"compile\(model, calls=calls\)"):
