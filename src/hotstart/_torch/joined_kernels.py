@@ -178,7 +178,7 @@ def join(texts: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class _Work:
-    """What is left to do for a joined source.
+    """Work that is left to do for a joined source.
 
     Attributes:
         lock: the file that whoever does it holds.

@@ -29,7 +29,7 @@ def other_orders(arguments: Arguments) -> Iterator[Arguments]:
 
 
 def computes(captured: Captured) -> object:
-    """What a graph computes of which inputs; equal for graphs that compute the same.
+    """Describe what a graph computes of its inputs; equal for graphs that compute the same.
 
     The order of operators counts where any of them writes, that of entries of dicts does not.
     """

@@ -54,7 +54,7 @@ class Watched:
                 self._stack.enter_context(recording(target.owner, target.method, recorder))
 
     def seen(self) -> dict[str, SeenTarget]:
-        """What was seen, by path.
+        """Collect what was seen, by path.
 
         Raises:
             OptionsError: a path never led to anything that can be observed.

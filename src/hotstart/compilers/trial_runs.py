@@ -23,7 +23,7 @@ _DRAWS = 3
 
 @dataclass(frozen=True)
 class Run:
-    """What a run gave.
+    """The results of a run.
 
     Attributes:
         outputs: the results.

@@ -113,7 +113,7 @@ def step_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def step_output(model: nn.Module, logits: Tensor, cache: Cache) -> CausalLMOutputWithPast:
-    """What `generate` expects of a call."""
+    """Make what `generate` expects of a call."""
     returned: dict[str, Any] = {cache_argument(model): cache}
     return CausalLMOutputWithPast(logits=logits, **returned)
 

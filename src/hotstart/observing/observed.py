@@ -94,11 +94,11 @@ class ObservedCalls(LearntCalls):
         return tuple(dict.fromkeys(axis.name for each in proposals for axis in each.axes))
 
     def __len__(self) -> int:
-        """How many calls were seen, of all that was observed."""
+        """Count the calls that were seen, of all that was observed."""
         return sum(call.count for target in self._seen.values() for call in target.calls)
 
     def __str__(self) -> str:
-        """What was seen and what would be compiled, as a table."""
+        """Show what was seen and what would be compiled, as a table."""
         given = self._bounds, self._dynamic_shapes
         return "\n\n".join(table(name, target, *given) for name, target in self._seen.items())
 

@@ -25,7 +25,7 @@ LARGEST = 8
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """What the caller says of axes, by name.
+    """Bounds of axes that the caller gives, by name.
 
     Attributes:
         low: smallest sizes.
@@ -53,7 +53,7 @@ class Proposal(msgspec.Struct, frozen=True):
 
     @property
     def count(self) -> int:
-        """How many calls were seen."""
+        """Count the calls that were seen."""
         return sum(call.count for call in self.seen)
 
     def dim_at(self, place: Place) -> Dim | None:

@@ -96,7 +96,7 @@ def _empty(spec: TensorSpec, strides: tuple[int, ...], on_meta: bool) -> torch.T
 
 
 class SeenTarget(msgspec.Struct, frozen=True):
-    """What was seen of one module or method.
+    """The calls that were seen of one module or method.
 
     Attributes:
         about: the module's class or the method, as text.
