@@ -84,6 +84,8 @@ def read(file: str | os.PathLike[str]) -> dict[str, SeenTarget]:
                 "this version of hotstart."
             )
         found = msgspec.json.decode(data, type=CallsFile, dec_hook=_class)
+        if not found.targets:
+            raise ValueError("nothing that was observed")
         return {name: _checked(target) for name, target in found.targets.items()}
     except OSError as error:
         reason = error.strerror or str(error)
@@ -148,8 +150,8 @@ def _checked_call(call: SeenCall) -> SeenCall:
     found = list(_slots(parameters))
     if found != list(range(len(call.tensors))) or len(call.strides) != len(call.tensors):
         raise ValueError("tensors that do not fit the arguments")
-    if len({p.name for p in parameters}) < len(parameters) or call.count < 1:
-        raise ValueError("arguments of one name, or a count below 1")
+    if len({p.name for p in parameters}) < len(parameters) or not 0 < call.count < 1 << 48:
+        raise ValueError("arguments of one name, or a count that no call has")
     for spec, strides in zip(call.tensors, call.strides, strict=True):
         sizes = (*spec.shape, *strides)
         rank = len(spec.shape)

@@ -178,6 +178,8 @@ CHANGES = {
     "no class": (container_class("json:nothing"), "found none"),
     "sequence": (container_class(RUNS), "Popen in the place of a Seq"),
     "count": (within_first(count=0), "count"),
+    "a count without end": (within_first(count=1 << 60), "count"),
+    "nothing": (lambda data: data["targets"].clear(), "nothing that was observed"),
     "strides": (within_first(strides=[]), "do not fit"),
     "dtype": (first_tensor(dtype="nn"), "no dtype 'nn'"),
     "device": (first_tensor(device="toaster"), "no device 'toaster'"),
