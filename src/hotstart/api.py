@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -283,11 +284,9 @@ def compute_key(
     require("extra_key", extra_key, str, "a str")
     options = _checked(options)
     only = Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes)
+    around: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if isinstance(calls, LearntCalls):
-        proposed = calls.propose(device=options.device)
-        with calls.surroundings(model):
-            return compute_key(
-                model, calls=proposed, split_on=split_on, options=options, extra_key=extra_key
-            )
+        around, calls = calls.surroundings(model), calls.propose(device=options.device)
     wanted = requested_calls(only, calls)
-    return make_key(model, describe_calls(model, wanted, options), split_on, options, extra_key)
+    with around:
+        return make_key(model, describe_calls(model, wanted, options), split_on, options, extra_key)

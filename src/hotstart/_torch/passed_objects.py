@@ -66,8 +66,9 @@ def recording_passed_objects(
                 found.setdefault(name, other.source.name)
 
     with contextlib.ExitStack() as entered:
-        entered.enter_context(in_between(builder.VariableBuilder, "__call__", take_in))
-        entered.enter_context(in_between(lazy.LazyVariableTracker, "create", meet))
+        if passed:
+            entered.enter_context(in_between(builder.VariableBuilder, "__call__", take_in))
+            entered.enter_context(in_between(lazy.LazyVariableTracker, "create", meet))
         entered.enter_context(_seeing_comparisons(compare))
         yield found
 

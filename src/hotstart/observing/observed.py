@@ -1,4 +1,4 @@
-"""What `hotstart.observe` gives: calls that were seen, and what to build for them."""
+"""Calls that `hotstart.observe` recorded, with what to build for them."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def _described(
 ) -> tuple[object, SeenCall] | str:
     """Describe a call, with what tells it from others; the reason if it cannot be described."""
     try:
-        # What goes through **kwargs is numbered in the order of names, not in that of the call.
+        # Number arguments of **kwargs by name: calls that differ in their order are one.
         found = describe_arguments(method, args, dict(sorted(kwargs.items())), None, _CPU)
         owner = getattr(method, "__self__", None)
         call = SeenCall(

@@ -14,7 +14,7 @@ from hotstart.records.nested import Const, Slot, same_constant, walk
 
 
 def table(name: str, target: SeenTarget, bounds: Bounds, dynamic_shapes: Mapping[str, Any]) -> str:
-    """What was seen of one module or method, and the calls that would be compiled."""
+    """Show the calls of one module or method, and those that would be compiled for them."""
     count = sum(call.count for call in target.calls)
     title = f"{name}: {target.about}" if name else target.about
     lines = [f"{title}: {_times(count)}"]

@@ -1,4 +1,4 @@
-"""What can be observed: modules, whose `forward` is, and bound methods."""
+"""Find the methods to observe: the `forward` of modules, and bound methods."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Observed:
 
 
 def targets_of(observed: Any) -> dict[str, Observed]:
-    """What is observed, by name; by an empty name if it was given alone.
+    """Find the methods to observe, by name; by an empty name if one was given alone.
 
     Raises:
         OptionsError: it is neither a module nor a bound method, or one of them is named twice.

@@ -210,3 +210,12 @@ def test_files_of_something_else_are_refused(tmp_path: Path, text: str) -> None:
         hotstart.ObservedCalls.load(tmp_path / "calls.json")
     with pytest.raises(ArtifactError, match="cannot be read"):
         hotstart.ObservedCalls.load(tmp_path / "none.json")
+
+
+def test_observed_calls_stand_alone_in_a_key_as_in_a_build() -> None:
+    calls = observed()
+    x = torch.randn(4, 4)
+    with pytest.raises(OptionsError, match="got args, kwargs or dynamic_shapes besides"):
+        hotstart.compute_key(calls.model, (x,), calls=calls)
+    with pytest.raises(OptionsError, match="got args, kwargs or dynamic_shapes besides"):
+        hotstart.compile(calls.model, (x,), calls=calls, options=EAGER)
