@@ -123,7 +123,7 @@ def refusal(reason: str) -> bytes:
 
 def answer_of(data: bytes) -> Answer:
     """Read what `run` gave; in the process that has started the one that ran it."""
-    answer: Answer = pickle.loads(data)  # noqa: S301
+    answer: Answer = pickle.loads(data)  # noqa: S301  of a process that this one has started
     return answer
 
 
