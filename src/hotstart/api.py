@@ -230,6 +230,7 @@ def load(
         alone: Any = load_without_torch(file, weights, outputs, trusted_keys, compare_source)
         if alone is not None:
             return cast("Program", alone)
+    from hotstart.artifact.signing import truster
     from hotstart.loading import load_file
     from hotstart.program import OnMiss
 
@@ -239,7 +240,7 @@ def load(
         OnMiss(on_miss, compile),
         weights=weights,
         outputs=outputs,
-        trusted_keys=trusted_keys,
+        trust=truster(trusted_keys),
         compare_source=compare_source,
         pack=pack,
         groups=groups,

@@ -221,10 +221,12 @@ class UntrustedArtifact(ArtifactError):
 
     Attributes:
         file: the file.
+        found: what is there in place of a trusted signature.
     """
 
     def __init__(self, file: object, found: str) -> None:
         self.file = str(file)
+        self.found = found
         super().__init__(
             f"{file}: expected a signature by a trusted key, found {found}. Get the file from "
             "where it was signed, or add the signer's public key to trusted_keys."

@@ -6,11 +6,11 @@ import contextlib
 import gc
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from hotstart.artifact import compatibility, container, signing
-from hotstart.artifact.container import Container
+from hotstart.artifact import compatibility, container
+from hotstart.artifact.container import Container, Trust
 from hotstart.artifact.read import to_artifact
 from hotstart.checkpoint.checkpoint_weights import HeldWeights
 from hotstart.checkpoint.files import open_checkpoint
@@ -59,18 +59,19 @@ def load_file(
     *,
     weights: Any = None,
     outputs: Outputs = "auto",
-    trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
+    trust: Trust | None = None,
     compare_source: bool = True,
     pack: Pack = "now",
     groups: Mapping[str, Any] | None = None,
 ) -> Program:
     """Read a file, see that it fits, and bind it to weights. For arguments see `hotstart.load`.
 
+    `trust` says what is wrong with a signature, if one is asked for.
+
     With `weights`, which are there where no model is, nothing of the model's is imported.
     """
     clock = Clock()
     with clock.phase("verify"):
-        trust = signing.truster(trusted_keys)
         contents = container.read(file, trust, compatibility.best_that_fits)
     with clock.phase("fit"):
         scope: compatibility.Scope = "beside_guards" if model is not None else "found"

@@ -150,6 +150,7 @@ class Program(BaseProgram):
                 machine cannot run, so not check, the code for a target.
         """
         from hotstart.artifact import disk
+        from hotstart.artifact.signing import signer
         from hotstart.saving import (  # a program that only runs never needs it
             CheckInputs,
             checked_parts,
@@ -157,11 +158,12 @@ class Program(BaseProgram):
         from hotstart.saving.check_inputs import given_examples
         from hotstart.saving.left_out import with_left_out
 
+        sign = None if sign_key is None else signer(sign_key)
         given = given_examples(self._entries, check_inputs, check)
         source = self._binding.source
         wanted = CheckInputs(source, {**self.examples, **given}) if check else None
         artifacts = [with_left_out(each, source) for each in self.artifacts()]
-        disk.write(file, checked_parts(*artifacts, sign_key=sign_key, check=wanted))
+        disk.write(file, checked_parts(*artifacts, sign=sign, check=wanted))
 
     def artifacts(self) -> list[Artifact]:
         """List what it is made of for each target that it was built for, the best first.

@@ -123,28 +123,52 @@ def read_all(file: str | os.PathLike[str], trust: Trust | None = None) -> Iterat
             yield _rest(source, header)
 
 
-def require_whole(file: str | os.PathLike[str]) -> None:
+def require_whole(file: str | os.PathLike[str], trust: Trust | None = None) -> None:
     """Verify every byte of a file.
 
     Raises:
         ArtifactError: as `read`.
     """
-    for _ in read_all(file):
+    for _ in read_all(file, trust):
         pass
 
 
-def read_bytes(name: str, data: bytes) -> list[Container]:
+def require_trusted_start(name: str, start: bytes, trust: Trust) -> None:
+    """Verify the signature in the first `HEADER_BYTES` of what is elsewhere, and nothing else.
+
+    Raises:
+        CorruptArtifact: they are no header.
+        IncompatibleArtifact: they are of another format.
+        UntrustedArtifact: `trust` refused.
+    """
+    _require_trusted(name, read_header(name, start), trust)
+
+
+def require_trusted(file: str | os.PathLike[str], trust: Trust) -> None:
+    """Verify the header of a file and its signature, and read nothing else.
+
+    Raises:
+        ArtifactError: as `read`.
+    """
+    with OpenFile(path_of("file", file)) as source:
+        _trusted_header(source, trust)
+
+
+def read_bytes(name: str, data: bytes, trust: Trust | None = None) -> list[Container]:
     """Verify what would be a whole file; what it has for each target.
 
     Args:
         name: where it is from, for messages.
         data: the bytes.
+        trust: as `read` takes it.
 
     Raises:
         CorruptArtifact: they are not what was written.
         IncompatibleArtifact: they have another format.
+        UntrustedArtifact: `trust` refused.
     """
     header = read_header(name, data[:HEADER_BYTES], len(data))
+    _require_trusted(name, header, trust)
     if header.format == SEVERAL:
 
         def gather(ranges: Iterable[tuple[int, int]]) -> memoryview:
@@ -155,21 +179,26 @@ def read_bytes(name: str, data: bytes) -> list[Container]:
     return [_container(name, header, manifest, table, memoryview(data)[header.area :])]
 
 
-def read_manifest(file: str | os.PathLike[str], choose: Choose = first) -> bytes:
+def read_manifest(
+    file: str | os.PathLike[str], choose: Choose = first, trust: Trust | None = None
+) -> bytes:
     """Read and verify header, manifest and blob table, without reading the blobs.
 
     Args:
         file: the file.
         choose: chooses the target of a file with several.
+        trust: as `read` takes it.
 
     Raises:
         CorruptArtifact: header, manifest or the file's size are not what was written.
         IncompatibleArtifact: the file has another format.
+        UntrustedArtifact: `trust` refused.
         ArtifactError: the file cannot be read.
     """
     with OpenFile(path_of("file", file)) as source:
         start = source.start(_LISTED_BYTES)
         header = read_header(source.name, start[:HEADER_BYTES], source.size)
+        _require_trusted(source.name, header, trust)
         if header.format == SEVERAL:
             several = _Several(source.name, header, source.gather)
             return several.read_manifest(choose(several.targets))
@@ -240,11 +269,21 @@ def _trusted_header(source: OpenFile, trust: Trust | None) -> Header:
     """
     start = bytes(source.take(min(HEADER_BYTES, source.size)))
     header = read_header(source.name, start, source.size)
-    if trust is not None:
-        found = trust(header.signed, header.public_key, header.signature)
-        if found is not None:
-            raise UntrustedArtifact(source.name, found)
+    _require_trusted(source.name, header, trust)
     return header
+
+
+def _require_trusted(name: str, header: Header, trust: Trust | None) -> None:
+    """Ask whether the signature in a header is trusted.
+
+    Raises:
+        UntrustedArtifact: it is not.
+    """
+    if trust is None:
+        return
+    found = trust(header.signed, header.public_key, header.signature)
+    if found is not None:
+        raise UntrustedArtifact(name, found)
 
 
 def _rest(source: OpenFile, header: Header) -> Container:

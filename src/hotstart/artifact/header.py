@@ -50,8 +50,13 @@ class Header(NamedTuple):
     area: int
 
 
-def read_header(name: str, header: bytes, bytes_there: int) -> Header:
-    """Read the header of a file of so many bytes."""
+def read_header(name: str, header: bytes, bytes_there: int | None = None) -> Header:
+    """Read the header of a file of so many bytes, if it is known how many.
+
+    Raises:
+        CorruptArtifact: it is none, or of a file of another size.
+        IncompatibleArtifact: it is of another format.
+    """
     if not header.startswith(_MAGIC):
         found = f"{header[: len(_MAGIC)]!r}" if header else "an empty file"
         raise CorruptArtifact(name, "header", f"{_MAGIC!r}", found)
@@ -66,7 +71,7 @@ def read_header(name: str, header: bytes, bytes_there: int) -> Header:
     _, _, reserved, size, manifest_bytes, digest = _SIGNED.unpack(signed)
     if reserved:
         raise CorruptArtifact(name, "header", "zero in the reserved field", f"{reserved}")
-    if size != bytes_there:
+    if bytes_there is not None and size != bytes_there:
         raise CorruptArtifact(name, "size", f"{size} bytes", f"{bytes_there}")
     end = HEADER_BYTES + manifest_bytes
     if (area := aligned(end) if format == FORMAT else end) > size:

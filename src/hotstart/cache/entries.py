@@ -13,7 +13,7 @@ import msgspec
 
 from hotstart.artifact import container
 from hotstart.cache.folder import Folder, is_damage
-from hotstart.errors import ArtifactError, CorruptArtifact
+from hotstart.errors import ArtifactError, CorruptArtifact, UntrustedArtifact
 from hotstart.records.guards import ProgramKey, Seen
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class Entries:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
+        self._signatures = folder.signatures
 
     def of(self, key: str) -> list[CacheEntry]:
         """Those of a key, or of all keys that begin so, the newest first."""
@@ -105,7 +106,9 @@ class Entries:
         self._remove_what_is_none(entry.name)
         described = zlib.compress(msgspec.json.encode(key.parts))
         blobs = {"seen": msgspec.json.encode(seen), "key": described}
-        parts = container.file_parts({"entry": msgspec.to_builtins(entry)}, blobs)
+        parts = container.file_parts(
+            {"entry": msgspec.to_builtins(entry)}, blobs, self._signatures.sign
+        )
         return self._folder.write(ENTRIES, entry.name, parts)
 
     def seen(self, entry: CacheEntry) -> tuple[Seen, ...] | None:
@@ -113,7 +116,8 @@ class Entries:
 
         It may be more than all the rest, so that listing entries leaves it out.
         """
-        read = self._try(entry.name, lambda path: decoded(container.read(path)))
+        trust = self._signatures.trust
+        read = self._try(entry.name, lambda path: decoded(container.read(path, trust)))
         return None if read is None else read[1]
 
     def pin(self, entry: CacheEntry) -> bool:
@@ -149,7 +153,9 @@ class Entries:
         """An entry's key; without parts if they cannot be read."""
         parts: dict[str, str] = {}
         with contextlib.suppress(ArtifactError, LookupError, zlib.error, msgspec.MsgspecError):
-            blob = container.read(self._folder.path(ENTRIES, entry.name)).blobs["key"]
+            blob = container.read(
+                self._folder.path(ENTRIES, entry.name), self._signatures.trust
+            ).blobs["key"]
             parts = msgspec.json.decode(zlib.decompress(blob), type=dict[str, str])
         return ProgramKey(entry.key, parts)
 
@@ -160,8 +166,8 @@ class Entries:
         """Remove what lies in an entry's place: no other version has its key."""
         with contextlib.suppress(ArtifactError):
             try:
-                decoded(container.read(self._folder.path(ENTRIES, name)))
-            except msgspec.MsgspecError:
+                decoded(container.read(self._folder.path(ENTRIES, name), self._signatures.trust))
+            except (msgspec.MsgspecError, UntrustedArtifact):
                 self._folder.remove(ENTRIES, name)
 
     def _sorted(self, names: Iterable[str]) -> list[CacheEntry]:
@@ -170,7 +176,7 @@ class Entries:
 
     def _read(self, name: str) -> CacheEntry | None:
         def read(path: str) -> CacheEntry:
-            entry = _ENTRY.decode(container.read_manifest(path)).entry
+            entry = _ENTRY.decode(container.read_manifest(path, trust=self._signatures.trust)).entry
             if entry.name != name:
                 # Whole, but another program's: it must not be found under this one's key.
                 raise CorruptArtifact(path, "manifest", f"the entry {name}", entry.name)

@@ -81,6 +81,9 @@ def _why(store: Store, key: ProgramKey, found: FoundProgram) -> str:
 def _keep(store: Store, key: ProgramKey, program: Program) -> CacheEntry | None:
     from hotstart.saving import CheckInputs, checked_parts
 
+    if not store.signatures.believes_own:
+        log.info("the program is not kept: %s trusts keys, and has none to sign with", store)
+        return None
     seen = program.artifact.requirements.seen
     unknown = [described(one) for one in seen if not one.guard.text]
     if unknown:
@@ -90,7 +93,7 @@ def _keep(store: Store, key: ProgramKey, program: Program) -> CacheEntry | None:
     source = weights_of(program.model, program.artifact)
     check = CheckInputs(source, program.examples, partly=True) if store.check else None
     try:
-        parts = checked_parts(*program.artifacts(), check=check)
+        parts = checked_parts(*program.artifacts(), sign=store.signatures.sign, check=check)
     except (ArtifactError, OSError) as error:  # OSError: there is no room to check it in
         log.warning("the program was compiled, and cannot be kept: %s", error)
         return None

@@ -26,11 +26,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from hotstart.artifact import disk
+from hotstart.artifact import container, disk
 from hotstart.cache import locks, tidying
 from hotstart.cache.file_names import LAYOUT, LOCKS, PINS, QUARANTINE, is_name, place_of
+from hotstart.cache.signatures import Signatures
 from hotstart.cache.tidying import GRACE_S, LIMITS, Limits, Stored, Tidied
-from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact, StoreError
+from hotstart.errors import (
+    ArtifactError,
+    CorruptArtifact,
+    IncompatibleArtifact,
+    StoreError,
+    UntrustedArtifact,
+)
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -54,14 +61,21 @@ class Folder:
         root: the folder; made when something is written.
         limits: how much it may hold.
         strict: whether what goes wrong with the file system is an error.
+        signatures: whose files whoever reads here believes; read-only.
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], limits: Limits | None = None, *, strict: bool = False
+        self,
+        root: str | os.PathLike[str],
+        limits: Limits | None = None,
+        *,
+        strict: bool = False,
+        signatures: Signatures | None = None,
     ) -> None:
         self.root = Path(root)
         self.limits = limits or LIMITS
         self.strict = strict
+        self.signatures = signatures or Signatures()
         self.problems: Counter[str] = Counter()
         self._base = self.root / LAYOUT
         self._text = str(self.root)
@@ -96,11 +110,14 @@ class Folder:
         return False
 
     def write(self, kind: str, name: str, parts: Sequence[bytes]) -> bool:
-        """Write a file; whether it is there now. One that is there already is left as it is."""
+        """Write a file; whether it is there now.
+
+        One that is there already is left as it is, unless its signature is not believed.
+        """
         path = self.path(kind, name)
 
         def work() -> bool:
-            if path.exists():
+            if path.exists() and self._is_believed(path):
                 self._use(path)  # whoever writes it needs it
                 return True
             try:
@@ -239,6 +256,18 @@ class Folder:
             return True
 
         return self._try(doing, work) or False
+
+    def _is_believed(self, path: Path) -> bool:
+        """Tell whether a file is signed as it has to be; a damaged one is for those who read it."""
+        if self.signatures.trust is None:
+            return True
+        try:
+            container.require_trusted(path, self.signatures.trust)
+        except UntrustedArtifact:
+            return False
+        except ArtifactError:
+            pass
+        return True
 
     def _put(self, path: Path, parts: Sequence[bytes]) -> None:
         self._prepare(path.parent)

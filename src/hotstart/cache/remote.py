@@ -204,6 +204,27 @@ class Visit:
 
         return self._ask(f"read {where}", work)
 
+    def begins_with(self, kind: str, name: str, size: int) -> bytes | None:
+        """The first bytes of an object; None if it cannot be fetched, or has fewer.
+
+        Raises:
+            StoreError: the remote is strict, and failed.
+        """
+        path = place_of(kind, name)
+
+        async def work() -> bytes | None:
+            import obstore
+
+            try:
+                start = await obstore.get_range_async(
+                    self._remote.opened(), path, start=0, length=size
+                )
+            except FileNotFoundError:
+                return None
+            return bytes(start)
+
+        return self._ask(f"read {self._remote.where(kind, name)}", work)
+
     def publish(self, kind: str, name: str, parts: Sequence[bytes]) -> Published:
         """Write an object. One that is there already is left as it is, but if it was found wrong.
 

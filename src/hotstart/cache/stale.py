@@ -13,12 +13,14 @@ import msgspec
 from hotstart.cache.entries import PROGRAMS, CacheEntry, Entries
 from hotstart.cache.file_names import require_program
 from hotstart.cache.folder import Folder
+from hotstart.cache.signatures import untrusted
 from hotstart.errors import (
     ArtifactError,
     ContractError,
     CorruptArtifact,
     IncompatibleArtifact,
     ModelMismatch,
+    UntrustedArtifact,
 )
 from hotstart.guards.compare import changes
 from hotstart.records.guards import Change
@@ -76,13 +78,15 @@ def loaded(
     path = folder.path(PROGRAMS, entry.program)
     try:
         require_program(path, entry.program)
-        program = load_file(path, model, on_miss, pack="first_call")
+        program = load_file(path, model, on_miss, trust=folder.signatures.trust, pack="first_call")
     except CorruptArtifact as error:
         folder.quarantine(PROGRAMS, entry.program, str(error))
         entries.remove(entry)
         return None, (("its file", "what was written", "damage"),)
     except (IncompatibleArtifact, ModelMismatch) as error:
         return None, error.differences
+    except UntrustedArtifact as error:
+        return None, (untrusted(error),)
     except (ArtifactError, ContractError) as error:
         if folder.is_gone(PROGRAMS, entry.program):
             entries.remove(entry)

@@ -18,6 +18,7 @@ from hotstart.artifact import container
 from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, CacheEntry, Entries, hash_of
 from hotstart.cache.file_names import is_key, program_name, require_program
 from hotstart.cache.folder import Folder, default_place, is_damage
+from hotstart.cache.signatures import signatures_of
 from hotstart.cache.stale import FoundProgram, find_fitting, loaded
 from hotstart.cache.tidying import LIMITS, Limits
 from hotstart.errors import ArtifactError, StoreError
@@ -59,11 +60,16 @@ class Store:
         remote_timeout_s: seconds that one of these may take at most, whatever the remote does: to
             look for a program and bring it, to look for the pieces of one build, to publish a
             program, to publish the pieces of one build. One that fails is left alone for a minute.
+        sign_key: file of a private key, as `hotstart keygen` makes: all that is written is signed,
+            and only what this key or a trusted one has signed is read. Needs the extra
+            `hotstart[sign]`.
+        trusted_keys: public keys, as files, as text or as 32 raw bytes: only what one of them has
+            signed is read. Without `sign_key`, what is built here is not kept.
         remote_options: settings of the remote that the environment does not say (`AWS_...`,
             `GOOGLE_...`, `AZURE_...`), as `obstore.store.from_url` takes them.
 
     Raises:
-        StoreError: the remote's URL or a setting makes no sense, or the extra is not installed.
+        StoreError: the remote's URL, a key or a setting makes no sense, or an extra is missing.
     """
 
     __module__ = "hotstart"  # where users find it
@@ -83,6 +89,8 @@ class Store:
         remote_policy: RemotePolicy = "read-write",
         remote_timeout_s: float = 10.0,
         remote_options: Mapping[str, Any] | None = None,
+        sign_key: str | os.PathLike[str] | None = None,
+        trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
     ) -> None:
         for name, limit in (("max_bytes", max_bytes), ("max_files", max_files)):
             _require_amount(name, limit)
@@ -99,7 +107,13 @@ class Store:
         self.policy: CachePolicy = policy
         self.extra_key = extra_key
         self.check = check
-        self.folder = Folder(default_place() if place is None else place, limits, strict=strict)
+        self.signatures = signatures_of(sign_key, trusted_keys)
+        self.folder = Folder(
+            default_place() if place is None else place,
+            limits,
+            strict=strict,
+            signatures=self.signatures,
+        )
         self.entries = Entries(self.folder)
         self.exchange: Exchange | None = None
         if remote is not None:

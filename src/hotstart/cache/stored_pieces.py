@@ -53,6 +53,7 @@ class StoredPieces:
         self.new: list[str] = []
         self._wrote = False  # also pieces that were fetched
         self._folder = store.folder
+        self._signatures = store.signatures
         self._fit = fingerprint.allowed(target)
         about = [target, sorted(here().items()), self._fit["instructions"], self._fit["libc"]]
         self._here = msgspec.json.encode(about)
@@ -124,7 +125,9 @@ class StoredPieces:
     def _kept(self, name: str) -> Artifact | None:
         """Read from the folder."""
         try:
-            piece = _checked(container.read(self._folder.path(PIECES, name)), name)
+            piece = _checked(
+                container.read(self._folder.path(PIECES, name), self._signatures.trust), name
+            )
         except ArtifactError as error:
             if is_damage(error):
                 self._folder.quarantine(PIECES, name, str(error))
@@ -157,6 +160,8 @@ class StoredPieces:
         report: Mapping[str, Any],
         native: NativeProgram | None = None,
     ) -> None:
+        if not self._signatures.believes_own:
+            return
         alone = Artifact(
             requirements=Requirements((), (), (), (), ()),
             calls=(),
@@ -168,7 +173,7 @@ class StoredPieces:
             native=native,
         )
         try:
-            parts = checked_parts(alone)
+            parts = checked_parts(alone, sign=self._signatures.sign)
         except ArtifactError:
             return  # it refers to what only this process has
         if self._folder.write(PIECES, name, parts):

@@ -22,11 +22,18 @@ from dataclasses import dataclass
 import msgspec
 
 from hotstart.artifact import compatibility, container
+from hotstart.artifact.header import HEADER_BYTES
 from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, CacheEntry, decoded
 from hotstart.cache.file_names import program_name
 from hotstart.cache.folder import Folder
 from hotstart.cache.remote import Remote, Visit
-from hotstart.errors import ArtifactError, CorruptArtifact, IncompatibleArtifact
+from hotstart.cache.signatures import untrusted
+from hotstart.errors import (
+    ArtifactError,
+    CorruptArtifact,
+    IncompatibleArtifact,
+    UntrustedArtifact,
+)
 from hotstart.records.guards import Change, Seen
 
 log = logging.getLogger(__name__)
@@ -60,6 +67,7 @@ class Exchange:
     def __init__(self, folder: Folder, remote: Remote) -> None:
         self.remote = remote
         self._folder = folder
+        self._trust = folder.signatures.trust
 
     @contextlib.contextmanager
     def alone(self, key: str, visit: Visit) -> Iterator[None]:
@@ -87,6 +95,9 @@ class Exchange:
             compatibility.require_fit(checked, compare_source=True)
         except IncompatibleArtifact as error:
             return error.differences
+        except UntrustedArtifact as error:
+            self.remote.wrong(PROGRAMS, entry.program, error)
+            return (untrusted(error),)
         except ArtifactError as error:
             self.remote.wrong(PROGRAMS, entry.program, error)
             return (("its file", "what was written", "damage"),)
@@ -105,7 +116,8 @@ class Exchange:
         data = visit.fetch(PIECES, name, _PIECE_BYTES)
         if data is None:
             return None
-        return container.read_bytes(self.remote.where(PIECES, name), data)[0], data
+        where = self.remote.where(PIECES, name)
+        return container.read_bytes(where, data, self._trust)[0], data
 
     def publish(self, entry: CacheEntry, visit: Visit) -> bool:
         """Write a program of the folder, then its entry; whether both are there now."""
@@ -116,11 +128,13 @@ class Exchange:
         program, file = self._own(PROGRAMS, entry.program), self._own(ENTRIES, entry.name)
         if program is None or file is None:
             return False
-        if visit.publish(PROGRAMS, entry.program, [program]) == "failed":
+        if not self._publish(PROGRAMS, entry.program, program, visit):
             return False
         if named:
             return True
-        for number in range(len(taken), NUMBERED):
+        useless = [number for number, offered in enumerate(taken) if offered is None]
+        wrong = [n for n in useless if (ENTRIES, f"{entry.key}.{n}") in self.remote.damaged]
+        for number in (*range(len(taken), NUMBERED), *wrong):
             done = visit.publish(ENTRIES, f"{entry.key}.{number}", [file])
             if done != "there":  # else another writer was faster, and the next number may be free
                 return done == "written"
@@ -132,11 +146,32 @@ class Exchange:
         count = 0
         for name in names:
             data = self._own(PIECES, name)
-            if data is not None and visit.publish(PIECES, name, [data]) != "failed":
+            if data is not None and self._publish(PIECES, name, data, visit):
                 count += 1
         return count
 
     # --- how --------------------------------------------------------------------------------------
+
+    def _publish(self, kind: str, name: str, data: bytes, visit: Visit) -> bool:
+        """Write an object; whether it is there now, signed as it has to be."""
+        done = visit.publish(kind, name, [data])
+        if done == "there" and self._is_untrusted(kind, name, visit):
+            done = visit.publish(kind, name, [data])
+        return done != "failed"
+
+    def _is_untrusted(self, kind: str, name: str, visit: Visit) -> bool:
+        """Tell whether an object is not signed as it has to be; it is noted as wrong then."""
+        if self._trust is None:
+            return False
+        start = visit.begins_with(kind, name, HEADER_BYTES)
+        if start is None:
+            return False
+        try:
+            container.require_trusted_start(self.remote.where(kind, name), start, self._trust)
+        except ArtifactError as error:
+            self.remote.wrong(kind, name, error)
+            return True
+        return False
 
     def _own(self, kind: str, name: str) -> bytes | None:
         """A file of the folder, verified; None if there is none that is whole."""
@@ -144,7 +179,10 @@ class Exchange:
         if data is None:
             return None
         try:
-            container.read_bytes(str(self._folder.path(kind, name)), data)
+            container.read_bytes(str(self._folder.path(kind, name)), data, self._trust)
+        except UntrustedArtifact as error:
+            log.warning("not published: %s", error)
+            return None
         except ArtifactError as error:
             self._folder.quarantine(kind, name, str(error))
             return None
@@ -170,7 +208,7 @@ class Exchange:
             ArtifactError: it is damaged, or says what it cannot.
         """
         where = self.remote.where(ENTRIES, name)
-        contents = container.read_bytes(where, data)[0]
+        contents = container.read_bytes(where, data, self._trust)[0]
         try:
             entry, seen = decoded(contents)
         except msgspec.MsgspecError as error:
@@ -193,7 +231,7 @@ class Exchange:
         if data is None:
             return None
         where = self.remote.where(PROGRAMS, entry.program)
-        every = container.read_bytes(where, data)
+        every = container.read_bytes(where, data, self._trust)
         contents = container.pick(every, compatibility.best_that_fits)
         named = program_name(contents.signed)
         if named != entry.program:

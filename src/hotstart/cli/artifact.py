@@ -80,12 +80,7 @@ def add_verify(command: ArgumentParser) -> None:
     """Declare the flags of `hotstart verify`."""
     _add_file(command)
     flags.add_json(command)
-    command.add_argument(
-        "--trusted-key",
-        action="append",
-        metavar="KEY",
-        help="a public key, as a .pub file or its text; one of those given must have signed it",
-    )
+    flags.add_trusted(command)
     command.set_defaults(run=_verify)
 
 

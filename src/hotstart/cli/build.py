@@ -32,7 +32,7 @@ def add_build(command: ArgumentParser) -> None:
     observed.add_calls(command)
     add("--debug-dir", type=Path, metavar="DIR", help="write graph, pieces and stitched code here")
     add("-o", "--output", type=Path, metavar="FILE", help="save the program in this file")
-    add("--sign-key", type=Path, metavar="KEY", help="sign it with this file of `hotstart keygen`")
+    flags.add_sign(command)
     flags.add_no_check(command)
     flags.add_json(command, "report")
     command.epilog = f"{flags.FACTORY}{_EXAMPLE}{command.epilog}"

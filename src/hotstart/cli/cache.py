@@ -13,6 +13,7 @@ from msgspec.structs import asdict
 from hotstart.artifact import container
 from hotstart.cache.entries import ENTRIES, PROGRAMS, CacheEntry, Entries
 from hotstart.cache.folder import Folder, default_place, is_damage
+from hotstart.cache.signatures import signatures_of
 from hotstart.cache.tidying import LIMITS, Limits, Stored
 from hotstart.cli import flags, parse
 from hotstart.cli.output import say, say_json, tell
@@ -35,6 +36,8 @@ def add_cache(command: ArgumentParser) -> None:
         flags.add_cache(action)
         flags.add_json(action)
         action.set_defaults(run=run)
+        if name in ("push", "pull", "verify"):
+            flags.add_trusted(action)
         if name in ("push", "pull"):
             flags.add_remote(action, required=True)
             action.add_argument(
@@ -108,12 +111,13 @@ def _stats(given: Namespace) -> None:
 
 def _verify(given: Namespace) -> int:
     folder = _folder(given)
+    trust = signatures_of(None, given.trusted_key).trust
     damaged: list[dict[str, str]] = []
     count = 0
     for stored in folder.files():
         count += 1
         try:
-            container.require_whole(folder.path(stored.kind, stored.name))
+            container.require_whole(folder.path(stored.kind, stored.name), trust)
         except ArtifactError as error:
             if folder.is_gone(stored.kind, stored.name):
                 continue
@@ -126,8 +130,8 @@ def _verify(given: Namespace) -> int:
     if damaged:
         names = ", ".join(f"{one['kind']}/{one['name']}" for one in damaged)
         raise StoreError(
-            f"expected {count} files as they were written, found {len(damaged)} damaged or "
-            f"not to be read: {names}. What is damaged was put into quarantine, and is "
+            f"expected {count} files as they were written, found {len(damaged)} damaged, not "
+            f"to be read or untrusted: {names}. What is damaged was put into quarantine, and is "
             "compiled again."
         )
     say(f"all {count} files are as they were written")
@@ -186,7 +190,7 @@ def _tell_of(given: Namespace, done: str, entries: list[CacheEntry]) -> None:
 
 def _push(given: Namespace) -> None:
     """Publish programs at a remote: all of them and all pieces, or those of a key."""
-    store = flags.store(given.cache, given.remote)
+    store = flags.store(given.cache, given.remote, trusted_keys=given.trusted_key)
     entries = _named(store.entries, given.key) if given.key else store.entries.all()
     pushed = [entry for entry in entries if store.push(entry)]
     _exchanged(given, "published", pushed, 0 if given.key else store.push_pieces())
@@ -194,7 +198,7 @@ def _push(given: Namespace) -> None:
 
 def _pull(given: Namespace) -> None:
     """Bring programs from a remote: all of them, or those of a key."""
-    store = flags.store(given.cache, given.remote)
+    store = flags.store(given.cache, given.remote, trusted_keys=given.trusted_key)
     keys = [given.key] if len(given.key) == _WHOLE_KEY else store.shared_keys(given.key)
     _exchanged(given, "brought", [entry for key in keys for entry in store.pull(key)], 0)
 

@@ -19,6 +19,7 @@ def add_explain(command: ArgumentParser) -> None:
     flags.add_compiling(command)
     flags.add_cache(command)
     flags.add_remote(command)
+    flags.add_trusted(command)
     flags.add_json(command)
     command.epilog = f"{flags.FACTORY}{command.epilog}"
     command.set_defaults(run=_explain)
@@ -36,7 +37,7 @@ def _explain(given: Namespace) -> int:
     settings = flags.settings(given)
     model, from_factory = call_factory(given.factory)
     key = hotstart.compute_key(model, **{**settings, **from_factory})
-    store = flags.store(given.cache, given.remote)
+    store = flags.store(given.cache, given.remote, trusted_keys=given.trusted_key)
     found = store.find(key, model, OnMiss())
     fits = found.program is not None
     beside, changes = ("", ()) if fits else why(store, key, found.reasons)

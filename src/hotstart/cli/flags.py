@@ -154,6 +154,23 @@ def add_remote(command: ArgumentParser, required: bool = False) -> None:
     command.add_argument("--remote", metavar="URL", required=required, help=about)
 
 
+def add_sign(command: ArgumentParser, what: str = "it") -> None:
+    """Declare the private key that signs what a command writes."""
+    about = f"sign {what} with this file of `hotstart keygen`"
+    command.add_argument("--sign-key", type=Path, metavar="KEY", help=about)
+
+
+def add_trusted(command: ArgumentParser) -> None:
+    """Declare the public keys that a command asks for."""
+    command.add_argument(
+        "--trusted-key",
+        action="append",
+        metavar="KEY",
+        help="a public key, as a .pub file or its text; one of those given must have signed "
+        "what is read",
+    )
+
+
 def add_json(command: ArgumentParser, printed: str = "result") -> None:
     """Declare `--json`."""
     command.add_argument("--json", action="store_true", help=f"print the {printed} as JSON")

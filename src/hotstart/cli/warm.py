@@ -38,6 +38,8 @@ def add_warm(command: ArgumentParser) -> None:
     flags.add_compiling(command)
     flags.add_cache(command)
     flags.add_remote(command)
+    flags.add_sign(command, "all that is kept")
+    flags.add_trusted(command)
     flags.add_json(command)
     command.epilog = f"{flags.FACTORY}{command.epilog}"
     command.set_defaults(run=_warm)
@@ -53,7 +55,7 @@ def _warm(given: Namespace) -> int:
         1 if one of them failed; the others are compiled nevertheless.
     """
     settings = flags.settings(given)
-    place = Place(given.cache, given.remote, not given.no_check)
+    place = Place(given.cache, given.remote, not given.no_check, given.sign_key, given.trusted_key)
     if given.on == "ray":
         from hotstart.cli.warm_on_ray import warm_on_ray
 

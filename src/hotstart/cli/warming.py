@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,15 +30,26 @@ class Place:
         folder: of the cache; None: the default one.
         remote: the URL of its remote.
         check: whether a program is run in a process of its own before it is kept.
+        sign_key: file of the private key that signs what is kept.
+        trusted_keys: public keys besides; only what one of these has signed is read.
     """
 
     folder: Path | None
     remote: str | None
     check: bool
+    sign_key: Path | None = None
+    trusted_keys: Sequence[str] | None = None
 
     def store(self, extra_key: str = "") -> Store:
         """The store; its trouble is an error, and its warnings are shown."""
-        return flags.store(self.folder, self.remote, check=self.check, extra_key=extra_key)
+        return flags.store(
+            self.folder,
+            self.remote,
+            check=self.check,
+            extra_key=extra_key,
+            sign_key=self.sign_key,
+            trusted_keys=self.trusted_keys,
+        )
 
 
 def compile_into(

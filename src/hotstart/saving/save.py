@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from hotstart import _torch, faults
-from hotstart.artifact import container, fingerprint, signing
+from hotstart.artifact import container, fingerprint
+from hotstart.artifact.header import Sign
 from hotstart.artifact.pool import TargetProgram, parts_of_several
 from hotstart.artifact.write import to_manifest
 from hotstart.errors import ArtifactError, OptionsError
@@ -39,21 +39,20 @@ class CheckInputs:
 
 def checked_parts(
     *artifacts: Artifact,
-    sign_key: str | os.PathLike[str] | None = None,
+    sign: Sign | None = None,
     check: CheckInputs | None = None,
 ) -> list[bytes]:
     """Make the parts of an artifact's file, in order, after the check.
 
     Args:
         artifacts: the artifact; or one for each target, the best first.
-        sign_key: file of a private key.
+        sign: signs the file, if it is to be signed.
         check: what to check each with, if that is wanted.
 
     Raises:
         ArtifactError: it cannot be written as data, or does not run from its file.
         OptionsError: this machine cannot run, so not check, the code for a target.
     """
-    sign = None if sign_key is None else signing.signer(sign_key)
     made = [_checked(artifact, check) for artifact in artifacts]
     if len(made) == 1:
         return container.file_parts(made[0].manifest, made[0].blobs, sign)

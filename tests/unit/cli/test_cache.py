@@ -146,7 +146,7 @@ def test_verify_says_what_is_damaged(root: Path, capsys: pytest.CaptureFixture[s
     flip_a_bit(folder)
     status, _, err = asked(capsys, "verify", "--cache", root)
     assert status == 1
-    assert "found 1 damaged or not to be read" in err
+    assert "found 1 damaged, not to be read or untrusted" in err
     assert len(folder.in_quarantine()) == 1
 
 

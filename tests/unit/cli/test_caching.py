@@ -260,3 +260,22 @@ def test_a_file_server_is_no_place_to_push_to(
     status, _, err = asked(capsys, "cache pull --remote http://127.0.0.1:9/cache")
     assert status == 1
     assert "can list" in err
+
+
+def test_a_signed_cache_is_found_by_who_trusts_the_key(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cryptography", reason="the extra hotstart[sign] is not installed")
+    assert asked(capsys, "keygen team")[0] == 0
+    assert asked(capsys, "keygen other")[0] == 0
+    factory = importlib.import_module(shop.stem).static
+    model, args, _ = factory()
+    store = Store(sign_key="team", check=False)
+    hotstart.compile(model, args, cache=store, options=Options(compiler="op_by_op"))
+    explain = "explain cached_shop:static --compiler op_by_op --trusted-key"
+    assert asked(capsys, f"{explain} team.pub")[0] == 0
+    assert asked(capsys, f"{explain} other.pub")[0] == 6
+    assert asked(capsys, "cache verify --trusted-key team.pub")[0] == 0
+    status, told = as_json(capsys, "cache verify --trusted-key other.pub")
+    assert (status, len(told["damaged"])) == (1, told["files"])
+    assert as_json(capsys, "cache verify")[1]["ok"], "nothing was put away"
