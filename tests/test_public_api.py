@@ -24,6 +24,7 @@ def test_the_public_names_are_pinned() -> None:
         "Options",
         "OptionsError",
         "PartitionError",
+        "Profile",
         "Program",
         "RangeError",
         "Store",
@@ -36,6 +37,8 @@ def test_the_public_names_are_pinned() -> None:
         "install",
         "load",
         "observe",
+        "profile",
+        "profiler_ranges",
         "restore",
     ]
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from hotstart.observation import observe
     from hotstart.observing.observed import ObservedCalls
     from hotstart.options import Options
+    from hotstart.profiling.profile import profile
+    from hotstart.profiling.ranges import profiler_ranges
+    from hotstart.profiling.record import Profile
     from hotstart.program import Program
     from hotstart.records.shapes import Dim
     from hotstart.submodule import compile_submodule, install, restore
@@ -54,6 +57,7 @@ __all__ = [
     "Options",
     "OptionsError",
     "PartitionError",
+    "Profile",
     "Program",
     "RangeError",
     "Store",
@@ -66,6 +70,8 @@ __all__ = [
     "install",
     "load",
     "observe",
+    "profile",
+    "profiler_ranges",
     "restore",
 ]
 
@@ -88,6 +94,9 @@ _HOMES = {
     "ObservedCalls": "hotstart.observing.observed",
     "Dim": "hotstart.records.shapes",
     "Options": "hotstart.options",
+    "Profile": "hotstart.profiling.record",
+    "profile": "hotstart.profiling.profile",
+    "profiler_ranges": "hotstart.profiling.ranges",
     "Program": "hotstart.program",
     "Store": "hotstart.cache.store",
 }

@@ -23,6 +23,7 @@ from hotstart.runtime.bind import Binding
 from hotstart.runtime.generated_entry import Entry
 from hotstart.runtime.heap import trim_heap
 from hotstart.runtime.tensor_arguments import TensorArguments
+from hotstart.runtime.units import Forms
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
@@ -260,6 +261,14 @@ class Program(BaseProgram):
         specs = self.artifact.requirements.weights
         values = zip(specs, self._binding.source.values(), strict=True)
         return {spec.name: value for spec, value in values if isinstance(value, torch.Tensor)}
+
+    def in_forms(self, forms: Forms) -> Program:
+        """The same program on the same weights, whose variants run in other forms, to measure them.
+
+        Calls outside the contract are errors.
+        """
+        binding = self._binding.in_forms(self.artifact, forms)
+        return Program(self.artifact, self.model, binding, self._made, self._clock, OnMiss())
 
     def __repr__(self) -> str:
         model = self.model

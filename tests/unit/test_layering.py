@@ -25,7 +25,7 @@ ORDER = (
     ("torchfree", "c"),
     ("saving",),
     ("program",),
-    ("loading",),
+    ("loading", "profiling"),
     ("capture",),
     ("partition",),
     ("stitching",),

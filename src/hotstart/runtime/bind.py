@@ -80,12 +80,7 @@ def bind(
         groups: finds groups of processes; none are given if it is left out.
     """
     groups = Groups(artifact.requirements) if groups is None else groups
-    forms = Forms(artifact)
-    stitched = (stitched for call in artifact.calls for stitched in call.stitched)
-    binders = tuple(
-        _binder(one, forms.of(number, one), source, outputs, groups)
-        for number, one in enumerate(stitched)
-    )
+    binders = _binders(artifact, Forms(artifact), source, outputs, groups)
     return Binding(source, artifact.requirements.weights, binders, pack, groups, prepared)
 
 
@@ -141,6 +136,11 @@ class Binding:
         """
         bound = self._bound or self._bind()
         return bound.memory.meeting(arguments, written)
+
+    def in_forms(self, artifact: Artifact, forms: Forms) -> Binding:
+        """Bind the same weights to functions of other forms; what was packed of them is shared."""
+        binders = _binders(artifact, forms, self.source, "auto", self._groups)
+        return Binding(self.source, self._specs, binders, self._pack, self._groups, self._prepared)
 
     def begin(self) -> None:
         """See that the model fits, and pack its weights unless that is for the first call to do.
@@ -272,6 +272,16 @@ class _PreparedMeanwhile(Prepared):
         if not threading.main_thread().is_alive():
             raise _EndingError
         return super().__call__(preparation, weights)
+
+
+def _binders(
+    artifact: Artifact, forms: Forms, source: Source, outputs: Outputs, groups: Groups
+) -> tuple[Binder, ...]:
+    stitched = (stitched for call in artifact.calls for stitched in call.stitched)
+    return tuple(
+        _binder(one, forms.of(number, one), source, outputs, groups)
+        for number, one in enumerate(stitched)
+    )
 
 
 def _binder(

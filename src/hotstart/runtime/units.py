@@ -88,10 +88,12 @@ class Forms:
         return self._loaded[key, native]
 
 
-def python_unit(unit: CompiledUnit) -> Unit:
-    """A unit that runs as Python, which calls its kernels."""
+def python_unit(unit: CompiledUnit, more: Mapping[str, Any] | None = None) -> Unit:
+    """A unit that runs as Python, which calls its kernels; its code may find more names defined."""
     scope: dict[str, Any] = {name: load_kernel(kernel) for name, kernel in unit.kernels}
-    return Unit(unit, run_code(unit.code, {**scope, **dict(unit.constants)})["bind"])
+    return Unit(
+        unit, run_code(unit.code, {**scope, **dict(unit.constants), **(more or {})})["bind"]
+    )
 
 
 def native_unit(unit: CompiledUnit, code: Code, library: Library) -> Unit:
