@@ -9,6 +9,7 @@ import hotstart
 def test_the_public_names_are_pinned() -> None:
     assert hotstart.__all__ == [
         "ArtifactError",
+        "Bisection",
         "Call",
         "CaptureError",
         "CompileError",
@@ -30,6 +31,7 @@ def test_the_public_names_are_pinned() -> None:
         "Store",
         "StoreError",
         "UntrustedArtifact",
+        "bisect",
         "compile",
         "compile_submodule",
         "compute_key",

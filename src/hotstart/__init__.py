@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from hotstart.api import compile, compute_key, load
     from hotstart.artifact.inspection import inspect
     from hotstart.artifact.manifest import Manifest
+    from hotstart.bisecting.bisect import bisect
+    from hotstart.bisecting.record import Bisection
     from hotstart.cache.store import Store
     from hotstart.calls import Call
     from hotstart.errors import (
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtifactError",
+    "Bisection",
     "Call",
     "CaptureError",
     "CompileError",
@@ -63,6 +66,7 @@ __all__ = [
     "Store",
     "StoreError",
     "UntrustedArtifact",
+    "bisect",
     "compile",
     "compile_submodule",
     "compute_key",
@@ -81,6 +85,8 @@ __version__ = VERSION
 # that needs no torch starts without it. Where torch is there already, what a start needs is
 # imported now, and not in the first load.
 _HOMES = {
+    "bisect": "hotstart.bisecting.bisect",
+    "Bisection": "hotstart.bisecting.record",
     "compile": "hotstart.api",
     "compile_submodule": "hotstart.submodule",
     "compute_key": "hotstart.api",

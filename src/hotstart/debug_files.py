@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from hotstart.errors import OptionsError
 from hotstart.options import Options
 from hotstart.records.artifact import Artifact, Blob
+from hotstart.repro_files import write_repros
 from hotstart.runtime.generated import stitched_name
 from hotstart.specialize.trace import TracedCall, describe_plan
 
@@ -49,7 +50,10 @@ def in_debug_files(artifact: Artifact, folder: Path | None) -> Artifact:
 def write_debug_files(
     folder: Path, calls: Sequence[TracedCall], artifact: Artifact, entry: str
 ) -> None:
-    """Write graphs, pieces and generated code, as `in_debug_files` names it, for reading."""
+    """Write graphs, pieces and generated code, as `in_debug_files` names it, for reading.
+
+    Each different piece gets a script that runs it alone.
+    """
     files: dict[str, str] = {"entry.py": entry}
     for call in calls:
         owner = f"{call.name}_" if call.name else ""
@@ -65,3 +69,4 @@ def write_debug_files(
     (folder / "hotstart").mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / "hotstart" / name).write_text(text)
+    write_repros(folder / "hotstart", calls)

@@ -69,7 +69,8 @@ class Options:
         prove: which compiled units are compared with the operators they were made from, at several
             sizes, while building: `"all"` of them, the `"first"` of every different piece, or none
             (`"off"`). One that differs runs op by op; see `program.report`.
-        debug_dir: folder that gets the graph, the pieces and the stitched code as files.
+        debug_dir: folder that gets the graph, the pieces and the stitched code as files, and for
+            each different piece a script that compares it with eager mode: `hotstart repro`.
         device: where the tensors of a model or of inputs on the meta device will be at run time.
         jobs: how many processes compile pieces at a time, this one included; the C++ compilers that
             each of them runs are as many, divided among them. 1: all pieces compile in this

@@ -77,6 +77,21 @@ def errors(
     return unit, max(limit, 4 * own)
 
 
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Compute the largest difference of elements, as a share of the largest number expected.
+
+    It is infinite where shapes or dtypes differ, integers do, or a number is finite in one only.
+    """
+    if (found.dtype, found.shape) != (expected.dtype, expected.shape):
+        return math.inf
+    if not _is_inexact(expected):
+        return 0.0 if same(found, expected) else math.inf
+    error, scale = _error(expected, found, torch.ones_like(expected, dtype=torch.bool))
+    if error == 0.0:
+        return 0.0
+    return error / scale if scale else math.inf
+
+
 def _finite_error(left: torch.Tensor, right: torch.Tensor) -> tuple[float, float] | None:
     """Compute the same if all numbers are finite, in fewer passes; None if they are not."""
     if not left.numel():

@@ -1,0 +1,1 @@
+"""Find the piece of a program that computes something else than the model does."""

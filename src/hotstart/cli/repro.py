@@ -1,0 +1,45 @@
+"""`hotstart repro`: run one piece of a debug folder against eager mode."""
+
+from __future__ import annotations
+
+import runpy
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from hotstart.errors import OptionsError
+
+_SCRIPT = "repro.py"
+
+_EXAMPLE = """\
+  hotstart build shop.search:encoder --debug-dir debug
+  hotstart repro debug/hotstart/piece_3
+
+"""
+
+
+def add_repro(command: ArgumentParser) -> None:
+    """Declare the flags of `hotstart repro`."""
+    command.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="the folder of a piece, as --debug-dir has it",
+    )
+    command.epilog = f"{_EXAMPLE}{command.epilog}"
+    command.set_defaults(run=_repro)
+
+
+def _repro(given: Namespace) -> None:
+    """Run the script of a piece, which exits with its own status.
+
+    Raises:
+        OptionsError: there is none.
+        SystemExit: 0 if the piece gives what it gives in eager mode, else 1.
+    """
+    script = given.folder / _SCRIPT
+    if not script.is_file():
+        raise OptionsError(
+            f"{given.folder}: expected the folder of a piece with a {_SCRIPT}, as a build with a "
+            "debug folder writes it, found none. A piece that no source says has no script."
+        )
+    runpy.run_path(str(script), run_name="__main__")
