@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from hotstart.cli import output
 from hotstart.errors import (
@@ -31,6 +31,7 @@ _COMMANDS = {
     "explain": ("explain", "say whether a model is in the cache, and why not"),
     "warm": ("warm", "compile models into the cache"),
     "cache": ("cache", "look after the folder that compiled programs are kept in"),
+    "completion": ("completion", "print a script that completes commands in a shell"),
 }
 """The module and the purpose of each command. `add_load_check` of a module declares the flags of
 `load-check` and sets `run`, a function of the parsed flags that may return an exit status."""
@@ -76,13 +77,19 @@ def read(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: as in `main`.
     """
+    # Others than the one that was asked for are not imported.
+    return _parser([name for name in _COMMANDS if name in argv]).parse_args(argv)
+
+
+def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
+    """A parser that knows the flags of some commands, and of the others the names."""
     parser = argparse.ArgumentParser(
         prog="hotstart",
         description="Compile a PyTorch model once, ahead of time; start it hot everywhere.",
         epilog=_STATUS_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(json=False)
+    parser.set_defaults(json=False, whole_parser=lambda: _parser(_COMMANDS))
     parser.add_argument("--version", action="version", version=f"hotstart {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, about) in _COMMANDS.items():
@@ -96,10 +103,10 @@ def read(argv: Sequence[str]) -> argparse.Namespace:
         command.add_argument(
             "--traceback", action="store_true", help="show where an error was raised"
         )
-        if name in argv:  # else it is not the one that was asked for, and is not imported
+        if name in wanted:
             home = importlib.import_module(f"hotstart.cli.{module}")
             getattr(home, f"add_{name.replace('-', '_')}")(command)
-    return parser.parse_args(argv)
+    return parser
 
 
 def _run(given: argparse.Namespace) -> int:
