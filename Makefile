@@ -28,7 +28,7 @@ export OMP_NUM_THREADS
 WORKERS ?= $(shell test $(CORES) -lt 4 && echo $(CORES) || echo 4)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format matrix bench bench-peers conformance reliability databases clean
+.PHONY: help setup demo test test-slow check format matrix package bench bench-peers conformance reliability databases clean
 .SILENT:
 
 help:
@@ -36,6 +36,7 @@ help:
 	echo "make test         the tests"
 	echo "make test-slow    the tests that take long, such as real models through Inductor"
 	echo "make matrix       the tests with every supported torch and Python (hours, some 6 GB of disk each)"
+	echo "make package      build sdist, wheel and SBOM, and try each extra in an environment of its own"
 	echo "make check        lint, formatting, types"
 	echo "make format       format and fix what can be fixed"
 	echo "make bench        every benchmark; each keeps its JSON in benchmarks/"
@@ -75,6 +76,9 @@ test-slow: $(READY)
 
 matrix: $(READY)
 	$(PY) -m nox
+
+package: $(READY)
+	$(PY) -m nox -s package
 
 check: $(READY)
 	$(PY) -m ruff check --quiet .

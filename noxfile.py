@@ -1,11 +1,12 @@
-"""The tests with every supported version of torch and of Python: `make matrix`.
+"""The tests with every supported version of torch and of Python, `make matrix`; and the package.
 
 `nox -l` lists them, `nox -s "tests-3.12(torch 2.15)"` runs one, and `nox -s tests -p 3.12` those of
-one Python; what follows `--` goes to pytest.
+one Python; what follows `--` goes to pytest. `make package` builds what is released, and tries it.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nox
@@ -13,6 +14,10 @@ import nox
 # The last patch release of every minor version.
 TORCH = ("2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
 PYTHON = ("3.11", "3.12", "3.13")
+
+# Each is tried alone. Those for the demo and for developers are not for users of the package.
+EXTRAS = ("cli", "sign", "remote", "serve", "ray", "sentence-transformers")
+INSTALLED = "qualification/installed.py"
 
 nox.needs_version = ">=2026.10.20"
 nox.options.default_venv_backend = "venv"
@@ -44,3 +49,35 @@ def _constraints(torch: str) -> str:
     """constraints.txt, with another torch."""
     lines = Path("constraints.txt").read_text().splitlines()
     return "\n".join(f"torch=={torch}" if line.startswith("torch==") else line for line in lines)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build sdist and wheel, install the wheel with what it declares and no more, and use it.
+
+    `dist/` has both afterwards, and `sbom.json`: every package that was installed, as CycloneDX.
+    """
+    session.install("build", "twine", "cyclonedx-bom")
+    dist = Path("dist").absolute()
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist))
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+    for extra in ("", *EXTRAS):
+        python = _installed(session, extra)
+        session.run(python, "-I", INSTALLED, extra or "nothing", external=True)
+        if not extra:
+            session.run("cyclonedx-py", "environment", python, "-o", str(dist / "sbom.json"))
+        shutil.rmtree(Path(python).parents[1])
+
+
+def _installed(session: nox.Session, extra: str) -> str:
+    """The Python of a new environment with the wheel and one of its extras."""
+    folder = Path(session.create_tmp(), f"with-{extra or 'nothing'}")
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "venv", str(folder))
+    python = str(folder / "bin" / "python")
+    (wheel,) = Path("dist").absolute().glob("*.whl")
+    pip = (python, "-m", "pip", "install", "-qq", "--constraint", "constraints.txt")
+    session.run(*pip, "torch", external=True)
+    session.run(*pip, f"{wheel}[{extra}]" if extra else str(wheel), external=True)
+    return python

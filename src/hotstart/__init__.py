@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hotstart.bisecting.record import Bisection
     from hotstart.cache.store import Store
     from hotstart.calls import Call
+    from hotstart.capture_obstacles import CaptureReport, explain_capture
     from hotstart.errors import (
         ArtifactError,
         CaptureError,
@@ -47,6 +48,7 @@ __all__ = [
     "Bisection",
     "Call",
     "CaptureError",
+    "CaptureReport",
     "CompileError",
     "ContractError",
     "CorruptArtifact",
@@ -70,6 +72,7 @@ __all__ = [
     "compile",
     "compile_submodule",
     "compute_key",
+    "explain_capture",
     "inspect",
     "install",
     "load",
@@ -85,6 +88,8 @@ __version__ = VERSION
 # that needs no torch starts without it. Where torch is there already, what a start needs is
 # imported now, and not in the first load.
 _HOMES = {
+    "CaptureReport": "hotstart.capture_obstacles",
+    "explain_capture": "hotstart.capture_obstacles",
     "bisect": "hotstart.bisecting.bisect",
     "Bisection": "hotstart.bisecting.record",
     "compile": "hotstart.api",

@@ -37,7 +37,7 @@ ORDER = (
     ("build",),
     ("observing",),
     ("api",),
-    ("submodule", "backend", "observation", "bisecting"),
+    ("submodule", "backend", "observation", "bisecting", "capture_obstacles"),
     ("hotstart",),
     ("integrations", "cli"),
     ("__main__",),

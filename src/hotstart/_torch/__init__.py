@@ -57,6 +57,7 @@ from hotstart._torch.widening import in_float64
 if TYPE_CHECKING:
     from hotstart._torch.attention import attention_kernel
     from hotstart._torch.block_names import Counterparts
+    from hotstart._torch.broken_graphs import graph_breaks
     from hotstart._torch.c_shims import (
         NO_DEFAULT,
         CFunction,
@@ -269,6 +270,7 @@ __all__ = [
     "global_hook_dicts",
     "global_hooks",
     "grad_modes",
+    "graph_breaks",
     "group_named",
     "group_text",
     "guard_on",
@@ -346,6 +348,7 @@ __all__ = [
 _BUILDING = (
     "attention",
     "block_names",
+    "broken_graphs",
     "c_shims",
     "collectives",
     "dynamo",

@@ -173,7 +173,7 @@ def full_graph(
     for tensor, dim, low, high in dynamic:
         dynamo.mark_dynamic(tensor, dim, min=low, max=high)
     with (
-        dynamo.config.patch(**_settings()),
+        dynamo.config.patch(**trace_settings()),
         torch.no_grad(),
         without_size_assumptions(),
         sizes_that_may_be_zero(),
@@ -234,7 +234,7 @@ def _by_all_names(
     return found
 
 
-def _settings() -> dict[str, Any]:
+def trace_settings() -> dict[str, Any]:
     """Settings under which Dynamo traces sizes as they are declared, and operators as written.
 
     `enable_dynamo_decompositions`, where there is one, makes a product and an `fma` of

@@ -29,11 +29,23 @@ def describe_failure(error: BaseException) -> tuple[str, str, str] | None:
     )
     if not isinstance(error, known):
         return None
-    reason, advice = _brief(str(error))
+    line = user_line(list(getattr(error, "real_stack", None) or ()))
+    return line, *describe_reason(str(error))
+
+
+def describe_reason(text: str) -> tuple[str, str]:
+    """Read a message of Dynamo's, or the reason that it gives for ending a graph.
+
+    Returns:
+        What it met, in a sentence or two, and what it suggests to change, which may be empty.
+    """
+    if text.startswith("generic_jump "):
+        return "a branch depends on the contents of a tensor", "torch.cond, or torch.where"
+    reason, advice = _brief(text)
     if "`lock` context manager" in reason:
         # Libraries set up things once, such as transformers' hooks, under a lock.
         advice = "call the model once before, if it takes the lock in its first call only"
-    return user_line(list(getattr(error, "real_stack", None) or ())), reason, advice
+    return reason, advice
 
 
 def _brief(text: str) -> tuple[str, str]:

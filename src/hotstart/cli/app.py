@@ -21,6 +21,7 @@ _COMMANDS = {
     "build": ("build", "compile a model, report, and save it"),
     "observe": ("observe", "run a script, and write how it calls a module"),
     "inspect": ("artifact", "show what is in an artifact"),
+    "explain-capture": ("explain_capture", "list all that keeps a model from being one graph"),
     "bisect": ("bisect", "find the first piece that departs from eager mode"),
     "repro": ("repro", "run one piece of a debug folder against eager mode"),
     "profile": ("profile", "show where the time of a call goes"),
