@@ -15,6 +15,7 @@ from hotstart.errors import ArtifactError, ContractError, HotstartError, ModelMi
 from hotstart.events import Clock
 from hotstart.model import Model, method_of
 from hotstart.records.artifact import Artifact
+from hotstart.records.details import NO_DETAILS, Details
 from hotstart.records.layout import fit, strides_fit
 from hotstart.records.report import Report, Summary
 from hotstart.records.shapes import dense_strides
@@ -26,6 +27,7 @@ from hotstart.runtime.tensor_arguments import TensorArguments
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
+    from hotstart.reporting.document import Document
     from hotstart.saving.examples import Example
 
 log = logging.getLogger(__name__)
@@ -89,6 +91,7 @@ class Program(BaseProgram):
         on_miss: OnMiss,
         examples: Mapping[str, Sequence[Example]] | None = None,
         targets: Targets = ONE_TARGET,
+        details: Details = NO_DETAILS,
     ) -> None:
         super().__init__(artifact)
         self.model = model
@@ -96,6 +99,7 @@ class Program(BaseProgram):
         self._clock = clock
         self.examples = examples or {}
         self._targets = targets
+        self._details = details
         self._on_miss = on_miss
         self._more: dict[str, list[Program]] = {}
         self._outgrown = False  # whether a miss has changed what this program reads
@@ -205,6 +209,25 @@ class Program(BaseProgram):
         """The record of what was compiled, reused, loaded and made of weights, with times."""
         target = self.artifact.fingerprint["target"] if self._targets.names else ""
         return Report.of(self._made, self._clock, self._binding.packed, target, self._targets.names)
+
+    def document(self) -> Document:
+        """Everything known of how it was made, and what is in it, as one record.
+
+        `hotstart.reporting` writes it as JSON, as text and as a page; where the program was built,
+        it has the operators, lines and kernels of every piece, which an artifact does not hold.
+
+        Raises:
+            ArtifactError: the program holds something that cannot be said as data.
+        """
+        from hotstart.reporting.document import document_of_program
+
+        return document_of_program(
+            "build" if self.examples else "load",
+            self.artifact,
+            self.report,
+            self._details,
+            self.relayouts,
+        )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A program is neither copied nor pickled.

@@ -21,6 +21,7 @@ _COMMANDS = {
     "build": ("build", "compile a model, report, and save it"),
     "observe": ("observe", "run a script, and write how it calls a module"),
     "inspect": ("artifact", "show what is in an artifact"),
+    "report": ("report", "show how a program was made, or how two differ; as a page, too"),
     "verify": ("artifact", "check every byte of an artifact, and its signature"),
     "load-check": ("artifact", "say whether an artifact would load here"),
     "keygen": ("artifact", "make a key pair to sign artifacts with"),
