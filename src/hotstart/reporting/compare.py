@@ -181,7 +181,7 @@ def _findings(document: Document) -> dict[str, str]:
         "units": str(report.unique),
         "reused": str(report.reused),
         "proven": str(report.proven),
-        "size of the file": memory(document.bytes) if document.file else "",
+        "size of the file": memory(document.size) if document.file else "",
         "peak memory": memory(report.peak_memory_bytes) if report.peak_memory_bytes else "",
     }
     said = {

@@ -50,7 +50,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
         made_by: the version of hotstart that wrote it.
         kind: what it tells of: a build, a load, or an artifact alone, which has no times.
         file: name of the artifact; empty if there is none.
-        bytes: its size.
+        size: its bytes.
         identity: SHA-256 of its header, which stands for all of it.
         report: what was made, and the times.
         details: operators, lines and kernels of the pieces, where a build has just made them.
@@ -65,7 +65,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     made_by: str
     kind: Kind
     file: str = ""
-    bytes: int = 0
+    size: int = 0
     identity: str = ""
     report: Report
     details: Details = NO_DETAILS
@@ -156,7 +156,7 @@ def document_of_file(file: str | os.PathLike[str], target: str | None = None) ->
         made_by=VERSION,
         kind="file",
         file=Path(file).name,
-        bytes=Path(file).stat().st_size,
+        size=Path(file).stat().st_size,
         identity=identity_of(file),
         report=report,
         artifact=manifest,
