@@ -37,7 +37,7 @@ def tests(session: nox.Session, torch: str) -> None:
     session.install("--constraint", str(constraints), f"torch=={torch}")
     session.install("--constraint", str(constraints), "--editable", ".[cli,demo,dev]")
     session.env.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-    session.run("python", "-m", "pytest", "-q", "-m", "not slow", *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "-m", "not slow and not browser", *session.posargs)
 
 
 def _constraints(torch: str) -> str:

@@ -58,16 +58,16 @@ def _build(given: Namespace) -> None:
     output: Path | None = given.output
     if output is None and (given.sign_key or given.no_check):
         given.parser.error(f"{'--sign-key' if given.sign_key else '--no-check'} is for --output")
-    written: Path | None = given.report or (output and output.with_suffix(SUFFIX))
-    if given.no_report:
-        if given.report is not None:
-            given.parser.error("--report and --no-report: takes one of them")
-        written = None
+    if given.no_report and given.report is not None:
+        given.parser.error("--report and --no-report: takes one of them")
     observed.require_calls(given)
     settings = flags.settings(given)
     settings["options"] = replace(settings["options"], debug_dir=given.debug_dir)
-    for place in filter(None, (output, written)):
-        require_place(place, "built")
+    if output is not None:
+        require_place(output, "built")
+    written = _place_of_report(given)
+    if written is not None:
+        require_place(written, "built")
     if given.sign_key is not None:
         from hotstart.artifact.signing import signer
 
@@ -100,3 +100,12 @@ def _build(given: Namespace) -> None:
         disk.write(written, [document.to_json()])
         say(f"wrote {written}, for `hotstart report`", sys.stderr)
     tell(given, shown, str(report))
+
+
+def _place_of_report(given: Namespace) -> Path | None:
+    """Where the document goes: where it was asked for, or beside the file, if there is one."""
+    if given.report is not None or given.output is None or given.no_report:
+        asked: Path | None = given.report
+        return asked
+    beside: Path = given.output.with_suffix(SUFFIX)
+    return beside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -112,6 +113,8 @@ def _pieces(
     operators: Mapping[str, Counter[str]],
     others: Mapping[str, Counter[str]],
 ) -> Iterator[PieceChange]:
+    same = _same_start(first, second)
+    first, second = first[same:], second[same:]
     old, new = [(p.kind, p.digest) for p in first], [(p.kind, p.digest) for p in second]
     matched = SequenceMatcher(None, old, new, autojunk=False)
     for tag, low, high, start, end in matched.get_opcodes():
@@ -125,6 +128,13 @@ def _pieces(
             yield PieceChange("removed", _named(piece), "", piece.layers)
         for piece in second[start + both : end]:
             yield PieceChange("added", "", _named(piece), piece.layers)
+
+
+def _same_start(first: Sequence[PieceInfo], second: Sequence[PieceInfo]) -> int:
+    """Count equal pieces at the start: of blocks that repeat, the last ones were added."""
+    pairs = zip(first, second, strict=False)
+    equal = itertools.takewhile(lambda pair: pair[0].digest == pair[1].digest, pairs)
+    return len(list(equal))
 
 
 def _named(piece: PieceInfo) -> str:

@@ -103,7 +103,8 @@ def document_of_program(
     from hotstart.artifact.write import to_manifest  # it imports torch
 
     manifest, blobs = to_manifest(artifact)
-    plain: dict[str, Any] = msgspec.to_builtins({**manifest, "blobs": place_blobs(blobs)[0]})
+    whole = msgspec.json.encode({**manifest, "blobs": place_blobs(blobs)[0]})
+    plain: dict[str, Any] = msgspec.json.decode(whole)
     del plain["report"]
     return Document(
         format=FORMAT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,9 @@ from hotstart.reporting import contents, view
 from hotstart.reporting.document import Document
 
 _FOLDER = Path(__file__).parent
+_FIRST = 4
+"""Names that a list shows before it is unfolded."""
+
 _KINDS = {"build": "Build report", "load": "Load report", "file": "Artifact"}
 
 
@@ -93,9 +97,9 @@ def _template() -> Any:
 
     def code(source: view.Source) -> Any:
         marked: str = highlight.highlighted(source.name, source.text)
-        return jinja2.utils.markupsafe.Markup(marked)  # noqa: S704  it is escaped
+        return jinja2.utils.markupsafe.Markup(marked)
 
-    environment.filters |= {"code": code, "memory": memory, "seconds": _seconds}
+    environment.filters |= {"code": code, "memory": memory, "seconds": _seconds, "brief": _brief}
     return environment.get_template("page.html.j2")
 
 
@@ -119,6 +123,12 @@ def _seconds(seconds: float) -> str:
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{1e3 * seconds:.3g} ms"
+
+
+def _brief(names: Sequence[str]) -> str:
+    """The first names of a list, and how many there are besides."""
+    more = len(names) - _FIRST
+    return ", ".join(names[:_FIRST]) + (f" and {more} more" if more > 0 else "")
 
 
 def _digest(script: str) -> str:

@@ -97,9 +97,14 @@ class Kind:
         return tuple(dict.fromkeys(path for piece in self.pieces for path in piece.layers))
 
     @property
-    def names(self) -> str:
+    def names(self) -> tuple[str, ...]:
         """The names of its pieces; neighbours as a range."""
-        return ", ".join(_ranges([piece.name for piece in self.pieces]))
+        return tuple(_ranges([piece.name for piece in self.pieces]))
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The layers; neighbours as a range."""
+        return tuple(_ranges(self.layers))
 
     @property
     def search(self) -> str:
@@ -205,7 +210,10 @@ def ribbons_of(kinds: Sequence[Kind], pieces: Iterable[PieceInfo]) -> list[Ribbo
     for piece in pieces:
         graphs.setdefault(piece.name.rpartition(".")[0], []).append((piece, of[piece.name]))
     several = len(graphs) > 1
-    return [Ribbon((name or "first graph") if several else "", tuple(tiles)) for name, tiles in graphs.items()]
+    return [
+        Ribbon((name or "first graph") if several else "", tuple(tiles))
+        for name, tiles in graphs.items()
+    ]
 
 
 def lanes_of(report: Report, kinds: Sequence[Kind]) -> list[Lane]:
@@ -229,7 +237,7 @@ def ticks_of(seconds: float) -> list[tuple[float, str]]:
     """Places on a timeline, in percent, with their times."""
     if seconds <= 0:
         return []
-    steps = (m * 10.0**e for e in range(-4, 6) for m in (1, 2, 5))
+    steps = (m * 10.0**e for e in range(-7, 6) for m in (1, 2, 5))
     step = max((s for s in steps if seconds / s >= _FEWEST_TICKS), default=seconds)
     count = int(seconds / step)
     return [(100 * step * n / seconds, f"{step * n:g} s") for n in range(count + 1)]
@@ -245,7 +253,10 @@ def warnings_of(document: Document, kinds: Sequence[Kind]) -> list[Warned]:
     without = ((name, f"without {left_out}: {why}") for name, left_out, why in report.without)
     copied = ((name, f"in {count} calls so far") for name, count in document.copied.items())
     splits = (
-        (split.variant, f"{condition}{f', at {source}' if source else ''}; into {', '.join(split.into)}")
+        (
+            split.variant,
+            f"{condition}{f', at {source}' if source else ''}; into {', '.join(split.into)}",
+        )
         for split in report.splits
         for condition, source in split.conditions
     )
@@ -272,7 +283,9 @@ def stitched_sources(document: Document, manifest: Manifest) -> list[Source]:
         name = manifest.native.source.name
         size = _sizes(manifest).get(_file_name(manifest.native.library), 0)
         note = f"compiled into a library of {memory(size)}" if size else ""
-        found.append(Source("All variants as native code", name, document.sources.get(name, ""), note))
+        found.append(
+            Source("All variants as native code", name, document.sources.get(name, ""), note)
+        )
     return found
 
 
