@@ -15,7 +15,6 @@ from hotstart.errors import ArtifactError, ContractError, HotstartError, ModelMi
 from hotstart.events import Clock
 from hotstart.model import Model, method_of
 from hotstart.records.artifact import Artifact
-from hotstart.records.details import NO_DETAILS, Details
 from hotstart.records.layout import fit, strides_fit
 from hotstart.records.report import Report, Summary
 from hotstart.records.shapes import dense_strides
@@ -27,6 +26,7 @@ from hotstart.runtime.tensor_arguments import TensorArguments
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
+    from hotstart.records.details import Details
     from hotstart.reporting.document import Document
     from hotstart.saving.examples import Example
 
@@ -91,7 +91,7 @@ class Program(BaseProgram):
         on_miss: OnMiss,
         examples: Mapping[str, Sequence[Example]] | None = None,
         targets: Targets = ONE_TARGET,
-        details: Details = NO_DETAILS,
+        details: Details | None = None,
     ) -> None:
         super().__init__(artifact)
         self.model = model

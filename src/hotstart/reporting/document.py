@@ -93,7 +93,11 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def document_of_program(
-    kind: Kind, artifact: Artifact, report: Report, details: Details, copied: Mapping[str, int]
+    kind: Kind,
+    artifact: Artifact,
+    report: Report,
+    details: Details | None,
+    copied: Mapping[str, int],
 ) -> Document:
     """Describe a program that is in memory.
 
@@ -112,7 +116,7 @@ def document_of_program(
         made_by=VERSION,
         kind=kind,
         report=report,
-        details=details,
+        details=details or NO_DETAILS,
         artifact=plain,
         sources=_texts(blobs),
         copied=dict(copied),
