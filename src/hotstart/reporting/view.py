@@ -106,6 +106,13 @@ class Kind:
         """The layers; neighbours as a range."""
         return tuple(_ranges(self.layers))
 
+    def called_in(self, layer: str) -> str:
+        """The path of a submodule, from the layer of the first piece where it is in there."""
+        outer = ", ".join(self.pieces[0].layers)
+        if layer == outer:
+            return "the layer itself" if layer else "the model itself"
+        return layer.removeprefix(f"{outer}.") or "the model itself"
+
     @property
     def search(self) -> str:
         """The words that a search looks in, in lower case."""
@@ -253,10 +260,7 @@ def warnings_of(document: Document, kinds: Sequence[Kind]) -> list[Warned]:
     without = ((name, f"without {left_out}: {why}") for name, left_out, why in report.without)
     copied = ((name, f"in {count} calls so far") for name, count in document.copied.items())
     splits = (
-        (
-            split.variant,
-            f"{condition}{f', at {source}' if source else ''}; into {', '.join(split.into)}",
-        )
+        (split.variant, _split(condition, source, split.into))
         for split in report.splits
         for condition, source in split.conditions
     )
@@ -269,6 +273,11 @@ def warnings_of(document: Document, kinds: Sequence[Kind]) -> list[Warned]:
         *all_of(False, "served in parts", splits),
         *all_of(False, "not compared with the operators", report.unproven),
     ]
+
+
+def _split(condition: str, source: str, into: Sequence[str]) -> str:
+    at = f" ({source})" if source else ""
+    return f"{condition}{at}, into {', '.join(into)}"
 
 
 def stitched_sources(document: Document, manifest: Manifest) -> list[Source]:
