@@ -130,12 +130,13 @@ def _compile(
     if cache is None:
         return build({})
 
-    from hotstart.cache.find_or_build import find_or_build
-    from hotstart.cache.program_key import make_key
-    from hotstart.cache.store import open_store
-    from hotstart.guards.objects import Unknowable
-
-    store = open_store(cache)
+    with clock.phase("import"):
+        from hotstart.cache.find_or_build import find_or_build
+        from hotstart.cache.program_key import make_key
+        from hotstart.cache.store import open_store
+        from hotstart.guards.objects import Unknowable
+    with clock.phase("find"):
+        store = open_store(cache)
     try:
         with clock.phase("key"):
             key = make_key(model, described, split_on, options, store.extra_key)

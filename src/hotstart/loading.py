@@ -63,12 +63,14 @@ def load_file(
     compare_source: bool = True,
     pack: Pack = "now",
     groups: Mapping[str, Any] | None = None,
+    clock: Clock | None = None,
 ) -> Program:
     """Read a file, see that it fits, and bind it to weights. For arguments see `hotstart.load`.
 
-    With `weights`, which are there where no model is, nothing of the model's is imported.
+    With `weights`, which are there where no model is, nothing of the model's is imported. With
+    a clock, the report has what that was told of before, too.
     """
-    clock = Clock()
+    clock = clock or Clock()
     with clock.phase("verify"):
         trust = signing.truster(trusted_keys)
         contents = container.read(file, trust, compatibility.best_that_fits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,7 @@ def find_or_build(
     """
     started = time.perf_counter()
     with clock.phase("find"):
-        found = store.find(key, model, on_miss)
+        found = store.find(key, model, on_miss, clock)
     if found.program is not None:
         milliseconds = 1e3 * (time.perf_counter() - started)
         log.info("cache hit for %s in %.1f ms", key.digest, milliseconds)
@@ -61,12 +62,16 @@ def find_or_build(
             "Compile it there first, with policy='build', or change what is listed back."
         )
     log.info("cache miss for %s: %s", key.digest, why)
-    with store.alone(key):
-        again = store.find_here(key, model, on_miss)
+    with contextlib.ExitStack() as alone:
+        with clock.phase("wait"):
+            alone.enter_context(store.alone(key))
+        with clock.phase("find"):
+            again = store.find_here(key, model, on_miss, clock)
         if again.program is not None:
             log.info("cache hit for %s, which another process built meanwhile", key.digest)
             return again.program
-        from hotstart.cache.stored_pieces import StoredPieces  # only a build needs it
+        with clock.phase("import"):
+            from hotstart.cache.stored_pieces import StoredPieces  # only a build needs it
 
         # Pieces for another architecture would be read, and refused, where they are compiled.
         kept = {t: StoredPieces(store, t) for t in targets if not is_foreign(t)}
