@@ -73,8 +73,9 @@ def find_or_build(
         with clock.phase("import"):
             from hotstart.cache.stored_pieces import StoredPieces  # only a build needs it
 
-        # Pieces for another architecture would be read, and refused, where they are compiled.
-        kept = {t: StoredPieces(store, t) for t in targets if not is_foreign(t)}
+        with clock.phase("find"):
+            # Pieces for another architecture would be read, and refused, where they are compiled.
+            kept = {t: StoredPieces(store, t) for t in targets if not is_foreign(t)}
         program = build(kept)
         with clock.phase("keep"):
             entry = _keep(store, key, program)

@@ -256,9 +256,8 @@ class Store:
         """As `find`, with what the remote has besides."""
         visit = exchange.remote.visit()
         with exchange.alone(key.digest, visit):
-            found = self.find_here(
-                key, model, on_miss, clock
-            )  # another process may have brought it
+            # Another process may have brought it.
+            found = self.find_here(key, model, on_miss, clock)
             if found.program is not None:
                 return found
             reasons = list(found.reasons)

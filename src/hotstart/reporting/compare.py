@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 
 import msgspec
@@ -16,6 +16,10 @@ from hotstart.records.table import memory
 from hotstart.reporting.contents import Table, call_tables, fingerprint_parts
 from hotstart.reporting.document import Document
 from hotstart.reporting.text import table_text
+
+
+_OPERATORS = 8
+"""Operators that a text lists of a piece; the JSON has all."""
 
 
 class PieceChange(msgspec.Struct, frozen=True):
@@ -59,14 +63,14 @@ class Differences(msgspec.Struct, frozen=True):
         fingerprint: parts that differ, options among them.
         contract: arguments, axes and variants that differ.
         report: counts, sizes and findings, such as pieces that run op by op.
-        times: all phases, in seconds, if both documents have times.
+        measured: seconds of all phases, and memory, if both documents have them.
     """
 
     pieces: tuple[PieceChange, ...]
     fingerprint: tuple[Changed, ...]
     contract: tuple[Changed, ...]
     report: tuple[Changed, ...]
-    times: tuple[Changed, ...]
+    measured: tuple[Changed, ...]
 
 
 def compare(before: Document, after: Document) -> Differences:
@@ -81,30 +85,44 @@ def compare(before: Document, after: Document) -> Differences:
         fingerprint=_changes(_fingerprint(first), _fingerprint(second)),
         contract=_changes(_contract(first), _contract(second)),
         report=_changes(_findings(before), _findings(after)),
-        times=tuple(_times(before, after)),
+        measured=tuple(_measured(before, after)),
     )
 
 
 def differences_text(found: Differences) -> str:
     """The differences as text; tables without a row are left out."""
-    rows = [
-        (each.change, each.before, each.after, "; ".join([", ".join(each.layers), *each.operators]))
-        for each in found.pieces
-    ]
+    rows = list(_piece_rows(found.pieces))
     tables = [Table("pieces", rows, ("", "before", "after", "layers, operators"))]
     for title, changed in (
         ("options and fingerprint", found.fingerprint),
         ("contract", found.contract),
         ("what was made", found.report),
-        ("seconds", found.times),
+        ("measured, in seconds", found.measured),
     ):
         listed = [(each.name, each.before or "-", each.after or "-") for each in changed]
         tables.append(
-            Table(title, listed, ("", "before", "after"), "<>>" if title == "seconds" else "")
+            Table(
+                title, listed, ("", "before", "after"), "<>>" if found.measured is changed else ""
+            )
         )
     shown = [table_text(table) for table in tables if table.rows]
     different = any((found.pieces, found.fingerprint, found.contract, found.report))
-    return "\n\n".join(shown if different else ["the same but for times", *shown])
+    return "\n\n".join(shown if different else ["the same but for what was measured", *shown])
+
+
+def _piece_rows(pieces: Iterable[PieceChange]) -> Iterator[tuple[str, str, str, str]]:
+    """A row for each piece; operators are listed once for those that changed alike."""
+    shown: set[tuple[str, ...]] = set()
+    for each in pieces:
+        told = [", ".join(each.layers)]
+        if each.operators in shown:
+            told.append("the same operators")
+        elif each.operators:
+            more = len(each.operators) - _OPERATORS
+            told += each.operators[:_OPERATORS]
+            told += [f"and {more} more"] if more > 0 else []
+            shown.add(each.operators)
+        yield each.change, each.before, each.after, "; ".join(told)
 
 
 def _pieces(
@@ -192,7 +210,6 @@ def _findings(document: Document) -> dict[str, str]:
         "reused": str(report.reused),
         "proven": str(report.proven),
         "size of the file": memory(document.size) if document.file else "",
-        "peak memory": memory(report.peak_memory_bytes) if report.peak_memory_bytes else "",
     }
     said = {
         "runs op by op": report.op_by_op,
@@ -210,10 +227,11 @@ def _findings(document: Document) -> dict[str, str]:
     return counts
 
 
-def _times(before: Document, after: Document) -> Iterator[Changed]:
+def _measured(before: Document, after: Document) -> Iterator[Changed]:
     if "file" in (before.kind, after.kind):
         return
     first, second = before.report, after.report
+    yield Changed("peak memory", memory(first.peak_memory_bytes), memory(second.peak_memory_bytes))
     yield Changed("all", f"{first.wall_s:.3f}", f"{second.wall_s:.3f}")
     for name in dict.fromkeys((*first.phases, *second.phases)):
         a, b = first.phases.get(name), second.phases.get(name)

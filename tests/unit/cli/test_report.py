@@ -79,7 +79,7 @@ def test_two_reports_are_compared(
 ) -> None:
     status, out, _ = run(capsys, "report", made, made)
     assert status == 0
-    assert out.startswith("the same but for times")
+    assert out.startswith("the same but for what was measured")
     status, out, _ = run(capsys, "report", folder.plain, made)
     assert status == 0
     assert "variant batch=2..8" in out

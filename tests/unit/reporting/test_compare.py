@@ -25,7 +25,9 @@ def test_the_same_program_differs_in_times_only() -> None:
     assert differences.fingerprint == ()
     assert differences.contract == ()
     assert differences.report == ()
-    assert differences_text(differences).startswith("the same but for times\n\nseconds\n")
+    assert differences_text(differences).startswith(
+        "the same but for what was measured\n\nmeasured, in seconds\n"
+    )
 
 
 def test_pieces_that_changed_name_the_operators_that_did(wider: Differences) -> None:
@@ -34,6 +36,12 @@ def test_pieces_that_changed_name_the_operators_that_did(wider: Differences) -> 
     assert wider.pieces[0].layers == ("blocks.0",)
     assert "- torch.relu float32 (batch, 8)" in wider.pieces[0].operators
     assert "+ torch.relu float32 (batch, 16)" in wider.pieces[0].operators
+
+
+def test_operators_of_pieces_that_changed_alike_are_told_once(wider: Differences) -> None:
+    text = " ".join(differences_text(wider).split())
+    assert text.count("- torch.relu") == 1
+    assert text.count("the same operators") == 2
 
 
 def test_the_fingerprint_names_the_graph(wider: Differences) -> None:

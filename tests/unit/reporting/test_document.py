@@ -13,7 +13,7 @@ import torch
 from msgspec.structs import replace
 
 import hotstart
-from hotstart import ArtifactError, CorruptArtifact
+from hotstart import ArtifactError, CorruptArtifact, OptionsError
 from hotstart.reporting.document import (
     SUFFIX,
     Document,
@@ -88,6 +88,22 @@ def test_a_document_of_another_artifact_is_left_alone(saved: Path, tmp_path: Pat
     built(rank=6).save(other, check=False)
     other.with_suffix(SUFFIX).write_bytes(saved.with_suffix(SUFFIX).read_bytes())
     assert read_document(other).kind == "file"
+
+
+def test_of_several_targets_the_one_that_is_asked_for_is_shown(tmp_path: Path) -> None:
+    file = tmp_path / "several.hot"
+    program = built(target=("x86-64-v2", "native"))
+    program.save(file, check=False)
+    made = with_file(program.document(), file, {})
+    file.with_suffix(SUFFIX).write_bytes(made.to_json())
+    for target in ("native", "x86-64-v2"):
+        found = read_document(file, target)
+        assert found.kind == "file"
+        assert found.artifact["fingerprint"]["target"] == target
+        assert {each.target for each in found.manifest().targets} == {"native", "x86-64-v2"}
+    assert read_document(file).kind == "build"
+    with pytest.raises(OptionsError, match="is for"):
+        read_document(file, "aarch64")
 
 
 def test_a_load_tells_of_its_phases_and_of_copied_layouts(saved: Path) -> None:
