@@ -210,24 +210,27 @@ class Program(BaseProgram):
         target = self.artifact.fingerprint["target"] if self._targets.names else ""
         return Report.of(self._made, self._clock, self._binding.packed, target, self._targets.names)
 
-    def document(self) -> Document:
+    def document(self, file: str | os.PathLike[str] | None = None) -> Document:
         """Everything known of how it was made, and what is in it, as one record.
 
         `hotstart.reporting` writes it as JSON, as text and as a page; where the program was built,
         it has the operators, lines and kernels of every piece, which an artifact does not hold.
 
-        Raises:
-            ArtifactError: the program holds something that cannot be said as data.
-        """
-        from hotstart.reporting.document import document_of_program
+        Args:
+            file: the artifact that it was saved in; the document is shown for that file then.
 
-        return document_of_program(
-            "build" if self.examples else "load",
-            self.artifact,
-            self.report,
-            self._details,
-            self.relayouts,
-        )
+        Raises:
+            ArtifactError: the program holds something that cannot be said as data, or the file
+                cannot be read.
+        """
+        from hotstart.reporting import document
+
+        if file is None:
+            shown = document.document_of_artifact(self.artifact)
+        else:
+            shown = document.document_of_file(file, self.artifact.fingerprint.get("target"))
+        kind: document.Kind = "build" if self.examples else "load"
+        return document.with_times(shown, kind, self.report, self._details, self.relayouts)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A program is neither copied nor pickled.

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace as replace_fields
+
 import hotstart
 from hotstart.artifact import disk
 from hotstart.cli import flags, observed
@@ -16,7 +18,7 @@ from hotstart.cli.output import require_place, say, tell
 from hotstart.cli.progress import progress
 from hotstart.events import Clock, Event
 from hotstart.records.table import memory
-from hotstart.reporting.document import SUFFIX, with_file
+from hotstart.reporting.document import SUFFIX
 
 _EXAMPLE = """\
   hotstart build shop.search:encoder --dynamic 'input_ids:0=batch[1..16]' \\
@@ -94,9 +96,7 @@ def _build(given: Namespace) -> None:
         shown["output"] = {"file": str(output), "bytes": size}
         say(f"wrote {output}, {memory(size)}", sys.stderr)
     if written is not None:
-        document = program.document()
-        if output is not None:
-            document = with_file(document, output, clock.phases())
+        document = replace_fields(program.document(output), around=clock.phases())
         disk.write(written, [document.to_json()])
         say(f"wrote {written}, for `hotstart report`", sys.stderr)
     tell(given, shown, str(report))

@@ -17,7 +17,6 @@ from hotstart.reporting.contents import Table, call_tables, fingerprint_parts
 from hotstart.reporting.document import Document
 from hotstart.reporting.text import table_text
 
-
 _OPERATORS = 8
 """Operators that a text lists of a piece; the JSON has all."""
 

@@ -92,14 +92,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
 
 
-def document_of_program(
-    kind: Kind,
-    artifact: Artifact,
-    report: Report,
-    details: Details | None,
-    copied: Mapping[str, int],
-) -> Document:
-    """Describe a program that is in memory.
+def document_of_artifact(artifact: Artifact) -> Document:
+    """Describe an artifact that is in memory.
 
     Raises:
         ArtifactError: it holds something that cannot be said as data.
@@ -109,37 +103,28 @@ def document_of_program(
     manifest, blobs = to_manifest(artifact)
     whole = msgspec.json.encode({**manifest, "blobs": place_blobs(blobs)[0]})
     plain: dict[str, Any] = msgspec.json.decode(whole)
-    del plain["report"]
+    report = _kept_report(plain.pop("report"))
     return Document(
         format=FORMAT,
         version=VERSION_OF_DOCUMENT,
         made_by=VERSION,
-        kind=kind,
+        kind="file",
         report=report,
-        details=details or NO_DETAILS,
         artifact=plain,
         sources=_texts(blobs),
-        copied=dict(copied),
     )
 
 
-def with_file(
-    document: Document, file: str | os.PathLike[str], around: Mapping[str, float]
+def with_times(
+    document: Document,
+    kind: Kind,
+    report: Report,
+    details: Details | None,
+    copied: Mapping[str, int],
 ) -> Document:
-    """The document of a build, with the file that it was saved in, and what that took.
-
-    Raises:
-        ArtifactError: the file cannot be read.
-    """
-    target = document.artifact["fingerprint"].get("target")
-    saved = document_of_file(file, target)
+    """The document of an artifact, with what is known of its build or load, and of calls since."""
     return replace(
-        saved,
-        kind=document.kind,
-        report=document.report,
-        details=document.details,
-        copied=document.copied,
-        around=dict(around),
+        document, kind=kind, report=report, details=details or NO_DETAILS, copied=dict(copied)
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from hotstart.artifact.manifest import MALFORMED, Manifest
 from hotstart.errors import CorruptArtifact, OptionsError
 from hotstart.records.table import memory
-from hotstart.reporting import contents, view
+from hotstart.reporting import contents, timeline, view
 from hotstart.reporting.document import Document
 
 _FOLDER = Path(__file__).parent
@@ -65,8 +65,8 @@ def _shown(document: Document, manifest: Manifest) -> dict[str, Any]:
         "kinds": kinds,
         "repeated": [kind for kind in kinds if len(kind.pieces) > 1],
         "ribbons": view.ribbons_of(kinds, manifest.pieces),
-        "lanes": view.lanes_of(report, kinds),
-        "ticks": view.ticks_of(report.wall_s),
+        "lanes": timeline.lanes_of(report, kinds),
+        "ticks": timeline.ticks_of(report.wall_s),
         "warnings": view.warnings_of(document, kinds),
         "phases": [(name, seconds, 100 * seconds / whole) for name, seconds in phases],
         "about": contents.about(manifest),

@@ -37,7 +37,7 @@ def document_text(document: Document) -> str:
 
 
 def _about(document: Document) -> Iterator[tuple[str, str]]:
-    yield "made by", f"hotstart {document.made_by}"
+    yield "report by", f"hotstart {document.made_by}"
     if document.file:
         yield "size", memory(document.size)
     yield from contents.about(document.manifest())

@@ -19,7 +19,6 @@ from hotstart.reporting.document import (
     Document,
     document_of_file,
     read_document,
-    with_file,
 )
 from tests.unit.reporting.documents import Stack, built, document
 
@@ -30,7 +29,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("saved") / "small.hot"
     program = built()
     program.save(file, check=False)
-    made = with_file(program.document(), file, {"model": 0.5})
+    made = replace(program.document(file), around={"model": 0.5})
     file.with_suffix(SUFFIX).write_bytes(made.to_json())
     return file
 
@@ -94,8 +93,7 @@ def test_of_several_targets_the_one_that_is_asked_for_is_shown(tmp_path: Path) -
     file = tmp_path / "several.hot"
     program = built(target=("x86-64-v2", "native"))
     program.save(file, check=False)
-    made = with_file(program.document(), file, {})
-    file.with_suffix(SUFFIX).write_bytes(made.to_json())
+    file.with_suffix(SUFFIX).write_bytes(program.document(file).to_json())
     for target in ("native", "x86-64-v2"):
         found = read_document(file, target)
         assert found.kind == "file"

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from hotstart import OptionsError
 from hotstart.reporting.page import page_of
-from hotstart.reporting.view import COLOURS, kinds_of, ticks_of
+from hotstart.reporting.timeline import ticks_of
+from hotstart.reporting.view import COLOURS, kinds_of
 from tests.unit.reporting.documents import document, of_many_pieces
 
 VOID = {"meta", "link", "input", "br"}

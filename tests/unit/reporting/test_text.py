@@ -11,7 +11,7 @@ from tests.unit.reporting.documents import document
 
 def test_a_document_has_the_report_and_what_is_in_the_artifact() -> None:
     shown = document_text(replace(document(), around={"save": 1.5}, copied={"x": 2}))
-    assert "made by  " in shown
+    assert "report by  " in shown
     assert "2 unique, 2 reused" in shown
     assert "phase " in shown
     assert "the whole command\n  save  1.50 s" in shown
