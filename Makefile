@@ -28,13 +28,14 @@ export OMP_NUM_THREADS
 WORKERS ?= $(shell test $(CORES) -lt 4 && echo $(CORES) || echo 4)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format matrix package bench bench-peers conformance reliability databases clean
+.PHONY: help setup demo test test-slow test-browser check format matrix package bench bench-peers conformance reliability databases clean
 .SILENT:
 
 help:
 	echo "make demo         embed sentences: eager, torch.compile and hotstart side by side (about 3 minutes)"
 	echo "make test         the tests"
 	echo "make test-slow    the tests that take long, such as real models through Inductor"
+	echo "make test-browser the pages of reports in Chromium, checked by axe-core"
 	echo "make matrix       the tests with every supported torch and Python (hours, some 6 GB of disk each)"
 	echo "make package      build sdist, wheel and SBOM, and try each extra in an environment of its own"
 	echo "make check        lint, formatting, types"
@@ -69,10 +70,21 @@ test: export OMP_WAIT_POLICY := PASSIVE
 # Modules are compiled once, not in each of the processes that tests start.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
-	$(PY) -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -q -m "not slow and not browser" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY)
 	$(PY) -m pytest -q -m slow
+
+# Chromium comes from the system: `apt-get install chromium`, say. axe-core is fetched with npm.
+AXE := $(VENV)/axe
+$(AXE)/.ready: $(READY)
+	$(PIP) 'playwright>=1.50'
+	mkdir -p $(AXE)
+	cd $(AXE) && npm pack --silent axe-core@4 >/dev/null && tar xzf axe-core-*.tgz
+	touch $@
+
+test-browser: $(AXE)/.ready
+	AXE_CORE=$(AXE)/package/axe.min.js $(PY) -m pytest -q -m browser tests/browser
 
 matrix: $(READY)
 	$(PY) -m nox

@@ -16,7 +16,7 @@ TORCH = ("2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
 PYTHON = ("3.11", "3.12", "3.13")
 
 # Each is tried alone. Those for the demo and for developers are not for users of the package.
-EXTRAS = ("cli", "sign", "remote", "serve", "ray", "sentence-transformers")
+EXTRAS = ("cli", "sign", "remote", "report", "serve", "ray", "sentence-transformers")
 INSTALLED = "qualification/installed.py"
 
 nox.needs_version = ">=2026.10.20"
@@ -42,7 +42,7 @@ def tests(session: nox.Session, torch: str) -> None:
     session.install("--constraint", str(constraints), f"torch=={torch}")
     session.install("--constraint", str(constraints), "--editable", ".[cli,demo,dev]")
     session.env.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-    session.run("python", "-m", "pytest", "-q", "-m", "not slow", *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "-m", "not slow and not browser", *session.posargs)
 
 
 def _constraints(torch: str) -> str:

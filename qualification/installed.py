@@ -74,6 +74,13 @@ def remote() -> None:
     assert any(Path("remote").rglob("v*"))
 
 
+def report() -> None:
+    """Write a page of a report."""
+    program().save("model.hot")
+    commanded("report", "model.hot", "--html", "page.html")
+    assert "<html" in Path("page.html").read_text()
+
+
 def serve() -> None:
     """Import what `examples/serve.py` imports."""
     import fastapi  # noqa: F401
@@ -95,6 +102,7 @@ TRIED: Mapping[str, Callable[[], None]] = {
     "cli": cli,
     "sign": sign,
     "remote": remote,
+    "report": report,
     "serve": serve,
     "ray": ray,
     "sentence-transformers": sentence_transformers,

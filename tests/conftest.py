@@ -132,11 +132,11 @@ def keeping(folder: Path) -> Iterator[Callable[..., Any]]:
     compiles = build.build_program
 
     def build_program(*given: Any) -> Any:
-        *rest, options, on_miss, kept = given
+        *rest, options, on_miss, kept, clock = given
         if not kept and options.compiler == "inductor":
             store = Store(folder, check=False)
             kept = {target: StoredPieces(store, target) for target in options.targets}
-        return compiles(*rest, options, on_miss, kept)
+        return compiles(*rest, options, on_miss, kept, clock)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "build_program", build_program)

@@ -105,10 +105,14 @@ def _compile(
     cache: str | os.PathLike[str] | Store | None,
 ) -> Program:
     """Compile a model for calls by name."""
-    from hotstart.capture.described import describe_calls
-    from hotstart.program import OnMiss
+    from hotstart.events import Clock
 
-    described = describe_calls(model, wanted, options)
+    clock = Clock(options.on_event)
+    with clock.phase("import"):
+        from hotstart.capture.described import describe_calls
+        from hotstart.program import OnMiss
+    with clock.phase("describe"):
+        described = describe_calls(model, wanted, options)
 
     def compile_for(target: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         here = replace(options, target=options.targets[0])  # it is not saved
@@ -117,28 +121,31 @@ def _compile(
     on_miss = OnMiss(options.on_miss, compile_for)
 
     def build(kept: Mapping[TargetName, PieceStore]) -> Program:
-        # Not needed where the program is found, and it takes its time to import.
-        from hotstart.build import build_program
+        with clock.phase("import"):
+            # Not needed where the program is found, and it takes its time.
+            from hotstart.build import build_program
 
-        return build_program(model, described, split_on, options, on_miss, kept)
+        return build_program(model, described, split_on, options, on_miss, kept, clock)
 
     if cache is None:
         return build({})
 
-    from hotstart.cache.find_or_build import find_or_build
-    from hotstart.cache.program_key import make_key
-    from hotstart.cache.store import open_store
-    from hotstart.guards.objects import Unknowable
-
-    store = open_store(cache)
+    with clock.phase("import"):
+        from hotstart.cache.find_or_build import find_or_build
+        from hotstart.cache.program_key import make_key
+        from hotstart.cache.store import open_store
+        from hotstart.guards.objects import Unknowable
+    with clock.phase("find"):
+        store = open_store(cache)
     try:
-        key = make_key(model, described, split_on, options, store.extra_key)
+        with clock.phase("key"):
+            key = make_key(model, described, split_on, options, store.extra_key)
     except Unknowable as error:
         if store.policy == "require" or store.folder.strict:
             raise
         log.warning("compiling without the cache, which cannot tell this model: %s", error)
         return build({})
-    return find_or_build(store, key, model, build, on_miss, options.targets)
+    return find_or_build(store, key, model, build, on_miss, options.targets, clock)
 
 
 def load(

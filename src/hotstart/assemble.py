@@ -101,8 +101,9 @@ def make_artifact(
         )
     with clock.phase("fingerprint"):
         fingerprint = make_fingerprint(common.traced, units, compiler, target, options.targets)
-    pieces = build_report.piece_infos(common.traced)
-    made = build_report.list_made(pieces, compiled, not_native, common.workers)
+    with clock.phase("report"):
+        pieces = build_report.piece_infos(common.traced)
+        made = build_report.list_made(pieces, compiled, not_native, common.workers)
     artifact = Artifact(
         requirements=requirements,
         calls=calls,

@@ -142,7 +142,8 @@ def _compiled(
 ) -> FlatCall:
     """The function of a graph, built from what is known about its sizes now."""
     clock = Clock(options.on_event)
-    compiler = make_compiler(options, options.targets[0], clock)
+    with clock.phase("start"):
+        compiler = make_compiler(options, options.targets[0], clock)
     debug_dir = _debug_dir(options)
     with clock.phase("capture"):
         found = capture_graph(module, learned)
@@ -151,14 +152,16 @@ def _compiled(
 
     if kept is None:  # else there may be nothing to compile
         compiler.warm_up()
-    workers = workers_of(options)
+    workers = workers_of(options, clock)
     try:
-        made_by = Units(compiler, clock, kept, workers, options.targets[0])
-        expect_calls([call], made_by)
-        (compiled,) = compile_calls([call], made_by)
+        with clock.phase("jobs"):
+            made_by = Units(compiler, clock, kept, workers, options.targets[0])
+            expect_calls([call], made_by)
+            (compiled,) = compile_calls([call], made_by)
     finally:
-        workers.close()
-        compiler.close()
+        with clock.phase("stop"):
+            workers.close()
+            compiler.close()
     with clock.phase("stitch"):
         made = assemble.stitch_call(compiled, requirements, make_contract(module, call))
     with clock.phase("native"):

@@ -7,7 +7,7 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hotstart import assemble, debug_files, faults
+from hotstart import assemble, build_details, debug_files, faults
 from hotstart.capture.described import DescribedCall, device_of
 from hotstart.capture.naming import naming_of
 from hotstart.capture.weight_table import WeightTable, fakes_for_meta
@@ -59,23 +59,26 @@ def build_program(
     options: Options,
     on_miss: OnMiss,
     kept: Mapping[TargetName, PieceStore],
+    clock: Clock,
 ) -> Program:
     """Run the stages: compile and assemble for each target, all else once.
 
-    Pieces that are `kept` for a target are not compiled again; others are, and kept then.
+    Pieces that are `kept` for a target are not compiled again; others are, and kept then. The clock
+    is told of the phases.
 
     Raises:
         OptionsError: this machine does not build for the targets.
     """
-    require_one_run_here(options.targets)
-    clock = Clock(options.on_event)
-    debug_dir = debug_files.debug_folder(options)
-    compilers = {target: make_compiler(options, target, clock) for target in options.targets}
-    compilers[options.targets[0]].warm_up()
-    workers = workers_of(options)
+    with clock.phase("start"):
+        require_one_run_here(options.targets)
+        debug_dir = debug_files.debug_folder(options)
+        compilers = {target: make_compiler(options, target, clock) for target in options.targets}
+        compilers[options.targets[0]].warm_up()
+        workers = workers_of(options, clock)
     try:
         if not kept:  # else there may be nothing to compile
-            workers.start_early(model)
+            with clock.phase("start"):
+                workers.start_early(model)
         with contextlib.ExitStack() as stand_ins:
             with clock.phase("capture"), faults.typed(not_captured):
                 index = stand_ins.enter_context(fakes_for_meta(model, device_of(options)))
@@ -83,7 +86,7 @@ def build_program(
                 traced = trace_calls(index, calls, weights, options, split_on, clock)
                 requirements = make_requirements(index, weights, traced)
                 naming = naming_of(index)
-            with faults.typed(faults.defect("compiling")):
+            with clock.phase("jobs"), faults.typed(faults.defect("compiling")):
                 units = {
                     target: Units(compiler, clock, kept.get(target), workers, target)
                     for target, compiler in compilers.items()
@@ -92,10 +95,12 @@ def build_program(
                     expect_calls(traced, each)
                 compiled = {t: compile_calls(traced, each) for t, each in units.items()}
     finally:
-        workers.close()
-        for compiler in compilers.values():
-            compiler.close()
-    contracts = [make_contract(model, call) for call in traced]
+        with clock.phase("stop"):
+            workers.close()
+            for compiler in compilers.values():
+                compiler.close()
+    with clock.phase("stitch"):
+        contracts = [make_contract(model, call) for call in traced]
     captured = tuple(weights.captured.items())
     common = assemble.Common(traced, requirements, contracts, captured, naming, workers.totals())
     libraries = Libraries()
@@ -106,17 +111,20 @@ def build_program(
         for target, compiler in compilers.items()
     ]
     (best, summary), *_ = made  # this machine runs it
+    with clock.phase("report"):
+        details = build_details.details_of(traced, requirements, best.units)
     shown = debug_files.in_debug_files(best, debug_dir)
     with clock.phase("bind"):
         groups = Groups(shown.requirements, model, traced=weights.groups.here)
         binding = bind(shown, weights_of(model, shown), groups=groups)
-    examples = {
-        call.name: (kept_example(call.contract, given.call.args, given.call.kwargs or {}),)
-        for call, given in zip(best.calls, calls, strict=True)
-    }
-    others = [artifact for artifact, _ in made[1:]]
-    targets = Targets(options.targets, lambda: others) if others else ONE_TARGET
-    program = Program(best, model, binding, summary, clock, on_miss, examples, targets)
+        examples = {
+            call.name: (kept_example(call.contract, given.call.args, given.call.kwargs or {}),)
+            for call, given in zip(best.calls, calls, strict=True)
+        }
+        others = [artifact for artifact, _ in made[1:]]
+        targets = Targets(options.targets, lambda: others) if others else ONE_TARGET
+        program = Program(best, model, binding, summary, clock, on_miss, examples, targets, details)
     if debug_dir is not None:
-        debug_files.write_debug_files(debug_dir, traced, shown, program.entry_code)
+        with clock.phase("debug files"):
+            debug_files.write_debug_files(debug_dir, traced, shown, program.entry_code)
     return program

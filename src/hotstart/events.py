@@ -44,6 +44,32 @@ class Event(msgspec.Struct, frozen=True):
 
 Listener = Callable[[Event], None]
 
+PHASES = "phases"
+"""The lane of the phases, of which there is one at a time."""
+
+HERE = "this process"
+"""The lane of pieces that the process that builds compiles itself."""
+
+SHORTEST_S = 1e-3
+"""Phases that were interrupted sooner leave no span."""
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A stretch of time in which one thing was done.
+
+    Attributes:
+        lane: who did it: `"phases"`, `"this process"`, or a worker, such as `"worker 1"`. Spans of
+            one lane do not overlap.
+        name: the phase or the piece.
+        start: seconds since the clock was made.
+        seconds: how long it took.
+    """
+
+    lane: str
+    name: str
+    start: float
+    seconds: float
+
 
 class Clock:
     """Attributes every moment of a build to one phase and tells listeners about it."""
@@ -53,6 +79,7 @@ class Clock:
         self._started = self._mark = time.perf_counter()
         self._current = "other"
         self._phases: dict[str, float] = {}
+        self._spans: list[Span] = []
 
     def emit(self, event: Event) -> None:
         """Pass an event to the listener, if there is one."""
@@ -69,6 +96,19 @@ class Clock:
         finally:
             self._switch(outer)
 
+    @contextlib.contextmanager
+    def span(self, lane: str, name: str) -> Iterator[None]:
+        """Record what is done inside, beside the phases; in any thread."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._record(lane, name, began, time.perf_counter())
+
+    def spans(self) -> tuple[Span, ...]:
+        """What was done when, by the time it began; phases shorter than a millisecond left out."""
+        return tuple(sorted(self._spans, key=lambda span: span.start))
+
     def phases(self) -> dict[str, float]:
         """Seconds by phase, up to when one began or ended last; so they stay when work is done."""
         return dict(self._phases)
@@ -81,5 +121,10 @@ class Clock:
         now = time.perf_counter()
         outer = self._current
         self._phases[outer] = self._phases.get(outer, 0.0) + now - self._mark
+        if now - self._mark >= SHORTEST_S:
+            self._record(PHASES, outer, self._mark, now)
         self._mark, self._current = now, name
         return outer
+
+    def _record(self, lane: str, name: str, began: float, ended: float) -> None:
+        self._spans.append(Span(lane, name, began - self._started, ended - began))

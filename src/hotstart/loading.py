@@ -63,14 +63,16 @@ def load_file(
     compare_source: bool = True,
     pack: Pack = "now",
     groups: Mapping[str, Any] | None = None,
+    clock: Clock | None = None,
 ) -> Program:
     """Read a file, see that it fits, and bind it to weights. For arguments see `hotstart.load`.
 
     `trust` says what is wrong with a signature, if one is asked for.
 
-    With `weights`, which are there where no model is, nothing of the model's is imported.
+    With `weights`, which are there where no model is, nothing of the model's is imported. With
+    a clock, the report has what that was told of before, too.
     """
-    clock = Clock()
+    clock = clock or Clock()
     with clock.phase("verify"):
         contents = container.read(file, trust, compatibility.best_that_fits)
     with clock.phase("fit"):

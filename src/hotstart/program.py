@@ -27,6 +27,8 @@ from hotstart.runtime.units import Forms
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
+    from hotstart.records.details import Details
+    from hotstart.reporting.document import Document
     from hotstart.saving.examples import Example
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,7 @@ class Program(BaseProgram):
         on_miss: OnMiss,
         examples: Mapping[str, Sequence[Example]] | None = None,
         targets: Targets = ONE_TARGET,
+        details: Details | None = None,
     ) -> None:
         super().__init__(artifact)
         self.model = model
@@ -97,6 +100,7 @@ class Program(BaseProgram):
         self._clock = clock
         self.examples = examples or {}
         self._targets = targets
+        self._details = details
         self._on_miss = on_miss
         self._more: dict[str, list[Program]] = {}
         self._outgrown = False  # whether a miss has changed what this program reads
@@ -208,6 +212,28 @@ class Program(BaseProgram):
         """The record of what was compiled, reused, loaded and made of weights, with times."""
         target = self.artifact.fingerprint["target"] if self._targets.names else ""
         return Report.of(self._made, self._clock, self._binding.packed, target, self._targets.names)
+
+    def document(self, file: str | os.PathLike[str] | None = None) -> Document:
+        """Everything known of how it was made, and what is in it, as one record.
+
+        `hotstart.reporting` writes it as JSON, as text and as a page; where the program was built,
+        it has the operators, lines and kernels of every piece, which an artifact does not hold.
+
+        Args:
+            file: the artifact that it was saved in; the document is shown for that file then.
+
+        Raises:
+            ArtifactError: the program holds something that cannot be said as data, or the file
+                cannot be read.
+        """
+        from hotstart.reporting import document
+
+        if file is None:
+            shown = document.document_of_artifact(self.artifact)
+        else:
+            shown = document.document_of_file(file, self.artifact.fingerprint.get("target"))
+        kind: document.Kind = "build" if self.examples else "load"
+        return document.with_times(shown, kind, self.report, self._details, self.relayouts)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A program is neither copied nor pickled.

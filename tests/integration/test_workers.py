@@ -132,6 +132,13 @@ def test_a_program_has_the_same_bytes_whoever_compiles_its_pieces(
     assert sum(unit.seconds for unit in compiled) == pytest.approx(workers.seconds)
     assert beside.report.wall_s == pytest.approx(sum(beside.report.phases.values()))
     assert "1 worker compiled for" in str(beside.report)
+    by_worker = [span for span in beside.report.spans if span.lane == "worker 1"]
+    assert {span.name for span in by_worker} == {unit.piece for unit in compiled}
+    assert sum(span.seconds for span in by_worker) >= workers.seconds
+    kernels = {k.file_name.format(k.name) for u in beside.artifact.units for _, k in u.kernels}
+    sources = beside.document().details.kernels
+    assert set(sources) == kernels
+    assert all("kernel" in source for source in sources.values())
 
 
 class Pooled(nn.Module):

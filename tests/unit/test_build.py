@@ -136,7 +136,8 @@ def test_a_build_collects_garbage_rarely_and_leaves_the_thresholds_as_they_were(
     seen: set[int] = set()
 
     def listen(event: Event) -> None:
-        seen.add(gc.get_threshold()[0])
+        if event.name not in ("import", "describe"):  # before the build
+            seen.add(gc.get_threshold()[0])
         if event.kind == "unit_finished":
             raise RuntimeError("stop")
 

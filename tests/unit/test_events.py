@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 
 import pytest
 
-from hotstart.events import Clock, Event
+from hotstart.events import Clock, Event, Span
 
 
 class FakeTime:
@@ -36,6 +37,32 @@ def test_time_goes_to_the_innermost_phase_only(fake_time: FakeTime) -> None:
     with clock.phase("digest"):
         fake_time.pass_seconds(32)
     assert clock.phases() == {"other": 17, "compile": 10, "digest": 36}
+
+
+def test_spans_say_what_was_done_when(fake_time: FakeTime) -> None:
+    clock = Clock()
+    fake_time.pass_seconds(1)
+    with clock.phase("compile"):
+        fake_time.pass_seconds(0.5)
+        with clock.span("worker 1", "piece_0"):
+            fake_time.pass_seconds(1.5)
+        with clock.phase("prove"):
+            fake_time.pass_seconds(2**-12)  # too short to be seen
+        fake_time.pass_seconds(4)
+    assert clock.spans() == (
+        Span("phases", "other", 0.0, 1.0),
+        Span("phases", "compile", 1.0, 2.0),
+        Span("worker 1", "piece_0", 1.5, 1.5),
+        Span("phases", "compile", 3 + 2**-12, 4.0),
+    )
+
+
+def test_a_span_that_fails_ends(fake_time: FakeTime) -> None:
+    clock = Clock()
+    with contextlib.suppress(ZeroDivisionError), clock.span("this process", "piece_0"):
+        fake_time.pass_seconds(1)
+        raise ZeroDivisionError
+    assert clock.spans() == (Span("this process", "piece_0", 0.0, 1.0),)
 
 
 def test_phases_add_up_to_the_wall_time(fake_time: FakeTime) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from hotstart._torch.lines import user_line
+from hotstart._torch.lines import user_frame, user_line
 from hotstart._torch.symbols import expression, python_source
 
 if TYPE_CHECKING:
@@ -209,12 +209,20 @@ def _assert_item(graph: fx.Graph, item: fx.Node, number: float) -> dict[sympy.Sy
 
 def line_of(node: fx.Node) -> str:
     """The user's file, line and source that a node was traced from; may be empty."""
+    return user_line(_stack_of(node))
+
+
+def frame_of(node: fx.Node) -> traceback.FrameSummary | None:
+    """The same as a frame, if there is one."""
+    frame: traceback.FrameSummary | None = user_frame(_stack_of(node))
+    return frame
+
+
+def _stack_of(node: fx.Node) -> list[traceback.FrameSummary]:
     frames = re.findall(
         r'File "(.+?)", line (\d+), in (\S+)\n\s*(.*)', node.meta.get("stack_trace") or ""
     )
-    return user_line(
-        [traceback.FrameSummary(f, int(n), name, line=line) for f, n, name, line in frames]
-    )
+    return [traceback.FrameSummary(f, int(n), name, line=line) for f, n, name, line in frames]
 
 
 def plain_number(expr: sympy.Basic) -> int | float | bool:

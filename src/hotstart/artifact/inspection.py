@@ -43,7 +43,7 @@ def inspect(file: File, target: str | None = None) -> Manifest:
         IncompatibleArtifact: it is of another format, or of a version with other records.
         OptionsError: the file has no such target.
     """
-    manifest = _outline(file, container.read_manifest(file, partial(_chosen, file, target)))
+    manifest = _outline(file, container.read_manifest(file, partial(chosen, file, target)))
     if not (targets := container.read_targets(file)):
         if target not in (None, own := manifest.fingerprint.get("target")):
             raise _no_target(file, target, [str(own)])
@@ -58,7 +58,7 @@ def inspect_json(file: File, target: str | None = None) -> dict[str, Any]:
         ArtifactError: as `inspect`.
     """
     if targets := container.read_targets(file):
-        text = container.read_manifest(file, partial(_chosen, file, target))
+        text = container.read_manifest(file, partial(chosen, file, target))
         return {**msgspec.json.decode(text), "targets": [*_contents(file, targets)]}
     if target is not None:
         inspect(file, target)  # is that its target?
@@ -73,7 +73,12 @@ def _outline(file: File, data: bytes) -> Manifest:
         raise unreadable(file, data, error) from error
 
 
-def _chosen(file: File, target: str | None, targets: Sequence[Target]) -> Target:
+def chosen(file: File, target: str | None, targets: Sequence[Target]) -> Target:
+    """Choose a target of a file: the one of that name, else the one that a load takes here.
+
+    Raises:
+        OptionsError: the file has no such target.
+    """
     if target is None:
         return best_that_fits(targets)
     found = next((each for each in targets if each.target == target), None)
@@ -88,7 +93,7 @@ def _no_target(file: File, target: object, there: Sequence[str]) -> OptionsError
 
 def _contents(file: File, targets: Sequence[Target]) -> Iterator[TargetContents]:
     for target, own in zip(targets, own_bytes(targets), strict=True):
-        choose = partial(_chosen, file, target.target)
+        choose = partial(chosen, file, target.target)
         manifest = _outline(file, container.read_manifest(file, choose))
         yield TargetContents(
             target=target.target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from hotstart.cache.explain import explain
 from hotstart.cache.stale import FoundProgram
 from hotstart.cache.store import Store
 from hotstart.errors import ArtifactError, StoreError
+from hotstart.events import Clock
 from hotstart.model import Model
 from hotstart.program import OnMiss, Program
 from hotstart.records.guards import ProgramKey, described
@@ -34,41 +36,52 @@ def find_or_build(
     build: Build,
     on_miss: OnMiss,
     targets: Sequence[TargetName],
+    clock: Clock,
 ) -> Program:
     """The program of a key: from a store, or built for some targets and then kept there.
 
-    Processes that want the same program wait for the one that builds it.
+    Processes that want the same program wait for the one that builds it. The clock is that of the
+    build.
 
     Raises:
         StoreError: it is not there, and the store's policy is `"require"`.
         HotstartError: see `hotstart.compile`.
     """
     started = time.perf_counter()
-    found = store.find(key, model, on_miss)
+    with clock.phase("find"):
+        found = store.find(key, model, on_miss, clock)
     if found.program is not None:
         milliseconds = 1e3 * (time.perf_counter() - started)
         log.info("cache hit for %s in %.1f ms", key.digest, milliseconds)
         return found.program
-    why = _why(store, key, found)
+    with clock.phase("find"):
+        why = _why(store, key, found)
     if store.policy == "require":
         raise StoreError(
             f"expected a compiled program in {store}, found none that fits:\n{why}\n"
             "Compile it there first, with policy='build', or change what is listed back."
         )
     log.info("cache miss for %s: %s", key.digest, why)
-    with store.alone(key):
-        again = store.find_here(key, model, on_miss)
+    with contextlib.ExitStack() as alone:
+        with clock.phase("wait"):
+            alone.enter_context(store.alone(key))
+        with clock.phase("find"):
+            again = store.find_here(key, model, on_miss, clock)
         if again.program is not None:
             log.info("cache hit for %s, which another process built meanwhile", key.digest)
             return again.program
-        from hotstart.cache.stored_pieces import StoredPieces  # only a build needs it
+        with clock.phase("import"):
+            from hotstart.cache.stored_pieces import StoredPieces  # only a build needs it
 
-        # Pieces for another architecture would be read, and refused, where they are compiled.
-        kept = {t: StoredPieces(store, t) for t in targets if not is_foreign(t)}
+        with clock.phase("find"):
+            # Pieces for another architecture would be read, and refused, where they are compiled.
+            kept = {t: StoredPieces(store, t) for t in targets if not is_foreign(t)}
         program = build(kept)
-        entry = _keep(store, key, program)
-    for number, each in enumerate(kept.values()):
-        each.share(entry if number == 0 else None)
+        with clock.phase("keep"):
+            entry = _keep(store, key, program)
+    with clock.phase("keep"):
+        for number, each in enumerate(kept.values()):
+            each.share(entry if number == 0 else None)
     return program
 
 

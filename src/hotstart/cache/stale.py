@@ -22,6 +22,7 @@ from hotstart.errors import (
     ModelMismatch,
     UntrustedArtifact,
 )
+from hotstart.events import Clock
 from hotstart.guards.compare import changes
 from hotstart.records.guards import Change
 
@@ -48,7 +49,12 @@ class FoundProgram(msgspec.Struct, frozen=True):
 
 
 def find_fitting(
-    folder: Folder, entries: Entries, key: str, model: Model, on_miss: OnMiss
+    folder: Folder,
+    entries: Entries,
+    key: str,
+    model: Model,
+    on_miss: OnMiss,
+    clock: Clock | None = None,
 ) -> FoundProgram:
     """Load the newest program of a key that fits a model, its sources and this machine."""
     reasons: list[Changes] = []
@@ -59,7 +65,7 @@ def find_fitting(
             continue
         changed = tuple(changes(model, seen))
         if not changed:
-            program, changed = loaded(folder, entries, entry, model, on_miss)
+            program, changed = loaded(folder, entries, entry, model, on_miss, clock)
             if program is not None:
                 return FoundProgram(program, tuple(reasons))
         reasons.append(changed)
@@ -67,7 +73,12 @@ def find_fitting(
 
 
 def loaded(
-    folder: Folder, entries: Entries, entry: CacheEntry, model: Model, on_miss: OnMiss
+    folder: Folder,
+    entries: Entries,
+    entry: CacheEntry,
+    model: Model,
+    on_miss: OnMiss,
+    clock: Clock | None = None,
 ) -> tuple[Program | None, Changes]:
     """Load a program; else None, and what it was compiled for that is not so any more.
 
@@ -78,7 +89,9 @@ def loaded(
     path = folder.path(PROGRAMS, entry.program)
     try:
         require_program(path, entry.program)
-        program = load_file(path, model, on_miss, trust=folder.signatures.trust, pack="first_call")
+        program = load_file(
+            path, model, on_miss, trust=folder.signatures.trust, pack="first_call", clock=clock
+        )
     except CorruptArtifact as error:
         folder.quarantine(PROGRAMS, entry.program, str(error))
         entries.remove(entry)

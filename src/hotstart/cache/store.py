@@ -22,6 +22,7 @@ from hotstart.cache.signatures import signatures_of
 from hotstart.cache.stale import FoundProgram, find_fitting, loaded
 from hotstart.cache.tidying import LIMITS, Limits
 from hotstart.errors import ArtifactError, StoreError
+from hotstart.events import Clock
 from hotstart.faults import path_of, require, require_one_of
 from hotstart.guards.compare import changes
 from hotstart.options import CachePolicy
@@ -155,19 +156,23 @@ class Store:
             names.update(one.entry.name for one in offered)
         return names
 
-    def find(self, key: ProgramKey, model: Model, on_miss: OnMiss) -> FoundProgram:
+    def find(
+        self, key: ProgramKey, model: Model, on_miss: OnMiss, clock: Clock | None = None
+    ) -> FoundProgram:
         """Load the program of a key that fits a model, its sources and this machine.
 
-        A remote is asked if the folder has none.
+        A remote is asked if the folder has none. The clock, if one is given, is that of the report.
         """
-        found = self.find_here(key, model, on_miss)
+        found = self.find_here(key, model, on_miss, clock)
         if found.program is not None or self.exchange is None:
             return found
-        return self._bring(self.exchange, key, model, on_miss)
+        return self._bring(self.exchange, key, model, on_miss, clock)
 
-    def find_here(self, key: ProgramKey, model: Model, on_miss: OnMiss) -> FoundProgram:
+    def find_here(
+        self, key: ProgramKey, model: Model, on_miss: OnMiss, clock: Clock | None = None
+    ) -> FoundProgram:
         """As `find`, without asking a remote."""
-        return find_fitting(self.folder, self.entries, key.digest, model, on_miss)
+        return find_fitting(self.folder, self.entries, key.digest, model, on_miss, clock)
 
     def keep(
         self, key: ProgramKey, parts: Sequence[bytes], seen: tuple[Seen, ...], model: str
@@ -255,12 +260,18 @@ class Store:
         return sorted(filter(is_key, {name.partition(".")[0] for name in names}))
 
     def _bring(
-        self, exchange: Exchange, key: ProgramKey, model: Model, on_miss: OnMiss
+        self,
+        exchange: Exchange,
+        key: ProgramKey,
+        model: Model,
+        on_miss: OnMiss,
+        clock: Clock | None,
     ) -> FoundProgram:
         """As `find`, with what the remote has besides."""
         visit = exchange.remote.visit()
         with exchange.alone(key.digest, visit):
-            found = self.find_here(key, model, on_miss)  # another process may have brought it
+            # Another process may have brought it.
+            found = self.find_here(key, model, on_miss, clock)
             if found.program is not None:
                 return found
             reasons = list(found.reasons)
@@ -269,7 +280,7 @@ class Store:
                 changed = changed or exchange.bring(offered, visit)
                 if not changed:
                     program, changed = loaded(
-                        self.folder, self.entries, offered.entry, model, on_miss
+                        self.folder, self.entries, offered.entry, model, on_miss, clock
                     )
                     if program is not None:
                         self.folder.tidy()

@@ -21,6 +21,7 @@ _COMMANDS = {
     "build": ("build", "compile a model, report, and save it"),
     "observe": ("observe", "run a script, and write how it calls a module"),
     "inspect": ("artifact", "show what is in an artifact"),
+    "report": ("report", "show how a program was made, or how two differ; as a page, too"),
     "explain-capture": ("explain_capture", "list all that keeps a model from being one graph"),
     "bisect": ("bisect", "find the first piece that departs from eager mode"),
     "repro": ("repro", "run one piece of a debug folder against eager mode"),

@@ -8,13 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace as replace_fields
+
 import hotstart
+from hotstart.artifact import disk
 from hotstart.cli import flags, observed
 from hotstart.cli.factory import call_factory
 from hotstart.cli.output import require_place, say, tell
 from hotstart.cli.progress import progress
-from hotstart.events import Event
+from hotstart.events import Clock, Event
 from hotstart.records.table import memory
+from hotstart.reporting.document import SUFFIX
 
 _EXAMPLE = """\
   hotstart build shop.search:encoder --dynamic 'input_ids:0=batch[1..16]' \\
@@ -32,6 +36,13 @@ def add_build(command: ArgumentParser) -> None:
     observed.add_calls(command)
     add("--debug-dir", type=Path, metavar="DIR", help="write graph, pieces and stitched code here")
     add("-o", "--output", type=Path, metavar="FILE", help="save the program in this file")
+    add(
+        "--report",
+        type=Path,
+        metavar="REPORT",
+        help=f"write the document of the build here; by default beside FILE, as NAME{SUFFIX}",
+    )
+    add("--no-report", action="store_true", help="write no document")
     flags.add_sign(command)
     flags.add_no_check(command)
     flags.add_json(command, "report")
@@ -49,31 +60,52 @@ def _build(given: Namespace) -> None:
     output: Path | None = given.output
     if output is None and (given.sign_key or given.no_check):
         given.parser.error(f"{'--sign-key' if given.sign_key else '--no-check'} is for --output")
+    if given.no_report and given.report is not None:
+        given.parser.error("--report and --no-report: takes one of them")
     observed.require_calls(given)
     settings = flags.settings(given)
     settings["options"] = replace(settings["options"], debug_dir=given.debug_dir)
     if output is not None:
         require_place(output, "built")
+    written = _place_of_report(given)
+    if written is not None:
+        require_place(written, "built")
     if given.sign_key is not None:
         from hotstart.artifact.signing import signer
 
         signer(given.sign_key)  # read now: one that is no key is no news for after the build
-    model, from_factory = call_factory(given.factory, model_alone=given.calls is not None)
+    clock = Clock()
+    with clock.phase("model"):
+        model, from_factory = call_factory(given.factory, model_alone=given.calls is not None)
     arguments = {**settings, **from_factory}
     arguments.pop("extra_key", None)  # no cache is asked
     if given.calls is not None:
         arguments = observed.with_calls(given, arguments, settings["dynamic_shapes"])
     with progress(sys.stderr) as listener:
         heard = flags.listening(arguments, given.jobs, listener)
-        with flags.compiling_on(heard):
+        with clock.phase("build"), flags.compiling_on(heard):
             program = hotstart.compile(model, **heard)
         if output is not None:
             listener(Event("phase_started", "save"))
-            program.save(output, sign_key=given.sign_key, check=not given.no_check)
+            with clock.phase("save"):
+                program.save(output, sign_key=given.sign_key, check=not given.no_check)
     report = program.report
     shown: dict[str, Any] = report.to_dict()
     if output is not None:
         size = output.stat().st_size
         shown["output"] = {"file": str(output), "bytes": size}
         say(f"wrote {output}, {memory(size)}", sys.stderr)
+    if written is not None:
+        document = replace_fields(program.document(output), around=clock.phases())
+        disk.write(written, [document.to_json()])
+        say(f"wrote {written}, for `hotstart report`", sys.stderr)
     tell(given, shown, str(report))
+
+
+def _place_of_report(given: Namespace) -> Path | None:
+    """Where the document goes: where it was asked for, or beside the file, if there is one."""
+    if given.report is not None or given.output is None or given.no_report:
+        asked: Path | None = given.report
+        return asked
+    beside: Path = given.output.with_suffix(SUFFIX)
+    return beside

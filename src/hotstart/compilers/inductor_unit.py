@@ -55,7 +55,9 @@ def candidate_of(
     unit = CompiledUnit(
         key=job.key,
         code=unit_code(job.key, "".join(f"import {name}\n" for name in needed) + reduced.source),
-        kernels=tuple((name, _kernel(Path(path))) for name, path in compiled.items()),
+        kernels=tuple(
+            (name, _kernel(Path(path), kernels[name].source)) for name, path in compiled.items()
+        ),
         constants=tuple((name, output.constants[name]) for name in reduced.constants),
         loose=tuple(i for i, stride in enumerate(output.strides) if stride != expected[i]),
         kept=tuple(numbers[index] for index in output.kept if index in numbers),
@@ -71,7 +73,7 @@ def candidate_of(
     return Candidate(unit, None if output.rows is None else output.rows.xreplace(axes))
 
 
-def _kernel(path: Path) -> Kernel:
+def _kernel(path: Path, source: str) -> Kernel:
     """Read a compiled kernel, without the paths of this machine.
 
     Headers put their paths (`__FILE__`) into messages of errors. Folders are overwritten in place,
@@ -81,7 +83,7 @@ def _kernel(path: Path) -> Kernel:
     for folder in (Path(torch.__file__).parent, path.parents[1]):
         written = os.fsencode(folder)
         blob = blob.replace(written, b"/" * len(written))
-    return Kernel(hash_bytes(blob), blob)
+    return Kernel(hash_bytes(blob), blob, source)
 
 
 def _strides(job: Job, extracted: Extracted) -> list[tuple[Any, ...]]:

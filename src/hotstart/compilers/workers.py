@@ -24,6 +24,7 @@ from hotstart.compilers.outcome import (
 )
 from hotstart.compilers.ray_workers import RayWorkers
 from hotstart.compilers.worker_process import Worker, WorkerEnded
+from hotstart.events import Clock
 from hotstart.model import Model
 from hotstart.options import Options
 from hotstart.records.report import WorkerReport
@@ -57,11 +58,11 @@ class _Task:
     outcome: Outcome | None = None
 
 
-def workers_of(options: Options) -> WorkerPool:
+def workers_of(options: Options, clock: Clock | None = None) -> WorkerPool:
     """The workers of a build, if it is to have any; none is started before there are jobs.
 
     What is measured has to run alone, and where only the first unit of every piece is proven, it
-    depends on the order they are made in which one that is.
+    depends on the order they are made in which one that is. The clock is told what each did when.
 
     Raises:
         OptionsError: they are to be Ray's, which is not installed.
@@ -72,7 +73,7 @@ def workers_of(options: Options) -> WorkerPool:
     if not sys.executable:  # Python is part of another program
         alone = True
     jobs = 1 if alone else options.jobs or default_jobs()
-    return Workers(options, jobs - 1)
+    return Workers(options, jobs - 1, clock=clock)
 
 
 class Workers:
@@ -86,15 +87,23 @@ class Workers:
         options: of the build.
         most: how many processes there may be; 0: this process compiles everything.
         limit_s: seconds that a job may take.
+        clock: is told what each process did when.
 
     Attributes:
         most: as given.
     """
 
-    def __init__(self, options: Options, most: int, limit_s: float = PIECE_LIMIT_S) -> None:
+    def __init__(
+        self,
+        options: Options,
+        most: int,
+        limit_s: float = PIECE_LIMIT_S,
+        clock: Clock | None = None,
+    ) -> None:
         self._options = options
         self.most = most
         self._limit_s = limit_s
+        self._clock = clock or Clock()
         self._changed = threading.Condition()
         self._tasks: dict[str, _Task] = {}  # by key
         self._alone = False  # whether no job may be begun, since one has to run by itself
@@ -210,7 +219,7 @@ class Workers:
             worker = Worker()
             self._workers.append(worker)
             worker.wait_until_ready()
-            task.answer = worker.answer(task.errand, self._limit_s)
+            self._answer(worker, task)
         except (WorkerEnded, OSError) as ended:  # OSError: no process can be started
             task.ended = str(ended)
         else:
@@ -259,12 +268,21 @@ class Workers:
             return
         while (task := self._for_worker()) is not None:
             try:
-                task.answer = worker.answer(task.errand, self._limit_s)
+                self._answer(worker, task)
             except Exception as ended:  # noqa: BLE001  nobody would see it in a thread
                 task.ended = str(ended)
             self._done(task)
             if task.answer is None:
                 return
+
+    def _answer(self, worker: Worker, task: _Task) -> None:
+        """Have a worker run a job.
+
+        Raises:
+            WorkerEnded: it did not answer.
+        """
+        with self._clock.span(f"worker {self._workers.index(worker) + 1}", task.job.piece.name):
+            task.answer = worker.answer(task.errand, self._limit_s)
 
     def _for_worker(self) -> _Task | None:
         """Begin the next job, once there is one; None if there will be none."""

@@ -57,10 +57,19 @@ class Blob:
 
 
 class Kernel(Blob):
-    """Native code of units: a Python extension module, named by its SHA-256 in hex."""
+    """Native code of units: a Python extension module, named by its SHA-256 in hex.
 
-    __slots__ = ()
+    Attributes:
+        source: the C++ that it was compiled from; empty where that is not at hand. No file holds
+            it, and it counts for nothing where kernels are compared.
+    """
+
+    __slots__ = ("source",)
     file_name = "kernel_{}.so"
+
+    def __init__(self, name: str, data: bytes | memoryview = b"", source: str = "") -> None:
+        super().__init__(name, data)
+        self.source = source
 
 
 class Code(msgspec.Struct, frozen=True):

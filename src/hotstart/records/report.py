@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from hotstart.events import Clock
+from hotstart.events import Clock, Span
 from hotstart.records.table import columns, memory
 
 Action = Literal["compiled", "reused", "loaded"]
@@ -174,7 +174,15 @@ class Summary(msgspec.Struct, frozen=True):
         """The same as a dict without what differs from build to build: times, caches, paths."""
         plain = self.to_dict()
         for timed in (plain, *plain["units"], *plain["variants"]):
-            for name in ("wall_s", "phases", "peak_memory_bytes", "seconds", "packed", "workers"):
+            for name in (
+                "wall_s",
+                "phases",
+                "peak_memory_bytes",
+                "seconds",
+                "packed",
+                "workers",
+                "spans",
+            ):
                 timed.pop(name, None)
         for unit in plain["units"]:
             unit["action"] = "reused" if unit["reused_from"] else "compiled"
@@ -192,6 +200,7 @@ class Report(Summary, frozen=True, kw_only=True):
         packed: what was made of weights, as far as they are bound.
         target: the processors that the code is for; empty where the program has it for one target.
         targets: all that the program has code for, the best first; likewise.
+        spans: what was done when, phases and pieces, here and in workers, in order.
     """
 
     wall_s: float
@@ -199,6 +208,7 @@ class Report(Summary, frozen=True, kw_only=True):
     packed: Packed = Packed()
     target: str = ""
     targets: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
 
     @classmethod
     def of(
@@ -212,9 +222,14 @@ class Report(Summary, frozen=True, kw_only=True):
         """Report what was made, with the times of a clock."""
         phases = clock.phases()
         parts = msgspec.structs.asdict(made)
-        wall_s, several = sum(phases.values()), tuple(targets)
         return cls(
-            **parts, wall_s=wall_s, phases=phases, packed=packed, target=target, targets=several
+            **parts,
+            wall_s=sum(phases.values()),
+            phases=phases,
+            packed=packed,
+            target=target,
+            targets=tuple(targets),
+            spans=clock.spans(),
         )
 
     def __str__(self) -> str:

@@ -13,7 +13,7 @@ from hotstart.compilers import Compiler, Job, Narrowed
 from hotstart.compilers.outcome import Outcome, WorkerPool
 from hotstart.compilers.workers import Workers
 from hotstart.errors import CompileError
-from hotstart.events import Clock
+from hotstart.events import HERE, Clock
 from hotstart.options import Options
 from hotstart.records.artifact import CompiledUnit
 from hotstart.specialize.piece_store import PieceStore
@@ -204,7 +204,8 @@ class Units:
         """Compile a job in this process."""
         started = self.clock.wall_s()
         try:
-            made = self.compiler.compile(job)
+            with self.clock.span(HERE, job.piece.name):
+                made = self.compiler.compile(job)
         except Exception as error:  # noqa: BLE001  whatever compilers raise
             seconds = self.clock.wall_s() - started
             return Outcome(None, seconds, f"{type(error).__name__}: {error}", error)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import hotstart
-from hotstart.cli.artifact import _check
+from hotstart.reporting.contents import check_text
 from tests.unit.cli.files import MODULE, Folder, run, run_apart
 
 BUILD = ("build", f"{MODULE}:make", "--compiler", "op_by_op", "--dynamic", "x:0=batch[2..8]")
@@ -108,9 +108,9 @@ def test_a_failed_save_leaves_the_old_file(
 def test_what_was_not_checked_is_shown_with_the_reason() -> None:
     found = {"tensors": 4, "exact": True, "max_error": 0.0}
     told = "4 tensors were equal bit by bit when it was saved"
-    assert _check(found) == told  # as older files say it
-    assert _check({**found, "unchecked": []}) == told
-    assert _check({**found, "unchecked": [["batch=1", "the example: IndexError: 5"]]}) == (
+    assert check_text(found) == told  # as older files say it
+    assert check_text({**found, "unchecked": []}) == told
+    assert check_text({**found, "unchecked": [["batch=1", "the example: IndexError: 5"]]}) == (
         f"{told}; not checked: batch=1 (it runs on no inputs that were tried: "
         "the example: IndexError: 5)"
     )

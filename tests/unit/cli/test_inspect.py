@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import hotstart
-from hotstart.cli.artifact import itemsize
 from hotstart.records.nested import Const, Seq
+from hotstart.reporting.contents import itemsize
 from tests.unit.cli.files import MODULE, Folder, run, write, written
 
 

@@ -1,0 +1,68 @@
+"""`hotstart report`: show how a program was made and what is in it, or how two differ."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import get_args
+
+from hotstart.artifact import disk
+from hotstart.cli import flags
+from hotstart.cli.output import require_place, say, say_json
+from hotstart.reporting.compare import compare, differences_text
+from hotstart.reporting.document import read_document
+from hotstart.reporting.text import document_text
+from hotstart.targets import TargetName
+
+_EPILOG = """\
+  hotstart report encoder.hot                     # reads encoder.report.json, if it is there
+  hotstart report encoder.hot --html encoder.html
+  hotstart report old.report.json encoder.hot     # what differs
+
+"""
+
+
+def add_report(command: ArgumentParser) -> None:
+    """Declare the flags of `hotstart report`."""
+    add = command.add_argument
+    add("file", type=Path, metavar="FILE", help="an artifact, or a report that a build wrote")
+    add("other", type=Path, nargs="?", metavar="OTHER", help="another one, to say what differs")
+    add(
+        "--html", type=Path, metavar="PAGE", help="write a page for a browser: one file, no network"
+    )
+    add(
+        "--target",
+        choices=get_args(TargetName),
+        help="the target to show of a file with several; by default the one that a load takes here",
+    )
+    flags.add_json(command, "document, or the differences,")
+    command.epilog = f"{_EPILOG}{command.epilog}"
+    command.set_defaults(run=_report, parser=command)
+
+
+def _report(given: Namespace) -> None:
+    """Print or write what was asked for.
+
+    Raises:
+        ArtifactError: as `read_document`, or the page cannot be written.
+        OptionsError: a page is asked for, and a package for it is not installed.
+    """
+    if given.html is not None and given.json:
+        given.parser.error("--html and --json: takes one of them")
+    if given.html is not None and given.other is not None:
+        given.parser.error("--html is for one report; two are compared as text or --json")
+    document = read_document(given.file, given.target)
+    if given.html is not None:
+        from hotstart.reporting.page import page_of
+
+        require_place(given.html, "written")
+        disk.write(given.html, [page_of(document, given.file.name).encode()])
+        say(f"wrote {given.html}", sys.stderr)
+    elif given.other is not None:
+        found = compare(document, read_document(given.other, given.target))
+        say_json(found) if given.json else say(differences_text(found))
+    elif given.json:
+        say_json(document)
+    else:
+        say(document_text(document))

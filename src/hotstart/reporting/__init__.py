@@ -1,0 +1,1 @@
+"""One document of what happened in a build or a load, and how it is shown."""

@@ -1,0 +1,155 @@
+"""The page: its structure, which needs no browser to be looked at."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+
+import pytest
+from msgspec.structs import replace
+
+from hotstart import OptionsError
+from hotstart.reporting.page import page_of
+from hotstart.reporting.timeline import ticks_of
+from hotstart.reporting.view import COLOURS, kinds_of
+from tests.unit.reporting.documents import document, of_many_pieces
+
+VOID = {"meta", "link", "input", "br"}
+
+
+class Page(HTMLParser):
+    """Elements and ids of a page, which closes what it opens."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((self.open[-1], data.strip()))
+
+    def all_of(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def with_class(self, name: str) -> list[dict[str, str]]:
+        return [a for _, a in self.elements if name in a.get("class", "").split()]
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return page_of(document(), "small.report.json")
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_a_page_asks_for_nothing(text: str, page: Page) -> None:
+    assert not re.search(r"(src|href|action)=.?https?:", text)
+    assert not page.all_of("img")
+    assert [link["href"] for link in page.all_of("link")] == ["data:,"]
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest", text)
+    (policy,) = (m["content"] for m in page.all_of("meta") if "http-equiv" in m)
+    assert policy.startswith("default-src 'none'")
+
+
+def test_what_a_document_says_is_escaped(text: str, page: Page) -> None:
+    assert ("h1", "<b>small</b>.hot") in page.texts
+    assert len(page.all_of("script")) == 1
+    assert "alert(1)&lt;/script&gt;" in text
+
+
+def test_every_link_within_the_page_leads_somewhere(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert max(Counter(ids).values()) == 1
+    assert {a["href"][1:] for a in page.all_of("a")} <= set(ids)
+    labelled = {a["aria-labelledby"] for _, a in page.elements if "aria-labelledby" in a}
+    assert labelled <= set(ids)
+
+
+def test_controls_have_names(page: Page) -> None:
+    named = {label["for"] for label in page.all_of("label")}
+    assert {each["id"] for tag in ("input", "select") for each in page.all_of(tag)} == named
+    assert ("button", "Unfold all") in page.texts
+
+
+def test_a_ribbon_has_a_tile_for_each_piece_and_equal_ones_look_alike(page: Page) -> None:
+    tiles = [a for a in page.all_of("a") if "tile" in a.get("class", "")]
+    assert [tile["data-kind"] for tile in tiles] == ["A", "A", "A", "B"]
+    assert [tile["class"] for tile in tiles] == [*["tile c0 p0"] * 3, "tile once"]
+    assert tiles[1]["title"] == "piece_1: blocks.1"
+
+
+def test_a_kind_shows_operators_lines_and_code(page: Page) -> None:
+    kinds = page.with_class("kind")
+    assert [kind["id"] for kind in kinds] == ["kind-A", "kind-B"]
+    said = [data for _, data in page.texts]
+    assert "torch.nn.functional.linear" in said
+    assert any(data.endswith("# the line of a block") for data in said)
+    assert "def" in said  # a keyword of generated code
+    assert "torch.relu" in kinds[0]["data-search"]
+
+
+def test_an_artifact_alone_gives_a_page_that_says_what_is_missing() -> None:
+    alone = replace(document(), kind="file", details=type(document().details)())
+    said = " ".join(data for _, data in Page(page_of(alone, "x")).texts)
+    assert "an artifact alone does not hold them" in said
+
+
+def test_warnings_lead_to_their_piece() -> None:
+    page = Page(page_of(of_many_pieces(40), "x"))
+    said = [data for _, data in page.texts]
+    assert {"piece_5", "its strides are not known", "in 3 calls so far"} <= set(said)
+    assert len(page.with_class("grave")) == 2
+
+
+def test_five_hundred_pieces_have_tiles_of_different_looks() -> None:
+    many = of_many_pieces(500)
+    text = page_of(many, "x")
+    assert len(Page(text).with_class("ribbon")) == 1
+    assert len(text) < 2_000_000
+    styles = [kind.style for kind in kinds_of(many, many.manifest()) if kind.style]
+    assert len(styles) > COLOURS
+    assert len(set(styles)) == min(len(styles), 32)
+
+
+def test_labels_go_on_after_z() -> None:
+    many = of_many_pieces(500)
+    labels = [kind.label for kind in kinds_of(many, many.manifest())]
+    assert labels[25:28] == ["Z", "AA", "AB"]
+    assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize("seconds", [0.0003, 0.02, 1.0, 17.6, 4000.0])
+def test_a_timeline_has_some_ticks(seconds: float) -> None:
+    ticks = ticks_of(seconds)
+    assert 5 <= len(ticks) <= 14
+    assert all(0 <= place <= 100.0001 for place, _ in ticks)
+
+
+@pytest.mark.parametrize("package", ["jinja2", "pygments"])
+def test_a_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [
+        name for name in sys.modules if name.startswith((package, "hotstart.reporting.h"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delattr("hotstart.reporting.highlight", raising=False)
+    with pytest.raises(OptionsError, match=rf"{package}.*\ndo: pip install 'hotstart\[report\]'"):
+        page_of(document(), "x")
