@@ -6,12 +6,15 @@ import contextlib
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from hotstart import telemetry
 from hotstart.calls import Call, LearntCalls, requested_calls
 from hotstart.errors import OptionsError
+from hotstart.events import Clock
 from hotstart.faults import require, require_one_of
 from hotstart.options import MissPolicy, Options, Outputs, Pack
 
@@ -104,10 +107,20 @@ def _compile(
     options: Options,
     cache: str | os.PathLike[str] | Store | None,
 ) -> Program:
-    """Compile a model for calls by name."""
-    from hotstart.events import Clock
-
+    """Compile a model for calls by name, or find what was compiled before."""
     clock = Clock(options.on_event)
+    with telemetry.traced("hotstart.compile", clock):
+        return _found_or_compiled(model, wanted, split_on, options, cache, clock)
+
+
+def _found_or_compiled(
+    model: Model,
+    wanted: Mapping[str, Call],
+    split_on: Any,
+    options: Options,
+    cache: str | os.PathLike[str] | Store | None,
+    clock: Clock,
+) -> Program:
     with clock.phase("import"):
         from hotstart.capture.described import describe_calls
         from hotstart.program import OnMiss
@@ -125,7 +138,10 @@ def _compile(
             # Not needed where the program is found, and it takes its time.
             from hotstart.build import build_program
 
-        return build_program(model, described, split_on, options, on_miss, kept, clock)
+        program = build_program(model, described, split_on, options, on_miss, kept, clock)
+        for action, count in Counter(unit.action for unit in program.report.units).items():
+            telemetry.count("hotstart.units", count, action=action)
+        return program
 
     if cache is None:
         return build({})
@@ -229,29 +245,34 @@ def load(
     require_one_of("on_miss", on_miss, MissPolicy)
     require_one_of("pack", pack, Pack)
     _require_groups(groups)
-    # Else torch is imported, or the load refused.
-    usual = outputs != "own" and pack != "never" and not groups
-    if usual and weights is not None and "torch" not in sys.modules:
-        from hotstart.torchfree.start import load as load_without_torch
+    clock = Clock()
+    with telemetry.traced("hotstart.load", clock):
+        program: Any = None
+        # Else torch is imported, or the load refused.
+        usual = outputs != "own" and pack != "never" and not groups
+        if usual and weights is not None and "torch" not in sys.modules:
+            from hotstart.torchfree.start import load as load_without_torch
 
-        alone: Any = load_without_torch(file, weights, outputs, trusted_keys, compare_source)
-        if alone is not None:
-            return cast("Program", alone)
-    from hotstart.artifact.signing import truster
-    from hotstart.loading import load_file
-    from hotstart.program import OnMiss
+            program = load_without_torch(file, weights, outputs, trusted_keys, compare_source)
+        if program is None:
+            from hotstart.artifact.signing import truster
+            from hotstart.loading import load_file
+            from hotstart.program import OnMiss
 
-    return load_file(
-        file,
-        model,
-        OnMiss(on_miss, compile),
-        weights=weights,
-        outputs=outputs,
-        trust=truster(trusted_keys),
-        compare_source=compare_source,
-        pack=pack,
-        groups=groups,
-    )
+            program = load_file(
+                file,
+                model,
+                OnMiss(on_miss, compile),
+                weights=weights,
+                outputs=outputs,
+                trust=truster(trusted_keys),
+                compare_source=compare_source,
+                pack=pack,
+                groups=groups,
+                clock=clock,
+            )
+    telemetry.record_seconds("hotstart.load.duration", clock.wall_s())
+    return cast("Program", program)
 
 
 def _require_groups(groups: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
+from hotstart import telemetry
 from hotstart.errors import ArtifactError, ContractError, HotstartError, ModelMismatch
 from hotstart.events import Clock
 from hotstart.model import Model, method_of
@@ -324,6 +325,7 @@ class Program(BaseProgram):
         Raises:
             ContractError: with the argument, what the call passed and what the program takes.
         """
+        telemetry.count("hotstart.calls.outside_contract", policy=self._on_miss.policy)
         if self._on_miss.policy == "error":
             raise error
         log.info("answers by on_miss=%r, since %s", self._on_miss.policy, error)

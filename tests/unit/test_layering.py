@@ -17,7 +17,18 @@ import hotstart
 SOURCE = Path(hotstart.__file__).parent
 
 ORDER = (
-    ("version", "errors", "events", "faults", "targets", "options", "calls", "dtypes", "_torch"),
+    (
+        "version",
+        "errors",
+        "events",
+        "telemetry",
+        "faults",
+        "targets",
+        "options",
+        "calls",
+        "dtypes",
+        "_torch",
+    ),
     ("records", "model"),
     ("guards",),
     ("runtime",),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from hotstart import telemetry
 from hotstart.cache.entries import CacheEntry
 from hotstart.cache.explain import explain
 from hotstart.cache.stale import FoundProgram
@@ -53,9 +54,12 @@ def find_or_build(
     if found.program is not None:
         milliseconds = 1e3 * (time.perf_counter() - started)
         log.info("cache hit for %s in %.1f ms", key.digest, milliseconds)
+        telemetry.count("hotstart.cache.lookups", outcome="hit")
         return found.program
     with clock.phase("find"):
         why = _why(store, key, found)
+    reason = _reason(found)
+    telemetry.count("hotstart.cache.lookups", outcome="miss", reason=reason)
     if store.policy == "require":
         raise StoreError(
             f"expected a compiled program in {store}, found none that fits:\n{why}\n"
@@ -83,6 +87,14 @@ def find_or_build(
         for number, each in enumerate(kept.values()):
             each.share(entry if number == 0 else None)
     return program
+
+
+def _reason(found: FoundProgram) -> str:
+    """Why nothing was found, in one of a few words, for counters."""
+    if not found.reasons:
+        return "no program of this key"
+    part = found.reasons[0][0][0] if found.reasons[0] else ""
+    return part if part in ("its file", "its signature") else "something has changed"
 
 
 def _why(store: Store, key: ProgramKey, found: FoundProgram) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from hotstart import telemetry
 from hotstart.errors import ContractError
 from hotstart.records.artifact import Artifact, StitchedCall
 from hotstart.records.report import PieceInfo
@@ -144,6 +145,7 @@ class BaseProgram:
         Raises:
             ContractError: with the argument, what the call passed and what the program takes.
         """
+        telemetry.count("hotstart.calls.outside_contract", policy="error")
         raise error
 
     def _count_copy(self, path: str, strides: Sequence[int]) -> None:

@@ -38,7 +38,7 @@ def completed(script: Path, *words: str) -> list[str]:
 
 def test_bash_completes_commands(bash: Path) -> None:
     assert set(completed(bash, "hotstart", "")) >= set(_COMMANDS)
-    assert completed(bash, "hotstart", "expl") == ["explain"]
+    assert completed(bash, "hotstart", "load") == ["load-check"]
 
 
 def test_bash_completes_flags_and_their_values(bash: Path) -> None:
