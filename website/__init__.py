@@ -1,1 +1,1 @@
-"""The site of the docs: pages are staged, plots drawn, then Zensical builds and the result is checked."""
+"""Make the site of the docs: stage pages, draw plots, and check what Zensical builds of them."""

@@ -34,7 +34,7 @@ def pages() -> Iterator[Path]:
 
 
 def elsewhere() -> Iterator[str]:
-    """Yield what a page fetches from elsewhere when it is opened; links that are followed are not."""
+    """Yield what pages fetch from elsewhere when they are opened; links may lead there."""
     for page in pages():
         for tag in _FETCHED.findall(page.read_text()):
             yield f"{page.relative_to(SITE)}: expected files of the site alone, found {tag}"

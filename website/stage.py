@@ -1,4 +1,4 @@
-"""Lay out the pages of the site in `build/docs`, from `docs/` and what else of the repository it shows.
+"""Lay out the pages of the site in `build/docs`.
 
 `docs/` is copied as it is. README, SECURITY, CONTRIBUTING and CHANGELOG become pages, every example
 a page with its source, and `docs/adr` gets a list. Links lead to the pages.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +25,9 @@ _PAGES = {
     "CHANGELOG.md": "project/changelog.md",
     "benchmarks/README.md": "project/benchmarks.md",
     "benchmarks": "project/benchmarks.md",
-    "docs/adr": "adr/index.md",
+    "docs/adr": "adr/decisions.md",
     "docs/howto": "howto/index.md",
+    "website/plots.py": "plots.md",
 }
 """Files and folders of the repository that have a page elsewhere than under their own name."""
 
@@ -34,16 +36,21 @@ _LANGUAGES = {".py": "python", ".c": "c", ".json": "json"}
 
 def main() -> None:
     """Stage every page, and then draw the plots."""
+    from website import plots  # which tests of links do without
+
     shutil.rmtree(STAGED, ignore_errors=True)
     for source in sources():
         stage(source)
-    (STAGED / "adr/index.md").write_text(decisions(ROOT / "docs/adr"))
+    (STAGED / "adr/decisions.md").write_text(decisions(ROOT / "docs/adr"))
     for example in examples():
         target = STAGED / place(example)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(example_page(ROOT / example))
-    (STAGED / "examples/index.md").write_text(example_list())
+    (STAGED / "examples/list.md").write_text(example_list())
     shutil.copytree(ASSETS, STAGED / "assets")
+    for source in plots.SOURCES:
+        attached(source)
+    (STAGED / "plots.md").write_text(plots.main(STAGED / "img"))
 
 
 def sources() -> Iterator[str]:
@@ -69,7 +76,10 @@ def stage(source: str) -> None:
     target = STAGED / page
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.endswith(".md"):
-        target.write_text(staged((ROOT / source).read_text(), source, page, place))
+        try:
+            target.write_text(staged((ROOT / source).read_text(), source, page, place))
+        except DeadLink as error:
+            raise DeadLink(f"{source}: {error}") from None
     else:
         shutil.copyfile(ROOT / source, target)
 
@@ -94,7 +104,7 @@ def place(source: str) -> str:
     if folder == "docs":
         return name
     if source == "examples":
-        return "examples/index.md"
+        return "examples/list.md"
     if folder == "examples" and "/" not in name and (ROOT / source).is_file():
         return f"examples/{name.replace('.', '_').lower()}.md"
     if (ROOT / source).is_dir():
@@ -146,4 +156,7 @@ def example_list() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DeadLink as error:
+        sys.exit(f"error: {error}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 PYTHON = {
-    ("CONTRIBUTING.md", "def test_message() -> None:"): "an expectation to be filled in by the reader",
+    (
+        "CONTRIBUTING.md",
+        "def test_message() -> None:",
+    ): "an expectation to be filled in by the reader",
     ("docs/cache.md", 'program = hotstart.compile(model, args, options=Options(jobs="ray"))'): (
         "takes a Ray cluster; tests/integration/test_ray.py runs it"
     ),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hotstart.artifact import signing
 
-MODULE = '''
+MODULE = """
 import torch
 import hotstart
 
@@ -25,7 +25,7 @@ def encoder():
 
 
 model = encoder
-'''
+"""
 SCRIPT = """
 import torch
 from shop.search import encoder

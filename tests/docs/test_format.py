@@ -122,9 +122,7 @@ def test_the_page_names_every_key_of_the_manifest() -> None:
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
 
 
-def test_a_manifest_is_as_the_schema_says(
-    written: tuple[Path, bytes], read_hot: ReadHot
-) -> None:
+def test_a_manifest_is_as_the_schema_says(written: tuple[Path, bytes], read_hot: ReadHot) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     ((manifest, _),) = read_hot(written[0].read_bytes())
     jsonschema.validate(manifest, json.loads(SCHEMA.read_text()))
