@@ -58,14 +58,20 @@ class Plot(NamedTuple):
     says: str
     made_by: str
 
+    @property
+    def page(self) -> str:
+        """The page with the figures."""
+        own = {MODELS: "models.md", RELIABILITY: "reliability.md"}
+        return own.get(self.source, "performance.md")
+
 
 def read(source: str) -> Any:
     """Read a JSON file of the repository."""
     return json.loads((ROOT / source).read_text())
 
 
-def main(folder: Path) -> str:
-    """Draw every plot into a folder, and return the page that shows them."""
+def main(folder: Path) -> dict[str, str]:
+    """Draw every plot into a folder; return the page of all, and the end of each page with some."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         plots = [
@@ -77,7 +83,11 @@ def main(folder: Path) -> str:
             draw_damage(folder),
             draw_proofs(folder),
         ]
-    return "\n\n".join([_head(), *map(_section, plots)]) + "\n"
+    texts = {"plots.md": "\n\n".join([_head(), *map(_section, plots)]) + "\n"}
+    for page in {plot.page for plot in plots}:
+        own = [_section(plot, "###") for plot in plots if plot.page == page]
+        texts[page] = "\n\n".join(["", "## Plots", *own]) + "\n"
+    return texts
 
 
 def _head() -> str:
@@ -90,10 +100,10 @@ def _head() -> str:
     )
 
 
-def _section(plot: Plot) -> str:
+def _section(plot: Plot, level: str = "##") -> str:
     data = f"[{Path(plot.source).name}](files/{plot.source})"
     return (
-        f"## {plot.title}\n\n{plot.says} Measured by `{plot.made_by}`: {data}.\n\n"
+        f"{level} {plot.title}\n\n{plot.says} Measured by `{plot.made_by}`: {data}.\n\n"
         f"![{plot.says}](img/{plot.name}.svg)"
     )
 

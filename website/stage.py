@@ -50,7 +50,9 @@ def main() -> None:
     shutil.copytree(ASSETS, STAGED / "assets")
     for source in plots.SOURCES:
         attached(source)
-    (STAGED / "plots.md").write_text(plots.main(STAGED / "img"))
+    for page, text in plots.main(STAGED / "img").items():
+        with (STAGED / page).open("a") as file:
+            file.write(text)
 
 
 def sources() -> Iterator[str]:

@@ -42,6 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("HOTSTART_CACHE", str(tmp_path / "cache/own"))
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)  # and what a page sets is undone
     monkeypatch.setitem(hotstart.Options.__init__.__kwdefaults__, "compiler", "op_by_op")
     yield tmp_path
     if torch.distributed.is_initialized():
