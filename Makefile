@@ -13,6 +13,10 @@ PIP := $(PY) $(INSTALL)
 PEERS := .venv-peers
 PEERS_PIP := $(PEERS)/bin/python $(INSTALL)
 
+# The site is made from the docs by tools of its own; neither torch nor hotstart is installed for it.
+SITE := .venv-docs
+SITE_PY := $(SITE)/bin/python
+
 # Model files come with a package; nothing is to be fetched while a demo or a test runs.
 export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
@@ -28,7 +32,7 @@ export OMP_NUM_THREADS
 WORKERS ?= $(shell test $(CORES) -lt 4 && echo $(CORES) || echo 4)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-browser check format matrix package bench bench-peers conformance reliability databases clean
+.PHONY: help setup demo test test-slow test-browser check format matrix package bench bench-peers conformance reliability databases docs clean
 .SILENT:
 
 help:
@@ -45,6 +49,7 @@ help:
 	echo "make conformance  every architecture of the suite, into docs/models.md (some hours)"
 	echo "make reliability  what a cache survives, into docs/reliability.md (some minutes)"
 	echo "make databases    torch's operators, modules and examples, into docs/databases.md (an hour)"
+	echo "make docs         the site of the docs, into site/ (seconds, once it is set up)"
 	echo "make clean        remove the environment, caches and builds"
 
 setup: $(READY)
@@ -131,6 +136,19 @@ databases: $(READY)
 	$(PY) -m qualification.databases.run $(OPTIONS)
 	$(PY) -m qualification.databases.run --inductor $(OPTIONS)
 
+$(SITE)/.ready: pyproject.toml constraints.txt
+	echo "setting up $(SITE)"
+	$(PYTHON) -m venv $(SITE)
+	$(PYTHON) website/requirements.py > $(SITE)/requirements.txt
+	$(SITE_PY) $(INSTALL) --requirement $(SITE)/requirements.txt
+	touch $@
+
+# Strict: a warning or a dead link fails it, and so does a page that would fetch something.
+docs: $(SITE)/.ready
+	$(SITE_PY) -m website.stage
+	$(SITE)/bin/zensical build --strict --clean
+	$(SITE_PY) -m website.finish
+
 clean:
-	rm -rf $(VENV) $(PEERS) .nox build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(SITE) site .cache .nox build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests qualification benchmarks examples -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
