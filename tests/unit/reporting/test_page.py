@@ -132,7 +132,9 @@ def test_five_hundred_pieces_have_tiles_of_different_looks() -> None:
 
 
 def test_calls_have_ribbons_of_their_own_and_inlined_pieces_are_marked() -> None:
-    calls = {name: hotstart.Call((torch.zeros(rows, 4),)) for name, rows in (("a", 2), ("b", 3))}
+    calls = {
+        name: hotstart.Call(args=(torch.zeros(rows, 4),)) for name, rows in (("a", 2), ("b", 3))
+    }
     program = hotstart.compile(
         Stack().eval(), calls=calls, split_on=["relu"], options=Options(compiler="op_by_op")
     )
