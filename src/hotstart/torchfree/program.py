@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from msgspec.structs import replace
@@ -18,7 +18,7 @@ from hotstart.torchfree.binding import Binding
 from hotstart.torchfree.libtorch import Libtorch
 from hotstart.torchfree.mapped_arrays import Weight
 
-_TAKES_TORCH = frozenset({"save", "save_weights"})
+_TAKES_TORCH = frozenset({"document", "save", "save_weights"})
 """Attributes of a program that this one has not."""
 
 
@@ -35,7 +35,6 @@ class TorchFreeProgram(BaseProgram):
     Attributes:
         artifact: what it was made from.
         model: None.
-        report: what was loaded, and how long that took.
     """
 
     def __init__(
@@ -44,11 +43,11 @@ class TorchFreeProgram(BaseProgram):
         contracts: Sequence[Contract],
         binding: Binding,
         torch: Libtorch,
-        report: Report,
+        report: Callable[[], Report],
     ) -> None:
         super().__init__(artifact)
         self.model = None
-        self.report = report
+        self._report = report
         self._binding = binding
         arguments = ArrayArguments(torch, self._count_copy)
         for (call, first, meets), contract in zip(self._calls(), contracts, strict=True):
@@ -66,6 +65,11 @@ class TorchFreeProgram(BaseProgram):
             TypeError: an argument is given twice.
         """
         return self._call(*args, **kwargs)
+
+    @property
+    def report(self) -> Report:
+        """The record of what was loaded, and how long that took."""
+        return self._report()
 
     def refresh(self) -> None:
         """Do nothing: nobody else has the weights, and calls notice what calls set."""

@@ -49,16 +49,22 @@ def load(
     Raises:
         ArtifactError: as `hotstart.load`.
     """
+    from hotstart.events import Clock
+
+    clock = Clock()
     has_other = isinstance(weights, list | tuple) and len(weights) == 2
     prepared = weights[0] if has_other else weights
-    if not isinstance(prepared, str | os.PathLike) or not _are_prepared(prepared):
-        return None
-    for module in _EXTENSIONS:
-        importlib.import_module(module)
+    with clock.phase("import"):
+        if not isinstance(prepared, str | os.PathLike) or not _are_prepared(prepared):
+            return None
+        for module in _EXTENSIONS:
+            importlib.import_module(module)
     opening = threading.Thread(target=_open, name="hotstart-libtorch")
     opening.start()  # which takes longer than all that comes before it is needed
     try:
-        return _loaded(file, prepared, has_other, outputs, trusted_keys, compare_source, opening)
+        return _loaded(
+            file, prepared, has_other, outputs, trusted_keys, compare_source, opening, clock
+        )
     finally:
         opening.join()
 
@@ -86,16 +92,16 @@ def _loaded(
     trusted_keys: Sequence[File | bytes] | None,
     compare_source: bool,
     opening: threading.Thread,
+    clock: Clock,
 ) -> TorchFreeProgram | None:
-    import logging
+    with clock.phase("import"):
+        import logging
 
-    from hotstart.artifact import compatibility, container, signing
-    from hotstart.artifact.manifest import MALFORMED, named_classes
-    from hotstart.events import Clock
-    from hotstart.torchfree.contracts import NeedsTorch
-    from hotstart.torchfree.needs import needs_torch
+        from hotstart.artifact import compatibility, container, signing
+        from hotstart.artifact.manifest import MALFORMED, named_classes
+        from hotstart.torchfree.contracts import NeedsTorch
+        from hotstart.torchfree.needs import needs_torch
 
-    clock = Clock()
     log = logging.getLogger("hotstart")
     with clock.phase("read"):
         trust = signing.truster(trusted_keys)
@@ -111,7 +117,8 @@ def _loaded(
     try:
         if reason:
             raise NeedsTorch(reason)
-        mapped = _mapped(weights, artifact, has_other)
+        with clock.phase("map"):
+            mapped = _mapped(weights, artifact, has_other)
         return _bound(contents, artifact, mapped, outputs, clock, opening)
     except NeedsTorch as why:
         log.info("torch is imported, since %s", why)
@@ -158,15 +165,16 @@ def _bound(
         ArtifactError: as `hotstart.load`.
         NeedsTorch: something of it takes Python's torch.
     """
-    from hotstart.artifact.file_tensors import FileTensors
-    from hotstart.records.report import Report
-    from hotstart.runtime.load_report import list_loaded
-    from hotstart.torchfree.array_weights import own_array
-    from hotstart.torchfree.binding import Binding
-    from hotstart.torchfree.contracts import NeedsTorch, decoded_contract
-    from hotstart.torchfree.program import TorchFreeProgram
-
-    contracts = [decoded_contract(call.contract) for call in artifact.calls]
+    with clock.phase("import"):
+        from hotstart.artifact.file_tensors import FileTensors
+        from hotstart.records.report import Report
+        from hotstart.runtime.load_report import list_loaded
+        from hotstart.torchfree.array_weights import own_array
+        from hotstart.torchfree.binding import Binding
+        from hotstart.torchfree.contracts import NeedsTorch, decoded_contract
+        from hotstart.torchfree.program import TorchFreeProgram
+    with clock.phase("unpack"):
+        contracts = [decoded_contract(call.contract) for call in artifact.calls]
     with clock.phase("library"):
         opening.join()
         try:
@@ -182,7 +190,7 @@ def _bound(
             raise NeedsTorch(str(error)) from error
         binding()
         weights.require_whole()
-    names = [each.target for each in contents.targets]
-    target = "" if contents.target is None else contents.target.target
-    report = Report.of(list_loaded(artifact), clock, weights.packed(), target, names)
-    return TorchFreeProgram(artifact, contracts, binding, torch, report)
+        names = [each.target for each in contents.targets]
+        target = "" if contents.target is None else contents.target.target
+        report = partial(Report.of, list_loaded(artifact), clock, weights.packed(), target, names)
+        return TorchFreeProgram(artifact, contracts, binding, torch, report)

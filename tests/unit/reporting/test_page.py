@@ -8,13 +8,15 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
+import torch
 from msgspec.structs import replace
 
-from hotstart import OptionsError
+import hotstart
+from hotstart import Options, OptionsError
 from hotstart.reporting.page import page_of
 from hotstart.reporting.timeline import ticks_of
 from hotstart.reporting.view import COLOURS, kinds_of
-from tests.unit.reporting.documents import document, of_many_pieces
+from tests.unit.reporting.documents import Stack, document, of_many_pieces
 
 VOID = {"meta", "link", "input", "br"}
 
@@ -127,6 +129,20 @@ def test_five_hundred_pieces_have_tiles_of_different_looks() -> None:
     styles = [kind.style for kind in kinds_of(many, many.manifest()) if kind.style]
     assert len(styles) > COLOURS
     assert len(set(styles)) == min(len(styles), 32)
+
+
+def test_calls_have_ribbons_of_their_own_and_inlined_pieces_are_marked() -> None:
+    calls = {
+        name: hotstart.Call(args=(torch.zeros(rows, 4),)) for name, rows in (("a", 2), ("b", 3))
+    }
+    program = hotstart.compile(
+        Stack().eval(), calls=calls, split_on=["relu"], options=Options(compiler="op_by_op")
+    )
+    page = Page(page_of(program.document(), "x"))
+    assert len(page.with_class("ribbon")) == 2
+    assert {("h3", "a"), ("h3", "b")} <= set(page.texts)
+    inlined = [a for a in page.all_of("a") if "inlined" in a.get("class", "").split()]
+    assert len(inlined) == 6
 
 
 def test_labels_go_on_after_z() -> None:
