@@ -13,11 +13,13 @@ from hotstart.cli.output import require_place, say, say_json
 from hotstart.reporting.compare import compare, differences_text
 from hotstart.reporting.document import read_document
 from hotstart.reporting.text import document_text
+from hotstart.reporting.trace import trace_of
 from hotstart.targets import TargetName
 
 _EPILOG = """\
   hotstart report encoder.hot                     # reads encoder.report.json, if it is there
   hotstart report encoder.hot --html encoder.html
+  hotstart report encoder.hot --trace encoder.json
   hotstart report old.report.json encoder.hot     # what differs
 
 """
@@ -30,6 +32,12 @@ def add_report(command: ArgumentParser) -> None:
     add("other", type=Path, nargs="?", metavar="OTHER", help="another one, to say what differs")
     add(
         "--html", type=Path, metavar="PAGE", help="write a page for a browser: one file, no network"
+    )
+    add(
+        "--trace",
+        type=Path,
+        metavar="TRACE",
+        help="write what was done when, for chrome://tracing or Perfetto",
     )
     add(
         "--target",
@@ -48,10 +56,11 @@ def _report(given: Namespace) -> None:
         ArtifactError: as `read_document`, or the page cannot be written.
         OptionsError: a page is asked for, and a package for it is not installed.
     """
-    if given.html is not None and given.json:
-        given.parser.error("--html and --json: takes one of them")
-    if given.html is not None and given.other is not None:
-        given.parser.error("--html is for one report; two are compared as text or --json")
+    asked = [f"--{name}" for name in ("html", "trace", "json") if getattr(given, name)]
+    if len(asked) > 1:
+        given.parser.error(f"{' and '.join(asked)}: takes one of them")
+    if given.other is not None and asked not in ([], ["--json"]):
+        given.parser.error(f"{asked[0]} is for one report; two are compared as text or --json")
     document = read_document(given.file, given.target)
     if given.html is not None:
         from hotstart.reporting.page import page_of
@@ -59,6 +68,10 @@ def _report(given: Namespace) -> None:
         require_place(given.html, "written")
         disk.write(given.html, [page_of(document, given.file.name).encode()])
         say(f"wrote {given.html}", sys.stderr)
+    elif given.trace is not None:
+        require_place(given.trace, "written")
+        disk.write(given.trace, [trace_of(document)])
+        say(f"wrote {given.trace}", sys.stderr)
     elif given.other is not None:
         found = compare(document, read_document(given.other, given.target))
         say_json(found) if given.json else say(differences_text(found))
