@@ -239,7 +239,7 @@ def _settings() -> dict[str, Any]:
 
     `enable_dynamo_decompositions`, where there is one, makes a product and an `fma` of
     `x.addcmul_(a, b, value=2.0)` and its like: they round otherwise than eager does, and only
-    Inductor registers them.
+    Inductor registers them. Numbers that depend on contents of tensors become unbacked symbols.
     """
     import torch._dynamo.config as config
 
@@ -250,8 +250,8 @@ def _settings() -> dict[str, Any]:
         "specialize_int": True,
         "specialize_float": True,
         "allow_rnn": True,
-        "capture_scalar_outputs": False,
-        "capture_dynamic_output_shape_ops": False,
+        "capture_scalar_outputs": True,
+        "capture_dynamic_output_shape_ops": True,
         **({decompositions: False} if hasattr(config, decompositions) else {}),
     }
 

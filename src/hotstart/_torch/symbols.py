@@ -143,6 +143,13 @@ def axis_symbol(name: str) -> sympy.Symbol:
     return sympy.Symbol(name, integer=True, nonnegative=True)
 
 
+def loose_symbol(name: str, like: sympy.Symbol) -> sympy.Symbol:
+    """A symbol of a name for a number that may be no size, of the same kind as another symbol."""
+    import sympy
+
+    return sympy.Symbol(name, **like.assumptions0)
+
+
 def substitution(sizes: Mapping[str, int]) -> dict[sympy.Symbol, sympy.Integer]:
     """What to replace axis symbols by, for axes of known size."""
     import sympy

@@ -19,12 +19,13 @@ from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.captured import Captured
 from hotstart.capture.groups import name_groups
 from hotstart.capture.lasting import require_lasting
+from hotstart.capture.numbers import checked_numbers, find_numbers
 from hotstart.capture.outputs import Outputs, describe_outputs
 from hotstart.capture.prepare import prepare
 from hotstart.capture.refusals import (
     not_one_graph,
     refuse_collectives,
-    refuse_data_dependence,
+    refuse_contents,
     refuse_drawn_numbers,
     refuse_found_arguments,
     refuse_gradients,
@@ -32,6 +33,7 @@ from hotstart.capture.refusals import (
     refuse_places,
     refuse_questions,
     refuse_replaced_memory,
+    refuse_unknown,
 )
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
@@ -112,9 +114,10 @@ def capture(
     args, kwargs = arguments.call_with(tensors)
     trace = partial(_trace, target, args, kwargs, dynamic, passed)
     traced = _with_blocks_once(index, trace) if blocks_once else trace({})
+    _torch.complete_examples(traced.module.graph)
     _torch.count_writes(traced.module.graph)
     settled = _torch.keep_checks(traced.module.graph)
-    refuse_data_dependence(traced, settled)
+    refuse_contents(traced, settled)
     refuse_gradients(traced)
     refuse_replaced_memory(traced.module.graph)
     refuse_drawn_numbers(traced.module.graph)
@@ -167,7 +170,10 @@ def _describe(trace: _Trace) -> Captured:
     """Describe what surrounds a traced graph, and give the graph the outputs that this needs."""
     traced, graph = trace.traced, trace.traced.module.graph
     inputs = tuple(_inputs(trace))
-    symbols = _axis_symbols(trace)
+    axes = _axis_symbols(trace)
+    numbers = find_numbers(traced, axes, trace.settled)
+    refuse_unknown(traced, numbers, trace.settled)
+    symbols = {**axes, **numbers.symbols}
     read = collect(trace.index, trace.target, traced)
     name_groups(graph, trace.weights.groups)
     for group in read.groups:
@@ -185,6 +191,7 @@ def _describe(trace: _Trace) -> Captured:
         conditions=tuple(
             _torch.Condition(c.expr.xreplace({**symbols, **trace.settled}), c.source)
             for c in _torch.conditions(traced.env)
+            if not c.expr.free_symbols & numbers.unbacked
         ),
         fixed=dict(trace.fixed),
         modes=_modes(trace.index, traced),
@@ -195,6 +202,9 @@ def _describe(trace: _Trace) -> Captured:
             for node, step in traced.layout_reads.steps.items()
             if step.source
         },
+        numbers=numbers.made,
+        facts=numbers.facts,
+        guarded=tuple(checked_numbers(graph, symbols)),
     )
     require_lasting(trace.index, [captured])
     return captured

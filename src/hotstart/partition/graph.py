@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.utils._pytree as pytree
 from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
 from hotstart.capture.captured import Captured, example_of
+from hotstart.capture.numbers import DataNumber
 from hotstart.records.shapes import Variant
 
 if TYPE_CHECKING:
@@ -38,11 +40,17 @@ class Graph:
     nodes of any piece and never cross a cut: where a node's arguments mention one, `args` and
     `kwargs` hold the expression, or the tuple of expressions a `torch.Size` is made of.
 
+    Numbers that depend on contents of tensors are in these expressions as axes are. A node that
+    makes one is a node of a piece all the same. Floating-point numbers of this kind, and what is
+    computed from them, flow like tensors: an expression might round otherwise than the operators.
+
     Attributes:
         captured: the graph this was made of.
         nodes: the nodes that compute, in order.
         placeholders: tensor inputs, with the slot each is bound to.
         fixed: axes that have one size in the variant at hand; see `at`.
+        numbers: those that depend on contents of tensors, by the node that makes them.
+        flowing: the nodes whose numbers flow like tensors.
     """
 
     def __init__(self, captured: Captured) -> None:
@@ -55,6 +63,12 @@ class Graph:
         self._axis_numbers = {symbol: number for number, symbol in enumerate(axes)}
         inputs = iter(captured.inputs)
         nodes: list[fx.Node] = []
+        self.numbers: dict[fx.Node, list[DataNumber]] = {}
+        for number in captured.numbers:
+            self.numbers.setdefault(number.node, []).append(number)
+        self.flowing: set[fx.Node] = set()
+        self._inexact = {n.symbol for n in captured.numbers if not n.symbol.is_integer}
+        makers = {*self.numbers, *(fact.node for fact in captured.facts)}
         for node in captured.graph.nodes:
             if node.op == "placeholder":
                 slot = next(inputs)
@@ -64,7 +78,9 @@ class Graph:
                     self.placeholders[node] = slot
             elif node.op == "output":
                 self.output = node
-            elif not self._is_value(node) and not _torch.has_no_effect(node):
+            elif _torch.has_no_effect(node) or _torch.bounds_number(node):
+                continue
+            elif not self._is_value(node) or node in makers:
                 nodes.append(node)
         self.nodes: tuple[fx.Node, ...] = tuple(nodes)
 
@@ -72,6 +88,9 @@ class Graph:
         """Tell whether a node computes numbers from sizes, and record them; pieces leave it out."""
         example = example_of(node)
         if not _is_number(example):
+            return False
+        if self._inexact and self._inexact & self.symbols_in(example):
+            self.flowing.add(node)
             return False
         self._values[node] = _map_numbers(example, self.expression)
         return True
@@ -86,6 +105,30 @@ class Graph:
             return number
         expr = number.xreplace(dict(self.fixed)) if self.fixed else number
         return _torch.plain_number(expr) if not expr.free_symbols else expr
+
+    def symbols_in(self, value: Any) -> set[sympy.Symbol]:
+        """The symbols of axes and numbers in numbers and shapes, at any depth of containers."""
+        found: list[Any] = []
+        for leaf in pytree.tree_leaves(value):
+            if isinstance(leaf, slice):
+                found += (leaf.start, leaf.stop, leaf.step)
+            elif not isinstance(leaf, torch.Tensor):
+                found.append(leaf)
+            elif leaf.layout is torch.strided and not leaf.is_nested:
+                found += (*leaf.shape, *leaf.stride(), leaf.storage_offset())
+        exprs = map(self.expression, found)
+        return {symbol for expr in exprs for symbol in getattr(expr, "free_symbols", ())}
+
+    def symbols_met(self, node: fx.Node) -> set[sympy.Symbol]:
+        """The symbols that a node's arguments, its inputs and its results depend on."""
+        examples = [example_of(one) for one in (node, *self.reads(node))]
+        return self.symbols_in([self.args(node), self.kwargs(node), examples])
+
+    def substitution(self, sizes: Mapping[str, int]) -> dict[sympy.Symbol, sympy.Integer]:
+        """What to replace the symbols of axes and numbers by, by their names."""
+        import sympy
+
+        return {s: sympy.Integer(sizes[str(s)]) for s in self._axis_numbers if str(s) in sizes}
 
     def number_at(self, number: Any, axes: Mapping[sympy.Symbol, Any]) -> Any:
         """Express a number of the graph with axes replaced, by sizes or by other symbols."""
@@ -185,8 +228,9 @@ def movable(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> frozenset[fx
     """
     if any(node.op == "get_attr" or _torch.names_a_place(node) for node in nodes):
         return frozenset()
-    sharing = Counter(_torch.storage_of(example_of(node)) for node in inputs)
-    return frozenset(node for node in inputs if sharing[_torch.storage_of(example_of(node))] == 1)
+    tensors = [node for node in inputs if isinstance(example_of(node), torch.Tensor)]
+    sharing = Counter(_torch.storage_of(example_of(node)) for node in tensors)
+    return frozenset(node for node in tensors if sharing[_torch.storage_of(example_of(node))] == 1)
 
 
 def _is_number(value: Any) -> bool:
