@@ -49,6 +49,11 @@ class DataNumber:
         """Whether pieces are compiled for it as for an axis: it is an integer from 0."""
         return self.low is not None
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether it is not negative only since the model checks that, as of what `item` reads."""
+        return self.is_size and self.source == "{}"
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -127,14 +132,24 @@ def find_numbers(
 
 def checked_numbers(
     graph: fx.Graph, symbols: Mapping[sympy.Symbol, sympy.Symbol]
-) -> Iterator[sympy.Basic]:
-    """List what a graph checks of numbers, over the symbols of axes and numbers."""
-    for node in filter(_torch.asserts_number, graph.nodes):
+) -> tuple[sympy.Basic, ...]:
+    """List what a graph checks of numbers, over the symbols of axes and numbers.
+
+    Checks of what is true for every number are erased: what is read is checked to be of that kind.
+    """
+    import sympy
+
+    found: list[sympy.Basic] = []
+    for node in list(filter(_torch.asserts_number, graph.nodes)):
         checked = node.args[0]
         value = checked.meta["example_value"] if isinstance(checked, fx.Node) else checked
         expr = _torch.expression(value).xreplace(dict(symbols))
-        if expr.free_symbols:
-            yield expr
+        if expr == sympy.true:
+            graph.erase_node(node)
+            continue
+        node.args = (checked, f"expected {_torch.python_source(expr)}, as the model needs it")
+        found += [expr] if expr.free_symbols else []
+    return tuple(found)
 
 
 def _made(node: fx.Node, traced: _torch.FullGraph) -> Iterator[_torch.Unbacked]:

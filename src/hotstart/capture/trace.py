@@ -179,6 +179,7 @@ def _describe(trace: _Trace) -> Captured:
     for group in read.groups:
         trace.weights.groups.name(group)
     outputs = _describe_outputs(trace, inputs, symbols)
+    guarded = checked_numbers(graph, symbols)
     prepare(graph, traced.plain_name)
     captured = Captured(
         graph=graph,
@@ -204,7 +205,7 @@ def _describe(trace: _Trace) -> Captured:
         },
         numbers=numbers.made,
         facts=numbers.facts,
-        guarded=tuple(checked_numbers(graph, symbols)),
+        guarded=guarded,
     )
     require_lasting(trace.index, [captured])
     return captured

@@ -7,7 +7,9 @@ shape there than was traced is refused: what follows was traced for the other sh
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,9 +21,14 @@ from hotstart import _torch
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.errors import CaptureError
 from hotstart.partition.data_sizes import NumberSizes
+from hotstart.partition.digest import came_with_torch
 from hotstart.partition.graph import Graph
+from hotstart.partition.operator_names import operator_name
 
 _SPECIAL = (0, 1)
+
+_MOST = 1 << 22
+"""Bound on the elements of tensors that a node is run with."""
 
 _TOGETHER = 3
 """Of so many numbers that a node meets all combinations of special values are tried."""
@@ -104,17 +111,33 @@ def _runs(graph: Graph, node: fx.Node, at: Mapping[str, int]) -> bool:
     def leaf(item: Any) -> Any:
         return _input(graph, item, number) if isinstance(item, fx.Node) else number(item)
 
-    with _torch.fake_mode(_torch.make_symbols({}).env), torch.no_grad():
-        try:
-            args, kwargs = map_aggregate((graph.args(node), graph.kwargs(node)), leaf)
-            found = graph.call(node, args, kwargs)
-        except Exception:  # noqa: BLE001  whatever operators raise
-            return False
+    fake = _torch.fake_mode(_torch.make_symbols({}).env)
+    for mode in (fake, contextlib.nullcontext()) if _may_run(graph, node, at, sizes) else (fake,):
+        with mode, torch.no_grad(), torch.random.fork_rng(devices=[]):
+            try:
+                args, kwargs = map_aggregate((graph.args(node), graph.kwargs(node)), leaf)
+                found = graph.call(node, args, kwargs)
+            except Exception:  # noqa: BLE001  whatever operators raise
+                return False
     made = [tuple(t.shape) for t in tensors_in(found)]
     traced = [tuple(map(number, t.shape)) for t in tensors_in(example_of(node))]
     if made != traced:
         raise _other_shape(node, made, traced)
     return True
+
+
+def _may_run(graph: Graph, node: fx.Node, at: Mapping[str, int], sizes: Mapping[Any, Any]) -> bool:
+    """Tell whether to run a node for real, too: fake kernels do not raise for all that has no size.
+
+    What did not come with torch may have effects elsewhere.
+    """
+    name = operator_name(node.target)
+    empty = any(at[number.name] == 0 for number in graph.captured.numbers)
+    if not empty or _torch.communicates(node) or (name and not came_with_torch(name)):
+        return False
+    tensors = (t for one in (node, *graph.reads(node)) for t in tensors_in(example_of(one)))
+    counts = (math.prod(graph.number_at(n, sizes) for n in tensor.shape) for tensor in tensors)
+    return sum(counts) <= _MOST
 
 
 def _input(graph: Graph, node: fx.Node, number: Any) -> Any:
@@ -126,12 +149,13 @@ def _input(graph: Graph, node: fx.Node, number: Any) -> Any:
 
 
 def _expected(example: torch.Tensor, number: Any) -> torch.Tensor:
-    return torch.empty_strided(
+    made = torch.empty_strided(
         [number(size) for size in example.shape],
         [number(stride) for stride in example.stride()],
         dtype=example.dtype,
         device=example.device,
     )
+    return made if _torch.is_fake(made) else made.zero_()
 
 
 def _other_shape(node: fx.Node, found: object, traced: object) -> CaptureError:

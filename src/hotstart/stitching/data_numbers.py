@@ -37,13 +37,14 @@ class DataNumbers:
             name = self._emitter.names.new(number.name)
             self._emitter.number(number.symbol, name)
             yield f"{name} = {number.source.format(made)}"
+            if number.is_checked:
+                yield self._check(node, f"{name} >= 0")
         for fact in self._graph.captured.facts:
             if fact.node is node:
-                found = fact.source.format(made)
                 wanted = self._emitter.value(self._graph.expression(fact.equals))
-                check = self._emitter.function(torch.ops.aten._assert_scalar.default)
-                line = _torch.line_of(node) or node.name
-                where = _torch.without_folders(line)
-                message = f"expected {wanted}, as the model checks: {where}"
-                yield f"{check}({found} == {wanted}, {message!r})"
+                yield self._check(node, f"{fact.source.format(made)} == {wanted}")
 
+    def _check(self, node: fx.Node, condition: str) -> str:
+        function = self._emitter.function(torch.ops.aten._assert_scalar.default)
+        where = _torch.without_folders(_torch.line_of(node) or node.name)
+        return f"{function}({condition}, {f'expected {condition}, as the model needs it: {where}'!r})"
