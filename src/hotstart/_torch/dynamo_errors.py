@@ -29,11 +29,30 @@ def describe_failure(error: BaseException) -> tuple[str, str, str] | None:
     )
     if not isinstance(error, known):
         return None
-    reason, advice = _brief(str(error))
+    reason, advice = _of_data(str(error)) or _brief(str(error))
     if "`lock` context manager" in reason:
         # Libraries set up things once, such as transformers' hooks, under a lock.
         advice = "call the model once before, if it takes the lock in its first call only"
     return user_line(list(getattr(error, "real_stack", None) or ())), reason, advice
+
+
+def _of_data(text: str) -> tuple[str, str] | None:
+    """Read what was asked of a number or a tensor whose contents are not known; None if nothing."""
+    if re.match(r"\s*Data-dependent branching", text):
+        asked = "a branch depends on the contents of a tensor"
+    elif found := re.search(r"Could not guard on data-dependent expression (.+?) \(unhinted", text):
+        asked = f"a branch depends on the contents of a tensor: on {found[1]}"
+    elif re.search(r"Could not extract specialized integer from data-dependent", text):
+        return (
+            "Python needs a number that depends on the contents of a tensor, as range() does",
+            "loop over a fixed number, or with torch.while_loop",
+        )
+    else:
+        return None
+    return asked, (
+        "torch.cond with both branches, or torch.where; where one is always taken, say so before "
+        "with torch._check"
+    )
 
 
 def _brief(text: str) -> tuple[str, str]:

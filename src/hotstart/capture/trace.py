@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -262,6 +262,7 @@ def _describe_outputs(
         trace.traced,
         [_size_source(node, symbols) for node in returned],
         {**_written_inputs(placeholders, inputs, returned), **viewed},
+        _reals(returned),
         trace.arguments,
         trace.fixed,
         trace.weights,
@@ -272,12 +273,26 @@ def _describe_outputs(
     return described
 
 
+def _reals(returned: Iterable[object]) -> dict[int, fx.Node]:
+    """Find the outputs that bytecode may read a floating-point number of, by `item`.
+
+    Dynamo has the graph return such a number as a tensor (2.11 to 2.15).
+    """
+    return {
+        number: node.args[0]
+        for number, node in enumerate(returned)
+        if isinstance(node, fx.Node)
+        and node.target is torch.scalar_tensor
+        and isinstance(node.args[0], fx.Node)
+    }
+
+
 def _size_source(node: object, symbols: Mapping[sympy.Symbol, sympy.Symbol]) -> str | None:
     """Source, over axis names, of an integer that the graph returns; None for a tensor."""
     value = node.meta["example_value"] if isinstance(node, fx.Node) else node
     if isinstance(value, torch.Tensor):
         return None
-    if isinstance(value, int | torch.SymInt):
+    if isinstance(value, int | torch.SymInt | torch.SymBool):
         return _torch.python_source(_torch.expression(value).xreplace(dict(symbols)))
     raise CaptureError(
         f"forward returns {node}, a number computed from tensor sizes that is not an integer. "

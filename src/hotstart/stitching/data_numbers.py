@@ -36,7 +36,8 @@ class DataNumbers:
         for number in self._graph.numbers.get(node, ()):
             name = self._emitter.names.new(number.name)
             self._emitter.number(number.symbol, name)
-            yield f"{name} = {number.source.format(made)}"
+            source = f"int({made})" if number.is_checked else number.source.format(made)
+            yield f"{name} = {source}"
             if number.is_checked:
                 yield self._check(node, f"{name} >= 0")
         for fact in self._graph.captured.facts:

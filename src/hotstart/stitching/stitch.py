@@ -321,7 +321,7 @@ class _Stitcher:
         if slot.kind == "weight":
             return self.weight(slot.index)
         node_or_number = self.graph.output.args[0][slot.index]
-        if slot.kind == "size":
+        if slot.kind == "size" and node_or_number not in self.graph.flowing:
             number = self.graph.number(node_or_number)
             return self.emitter.value(number)
         return self.emitter.variable(node_or_number)
