@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ def _source(path: tuple[Any, ...]) -> str:
 def asserts_number(node: fx.Node) -> bool:
     """Tell whether a node asserts something about a number, and does nothing else."""
     return getattr(node.target, "__name__", "") == "_assert_scalar.default"
+
+
+def assertion_of_number() -> Any:
+    """The operator of such nodes; it takes a bool and a message."""
+    return torch.ops.aten._assert_scalar.default
 
 
 def bounds_number(node: fx.Node) -> bool:

@@ -208,6 +208,14 @@ def expression(size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sym
     return sympy.sympify(size) if node is None else node.expr
 
 
+def is_of_integers(expr: sympy.Basic) -> bool:
+    """Tell whether all that an expression computes are integers and conditions on them."""
+    import sympy
+
+    parts = sympy.preorder_traversal(expr)
+    return all(part.is_integer for part in parts if isinstance(part, sympy.Expr))
+
+
 def python_source(expr: sympy.Basic) -> str:
     """A Python expression, over the symbols' names and `math`, that computes `expr`."""
     from torch.utils._sympy.printers import PythonPrinter

@@ -16,7 +16,7 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.alike_blocks import candidate_blocks, counterparts
 from hotstart.capture.arguments import Arguments, example_tensor
-from hotstart.capture.captured import Captured
+from hotstart.capture.captured import Captured, example_of
 from hotstart.capture.groups import name_groups
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.numbers import checked_numbers, find_numbers
@@ -284,6 +284,7 @@ def _reals(returned: Iterable[object]) -> dict[int, fx.Node]:
         if isinstance(node, fx.Node)
         and node.target is torch.scalar_tensor
         and isinstance(node.args[0], fx.Node)
+        and _torch.unbacked_in(example_of(node.args[0]))
     }
 
 

@@ -6,6 +6,7 @@ import itertools
 import operator
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -39,13 +40,13 @@ class Run:
 
 
 def cut(
-    captured: Captured, split_on: SplitOn, hints: Mapping[str, int]
+    captured: Captured, split_on: SplitOn, hints: Mapping[str, int] = MappingProxyType({})
 ) -> tuple[Graph, tuple[Run, ...]]:
     """Decide where to cut a graph: at repeated blocks, at splitting operators, or at both.
 
     Args:
         captured: the graph.
-        hints: the sizes it was traced with.
+        hints: the sizes it was traced with, which count where numbers depend on data.
         split_on: `"auto"` for repeated blocks, operators by name or by object, or a list of both.
 
     Returns:

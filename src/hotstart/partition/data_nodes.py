@@ -63,8 +63,9 @@ def nodes_alone(graph: Graph, hints: Mapping[str, int]) -> frozenset[fx.Node]:
     finder = NumberSizes(graph.captured)
     alone: set[fx.Node] = set()
     for node in graph.nodes:
-        met = graph.symbols_met(node)
-        if asks_data(graph, [node]) or loose & met or _reads_flowing(graph, node):
+        values = graph.met(node)
+        met = graph.symbols_in(values)
+        if asks_data(graph, [node]) or loose & met or graph.is_inexact(values):
             alone.add(node)
         elif sizes & met:
             names = sorted(str(symbol) for symbol in sizes & met)
@@ -73,10 +74,6 @@ def nodes_alone(graph: Graph, hints: Mapping[str, int]) -> frozenset[fx.Node]:
             ):
                 alone.add(node)
     return frozenset(alone)
-
-
-def _reads_flowing(graph: Graph, node: fx.Node) -> bool:
-    return any(read in graph.flowing for read in graph.reads(node))
 
 
 def _special_sizes(

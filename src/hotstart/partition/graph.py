@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -67,7 +67,7 @@ class Graph:
         for number in captured.numbers:
             self.numbers.setdefault(number.node, []).append(number)
         self.flowing: set[fx.Node] = set()
-        self._inexact = {n.symbol for n in captured.numbers if not n.symbol.is_integer}
+        self._of_data = {number.symbol for number in captured.numbers}
         makers = {*self.numbers, *(fact.node for fact in captured.facts)}
         for node in captured.graph.nodes:
             if node.op == "placeholder":
@@ -89,7 +89,7 @@ class Graph:
         example = example_of(node)
         if not _is_number(example):
             return False
-        if self._inexact and self._inexact & self.symbols_in(example):
+        if self.is_inexact(example):
             self.flowing.add(node)
             return False
         self._values[node] = _map_numbers(example, self.expression)
@@ -108,21 +108,21 @@ class Graph:
 
     def symbols_in(self, value: Any) -> set[sympy.Symbol]:
         """The symbols of axes and numbers in numbers and shapes, at any depth of containers."""
-        found: list[Any] = []
-        for leaf in pytree.tree_leaves(value):
-            if isinstance(leaf, slice):
-                found += (leaf.start, leaf.stop, leaf.step)
-            elif not isinstance(leaf, torch.Tensor):
-                found.append(leaf)
-            elif leaf.layout is torch.strided and not leaf.is_nested:
-                found += (*leaf.shape, *leaf.stride(), leaf.storage_offset())
-        exprs = map(self.expression, found)
+        exprs = map(self.expression, _numbers_in(value))
         return {symbol for expr in exprs for symbol in getattr(expr, "free_symbols", ())}
 
-    def symbols_met(self, node: fx.Node) -> set[sympy.Symbol]:
-        """The symbols that a node's arguments, its inputs and its results depend on."""
+    def is_inexact(self, value: Any) -> bool:
+        """Tell whether numbers or shapes follow from data by floating-point arithmetic."""
+        return bool(self._of_data) and any(
+            symbols & self._of_data and not _torch.is_of_integers(expr)
+            for expr in map(self.expression, _numbers_in(value))
+            if (symbols := getattr(expr, "free_symbols", set()))
+        )
+
+    def met(self, node: fx.Node) -> tuple[Any, ...]:
+        """The arguments of a node, and the fake values of its inputs and itself."""
         examples = [example_of(one) for one in (node, *self.reads(node))]
-        return self.symbols_in([self.args(node), self.kwargs(node), examples])
+        return (self.args(node), self.kwargs(node), examples)
 
     def substitution(self, sizes: Mapping[str, int]) -> dict[sympy.Symbol, sympy.Integer]:
         """What to replace the symbols of axes and numbers by, by their names."""
@@ -218,6 +218,17 @@ class Graph:
         (outputs,) = self.output.args
         assert isinstance(outputs, Sequence)
         return tuple(node for node in outputs if isinstance(node, fx.Node))
+
+
+def _numbers_in(value: Any) -> Iterator[Any]:
+    """List the numbers in a value, those of shapes and layouts of tensors included."""
+    for leaf in pytree.tree_leaves(value):
+        if isinstance(leaf, slice):
+            yield from (leaf.start, leaf.stop, leaf.step)
+        elif not isinstance(leaf, torch.Tensor):
+            yield leaf
+        elif leaf.layout is torch.strided and not leaf.is_nested:
+            yield from (*leaf.shape, *leaf.stride(), leaf.storage_offset())
 
 
 def movable(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> frozenset[fx.Node]:

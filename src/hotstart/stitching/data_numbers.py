@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import fx
 
 from hotstart import _torch
@@ -46,6 +45,6 @@ class DataNumbers:
                 yield self._check(node, f"{fact.source.format(made)} == {wanted}")
 
     def _check(self, node: fx.Node, condition: str) -> str:
-        function = self._emitter.function(torch.ops.aten._assert_scalar.default)
+        function = self._emitter.function(_torch.assertion_of_number())
         where = _torch.without_folders(_torch.line_of(node) or node.name)
         return f"{function}({condition}, {f'expected {condition}, as the model needs it: {where}'!r})"
