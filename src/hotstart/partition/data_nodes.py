@@ -95,7 +95,7 @@ def _in_bounds(graph: Graph, values: Mapping[str, int]) -> bool:
 
 
 def _runs(graph: Graph, node: fx.Node, at: Mapping[str, int]) -> bool:
-    """Tell whether a node runs at some sizes.
+    """Tell whether a node runs at some sizes, and gives sizes that are known before.
 
     Raises:
         CaptureError: it gives another shape than was traced.
@@ -117,6 +117,8 @@ def _runs(graph: Graph, node: fx.Node, at: Mapping[str, int]) -> bool:
             except Exception:  # noqa: BLE001  whatever operators raise
                 return False
     made = [tuple(t.shape) for t in tensors_in(found)]
+    if any(type(size) is not int for shape in made for size in shape):
+        return False  # it makes a number, which torch takes for one that was made before
     traced = [tuple(map(number, t.shape)) for t in tensors_in(example_of(node))]
     if made != traced:
         raise _other_shape(node, made, traced)
