@@ -14,6 +14,13 @@ from typing import TYPE_CHECKING, Any
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 from hotstart._torch.fresh_memory import filled_memory, junk_memory
+from hotstart._torch.numpy_calls import (
+    numpy_attribute,
+    numpy_call,
+    numpy_function,
+    numpy_method,
+    numpy_operator,
+)
 from hotstart._torch.ranks import (
     asks_if_initialized,
     described_group,
@@ -323,6 +330,11 @@ __all__ = [
     "mesh_groups",
     "name_of_group",
     "names_a_place",
+    "numpy_attribute",
+    "numpy_call",
+    "numpy_function",
+    "numpy_method",
+    "numpy_operator",
     "operator_code",
     "operator_name",
     "operator_schemas",
