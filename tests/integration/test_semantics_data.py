@@ -25,8 +25,8 @@ CALLS = ((MANY,), (NONE,), (ONE,), (ALL,))
 """Calls in which many rows, none, one and all are selected; the first is the example."""
 
 
-def N(*numbers: int) -> Tensor:
-    return torch.tensor(numbers)
+def numbers(*values: int) -> Tensor:
+    return torch.tensor(values)
 
 
 # --- sizes of results -----------------------------------------------------------------------------
@@ -193,29 +193,32 @@ def switches(x: Tensor, n: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("function", "numbers"),
+    ("function", "given"),
     [
-        (up_to, [N(3, 2), N(0, 0), N(1, 0), N(99, 1), N(-2, -3)]),
-        (counts_up, [N(3, 2), N(0, 0), N(1, 0)]),
-        (tells, [N(3, 2), N(0, 0), N(-1, -7)]),
-        (scales, [N(3, 2), N(0, 0), N(-1, -7)]),
-        (switches, [N(3, 2), N(0, 1)]),
+        (up_to, [numbers(3, 2), numbers(0, 0), numbers(1, 0), numbers(99, 1), numbers(-2, -3)]),
+        (counts_up, [numbers(3, 2), numbers(0, 0), numbers(1, 0)]),
+        (tells, [numbers(3, 2), numbers(0, 0), numbers(-1, -7)]),
+        (scales, [numbers(3, 2), numbers(0, 0), numbers(-1, -7)]),
+        (switches, [numbers(3, 2), numbers(0, 1)]),
     ],
 )
-def test_numbers_are_read_in_every_call(
-    function: Callable[..., Any], numbers: list[Tensor]
-) -> None:
-    check(function, *((MANY, n) for n in numbers), dynamic_shapes={**ROWS, "n": None})
+def test_numbers_are_read_in_every_call(function: Callable[..., Any], given: list[Tensor]) -> None:
+    check(function, *((MANY, n) for n in given), dynamic_shapes={**ROWS, "n": None})
 
 
 @pytest.mark.parametrize("function", [repeats, splits])
 def test_sizes_come_out_of_tensors(function: Callable[..., Any]) -> None:
-    check(function, *((MANY[:5], n) for n in (N(2, 1, 0, 1, 1), N(0, 0, 0, 0, 5), N(1, 1, 1, 1, 1))))
+    given = (numbers(2, 1, 0, 1, 1), numbers(0, 0, 0, 0, 5), numbers(1, 1, 1, 1, 1))
+    check(function, *((MANY[:5], n) for n in given))
 
 
 def test_a_size_that_is_negative_or_does_not_add_up_raises_as_in_eager() -> None:
-    for function, wrong in ((splits, N(-1, 6)), (splits, N(2, 2)), (counts_up, N(-2, -2))):
-        program = build(function, MANY[:5], N(2, 3))
+    for function, wrong in (
+        (splits, numbers(-1, 6)),
+        (splits, numbers(2, 2)),
+        (counts_up, numbers(-2, -2)),
+    ):
+        program = build(function, MANY[:5], numbers(2, 3))
         with pytest.raises(RuntimeError):
             function(MANY[:5], wrong)
         with pytest.raises(RuntimeError, match="as the model needs it"):
@@ -270,6 +273,12 @@ def test_torch_cond_decides_by_a_number_that_depends_on_data(compiler: str) -> N
         return torch.cond(y.shape[0] > 2, lambda y: y.sum(0) * 2, lambda y: y.sum(0) - 1, (y,))
 
     check(decides, *CALLS, compiler=compiler, tolerance=1e-6, dynamic_shapes=ROWS)
+
+
+def test_a_variant_whose_pieces_take_a_number_runs_as_python_and_says_why() -> None:
+    program = build(Detects().eval(), MANY, compiler="inductor", dynamic_shapes=ROWS)
+    ((_, why),) = program.report.not_native
+    assert why == "a piece takes number_0, which depends on data"
 
 
 def test_an_operator_that_drops_dimensions_by_their_size_is_refused() -> None:

@@ -19,8 +19,8 @@ from torch import fx
 
 from hotstart._torch.guards import Read, environment_names, modes_read, object_named, reads
 from hotstart._torch.layout_reads import LayoutReads, recording_layout_reads
-from hotstart._torch.other_names import OtherNames, recording_other_names
 from hotstart._torch.numbers_read import numbers_of_weights_unknown, reading_paddings
+from hotstart._torch.other_names import OtherNames, recording_other_names
 from hotstart._torch.passed_objects import recording_passed_objects
 from hotstart._torch.repeats import Alike, tracing_repeats_once
 from hotstart._torch.sizes import convolutions_of_any_batch

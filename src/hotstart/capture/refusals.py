@@ -24,9 +24,7 @@ def not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
     return CaptureError(f"the model cannot be captured as one graph.{listed}")
 
 
-def refuse_contents(
-    traced: _torch.FullGraph, settled: Mapping[sympy.Symbol, sympy.Expr]
-) -> None:
+def refuse_contents(traced: _torch.FullGraph, settled: Mapping[sympy.Symbol, sympy.Expr]) -> None:
     """Raise if a trace took the number that an argument holds for a size it knows.
 
     Args:

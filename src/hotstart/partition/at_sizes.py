@@ -11,8 +11,8 @@ from torch.fx.node import map_aggregate
 
 from hotstart import _torch
 from hotstart.capture.captured import example_of, tensors_in
-from hotstart.partition.digest import came_with_torch
 from hotstart.partition.data_sizes import NumberSizes
+from hotstart.partition.digest import came_with_torch
 from hotstart.partition.graph import Graph
 from hotstart.partition.operator_names import operator_name
 from hotstart.partition.zero_and_one import ORDINARY

@@ -17,8 +17,8 @@ from hotstart.capture.captured import Captured, example_of, tensors_in
 from hotstart.capture.prepare import is_item
 from hotstart.errors import PartitionError
 from hotstart.partition.blocks import SMALLEST, ModuleCall, repeated_blocks
-from hotstart.partition.digest import Canonical, Token, hash_token
 from hotstart.partition.data_nodes import asks_data, nodes_alone
+from hotstart.partition.digest import Canonical, Token, hash_token
 from hotstart.partition.graph import Graph
 from hotstart.partition.operator_names import name_given, names_of
 

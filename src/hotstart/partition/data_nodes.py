@@ -108,6 +108,7 @@ def _runs(graph: Graph, node: fx.Node, at: Mapping[str, int]) -> bool:
     def leaf(item: Any) -> Any:
         return _input(graph, item, number) if isinstance(item, fx.Node) else number(item)
 
+    found: Any = None
     fake = _torch.fake_mode(_torch.make_symbols({}).env)
     for mode in (fake, contextlib.nullcontext()) if _may_run(graph, node, at, sizes) else (fake,):
         with mode, torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -136,7 +137,7 @@ def _may_run(graph: Graph, node: fx.Node, at: Mapping[str, int], sizes: Mapping[
         return False
     tensors = (t for one in (node, *graph.reads(node)) for t in tensors_in(example_of(one)))
     counts = (math.prod(graph.number_at(n, sizes) for n in tensor.shape) for tensor in tensors)
-    return sum(counts) <= _MOST
+    return bool(sum(counts) <= _MOST)
 
 
 def _input(graph: Graph, node: fx.Node, number: Any) -> Any:
@@ -163,6 +164,6 @@ def _other_shape(node: fx.Node, found: object, traced: object) -> CaptureError:
         "depends on the contents of a tensor is 0 or 1.\n"
         f"  expected: {traced}\n"
         f"  found:    {found}\n"
-        "  do:       name the dimensions (squeeze(1) in place of squeeze()), or exclude that number "
-        "with torch._check"
+        "  do:       name the dimensions (squeeze(1) in place of squeeze()), or exclude that "
+        "number with torch._check"
     )

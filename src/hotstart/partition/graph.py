@@ -113,10 +113,11 @@ class Graph:
 
     def is_inexact(self, value: Any) -> bool:
         """Tell whether numbers or shapes follow from data by floating-point arithmetic."""
-        return bool(self._of_data) and any(
-            symbols & self._of_data and not _torch.is_of_integers(expr)
-            for expr in map(self.expression, _numbers_in(value))
-            if (symbols := getattr(expr, "free_symbols", set()))
+        exprs = map(self.expression, _numbers_in(value)) if self._of_data else ()
+        return any(
+            not _torch.is_of_integers(expr)
+            for expr in exprs
+            if not self._of_data.isdisjoint(getattr(expr, "free_symbols", ()))
         )
 
     def met(self, node: fx.Node) -> tuple[Any, ...]:

@@ -68,9 +68,7 @@ def make_job(graph: Graph, piece: Piece, part: VariantPart, compiler: Compiler) 
     return _job(graph, piece, bounds, where, compiler)
 
 
-def _bounds_of_numbers(
-    graph: Graph, part: VariantPart, axes: Collection[str]
-) -> dict[str, Bounds]:
+def _bounds_of_numbers(graph: Graph, part: VariantPart, axes: Collection[str]) -> dict[str, Bounds]:
     """The ranges of the numbers that depend on data which a piece has to do with."""
     numbers = [number for number in graph.captured.numbers if number.name in axes]
     if not numbers:

@@ -47,4 +47,5 @@ class DataNumbers:
     def _check(self, node: fx.Node, condition: str) -> str:
         function = self._emitter.function(_torch.assertion_of_number())
         where = _torch.without_folders(_torch.line_of(node) or node.name)
-        return f"{function}({condition}, {f'expected {condition}, as the model needs it: {where}'!r})"
+        message = f"expected {condition}, as the model needs it: {where}"
+        return f"{function}({condition}, {message!r})"
