@@ -17,7 +17,7 @@ from hotstart.capture.captured import Captured, example_of, tensors_in
 from hotstart.capture.prepare import is_item
 from hotstart.errors import PartitionError
 from hotstart.partition.blocks import SMALLEST, ModuleCall, repeated_blocks
-from hotstart.partition.data_nodes import asks_data, nodes_alone
+from hotstart.partition.data_nodes import nodes_alone
 from hotstart.partition.digest import Canonical, Token, hash_token
 from hotstart.partition.graph import Graph
 from hotstart.partition.operator_names import name_given, names_of
@@ -62,12 +62,13 @@ def cut(
     # Outside of kernels assertions can be left out where inputs are made up: as files are saved.
     splitting |= set(filter(_torch.asserts_contents, graph.nodes))
     # They are done in a call only, and make numbers that stitched code passes on.
-    splitting |= nodes_alone(graph, hints)
+    alone = nodes_alone(graph, hints)
+    splitting |= alone
     # All processes have to come to them in the same order, and proofs run on one.
     splitting |= set(filter(_torch.communicates, graph.nodes))
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
     runs = _join_allocations(_join_forbidden_cuts(graph, runs), splitting)
-    return graph, tuple(Run(tuple(run), _is_inlined(graph, run, splitting)) for run in runs)
+    return graph, tuple(Run(tuple(run), _is_inlined(run, splitting, alone)) for run in runs)
 
 
 def _splitting_nodes(graph: Graph, wanted: Sequence[Any]) -> frozenset[fx.Node]:
@@ -273,13 +274,15 @@ def _is_allocation(node: fx.Node) -> bool:
     return bool(_ALLOCATIONS & names_of(node))
 
 
-def _is_inlined(graph: Graph, run: Sequence[fx.Node], splitting: frozenset[fx.Node]) -> bool:
+def _is_inlined(
+    run: Sequence[fx.Node], splitting: frozenset[fx.Node], alone: frozenset[fx.Node]
+) -> bool:
     """Tell whether a run holds only splitting operators, and what goes with them.
 
     What cannot be apart from an operator that other processes take part in is called as it is, too,
-    and so is what cannot be apart from one that makes a number which stitched code passes on.
+    and so is what cannot be apart from one that has to do with a number that depends on data.
     """
-    if any(map(_torch.communicates, run)) or asks_data(graph, run):
+    if any(map(_torch.communicates, run)) or alone.intersection(run):
         return True
     others = (n for n in run if n not in splitting and not is_item(n) and n.op != "get_attr")
     return bool(splitting.intersection(run)) and all(map(_is_allocation, others))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,19 +31,7 @@ _MOST = 1 << 22
 """Bound on the elements of tensors that a node is run with."""
 
 _TOGETHER = 3
-"""Of so many numbers that a node meets all combinations of special values are tried."""
-
-
-def asks_data(graph: Graph, nodes: Iterable[fx.Node]) -> bool:
-    """Tell whether nodes make numbers, check them, or compute with such as flow like tensors."""
-    facts = {fact.node for fact in graph.captured.facts}
-    return any(
-        node in graph.numbers
-        or node in facts
-        or node in graph.flowing
-        or _torch.asserts_number(node)
-        for node in nodes
-    )
+"""Of up to so many numbers that a node meets all combinations of special values are tried."""
 
 
 def nodes_alone(graph: Graph, hints: Mapping[str, int]) -> frozenset[fx.Node]:
@@ -65,7 +53,7 @@ def nodes_alone(graph: Graph, hints: Mapping[str, int]) -> frozenset[fx.Node]:
     for node in graph.nodes:
         values = graph.met(node)
         met = graph.symbols_in(values)
-        if asks_data(graph, [node]) or loose & met or graph.is_inexact(values):
+        if _asks_data(graph, node) or loose & met or graph.is_inexact(values):
             alone.add(node)
         elif sizes & met:
             names = sorted(str(symbol) for symbol in sizes & met)
@@ -76,17 +64,35 @@ def nodes_alone(graph: Graph, hints: Mapping[str, int]) -> frozenset[fx.Node]:
     return frozenset(alone)
 
 
+def _asks_data(graph: Graph, node: fx.Node) -> bool:
+    """Tell whether a node makes a number, checks one, or computes one that flows like a tensor."""
+    return (
+        node in graph.numbers
+        or node in graph.flowing
+        or any(fact.node is node for fact in graph.captured.facts)
+        or _torch.asserts_number(node)
+    )
+
+
 def _special_sizes(
     graph: Graph, finder: NumberSizes, names: Sequence[str], hints: Mapping[str, int]
 ) -> Iterator[dict[str, int]]:
     """Complete the special values of some numbers by ordinary ones of all others."""
     known = {**hints, **graph.captured.fixed}
-    choices = itertools.product((None, *_SPECIAL), repeat=min(len(names), _TOGETHER))
-    for values in choices:
-        special = {n: v for n, v in zip(names, values, strict=False) if v is not None}
+    for special in _specials(names):
         found = finder.at({**known, **special}) if _in_bounds(graph, special) else None
         if found is not None:
             yield found
+
+
+def _specials(names: Sequence[str]) -> Iterator[dict[str, int]]:
+    """Combine special values of numbers; of many, each by itself, and all at once."""
+    if len(names) <= _TOGETHER:
+        for values in itertools.product((None, *_SPECIAL), repeat=len(names)):
+            yield {n: v for n, v in zip(names, values, strict=True) if v is not None}
+        return
+    yield from ({name: value} for name in names for value in _SPECIAL)
+    yield from (dict.fromkeys(names, value) for value in _SPECIAL)
 
 
 def _in_bounds(graph: Graph, values: Mapping[str, int]) -> bool:

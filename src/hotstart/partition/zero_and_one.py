@@ -47,16 +47,28 @@ def special_conditions(
     finder = NumberSizes(plan.graph.captured)
     for piece in plan.different:
         for special in specials(plan.graph, piece, declared):
-            at = finder.at({**hints, **special})
+            at = {**hints, **special}
             known = [*plan.graph.captured.conditions, *found]
-            if at is None or not all(_torch.holds_at(c.expr, at) for c in known):
+            if not all(_torch.holds_at(c.expr, at) for c in known):
+                continue
+            complete = finder.at(at)
+            if complete is None and not declared.keys() >= set(piece.axes):
+                found.append(_unknown(special))
                 continue
             try:
-                _run(plan.graph, piece, at)
+                _run(plan.graph, piece, complete or at)
             except _Differs as difference:
-                named = ", ".join(f"{axis} = {size}" for axis, size in special.items())
-                found.append(_torch.Condition(_torch.differ(special), f"{difference} at {named}"))
+                found.append(_excluding(special, str(difference)))
     return found
+
+
+def _unknown(special: Mapping[str, int]) -> _torch.Condition:
+    return _excluding(special, "no numbers that depend on data are found that the model allows")
+
+
+def _excluding(special: Mapping[str, int], why: str) -> _torch.Condition:
+    named = ", ".join(f"{axis} = {size}" for axis, size in special.items())
+    return _torch.Condition(_torch.differ(special), f"{why} at {named}")
 
 
 def specials(graph: Graph, piece: Piece, declared: Mapping[str, Interval]) -> list[dict[str, int]]:

@@ -61,6 +61,7 @@ def _emit(
 ) -> list[str]:
     dying = last_uses(look, nodes, keep)
     read = {value for node in nodes for value in look(node).reads} | outputs
+    wanted = read | keep
     if numbers is not None:
         read |= numbers.makers
     lines: list[str] = []
@@ -78,6 +79,8 @@ def _emit(
         lines.append(f"{statement}  {comment(path)}" if path else statement)
         lines += [] if numbers is None else numbers.read(node)
         dead = [emitter.variable(v) for v in dying.get(node, ()) if v.op != "get_attr"]
+        if numbers is not None and node in numbers.makers - wanted:
+            dead.append(emitter.variable(node))
         if dead:
             lines.append(f"del {', '.join(dead)}")
     return lines
