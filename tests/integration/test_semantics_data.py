@@ -253,17 +253,45 @@ def branches(x: Tensor) -> Tensor:
     return x
 
 
+def takes_the_first_that_is_false(x: Tensor) -> tuple[Tensor, Any]:
+    nothing, no = 0, False
+    return x, x[x > 0].shape[0] > 3 and nothing and no
+
+
 def asks_a_tensor(x: Tensor) -> Tensor:
     return x * 2 if (x > 0).any() else x
 
 
-@pytest.mark.parametrize("function", [branches, asks_a_tensor])
+@pytest.mark.parametrize("function", [branches, asks_a_tensor, takes_the_first_that_is_false])
 def test_a_branch_that_depends_on_data_is_refused_and_torch_cond_is_named(
     function: Callable[..., Any],
 ) -> None:
     with pytest.raises(hotstart.CaptureError, match=r"torch\.cond") as caught:
         build(function, MANY)
     assert f"in {function.__name__}: " in str(caught.value)
+
+
+class Prunes(nn.Module):
+    """Attention that drops rows, as models of transformers call it."""
+
+    causal = False
+
+    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        causal = self.causal
+        causal = x.shape[0] > 1 and mask is None and causal
+        found = nn.functional.scaled_dot_product_attention(x, x, x, mask, is_causal=causal)
+        return found * (2 if causal else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attend(x[x[:, 0] > 0][:, None], None)
+
+
+def test_a_condition_on_a_number_that_decides_nothing_is_no_branch() -> None:
+    check(Prunes(), *CALLS, dynamic_shapes=ROWS)
+    causal = Prunes()
+    causal.causal = True
+    with pytest.raises(hotstart.CaptureError, match=r"torch\.cond"):
+        build(causal, MANY)
 
 
 @both

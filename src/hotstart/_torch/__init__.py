@@ -20,6 +20,7 @@ from hotstart._torch.numpy_calls import (
     numpy_function,
     numpy_method,
     numpy_operator,
+    tensor_of_array,
 )
 from hotstart._torch.ranks import (
     asks_if_initialized,
@@ -359,6 +360,7 @@ __all__ = [
     "switches_attention",
     "symbols_in",
     "tensor_handles",
+    "tensor_of_array",
     "tensors_of_handles",
     "trace_artifact",
     "traced_environment",

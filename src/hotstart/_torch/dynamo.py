@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from hotstart._torch.decided_branches import going_on_where_all_is_decided
 from hotstart._torch.guards import Read, environment_names, modes_read, object_named, reads
 from hotstart._torch.layout_reads import LayoutReads, recording_layout_reads
 from hotstart._torch.numbers_read import numbers_of_weights_unknown, reading_paddings
@@ -181,6 +182,7 @@ def full_graph(
         convolutions_of_any_batch(),
         reading_paddings(),
         numbers_of_weights_unknown(),
+        going_on_where_all_is_decided(),
         get_metrics_context(),
         _recording_side_effects() as side_effects,
         recording_layout_reads() as layout_reads,

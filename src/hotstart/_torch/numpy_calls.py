@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import fx
 
 
 def numpy_function(path: str, *args: Any, **kwargs: Any) -> Any:
@@ -28,6 +29,11 @@ def numpy_operator(operator: Callable[..., Any], *args: Any) -> Any:
 def numpy_attribute(array: Any, name: str) -> Any:
     """Read an attribute of an array, given a tensor."""
     return _as_tensors(getattr(_as_array(array), name))
+
+
+def tensor_of_array(array: torch.Tensor, **settings: Any) -> torch.Tensor:
+    """Do what `torch.tensor` does with an array, given a tensor, of which it would warn."""
+    return array.detach().clone().to(**settings) if settings else array.detach().clone()
 
 
 @functools.cache
@@ -54,7 +60,9 @@ def _array_type() -> Any:
     return _found("ndarray")
 
 
-def numpy_call(target: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+def numpy_call(
+    target: Any, args: Sequence[Any]
+) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
     """One of the functions above that does what a node of Dynamo's calls, with its first arguments.
 
     Dynamo wraps functions of numpy in classes of `torch._dynamo.utils` (2.11 to 2.15).
@@ -62,6 +70,10 @@ def numpy_call(target: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None
     Returns:
         None for what is no call of numpy, and for draws of random numbers.
     """
+    first = args[0] if args else None
+    held = first.meta.get("example_value") if isinstance(first, fx.Node) else None
+    if target is torch.tensor and isinstance(held, torch.Tensor):
+        return tensor_of_array, ()
     kind = type(target).__name__
     if getattr(target, "__module__", "") == "torch._dynamo.utils":
         if kind == "numpy_method_wrapper":

@@ -174,7 +174,7 @@ class Emitter:
             return f"{self._number(args[0])} {_INFIX[target]} {self._number(args[1])}"
         if target in _PREFIX and len(args) == 1 and not kwargs:
             return f"{_PREFIX[target]}{self._number(args[0])}"
-        of_numpy = _torch.numpy_call(target)
+        of_numpy = _torch.numpy_call(target, args)
         if of_numpy is not None:
             target, first = of_numpy
             args = [*first, *args]
