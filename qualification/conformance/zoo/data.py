@@ -128,6 +128,10 @@ def images(sizes: Sizes) -> dict[str, Any]:
     return {"pixel_values": pixels(sizes["batch"], 32, 48)}
 
 
+def codes(sizes: Sizes) -> dict[str, Any]:
+    return {"audio_codes": torch.randint(0, 64, (1, 4, sizes["frames"]))}
+
+
 def detections(name: str, threshold: float, notes: str) -> Entry:
     return Entry(
         name=name,
@@ -155,8 +159,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         name="mimi-decoder",
         family=FAMILY,
-        make=seeded(MimiDecoder),
-        inputs=lambda sizes: {"audio_codes": torch.randint(0, 64, (1, 4, sizes["frames"]))},
+        make=seeded(MimiDecoder, lambda: codes({"frames": 7})),
+        inputs=codes,
         dynamic_shapes={"audio_codes": {2: Dim("frames", min=2, max=32)}},
         example={"frames": 7},
         notes="codes to a waveform; paddings are computed of buffers",
