@@ -188,7 +188,7 @@ def _compiled(
 def _traced(found: FlatGraph, split_on: Any, clock: Clock) -> TracedCall:
     """A captured graph, cut, that serves all sizes Dynamo calls it with."""
     names = known_among(split_on, found.captured.graph.nodes)
-    plan = plan_of(*cut_graph(found.captured, names, clock), "", clock)
+    plan = plan_of(*cut_graph(found.captured, names, found.hints, clock), "", clock)
     arguments = Arguments((), found.tensors, found.axes, found.hints)
     graph = CutGraph(found.captured, plan, ())
     declaration = Declaration(found.axes, found.hints, limit=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from qualification.conformance.zoo.decoders import HEADS_OF_16, WINDOW, kinds
-from qualification.conformance.zoo.text import GROUPED, decoder
+from qualification.conformance.zoo.text import GROUPED, SMALL, decoder
 
 mixture = partial(decoder, family="mixture of experts")
 
@@ -71,6 +71,20 @@ ENTRIES = (
             "layer_types": kinds("sliding", "full"),
         },
         notes="attention sinks, sliding and full attention in turns",
+    ),
+    mixture(
+        "jetmoe",
+        "JetMoeForCausalLM",
+        {
+            **SMALL,
+            "use_cache": False,
+            "num_key_value_heads": 1,
+            "kv_channels": 16,
+            "num_attention_heads": 2,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+        notes="experts of attention, too; each gathers its tokens, however many they are",
     ),
     mixture("olmoe", "OlmoeForCausalLM", {**GROUPED, "num_experts": 8, "num_experts_per_tok": 2}),
     mixture(

@@ -78,6 +78,8 @@ class Copy:
         from torch._dynamo.utils import get_fake_value, set_example_value
         from torch._dynamo.variables.builder import wrap_fx_proxy
 
+        if node.meta.get("unbacked_bindings"):
+            raise NotRepeatedError(f"{node.name} makes a number, which has no second symbol")
         output = self._tx.output
         made: fx.Node = output.graph.create_node(
             node.op,

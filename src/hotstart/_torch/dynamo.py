@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from hotstart._torch.decided_branches import going_on_where_all_is_decided
 from hotstart._torch.guards import Read, environment_names, modes_read, object_named, reads
 from hotstart._torch.layout_reads import LayoutReads, recording_layout_reads
+from hotstart._torch.numbers_read import numbers_of_weights_unknown, reading_paddings
 from hotstart._torch.other_names import OtherNames, recording_other_names
 from hotstart._torch.passed_objects import recording_passed_objects
 from hotstart._torch.repeats import Alike, tracing_repeats_once
@@ -178,6 +180,9 @@ def full_graph(
         without_size_assumptions(),
         sizes_that_may_be_zero(),
         convolutions_of_any_batch(),
+        reading_paddings(),
+        numbers_of_weights_unknown(),
+        going_on_where_all_is_decided(),
         get_metrics_context(),
         _recording_side_effects() as side_effects,
         recording_layout_reads() as layout_reads,
@@ -239,7 +244,7 @@ def trace_settings() -> dict[str, Any]:
 
     `enable_dynamo_decompositions`, where there is one, makes a product and an `fma` of
     `x.addcmul_(a, b, value=2.0)` and its like: they round otherwise than eager does, and only
-    Inductor registers them.
+    Inductor registers them. Numbers that depend on contents of tensors become unbacked symbols.
     """
     import torch._dynamo.config as config
 
@@ -250,8 +255,8 @@ def trace_settings() -> dict[str, Any]:
         "specialize_int": True,
         "specialize_float": True,
         "allow_rnn": True,
-        "capture_scalar_outputs": False,
-        "capture_dynamic_output_shape_ops": False,
+        "capture_scalar_outputs": True,
+        "capture_dynamic_output_shape_ops": True,
         **({decompositions: False} if hasattr(config, decompositions) else {}),
     }
 

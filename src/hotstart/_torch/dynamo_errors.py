@@ -39,13 +39,30 @@ def describe_reason(text: str) -> tuple[str, str]:
     Returns:
         What it met, in a sentence or two, and what it suggests to change, which may be empty.
     """
-    if text.startswith("generic_jump "):
-        return "a branch depends on the contents of a tensor", "torch.cond, or torch.where"
-    reason, advice = _brief(text)
+    reason, advice = _of_data(text) or _brief(text)
     if "`lock` context manager" in reason:
         # Libraries set up things once, such as transformers' hooks, under a lock.
         advice = "call the model once before, if it takes the lock in its first call only"
     return reason, advice
+
+
+def _of_data(text: str) -> tuple[str, str] | None:
+    """Read what was asked of a number or a tensor whose contents are not known; None if nothing."""
+    if re.match(r"\s*(?:Data-dependent branching|generic_jump )", text):
+        asked = "a branch depends on the contents of a tensor"
+    elif found := re.search(r"Could not guard on data-dependent expression (.+?) \(unhinted", text):
+        asked = f"a branch depends on the contents of a tensor: on {found[1]}"
+    elif re.search(r"Could not extract specialized integer from data-dependent", text):
+        return (
+            "Python needs a number that depends on the contents of a tensor, as range() does",
+            "loop over a fixed number, or with torch.while_loop",
+        )
+    else:
+        return None
+    return asked, (
+        "torch.cond with both branches, or torch.where; where one is always taken, say so before "
+        "with torch._check"
+    )
 
 
 def _brief(text: str) -> tuple[str, str]:

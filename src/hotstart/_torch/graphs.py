@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -144,20 +145,39 @@ def names_a_place(node: fx.Node) -> bool:
     return name in _OFFSET_AT and offset is not None
 
 
-def depends_on_contents(value: Any, read: frozenset[sympy.Symbol]) -> bool:
-    """Whether a number, or a size of a tensor, is known only once a tensor's contents are.
+def unbacked_in(value: Any) -> set[sympy.Symbol]:
+    """The symbols of numbers that depend on contents of tensors, in a number or a tensor's shape.
 
-    Args:
-        value: a number, a tensor or an expression; anything else depends on nothing.
-        read: symbols that stand for what a tensor holds, besides those that torch calls unbacked.
+    Of anything else than a number, a tensor or an expression there are none.
     """
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+    return set(free_unbacked_symbols(value)) if _has_symbols(value) else set()
+
+
+def mentions(value: Any, symbols: frozenset[sympy.Symbol]) -> bool:
+    """Tell whether a number, a tensor's shape or an expression mentions any of some symbols."""
+    from torch.fx.experimental.symbolic_shapes import free_symbols
+
+    return _has_symbols(value) and bool(symbols & free_symbols(value))
+
+
+def _has_symbols(value: Any) -> bool:
     import sympy
-    from torch.fx.experimental.symbolic_shapes import free_symbols, free_unbacked_symbols
 
     known = torch.Tensor | torch.SymInt | torch.SymFloat | torch.SymBool | sympy.Basic
-    if not isinstance(value, known):
-        return False
-    return bool(free_unbacked_symbols(value) or (read and read & free_symbols(value)))
+    return isinstance(value, known)
+
+
+def complete_examples(graph: fx.Graph) -> None:
+    """Give elements of tensors that `tolist` reads their fake values, which Dynamo leaves out."""
+    for node in graph.find_nodes(op="call_function", target=operator.getitem):
+        base, index = node.args
+        if "example_value" not in node.meta and isinstance(base, fx.Node):
+            source = base.meta.get("example_value")
+            if isinstance(source, torch.Tensor) and isinstance(index, int):
+                with torch.no_grad():
+                    node.meta["example_value"] = source[index]
 
 
 def keep_checks(graph: fx.Graph) -> dict[sympy.Symbol, sympy.Expr]:
@@ -190,8 +210,7 @@ def _assert_item(graph: fx.Graph, item: fx.Node, number: float) -> dict[sympy.Sy
     """Put an assertion of a tensor's one element in place of the node that reads it."""
     tensor = item.args[0]
     assert isinstance(tensor, fx.Node)
-    # Where a library is installed must not get into the program.
-    where = re.sub(r"^.*?/(?=[^/]+:\d+ in )", "", line_of(item))
+    where = without_folders(line_of(item))
     with graph.inserting_before(item):
         equal = graph.call_function(torch.eq, (tensor, number))
         equal.meta = {**item.meta, "example_value": tensor.meta["example_value"] == number}
@@ -205,6 +224,11 @@ def _assert_item(graph: fx.Graph, item: fx.Node, number: float) -> dict[sympy.Sy
         user.kwargs = fx.node.map_arg(user.kwargs, lambda n: number if n is item else n)
     graph.erase_node(item)
     return {symbol: read.shape_env.replace(symbol) for symbol in read._expr.free_symbols}
+
+
+def without_folders(line: str) -> str:
+    """Leave out of `line_of` where a library is installed, which must not get into a program."""
+    return re.sub(r"^.*?/(?=[^/]+:\d+ in )", "", line)
 
 
 def line_of(node: fx.Node) -> str:

@@ -143,6 +143,13 @@ def axis_symbol(name: str) -> sympy.Symbol:
     return sympy.Symbol(name, integer=True, nonnegative=True)
 
 
+def loose_symbol(name: str, like: sympy.Symbol) -> sympy.Symbol:
+    """A symbol of a name for a number that may be no size, of the same kind as another symbol."""
+    import sympy
+
+    return sympy.Symbol(name, **like.assumptions0)
+
+
 def substitution(sizes: Mapping[str, int]) -> dict[sympy.Symbol, sympy.Integer]:
     """What to replace axis symbols by, for axes of known size."""
     import sympy
@@ -199,6 +206,14 @@ def expression(size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sym
 
     node = getattr(size, "node", None)
     return sympy.sympify(size) if node is None else node.expr
+
+
+def is_of_integers(expr: sympy.Basic) -> bool:
+    """Tell whether all that an expression computes are integers and conditions on them."""
+    import sympy
+
+    parts = sympy.preorder_traversal(expr)
+    return all(part.is_integer for part in parts if isinstance(part, sympy.Expr))
 
 
 def python_source(expr: sympy.Basic) -> str:

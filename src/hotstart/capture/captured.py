@@ -11,6 +11,7 @@ import torch.utils._pytree as pytree
 from torch import fx
 
 from hotstart import _torch
+from hotstart.capture.numbers import DataNumber, Fact
 from hotstart.guards.collect import ReadInTrace
 from hotstart.records.nested import Attributes, Map, Seq, Slot, Tree
 
@@ -56,7 +57,7 @@ class Captured:
     Attributes:
         graph: the graph; its placeholders correspond to `inputs`.
         inputs: for each placeholder, the argument, weight or axis (`Slot("size", expr=axis)`).
-        symbols: the axis each symbol of the graph's shapes stands for.
+        symbols: the axis, or number, each symbol of the graph's shapes stands for.
         outputs: what a call returns.
         updates: attributes of the model's modules that a call replaces.
         changes: containers that the caller passed and a call changes.
@@ -64,10 +65,13 @@ class Captured:
         fixed: axes that were traced at one size, with that size.
         modes: path and `training` flag of every module whose flag was read.
         read: what else the trace read.
-        guarded: what the caller checks about sizes before every call, over axis symbols.
+        guarded: what is checked about sizes before pieces run that have to do with them, by the
+            caller or in the graph, over axis symbols.
         layout_reads: what Python code asked of the layouts of tensors.
         read_arguments: the argument that each node is that `layout_reads` starts from; -1 for a
             tensor that is none.
+        numbers: those that a call computes from the contents of tensors; `symbols` has them, too.
+        facts: what is checked of others.
     """
 
     graph: fx.Graph = field(repr=False)
@@ -84,6 +88,8 @@ class Captured:
     changes: tuple[ContainerChange, ...] = ()
     layout_reads: _torch.LayoutReads = field(default_factory=lambda: _torch.LayoutReads())
     read_arguments: Mapping[fx.Node, int] = field(default_factory=dict)
+    numbers: tuple[DataNumber, ...] = ()
+    facts: tuple[Fact, ...] = ()
 
     def trees(self) -> tuple[Tree, ...]:
         """Everything that a call returns, or leaves in modules and in the caller's containers."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import fx
 
 from hotstart._torch import (
     FullGraph,
@@ -46,14 +47,15 @@ class Outputs:
         result: the tree that a call returns.
         updates: the attributes it replaces.
         changes: the containers of the caller's that it changes.
-        sizes: expressions over axis symbols that `result` needs and the graph does not return; in
-            the tree they are numbered as if they followed the graph's own outputs.
+        sizes: expressions over axis symbols, and nodes that are numbers, that `result` needs and
+            the graph does not return; in the tree they are numbered as if they followed the graph's
+            own outputs.
     """
 
     result: Tree
     updates: tuple[AttributeUpdate, ...]
     changes: tuple[ContainerChange, ...]
-    sizes: tuple[sympy.Expr, ...]
+    sizes: tuple[sympy.Expr | fx.Node, ...]
 
 
 def describe_outputs(
@@ -61,6 +63,7 @@ def describe_outputs(
     traced: FullGraph,
     returned: Sequence[str | None],
     written: Mapping[int, Slot],
+    reals: Mapping[int, fx.Node],
     arguments: Arguments,
     fixed: Mapping[str, int],
     weights: WeightTable,
@@ -75,6 +78,7 @@ def describe_outputs(
         traced: what Dynamo made of it.
         returned: for each output of the graph, the expression of an integer, or None for a tensor.
         written: outputs that are an argument or weight itself, which the graph has written to.
+        reals: outputs that are tensors of a number, with the node that the number is of.
         arguments: the arguments it was traced with.
         fixed: axes that were traced at one size.
         weights: the table of tensors the graph reads.
@@ -89,7 +93,7 @@ def describe_outputs(
     values = arguments.values(tensors)
     call = arguments.passed(values)
     containers = PassedContainers(arguments, values)
-    leaves = Leaves(returned, written, axes, tensors, containers.slot, weights)
+    leaves = Leaves(returned, written, reals, axes, tensors, containers.slot, weights)
     attributes = ModuleAttributes(index)
     others = {name: Snapshot(obj) for name, obj in traced.objects_changed(*call).items()}
     try:

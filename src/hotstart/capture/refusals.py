@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from hotstart import _torch
+from hotstart.capture.numbers import Numbers
 from hotstart.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -23,34 +24,38 @@ def not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
     return CaptureError(f"the model cannot be captured as one graph.{listed}")
 
 
-def refuse_data_dependence(
-    traced: _torch.FullGraph, settled: Mapping[sympy.Symbol, sympy.Expr]
-) -> None:
-    """Raise if a size, a number or a condition is known only once a tensor's contents are.
+def refuse_contents(traced: _torch.FullGraph, settled: Mapping[sympy.Symbol, sympy.Expr]) -> None:
+    """Raise if a trace took the number that an argument holds for a size it knows.
 
     Args:
         traced: what Dynamo made of a call.
         settled: what the graph itself checks, and so is known: see `keep_checks`.
     """
     read = traced.content_symbols()
+    if not read:
+        return
     for node in traced.module.graph.nodes:
-        if (node.op, node.target) == ("call_method", "item"):
+        if _torch.mentions(node.meta.get("example_value"), read):
             raise _depends_on_contents(_torch.line_of(node))
-    refuse_unbacked(traced.module.graph, read)
     for condition in _torch.conditions(traced.env):
-        if _torch.depends_on_contents(condition.expr.xreplace(settled), read):
+        if _torch.mentions(condition.expr.xreplace(settled), read):
             raise _depends_on_contents(condition.source)
 
 
-def refuse_unbacked(graph: fx.Graph, read: frozenset[sympy.Symbol] = frozenset()) -> None:
-    """Raise if a size or number in a graph is known only once a tensor's contents are.
+def refuse_unknown(
+    traced: _torch.FullGraph, numbers: Numbers, settled: Mapping[sympy.Symbol, sympy.Expr]
+) -> None:
+    """Raise if a size or a number depends on contents of tensors and no node makes it."""
+    known = {*numbers.unbacked, *settled}
+    for node in traced.module.graph.nodes:
+        if _torch.unbacked_in(node.meta.get("example_value")) - known:
+            raise _depends_on_contents(_torch.line_of(node))
 
-    Args:
-        graph: the graph.
-        read: symbols that stand for what a tensor holds, besides those that torch calls unbacked.
-    """
+
+def refuse_unbacked(graph: fx.Graph) -> None:
+    """Raise if a size or number in a graph is known only once a tensor's contents are."""
     for node in graph.nodes:
-        if _torch.depends_on_contents(node.meta.get("example_value"), read):
+        if _torch.unbacked_in(node.meta.get("example_value")):
             raise _depends_on_contents(_torch.line_of(node))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from msgspec.structs import replace
+from torch import fx
 from torch.overrides import TorchFunctionMode
 
 from hotstart._torch import expression, python_source, storage_of
@@ -24,20 +25,31 @@ class _Size(int):
     """Stands in for an integer the graph returns; recognised by identity."""
 
 
+class _Real(float):
+    """Stands in for a floating-point number that the graph computes.
+
+    Attributes:
+        node: computes it.
+    """
+
+    node: fx.Node
+
+
 class Leaves:
     """Recognises what results are made of: outputs of the graph, sizes, arguments and weights.
 
     Attributes:
         outputs: stand-ins for what the graph returns.
         views: the mode to replay under.
-        sizes: expressions over axis symbols that results need and the graph does not return; they
-            are numbered as if they followed the graph's own outputs.
+        sizes: expressions over axis symbols, and nodes that are numbers, that results need and the
+            graph does not return; they are numbered as if they followed the graph's own outputs.
     """
 
     def __init__(
         self,
         returned: Sequence[str | None],
         written: Mapping[int, Slot],
+        reals: Mapping[int, fx.Node],
         axes: Mapping[sympy.Symbol, sympy.Symbol],
         arguments: Sequence[torch.Tensor],
         container: Callable[[Any], Slot | None],
@@ -48,14 +60,16 @@ class Leaves:
         Args:
             returned: for each output of the graph, the expression of an integer, or None.
             written: outputs that are an argument or weight itself.
+            reals: outputs that are tensors of a number, with the node that the number is of.
             axes: the symbol of an axis, by the one that `arguments` have.
             arguments: the tensors that are passed.
             container: the slot of a container that is passed; None for anything else.
             weights: the table of tensors the graph reads.
         """
         self.outputs: list[Any] = [torch.empty(0) if e is None else _Size(7) for e in returned]
-        self.views = Views()
-        self.sizes: list[sympy.Expr] = []
+        self._reals = {id(self.outputs[number]): node for number, node in reals.items()}
+        self.views = Views(self._reals)
+        self.sizes: list[sympy.Expr | fx.Node] = []
         self._axes = axes
         self._container = container
         self._weights = weights
@@ -74,10 +88,13 @@ class Leaves:
         known = self._slots.get(id(value))
         if known is not None:
             return known
+        if isinstance(value, _Real):
+            self.sizes.append(value.node)
+            return Slot("size", len(self.outputs) + len(self.sizes) - 1, value.node.name)
         if isinstance(value, torch.SymInt):
-            self.sizes.append(expression(value).xreplace(self._axes))
-            number = len(self.outputs) + len(self.sizes) - 1
-            return Slot("size", number, python_source(self.sizes[-1]))
+            expr = expression(value).xreplace(self._axes)
+            self.sizes.append(expr)
+            return Slot("size", len(self.outputs) + len(self.sizes) - 1, python_source(expr))
         if not isinstance(value, torch.Tensor):
             return self._container(value)
         found = self.views.base_of(value)
@@ -106,12 +123,22 @@ class Views(TorchFunctionMode):
     takes the view.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reals: Mapping[int, fx.Node]) -> None:
+        """Make the mode.
+
+        Args:
+            reals: the node that a tensor is the number of, by the tensor's identity.
+        """
         super().__init__()
+        self._reals = reals
         self._taken: dict[int, tuple[torch.Tensor, torch.Tensor, str]] = {}
         self._made: dict[int, torch.Tensor] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") == "item" and id(args[0]) in self._reals:
+            number = _Real()
+            number.node = self._reals[id(args[0])]
+            return number
         made = func(*args, **(kwargs or {}))
         if not isinstance(made, torch.Tensor) or any(made is arg for arg in args):
             return made

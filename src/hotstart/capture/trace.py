@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,16 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.alike_blocks import candidate_blocks, counterparts
 from hotstart.capture.arguments import Arguments, example_tensor
-from hotstart.capture.captured import Captured
+from hotstart.capture.captured import Captured, example_of
 from hotstart.capture.groups import name_groups
 from hotstart.capture.lasting import require_lasting
+from hotstart.capture.numbers import checked_numbers, find_numbers
 from hotstart.capture.outputs import Outputs, describe_outputs
 from hotstart.capture.prepare import prepare
 from hotstart.capture.refusals import (
     not_one_graph,
     refuse_collectives,
-    refuse_data_dependence,
+    refuse_contents,
     refuse_drawn_numbers,
     refuse_found_arguments,
     refuse_gradients,
@@ -32,6 +33,7 @@ from hotstart.capture.refusals import (
     refuse_places,
     refuse_questions,
     refuse_replaced_memory,
+    refuse_unknown,
 )
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
@@ -112,9 +114,10 @@ def capture(
     args, kwargs = arguments.call_with(tensors)
     trace = partial(_trace, target, args, kwargs, dynamic, passed)
     traced = _with_blocks_once(index, trace) if blocks_once else trace({})
+    _torch.complete_examples(traced.module.graph)
     _torch.count_writes(traced.module.graph)
     settled = _torch.keep_checks(traced.module.graph)
-    refuse_data_dependence(traced, settled)
+    refuse_contents(traced, settled)
     refuse_gradients(traced)
     refuse_replaced_memory(traced.module.graph)
     refuse_drawn_numbers(traced.module.graph)
@@ -167,12 +170,16 @@ def _describe(trace: _Trace) -> Captured:
     """Describe what surrounds a traced graph, and give the graph the outputs that this needs."""
     traced, graph = trace.traced, trace.traced.module.graph
     inputs = tuple(_inputs(trace))
-    symbols = _axis_symbols(trace)
+    axes = _axis_symbols(trace)
+    numbers = find_numbers(traced, axes, trace.settled)
+    refuse_unknown(traced, numbers, trace.settled)
+    symbols = {**axes, **numbers.symbols}
     read = collect(trace.index, trace.target, traced)
     name_groups(graph, trace.weights.groups)
     for group in read.groups:
         trace.weights.groups.name(group)
     outputs = _describe_outputs(trace, inputs, symbols)
+    guarded = checked_numbers(graph, symbols)
     prepare(graph, traced.plain_name)
     captured = Captured(
         graph=graph,
@@ -185,6 +192,7 @@ def _describe(trace: _Trace) -> Captured:
         conditions=tuple(
             _torch.Condition(c.expr.xreplace({**symbols, **trace.settled}), c.source)
             for c in _torch.conditions(traced.env)
+            if not c.expr.free_symbols & numbers.unbacked
         ),
         fixed=dict(trace.fixed),
         modes=_modes(trace.index, traced),
@@ -195,6 +203,9 @@ def _describe(trace: _Trace) -> Captured:
             for node, step in traced.layout_reads.steps.items()
             if step.source
         },
+        numbers=numbers.made,
+        facts=numbers.facts,
+        guarded=guarded,
     )
     require_lasting(trace.index, [captured])
     return captured
@@ -251,6 +262,7 @@ def _describe_outputs(
         trace.traced,
         [_size_source(node, symbols) for node in returned],
         {**_written_inputs(placeholders, inputs, returned), **viewed},
+        _reals(returned),
         trace.arguments,
         trace.fixed,
         trace.weights,
@@ -261,12 +273,27 @@ def _describe_outputs(
     return described
 
 
+def _reals(returned: Iterable[object]) -> dict[int, fx.Node]:
+    """Find the outputs that bytecode may read a floating-point number of, by `item`.
+
+    Dynamo has the graph return such a number as a tensor (2.11 to 2.15).
+    """
+    return {
+        number: node.args[0]
+        for number, node in enumerate(returned)
+        if isinstance(node, fx.Node)
+        and node.target is torch.scalar_tensor
+        and isinstance(node.args[0], fx.Node)
+        and _torch.unbacked_in(example_of(node.args[0]))
+    }
+
+
 def _size_source(node: object, symbols: Mapping[sympy.Symbol, sympy.Symbol]) -> str | None:
     """Source, over axis names, of an integer that the graph returns; None for a tensor."""
     value = node.meta["example_value"] if isinstance(node, fx.Node) else node
     if isinstance(value, torch.Tensor):
         return None
-    if isinstance(value, int | torch.SymInt):
+    if isinstance(value, int | torch.SymInt | torch.SymBool):
         return _torch.python_source(_torch.expression(value).xreplace(dict(symbols)))
     raise CaptureError(
         f"forward returns {node}, a number computed from tensor sizes that is not an integer. "

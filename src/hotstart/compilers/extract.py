@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,11 @@ def extract(job: Job) -> Extracted:
         found = job.graph.number_at(value, named)
         return found if isinstance(found, int) else symbols.integer(found)
 
-    with mode:
+    # Whether an input is empty decides nothing that the piece computes. A range of sizes may be
+    # split there all the same; what depends on data is one range.
+    of_data = any(bound.of_data for bound in job.bounds.values())
+    without = _torch.without_size_assumptions() if of_data else contextlib.nullcontext()
+    with without, mode:
         tensors = example_inputs(job, number)
     return Extracted(as_module(job), (*sizes, *tensors), symbols, mode, assumed)
 

@@ -119,7 +119,17 @@ class InductorCompiler:
         """Compile a piece; one that needs AOTAutograd's runtime wrappers runs op by op instead."""
         self._await_warm_up()
         with _torch.compiling_for(self._target):
-            return self._compile(job)
+            made = self._compile(job)
+        if isinstance(made, Narrowed):
+            data = {axis for axis, bound in job.bounds.items() if bound.of_data}
+            about = {*map(str, made.condition.expr.free_symbols)} & data
+            if about:
+                return self.op_by_op(
+                    job,
+                    f"compiling it assumes {_torch.python_source(made.condition.expr)}, and "
+                    f"{', '.join(sorted(about))} depends on data",
+                )
+        return made
 
     def _compile(self, job: Job) -> CompiledUnit | Narrowed:
         for node in (*job.piece.inputs, *job.piece.outputs):

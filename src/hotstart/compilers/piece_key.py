@@ -26,11 +26,17 @@ from hotstart.partition.digest import Token, hash_token
 
 @dataclass(frozen=True)
 class Bounds:
-    """The sizes of an axis that a unit must serve, and the one to tune for."""
+    """The sizes of an axis that a unit must serve, and the one to tune for.
+
+    Attributes:
+        low, high, hint: the sizes.
+        of_data: whether it is a number that depends on data, for which there are no variants.
+    """
 
     low: int
     high: int
     hint: int
+    of_data: bool = False
 
 
 def piece_kind(graph: Graph, piece: Piece, bounds: Mapping[str, Bounds], compiler: Token) -> str:
@@ -58,5 +64,5 @@ def piece_key(kind: str, bounds: Iterable[Bounds], conditions: tuple[str, ...]) 
         bounds: the ranges, in the order the unit is called with their axes.
         conditions: on these axes, as text with axes by number.
     """
-    ranges = tuple(f"{b.low}..{b.high}@{b.hint}" for b in bounds)
+    ranges = tuple(f"{b.low}..{b.high}@{b.hint}{' of data' * b.of_data}" for b in bounds)
     return hash_token((kind, ranges, conditions))

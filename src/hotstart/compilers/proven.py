@@ -69,6 +69,9 @@ class ProvenCompiler:
         first: Difference | None = None
         for made, without in self._ways(job, unit):
             proof, difference = _proof(trial, made, tried)
+            if proof.skipped and any(bound.of_data for bound in job.bounds.values()):
+                # Eager may raise there, where nothing is left; what was compiled would not.
+                return self._compiler.op_by_op(job, f"it is not proven: {proof.skipped[0]}")
             if difference is None:
                 if first is None:
                     return replace(made, proof=proof)

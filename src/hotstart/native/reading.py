@@ -117,3 +117,14 @@ def called_with_args(value: ast.expr | None) -> str:
         case ast.Call(func=ast.Name(id=name), args=[ast.Name(id="args")]):
             return name
     return ""
+
+
+def reads_number(value: ast.expr) -> bool:
+    """Tell whether an expression reads a number that depends on data: see `stitching/data_numbers`.
+
+    Such a number is a size of a tensor, or what `item` gives as an integer.
+    """
+    match value:
+        case ast.Call(func=ast.Attribute(attr="size")) | ast.Call(func=ast.Name(id="int")):
+            return True
+    return False

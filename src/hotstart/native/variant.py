@@ -19,6 +19,7 @@ from hotstart.native.reading import (
     made_body,
     mentioned,
     names_in,
+    reads_number,
     source_of,
     stored,
     unpacked,
@@ -182,7 +183,11 @@ class _VariantWriter:
         return source_of(self._module)
 
     def _find_pieces(self) -> dict[str, NativeUnit]:
-        """The pieces that are bound, by name, each with its unit, translated."""
+        """The pieces that are bound, by name, each with its unit, translated.
+
+        Raises:
+            NotNative: a piece is compiled for a number that is known in a call only.
+        """
         unit_of = {}
         for statement in self._bind.body:
             match statement:
@@ -193,9 +198,15 @@ class _VariantWriter:
         sizes: dict[str, int] = {}
         listed = 0
         axes = set(self._sizes)
+        of_data: set[str] = set()
         for statement in self._run.body:
             match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value) if reads_number(value):
+                    of_data.add(name)
                 case ast.Assign(targets=[ast.Name(id="args")], value=ast.List(elts=items)):
+                    passed = [i.id for i in items if isinstance(i, ast.Name) and i.id in of_data]
+                    if passed:
+                        raise NotNative(f"a piece takes {passed[0]}, which depends on data")
                     listed = sum(isinstance(i, ast.Name) and i.id in axes for i in items)
             name = called_with_args(getattr(statement, "value", None))
             if name in unit_of:

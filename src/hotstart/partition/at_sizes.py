@@ -11,6 +11,7 @@ from torch.fx.node import map_aggregate
 
 from hotstart import _torch
 from hotstart.capture.captured import example_of, tensors_in
+from hotstart.partition.data_sizes import NumberSizes
 from hotstart.partition.digest import came_with_torch
 from hotstart.partition.graph import Graph
 from hotstart.partition.operator_names import operator_name
@@ -43,7 +44,7 @@ def telling_sizes(graph: Graph, axes: Sequence[Dim], hints: Mapping[str, int]) -
             tried = ({**sizes, dim.name: size} for size in larger)
             fitting = (at for at in tried if all(_torch.holds_at(c, at) for c in conditions))
             sizes = next(fitting, sizes)
-    return sizes
+    return NumberSizes(graph.captured).at(sizes) or sizes
 
 
 class AtSizes:
@@ -55,7 +56,7 @@ class AtSizes:
     def __init__(self, graph: Graph, sizes: Mapping[str, int]) -> None:
         self.graph = graph
         self.mode = _torch.fake_mode()
-        self._substitution = _torch.substitution(sizes)
+        self._substitution = graph.substitution(sizes)
         self._made: dict[int, torch.Tensor] = {}
         self._storages: dict[int, torch.Tensor] = {}
         self._results: dict[fx.Node, Any] = {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from hotstart.capture.captured import Captured, example_of, tensors_in
 from hotstart.capture.prepare import is_item
 from hotstart.errors import PartitionError
 from hotstart.partition.blocks import SMALLEST, ModuleCall, repeated_blocks
+from hotstart.partition.data_nodes import nodes_alone
 from hotstart.partition.digest import Canonical, Token, hash_token
 from hotstart.partition.graph import Graph
 from hotstart.partition.operator_names import name_given, names_of
@@ -37,11 +39,14 @@ class Run:
     inlined: bool
 
 
-def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, tuple[Run, ...]]:
+def cut(
+    captured: Captured, split_on: SplitOn, hints: Mapping[str, int] = MappingProxyType({})
+) -> tuple[Graph, tuple[Run, ...]]:
     """Decide where to cut a graph: at repeated blocks, at splitting operators, or at both.
 
     Args:
         captured: the graph.
+        hints: the sizes it was traced with, which count where numbers depend on data.
         split_on: `"auto"` for repeated blocks, operators by name or by object, or a list of both.
 
     Returns:
@@ -49,17 +54,21 @@ def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, tuple[Run, ...]]:
 
     Raises:
         PartitionError: a name that no node of the graph answers to.
+        CaptureError: see `nodes_alone`.
     """
     graph = Graph(captured)
     wanted = [split_on] if not isinstance(split_on, list | tuple) else split_on
     splitting = _splitting_nodes(graph, [name for name in wanted if name != "auto"])
     # Outside of kernels assertions can be left out where inputs are made up: as files are saved.
     splitting |= set(filter(_torch.asserts_contents, graph.nodes))
+    # They are done in a call only, and make numbers that stitched code passes on.
+    alone = nodes_alone(graph, hints)
+    splitting |= alone
     # All processes have to come to them in the same order, and proofs run on one.
     splitting |= set(filter(_torch.communicates, graph.nodes))
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
     runs = _join_allocations(_join_forbidden_cuts(graph, runs), splitting)
-    return graph, tuple(Run(tuple(run), _is_inlined(run, splitting)) for run in runs)
+    return graph, tuple(Run(tuple(run), _is_inlined(run, splitting, alone)) for run in runs)
 
 
 def _splitting_nodes(graph: Graph, wanted: Sequence[Any]) -> frozenset[fx.Node]:
@@ -265,12 +274,15 @@ def _is_allocation(node: fx.Node) -> bool:
     return bool(_ALLOCATIONS & names_of(node))
 
 
-def _is_inlined(run: Sequence[fx.Node], splitting: frozenset[fx.Node]) -> bool:
+def _is_inlined(
+    run: Sequence[fx.Node], splitting: frozenset[fx.Node], alone: frozenset[fx.Node]
+) -> bool:
     """Tell whether a run holds only splitting operators, and what goes with them.
 
-    What cannot be apart from an operator that other processes take part in is called as it is, too.
+    What cannot be apart from an operator that other processes take part in is called as it is, too,
+    and so is what cannot be apart from one that has to do with a number that depends on data.
     """
-    if any(map(_torch.communicates, run)):
+    if any(map(_torch.communicates, run)) or alone.intersection(run):
         return True
     others = (n for n in run if n not in splitting and not is_item(n) and n.op != "get_attr")
     return bool(splitting.intersection(run)) and all(map(_is_allocation, others))

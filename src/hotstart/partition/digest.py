@@ -73,13 +73,15 @@ class Canonical:
         Raises:
             PartitionError: it is a nested tensor, whose sizes no expression says.
         """
-        if example_of(node).is_nested:
+        if getattr(example_of(node), "is_nested", False):
             raise PartitionError(
                 f"{node.name} is a nested tensor that crosses a cut, takes plain tensors there. "
                 "Cut elsewhere, or pass its values on with .values()."
             )
         self._numbers[node] = len(self._numbers)
         tensor = example_of(node)
+        if node in self._graph.flowing:
+            return ("number",)
         offset = 0 if anywhere else self._number(tensor.storage_offset())
         return (int(self._graph.is_weight(node)), self.tensor(tensor), offset)
 

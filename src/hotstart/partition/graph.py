@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.utils._pytree as pytree
 from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart import _torch
 from hotstart.capture.captured import Captured, example_of
+from hotstart.capture.numbers import DataNumber
 from hotstart.records.shapes import Variant
 
 if TYPE_CHECKING:
@@ -38,11 +40,17 @@ class Graph:
     nodes of any piece and never cross a cut: where a node's arguments mention one, `args` and
     `kwargs` hold the expression, or the tuple of expressions a `torch.Size` is made of.
 
+    Numbers that depend on contents of tensors are in these expressions as axes are. A node that
+    makes one is a node of a piece all the same. Floating-point numbers of this kind, and what is
+    computed from them, flow like tensors: an expression might round otherwise than the operators.
+
     Attributes:
         captured: the graph this was made of.
         nodes: the nodes that compute, in order.
         placeholders: tensor inputs, with the slot each is bound to.
         fixed: axes that have one size in the variant at hand; see `at`.
+        numbers: those that depend on contents of tensors, by the node that makes them.
+        flowing: the nodes whose numbers flow like tensors.
     """
 
     def __init__(self, captured: Captured) -> None:
@@ -55,6 +63,12 @@ class Graph:
         self._axis_numbers = {symbol: number for number, symbol in enumerate(axes)}
         inputs = iter(captured.inputs)
         nodes: list[fx.Node] = []
+        self.numbers: dict[fx.Node, list[DataNumber]] = {}
+        for number in captured.numbers:
+            self.numbers.setdefault(number.node, []).append(number)
+        self.flowing: set[fx.Node] = set()
+        self._of_data = {number.symbol for number in captured.numbers}
+        makers = {*self.numbers, *(fact.node for fact in captured.facts)}
         for node in captured.graph.nodes:
             if node.op == "placeholder":
                 slot = next(inputs)
@@ -64,7 +78,9 @@ class Graph:
                     self.placeholders[node] = slot
             elif node.op == "output":
                 self.output = node
-            elif not self._is_value(node) and not _torch.has_no_effect(node):
+            elif _torch.has_no_effect(node) or _torch.bounds_number(node):
+                continue
+            elif not self._is_value(node) or node in makers:
                 nodes.append(node)
         self.nodes: tuple[fx.Node, ...] = tuple(nodes)
 
@@ -72,6 +88,9 @@ class Graph:
         """Tell whether a node computes numbers from sizes, and record them; pieces leave it out."""
         example = example_of(node)
         if not _is_number(example):
+            return False
+        if self.is_inexact(example):
+            self.flowing.add(node)
             return False
         self._values[node] = _map_numbers(example, self.expression)
         return True
@@ -86,6 +105,31 @@ class Graph:
             return number
         expr = number.xreplace(dict(self.fixed)) if self.fixed else number
         return _torch.plain_number(expr) if not expr.free_symbols else expr
+
+    def symbols_in(self, value: Any) -> set[sympy.Symbol]:
+        """The symbols of axes and numbers in numbers and shapes, at any depth of containers."""
+        exprs = map(self.expression, _numbers_in(value))
+        return {symbol for expr in exprs for symbol in getattr(expr, "free_symbols", ())}
+
+    def is_inexact(self, value: Any) -> bool:
+        """Tell whether numbers or shapes follow from data by floating-point arithmetic."""
+        exprs = map(self.expression, _numbers_in(value)) if self._of_data else ()
+        return any(
+            not _torch.is_of_integers(expr)
+            for expr in exprs
+            if not self._of_data.isdisjoint(getattr(expr, "free_symbols", ()))
+        )
+
+    def met(self, node: fx.Node) -> tuple[Any, ...]:
+        """The arguments of a node, and the fake values of its inputs and itself."""
+        examples = [example_of(one) for one in (node, *self.reads(node))]
+        return (self.args(node), self.kwargs(node), examples)
+
+    def substitution(self, sizes: Mapping[str, int]) -> dict[sympy.Symbol, sympy.Integer]:
+        """What to replace the symbols of axes and numbers by, by their names."""
+        import sympy
+
+        return {s: sympy.Integer(sizes[str(s)]) for s in self._axis_numbers if str(s) in sizes}
 
     def number_at(self, number: Any, axes: Mapping[sympy.Symbol, Any]) -> Any:
         """Express a number of the graph with axes replaced, by sizes or by other symbols."""
@@ -177,6 +221,17 @@ class Graph:
         return tuple(node for node in outputs if isinstance(node, fx.Node))
 
 
+def _numbers_in(value: Any) -> Iterator[Any]:
+    """List the numbers in a value, those of shapes and layouts of tensors included."""
+    for leaf in pytree.tree_leaves(value):
+        if isinstance(leaf, slice):
+            yield from (leaf.start, leaf.stop, leaf.step)
+        elif not isinstance(leaf, torch.Tensor):
+            yield leaf
+        elif leaf.layout is torch.strided and not leaf.is_nested:
+            yield from (*leaf.shape, *leaf.stride(), leaf.storage_offset())
+
+
 def movable(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> frozenset[fx.Node]:
     """Find the inputs of a run whose storage offset does not matter.
 
@@ -185,8 +240,9 @@ def movable(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> frozenset[fx
     """
     if any(node.op == "get_attr" or _torch.names_a_place(node) for node in nodes):
         return frozenset()
-    sharing = Counter(_torch.storage_of(example_of(node)) for node in inputs)
-    return frozenset(node for node in inputs if sharing[_torch.storage_of(example_of(node))] == 1)
+    tensors = [node for node in inputs if isinstance(example_of(node), torch.Tensor)]
+    sharing = Counter(_torch.storage_of(example_of(node)) for node in tensors)
+    return frozenset(node for node in tensors if sharing[_torch.storage_of(example_of(node))] == 1)
 
 
 def _is_number(value: Any) -> bool:

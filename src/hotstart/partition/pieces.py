@@ -95,7 +95,7 @@ def _pieces(graph: Graph, runs: Sequence[Run], prefix: str) -> Iterable[Piece]:
         used = tuple(
             node
             for node in run.nodes
-            if isinstance(example_of(node), torch.Tensor)
+            if (isinstance(example_of(node), torch.Tensor) or node in graph.flowing)
             and (node in returned or last_use.get(node, index) > index)
         )
         views = {} if run.inlined else _views(used, inputs)

@@ -18,6 +18,7 @@ from torch.fx.node import map_aggregate
 
 from hotstart import _torch
 from hotstart.capture.captured import example_of, tensors_in
+from hotstart.partition.data_sizes import NumberSizes
 from hotstart.partition.graph import Graph
 from hotstart.partition.pieces import Piece, Plan
 from hotstart.records.shapes import Interval
@@ -43,18 +44,31 @@ def special_conditions(
         hints: the sizes it was traced with.
     """
     found: list[_torch.Condition] = []
+    finder = NumberSizes(plan.graph.captured)
     for piece in plan.different:
         for special in specials(plan.graph, piece, declared):
             at = {**hints, **special}
             known = [*plan.graph.captured.conditions, *found]
             if not all(_torch.holds_at(c.expr, at) for c in known):
                 continue
+            complete = finder.at(at)
+            if complete is None and not declared.keys() >= set(piece.axes):
+                found.append(_unknown(special))
+                continue
             try:
-                _run(plan.graph, piece, at)
+                _run(plan.graph, piece, complete or at)
             except _Differs as difference:
-                named = ", ".join(f"{axis} = {size}" for axis, size in special.items())
-                found.append(_torch.Condition(_torch.differ(special), f"{difference} at {named}"))
+                found.append(_excluding(special, str(difference)))
     return found
+
+
+def _unknown(special: Mapping[str, int]) -> _torch.Condition:
+    return _excluding(special, "no numbers that depend on data are found that the model allows")
+
+
+def _excluding(special: Mapping[str, int], why: str) -> _torch.Condition:
+    named = ", ".join(f"{axis} = {size}" for axis, size in special.items())
+    return _torch.Condition(_torch.differ(special), f"{why} at {named}")
 
 
 def specials(graph: Graph, piece: Piece, declared: Mapping[str, Interval]) -> list[dict[str, int]]:
@@ -63,7 +77,8 @@ def specials(graph: Graph, piece: Piece, declared: Mapping[str, Interval]) -> li
     Axes are combined where a node meets all of them: no other node can tell the combination from
     its parts. Of all axes of a piece, six would be combined in 728 ways.
     """
-    axes = [axis for axis in piece.axes if axis not in graph.captured.fixed]
+    fixed = graph.captured.fixed
+    axes = [axis for axis in piece.axes if axis in declared and axis not in fixed]
     met = [_axes_met(graph, node) for node in piece.nodes]
     groups = {(axis,) for axis in axes} | {tuple(a for a in axes if a in each) for each in met}
     choices = {axis: (None, *(n for n in SPECIAL if n in declared[axis])) for axis in axes}
@@ -92,7 +107,7 @@ def _axes_met(graph: Graph, node: fx.Node) -> frozenset[str]:
 
 
 def _run(graph: Graph, piece: Piece, at: dict[str, int]) -> None:
-    sizes = _torch.substitution(at)
+    sizes = graph.substitution(at)
 
     def number(value: Any) -> Any:
         return graph.number_at(value, sizes)

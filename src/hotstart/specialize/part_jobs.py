@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotstart import _torch
 from hotstart.compilers import Bounds, Compiler, Job, piece_kind
 from hotstart.partition import Graph, Piece, Plan
+from hotstart.partition.data_sizes import NumberSizes
 from hotstart.records.shapes import Interval
 from hotstart.specialize.parts import VariantPart
 from hotstart.specialize.trace import CutGraph
@@ -57,10 +58,26 @@ def make_job(graph: Graph, piece: Piece, part: VariantPart, compiler: Compiler) 
         for axis, choice in part.choices
         if axis in piece.axes and isinstance(choice, Interval)
     }
+    bounds |= _bounds_of_numbers(graph, part, piece.axes)
     bounds = {axis: bounds[axis] for axis in piece.axes if axis in bounds}
     conditions = (part.where, *graph.captured.guarded)
     where = _torch.about(conditions, tuple(bounds), part.fixed)
+    if graph.captured.numbers:
+        hints = {axis: bound.hint for axis, bound in bounds.items()}
+        where = tuple(condition for condition in where if _torch.holds_at(condition, hints))
     return _job(graph, piece, bounds, where, compiler)
+
+
+def _bounds_of_numbers(graph: Graph, part: VariantPart, axes: Collection[str]) -> dict[str, Bounds]:
+    """The ranges of the numbers that depend on data which a piece has to do with."""
+    numbers = [number for number in graph.captured.numbers if number.name in axes]
+    if not numbers:
+        return {}
+    hints = NumberSizes(graph.captured).at(part.hints) or {}
+    return {
+        n.name: Bounds(n.low or 0, n.high, hints.get(n.name, min(max(n.low or 0, 2), n.high)), True)
+        for n in numbers
+    }
 
 
 def _job(

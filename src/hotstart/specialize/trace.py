@@ -154,7 +154,7 @@ def _trace(
     _refuse_order(captured, arguments, again)
     owner = f"{name}." if name else ""
     prefix = owner + (f"graph_{number}." if number else "")
-    graph, runs = cut_graph(captured, split_on, clock)
+    graph, runs = cut_graph(captured, split_on, hints, clock)
     # forward asks about the layouts of eager; the next step changes those of images.
     layouts = layouts_read(graph, arguments.tensors, arguments.axes, hints)
     if _packs_convolutions(options):
@@ -269,10 +269,12 @@ def _packs_convolutions(options: Options) -> bool:
     return options.compiler == "inductor" and bool(options.pack_weights)
 
 
-def cut_graph(captured: Captured, split_on: SplitOn, clock: Clock) -> tuple[Graph, tuple[Run, ...]]:
-    """Cut a graph into runs of nodes."""
+def cut_graph(
+    captured: Captured, split_on: SplitOn, hints: Mapping[str, int], clock: Clock
+) -> tuple[Graph, tuple[Run, ...]]:
+    """Cut a graph, which was traced with these hints, into runs of nodes."""
     with faults.typed(_not_cut), clock.phase("partition"):
-        return cut(captured, split_on)
+        return cut(captured, split_on, hints)
 
 
 def plan_of(graph: Graph, runs: Sequence[Run], prefix: str, clock: Clock) -> Plan:

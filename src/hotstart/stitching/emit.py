@@ -86,7 +86,11 @@ class Emitter:
 
     def axis(self, axis: str, name: str) -> None:
         """Bind the size of an axis to a variable."""
-        self._axes[_torch.axis_symbol(axis)] = name
+        self.number(_torch.axis_symbol(axis), name)
+
+    def number(self, symbol: sympy.Symbol, name: str) -> None:
+        """Bind the symbol of a number to a variable."""
+        self._axes[symbol] = name
 
     def variable(self, node: fx.Node) -> str:
         """Look up the variable of a node."""
@@ -170,6 +174,10 @@ class Emitter:
             return f"{self._number(args[0])} {_INFIX[target]} {self._number(args[1])}"
         if target in _PREFIX and len(args) == 1 and not kwargs:
             return f"{_PREFIX[target]}{self._number(args[0])}"
+        of_numpy = _torch.numpy_call(target, args)
+        if of_numpy is not None:
+            target, first = of_numpy
+            args = [*first, *args]
         return f"{self.function(target)}({self._arguments(args, kwargs)})"
 
     def function(self, target: Any) -> str:
@@ -251,9 +259,7 @@ class Emitter:
         """Write a size as an expression over the variables of the axes."""
         import sympy
 
-        renamed = {
-            s: sympy.Symbol(v, integer=True, nonnegative=True) for s, v in self._axes.items()
-        }
+        renamed = {s: sympy.Symbol(v, **s.assumptions0) for s, v in self._axes.items()}
         source = _torch.python_source(expr.xreplace(renamed))
         if "math." in source:
             self._module("math")

@@ -13,6 +13,7 @@ from hotstart.partition.graph import NodeArguments
 from hotstart.records.artifact import CompiledUnit
 from hotstart.runtime.generated import unit_code
 from hotstart.runtime.identifiers import Names, assignment, written_tuple
+from hotstart.stitching.data_numbers import DataNumbers
 from hotstart.stitching.emit import Emitter, comment
 
 Look = Callable[[fx.Node], NodeArguments]
@@ -45,7 +46,8 @@ def emit_nodes(graph: Graph, piece: Piece, emitter: Emitter, keep: set[fx.Node])
         NotExpressible: see `Emitter.statement`.
     """
     module = graph.captured.module
-    return _emit(module, piece.nodes, graph.arguments, emitter, keep, set(piece.outputs))
+    numbers = DataNumbers(graph, emitter)
+    return _emit(module, piece.nodes, graph.arguments, emitter, keep, set(piece.outputs), numbers)
 
 
 def _emit(
@@ -55,9 +57,13 @@ def _emit(
     emitter: Emitter,
     keep: set[fx.Node],
     outputs: set[fx.Node],
+    numbers: DataNumbers | None = None,
 ) -> list[str]:
     dying = last_uses(look, nodes, keep)
     read = {value for node in nodes for value in look(node).reads} | outputs
+    wanted = read | keep
+    if numbers is not None:
+        read |= numbers.makers
     lines: list[str] = []
     for node in nodes:
         if node.op == "get_attr":
@@ -71,7 +77,10 @@ def _emit(
         statement = emitter.statement(node, args, kwargs, node in read)
         path = path_of(node)
         lines.append(f"{statement}  {comment(path)}" if path else statement)
+        lines += [] if numbers is None else numbers.read(node)
         dead = [emitter.variable(v) for v in dying.get(node, ()) if v.op != "get_attr"]
+        if numbers is not None and node in numbers.makers - wanted:
+            dead.append(emitter.variable(node))
         if dead:
             lines.append(f"del {', '.join(dead)}")
     return lines

@@ -226,10 +226,11 @@ class _Stitcher:
         return dying[::-1]
 
     def _call(self, piece: Piece, dying: list[fx.Node]) -> list[str]:
+        numbers = {number.name: number.symbol for number in self.graph.captured.numbers}
         sizes = [
-            self.axis_names[axis]
+            self.emitter.value(numbers[axis]) if axis in numbers else self.axis_names[axis]
             for axis in piece.axes
-            if not isinstance(self.variant.of(axis), int)
+            if axis in numbers or not isinstance(self.variant.of(axis), int)
         ]
         weights = [node for node in piece.inputs if self.graph.is_weight(node)]
         passed = [node for node in piece.inputs if not self.graph.is_weight(node)]
@@ -255,7 +256,8 @@ class _Stitcher:
     def _inline(self, piece: Piece, dying: list[fx.Node], keep: set[fx.Node]) -> list[str]:
         needed_later = keep | set(piece.outputs) | (set(piece.inputs) - set(dying))
         lines = emit_nodes(self.graph, piece, self.emitter, needed_later)
-        return [*lines, *(line for node in piece.outputs for line in self._fit(node))]
+        tensors = (node for node in piece.outputs if node not in self.graph.flowing)
+        return [*lines, *(line for node in tensors for line in self._fit(node))]
 
     def _view(self, node: fx.Node, base: fx.Node) -> list[str]:
         """Make a view of a piece's input, as traced, or give the input another name."""
@@ -319,7 +321,7 @@ class _Stitcher:
         if slot.kind == "weight":
             return self.weight(slot.index)
         node_or_number = self.graph.output.args[0][slot.index]
-        if slot.kind == "size":
+        if slot.kind == "size" and node_or_number not in self.graph.flowing:
             number = self.graph.number(node_or_number)
             return self.emitter.value(number)
         return self.emitter.variable(node_or_number)

@@ -316,7 +316,7 @@ def test_a_change_that_is_undone_before_the_end_does_not_count() -> None:
 
 
 def test_tensors_that_bytecode_makes_are_known_and_views_have_a_base() -> None:
-    views = Views()
+    views = Views({})
     with views:
         view, made, same = X.mT, torch.cat([X, X]), X.add_(0)
     assert views.base_of(view) == (X, "mT")

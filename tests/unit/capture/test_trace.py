@@ -49,12 +49,17 @@ def reads_a_file(x: torch.Tensor) -> torch.Tensor:
         return x * len(file.read())
 
 
-def selects_by_mask(x: torch.Tensor) -> torch.Tensor:
-    return x[x > 0] * 2
+def branches_on_a_number(x: torch.Tensor) -> torch.Tensor:
+    n = x.nonzero().shape[0]
+    if n > 3:
+        return x + n
+    return x
 
 
-def takes_an_item(x: torch.Tensor) -> torch.Tensor:
-    return x * x.sum().item()
+def counts_to_a_number(x: torch.Tensor) -> torch.Tensor:
+    for _ in range(int(x.sum())):
+        x = x + 1
+    return x
 
 
 def has_wrong_shapes(x: torch.Tensor) -> torch.Tensor:
@@ -72,12 +77,12 @@ VARIABLE = contextvars.ContextVar("VARIABLE", default=1)
 @pytest.mark.parametrize(
     ("function", "at", "because"),
     [
-        (branches_on_values, "if x.sum() > 0", "data-dependent branching"),
+        (branches_on_values, "if x.sum() > 0", "a branch depends on the contents"),
         (prints, 'print("hello")', "builtin operator `print`"),
         (breaks, "graph_break()", "graph_break()"),
         (reads_a_file, "with open", "open"),
-        (selects_by_mask, "x[x > 0]", "depends on the contents of a tensor"),
-        (takes_an_item, ".item()", "depends on the contents of a tensor"),
+        (branches_on_a_number, "if n > 3", "a branch depends on the contents"),
+        (counts_to_a_number, "for _ in range", "needs a number that depends on the contents"),
         (has_wrong_shapes, "x @ x", "(4, 8)"),
         (sets_a_context_variable, "VARIABLE.set", "ContextVar"),
     ],
@@ -148,17 +153,27 @@ class PadsByASum(PadsByABuffer):
         return nn.functional.pad(x, (self.width, self.width + x.shape[1]))
 
 
-@pytest.mark.parametrize("model", [PadsByABuffer(), CatsPads()])
-@pytest.mark.parametrize("dynamic", [{}, {"x": {0: Dim("batch", max=8)}}])
-def test_a_shape_that_a_buffer_holds_is_refused(model: nn.Module, dynamic: Any) -> None:
-    with pytest.raises(CaptureError, match="depends on the contents of a tensor"):
-        captured(model, X, dynamic=dynamic)
+@pytest.mark.parametrize("model", [PadsByABuffer, PadsByASum, CatsPads])
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_a_number_that_a_buffer_holds_is_read_in_every_call(
+    model: Callable[[], PadsByABuffer], axis: int | None
+) -> None:
+    held = model()
+    dynamic = {} if axis is None else {"x": {axis: Dim("size", max=16)}}
+    program = compiled(held, X, dynamic=dynamic)
+    for width in (2, 1, 0):
+        held.width.fill_(width)
+        assert_same_or_raises(program, held)
 
 
-def test_a_shape_computed_from_what_a_buffer_holds_is_refused() -> None:
-    with pytest.raises(CaptureError) as caught:
-        captured(PadsByASum(), X, dynamic={"x": {1: Dim("width", max=16)}})
-    assert line_of(PadsByASum.forward, "pad(") in str(caught.value)
+def assert_same_or_raises(program: Callable[..., Any], model: nn.Module) -> None:
+    try:
+        expected = model(X)
+    except RuntimeError:
+        with pytest.raises(RuntimeError, match="as the model"):
+            program(X)
+    else:
+        assert torch.equal(program(X), expected)
 
 
 def test_a_model_without_tensor_operations_is_refused() -> None:
@@ -220,12 +235,18 @@ def test_where_the_source_is_installed_does_not_get_into_such_a_check() -> None:
 
 
 @pytest.mark.parametrize("function", [says_a_range, says_a_size, says_a_shape])
-def test_contents_that_are_not_settled_by_what_a_model_says_are_refused(
+def test_what_a_model_says_of_numbers_that_depend_on_data_is_checked_in_every_call(
     function: Callable[..., Any],
 ) -> None:
-    dynamic = {"x": {0: Dim("batch", max=8)}}
-    with pytest.raises(CaptureError, match="depends on the contents of a tensor"):
-        captured(function, X, torch.ones(3, dtype=torch.long), dynamic=dynamic)
+    ones = torch.ones(4, dtype=torch.long)
+    ones[0] = X.shape[0] - 3 if function is says_a_size else 0
+    program = compiled(function, X, ones, dynamic={"x": {0: Dim("batch", max=8)}})
+    assert torch.equal(program(X, ones), function(X, ones))
+    for other in (ones * 0, ones - 2):
+        with pytest.raises(RuntimeError):
+            function(X, other)
+        with pytest.raises(RuntimeError, match="as the model needs it"):
+            program(X, other)
 
 
 # --- what narrows a range -------------------------------------------------------------------------

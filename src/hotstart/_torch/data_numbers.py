@@ -1,0 +1,94 @@
+"""Numbers that a graph computes from the contents of tensors: torch's unbacked symbols."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+if TYPE_CHECKING:
+    import sympy
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+
+@dataclass(frozen=True)
+class Unbacked:
+    """A number that a node makes, known in a call only.
+
+    Attributes:
+        symbol: torch's symbol of it.
+        known: what the trace takes it to be: the symbol, or what a check made it equal to.
+        source: Python source that reads it of the node's value, which `{}` stands for.
+        low: the least value; None without bound, and for floating-point numbers.
+        high: the largest, likewise.
+    """
+
+    symbol: sympy.Symbol
+    known: sympy.Expr
+    source: str
+    low: int | None
+    high: int | None
+
+
+class UnknownPlace(Exception):
+    """A number that is read of a node's value in a way that no source is known for."""
+
+
+def unbacked_made(node: fx.Node, env: ShapeEnv) -> Iterator[Unbacked]:
+    """List the numbers that a node makes.
+
+    Dynamo notes in `unbacked_bindings` where in the value of a node they are (2.11 to 2.15).
+
+    Raises:
+        UnknownPlace: one is somewhere where no source reads it.
+    """
+    for symbol, path in (node.meta.get("unbacked_bindings") or {}).items():
+        known: Any = env.replace(symbol)
+        low, high = _range(known if known.is_Symbol else symbol, env)
+        yield Unbacked(symbol, known, _source(path), low, high)
+
+
+def _range(symbol: sympy.Symbol, env: ShapeEnv) -> tuple[int | None, int | None]:
+    if not symbol.is_integer:
+        return None, None
+    bounds = env.var_to_range.get(symbol)
+    ends = (None, None) if bounds is None else (bounds.lower, bounds.upper)
+    low, high = (int(end) if end is not None and end.is_Integer else None for end in ends)
+    return low, None if high is not None and high >= sys.maxsize else high
+
+
+def _source(path: tuple[Any, ...]) -> str:
+    """Write what reads a number of a value, by the keys of torch that lead there."""
+    source, method = "{}", ""
+    for key in path:
+        kind = type(key).__name__
+        if kind == "CallMethodKey" and key.name in ("size", "stride", "storage_offset"):
+            method = f".{key.name}({{}})"
+            if key.name == "storage_offset":
+                source, method = f"{source}.storage_offset()", ""
+        elif kind == "SequenceKey":
+            source, method = source + (method or "[{}]").format(key.idx), ""
+        elif kind == "ConvertIntKey":
+            source = f"int({source})"
+        else:
+            raise UnknownPlace(str(key))
+    return source
+
+
+def asserts_number(node: fx.Node) -> bool:
+    """Tell whether a node asserts something about a number, and does nothing else."""
+    return getattr(node.target, "__name__", "") == "_assert_scalar.default"
+
+
+def assertion_of_number() -> Any:
+    """The operator of such nodes; it takes a bool and a message."""
+    return torch.ops.aten._assert_scalar.default
+
+
+def bounds_number(node: fx.Node) -> bool:
+    """Tell whether a node tells a trace the range of a number, which `asserts_number` checks."""
+    return str(getattr(node.target, "__name__", "")).startswith("sym_constrain_range")

@@ -1,0 +1,71 @@
+"""Have Dynamo read numbers that are given as tensors of one element, as eager does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from hotstart._torch.in_between import in_between
+
+
+@contextlib.contextmanager
+def reading_paddings() -> Iterator[None]:
+    """Let paddings be tensors: `pad(x, (0, n))` of a tensor `n` reads it with `item`.
+
+    Dynamo (2.11 to 2.15) leaves the tensor in the tuple. Its fake value is read while the shape of
+    the result is computed, and then no node of the graph makes that number.
+    """
+    from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
+
+    pads = (torch.nn.functional.pad, torch._C._nn.pad)
+
+    def call_function(call: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        if self.value not in pads:
+            return call(self, tx, args, kwargs)
+        given = [_read(tx, arg) for arg in args]
+        named = {name: _read(tx, arg) if name == "pad" else arg for name, arg in kwargs.items()}
+        return call(self, tx, [*args[:1], *given[1:2], *args[2:]], named)
+
+    with in_between(TorchInGraphFunctionVariable, "call_function", call_function):
+        yield
+
+
+@contextlib.contextmanager
+def numbers_of_weights_unknown() -> Iterator[None]:
+    """Let a trace not know the number that a weight or buffer of one element holds.
+
+    `FakeTensorConverter` (2.11 to 2.15) gives integers and doubles without dimensions a symbol for
+    what they hold now, and branches on it are taken as they are now. A program may be bound to
+    another checkpoint.
+    """
+    from torch._subclasses.fake_tensor import SymNumberMemoDescriptor
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+    def remember(keep: Any, self: Any, tensor: Any, number: Any) -> None:
+        of_data = number is None or free_unbacked_symbols(number)
+        if self._name != "item_memo" or of_data:
+            keep(self, tensor, number)
+
+    with in_between(SymNumberMemoDescriptor, "__set__", remember):
+        yield
+
+
+def _read(tx: Any, paddings: Any) -> Any:
+    """Replace tensors in a list or tuple of Dynamo's by their numbers."""
+    from torch._dynamo.variables.lists import ListVariable, TupleVariable
+    from torch._dynamo.variables.tensor import TensorVariable
+
+    found = paddings.realize()
+    if not isinstance(found, ListVariable | TupleVariable):
+        return paddings
+    items = [item.realize() for item in found.items]
+    if not any(isinstance(item, TensorVariable) for item in items):
+        return paddings
+    read = [
+        item.call_method(tx, "item", [], {}) if isinstance(item, TensorVariable) else item
+        for item in items
+    ]
+    return type(found)(read)
