@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 from hotstart._torch.fresh_memory import filled_memory, junk_memory
+from hotstart._torch.inner_tensors import context_of, inner_names, put_together
 from hotstart._torch.ranks import (
     asks_if_initialized,
     described_group,
@@ -161,6 +162,7 @@ if TYPE_CHECKING:
     from hotstart._torch.recipes import BySize, Recipe
     from hotstart._torch.repeats import Alike
     from hotstart._torch.sizes import Narrowing
+    from hotstart._torch.subclasses import NotTakenApartError, TakenApart, take_apart
     from hotstart._torch.symbols import (
         Condition,
         Symbols,
@@ -205,6 +207,7 @@ __all__ = [
     "MappingWatch",
     "Narrowing",
     "NoGraph",
+    "NotTakenApartError",
     "OpOverload",
     "OpOverloadPacket",
     "Pack",
@@ -214,6 +217,7 @@ __all__ = [
     "Recipe",
     "Step",
     "Symbols",
+    "TakenApart",
     "TensorWatch",
     "VersionWatch",
     "about",
@@ -244,6 +248,7 @@ __all__ = [
     "compile_with_inductor",
     "compiling_for",
     "conditions",
+    "context_of",
     "count_writes",
     "cpp_compiler",
     "cpp_compiler_for",
@@ -281,6 +286,7 @@ __all__ = [
     "import_inductor",
     "in_float64",
     "inductor_settings",
+    "inner_names",
     "input_name",
     "is_compiled",
     "is_drawn_by_python",
@@ -311,6 +317,7 @@ __all__ = [
     "plain_name",
     "plain_number",
     "process_state",
+    "put_together",
     "python_source",
     "region_change",
     "registering_modules",
@@ -325,6 +332,7 @@ __all__ = [
     "substitution",
     "switches_attention",
     "symbols_in",
+    "take_apart",
     "tensor_handles",
     "tensors_of_handles",
     "trace_artifact",
@@ -366,6 +374,7 @@ _BUILDING = (
     "recorder",
     "repeats",
     "sizes",
+    "subclasses",
     "symbols",
     "target_flags",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from hotstart.capture.captured import Captured
 from hotstart.capture.groups import name_groups
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.outputs import Outputs, describe_outputs
+from hotstart.capture.plain import require_plain
 from hotstart.capture.prepare import prepare
 from hotstart.capture.refusals import (
     not_one_graph,
@@ -36,6 +38,7 @@ from hotstart.capture.refusals import (
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.guards.collect import collect
+from hotstart.guards.wrapping import wrapping_of
 from hotstart.model import Model, ModelIndex
 from hotstart.records.nested import Slot
 
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     import sympy
 
 log = logging.getLogger("hotstart")
+
+_APART = "Use the plain tensors that it is made of there, or .dequantize() it"
 
 _VIEWS = frozenset({"mT", "T", "mH", "H", "data", "real", "imag"})
 """Attributes of a tensor that are views of it."""
@@ -56,6 +61,7 @@ class _Trace:
         index, target, arguments, weights, fixed: as `capture` takes them.
         tensors: the stand-ins for the tensors among the arguments.
         traced: what Dynamo made of the call.
+        apart: how the graph's inputs come from those that Dynamo gave it.
         settled: what the graph itself checks of numbers that it computes: see `keep_checks`.
     """
 
@@ -66,6 +72,7 @@ class _Trace:
     fixed: Mapping[str, int]
     tensors: list[torch.Tensor]
     traced: _torch.FullGraph
+    apart: _torch.TakenApart
     settled: Mapping[sympy.Symbol, sympy.Expr]
 
     @cached_property
@@ -112,6 +119,8 @@ def capture(
     args, kwargs = arguments.call_with(tensors)
     trace = partial(_trace, target, args, kwargs, dynamic, passed)
     traced = _with_blocks_once(index, trace) if blocks_once else trace({})
+    apart = _without_subclasses(traced)
+    traced = dataclasses.replace(traced, codes=traced.codes | apart.codes)
     _torch.count_writes(traced.module.graph)
     settled = _torch.keep_checks(traced.module.graph)
     refuse_data_dependence(traced, settled)
@@ -124,7 +133,9 @@ def capture(
     refuse_places(traced.module.graph)
     refuse_questions(traced.layout_reads)
     refuse_found_arguments(traced)
-    return _describe(_Trace(index, target, arguments, weights, fixed, tensors, traced, settled))
+    return _describe(
+        _Trace(index, target, arguments, weights, fixed, tensors, traced, apart, settled)
+    )
 
 
 def _with_blocks_once(
@@ -161,6 +172,24 @@ def _trace(
         if failure is None:
             raise
         raise not_one_graph(*failure) from error
+
+
+def _without_subclasses(traced: _torch.FullGraph) -> _torch.TakenApart:
+    """Have a graph read the inner tensors of weights that are of tensor subclasses.
+
+    Raises:
+        CaptureError: it does something with one that its inner tensors cannot stand for, or has
+            one of torch's own, such as `DTensor`, which means more than them.
+    """
+    for node in traced.module.graph.find_nodes(op="placeholder"):
+        value = node.meta.get("example_value")
+        if isinstance(value, torch.Tensor) and type(value).__module__.startswith("torch."):
+            require_plain(traced.name_of(node), value)
+    try:
+        return _torch.take_apart(traced.module, wrapping_of)
+    except _torch.NotTakenApartError as error:
+        reason, line = error.args
+        raise not_one_graph(line, f"a weight is of a tensor subclass, and {reason}", _APART) from error
 
 
 def _describe(trace: _Trace) -> Captured:
@@ -205,7 +234,10 @@ def _inputs(trace: _Trace) -> Iterator[Slot]:
     traced = trace.traced
     placeholders = traced.module.graph.find_nodes(op="placeholder")
     values = _graph_inputs(traced, trace.arguments.call_with(trace.tensors))
-    for node, value in zip(placeholders, values, strict=True):
+    for node, (number, path) in zip(placeholders, trace.apart.origins, strict=True):
+        value = values[number]
+        if path:
+            value = trace.weights.inner(value, path, traced.name_of(node))
         if not isinstance(value, torch.Tensor):
             yield Slot("size", expr=_axis_of(trace, node))
         elif id(value) in trace.numbers:

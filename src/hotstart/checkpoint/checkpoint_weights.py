@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from hotstart.checkpoint.tensors import Checkpoint
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ModelMismatch
 from hotstart.guards.structure import Look, operator_misfits
+from hotstart.guards.wrapping import wrapping_changes
 from hotstart.records.artifact import Artifact, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import fit
@@ -160,6 +161,7 @@ class HeldWeights(HeldTensors):
                 shared = self._checkpoint.shared
                 tensors.append(tensor if misfit else _fitted(spec, tensor, shared))
                 problems += misfit
+        problems += self._other_wrappings(names)
         problems += operator_misfits(self._requirements, Look())
         if problems:
             raise ModelMismatch(problems, self._about, _ADVICE)
@@ -193,6 +195,27 @@ class HeldWeights(HeldTensors):
             if not self._checkpoint.same(first, other)
             and not _equal(self._checkpoint.tensor(first), self._checkpoint.tensor(other))
         ]
+
+    def _other_wrappings(self, names: Mapping[int, Sequence[str]]) -> Iterator[Change]:
+        """Compare the tensors of subclasses that a checkpoint has with those of the build."""
+        outer = {
+            spec_name: one
+            for one in self._requirements.taken_apart
+            for spec_name in (one.name, *one.ties)
+        }
+        met: set[str] = set()
+        for slot, found in names.items():
+            for spec_name in (self._specs[slot].name, *self._specs[slot].ties):
+                whole = next((n for n in outer if spec_name.startswith(f"{n}.")), None)
+                if whole is None or not found:
+                    continue
+                theirs = found[0].removesuffix(spec_name.removeprefix(whole))
+                tensor = self._checkpoint.taken_apart(theirs)
+                if tensor is None or theirs in met:
+                    continue
+                met.add(theirs)
+                expected = self._requirements.wrappings[outer[whole].wrapping]
+                yield from wrapping_changes(whole, expected, tensor)
 
     def _counters(self, tensors: Sequence[torch.Tensor]) -> Mapping[int, torch.Tensor]:
         found: dict[int, torch.Tensor] = {}

@@ -13,6 +13,7 @@ from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError, ModelMismatch
 from hotstart.guards.compare import Guards
 from hotstart.guards.watch import Sealed, all_hold
+from hotstart.guards.wrapping import compare_wrappings
 from hotstart.model import Finder, Model, Place
 from hotstart.records.artifact import Artifact, Requirements, WeightSpec
 from hotstart.records.guards import Change
@@ -57,7 +58,8 @@ class Weights:
         self._model = model
         self._requirements = requirements
         self._captured = captured
-        self._names = {n for spec in requirements.weights for n in (spec.name, *spec.ties)}
+        named = (*requirements.weights, *requirements.taken_apart)
+        self._names = {n for one in named for n in (one.name, *one.ties)}
         self._names.update(requirements.unread)
         self._guards = Guards(model, requirements, captured, compare_code)
 
@@ -104,6 +106,8 @@ class Weights:
                 tensor = None if place is None else place.get()
                 if place is None or tensor is None or type(tensor) is Released:
                     continue
+                if place.within is not None:
+                    continue  # a tensor of a subclass computes with it, which no stand-in can
                 storage = tensor.untyped_storage()
                 if storage.data_ptr() in memory:
                     freed[storage.data_ptr()] = storage.nbytes()
@@ -121,8 +125,8 @@ class Weights:
         finder = Finder(self._model)
         modes = self._modules_in_mode(finder)
         tensors: list[Any] = []
-        kept: list[tuple[Place, Any]] = []
-        problems: list[Change] = []
+        problems, kept = compare_wrappings(self._requirements, finder)
+        others = tuple(f"{name}." for name, *_ in problems)  # whose inner tensors say no more
         for slot, spec in enumerate(self._requirements.weights):
             if spec.kind == "captured":
                 tensors.append(self._captured[slot])
@@ -131,8 +135,10 @@ class Weights:
             found = [(place, place.get()) for place in places if place is not None]
             tensor = found[0][1] if found and found[0][0].name == spec.name else None
             tensors.append(tensor)
-            problems += problems_of(spec, tensor)
             kept += found
+            if spec.name.startswith(others):
+                continue
+            problems += problems_of(spec, tensor)
             if spec.ties:
                 same = {place.name for place, other in found if other is tensor}
                 problems += [
@@ -145,7 +151,7 @@ class Weights:
             for name in finder.parameter_names()
             if name not in self._names
         ]
-        paths = {place.name.rpartition(".")[0] for place, _ in kept}
+        paths = {place.outermost.name.rpartition(".")[0] for place, _ in kept}
         problems = self._guards.changes(finder, paths) + problems
         problems = problems or TensorMemory().misplaced(self._requirements.weights, tensors)
         if problems:
@@ -225,6 +231,7 @@ def _is_saved(finder: Finder, place: Place | None) -> bool:
     """Tell whether `state_dict` has the tensor at a place."""
     if place is None or place.kind == "attribute":
         return False
+    place = place.outermost
     module = finder.module(place.name.rpartition(".")[0])
     return module is not None and place.key not in module._non_persistent_buffers_set
 
