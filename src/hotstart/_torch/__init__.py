@@ -162,7 +162,8 @@ if TYPE_CHECKING:
     from hotstart._torch.recipes import BySize, Recipe
     from hotstart._torch.repeats import Alike
     from hotstart._torch.sizes import Narrowing
-    from hotstart._torch.subclasses import NotTakenApartError, TakenApart, take_apart
+    from hotstart._torch.subclass_calls import NotTakenApartError
+    from hotstart._torch.subclasses import TakenApart, take_apart
     from hotstart._torch.symbols import (
         Condition,
         Symbols,
@@ -374,6 +375,7 @@ _BUILDING = (
     "recorder",
     "repeats",
     "sizes",
+    "subclass_calls",
     "subclasses",
     "symbols",
     "target_flags",

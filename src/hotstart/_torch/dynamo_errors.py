@@ -33,6 +33,8 @@ def describe_failure(error: BaseException) -> tuple[str, str, str] | None:
     if "`lock` context manager" in reason:
         # Libraries set up things once, such as transformers' hooks, under a lock.
         advice = "call the model once before, if it takes the lock in its first call only"
+    if "does not support sparse Tensors" in reason:
+        advice = "use .to_dense(), or the tensors it is made of"
     return user_line(list(getattr(error, "real_stack", None) or ())), reason, advice
 
 

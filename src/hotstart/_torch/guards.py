@@ -127,7 +127,7 @@ def _same_value(first: Any, second: Any, _key: Any) -> bool:
         return True
     if type(first) is not type(second):
         return False
-    if type(first) is tuple:
+    if type(first) in (tuple, list):
         return len(first) == len(second) and all(map(_same_value, first, second, first))
     return isinstance(first, _CONSTANTS) and repr(first) == repr(second)  # 0.0 is not -0.0
 

@@ -124,6 +124,8 @@ class _Outline:
             if value:
                 raise _NotComparableError
             return None
+        if name == "extra_repr":  # torchao gives each quantised layer one, which only prints
+            return None
         if isinstance(value, _CONSTANTS):
             return str(type(value)), repr(value) if strict else None
         if strict and isinstance(value, Mapping | set | tuple | list):

@@ -189,7 +189,9 @@ def _without_subclasses(traced: _torch.FullGraph) -> _torch.TakenApart:
         return _torch.take_apart(traced.module, wrapping_of)
     except _torch.NotTakenApartError as error:
         reason, line = error.args
-        raise not_one_graph(line, f"a weight is of a tensor subclass, and {reason}", _APART) from error
+        raise not_one_graph(
+            line, f"a weight is of a tensor subclass, and {reason}", _APART
+        ) from error
 
 
 def _describe(trace: _Trace) -> Captured:

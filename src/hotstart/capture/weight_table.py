@@ -80,7 +80,6 @@ class WeightTable:
         )
         return slot
 
-
     def inner(self, tensor: torch.Tensor, path: Sequence[str], source: str) -> torch.Tensor:
         """Return an inner tensor of a weight of a subclass.
 

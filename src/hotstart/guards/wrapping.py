@@ -1,4 +1,4 @@
-"""Describe tensors of subclasses by all but their inner tensors, and compare them with a build's."""
+"""Describe tensors of subclasses by all but their inner tensors, and compare them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _parts(path: str, tensor: torch.Tensor) -> Iterator[tuple[str, str]]:
     for name in names:
         inner = getattr(tensor, name)
         if _torch.inner_names(inner):
-            yield from _parts(f"{path}.{name}", inner)
+            yield from _parts(f"{path}.{name}".lstrip("."), inner)
 
 
 class _Context(Describer):
@@ -86,7 +86,11 @@ def wrapping_changes(name: str, expected: Wrapping, tensor: Any) -> list[Change]
         return [(name, f"a {cls} of {layout}", f"a {found[0][1]}")]
     wanted, given = dict(expected[1:]), dict(found[1:])
     return [
-        (f"{name}: {part}" if part else name, wanted.get(part, "nothing"), given.get(part, "nothing"))
+        (
+            f"{name}: {part}" if part else name,
+            wanted.get(part, "nothing"),
+            given.get(part, "nothing"),
+        )
         for part in dict.fromkeys((*wanted, *given))
         if wanted.get(part) != given.get(part)
     ]

@@ -58,8 +58,8 @@ class Weights:
         self._model = model
         self._requirements = requirements
         self._captured = captured
-        named = (*requirements.weights, *requirements.taken_apart)
-        self._names = {n for one in named for n in (one.name, *one.ties)}
+        self._names = {n for spec in requirements.weights for n in (spec.name, *spec.ties)}
+        self._names.update(n for one in requirements.taken_apart for n in (one.name, *one.ties))
         self._names.update(requirements.unread)
         self._guards = Guards(model, requirements, captured, compare_code)
 

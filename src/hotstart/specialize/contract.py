@@ -43,8 +43,8 @@ def make_requirements(
     numbers = {text: number for number, text in enumerate(kinds)}
     look = Look()
     operators = {name for graph in graphs for name in foreign_operators(graph.module)}
-    named = (*weights.specs, *weights.taken_apart)
-    names = {name for one in named for name in (one.name, *one.ties)}
+    names = {name for spec in weights.specs for name in (spec.name, *spec.ties)}
+    names |= {name for one in weights.taken_apart for name in (one.name, *one.ties)}
     parameters = {place.name for place in index.places if place.kind == "parameter"}
     specs = [replace(spec, mutated=slot in written) for slot, spec in enumerate(weights.specs)]
     overlaps = _StorageMemory().overlaps_of(specs, weights.tensors)
