@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import CaptureError, Dim, ModelMismatch
+from tests.processes import run_fresh
 from tests.safetensors_files import file_of
 from tests.semantics import assert_same, build, check
 
@@ -165,6 +166,67 @@ def test_weights_of_int8_are_cast_once_where_weights_are_prepared(tmp_path: Path
         x = R(4, 64)
         with torch.no_grad():
             assert_same(program(x), model(x), 1e-4)
+            program.release_unpacked()
+            assert_same(program(x), model(x), 1e-4)
+
+
+FRESH = """
+    import json, sys
+    import torch
+    import hotstart
+    file, weights, given = sys.argv[1:]
+    x, expected = torch.load(given)
+    torch.testing.assert_close(hotstart.load(file, weights=weights)(x), expected)
+    print(json.dumps("torchao" in sys.modules))
+"""
+
+
+def test_a_program_needs_no_torchao_where_its_weights_are_plain(tmp_path: Path) -> None:
+    model, x = quantised(layers(), "int8 dynamic"), R(4, 64)
+    build(model, x).save(tmp_path / "model.hot")
+    plain = {n: t for n, t in model.state_dict().items() if n.endswith("bias")}
+    for name in ("0.weight", "2.weight"):
+        for inner in ("qdata", "scale"):
+            plain[f"{name}.{inner}"] = getattr(model.state_dict()[name], inner)
+    (tmp_path / "model.safetensors").write_bytes(file_of(plain))
+    torch.save((x, model(x).detach()), tmp_path / "given.pt")
+    files = [tmp_path / name for name in ("model.hot", "model.safetensors", "given.pt")]
+    assert run_fresh(FRESH, *files) is False
+
+
+@pytest.mark.parametrize("compiler", ["op_by_op", "inductor"])
+def test_quantised_weights_may_be_loaded_and_written(compiler: str) -> None:
+    model, other, third = (quantised(layers(), "int8 weights") for _ in range(3))
+    program, x = build(model, R(4, 64), compiler=compiler), R(4, 64)
+    tolerance = 1e-4 if compiler == "inductor" else 0.0
+    with torch.no_grad():
+        assert_same(program(x), model(x), tolerance)
+        model.load_state_dict(other.state_dict())
+        assert_same(program(x), other(x), tolerance)
+        model[0].weight.copy_(third[0].weight)
+        model[2].weight.qdata.add_(1)
+        assert_same(program(x), model(x), tolerance)
+        model.load_state_dict(third.state_dict(), assign=True)
+        assert_same(program(x), third(x), tolerance)
+        model[0].weight = nn.Parameter(model[0].weight.data, requires_grad=False)
+        model.to(torch.float32)  # gives every tensor of a subclass other attributes
+        model[0].weight.qdata.sub_(1)
+        model[2].weight.copy_(other[2].weight)
+        assert_same(program(x), model(x), tolerance)
+
+
+def test_a_mapping_of_quantised_weights_may_be_written(tmp_path: Path) -> None:
+    model, other = (quantised(layers(), "int8 weights") for _ in range(2))
+    build(model, R(4, 64), compiler="inductor").save(tmp_path / "model.hot")
+    program, x = hotstart.load(tmp_path / "model.hot", weights=model.state_dict()), R(4, 64)
+    with torch.no_grad():
+        assert_same(program(x), model(x), 1e-4)
+    state = model.state_dict()
+    program = hotstart.load(tmp_path / "model.hot", weights=state)
+    with torch.no_grad():
+        assert_same(program(x), model(x), 1e-4)
+        state["0.weight"].copy_(other[0].weight)
+        assert_same(program(x), model(x), 1e-4)
 
 
 def test_repeated_quantised_layers_share_their_pieces() -> None:

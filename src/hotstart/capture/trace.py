@@ -183,7 +183,7 @@ def _without_subclasses(traced: _torch.FullGraph) -> _torch.TakenApart:
     """
     for node in traced.module.graph.find_nodes(op="placeholder"):
         value = node.meta.get("example_value")
-        if isinstance(value, torch.Tensor) and type(value).__module__.startswith("torch."):
+        if _torch.inner_names(value) and type(value).__module__.startswith("torch."):
             require_plain(traced.name_of(node), value)
     try:
         return _torch.take_apart(traced.module, wrapping_of)

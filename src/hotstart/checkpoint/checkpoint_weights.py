@@ -14,7 +14,7 @@ from hotstart.dtypes import dtype_of
 from hotstart.errors import ModelMismatch
 from hotstart.guards.structure import Look, operator_misfits
 from hotstart.guards.wrapping import wrapping_changes
-from hotstart.records.artifact import Artifact, WeightSpec
+from hotstart.records.artifact import Artifact, TakenApart, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import fit
 from hotstart.records.standalone import LeftOut
@@ -52,6 +52,9 @@ class HeldWeights(HeldTensors):
     def __init__(self, artifact: Artifact, checkpoint: Checkpoint) -> None:
         super().__init__(artifact.requirements.weights, checkpoint.where)
         self._requirements = artifact.requirements
+        self._apart = {
+            name: one for one in artifact.requirements.taken_apart for name in (one.name, *one.ties)
+        }
         self._naming = artifact.naming
         self._captured = dict(artifact.captured)
         self._knows_left_out = artifact.left_out is not None
@@ -161,7 +164,7 @@ class HeldWeights(HeldTensors):
                 shared = self._checkpoint.shared
                 tensors.append(tensor if misfit else _fitted(spec, tensor, shared))
                 problems += misfit
-        problems += self._other_wrappings(names)
+        problems += self._other_wrappings()
         problems += operator_misfits(self._requirements, Look())
         if problems:
             raise ModelMismatch(problems, self._about, _ADVICE)
@@ -196,33 +199,42 @@ class HeldWeights(HeldTensors):
             and not _equal(self._checkpoint.tensor(first), self._checkpoint.tensor(other))
         ]
 
-    def _other_wrappings(self, names: Mapping[int, Sequence[str]]) -> Iterator[Change]:
+    def _other_wrappings(self) -> Iterator[Change]:
         """Compare the tensors of subclasses that a checkpoint has with those of the build."""
-        outer = {
-            spec_name: one
-            for one in self._requirements.taken_apart
-            for spec_name in (one.name, *one.ties)
-        }
-        met: set[str] = set()
-        for slot, found in names.items():
-            for spec_name in (self._specs[slot].name, *self._specs[slot].ties):
-                whole = next((n for n in outer if spec_name.startswith(f"{n}.")), None)
-                if whole is None or not found:
-                    continue
-                theirs = found[0].removesuffix(spec_name.removeprefix(whole))
-                tensor = self._checkpoint.taken_apart(theirs)
-                if tensor is None or theirs in met:
-                    continue
-                met.add(theirs)
-                expected = self._requirements.wrappings[outer[whole].wrapping]
-                yield from wrapping_changes(whole, expected, tensor)
+        met: set[int] = set()
+        for slot in self._names:
+            for one, tensor, _ in self._whole(slot):
+                if id(tensor) not in met:
+                    met.add(id(tensor))
+                    expected = self._requirements.wrappings[one.wrapping]
+                    yield from wrapping_changes(one.name, expected, tensor)
 
-    def _counters(self, tensors: Sequence[torch.Tensor]) -> Mapping[int, torch.Tensor]:
-        found: dict[int, torch.Tensor] = {}
+    def _whole(self, slot: int) -> Iterator[tuple[TakenApart, torch.Tensor, list[str]]]:
+        """Find the tensor of a subclass that an inner tensor of the checkpoint is of.
+
+        Gives what the build says of it, the tensor, and the attributes that lead to the inner one.
+        """
+        for name in (self._specs[slot].name, *self._specs[slot].ties):
+            outer = name
+            while outer := outer.rpartition(".")[0]:
+                if outer not in self._apart:
+                    continue
+                rest = name.removeprefix(outer)
+                tensor = self._checkpoint.taken_apart(self._names[slot].removesuffix(rest))
+                if tensor is not None:
+                    yield self._apart[outer], tensor, rest.split(".")[1:]
+
+    def _counters(self, tensors: Sequence[torch.Tensor]) -> Mapping[int, Sequence[torch.Tensor]]:
+        found: dict[int, list[torch.Tensor]] = {}
         for slot, spec in enumerate(self._specs):
+            counting = found.setdefault(id(tensors[slot]), [])
             beside = f"{spec.name.rpartition('.')[0]}.{COUNTER}".lstrip(".")
             if spec.kind == "buffer" and beside in self._slots:
-                found[id(tensors[slot])] = tensors[self._slots[beside]]
+                counting.append(tensors[self._slots[beside]])
+            for _, tensor, path in self._whole(slot) if slot in self._names else ():
+                for attribute in path:
+                    counting.append(tensor)
+                    tensor = getattr(tensor, attribute)
         return found
 
 

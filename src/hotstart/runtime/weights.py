@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import getitem, is_
 from typing import Any
 
@@ -156,11 +156,9 @@ class Weights:
         problems = problems or TensorMemory().misplaced(self._requirements.weights, tensors)
         if problems:
             raise ModelMismatch(problems)
-        counters = {
-            id(tensor): place.owner[COUNTER]
-            for place, tensor in kept
-            if place.kind == "buffer" and isinstance(place.owner.get(COUNTER), torch.Tensor)
-        }
+        counters: dict[int, list[torch.Tensor]] = {}
+        for place, tensor in kept:
+            counters.setdefault(id(tensor), []).extend(_counting(place))
         return Fetched(tensors, _watch(modes, kept, tensors, self._guards.sealed), counters)
 
     def _modules_in_mode(self, finder: Finder) -> list[torch.nn.Module]:
@@ -214,6 +212,10 @@ def _watch(
         checks.append(_torch.MappingWatch(others).unchanged)
     if owners:
         checks.append(lambda: all(map(is_, map(getitem, owners, keys), found)))
+    outers = {id(p.owner): (p.within.get(), p.owner) for p, _ in kept if p.within is not None}
+    if outers:  # `swap_tensors`, by which `.to()` and `load_state_dict` change them, swaps the dict
+        swapped, dicts = zip(*outers.values(), strict=True)
+        checks.append(lambda: all(map(is_, map(vars, swapped), dicts)))
     checks += guards.checks
     if unreleased := [tensor for tensor in tensors if type(tensor) is not Released]:
         checks.append(_torch.TensorWatch(unreleased).unchanged)
@@ -221,6 +223,15 @@ def _watch(
     if any(place.get() is not tensor for place, tensor in kept):
         return _never
     return all_hold(checks)
+
+
+def _counting(place: Place) -> Iterator[torch.Tensor]:
+    """List the tensors whose versions tell of writes to another, besides its own."""
+    if place.within is not None:
+        yield place.within.get()
+        yield from _counting(place.within)
+    elif place.kind == "buffer" and isinstance(place.owner.get(COUNTER), torch.Tensor):
+        yield place.owner[COUNTER]
 
 
 def _never() -> bool:
