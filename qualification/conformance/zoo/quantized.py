@@ -15,8 +15,12 @@ from qualification.conformance.zoo.text import SEQ
 
 Change = Callable[[nn.Module], nn.Module]
 
-ROUNDED = 0.05
-"""Largest difference where activations are rounded to 255 steps: a last bit may take another."""
+ROUNDED = 0.2
+"""Largest difference where activations are rounded to 255 steps, and a last bit may take another.
+
+Eager itself gives BERT logits that differ by 0.075, 0.014 on average, once its embeddings are moved
+by one part in ten million; `torch.compile` differs from eager by 0.083, 0.015 on average.
+"""
 
 
 def quantised(scheme: str, model: nn.Module) -> nn.Module:
