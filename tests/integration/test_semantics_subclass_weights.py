@@ -76,6 +76,31 @@ def test_parts_of_one_are_of_the_subclass_too() -> None:
     check(model, (X,), reference=model)
 
 
+class Stepped(Doubled):
+    """A subclass whose code makes a tensor of numbers."""
+
+    def whole(self) -> Tensor:
+        return self.half * torch.tensor([2.0, 0.1, -1.0, 3.0])
+
+
+class Asking(Doubled):
+    """A subclass whose code asks for the contents of its inner tensor."""
+
+    def whole(self) -> Tensor:
+        return self.half * 2 if self.half.sum() > 0 else self.half
+
+
+def test_numbers_that_a_subclass_makes_a_tensor_of_are_in_the_program(tmp_path: Path) -> None:
+    model = Weighted(Stepped(R(4, 4)))
+    program = check(model, (X,), reference=model)
+    assert weight_names(program, tmp_path) == ["weight.half"]
+
+
+def test_a_subclass_that_asks_for_contents_is_refused() -> None:
+    with pytest.raises(CaptureError, match="data-dependent"):
+        build(Weighted(Asking(R(4, 4))), X)
+
+
 def test_autocast_applies_to_what_a_subclass_calls() -> None:
     class Low(Two):
         def forward(self, x: Tensor) -> Tensor:

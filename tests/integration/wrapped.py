@@ -25,9 +25,12 @@ class Doubled(Tensor):
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         return ["half"], None
 
-    @staticmethod
-    def __tensor_unflatten__(inner: dict[str, Tensor], *_: Any) -> Doubled:
-        return Doubled(inner["half"])
+    @classmethod
+    def __tensor_unflatten__(cls, inner: dict[str, Tensor], *_: Any) -> Doubled:
+        return cls(inner["half"])
+
+    def whole(self) -> Tensor:
+        return self.half * 2
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -43,7 +46,7 @@ class Doubled(Tensor):
         if func is torch.ops.aten.neg_.default:
             args[0].half = -args[0].half
             return args[0]
-        plain = pytree.tree_map_only(cls, lambda t: t.half * 2, (args, kwargs or {}))
+        plain = pytree.tree_map_only(cls, cls.whole, (args, kwargs or {}))
         return func(*plain[0], **plain[1])
 
 

@@ -23,6 +23,10 @@ from torch import fx
 
 from hotstart._torch.inner_tensors import inner_names
 from hotstart._torch.subclass_calls import Call, Parts, cannot, is_wrapper
+from hotstart._torch.symbols import is_fake
+
+_MOST_NUMBERS = 64
+"""Numbers of a constant tensor that are written into a graph."""
 
 Origin = tuple[int, tuple[str, ...]]
 """The number of an input of Dynamo's, and the attributes that lead from it to an inner tensor."""
@@ -175,17 +179,29 @@ class _Taking:
         placeholders = traced.graph.find_nodes(op="placeholder")
         here.update(zip(placeholders, inputs, strict=True))
         for each in traced.graph.nodes:
-            if each.op == "get_attr":
-                raise cannot(node, "its operators read a constant tensor")
-            if each.op == "call_function":
+            if each.op in ("call_function", "get_attr"):
                 with self._graph.inserting_before(node):
-                    made = self._graph.node_copy(each, here.__getitem__)
+                    if each.op == "get_attr":
+                        value = getattr(traced, str(each.target))
+                        made = self._graph.call_function(torch.tensor, *_written(node, value))
+                    else:
+                        made = self._graph.node_copy(each, here.__getitem__)
                 made.meta = {k: v for k, v in node.meta.items() if k != "example_value"}
                 made.meta["example_value"] = _computed(made)
                 here[each] = made
         (output,) = traced.graph.find_nodes(op="output")
         values = iter([here.get(each, each) for each in output.args[0]])
         return pytree.tree_map(lambda taken: taken.of(values), shape[0])
+
+
+def _written(node: fx.Node, value: Any) -> tuple[tuple[Any], dict[str, Any]]:
+    """Write a tensor that code of a subclass makes of numbers as arguments of `torch.tensor`."""
+    known = getattr(value, "constant", None) if is_fake(value) else value
+    if not isinstance(known, torch.Tensor) or not 0 < known.numel() <= _MOST_NUMBERS:
+        raise cannot(node, "its operators read a constant tensor")
+    with torch.utils._python_dispatch._disable_current_modes():
+        numbers = known.tolist()
+    return (numbers,), {"dtype": value.dtype, "device": value.device}
 
 
 def _computed(node: fx.Node) -> Any:
