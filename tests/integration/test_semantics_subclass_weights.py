@@ -355,6 +355,18 @@ def test_what_inner_tensors_cannot_stand_for_is_refused(model: Any, named: str) 
         build(model(Doubled(R(4, 4))), R(4, 4))
 
 
+class Noted(Doubled):
+    """A subclass with a tensor in its context."""
+
+    def __tensor_flatten__(self) -> Any:
+        return ["half"], {"note": torch.ones(1)}
+
+
+def test_a_context_that_holds_a_tensor_is_refused() -> None:
+    with pytest.raises(CaptureError, match=r"weight: got a .*Noted.*a tensor is in it"):
+        build(Weighted(Noted(R(4, 4))), X)
+
+
 def test_an_inner_tensor_of_another_layout_is_refused() -> None:
     with pytest.raises(CaptureError, match=r"(?s)does not support sparse Tensors.*\.to_dense"):
         build(Weighted(Doubled(R(4, 4).to_sparse())), X)

@@ -21,7 +21,7 @@ from hotstart.capture.captured import Captured
 from hotstart.capture.groups import name_groups
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.outputs import Outputs, describe_outputs
-from hotstart.capture.plain import require_plain
+from hotstart.capture.plain import require_comparable, require_plain
 from hotstart.capture.prepare import prepare
 from hotstart.capture.refusals import (
     not_one_graph,
@@ -178,13 +178,16 @@ def _without_subclasses(traced: _torch.FullGraph) -> _torch.TakenApart:
     """Have a graph read the inner tensors of weights that are of tensor subclasses.
 
     Raises:
-        CaptureError: it does something with one that its inner tensors cannot stand for, or has
-            one of torch's own, such as `DTensor`, which means more than them.
+        CaptureError: it does something with one that its inner tensors cannot stand for, has one
+            of torch's own, such as `DTensor`, which means more than them, or one whose context
+            cannot be compared.
     """
     for node in traced.module.graph.find_nodes(op="placeholder"):
         value = node.meta.get("example_value")
-        if _torch.inner_names(value) and type(value).__module__.startswith("torch."):
-            require_plain(traced.name_of(node), value)
+        if isinstance(value, torch.Tensor) and _torch.inner_names(value):
+            if type(value).__module__.startswith("torch."):
+                require_plain(traced.name_of(node), value)
+            require_comparable(traced.name_of(node), value)
     try:
         return _torch.take_apart(traced.module, wrapping_of)
     except _torch.NotTakenApartError as error:

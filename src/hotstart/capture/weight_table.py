@@ -10,11 +10,9 @@ import torch
 
 from hotstart import _torch
 from hotstart.capture.groups import GroupTable
-from hotstart.capture.plain import require_plain
+from hotstart.capture.plain import require_comparable, require_plain
 from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
-from hotstart.guards.objects import Unknowable, class_name
-from hotstart.guards.wrapping import wrapping_of
 from hotstart.model import Model, ModelIndex, Place
 from hotstart.records.artifact import TakenApart, WeightSpec, Wrapping
 
@@ -106,14 +104,7 @@ class WeightTable:
         if id(tensor) in self._apart or not _torch.inner_names(tensor):
             return
         names = [each.name for each in self._index.places_of(tensor)]
-        try:
-            wrapping = wrapping_of(tensor)
-        except Unknowable as error:
-            raise CaptureError(
-                f"{names[0]}: got a {class_name(type(tensor))}, of which torch's "
-                f"__tensor_flatten__ gives a context that cannot be compared later: {error}. Use "
-                "the plain tensors it is made of."
-            ) from error
+        wrapping = require_comparable(names[0], tensor)
         number = self._wrappings.setdefault(wrapping, len(self._wrappings))
         self._apart[id(tensor)] = TakenApart(names[0], tuple(dict.fromkeys(names[1:])), number)
 
