@@ -12,12 +12,12 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import hotstart
 from hotstart.errors import HotstartError
@@ -179,11 +179,21 @@ def call(entry: Entry, sizes: Sizes) -> dict[str, Any]:
 def weights_digest(model: nn.Module) -> str:
     """A hash of everything that a model keeps in tensors."""
     digest = hashlib.sha256()
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    named = (*model.named_parameters(), *model.named_buffers())
+    for name, tensor in (pair for kept in named for pair in made_of(*kept)):
         plain = tensor.detach().contiguous().flatten().view(torch.uint8)
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(plain.numpy().tobytes())
     return digest.hexdigest()
+
+
+def made_of(name: str, tensor: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that one of a subclass is made of, by name; a plain one itself."""
+    inner, _ = tensor.__tensor_flatten__() if hasattr(tensor, "__tensor_flatten__") else ((), None)
+    if not inner:
+        yield name, tensor
+    for attribute in inner:
+        yield from made_of(f"{name}.{attribute}", getattr(tensor, attribute))
 
 
 def different(program: hotstart.Program) -> int:

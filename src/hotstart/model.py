@@ -11,6 +11,8 @@ from typing import Any, Literal
 import msgspec
 import torch
 
+from hotstart import _torch
+
 Model = Callable[..., Any]
 Kind = Literal["parameter", "buffer", "attribute"]
 
@@ -27,12 +29,19 @@ class Place(msgspec.Struct, frozen=True, eq=False):
         kind: `"parameter"`, `"buffer"` or `"attribute"` of a module.
         owner: the mapping the tensor is an entry of.
         key: its key in `owner`.
+        within: the place of the tensor of a subclass that this is an inner tensor of, if it is one.
     """
 
     name: str
     kind: Kind
     owner: dict[str, Any]
     key: str
+    within: Place | None = None
+
+    @property
+    def outermost(self) -> Place:
+        """The place of the tensor that the module itself keeps."""
+        return self if self.within is None else self.within.outermost
 
     def get(self) -> Any:
         """The tensor that is kept there now; None if there is none."""
@@ -98,13 +107,18 @@ class ModelIndex:
         self._keeping: dict[int, list[Place]] = {}
         for place in self.places:
             self._keeping.setdefault(id(place.owner[place.key]), []).append(place)
+            for inner in inner_places(place):
+                self._keeping.setdefault(id(inner.get()), []).append(inner)
 
     def path_of(self, module: object) -> str | None:
         """The first path of a module; None for anything that is no module of the model."""
         return self._paths.get(id(module))
 
     def places_of(self, tensor: torch.Tensor) -> Sequence[Place]:
-        """The places that kept a tensor when the index was made; several if it is tied."""
+        """The places that kept a tensor when the index was made; several if it is tied.
+
+        Those of inner tensors of subclasses are among them; `places` has those of modules only.
+        """
         return self._keeping.get(id(tensor), ())
 
 
@@ -123,6 +137,24 @@ def _places(path: str, module: torch.nn.Module) -> Iterator[Place]:
         for key, value in owner.items():
             if isinstance(value, torch.Tensor):
                 yield Place(dot + key, kind, owner, key)
+
+
+def inner_places(place: Place) -> Iterator[Place]:
+    """List where a tensor of a subclass keeps inner tensors, in any depth; none of a plain one."""
+    tensor = place.get()
+    for name in _torch.inner_names(tensor):
+        inner = _inner_place(place, name)
+        if inner is not None:
+            yield inner
+            yield from inner_places(inner)
+
+
+def _inner_place(place: Place, name: str) -> Place | None:
+    """The place of one inner tensor; None if it is no plain attribute of the outer one."""
+    held = vars(place.get())
+    if not isinstance(held.get(name), torch.Tensor):
+        return None
+    return Place(f"{place.name}.{name}", place.kind, held, name, place)
 
 
 class Finder:
@@ -171,10 +203,18 @@ class Finder:
             ]
 
     def place(self, name: str) -> Place | None:
-        """Find where a tensor is kept, of several places the first; None if nowhere."""
+        """Find where a tensor is kept, of several places the first; None if nowhere.
+
+        After the name of a tensor of a subclass, the attribute that keeps an inner one may follow.
+        """
         path, _, key = name.rpartition(".")
         module = self.module(path)
-        for kind, owner in () if module is None else _keeping(module):
+        if module is None:
+            outer = self.place(path) if path else None
+            if outer is None or key not in _torch.inner_names(outer.get()):
+                return None
+            return _inner_place(outer, key)
+        for kind, owner in _keeping(module):
             if isinstance(owner.get(key), torch.Tensor):
                 return Place(name, kind, owner, key)
         return None

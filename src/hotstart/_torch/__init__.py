@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 from hotstart._torch.fresh_memory import filled_memory, junk_memory
+from hotstart._torch.inner_tensors import context_of, inner_names, put_together
 from hotstart._torch.numpy_calls import (
     numpy_attribute,
     numpy_call,
@@ -182,6 +183,8 @@ if TYPE_CHECKING:
     from hotstart._torch.recipes import BySize, Recipe
     from hotstart._torch.repeats import Alike
     from hotstart._torch.sizes import Narrowing
+    from hotstart._torch.subclass_calls import NotTakenApartError
+    from hotstart._torch.subclasses import TakenApart, take_apart
     from hotstart._torch.symbols import (
         Condition,
         Symbols,
@@ -228,6 +231,7 @@ __all__ = [
     "MappingWatch",
     "Narrowing",
     "NoGraph",
+    "NotTakenApartError",
     "OpOverload",
     "OpOverloadPacket",
     "Pack",
@@ -237,6 +241,7 @@ __all__ = [
     "Recipe",
     "Step",
     "Symbols",
+    "TakenApart",
     "TensorWatch",
     "Unbacked",
     "UnknownPlace",
@@ -273,6 +278,7 @@ __all__ = [
     "compiling_for",
     "complete_examples",
     "conditions",
+    "context_of",
     "count_writes",
     "cpp_compiler",
     "cpp_compiler_for",
@@ -311,6 +317,7 @@ __all__ = [
     "import_inductor",
     "in_float64",
     "inductor_settings",
+    "inner_names",
     "input_name",
     "is_compiled",
     "is_drawn_by_python",
@@ -349,6 +356,7 @@ __all__ = [
     "plain_name",
     "plain_number",
     "process_state",
+    "put_together",
     "python_source",
     "region_change",
     "registering_modules",
@@ -363,6 +371,7 @@ __all__ = [
     "substitution",
     "switches_attention",
     "symbols_in",
+    "take_apart",
     "tensor_handles",
     "tensor_of_array",
     "tensors_of_handles",
@@ -410,6 +419,8 @@ _BUILDING = (
     "recorder",
     "repeats",
     "sizes",
+    "subclass_calls",
+    "subclasses",
     "symbols",
     "target_flags",
 )

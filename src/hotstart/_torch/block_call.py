@@ -184,10 +184,11 @@ def same_given(earlier: Given, given: Given) -> bool:
 
 def metadata(node: fx.Node) -> Any:
     """Describe the value of a node while tracing, to compare it."""
-    return _described_value(node.meta.get("example_value"))
+    return described_value(node.meta.get("example_value"))
 
 
-def _described_value(value: Any) -> Any:
+def described_value(value: Any) -> Any:
+    """Describe a value of a node, as `metadata` does."""
     if isinstance(value, torch.Tensor):
         return (
             type(value),
@@ -201,7 +202,7 @@ def _described_value(value: Any) -> Any:
             value.is_neg(),
         )
     if isinstance(value, tuple | list):
-        return type(value), tuple(map(_described_value, value))
+        return type(value), tuple(map(described_value, value))
     return type(value), _expr(value)
 
 

@@ -43,6 +43,8 @@ def describe_reason(text: str) -> tuple[str, str]:
     if "`lock` context manager" in reason:
         # Libraries set up things once, such as transformers' hooks, under a lock.
         advice = "call the model once before, if it takes the lock in its first call only"
+    if "does not support sparse Tensors" in reason:
+        advice = "use .to_dense(), or the tensors it is made of"
     return reason, advice
 
 

@@ -47,6 +47,7 @@ _READ: Mapping[str, Read] = {
     "FUNCTION_MATCH": "function",
     "BUILTIN_MATCH": "function",
     "TENSOR_MATCH": "tensor",
+    "TENSOR_SUBCLASS_METADATA_MATCH": "tensor",
 }
 
 
@@ -58,6 +59,10 @@ _SAYS_NOTHING = frozenset(
 """Guards on identity within a process, and on hooks, which are known otherwise."""
 
 
+_FLATTENED = ".__tensor_flatten__()"
+"""In the name of what a tensor of a subclass is made of, which is compared with the weights."""
+
+
 def reads(output_graph: Any, scopes: Mapping[str, Any]) -> Iterator[tuple[Read, str, Any]]:
     """What a trace read of objects by their first names, from the kinds of guards it put on them.
 
@@ -67,7 +72,7 @@ def reads(output_graph: Any, scopes: Mapping[str, Any]) -> Iterator[tuple[Read, 
     """
     for guard in output_graph._guards:
         name = guard.create_fn_name()
-        if name in _SAYS_NOTHING:
+        if name in _SAYS_NOTHING or _FLATTENED in guard.name:
             continue
         given = getattr(guard.create_fn, "keywords", {})
         key = given.get("attr", given.get("key"))
@@ -122,7 +127,7 @@ def _same_value(first: Any, second: Any, _key: Any) -> bool:
         return True
     if type(first) is not type(second):
         return False
-    if type(first) is tuple:
+    if type(first) in (tuple, list):
         return len(first) == len(second) and all(map(_same_value, first, second, first))
     return isinstance(first, _CONSTANTS) and repr(first) == repr(second)  # 0.0 is not -0.0
 

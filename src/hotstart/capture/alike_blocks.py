@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from hotstart import _torch
+from hotstart.guards.objects import Unknowable
+from hotstart.guards.wrapping import wrapping_of
 from hotstart.model import ModelIndex
 
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
@@ -91,8 +93,11 @@ class _Outline:
         self.tensors.append(tensor)
         if tensor.layout != torch.strided or tensor.is_nested:
             raise _NotComparableError
+        names = _torch.inner_names(tensor)
         return (
             type(tensor),
+            self._wrapping(tensor) if names else (),
+            tuple(self._tensor(getattr(tensor, name)) for name in names),
             tuple(tensor.shape),
             tuple(tensor.stride()),
             tensor.dtype,
@@ -105,12 +110,21 @@ class _Outline:
             tuple(name for name in vars(tensor) if not name.startswith("_dynamo_")),
         )
 
+    @staticmethod
+    def _wrapping(tensor: torch.Tensor) -> Hashable:
+        try:
+            return wrapping_of(tensor)
+        except Unknowable:
+            raise _NotComparableError from None
+
     def _attribute(self, name: str, value: Any, strict: bool) -> Hashable:
         if isinstance(value, torch.Tensor):
             return self._tensor(value)
         if name.endswith("_hooks") or "_hooks_" in name or name == "forward":
             if value:
                 raise _NotComparableError
+            return None
+        if name == "extra_repr":  # torchao gives each quantised layer one, which only prints
             return None
         if isinstance(value, _CONSTANTS):
             return str(type(value)), repr(value) if strict else None

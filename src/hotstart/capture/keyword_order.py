@@ -46,7 +46,8 @@ def computes(captured: Captured) -> object:
     made = [known.get(each, repr(each)) for each in outputs]
     changes = [(each.number, each.removed, _tree(each.contents, made)) for each in captured.changes]
     updates = [(each.owner, each.name, _tree(each.value, made)) for each in captured.updates]
-    order = list(known.values()) if writes else []
+    operators = (value for node, value in known.items() if node.op != "placeholder")
+    order = list(operators) if writes else []
     return (
         _tree(captured.outputs, made),
         sorted(changes, key=repr),

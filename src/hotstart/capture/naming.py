@@ -7,12 +7,14 @@ model that it made.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
+from hotstart import _torch
 from hotstart.model import ModelIndex
 from hotstart.records.standalone import Naming, Prefix, Rename
 
@@ -36,6 +38,7 @@ def naming_of(index: ModelIndex) -> Naming:
     for path, module in _of_a_library(index):
         prefixes += _prefixes(f"{path}." if path else "", module)
         renames += _renames(module)
+    renames += _flattened(index)
     return Naming(tuple(dict.fromkeys(prefixes)), tuple(dict.fromkeys(renames)))
 
 
@@ -53,6 +56,17 @@ def naming_of_part(index: ModelIndex, path: str) -> Naming:
         if start.startswith(prefix.ours)
     ]
     return Naming(tuple(dict.fromkeys(under)), whole.renames)
+
+
+def _flattened(index: ModelIndex) -> Iterator[Rename]:
+    """The names that torchao gives inner tensors in safetensors: `_weight_qdata`."""
+    for place in index.places:
+        tensor = place.get()
+        names = _torch.inner_names(tensor)
+        if names and type(tensor).__module__.partition(".")[0] == "torchao":
+            inner = "|".join(map(re.escape, names))
+            key = re.escape(place.key)
+            yield Rename(rf"(^|\.)_{key}_({inner})$", rf"\g<1>{place.key}.\g<2>")
 
 
 def _of_a_library(index: ModelIndex) -> Iterator[tuple[str, torch.nn.Module]]:

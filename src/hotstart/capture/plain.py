@@ -8,6 +8,9 @@ import torch
 
 from hotstart import _torch
 from hotstart.errors import CaptureError
+from hotstart.guards.objects import Unknowable, class_name
+from hotstart.guards.wrapping import wrapping_of
+from hotstart.records.artifact import Wrapping
 
 Oddity = Literal["nested", "class", "layout", "lazy"]
 """A tensor is nested; its class is not torch's own; its elements do not lie in memory by strides,
@@ -35,6 +38,21 @@ def require_plain(name: str, tensor: torch.Tensor) -> None:
     if odd is not None:
         found, advice = _refusal(tensor, odd)
         raise CaptureError(f"{name}: got a {found}, takes a plain torch.Tensor. {advice}")
+
+
+def require_comparable(name: str, tensor: torch.Tensor) -> Wrapping:
+    """Describe a weight of a tensor subclass; raise if it could not be compared with another.
+
+    Raises:
+        CaptureError: its context leads to what nothing can be said of; `name` says which it is.
+    """
+    try:
+        return wrapping_of(tensor)
+    except Unknowable as error:
+        raise CaptureError(
+            f"{name}: got a {class_name(type(tensor))}, whose __tensor_flatten__ gives a "
+            f"context that cannot be compared later: {error}. Use the plain tensors it is made of."
+        ) from error
 
 
 def _refusal(tensor: torch.Tensor, odd: Oddity) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from hotstart.capture.groups import name_groups
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.numbers import checked_numbers, find_numbers
 from hotstart.capture.outputs import Outputs, describe_outputs
+from hotstart.capture.plain import require_comparable, require_plain
 from hotstart.capture.prepare import prepare
 from hotstart.capture.refusals import (
     not_one_graph,
@@ -38,6 +40,7 @@ from hotstart.capture.refusals import (
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.guards.collect import collect
+from hotstart.guards.wrapping import wrapping_of
 from hotstart.model import Model, ModelIndex
 from hotstart.records.nested import Slot
 
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
     import sympy
 
 log = logging.getLogger("hotstart")
+
+_APART = "Use the plain tensors that it is made of there, or .dequantize() it"
 
 _VIEWS = frozenset({"mT", "T", "mH", "H", "data", "real", "imag"})
 """Attributes of a tensor that are views of it."""
@@ -58,6 +63,7 @@ class _Trace:
         index, target, arguments, weights, fixed: as `capture` takes them.
         tensors: the stand-ins for the tensors among the arguments.
         traced: what Dynamo made of the call.
+        apart: how the graph's inputs come from those that Dynamo gave it.
         settled: what the graph itself checks of numbers that it computes: see `keep_checks`.
     """
 
@@ -68,6 +74,7 @@ class _Trace:
     fixed: Mapping[str, int]
     tensors: list[torch.Tensor]
     traced: _torch.FullGraph
+    apart: _torch.TakenApart
     settled: Mapping[sympy.Symbol, sympy.Expr]
 
     @cached_property
@@ -115,6 +122,8 @@ def capture(
     trace = partial(_trace, target, args, kwargs, dynamic, passed)
     traced = _with_blocks_once(index, trace) if blocks_once else trace({})
     _torch.complete_examples(traced.module.graph)
+    apart = _without_subclasses(traced)
+    traced = dataclasses.replace(traced, codes=traced.codes | apart.codes)
     _torch.count_writes(traced.module.graph)
     settled = _torch.keep_checks(traced.module.graph)
     refuse_contents(traced, settled)
@@ -127,7 +136,9 @@ def capture(
     refuse_places(traced.module.graph)
     refuse_questions(traced.layout_reads)
     refuse_found_arguments(traced)
-    return _describe(_Trace(index, target, arguments, weights, fixed, tensors, traced, settled))
+    return _describe(
+        _Trace(index, target, arguments, weights, fixed, tensors, traced, apart, settled)
+    )
 
 
 def _with_blocks_once(
@@ -164,6 +175,29 @@ def _trace(
         if failure is None:
             raise
         raise not_one_graph(*failure) from error
+
+
+def _without_subclasses(traced: _torch.FullGraph) -> _torch.TakenApart:
+    """Have a graph read the inner tensors of weights that are of tensor subclasses.
+
+    Raises:
+        CaptureError: it does something with one that its inner tensors cannot stand for, has one
+            of torch's own, such as `DTensor`, which means more than them, or one whose context
+            cannot be compared.
+    """
+    for node in traced.module.graph.find_nodes(op="placeholder"):
+        value = node.meta.get("example_value")
+        if isinstance(value, torch.Tensor) and _torch.inner_names(value):
+            if type(value).__module__.startswith("torch."):
+                require_plain(traced.name_of(node), value)
+            require_comparable(traced.name_of(node), value)
+    try:
+        return _torch.take_apart(traced.module, wrapping_of)
+    except _torch.NotTakenApartError as error:
+        reason, line = error.args
+        raise not_one_graph(
+            line, f"a weight is of a tensor subclass, and {reason}", _APART
+        ) from error
 
 
 def _describe(trace: _Trace) -> Captured:
@@ -216,7 +250,10 @@ def _inputs(trace: _Trace) -> Iterator[Slot]:
     traced = trace.traced
     placeholders = traced.module.graph.find_nodes(op="placeholder")
     values = _graph_inputs(traced, trace.arguments.call_with(trace.tensors))
-    for node, value in zip(placeholders, values, strict=True):
+    for node, (number, path) in zip(placeholders, trace.apart.origins, strict=True):
+        value = values[number]
+        if path:
+            value = trace.weights.inner(value, path, traced.name_of(node))
         if not isinstance(value, torch.Tensor):
             yield Slot("size", expr=_axis_of(trace, node))
         elif id(value) in trace.numbers:

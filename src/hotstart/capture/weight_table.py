@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from hotstart import _torch
 from hotstart.capture.groups import GroupTable
-from hotstart.capture.plain import require_plain
+from hotstart.capture.plain import require_comparable, require_plain
 from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
-from hotstart.model import Model, ModelIndex
-from hotstart.records.artifact import WeightSpec
+from hotstart.model import Model, ModelIndex, Place
+from hotstart.records.artifact import TakenApart, WeightSpec, Wrapping
 
 
 class WeightTable:
@@ -30,6 +30,8 @@ class WeightTable:
         self._slots: dict[int, int] = {}
         self._specs: list[WeightSpec] = []
         self._captured: dict[int, torch.Tensor] = {}
+        self._apart: dict[int, TakenApart] = {}
+        self._wrappings: dict[Wrapping, int] = {}
         self.tensors: list[torch.Tensor] = []
         self.groups = GroupTable()
 
@@ -50,6 +52,8 @@ class WeightTable:
             return known
         kept = self._index.places_of(tensor)
         names = list(dict.fromkeys(place.name for place in kept)) or [source]
+        for place in kept:
+            self._take_apart(place.outermost)
         require_plain(names[0], tensor)
         if not kept and _torch.is_fake(tensor):
             raise CaptureError(
@@ -74,6 +78,46 @@ class WeightTable:
         )
         return slot
 
+    def inner(self, tensor: torch.Tensor, path: Sequence[str], source: str) -> torch.Tensor:
+        """Return an inner tensor of a weight of a subclass.
+
+        Args:
+            tensor: the weight.
+            path: the attributes that lead to the inner tensor.
+            source: the name of that.
+
+        Raises:
+            CaptureError: no module keeps the weight, or it keeps the inner tensor elsewhere.
+        """
+        name = source.removesuffix("." + ".".join(path))
+        if not self._index.places_of(tensor):
+            require_plain(name, tensor)
+        for attribute in path:
+            if attribute not in vars(tensor):
+                require_plain(name, tensor)
+            tensor = vars(tensor)[attribute]
+        return tensor
+
+    def _take_apart(self, place: Place) -> None:
+        """Note the weight of a subclass at a place; of a plain one, nothing."""
+        tensor = place.get()
+        if id(tensor) in self._apart or not _torch.inner_names(tensor):
+            return
+        names = [each.name for each in self._index.places_of(tensor)]
+        wrapping = require_comparable(names[0], tensor)
+        number = self._wrappings.setdefault(wrapping, len(self._wrappings))
+        self._apart[id(tensor)] = TakenApart(names[0], tuple(dict.fromkeys(names[1:])), number)
+
+    @property
+    def taken_apart(self) -> tuple[TakenApart, ...]:
+        """The weights of tensor subclasses whose inner tensors are in the table."""
+        return tuple(self._apart.values())
+
+    @property
+    def wrappings(self) -> tuple[Wrapping, ...]:
+        """What these are besides inner tensors, by number."""
+        return tuple(self._wrappings)
+
 
 @contextlib.contextmanager
 def fakes_for_meta(model: Model, device: torch.device) -> Iterator[ModelIndex]:
@@ -92,9 +136,7 @@ def fakes_for_meta(model: Model, device: torch.device) -> Iterator[ModelIndex]:
         for place, tensor in originals:
             if id(tensor) not in stand_ins:
                 with mode:
-                    fake = torch.empty_strided(
-                        tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device
-                    )
+                    fake = _on(device, tensor)
                 if isinstance(tensor, torch.nn.Parameter):
                     fake = torch.nn.Parameter(fake, requires_grad=tensor.requires_grad)
                 stand_ins[id(tensor)] = fake
@@ -110,3 +152,12 @@ def _refuse_untraceable(index: ModelIndex) -> None:
     for place in index.places:
         if place.get().is_nested:
             require_plain(place.name, place.get())
+
+
+def _on(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
+    """Make a tensor like another on a device; of a subclass, with inner tensors on it."""
+    names = _torch.inner_names(tensor)
+    if names:
+        inner = {name: _on(device, getattr(tensor, name)) for name in names}
+        return _torch.put_together(tensor, inner)
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from hotstart.checkpoint.tensors import Checkpoint
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ModelMismatch
 from hotstart.guards.structure import Look, operator_misfits
-from hotstart.records.artifact import Artifact, WeightSpec
+from hotstart.guards.wrapping import wrapping_changes
+from hotstart.records.artifact import Artifact, TakenApart, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import fit
 from hotstart.records.standalone import LeftOut
@@ -51,6 +52,9 @@ class HeldWeights(HeldTensors):
     def __init__(self, artifact: Artifact, checkpoint: Checkpoint) -> None:
         super().__init__(artifact.requirements.weights, checkpoint.where)
         self._requirements = artifact.requirements
+        self._apart = {
+            name: one for one in artifact.requirements.taken_apart for name in (one.name, *one.ties)
+        }
         self._naming = artifact.naming
         self._captured = dict(artifact.captured)
         self._knows_left_out = artifact.left_out is not None
@@ -160,6 +164,7 @@ class HeldWeights(HeldTensors):
                 shared = self._checkpoint.shared
                 tensors.append(tensor if misfit else _fitted(spec, tensor, shared))
                 problems += misfit
+        problems += self._other_wrappings()
         problems += operator_misfits(self._requirements, Look())
         if problems:
             raise ModelMismatch(problems, self._about, _ADVICE)
@@ -194,12 +199,42 @@ class HeldWeights(HeldTensors):
             and not _equal(self._checkpoint.tensor(first), self._checkpoint.tensor(other))
         ]
 
-    def _counters(self, tensors: Sequence[torch.Tensor]) -> Mapping[int, torch.Tensor]:
-        found: dict[int, torch.Tensor] = {}
+    def _other_wrappings(self) -> Iterator[Change]:
+        """Compare the tensors of subclasses that a checkpoint has with those of the build."""
+        met: set[int] = set()
+        for slot in self._names:
+            for one, tensor, _ in self._whole(slot):
+                if id(tensor) not in met:
+                    met.add(id(tensor))
+                    expected = self._requirements.wrappings[one.wrapping]
+                    yield from wrapping_changes(one.name, expected, tensor)
+
+    def _whole(self, slot: int) -> Iterator[tuple[TakenApart, torch.Tensor, list[str]]]:
+        """Find the tensor of a subclass that an inner tensor of the checkpoint is of.
+
+        Gives what the build says of it, the tensor, and the attributes that lead to the inner one.
+        """
+        for name in (self._specs[slot].name, *self._specs[slot].ties):
+            outer = name
+            while outer := outer.rpartition(".")[0]:
+                if outer not in self._apart:
+                    continue
+                rest = name.removeprefix(outer)
+                tensor = self._checkpoint.taken_apart(self._names[slot].removesuffix(rest))
+                if tensor is not None:
+                    yield self._apart[outer], tensor, rest.split(".")[1:]
+
+    def _counters(self, tensors: Sequence[torch.Tensor]) -> Mapping[int, Sequence[torch.Tensor]]:
+        found: dict[int, list[torch.Tensor]] = {}
         for slot, spec in enumerate(self._specs):
+            counting = found.setdefault(id(tensors[slot]), [])
             beside = f"{spec.name.rpartition('.')[0]}.{COUNTER}".lstrip(".")
             if spec.kind == "buffer" and beside in self._slots:
-                found[id(tensors[slot])] = tensors[self._slots[beside]]
+                counting.append(tensors[self._slots[beside]])
+            for _, tensor, path in self._whole(slot) if slot in self._names else ():
+                for attribute in path:
+                    counting.append(tensor)
+                    tensor = getattr(tensor, attribute)
         return found
 
 

@@ -73,6 +73,10 @@ class PreparedWeights(MappedWeights[torch.Tensor]):
         """Map a tensor; return a stand-in for one of which only what was packed of it is here."""
         return self.numbered(self.table.weights[name])
 
+    def taken_apart(self, name: str) -> torch.Tensor | None:
+        """Return nothing: a file of this kind has no tensors of subclasses."""
+        return None
+
     def same(self, name: str, other: str) -> bool:
         """Tell whether two names are of one tensor."""
         return self.table.weights[name] == self.table.weights[other]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 
+from hotstart import _torch
 from hotstart.errors import OptionsError
 from hotstart.runtime.tensors import describe_tensor
 
@@ -40,6 +41,10 @@ class Checkpoint(Protocol):
         """
         ...
 
+    def taken_apart(self, name: str) -> torch.Tensor | None:
+        """Return the tensor of a subclass that inner tensors, whose names begin so, are of."""
+        ...
+
     def same(self, name: str, other: str) -> bool:
         """Tell whether two names are of one place in memory."""
         ...
@@ -55,6 +60,8 @@ class Checkpoint(Protocol):
 class GivenTensors:
     """A checkpoint in memory: a mapping of names to tensors.
 
+    One of a subclass that says what it is made of is its inner tensors, each by its own name.
+
     Args:
         tensors: by name. Of other values, nothing is asked.
         where: as in `Checkpoint`.
@@ -65,7 +72,9 @@ class GivenTensors:
         strange = next((name for name in tensors if not isinstance(name, str)), None)
         if strange is not None:
             raise OptionsError(f"weights: got a mapping with the key {strange!r}, takes names")
-        self._tensors = {n: t for n, t in tensors.items() if isinstance(t, torch.Tensor)}
+        given = {n: t for n, t in tensors.items() if isinstance(t, torch.Tensor)}
+        self._apart = {n: t for n, t in given.items() if _torch.inner_names(t)}
+        self._tensors = {n: t for name, tensor in given.items() for n, t in _inner(name, tensor)}
         self.where = where
         self.shared = shared
         self.whole = False
@@ -82,6 +91,10 @@ class GivenTensors:
         """Return a tensor, without autograd."""
         return self._tensors[name].detach()
 
+    def taken_apart(self, name: str) -> torch.Tensor | None:
+        """Return the tensor of a subclass that was given by a name."""
+        return self._apart.get(name)
+
     def same(self, name: str, other: str) -> bool:
         """Tell whether two names are of one place in memory."""
         one, two = self._tensors[name], self._tensors[other]
@@ -93,3 +106,12 @@ class GivenTensors:
 
     def discard(self, name: str) -> None:
         """Do nothing: whoever made the mapping keeps its tensors."""
+
+
+def _inner(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """A plain tensor with its name; of one of a subclass, the inner tensors with theirs."""
+    names = _torch.inner_names(tensor)
+    if not names:
+        yield name, tensor
+    for inner in names:
+        yield from _inner(f"{name}.{inner}", getattr(tensor, inner))

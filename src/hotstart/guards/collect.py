@@ -86,9 +86,10 @@ def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> ReadI
         for name in traced.environment
     }
     groups = GroupsRead()
+    subclasses: set[type] = set()
     for read in traced.reads:
-        if read[0] == "tensor" and index.places_of(traced.object_named(read[1])):
-            continue  # a weight, which a program takes from the model
+        if _is_known_weight(read[0], traced.object_named(read[1]), index, subclasses):
+            continue
         for start, kind, steps in ways(*read):
             value = traced.object_named(start)
             path = index.path_of(value)
@@ -124,6 +125,19 @@ def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> ReadI
     outside.update(seen_of_process(traced.codes, functions, asks_for_rank))
     seen = tuple(sorted(outside, key=repr))
     return ReadInTrace(made, seen, ran.codes, frozenset(ran.left), groups.found(), asks_for_rank)
+
+
+def _is_known_weight(read: str, value: Any, index: ModelIndex, subclasses: set[type]) -> bool:
+    """Tell whether a read is of a weight that a program takes from the model, and compares then.
+
+    The class of a tensor subclass is compared with each weight, what ran of it with the first.
+    """
+    if read not in ("tensor", "class") or not index.places_of(value):
+        return False
+    if read == "class" and (not _torch.inner_names(value) or type(value) not in subclasses):
+        subclasses.add(type(value))
+        return False
+    return True
 
 
 def merged(all_found: Iterable[Mapping[str, ModuleKind]]) -> dict[str, ModuleKind]:

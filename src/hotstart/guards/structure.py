@@ -48,7 +48,7 @@ def misfits(
             continue
         if type(module) is not fitting[number]:
             found = class_name(type(module))
-            if not _same_class(kind.cls, found):
+            if not same_class(kind.cls, found):
                 problems.append((path or "model", f"a {kind.cls}", found))
                 continue
             of_class = [*_differing(look, path, module, split[number][0])]
@@ -78,7 +78,7 @@ def differs(guard: Guard, found: str) -> bool:
         return False
     match guard.kind:
         case "class":
-            return not _same_class(guard.text, found)
+            return not same_class(guard.text, found)
         case "function" | "code":
             return not _same_code(guard.text, found)
         case "method":  # those of further bases were not reached
@@ -320,10 +320,10 @@ def _same_code(expected: str, found: str) -> bool:
     """Tell whether two texts of functions, a name and maybe a hash, are of the same."""
     wanted, *code = expected.split(" ")
     name, *own = found.split(" ")
-    return (code == own or not code) and _same_class(wanted, name)
+    return (code == own or not code) and same_class(wanted, name)
 
 
-def _same_class(expected: str, found: str) -> bool:
+def same_class(expected: str, found: str) -> bool:
     """A script's classes are in `__main__` in one process and in a module in another."""
     if expected == found:
         return True

@@ -119,6 +119,25 @@ class WeightSpec(msgspec.Struct, frozen=True):
     overlaps: tuple[str, ...] = ()
 
 
+class TakenApart(msgspec.Struct, frozen=True):
+    """A weight of a tensor subclass, whose inner tensors are entries of the table of weights.
+
+    Attributes:
+        name: path from the model. Names of its inner tensors begin with it and a dot.
+        ties: other names of the same tensor.
+        wrapping: what it is besides its inner tensors: the number of a `Wrapping`.
+    """
+
+    name: str
+    ties: tuple[str, ...]
+    wrapping: int
+
+
+Wrapping: TypeAlias = tuple[tuple[str, str], ...]
+"""What a tensor of a subclass is besides its inner tensors: its class, dtype, shape, strides, the
+attributes that keep inner tensors, and its context, each part by name and as a text."""
+
+
 class Requirements(msgspec.Struct, frozen=True):
     """What a model must bring.
 
@@ -133,6 +152,8 @@ class Requirements(msgspec.Struct, frozen=True):
             and of the code that a compiler runs.
         seen: what was read outside of the modules: globals, closures, the environment.
         groups: the groups of processes that calls talk in, by number.
+        taken_apart: the weights of tensor subclasses.
+        wrappings: the different things that they are besides inner tensors.
     """
 
     weights: tuple[WeightSpec, ...]
@@ -144,6 +165,8 @@ class Requirements(msgspec.Struct, frozen=True):
     operators: tuple[tuple[str, str], ...] = ()
     seen: tuple[Seen, ...] = ()
     groups: tuple[GroupSpec, ...] = ()
+    taken_apart: tuple[TakenApart, ...] = ()
+    wrappings: tuple[Wrapping, ...] = ()
 
     def know_ranks(self) -> bool:
         """Tell whether a program is of several processes, or knows which of them it is in."""

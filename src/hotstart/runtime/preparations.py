@@ -67,7 +67,7 @@ class Prepared:
     def __init__(
         self,
         pack: bool,
-        counters: Mapping[int, torch.Tensor] | None = None,
+        counters: Mapping[int, Sequence[torch.Tensor]] | None = None,
         before: Prepared | None = None,
     ) -> None:
         self.packs = pack
@@ -91,7 +91,7 @@ class Prepared:
 
     def _new(self, preparation: Preparation, weights: tuple[torch.Tensor, ...]) -> PreparedTensors:
         started = time.perf_counter()
-        counters = [self._counters[id(w)] for w in weights if id(w) in self._counters]
+        counters = [counter for w in weights for counter in self._counters.get(id(w), ())]
         written = _torch.VersionWatch((*weights, *counters))
         kind = weights[0].device.type if weights else "cpu"
         # Dtypes are those of the build, whatever region a caller is in.

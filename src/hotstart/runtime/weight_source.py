@@ -17,14 +17,16 @@ class Fetched(msgspec.Struct, frozen=True):
     Attributes:
         tensors: by slot.
         current: whether fetching again would find the same ones.
-        counters: of batch normalisation: from the `id` of a statistics tensor to its batch counter.
-            A call writes statistics without autograd's knowledge, so the counter's version tells.
+        counters: from the `id` of a tensor to others whose versions tell of writes to it that its
+            own does not: to the batch counter, of a statistics tensor of batch normalisation, which
+            calls write without autograd's knowledge; and to the tensor of a subclass, of an inner
+            tensor, which operators on the subclass write below autograd.
         written: whether anything may write to the tensors.
     """
 
     tensors: list[torch.Tensor]
     current: Callable[[], bool]
-    counters: Mapping[int, torch.Tensor]
+    counters: Mapping[int, Sequence[torch.Tensor]]
     written: bool = True
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import getitem, is_
 from typing import Any
 
@@ -13,6 +13,7 @@ from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError, ModelMismatch
 from hotstart.guards.compare import Guards
 from hotstart.guards.watch import Sealed, all_hold
+from hotstart.guards.wrapping import compare_wrappings
 from hotstart.model import Finder, Model, Place
 from hotstart.records.artifact import Artifact, Requirements, WeightSpec
 from hotstart.records.guards import Change
@@ -58,6 +59,7 @@ class Weights:
         self._requirements = requirements
         self._captured = captured
         self._names = {n for spec in requirements.weights for n in (spec.name, *spec.ties)}
+        self._names.update(n for one in requirements.taken_apart for n in (one.name, *one.ties))
         self._names.update(requirements.unread)
         self._guards = Guards(model, requirements, captured, compare_code)
 
@@ -104,6 +106,8 @@ class Weights:
                 tensor = None if place is None else place.get()
                 if place is None or tensor is None or type(tensor) is Released:
                     continue
+                if place.within is not None:
+                    continue  # a tensor of a subclass computes with it, which no stand-in can
                 storage = tensor.untyped_storage()
                 if storage.data_ptr() in memory:
                     freed[storage.data_ptr()] = storage.nbytes()
@@ -121,8 +125,8 @@ class Weights:
         finder = Finder(self._model)
         modes = self._modules_in_mode(finder)
         tensors: list[Any] = []
-        kept: list[tuple[Place, Any]] = []
-        problems: list[Change] = []
+        problems, kept = compare_wrappings(self._requirements, finder)
+        others = tuple(f"{name}." for name, *_ in problems)  # whose inner tensors say no more
         for slot, spec in enumerate(self._requirements.weights):
             if spec.kind == "captured":
                 tensors.append(self._captured[slot])
@@ -131,8 +135,10 @@ class Weights:
             found = [(place, place.get()) for place in places if place is not None]
             tensor = found[0][1] if found and found[0][0].name == spec.name else None
             tensors.append(tensor)
-            problems += problems_of(spec, tensor)
             kept += found
+            if spec.name.startswith(others):
+                continue
+            problems += problems_of(spec, tensor)
             if spec.ties:
                 same = {place.name for place, other in found if other is tensor}
                 problems += [
@@ -145,16 +151,14 @@ class Weights:
             for name in finder.parameter_names()
             if name not in self._names
         ]
-        paths = {place.name.rpartition(".")[0] for place, _ in kept}
+        paths = {place.outermost.name.rpartition(".")[0] for place, _ in kept}
         problems = self._guards.changes(finder, paths) + problems
         problems = problems or TensorMemory().misplaced(self._requirements.weights, tensors)
         if problems:
             raise ModelMismatch(problems)
-        counters = {
-            id(tensor): place.owner[COUNTER]
-            for place, tensor in kept
-            if place.kind == "buffer" and isinstance(place.owner.get(COUNTER), torch.Tensor)
-        }
+        counters: dict[int, list[torch.Tensor]] = {}
+        for place, tensor in kept:
+            counters.setdefault(id(tensor), []).extend(_counting(place))
         return Fetched(tensors, _watch(modes, kept, tensors, self._guards.sealed), counters)
 
     def _modules_in_mode(self, finder: Finder) -> list[torch.nn.Module]:
@@ -208,6 +212,10 @@ def _watch(
         checks.append(_torch.MappingWatch(others).unchanged)
     if owners:
         checks.append(lambda: all(map(is_, map(getitem, owners, keys), found)))
+    outers = {id(p.owner): (p.within.get(), p.owner) for p, _ in kept if p.within is not None}
+    if outers:  # `swap_tensors`, by which `.to()` and `load_state_dict` change them, swaps the dict
+        swapped, dicts = zip(*outers.values(), strict=True)
+        checks.append(lambda: all(map(is_, map(vars, swapped), dicts)))
     checks += guards.checks
     if unreleased := [tensor for tensor in tensors if type(tensor) is not Released]:
         checks.append(_torch.TensorWatch(unreleased).unchanged)
@@ -215,6 +223,15 @@ def _watch(
     if any(place.get() is not tensor for place, tensor in kept):
         return _never
     return all_hold(checks)
+
+
+def _counting(place: Place) -> Iterator[torch.Tensor]:
+    """List the tensors whose versions tell of writes to another, besides its own."""
+    if place.within is not None:
+        yield place.within.get()
+        yield from _counting(place.within)
+    elif place.kind == "buffer" and isinstance(place.owner.get(COUNTER), torch.Tensor):
+        yield place.owner[COUNTER]
 
 
 def _never() -> bool:
@@ -225,6 +242,7 @@ def _is_saved(finder: Finder, place: Place | None) -> bool:
     """Tell whether `state_dict` has the tensor at a place."""
     if place is None or place.kind == "attribute":
         return False
+    place = place.outermost
     module = finder.module(place.name.rpartition(".")[0])
     return module is not None and place.key not in module._non_persistent_buffers_set
 

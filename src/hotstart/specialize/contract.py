@@ -44,6 +44,7 @@ def make_requirements(
     look = Look()
     operators = {name for graph in graphs for name in foreign_operators(graph.module)}
     names = {name for spec in weights.specs for name in (spec.name, *spec.ties)}
+    names |= {name for one in weights.taken_apart for name in (one.name, *one.ties)}
     parameters = {place.name for place in index.places if place.kind == "parameter"}
     specs = [replace(spec, mutated=slot in written) for slot, spec in enumerate(weights.specs)]
     overlaps = _StorageMemory().overlaps_of(specs, weights.tensors)
@@ -59,6 +60,8 @@ def make_requirements(
         groups=weights.groups.specs(
             (call.method, graph.captured.read) for call in calls for graph in call.graphs
         ),
+        taken_apart=weights.taken_apart,
+        wrappings=weights.wrappings,
     )
 
 
