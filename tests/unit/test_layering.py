@@ -19,7 +19,7 @@ SOURCE = Path(hotstart.__file__).parent
 ORDER = (
     ("version", "errors", "events", "faults", "targets", "options", "calls", "dtypes", "_torch"),
     ("records", "model"),
-    ("guards",),
+    ("guards", "first_call"),
     ("runtime",),
     ("checkpoint", "artifact"),
     ("torchfree", "c"),
