@@ -194,3 +194,64 @@ def test_padded_positions_of_a_transformer_encoder_are_those_of_the_ordinary_pat
     torch.testing.assert_close(found, ordinary)
     torch.testing.assert_close(found[~padded], eager[~padded])
     assert (not eager[padded].any()) is packs
+
+
+# --- recurrent layers ----------------------------------------------------------------------------
+
+
+class Tagger(nn.Module):
+    """A recurrent layer between two others."""
+
+    def __init__(self, kind: str, **settings: Any) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(16, 4)
+        self.layer = getattr(nn, kind)(4, 6, **settings)
+        self.out = nn.Linear(12 if self.layer.bidirectional else 6, 2)
+
+    def forward(self, ids: Tensor, state: Any = None) -> Any:
+        steps, last = self.layer(self.embedding(ids), state)
+        return self.out(steps), last
+
+
+RECURRENT = [
+    ("GRU", {}),
+    ("GRU", {"batch_first": True, "bidirectional": True, "num_layers": 2, "dropout": 0.5}),
+    ("GRU", {"bias": False}),
+    ("RNN", {"nonlinearity": "relu", "num_layers": 2}),
+    ("RNN", {"batch_first": True}),
+    ("LSTM", {"num_layers": 2, "bidirectional": True}),
+]
+
+
+def _lengths(batch_first: bool) -> dict[str, Any]:
+    length, batch = hotstart.Dim("length", min=2, max=64), hotstart.Dim("batch", min=2, max=8)
+    return {"ids": dict(enumerate((batch, length) if batch_first else (length, batch)))}
+
+
+@pytest.mark.parametrize(("kind", "settings"), RECURRENT)
+def test_recurrent_layers_serve_every_length_with_one_graph(
+    kind: str, settings: dict[str, Any]
+) -> None:
+    model = Tagger(kind, **settings).eval()
+    calls = [(torch.randint(16, shape),) for shape in ((5, 3), (2, 8), (8, 7))]
+    shapes = _lengths(bool(settings.get("batch_first")))
+    program = check(model, *calls, dynamic_shapes=shapes, tolerance=1e-6)
+    assert len(program.report.variants) == 1
+
+
+def test_recurrent_layers_take_states_and_single_sequences() -> None:
+    model = Tagger("GRU").eval()
+    states = [(torch.randint(16, (n, b)), R(1, b, 6)) for n, b in ((5, 3), (9, 2))]
+    shapes = _lengths(batch_first=False)
+    shapes["state"] = {1: shapes["ids"][1]}
+    check(model, *states, dynamic_shapes=shapes, tolerance=1e-6)
+    single = [(torch.randint(16, (n,)),) for n in (5, 9)]
+    shapes = {"ids": {0: hotstart.Dim("length", min=2, max=64)}}
+    check(model, *single, dynamic_shapes=shapes, tolerance=1e-6)
+
+
+def test_recurrent_layers_are_not_compiled_step_by_step() -> None:
+    model = Tagger("GRU").eval()
+    ids = torch.randint(16, (40, 2))
+    program = check(model, (ids,), compiler="inductor", tolerance=1e-5)
+    assert [piece.kind for piece in program.artifact.pieces].count("inlined") == 1

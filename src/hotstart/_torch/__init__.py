@@ -159,6 +159,7 @@ if TYPE_CHECKING:
         set_process_state,
     )
     from hotstart._torch.recipes import BySize, Recipe
+    from hotstart._torch.recurrent import loops_over_steps
     from hotstart._torch.repeats import Alike
     from hotstart._torch.sizes import Narrowing
     from hotstart._torch.symbols import (
@@ -297,6 +298,7 @@ __all__ = [
     "libc_of",
     "like_in_format",
     "line_of",
+    "loops_over_steps",
     "make_constant",
     "make_symbols",
     "mesh_groups",
@@ -364,6 +366,7 @@ _BUILDING = (
     "processes",
     "recipes",
     "recorder",
+    "recurrent",
     "repeats",
     "sizes",
     "symbols",

@@ -21,6 +21,7 @@ from hotstart._torch.guards import Read, environment_names, modes_read, object_n
 from hotstart._torch.layout_reads import LayoutReads, recording_layout_reads
 from hotstart._torch.other_names import OtherNames, recording_other_names
 from hotstart._torch.passed_objects import recording_passed_objects
+from hotstart._torch.recurrent import recurrent_of_any_length
 from hotstart._torch.repeats import Alike, tracing_repeats_once
 from hotstart._torch.sizes import convolutions_of_any_batch
 from hotstart._torch.symbols import sizes_that_may_be_zero, without_size_assumptions
@@ -178,6 +179,7 @@ def full_graph(
         without_size_assumptions(),
         sizes_that_may_be_zero(),
         convolutions_of_any_batch(),
+        recurrent_of_any_length(),
         get_metrics_context(),
         _recording_side_effects() as side_effects,
         recording_layout_reads() as layout_reads,

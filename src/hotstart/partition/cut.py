@@ -57,6 +57,8 @@ def cut(captured: Captured, split_on: SplitOn) -> tuple[Graph, tuple[Run, ...]]:
     splitting |= set(filter(_torch.asserts_contents, graph.nodes))
     # All processes have to come to them in the same order, and proofs run on one.
     splitting |= set(filter(_torch.communicates, graph.nodes))
+    # Inductor takes recurrent layers apart step by step, for one length each.
+    splitting |= set(filter(_torch.loops_over_steps, graph.nodes))
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
     runs = _join_allocations(_join_forbidden_cuts(graph, runs), splitting)
     return graph, tuple(Run(tuple(run), _is_inlined(run, splitting)) for run in runs)
