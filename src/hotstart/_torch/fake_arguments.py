@@ -103,10 +103,12 @@ class FakeArguments(TorchDispatchMode):
         written = [*_written(func, args, given)]
         known = {memory_of(each) for each in inputs if not _is_fake(each)}
         if any(map(self._is_unknown, inputs)):
-            self.steps.append((str(func), *map(self._token, pytree.tree_leaves((args, given)))))
+            self.steps.append((str(func), *map(self._token, _leaves((args, given)))))
             self._unknown.update(memory_of(each) for each in written if not _is_fake(each))
+            if self._unknown:
+                args, given = self._as_fakes((args, given))
             with self._running:
-                result = func(*self._as_fakes(args), **self._as_fakes(given))
+                result = func(*args, **given)
             for made in _tensors(result):
                 self._name(made)
             return result
@@ -188,7 +190,20 @@ def memory_of(tensor: torch.Tensor) -> StorageWeakRef:
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    return (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor))
+    return (leaf for leaf in _leaves(value) if isinstance(leaf, torch.Tensor))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What an operator takes or gives, without the containers that it is in."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _leaves(each)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield key
+            yield from _leaves(each)
+    else:
+        yield value
 
 
 def _written(func: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:

@@ -1,8 +1,8 @@
 """Trace recurrent layers over sequences of any length, which torch takes apart step by step.
 
 LSTMs have an operator of oneDNN's for whole sequences. GRUs and plain RNNs are loops over steps in
-C++: traced as one operator, they serve every length. Pieces leave them out, and they run as in eager:
-what Inductor makes of 32 steps takes a minute to compile.
+C++: traced as one operator, they serve every length. Pieces leave them out, and they run as in
+eager: what Inductor makes of 32 steps takes a minute to compile.
 """
 
 from __future__ import annotations

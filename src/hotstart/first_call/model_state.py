@@ -7,6 +7,7 @@ import functools
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,32 @@ _FOREIGN = frozenset({"builtins", "torch", "numpy", "logging", "threading", "wea
 """Packages whose objects and variables keep no state of a model."""
 
 
+@dataclass(frozen=True)
+class _KeptTensor:
+    """A tensor with its memory, whatever that holds; None for one of a lazy module."""
+
+    name: str
+    tensor: torch.Tensor
+    cls: type
+    memory: torch.Tensor | None
+
+    def changed(self) -> bool:
+        """Tell whether it has other memory, or got some."""
+        if type(self.tensor) is not self.cls:
+            return True
+        old = self.memory
+        same = old is None or (self.tensor.dtype == old.dtype and self.tensor.is_set_to(old))
+        return not same
+
+    def put_back(self) -> None:
+        """Give it the memory that it had."""
+        if self.memory is None:
+            self.tensor.data = torch.empty(0, dtype=self.tensor.dtype, device=self.tensor.device)
+        self.tensor.__class__ = self.cls
+        if self.memory is not None:
+            self.tensor.data = self.memory
+
+
 class ModelState:
     """The state of everything that a model leads to, as it is now.
 
@@ -34,7 +61,7 @@ class ModelState:
     def __init__(self, model: Model) -> None:
         self._held: list[tuple[str, Snapshot]] = []
         self._classes: list[tuple[str, Any, type]] = []
-        self._tensors: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+        self._tensors: list[_KeptTensor] = []
         self._of_classes: list[tuple[str, type, dict[str, Any]]] = []
         self._seen: set[int] = set()
         self._kept_alive: list[Any] = []
@@ -44,7 +71,7 @@ class ModelState:
         """The names of what is not as it was."""
         names = [n for name, held in self._held if held.changed() for n in _changed(name, held)]
         names += [name for name, obj, cls in self._classes if type(obj) is not cls]
-        names += [name for name, tensor, old in self._tensors if not _same_memory(tensor, old)]
+        names += [kept.name for kept in self._tensors if kept.changed()]
         names += [
             name for name, cls, before in self._of_classes if _differ(_attributes(cls), before)
         ]
@@ -67,12 +94,10 @@ class ModelState:
                 held.put_back()
         for _, obj, cls in self._classes:
             if type(obj) is not cls:
-                if isinstance(obj, torch.Tensor):  # it was given memory when it got a shape
-                    obj.data = torch.empty(0, dtype=obj.dtype, device=obj.device)
                 obj.__class__ = cls
-        for _, tensor, old in self._tensors:
-            if not _same_memory(tensor, old):
-                tensor.data = old
+        for kept in self._tensors:
+            if kept.changed():
+                kept.put_back()
         for _, cls, before in self._of_classes:
             now = _attributes(cls)
             for name in now.keys() - before.keys():
@@ -96,7 +121,10 @@ class ModelState:
     def _take(self, obj: Any, name: str) -> Iterator[tuple[Any, str]]:
         """Take an object down; everything that it holds, with its name."""
         if isinstance(obj, torch.Tensor):
-            self._take_tensor(obj, name)
+            if torch.nn.parameter.is_lazy(obj):
+                self._tensors.append(_KeptTensor(name, obj, type(obj), None))
+            elif type(obj) in _PLAIN and obj.layout is torch.strided:
+                self._tensors.append(_KeptTensor(name, obj, type(obj), obj.detach()))
         elif isinstance(obj, dict):
             self._held.append((name, Snapshot(obj)))
             yield from ((value, f"{name}[{key!r}]") for key, value in obj.items())
@@ -128,12 +156,6 @@ class ModelState:
                 yield from ((each, dot + n) for n, each in value.items())
             else:
                 yield value, dot + key
-
-    def _take_tensor(self, tensor: torch.Tensor, name: str) -> None:
-        if torch.nn.parameter.is_lazy(tensor):
-            self._classes.append((name, tensor, type(tensor)))
-        elif type(tensor) in _PLAIN and tensor.layout is torch.strided:
-            self._tensors.append((name, tensor, tensor.detach()))
 
     def _surroundings(self, obj: Any) -> Iterator[tuple[Any, str]]:
         """The variables of the Python modules that define an object's class, or a function."""
@@ -189,7 +211,3 @@ def _changed(name: str, held: Snapshot) -> list[str]:
 
 def _differ(now: dict[str, Any], before: dict[str, Any]) -> bool:
     return {n: id(v) for n, v in now.items()} != {n: id(v) for n, v in before.items()}
-
-
-def _same_memory(tensor: torch.Tensor, old: torch.Tensor) -> bool:
-    return tensor.dtype == old.dtype and tensor.is_set_to(old)

@@ -13,6 +13,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -61,11 +62,9 @@ class FirstCall:
         """Sizes that the model certainly takes."""
         return self.sizes
 
-    def tried(self) -> list[Mapping[str, int]]:
-        """The sizes at which calls before and after the first are compared."""
-        smallest = {dim.name: dim.min for dim in self.axes}
-        sizes = (self.sizes, smallest, self.at_largest())
-        return [s for n, s in enumerate(sizes) if s not in sizes[:n]]
+    def smallest(self) -> Mapping[str, int]:
+        """The smallest size of each axis."""
+        return {dim.name: dim.min for dim in self.axes}
 
     def make(self, mode: FakeArguments, sizes: Mapping[str, int]) -> None:
         """Call the model at some sizes; whatever the model raises is passed on."""
@@ -157,22 +156,23 @@ class _Runs:
     ) -> bool:
         """Make the calls; tell whether what they leave can stay.
 
-        Every call computes the same after them as before, at the sizes that are tried.
+        Every call computes the same after them as before, at these sizes and the smallest ones.
         """
         fakes = fakes_of(self._weights)
-        tried = [(call, sizes) for call in calls for sizes in call.tried()]
-        if not all(self._run(fakes, call, sizes_of(call)) for call in calls):
+        first = [self._run(fakes, call, sizes_of(call)) for call in calls]
+        if not all(first):
             return False
         if not state.changed():
             return True
-        state.put_back()
-        before = [self._steps(fakes, call, sizes, state) for call, sizes in tried]
-        for call in calls:
-            self._run(fakes, call, sizes_of(call))
         now = ModelState(self._model)
-        after = [self._steps(fakes, call, sizes, now) for call, sizes in tried]
+        state.put_back()
+        small = [call.smallest() for call in calls]
+        before = [*map(partial(self._steps, fakes, state), calls, small)]
+        now.put_back()
+        after = [*map(partial(self._steps, fakes, now), calls, small)]
+        later = [self._steps(fakes, now, call, sizes_of(call)) for call in calls]
         del fakes
-        return before == after and not self.outlived()
+        return before == after and first == later and not self.outlived()
 
     def outlived(self) -> bool:
         """Tell whether anything keeps a tensor that has no values."""
@@ -180,7 +180,7 @@ class _Runs:
         return any(each.outlived() for each in self._made)
 
     def _steps(
-        self, fakes: Fakes, call: FirstCall, sizes: Mapping[str, int], state: ModelState
+        self, fakes: Fakes, state: ModelState, call: FirstCall, sizes: Mapping[str, int]
     ) -> list[Step] | None:
         """List what a call computes in a state, which it is put back into; None if it fails."""
         try:
