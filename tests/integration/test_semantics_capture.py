@@ -147,6 +147,11 @@ def broken(x: Tensor) -> Tensor:
     return x + 1
 
 
+@torch._dynamo.assume_constant_result
+def assumed(x: Tensor) -> int:
+    return int(x.sum().item())
+
+
 def normed(x: Tensor) -> Tensor:
     torch.manual_seed(3)
     return x + torch.rand(4)
@@ -157,6 +162,7 @@ def normed(x: Tensor) -> Tensor:
     [
         (lambda x: disabled(x) * 2, r"disabled\(x\) \* 2"),
         (broken, r"torch\._dynamo\.graph_break\(\)"),
+        (lambda x: x * assumed(x), r"assumed\(x\)"),
         (normed, r"torch\.manual_seed\(3\)"),
         (lambda x: x * x.sum().item(), r"x\.sum\(\)\.item\(\)"),
         (lambda x: x * float(x.sum()), r"float\(x\.sum\(\)\)"),

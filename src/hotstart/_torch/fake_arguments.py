@@ -60,7 +60,7 @@ class FakeArguments(TorchDispatchMode):
     def __init__(self, fakes: Fakes, weights: Iterable[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._fakes: Fakes | None = fakes
-        self._weights = {memory_of(t): n for n, t in enumerate(weights) if not _is_fake(t)}
+        self._weights = {memory_of(t): n for n, t in enumerate(weights) if not is_fake(t)}
         self._numbers: dict[int, tuple[int, torch.Tensor]] = {}
         self._made: list[weakref.ref[torch.Tensor]] = []
         self._own: set[StorageWeakRef] = set()
@@ -101,10 +101,10 @@ class FakeArguments(TorchDispatchMode):
         given = dict(kwargs or {})
         inputs = [*_tensors((args, given))]
         written = [*_written(func, args, given)]
-        known = {memory_of(each) for each in inputs if not _is_fake(each)}
+        known = {memory_of(each) for each in inputs if not is_fake(each)}
         if any(map(self._is_unknown, inputs)):
             self.steps.append((str(func), *map(self._token, _leaves((args, given)))))
-            self._unknown.update(memory_of(each) for each in written if not _is_fake(each))
+            self._unknown.update(memory_of(each) for each in written if not is_fake(each))
             if self._unknown:
                 args, given = self._as_fakes((args, given))
             with self._running:
@@ -134,7 +134,7 @@ class FakeArguments(TorchDispatchMode):
 
     def _name(self, made: torch.Tensor) -> None:
         """Number a fake tensor, and hold it, lest another one has its identity."""
-        if _is_fake(made) and id(made) not in self._numbers:
+        if is_fake(made) and id(made) not in self._numbers:
             self._numbers[id(made)] = (len(self._numbers), made)
             self._made.append(weakref.ref(made))
 
@@ -145,7 +145,7 @@ class FakeArguments(TorchDispatchMode):
         if id(value) in self._numbers:
             return self._numbers[id(value)][0]
         form = (value.dtype, tuple(value.shape), tuple(value.stride()))
-        if _is_fake(value):  # a weight of a model on meta
+        if is_fake(value):  # a weight of a model on meta
             return ("weight", id(value), *form)
         if memory_of(value) in self._weights:
             return ("weight", self._weights[memory_of(value)], value.storage_offset(), *form)
@@ -156,7 +156,7 @@ class FakeArguments(TorchDispatchMode):
         return (hashlib.sha256(contents).hexdigest(), *form)
 
     def _is_unknown(self, tensor: torch.Tensor) -> bool:
-        return _is_fake(tensor) or (bool(self._unknown) and memory_of(tensor) in self._unknown)
+        return is_fake(tensor) or (bool(self._unknown) and memory_of(tensor) in self._unknown)
 
     def _written_weights(self) -> set[StorageWeakRef]:
         """The memory of weights that holds something else by now."""
@@ -182,6 +182,14 @@ class FakeArguments(TorchDispatchMode):
             return
         if any(made.numel() * made.element_size() > LIMIT for made in _tensors(result)):
             raise TooLarge
+
+
+def has_memory(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor is nothing but memory with strides, or a fake of such a tensor."""
+    if torch.nn.parameter.is_lazy(tensor):
+        return False
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) or is_fake(tensor)
+    return plain and tensor.layout is torch.strided
 
 
 def memory_of(tensor: torch.Tensor) -> StorageWeakRef:
@@ -218,7 +226,8 @@ def _written(func: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Itera
             yield from _tensors(given.get(argument.name))
 
 
-def _is_fake(tensor: torch.Tensor) -> bool:
+def is_fake(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor has metadata only."""
     from torch._subclasses.fake_tensor import FakeTensor
 
     return isinstance(tensor, FakeTensor)

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
+from hotstart._torch.fake_arguments import has_memory, is_fake
 from hotstart.first_call.snapshot import Snapshot
 from hotstart.model import Model, roots
 from hotstart.records.nested import slot_names
-
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 _CONTAINERS = (dict, list, set, collections.deque)
 _HELD = (tuple, frozenset, *_CONTAINERS)
@@ -123,7 +122,7 @@ class ModelState:
         if isinstance(obj, torch.Tensor):
             if torch.nn.parameter.is_lazy(obj):
                 self._tensors.append(_KeptTensor(name, obj, type(obj), None))
-            elif type(obj) in _PLAIN and obj.layout is torch.strided:
+            elif has_memory(obj) and not is_fake(obj):
                 self._tensors.append(_KeptTensor(name, obj, type(obj), obj.detach()))
         elif isinstance(obj, dict):
             self._held.append((name, Snapshot(obj)))
@@ -196,7 +195,7 @@ def _is_kept(obj: Any) -> bool:
 
 def _attributes(cls: type) -> dict[str, Any]:
     """The attributes of a class that code may set."""
-    return {n: v for n, v in vars(cls).items() if n not in ("__dict__", "__weakref__", "_abc_impl")}
+    return {n: v for n, v in vars(cls).items() if not n.startswith("__") and n != "_abc_impl"}
 
 
 def _changed(name: str, held: Snapshot) -> list[str]:

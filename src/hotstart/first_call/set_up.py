@@ -17,7 +17,7 @@ from functools import partial
 
 import torch
 
-from hotstart._torch.fake_arguments import FakeArguments, Fakes, Step, fakes_of
+from hotstart._torch.fake_arguments import FakeArguments, Fakes, Step, fakes_of, has_memory
 from hotstart.dtypes import dtype_of
 from hotstart.first_call.caches import Caches
 from hotstart.first_call.model_state import ModelState
@@ -145,7 +145,7 @@ class _Runs:
     def __init__(self, model: Model) -> None:
         self._model = model
         tensors = (t for m in roots(model).values() for t in (*m.parameters(), *m.buffers()))
-        self._weights = [tensor for tensor in tensors if not torch.nn.parameter.is_lazy(tensor)]
+        self._weights = [tensor for tensor in tensors if has_memory(tensor)]
         self._made: list[FakeArguments] = []
 
     def set_up(
