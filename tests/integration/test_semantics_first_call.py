@@ -197,6 +197,22 @@ def test_tables_are_as_large_as_the_largest_size() -> None:
     assert len(model.table) == 64
 
 
+def test_a_number_as_a_flag_may_be_read_where_all_sizes_were_compared() -> None:
+    class Numbered(FirstCall):
+        state = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.state == 0:
+                with LOCK:
+                    self.state = 1
+            return self.inner(x)
+
+    check(Numbered(), (R(2, 4),))
+    dims = {"x": {0: Dim("n", min=2, max=8)}}
+    with pytest.raises(CaptureError, match=r"model\.state"):
+        build(Numbered(), R(2, 4), dynamic_shapes=dims)
+
+
 def test_a_model_on_meta_is_set_up_too(tmp_path: Path) -> None:
     with torch.device("meta"):
         model = InAnAttribute()
@@ -297,9 +313,22 @@ class CachesInAFunction(TakesALock):
         return super().forward(x)
 
 
+@torch.compiler.disable
+def take_down(x: Tensor) -> Tensor:
+    return x * 2
+
+
+class CachesInAFunctionOnly(FirstCall):
+    """Changes nothing that the model leads to, and is refused for something else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return take_down(self.inner(x) + doubled(x))
+
+
 REFUSED = [
     Counts, Rescales, KeepsItsInput, KeepsWhatItWroteTo, KeepsWhatItMadeOfThat, ElseAtFirst,
     SetsForOtherSizes, CachesInAFunction,
+    CachesInAFunctionOnly,
 ]  # fmt: skip
 
 
@@ -321,11 +350,6 @@ def test_a_first_call_that_does_more_is_refused_and_undone(cls: type[FirstCall])
     gc.collect()
     held = [vars(model), TABLES]
     assert not any(isinstance(v, FakeTensor) for each in held for v in each.values())
-
-
-@torch.compiler.disable
-def take_down(x: Tensor) -> Tensor:
-    return x * 2
 
 
 def test_a_model_that_fails_after_its_first_call_is_as_before() -> None:

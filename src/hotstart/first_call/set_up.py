@@ -13,7 +13,6 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -159,18 +158,24 @@ class _Runs:
         Every call computes the same after them as before, at these sizes and the smallest ones.
         """
         fakes = fakes_of(self._weights)
-        first = [self._run(fakes, call, sizes_of(call)) for call in calls]
+        sizes = [sizes_of(call) for call in calls]
+        first = [self._run(fakes, call, at) for call, at in zip(calls, sizes, strict=True)]
         if not all(first):
             return False
         if not state.changed():
-            return True
+            return not self.outlived()
         now = ModelState(self._model)
         state.put_back()
-        small = [call.smallest() for call in calls]
-        before = [*map(partial(self._steps, fakes, state), calls, small)]
+        others = [
+            (call, other)
+            for number, (call, at) in enumerate(zip(calls, sizes, strict=True))
+            for other in (call.smallest(), at)
+            if other != at or number  # the first call of all found the state that was before
+        ]
+        before = [self._steps(fakes, state, call, at) for call, at in others]
         now.put_back()
-        after = [*map(partial(self._steps, fakes, now), calls, small)]
-        later = [self._steps(fakes, now, call, sizes_of(call)) for call in calls]
+        after = [self._steps(fakes, now, call, at) for call, at in others]
+        later = [self._steps(fakes, now, *each) for each in zip(calls, sizes, strict=True)]
         del fakes
         return before == after and first == later and not self.outlived()
 

@@ -98,7 +98,8 @@ def _refuse_history(traced: TracedModel, after: SetUp) -> None:
     Sizes at which nobody compared calls before the first one with later ones may have used the
     other one.
     """
-    for captured in (graph.captured for call in traced.calls for graph in call.graphs):
+    ranges = (call for call in traced.calls if call.arguments.axes)
+    for captured in (graph.captured for call in ranges for graph in call.graphs):
         for path, kind in captured.read.modules.items():
             module = traced.index.modules[path]
             for guard in kind.guards:
@@ -106,7 +107,8 @@ def _refuse_history(traced: TracedModel, after: SetUp) -> None:
                     case (("attribute", name), *_) if after.overwrote(module, str(name)):
                         raise CaptureError(
                             f"forward sets {path or 'the model'}.{name}, and what it does depends "
-                            "on what was there before. Pass what changes as an argument."
+                            "on what was there before. Call the model once before it is "
+                            "compiled, or pass what changes as an argument."
                         )
 
 

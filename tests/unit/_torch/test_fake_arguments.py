@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ WEIGHT = torch.arange(4.0)
 def called(function: Callable[[Tensor], Any], weights: tuple[Tensor, ...] = ()) -> FakeArguments:
     mode = FakeArguments(fakes_of(weights), weights)
     x = mode.argument([2, 4], (4, 1), dtype=torch.float32, device="cpu")
-    mode.run(lambda: function(x))
+    mode.run(partial(function, x))
     del x
     mode.finish()
     return mode
