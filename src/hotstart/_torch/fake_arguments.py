@@ -6,7 +6,9 @@ So a first call costs no more than what it sets up, however large its arguments 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -77,7 +79,7 @@ class FakeArguments(TorchDispatchMode):
 
     def run(self, call: Callable[[], Any]) -> None:
         """Make a call; what it computes of arguments is in `steps`, with what it returns."""
-        with self:
+        with self, _unlogged():
             result = call()
         self.steps.append(("return", *map(self._token, pytree.tree_leaves(result))))
         self.steps += sorted(("writes", self._weights[m]) for m in self._written_weights())
@@ -189,12 +191,27 @@ def has_memory(tensor: torch.Tensor) -> bool:
     if torch.nn.parameter.is_lazy(tensor):
         return False
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) or is_fake(tensor)
-    return plain and tensor.layout is torch.strided
+    return plain and tensor.layout is torch.strided and not tensor.is_quantized
 
 
 def memory_of(tensor: torch.Tensor) -> StorageWeakRef:
     """The memory of a tensor, by identity; not held, and not mistaken for later memory."""
     return StorageWeakRef(tensor.untyped_storage())
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep torch from logging a call that fails with fake tensors as an error: nobody asked for it.
+
+    `torch._subclasses.fake_tensor` (2.11 to 2.15) logs what its operators raise.
+    """
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -117,6 +117,14 @@ def set_up(model: Model, calls: Sequence[FirstCall]) -> SetUp | None:
         What they changed; None if they fail, change nothing, leave anything that was computed of an
         argument, or compute something else than later calls: the model is as before then.
     """
+    try:
+        return _set_up(model, calls)
+    except Exception as error:  # noqa: BLE001  whoever asks has an error already, and a better one
+        log.debug("the first call cannot be made: %r", error)
+        return None
+
+
+def _set_up(model: Model, calls: Sequence[FirstCall]) -> SetUp | None:
     state, caches, runs = ModelState(model), Caches(), _Runs(model)
     for sizes_of in (FirstCall.at_largest, FirstCall.at_given):
         kept = False

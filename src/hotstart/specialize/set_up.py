@@ -88,8 +88,7 @@ def _set_up_first(index: ModelIndex, calls: Sequence[DescribedCall]) -> SetUp | 
 
 
 def _set_up(index: ModelIndex, calls: Sequence[DescribedCall]) -> SetUp | None:
-    with faults.typed(not_captured):
-        return set_up(index.model, [_first_call(call) for call in calls])
+    return set_up(index.model, [_first_call(call) for call in calls])
 
 
 def _refuse_history(traced: TracedModel, after: SetUp) -> None:
