@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -194,6 +195,58 @@ def test_padded_positions_of_a_transformer_encoder_are_those_of_the_ordinary_pat
     torch.testing.assert_close(found, ordinary)
     torch.testing.assert_close(found[~padded], eager[~padded])
     assert (not eager[padded].any()) is packs
+
+
+# --- decorators ----------------------------------------------------------------------------------
+
+
+def plus_one(forward: Any) -> Any:
+    @functools.wraps(forward)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs) + 1
+
+    return wrapper
+
+
+class Decorated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 2
+        self.inner = nn.Linear(4, 4)
+
+    @plus_one
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.inner(x) * self.scale + y
+
+
+class Plain:
+    """No module, so its attributes are found from the method that is compiled."""
+
+    def __init__(self) -> None:
+        self.scale = 2
+
+    @plus_one
+    def run(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def test_a_decorated_forward_takes_its_model_among_all_arguments() -> None:
+    model = Decorated()
+    check(model, (R(2, 4), R(2, 4)), (R(2, 4), R(2, 4)))
+    program = build(model, R(2, 4), R(2, 4))
+    model.scale = 3
+    with pytest.raises(hotstart.ModelMismatch, match="scale"):
+        program(R(2, 4), R(2, 4))
+
+
+def test_a_decorated_method_of_an_object_that_is_no_module() -> None:
+    owner = Plain()
+    program = build(owner.run, R(2, 4))
+    x = R(2, 4)
+    assert torch.equal(program(x), x * 2 + 1)
+    owner.scale = 3
+    with pytest.raises(hotstart.ModelMismatch, match="scale"):
+        program(x)
 
 
 # --- recurrent layers ----------------------------------------------------------------------------

@@ -53,6 +53,8 @@ class FullGraph:
         scopes: local and global variables of the traced frame; Dynamo's names start from them.
         scopes_of: the same for another call.
         self_name: the variable that holds the traced module; None for a plain function.
+        self_among: the variable that holds it as the first of all positional arguments, as in the
+            `wrapper(*args)` of a decorator; else None.
         layout_reads: what traced code asked of the layouts of tensors.
         free: the variables that the traced function closes over.
         met: by name of an argument, Dynamo's name of what else the caller's object may be.
@@ -70,6 +72,7 @@ class FullGraph:
     scopes: Mapping[str, Mapping[str, Any]]
     scopes_of: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Mapping[str, Any]]]
     self_name: str | None
+    self_among: str | None
     layout_reads: LayoutReads
     free: tuple[str, ...]
     met: Mapping[str, str]
@@ -170,7 +173,9 @@ def full_graph(
     from torch._dynamo.utils import get_metrics_context
 
     traced, owner = convert_frame.get_traced_fn(fn)
-    self_name = None if owner is None else traced.__code__.co_varnames[0]
+    code = traced.__code__
+    first = None if owner is None else code.co_varnames[0]
+    self_name, self_among = (first, None) if code.co_argcount else (None, first)
     for tensor, dim, low, high in dynamic:
         dynamo.mark_dynamic(tensor, dim, min=low, max=high)
     with (
@@ -220,6 +225,7 @@ def full_graph(
         scopes=scopes,
         scopes_of=scopes_of,
         self_name=self_name,
+        self_among=self_among,
         layout_reads=layout_reads,
         free=traced.__code__.co_freevars,
         met=met,
