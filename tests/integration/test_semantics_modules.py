@@ -197,6 +197,16 @@ def test_padded_positions_of_a_transformer_encoder_are_those_of_the_ordinary_pat
     assert (not eager[padded].any()) is packs
 
 
+def test_hooks_of_a_compiled_submodule_are_refused() -> None:
+    model = nn.Sequential(torch.compile(nn.Linear(4, 4), backend="eager"))
+    hook = model[0].register_forward_hook(lambda _, __, result: result.relu())
+    with pytest.raises(hotstart.CaptureError, match=r"0: expected a module without hooks"):
+        build(model, *X)
+    hook.remove()
+    model[0]._orig_mod.register_forward_hook(lambda _, __, result: result.relu())
+    check(model, X, tolerance=1e-6)
+
+
 # --- decorators ----------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ eager: what Inductor makes of 32 steps takes a minute to compile.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
 
@@ -54,6 +55,9 @@ def _functions() -> tuple[Any, ...]:
 
 
 def _as_one(unrolled: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute nothing but shapes, in this thread; others compile what they find."""
+    thread = threading.get_ident()
+
     def whole(
         given: torch.Tensor,
         state: torch.Tensor,
@@ -67,7 +71,8 @@ def _as_one(unrolled: Callable[..., Any]) -> Callable[..., Any]:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         kind = given.device.type
         is_open = isinstance(_length(given, batch_first), torch.SymInt)
-        if not is_open or torch.is_autocast_enabled(kind):
+        others = threading.get_ident() != thread or torch.is_autocast_enabled(kind)
+        if not is_open or others:
             taken_apart: tuple[torch.Tensor, torch.Tensor] = unrolled(
                 given, state, params, has_biases, layers, dropout, train, bidirectional, batch_first
             )

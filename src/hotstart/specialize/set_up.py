@@ -10,6 +10,7 @@ import torch
 
 from hotstart import faults
 from hotstart.capture.described import DescribedCall
+from hotstart.capture.refusals import refuse_skipped_hooks
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.events import Clock
@@ -119,6 +120,7 @@ def _traced(
     clock: Clock,
 ) -> TracedModel:
     with faults.typed(not_captured):
+        refuse_skipped_hooks(index)
         weights = WeightTable(index)
         traced = trace_calls(index, calls, weights, options, split_on, clock)
         requirements = make_requirements(index, weights, traced)
