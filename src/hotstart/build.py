@@ -10,7 +10,7 @@ from typing import Any
 from hotstart import assemble, build_details, debug_files, faults
 from hotstart.capture.described import DescribedCall, device_of
 from hotstart.capture.naming import naming_of
-from hotstart.capture.weight_table import WeightTable, fakes_for_meta
+from hotstart.capture.weight_table import fakes_for_meta
 from hotstart.compilers.choose import make_compiler, require_one_run_here
 from hotstart.compilers.workers import workers_of
 from hotstart.events import Clock
@@ -23,9 +23,10 @@ from hotstart.runtime.groups import Groups
 from hotstart.runtime.weights import weights_of
 from hotstart.saving.examples import kept_example
 from hotstart.specialize.compile import compile_calls, expect_calls
-from hotstart.specialize.contract import make_contract, make_requirements
+from hotstart.specialize.contract import make_contract
 from hotstart.specialize.piece_store import PieceStore
-from hotstart.specialize.trace import not_captured, trace_calls
+from hotstart.specialize.set_up import trace_set_up
+from hotstart.specialize.trace import not_captured
 from hotstart.specialize.units import Units
 from hotstart.targets import TargetName
 
@@ -82,10 +83,9 @@ def build_program(
         with contextlib.ExitStack() as stand_ins:
             with clock.phase("capture"), faults.typed(not_captured):
                 index = stand_ins.enter_context(fakes_for_meta(model, device_of(options)))
-                weights = WeightTable(index)
-                traced = trace_calls(index, calls, weights, options, split_on, clock)
-                requirements = make_requirements(index, weights, traced)
-                naming = naming_of(index)
+                found = trace_set_up(index, calls, options, split_on, clock)
+                traced, weights = found.calls, found.weights
+                naming = naming_of(found.index)
             with clock.phase("jobs"), faults.typed(faults.defect("compiling")):
                 units = {
                     target: Units(compiler, clock, kept.get(target), workers, target)
@@ -102,7 +102,9 @@ def build_program(
     with clock.phase("stitch"):
         contracts = [make_contract(model, call) for call in traced]
     captured = tuple(weights.captured.items())
-    common = assemble.Common(traced, requirements, contracts, captured, naming, workers.totals())
+    common = assemble.Common(
+        traced, found.requirements, contracts, captured, naming, workers.totals()
+    )
     libraries = Libraries()
     made = [
         assemble.make_artifact(
@@ -112,7 +114,7 @@ def build_program(
     ]
     (best, summary), *_ = made  # this machine runs it
     with clock.phase("report"):
-        details = build_details.details_of(traced, requirements, best.units)
+        details = build_details.details_of(traced, found.requirements, best.units)
     shown = debug_files.in_debug_files(best, debug_dir)
     with clock.phase("bind"):
         groups = Groups(shown.requirements, model, traced=weights.groups.here)

@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hotstart.artifact import compatibility, container
 from hotstart.artifact.container import Container, Trust
@@ -16,23 +16,30 @@ from hotstart.checkpoint.checkpoint_weights import HeldWeights
 from hotstart.checkpoint.files import open_checkpoint
 from hotstart.checkpoint.prepared import PreparedWeights
 from hotstart.checkpoint.tensors import Checkpoint
-from hotstart.errors import ArtifactError, IncompatibleArtifact, OptionsError
+from hotstart.errors import ArtifactError, IncompatibleArtifact, ModelMismatch, OptionsError
 from hotstart.events import Clock
 from hotstart.faults import path_of
+from hotstart.model import Model, method_of
 from hotstart.options import Outputs, Pack
 from hotstart.program import ONE_TARGET, OnMiss, Program, Targets
 from hotstart.records.artifact import Artifact
 from hotstart.records.classes import FindClass, find_class, find_imported_class
-from hotstart.runtime.bind import bind
+from hotstart.runtime.bind import Binding, bind
 from hotstart.runtime.groups import Groups
 from hotstart.runtime.load_report import list_loaded
 from hotstart.runtime.weight_source import Source
 from hotstart.runtime.weights import weights_of
 
+if TYPE_CHECKING:
+    from hotstart.first_call.set_up import SetUp
+
 log = logging.getLogger("hotstart")
 
 _NOT_THERE = (ImportError, AttributeError, LookupError, TypeError, ValueError)
 """What generated code raises when it is executed where something that it names is missing."""
+
+_SMALL = 3
+"""The size of an axis in the first call of a model that does not take the largest one."""
 
 
 @contextlib.contextmanager
@@ -103,10 +110,49 @@ def load_file(
                 f"{file}: expected the classes, functions and operators that the program calls, "
                 f"found: {error}. Install and import what the model was built with."
             ) from error
-        binding.begin()  # whether the model fits shows now and not in the first call
+        _begin(binding, model, artifact)  # it shows now, and not in a call, if the model fits
         if isinstance(checkpoint, PreparedWeights):
             checkpoint.require_whole()
     return program
+
+
+def _begin(binding: Binding, model: Model | None, artifact: Artifact) -> None:
+    """See that the model fits, after its first calls if these set up what it was compiled with.
+
+    Raises:
+        ModelMismatch: it does not; it is as it was.
+    """
+    try:
+        binding.begin()
+        return
+    except ModelMismatch as error:
+        after = None if model is None else _set_up(model, artifact)
+        if after is None:
+            raise
+        mismatch = error
+    with after.or_undone():
+        try:
+            binding.begin()
+        except ModelMismatch:
+            raise mismatch from None
+    after.tell("loaded")
+
+
+def _set_up(model: Model, artifact: Artifact) -> SetUp | None:
+    """Make the first calls of a model; None if they change nothing."""
+    from hotstart.first_call.set_up import FirstCall, set_up  # few loads need it
+
+    calls = [
+        FirstCall(
+            method_of(model, call.method),
+            call.contract.parameters,
+            call.contract.tensors,
+            call.contract.axes,
+            {dim.name: max(dim.min, min(_SMALL, dim.max)) for dim in call.contract.axes},
+        )
+        for call in artifact.calls
+    ]
+    return set_up(model, calls)
 
 
 def _targets(contents: Container, find: FindClass) -> Targets:

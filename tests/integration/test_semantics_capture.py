@@ -147,6 +147,11 @@ def broken(x: Tensor) -> Tensor:
     return x + 1
 
 
+@torch._dynamo.assume_constant_result
+def assumed(x: Tensor) -> int:
+    return int(x.sum().item())
+
+
 def normed(x: Tensor) -> Tensor:
     torch.manual_seed(3)
     return x + torch.rand(4)
@@ -157,6 +162,7 @@ def normed(x: Tensor) -> Tensor:
     [
         (lambda x: disabled(x) * 2, r"disabled\(x\) \* 2"),
         (broken, r"torch\._dynamo\.graph_break\(\)"),
+        (lambda x: x * assumed(x), r"_local_scalar_dense"),
         (normed, r"torch\.manual_seed\(3\)"),
         (lambda x: x + 1 if x.sum() > 0 else x, r"x\.sum\(\) > 0 else x"),
         (lambda x: x + random.random(), r"random\.random\(\)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -196,45 +197,124 @@ def test_padded_positions_of_a_transformer_encoder_are_those_of_the_ordinary_pat
     assert (not eager[padded].any()) is packs
 
 
-def test_lazy_modules_are_refused_until_they_have_weights() -> None:
-    model = nn.LazyLinear(3)
-    with pytest.raises(hotstart.CaptureError):
+def test_hooks_of_a_compiled_submodule_are_refused() -> None:
+    model = nn.Sequential(torch.compile(nn.Linear(4, 4), backend="eager"))
+    hook = model[0].register_forward_hook(lambda _, __, result: result.relu())
+    with pytest.raises(hotstart.CaptureError, match=r"0: expected a module without hooks"):
         build(model, *X)
-    model(*X)
+    hook.remove()
+    model[0]._orig_mod.register_forward_hook(lambda _, __, result: result.relu())
     check(model, X, tolerance=1e-6)
 
 
-# --- caches that the first call fills ------------------------------------------------------------
+# --- decorators ----------------------------------------------------------------------------------
 
 
-class Cached(nn.Module):
-    def __init__(self, kind: str) -> None:
+def plus_one(forward: Any) -> Any:
+    @functools.wraps(forward)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs) + 1
+
+    return wrapper
+
+
+class Decorated(nn.Module):
+    def __init__(self) -> None:
         super().__init__()
-        self.kind = kind
-        self.table: Tensor | None = None
-        self.tables: dict[int, Tensor] = {}
+        self.scale = 2
+        self.inner = nn.Linear(4, 4)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.kind == "attribute":
-            if self.table is None:
-                self.table = torch.arange(4.0)
-            return x + self.table
-        if self.kind == "dict":
-            if 4 not in self.tables:
-                self.tables[4] = torch.arange(4.0)
-            return x + self.tables[4]
-        if not hasattr(self, "positions"):
-            self.register_buffer("positions", torch.arange(4.0))
-        return x + self.positions
+    @plus_one
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.inner(x) * self.scale + y
 
 
-@pytest.mark.parametrize("kind", ["attribute", "dict", "buffer"])
-def test_a_cache_is_filled_before_the_model_is_compiled(kind: str) -> None:
-    model = Cached(kind)
-    with pytest.raises(hotstart.CaptureError, match="call the model once before it is compiled"):
-        build(model, *X)
-    assert model.table is None
-    assert not model.tables
-    assert not dict(model.named_buffers())
-    model(*X)
-    check(model, X)
+class Plain:
+    """No module, so its attributes are found from the method that is compiled."""
+
+    def __init__(self) -> None:
+        self.scale = 2
+
+    @plus_one
+    def run(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def test_a_decorated_forward_takes_its_model_among_all_arguments() -> None:
+    model = Decorated()
+    check(model, (R(2, 4), R(2, 4)), (R(2, 4), R(2, 4)))
+    program = build(model, R(2, 4), R(2, 4))
+    model.scale = 3
+    with pytest.raises(hotstart.ModelMismatch, match="scale"):
+        program(R(2, 4), R(2, 4))
+
+
+def test_a_decorated_method_of_an_object_that_is_no_module() -> None:
+    owner = Plain()
+    program = build(owner.run, R(2, 4))
+    x = R(2, 4)
+    assert torch.equal(program(x), x * 2 + 1)
+    owner.scale = 3
+    with pytest.raises(hotstart.ModelMismatch, match="scale"):
+        program(x)
+
+
+# --- recurrent layers ----------------------------------------------------------------------------
+
+
+class Tagger(nn.Module):
+    """A recurrent layer between two others."""
+
+    def __init__(self, kind: str, **settings: Any) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(16, 4)
+        self.layer = getattr(nn, kind)(4, 6, **settings)
+        self.out = nn.Linear(12 if self.layer.bidirectional else 6, 2)
+
+    def forward(self, ids: Tensor, state: Any = None) -> Any:
+        steps, last = self.layer(self.embedding(ids), state)
+        return self.out(steps), last
+
+
+RECURRENT = [
+    ("GRU", {}),
+    ("GRU", {"batch_first": True, "bidirectional": True, "num_layers": 2, "dropout": 0.5}),
+    ("GRU", {"bias": False}),
+    ("RNN", {"nonlinearity": "relu", "num_layers": 2}),
+    ("RNN", {"batch_first": True}),
+    ("LSTM", {"num_layers": 2, "bidirectional": True}),
+]
+
+
+def _lengths(batch_first: bool) -> dict[str, Any]:
+    length, batch = hotstart.Dim("length", min=2, max=64), hotstart.Dim("batch", min=2, max=8)
+    return {"ids": dict(enumerate((batch, length) if batch_first else (length, batch)))}
+
+
+@pytest.mark.parametrize(("kind", "settings"), RECURRENT)
+def test_recurrent_layers_serve_every_length_with_one_graph(
+    kind: str, settings: dict[str, Any]
+) -> None:
+    model = Tagger(kind, **settings).eval()
+    calls = [(torch.randint(16, shape),) for shape in ((5, 3), (2, 8), (8, 7))]
+    shapes = _lengths(bool(settings.get("batch_first")))
+    program = check(model, *calls, dynamic_shapes=shapes, tolerance=1e-6)
+    assert len(program.report.variants) == 1
+
+
+def test_recurrent_layers_take_states_and_single_sequences() -> None:
+    model = Tagger("GRU").eval()
+    states = [(torch.randint(16, (n, b)), R(1, b, 6)) for n, b in ((5, 3), (9, 2))]
+    shapes = _lengths(batch_first=False)
+    shapes["state"] = {1: shapes["ids"][1]}
+    check(model, *states, dynamic_shapes=shapes, tolerance=1e-6)
+    single = [(torch.randint(16, (n,)),) for n in (5, 9)]
+    shapes = {"ids": {0: hotstart.Dim("length", min=2, max=64)}}
+    check(model, *single, dynamic_shapes=shapes, tolerance=1e-6)
+
+
+def test_recurrent_layers_are_not_compiled_step_by_step() -> None:
+    model = Tagger("GRU").eval()
+    ids = torch.randint(16, (40, 2))
+    program = check(model, (ids,), compiler="inductor", tolerance=1e-5)
+    assert [piece.kind for piece in program.artifact.pieces].count("inlined") == 1

@@ -30,7 +30,7 @@ ORDER = (
         "_torch",
     ),
     ("records", "model"),
-    ("guards",),
+    ("guards", "first_call"),
     ("runtime",),
     ("checkpoint", "artifact"),
     ("reporting",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from hotstart import Dim
 from qualification.conformance.zoo.text import RANGES, SMALL, VOCABULARY, encoder
 
 
@@ -25,9 +26,32 @@ class Embedder(nn.Module):
 # RoBERTa counts positions from the one after that of padding.
 ROBERTA = {**SMALL, "pad_token_id": 1, "bos_token_id": 0, "type_vocab_size": 1}
 
+EVEN = Dim("seq", ranges=[], sizes=[8, 24])
+"""Positions that are counted in Python are other constants for every length."""
+
 ENTRIES = (
     encoder("bert", "BertForMaskedLM", seq=RANGES),
     encoder("bert-pooler", "BertModel"),
+    encoder(
+        "bert-hidden-states",
+        "BertModel",
+        {**SMALL, "output_hidden_states": True},
+        notes="returns the states of every layer, which hooks take down",
+    ),
+    encoder(
+        "funnel",
+        "FunnelModel",
+        {
+            "block_sizes": lambda layers: [layers // 2] * 2,
+            "d_model": 64,
+            "n_head": 4,
+            "d_head": 16,
+            "d_inner": 128,
+            "vocab_size": VOCABULARY,
+        },
+        seq=EVEN,
+        notes="a pool between two blocks; its positions are a list of Python's",
+    ),
     encoder("roberta", "RobertaForSequenceClassification", {**ROBERTA, "num_labels": 3}),
     encoder("xlm-roberta", "XLMRobertaModel", ROBERTA),
     encoder(

@@ -259,12 +259,12 @@ def one_model(
     return Entry(
         name=name,
         family="multimodal",
-        make=seeded(lambda: build(LAYERS), lambda: inputs(example)),
+        make=seeded(lambda: build(LAYERS)),
         inputs=inputs,
         dynamic_shapes=dynamic_shapes,
         example=example,
         blocks=2 * LAYERS,
-        deeper=seeded(lambda: build(2 * LAYERS), lambda: inputs(example)),
+        deeper=seeded(lambda: build(2 * LAYERS)),
         notes=notes,
     )
 

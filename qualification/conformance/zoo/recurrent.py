@@ -14,8 +14,6 @@ from qualification.conformance.zoo.seeded import seeded
 
 BATCH = Dim("batch", min=1, max=4)
 SEQ = Dim("seq", min=1, max=32)
-FEW_STEPS = Dim("seq", min=1, max=6)
-"""torch unrolls GRUs and plain RNNs when it traces them, so every length is a graph of its own."""
 EXAMPLE: Sizes = {"batch": 2, "seq": 7}
 WIDTH = 24
 HIDDEN = 32
@@ -102,7 +100,7 @@ def classifier(name: str, build: Callable[[], nn.RNNBase], directions: int, note
         family="recurrent",
         make=seeded(lambda: Classifier(build(), directions)),
         inputs=features,
-        dynamic_shapes={"features": {0: BATCH, 1: FEW_STEPS}},
+        dynamic_shapes={"features": {0: BATCH, 1: SEQ}},
         example={"batch": 2, "seq": 5},
         notes=notes,
     )

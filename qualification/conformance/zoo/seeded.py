@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-def seeded(
-    build: Callable[[], nn.Module], first_call: Callable[[], dict[str, Any]] | None = None
-) -> Callable[[], nn.Module]:
+def seeded(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     """A factory of a model in eval mode with seeded weights, none of which is left at 0 or 1.
 
     Biases that are all zero and scales that are all one would hide a weight that is mixed up with
     another one, so every parameter gets some noise, and so do running statistics.
-
-    Args:
-        build: makes the model.
-        first_call: arguments of a call made before the model is given out, for those that set
-            themselves up in their first call, under a lock that no tracer can enter.
     """
 
     def make() -> nn.Module:
@@ -34,8 +26,6 @@ def seeded(
                     buffer.normal_(std=0.1)
                 elif name.endswith("running_var"):
                     buffer.uniform_(0.5, 1.5)
-            if first_call is not None:
-                model(**first_call())
         return model
 
     return make

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from hotstart import Dim
 from qualification.conformance.zoo.entry import Sizes
@@ -36,6 +37,20 @@ def heard(sizes: Sizes) -> dict[str, Any]:
         "input_features": torch.randn(sizes["batch"], MELS, FRAMES),
         "decoder_input_ids": token_ids(sizes["batch"], sizes["target"]),
     }
+
+
+def written(sizes: Sizes) -> dict[str, Any]:
+    """What an encoder heard, and a transcript that begins."""
+    return {
+        "input_ids": token_ids(sizes["batch"], sizes["target"]),
+        "encoder_hidden_states": torch.randn(sizes["batch"], FRAMES // 2, 64),
+    }
+
+
+def decoder_of(model: Any) -> nn.Module:
+    """The decoder of a model alone."""
+    decoder: nn.Module = model.decoder
+    return decoder
 
 
 T5 = {
@@ -108,5 +123,16 @@ ENTRIES = (
         inputs=heard,
         dynamic_shapes={"input_features": {0: BATCH}, "decoder_input_ids": {0: BATCH, 1: TARGET}},
         example={"batch": 2, "target": 12},
+    ),
+    entry(
+        "whisper-decoder",
+        family="encoder-decoders",
+        model="WhisperModel",
+        settings={**WHISPER, "output_hidden_states": True},
+        inputs=written,
+        dynamic_shapes={"input_ids": {0: BATCH, 1: TARGET}, "encoder_hidden_states": {0: BATCH}},
+        example={"batch": 2, "target": 12},
+        wrap=decoder_of,
+        notes="returns the states of every layer",
     ),
 )

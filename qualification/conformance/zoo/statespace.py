@@ -34,6 +34,20 @@ ENTRIES = (
         "mamba", "MambaForCausalLM", {**MAMBA, "time_step_rank": 8}, seq=LENGTHS, exact=False
     ),
     state_space(
+        "rwkv",
+        "RwkvForCausalLM",
+        {
+            "num_hidden_layers": lambda layers: layers,
+            "hidden_size": 64,
+            "vocab_size": VOCABULARY,
+            "use_cache": False,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+        seq=LENGTHS,
+        notes="its first call sets that weights are rescaled, by 1 for few layers",
+    ),
+    state_space(
         "mamba-2",
         "Mamba2ForCausalLM",
         {**MAMBA, "num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": CHUNK},

@@ -90,6 +90,20 @@ def swin(layers: int) -> nn.Module:
     )
 
 
+def swin_stages(layers: int) -> nn.Module:
+    return transformers.SwinModel(
+        transformers.SwinConfig(
+            image_size=32,
+            patch_size=2,
+            embed_dim=16,
+            depths=[1, 2, layers],
+            num_heads=[1, 2, 2],
+            window_size=4,
+            output_hidden_states=True,
+        )
+    )
+
+
 def swinv2(layers: int) -> nn.Module:
     return transformers.Swinv2ForImageClassification(
         transformers.Swinv2Config(
@@ -199,6 +213,23 @@ def segformer(layers: int) -> nn.Module:
             mlp_ratios=[2, 2, 2],
             decoder_hidden_size=32,
             num_labels=5,
+        )
+    )
+
+
+def sam(layers: int) -> nn.Module:
+    eyes = {
+        **{"hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2},
+        **{"image_size": 32, "patch_size": 8, "output_channels": 16, "window_size": 2},
+        **{"mlp_dim": 32, "num_pos_feats": 8, "global_attn_indexes": [1]},
+    }
+    prompts = {"hidden_size": 16, "image_size": 32, "patch_size": 8, "mask_input_channels": 4}
+    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return transformers.SamModel(
+        transformers.SamConfig(
+            vision_config=eyes,
+            prompt_encoder_config={**prompts, "image_embedding_size": 4},
+            mask_decoder_config={**decoder, "iou_head_hidden_dim": 16},
         )
     )
 
@@ -332,6 +363,7 @@ ENTRIES: tuple[Entry, ...] = (
     any_sized("dinov2", dinov2, "position embeddings are interpolated to the image's size"),
     any_sized("dinov3", dinov3, "rotary positions in two dimensions, register tokens"),
     fixed_size("swin", swin, "windows, every other one shifted"),
+    fixed_size("swin-stages", swin_stages, "three stages, the last of which is one window"),
     fixed_size("swinv2", swinv2, "cosine attention, continuous position biases"),
     any_sized("convnext", convnext),
     any_sized("convnextv2", convnextv2, "global response normalisation"),
@@ -363,16 +395,14 @@ ENTRIES: tuple[Entry, ...] = (
         example={"batch": 2},
         notes="convolutions and transformer layers in turns",
     ),
-    Entry(
-        name="segformer",
-        family="vision",
-        make=seeded(lambda: segformer(LAYERS), lambda: any_size(MIDDLE)),
-        inputs=any_size,
-        dynamic_shapes=IMAGES_OF_ANY_SIZE,
-        example=MIDDLE,
-        blocks=LAYERS,
-        deeper=seeded(lambda: segformer(2 * LAYERS), lambda: any_size(MIDDLE)),
-        notes="segmentation with a transformer",
+    any_sized("segformer", segformer, "segmentation with a transformer"),
+    of_layers(
+        "sam",
+        sam,
+        lambda sizes: {**square(sizes), "input_points": torch.rand(sizes["batch"], 1, 2, 2) * 32},
+        {**IMAGES, "input_points": {0: BATCH}},
+        {"batch": 2},
+        "segmentation of what points show",
     ),
     of_layers(
         "detr",

@@ -181,6 +181,7 @@ if TYPE_CHECKING:
         set_process_state,
     )
     from hotstart._torch.recipes import BySize, Recipe
+    from hotstart._torch.recurrent import loops_over_steps
     from hotstart._torch.repeats import Alike
     from hotstart._torch.sizes import Narrowing
     from hotstart._torch.subclass_calls import NotTakenApartError
@@ -335,6 +336,7 @@ __all__ = [
     "libc_of",
     "like_in_format",
     "line_of",
+    "loops_over_steps",
     "loose_symbol",
     "make_constant",
     "make_symbols",
@@ -417,6 +419,7 @@ _BUILDING = (
     "processes",
     "recipes",
     "recorder",
+    "recurrent",
     "repeats",
     "sizes",
     "subclass_calls",

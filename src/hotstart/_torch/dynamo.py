@@ -23,6 +23,7 @@ from hotstart._torch.layout_reads import LayoutReads, recording_layout_reads
 from hotstart._torch.numbers_read import numbers_of_weights_unknown, reading_paddings
 from hotstart._torch.other_names import OtherNames, recording_other_names
 from hotstart._torch.passed_objects import recording_passed_objects
+from hotstart._torch.recurrent import recurrent_of_any_length
 from hotstart._torch.repeats import Alike, tracing_repeats_once
 from hotstart._torch.sizes import convolutions_of_any_batch
 from hotstart._torch.symbols import sizes_that_may_be_zero, without_size_assumptions
@@ -54,6 +55,8 @@ class FullGraph:
         scopes: local and global variables of the traced frame; Dynamo's names start from them.
         scopes_of: the same for another call.
         self_name: the variable that holds the traced module; None for a plain function.
+        self_among: the variable that holds it as the first of all positional arguments, as in the
+            `wrapper(*args)` of a decorator; else None.
         layout_reads: what traced code asked of the layouts of tensors.
         free: the variables that the traced function closes over.
         met: by name of an argument, Dynamo's name of what else the caller's object may be.
@@ -71,6 +74,7 @@ class FullGraph:
     scopes: Mapping[str, Mapping[str, Any]]
     scopes_of: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Mapping[str, Any]]]
     self_name: str | None
+    self_among: str | None
     layout_reads: LayoutReads
     free: tuple[str, ...]
     met: Mapping[str, str]
@@ -171,7 +175,9 @@ def full_graph(
     from torch._dynamo.utils import get_metrics_context
 
     traced, owner = convert_frame.get_traced_fn(fn)
-    self_name = None if owner is None else traced.__code__.co_varnames[0]
+    code = traced.__code__
+    first = None if owner is None else code.co_varnames[0]
+    self_name, self_among = (first, None) if code.co_argcount else (None, first)
     for tensor, dim, low, high in dynamic:
         dynamo.mark_dynamic(tensor, dim, min=low, max=high)
     with (
@@ -183,6 +189,7 @@ def full_graph(
         reading_paddings(),
         numbers_of_weights_unknown(),
         going_on_where_all_is_decided(),
+        recurrent_of_any_length(),
         get_metrics_context(),
         _recording_side_effects() as side_effects,
         recording_layout_reads() as layout_reads,
@@ -223,6 +230,7 @@ def full_graph(
         scopes=scopes,
         scopes_of=scopes_of,
         self_name=self_name,
+        self_among=self_among,
         layout_reads=layout_reads,
         free=traced.__code__.co_freevars,
         met=met,

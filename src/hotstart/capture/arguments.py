@@ -16,6 +16,7 @@ from hotstart.dtypes import dtype_of, name_of
 from hotstart.errors import CaptureError, OptionsError
 from hotstart.records.contract import Parameter, TensorSpec
 from hotstart.records.nested import Const, Seq, Slot, Tree, is_changeable
+from hotstart.records.passing import passed
 from hotstart.records.shapes import Dim, dense_strides
 from hotstart.records.trees import NotATree, build, containers, describe
 
@@ -57,23 +58,9 @@ class Arguments:
     def passed(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of a call, given the value of each parameter.
 
-        They are passed by position where the example passed them so: hooks of the model see the
-        difference.
+        They are passed by position where the example passed them so.
         """
-        args: list[Any] = []
-        kwargs: dict[str, Any] = {}
-        # Once *args is filled, everything before it has to be passed by position.
-        empty = Seq(tuple, ())
-        variadic = any(p.kind == "var_positional" and p.tree != empty for p in self.parameters)
-        for number, (p, value) in enumerate(zip(self.parameters, values, strict=True)):
-            by_position = variadic or number < self.by_position
-            if p.kind == "var_positional":
-                args.extend(value)
-            elif p.kind == "positional_only" or (by_position and p.kind == "positional"):
-                args.append(value)
-            elif not (p.has_default and isinstance(p.tree, Const) and p.tree.value is p.default):
-                kwargs[p.name] = value
-        return tuple(args), kwargs
+        return passed(self.parameters, values, self.by_position)
 
 
 def describe_arguments(

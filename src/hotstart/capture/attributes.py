@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from hotstart.capture.state import Snapshot
 from hotstart.errors import CaptureError
+from hotstart.first_call.snapshot import Snapshot
 from hotstart.model import ModelIndex
 
 

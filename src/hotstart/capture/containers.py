@@ -8,8 +8,8 @@ from typing import Any
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.captured import ContainerChange
 from hotstart.capture.results import describe_result
-from hotstart.capture.state import Snapshot
 from hotstart.errors import CaptureError
+from hotstart.first_call.snapshot import Snapshot
 from hotstart.records.nested import Attributes, Map, Seq, Slot, Tree, attributes_of, is_changeable
 from hotstart.records.trees import Leaf, containers
 

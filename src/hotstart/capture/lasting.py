@@ -46,7 +46,8 @@ def require_lasting(index: ModelIndex, graphs: Sequence[Captured]) -> None:
 def _keeps_a_tensor(module: torch.nn.Module, update: AttributeUpdate) -> bool:
     """Tell whether one tensor takes the place of another, which weights' checks know of."""
     is_tensor = isinstance(update.value, Slot) and update.value.kind in ("arg", "out", "weight")
-    return is_tensor and isinstance(getattr(module, update.name, None), torch.Tensor)
+    own = (vars(module), module._buffers, module._parameters)
+    return is_tensor and any(isinstance(held.get(update.name), torch.Tensor) for held in own)
 
 
 @contextlib.contextmanager

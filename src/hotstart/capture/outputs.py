@@ -29,9 +29,9 @@ from hotstart.capture.attributes import ModuleAttributes
 from hotstart.capture.captured import AttributeUpdate, ContainerChange
 from hotstart.capture.containers import PassedContainers
 from hotstart.capture.results import Leaves, describe_result
-from hotstart.capture.state import Snapshot
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
+from hotstart.first_call.snapshot import Snapshot
 from hotstart.model import ModelIndex
 from hotstart.records.nested import Slot, Tree
 

@@ -12,6 +12,7 @@ from torch import fx
 from hotstart import _torch
 from hotstart.capture.numbers import Numbers
 from hotstart.errors import CaptureError
+from hotstart.model import ModelIndex
 
 if TYPE_CHECKING:
     import sympy
@@ -66,6 +67,18 @@ def _depends_on_contents(line: str) -> CaptureError:
         "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "
         "of indexing by a condition, no .item()",
     )
+
+
+def refuse_skipped_hooks(index: ModelIndex) -> None:
+    """Raise if a module that `torch.compile` made has hooks, which Dynamo leaves out."""
+    for path, module in index.modules.items():
+        hooks = module._forward_hooks or module._forward_pre_hooks
+        if hooks and _torch.is_compiled(module):
+            raise CaptureError(
+                f"{path}: expected a module without hooks, since torch.compile made it and a trace "
+                "leaves its hooks out, found some. Register them with the module that was "
+                f"compiled, {path}._orig_mod, or compile that one in place: .compile()."
+            )
 
 
 def refuse_gradients(traced: _torch.FullGraph) -> None:

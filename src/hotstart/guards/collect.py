@@ -243,6 +243,8 @@ def _origin(
         return ("closure", "", traced.scopes["L"]), steps
     if start == "L" and first == traced.self_name:
         return ("self", "", traced.scopes["L"][first]), tuple(rest)
+    if start == "L" and first == traced.self_among and rest and rest[0] == ("item", 0):
+        return ("self", "", traced.scopes["L"][first][0]), tuple(rest[1:])
     return None
 
 

@@ -66,6 +66,8 @@ def cut(
     splitting |= alone
     # All processes have to come to them in the same order, and proofs run on one.
     splitting |= set(filter(_torch.communicates, graph.nodes))
+    # Inductor takes recurrent layers apart step by step, for one length each.
+    splitting |= set(filter(_torch.loops_over_steps, graph.nodes))
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
     runs = _join_allocations(_join_forbidden_cuts(graph, runs), splitting)
     return graph, tuple(Run(tuple(run), _is_inlined(run, splitting, alone)) for run in runs)

@@ -1,0 +1,139 @@
+"""Trace the calls of a model; one whose first call sets it up is called once before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from hotstart import faults
+from hotstart.capture.described import DescribedCall
+from hotstart.capture.refusals import refuse_skipped_hooks
+from hotstart.capture.weight_table import WeightTable
+from hotstart.errors import CaptureError
+from hotstart.events import Clock
+from hotstart.first_call.set_up import FirstCall, SetUp, set_up
+from hotstart.model import ModelIndex
+from hotstart.options import Options
+from hotstart.partition import SplitOn
+from hotstart.records.artifact import Requirements
+from hotstart.specialize.contract import make_requirements
+from hotstart.specialize.trace import TracedCall, not_captured, trace_calls
+
+log = logging.getLogger("hotstart")
+
+
+@dataclass(frozen=True)
+class TracedModel:
+    """A model whose calls were traced.
+
+    Attributes:
+        index: of the model, as it is now.
+        weights: the table of tensors that the graphs read.
+        calls: its calls.
+        requirements: what the model must be.
+    """
+
+    index: ModelIndex
+    weights: WeightTable
+    calls: list[TracedCall]
+    requirements: Requirements
+
+
+def trace_set_up(
+    index: ModelIndex,
+    calls: Sequence[DescribedCall],
+    options: Options,
+    split_on: SplitOn,
+    clock: Clock,
+) -> TracedModel:
+    """Trace the calls of a model; where that fails, after its first calls, if these change it.
+
+    Raises:
+        CaptureError, PartitionError: see `trace_calls`; the model is as it was.
+    """
+    after = _set_up_first(index, calls)
+    if after is None:
+        try:
+            return _traced(index, calls, options, split_on, clock)
+        except CaptureError as error:
+            after = _set_up(index, calls)
+            if after is None:
+                raise
+            log.debug("before its first call, the model is not captured: %s", error)
+    with after.or_undone():
+        traced = _traced(ModelIndex(index.model), calls, options, split_on, clock)
+        _refuse_history(traced, after)
+    after.tell("compiled")
+    return traced
+
+
+def _set_up_first(index: ModelIndex, calls: Sequence[DescribedCall]) -> SetUp | None:
+    """Give lazy modules their weights, of which Dynamo makes some, with random numbers of its own.
+
+    Raises:
+        CaptureError: their first call fails.
+    """
+    lazy = [place.name for place in index.places if torch.nn.parameter.is_lazy(place.get())]
+    if not lazy:
+        return None
+    after = _set_up(index, calls)
+    if after is None:
+        raise CaptureError(
+            f"{lazy[0]}: expected a tensor, found one that has no shape before the first call, and "
+            "that call fails with fake tensors. Call the model once before it is compiled."
+        )
+    return after
+
+
+def _set_up(index: ModelIndex, calls: Sequence[DescribedCall]) -> SetUp | None:
+    return set_up(index.model, [_first_call(call) for call in calls])
+
+
+def _refuse_history(traced: TracedModel, after: SetUp) -> None:
+    """Raise if graphs read a number or text that the first call has set in place of another.
+
+    Sizes at which nobody compared calls before the first one with later ones may have used the
+    other one.
+    """
+    ranges = (call for call in traced.calls if call.arguments.axes)
+    for captured in (graph.captured for call in ranges for graph in call.graphs):
+        for path, kind in captured.read.modules.items():
+            module = traced.index.modules[path]
+            for guard in kind.guards:
+                match guard.steps:
+                    case (("attribute", name), *_) if after.overwrote(module, str(name)):
+                        raise CaptureError(
+                            f"forward sets {path or 'the model'}.{name}, and what it does depends "
+                            "on what was there before. Call the model once before it is "
+                            "compiled, or pass what changes as an argument."
+                        )
+
+
+def _traced(
+    index: ModelIndex,
+    calls: Sequence[DescribedCall],
+    options: Options,
+    split_on: SplitOn,
+    clock: Clock,
+) -> TracedModel:
+    with faults.typed(not_captured):
+        refuse_skipped_hooks(index)
+        weights = WeightTable(index)
+        traced = trace_calls(index, calls, weights, options, split_on, clock)
+        requirements = make_requirements(index, weights, traced)
+        return TracedModel(index, weights, traced, requirements)
+
+
+def _first_call(call: DescribedCall) -> FirstCall:
+    described = call.arguments
+    return FirstCall(
+        call.target,
+        described.parameters,
+        described.tensors,
+        described.axes,
+        described.example_sizes,
+        described.by_position,
+    )
