@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hotstart.artifact import compatibility, container
-from hotstart.artifact.container import Container, Trust
+from hotstart.artifact.container import Container
 from hotstart.artifact.read import to_artifact
+from hotstart.artifact.trust import Trust
 from hotstart.checkpoint.checkpoint_weights import HeldWeights
 from hotstart.checkpoint.files import open_checkpoint
 from hotstart.checkpoint.prepared import PreparedWeights

@@ -44,13 +44,12 @@ from hotstart.artifact.header import (
     read_header,
 )
 from hotstart.artifact.target_index import Choose, Target, first
-from hotstart.errors import CorruptArtifact, UntrustedArtifact
+from hotstart.artifact.trust import Trust, require_trusted
+from hotstart.errors import CorruptArtifact
 from hotstart.faults import path_of
 
 _LISTED_BYTES = 1024
 """So much is read at once where only the manifest is wanted: all of it, in small files."""
-
-Trust = Callable[[bytes, bytes | None, bytes | None], str | None]
 
 
 class _Manifest(msgspec.Struct):
@@ -133,27 +132,6 @@ def require_whole(file: str | os.PathLike[str], trust: Trust | None = None) -> N
         pass
 
 
-def require_trusted_start(name: str, start: bytes, trust: Trust) -> None:
-    """Verify the signature in the first `HEADER_BYTES` of what is elsewhere, and nothing else.
-
-    Raises:
-        CorruptArtifact: they are no header.
-        IncompatibleArtifact: they are of another format.
-        UntrustedArtifact: `trust` refused.
-    """
-    _require_trusted(name, read_header(name, start), trust)
-
-
-def require_trusted(file: str | os.PathLike[str], trust: Trust) -> None:
-    """Verify the header of a file and its signature, and read nothing else.
-
-    Raises:
-        ArtifactError: as `read`.
-    """
-    with OpenFile(path_of("file", file)) as source:
-        _trusted_header(source, trust)
-
-
 def read_bytes(name: str, data: bytes, trust: Trust | None = None) -> list[Container]:
     """Verify what would be a whole file; what it has for each target.
 
@@ -168,7 +146,7 @@ def read_bytes(name: str, data: bytes, trust: Trust | None = None) -> list[Conta
         UntrustedArtifact: `trust` refused.
     """
     header = read_header(name, data[:HEADER_BYTES], len(data))
-    _require_trusted(name, header, trust)
+    require_trusted(name, header, trust)
     if header.format == SEVERAL:
 
         def gather(ranges: Iterable[tuple[int, int]]) -> memoryview:
@@ -198,7 +176,7 @@ def read_manifest(
     with OpenFile(path_of("file", file)) as source:
         start = source.start(_LISTED_BYTES)
         header = read_header(source.name, start[:HEADER_BYTES], source.size)
-        _require_trusted(source.name, header, trust)
+        require_trusted(source.name, header, trust)
         if header.format == SEVERAL:
             several = _Several(source.name, header, source.gather)
             return several.read_manifest(choose(several.targets))
@@ -269,21 +247,8 @@ def _trusted_header(source: OpenFile, trust: Trust | None) -> Header:
     """
     start = bytes(source.take(min(HEADER_BYTES, source.size)))
     header = read_header(source.name, start, source.size)
-    _require_trusted(source.name, header, trust)
+    require_trusted(source.name, header, trust)
     return header
-
-
-def _require_trusted(name: str, header: Header, trust: Trust | None) -> None:
-    """Ask whether the signature in a header is trusted.
-
-    Raises:
-        UntrustedArtifact: it is not.
-    """
-    if trust is None:
-        return
-    found = trust(header.signed, header.public_key, header.signature)
-    if found is not None:
-        raise UntrustedArtifact(name, found)
 
 
 def _rest(source: OpenFile, header: Header) -> Container:

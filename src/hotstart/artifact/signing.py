@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hotstart.artifact.container import Trust
 from hotstart.artifact.header import Sign
+from hotstart.artifact.trust import Trust
 from hotstart.errors import ArtifactError, OptionsError
 from hotstart.faults import path_of
 

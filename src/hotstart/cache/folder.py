@@ -26,7 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from hotstart.artifact import container, disk
+from hotstart.artifact import disk
+from hotstart.artifact.trust import require_trusted_file
 from hotstart.cache import locks, tidying
 from hotstart.cache.file_names import LAYOUT, LOCKS, PINS, QUARANTINE, is_name, place_of
 from hotstart.cache.signatures import Signatures
@@ -262,7 +263,7 @@ class Folder:
         if self.signatures.trust is None:
             return True
         try:
-            container.require_trusted(path, self.signatures.trust)
+            require_trusted_file(path, self.signatures.trust)
         except UntrustedArtifact:
             return False
         except ArtifactError:

@@ -11,8 +11,8 @@ from hotstart.errors import ArtifactError, OptionsError, StoreError, UntrustedAr
 from hotstart.records.guards import Change
 
 if TYPE_CHECKING:
-    from hotstart.artifact.container import Trust
     from hotstart.artifact.header import Sign
+    from hotstart.artifact.trust import Trust
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ import msgspec
 
 from hotstart.artifact import compatibility, container
 from hotstart.artifact.header import HEADER_BYTES
+from hotstart.artifact.trust import require_trusted_start
 from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, CacheEntry, decoded
 from hotstart.cache.file_names import program_name
 from hotstart.cache.folder import Folder
@@ -167,7 +168,7 @@ class Exchange:
         if start is None:
             return False
         try:
-            container.require_trusted_start(self.remote.where(kind, name), start, self._trust)
+            require_trusted_start(self.remote.where(kind, name), start, self._trust)
         except ArtifactError as error:
             self.remote.wrong(kind, name, error)
             return True
