@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -10,6 +11,9 @@ from hotstart.events import Event, Listener
 
 WORTH_A_LINE_S = 0.1
 """Units that took less are left out of a log, which reused ones would fill."""
+
+MOST_LETTERS = 60
+"""Bound on the description of what is being done."""
 
 
 @contextlib.contextmanager
@@ -53,6 +57,13 @@ class Lines:
                 return None
 
 
+def described(event: Event) -> str:
+    """What is being done: a phase, or a piece with the layers and the sizes that it serves."""
+    parts = (event.name, event.detail.get("layers", ""), event.detail.get("variant", ""))
+    text = "  ".join(filter(None, parts))
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 3]}..."
+
+
 def _bar(stream: TextIO) -> contextlib.AbstractContextManager[Listener] | None:
     try:
         import rich.console
@@ -67,15 +78,23 @@ def _bar(stream: TextIO) -> contextlib.AbstractContextManager[Listener] | None:
             parts.TextColumn("{task.description}"),
             parts.BarColumn(),
             parts.MofNCompleteColumn(),
+            parts.TextColumn("{task.fields[made]}"),
             parts.TimeElapsedColumn(),
+            parts.TextColumn("left"),
+            parts.TimeRemainingColumn(),  # by how long the pieces took that are done
         )
         console = rich.console.Console(file=stream)
         with parts.Progress(*columns, console=console, transient=True) as drawn:
-            task = drawn.add_task("starting", total=None)
+            task = drawn.add_task("starting", total=None, made="")
+            actions: Counter[str] = Counter()
 
             def listen(event: Event) -> None:
                 if event.kind in ("phase_started", "unit_started"):
-                    drawn.update(task, description=event.name)
+                    drawn.update(task, description=described(event))
+                if event.kind == "unit_finished" and "action" in event.detail:
+                    actions[event.detail["action"]] += 1
+                    made = ", ".join(f"{count} {action}" for action, count in actions.items())
+                    drawn.update(task, made=made)
                 if event.total:
                     drawn.update(task, completed=event.done, total=event.total)
 

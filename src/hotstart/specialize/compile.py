@@ -156,7 +156,8 @@ def _compile_part(
     reused = 0
     for done, job in enumerate(part.jobs, served):
         piece = job.piece.name
-        clock.emit(Event("unit_started", piece, done=done, total=total))
+        about = {"layers": ", ".join(job.piece.layers), "variant": name}
+        clock.emit(Event("unit_started", piece, done=done, total=total, detail=about))
         began = clock.wall_s()
         known = units.serving(job)
         wide = shared.get(job.key, job)

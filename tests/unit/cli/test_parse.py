@@ -375,6 +375,21 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "2/2" in stream.getvalue()
 
 
+def test_a_bar_says_what_is_being_done_and_what_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    about = {"layers": "encoder.layer.0", "variant": "seq=2..64"}
+    stream = Terminal()
+    with progress(stream) as listener:
+        for number, action in enumerate(("compiled", "reused", "reused")):
+            listener(Event("unit_started", f"piece_{number}", done=number, total=3, detail=about))
+            done = {"action": action}
+            listener(Event("unit_finished", f"piece_{number}", 0.1, number + 1, 3, done))
+    assert "piece_2  encoder.layer.0  seq=2..64" in stream.getvalue()
+    assert "1 compiled, 2 reused" in stream.getvalue()
+
+
 def test_lines_on_a_terminal_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rich.console", None)
     monkeypatch.setitem(sys.modules, "rich", None)
