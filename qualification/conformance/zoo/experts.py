@@ -84,6 +84,7 @@ ENTRIES = (
             "num_local_experts": 4,
             "num_experts_per_tok": 2,
         },
+        layers=2,
         notes="experts of attention, too; each gathers its tokens, however many they are",
     ),
     mixture("olmoe", "OlmoeForCausalLM", {**GROUPED, "num_experts": 8, "num_experts_per_tok": 2}),
