@@ -19,7 +19,7 @@ from hotstart.runtime.generated import unit_code
 from hotstart.saving import checked_parts
 
 EAGER = Options(compiler="op_by_op")
-X = torch.randn(3, 8)
+X = torch.linspace(-2, 2, 24).view(3, 8)
 ROWS = {"x": {0: Dim("rows", min=1, max=8)}}
 
 
@@ -95,11 +95,11 @@ def test_a_program_that_is_right_departs_nowhere() -> None:
 
 def test_what_is_allowed_can_be_said(tmp_path: Path) -> None:
     owner = model()
-    program = with_a_fault(owner, tmp_path / "wrong.hot", 1, "relu(", "1.001 * relu(")
+    program = with_a_fault(owner, tmp_path / "wrong.hot", 1, "relu(", "1.05 * relu(")
     assert hotstart.bisect(owner, (X,), program=program, **SETTINGS).first is not None
-    found = hotstart.bisect(owner, (X,), program=program, tolerance=0.1, **SETTINGS)
+    found = hotstart.bisect(owner, (X,), program=program, tolerance=0.5, **SETTINGS)
     assert found.first is None
-    assert found.tolerance == 0.1
+    assert found.tolerance == 0.5
 
 
 def test_the_program_is_as_it_was_afterwards(tmp_path: Path) -> None:

@@ -171,7 +171,6 @@ ARGUMENTS: dict[str, Callable[..., Any]] = {
     "settings by anything": build(options=Options(inductor={"nope": 1, 2: 3})),
     "default nested": build(lambda x, y=NESTED: x + 1),
     "weight nested": build(holding(NESTED)),
-    "weight to come": build(nn.LazyLinear(3)),
     "module without init": build(nn.Module.__new__(nn.Module)),
 }
 

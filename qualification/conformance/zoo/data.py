@@ -159,7 +159,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         name="mimi-decoder",
         family=FAMILY,
-        make=seeded(MimiDecoder, lambda: codes({"frames": 7})),
+        make=seeded(MimiDecoder),
         inputs=codes,
         dynamic_shapes={"audio_codes": {2: Dim("frames", min=2, max=32)}},
         example={"frames": 7},

@@ -15,14 +15,7 @@ from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 from hotstart._torch.fresh_memory import filled_memory, junk_memory
 from hotstart._torch.inner_tensors import context_of, inner_names, put_together
-from hotstart._torch.numpy_calls import (
-    numpy_attribute,
-    numpy_call,
-    numpy_function,
-    numpy_method,
-    numpy_operator,
-    tensor_of_array,
-)
+from hotstart._torch.numpy_calls import numpy_call
 from hotstart._torch.ranks import (
     asks_if_initialized,
     described_group,
@@ -344,11 +337,7 @@ __all__ = [
     "mesh_groups",
     "name_of_group",
     "names_a_place",
-    "numpy_attribute",
     "numpy_call",
-    "numpy_function",
-    "numpy_method",
-    "numpy_operator",
     "operator_code",
     "operator_name",
     "operator_schemas",
@@ -375,7 +364,6 @@ __all__ = [
     "symbols_in",
     "take_apart",
     "tensor_handles",
-    "tensor_of_array",
     "tensors_of_handles",
     "trace_artifact",
     "traced_environment",

@@ -305,9 +305,8 @@ def _recording_side_effects() -> Iterator[list[str]]:
         text = str(warning.message)
         if "side effects" in text and text.endswith("]"):
             found.extend(map(str, ast.literal_eval(text[text.rindex(": [") + 2 :])))
-        elif not text.startswith(
-            "To copy construct from a tensor"
-        ):  # of arrays, which it traces so
+        # An array is a tensor in a trace.
+        elif not text.startswith("To copy construct from a tensor"):
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )

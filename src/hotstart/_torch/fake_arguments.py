@@ -45,6 +45,10 @@ def fakes_of(weights: Iterable[torch.Tensor]) -> Fakes:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
+class NoMemory(Exception):
+    """A tensor that would be written to is not memory with strides."""
+
+
 class FakeArguments(TorchDispatchMode):
     """While entered, operators on fake tensors give fake tensors, and others are run.
 
@@ -166,7 +170,13 @@ class FakeArguments(TorchDispatchMode):
         return (differ | self._unknown) & self._weights.keys()
 
     def _keep(self, tensor: torch.Tensor) -> None:
-        """Keep a copy of memory that is about to be written to."""
+        """Keep a copy of memory that is about to be written to.
+
+        Raises:
+            NoMemory: it is no memory, but what a tensor subclass makes of other tensors.
+        """
+        if not has_memory(tensor):
+            raise NoMemory(type(tensor).__qualname__)
         memory = memory_of(tensor)
         if memory not in self._own and memory not in self._before:
             whole = torch.empty(0, dtype=torch.uint8, device=tensor.device)

@@ -63,6 +63,8 @@ def _refusal(tensor: torch.Tensor, odd: Oddity) -> tuple[str, str]:
                 "Use its values and offsets, and make it in forward with "
                 "torch.nested.nested_tensor_from_jagged."
             )
+        case "class" if type(tensor).__qualname__ == "DTensor":
+            return "DTensor", "Use the part of this rank as a plain tensor: DTensor.to_local()."
         case "class":
             return f"{type(tensor).__module__}.{type(tensor).__qualname__}", (
                 "Use the plain tensors it is made of; in place of a weight, "
