@@ -127,7 +127,9 @@ def _begin(binding: Binding, model: Model | None, artifact: Artifact) -> None:
         binding.begin()
         return
     except ModelMismatch as error:
-        after = None if model is None else _set_up(model, artifact)
+        if model is None or not artifact.requirements.set_up:
+            raise
+        after = _set_up(model, artifact)
         if after is None:
             raise
         mismatch = error

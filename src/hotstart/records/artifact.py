@@ -154,6 +154,8 @@ class Requirements(msgspec.Struct, frozen=True):
         groups: the groups of processes that calls talk in, by number.
         taken_apart: the weights of tensor subclasses.
         wrappings: the different things that they are besides inner tensors.
+        set_up: whether the first call of the model, which the build made, has set up what graphs
+            read: a load makes it too, where the model does not fit without.
     """
 
     weights: tuple[WeightSpec, ...]
@@ -167,6 +169,7 @@ class Requirements(msgspec.Struct, frozen=True):
     groups: tuple[GroupSpec, ...] = ()
     taken_apart: tuple[TakenApart, ...] = ()
     wrappings: tuple[Wrapping, ...] = ()
+    set_up: bool = False
 
     def know_ranks(self) -> bool:
         """Tell whether a program is of several processes, or knows which of them it is in."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from msgspec import structs
 
 from hotstart import faults
 from hotstart.capture.described import DescribedCall
@@ -67,7 +68,7 @@ def trace_set_up(
         traced = _traced(ModelIndex(index.model), calls, options, split_on, clock)
         _refuse_history(traced, after)
     after.tell("compiled")
-    return traced
+    return replace(traced, requirements=structs.replace(traced.requirements, set_up=True))
 
 
 def _set_up_first(index: ModelIndex, calls: Sequence[DescribedCall]) -> SetUp | None:
