@@ -54,8 +54,9 @@ class Rehearsal:
 
         One that is native runs in Python first, where what pieces return can be seen. Uninitialised
         memory is zero, and autocast is as at the build, so that results are the same in every
-        process. Assertions about the contents of tensors are left out, since they need not hold for made-up inputs. No other process takes
-        part: collectives give what they would if all had the same tensors.
+        process. Assertions about the contents of tensors are left out, since they need not hold for
+        made-up inputs. No other process takes part: collectives give what they would if all had the
+        same tensors.
 
         Raises:
             ArtifactError: the two forms of the variant give something else.
