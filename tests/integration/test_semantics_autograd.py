@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,6 +198,23 @@ def test_autocast_to_float16() -> None:
         return linear(x)
 
     check(f, (R(2, 4),))
+
+
+@mostly_eager
+def test_a_program_is_saved_within_the_region_or_outside(compiler: str, tmp_path: Path) -> None:
+    linear = nn.Linear(4, 4)
+    x = R(2, 4)
+    options = Options(compiler=compiler)  # type: ignore[arg-type]
+    plain = hotstart.compile(linear, (x,), options=options)
+    with torch.autocast("cpu", torch.bfloat16):
+        program = hotstart.compile(linear, (x,), options=options)
+        program.save(tmp_path / "within.hot")
+        plain.save(tmp_path / "plain.hot")
+        expected = linear(x).detach()
+        assert_same(hotstart.load(tmp_path / "within.hot", linear)(x), expected, tolerance=3e-2)
+    program.save(tmp_path / "outside.hot")
+    assert (tmp_path / "outside.hot").read_bytes() == (tmp_path / "within.hot").read_bytes()
+    assert_same(hotstart.load(tmp_path / "plain.hot", linear)(x), linear(x), tolerance=1e-6)
 
 
 def test_a_region_without_autocast_in_one_with_it() -> None:

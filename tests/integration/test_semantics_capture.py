@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import hotstart
-from hotstart import Dim
+from hotstart import CaptureError, Dim
 from tests.semantics import both, build, check, mostly_eager
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
@@ -183,6 +183,29 @@ def test_a_mask_is_no_problem_where_shapes_stay() -> None:
         assert x.shape[0] < 9, "a size that is known"
         torch._assert_async((x < 100).all())
         return torch.where(y > 0, y, y * 2)
+
+    check(f, X)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lambda x: f"{x.sum().item()}",
+        lambda x: f"{x[x > 0].shape[0]:03d} are positive",
+        lambda x: f"{x.shape}",
+        lambda x: f"{x[0]}",
+    ],
+)
+def test_text_of_what_a_call_knows_is_refused(text: Any) -> None:
+    with pytest.raises(CaptureError, match=r"(?s)in <lambda>.* a number that only a call knows"):
+        build(lambda x: (x + 1, text(x)), *X, dynamic_shapes={"x": {0: Dim("n", min=2, max=9)}})
+
+
+def test_text_of_constants_or_that_nothing_keeps_is_none_of_a_call() -> None:
+    def f(x: Tensor) -> tuple[Tensor, str]:
+        n = (x > 0).sum().item()
+        unused = f"{n} of {x}"
+        return x + len([unused]), f"{x.dtype} {x.shape}"
 
     check(f, X)
 

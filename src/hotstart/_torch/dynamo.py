@@ -27,6 +27,7 @@ from hotstart._torch.recurrent import recurrent_of_any_length
 from hotstart._torch.repeats import Alike, tracing_repeats_once
 from hotstart._torch.sizes import convolutions_of_any_batch
 from hotstart._torch.symbols import sizes_that_may_be_zero, without_size_assumptions
+from hotstart._torch.text_of_values import refusing_text_of_values
 
 if TYPE_CHECKING:
     import sympy
@@ -189,6 +190,7 @@ def full_graph(
         reading_paddings(),
         numbers_of_weights_unknown(),
         going_on_where_all_is_decided(),
+        refusing_text_of_values(),
         recurrent_of_any_length(),
         get_metrics_context(),
         _recording_side_effects() as side_effects,

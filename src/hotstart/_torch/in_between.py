@@ -25,7 +25,8 @@ def in_between(holder: Any, name: str, called: Callable[..., Any]) -> Iterator[N
             return function(*args, **kwargs)
         return called(function, *args, **kwargs)
 
-    setattr(holder, name, staticmethod(call) if isinstance(kept, staticmethod) else call)
+    plain = isinstance(kept, classmethod | staticmethod)  # `function` is bound to its class already
+    setattr(holder, name, staticmethod(call) if plain else call)
     try:
         yield
     finally:

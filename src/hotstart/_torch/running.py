@@ -15,7 +15,7 @@ from torch import overrides
 from torch.overrides import TorchFunctionMode
 
 from hotstart._torch.around import around_operators
-from hotstart.dtypes import name_of
+from hotstart.dtypes import dtype_of, name_of
 
 
 class TensorWatch:
@@ -141,6 +141,19 @@ def autocast_state() -> tuple[tuple[str, str], ...]:
         for kind in ("cpu", "cuda", "xpu", "hpu", "xla", "mtia", "ipu", "privateuseone")
         if torch.is_autocast_enabled(kind)
     )
+
+
+@contextlib.contextmanager
+def autocast_regions(state: Iterable[tuple[str, str]]) -> Iterator[None]:
+    """Be in the regions of autocast that `autocast_state` told of, and in no others."""
+    wanted = dict(state)
+    with contextlib.ExitStack() as stack:
+        for kind, _ in autocast_state():
+            if kind not in wanted:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        for kind, dtype in wanted.items():
+            stack.enter_context(torch.autocast(kind, dtype_of(dtype)))
+        yield
 
 
 CONFIGS = (

@@ -53,9 +53,10 @@ class Rehearsal:
         """Run a variant, and call `note` with every tensor that a piece or the variant returns.
 
         One that is native runs in Python first, where what pieces return can be seen. Uninitialised
-        memory is zero, so that results are the same in every process. Assertions about the contents
-        of tensors are left out, since they need not hold for made-up inputs. No other process takes
-        part: collectives give what they would if all had the same tensors.
+        memory is zero, and autocast is as at the build, so that results are the same in every
+        process. Assertions about the contents of tensors are left out, since they need not hold for
+        made-up inputs. No other process takes part: collectives give what they would if all had the
+        same tensors.
 
         Raises:
             ArtifactError: the two forms of the variant give something else.
@@ -90,6 +91,7 @@ class Rehearsal:
         constants = [_group_alone(each) for each in stitched.constants]
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
+            stack.enter_context(_torch.autocast_regions(call.contract.autocast))
             stack.enter_context(torch.random.fork_rng(devices=[]))
             stack.enter_context(_torch.filled_memory())
             if self._asserts:
