@@ -387,36 +387,12 @@ __all__ = [
 ]
 
 _BUILDING = (
-    "attention",
-    "block_names",
-    "broken_graphs",
-    "c_shims",
-    "collectives",
-    "data_numbers",
-    "dynamo",
-    "dynamo_errors",
-    "graph_inputs",
-    "graphs",
-    "guards",
-    "compile_fx",
-    "cross",
-    "few_rows",
-    "first_kernel",
-    "joined_kernels",
-    "layout_reads",
-    "own_process",
-    "packing",
-    "processes",
-    "recipes",
-    "recorder",
-    "recurrent",
-    "repeats",
-    "sizes",
-    "subclass_calls",
-    "subclasses",
-    "symbols",
-    "target_flags",
-)
+    "attention", "block_names", "broken_graphs", "c_shims", "collectives", "data_numbers",
+    "dynamo", "dynamo_errors", "graph_inputs", "graphs", "guards", "compile_fx", "cross",
+    "few_rows", "first_kernel", "joined_kernels", "layout_reads", "own_process", "packing",
+    "processes", "recipes", "recorder", "recurrent", "repeats", "sizes", "subclass_calls",
+    "subclasses", "symbols", "target_flags",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
