@@ -376,3 +376,28 @@ def test_one_that_no_module_keeps_is_refused() -> None:
     kept = Doubled(R(4, 4))
     with pytest.raises(CaptureError, match=r"kept: got a .*Doubled"):
         build(lambda x: x @ kept, X)
+
+
+# --- the model afterwards ------------------------------------------------------------------------
+
+
+def test_a_model_that_was_compiled_can_be_converted() -> None:
+    model = Weighted(Doubled(R(4, 4)))
+    program = build(model, X)
+    assert_same(program(X), model(X))
+    model.double()  # torch swaps the weight, and refuses where there is a weak reference to it
+    assert model.weight.dtype is torch.float64
+    with pytest.raises(ModelMismatch, match=r"expected .*Doubled, found torch\.Tensor"):
+        program(X)
+
+
+def test_a_model_that_was_refused_can_be_converted() -> None:
+    class Prints(Weighted):
+        def forward(self, x: Tensor) -> Tensor:
+            print(x @ self.weight)
+            return x @ self.weight
+
+    model = Prints(Doubled(R(4, 4)))
+    with pytest.raises(CaptureError, match="print"):
+        build(model, X)
+    assert model.double().weight.dtype is torch.float64

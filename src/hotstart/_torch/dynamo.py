@@ -26,7 +26,11 @@ from hotstart._torch.passed_objects import recording_passed_objects
 from hotstart._torch.recurrent import recurrent_of_any_length
 from hotstart._torch.repeats import Alike, tracing_repeats_once
 from hotstart._torch.sizes import convolutions_of_any_batch
-from hotstart._torch.symbols import sizes_that_may_be_zero, without_size_assumptions
+from hotstart._torch.symbols import (
+    forgetting_real_tensors,
+    sizes_that_may_be_zero,
+    without_size_assumptions,
+)
 from hotstart._torch.text_of_values import refusing_text_of_values
 
 if TYPE_CHECKING:
@@ -184,6 +188,7 @@ def full_graph(
     with (
         dynamo.config.patch(**trace_settings()),
         torch.no_grad(),
+        forgetting_real_tensors(),
         without_size_assumptions(),
         sizes_that_may_be_zero(),
         convolutions_of_any_batch(),

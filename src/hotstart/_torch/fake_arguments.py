@@ -18,6 +18,9 @@ import torch.utils._pytree as pytree
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hotstart._torch.inner_tensors import context_of, inner_names
+from hotstart._torch.subclass_calls import is_wrapper
+
 if TYPE_CHECKING:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -106,6 +109,9 @@ class FakeArguments(TorchDispatchMode):
     ) -> Any:
         given = dict(kwargs or {})
         inputs = [*_tensors((args, given))]
+        if any(map(is_wrapper, inputs)):
+            # It has no memory. What its class calls with its inner tensors comes here.
+            return NotImplemented
         written = [*_written(func, args, given)]
         known = {memory_of(each) for each in inputs if not is_fake(each)}
         if any(map(self._is_unknown, inputs)):
@@ -148,6 +154,9 @@ class FakeArguments(TorchDispatchMode):
         """Stand for an input of an operator: the same text for one that computes the same."""
         if not isinstance(value, torch.Tensor):
             return type(value).__qualname__ if callable(value) else repr(value)
+        if is_wrapper(value):
+            inner = [self._token(getattr(value, name)) for name in inner_names(value)]
+            return (type(value).__qualname__, repr(context_of(value)), *inner)
         if id(value) in self._numbers:
             return self._numbers[id(value)][0]
         form = (value.dtype, tuple(value.shape), tuple(value.stride()))

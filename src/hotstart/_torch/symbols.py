@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hotstart._torch.in_between import replaced
+from hotstart._torch.in_between import in_between, replaced
 
 if TYPE_CHECKING:
     import sympy
@@ -331,3 +331,27 @@ def bounded_negative_powers() -> Iterator[None]:
         yield
     finally:
         analysis.pow_by_natural = original
+
+
+@contextlib.contextmanager
+def forgetting_real_tensors() -> Iterator[None]:
+    """Leave no weak reference to a tensor that is traced, whether the trace is done or fails.
+
+    A fake mode finds again what it made of a tensor by one (`MetaTensorDescriber`, 2.11 to 2.15),
+    and outlives the trace. `Module.to` swaps weights of tensor subclasses, and raises for those
+    that have any.
+    """
+    from torch._subclasses.meta_utils import MetaTensorDescriber
+
+    made: list[Any] = []
+
+    def note(init: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        made.append(self)
+
+    try:
+        with in_between(MetaTensorDescriber, "__init__", note):
+            yield
+    finally:
+        for describer in made:
+            describer.lookup_tensor.clear()
