@@ -61,6 +61,7 @@ def same(model: nn.Module, program: hotstart.Program, *args: Tensor) -> None:
     torch.testing.assert_close(program(*args), model(*args), rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("heads", "wide"), [(2, 32), (3, 21)])
 def test_queries_and_keys_of_any_number(heads: int, wide: int) -> None:
     model = Attention(heads)
@@ -199,6 +200,7 @@ def test_an_infinite_value_that_is_masked_spreads_as_with_torch() -> None:
     same(model, program, x, y, mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "dtype"),
     [
@@ -249,6 +251,7 @@ FRESH = """
 """
 
 
+@pytest.mark.slow
 def test_both_forms_give_the_same_bits_in_another_process(tmp_path: Path) -> None:
     found = []
     for form in ("native", "python"):

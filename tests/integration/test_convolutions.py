@@ -162,6 +162,7 @@ def test_pieces_hand_on_images_of_one_channel() -> None:
             torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_images_of_any_size() -> None:
     model = made(lambda: Network(Residual))
     program = hotstart.compile(model, (torch.randn(2, 3, 16, 16),), dynamic_shapes=IMAGES)

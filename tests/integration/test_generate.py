@@ -80,6 +80,7 @@ def require_tokens_of_the_model(generator: Generator, tmp_path: Path, batch: int
         assert torch.equal(greedy(loaded, ids, tokens), expected)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_generates_the_tokens_of_its_model(tmp_path: Path) -> None:
     model = made(llama)
     model.generation_config.eos_token_id = 7
@@ -105,6 +106,7 @@ def test_a_checkpoint_generates_the_tokens_of_its_model(tmp_path: Path) -> None:
         load_generator(tmp_path / "model.hot", weights=tmp_path / "checkpoint")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [EAGER, pytest.param(Options(pack_weights="always"), marks=pytest.mark.slow)]
 )

@@ -135,6 +135,7 @@ def test_a_program_has_the_same_bytes_though_a_worker_was_killed(
     assert sum(unit.seconds for unit in compiled) == pytest.approx(workers.seconds)
 
 
+@pytest.mark.slow
 def test_what_another_machine_refuses_compiles_in_the_process_that_builds(
     cluster: Local,
     monkeypatch: pytest.MonkeyPatch,
@@ -211,6 +212,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_warm_tells_of_each_factory_and_of_one_whose_worker_was_killed(
     cluster: Local, shop: Path, capsys: pytest.CaptureFixture[str], python: Callable[..., str]
 ) -> None:

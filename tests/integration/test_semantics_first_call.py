@@ -384,6 +384,7 @@ def segformer() -> tuple[nn.Module, dict[str, Any]]:
     return transformers.SegformerForSemanticSegmentation(config), {"pixel_values": R(1, 3, 32, 32)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [bert, segformer])
 def test_models_that_install_hooks_under_a_lock(
     make: Callable[[], tuple[nn.Module, dict[str, Any]]], tmp_path: Path

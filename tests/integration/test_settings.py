@@ -88,6 +88,7 @@ def differ(left: Tensor, right: Tensor) -> bool:
     return left.shape != right.shape or not torch.allclose(left, right, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "x"), MODULES.values(), ids=MODULES)
 def test_a_setting_that_changes_results_is_compared_at_load(
     make: Callable[[], nn.Module], x: Tensor, tmp_path: Path

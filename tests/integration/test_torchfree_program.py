@@ -207,6 +207,7 @@ def test_results_go_to_other_libraries_without_a_copy(net: Saved) -> None:
     assert found[7] == [[32, 4], [1, 32], [32, 4]]
 
 
+@pytest.mark.slow
 def test_a_prompt_and_the_tokens_after_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(

@@ -115,6 +115,7 @@ def test_without_rows_nothing_is_computed(few_by_template: None, mlp: nn.Module)
         same(mlp, program, torch.randn(rows, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wide", [33, *(pytest.param(w, marks=pytest.mark.slow) for w in (1, 7, 200))]
 )
@@ -153,6 +154,7 @@ def test_weights_anywhere_in_memory(few_by_template: None) -> None:
         same(model, program, torch.randn(rows, 32))
 
 
+@pytest.mark.slow
 def test_projections_that_share_an_input_or_a_weight(few_by_template: None) -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:
@@ -171,6 +173,7 @@ def test_projections_that_share_an_input_or_a_weight(few_by_template: None) -> N
         same(model, program, torch.randn(rows, 32))
 
 
+@pytest.mark.slow
 @has_template
 def test_two_axes_and_a_static_model(few_by_template: None, mlp: nn.Module) -> None:
     shapes = {"x": {0: Dim("batch", min=1, max=8), 1: Dim("seq", min=1, max=16)}}
@@ -298,6 +301,7 @@ def test_a_build_that_finds_pieces_measures_nothing(
     assert not calls
 
 
+@pytest.mark.slow
 def test_it_does_not_matter_how_many_threads_openmp_gives(
     mlp: nn.Module, file: Path, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ def only(figures: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: figures[name] for name in names if figures[name]}
 
 
+@pytest.mark.slow
 def test_killed_writers_lose_and_damage_nothing(found: Found, tmp_path: Path) -> None:
     figures = found("kills", tmp_path / "store", 15)
     assert figures["committed"] > 15
@@ -45,6 +46,7 @@ def test_of_processes_that_start_at_once_one_compiles(found: Found, tmp_path: Pa
     assert (figures["compiled"], figures["later_compiled"], figures["wrong"]) == (1, 0, 0)
 
 
+@pytest.mark.slow
 def test_what_is_in_use_is_not_tidied_away(found: Found, tmp_path: Path) -> None:
     figures = found("tidying", tmp_path / "store", 3)
     assert figures["held"] > 20

@@ -71,6 +71,7 @@ def test_one_build_serves_all_rows_of_a_mesh(python: Python, tmp_path: Path) -> 
         assert [one[name] for one in found] == [[0.0, keys, 1, digest]] * 4
 
 
+@pytest.mark.slow
 def test_a_program_that_knows_its_rank_is_for_that_rank(python: Python, tmp_path: Path) -> None:
     for number, one in enumerate(ranks(python, cases.own_rank, 2, tmp_path)):
         assert set(one) == set(calls.ASKING)

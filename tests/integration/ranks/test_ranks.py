@@ -43,6 +43,7 @@ def test_the_report_names_the_step_that_has_no_native_form(llamas: list[Any]) ->
         assert "`_c10d_functional.all_reduce`: other processes take part" in one["report"]
 
 
+@pytest.mark.slow
 def test_a_llama_over_four_ranks_gives_what_one_process_gives(
     python: Python, tmp_path: Path
 ) -> None:
