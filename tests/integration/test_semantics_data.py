@@ -160,6 +160,19 @@ def test_detections_are_those_of_eager_and_none_where_there_are_none(compiler: s
     assert not program.report.op_by_op
 
 
+def test_what_inductor_does_not_compile_for_data_runs_op_by_op() -> None:
+    def picks(x: Tensor, mask: Tensor) -> Tensor:
+        y, found = x * 2, mask.nonzero()[:, 0]
+        return torch.zeros_like(y).index_put((found,), torch.relu(y[found]))
+
+    rows = Dim("rows", min=0, max=64)
+    empty = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool))
+    calls = [(MANY, MANY[:, 0] > 0), (NONE, NONE[:, 0] > 0), empty]
+    shapes = {"x": {0: rows}, "mask": {0: rows}}
+    program = check(picks, *calls, compiler="inductor", tolerance=1e-6, dynamic_shapes=shapes)
+    assert any("Inductor raises" in reason for _, reason in program.report.op_by_op)
+
+
 # --- numbers --------------------------------------------------------------------------------------
 
 

@@ -116,12 +116,22 @@ class InductorCompiler:
         self._warming.start()
 
     def compile(self, job: Job) -> CompiledUnit | Narrowed:
-        """Compile a piece; one that needs AOTAutograd's runtime wrappers runs op by op instead."""
+        """Compile a piece; one that needs AOTAutograd's runtime wrappers runs op by op instead.
+
+        So does one for numbers that depend on data, if Inductor makes nothing of it for all of
+        their values: there are no variants for these.
+        """
         self._await_warm_up()
-        with _torch.compiling_for(self._target):
-            made = self._compile(job)
+        data = {axis for axis, bound in job.bounds.items() if bound.of_data}
+        try:
+            with _torch.compiling_for(self._target):
+                made = self._compile(job)
+        except Exception as error:
+            if not data:
+                raise
+            told = str(error).partition("\n")[0]
+            return self.op_by_op(job, f"Inductor raises {type(error).__name__}: {told}")
         if isinstance(made, Narrowed):
-            data = {axis for axis, bound in job.bounds.items() if bound.of_data}
             about = {*map(str, made.condition.expr.free_symbols)} & data
             if about:
                 return self.op_by_op(
