@@ -72,6 +72,7 @@ def test_queries_and_keys_of_any_number(heads: int, wide: int) -> None:
             same(model, program, torch.randn(2, queries, wide), torch.randn(2, keys, wide))
 
 
+@pytest.mark.slow
 def test_no_keys_are_left_to_torch() -> None:
     model = Attention(2)
     program = compiled(model, torch.randn(2, 64, 32), torch.randn(2, 64, 32))
@@ -161,6 +162,7 @@ def encoder(**given: Any) -> tuple[nn.Module, hotstart.Program]:
     return model, hotstart.compile(model, args, dynamic_shapes=ENCODER_SHAPES, options=options)
 
 
+@pytest.mark.slow
 def test_a_mask_of_padding_is_spread_over_heads_and_queries() -> None:
     model, program = encoder()
     assert "attention(" in sources(program)

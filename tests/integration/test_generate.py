@@ -139,6 +139,7 @@ def generator() -> Generator:
     return compile_generator(made(llama), max_length=128, max_prompt=24, batch=2, options=EAGER)
 
 
+@pytest.mark.slow
 def test_a_hundred_tokens_are_those_of_the_model(generator: Generator, tmp_path: Path) -> None:
     require_tokens_of_the_model(generator, tmp_path, batch=2)
 

@@ -96,6 +96,7 @@ def ways(program: hotstart.Program) -> set[str]:
     return {unit.linears for unit in program.artifact.units}
 
 
+@pytest.mark.slow
 @has_template
 def test_few_rows_and_many_have_bodies_of_their_own(
     mlp: nn.Module, program: hotstart.Program

@@ -188,8 +188,9 @@ class _Runs:
         return before == after and first == later and not self.outlived()
 
     def outlived(self) -> bool:
-        """Tell whether anything keeps a tensor that has no values."""
-        gc.collect()
+        """Tell whether anything keeps a tensor that has no values, besides garbage."""
+        if any(each.outlived() for each in self._made):
+            gc.collect()  # in a process with many objects it takes seconds
         return any(each.outlived() for each in self._made)
 
     def _steps(

@@ -67,6 +67,7 @@ def as_arm(monkeypatch: pytest.MonkeyPatch, flags: str = "fp asimd crc32 atomics
     monkeypatch.setattr(fingerprint, "instructions", flags.split)
 
 
+@pytest.mark.slow
 def test_each_target_has_code_of_its_own_architecture(
     built: tuple[hotstart.Program, Path],
 ) -> None:

@@ -23,6 +23,7 @@ from tests.integration.test_targets import SIZES, forbidden, instructions, layer
 pytestmark = ON_V4
 
 
+@pytest.mark.slow
 def test_a_program_that_was_loaded_is_saved_for_all_targets(
     two: Saved, lesser: Saved, tmp_path: Path
 ) -> None:
