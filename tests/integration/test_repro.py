@@ -14,20 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import hotstart
-from hotstart import Call, Dim, Options
+from hotstart import Call, Options
 from hotstart.cli import main
-
-X = torch.randn(3, 8)
-ROWS = {"x": {0: Dim("rows", min=1, max=8)}}
-
-
-class Block(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.up, self.down = nn.Linear(8, width), nn.Linear(width, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.down(torch.relu(self.up(x)))
+from tests.integration.test_bisect import ROWS, Block, X
 
 
 class Model(nn.Module):

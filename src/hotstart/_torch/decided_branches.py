@@ -10,12 +10,12 @@ from typing import Any
 from hotstart._torch.in_between import in_between
 
 _JUMPS = ("JUMP_IF_FALSE_OR_POP", "POP_JUMP_IF_FALSE", "POP_JUMP_FORWARD_IF_FALSE")
-"""What evaluates `and`: the first up to Python 3.11; the others after a COPY, from 3.12 on."""
+"""Instructions that evaluate `and`: the first up to Python 3.11, the others from 3.12 on."""
 
 _BETWEEN = frozenset({"COPY", "TO_BOOL", "POP_TOP", "NOT_TAKEN", "CACHE", "EXTENDED_ARG"})
 
 _OPERANDS = frozenset({"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_CONST", "IS_OP"})
-"""What operands of `and` may be made of here: names, constants, and whether they are one object."""
+"""Instructions that operands of `and` may consist of here: names, constants, identity."""
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def _is_false(tx: Any, rest: Sequence[Any], end: Any) -> bool:
     if last is None or not last.opname.startswith("LOAD_"):
         return False
     for before, each in itertools.pairwise([last, *operands]):
-        # What `is` gives is True or False; any other operand may be something else that is false.
+        # `is` gives True or False; any other operand may be something else that is false.
         tests = each.opname in _JUMPS and each.target is end and before.opname == "IS_OP"
         if not tests and each.opname not in _OPERANDS:
             return False

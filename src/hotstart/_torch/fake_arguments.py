@@ -238,7 +238,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """What an operator takes or gives, without the containers that it is in."""
+    """List arguments or results of an operator, without the containers that they are in."""
     if isinstance(value, list | tuple):
         for each in value:
             yield from _leaves(each)

@@ -34,7 +34,7 @@ Origin = tuple[int, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class TakenApart:
-    """How the inputs of a graph come from those that Dynamo gave it.
+    """Origins of the inputs of a graph among those that Dynamo gave it.
 
     Attributes:
         origins: of each input.

@@ -15,12 +15,12 @@ from hotstart.profiling.watched_code import Point
 _TOLERANCES = {
     torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2,
 }  # fmt: skip
-"""What rounding may do to a tensor, as a share of the largest number expected."""
+"""Error that rounding explains, by dtype, as a share of the largest number expected."""
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far some tensors are from others.
+    """Error of some tensors against others.
 
     Attributes:
         error: the largest difference, as a share of the largest number expected of a tensor.
@@ -49,7 +49,7 @@ def distance(found: Iterable[Any], expected: Iterable[Any], tolerance: float | N
 
 @dataclass(frozen=True)
 class Run:
-    """What a piece was given and returned in one call, copied.
+    """Copies of the inputs and outputs of a piece in one call.
 
     Attributes:
         inputs: sizes and tensors, as they were before.
