@@ -18,8 +18,8 @@ from harness import call_in_turns, in_fresh_process, in_turns, keep
 from models import llama, tokens
 
 import hotstart
-from hotstart.runtime.generated import run_code
-from hotstart.runtime.units import instantiate
+from hotstart.runtime.code.generated import run_code
+from hotstart.runtime.code.units import instantiate
 
 CALLS = 60
 

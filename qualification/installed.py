@@ -89,7 +89,7 @@ def serve() -> None:
 
 def ray() -> None:
     """Import what connects to a cluster."""
-    import hotstart.compilers.ray_cluster  # noqa: F401
+    import hotstart.compilers.workers.ray_cluster  # noqa: F401
 
 
 def sentence_transformers() -> None:

@@ -54,7 +54,7 @@ def forks() -> Iterator[Forks]:
 def no_workers() -> Iterator[None]:
     """Compile in the process of the test, unless it asks for workers: tests run side by side."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hotstart.compilers.workers.default_jobs", lambda: 1)
+        patch.setattr("hotstart.compilers.workers.pool.default_jobs", lambda: 1)
         yield
 
 

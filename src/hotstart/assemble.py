@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from hotstart import _torch, build_report
+from hotstart import build_report
+from hotstart._torch.inductor.cross import cross_compiler, libc_of
+from hotstart._torch.structured_trace import trace_artifact
 from hotstart.artifact import fingerprint
 from hotstart.compilers import Compiler
 from hotstart.errors import OptionsError
@@ -124,7 +126,7 @@ def stitch_call(call: CompiledCall, requirements: Requirements, contract: Contra
     for part in call.parts:
         units = {piece: each.unit for piece, each in part.units.items()}
         made.append(stitch(part.plan, requirements, contract, part.variant, units))
-        _torch.trace_artifact(f"hotstart_stitched_{part.name}", partial(str, made[-1].source))
+        trace_artifact(f"hotstart_stitched_{part.name}", partial(str, made[-1].source))
     return StitchedCall(call.traced.name, call.traced.method, contract, tuple(made))
 
 
@@ -181,7 +183,7 @@ def make_fingerprint(
     targets: Sequence[TargetName],
 ) -> dict[str, Any]:
     """The named parts that decide where the artifact fits, and what it was made of."""
-    libc = _torch.libc_of(_torch.cross_compiler(target)) if is_foreign(target) else None
+    libc = libc_of(cross_compiler(target)) if is_foreign(target) else None
     parts = fingerprint.allowed(target, libc)
     if not any(unit.kernels for unit in units):
         parts["instructions"] = marks_of(targets, target)  # nothing in it is native code

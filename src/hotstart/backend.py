@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from hotstart import _torch, assemble, build_report, debug_files
+from hotstart import assemble, build_report, debug_files
+from hotstart._torch.dynamo.graph_inputs import compile_id, guard_on, traced_environment
+from hotstart._torch.graphs.symbols import axis_symbol
+from hotstart._torch.structured_trace import trace_artifact
 from hotstart.cache.store import open_store
 from hotstart.cache.stored_pieces import StoredPieces
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.dynamo_graph import FlatGraph, capture_graph, writable
 from hotstart.compilers.choose import make_compiler, require_one_run_here
-from hotstart.compilers.workers import workers_of
+from hotstart.compilers.workers.pool import workers_of
 from hotstart.errors import OptionsError, RangeError
 from hotstart.events import Clock, Event
 from hotstart.native.build import Libraries
@@ -31,8 +34,8 @@ from hotstart.records.artifact import Artifact, Requirements, StitchedCall
 from hotstart.records.report import Packed, Report
 from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
-from hotstart.runtime.flat import Apart, FlatCall, bind_flat, flat_source
-from hotstart.runtime.weights import weights_of
+from hotstart.runtime.entry.flat import Apart, FlatCall, bind_flat, flat_source
+from hotstart.runtime.weights.model_weights import weights_of
 from hotstart.specialize.compile import compile_calls, expect_calls, units_of
 from hotstart.specialize.contract import make_contract
 from hotstart.specialize.parts import VariantPart
@@ -119,16 +122,16 @@ def _read(options: Mapping[str, Any], mode: str | None) -> tuple[Any, Any, Optio
 
 def _guard_on(error: RangeError, learned: Sequence[sympy.Basic]) -> sympy.Basic:
     """Make what compiling assumed about sizes a guard of Dynamo's; the guard's condition."""
-    env = _torch.traced_environment()
+    env = traced_environment()
     condition: Any = error.expr
     if env is None or condition is None:
         raise error
-    symbols = {_torch.axis_symbol(str(symbol)): symbol for symbol in env.var_to_range}
+    symbols = {axis_symbol(str(symbol)): symbol for symbol in env.var_to_range}
     condition = condition.xreplace(symbols)
     # It was assumed for the sizes at hand, so it holds for them; and it is assumed only once.
-    if condition in learned or not _torch.guard_on(env, condition):
+    if condition in learned or not guard_on(env, condition):
         raise error
-    log.info("[%s] guards on %s", _torch.compile_id(), error.condition)
+    log.info("[%s] guards on %s", compile_id(), error.condition)
     return condition
 
 
@@ -214,12 +217,12 @@ def _debug_dir(options: Options) -> Path | None:
     """A folder for each graph, named after Dynamo's compile, such as `0_1`."""
     if options.debug_dir is None:
         return None
-    return Path(options.debug_dir) / _torch.compile_id().replace("/", "_")
+    return Path(options.debug_dir) / compile_id().replace("/", "_")
 
 
 def _tell(clock: Clock, report: Report, variant: str) -> None:
     """Say what was compiled: to the listener, to the log, and to torch's structured trace."""
-    name = _torch.compile_id()
+    name = compile_id()
     loaded = sum(unit.action == "loaded" for unit in report.units)
     detail = {
         "pieces": report.pieces,
@@ -231,6 +234,6 @@ def _tell(clock: Clock, report: Report, variant: str) -> None:
     counts = f"{compiled} compiled, {loaded} loaded, {report.reused} reused"
     log.info("[%s] compiled in %.1f s: %d pieces, %s", name, report.wall_s, report.pieces, counts)
     log.debug("[%s] %s: %s", name, variant, report)
-    _torch.trace_artifact("hotstart_report", lambda: str(report))
+    trace_artifact("hotstart_report", lambda: str(report))
     told = {"variant": variant, **{key: str(count) for key, count in detail.items()}}
     clock.emit(Event("build_finished", name, report.wall_s, detail=told))

@@ -12,7 +12,7 @@ from hotstart.capture.described import DescribedCall, device_of
 from hotstart.capture.naming import naming_of
 from hotstart.capture.weight_table import fakes_for_meta
 from hotstart.compilers.choose import make_compiler, require_one_run_here
-from hotstart.compilers.workers import workers_of
+from hotstart.compilers.workers.pool import workers_of
 from hotstart.events import Clock
 from hotstart.model import Model
 from hotstart.native.build import Libraries
@@ -20,7 +20,7 @@ from hotstart.options import Options
 from hotstart.program import ONE_TARGET, OnMiss, Program, Targets
 from hotstart.runtime.bind import bind
 from hotstart.runtime.groups import Groups
-from hotstart.runtime.weights import weights_of
+from hotstart.runtime.weights.model_weights import weights_of
 from hotstart.saving.examples import kept_example
 from hotstart.specialize.compile import compile_calls, expect_calls
 from hotstart.specialize.contract import make_contract

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.graphs.source_lines import frame_of
+from hotstart._torch.graphs.symbols import python_source
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.dtypes import name_of
 from hotstart.partition import Graph, Piece
@@ -83,11 +84,11 @@ def _tensor(graph: Graph, tensor: torch.Tensor) -> str:
 
 
 def _size(size: Any) -> str:
-    return str(size) if isinstance(size, int) else _torch.python_source(size)
+    return str(size) if isinstance(size, int) else python_source(size)
 
 
 def _line(node: fx.Node) -> Line | None:
-    frame = _torch.frame_of(node)
+    frame = frame_of(node)
     if frame is None or frame.lineno is None:
         return None
     return Line(_short(frame.filename), frame.lineno, frame.name, frame.line or "")

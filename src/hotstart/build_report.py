@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Sequence
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import python_source
 from hotstart.records.report import (
     PieceInfo,
     SplitReport,
@@ -87,6 +87,6 @@ def _of_variants(calls: Sequence[CompiledCall]) -> tuple[list[UnitReport], list[
 def _split_report(call: str, split: Split) -> SplitReport:
     return SplitReport(
         variant=labelled(call, split.part.variant),
-        conditions=tuple((_torch.python_source(c.expr), c.source) for c in split.conditions),
+        conditions=tuple((python_source(c.expr), c.source) for c in split.conditions),
         into=tuple(labelled(call, part.variant) for part in split.into),
     )

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import torch
 
-from hotstart import _torch, faults
+from hotstart import faults
+from hotstart._torch.dynamo.broken_graphs import graph_breaks
 from hotstart.calls import Call, requested_calls
 from hotstart.capture.described import describe_calls, device_of
 from hotstart.capture.weight_table import WeightTable, fakes_for_meta
@@ -142,7 +143,7 @@ def _breaks(model: Model, call: Call) -> list[tuple[str, str, str]]:
     function = method_of(model, call.method)
     try:
         with torch.no_grad():
-            return _torch.graph_breaks(function, call.args, call.kwargs or {})
+            return graph_breaks(function, call.args, call.kwargs or {})
     except Exception as error:  # noqa: BLE001  whatever the model raises
         log.warning("the call cannot be made to look for more: %s", error)
         return []

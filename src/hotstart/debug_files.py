@@ -11,7 +11,7 @@ from hotstart.errors import OptionsError
 from hotstart.options import Options
 from hotstart.records.artifact import Artifact, Blob
 from hotstart.repro_files import write_repros
-from hotstart.runtime.generated import stitched_name
+from hotstart.runtime.code.generated import stitched_name
 from hotstart.specialize.trace import TracedCall, describe_plan
 
 

@@ -28,8 +28,8 @@ from hotstart.records.classes import FindClass, find_class, find_imported_class
 from hotstart.runtime.bind import Binding, bind
 from hotstart.runtime.groups import Groups
 from hotstart.runtime.load_report import list_loaded
-from hotstart.runtime.weight_source import Source
-from hotstart.runtime.weights import weights_of
+from hotstart.runtime.weights.model_weights import weights_of
+from hotstart.runtime.weights.weight_source import Source
 
 if TYPE_CHECKING:
     from hotstart.first_call.set_up import SetUp

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 import torch
 
-from hotstart import _torch
+from hotstart._torch.subclasses.inner_tensors import inner_names
 
 Model = Callable[..., Any]
 Kind = Literal["parameter", "buffer", "attribute"]
@@ -142,7 +142,7 @@ def _places(path: str, module: torch.nn.Module) -> Iterator[Place]:
 def inner_places(place: Place) -> Iterator[Place]:
     """List where a tensor of a subclass keeps inner tensors, in any depth; none of a plain one."""
     tensor = place.get()
-    for name in _torch.inner_names(tensor):
+    for name in inner_names(tensor):
         inner = _inner_place(place, name)
         if inner is not None:
             yield inner
@@ -211,7 +211,7 @@ class Finder:
         module = self.module(path)
         if module is None:
             outer = self.place(path) if path else None
-            if outer is None or key not in _torch.inner_names(outer.get()):
+            if outer is None or key not in inner_names(outer.get()):
                 return None
             return _inner_place(outer, key)
         for kind, owner in _keeping(module):

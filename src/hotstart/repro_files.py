@@ -9,7 +9,7 @@ from string import Template
 import torch
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import substitution
 from hotstart.capture.captured import example_of
 from hotstart.partition import Graph, Piece
 from hotstart.records.artifact import CompiledUnit
@@ -125,7 +125,7 @@ def _script(
 ) -> str:
     weights = [node for node in piece.inputs if graph.is_weight(node)]
     others = [node for node in piece.inputs if node not in weights]
-    known = _torch.substitution(sizes)
+    known = substitution(sizes)
     own = [f"{sizes[axis]},  # {axis}" for axis in dynamic]
     load = ""
     if unit.constants:

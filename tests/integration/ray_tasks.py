@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hotstart.compilers.ray_workers import compile_errand, prepare
+from hotstart.compilers.workers.ray_workers import compile_errand, prepare
 from hotstart.targets import TargetName
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim, Options
-from hotstart.compilers import attention
-from hotstart.compilers.packing_rule import Processor
+from hotstart.compilers.inductor import attention
+from hotstart.compilers.inductor.packing_rule import Processor
 from tests.processes import run_fresh
 
 QUERIES, KEYS = Dim("queries", min=1, max=300), Dim("keys", min=0, max=300)

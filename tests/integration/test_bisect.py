@@ -15,7 +15,7 @@ import hotstart
 from hotstart import Dim, Options, Program
 from hotstart.cli import main
 from hotstart.errors import OptionsError
-from hotstart.runtime.generated import unit_code
+from hotstart.runtime.code.generated import unit_code
 from hotstart.saving import checked_parts
 
 EAGER = Options(compiler="op_by_op")

@@ -211,7 +211,7 @@ class TestWeightsOfSeveralLayouts:
         def layout(weight: Any, dtype: Any, settings: Any, shape: Any, threads: Any) -> Any:
             return (0,) if weight[-1] == 1 else (shape[0] == 1, shape[0] % 2)
 
-        monkeypatch.setattr("hotstart._torch.convolutions._layout", layout)
+        monkeypatch.setattr("hotstart._torch.packing.convolutions._layout", layout)
 
     def test_every_size_is_served(self, by_batch: None, tmp_path: Path) -> None:
         model = made(Wide)

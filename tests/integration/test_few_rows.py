@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim, Options
-from hotstart.compilers.few_rows import MOST_ROWS, MOST_ROWS_UNPACKED
+from hotstart.compilers.inductor.few_rows import MOST_ROWS, MOST_ROWS_UNPACKED
 from tests.processes import run_fresh
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")

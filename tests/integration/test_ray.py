@@ -25,7 +25,7 @@ import torch
 import hotstart
 from hotstart import CompileError
 from hotstart.cli import main
-from hotstart.compilers.ray_cluster import Cluster
+from hotstart.compilers.workers.ray_cluster import Cluster
 from tests.integration import ray_tasks
 from tests.integration.test_workers import build, saved, wait_for
 
@@ -106,7 +106,7 @@ def cluster(python: Callable[..., str]) -> Iterator[Local]:
 
 def handing(patch: pytest.MonkeyPatch, function: Callable[..., bytes]) -> None:
     """Have workers run another function in place of `compile_errand`."""
-    patch.setattr("hotstart.compilers.ray_workers.compile_errand", function)
+    patch.setattr("hotstart.compilers.workers.ray_workers.compile_errand", function)
 
 
 @pytest.mark.slow

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import hotstart
-from hotstart import Dim, Options, _torch
-from hotstart._torch.small_loops import LEAST
+from hotstart import Dim, Options
+from hotstart._torch.inductor.joined_kernels import AskedKernel, compile_kernels
+from hotstart._torch.inductor.small_loops import LEAST
 
 pytestmark = pytest.mark.skipif(
     torch.get_num_threads() == 1, reason="with one thread there is no region"
@@ -34,13 +35,12 @@ class Function(nn.Module):
 def kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The source of the kernels that are compiled."""
     found: list[str] = []
-    compile_kernels = _torch.compile_kernels
 
-    def noted(kernels: Mapping[str, _torch.AskedKernel], settings: Any) -> Any:
+    def noted(kernels: Mapping[str, AskedKernel], settings: Any) -> Any:
         found.extend(kernel.source for kernel in kernels.values())
         return compile_kernels(kernels, settings)
 
-    monkeypatch.setattr(_torch, "compile_kernels", noted)
+    monkeypatch.setattr("hotstart.compilers.inductor.unit.compile_kernels", noted)
     return found
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import CompileError, Dim, Options, Program
-from hotstart.compilers.worker_process import Worker
-from hotstart.compilers.workers import Workers
+from hotstart.compilers.workers.pool import Workers
+from hotstart.compilers.workers.worker_process import Worker
 
 ROOT = Path(__file__).parents[2]
 

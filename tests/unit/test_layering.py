@@ -15,6 +15,7 @@ import pytest
 import hotstart
 
 SOURCE = Path(hotstart.__file__).parent
+PAGE = SOURCE.parents[1] / "docs" / "layout.md"
 
 ORDER = (
     (
@@ -97,8 +98,10 @@ def test_ray_is_imported_by_one_module_when_it_is_asked_for() -> None:
         if name.split(".")[0] == "ray"
     }
     assert found == {"ray_cluster.py"}
-    after = imported_after("import hotstart.compilers.ray_workers, hotstart.cli.warm_on_ray")
-    assert "hotstart.compilers.ray_cluster" in after
+    after = imported_after(
+        "import hotstart.compilers.workers.ray_workers, hotstart.cli.warm_on_ray"
+    )
+    assert "hotstart.compilers.workers.ray_cluster" in after
     assert "ray" not in after
 
 
@@ -115,7 +118,7 @@ def test_what_a_file_says_is_read_without_torch() -> None:
 
 def test_a_program_without_torch_imports_none() -> None:
     found = imported_after("import hotstart.torchfree.start, hotstart.torchfree.program")
-    assert {"hotstart.runtime.checks", "hotstart.runtime.generated_entry"} <= found
+    assert {"hotstart.runtime.entry.checks", "hotstart.runtime.entry.generated_entry"} <= found
     assert "torch" not in found
 
 
@@ -147,7 +150,7 @@ def private_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(SOURCE).as_posix())
 def test_private_names_of_torch_are_in_one_module(path: Path) -> None:
-    if path.parent.name == "_torch":
+    if path.relative_to(SOURCE).parts[0] == "_torch":
         return
     tree = ast.parse(path.read_text())
     found = [
@@ -208,7 +211,37 @@ def test_no_imports_go_round_in_circles() -> None:
 
 
 def test_the_page_on_the_layout_has_the_same_levels() -> None:
-    page = (SOURCE.parents[1] / "docs" / "layout.md").read_text()
-    table = page.partition("| level |")[2].partition("\n\n")[0].splitlines()[2:]
+    table = PAGE.read_text().partition("| level |")[2].partition("\n\n")[0].splitlines()[2:]
     levels = [set(re.findall(r"`(\w+)[./]", row.split("|")[1])) for row in table]
     assert levels == [{"__init__" if n == "hotstart" else n for n in names} for names in ORDER]
+
+
+def test_every_module_is_named_on_the_page_on_the_layout() -> None:
+    named = {
+        part
+        for text in re.findall(r"`([^`\n]+)`", PAGE.read_text())
+        for part in re.split(r"[/.]", text)
+    }
+    commands = SOURCE / "cli"
+    stems = {path.stem for path in modules() if path.parent != commands} - {"__init__"}
+    assert sorted(stems - named) == []
+
+
+@functools.cache
+def defined_in(path: Path) -> set[str]:
+    """Names that the statements of a module define, with those in its classes."""
+    tree = ast.parse(path.read_text())
+    defined = (ast.FunctionDef, ast.ClassDef)
+    return {node.name for node in ast.walk(tree) if isinstance(node, defined)}
+
+
+def test_the_page_on_the_layout_names_what_is_there() -> None:
+    missing = []
+    for text in re.findall(r"`((?:\w+/)+\w+(?:\.\w+)*)`", PAGE.read_text()):
+        module, *names = text.removesuffix(".py").split(".")
+        if module.split("/")[0] not in LEVELS or text.endswith((".cpp", ".h")):
+            continue
+        path = SOURCE / f"{module}.py"
+        if not path.exists() or not set(names) <= defined_in(path):
+            missing.append(text)
+    assert missing == []

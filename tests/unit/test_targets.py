@@ -12,14 +12,15 @@ import pytest
 from torch import fx, nn
 
 import hotstart
-from hotstart import OptionsError, _torch, backend
+from hotstart import OptionsError, backend
+from hotstart._torch.inductor.cross import libc_of
 from hotstart.artifact import fingerprint
 from hotstart.artifact.compatibility import misfits
 from hotstart.cache.store import Store
 from hotstart.cache.stored_pieces import StoredPieces
 from hotstart.compilers import InductorCompiler
 from hotstart.compilers.choose import require_target
-from hotstart.compilers.packing_rule import Processor, processor_of
+from hotstart.compilers.inductor.packing_rule import Processor, processor_of
 from hotstart.targets import (
     VECTOR_BITS,
     TargetName,
@@ -139,7 +140,7 @@ def test_one_of_the_targets_is_for_this_architecture(monkeypatch: pytest.MonkeyP
 
 def test_a_c_library_without_headers_is_no_cross_compiler() -> None:
     with pytest.raises(OptionsError, match="has the headers of glibc, found none"):
-        _torch.libc_of("false")
+        libc_of("false")
 
 
 def test_arm_builds_for_arm_as_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:

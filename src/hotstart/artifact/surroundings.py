@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from hotstart import _torch
+from hotstart._torch.processes.own_process import cpp_compiler, cpp_compiler_for
 from hotstart.artifact import fingerprint
 from hotstart.targets import TargetName, is_foreign
 
@@ -36,8 +36,8 @@ def surroundings() -> dict[str, str]:
     return {
         "hotstart": version(host["hotstart"]),
         **{name: str(host[name]) for name in _PARTS},
-        "C++ compiler": _torch.cpp_compiler(),
-        CROSS_COMPILER: _torch.cpp_compiler_for("aarch64"),
+        "C++ compiler": cpp_compiler(),
+        CROSS_COMPILER: cpp_compiler_for("aarch64"),
         INSTRUCTIONS: " ".join(host[INSTRUCTIONS]),
         **{f"environment {name}": value for name, value in set_for_compilers().items()},
     }

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hotstart.compilers.tolerance import relative_error
+from hotstart.compilers.proof.tolerance import relative_error
 from hotstart.profiling.watched_code import Point
 
 _TOLERANCES = {

@@ -18,7 +18,7 @@ from hotstart.events import Clock
 from hotstart.model import Model
 from hotstart.program import OnMiss, Program
 from hotstart.records.guards import ProgramKey, described
-from hotstart.runtime.weights import weights_of
+from hotstart.runtime.weights.model_weights import weights_of
 from hotstart.targets import TargetName, is_foreign
 
 if TYPE_CHECKING:

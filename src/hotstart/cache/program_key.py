@@ -17,7 +17,9 @@ from typing import Any
 import msgspec
 import torch
 
-from hotstart import _torch, faults
+from hotstart import faults
+from hotstart._torch.processes.compile_state import compile_state
+from hotstart._torch.running.hooks import global_hooks
 from hotstart.artifact import fingerprint
 from hotstart.artifact.surroundings import compile_variables, version
 from hotstart.capture.described import DescribedCall
@@ -82,7 +84,7 @@ def here() -> dict[str, str]:
         "hotstart": version(host["hotstart"]),
         **{name: str(host[name]) for name in _HOST},
         "threads": str(torch.get_num_threads()),
-        **_torch.compile_state(),
+        **compile_state(),
         **{f"environment {n}": repr(value) for n, value in compile_variables().items()},
     }
 
@@ -120,7 +122,7 @@ def _model(describer: Describer, model: Model) -> Iterator[tuple[str, str]]:
         yield "model", describer.member_text(model)  # its module's attributes are seen if read
     elif not isinstance(model, torch.nn.Module):
         yield from describer.describe("model", model)
-    for hook, held in _torch.global_hooks().items():
+    for hook, held in global_hooks().items():
         yield from describer.describe(f"every module's {hook}", [*held.values()])
     names: dict[int, str] = {}
     for path, module in modules(model):

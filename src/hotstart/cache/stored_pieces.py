@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import Condition, expression_text, parse_expression
 from hotstart.artifact import compatibility, container, fingerprint
 from hotstart.artifact.read import to_artifact
 from hotstart.cache.entries import PIECES, CacheEntry
@@ -67,8 +67,8 @@ class StoredPieces:
             return None
         if "narrowed" in piece.report:
             axes = {number: axis for axis, number in job.axis_numbers.items()}
-            expr = _torch.parse_expression(piece.report["narrowed"]).xreplace(axes)
-            return Narrowed(_torch.Condition(expr, f"compiling {job.piece.name}"))
+            expr = parse_expression(piece.report["narrowed"]).xreplace(axes)
+            return Narrowed(Condition(expr, f"compiling {job.piece.name}"))
         return next((unit for unit in piece.units if unit.key == job.key), None)
 
     def put(self, job: Job, made: CompiledUnit | Narrowed) -> None:
@@ -77,7 +77,7 @@ class StoredPieces:
         if isinstance(made, CompiledUnit):
             self._keep(name, (made,), {})
             return
-        text = _torch.expression_text(made.condition.expr.xreplace(job.axis_numbers))
+        text = expression_text(made.condition.expr.xreplace(job.axis_numbers))
         if text is not None:
             self._keep(name, (), {"narrowed": text})
 

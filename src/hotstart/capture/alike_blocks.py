@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.blocks.block_names import Counterparts
+from hotstart._torch.subclasses.inner_tensors import inner_names
 from hotstart.guards.objects import Unknowable
 from hotstart.guards.wrapping import wrapping_of
 from hotstart.model import ModelIndex
@@ -30,7 +31,7 @@ def candidate_blocks(index: ModelIndex) -> dict[int, torch.nn.Module]:
     return found
 
 
-def counterparts(first: torch.nn.Module, second: torch.nn.Module) -> _torch.Counterparts | None:
+def counterparts(first: torch.nn.Module, second: torch.nn.Module) -> Counterparts | None:
     """Say what of one block stands where in another; None if they are not built alike.
 
     They are if their modules are of the same classes in the same places, and hold tensors of the
@@ -40,7 +41,7 @@ def counterparts(first: torch.nn.Module, second: torch.nn.Module) -> _torch.Coun
     one, other = _Outline(first), _Outline(second)
     if None in (one.structure, other.structure) or one.structure != other.structure:
         return None
-    return _torch.Counterparts(
+    return Counterparts(
         {id(a): b for a, b in zip(one.tensors, other.tensors, strict=True)},
         {id(a): b for a, b in zip(one.modules, other.modules, strict=True)},
     )
@@ -93,7 +94,7 @@ class _Outline:
         self.tensors.append(tensor)
         if tensor.layout != torch.strided or tensor.is_nested:
             raise _NotComparableError
-        names = _torch.inner_names(tensor)
+        names = inner_names(tensor)
         return (
             type(tensor),
             self._wrapping(tensor) if names else (),

@@ -10,7 +10,8 @@ import torch
 import torch.utils._pytree as pytree
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.dynamo.layout_reads import LayoutReads
+from hotstart._torch.graphs.symbols import Condition, equals, expression
 from hotstart.capture.numbers import DataNumber, Fact
 from hotstart.guards.collect import ReadInTrace
 from hotstart.records.nested import Attributes, Map, Seq, Slot, Tree
@@ -80,13 +81,13 @@ class Captured:
     symbols: Mapping[sympy.Symbol, sympy.Symbol]
     outputs: Tree
     updates: tuple[AttributeUpdate, ...]
-    conditions: tuple[_torch.Condition, ...]
+    conditions: tuple[Condition, ...]
     fixed: Mapping[str, int]
     modes: tuple[tuple[str, bool], ...]
     read: ReadInTrace = field(default_factory=ReadInTrace)
     guarded: tuple[sympy.Basic, ...] = ()
     changes: tuple[ContainerChange, ...] = ()
-    layout_reads: _torch.LayoutReads = field(default_factory=lambda: _torch.LayoutReads())
+    layout_reads: LayoutReads = field(default_factory=lambda: LayoutReads())
     read_arguments: Mapping[fx.Node, int] = field(default_factory=dict)
     numbers: tuple[DataNumber, ...] = ()
     facts: tuple[Fact, ...] = ()
@@ -98,12 +99,12 @@ class Captured:
 
     def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
         """A size of the graph as an expression over axis symbols."""
-        return _torch.expression(size).xreplace(dict(self.symbols))
+        return expression(size).xreplace(dict(self.symbols))
 
     @property
-    def assumed(self) -> tuple[_torch.Condition, ...]:
+    def assumed(self) -> tuple[Condition, ...]:
         """The conditions under which the graph stands for the model."""
-        sizes = (_torch.Condition(_torch.equals(a, n), "") for a, n in self.fixed.items())
+        sizes = (Condition(equals(a, n), "") for a, n in self.fixed.items())
         return (*sizes, *self.conditions)
 
 

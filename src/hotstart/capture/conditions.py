@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import as_function, axis_symbol, holds_within
 from hotstart.records.shapes import Interval
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ def counterexample(
     if condition in (True, sympy.true):
         return None
     involved = sorted(condition.free_symbols, key=str)
-    holds = _torch.as_function(condition, involved)
+    holds = as_function(condition, involved)
     left = [tuple(intervals[symbol] for symbol in involved)]
     for _ in range(HALVINGS):
         if not left:
             return None
         here = left.pop()
-        verdict = _torch.holds_within(
+        verdict = holds_within(
             condition, {s: (i.lo, i.hi) for s, i in zip(involved, here, strict=True)}
         )
         if verdict is True:
@@ -76,7 +76,7 @@ def where_it_holds(
     condition: sympy.Basic, symbol: sympy.Symbol, interval: Interval
 ) -> list[Interval]:
     """The parts of `interval` in which a condition on one symbol holds."""
-    holds = _torch.as_function(condition, [symbol])
+    holds = as_function(condition, [symbol])
     runs: list[Interval] = []
     for size in range(interval.lo, interval.hi + 1):
         if not holds(size):
@@ -90,7 +90,7 @@ def where_it_holds(
 
 def count_values(number: sympy.Expr, symbol: sympy.Symbol, interval: Interval) -> int:
     """Count the values that a number computed from one symbol takes in an interval."""
-    value = _torch.as_function(number, [symbol])
+    value = as_function(number, [symbol])
     tried = range(interval.lo, min(interval.hi, interval.lo + SCANNED) + 1)
     return len({value(size) for size in tried})
 
@@ -107,7 +107,7 @@ def advise_several(condition: sympy.Basic, axes: Sequence[str]) -> str:
 def advise(axis: str, condition: sympy.Basic, interval: Interval) -> str:
     """Advise what to declare for an axis, given a condition that does not hold throughout."""
     scanned = Interval(interval.lo, min(interval.hi, interval.lo + SCANNED))
-    parts = where_it_holds(condition, _torch.axis_symbol(axis), scanned)[:LISTED]
+    parts = where_it_holds(condition, axis_symbol(axis), scanned)[:LISTED]
     if not parts:
         return f"no size in {interval} meets the condition; declare other sizes"
     if all(part.lo == part.hi for part in parts):

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.dynamo.full_graph import input_name, plain_name
+from hotstart._torch.dynamo.graph_inputs import (
+    bounds_of,
+    guard_on,
+    hint_of,
+    is_float,
+    make_constant,
+    symbols_in,
+    traced_environment,
+)
+from hotstart._torch.graphs.symbols import axis_symbol, conditions, expression
+from hotstart._torch.graphs.writes import count_writes, was_mutated
 from hotstart.capture.captured import Captured
 from hotstart.capture.plain import require_plain
 from hotstart.capture.prepare import prepare
@@ -65,7 +76,7 @@ def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic] = ()) -
         CaptureError: the graph was not made by Dynamo, is for training, or has inputs that are no
             plain tensors and numbers.
     """
-    env = _torch.traced_environment()
+    env = traced_environment()
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     if env is None or any("example_value" not in node.meta for node in placeholders):
         raise CaptureError(
@@ -75,7 +86,7 @@ def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic] = ()) -
     (output,) = (node for node in module.graph.nodes if node.op == "output")
     for node in placeholders:
         _refuse_odd(node)
-    _torch.count_writes(module.graph)
+    count_writes(module.graph)
     _refuse_training(placeholders, output)
     refuse_unbacked(module.graph)
     refuse_places(module.graph)
@@ -85,10 +96,10 @@ def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic] = ()) -
     symbols, sizes = _found_in_inputs(env, symbols, placeholders)
     names = tuple(f"input_{number}" for number in range(len(placeholders)))
     tensors = [n for n, node in zip(names, placeholders, strict=True) if _is_tensor(node)]
-    axes = {symbol: _torch.axis_symbol(str(symbol)) for symbol in symbols}
-    known = [condition.expr for condition in _torch.conditions(env)]
+    axes = {symbol: axis_symbol(str(symbol)) for symbol in symbols}
+    known = [condition.expr for condition in conditions(env)]
     model = _module_of_model(module.graph)
-    prepare(module.graph, partial(_torch.plain_name, self_name=model))
+    prepare(module.graph, partial(plain_name, self_name=model))
     captured = Captured(
         graph=module.graph,
         module=module,
@@ -109,7 +120,7 @@ def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic] = ()) -
         captured=captured,
         tensors=tuple(_spec(node) for node in placeholders if _is_tensor(node)),
         axes=tuple(_axis(env, symbol) for symbol in symbols),
-        hints={str(symbol): _torch.hint_of(env, symbol) for symbol in symbols},
+        hints={str(symbol): hint_of(env, symbol) for symbol in symbols},
         inputs=names,
         arguments=tuple(tensors),
         sizes=tuple(sizes[symbol] for symbol in symbols),
@@ -145,7 +156,7 @@ def _refuse_training(placeholders: Sequence[fx.Node], output: fx.Node) -> None:
         for node in placeholders
         if _requires_grad(node)
         and not node.meta["example_value"].is_leaf
-        and _torch.was_mutated(node.meta["example_value"])
+        and was_mutated(node.meta["example_value"])
     ]
     if made or written:
         raise CaptureError(
@@ -173,7 +184,7 @@ def _slots(placeholders: Iterable[fx.Node]) -> Iterator[Slot]:
 def _spec(node: fx.Node) -> TensorSpec:
     value = node.meta["example_value"]
     return TensorSpec(
-        path=_torch.input_name(node),
+        path=input_name(node),
         dtype=name_of(value.dtype),
         device=str(value.device),
         shape=tuple(size if isinstance(size, int) else str(size) for size in value.shape),
@@ -213,7 +224,7 @@ def writable(found: FlatGraph, inputs: Sequence[Any]) -> tuple[list[int], frozen
     """
     placeholders = [node for node in found.captured.graph.nodes if node.op == "placeholder"]
     pairs = [(n, i) for n, i in zip(placeholders, inputs, strict=True) if _is_tensor(n)]
-    written = [_torch.was_mutated(node.meta["example_value"]) for node, _ in pairs]
+    written = [was_mutated(node.meta["example_value"]) for node, _ in pairs]
     slots = [
         slot
         for slot, (_, tensor) in enumerate(pairs)
@@ -236,24 +247,24 @@ def _symbols(env: ShapeEnv, values: Iterable[Any]) -> list[sympy.Symbol]:
     import sympy
 
     values = list(values)
-    floats = [s for s in _free(values) if _torch.is_float(s)]
+    floats = [s for s in _free(values) if is_float(s)]
     if floats:
-        _torch.make_constant(floats)
+        make_constant(floats)
     for symbol in _free(values):
-        hint = _torch.hint_of(env, symbol)
+        hint = hint_of(env, symbol)
         if hint < 2:
-            _torch.guard_on(env, sympy.Eq(symbol, hint))
-        elif _torch.bounds_of(env, symbol)[0] < 0:
-            _torch.guard_on(env, symbol >= 0)
+            guard_on(env, sympy.Eq(symbol, hint))
+        elif bounds_of(env, symbol)[0] < 0:
+            guard_on(env, symbol >= 0)
     return _free(values)
 
 
 def _free(values: Iterable[Any]) -> list[sympy.Symbol]:
-    return sorted({symbol for value in values for symbol in _torch.symbols_in(value)}, key=str)
+    return sorted({symbol for value in values for symbol in symbols_in(value)}, key=str)
 
 
 def _axis(env: ShapeEnv, symbol: sympy.Symbol) -> Dim:
-    low, high = _torch.bounds_of(env, symbol)
+    low, high = bounds_of(env, symbol)
     return Dim(str(symbol), min=max(low, 0), max=high)
 
 
@@ -272,7 +283,7 @@ def _found_in_inputs(
                 found[symbol] = solution
     for symbol in symbols:
         if symbol not in found:
-            _torch.guard_on(env, sympy.Eq(symbol, _torch.hint_of(env, symbol)))
+            guard_on(env, sympy.Eq(symbol, hint_of(env, symbol)))
     return [symbol for symbol in symbols if symbol in found], found
 
 
@@ -282,13 +293,13 @@ def _told(placeholders: Sequence[fx.Node]) -> Iterator[tuple[sympy.Expr, str]]:
         value = node.meta["example_value"]
         name = f"input_{number}"
         if not isinstance(value, torch.Tensor):
-            yield _torch.expression(value), name
+            yield expression(value), name
             continue
         for dim, size in enumerate(value.shape):
-            yield _torch.expression(size), f"{name}.shape[{dim}]"
+            yield expression(size), f"{name}.shape[{dim}]"
         for dim, stride in enumerate(value.stride()):
-            yield _torch.expression(stride), f"{name}.stride({dim})"
-        yield _torch.expression(value.storage_offset()), f"{name}.storage_offset()"
+            yield expression(stride), f"{name}.stride({dim})"
+        yield expression(value.storage_offset()), f"{name}.storage_offset()"
 
 
 def _solved(expr: sympy.Expr, symbol: sympy.Symbol, source: str) -> str | None:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from msgspec.structs import replace
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.processes.collectives import communicates, waits
+from hotstart._torch.processes.ranks import described_group, group_named, name_of_group, world_group
 from hotstart.errors import CaptureError
 from hotstart.guards.collect import ReadInTrace
 from hotstart.records.groups import GroupName, GroupPlace, GroupSlot, GroupSpec
@@ -34,7 +35,7 @@ class GroupTable:
         return known
 
     def _new(self, name: str) -> GroupName:
-        group, world = _torch.group_named(name), _torch.world_group()
+        group, world = group_named(name), world_group()
         if group is None:
             raise CaptureError(
                 f"group {name!r}: expected a group of torch.distributed that this process is in, "
@@ -43,11 +44,11 @@ class GroupTable:
             )
         number = len(self._names)
         taken = {known.key for known in self._names.values()}
-        if world is not None and name == _torch.name_of_group(world):
+        if world is not None and name == name_of_group(world):
             self._world.add(name)
             key = WORLD
         else:
-            key = _torch.described_group(group)
+            key = described_group(group)
             key = f"group_{number}" if not key or key == WORLD or key in taken else key
         return GroupName.of(name, key, group.size(), GroupSlot(number))
 
@@ -69,7 +70,7 @@ class GroupTable:
                 key=known.key,
                 size=known.size,
                 world=name in self._world,
-                rank=_torch.group_named(name).rank() if ranked else None,
+                rank=group_named(name).rank() if ranked else None,
                 places=tuple(dict.fromkeys(_places(name, reads))),
             )
             for name, known in self._names.items()
@@ -87,5 +88,5 @@ def _places(name: str, read: Iterable[tuple[str, ReadInTrace]]) -> Iterator[Grou
 def name_groups(graph: fx.Graph, table: GroupTable) -> None:
     """Have the collectives of a graph name their groups by what the table knows of them."""
     for node in graph.nodes:
-        if node.op == "call_function" and _torch.communicates(node) and not _torch.waits(node):
+        if node.op == "call_function" and communicates(node) and not waits(node):
             node.args = (*node.args[:-1], table.name(str(node.args[-1])))

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.graphs.writes import was_mutated
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.captured import Captured, example_of, tensors_in
 from hotstart.records.nested import Map, Slot, Tree, children
@@ -41,7 +41,7 @@ def computes(captured: Captured) -> object:
             known[node] = hash((node.op, repr(next(inputs))))
         elif node.op != "output":
             known[node] = hash((node.op, _name(node, captured), *_read(node, known)))
-        writes = writes or any(map(_torch.was_mutated, tensors_in(example_of(node))))
+        writes = writes or any(map(was_mutated, tensors_in(example_of(node))))
     (outputs,) = (node.args[0] for node in captured.graph.nodes if node.op == "output")
     made = [known.get(each, repr(each)) for each in outputs]
     changes = [(each.number, each.removed, _tree(each.contents, made)) for each in captured.changes]

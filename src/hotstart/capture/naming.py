@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.subclasses.inner_tensors import inner_names
 from hotstart.model import ModelIndex
 from hotstart.records.standalone import Naming, Prefix, Rename
 
@@ -62,7 +62,7 @@ def _flattened(index: ModelIndex) -> Iterator[Rename]:
     """The names that torchao gives inner tensors in safetensors: `_weight_qdata`."""
     for place in index.places:
         tensor = place.get()
-        names = _torch.inner_names(tensor)
+        names = inner_names(tensor)
         if names and type(tensor).__module__.partition(".")[0] == "torchao":
             inner = "|".join(map(re.escape, names))
             key = re.escape(place.key)

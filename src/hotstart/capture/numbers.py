@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.dynamo.data_numbers import (
+    Unbacked,
+    UnknownPlace,
+    asserts_number,
+    unbacked_made,
+)
+from hotstart._torch.dynamo.full_graph import FullGraph
+from hotstart._torch.graphs.source_lines import line_of
+from hotstart._torch.graphs.symbols import axis_symbol, expression, loose_symbol, python_source
 from hotstart.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -88,7 +96,7 @@ class Numbers:
 
 
 def find_numbers(
-    traced: _torch.FullGraph,
+    traced: FullGraph,
     axes: Mapping[sympy.Symbol, sympy.Symbol],
     known: Iterable[sympy.Symbol],
 ) -> Numbers:
@@ -122,8 +130,8 @@ def find_numbers(
                 made.append(number)
             else:
                 raise CaptureError(
-                    f"{_torch.line_of(node) or node.name}: a number that depends on the contents "
-                    f"of a tensor has to be {_torch.python_source(found.known)}, which is known "
+                    f"{line_of(node) or node.name}: a number that depends on the contents "
+                    f"of a tensor has to be {python_source(found.known)}, which is known "
                     "later. Check the one that is made last, in terms of the others."
                 )
     others = {symbol: number for symbol, number in symbols.items() if symbol not in axes}
@@ -140,24 +148,24 @@ def checked_numbers(
     import sympy
 
     found: list[sympy.Basic] = []
-    for node in list(filter(_torch.asserts_number, graph.nodes)):
+    for node in list(filter(asserts_number, graph.nodes)):
         checked = node.args[0]
         value = checked.meta["example_value"] if isinstance(checked, fx.Node) else checked
-        expr = _torch.expression(value).xreplace(dict(symbols))
+        expr = expression(value).xreplace(dict(symbols))
         if expr == sympy.true:
             graph.erase_node(node)
             continue
-        node.args = (checked, f"expected {_torch.python_source(expr)}, as the model needs it")
+        node.args = (checked, f"expected {python_source(expr)}, as the model needs it")
         found += [expr] if expr.free_symbols else []
     return tuple(found)
 
 
-def _made(node: fx.Node, traced: _torch.FullGraph) -> Iterator[_torch.Unbacked]:
+def _made(node: fx.Node, traced: FullGraph) -> Iterator[Unbacked]:
     try:
-        yield from _torch.unbacked_made(node, traced.env)
-    except _torch.UnknownPlace as error:
+        yield from unbacked_made(node, traced.env)
+    except UnknownPlace as error:
         raise CaptureError(
-            f"{_torch.line_of(node) or node.name}: a number that depends on the contents of a "
+            f"{line_of(node) or node.name}: a number that depends on the contents of a "
             f"tensor is not the number, nor a size of a tensor, but at {error}. Call an operator "
             "that returns plain tensors."
         ) from None
@@ -167,10 +175,10 @@ def _names(taken: set[str]) -> Iterator[str]:
     return (name for n in itertools.count() if (name := f"number_{n}") not in taken)
 
 
-def _number(node: fx.Node, found: _torch.Unbacked, name: str) -> DataNumber:
+def _number(node: fx.Node, found: Unbacked, name: str) -> DataNumber:
     low, high = found.low, found.high
     is_size = low is not None and low >= 0
-    symbol = _torch.axis_symbol(name) if is_size else _torch.loose_symbol(name, found.known)
+    symbol = axis_symbol(name) if is_size else loose_symbol(name, found.known)
     return DataNumber(
         symbol, node, found.source, low if is_size else None, sys.maxsize if high is None else high
     )

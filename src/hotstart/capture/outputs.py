@@ -16,14 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from hotstart._torch import (
-    FullGraph,
-    Symbols,
-    axis_symbol,
-    fake_mode,
-    function_mode,
-    make_symbols,
-)
+from hotstart._torch.dynamo.full_graph import FullGraph
+from hotstart._torch.graphs.symbols import Symbols, axis_symbol, fake_mode, make_symbols
+from hotstart._torch.running.modes import function_mode
 from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.attributes import ModuleAttributes
 from hotstart.capture.captured import AttributeUpdate, ContainerChange

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import is_fake
 from hotstart.errors import CaptureError
 from hotstart.guards.objects import Unknowable, class_name
 from hotstart.guards.wrapping import wrapping_of
@@ -21,7 +21,7 @@ def oddity(tensor: torch.Tensor) -> Oddity | None:
     """Say why a tensor is not plain; None if it is."""
     if tensor.is_nested:
         return "nested"
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) and not _torch.is_fake(tensor):
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) and not is_fake(tensor):
         return "class"
     if tensor.layout is not torch.strided or tensor.is_quantized:
         return "layout"

@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.dynamo.full_graph import FullGraph
+from hotstart._torch.dynamo.layout_reads import LayoutReads
+from hotstart._torch.graphs.nodes import is_drawn_by_python, names_a_place, replaces_memory
+from hotstart._torch.graphs.source_lines import line_of
+from hotstart._torch.graphs.symbols import conditions
+from hotstart._torch.graphs.values import mentions, storage_of, unbacked_in
+from hotstart._torch.processes.collectives import (
+    collective_name,
+    collectives_inside,
+    communicates,
+    is_taken,
+    waits,
+)
+from hotstart._torch.processes.ranks import is_group, is_mesh
+from hotstart._torch.running.hooks import is_compiled
 from hotstart.capture.numbers import Numbers
 from hotstart.errors import CaptureError
 from hotstart.model import ModelIndex
@@ -25,7 +39,7 @@ def not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
     return CaptureError(f"the model cannot be captured as one graph.{listed}")
 
 
-def refuse_contents(traced: _torch.FullGraph, settled: Mapping[sympy.Symbol, sympy.Expr]) -> None:
+def refuse_contents(traced: FullGraph, settled: Mapping[sympy.Symbol, sympy.Expr]) -> None:
     """Raise if a trace took the number that an argument holds for a size it knows.
 
     Args:
@@ -36,28 +50,28 @@ def refuse_contents(traced: _torch.FullGraph, settled: Mapping[sympy.Symbol, sym
     if not read:
         return
     for node in traced.module.graph.nodes:
-        if _torch.mentions(node.meta.get("example_value"), read):
-            raise _depends_on_contents(_torch.line_of(node))
-    for condition in _torch.conditions(traced.env):
-        if _torch.mentions(condition.expr.xreplace(settled), read):
+        if mentions(node.meta.get("example_value"), read):
+            raise _depends_on_contents(line_of(node))
+    for condition in conditions(traced.env):
+        if mentions(condition.expr.xreplace(settled), read):
             raise _depends_on_contents(condition.source)
 
 
 def refuse_unknown(
-    traced: _torch.FullGraph, numbers: Numbers, settled: Mapping[sympy.Symbol, sympy.Expr]
+    traced: FullGraph, numbers: Numbers, settled: Mapping[sympy.Symbol, sympy.Expr]
 ) -> None:
     """Raise if a size or a number depends on contents of tensors and no node makes it."""
     known = {*numbers.unbacked, *settled}
     for node in traced.module.graph.nodes:
-        if _torch.unbacked_in(node.meta.get("example_value")) - known:
-            raise _depends_on_contents(_torch.line_of(node))
+        if unbacked_in(node.meta.get("example_value")) - known:
+            raise _depends_on_contents(line_of(node))
 
 
 def refuse_unbacked(graph: fx.Graph) -> None:
     """Raise if a size or number in a graph is known only once a tensor's contents are."""
     for node in graph.nodes:
-        if _torch.unbacked_in(node.meta.get("example_value")):
-            raise _depends_on_contents(_torch.line_of(node))
+        if unbacked_in(node.meta.get("example_value")):
+            raise _depends_on_contents(line_of(node))
 
 
 def _depends_on_contents(line: str) -> CaptureError:
@@ -73,7 +87,7 @@ def refuse_skipped_hooks(index: ModelIndex) -> None:
     """Raise if a module that `torch.compile` made has hooks, which Dynamo leaves out."""
     for path, module in index.modules.items():
         hooks = module._forward_hooks or module._forward_pre_hooks
-        if hooks and _torch.is_compiled(module):
+        if hooks and is_compiled(module):
             raise CaptureError(
                 f"{path}: expected a module without hooks, since torch.compile made it and a trace "
                 "leaves its hooks out, found some. Register them with the module that was "
@@ -81,7 +95,7 @@ def refuse_skipped_hooks(index: ModelIndex) -> None:
             )
 
 
-def refuse_gradients(traced: _torch.FullGraph) -> None:
+def refuse_gradients(traced: FullGraph) -> None:
     """Raise if forward reads what autograd has left with a tensor, which each backward changes."""
     for _, name, key in traced.reads:
         owner = name if key == "grad" else name.removesuffix(".grad")  # the latter up to torch 2.12
@@ -96,9 +110,9 @@ def refuse_gradients(traced: _torch.FullGraph) -> None:
 def refuse_replaced_memory(graph: fx.Graph) -> None:
     """Raise if a tensor is given other memory, which no compiler follows."""
     for node in graph.nodes:
-        if _torch.replaces_memory(node):
+        if replaces_memory(node):
             raise not_one_graph(
-                _torch.line_of(node),
+                line_of(node),
                 "a tensor is given the memory of another",
                 "copy the values with .copy_(), or give the other tensor the name",
             )
@@ -107,9 +121,9 @@ def refuse_replaced_memory(graph: fx.Graph) -> None:
 def refuse_drawn_numbers(graph: fx.Graph) -> None:
     """Raise if Python's `random` draws a number, which would be the same in each call."""
     for node in graph.find_nodes(op="placeholder"):
-        if _torch.is_drawn_by_python(node):
+        if is_drawn_by_python(node):
             raise not_one_graph(
-                next((line for line in map(_torch.line_of, node.users) if line), node.name),
+                next((line for line in map(line_of, node.users) if line), node.name),
                 "a number is drawn by Python's random, anew in each call",
                 "draw it with torch, or pass it as an argument",
             )
@@ -117,19 +131,19 @@ def refuse_drawn_numbers(graph: fx.Graph) -> None:
 
 def refuse_collectives(module: fx.GraphModule) -> None:
     """Raise if other processes take part in a graph in a way that a program cannot stand for."""
-    for node in _torch.collectives_inside(module):
+    for node in collectives_inside(module):
         raise _odd_collective(node, "is inside of torch.cond, checkpoint or another function")
-    for node in filter(_torch.communicates, module.graph.nodes):
-        if not _torch.is_taken(node):
+    for node in filter(communicates, module.graph.nodes):
+        if not is_taken(node):
             raise _odd_collective(node, "is none of those that programs have")
-        if not _torch.waits(node) and not all(map(_is_waited_for_once, _results(node))):
+        if not waits(node) and not all(map(_is_waited_for_once, _results(node))):
             raise _odd_collective(node, "gives a result that is not waited for exactly once")
 
 
 def _odd_collective(node: fx.Node, reason: str) -> CaptureError:
     return not_one_graph(
-        _torch.line_of(node),
-        f"{_torch.collective_name(node)} {reason}",
+        line_of(node),
+        f"{collective_name(node)} {reason}",
         "call torch.distributed.all_reduce, all_gather_into_tensor, reduce_scatter_tensor or "
         "all_to_all_single, or their functional forms, outside of such functions",
     )
@@ -143,15 +157,15 @@ def _results(node: fx.Node) -> Iterable[fx.Node]:
 
 def _is_waited_for_once(result: fx.Node) -> bool:
     """Tell whether a wait is all that reads a result, which shares its memory with the wait's."""
-    return len(result.users) == 1 and all(map(_torch.waits, result.users))
+    return len(result.users) == 1 and all(map(waits, result.users))
 
 
-def refuse_passed_groups(traced: _torch.FullGraph) -> None:
+def refuse_passed_groups(traced: FullGraph) -> None:
     """Raise if operators are given a group of processes or a mesh as an object, as DTensor does."""
     for node in traced.module.graph.find_nodes(op="placeholder"):
         source = getattr(node, "_dynamo_source", None)
         held = None if source is None else traced.object_named(source.name)
-        if _torch.is_group(held) or _torch.is_mesh(held):
+        if is_group(held) or is_mesh(held):
             raise CaptureError(
                 f"{traced.name_of(node)}: got a {type(held).__qualname__} that operators take, as "
                 "those of DTensor do; takes plain tensors, and collectives of torch.distributed. "
@@ -167,9 +181,9 @@ def refuse_places(graph: fx.Graph) -> None:
     """
     given = _memory(graph.find_nodes(op="placeholder"))
     for node in graph.nodes:
-        if _torch.names_a_place(node) and given & _memory(node.all_input_nodes):
+        if names_a_place(node) and given & _memory(node.all_input_nodes):
             raise not_one_graph(
-                _torch.line_of(node),
+                line_of(node),
                 "as_strided has a storage_offset, and the memory is an argument's or a weight's, "
                 "whose own offset in its memory may differ from call to call",
                 "leave the offset out, which means the tensor's own, or call as_strided on a clone",
@@ -178,10 +192,10 @@ def refuse_places(graph: fx.Graph) -> None:
 
 def _memory(nodes: Iterable[fx.Node]) -> set[int]:
     examples = (node.meta.get("example_value") for node in nodes)
-    return {_torch.storage_of(e) for e in examples if isinstance(e, torch.Tensor)}
+    return {storage_of(e) for e in examples if isinstance(e, torch.Tensor)}
 
 
-def refuse_found_arguments(traced: _torch.FullGraph) -> None:
+def refuse_found_arguments(traced: FullGraph) -> None:
     """Raise if code asks which object an argument is, or finds the caller's own elsewhere."""
     for argument, name in traced.met.items():
         raise CaptureError(
@@ -192,7 +206,7 @@ def refuse_found_arguments(traced: _torch.FullGraph) -> None:
         )
 
 
-def refuse_questions(asked: _torch.LayoutReads) -> None:
+def refuse_questions(asked: LayoutReads) -> None:
     """Raise if code asks which tensor another is a view of, which differs from call to call."""
     for read in asked.reads:
         if read.asked == "base":

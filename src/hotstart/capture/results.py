@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from torch import fx
 from torch.overrides import TorchFunctionMode
 
-from hotstart._torch import expression, python_source, storage_of
+from hotstart._torch.graphs.symbols import expression, python_source
+from hotstart._torch.graphs.values import storage_of
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.records.nested import Slot, Tree

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.running.hooks import is_compiled
 from hotstart.errors import CaptureError
 
 
@@ -45,7 +45,7 @@ def _require_positional(bound: inspect.BoundArguments) -> None:
 
 
 def _signature(model: Callable[..., Any]) -> inspect.Signature:
-    if _torch.is_compiled(model):
+    if is_compiled(model):
         raise CaptureError(
             "model: got what torch.compile returned, takes what it was given. Pass the module or "
             "function itself; a compiled module has it as _orig_mod."

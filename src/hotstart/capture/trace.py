@@ -14,7 +14,23 @@ import torch
 from msgspec.structs import replace
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.dynamo.failures import describe_failure
+from hotstart._torch.dynamo.full_graph import FullGraph, NoGraph, full_graph
+from hotstart._torch.graphs.assertions import complete_examples, keep_checks
+from hotstart._torch.graphs.nodes import drop_unused_views, view_by_attribute
+from hotstart._torch.graphs.symbols import (
+    Condition,
+    axis_symbol,
+    conditions,
+    expression,
+    fake_mode,
+    python_source,
+)
+from hotstart._torch.graphs.values import unbacked_in
+from hotstart._torch.graphs.writes import count_writes
+from hotstart._torch.subclasses.inner_tensors import inner_names
+from hotstart._torch.subclasses.subclass_calls import NotTakenApartError
+from hotstart._torch.subclasses.taken_apart import TakenApart, take_apart
 from hotstart.capture.alike_blocks import candidate_blocks, counterparts
 from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.captured import Captured, example_of
@@ -73,8 +89,8 @@ class _Trace:
     weights: WeightTable
     fixed: Mapping[str, int]
     tensors: list[torch.Tensor]
-    traced: _torch.FullGraph
-    apart: _torch.TakenApart
+    traced: FullGraph
+    apart: TakenApart
     settled: Mapping[sympy.Symbol, sympy.Expr]
 
     @cached_property
@@ -109,7 +125,7 @@ def capture(
     Raises:
         CaptureError: a graph break, data-dependent control flow, or an unsupported construct.
     """
-    with _torch.fake_mode():
+    with fake_mode():
         tensors = [example_tensor(spec, hints) for spec in arguments.tensors]
     dims = {dim.name: dim for dim in arguments.axes}
     dynamic = [
@@ -121,18 +137,18 @@ def capture(
     args, kwargs = arguments.call_with(tensors)
     trace = partial(_trace, target, args, kwargs, dynamic, passed)
     traced = _with_blocks_once(index, trace) if blocks_once else trace({})
-    _torch.complete_examples(traced.module.graph)
+    complete_examples(traced.module.graph)
     apart = _without_subclasses(traced)
     traced = dataclasses.replace(traced, codes=traced.codes | apart.codes)
-    _torch.count_writes(traced.module.graph)
-    settled = _torch.keep_checks(traced.module.graph)
+    count_writes(traced.module.graph)
+    settled = keep_checks(traced.module.graph)
     refuse_contents(traced, settled)
     refuse_gradients(traced)
     refuse_replaced_memory(traced.module.graph)
     refuse_drawn_numbers(traced.module.graph)
     refuse_collectives(traced.module)
     refuse_passed_groups(traced)
-    _torch.drop_unused_views(traced.module.graph)
+    drop_unused_views(traced.module.graph)
     refuse_places(traced.module.graph)
     refuse_questions(traced.layout_reads)
     refuse_found_arguments(traced)
@@ -142,8 +158,8 @@ def capture(
 
 
 def _with_blocks_once(
-    index: ModelIndex, trace: Callable[[Mapping[int, torch.nn.Module]], _torch.FullGraph]
-) -> _torch.FullGraph:
+    index: ModelIndex, trace: Callable[[Mapping[int, torch.nn.Module]], FullGraph]
+) -> FullGraph:
     """Trace a block that is repeated once; where that fails, whatever the reason, trace it all."""
     blocks = candidate_blocks(index)
     try:
@@ -162,22 +178,22 @@ def _trace(
     dynamic: list[tuple[torch.Tensor, int, int, int]],
     passed: Mapping[int, tuple[str, object]],
     blocks: Mapping[int, torch.nn.Module],
-) -> _torch.FullGraph:
+) -> FullGraph:
     try:
-        return _torch.full_graph(model, args, kwargs, dynamic, blocks, counterparts, passed)
-    except _torch.NoGraph:
+        return full_graph(model, args, kwargs, dynamic, blocks, counterparts, passed)
+    except NoGraph:
         raise CaptureError(
             "forward contains no tensor operation, so there is nothing to compile. "
             "Call the model as it is."
         ) from None
     except Exception as error:
-        failure = _torch.describe_failure(error)
+        failure = describe_failure(error)
         if failure is None:
             raise
         raise not_one_graph(*failure) from error
 
 
-def _without_subclasses(traced: _torch.FullGraph) -> _torch.TakenApart:
+def _without_subclasses(traced: FullGraph) -> TakenApart:
     """Have a graph read the inner tensors of weights that are of tensor subclasses.
 
     Raises:
@@ -187,13 +203,13 @@ def _without_subclasses(traced: _torch.FullGraph) -> _torch.TakenApart:
     """
     for node in traced.module.graph.find_nodes(op="placeholder"):
         value = node.meta.get("example_value")
-        if isinstance(value, torch.Tensor) and _torch.inner_names(value):
+        if isinstance(value, torch.Tensor) and inner_names(value):
             if type(value).__module__.startswith("torch."):
                 require_plain(traced.name_of(node), value)
             require_comparable(traced.name_of(node), value)
     try:
-        return _torch.take_apart(traced.module, wrapping_of)
-    except _torch.NotTakenApartError as error:
+        return take_apart(traced.module, wrapping_of)
+    except NotTakenApartError as error:
         reason, line = error.args
         raise not_one_graph(
             line, f"a weight is of a tensor subclass, and {reason}", _APART
@@ -224,8 +240,8 @@ def _describe(trace: _Trace) -> Captured:
         updates=outputs.updates,
         changes=outputs.changes,
         conditions=tuple(
-            _torch.Condition(c.expr.xreplace({**symbols, **trace.settled}), c.source)
-            for c in _torch.conditions(traced.env)
+            Condition(c.expr.xreplace({**symbols, **trace.settled}), c.source)
+            for c in conditions(traced.env)
             if not c.expr.free_symbols & numbers.unbacked
         ),
         fixed=dict(trace.fixed),
@@ -279,7 +295,7 @@ def _axis_symbols(trace: _Trace) -> dict[sympy.Symbol, sympy.Symbol]:
     """The axis that each symbol of the graph's shapes stands for."""
     specs, numbers = trace.arguments.tensors, trace.numbers
     return {
-        symbol: _torch.axis_symbol(axis)
+        symbol: axis_symbol(axis)
         for symbol, (tensor, dim) in trace.traced.symbol_sources()
         if id(tensor) in numbers and isinstance(axis := specs[numbers[id(tensor)]].shape[dim], str)
     }
@@ -306,7 +322,7 @@ def _describe_outputs(
     )
     kept = (placeholders[0] if n in viewed else node for n, node in enumerate(returned))
     output.args = ((*kept, *described.sizes),)
-    _torch.drop_unused_views(graph)
+    drop_unused_views(graph)
     return described
 
 
@@ -321,7 +337,7 @@ def _reals(returned: Iterable[object]) -> dict[int, fx.Node]:
         if isinstance(node, fx.Node)
         and node.target is torch.scalar_tensor
         and isinstance(node.args[0], fx.Node)
-        and _torch.unbacked_in(example_of(node.args[0]))
+        and unbacked_in(example_of(node.args[0]))
     }
 
 
@@ -331,7 +347,7 @@ def _size_source(node: object, symbols: Mapping[sympy.Symbol, sympy.Symbol]) -> 
     if isinstance(value, torch.Tensor):
         return None
     if isinstance(value, int | torch.SymInt | torch.SymBool):
-        return _torch.python_source(_torch.expression(value).xreplace(dict(symbols)))
+        return python_source(expression(value).xreplace(dict(symbols)))
     raise CaptureError(
         f"forward returns {node}, a number computed from tensor sizes that is not an integer. "
         "Return the sizes and compute it outside."
@@ -368,7 +384,7 @@ def _viewed_inputs(
         node: Any = output
         views: list[str] = []
         while isinstance(node, fx.Node) and node.op == "call_function":
-            attribute = _torch.view_by_attribute(node)
+            attribute = view_by_attribute(node)
             if attribute not in _VIEWS:
                 break
             views.insert(0, attribute)
@@ -378,14 +394,14 @@ def _viewed_inputs(
     return found
 
 
-def _modes(index: ModelIndex, traced: _torch.FullGraph) -> tuple[tuple[str, bool], ...]:
+def _modes(index: ModelIndex, traced: FullGraph) -> tuple[tuple[str, bool], ...]:
     """Path and mode of the modules whose `training` flag was read."""
     read = map(traced.object_named, traced.modes)
     return tuple((path, m.training) for m in read if (path := index.path_of(m)) is not None)
 
 
 def _graph_inputs(
-    traced: _torch.FullGraph, call: tuple[tuple[Any, ...], dict[str, Any]]
+    traced: FullGraph, call: tuple[tuple[Any, ...], dict[str, Any]]
 ) -> tuple[Any, ...]:
     """List what the graph is called with, in the order of its placeholders."""
     received: tuple[Any, ...] = ()

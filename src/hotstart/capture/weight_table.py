@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import fake_mode, is_fake
+from hotstart._torch.subclasses.inner_tensors import inner_names, put_together
 from hotstart.capture.groups import GroupTable
 from hotstart.capture.plain import require_comparable, require_plain
 from hotstart.dtypes import name_of
@@ -55,7 +56,7 @@ class WeightTable:
         for place in kept:
             self._take_apart(place.outermost)
         require_plain(names[0], tensor)
-        if not kept and _torch.is_fake(tensor):
+        if not kept and is_fake(tensor):
             raise CaptureError(
                 f"{source}: expected a tensor of the caller or of the model, found one that was "
                 "made to trace the model, so that no call has it. Compute it in forward, or pass "
@@ -101,7 +102,7 @@ class WeightTable:
     def _take_apart(self, place: Place) -> None:
         """Note the weight of a subclass at a place; of a plain one, nothing."""
         tensor = place.get()
-        if id(tensor) in self._apart or not _torch.inner_names(tensor):
+        if id(tensor) in self._apart or not inner_names(tensor):
             return
         names = [each.name for each in self._index.places_of(tensor)]
         wrapping = require_comparable(names[0], tensor)
@@ -130,7 +131,7 @@ def fakes_for_meta(model: Model, device: torch.device) -> Iterator[ModelIndex]:
     _refuse_untraceable(index)
     held = ((place, place.get()) for place in index.places)
     originals = [(place, tensor) for place, tensor in held if tensor.device.type == "meta"]
-    mode = _torch.fake_mode()
+    mode = fake_mode()
     stand_ins: dict[int, Any] = {}
     try:
         for place, tensor in originals:
@@ -156,8 +157,8 @@ def _refuse_untraceable(index: ModelIndex) -> None:
 
 def _on(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
     """Make a tensor like another on a device; of a subclass, with inner tensors on it."""
-    names = _torch.inner_names(tensor)
+    names = inner_names(tensor)
     if names:
         inner = {name: _on(device, getattr(tensor, name)) for name in names}
-        return _torch.put_together(tensor, inner)
+        return put_together(tensor, inner)
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.running.modes import apart
 from hotstart.checkpoint.matching import match, near
 from hotstart.checkpoint.tensors import Checkpoint
 from hotstart.dtypes import dtype_of
@@ -18,11 +18,11 @@ from hotstart.records.artifact import Artifact, TakenApart, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import fit
 from hotstart.records.standalone import LeftOut
-from hotstart.runtime.owners import HeldTensors
-from hotstart.runtime.released import Released
-from hotstart.runtime.tensors import TensorMemory, describe_tensor
-from hotstart.runtime.weight_source import Fetched
-from hotstart.runtime.weights import COUNTER, problems_of
+from hotstart.runtime.entry.tensors import TensorMemory, describe_tensor
+from hotstart.runtime.weights.model_weights import COUNTER, problems_of
+from hotstart.runtime.weights.owners import HeldTensors
+from hotstart.runtime.weights.released import Released
+from hotstart.runtime.weights.weight_source import Fetched
 
 _ADVICE = (
     "Use a checkpoint of the model that was compiled, or pass its tensors by these names as a "
@@ -79,7 +79,7 @@ class HeldWeights(HeldTensors):
         """
         if not self.tensors:
             # Calls in any mode write to them, whatever mode this is called in.
-            with torch.inference_mode(False), _torch.apart():
+            with torch.inference_mode(False), apart():
                 self.tensors = self._found()
         changes, tensors = self.changes, list(self.tensors)
         problems = [

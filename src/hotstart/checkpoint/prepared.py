@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from hotstart import _torch
-from hotstart._torch.opaque import opaque_over
+from hotstart._torch.running.modes import apart
+from hotstart._torch.running.opaque import opaque_over
 from hotstart.artifact.disk import OpenFile
 from hotstart.artifact.mapped_weights import MappedWeights, no_values
 from hotstart.artifact.weights_file import PAGE, Stored
@@ -20,8 +20,8 @@ from hotstart.dtypes import dtype_of
 from hotstart.model import contents
 from hotstart.records.artifact import Artifact
 from hotstart.records.shapes import spanned
-from hotstart.runtime.preparations import Prepared
-from hotstart.runtime.released import Released
+from hotstart.runtime.weights.preparations import Prepared
+from hotstart.runtime.weights.released import Released
 
 _WORDS = PAGE // 8
 
@@ -90,7 +90,7 @@ class PreparedWeights(MappedWeights[torch.Tensor]):
         Raises:
             CorruptArtifact: the table says what cannot be.
         """
-        with torch.inference_mode(False), _torch.apart():
+        with torch.inference_mode(False), apart():
             return Prepared.mapped(
                 (
                     each.preparation,

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.subclasses.inner_tensors import inner_names
 from hotstart.errors import OptionsError
-from hotstart.runtime.tensors import describe_tensor
+from hotstart.runtime.entry.tensors import describe_tensor
 
 
 class Checkpoint(Protocol):
@@ -73,7 +73,7 @@ class GivenTensors:
         if strange is not None:
             raise OptionsError(f"weights: got a mapping with the key {strange!r}, takes names")
         given = {n: t for n, t in tensors.items() if isinstance(t, torch.Tensor)}
-        self._apart = {n: t for n, t in given.items() if _torch.inner_names(t)}
+        self._apart = {n: t for n, t in given.items() if inner_names(t)}
         self._tensors = {n: t for name, tensor in given.items() for n, t in _inner(name, tensor)}
         self.where = where
         self.shared = shared
@@ -110,7 +110,7 @@ class GivenTensors:
 
 def _inner(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
     """A plain tensor with its name; of one of a subclass, the inner tensors with theirs."""
-    names = _torch.inner_names(tensor)
+    names = inner_names(tensor)
     if not names:
         yield name, tensor
     for inner in names:

@@ -218,7 +218,7 @@ def compiling_on(arguments: Mapping[str, Any]) -> contextlib.AbstractContextMana
     options = arguments["options"]
     if not isinstance(options, Options) or options.jobs != "ray":
         return contextlib.nullcontext()
-    from hotstart.compilers.ray_cluster import ray_connection
+    from hotstart.compilers.workers.ray_cluster import ray_connection
 
     return ray_connection()
 

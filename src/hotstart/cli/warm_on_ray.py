@@ -24,8 +24,8 @@ from hotstart.cli import parse
 from hotstart.cli.factory import call_factory, see_working_folder
 from hotstart.cli.progress import progress
 from hotstart.cli.warming import Place, Row, compile_into, compiled_row, failed_row
-from hotstart.compilers.errand import overheard
-from hotstart.compilers.ray_cluster import (
+from hotstart.compilers.workers.errand import overheard
+from hotstart.compilers.workers.ray_cluster import (
     RETRIES,
     Cluster,
     NotRun,
@@ -33,7 +33,7 @@ from hotstart.compilers.ray_cluster import (
     WorkersLost,
     ray_connection,
 )
-from hotstart.compilers.worker_process import ENVIRONMENT
+from hotstart.compilers.workers.worker_process import ENVIRONMENT
 from hotstart.errors import HotstartError, OptionsError
 from hotstart.events import Event
 from hotstart.options import Jobs, Options

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from hotstart import _torch
+from hotstart._torch.inductor.cross import cross_compiler
 from hotstart.artifact import fingerprint
-from hotstart.compilers.cross import CrossCompiler
-from hotstart.compilers.inductor import InductorCompiler
+from hotstart.compilers.inductor.compiler import InductorCompiler
+from hotstart.compilers.inductor.cross import CrossCompiler
+from hotstart.compilers.inductor.tuning import measured
 from hotstart.compilers.job import Compiler
-from hotstart.compilers.machine import default_jobs
 from hotstart.compilers.op_by_op import OpByOpCompiler
-from hotstart.compilers.proven import ProvenCompiler
-from hotstart.compilers.tuning import measured
+from hotstart.compilers.proof.proven import ProvenCompiler
+from hotstart.compilers.workers.machine import default_jobs
 from hotstart.errors import OptionsError
 from hotstart.events import Clock
 from hotstart.options import Options
@@ -39,7 +39,7 @@ def make_compiler(options: Options, target: TargetName, clock: Clock) -> Compile
     """
     require_target(target)
     if is_foreign(target):
-        _torch.cross_compiler(target)  # also where nothing but the native program needs it
+        cross_compiler(target)  # also where nothing but the native program needs it
     if options.compiler == "op_by_op":
         return OpByOpCompiler()
     jobs = options.jobs if isinstance(options.jobs, int) else default_jobs()

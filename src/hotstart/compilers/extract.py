@@ -12,7 +12,16 @@ from torch import fx
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import GraphAppendingTracer, Proxy
 
-from hotstart import _torch
+from hotstart._torch.graphs.nodes import attribute_of, lazy_graph_module
+from hotstart._torch.graphs.symbols import (
+    Symbols,
+    assume,
+    axis_symbol,
+    fake_mode,
+    make_symbols,
+    without_size_assumptions,
+)
+from hotstart._torch.graphs.values import evaluate, storage_of
 from hotstart.capture.captured import example_of
 from hotstart.compilers.job import Job
 from hotstart.partition.graph import movable
@@ -32,7 +41,7 @@ class Extracted:
 
     module: fx.GraphModule
     inputs: tuple[Any, ...]
-    symbols: _torch.Symbols
+    symbols: Symbols
     mode: Any
     assumed: frozenset[Any] = frozenset()
 
@@ -43,14 +52,12 @@ def extract(job: Job) -> Extracted:
     Shapes, strides and storage offsets of the inputs are expressions over the job's axes, or plain
     numbers where every axis is fixed. Inputs that share memory share it here too.
     """
-    symbols = _torch.make_symbols(
+    symbols = make_symbols(
         {f"a{i}": (b.low, b.high, b.hint) for i, b in enumerate(job.bounds.values())}
     )
-    named = {
-        _torch.axis_symbol(axis): symbols.by_name[f"a{i}"] for i, axis in enumerate(job.bounds)
-    }
-    assumed = _torch.assume(symbols.env, [c.xreplace(named) for c in job.where])
-    mode = _torch.fake_mode(symbols.env)
+    named = {axis_symbol(axis): symbols.by_name[f"a{i}"] for i, axis in enumerate(job.bounds)}
+    assumed = assume(symbols.env, [c.xreplace(named) for c in job.where])
+    mode = fake_mode(symbols.env)
     sizes = [symbols.integer(symbol) for symbol in named.values()]
 
     def number(value: Any) -> int | torch.SymInt:
@@ -60,7 +67,7 @@ def extract(job: Job) -> Extracted:
     # Whether an input is empty decides nothing that the piece computes. A range of sizes may be
     # split there all the same; what depends on data is one range.
     of_data = any(bound.of_data for bound in job.bounds.values())
-    without = _torch.without_size_assumptions() if of_data else contextlib.nullcontext()
+    without = without_size_assumptions() if of_data else contextlib.nullcontext()
     with without, mode:
         tensors = example_inputs(job, number)
     return Extracted(as_module(job), (*sizes, *tensors), symbols, mode, assumed)
@@ -86,8 +93,8 @@ def example_inputs(job: Job, number: Callable[[Any], int | torch.SymInt]) -> lis
             )
             continue
         offset = number(tensor.storage_offset())
-        storage = _torch.storage_of(tensor)
-        sharing = [e for e in examples if _torch.storage_of(e) == storage]
+        storage = storage_of(tensor)
+        sharing = [e for e in examples if storage_of(e) == storage]
         if storage not in bases:
             # Large enough for all of them, and a multiple of every dtype's size. How large the
             # storage was in the trace may depend on axes that the piece has nothing to do with.
@@ -113,7 +120,7 @@ def as_module(job: Job) -> fx.GraphModule:
     tracer = GraphAppendingTracer(new)
     root = torch.nn.Module()
     axes = {
-        _torch.axis_symbol(axis): Proxy(new.placeholder(f"a{i}"), tracer)
+        axis_symbol(axis): Proxy(new.placeholder(f"a{i}"), tracer)
         for i, axis in enumerate(job.bounds)
     }
     copies: dict[fx.Node, fx.Node] = {
@@ -128,7 +135,7 @@ def as_module(job: Job) -> fx.GraphModule:
             return copies[item]
         if isinstance(item, sympy.Basic):
             if item not in computed:
-                made = _torch.evaluate(item, axes)
+                made = evaluate(item, axes)
                 computed[item] = made.node if isinstance(made, Proxy) else made
             return computed[item]
         return item
@@ -138,7 +145,7 @@ def as_module(job: Job) -> fx.GraphModule:
         kwargs = map_aggregate(graph.kwargs(node), leaf)
         if node.op == "get_attr":
             name = f"held_{len(copies)}"
-            setattr(root, name, _torch.attribute_of(graph.captured.module, str(node.target)))
+            setattr(root, name, attribute_of(graph.captured.module, str(node.target)))
             copies[node] = new.get_attr(name)
         else:
             copies[node] = new.create_node(node.op, node.target, args, kwargs, node.name)
@@ -146,4 +153,4 @@ def as_module(job: Job) -> fx.GraphModule:
             if key in node.meta:
                 copies[node].meta[key] = node.meta[key]
     new.output(tuple(copies[node] for node in piece.outputs))
-    return _torch.lazy_graph_module(root, new)
+    return lazy_graph_module(root, new)

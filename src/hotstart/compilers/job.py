@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import Condition, axis_symbol, python_source
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.compilers.piece_key import Bounds, piece_key
 from hotstart.partition import Graph, Piece
@@ -59,14 +59,13 @@ class Job:
     def conditions(self) -> tuple[str, ...]:
         """Write the conditions as text, with axes by number."""
         numbers = self.axis_numbers
-        return tuple(sorted(_torch.python_source(c.xreplace(numbers)) for c in self.where))
+        return tuple(sorted(python_source(c.xreplace(numbers)) for c in self.where))
 
     @cached_property
     def axis_numbers(self) -> dict[sympy.Symbol, sympy.Symbol]:
         """A symbol for the number of each axis, which is the same in jobs of one key."""
         return {
-            _torch.axis_symbol(axis): _torch.axis_symbol(f"a{number}")
-            for number, axis in enumerate(self.bounds)
+            axis_symbol(axis): axis_symbol(f"a{number}") for number, axis in enumerate(self.bounds)
         }
 
     @cached_property
@@ -97,7 +96,7 @@ class Narrowed:
         condition: the assumed condition, over axis symbols.
     """
 
-    condition: _torch.Condition
+    condition: Condition
 
 
 class Compiler(Protocol):

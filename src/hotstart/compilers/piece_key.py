@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import axis_symbol
+from hotstart._torch.running.modes import autocast_state
 from hotstart.partition import Graph, Piece
 from hotstart.partition.digest import Token, hash_token
 
@@ -49,10 +50,9 @@ def piece_kind(graph: Graph, piece: Piece, bounds: Mapping[str, Bounds], compile
         compiler: identifies the compiler and its settings.
     """
     fixed = tuple(
-        "range" if axis in bounds else str(graph.fixed[_torch.axis_symbol(axis)])
-        for axis in piece.axes
+        "range" if axis in bounds else str(graph.fixed[axis_symbol(axis)]) for axis in piece.axes
     )
-    autocast = tuple(f"{kind}:{dtype}" for kind, dtype in _torch.autocast_state())
+    autocast = tuple(f"{kind}:{dtype}" for kind, dtype in autocast_state())
     return hash_token((piece.digest, fixed, compiler, autocast, torch.__version__))
 
 

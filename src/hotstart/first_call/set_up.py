@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hotstart._torch.fake_arguments import FakeArguments, Fakes, Step, fakes_of, has_memory
+from hotstart._torch.dynamo.fake_arguments import FakeArguments, Fakes, Step, fakes_of, has_memory
 from hotstart.dtypes import dtype_of
 from hotstart.first_call.caches import Caches
 from hotstart.first_call.model_state import ModelState

@@ -19,7 +19,11 @@ from typing import Any
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.dynamo.full_graph import FullGraph
+from hotstart._torch.graphs.symbols import is_fake
+from hotstart._torch.processes.collectives import asks_for_rank
+from hotstart._torch.processes.ranks import is_initialized
+from hotstart._torch.subclasses.inner_tensors import inner_names
 from hotstart.guards.compare import python_module
 from hotstart.guards.groups import GroupsRead, seen_of_process
 from hotstart.guards.objects import class_name, codes_of, definers, module_name
@@ -76,7 +80,7 @@ class ReadInTrace:
     asks_for_rank: bool = False
 
 
-def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> ReadInTrace:
+def collect(index: ModelIndex, target: Model, traced: FullGraph) -> ReadInTrace:
     """Collect what a trace of a model, or of one of its methods, read."""
     ran = Ran(traced.codes)
     look = Look()
@@ -121,10 +125,10 @@ def collect(index: ModelIndex, target: Model, traced: _torch.FullGraph) -> ReadI
     outside.update(_target(look, ran, target))
     outside.update(_named(look, ran))
     functions = [traced.object_named(name) for kind, name, _ in traced.reads if kind == "function"]
-    asks_for_rank = _torch.is_initialized() and _torch.asks_for_rank(traced.codes, functions)
-    outside.update(seen_of_process(traced.codes, functions, asks_for_rank))
+    by_rank = is_initialized() and asks_for_rank(traced.codes, functions)
+    outside.update(seen_of_process(traced.codes, functions, by_rank))
     seen = tuple(sorted(outside, key=repr))
-    return ReadInTrace(made, seen, ran.codes, frozenset(ran.left), groups.found(), asks_for_rank)
+    return ReadInTrace(made, seen, ran.codes, frozenset(ran.left), groups.found(), by_rank)
 
 
 def _is_known_weight(read: str, value: Any, index: ModelIndex, subclasses: set[type]) -> bool:
@@ -134,7 +138,7 @@ def _is_known_weight(read: str, value: Any, index: ModelIndex, subclasses: set[t
     """
     if read not in ("tensor", "class") or not index.places_of(value):
         return False
-    if read == "class" and (not _torch.inner_names(value) or type(value) not in subclasses):
+    if read == "class" and (not inner_names(value) or type(value) not in subclasses):
         subclasses.add(type(value))
         return False
     return True
@@ -185,7 +189,7 @@ def _compared(kind: Kind, steps: tuple[Step, ...], module: torch.nn.Module) -> K
             counts = hasattr(value, "__len__")
         case "class":
             counts = bool(steps) and type(value).__module__ != "builtins"
-            counts = counts and not _torch.is_fake(value)  # stands for a weight on meta
+            counts = counts and not is_fake(value)  # stands for a weight on meta
         case "function":
             counts = hasattr(value, "__qualname__")
         case "inside" | "tensor" | "unknown":
@@ -228,7 +232,7 @@ def _of_class_code(start: object, steps: tuple[Step, ...]) -> bool:
 
 
 def _origin(
-    traced: _torch.FullGraph, start: str, value: Any, steps: tuple[Step, ...]
+    traced: FullGraph, start: str, value: Any, steps: tuple[Step, ...]
 ) -> tuple[Origin, tuple[Step, ...]] | None:
     """An object to start from that other processes have, too, and the steps from there."""
     if isinstance(value, types.ModuleType) and python_module(value.__name__) is value:

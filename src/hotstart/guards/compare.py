@@ -14,7 +14,8 @@ import msgspec
 import torch
 from msgspec.structs import replace
 
-from hotstart import _torch
+from hotstart._torch.processes.ranks import world_place
+from hotstart._torch.running.hooks import global_hook_dicts
 from hotstart.guards.groups import rank_text
 from hotstart.guards.objects import module_name
 from hotstart.guards.structure import (
@@ -133,10 +134,10 @@ class Guards:
         watch = Watch(restless)
         for mapping in ways:
             watch.mapping(mapping)
-        for hooks in _torch.global_hook_dicts().values():
+        for hooks in global_hook_dicts().values():
             watch.empty(hooks)
         if self._requirements.groups:
-            watch.attribute(*_torch.world_place())
+            watch.attribute(*world_place())
         for path, number in self._requirements.modules:
             module, kind = finder.module(path), self._kinds[number]
             if module is None:
@@ -152,7 +153,7 @@ class Guards:
             elif one.start == "closure":
                 watch.cell(_cells(self._model, one.name), one.guard)
             elif one.start == "ranks":
-                watch.attribute(*_torch.world_place())
+                watch.attribute(*world_place())
             elif one.guard.text:
                 watch.guard(start_of(self._model, one), one.guard)
         return watch

@@ -6,7 +6,18 @@ import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from hotstart import _torch
+from hotstart._torch.processes.collectives import asks_for_world_size
+from hotstart._torch.processes.ranks import (
+    asks_if_initialized,
+    group_text,
+    is_group,
+    is_initialized,
+    is_mesh,
+    mesh_groups,
+    name_of_group,
+    own_rank,
+    world_group,
+)
 from hotstart.guards.structure import follow
 from hotstart.records.groups import GroupPlace, GroupStart
 from hotstart.records.guards import Guard, Seen, Step
@@ -17,13 +28,13 @@ class GroupsRead:
 
     def __init__(self) -> None:
         self._found: dict[str, dict[GroupPlace, None]] = {}
-        self._any = _torch.is_initialized()
+        self._any = is_initialized()
 
     def meet(self, value: Any) -> None:
         """Note an object that was read, if it is a group or a mesh, wherever it was found."""
         if self._any and _is_group_or_mesh(value):
             for group, _ in _groups_in(value):
-                self._found.setdefault(_torch.name_of_group(group), {})
+                self._found.setdefault(name_of_group(group), {})
 
     def guard(
         self, start: Any, kind: GroupStart, name: str, steps: tuple[Step, ...]
@@ -40,11 +51,11 @@ class GroupsRead:
         value = follow(start, way)
         self.meet(value)
         of_torch = kind == "python" and name.partition(".")[0] == "torch"
-        if not of_torch or value is _torch.world_group():
+        if not of_torch or value is world_group():
             for group, dimension in _groups_in(value):
-                places = self._found.setdefault(_torch.name_of_group(group), {})
+                places = self._found.setdefault(name_of_group(group), {})
                 places[GroupPlace(kind, name, way, dimension)] = None
-        return None if of_torch else Guard(way, "group", _torch.group_text(value))
+        return None if of_torch else Guard(way, "group", group_text(value))
 
     def found(self) -> Mapping[str, tuple[GroupPlace, ...]]:
         """The groups by their names in this process, with the places they were read from."""
@@ -65,13 +76,13 @@ def _steps_to_group(start: Any, steps: tuple[Step, ...]) -> tuple[Step, ...] | N
 
 
 def _is_group_or_mesh(value: Any) -> bool:
-    return _torch.is_group(value) or _torch.is_mesh(value)
+    return is_group(value) or is_mesh(value)
 
 
 def _groups_in(value: Any) -> list[tuple[Any, int | None]]:
     """A group, or those of a mesh with the dimension of each."""
-    if _torch.is_mesh(value):
-        return [(group, at) for at, group in enumerate(_torch.mesh_groups(value))]
+    if is_mesh(value):
+        return [(group, at) for at, group in enumerate(mesh_groups(value))]
     return [(value, None)]
 
 
@@ -85,10 +96,10 @@ def seen_of_process(
         functions: those that were read.
         asks_for_rank: whether code may have asked for ranks.
     """
-    names = ["initialized"] if any(map(_torch.asks_if_initialized, functions)) else []
+    names = ["initialized"] if any(map(asks_if_initialized, functions)) else []
     if asks_for_rank:
         names += ["rank", "world size"]
-    elif _torch.is_initialized() and _torch.asks_for_world_size(codes, functions):
+    elif is_initialized() and asks_for_world_size(codes, functions):
         names.append("world size")
     for name in names:
         yield Seen("ranks", name, Guard((), "value", rank_text(name)))
@@ -100,7 +111,7 @@ def rank_text(name: str) -> str:
     Args:
         name: `"rank"`, `"world size"` or `"initialized"`.
     """
-    if not _torch.is_initialized():
+    if not is_initialized():
         return "False" if name == "initialized" else "torch.distributed is not initialised"
-    rank, size = _torch.own_rank()
+    rank, size = own_rank()
     return {"initialized": "True", "rank": str(rank), "world size": str(size)}[name]

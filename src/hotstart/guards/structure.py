@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.processes.ranks import group_text
+from hotstart._torch.running.hooks import global_hooks
+from hotstart._torch.running.operators import operator_code, operator_schemas
 from hotstart.guards.objects import Describer, Unknowable, class_name, digest, tensor_text
 from hotstart.model import IN_PLACE_OF, Finder, Model, contents
 from hotstart.records.artifact import Requirements
@@ -103,14 +105,14 @@ class Look:
 
     def global_hooks(self) -> Code:
         """The hooks that run at every call of any module."""
-        held = _torch.global_hooks().items()
+        held = global_hooks().items()
         return tuple((name, self._describer.member_text(h)) for name, hooks in held
                      for h in hooks.values())  # fmt: skip
 
     def operator(self, name: str) -> str:
         """An operator by its schemas, and by a hash of the code that compilers run; or nothing."""
-        schemas = _torch.operator_schemas(name)
-        code = digest(map(self._describer.member_text, _torch.operator_code(name)))
+        schemas = operator_schemas(name)
+        code = digest(map(self._describer.member_text, operator_code(name)))
         return f"{'; '.join(schemas)} {code}".strip() if schemas else ""
 
     def has_own_code(self, module: torch.nn.Module) -> bool:
@@ -177,7 +179,7 @@ class Look:
             case "function" if hasattr(value, "__qualname__"):
                 return self._describer.function_text(value)
             case "group":
-                return _torch.group_text(value)
+                return group_text(value)
             case "tensor" if isinstance(value, torch.Tensor):
                 return _OWN if id(value) in self._own else contents_text(value)
             case "value" | "inside":

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.running.watches import MappingWatch
 from hotstart.guards.objects import definers, functions_in
 from hotstart.guards.structure import follow
 from hotstart.records.guards import Guard, Step
@@ -301,7 +301,7 @@ class Sealed:
 
     def __init__(self, watched: Watched) -> None:
         self.mappings = frozenset(watched.mappings)
-        self._versions = _torch.MappingWatch(list(watched.mappings.values()))
+        self._versions = MappingWatch(list(watched.mappings.values()))
         self.checks = tuple(_checks(watched, self._versions))
         self.unchanged = all_hold(self.checks)
 
@@ -329,7 +329,7 @@ def all_hold(checks: Iterable[Callable[[], bool]]) -> Callable[[], bool]:
     return hold
 
 
-def _checks(watched: Watched, versions: _torch.MappingWatch) -> Iterator[Callable[[], bool]]:
+def _checks(watched: Watched, versions: MappingWatch) -> Iterator[Callable[[], bool]]:
     """Make a check for each table that has something in it."""
     if empties := watched.empties:
         yield lambda: not any(empties)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from hotstart import _torch
+from hotstart._torch.dynamo.guards import Read
 from hotstart.records.guards import Kind, Step
 
 
-def ways(read: _torch.Read, name: str, key: object) -> Iterator[tuple[str, Kind, tuple[Step, ...]]]:
+def ways(read: Read, name: str, key: object) -> Iterator[tuple[str, Kind, tuple[Step, ...]]]:
     """Every start of a name, from the longest on, and what of it was read after which steps.
 
     A key that was looked up is the last step. Where a name goes on in a way that no steps say, it
@@ -35,7 +35,7 @@ def ways(read: _torch.Read, name: str, key: object) -> Iterator[tuple[str, Kind,
             node, kind, steps = _beginning(node), "inside", ()
 
 
-def _looked_up(read: _torch.Read, key: object) -> tuple[Kind, tuple[Step, ...]]:
+def _looked_up(read: Read, key: object) -> tuple[Kind, tuple[Step, ...]]:
     if key is None or read not in ("attribute", "own", "contains"):
         return read, ()
     if not isinstance(key, str | int):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.subclasses.inner_tensors import context_of, inner_names
 from hotstart.guards.objects import Describer, Unknowable, class_name
 from hotstart.guards.structure import same_class
 from hotstart.model import Finder, Place
@@ -25,17 +25,17 @@ def wrapping_of(tensor: torch.Tensor) -> Wrapping:
 
 
 def _parts(path: str, tensor: torch.Tensor) -> Iterator[tuple[str, str]]:
-    names = _torch.inner_names(tensor)
+    names = inner_names(tensor)
     layout = f"{list(tensor.shape)}"
     if tensor.layout is torch.strided:
         layout += f" strides {list(tensor.stride())}"
     yield f"type({path})", class_name(type(tensor))
     yield path, f"{tensor.dtype} {layout}"
     yield f"inner tensors of {path}".rstrip(), ", ".join(names)
-    yield from _Context().describe(f"{path} context".lstrip(), _torch.context_of(tensor))
+    yield from _Context().describe(f"{path} context".lstrip(), context_of(tensor))
     for name in names:
         inner = getattr(tensor, name)
-        if _torch.inner_names(inner):
+        if inner_names(inner):
             yield from _parts(f"{path}.{name}".lstrip("."), inner)
 
 
@@ -76,7 +76,7 @@ def wrapping_changes(name: str, expected: Wrapping, tensor: Any) -> list[Change]
     (_, cls), (_, layout), *_ = expected
     if not isinstance(tensor, torch.Tensor):
         return [(name, f"a {cls} of {layout}", "nothing")]
-    if not _torch.inner_names(tensor):
+    if not inner_names(tensor):
         return [(name, f"a {cls} of {layout}", class_name(type(tensor)))]
     try:
         found = wrapping_of(tensor)

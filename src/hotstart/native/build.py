@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hotstart import _torch
+from hotstart._torch.native.c_shims import compile_command
 from hotstart.native.conditions import write_where
 from hotstart.native.operators import NotNative
 from hotstart.native.program import Program
@@ -24,7 +24,7 @@ from hotstart.records.artifact import (
     StitchedCall,
 )
 from hotstart.records.shapes import Dim, Variant, labelled
-from hotstart.runtime.generated import code_of
+from hotstart.runtime.code.generated import code_of
 from hotstart.specialize.piece_store import PieceStore
 from hotstart.targets import TargetName, architecture_of
 
@@ -161,7 +161,7 @@ def _compiled(source: str, target: TargetName) -> Kernel:
     with tempfile.TemporaryDirectory(prefix="hotstart-native-") as folder:
         written, made = Path(folder, "program.cpp"), Path(folder, "program.so")
         written.write_text(source)
-        command = _torch.compile_command(written, made, target)
+        command = compile_command(written, made, target)
         subprocess.run(command, check=True, capture_output=True, cwd=folder, timeout=600)
         blob = made.read_bytes()
     return Kernel(hash_bytes(blob), blob)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hotstart import _torch
+from hotstart._torch.graphs.operator_types import OpOverload
+from hotstart._torch.native.c_shims import operator_name
 
 _OF_REALS = (
     "aten::_scaled_dot_product_flash_attention_for_cpu", "mkldnn::_linear_pointwise",
@@ -120,7 +121,7 @@ class Surroundings:
     declare: Callable[[str], None]
 
 
-def gives_reals(operator: _torch.OpOverload) -> bool:
+def gives_reals(operator: OpOverload) -> bool:
     """Tell whether all results of an operator are known to be floating-point numbers."""
-    name, _ = _torch.operator_name(operator)
+    name, _ = operator_name(operator)
     return name in _OF_REALS

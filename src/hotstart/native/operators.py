@@ -8,7 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hotstart import _torch
+from hotstart._torch.graphs.operator_types import OpOverload
+from hotstart._torch.native.c_shims import (
+    NO_DEFAULT,
+    argument_kinds,
+    c_constant,
+    c_functions,
+    dispatcher_version,
+    operator_name,
+    result_kinds,
+    shown_argument,
+    written_arguments,
+    written_by_keyword,
+)
 
 _CONSTANT = re.compile(r"\baoti_torch_(?:dtype|layout|memory_format)_\w+\(\)")
 
@@ -75,7 +87,7 @@ class _Argument:
 
 
 def call_of(
-    operator: _torch.OpOverload,
+    operator: OpOverload,
     args: Sequence[ast.expr],
     kwargs: dict[str, ast.expr],
     write: Written,
@@ -86,15 +98,15 @@ def call_of(
         NotNative: neither a C function of torch nor its dispatcher takes such a call.
     """
     given = _bound(operator, args, kwargs)
-    kinds = [kind for kind, _, _ in _torch.argument_kinds(operator)]
-    returned = _torch.result_kinds(operator)
+    kinds = [kind for kind, _, _ in argument_kinds(operator)]
+    returned = result_kinds(operator)
     if any(kind != "Tensor" for kind in returned):
         raise NotNative(f"{operator} returns {', '.join(returned)}")
     made = [
         _argument(number, kind, value, write, operator)
         for number, (kind, value) in enumerate(zip(kinds, given, strict=True))
     ]
-    shown = _torch.shown_argument(operator)
+    shown = shown_argument(operator)
     direct = None
     if _doubles_do(operator, kinds, given, write):
         direct = _direct(operator, made, len(returned))
@@ -103,22 +115,22 @@ def call_of(
     return replace(
         found,
         declared="\n".join([found.declared, *(f'extern "C" int32_t {c};' for c in constants)]),
-        written=tuple(given[number] for number in _torch.written_arguments(operator)),
+        written=tuple(given[number] for number in written_arguments(operator)),
         shown=None if shown is None else given[shown],
     )
 
 
 def _bound(
-    operator: _torch.OpOverload, args: Sequence[ast.expr], kwargs: dict[str, ast.expr]
+    operator: OpOverload, args: Sequence[ast.expr], kwargs: dict[str, ast.expr]
 ) -> list[ast.expr]:
     """A value for each argument of an operator's schema."""
     given = []
-    for number, (_, name, default) in enumerate(_torch.argument_kinds(operator)):
+    for number, (_, name, default) in enumerate(argument_kinds(operator)):
         if number < len(args):
             given.append(args[number])
         elif name in kwargs:
             given.append(kwargs[name])
-        elif default is _torch.NO_DEFAULT:
+        elif default is NO_DEFAULT:
             raise NotNative(f"{operator} is called without {name}")
         else:
             given.append(_expression(default))
@@ -135,7 +147,7 @@ def _expression(default: Any) -> ast.expr:
 
 
 def _argument(
-    number: int, kind: str, value: ast.expr, write: Written, operator: _torch.OpOverload
+    number: int, kind: str, value: ast.expr, write: Written, operator: OpOverload
 ) -> _Argument | None:
     """Write an argument of a C function; None if these take no such argument."""
     if kind.startswith("Optional["):
@@ -218,7 +230,7 @@ def _plain(kind: str, value: ast.expr, write: Written) -> tuple[str, str] | None
     if kind == "bool":
         flag = _constant(value)
         return (c_type, str(int(flag))) if isinstance(flag, bool | int) else None
-    name = _torch.c_constant(kind, ast.unparse(value))
+    name = c_constant(kind, ast.unparse(value))
     return None if name is None else (c_type, name)
 
 
@@ -256,7 +268,7 @@ def _is_none(value: ast.expr) -> bool:
 
 
 def _doubles_do(
-    operator: _torch.OpOverload, kinds: Sequence[str], given: Sequence[ast.expr], write: Written
+    operator: OpOverload, kinds: Sequence[str], given: Sequence[ast.expr], write: Written
 ) -> bool:
     """Tell whether an operator's Scalars mean the same as doubles, which C functions take.
 
@@ -273,13 +285,11 @@ def _doubles_do(
         return True
     if not all(_is_exact(value) for value in integers):
         return False
-    name, overload = _torch.operator_name(operator)
+    name, overload = operator_name(operator)
     if f"{name}.{overload}".rstrip(".") in _CONVERTING or name.startswith("mkldnn::"):
         return True
     out = [
-        value
-        for value, is_out in zip(given, _torch.written_by_keyword(operator), strict=True)
-        if is_out
+        value for value, is_out in zip(given, written_by_keyword(operator), strict=True) if is_out
     ]
     return bool(out) and all(map(write.is_real, out))
 
@@ -307,18 +317,18 @@ def _is_exact(value: ast.expr) -> bool:
 
 
 def _direct(
-    operator: _torch.OpOverload, made: Sequence[_Argument | None], results: int
+    operator: OpOverload, made: Sequence[_Argument | None], results: int
 ) -> OperatorCall | None:
     """Call a C function of torch; None if there is none that takes these arguments."""
     arguments = [argument for argument in made if argument is not None]
     if len(arguments) < len(made):
         return None
     # C functions take what is written to by keyword first.
-    out = _torch.written_by_keyword(operator)
+    out = written_by_keyword(operator)
     arguments.sort(key=lambda argument: not out[made.index(argument)])
     types = [each for argument in arguments for each in argument.types]
     values = [each for argument in arguments for each in argument.values]
-    for function in _torch.c_functions(operator):
+    for function in c_functions(operator):
         rest = function.types[len(types) :]
         if list(function.types[: len(types)]) == types and rest in ((), ("Handle*",) * results):
             given = [*values, *(f"result_{number}" for number in range(len(rest)))]
@@ -335,7 +345,7 @@ _DISPATCHER = (
 
 
 def _dispatched(
-    operator: _torch.OpOverload,
+    operator: OpOverload,
     kinds: Sequence[str],
     given: Sequence[ast.expr],
     write: Written,
@@ -352,8 +362,8 @@ def _dispatched(
         if word is None:
             raise NotNative(f"{operator} takes {ast.unparse(value)} as {kind}")
         lines.append(f"row[{number}] = {word};")
-    name, overload = _torch.operator_name(operator)
-    version = _torch.dispatcher_version()
+    name, overload = operator_name(operator)
+    version = dispatcher_version()
     call = f'torch_call_dispatcher("{name}", "{overload}", row, {version}ULL)'
     lines.append(f'check({call}, "{operator}");')
     lines += (f"*result_{n} = reinterpret_cast<Handle>(row[{n}]);" for n in range(results))

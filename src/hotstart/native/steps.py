@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.graphs.operator_types import OpOverload
+from hotstart._torch.native.c_shims import c_constant, is_real, result_kinds
 from hotstart.native.operands import (
     Arguments,
     Number,
@@ -141,7 +142,7 @@ class Steps(Values):
             case "empty_strided_cpu", [sizes, strides, dtype]:
                 shape = f"{self._numbers(sizes)}, {self._numbers(strides)}"
                 made = f"empty({shape}, {self._dtype(dtype)})"
-                real = _torch.is_real(ast.unparse(dtype))
+                real = is_real(ast.unparse(dtype))
                 self._define(name, Place(self._new_tensor(made), names=1, real=real))
             case "reinterpret_tensor", _:
                 base, written = self._view(call)
@@ -154,7 +155,7 @@ class Steps(Values):
 
     def _dtype(self, value: ast.expr) -> str:
         """Write the number that C functions have for a dtype."""
-        code = _torch.c_constant("ScalarType", ast.unparse(value))
+        code = c_constant("ScalarType", ast.unparse(value))
         if code is None:
             raise NotNative(f"{ast.unparse(value)} is no dtype of C functions")
         self.around.declare(f'extern "C" int32_t {code};')
@@ -281,7 +282,7 @@ class Steps(Values):
             shown.names += 1
             self._define(name, shown)
             return
-        if len(_torch.result_kinds(operator)) == 1:
+        if len(result_kinds(operator)) == 1:
             places[0].names = 1
             self._define(name, places[0])
         else:
@@ -289,7 +290,7 @@ class Steps(Values):
                 place.names = 1
             self._define(name, Several(places))
 
-    def _called(self, call: ast.Call) -> _torch.OpOverload:
+    def _called(self, call: ast.Call) -> OpOverload:
         path = ast.unparse(call.func)
         path = self.around.operators.get(path, path)
         found = operator_at(path, call)
@@ -379,7 +380,7 @@ def _first_line(statement: ast.stmt) -> str:
     return ast.unparse(statement).partition("\n")[0]
 
 
-def operator_at(path: str, call: ast.Call) -> _torch.OpOverload | None:
+def operator_at(path: str, call: ast.Call) -> OpOverload | None:
     """Find the operator that code calls.
 
     That is by `torch.ops.aten.mm.default`, by `torch.mm` with `out=`, or by `torch.convolution`.
@@ -391,9 +392,9 @@ def operator_at(path: str, call: ast.Call) -> _torch.OpOverload | None:
     if parts[1:2] == ["ops"]:
         for part in parts[1:]:
             found = getattr(found, part, None)
-        return found if isinstance(found, _torch.OpOverload) else None
+        return found if isinstance(found, OpOverload) else None
     if len(parts) == 2 and any(each.arg == "out" for each in call.keywords):
         packet = getattr(torch.ops.aten, parts[1], None)
         found = getattr(packet, "out", None)
-        return found if isinstance(found, _torch.OpOverload) else None
+        return found if isinstance(found, OpOverload) else None
     return torch.ops.aten.convolution.default if path == "torch.convolution" else None

@@ -40,7 +40,7 @@ from hotstart.records.wiring import (
     WiredVariant,
     Wiring,
 )
-from hotstart.runtime.generated import run_code
+from hotstart.runtime.code.generated import run_code
 from hotstart.runtime.results import Plain, result_classes
 
 

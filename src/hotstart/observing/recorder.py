@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from msgspec.structs import replace
 
-from hotstart import _torch
+from hotstart._torch.running.modes import autocast_state
 from hotstart.capture.arguments import describe_arguments
 from hotstart.errors import HotstartError
 from hotstart.model import IN_PLACE_OF
@@ -82,7 +82,7 @@ def _described(
             strides=found.strides,
             by_position=found.by_position,
             training=owner.training if isinstance(owner, torch.nn.Module) else None,
-            autocast=_torch.autocast_state(),
+            autocast=autocast_state(),
         )
         return (call.form, call.shapes, call.layouts, call.training, call.autocast), call
     except HotstartError as error:

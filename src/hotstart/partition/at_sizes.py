@@ -9,7 +9,12 @@ import torch
 from torch import fx
 from torch.fx.node import map_aggregate
 
-from hotstart import _torch
+from hotstart._torch.dynamo.layout_reads import Step
+from hotstart._torch.graphs.nodes import attribute_of
+from hotstart._torch.graphs.operator_types import OpOverloadPacket
+from hotstart._torch.graphs.symbols import fake_mode, holds_at, is_fake
+from hotstart._torch.graphs.values import storage_of
+from hotstart._torch.graphs.writes import was_mutated
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.partition.data_sizes import NumberSizes
 from hotstart.partition.digest import came_with_torch
@@ -42,7 +47,7 @@ def telling_sizes(graph: Graph, axes: Sequence[Dim], hints: Mapping[str, int]) -
         larger = range(max(ORDINARY, dim.min), min(dim.max, 8) + 1)
         if sizes[dim.name] < ORDINARY and dim.name not in graph.captured.fixed:
             tried = ({**sizes, dim.name: size} for size in larger)
-            fitting = (at for at in tried if all(_torch.holds_at(c, at) for c in conditions))
+            fitting = (at for at in tried if all(holds_at(c, at) for c in conditions))
             sizes = next(fitting, sizes)
     return NumberSizes(graph.captured).at(sizes) or sizes
 
@@ -55,7 +60,7 @@ class AtSizes:
 
     def __init__(self, graph: Graph, sizes: Mapping[str, int]) -> None:
         self.graph = graph
-        self.mode = _torch.fake_mode()
+        self.mode = fake_mode()
         self._substitution = graph.substitution(sizes)
         self._made: dict[int, torch.Tensor] = {}
         self._storages: dict[int, torch.Tensor] = {}
@@ -75,7 +80,7 @@ class AtSizes:
         arguments = (self.graph.args(node), self.graph.kwargs(node))
         return self.run(node, *map_aggregate(arguments, leaf))
 
-    def run(self, node: fx.Node | _torch.Step, args: Any, kwargs: Any) -> Any:
+    def run(self, node: fx.Node | Step, args: Any, kwargs: Any) -> Any:
         """Run what a node calls."""
         try:
             return self.graph.call(node, args, kwargs)
@@ -99,7 +104,7 @@ class AtSizes:
         """Look up the traced value of a node."""
         example = example_of(node)
         if node.op == "get_attr" and not isinstance(example, torch.Tensor):
-            return _torch.attribute_of(self.graph.captured.module, str(node.target))
+            return attribute_of(self.graph.captured.module, str(node.target))
         return map_aggregate(example, self._number_or_tensor)
 
     def _number_or_tensor(self, value: Any) -> Any:
@@ -109,9 +114,9 @@ class AtSizes:
         made = self._made.get(id(example))
         if made is not None:
             return made
-        if example.layout is not torch.strided or not _torch.is_fake(example):
+        if example.layout is not torch.strided or not is_fake(example):
             raise Unknown
-        storage = _torch.storage_of(example)
+        storage = storage_of(example)
         if storage not in self._storages:
             self._storages[storage] = torch.empty(_LARGE, dtype=torch.uint8, device=example.device)
         memory = self._storages[storage].view(example.dtype)
@@ -135,7 +140,7 @@ def written_storages(graph: Graph) -> frozenset[int]:
     """Find the storages that a graph writes to."""
     nodes = (*graph.placeholders, *graph.nodes)
     examples = (tensor for node in nodes for tensor in tensors_in(example_of(node)))
-    return frozenset(_torch.storage_of(t) for t in examples if _torch.was_mutated(t))
+    return frozenset(storage_of(t) for t in examples if was_mutated(t))
 
 
 def short_name(node: fx.Node) -> str:
@@ -148,7 +153,7 @@ def reads_strides(module: torch.nn.Module, node: fx.Node) -> bool:
     if short_name(node) in _STRIDED or is_foreign(node):
         return True
     bodies = (
-        _torch.attribute_of(module, str(arg.target))  # type: ignore[arg-type]
+        attribute_of(module, str(arg.target))  # type: ignore[arg-type]
         for arg in node.all_input_nodes
         if arg.op == "get_attr"
     )
@@ -170,7 +175,7 @@ def is_foreign(node: fx.Node) -> bool:
     if not name or came_with_torch(name):
         return False
     target: Any = node.target
-    packet = isinstance(target, _torch.OpOverloadPacket)
+    packet = isinstance(target, OpOverloadPacket)
     overloads = [getattr(target, o) for o in target.overloads()] if packet else [target]
     return not all(torch.Tag.flexible_layout in overload.tags for overload in overloads)
 
@@ -182,10 +187,10 @@ def strides_of(value: Any) -> list[Strides]:
 
 def sharing(value: Any, inputs: Sequence[torch.Tensor]) -> list[tuple[tuple[bool, bool], ...]]:
     """Tell for each tensor and input whether they share memory, and whether they are one object."""
-    memory = [_torch.storage_of(tensor) for tensor in inputs]
+    memory = [storage_of(tensor) for tensor in inputs]
     return [
         tuple(
-            (_torch.storage_of(tensor) == storage, tensor is other)
+            (storage_of(tensor) == storage, tensor is other)
             for storage, other in zip(memory, inputs, strict=True)
         )
         for tensor in tensors_in(value)

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.graphs.values import like_in_format, storage_of
+from hotstart._torch.running.operators import operator_schemas
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.partition.at_sizes import (
     AtSizes,
@@ -128,7 +129,7 @@ class _Images:
         self._sharing: dict[int, list[fx.Node]] = {}
         for node in (*graph.placeholders, *graph.nodes):
             for tensor in tensors_in(example_of(node)):
-                self._sharing.setdefault(_torch.storage_of(tensor), []).append(node)
+                self._sharing.setdefault(storage_of(tensor), []).append(node)
         self._changed: dict[fx.Node, Any] = {}
 
     def changes(self) -> _Changes:
@@ -179,9 +180,7 @@ class _Images:
         shares = sharing(self._at.plain_result(node), inputs)
         reads_only = shares and not any(shared for pairs in shares for shared, _ in pairs)
         for read, plain in zip(reads, inputs, strict=True):
-            written = any(
-                _torch.storage_of(t) in self._written for t in tensors_in(example_of(read))
-            )
+            written = any(storage_of(t) in self._written for t in tensors_in(example_of(read)))
             if not plain.is_contiguous() or (written and (not reads_only or is_foreign(node))):
                 raise Unknown
         found.restored[node] = list(dict.fromkeys(reads))
@@ -197,7 +196,7 @@ class _Images:
         """Tell whether the graph writes to what a node makes or reads."""
         nodes = (node, *self._graph.reads(node))
         examples = (tensor for one in nodes for tensor in tensors_in(example_of(one)))
-        return any(_torch.storage_of(example) in self._written for example in examples)
+        return any(storage_of(example) in self._written for example in examples)
 
     def _crosses(self, node: fx.Node, number: int) -> bool:
         return any(self._run_of[reader] > number for reader in self._readers.get(node, ()))
@@ -209,7 +208,7 @@ class _Images:
             return False
         later = [one for one in self._readers[node] if self._run_of[one] > number]
         runs = {number, *(self._run_of[one] for one in later)}
-        storage = _torch.storage_of(example_of(node))
+        storage = storage_of(example_of(node))
         sharing_it = [one for one in self._sharing[storage] if one is not node]
         return (
             made.is_contiguous(memory_format=_FORMATS[made.ndim])
@@ -232,7 +231,7 @@ def _may_write(node: fx.Node) -> bool:
     if not tensors_in(example_of(node)) or is_foreign(node):
         return True
     name = operator_name(node.target)
-    return not came_with_torch(name) and any("!" in one for one in _torch.operator_schemas(name))
+    return not came_with_torch(name) and any("!" in one for one in operator_schemas(name))
 
 
 def _inserted(graph: Graph, runs: Sequence[Run], changes: _Changes) -> tuple[Run, ...]:
@@ -266,6 +265,6 @@ def _laid_out(node: fx.Node, memory_format: torch.memory_format, beside: fx.Node
     new = node.graph.call_method("contiguous", (node,), {"memory_format": memory_format})
     new.meta = {
         **beside.meta,
-        "example_value": _torch.like_in_format(example_of(node), memory_format),
+        "example_value": like_in_format(example_of(node), memory_format),
     }
     return new

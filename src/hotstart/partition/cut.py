@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.dynamo.recurrent import loops_over_steps
+from hotstart._torch.graphs.assertions import asserts_contents
+from hotstart._torch.graphs.nodes import region_change, sets_grad_mode, switches_attention
+from hotstart._torch.graphs.values import storage_of
+from hotstart._torch.graphs.writes import was_mutated
+from hotstart._torch.processes.collectives import communicates
 from hotstart.capture.captured import Captured, example_of, tensors_in
 from hotstart.capture.prepare import is_item
 from hotstart.errors import PartitionError
@@ -60,14 +65,14 @@ def cut(
     wanted = [split_on] if not isinstance(split_on, list | tuple) else split_on
     splitting = _splitting_nodes(graph, [name for name in wanted if name != "auto"])
     # Outside of kernels assertions can be left out where inputs are made up: as files are saved.
-    splitting |= set(filter(_torch.asserts_contents, graph.nodes))
+    splitting |= set(filter(asserts_contents, graph.nodes))
     # They are done in a call only, and make numbers that stitched code passes on.
     alone = nodes_alone(graph, hints)
     splitting |= alone
     # All processes have to come to them in the same order, and proofs run on one.
-    splitting |= set(filter(_torch.communicates, graph.nodes))
+    splitting |= set(filter(communicates, graph.nodes))
     # Inductor takes recurrent layers apart step by step, for one length each.
-    splitting |= set(filter(_torch.loops_over_steps, graph.nodes))
+    splitting |= set(filter(loops_over_steps, graph.nodes))
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
     runs = _join_allocations(_join_forbidden_cuts(graph, runs), splitting)
     return graph, tuple(Run(tuple(run), _is_inlined(run, splitting, alone)) for run in runs)
@@ -201,19 +206,19 @@ def _join_forbidden_cuts(graph: Graph, runs: list[list[fx.Node]]) -> list[list[f
 
 def _regions(graph: Graph, run_of: dict[fx.Node, int]) -> Iterable[tuple[int, int]]:
     """Find the (first, last) run of every region that must be opened and closed in one piece."""
-    switches = [run_of[node] for node in graph.nodes if _torch.sets_grad_mode(node)]
+    switches = [run_of[node] for node in graph.nodes if sets_grad_mode(node)]
     if switches:
         yield switches[0], switches[-1]
     depth, first = 0, 0
     switched: int | None = None
     for node in graph.nodes:
-        change = _torch.region_change(node)
+        change = region_change(node)
         if change > 0 and depth == 0:
             first = run_of[node]
         depth += change
         if change < 0 and depth == 0:
             yield first, run_of[node]
-        if _torch.switches_attention(node):
+        if switches_attention(node):
             if switched is None:
                 switched = run_of[node]
             else:
@@ -227,14 +232,12 @@ def _shared_and_written(graph: Graph, run_of: dict[fx.Node, int]) -> Iterable[tu
     Memory of the graph's inputs is left out: what a piece makes of its inputs shares memory with
     them as it does in eager.
     """
-    inputs = {
-        _torch.storage_of(t) for node in graph.placeholders for t in tensors_in(example_of(node))
-    }
+    inputs = {storage_of(t) for node in graph.placeholders for t in tensors_in(example_of(node))}
     sharing: dict[int, dict[fx.Node, None]] = {}
     for node in graph.nodes:
         for tensor in tensors_in(example_of(node)):
-            if _torch.was_mutated(tensor) and _torch.storage_of(tensor) not in inputs:
-                sharing.setdefault(_torch.storage_of(tensor), {})[node] = None
+            if was_mutated(tensor) and storage_of(tensor) not in inputs:
+                sharing.setdefault(storage_of(tensor), {})[node] = None
     for nodes in sharing.values():
         spans = [
             (run_of[node], max((run_of[user] for user in node.users if user in run_of), default=-1))
@@ -284,7 +287,7 @@ def _is_inlined(
     What cannot be apart from an operator that other processes take part in is called as it is, too,
     and so is what cannot be apart from one that has to do with a number that depends on data.
     """
-    if any(map(_torch.communicates, run)) or alone.intersection(run):
+    if any(map(communicates, run)) or alone.intersection(run):
         return True
     others = (n for n in run if n not in splitting and not is_item(n) and n.op != "get_attr")
     return bool(splitting.intersection(run)) and all(map(_is_allocation, others))

@@ -17,7 +17,11 @@ import torch
 from torch import fx
 from torch.fx.node import map_aggregate
 
-from hotstart import _torch
+from hotstart._torch.dynamo.data_numbers import asserts_number
+from hotstart._torch.graphs.nodes import attribute_of
+from hotstart._torch.graphs.source_lines import line_of
+from hotstart._torch.graphs.symbols import fake_mode, is_fake, make_symbols
+from hotstart._torch.processes.collectives import communicates
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.errors import CaptureError
 from hotstart.partition.data_sizes import NumberSizes
@@ -45,7 +49,7 @@ def nodes_alone(graph: Graph, hints: Mapping[str, int]) -> frozenset[fx.Node]:
         CaptureError: an operator gives another shape where a number is 0 or 1.
     """
     if not graph.captured.numbers and not graph.captured.facts:
-        return frozenset(filter(_torch.asserts_number, graph.nodes))
+        return frozenset(filter(asserts_number, graph.nodes))
     loose = {number.symbol for number in graph.captured.numbers if not number.is_size}
     sizes = {number.symbol for number in graph.captured.numbers if number.is_size}
     finder = NumberSizes(graph.captured)
@@ -70,7 +74,7 @@ def _asks_data(graph: Graph, node: fx.Node) -> bool:
         node in graph.numbers
         or node in graph.flowing
         or any(fact.node is node for fact in graph.captured.facts)
-        or _torch.asserts_number(node)
+        or asserts_number(node)
     )
 
 
@@ -115,7 +119,7 @@ def _runs(graph: Graph, node: fx.Node, at: Mapping[str, int]) -> bool:
         return _input(graph, item, number) if isinstance(item, fx.Node) else number(item)
 
     found: Any = None
-    fake = _torch.fake_mode(_torch.make_symbols({}).env)
+    fake = fake_mode(make_symbols({}).env)
     for mode in (fake, contextlib.nullcontext()) if _may_run(graph, node, at, sizes) else (fake,):
         with mode, torch.no_grad(), torch.random.fork_rng(devices=[]):
             try:
@@ -139,7 +143,7 @@ def _may_run(graph: Graph, node: fx.Node, at: Mapping[str, int], sizes: Mapping[
     """
     name = operator_name(node.target)
     empty = any(at[number.name] == 0 for number in graph.captured.numbers)
-    if not empty or _torch.communicates(node) or (name and not came_with_torch(name)):
+    if not empty or communicates(node) or (name and not came_with_torch(name)):
         return False
     tensors = (t for one in (node, *graph.reads(node)) for t in tensors_in(example_of(one)))
     counts = (math.prod(graph.number_at(n, sizes) for n in tensor.shape) for tensor in tensors)
@@ -148,7 +152,7 @@ def _may_run(graph: Graph, node: fx.Node, at: Mapping[str, int], sizes: Mapping[
 
 def _input(graph: Graph, node: fx.Node, number: Any) -> Any:
     if node.op == "get_attr":
-        return _torch.attribute_of(graph.captured.module, str(node.target))
+        return attribute_of(graph.captured.module, str(node.target))
     return map_aggregate(
         example_of(node), lambda v: _expected(v, number) if isinstance(v, torch.Tensor) else v
     )
@@ -161,12 +165,12 @@ def _expected(example: torch.Tensor, number: Any) -> torch.Tensor:
         dtype=example.dtype,
         device=example.device,
     )
-    return made if _torch.is_fake(made) else made.zero_()
+    return made if is_fake(made) else made.zero_()
 
 
 def _other_shape(node: fx.Node, found: object, traced: object) -> CaptureError:
     return CaptureError(
-        f"{_torch.line_of(node) or node.name}: an operator gives another shape where a number that "
+        f"{line_of(node) or node.name}: an operator gives another shape where a number that "
         "depends on the contents of a tensor is 0 or 1.\n"
         f"  expected: {traced}\n"
         f"  found:    {found}\n"

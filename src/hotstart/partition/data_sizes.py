@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import as_function
 from hotstart.capture.captured import Captured
 
 _TRIED = (4, 2, 3, 5, 6, 8, 1, 0)
@@ -110,8 +110,8 @@ def _check(expr: Any) -> _Check:
 
     involved = sorted(expr.free_symbols, key=str)
     equal = isinstance(expr, sympy.Eq)
-    off = _torch.as_function(expr.lhs - expr.rhs, involved) if equal else None
-    return _Check(tuple(map(str, involved)), _torch.as_function(expr, involved), off)
+    off = as_function(expr.lhs - expr.rhs, involved) if equal else None
+    return _Check(tuple(map(str, involved)), as_function(expr, involved), off)
 
 
 def _search(

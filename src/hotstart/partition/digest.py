@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.graphs.nodes import attribute_of
+from hotstart._torch.graphs.operator_types import HigherOrderOperator, OpOverload, OpOverloadPacket
+from hotstart._torch.graphs.symbols import axis_symbol, is_fake
+from hotstart._torch.graphs.values import storage_of
+from hotstart._torch.inductor.compile_fx import pass_token
 from hotstart.capture.captured import example_of
 from hotstart.errors import OptionsError, PartitionError
 from hotstart.model import contents
@@ -99,7 +103,7 @@ class Canonical:
 
     def tensor(self, tensor: torch.Tensor) -> Token:
         """Describe an input tensor, but for its contents and its storage offset."""
-        shared = self._storages.setdefault(_torch.storage_of(tensor), len(self._storages))
+        shared = self._storages.setdefault(storage_of(tensor), len(self._storages))
         return (
             str(tensor.dtype),
             str(tensor.device),
@@ -113,7 +117,7 @@ class Canonical:
 
     def attribute(self, node: fx.Node) -> Token:
         """Describe a constant of the graph: a tensor by its contents, a sub-graph by its nodes."""
-        return held_token(_torch.attribute_of(self._graph.captured.module, str(node.target)))
+        return held_token(attribute_of(self._graph.captured.module, str(node.target)))
 
     def _target(self, target: Any) -> Token:
         known = self._targets.get(target)
@@ -144,7 +148,7 @@ class Canonical:
 
             for symbol in sorted(expr.free_symbols, key=self._graph.axis_number):
                 if symbol not in self._renamed:
-                    self._renamed[symbol] = _torch.axis_symbol(f"a{len(self._renamed)}")
+                    self._renamed[symbol] = axis_symbol(f"a{len(self._renamed)}")
             known = ("expr", sympy.srepr(expr.xreplace(self._renamed)))
             self._expressions[expr] = known
         return known
@@ -192,7 +196,7 @@ def subgraph_token(module: fx.GraphModule) -> Token:
 
     def target(node: fx.Node) -> Token:
         if node.op == "get_attr":
-            return held_token(_torch.attribute_of(module, str(node.target)))
+            return held_token(attribute_of(module, str(node.target)))
         return () if node.op in ("placeholder", "output") else target_token(node.target)
 
     return tuple(
@@ -208,9 +212,9 @@ def target_token(target: Any) -> Token:
     """
     if isinstance(target, str):
         return target
-    if isinstance(target, _torch.OpOverload):
+    if isinstance(target, OpOverload):
         return ("op", f"{target._schema.name}.{target._overloadname}")
-    if isinstance(target, _torch.OpOverloadPacket | _torch.HigherOrderOperator):
+    if isinstance(target, OpOverloadPacket | HigherOrderOperator):
         return ("op", str(target))
     path = import_path(target)
     return ("function", *path) if path is not None else ("object", id(target))
@@ -284,7 +288,7 @@ def setting_token(value: Any) -> Token:
         return ("dict", *((str(k), setting_token(v)) for k, v in value.items()))
     if isinstance(value, list | tuple):
         return (type(value).__name__, *map(setting_token, value))
-    token = _torch.pass_token(value)
+    token = pass_token(value)
     if token is not None:
         return ("pass", type(value).__qualname__, token)
     known = constant_token(value)
@@ -298,7 +302,7 @@ def setting_token(value: Any) -> Token:
 
 def constant(tensor: torch.Tensor) -> Token:
     """Hash a constant tensor's values; use its identity where they cannot be read."""
-    found = None if _torch.is_fake(tensor) else contents(tensor)
+    found = None if is_fake(tensor) else contents(tensor)
     return ("object", id(tensor)) if found is None else hash_bytes(found)
 
 

@@ -13,7 +13,11 @@ import torch.utils._pytree as pytree
 from torch import fx
 from torch.fx.node import map_aggregate
 
-from hotstart import _torch
+from hotstart._torch.dynamo.data_numbers import bounds_number
+from hotstart._torch.dynamo.layout_reads import Step
+from hotstart._torch.graphs.nodes import attribute_of, has_no_effect, names_a_place
+from hotstart._torch.graphs.symbols import is_of_integers, substitution
+from hotstart._torch.graphs.values import plain_number, storage_of
 from hotstart.capture.captured import Captured, example_of
 from hotstart.capture.numbers import DataNumber
 from hotstart.records.shapes import Variant
@@ -78,7 +82,7 @@ class Graph:
                     self.placeholders[node] = slot
             elif node.op == "output":
                 self.output = node
-            elif _torch.has_no_effect(node) or _torch.bounds_number(node):
+            elif has_no_effect(node) or bounds_number(node):
                 continue
             elif not self._is_value(node) or node in makers:
                 nodes.append(node)
@@ -104,7 +108,7 @@ class Graph:
         if not isinstance(number, sympy.Basic):
             return number
         expr = number.xreplace(dict(self.fixed)) if self.fixed else number
-        return _torch.plain_number(expr) if not expr.free_symbols else expr
+        return plain_number(expr) if not expr.free_symbols else expr
 
     def symbols_in(self, value: Any) -> set[sympy.Symbol]:
         """The symbols of axes and numbers in numbers and shapes, at any depth of containers."""
@@ -115,7 +119,7 @@ class Graph:
         """Tell whether numbers or shapes follow from data by floating-point arithmetic."""
         exprs = map(self.expression, _numbers_in(value)) if self._of_data else ()
         return any(
-            not _torch.is_of_integers(expr)
+            not is_of_integers(expr)
             for expr in exprs
             if not self._of_data.isdisjoint(getattr(expr, "free_symbols", ()))
         )
@@ -139,7 +143,7 @@ class Graph:
         if not isinstance(known, sympy.Basic):
             return known
         expr = known.xreplace(axes)
-        return expr if expr.free_symbols else _torch.plain_number(expr)
+        return expr if expr.free_symbols else plain_number(expr)
 
     def axis_number(self, symbol: sympy.Symbol) -> int:
         """Number an axis by its place in the graph, whatever its name."""
@@ -163,7 +167,7 @@ class Graph:
         """Return this graph with these axes fixed, and no others."""
         bound = copy.copy(self)
         bound._resolved = {}
-        bound.fixed = _torch.substitution(sizes)
+        bound.fixed = substitution(sizes)
         return bound
 
     def args(self, node: fx.Node) -> tuple[Any, ...]:
@@ -184,10 +188,10 @@ class Graph:
         reads = (read for node in nodes for read in self.reads(node))
         return tuple(dict.fromkeys(read for read in reads if read not in inside))
 
-    def call(self, node: fx.Node | _torch.Step, args: Any, kwargs: Any) -> Any:
+    def call(self, node: fx.Node | Step, args: Any, kwargs: Any) -> Any:
         """Run what a node calls."""
         if node.op == "get_attr":
-            return _torch.attribute_of(self.captured.module, str(node.target))
+            return attribute_of(self.captured.module, str(node.target))
         if node.op == "call_method":
             return operator.methodcaller(str(node.target), *args[1:], **kwargs)(args[0])
         assert callable(node.target)
@@ -238,11 +242,11 @@ def movable(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> frozenset[fx
     A compiler is given these with offset 0. The offset matters where tensors share memory, and
     where a node may count from the start of the storage.
     """
-    if any(node.op == "get_attr" or _torch.names_a_place(node) for node in nodes):
+    if any(node.op == "get_attr" or names_a_place(node) for node in nodes):
         return frozenset()
     tensors = [node for node in inputs if isinstance(example_of(node), torch.Tensor)]
-    sharing = Counter(_torch.storage_of(example_of(node)) for node in tensors)
-    return frozenset(node for node in tensors if sharing[_torch.storage_of(example_of(node))] == 1)
+    sharing = Counter(storage_of(example_of(node)) for node in tensors)
+    return frozenset(node for node in tensors if sharing[storage_of(example_of(node))] == 1)
 
 
 def _is_number(value: Any) -> bool:

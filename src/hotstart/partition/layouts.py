@@ -16,7 +16,7 @@ import torch
 from torch import fx
 from torch.fx.node import map_aggregate
 
-from hotstart import _torch
+from hotstart._torch.graphs.values import storage_of
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.dtypes import dtype_of
 from hotstart.partition.at_sizes import (
@@ -164,7 +164,7 @@ class _Probe:
         """Tell whether sharing memory matters: it is written to, or an argument is returned."""
         nodes = (node, *self._graph.reads(node))
         examples = (t for one in nodes for t in tensors_in(example_of(one)))
-        written = any(_torch.storage_of(example) in self._written for example in examples)
+        written = any(storage_of(example) in self._written for example in examples)
         inputs = {id(example_of(placeholder)) for placeholder in self._arguments}
         return written or (node in self._returned and id(example_of(node)) in inputs)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.graphs.operator_types import HigherOrderOperator, OpOverload, OpOverloadPacket
 from hotstart.partition.digest import came_with_torch
 
 _ATEN_NAMES = {
@@ -42,11 +42,11 @@ def names_of(node: fx.Node) -> frozenset[str]:
         return frozenset(_function_names(str(target)))
     if node.op != "call_function":
         return frozenset()
-    if isinstance(target, _torch.OpOverload):
+    if isinstance(target, OpOverload):
         return frozenset(_operator_names(target._schema.name, [target._overloadname]))
-    if isinstance(target, _torch.OpOverloadPacket):
+    if isinstance(target, OpOverloadPacket):
         return frozenset(_operator_names(target._qualified_op_name, target.overloads()))
-    if isinstance(target, _torch.HigherOrderOperator):
+    if isinstance(target, HigherOrderOperator):
         return frozenset({f"higher_order::{target.name()}", target.name()})
     qualified = qualified_name(target)
     short = qualified.rpartition(".")[2]
@@ -63,11 +63,11 @@ def name_given(name: Any) -> str:
     """
     if isinstance(name, str):
         return name.removeprefix("torch.ops.")
-    if isinstance(name, _torch.OpOverload):
+    if isinstance(name, OpOverload):
         return f"{name._schema.name}.{name._overloadname}"
-    if isinstance(name, _torch.OpOverloadPacket):
+    if isinstance(name, OpOverloadPacket):
         return str(name._qualified_op_name)
-    if isinstance(name, _torch.HigherOrderOperator):
+    if isinstance(name, HigherOrderOperator):
         return str(name.name())
     custom = getattr(name, "_qualname", None)  # what torch.library.custom_op returns
     if isinstance(custom, str):
@@ -147,6 +147,6 @@ def foreign_operators(module: fx.GraphModule) -> frozenset[str]:
 
 def operator_name(target: Any) -> str:
     """The registered name of an operator; empty for anything else."""
-    if isinstance(target, _torch.OpOverload):
+    if isinstance(target, OpOverload):
         return str(target._schema.name)
-    return str(target._qualified_op_name) if isinstance(target, _torch.OpOverloadPacket) else ""
+    return str(target._qualified_op_name) if isinstance(target, OpOverloadPacket) else ""

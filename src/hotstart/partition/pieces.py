@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import is_fake
+from hotstart._torch.graphs.values import storage_of
 from hotstart.capture.captured import example_of
 from hotstart.partition.blocks import paths_of
 from hotstart.partition.cut import Run
@@ -125,9 +126,9 @@ def _views(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> dict[fx.Node,
 
 def _memory(tensor: torch.Tensor) -> Hashable:
     """Make a key that two tensors share if `as_strided` makes one of the other."""
-    if not _torch.is_fake(tensor):
+    if not is_fake(tensor):
         return id(tensor)
-    return _torch.storage_of(tensor), tensor.dtype, tensor.is_conj(), tensor.is_neg()
+    return storage_of(tensor), tensor.dtype, tensor.is_conj(), tensor.is_neg()
 
 
 def _layers(run: Sequence[fx.Node], sizes: Mapping[str, int]) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ import torch
 from torch import fx
 from torch.fx.node import map_aggregate
 
-from hotstart import _torch
+from hotstart._torch.graphs.source_lines import line_of
+from hotstart._torch.graphs.symbols import Condition, differ, fake_mode, holds_at, make_symbols
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.partition.data_sizes import NumberSizes
 from hotstart.partition.graph import Graph
@@ -35,7 +36,7 @@ class _Differs(Exception):
 
 def special_conditions(
     plan: Plan, declared: Mapping[str, Interval], hints: Mapping[str, int]
-) -> list[_torch.Condition]:
+) -> list[Condition]:
     """Make conditions that exclude the special sizes, or combinations, a graph does not serve.
 
     Args:
@@ -43,13 +44,13 @@ def special_conditions(
         declared: the sizes that are declared for each axis.
         hints: the sizes it was traced with.
     """
-    found: list[_torch.Condition] = []
+    found: list[Condition] = []
     finder = NumberSizes(plan.graph.captured)
     for piece in plan.different:
         for special in specials(plan.graph, piece, declared):
             at = {**hints, **special}
             known = [*plan.graph.captured.conditions, *found]
-            if not all(_torch.holds_at(c.expr, at) for c in known):
+            if not all(holds_at(c.expr, at) for c in known):
                 continue
             complete = finder.at(at)
             if complete is None and not declared.keys() >= set(piece.axes):
@@ -62,13 +63,13 @@ def special_conditions(
     return found
 
 
-def _unknown(special: Mapping[str, int]) -> _torch.Condition:
+def _unknown(special: Mapping[str, int]) -> Condition:
     return _excluding(special, "no numbers that depend on data are found that the model allows")
 
 
-def _excluding(special: Mapping[str, int], why: str) -> _torch.Condition:
+def _excluding(special: Mapping[str, int], why: str) -> Condition:
     named = ", ".join(f"{axis} = {size}" for axis, size in special.items())
-    return _torch.Condition(_torch.differ(special), f"{why} at {named}")
+    return Condition(differ(special), f"{why} at {named}")
 
 
 def specials(graph: Graph, piece: Piece, declared: Mapping[str, Interval]) -> list[dict[str, int]]:
@@ -113,8 +114,8 @@ def _run(graph: Graph, piece: Piece, at: dict[str, int]) -> None:
         return graph.number_at(value, sizes)
 
     values: dict[fx.Node, Any] = {}
-    env = _torch.make_symbols({}).env  # loops make numbers up in it
-    with _torch.fake_mode(env), torch.no_grad():
+    env = make_symbols({}).env  # loops make numbers up in it
+    with fake_mode(env), torch.no_grad():
         for node in piece.inputs:
             values[node] = _expected(example_of(node), number)
         for node in piece.nodes:
@@ -142,4 +143,4 @@ def _expected(example: torch.Tensor, number: Any) -> torch.Tensor:
 
 
 def _line(node: fx.Node) -> str:
-    return _torch.line_of(node) or node.name
+    return line_of(node) or node.name

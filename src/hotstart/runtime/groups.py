@@ -7,7 +7,15 @@ from typing import Any
 
 import msgspec
 
-from hotstart import _torch
+from hotstart._torch.processes.ranks import (
+    group_named,
+    is_group,
+    is_initialized,
+    is_mesh,
+    mesh_groups,
+    name_of_group,
+    world_group,
+)
 from hotstart.errors import GroupMismatch, OptionsError
 from hotstart.guards.compare import start_of
 from hotstart.guards.groups import rank_text
@@ -50,7 +58,7 @@ class Groups(msgspec.Struct, frozen=True):
         for spec in specs:
             group = self._find(spec)
             problems += _problems_of(spec, group)
-            found.append("" if group is None else _torch.name_of_group(group))
+            found.append("" if group is None else name_of_group(group))
         problems += self._places_that_differ(found)
         problems += self._one_for_two(found)
         if problems:
@@ -74,8 +82,8 @@ class Groups(msgspec.Struct, frozen=True):
         if held:
             return held[0]
         if spec.key in self.traced:
-            return _torch.group_named(self.traced[spec.key])
-        return _torch.world_group() if spec.world else None
+            return group_named(self.traced[spec.key])
+        return world_group() if spec.world else None
 
     def _at(self, place: GroupPlace) -> Any:
         """The group at a place of the model, or at one that forward finds elsewhere."""
@@ -90,8 +98,8 @@ class Groups(msgspec.Struct, frozen=True):
         except (AttributeError, LookupError, TypeError):
             return None
         if place.dimension is None:
-            return held if _torch.is_group(held) else None
-        groups = _torch.mesh_groups(held) if _torch.is_mesh(held) else []
+            return held if is_group(held) else None
+        groups = mesh_groups(held) if is_mesh(held) else []
         return groups[place.dimension] if place.dimension < len(groups) else None
 
     def _places_that_differ(self, names: list[str]) -> Iterator[Change]:
@@ -101,7 +109,7 @@ class Groups(msgspec.Struct, frozen=True):
                 continue
             for place in spec.places:
                 group = self._at(place)
-                if group is not None and _torch.name_of_group(group) != name:
+                if group is not None and name_of_group(group) != name:
                     where = f"group {spec.key!r} at {place.name or 'the model'}"
                     yield where, "the group that it is elsewhere", "another group"
 
@@ -127,10 +135,10 @@ def _as_group(key: str, given: Any) -> Any:
         OptionsError: it is neither.
     """
     if isinstance(given, str):
-        return _torch.group_named(given)
-    if _torch.is_mesh(given) and given.ndim == 1:
+        return group_named(given)
+    if is_mesh(given) and given.ndim == 1:
         return given.get_group()
-    if not _torch.is_group(given):
+    if not is_group(given):
         raise OptionsError(
             f"groups[{key!r}]: got a {type(given).__qualname__}, takes a ProcessGroup, a "
             "DeviceMesh of one dimension, or the name of a group"
@@ -142,9 +150,9 @@ def _problems_of(spec: GroupSpec, group: Any) -> Iterator[Change]:
     """Yield why a group is not one that a program can run in."""
     what, expected = f"group {spec.key!r}", f"a group of {spec.size} processes"
     if group is None:
-        initialised = _torch.is_initialized()
+        initialised = is_initialized()
         yield what, expected, "none" if initialised else "torch.distributed is not initialised"
-    elif _torch.group_named(_torch.name_of_group(group)) is not group:  # names are used again
+    elif group_named(name_of_group(group)) is not group:  # names are used again
         yield what, expected, "one that was destroyed"
     elif group.size() != spec.size:
         yield what, expected, f"one of {group.size()}"

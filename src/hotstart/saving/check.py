@@ -21,7 +21,7 @@ import torch
 from hotstart.artifact import disk
 from hotstart.errors import ArtifactError, HotstartError
 from hotstart.records.artifact import Artifact
-from hotstart.runtime.weight_source import Source
+from hotstart.runtime.weights.weight_source import Source
 from hotstart.saving import check_process
 from hotstart.saving.check_process import ENDED, Attempt, SharedFolder, said, values_of
 from hotstart.saving.examples import Example

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hotstart.errors import OptionsError
-from hotstart.runtime.generated_entry import Entry
+from hotstart.runtime.entry.generated_entry import Entry
 from hotstart.saving.examples import Example, given_example
 
 

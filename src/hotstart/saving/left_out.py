@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from hotstart.model import contents
 from hotstart.records.artifact import Artifact
 from hotstart.records.standalone import LeftOut
-from hotstart.runtime.weight_source import Source
+from hotstart.runtime.weights.weight_source import Source
 
 
 def with_left_out(artifact: Artifact, source: Source) -> Artifact:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import msgspec
 import torch
 
-from hotstart._torch.opaque import is_opaque, layout_of, memory_of, opaque_over
+from hotstart._torch.running.opaque import is_opaque, layout_of, memory_of, opaque_over
 from hotstart.artifact import weights_file
 from hotstart.artifact.disk import Buffer
 from hotstart.artifact.weights_compatibility import table_digest, unit_digests, weights_fingerprint
@@ -20,10 +20,10 @@ from hotstart.dtypes import name_of
 from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact, WeightSpec
 from hotstart.records.shapes import spanned
-from hotstart.runtime import preparations as runtime
 from hotstart.runtime.bind import Packable
-from hotstart.runtime.released import Released
-from hotstart.runtime.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
+from hotstart.runtime.entry.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
+from hotstart.runtime.weights import preparations as runtime
+from hotstart.runtime.weights.released import Released
 
 
 class _Place(msgspec.Struct, frozen=True):

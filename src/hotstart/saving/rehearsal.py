@@ -10,17 +10,19 @@ from typing import Any
 
 import torch
 
-from hotstart import _torch
+from hotstart._torch.processes.collectives import without_other_processes
+from hotstart._torch.running.fresh_memory import filled_memory
+from hotstart._torch.running.modes import autocast_regions, without_assertions
 from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact, Stitched, StitchedCall
 from hotstart.records.contract import Contract
 from hotstart.records.groups import GroupSlot
 from hotstart.records.shapes import labelled
 from hotstart.records.trees import build, containers, tensors_of
-from hotstart.runtime.generated import run_code
-from hotstart.runtime.preparations import Prepared
+from hotstart.runtime.code.generated import run_code
+from hotstart.runtime.code.units import Form, Forms
 from hotstart.runtime.results import result_classes
-from hotstart.runtime.units import Form, Forms
+from hotstart.runtime.weights.preparations import Prepared
 from hotstart.saving.inputs import Inputs, Real, choices, tensors, weights
 
 Note = Callable[[str, torch.Tensor], None]
@@ -91,13 +93,13 @@ class Rehearsal:
         constants = [_group_alone(each) for each in stitched.constants]
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            stack.enter_context(_torch.autocast_regions(call.contract.autocast))
+            stack.enter_context(autocast_regions(call.contract.autocast))
             stack.enter_context(torch.random.fork_rng(devices=[]))
-            stack.enter_context(_torch.filled_memory())
+            stack.enter_context(filled_memory())
             if self._asserts:
-                stack.enter_context(_torch.without_assertions())
+                stack.enter_context(without_assertions())
             if artifact.requirements.groups:
-                stack.enter_context(_torch.without_other_processes())
+                stack.enter_context(without_other_processes())
             torch.manual_seed(0)
             run = make([held[s] for s in stitched.weights], own, constants, owners)
             return run(*_arguments(call, inputs))

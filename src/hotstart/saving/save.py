@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hotstart import _torch, faults
+from hotstart import faults
+from hotstart._torch.processes.ranks import has_other_processes
 from hotstart.artifact import container, fingerprint
 from hotstart.artifact.header import Sign
 from hotstart.artifact.pool import TargetProgram, parts_of_several
 from hotstart.artifact.write import to_manifest
 from hotstart.errors import ArtifactError, OptionsError
 from hotstart.records.artifact import Artifact
-from hotstart.runtime.weight_source import Source
+from hotstart.runtime.weights.weight_source import Source
 from hotstart.saving.check import Checked, compare
 from hotstart.saving.examples import Example
 
@@ -109,7 +110,7 @@ def _can_be_run_alone(artifact: Artifact, partly: bool) -> bool:
         ArtifactError: it may not, and `partly` is not set.
     """
     names = [name for name, _ in artifact.requirements.operators]
-    if not names or not _torch.has_other_processes():
+    if not names or not has_other_processes():
         return True
     if not partly:
         raise ArtifactError(

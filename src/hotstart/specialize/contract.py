@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from msgspec.structs import replace
 
-from hotstart import _torch
+from hotstart._torch.graphs.values import storage_of
+from hotstart._torch.graphs.writes import was_mutated
+from hotstart._torch.running.modes import autocast_state
 from hotstart.capture.captured import Captured, example_of
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.weight_table import WeightTable
@@ -19,8 +21,8 @@ from hotstart.records.artifact import Requirements
 from hotstart.records.contract import Contract
 from hotstart.records.guards import Seen
 from hotstart.records.trees import passed_on
-from hotstart.runtime.shared_memory import Span
-from hotstart.runtime.tensors import TensorMemory, bytes_in_storage
+from hotstart.runtime.entry.tensors import TensorMemory, bytes_in_storage
+from hotstart.runtime.weights.shared_memory import Span
 from hotstart.specialize.trace import TracedCall
 
 _OF_THE_CALL = ("closure", "self", "target")
@@ -87,7 +89,7 @@ def make_contract(model: Model, call: TracedCall) -> Contract:
         tensors=call.tensors(),
         axes=call.arguments.axes,
         training=model.training if isinstance(model, torch.nn.Module) else None,
-        autocast=_torch.autocast_state(),
+        autocast=autocast_state(),
         mutated_args=tuple(sorted(written)),
         given=passed_on(trees, "arg"),
         objects=tuple(sorted({*passed_on(trees, "object"), *changed})),
@@ -101,7 +103,7 @@ def _written(graph: Captured) -> set[tuple[str, int]]:
     found: set[tuple[str, int]] = set()
     for node, slot in zip(nodes, graph.inputs, strict=True):
         example = example_of(node)
-        if isinstance(example, torch.Tensor) and _torch.was_mutated(example):
+        if isinstance(example, torch.Tensor) and was_mutated(example):
             found.add((slot.kind, slot.index))
     return found
 
@@ -112,6 +114,6 @@ class _StorageMemory(TensorMemory):
     @staticmethod
     def span(tensor: torch.Tensor) -> Span:
         """Return where a tensor begins and ends: the number of its storage, and bytes in that."""
-        storage = _torch.storage_of(tensor)
+        storage = storage_of(tensor)
         begin, end = bytes_in_storage(tensor)
         return (storage, begin), (storage, end)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import Condition, axis_symbol, python_source
 from hotstart.capture.conditions import advise, advise_several, count_values
 from hotstart.errors import RangeError
 from hotstart.records.shapes import Dim
@@ -52,7 +52,7 @@ def report_split(splits: Sequence[Split], axes: Sequence[Dim], limit: int) -> No
             "Options(splits=...) bounds them.",
             last.part.declared.name,
             parts,
-            _torch.python_source(condition.expr),
+            python_source(condition.expr),
             ", ".join(sorted(map(str, condition.expr.free_symbols))),
             condition.source or "no source line is known",
         )
@@ -72,13 +72,13 @@ def _refuse_endless(splits: Sequence[Split], axes: Sequence[Dim], limit: int) ->
                     continue
                 declared = made.part.declared
                 whole = replace(made.part, choices=declared.choices, where=True)
-                count = count_values(number, _torch.axis_symbol(axis), whole.intervals()[axis])
+                count = count_values(number, axis_symbol(axis), whole.intervals()[axis])
                 if count > limit + 1:
                     raise range_error(whole, condition, axes, count)
 
 
 def range_error(
-    part: VariantPart, condition: _torch.Condition, axes: Sequence[Dim], parts: int = 0
+    part: VariantPart, condition: Condition, axes: Sequence[Dim], parts: int = 0
 ) -> RangeError:
     """The error that says which condition does not hold throughout a part, and what to declare.
 
@@ -101,7 +101,7 @@ def range_error(
     return RangeError(
         axis=", ".join(about),
         declared=" and ".join(declared[axis] for axis in about),
-        condition=_torch.python_source(expr),
+        condition=python_source(expr),
         source=condition.source,
         advice=advice,
         expr=expr,

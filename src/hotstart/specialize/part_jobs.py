@@ -7,7 +7,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import about, holds_at
 from hotstart.compilers import Bounds, Compiler, Job, piece_kind
 from hotstart.partition import Graph, Piece, Plan
 from hotstart.partition.data_sizes import NumberSizes
@@ -61,10 +61,10 @@ def make_job(graph: Graph, piece: Piece, part: VariantPart, compiler: Compiler) 
     bounds |= _bounds_of_numbers(graph, part, piece.axes)
     bounds = {axis: bounds[axis] for axis in piece.axes if axis in bounds}
     conditions = (part.where, *graph.captured.guarded)
-    where = _torch.about(conditions, tuple(bounds), part.fixed)
+    where = about(conditions, tuple(bounds), part.fixed)
     if graph.captured.numbers:
         hints = {axis: bound.hint for axis, bound in bounds.items()}
-        where = tuple(condition for condition in where if _torch.holds_at(condition, hints))
+        where = tuple(condition for condition in where if holds_at(condition, hints))
     return _job(graph, piece, bounds, where, compiler)
 
 
@@ -111,8 +111,8 @@ def shared_jobs(
     for each in parts:
         for job in each.jobs:
             axes = job.piece.axes
-            about = (c for c in assumed if not {*map(str, c.free_symbols)}.isdisjoint(axes))
-            sides = tuple(_torch.holds_at(condition, each.part.hints) for condition in about)
+            mentioning = (c for c in assumed if not {*map(str, c.free_symbols)}.isdisjoint(axes))
+            sides = tuple(holds_at(condition, each.part.hints) for condition in mentioning)
             alike[each.part.declared, job.kind, axes, sides].append(job)
     shared: dict[str, Job] = {}
     for similar in alike.values():

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import Condition, axis_symbol, python_source
 from hotstart.capture.conditions import counterexample
 from hotstart.records.shapes import Choice, Interval, Variant
 
@@ -35,7 +35,7 @@ class VariantPart:
     @property
     def variant(self) -> Variant:
         """The part as a variant of a program."""
-        where = "" if self.where is True else _torch.python_source(self.where)
+        where = "" if self.where is True else python_source(self.where)
         return Variant(self.choices, where)
 
     @property
@@ -62,7 +62,7 @@ class VariantPart:
         """Sizes of this part for which a condition does not hold; None if there are none."""
         import sympy
 
-        intervals = {_torch.axis_symbol(axis): each for axis, each in self.intervals().items()}
+        intervals = {axis_symbol(axis): each for axis, each in self.intervals().items()}
         implied = condition if self.where is True else sympy.Or(sympy.Not(self.where), condition)
         found = counterexample(implied, intervals)
         return None if found is None else {str(symbol): size for symbol, size in found.items()}
@@ -80,7 +80,7 @@ class Split:
     """
 
     part: VariantPart
-    conditions: tuple[_torch.Condition, ...]
+    conditions: tuple[Condition, ...]
     into: tuple[VariantPart, ...]
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import Condition, axis_symbol, holds_at
 from hotstart.capture.conditions import SCANNED, where_it_holds
 from hotstart.partition.zero_and_one import ORDINARY
 from hotstart.records.shapes import Dim, Interval, variants
@@ -58,7 +58,7 @@ class Splits:
         self._declaration = declaration
         self.made = list(made)
 
-    def split(self, part: VariantPart, assumed: Sequence[_torch.Condition]) -> Split:
+    def split(self, part: VariantPart, assumed: Sequence[Condition]) -> Split:
         """Split a part at the conditions that hold for some of its sizes only.
 
         Args:
@@ -72,7 +72,7 @@ class Splits:
         self._add([made])
         return made
 
-    def split_alike(self, parts: Sequence[VariantPart], condition: _torch.Condition) -> list[Split]:
+    def split_alike(self, parts: Sequence[VariantPart], condition: Condition) -> list[Split]:
         """Split the first part at a condition, and others of its variant where that is simple.
 
         What the compile of the first one assumed, theirs would assume too; and parts of the same
@@ -101,7 +101,7 @@ class Splits:
         """The split that made a part; None if it is all of a declared variant."""
         return next((made for made in self.made if part in made.into), None)
 
-    def _split(self, part: VariantPart, assumed: Sequence[_torch.Condition]) -> Split:
+    def _split(self, part: VariantPart, assumed: Sequence[Condition]) -> Split:
         violated = tuple(c for c in assumed if part.fails(c.expr) is not None)
         if not violated:
             return Split(part, (), (part,))
@@ -121,9 +121,7 @@ class Splits:
             report_split(self.made, self._declaration.axes, self._declaration.limit)
 
 
-def split_at(
-    part: VariantPart, conditions: Sequence[_torch.Condition], examples: Sizes
-) -> Split | None:
+def split_at(part: VariantPart, conditions: Sequence[Condition], examples: Sizes) -> Split | None:
     """Split a part into the sizes around its hints that meet conditions, and the others.
 
     Conditions on one axis that hold and fail in few intervals give smaller intervals; all others,
@@ -136,14 +134,14 @@ def split_at(
     import sympy
 
     exprs = [condition.expr for condition in conditions]
-    if not all(_torch.holds_at(expr, part.hints) for expr in exprs):
+    if not all(holds_at(expr, part.hints) for expr in exprs):
         return None
     intervals = part.intervals()
     for expr in exprs:
         axis = only_axis(expr)
         if axis is None or intervals[axis].hi - intervals[axis].lo > SCANNED:
             continue
-        runs = where_it_holds(expr, _torch.axis_symbol(axis), intervals[axis])
+        runs = where_it_holds(expr, axis_symbol(axis), intervals[axis])
         if _alternations(runs, intervals[axis]) <= ALTERNATIONS:
             (intervals[axis],) = (run for run in runs if part.hints[axis] in run)
     inner = part.within(intervals)
@@ -157,18 +155,18 @@ def split_at(
         hints = _hints(other, examples)
         if hints is None:
             continue
-        if not _torch.holds_at(other.where, hints):
+        if not holds_at(other.where, hints):
             return None
         into.append(replace(other, hints=hints))
     return Split(part, tuple(conditions), tuple(into))
 
 
-def _simple_split(part: VariantPart, condition: _torch.Condition, examples: Sizes) -> Split | None:
+def _simple_split(part: VariantPart, condition: Condition, examples: Sizes) -> Split | None:
     """Split a part where a condition begins or ceases to hold; None where that is not all."""
     import sympy
 
     expr = condition.expr
-    side = expr if _torch.holds_at(expr, part.hints) else sympy.Not(expr)
+    side = expr if holds_at(expr, part.hints) else sympy.Not(expr)
     found = split_at(part, [replace(condition, expr=side)], examples)
     if found is None or any(other.where != part.where for other in found.into):
         return None
@@ -184,13 +182,13 @@ def _hints(part: VariantPart, examples: Sizes) -> Sizes | None:
 
     intervals = part.intervals()
     hints = _near(intervals, examples)
-    if _torch.holds_at(part.where, hints):
+    if holds_at(part.where, hints):
         return hints
     plain = {axis: Interval(min(max(i.lo, ORDINARY), i.hi), i.hi) for axis, i in intervals.items()}
     found: Sizes | None = None
     for tried in (part.within(plain), part):
         found = replace(tried, where=True).fails(sympy.Not(part.where))
-        if found is not None and _torch.holds_at(part.where, {**hints, **found}):
+        if found is not None and holds_at(part.where, {**hints, **found}):
             break
     return None if found is None else {**hints, **found}
 

@@ -9,7 +9,9 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from hotstart import _torch, faults
+from hotstart import faults
+from hotstart._torch.graphs.symbols import Condition, holds_at
+from hotstart._torch.structured_trace import trace_artifact
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.captured import Captured
 from hotstart.capture.described import DescribedCall, passed_objects
@@ -28,7 +30,7 @@ from hotstart.partition.layouts import layouts_read, strictest
 from hotstart.partition.zero_and_one import special_conditions
 from hotstart.records.contract import Layout, TensorSpec
 from hotstart.records.shapes import Interval, dense_strides, layout_fits
-from hotstart.runtime.refusal_words import dense_copy
+from hotstart.runtime.entry.refusal_words import dense_copy
 from hotstart.specialize.limits import range_error
 from hotstart.specialize.parts import Split, VariantPart
 from hotstart.specialize.split import Declaration, Splits
@@ -47,7 +49,7 @@ class CutGraph:
 
     captured: Captured
     plan: Plan
-    assumed: tuple[_torch.Condition, ...]
+    assumed: tuple[Condition, ...]
     layouts: Mapping[int, Layout] = field(default_factory=dict)
 
 
@@ -161,7 +163,7 @@ def _trace(
         with faults.typed(_not_cut), clock.phase("partition"):
             graph, runs = with_channels_last(graph, runs, arguments.axes, hints)
     plan = plan_of(graph, runs, prefix, clock)
-    _torch.trace_artifact(f"hotstart_{owner}graph_{number}", partial(describe_plan, plan))
+    trace_artifact(f"hotstart_{owner}graph_{number}", partial(describe_plan, plan))
     declared = {dim.name: Interval(dim.min, dim.max) for dim in arguments.axes}
     special = special_conditions(plan, declared, hints)
     return CutGraph(captured, plan, (*captured.assumed, *special), layouts)
@@ -222,7 +224,7 @@ def _that_split(origin: Split | None, declaration: Declaration) -> Iterator[None
 def _serving(graphs: Sequence[CutGraph], part: VariantPart) -> CutGraph | None:
     """A graph valid at a part's hints; preferably one valid for all of its sizes."""
     fitting = [
-        graph for graph in graphs if all(_torch.holds_at(c.expr, part.hints) for c in graph.assumed)
+        graph for graph in graphs if all(holds_at(c.expr, part.hints) for c in graph.assumed)
     ]
     throughout = (g for g in fitting if all(part.fails(c.expr) is None for c in g.assumed))
     return next(throughout, next(iter(fitting), None))

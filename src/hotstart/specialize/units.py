@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from hotstart import _torch
+from hotstart._torch.structured_trace import trace_artifact
 from hotstart.compilers import Compiler, Job, Narrowed
-from hotstart.compilers.outcome import Outcome, WorkerPool
-from hotstart.compilers.workers import Workers
+from hotstart.compilers.workers.outcome import Outcome, WorkerPool
+from hotstart.compilers.workers.pool import Workers
 from hotstart.errors import CompileError
 from hotstart.events import HERE, Clock
 from hotstart.options import Options
@@ -186,9 +186,7 @@ class Units:
         if self._kept is not None:
             self._kept.permit(job)
         piece = job.piece
-        _torch.trace_artifact(
-            f"hotstart_compile_{piece.name}_{variant}", lambda: f"{job.key}\n{piece}\n"
-        )
+        trace_artifact(f"hotstart_compile_{piece.name}_{variant}", lambda: f"{job.key}\n{piece}\n")
         with self.clock.phase("compile"):
             found = self._workers.outcome(job, self._outcome) or self._outcome(job)
         if not isinstance(found.made, CompiledUnit):

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.dynamo.data_numbers import assertion_of_number
+from hotstart._torch.graphs.source_lines import line_of, without_folders
 from hotstart.partition import Graph
 from hotstart.stitching.emit import Emitter
 
@@ -45,7 +46,7 @@ class DataNumbers:
                 yield self._check(node, f"{fact.source.format(made)} == {wanted}")
 
     def _check(self, node: fx.Node, condition: str) -> str:
-        function = self._emitter.function(_torch.assertion_of_number())
-        where = _torch.without_folders(_torch.line_of(node) or node.name)
+        function = self._emitter.function(assertion_of_number())
+        where = without_folders(line_of(node) or node.name)
         message = f"expected {condition}, as the model needs it: {where}"
         return f"{function}({condition}, {message!r})"

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.graphs.operator_types import OpOverload, OpOverloadPacket
+from hotstart._torch.graphs.symbols import axis_symbol, python_source
+from hotstart._torch.running.numpy_calls import numpy_call
+from hotstart._torch.running.operators import registering_modules
 from hotstart.errors import HotstartError
 from hotstart.partition.digest import import_path
 from hotstart.records.groups import GroupName
 from hotstart.records.nested import is_namedtuple
-from hotstart.runtime.identifiers import Names, written_tuple
+from hotstart.runtime.code.identifiers import Names, written_tuple
 
 if TYPE_CHECKING:
     import sympy
@@ -86,7 +89,7 @@ class Emitter:
 
     def axis(self, axis: str, name: str) -> None:
         """Bind the size of an axis to a variable."""
-        self.number(_torch.axis_symbol(axis), name)
+        self.number(axis_symbol(axis), name)
 
     def number(self, symbol: sympy.Symbol, name: str) -> None:
         """Bind the symbol of a number to a variable."""
@@ -174,7 +177,7 @@ class Emitter:
             return f"{self._number(args[0])} {_INFIX[target]} {self._number(args[1])}"
         if target in _PREFIX and len(args) == 1 and not kwargs:
             return f"{_PREFIX[target]}{self._number(args[0])}"
-        of_numpy = _torch.numpy_call(target, args)
+        of_numpy = numpy_call(target, args)
         if of_numpy is not None:
             target, first = of_numpy
             args = [*first, *args]
@@ -182,13 +185,13 @@ class Emitter:
 
     def function(self, target: Any) -> str:
         """Name the function that a node calls."""
-        if isinstance(target, _torch.OpOverload | _torch.OpOverloadPacket):
+        if isinstance(target, OpOverload | OpOverloadPacket):
             path = str(target)
         elif _is_higher_order(target):
             path = f"higher_order.{target.__name__}"
         else:
             return self.imported(target)
-        for module in _torch.registering_modules([target]):
+        for module in registering_modules([target]):
             self._module(module)
         wanted = path.removesuffix(".default").split(".", 1)[1].replace(".", "_")
         return self._alias(f"{self._module('torch')}.ops.{path}", wanted)
@@ -260,7 +263,7 @@ class Emitter:
         import sympy
 
         renamed = {s: sympy.Symbol(v, **s.assumptions0) for s, v in self._axes.items()}
-        source = _torch.python_source(expr.xreplace(renamed))
+        source = python_source(expr.xreplace(renamed))
         if "math." in source:
             self._module("math")
         return source

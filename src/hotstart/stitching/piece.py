@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import fx
 
-from hotstart import _torch
+from hotstart._torch.graphs.nodes import attribute_of, has_no_effect
 from hotstart.partition import Graph, Piece
 from hotstart.partition.blocks import path_of
 from hotstart.partition.graph import NodeArguments
 from hotstart.records.artifact import CompiledUnit
-from hotstart.runtime.generated import unit_code
-from hotstart.runtime.identifiers import Names, assignment, written_tuple
+from hotstart.runtime.code.generated import unit_code
+from hotstart.runtime.code.identifiers import Names, assignment, written_tuple
 from hotstart.stitching.data_numbers import DataNumbers
 from hotstart.stitching.emit import Emitter, comment
 
@@ -67,7 +67,7 @@ def _emit(
     lines: list[str] = []
     for node in nodes:
         if node.op == "get_attr":
-            held = _torch.attribute_of(module, str(node.target))
+            held = attribute_of(module, str(node.target))
             if isinstance(held, fx.GraphModule):
                 lines += _function(held, emitter.define(node), emitter)
             else:
@@ -88,7 +88,7 @@ def _emit(
 
 def _function(module: fx.GraphModule, name: str, emitter: Emitter) -> list[str]:
     """Write a function that computes the body of a higher-order operator."""
-    found = [node for node in module.graph.nodes if not _torch.has_no_effect(node)]
+    found = [node for node in module.graph.nodes if not has_no_effect(node)]
     parameters = [emitter.define(node) for node in found if node.op == "placeholder"]
     nodes = [node for node in found if node.op not in ("placeholder", "output")]
     (output,) = module.graph.find_nodes(op="output")

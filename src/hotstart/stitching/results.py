@@ -25,7 +25,7 @@ from hotstart.records.nested import (
     slot_names,
 )
 from hotstart.records.standalone import ResultKind, ResultType
-from hotstart.runtime.identifiers import Names, written_tuple
+from hotstart.runtime.code.identifiers import Names, written_tuple
 from hotstart.stitching.emit import Emitter
 
 

@@ -25,8 +25,8 @@ from hotstart.records.nested import (
 )
 from hotstart.records.shapes import Variant
 from hotstart.records.trees import slots
-from hotstart.runtime.generated import stitched_code
-from hotstart.runtime.identifiers import Names, assignment
+from hotstart.runtime.code.generated import stitched_code
+from hotstart.runtime.code.identifiers import Names, assignment
 from hotstart.stitching.emit import Emitter, comment
 from hotstart.stitching.piece import emit_nodes
 from hotstart.stitching.results import Results

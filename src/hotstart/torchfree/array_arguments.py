@@ -10,11 +10,11 @@ from hotstart.errors import ContractError
 from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.nested import same_constant
 from hotstart.records.shapes import dense_strides
-from hotstart.runtime.argument_kind import ArgumentKind, Looked, Served
-from hotstart.runtime.entry_check import Check, Found
-from hotstart.runtime.identifiers import Scope, written_tuple
-from hotstart.runtime.passed import MISSING
-from hotstart.runtime.refusal_words import in_words
+from hotstart.runtime.code.identifiers import Scope, written_tuple
+from hotstart.runtime.entry.argument_kind import ArgumentKind, Looked, Served
+from hotstart.runtime.entry.entry_check import Check, Found
+from hotstart.runtime.entry.passed import MISSING
+from hotstart.runtime.entry.refusal_words import in_words
 from hotstart.torchfree.arrays import Array, ArrayMemory, described
 from hotstart.torchfree.contracts import OfTorch
 from hotstart.torchfree.libtorch import Libtorch
@@ -41,7 +41,9 @@ class ArrayArguments(ArrayMemory, ArgumentKind):
     def describe(value: Any) -> str:
         """Describe any value that a call passed in a few words."""
         if (torch := sys.modules.get("torch")) is not None and isinstance(value, torch.Tensor):
-            from hotstart.runtime.tensors import describe_tensor  # imports torch, which is there
+            from hotstart.runtime.entry.tensors import (
+                describe_tensor,  # imports torch, which is there
+            )
 
             return describe_tensor(value)
         if value is not MISSING and not isinstance(value, _NO_MEMORY):

@@ -16,9 +16,9 @@ from hotstart.errors import CorruptArtifact
 from hotstart.options import Outputs
 from hotstart.records import nested
 from hotstart.records.artifact import Code, CompiledUnit
-from hotstart.runtime.generated import run_code
+from hotstart.runtime.code.generated import run_code
+from hotstart.runtime.code.libraries import load_program
 from hotstart.runtime.heap import keep_freed_memory
-from hotstart.runtime.libraries import load_program
 from hotstart.runtime.results import result_classes
 from hotstart.torchfree.array_weights import Held
 from hotstart.torchfree.arrays import Array

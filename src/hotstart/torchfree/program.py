@@ -12,7 +12,7 @@ from hotstart.records.artifact import Artifact
 from hotstart.records.contract import Contract
 from hotstart.records.report import Report
 from hotstart.runtime.base_program import BaseProgram
-from hotstart.runtime.generated_entry import Entry
+from hotstart.runtime.entry.generated_entry import Entry
 from hotstart.torchfree.array_arguments import ArrayArguments
 from hotstart.torchfree.binding import Binding
 from hotstart.torchfree.libtorch import Libtorch

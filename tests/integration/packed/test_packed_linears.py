@@ -192,7 +192,7 @@ def test_what_cannot_be_packed_is_reported(mlp: nn.Module, monkeypatch: pytest.M
     def asks_for_a_value(*_: Any) -> Any:
         raise RuntimeError("no value here")
 
-    monkeypatch.setattr("hotstart._torch.compile_fx.separate", asks_for_a_value)
+    monkeypatch.setattr("hotstart._torch.inductor.compile_fx.separate", asks_for_a_value)
     program = hotstart.compile(mlp, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=ALWAYS)
     assert program.report.not_packed == (("piece_0", "RuntimeError: no value here"),)
     assert "run on weights that are not packed" in str(program.report)

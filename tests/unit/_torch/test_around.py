@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from hotstart import _torch
+from hotstart._torch.running.fresh_memory import filled_memory
+from hotstart._torch.running.modes import without_assertions
+from hotstart._torch.running.widening import in_float64
 
 
-@pytest.mark.parametrize(
-    "mode", [_torch.in_float64, partial(_torch.filled_memory, 1), _torch.without_assertions]
-)
+@pytest.mark.parametrize("mode", [in_float64, partial(filled_memory, 1), without_assertions])
 def test_control_flow_runs_inside(
     mode: Callable[[], contextlib.AbstractContextManager[Any]],
 ) -> None:
@@ -26,5 +26,5 @@ def test_control_flow_runs_inside(
 
 
 def test_assertions_about_contents_are_left_out() -> None:
-    with _torch.without_assertions():
+    with without_assertions():
         torch._assert_async(torch.tensor(False))

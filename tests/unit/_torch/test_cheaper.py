@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from hotstart._torch.cheaper import sigmoid_for_tanh
+from hotstart._torch.inductor.cheaper import sigmoid_for_tanh
 
 EXTREMES = torch.tensor([0.0, -0.0, 1e-30, -20.0, 20.0, 3e38, -3e38, float("inf"), -float("inf")])
 

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from hotstart import _torch
+from hotstart._torch.processes.collectives import (
+    asks_for_rank,
+    asks_for_world_size,
+    without_other_processes,
+)
 
 OPS = torch.ops._c10d_functional
 X = torch.arange(8.0).reshape(4, 2)
@@ -30,7 +34,7 @@ X = torch.arange(8.0).reshape(4, 2)
 def test_collectives_have_their_shapes_without_other_processes(
     call: Callable[[], torch.Tensor], expected: torch.Tensor
 ) -> None:
-    with _torch.without_other_processes():
+    with without_other_processes():
         made = call()
         waited = OPS.wait_tensor(made)
     assert torch.equal(waited, expected)
@@ -38,7 +42,7 @@ def test_collectives_have_their_shapes_without_other_processes(
 
 
 def test_collectives_without_a_stand_in_do_not_run() -> None:
-    with _torch.without_other_processes(), pytest.raises(NotImplementedError):
+    with without_other_processes(), pytest.raises(NotImplementedError):
         OPS.isend(X, 1, 0, "none")
 
 
@@ -58,10 +62,10 @@ def test_collectives_without_a_stand_in_do_not_run() -> None:
     ],
 )
 def test_names_tell_whether_code_asks_for_its_rank(asks: bool, code: Any) -> None:
-    assert _torch.asks_for_rank([code.__code__], []) == asks
+    assert asks_for_rank([code.__code__], []) == asks
 
 
 def test_functions_tell_whether_code_asks_by_another_name() -> None:
-    assert _torch.asks_for_rank([], [torch.distributed.get_rank])
-    assert _torch.asks_for_world_size([], [torch.distributed.get_world_size])
-    assert not _torch.asks_for_rank([], [torch.relu, torch.distributed.get_world_size])
+    assert asks_for_rank([], [torch.distributed.get_rank])
+    assert asks_for_world_size([], [torch.distributed.get_world_size])
+    assert not asks_for_rank([], [torch.relu, torch.distributed.get_world_size])

@@ -9,8 +9,8 @@ from torch._inductor import codecache, config
 from torch._inductor.cpp_builder import CppBuilder
 from torch._inductor.cpu_vec_isa import VecAVX2, VecISA
 
-from hotstart import _torch
-from hotstart._torch.first_kernel import vectors_by_compiler_alone
+from hotstart._torch.inductor.compile_fx import inductor_settings
+from hotstart._torch.inductor.first_kernel import vectors_by_compiler_alone, warm_up_inductor
 
 
 @pytest.fixture
@@ -64,6 +64,6 @@ def test_a_warm_up_compiles_no_kernel(
 
     made: list[str] = []
     monkeypatch.setattr(codecache, "_precompile_header", header)
-    _torch.warm_up_inductor(_torch.inductor_settings({}, 1, False))
+    warm_up_inductor(inductor_settings({}, 1, False))
     assert len(made) == int(config.cpp_cache_precompile_headers)
     assert not any("-shared" in command for command in built)

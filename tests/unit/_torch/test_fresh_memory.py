@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import hotstart
-from hotstart import _torch
-from hotstart._torch import fresh_memory
+from hotstart._torch.running import fresh_memory
+from hotstart._torch.running.fresh_memory import filled_memory
 
 SIZES = (3, 100, 70_000)
 
@@ -47,14 +47,14 @@ def leave_traces() -> None:
 def test_what_operators_return_unwritten_holds_the_number(name: str, value: int) -> None:
     for size in SIZES:
         leave_traces()
-        with _torch.filled_memory(value):
+        with filled_memory(value):
             assert set(MADE[name](size).flatten().tolist()) == {value}
 
 
 def test_what_code_allocates_past_the_dispatcher_is_zero() -> None:
     for size in SIZES:
         leave_traces()
-        with _torch.filled_memory():
+        with filled_memory():
             made = torch._C._dynamo.guards._empty_strided_cpu((size,), (1,), torch.float32)
             assert not made.any()
 
@@ -72,7 +72,7 @@ def test_what_is_undefined_in_a_compiled_program_is_the_same_in_every_run(value:
         results = []
         for _ in range(2):
             leave_traces()
-            with _torch.filled_memory(value):
+            with filled_memory(value):
                 results.append(program(torch.ones(3, 4)))
         for first, second in zip(*results, strict=True):
             torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
@@ -84,13 +84,13 @@ def test_the_body_of_an_operator_is_reached() -> None:
         return torch.empty(len(x))
 
     leave_traces()
-    with _torch.filled_memory():
+    with filled_memory():
         assert not allocate(torch.ones(100)).any()
 
 
 def test_contents_that_were_written_stay() -> None:
     grown = torch.full((4,), 5.0)
-    with _torch.filled_memory(1):
+    with filled_memory(1):
         assert torch.full((3,), 2.0).tolist() == [2, 2, 2]
         assert grown.resize_(6).tolist() == [5, 5, 5, 5, 1, 1]
         assert torch.empty(3).resize_(2).tolist() == [1, 1]
@@ -106,14 +106,14 @@ def test_it_ends_when_the_last_one_that_wanted_it_ends() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with _torch.filled_memory():
+        with filled_memory():
             inside.set()
             leave.wait()
 
     thread = threading.Thread(target=hold)
     thread.start()
     inside.wait()
-    with _torch.filled_memory():
+    with filled_memory():
         pass
     assert zeroed()  # the thread still wants it
     leave.set()

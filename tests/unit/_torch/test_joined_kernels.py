@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch._inductor.exc import CppCompileError
 
-from hotstart import _torch
-from hotstart._torch import joined_kernels
-from hotstart._torch.joined_kernels import AskedKernel, join, kernels_in
+from hotstart._torch.inductor import joined_kernels
+from hotstart._torch.inductor.compile_fx import inductor_settings
+from hotstart._torch.inductor.joined_kernels import AskedKernel, compile_kernels, join, kernels_in
 from hotstart.partition.digest import hash_bytes
 from hotstart.records.artifact import Kernel
-from hotstart.runtime.kernels import load_kernel
+from hotstart.runtime.code.kernels import load_kernel
 from tests.versions import joins_kernels
 
-SETTINGS = _torch.inductor_settings({}, 1, False)
+SETTINGS = inductor_settings({}, 1, False)
 
 
 def adding(number: float, before: str = "") -> AskedKernel:
@@ -71,7 +71,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 @joins_kernels
 def test_one_call_compiles_several_kernels(ran: list[Sequence[str]]) -> None:
     kernels = {"one": adding(1), "two": adding(2), "three": adding(3)}
-    paths = _torch.compile_kernels(kernels, SETTINGS)
+    paths = compile_kernels(kernels, SETTINGS)
     assert list(paths) == ["one", "two", "three"]
     assert results(list(paths.values())) == [1, 3, 6]
     assert sum("-c" in command for command in ran) == 1
@@ -80,14 +80,14 @@ def test_one_call_compiles_several_kernels(ran: list[Sequence[str]]) -> None:
 
 def test_what_is_compiled_is_found_again(ran: list[Sequence[str]]) -> None:
     kernels = {"one": adding(1), "two": adding(2)}
-    paths = _torch.compile_kernels(kernels, SETTINGS)
+    paths = compile_kernels(kernels, SETTINGS)
     ran.clear()
-    assert _torch.compile_kernels(kernels, SETTINGS) == paths
+    assert compile_kernels(kernels, SETTINGS) == paths
     assert ran == []
 
 
 def test_a_kernel_offers_nothing_but_itself() -> None:
-    paths = _torch.compile_kernels({"one": adding(1), "two": adding(2)}, SETTINGS)
+    paths = compile_kernels({"one": adding(1), "two": adding(2)}, SETTINGS)
     for path in paths.values():
         command = ["nm", "-D", "--defined-only", path]
         told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -104,7 +104,7 @@ static float wide(float x) {
 """
     needs = adding(1, vectors)
     source = needs.source.replace("x[0] = helper(x[0])", "x[0] = wide(helper(x[0]))")
-    paths = _torch.compile_kernels(
+    paths = compile_kernels(
         {"needs": AskedKernel(("float*",), source), "plain": adding(1)}, SETTINGS
     )
     (first, second) = results(list(paths.values()))
@@ -116,28 +116,28 @@ static float wide(float x) {
 def test_what_holds_for_later_kernels_too_is_compiled_alone(
     ran: list[Sequence[str]], line: str
 ) -> None:
-    paths = _torch.compile_kernels({"one": adding(1, line), "two": adding(2)}, SETTINGS)
+    paths = compile_kernels({"one": adding(1, line), "two": adding(2)}, SETTINGS)
     assert results(list(paths.values())) == [1, 3]
     assert ran == []
 
 
 def test_a_kernel_whose_file_somebody_removed_is_compiled_again() -> None:
     kernels = {"one": adding(1), "two": adding(2)}
-    Path(_torch.compile_kernels(kernels, SETTINGS)["two"]).unlink()
-    assert results(list(_torch.compile_kernels(kernels, SETTINGS).values())) == [1, 3]
+    Path(compile_kernels(kernels, SETTINGS)["two"]).unlink()
+    assert results(list(compile_kernels(kernels, SETTINGS).values())) == [1, 3]
 
 
 @joins_kernels
 def test_a_source_that_only_compiles_alone_is_compiled_alone(ran: list[Sequence[str]]) -> None:
     special = "template <> struct std::hash<std::pair<char, int>> { int value; };"
-    paths = _torch.compile_kernels({"one": adding(1, special), "two": adding(2)}, SETTINGS)
+    paths = compile_kernels({"one": adding(1, special), "two": adding(2)}, SETTINGS)
     assert results(list(paths.values())) == [1, 3]
     assert len(ran) == 1
 
 
 def test_a_kernel_that_does_not_compile_is_an_error() -> None:
     with pytest.raises(CppCompileError, match="nowhere"):
-        _torch.compile_kernels({"one": adding(1), "two": adding(2, "int x = nowhere;")}, SETTINGS)
+        compile_kernels({"one": adding(1), "two": adding(2, "int x = nowhere;")}, SETTINGS)
 
 
 def test_bytes_do_not_depend_on_how_many_compilers_run(
@@ -147,7 +147,7 @@ def test_bytes_do_not_depend_on_how_many_compilers_run(
 
     def blobs(jobs: int) -> list[bytes]:
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / str(jobs)))
-        paths = _torch.compile_kernels(kernels, {**SETTINGS, "compile_threads": jobs})
+        paths = compile_kernels(kernels, {**SETTINGS, "compile_threads": jobs})
         return [Path(path).read_bytes() for path in paths.values()]
 
     assert blobs(1) == blobs(3)
@@ -155,13 +155,13 @@ def test_bytes_do_not_depend_on_how_many_compilers_run(
 
 @joins_kernels
 def test_no_more_kernels_are_compiled_together_than_is_worth_it(ran: list[Sequence[str]]) -> None:
-    _torch.compile_kernels({str(number): adding(number) for number in range(6)}, SETTINGS)
+    compile_kernels({str(number): adding(number) for number in range(6)}, SETTINGS)
     assert sum("-c" in command for command in ran) == 2
 
 
 @joins_kernels
 def test_nothing_is_left_beside_kernels(folder: Path) -> None:
-    _torch.compile_kernels({"one": adding(1), "two": adding(2)}, SETTINGS)
+    compile_kernels({"one": adding(1), "two": adding(2)}, SETTINGS)
     endings = {".main" + file.name.partition(".main")[2] for file in folder.rglob("*main*")}
     assert endings == {".main.cpp", ".main.so", ".main.0.so", ".main.1.so"}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hotstart._torch.opaque import is_opaque, layout_of, memory_of, opaque_over
+from hotstart._torch.running.opaque import is_opaque, layout_of, memory_of, opaque_over
 from hotstart.model import contents
 from hotstart.saving.prepared_file import _bytes_at
 

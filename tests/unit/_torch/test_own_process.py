@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch._inductor.cpp_builder import CppBuilder
 
-from hotstart import _torch
+from hotstart._torch.processes.own_process import write_whole_files
 
 
 class Builder:
@@ -36,7 +36,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         written.write_bytes(b"half and half")
 
     monkeypatch.setattr(CppBuilder, "build", build)
-    _torch.write_whole_files()
+    write_whole_files()
     return found
 
 

@@ -14,7 +14,7 @@ from torch.utils._sympy.functions import FloorDiv, ModularIndexing
 
 import hotstart
 from hotstart import Dim, Options
-from hotstart._torch.sizes import simplified
+from hotstart._torch.inductor.sizes import simplified
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 

@@ -9,33 +9,39 @@ import sympy
 from torch.utils._sympy.functions import CeilDiv, FloorDiv, Mod
 from torch.utils._sympy.value_ranges import SymPyValueRangeAnalysis, ValueRanges, bound_sympy
 
-from hotstart import _torch
-from hotstart._torch.symbols import bounded_negative_powers
+from hotstart._torch.graphs.symbols import (
+    about,
+    axis_symbol,
+    bounded_negative_powers,
+    expression_text,
+    make_symbols,
+    parse_expression,
+)
 
-HEIGHT, WIDTH = _torch.axis_symbol("height"), _torch.axis_symbol("width")
+HEIGHT, WIDTH = axis_symbol("height"), axis_symbol("width")
 
 
 @pytest.mark.parametrize("equal", [sympy.Eq(HEIGHT, WIDTH), sympy.Eq(WIDTH, HEIGHT)])
 def test_an_axis_that_equals_a_known_one_is_known(equal: sympy.Basic) -> None:
     area = sympy.Eq(HEIGHT * WIDTH, 16)
-    known = _torch.about([sympy.And(equal, area)], ["height"], {})
+    known = about([sympy.And(equal, area)], ["height"], {})
     assert known == (sympy.Eq(HEIGHT * HEIGHT, 16),)
 
 
 def test_conditions_on_other_axes_are_left_out() -> None:
     wide = sympy.Ge(WIDTH, 8)
-    assert _torch.about([wide, sympy.Ge(HEIGHT, 4)], ["height"], {}) == (sympy.Ge(HEIGHT, 4),)
+    assert about([wide, sympy.Ge(HEIGHT, 4)], ["height"], {}) == (sympy.Ge(HEIGHT, 4),)
 
 
 def test_no_name_that_inductor_counts_up_is_part_of_a_symbols() -> None:
-    made = _torch.make_symbols({f"a{n}": (2, 9, 5) for n in range(30)}).by_name.values()
+    made = make_symbols({f"a{n}": (2, 9, 5) for n in range(30)}).by_name.values()
     assert len(set(map(str, made))) == 30
     assert not [f"k{symbol}" for symbol in made if re.search(r"ks\d", f"k{symbol}")]
 
 
 @pytest.mark.parametrize(("low", "positive"), [(0, None), (1, True)])
 def test_a_symbol_is_positive_if_its_range_is(low: int, positive: bool | None) -> None:
-    (symbol,) = _torch.make_symbols({"rows": (low, 9, 5)}).by_name.values()
+    (symbol,) = make_symbols({"rows": (low, 9, 5)}).by_name.values()
     assert symbol.is_nonnegative
     assert symbol.is_positive is positive
 
@@ -58,13 +64,13 @@ def test_torch_finds_bounds_of_quotients() -> None:
     ],
 )
 def test_a_condition_is_made_again_of_its_text(condition: sympy.Basic) -> None:
-    text = _torch.expression_text(condition)
+    text = expression_text(condition)
     assert text is not None
-    assert _torch.parse_expression(text) == condition
+    assert parse_expression(text) == condition
 
 
 def test_an_expression_of_a_function_that_is_not_torchs_has_no_text() -> None:
     class Own(sympy.Function):
         """A function of somebody's own."""
 
-    assert _torch.expression_text(sympy.Eq(Own(HEIGHT), 1)) is None
+    assert expression_text(sympy.Eq(Own(HEIGHT), 1)) is None

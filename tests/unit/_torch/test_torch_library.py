@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from hotstart._torch.torch_library import LIBTORCH, in_place_of_libtorch
+from hotstart._torch.native.torch_library import LIBTORCH, in_place_of_libtorch
 
 
 def told_of(library: Path) -> str:

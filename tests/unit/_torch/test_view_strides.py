@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import hotstart
 from hotstart import Dim
-from hotstart._torch.view_strides import view_stride
+from hotstart._torch.inductor.view_strides import view_stride
 
 SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 4, 6]), max_size=4)
 

@@ -16,7 +16,7 @@ from hotstart.artifact.manifest import TENSORS
 from hotstart.artifact.read import to_artifact
 from hotstart.artifact.write import to_manifest
 from hotstart.records.artifact import Artifact
-from hotstart.runtime.generated import stitched_code
+from hotstart.runtime.code.generated import stitched_code
 
 EAGER = hotstart.Options(compiler="op_by_op")
 

@@ -9,7 +9,8 @@ import torch.utils._pytree as pytree
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from hotstart import Dim, _torch
+from hotstart import Dim
+from hotstart._torch.graphs.symbols import fake_mode
 from hotstart.capture.arguments import dim_order
 from hotstart.errors import CaptureError, OptionsError
 from hotstart.records.nested import Const
@@ -182,7 +183,7 @@ def test_meta_examples_stand_for_tensors_on_the_device_that_was_asked_for() -> N
 
 @pytest.mark.parametrize("make", ["real", "fake", "meta"])
 def test_real_fake_and_meta_examples_give_the_same_program(make: str) -> None:
-    with _torch.fake_mode():
+    with fake_mode():
         fake = torch.empty(4, 8)
     example = {"real": X, "fake": fake, "meta": X.to("meta")}[make]
     program = compiled(lambda x: x * 2, example, dynamic={"x": {0: Dim("b", max=8)}})

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hotstart._torch.layout_reads import LayoutReads
-from hotstart._torch.other_names import OtherNames
-from hotstart._torch.repeats import tracing_repeats_once
+from hotstart._torch.blocks.repeats import tracing_repeats_once
+from hotstart._torch.dynamo.layout_reads import LayoutReads
+from hotstart._torch.dynamo.other_names import OtherNames
 from hotstart.capture.alike_blocks import counterparts
 from qualification.captures import traced
 from tests.blocks import BLOCKS, Block, Stack, compared, given

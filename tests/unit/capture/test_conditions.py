@@ -8,7 +8,7 @@ import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import axis_symbol
 from hotstart.capture.conditions import (
     ENUMERATED,
     HALVINGS,
@@ -18,7 +18,7 @@ from hotstart.capture.conditions import (
 )
 from hotstart.records.shapes import Interval
 
-A, B = _torch.axis_symbol("a"), _torch.axis_symbol("b")
+A, B = axis_symbol("a"), axis_symbol("b")
 LARGE = Interval(1, ENUMERATED)
 
 

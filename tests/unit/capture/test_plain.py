@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import fake_mode
 from hotstart.capture.plain import oddity
 
 
@@ -28,7 +28,7 @@ def test_what_a_program_cannot_read_is_told_with_the_reason(reason: str) -> None
 
 
 def test_tensors_parameters_and_fake_tensors_are_plain() -> None:
-    with _torch.fake_mode():
+    with fake_mode():
         fake = torch.empty(2, 3)
     for tensor in (torch.ones(4, 4).t()[1:], nn.Parameter(torch.ones(2)), fake):
         assert oddity(tensor) is None

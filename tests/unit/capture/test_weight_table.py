@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hotstart._torch import fake_mode
+from hotstart._torch.graphs.symbols import fake_mode
 from hotstart.capture.weight_table import WeightTable, fakes_for_meta
 from hotstart.errors import CaptureError
 from hotstart.model import ModelIndex, roots

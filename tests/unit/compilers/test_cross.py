@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hotstart.compilers.cross import CrossCompiler
+from hotstart.compilers.inductor.cross import CrossCompiler
 from hotstart.compilers.job import Narrowed
 from hotstart.records.artifact import Code, CompiledUnit, Proof
-from hotstart.runtime.generated import code_of
+from hotstart.runtime.code.generated import code_of
 
 JOB: Any = object()
 NARROWED = Narrowed(condition=None)  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ import torch
 from torch import fx
 from torch.fx.proxy import GraphAppendingTracer
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import expression, fake_mode, make_symbols
+from hotstart._torch.graphs.values import evaluate
 
 
 def half_steps(n: Any) -> Any:
@@ -28,12 +29,12 @@ def larger(n: Any) -> Any:
 
 @pytest.mark.parametrize("size", [half_steps, rounded_down, larger])
 def test_a_size_is_computed_in_the_graph_as_it_is_in_the_model(size: Callable[[Any], Any]) -> None:
-    symbols = _torch.make_symbols({"n": (2, 64, 8)})
-    with _torch.fake_mode(symbols.env):
-        expr = _torch.expression(size(symbols.integer(symbols.by_name["n"])))
+    symbols = make_symbols({"n": (2, 64, 8)})
+    with fake_mode(symbols.env):
+        expr = expression(size(symbols.integer(symbols.by_name["n"])))
     assert expr.free_symbols
     graph = fx.Graph()
     proxy = fx.Proxy(graph.placeholder("n"), GraphAppendingTracer(graph))
-    graph.output(_torch.evaluate(expr, {symbols.by_name["n"]: proxy}).node)
+    graph.output(evaluate(expr, {symbols.by_name["n"]: proxy}).node)
     module = fx.GraphModule(torch.nn.Module(), graph)
     assert [module(n) for n in (2, 7, 8, 64)] == [size(n) for n in (2, 7, 8, 64)]

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import hotstart
-from hotstart import Dim, Options, _torch
+from hotstart import Dim, Options
+from hotstart._torch.graphs.values import storage_of
+from hotstart._torch.graphs.writes import was_mutated
 from hotstart.capture.captured import example_of
 from hotstart.compilers import Job, OpByOpCompiler
-from hotstart.compilers.job_data import NotData, job_data
-from hotstart.compilers.job_read import job_of
+from hotstart.compilers.workers.job_data import NotData, job_data
+from hotstart.compilers.workers.job_read import job_of
 
 TOKEN = OpByOpCompiler().token()
 
@@ -113,7 +115,7 @@ def test_inputs_say_again_what_is_a_weight_and_what_is_written_to(
 ) -> None:
     def about(job: Job) -> list[tuple[bool, bool]]:
         inputs = job.piece.inputs
-        return [(job.graph.is_weight(n), _torch.was_mutated(example_of(n))) for n in inputs]
+        return [(job.graph.is_weight(n), was_mutated(example_of(n))) for n in inputs]
 
     for job in jobs_of(Counting(), torch.randn(4, 8), dims=ROWS):
         made = job_of(job_data(job), TOKEN)
@@ -134,7 +136,7 @@ def test_inputs_that_share_memory_share_it_again(jobs_of: Callable[..., list[Job
     jobs = jobs_of(Aliasing(), torch.randn(4, 8), dims=ROWS, split_on=["aten::sort"])
 
     def memory(job: Job) -> list[int]:
-        numbers = [_torch.storage_of(example_of(node)) for node in job.piece.inputs]
+        numbers = [storage_of(example_of(node)) for node in job.piece.inputs]
         return [numbers.index(number) for number in numbers]
 
     for job in jobs:

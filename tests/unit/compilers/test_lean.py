@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 import torch
 
-from hotstart.compilers.lean import NotLean, reduce
+from hotstart.compilers.inductor.lean import NotLean, reduce
 
 GENERATED = dedent(
     """

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from hotstart import _torch
-from hotstart.compilers.made_of import MadeOf
+from hotstart._torch.packing.recipes import Recipe
+from hotstart.compilers.inductor.made_of import MadeOf
 
 
-def recipe_of_parts(*positions: int) -> _torch.Recipe:
+def recipe_of_parts(*positions: int) -> Recipe:
     """A recipe that puts weights, given by position, one after the other."""
     graph = fx.Graph()
     parts = [graph.placeholder(f"weight_{position}") for position in positions]
     graph.output((graph.call_function(torch.ops.aten.cat.default, (parts,)),))
-    return _torch.Recipe(fx.GraphModule(torch.nn.Module(), graph), None, positions, 1)
+    return Recipe(fx.GraphModule(torch.nn.Module(), graph), None, positions, 1)
 
 
 def test_a_row_has_the_elements_of_its_parts() -> None:

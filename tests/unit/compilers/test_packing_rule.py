@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hotstart.compilers.packing_rule import Processor, rule
+from hotstart.compilers.inductor.packing_rule import Processor, rule
 
 AVX2 = Processor(avx512=False, intel=True)
 INTEL = Processor(avx512=True, intel=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hotstart.compilers.pipes import NoAnswer, PipeEnded, has_more, receive, send
+from hotstart.compilers.workers.pipes import NoAnswer, PipeEnded, has_more, receive, send
 
 
 @pytest.fixture

@@ -12,11 +12,17 @@ from torch import nn
 
 from hotstart import Options, OptionsError
 from hotstart.compilers import Job, OpByOpCompiler
-from hotstart.compilers import ray_workers as module
-from hotstart.compilers.outcome import Outcome
-from hotstart.compilers.ray_cluster import Cluster, Done, NotRun, WorkersLost, ray_connection
-from hotstart.compilers.ray_workers import RayWorkers
-from hotstart.compilers.workers import workers_of
+from hotstart.compilers.workers import ray_workers as module
+from hotstart.compilers.workers.outcome import Outcome
+from hotstart.compilers.workers.pool import workers_of
+from hotstart.compilers.workers.ray_cluster import (
+    Cluster,
+    Done,
+    NotRun,
+    WorkersLost,
+    ray_connection,
+)
+from hotstart.compilers.workers.ray_workers import RayWorkers
 
 OPTIONS = Options(compiler="op_by_op", jobs="ray")
 needs_ray = pytest.mark.skipif(
@@ -56,7 +62,7 @@ CLUSTERS: list[Here] = []
 
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> RayWorkers:
-    monkeypatch.setattr("hotstart._torch.set_process_state", lambda _: [])
+    monkeypatch.setattr("hotstart.compilers.workers.errand.set_process_state", lambda _: [])
     monkeypatch.setattr(module, "Cluster", Here)
     monkeypatch.setattr(module, "prepare", lambda: None)
     monkeypatch.setattr(module, "require_ray", lambda: None)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hotstart.compilers.tolerance import close, errors
+from hotstart.compilers.proof.tolerance import close, errors
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.complex64)
 ALL = torch.ones(4, dtype=torch.bool)

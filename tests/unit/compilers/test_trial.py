@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from hotstart import Dim
 from hotstart.compilers import Job, OpByOpCompiler
-from hotstart.compilers.trial import NotComparable, Trial
-from hotstart.compilers.trial_inputs import Values
-from hotstart.compilers.trial_runs import Operators, Run
-from hotstart.compilers.trial_sizes import sizes_to_try
+from hotstart.compilers.proof.trial import NotComparable, Trial
+from hotstart.compilers.proof.trial_inputs import Values
+from hotstart.compilers.proof.trial_runs import Operators, Run
+from hotstart.compilers.proof.trial_sizes import sizes_to_try
 from hotstart.records.artifact import CompiledUnit, Preparation
 from hotstart.records.shapes import variants
-from hotstart.runtime.generated import code_of, unit_code
+from hotstart.runtime.code.generated import code_of, unit_code
 from hotstart.specialize.part_jobs import make_job
 from hotstart.specialize.parts import VariantPart
 from tests.capturing import planned
@@ -260,7 +260,7 @@ def test_own_operators_do_not_run_where_they_may_wait_for_other_processes(
     several: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_of(lambda x: waiting(x) * 2, torch.zeros(4, 3))
-    monkeypatch.setattr("hotstart._torch.has_other_processes", lambda: several)
+    monkeypatch.setattr("hotstart.compilers.proof.trial.has_other_processes", lambda: several)
     expected = pytest.raises(NotComparable, match="wait for other processes")
     with expected if several else contextlib.nullcontext():
         assert Trial(job).difference(OpByOpCompiler().compile(job), {}) is None

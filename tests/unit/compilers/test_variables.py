@@ -6,7 +6,7 @@ import ast
 
 import torch
 
-from hotstart.compilers.variables import FLOAT32, Known, Strided, Variables, reads
+from hotstart.compilers.inductor.variables import FLOAT32, Known, Strided, Variables, reads
 
 CALL = """
 def call(args):

@@ -13,9 +13,9 @@ from torch import nn
 
 from hotstart import Options
 from hotstart.compilers import Job, OpByOpCompiler
-from hotstart.compilers.errand import run
-from hotstart.compilers.outcome import Outcome
-from hotstart.compilers.workers import Workers, workers_of
+from hotstart.compilers.workers.errand import run
+from hotstart.compilers.workers.outcome import Outcome
+from hotstart.compilers.workers.pool import Workers, workers_of
 
 OPTIONS = Options(compiler="op_by_op")
 
@@ -48,8 +48,8 @@ class InThread:
 def workers(monkeypatch: pytest.MonkeyPatch) -> Any:
     """One worker at most, which answers once `InThread.may` is set."""
     # A thread of this process is in its state already, whatever other tests have left it in.
-    monkeypatch.setattr("hotstart._torch.set_process_state", lambda _: [])
-    monkeypatch.setattr("hotstart.compilers.workers.Worker", InThread)
+    monkeypatch.setattr("hotstart.compilers.workers.errand.set_process_state", lambda _: [])
+    monkeypatch.setattr("hotstart.compilers.workers.pool.Worker", InThread)
     monkeypatch.setattr(InThread, "may", threading.Event())
     made = Workers(OPTIONS, 1)
     yield made

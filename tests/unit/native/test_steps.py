@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hotstart import _torch
+import hotstart
+from hotstart._torch.native.c_shims import compile_command
 from hotstart.native.operands import Callee, Surroundings
 from hotstart.native.operators import NotNative
 from hotstart.native.steps import Steps
@@ -210,7 +211,7 @@ def test_sizes_are_computed_as_python_does(
         if value is None or abs(value) < 1 << 40:
             expected.append((expression, value))
             cases.append(made.number(ast.parse(expression, mode="eval").body))
-    parts = Path(_torch.__file__).parents[1] / "native"
+    parts = Path(hotstart.__file__).parent / "native"
     prelude = "\n".join((parts / name).read_text() for name in ("interface.h", "program.cpp"))
     body = "\n".join(f"    case {n}: return {case};" for n, case in enumerate(cases))
     (folder / "sizes.cpp").write_text(
@@ -220,7 +221,7 @@ def test_sizes_are_computed_as_python_does(
         f"{body}\n    }} return 0; }}(); return true; }}\n"
         "  catch (const Failure&) { return false; }\n}\n"
     )
-    command = _torch.compile_command(folder / "sizes.cpp", folder / "sizes.so")
+    command = compile_command(folder / "sizes.cpp", folder / "sizes.so")
     subprocess.run([*command, "-fvisibility=default"], check=True)
     compute = ctypes.CDLL(str(folder / "sizes.so")).compute
     given_sizes, result = (ctypes.c_int64 * 2)(*sizes), ctypes.c_int64()

@@ -23,7 +23,7 @@ from hotstart.records.contract import Contract, TensorSpec
 from hotstart.records.shapes import Dim, Interval, Variant
 from hotstart.records.standalone import ResultType
 from hotstart.records.wiring import Function, MadeTensor, View, Weight, WiredResult, Wiring
-from hotstart.runtime.generated import code_of
+from hotstart.runtime.code.generated import code_of
 
 UNIT = """
 def bind(w_0, made_0, made_1):

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import fx, nn
 
-from hotstart import _torch
+from hotstart._torch.graphs.nodes import lazy_graph_module
+from hotstart._torch.graphs.symbols import fake_mode
 from hotstart.capture.captured import Captured
 from hotstart.capture.prepare import prepare
 from hotstart.partition import cut, make_plan
@@ -26,7 +27,7 @@ from hotstart.partition.digest import (
 )
 from hotstart.records.nested import Slot
 
-MODE = _torch.fake_mode()
+MODE = fake_mode()
 
 
 def empty(*shape: int, strides: Sequence[int] | None = None, **options: Any) -> torch.Tensor:
@@ -57,7 +58,7 @@ def digest(
     graph.output((made,))
     captured = Captured(
         graph=graph,
-        module=_torch.lazy_graph_module(root or nn.Module(), graph),
+        module=lazy_graph_module(root or nn.Module(), graph),
         inputs=tuple(Slot("arg", index) for index in range(len(inputs))),
         symbols={},
         outputs=Slot("out", 0),

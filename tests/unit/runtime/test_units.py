@@ -11,9 +11,9 @@ from torch import Tensor
 import hotstart
 from hotstart import Dim
 from hotstart.records.artifact import CompiledUnit, Kernel
-from hotstart.runtime.kernels import load_kernel
-from hotstart.runtime.preparations import Prepared
-from hotstart.runtime.units import python_unit
+from hotstart.runtime.code.kernels import load_kernel
+from hotstart.runtime.code.units import python_unit
+from hotstart.runtime.weights.preparations import Prepared
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 

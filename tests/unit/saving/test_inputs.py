@@ -13,7 +13,7 @@ import hotstart
 from hotstart import Dim
 from hotstart.records.artifact import StitchedCall
 from hotstart.runtime.made_up import KINDS
-from hotstart.runtime.weights import weights_of
+from hotstart.runtime.weights.model_weights import weights_of
 from hotstart.saving import inputs
 from hotstart.saving.check_process import Attempt, SharedFolder, said
 from hotstart.saving.examples import KEPT_BYTES, Example, given_example, kept_example, within

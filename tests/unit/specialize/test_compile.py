@@ -21,10 +21,10 @@ from hotstart import (
     RangeError,
     Store,
     StoreError,
-    _torch,
     assemble,
     build_report,
 )
+from hotstart._torch.graphs.symbols import Condition, axis_symbol
 from hotstart.cache.stored_pieces import StoredPieces
 from hotstart.capture.described import describe_calls
 from hotstart.capture.weight_table import WeightTable, fakes_for_meta
@@ -34,7 +34,7 @@ from hotstart.program import OnMiss
 from hotstart.records.artifact import Artifact, CompiledUnit
 from hotstart.records.shapes import Interval, Variant
 from hotstart.runtime.bind import bind
-from hotstart.runtime.weights import weights_of
+from hotstart.runtime.weights.model_weights import weights_of
 from hotstart.specialize.compile import compile_calls, units_of
 from hotstart.specialize.contract import make_contract, make_requirements
 from hotstart.specialize.part_jobs import PartJobs, shared_jobs
@@ -44,7 +44,7 @@ from hotstart.specialize.trace import trace_calls
 from hotstart.specialize.units import Units
 from tests.capturing import CPU
 
-N = _torch.axis_symbol("n")
+N = axis_symbol("n")
 WHOLE = {"x": {0: Dim("n", min=2, max=16)}}
 
 
@@ -94,7 +94,7 @@ class Recording(OpByOpCompiler):
         self.jobs.append(job)
         condition = self.assumes(job)
         if condition is not None:
-            return Narrowed(_torch.Condition(condition, "a test"))
+            return Narrowed(Condition(condition, "a test"))
         return super().compile(job)
 
 

@@ -10,12 +10,13 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hotstart import Dim, RangeError, _torch
+from hotstart import Dim, RangeError
+from hotstart._torch.graphs.symbols import Condition, axis_symbol, holds_at
 from hotstart.records.shapes import Interval, Variant
 from hotstart.specialize.parts import Split, VariantPart
 from hotstart.specialize.split import Declaration, Splits, split_at
 
-A, B = _torch.axis_symbol("a"), _torch.axis_symbol("b")
+A, B = axis_symbol("a"), axis_symbol("b")
 MOD = sympy.Mod
 
 decisions = st.sampled_from(
@@ -31,19 +32,19 @@ decisions = st.sampled_from(
 def test_a_split_leaves_nothing_out_and_nothing_twice(conditions: Any) -> None:
     choices = (("a", Interval(1, 8)), ("b", Interval(1, 6)))
     whole = VariantPart(Variant(choices), choices, {"a": 5, "b": 2})
-    made = split_at(whole, [_torch.Condition(c, "") for c in conditions], whole.hints)
+    made = split_at(whole, [Condition(c, "") for c in conditions], whole.hints)
     if made is None:
-        assert not all(_torch.holds_at(c, {"a": 5, "b": 2}) for c in conditions)
+        assert not all(holds_at(c, {"a": 5, "b": 2}) for c in conditions)
         return
     for a, b in itertools.product(range(1, 9), range(1, 7)):
         sizes = {"a": a, "b": b}
         (part,) = (part for part in made.into if part.variant.covers(sizes))
         if part is made.into[0]:
-            assert all(_torch.holds_at(condition, sizes) for condition in conditions)
+            assert all(holds_at(condition, sizes) for condition in conditions)
 
 
-def assumed(expr: sympy.Basic) -> _torch.Condition:
-    return _torch.Condition(expr, "somewhere")
+def assumed(expr: sympy.Basic) -> Condition:
+    return Condition(expr, "somewhere")
 
 
 def names(split: Split) -> list[str]:

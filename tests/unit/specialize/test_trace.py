@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._sympy.functions import FloorDiv
 
-from hotstart import Dim, RangeError, _torch
+from hotstart import Dim, RangeError
+from hotstart._torch.graphs.symbols import Condition, axis_symbol, holds_at
 from hotstart.errors import CaptureError
 from hotstart.records.shapes import variants
 from hotstart.specialize.limits import range_error
@@ -23,7 +24,7 @@ from hotstart.specialize.split import Declaration
 from hotstart.specialize.trace import TracedPart, trace_parts
 from tests.capturing import compiled
 
-A, B = _torch.axis_symbol("a"), _torch.axis_symbol("b")
+A, B = axis_symbol("a"), axis_symbol("b")
 MOD = sympy.Mod
 
 
@@ -31,15 +32,15 @@ MOD = sympy.Mod
 class Path:
     """A graph that stands for the model where all of its conditions hold."""
 
-    assumed: tuple[_torch.Condition, ...]
+    assumed: tuple[Condition, ...]
 
 
 def paths(*decisions: Any) -> Callable[[VariantPart], Path]:
     """A model that takes another path for every outcome of every decision."""
 
     def path(part: VariantPart) -> Path:
-        taken = [d if _torch.holds_at(d, part.hints) else sympy.Not(d) for d in decisions]
-        return Path(tuple(_torch.Condition(expr, "somewhere") for expr in taken))
+        taken = [d if holds_at(d, part.hints) else sympy.Not(d) for d in decisions]
+        return Path(tuple(Condition(expr, "somewhere") for expr in taken))
 
     return path
 
@@ -109,7 +110,7 @@ def test_an_error_names_the_axes_of_its_condition_and_not_those_of_the_part() ->
     axes = (Dim("a", max=9), Dim("b", max=9))
     (variant,) = variants(axes)
     part = VariantPart(variant, variant.choices, {"a": 2, "b": 2}, where=A * B <= 20)
-    error = range_error(part, _torch.Condition(A <= 3, "somewhere"), axes)
+    error = range_error(part, Condition(A <= 3, "somewhere"), axes)
     assert error.axis == "a"
     assert "declare 'a' as 1..3" in str(error)
 
@@ -118,7 +119,7 @@ def test_sizes_for_which_the_model_does_not_work_are_an_error_about_the_range() 
     def path(part: VariantPart) -> Path:
         if part.hints["a"] > 12:
             raise CaptureError("too long")
-        return Path((_torch.Condition(A <= 12, "assert"),))
+        return Path((Condition(A <= 12, "assert"),))
 
     with pytest.raises(RangeError, match="a <= 12") as caught:
         served(8, path, Dim("a", max=40))
@@ -172,7 +173,7 @@ def test_a_build_warns_while_it_comes_to_many_parts(
 
 def by_quotient(part: VariantPart) -> Path:
     """A model that has another graph for every value of a quotient."""
-    return Path((_torch.Condition(sympy.Eq(FloorDiv(A, 4), part.hints["a"] // 4), "pooling"),))
+    return Path((Condition(sympy.Eq(FloorDiv(A, 4), part.hints["a"] // 4), "pooling"),))
 
 
 def test_a_number_that_takes_all_of_its_values_is_refused_early() -> None:
@@ -211,7 +212,7 @@ def test_all_sizes_are_served_once_by_a_graph_that_holds_there(found: Any, range
     for a, b in itertools.product(range(1, 9), range(1, 7)):
         sizes = {"a": a, "b": b}
         (each,) = (p for p in parts if p.part.variant.covers(sizes))
-        assert all(_torch.holds_at(condition.expr, sizes) for condition in each.graph.assumed)
+        assert all(holds_at(condition.expr, sizes) for condition in each.graph.assumed)
     for each in parts:
         assert each.part.variant.covers(each.part.hints)
 

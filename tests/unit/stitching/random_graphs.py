@@ -13,7 +13,7 @@ from hypothesis import assume
 from torch import fx
 from torch.nn import functional as F  # noqa: N812
 
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import fake_mode
 
 
 def combine(tree: dict[str, Any], *more: Any, scale: float = 1.0) -> torch.Tensor:
@@ -218,7 +218,7 @@ class Case:
 @st.composite
 def cases(draw: Callable[..., Any]) -> Case:
     builder = Builder(draw)
-    with _torch.fake_mode():
+    with fake_mode():
         for _ in range(draw(st.integers(1, 3))):
             builder.input(draw(st.sampled_from([(4,), (2, 3), (3, 2), (2, 3, 2), (1, 4)])))
         for step in draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=10)):

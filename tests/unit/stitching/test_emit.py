@@ -14,8 +14,8 @@ import torch
 from torch import fx
 from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod, PythonMod
 
-from hotstart._torch import axis_symbol
-from hotstart.runtime.identifiers import Names, assignment
+from hotstart._torch.graphs.symbols import axis_symbol
+from hotstart.runtime.code.identifiers import Names, assignment
 from hotstart.stitching.emit import Emitter, NotExpressible, comment
 
 Pair = collections.namedtuple("Pair", ["left", "right"])

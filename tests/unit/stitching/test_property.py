@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, currently_in_test_context, given, no
 from torch import fx
 
 import hotstart
-from hotstart import _torch
+from hotstart._torch.graphs.symbols import fake_mode, is_fake
 from hotstart.capture.captured import Captured
 from hotstart.capture.prepare import prepare
 from hotstart.compilers import Job, OpByOpCompiler
@@ -24,7 +24,7 @@ from hotstart.records.contract import Contract, Parameter, TensorSpec
 from hotstart.records.nested import Seq, Slot
 from hotstart.records.shapes import Variant
 from hotstart.records.trees import passed_on
-from hotstart.runtime.generated import run_code
+from hotstart.runtime.code.generated import run_code
 from hotstart.stitching.stitch import stitch
 from tests.unit.stitching.random_graphs import Case, cases
 
@@ -196,7 +196,7 @@ ALIVE: list[int] = []
 
 def watched(x: torch.Tensor) -> torch.Tensor:
     """Notes how many results of earlier calls still exist."""
-    if not _torch.is_fake(x):
+    if not is_fake(x):
         ALIVE.append(sum(made() is not None for made in MADE))
     result = x + 1
     MADE.append(weakref.ref(result))
@@ -210,7 +210,7 @@ def test_intermediate_tensors_are_freed_while_the_code_runs(split_on: tuple[Any,
     for target in (watched, torch.sin, watched, torch.cos, watched, watched, watched):
         node = graph.call_function(target, (node,))
         graph.call_function(watched, (node,))  # nobody uses this value
-    with _torch.fake_mode():
+    with fake_mode():
         for each in graph.nodes:
             each.meta["example_value"] = torch.empty(3)
     made = stitched(Case(graph, (node,), split_on))

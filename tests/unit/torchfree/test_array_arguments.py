@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim
 from hotstart.errors import ContractError
-from hotstart.runtime.generated_entry import Entry
-from hotstart.runtime.tensor_arguments import TensorArguments
+from hotstart.runtime.entry.generated_entry import Entry
+from hotstart.runtime.entry.tensor_arguments import TensorArguments
 from hotstart.torchfree.array_arguments import ArrayArguments
 from tests.integration.plain_records import Pair, State
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hotstart.records.artifact import Blob
-from hotstart.runtime.generated import code_of
+from hotstart.runtime.code.generated import code_of
 from hotstart.torchfree.needs import needs_torch
 
 UNIT = "def bind(weight):\n    call = native(0, weight)\n    return call\n"

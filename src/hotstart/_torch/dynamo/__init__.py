@@ -1,0 +1,1 @@
+"""What is private of Dynamo: traces, and what they read."""

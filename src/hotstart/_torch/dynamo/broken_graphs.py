@@ -1,0 +1,34 @@
+"""List every place where Dynamo would break a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hotstart._torch.dynamo.failures import describe_reason
+from hotstart._torch.dynamo.full_graph import trace_settings
+from hotstart._torch.graphs.source_lines import user_line
+
+
+def graph_breaks(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+    """Run a function with as many graphs as it takes, and list where one ended, and why.
+
+    `torch._dynamo.explain` is documented, and forgets what was compiled before (2.11 to 2.15). It
+    leaves out a place before which nothing was computed since the last one.
+
+    Returns:
+        For each place the user's file, line and source; what Dynamo met; what it suggests to
+        change, which may be empty.
+    """
+    import torch._dynamo as dynamo
+    from torch._dynamo import config
+
+    with config.patch(trace_settings()):
+        explained = dynamo.explain(function)(*args, **kwargs)
+    found = [
+        (user_line(list(broken.user_stack or ())), *describe_reason(broken.reason))
+        for broken in explained.break_reasons
+    ]
+    return list(dict.fromkeys(found))

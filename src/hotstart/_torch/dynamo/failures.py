@@ -1,0 +1,95 @@
+"""Read why Dynamo gave up from its errors."""
+
+from __future__ import annotations
+
+import re
+
+from hotstart._torch.graphs.source_lines import user_line
+
+
+def describe_failure(error: BaseException) -> tuple[str, str, str] | None:
+    """Read why Dynamo gave up; None if an error is not one of Dynamo's.
+
+    Returns:
+        The user's file, line and source it happened at; what Dynamo met, in a sentence or two; what
+        it suggests to change. The first and the last may be empty.
+    """
+    from torch._dynamo import exc
+    from torch.fx.experimental.symbolic_shapes import (
+        ConstraintViolationError,
+        GuardOnDataDependentSymNode,
+        PendingUnbackedSymbolNotFound,
+    )
+
+    known = (
+        exc.TorchDynamoException,
+        ConstraintViolationError,
+        GuardOnDataDependentSymNode,
+        PendingUnbackedSymbolNotFound,
+    )
+    if not isinstance(error, known):
+        return None
+    line = user_line(list(getattr(error, "real_stack", None) or ()))
+    return line, *describe_reason(str(error))
+
+
+def describe_reason(text: str) -> tuple[str, str]:
+    """Read a message of Dynamo's, or the reason that it gives for ending a graph.
+
+    Returns:
+        What it met, in a sentence or two, and what it suggests to change, which may be empty.
+    """
+    reason, advice = _of_data(text) or _brief(text)
+    if "`lock` context manager" in reason:
+        # Libraries set up things once, such as transformers' hooks, under a lock.
+        advice = "call the model once before, if it takes the lock in its first call only"
+    if "does not support sparse Tensors" in reason:
+        advice = "use .to_dense(), or the tensors it is made of"
+    return reason, advice
+
+
+def _of_data(text: str) -> tuple[str, str] | None:
+    """Read what was asked of a number or a tensor whose contents are not known; None if nothing."""
+    if re.match(r"\s*(?:Data-dependent branching|generic_jump )", text):
+        asked = "a branch depends on the contents of a tensor"
+    elif found := re.search(r"Could not guard on data-dependent expression (.+?) \(unhinted", text):
+        asked = f"a branch depends on the contents of a tensor: on {found[1]}"
+    elif re.search(r"Could not extract specialized integer from data-dependent", text):
+        return (
+            "Python needs a number that depends on the contents of a tensor, as range() does",
+            "loop over a fixed number, or with torch.while_loop",
+        )
+    else:
+        return None
+    return asked, (
+        "torch.cond with both branches, or torch.where; where one is always taken, say so before "
+        "with torch._check"
+    )
+
+
+def _brief(text: str) -> tuple[str, str]:
+    """Take what happened and what to do out of one of Dynamo's messages.
+
+    They start with what happened, then give `Explanation:` and `Hint:` lines, a debug context,
+    links, the stack, and how to see more of it.
+    """
+    text = re.split(
+        r"\n\s*(?:Developer debug context|For more details|from user code|Set TORCH)", text
+    )[0]
+    what, *hints = re.split(r"\n\s*Hint: ", text)
+    happened, _, explanation = what.partition("Explanation:")
+    sentences = [_first_sentence(happened), _first_sentence(explanation)]
+    useful = [
+        _first_sentence(hint)
+        for hint in hints
+        if not hint.startswith(
+            ("Please report", "This graph break is fundamental", "It may be possible")
+        )
+        and "torch._dynamo.config" not in hint
+    ]
+    return ": ".join(filter(None, sentences)), useful[0] if useful else ""
+
+
+def _first_sentence(text: str) -> str:
+    plain = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"(?<!e\.g)(?<!i\.e)\. ", plain)[0].removesuffix(".")

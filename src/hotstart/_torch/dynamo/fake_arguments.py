@@ -1,0 +1,269 @@
+"""Run a call in which arguments, and all that is computed of them, are fake tensors.
+
+Everything else is computed: a table that the call makes of constants or weights holds its values.
+So a first call costs no more than what it sets up, however large its arguments are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+import torch.utils._pytree as pytree
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hotstart._torch.subclasses.inner_tensors import context_of, inner_names
+from hotstart._torch.subclasses.subclass_calls import is_wrapper
+
+if TYPE_CHECKING:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+Fakes: TypeAlias = "FakeTensorMode"
+"""The mode that fake tensors are of, which knows the fake ones of real tensors."""
+
+LIMIT = 1 << 30
+"""Bound on the bytes of a tensor that is computed."""
+
+Step = tuple[Any, ...]
+"""An operator on arguments, with what it was given; equal for equal computations."""
+
+
+class TooLarge(Exception):
+    """A tensor that would be computed is larger than `LIMIT`."""
+
+
+def fakes_of(weights: Iterable[torch.Tensor]) -> Fakes:
+    """The mode of the fake tensors among weights; a new one if there are none."""
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+    for tensor in weights:
+        if isinstance(tensor, FakeTensor):
+            return tensor.fake_mode
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+class NoMemory(Exception):
+    """A tensor that would be written to is not memory with strides."""
+
+
+class FakeArguments(TorchDispatchMode):
+    """While entered, operators on fake tensors give fake tensors, and others are run.
+
+    `TorchDispatchMode` and `FakeTensorMode` (2.11 to 2.15) are how torch lets Python stand between
+    a model and its operators. Memory that fake tensors are written to has values that nobody knows:
+    what reads it is fake from then on.
+
+    Args:
+        fakes: the mode that fake tensors are of.
+        weights: the model's tensors, which are told apart by their memory and not by their values.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, fakes: Fakes, weights: Iterable[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._fakes: Fakes | None = fakes
+        self._weights = {memory_of(t): n for n, t in enumerate(weights) if not is_fake(t)}
+        self._numbers: dict[int, tuple[int, torch.Tensor]] = {}
+        self._made: list[weakref.ref[torch.Tensor]] = []
+        self._own: set[StorageWeakRef] = set()
+        self._unknown: set[StorageWeakRef] = set()
+        self._before: dict[StorageWeakRef, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.steps: list[Step] = []
+
+    def argument(self, shape: list[int], strides: tuple[int, ...], **kind: Any) -> torch.Tensor:
+        """An argument that is a fake tensor; `kind` is its dtype and device."""
+        with self._running:
+            made = torch.empty_strided(shape, strides, **kind)
+        self._name(made)
+        return made
+
+    def run(self, call: Callable[[], Any]) -> None:
+        """Make a call; what it computes of arguments is in `steps`, with what it returns."""
+        with self, _unlogged():
+            result = call()
+        self.steps.append(("return", *map(self._token, pytree.tree_leaves(result))))
+        self.steps += sorted(("writes", self._weights[m]) for m in self._written_weights())
+
+    def finish(self) -> None:
+        """Give memory that was there before its values back, and let go of all fake tensors."""
+        for now, old in self._before.values():
+            now.copy_(old)
+        self._before.clear()
+        self._numbers.clear()
+        self._fakes = None
+
+    def outlived(self) -> bool:
+        """Tell whether anything still holds a fake tensor, or memory that one was written to."""
+        alive = any(ref() is not None for ref in self._made)
+        return alive or any(not memory.expired() for memory in self._unknown & self._own)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        inputs = [*_tensors((args, given))]
+        if any(map(is_wrapper, inputs)):
+            # It has no memory. What its class calls with its inner tensors comes here.
+            return NotImplemented
+        written = [*_written(func, args, given)]
+        known = {memory_of(each) for each in inputs if not is_fake(each)}
+        if any(map(self._is_unknown, inputs)):
+            self.steps.append((str(func), *map(self._token, _leaves((args, given)))))
+            self._unknown.update(memory_of(each) for each in written if not is_fake(each))
+            if self._unknown:
+                args, given = self._as_fakes((args, given))
+            with self._running:
+                result = func(*args, **given)
+            for made in _tensors(result):
+                self._name(made)
+            return result
+        self._require_small(func, args, given)
+        for each in written:
+            self._keep(each)
+        result = func(*args, **given)
+        self._own.update(m for m in map(memory_of, _tensors(result)) if m not in known)
+        return result
+
+    def _as_fakes(self, values: Any) -> Any:
+        """Replace tensors whose values are not known by fake ones."""
+        return pytree.tree_map_only(
+            torch.Tensor,
+            lambda t: self._running.from_tensor(t) if self._is_unknown(t) else t,
+            values,
+        )
+
+    @property
+    def _running(self) -> Fakes:
+        assert self._fakes is not None, "it is finished"
+        return self._fakes
+
+    def _name(self, made: torch.Tensor) -> None:
+        """Number a fake tensor, and hold it, lest another one has its identity."""
+        if is_fake(made) and id(made) not in self._numbers:
+            self._numbers[id(made)] = (len(self._numbers), made)
+            self._made.append(weakref.ref(made))
+
+    def _token(self, value: Any) -> Any:
+        """Stand for an input of an operator: the same text for one that computes the same."""
+        if not isinstance(value, torch.Tensor):
+            return type(value).__qualname__ if callable(value) else repr(value)
+        if is_wrapper(value):
+            inner = [self._token(getattr(value, name)) for name in inner_names(value)]
+            return (type(value).__qualname__, repr(context_of(value)), *inner)
+        if id(value) in self._numbers:
+            return self._numbers[id(value)][0]
+        form = (value.dtype, tuple(value.shape), tuple(value.stride()))
+        if is_fake(value):  # a weight of a model on meta
+            return ("weight", id(value), *form)
+        if memory_of(value) in self._weights:
+            return ("weight", self._weights[memory_of(value)], value.storage_offset(), *form)
+        if self._is_unknown(value):
+            return ("written", *form)
+        plain = value.detach().resolve_conj().resolve_neg().cpu().contiguous().flatten()
+        contents: Any = plain.view(torch.uint8).numpy()
+        return (hashlib.sha256(contents).hexdigest(), *form)
+
+    def _is_unknown(self, tensor: torch.Tensor) -> bool:
+        return is_fake(tensor) or (bool(self._unknown) and memory_of(tensor) in self._unknown)
+
+    def _written_weights(self) -> set[StorageWeakRef]:
+        """The memory of weights that holds something else by now."""
+        differ = {m for m, (now, old) in self._before.items() if not torch.equal(now, old)}
+        return (differ | self._unknown) & self._weights.keys()
+
+    def _keep(self, tensor: torch.Tensor) -> None:
+        """Keep a copy of memory that is about to be written to.
+
+        Raises:
+            NoMemory: it is no memory, but what a tensor subclass makes of other tensors.
+        """
+        if not has_memory(tensor):
+            raise NoMemory(type(tensor).__qualname__)
+        memory = memory_of(tensor)
+        if memory not in self._own and memory not in self._before:
+            whole = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+            whole.set_(tensor.untyped_storage())
+            self._before[memory] = (whole, whole.clone())
+
+    def _require_small(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        """Raise `TooLarge` if what an operator gives is; views, and what has no fake, are not."""
+        if not isinstance(func, torch._ops.OpOverload) or func.is_view or func._schema.is_mutable:
+            return
+        try:
+            with self._running:
+                result = func(*args, **kwargs)
+        except Exception:  # noqa: BLE001  of its contents, say, which the call itself has
+            return
+        if any(made.numel() * made.element_size() > LIMIT for made in _tensors(result)):
+            raise TooLarge
+
+
+def has_memory(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor is nothing but memory with strides, or a fake of such a tensor."""
+    if torch.nn.parameter.is_lazy(tensor):
+        return False
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) or is_fake(tensor)
+    return plain and tensor.layout is torch.strided and not tensor.is_quantized
+
+
+def memory_of(tensor: torch.Tensor) -> StorageWeakRef:
+    """The memory of a tensor, by identity; not held, and not mistaken for later memory."""
+    return StorageWeakRef(tensor.untyped_storage())
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep torch from logging a call that fails with fake tensors as an error: nobody asked for it.
+
+    `torch._subclasses.fake_tensor` (2.11 to 2.15) logs what its operators raise.
+    """
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    return (leaf for leaf in _leaves(value) if isinstance(leaf, torch.Tensor))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """List arguments or results of an operator, without the containers that they are in."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _leaves(each)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield key
+            yield from _leaves(each)
+    else:
+        yield value
+
+
+def _written(func: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+    """The tensors that an operator writes to."""
+    schema = getattr(func, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return
+    by_position = zip((argument.name for argument in schema.arguments), args, strict=False)
+    given = {**dict(by_position), **kwargs}
+    for argument in schema.arguments:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from _tensors(given.get(argument.name))
+
+
+def is_fake(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor has metadata only."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return isinstance(tensor, FakeTensor)

@@ -1,0 +1,67 @@
+"""Further names of objects that a trace knew already when it came by them.
+
+Dynamo goes on with the name that it read an object by first, and guards nothing under the second
+one but that both are one object; where one is of a local variable and the other of a global, not
+even that. Another process has other objects, so what was read of one name was read of all.
+Private names, of torch 2.11 to 2.15: `variables.builder.make_dupe_guard`, which is called with
+both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from hotstart._torch.dynamo.guards import object_named
+from hotstart._torch.in_between import in_between
+
+
+class OtherNames:
+    """The names of objects besides the first one, in Dynamo's words."""
+
+    def __init__(self) -> None:
+        self._others: defaultdict[str, dict[str, None]] = defaultdict(dict)
+
+    def note(self, other: Any, first: Any) -> None:
+        """Keep that an object has a further source."""
+        if first is not None and other is not None and other.name != first.name:
+            self._others[first.name][other.name] = None
+
+    def of_objects(self, scopes: Mapping[str, Any]) -> OtherNames:
+        """Those of objects that are neither modules nor tensors: these are known by identity."""
+        found = OtherNames()
+        for first, others in self._others.items():
+            if not isinstance(object_named(first, scopes), torch.nn.Module | torch.Tensor):
+                found._others[first] = others
+        return found
+
+    def of(self, name: str, used: frozenset[str] = frozenset()) -> Iterator[str]:
+        """Other names of what a name says, by those of every object on the way to it."""
+        for end in [step.start() for step in re.finditer(r"[.\[]", name)] + [len(name)]:
+            first = name[:end]
+            if first in used:
+                continue
+            for other in self._others.get(first, ()):
+                renamed = other + name[end:]
+                yield renamed
+                yield from self.of(renamed, used | {first})
+
+
+@contextlib.contextmanager
+def recording_other_names() -> Iterator[OtherNames]:
+    """Collect the further names that a trace of this thread comes by."""
+    from torch._dynamo.variables import builder
+
+    found = OtherNames()
+
+    def note(make: Any, source: Any, first: Any) -> Any:
+        found.note(source, first)
+        return make(source, first)
+
+    with in_between(builder, "make_dupe_guard", note):
+        yield found

@@ -1,0 +1,331 @@
+"""Compile the kernels of a piece by few calls of the C++ compiler.
+
+A call takes 0.4 s of a core for any kernel, since it instantiates templates of the precompiled
+header. So kernels are compiled as one source, in a namespace each, and each is linked alone, as the
+shared object that Inductor would make of it.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import itertools
+import logging
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hotstart._torch.in_between import in_between
+from hotstart._torch.native.torch_library import in_place_of_libtorch
+
+log = logging.getLogger(__name__)
+
+_MOST = 4
+"""Kernels that one call compiles; whoever has cores for more has several calls at a time."""
+
+_EXPORTED = "{ global: kernel; PyInit_kernel; local: *; };"
+_PYTHON = "#define PY_SSIZE_T_CLEAN"  # stands before Python's header
+_SPREADING = ("#define", "#undef", "#pragma GCC optimize", "#pragma GCC target", "_Pragma")
+"""Directives that hold, or may hold, for what comes after a kernel as well."""
+
+_LIMIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class AskedKernel:
+    """A kernel that generated code asks for; it can be called, but nobody compiled it yet.
+
+    Attributes:
+        arguments: the types of its arguments in C++.
+        source: defines `kernel`.
+    """
+
+    arguments: tuple[str, ...]
+    source: str
+
+    @cached_property
+    def function(self) -> Any:
+        """The kernel, compiled as Inductor does it."""
+        from torch._inductor.codecache import CppPythonBindingsCodeCache
+
+        return CppPythonBindingsCodeCache.load_pybinding(list(self.arguments), self.source)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the kernel: Inductor keeps generated modules for whoever compiles the same."""
+        return self.function(*arguments)
+
+    def path(self) -> str:
+        """The shared object of the kernel, compiled as Inductor does it."""
+        path: str = self.function.__self__.__file__
+        return path
+
+    def with_binding(self) -> str:
+        """The source with its binding to Python (`load_pybinding_async`, 2.11 to 2.15)."""
+        from torch._inductor.codecache import CppPythonBindingsCodeCache
+
+        texts: list[str] = []
+
+        def taken(cls: Any, text: str, *_: Any, **__: Any) -> None:
+            texts.append(text)
+
+        taker: Any = type(
+            "Taker", (CppPythonBindingsCodeCache,), {"load_async": classmethod(taken)}
+        )
+        taker.load_pybinding_async(list(self.arguments), self.source)
+        return texts[0]
+
+
+@contextlib.contextmanager
+def kernels_asked_for() -> Iterator[None]:
+    """Have generated code take `AskedKernel`s in place of compiled ones.
+
+    Such code calls `AsyncCompile.cpp_pybinding` (2.11 to 2.15).
+    """
+    from torch._inductor.async_compile import AsyncCompile
+
+    def asked(
+        compile_kernel: Callable[..., Any], pool: Any, arguments: list[str], source: str
+    ) -> Any:
+        return AskedKernel(tuple(arguments), source)
+
+    with in_between(AsyncCompile, "cpp_pybinding", asked):
+        yield
+
+
+def kernels_in(source: str) -> dict[str, AskedKernel]:
+    """The kernels that generated code asks for, by the names that it gives them."""
+    found: dict[str, AskedKernel] = {}
+    for statement in ast.parse(source).body:
+        match statement:
+            case ast.Assign(
+                targets=[ast.Name(id=name)],
+                value=ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="async_compile"), attr="cpp_pybinding"),
+                    args=[arguments, text],
+                ),
+            ):
+                found[name] = AskedKernel(
+                    tuple(ast.literal_eval(arguments)), ast.literal_eval(text)
+                )
+    return found
+
+
+def compile_kernels(
+    kernels: Mapping[str, AskedKernel], settings: Mapping[str, Any]
+) -> dict[str, str]:
+    """Compile kernels under some settings of Inductor; the shared object of each by its name.
+
+    Which kernels are compiled together depends on the kernels alone, so that their bytes do.
+
+    Raises:
+        CppCompileError: one does not compile.
+    """
+    from torch._inductor import config
+
+    names = list(kernels)
+    with config.patch(dict(settings)):
+        groups = [[kernels[name] for name in names[part]] for part in _parts(len(names))]
+        joined = [_Joined.of(group) for group in groups]
+        works = [each.work for each in joined if each is not None and each.work is not None]
+        with ThreadPoolExecutor(config.compile_threads or 1) as threads:
+            list(threads.map(_try, works))
+        paths = [
+            path
+            for group, each in zip(groups, joined, strict=True)
+            for path in (None if each is None else each.paths()) or [k.path() for k in group]
+        ]
+    return dict(zip(names, paths, strict=True))
+
+
+def _parts(count: int) -> list[slice]:
+    """Split a row of kernels into parts that are about equally long."""
+    parts = -(-count // _MOST)
+    ends = [count * number // parts for number in range(parts + 1)] if parts else []
+    return [slice(low, high) for low, high in itertools.pairwise(ends)]
+
+
+def join(texts: Sequence[str]) -> str | None:
+    """Make one source of several kernels with their bindings; None where they may disturb others.
+
+    `kernel` and `PyInit_kernel` get a number, since functions with C names have no namespace.
+    """
+    headers: dict[str, None] = {_PYTHON: None}
+    bodies: list[str] = []
+    for number, text in enumerate(texts):
+        lines: list[str] = []
+        for line in text.splitlines():
+            directive = re.sub("^# ", "#", " ".join(line.split()))
+            if directive.startswith("#include"):
+                headers[directive] = None
+            elif directive.startswith(_SPREADING) and directive != _PYTHON:
+                return None
+            elif directive != _PYTHON:
+                lines.append(line)
+        names = ("kernel", "PyInit_kernel")
+        defined = [f"#define {name} {name}_{number}" for name in names]
+        undefined = [f"#undef {name}" for name in names]
+        bodies += [f"namespace hotstart_{number} {{", *defined, *lines, *undefined, "}"]
+    return "\n".join([*headers, *bodies, ""])
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Work that is left to do for a joined source.
+
+    Attributes:
+        lock: the file that whoever does it holds.
+        command: that of Inductor, to compile and link the source as if it was one kernel.
+        done: the file that says it is done.
+        count: how many kernels there are.
+    """
+
+    lock: str
+    command: str
+    done: Path
+    count: int
+
+    def do(self) -> None:
+        """Compile once, and link each kernel.
+
+        Raises:
+            OSError: there is no compiler.
+            subprocess.SubprocessError: it refuses, or takes too long.
+        """
+        from torch._inductor.codecache import LOCK_TIMEOUT
+        from torch.utils._filelock import FileLock
+
+        with FileLock(self.lock, timeout=LOCK_TIMEOUT):
+            if not self.done.exists():
+                self._compile_and_link()
+                self.done.touch()
+
+    def _compile_and_link(self) -> None:
+        command = shlex.split(self.command)
+        source = next(n for n, word in enumerate(command) if word.endswith(".cpp"))
+        output = command.index("-o") + 1
+        aside = f"{self.done}.{os.getpid()}"
+        made, exported = f"{aside}.o", Path(f"{aside}.exported")
+        exported.write_text(_EXPORTED)
+        try:
+            command[output] = made
+            kept = [word for word in command if word != "-shared" and not re.match("-[lL]", word)]
+            _run([*kept, "-c", "-ffunction-sections", "-fdata-sections"])
+            command[source] = made
+            for number in range(self.count):
+                command[output] = f"{aside}.so"
+                _link([*command, _as_the_only_one(number, exported)])
+                Path(command[output]).replace(_linked(self.done, number))
+        finally:
+            for left in (made, exported):
+                Path(left).unlink(missing_ok=True)
+
+
+def _as_the_only_one(number: int, exported: Path) -> str:
+    """Tell the linker to make a library of one kernel, by the names that it has alone."""
+    names = ("kernel", "PyInit_kernel")
+    words = [f"--defsym={name}={name}_{number},-u,{name}_{number}" for name in names]
+    return ",".join(["-Wl", "--gc-sections", f"--version-script={exported}", *words])
+
+
+def _link(command: Sequence[str]) -> None:
+    """Link a kernel, without torch if it needs Python's functions alone, as most do.
+
+    To look for names in torch's libraries takes as long as all else. Those that start with `Sleef_`
+    are functions of vectors, which libtorch_cpu has.
+    """
+    without = [word for word in command if not word.startswith("-ltorch")]
+    told = _run([*without, "-Wl,-z,defs,--warn-unresolved-symbols"])
+    missing = re.findall(r"undefined (?:reference to|symbol:)\W*(\w+)", told)
+    others = [name for name in missing if not name.startswith(("Py", "_Py"))]
+    if others and all(name.startswith("Sleef_") for name in others):
+        with tempfile.TemporaryDirectory() as folder:
+            libraries = in_place_of_libtorch(command[0], Path(folder))
+            _run([*without, f"-L{libraries}", "-Wl,--no-as-needed,-ltorch_cpu,--as-needed"])
+    elif others or not missing:
+        _run(command)
+
+
+def _linked(done: Path, number: int) -> Path:
+    return done.with_suffix(f".{number}.so")
+
+
+def _run(command: Sequence[str]) -> str:
+    """Run the compiler, or the linker by it; what it prints about it, in English."""
+    folder = Path(command[command.index("-o") + 1]).parent
+    english = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        cwd=folder,
+        env=english,
+        timeout=_LIMIT_S,
+    )
+    return done.stderr
+
+
+def _try(work: _Work) -> None:
+    """Do some work; where that fails, each kernel is compiled alone, which says what is wrong."""
+    try:
+        work.do()
+    except (OSError, subprocess.SubprocessError) as error:
+        log.debug("kernels are compiled one by one: %s", error)
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """Kernels that are compiled together.
+
+    Attributes:
+        done: the file that says they are compiled.
+        count: how many there are.
+        work: what is to be done for that; None if somebody did it.
+    """
+
+    done: Path
+    count: int
+    work: _Work | None
+
+    @classmethod
+    def of(cls, kernels: Sequence[AskedKernel]) -> _Joined | None:
+        """Join kernels; None for one that is alone, and for those that cannot be joined.
+
+        `CppCodeCache.load_async` (2.11 to 2.15) finds the command for a source, precompiles the
+        header and gives `submit_fn` the work, a `partial` of `_worker_compile_cpp`, if the file is
+        not there. What it returns does the work if need be, and loads the file.
+        """
+        source = join([kernel.with_binding() for kernel in kernels]) if len(kernels) > 1 else None
+        if source is None:
+            return None
+        from torch._inductor.codecache import CppPythonBindingsCodeCache
+
+        def unloaded(cls: Any, path: str, key: str) -> str:
+            return path
+
+        parts = {"cache": {}, "_load_library": classmethod(unloaded)}
+        finder: Any = type("Finder", (CppPythonBindingsCodeCache,), parts)
+        tasks: list[Any] = []
+        found = finder.load_async(source, submit_fn=tasks.append)
+        if not tasks:
+            return cls(Path(found()), len(kernels), None)
+        lock, (builder,) = tasks[0].args
+        done = Path(builder.get_target_file_path())
+        work = _Work(lock, builder.get_command_line(), done, len(kernels))
+        return cls(done, len(kernels), work)
+
+    def paths(self) -> list[str]:
+        """The shared objects of the kernels; none if they did not compile together, or are gone."""
+        linked = [_linked(self.done, number) for number in range(self.count)]
+        if not all(path.exists() for path in (self.done, *linked)):
+            return []
+        return [str(path) for path in linked]

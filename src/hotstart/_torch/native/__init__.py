@@ -1,0 +1,1 @@
+"""What C++ needs that links libtorch."""

@@ -1,0 +1,1 @@
+"""Take what depends on weights alone out of a graph."""

@@ -1,0 +1,1 @@
+"""What is private of processes: their settings, and groups of them."""

@@ -1,0 +1,1 @@
+"""Compile with Inductor, into data that needs no Inductor to run."""

@@ -1,0 +1,111 @@
+"""Find out of which weights the arguments of generated code are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from hotstart._torch.packing.recipes import Recipe
+
+
+class MadeOf:
+    """Follows recipes back to weights.
+
+    Args:
+        recipes: what makes the arguments, in order.
+        inputs: examples of what recipes name by position.
+    """
+
+    def __init__(self, recipes: Sequence[Recipe], inputs: Sequence[Any]) -> None:
+        self._recipes = recipes
+        self._inputs = inputs
+
+    def rows(self, number: int, *, packed: bool) -> list[int] | None:
+        """The weights whose rows, one after the other, are the columns of a linear.
+
+        Args:
+            number: of the argument that the linear multiplies by.
+            packed: whether that is packed; else it is transposed.
+
+        Returns:
+            Positions; None if the argument is made in another way.
+        """
+        recipe, node = self._result(number, packed=packed)
+        return None if node is None else self._rows(recipe, node, across=not packed)
+
+    def row(self, number: int) -> int | None:
+        """Count the elements of an argument that is weights of one dimension, one after the other.
+
+        Returns:
+            None if the argument is made in another way.
+        """
+        recipe, node = self._result(number, packed=False)
+        return None if node is None else self._row(recipe, node)
+
+    def _result(self, number: int, *, packed: bool) -> tuple[Recipe, fx.Node | None]:
+        """The recipe of an argument, and the node for it, before it is packed if it is."""
+        for recipe in self._recipes:
+            if number < recipe.outputs:
+                module = recipe.plain if packed else recipe.module
+                node = None if module is None else _results(module)[number]
+                return recipe, node if isinstance(node, fx.Node) else None
+            number -= recipe.outputs
+        raise IndexError(number)
+
+    def _rows(self, recipe: Recipe, node: fx.Node, *, across: bool) -> list[int] | None:
+        match node.target, node.args:
+            case torch.ops.aten.permute.default, (fx.Node() as of, (1, 0) | [1, 0]):
+                return self._rows(recipe, of, across=not across)
+            case torch.ops.aten.cat.default, (list() | tuple() as parts, *dim):
+                if (dim or [0])[0] not in ((1, -1) if across else (0, -2)):
+                    return None
+                found: list[int] = []
+                for part in parts:
+                    more = self._rows(recipe, part, across=across)
+                    if more is None:
+                        return None
+                    found += more
+                return found
+        position = _position(recipe, node)
+        return None if across or position is None else [position]
+
+    def _row(self, recipe: Recipe, node: fx.Node) -> int | None:
+        match node.target, node.args:
+            case torch.ops.aten.cat.default, (list() | tuple() as parts, *_):
+                counts = [self._row(recipe, part) for part in parts]
+                known = [count for count in counts if count is not None]
+                return sum(known) if len(known) == len(counts) else None
+        position = _position(recipe, node)
+        if position is None or not is_row(self._inputs[position]):
+            return None
+        return len(self._inputs[position])
+
+
+def _results(module: fx.GraphModule) -> Sequence[Any]:
+    (output,) = module.graph.find_nodes(op="output")
+    results: Sequence[Any] = output.args[0]
+    return results
+
+
+def _position(recipe: Recipe, node: fx.Node) -> int | None:
+    """The position of the weight that a node is; None if it is none."""
+    placeholders = list(node.graph.find_nodes(op="placeholder"))
+    return recipe.weights[placeholders.index(node)] if node in placeholders else None
+
+
+def is_row(tensor: Any) -> bool:
+    """Tell whether something is a dense tensor of one dimension, in float32."""
+    return is_dense(tensor) and tensor.dim() == 1
+
+
+def is_dense(tensor: Any) -> bool:
+    """Tell whether something is a tensor in float32 on the CPU whose elements lie in order."""
+    return (
+        isinstance(tensor, torch.Tensor)
+        and tensor.device.type == "cpu"
+        and tensor.dtype is torch.float32
+        and tensor.is_contiguous()
+    )

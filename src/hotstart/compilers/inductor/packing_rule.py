@@ -1,0 +1,96 @@
+"""Choose the linears whose weights are packed.
+
+The choice follows from sizes, dtype and processor alone, so that a build gives the same bytes every
+time. `docs/performance.md` has the measurements behind the numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from hotstart.options import PackWeights
+from hotstart.targets import VECTOR_BITS, TargetName
+
+if TYPE_CHECKING:
+    from hotstart._torch.packing.separate import Pack
+
+LEAST_ELEMENTS = 1 << 17
+"""Elements of a weight from which on packing pays without AVX-512. A call of oneDNN's linear takes
+10 to 30 us longer to begin than one of `addmm`."""
+
+MOST_ROWS = 64
+"""Rows up to which packing pays without AVX-512; with more, MKL is about as fast as oneDNN."""
+
+LEAST_WORK = {torch.float32: 1 << 19, torch.bfloat16: 1 << 16, torch.float16: 1 << 16}
+"""Rows times elements of a weight from which on packing pays with AVX-512: less work is done before
+oneDNN's linear has begun. With two bytes an element `addmm` is oneDNN's as well."""
+
+LEAST_ROWS_OF_INTEL = {torch.float32: 16, torch.bfloat16: 1, torch.float16: 4}
+"""Rows from which on packing pays on Intel's processors with AVX-512, where MKL uses it, too."""
+
+
+class Processor(NamedTuple):
+    """What decides which library multiplies faster.
+
+    Attributes:
+        avx512: torch's kernels use AVX-512 here.
+        intel: MKL uses all that the processor has.
+    """
+
+    avx512: bool
+    intel: bool
+
+
+def rule(pack_weights: PackWeights, processor: Processor) -> Pack | None:
+    """Make the function that chooses linears; None if nothing is prepared.
+
+    Args:
+        pack_weights: the option.
+        processor: the one to choose for.
+    """
+    if not pack_weights:
+        return None
+    if pack_weights == "always":
+        return lambda rows, weight: weight.numel() > 0  # oneDNN multiplies by no empty one
+    if not processor.avx512:
+        return lambda rows, weight: rows <= MOST_ROWS and weight.numel() >= LEAST_ELEMENTS
+    return lambda rows, weight: _pays_with_avx512(rows, weight, processor)
+
+
+def _pays_with_avx512(rows: int, weight: torch.Tensor, processor: Processor) -> bool:
+    if processor.intel and rows < LEAST_ROWS_OF_INTEL.get(weight.dtype, 1):
+        return False
+    return rows * weight.numel() >= LEAST_WORK.get(weight.dtype, 0)
+
+
+def token(pack_weights: PackWeights, processor: Processor) -> tuple[str, bool, bool]:
+    """Identify the rule, which depends on the processor."""
+    return (str(pack_weights), *processor)
+
+
+def processor_of(target: TargetName) -> Processor:
+    """Describe the processor that a target stands for.
+
+    A level does not tell the maker, and is taken as another than Intel: where the two rules
+    differ, Intel's processors lose a tenth by the other's, and others several times that by
+    Intel's.
+    """
+    if target == "native":
+        return this_processor()
+    return Processor(avx512=VECTOR_BITS[target] == 512, intel=False)
+
+
+def this_processor() -> Processor:
+    """Look at the processor of this machine."""
+    return Processor("AVX512" in torch.backends.cpu.get_cpu_capability(), _is_intel())
+
+
+def _is_intel() -> bool:
+    try:
+        text = Path("/proc/cpuinfo").read_text("ascii", "replace")
+    except OSError:  # another system than Linux
+        return False
+    return "GenuineIntel" in text

@@ -1,0 +1,1 @@
+"""Compare units with the operators they were made from."""

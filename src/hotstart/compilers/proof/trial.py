@@ -1,0 +1,226 @@
+"""Run a compiled unit beside the operators it was compiled from, and compare what they do.
+
+Inputs are made up. An element counts only if the operators alone decide it: one that follows from
+random numbers, or from memory that nothing was written to, does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from hotstart._torch.processes.ranks import has_other_processes
+from hotstart.compilers.job import Job
+from hotstart.compilers.proof.tolerance import close, equal, errors, is_finite
+from hotstart.compilers.proof.trial_inputs import Values, Weights
+from hotstart.compilers.proof.trial_runs import Operators, Reference, Run
+from hotstart.compilers.proof.trial_sizes import Sizes, at
+from hotstart.partition.operator_names import foreign_operators
+from hotstart.records.artifact import CompiledUnit
+from hotstart.runtime.code.units import python_unit
+from hotstart.runtime.made_up import Kind
+from hotstart.runtime.weights.preparations import Prepared
+
+_KINDS = (
+    Kind("counting", "normal"),
+    Kind("zeros", "normal"),
+    Kind("counting", "positive"),
+    Kind("zeros", "positive"),
+    Kind("ones", "positive"),
+    Kind("zeros", "identity"),
+)
+"""Kinds of values to try, in this order. An operator that did not come with torch gets no index
+but 0: it may check none."""
+
+_SCALES = (1.0, 10.0, 100.0)
+"""Factors of the inputs, one for each set of values; weights keep theirs. Large numbers reveal
+what small ones hide, such as a maximum over too many elements."""
+
+_MORE = (100.0, 10.0)
+"""Factors of further sets, tried if exactly one set shows a difference. A difference counts if two
+sets show one: rounding may decide one branch, but wrong code is wrong for many values."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference between a unit and its operators.
+
+    Attributes:
+        sizes: of the axes.
+        where: the output or input.
+        what: how they differ, and by how much.
+    """
+
+    sizes: Sizes
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.what}{at(self.sizes)}"
+
+
+class NotComparable(Exception):
+    """The operators cannot be run on made-up inputs; the message says why."""
+
+
+class Trial:
+    """Compares units that were compiled for a job with its operators."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._operators = Operators(job)
+        self._kinds: tuple[Kind, ...] = _KINDS
+        self._weights: Weights = {}
+
+    def difference(self, unit: CompiledUnit, sizes: Sizes) -> Difference | None:
+        """Find a difference between a unit and its operators at some sizes; None if they agree.
+
+        A unit that packs weights is run with and without that, as either may be asked for.
+
+        Raises:
+            NotComparable: the operators do not run.
+        """
+        sets: list[Reference | None] = [self.runnable(sizes)]
+        packs = any(preparation.packs for preparation in unit.preparations)
+        for pack in (True, False) if packs else (True,):
+            call = partial(python_unit(unit).bound, Prepared(pack=pack))
+            difference = self._difference_of(call, sets)
+            if difference is not None:
+                return difference
+        return None
+
+    def _difference_of(
+        self, call: Callable[..., Any], sets: list[Reference | None]
+    ) -> Difference | None:
+        """Find a difference that two sets of values show.
+
+        Args:
+            call: the unit.
+            sets: those made so far, in the order of their seeds; further ones are added.
+        """
+        first = sets[0]
+        assert first is not None
+        found: list[Difference | None] = []
+        for seed, scale in enumerate((*_SCALES, *_MORE)):
+            if seed >= len(_SCALES) and sum(one is not None for one in found) != 1:
+                break
+            if seed == len(sets):
+                sets.append(self._further(first.values, seed, scale))
+            reference = sets[seed]
+            found.append(None if reference is None else self._difference(call, reference))
+        different = [one for one in found if one is not None]
+        return different[0] if len(different) > 1 else None
+
+    def _further(self, first: Values, seed: int, scale: float) -> Reference | None:
+        """Make another set of values; of smaller ones if results become infinite.
+
+        Returns:
+            None if operators take the first set and not this one.
+        """
+        for size in (scale, 1.0) if first.kind.floats == "normal" else (1.0,):
+            try:
+                reference = self._reference(first.sizes, first.kind, seed, size)
+            except Exception:  # noqa: BLE001  whatever operators raise
+                continue
+            if size == 1.0 or all(map(is_finite, reference.expected.outputs)):
+                return reference
+        return None
+
+    # --- runs -------------------------------------------------------------------------------------
+
+    def _reference(self, sizes: Sizes, kind: Kind, seed: int, scale: float = 1.0) -> Reference:
+        values = Values(self._job, sizes, kind, seed, scale, self._weights)
+        return Reference(self._operators, values)
+
+    def runnable(self, sizes: Sizes) -> Reference:
+        """Find values that the operators take, if possible such that nothing becomes infinite.
+
+        Raises:
+            NotComparable: there are none, or running them has effects elsewhere.
+        """
+        foreign = bool(foreign_operators(self._operators.module))
+        if foreign and has_other_processes():
+            raise NotComparable("operators of your own may wait for other processes")
+        taken: list[Reference] = []
+        problem: Exception | None = None
+        for kind in self._kinds:
+            if foreign and kind.integers != "zeros":
+                continue
+            try:
+                reference = self._reference(sizes, kind, 0)
+            except Exception as error:  # noqa: BLE001  whatever operators raise for such values
+                problem = error
+                continue
+            taken.append(reference)
+            if all(map(is_finite, reference.expected.outputs)):
+                # What one size takes, others take.
+                self._kinds = (kind, *(other for other in self._kinds if other != kind))
+                return taken[-1]
+        if not taken:
+            raise NotComparable(f"its operators do not run on made-up inputs{at(sizes)}: {problem}")
+        return taken[0]
+
+    def _unit(self, call: Callable[..., Any], values: Values) -> Run:
+        inputs = values.fresh()
+        nodes = self._job.piece.inputs
+        pairs = list(zip(nodes, inputs, strict=True))
+        weights = [tensor for node, tensor in pairs if self._job.graph.is_weight(node)]
+        passed = [tensor for node, tensor in pairs if not self._job.graph.is_weight(node)]
+        with self._operators.alone(), self._operators.revealing():
+            torch.default_generator.manual_seed(0)
+            return Run(call(*weights)([*values.sizes.values(), *passed]), inputs)
+
+    # --- comparison -------------------------------------------------------------------------------
+
+    def _difference(self, call: Callable[..., Any], reference: Reference) -> Difference | None:
+        sizes, expected = reference.values.sizes, reference.expected
+        try:
+            found = self._unit(call, reference.values)
+        except Exception as error:  # noqa: BLE001  the operators run on the same inputs
+            return Difference(sizes, "the unit", f"raises {type(error).__name__}: {error}")
+        shared = _sharing(found) - _sharing(expected)
+        if shared:
+            ends = " and ".join(min(shared))
+            return Difference(sizes, ends, "share memory, and do not where operators run")
+        for (name, one), (_, other) in zip(expected.named(), found.named(), strict=True):
+            what = None if close(one, other) else _unexplained(reference, name, one, other)
+            if what is not None:
+                return Difference(sizes, name, what)
+        return None
+
+
+def _unexplained(
+    reference: Reference, name: str, one: torch.Tensor, other: torch.Tensor
+) -> str | None:
+    """Describe a difference that rounding, randomness and uninitialised memory do not explain."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return f"is {_form(other)}, not {_form(one)}"
+    decided = equal(one, reference.filled[name])
+    error, allowed = errors(one, other, reference.exact.get(name), decided)
+    if error <= allowed or reference.is_drawn(name):
+        return None
+    return f"differs by {error:.3g}, where rounding explains {allowed:.3g}"
+
+
+def _sharing(run: Run) -> set[tuple[str, str]]:
+    """Find pairs of an output and another tensor that share memory."""
+    places = {
+        name: tensor.untyped_storage().data_ptr()
+        for name, tensor in run.named()
+        if tensor.numel() and tensor.layout is torch.strided
+    }
+    outputs = [name for name in places if name.startswith("output")]
+    return {
+        (min(name, other), max(name, other))
+        for name in outputs
+        for other in places
+        if name != other and places[name] == places[other]
+    }
+
+
+def _form(tensor: torch.Tensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}"

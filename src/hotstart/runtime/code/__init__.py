@@ -1,0 +1,1 @@
+"""Code from data: generated Python, kernels, libraries."""

@@ -1,0 +1,1 @@
+"""The entry of a program: a call checked, its variant chosen."""

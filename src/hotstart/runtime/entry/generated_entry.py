@@ -1,0 +1,120 @@
+"""Generate the function that checks a call, chooses the variant and runs it. Imports no torch.
+
+It has the parameters of the model's forward, so that Python itself binds the arguments; it checks
+them against the contract, picks the variant, and calls it. Whatever does not fit goes to `miss`
+with everything the call passed; nothing has run by then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from hotstart.errors import ContractError
+from hotstart.records.artifact import StitchedCall
+from hotstart.records.shapes import Variant
+from hotstart.runtime.code.generated import run_source
+from hotstart.runtime.entry.argument_kind import ArgumentKind, Served
+from hotstart.runtime.entry.checks import Checks
+from hotstart.runtime.entry.passed import bind_arguments
+from hotstart.runtime.entry.signature import Signature
+from hotstart.runtime.weights.shared_memory import Meeting
+
+Miss = Callable[[Sequence[Any], Sequence[Any], Mapping[str, Any]], Any]
+"""Answers a call that does not fit, given the parameters' values, positional arguments beyond
+those, and keyword arguments that the example did not have."""
+
+
+class Entry:
+    """One of the ways to call a program: its generated function, and what to say of a misfit.
+
+    Args:
+        call: what it is made from.
+        first: the number, among the functions that `bound` gives, of the first of this call.
+        kind: says how arguments are looked at, and given to these functions.
+        bound: gives the functions of all variants of all calls.
+        meeting: finds arguments that share memory with weights; None if calls write to neither.
+
+    Attributes:
+        call: the same.
+        source: defines the function, `call`.
+    """
+
+    def __init__(
+        self,
+        call: StitchedCall,
+        first: int,
+        kind: ArgumentKind,
+        bound: Callable[[], Sequence[Callable[..., Any]]],
+        meeting: Meeting | None = None,
+    ) -> None:
+        self.call = call
+        self._bound = bound
+        self._kind = kind
+        signature = Signature(call.contract.parameters)
+        self._scope = signature.scope
+        variants = [stitched.variant for stitched in call.stitched]
+        self._checks = Checks(call.contract, variants, kind, signature, meeting)
+        self._miss = self._scope.new("miss")
+        self._refuse = f"return {self._miss}({signature.everything})"
+        lines = [*signature.pops, *self._check()]
+        if len(variants) == 1 and not variants[0].where:
+            lines += self._run(str(first))
+        else:
+            chosen = self._scope.new("chosen")
+            lines += [*self._choose(variants, first, chosen), *self._run(chosen)]
+        body = "\n".join(f"    {line}" for line in lines)
+        self.source = f"def call({signature.source}):\n{body}\n"
+
+    def function(self, miss: Miss) -> Callable[..., Any]:
+        """The function, which hands every call it does not take to `miss`."""
+        digest = hashlib.sha256(self.source.encode()).hexdigest()[:8]
+        scope = {**self._scope.objects, self._miss: miss}
+        made: Callable[..., Any] = run_source(self.source, f"hotstart/entry_{digest}.py", scope)[
+            "call"
+        ]
+        return made
+
+    def refusal_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ContractError | None:
+        """Say why a call is not within the contract; None if it is.
+
+        Raises:
+            TypeError: an argument is given twice.
+        """
+        failed = self._checks.failed(*bind_arguments(self.call.contract.parameters, args, kwargs))
+        return None if failed is None else failed()
+
+    # --- the source -------------------------------------------------------------------------------
+
+    def _check(self) -> Iterator[str]:
+        for kind, steps in groupby(self._checks.steps, type):
+            sources = [step if isinstance(step, str) else step.source for step in steps]
+            if kind is str:
+                yield from sources
+            else:
+                first, *others = sources
+                yield from ("if not (", f"    {first}", *(f"    and {c}" for c in others), "):")
+                yield f"    {self._refuse}"
+
+    def _choose(self, variants: Sequence[Variant], first: int, chosen: str) -> Iterator[str]:
+        """Choose the most specific variant that serves the call: sizes come after ranges."""
+        word = "if"
+        for index, variant in reversed([*enumerate(variants)]):
+            yield f"{word} {self._checks.sizes.serves(variant)}:"
+            yield f"    {chosen} = {first + index}"
+            word = "elif"
+        yield from ("else:", f"    {self._refuse}")
+
+    def _run(self, chosen: str) -> Iterator[str]:
+        """Fetch the variant's function, and call it if no argument meets weights."""
+        function = self._scope.new("run")
+        yield f"{function} = {self._scope.refer('bound', self._bound)}()[{chosen}]"
+        checks, contract = self._checks, self.call.contract
+        if checks.last is not None:
+            yield from (f"if not ({checks.last.source}):", f"    {self._refuse}")
+        objects = [checks.containers[number][1] for number in contract.objects]
+        sizes = checks.sizes.variables
+        served = Served(contract, self._scope, function, sizes, checks.tensors, objects)
+        yield from self._kind.run(served)

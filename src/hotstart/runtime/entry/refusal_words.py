@@ -1,0 +1,171 @@
+"""Words for calls and weights that a program does not take. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hotstart.errors import ContractError
+from hotstart.records.artifact import WeightSpec
+from hotstart.records.contract import Contract, Parameter, TensorSpec
+from hotstart.records.nested import Attributes, Container, Map, Record, Seq
+from hotstart.records.shapes import Variant, dense_strides
+from hotstart.runtime.entry.passed import MISSING
+
+
+def not_served(
+    contract: Contract, variants: Sequence[Variant], sizes: Mapping[str, int]
+) -> ContractError:
+    """Explain that no variant serves the sizes of a call, as far as they are known."""
+    for dim in contract.axes:
+        if dim.name in sizes and not dim.serves(sizes[dim.name]):
+            return ContractError(
+                first_with(contract, dim.name),
+                f"axis {dim.name!r} of size {sizes[dim.name]}",
+                f"{dim}",
+                "declare a larger Dim, or pad or split the input",
+            )
+    return ContractError("sizes", str(dict(sizes)), " or ".join(v.name for v in variants))
+
+
+def other_size(
+    contract: Contract, path: str, dim: int, axis: str, found: int, expected: int
+) -> ContractError:
+    """Explain that a dimension has not the size that its axis has elsewhere."""
+    return ContractError(
+        path,
+        f"size {found} in dimension {dim}",
+        f"size {expected} there, the size of axis {axis!r} in {first_with(contract, axis)}",
+    )
+
+
+def shares_a_weight(path: str, weight: str) -> ContractError:
+    """Explain that an argument lies where a weight does, and a call writes to one of them."""
+    return ContractError(
+        path,
+        f"a tensor that shares memory with the model's {weight}",
+        "a tensor of its own, since the model writes to one of them",
+        "pass a .clone()",
+    )
+
+
+def first_with(contract: Contract, axis: str) -> str:
+    """The path of the first tensor that has an axis."""
+    return next(spec.path for spec in contract.tensors if axis in spec.shape)
+
+
+def in_words(value: Any) -> str:
+    """Describe a value that a call passed, and that is no tensor, in a few words."""
+    if value is MISSING:
+        return "nothing"
+    if isinstance(value, list | tuple | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__qualname__}"
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def positional(parameters: Sequence[Parameter]) -> int:
+    """Count the parameters that take an argument by its position."""
+    kinds = [parameter.kind for parameter in parameters]
+    return kinds.count("positional_only") + kinds.count("positional")
+
+
+def unknown_argument(name: str, found: str) -> ContractError:
+    """Explain that the example did not have a keyword argument."""
+    takes = "nothing: the example call did not have this argument"
+    return ContractError(name, found, takes, "compile with an example that passes it")
+
+
+def too_many(most: int, more: int) -> ContractError:
+    """Explain that there are more positional arguments than forward has."""
+    return ContractError("positional arguments", str(most + more), f"at most {most}")
+
+
+def not_as_written(path: str, found: str, value: Any) -> ContractError:
+    """Explain that an argument has not the value that was compiled."""
+    takes = f"{value!r}, as in the example"
+    return ContractError(path, found, takes, "compile with an example that passes this value")
+
+
+def form_of(tree: Container) -> str:
+    """Describe what a container must be, one level deep."""
+    match tree:
+        case Seq(_, items):
+            takes = f"of {len(items)}"
+        case Map(_, entries):
+            takes = f"with keys {[key for key, _ in entries]}"
+        case Record(_, fields) | Attributes(_, fields):
+            takes = f"with attributes {', '.join(name for name, _ in fields)}"
+        case _:
+            takes = "like the example's"
+    return f"a {tree.cls.__name__} {takes}"
+
+
+def same_object(containers: Sequence[Any]) -> tuple[int, ...]:
+    """Two places of one container, by number; empty if there are none."""
+    if len(set(map(id, containers))) == len(containers):
+        return ()
+    first: dict[int, int] = {}
+    pairs = ((first.setdefault(id(held), n), n) for n, held in enumerate(containers))
+    return next(pair for pair in pairs if pair[0] != pair[1])
+
+
+def passed_twice(path: str, cls: type, other: str) -> ContractError:
+    """Explain that a container that a call changes is passed in two places."""
+    return ContractError(
+        path,
+        f"a {cls.__name__} that is {other}, too",
+        "one of its own, since the model changes what it is given",
+        "pass a copy",
+    )
+
+
+def shares_memory(path: str, other: str) -> ContractError:
+    """Explain that a tensor that a call writes to shares memory with another."""
+    return ContractError(
+        path,
+        f"a tensor that shares memory with {other}",
+        "a tensor of its own, since the model writes to it",
+        "pass a .clone()",
+    )
+
+
+def overlaps_itself(path: str, strides: Sequence[int]) -> ContractError:
+    """Explain that elements of a tensor that a call writes to share memory."""
+    return ContractError(
+        path,
+        f"a tensor whose elements share memory, strides {tuple(strides)}",
+        "one whose elements are apart, since the model writes to it",
+        "pass a .clone()",
+    )
+
+
+def not_laid_out(spec: TensorSpec, shape: Sequence[int], strides: Sequence[int]) -> ContractError:
+    """Explain that a tensor has other strides, where forward reads strides."""
+    order = spec.dim_order
+    return ContractError(
+        spec.path,
+        f"strides {tuple(strides)}",
+        f"strides {dense_strides(shape, order)}, since what forward does depends on them",
+        f"pass {spec.path}{dense_copy(order)}, or compile with an example of this layout",
+    )
+
+
+def described_weight(spec: WeightSpec) -> str:
+    """Describe a weight as a table of weights asks for it."""
+    shape, strides = list(spec.shape), list(spec.stride)
+    return f"torch.{spec.dtype} {shape} on {spec.device}, strides {strides}"
+
+
+def dense_copy(dim_order: Sequence[int]) -> str:
+    """The method call that brings a tensor into an order of dimensions, without gaps."""
+    formats = {(0, 2, 3, 1): "channels_last", (0, 2, 3, 4, 1): "channels_last_3d"}
+    if tuple(dim_order) == tuple(range(len(dim_order))):
+        return ".clone(memory_format=torch.contiguous_format)"
+    if tuple(dim_order) in formats:
+        return f".clone(memory_format=torch.{formats[tuple(dim_order)]})"
+    back = tuple(dim_order.index(dim) for dim in range(len(dim_order)))
+    return f".permute{tuple(dim_order)}.clone(memory_format=torch.contiguous_format).permute{back}"

@@ -1,0 +1,1 @@
+"""The weights a program runs on."""
