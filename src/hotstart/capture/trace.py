@@ -5,35 +5,32 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from msgspec.structs import replace
 from torch import fx
 
 from hotstart._torch.dynamo.failures import describe_failure
 from hotstart._torch.dynamo.full_graph import FullGraph, NoGraph, full_graph
 from hotstart._torch.graphs.assertions import complete_examples, keep_checks
-from hotstart._torch.graphs.nodes import drop_unused_views, view_by_attribute
+from hotstart._torch.graphs.nodes import drop_unused_views
 from hotstart._torch.graphs.symbols import (
     Condition,
     axis_symbol,
     conditions,
-    expression,
     fake_mode,
-    python_source,
 )
-from hotstart._torch.graphs.values import unbacked_in
 from hotstart._torch.graphs.writes import count_writes
 from hotstart._torch.subclasses.inner_tensors import inner_names
 from hotstart._torch.subclasses.subclass_calls import NotTakenApartError
 from hotstart._torch.subclasses.taken_apart import TakenApart, take_apart
 from hotstart.capture.alike_blocks import candidate_blocks, counterparts
 from hotstart.capture.arguments import Arguments, example_tensor
-from hotstart.capture.captured import Captured, example_of
+from hotstart.capture.captured import Captured
+from hotstart.capture.graph_outputs import numbers_read, size_source, viewed_inputs, written_inputs
 from hotstart.capture.groups import name_groups
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.numbers import checked_numbers, find_numbers
@@ -66,9 +63,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("hotstart")
 
 _APART = "Use the plain tensors that it is made of there, or .dequantize() it"
-
-_VIEWS = frozenset({"mT", "T", "mH", "H", "data", "real", "imag"})
-"""Attributes of a tensor that are views of it."""
 
 
 @dataclass(frozen=True)
@@ -309,13 +303,13 @@ def _describe_outputs(
     (output,) = graph.find_nodes(op="output")
     returned: Any = output.args[0]
     placeholders = graph.find_nodes(op="placeholder")
-    viewed = _viewed_inputs(placeholders, inputs, returned)
+    viewed = viewed_inputs(placeholders, inputs, returned)
     described = describe_outputs(
         trace.index,
         trace.traced,
-        [_size_source(node, symbols) for node in returned],
-        {**_written_inputs(placeholders, inputs, returned), **viewed},
-        _reals(returned),
+        [size_source(node, symbols) for node in returned],
+        {**written_inputs(placeholders, inputs, returned), **viewed},
+        numbers_read(returned),
         trace.arguments,
         trace.fixed,
         trace.weights,
@@ -324,74 +318,6 @@ def _describe_outputs(
     output.args = ((*kept, *described.sizes),)
     drop_unused_views(graph)
     return described
-
-
-def _reals(returned: Iterable[object]) -> dict[int, fx.Node]:
-    """Find the outputs that bytecode may read a floating-point number of, by `item`.
-
-    Dynamo has the graph return such a number as a tensor (2.11 to 2.15).
-    """
-    return {
-        number: node.args[0]
-        for number, node in enumerate(returned)
-        if isinstance(node, fx.Node)
-        and node.target is torch.scalar_tensor
-        and isinstance(node.args[0], fx.Node)
-        and unbacked_in(example_of(node.args[0]))
-    }
-
-
-def _size_source(node: object, symbols: Mapping[sympy.Symbol, sympy.Symbol]) -> str | None:
-    """Source, over axis names, of an integer that the graph returns; None for a tensor."""
-    value = node.meta["example_value"] if isinstance(node, fx.Node) else node
-    if isinstance(value, torch.Tensor):
-        return None
-    if isinstance(value, int | torch.SymInt | torch.SymBool):
-        return python_source(expression(value).xreplace(dict(symbols)))
-    raise CaptureError(
-        f"forward returns {node}, a number computed from tensor sizes that is not an integer. "
-        "Return the sizes and compute it outside."
-    )
-
-
-def _written_inputs(
-    placeholders: list[fx.Node], inputs: tuple[Slot, ...], outputs: Any
-) -> dict[int, Slot]:
-    """The outputs that are an input after it was written to, by number."""
-    slots = {
-        id(node.meta["example_value"]): slot
-        for node, slot in zip(placeholders, inputs, strict=True)
-        if slot.kind != "size"
-    }
-    examples = {
-        number: id(node.meta.get("example_value"))
-        for number, node in enumerate(outputs)
-        if isinstance(node, fx.Node)
-    }
-    return {number: slots[example] for number, example in examples.items() if example in slots}
-
-
-def _viewed_inputs(
-    placeholders: list[fx.Node], inputs: tuple[Slot, ...], outputs: Any
-) -> dict[int, Slot]:
-    """The outputs that are a view by attribute of an input, such as `x.mT`, by number.
-
-    They are no outputs: each call takes them of what it is passed, whatever the layout of that is.
-    """
-    slots = dict(zip(placeholders, inputs, strict=True))
-    found: dict[int, Slot] = {}
-    for number, output in enumerate(outputs):
-        node: Any = output
-        views: list[str] = []
-        while isinstance(node, fx.Node) and node.op == "call_function":
-            attribute = view_by_attribute(node)
-            if attribute not in _VIEWS:
-                break
-            views.insert(0, attribute)
-            node = node.args[0]
-        if views and node in slots:
-            found[number] = replace(slots[node], views=tuple(views))
-    return found
 
 
 def _modes(index: ModelIndex, traced: FullGraph) -> tuple[tuple[str, bool], ...]:

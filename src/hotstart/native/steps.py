@@ -24,7 +24,8 @@ from hotstart.native.operands import (
     Several,
     gives_reals,
 )
-from hotstart.native.operators import NotNative, Written, call_of
+from hotstart.native.operator_arguments import Written
+from hotstart.native.operators import NotNative, call_of
 from hotstart.native.values import Values
 
 
