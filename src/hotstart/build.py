@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hotstart import assemble, build_details, debug_files, faults
+from hotstart._torch.dynamo.compile_lock import compile_lock
 from hotstart.capture.described import DescribedCall, device_of
 from hotstart.capture.naming import naming_of
 from hotstart.capture.weight_table import fakes_for_meta
@@ -64,6 +65,8 @@ def build_program(
 ) -> Program:
     """Run the stages: compile and assemble for each target, all else once.
 
+    What another thread of the process compiles waits, and is waited for.
+
     Pieces that are `kept` for a target are not compiled again; others are, and kept then. The clock
     is told of the phases.
 
@@ -80,9 +83,10 @@ def build_program(
         if not kept:  # else there may be nothing to compile
             with clock.phase("start"):
                 workers.start_early(model)
-        with contextlib.ExitStack() as stand_ins:
+        with contextlib.ExitStack() as alone:
             with clock.phase("capture"), faults.typed(not_captured):
-                index = stand_ins.enter_context(fakes_for_meta(model, device_of(options)))
+                alone.enter_context(compile_lock())
+                index = alone.enter_context(fakes_for_meta(model, device_of(options)))
                 found = trace_set_up(index, calls, options, split_on, clock)
                 traced, weights = found.calls, found.weights
                 naming = naming_of(found.index)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,12 +22,14 @@ from hotstart._torch.inductor.cross import nothing_loaded
 from hotstart.targets import MARCH, VECTOR_BITS, TargetName, is_foreign
 
 _MARCH = ("march=", "mcpu=", "mtune=")
+_ALONE = threading.RLock()
+"""Held while something is compiled: what is replaced for a target is replaced in all threads."""
 _THERE: dict[str, Any] = {"__bool__": lambda self: True}
 
 
 @contextlib.contextmanager
 def compiling_for(target: TargetName) -> Iterator[None]:
-    """Compile for a target what Inductor compiles meanwhile.
+    """Compile for a target what Inductor compiles meanwhile; in one thread at a time.
 
     `pick_vec_isa` picks the first of `valid_vec_isa_list`, or the one of the width that
     `cpp.simdlen` asks for. `get_cpp_options` gives the flags of the compiler; `cpp.march` is a
@@ -35,9 +38,15 @@ def compiling_for(target: TargetName) -> Iterator[None]:
     2.13 to 2.15; 2.11 and 2.12 ask in the same places, as far as their changes tell. Kernels for
     another architecture are not loaded.
     """
-    if target == "native":
+    with _ALONE, contextlib.ExitStack() as replacements:
+        if target != "native":
+            replacements.enter_context(_answers(target))
         yield
-        return
+
+
+@contextlib.contextmanager
+def _answers(target: TargetName) -> Iterator[None]:
+    """Have whoever asks about the processor get the answers of a target's."""
     from torch._inductor import cpp_builder, cpu_vec_isa
     from torch._inductor.fx_passes import mkldnn_fusion
 
