@@ -92,7 +92,7 @@ def warm(compiler: Compiler = "op_by_op") -> None:
     logging.getLogger("hotstart").setLevel(logging.ERROR)  # every fault is a warning
     torch.set_num_threads(1)
     if compiler == "inductor":
-        import hotstart.compilers.inductor.compiler
+        from hotstart.compilers.inductor import compiler as inductor  # noqa: F401
     with torch.no_grad():
         hotstart.compile(nn.Linear(2, 2), (torch.ones(1, 2),), options=_options("op_by_op"))
 

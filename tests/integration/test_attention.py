@@ -135,6 +135,7 @@ class Projected(nn.Module):
         return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
+@pytest.mark.slow
 def test_queries_may_come_from_linears_with_a_branch_for_few_rows() -> None:
     model = Projected().eval()
     x, shape = torch.randn(2, 40, 256), {1: Dim("length", max=200)}
@@ -191,6 +192,7 @@ class Growing(Attention):
         return made.transpose(1, 2).flatten(2) + 1
 
 
+@pytest.mark.slow
 def test_an_infinite_value_that_is_masked_spreads_as_with_torch() -> None:
     model, x, y = Growing(2), torch.randn(2, 64, 32), torch.randn(2, 64, 32)
     mask = torch.zeros(2, 2, 64, 64)

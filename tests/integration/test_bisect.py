@@ -83,6 +83,7 @@ def test_the_piece_with_a_fault_is_found(tmp_path: Path, at: int) -> None:
     assert f"{compiled[at].name} is the first piece to depart" in str(found)
 
 
+@pytest.mark.slow
 def test_a_program_that_is_right_departs_nowhere() -> None:
     found = hotstart.bisect(model(), (X,), dynamic_shapes=ROWS, split_on=["cumsum"])
     assert found.first is None

@@ -152,6 +152,7 @@ class Thin(nn.Module):
         return made
 
 
+@pytest.mark.slow
 def test_pieces_hand_on_images_of_one_channel() -> None:
     model = made(lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Thin(), Thin(), Thin()))
     images = {"input": IMAGES["x"] | {3: Dim("wide", min=6, max=40)}}

@@ -280,6 +280,7 @@ FRESH = """
 """
 
 
+@pytest.mark.slow
 def test_both_forms_give_the_same_bits_in_another_process(tmp_path: Path) -> None:
     model = Linear(256, 256, nn.functional.silu)
     found = {}

@@ -153,6 +153,7 @@ def test_a_hundred_tokens_are_those_of_other_models(
     require_tokens_of_the_model(generator, tmp_path, batch=1)
 
 
+@pytest.mark.slow
 def test_prompts_with_padding(generator: Generator) -> None:
     ids = prompt(9, batch=2)
     mask = torch.ones_like(ids)

@@ -200,6 +200,7 @@ def test_debug_files_have_the_program(model: Model, tmp_path: Path) -> None:
     assert "aoti_torch_cpu_" in text.rpartition("struct PyObject;")[0].partition("kernels[")[0]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_released_weights_stay_right() -> None:
     model = Model(depth=1).eval()
@@ -210,6 +211,7 @@ def test_released_weights_stay_right() -> None:
     assert program(ids(5))["last"].equal(before)
 
 
+@pytest.mark.slow
 def test_programs_that_do_the_same_with_other_kernels_are_apart() -> None:
     x, models = torch.rand(3, 4), (Turned(), TurnedOtherwise())
     programs = [build(model, x) for model in models]

@@ -147,6 +147,7 @@ def nearest(x: Tensor) -> Tensor:
     return nn.functional.interpolate(x, scale_factor=(1.3, 1.5), mode="nearest")
 
 
+@pytest.mark.slow
 def test_a_buffer_that_is_scattered_into_and_then_overwritten() -> None:
     part = torch.ones(1, 4)
     program = check(Sums(), (part,), **INDUCTOR)
@@ -161,7 +162,7 @@ def test_a_result_that_is_copied_to_an_argument_has_memory_of_its_own() -> None:
     assert result[1:].any()
 
 
-@pytest.mark.parametrize("move", [shift, shift_back])
+@pytest.mark.parametrize("move", [shift, pytest.param(shift_back, marks=pytest.mark.slow)])
 def test_rows_that_are_moved_within_an_argument(move: Any) -> None:
     calls = [(torch.randn(n, 3),) for n in (4, 1, 2, 3, 8)]
     check(move, *calls, **INDUCTOR, dynamic_shapes={"x": {0: BATCH}})

@@ -74,6 +74,11 @@ def quantised(model: nn.Module, scheme: str) -> nn.Module:
     return model
 
 
+FIRST_MODEL = [
+    name if number == 0 else pytest.param(name, marks=pytest.mark.slow)
+    for number, name in enumerate(MODELS)
+]
+"""The others take as long again, each."""
 SCHEMES = ("int8 weights", "int8 dynamic", "int8 groups", "int4 unpacked", "int4")
 
 
@@ -85,7 +90,7 @@ def layers() -> nn.Module:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FIRST_MODEL)
 def test_a_quantised_model_computes_what_it_does_in_eager(name: str, scheme: str) -> None:
     make, given = MODELS[name]
     model = quantised(make(), scheme)
@@ -156,6 +161,7 @@ def test_a_model_that_is_quantised_otherwise_is_a_mismatch(
             hotstart.load(tmp_path / "model.hot", **weights)
 
 
+@pytest.mark.slow
 def test_weights_of_int8_are_cast_once_where_weights_are_prepared(tmp_path: Path) -> None:
     model = quantised(layers(), "int8 weights")
     for pack, size in ((True, 4), (False, 0)):
@@ -229,6 +235,7 @@ def test_a_mapping_of_quantised_weights_may_be_written(tmp_path: Path) -> None:
         assert_same(program(x), model(x), 1e-4)
 
 
+@pytest.mark.slow
 def test_repeated_quantised_layers_share_their_pieces() -> None:
     config = transformers.BertConfig(vocab_size=99, **{**SIZES, "num_hidden_layers": 5})
     model = quantised(transformers.BertModel(config).eval(), "int8 dynamic")
@@ -299,7 +306,7 @@ def same(program: hotstart.Program, model: nn.Module, call: Mapping[str, Tensor]
         assert_same(program(**call)[0], model(**call)[0])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FIRST_MODEL)
 def test_a_model_with_an_adapter(name: str, tmp_path: Path) -> None:
     make, given = MODELS[name]
     model, other = (adapted(make(), name) for _ in range(2))

@@ -156,7 +156,7 @@ EXPLAIN = """
 import sys
 import torch
 from hotstart.cli import main
-from hotstart.compilers.ray_cluster import Cluster
+from hotstart.compilers.workers.ray_cluster import Cluster
 torch.set_num_threads(int(sys.argv[1]))
 sys.exit(main(sys.argv[2:]))
 """

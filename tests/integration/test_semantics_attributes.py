@@ -244,6 +244,7 @@ def test_models_that_set_constants(make: Any) -> None:
             assert torch.equal(program(**inputs)[0], reference(**inputs)[0])
 
 
+@pytest.mark.slow
 def test_rwkv_is_compiled_after_the_call_that_rescales_it() -> None:
     torch.manual_seed(0)
     config = transformers.RwkvConfig(

@@ -326,9 +326,11 @@ class CachesInAFunctionOnly(FirstCall):
 
 
 REFUSED = [
-    Counts, Rescales, KeepsItsInput, KeepsWhatItWroteTo, KeepsWhatItMadeOfThat, ElseAtFirst,
-    SetsForOtherSizes, CachesInAFunction,
-    CachesInAFunctionOnly,
+    Counts, KeepsItsInput, KeepsWhatItWroteTo, ElseAtFirst, CachesInAFunctionOnly,
+    *(
+        pytest.param(cls, marks=pytest.mark.slow)
+        for cls in (Rescales, KeepsWhatItMadeOfThat, SetsForOtherSizes, CachesInAFunction)
+    ),
 ]  # fmt: skip
 
 

@@ -51,7 +51,14 @@ def layer() -> tuple[Layer, Tensor]:
     return Layer().eval(), torch.randn(2, 40, 64)
 
 
-@pytest.fixture(scope="module", params=["x86-64-v2", "x86-64-v3", "x86-64-v4"])
+LEVELS = [
+    pytest.param("x86-64-v2", marks=pytest.mark.slow),
+    "x86-64-v3",
+    pytest.param("x86-64-v4", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=LEVELS)
 def built(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[TargetName, hotstart.Program, Path]:

@@ -205,6 +205,7 @@ assert "torch" not in sys.modules
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("operator")
 def test_an_operator_that_did_not_come_with_torch_is_missed_by_the_load(tmp_path: Path) -> None:
     files = saved(tmp_path, Calls(), torch.ones(4))

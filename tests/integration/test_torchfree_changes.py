@@ -269,6 +269,7 @@ class Scaling(nn.Module):
         return F.gelu(made)
 
 
+@pytest.mark.slow
 def test_what_is_prepared_anew_after_calls_takes_torch(tmp_path: Path) -> None:
     saved = Saved(tmp_path, Scaling(), torch.ones(2, 32))
     code = """

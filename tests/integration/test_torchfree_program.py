@@ -41,6 +41,7 @@ def net(tmp_path_factory: pytest.TempPathFactory, kept_pieces: Any) -> Saved:
     return Saved(tmp_path_factory.mktemp("net"), Net(), torch.ones(4, 32), dynamic_shapes=rows)
 
 
+@pytest.mark.slow
 def test_a_program_says_the_same_of_itself(net: Saved) -> None:
     found = net.same(
         """

@@ -109,6 +109,7 @@ def test_few_rows_and_many_have_bodies_of_their_own(
         same(mlp, program, torch.randn(rows, 32))
 
 
+@pytest.mark.slow
 def test_without_rows_nothing_is_computed(few_by_template: None, mlp: nn.Module) -> None:
     shapes = {"x": {0: Dim("rows", min=0, max=16)}}
     program = hotstart.compile(mlp, (torch.randn(4, 32),), dynamic_shapes=shapes, options=TUNED)
@@ -226,6 +227,7 @@ def test_a_tuned_program_runs_where_there_is_no_torch(mlp: Mlp, either_file: Pat
     assert needs_torch(hotstart.load(either_file, mlp).artifact) == ""
 
 
+@pytest.mark.slow
 def test_what_is_taken_unpacked_is_made_only_there(all_by_template: None, tmp_path: Path) -> None:
     class Folded(nn.Module):
         def __init__(self) -> None:

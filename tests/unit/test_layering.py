@@ -69,6 +69,11 @@ def modules() -> list[Path]:
     return sorted(SOURCE.rglob("*.py"))
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imported_after(statement: str) -> set[str]:
     code = f"{statement}\nimport sys\nprint(*sys.modules)"
     done = subprocess.run(
@@ -92,7 +97,7 @@ def test_ray_is_imported_by_one_module_when_it_is_asked_for() -> None:
     found = {
         path.name
         for path in modules()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
         if name.split(".")[0] == "ray"
@@ -152,7 +157,7 @@ def private_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
 def test_private_names_of_torch_are_in_one_module(path: Path) -> None:
     if path.relative_to(SOURCE).parts[0] == "_torch":
         return
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     found = [
         f"{path.name}:{line}: {name}"
         for line, name in private_names(tree)
@@ -181,7 +186,7 @@ def imports() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in modules():
         names: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom):
                 names |= {f"{node.module}.{alias.name}" for alias in node.names}
             elif isinstance(node, ast.Import):
@@ -230,7 +235,7 @@ def test_every_module_is_named_on_the_page_on_the_layout() -> None:
 @functools.cache
 def defined_in(path: Path) -> set[str]:
     """Names that the statements of a module define, with those in its classes."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     defined = (ast.FunctionDef, ast.ClassDef)
     return {node.name for node in ast.walk(tree) if isinstance(node, defined)}
 

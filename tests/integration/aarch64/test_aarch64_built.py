@@ -77,6 +77,7 @@ def test_each_target_has_code_of_its_own_architecture(
     assert len(code_of(arm)) >= 3
 
 
+@pytest.mark.slow
 def test_kernels_compute_in_the_vectors_that_every_arm_has(
     built: tuple[hotstart.Program, Path], tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_pieces_of_which_different_things_are_guarded_share_no_code(
     assert done.detail["unique"] == unique
 
 
+@pytest.mark.slow
 def test_a_convolution_serves_small_and_large_batches_by_graphs_of_their_own() -> None:
     model = nn.Conv2d(3, 4, 3).eval()
     call = compiled(model, {}, dynamic=True)

@@ -35,6 +35,7 @@ def tokens(model: Any, prompt: int, batch: int = 1) -> Tensor:
     return found
 
 
+@pytest.mark.slow
 def test_generate_with_a_cache_that_grows(model: Any) -> None:
     with hotstart.observe(model) as calls:
         tokens(model, 5)

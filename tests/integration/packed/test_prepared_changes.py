@@ -143,6 +143,7 @@ class Learns(nn.Module):
         return F.batch_norm(self.conv(x), self.mean, self.var, training=True)
 
 
+@pytest.mark.slow
 def test_statistics_that_a_call_learns_are_not_folded_into_prepared_weights(
     tmp_path: Path,
 ) -> None:

@@ -79,6 +79,7 @@ class Small(nn.Module):
         return self.up(x).softmax(-1)
 
 
+@pytest.mark.slow
 def test_a_cache_has_pieces_by_target_and_programs_with_all(
     tmp_path: Path, compiled_anew: None
 ) -> None:

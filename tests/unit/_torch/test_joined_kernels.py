@@ -185,6 +185,7 @@ async_compile.wait(globals())
     assert kernels_in(source) == {"cpp_fused_add_0": kernel}
 
 
+@pytest.mark.slow
 def test_a_kernel_that_is_called_all_the_same_is_compiled_then() -> None:
     x = torch.zeros(1)
     adding(2)(x)

@@ -224,6 +224,7 @@ def test_identical_pieces_are_compiled_once() -> None:
     torch.testing.assert_close(program(x), model(x).detach())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled_anew")
 def test_parts_that_a_model_makes_of_a_range_share_units() -> None:
     class Block(nn.Module):

@@ -17,7 +17,7 @@ _START_LIMIT_S = 120.0
 
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from hotstart.compilers.worker import main; main(int(sys.argv[2]))"
+    "from hotstart.compilers.workers.worker import main; main(int(sys.argv[2]))"
 )
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads of a proof must not spin where others compile
