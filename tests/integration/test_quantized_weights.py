@@ -74,11 +74,12 @@ def quantised(model: nn.Module, scheme: str) -> nn.Module:
     return model
 
 
-FIRST_MODEL = [
+BY_MODEL = [
     name if number == 0 else pytest.param(name, marks=pytest.mark.slow)
     for number, name in enumerate(MODELS)
 ]
-"""The others take as long again, each."""
+"""Each but the first takes as long again, in `make test-slow`."""
+
 SCHEMES = ("int8 weights", "int8 dynamic", "int8 groups", "int4 unpacked", "int4")
 
 
@@ -90,7 +91,7 @@ def layers() -> nn.Module:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", FIRST_MODEL)
+@pytest.mark.parametrize("name", BY_MODEL)
 def test_a_quantised_model_computes_what_it_does_in_eager(name: str, scheme: str) -> None:
     make, given = MODELS[name]
     model = quantised(make(), scheme)
@@ -306,7 +307,7 @@ def same(program: hotstart.Program, model: nn.Module, call: Mapping[str, Tensor]
         assert_same(program(**call)[0], model(**call)[0])
 
 
-@pytest.mark.parametrize("name", FIRST_MODEL)
+@pytest.mark.parametrize("name", BY_MODEL)
 def test_a_model_with_an_adapter(name: str, tmp_path: Path) -> None:
     make, given = MODELS[name]
     model, other = (adapted(make(), name) for _ in range(2))
