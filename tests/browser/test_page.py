@@ -1,4 +1,4 @@
-"""The page in a browser: without errors, by keyboard, in both schemes, on a phone, accessible.
+"""Pages in a browser: without errors, by keyboard, in both schemes, on a phone, accessible.
 
 `make test-browser` fetches what this needs. Chromium is looked for on the PATH; axe-core is the
 file that `AXE_CORE` names.
@@ -14,7 +14,11 @@ from typing import Any
 
 import pytest
 
+from hotstart.cache.look_page import look_page
+from hotstart.profiling.page import page_of as profile_page
 from hotstart.reporting.page import page_of
+from tests.unit.cache.looks_into import NEAREST, of_many_changes
+from tests.unit.profiling import profiles
 from tests.unit.reporting.documents import document, of_many_pieces
 
 pytestmark = pytest.mark.browser
@@ -46,9 +50,16 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    pages = {"small": document(), "forty": of_many_pieces(40), "many": of_many_pieces(500)}
-    for name, shown in pages.items():
-        (folder / f"{name}.html").write_text(page_of(shown, name))
+    reports = {"small": document(), "forty": of_many_pieces(40), "many": of_many_pieces(500)}
+    pages = {
+        **{name: page_of(shown, name) for name, shown in reports.items()},
+        "profile": profile_page(profiles.of_all_kinds(), "encoder.hot"),
+        "profile of many": profile_page(profiles.of_many_pieces(500), "many.hot"),
+        "miss": look_page(NEAREST.key, NEAREST, "shop.search:encoder", "/var/cache/models"),
+        "long miss": look_page(NEAREST.key, of_many_changes(300), "shop:encoder", "cache"),
+    }
+    for name, text in pages.items():
+        (folder / f"{name}.html").write_text(text)
     return {name: folder / f"{name}.html" for name in pages}
 
 
@@ -135,8 +146,9 @@ def test_a_ribbon_is_walked_with_arrow_keys(opened: Any) -> None:
     assert not page.evaluate("Boolean(document.activeElement.closest('.ribbon'))")
 
 
-def test_focus_is_seen(opened: Any) -> None:
-    page = opened("small")
+@pytest.mark.parametrize("name", ["small", "profile"])
+def test_focus_is_seen(opened: Any, name: str) -> None:
+    page = opened(name)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     for _ in range(12):
@@ -145,19 +157,45 @@ def test_focus_is_seen(opened: Any) -> None:
         assert width == "3px"
 
 
-@pytest.mark.parametrize("name", ["small", "forty", "many"])
+@pytest.mark.parametrize(
+    "name", ["small", "forty", "many", "profile", "profile of many", "miss", "long miss"]
+)
 def test_a_phone_scrolls_down_only(opened: Any, name: str) -> None:
     page = opened(name, PHONE)
     page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
 
-def test_both_schemes_have_a_ground_of_their_own(opened: Any) -> None:
+@pytest.mark.parametrize("name", ["small", "profile", "miss"])
+def test_both_schemes_have_a_ground_of_their_own(opened: Any, name: str) -> None:
     grounds = {
-        opened("small", scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")
+        opened(name, scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")
         for scheme in ("light", "dark")
     }
     assert len(grounds) == 2
+
+
+def test_a_profile_unfolds_by_keyboard_and_its_links_lead_to_pieces(opened: Any) -> None:
+    page = opened("profile")
+    page.locator("#part-A > summary").focus()
+    page.keyboard.press("Enter")
+    assert page.get_by_role("group", name="Kernels of A").is_visible()
+    page.get_by_role("link", name="B, piece_2").first.click()
+    assert page.evaluate("location.hash") == "#part-B"
+
+
+def test_bars_of_a_profile_are_as_long_as_they_say(opened: Any) -> None:
+    page = opened("profile")
+    widths = page.locator("#kernels .meter").evaluate_all(
+        "meters => meters.map(m => m.firstChild.offsetWidth / m.offsetWidth)"
+    )
+    said = page.locator("#kernels .limit").all_inner_texts()
+    told = [float(text.split()[-2]) / 100 if "%" in text else 1.0 for text in said]
+    assert widths == pytest.approx(told, abs=0.03)
+    parts = page.locator(".stood span").evaluate_all(
+        "parts => parts.reduce((sum, p) => sum + p.getBoundingClientRect().width, 0)"
+    )
+    assert parts == pytest.approx(page.locator(".stood").bounding_box()["width"], abs=3)
 
 
 def test_a_page_without_script_shows_all(opened: Any) -> None:
@@ -185,7 +223,7 @@ def test_five_hundred_pieces_are_searched_without_a_pause(opened: Any) -> None:
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (WIDE, "dark"), (PHONE, "light")])
-@pytest.mark.parametrize("name", ["small", "forty"])
+@pytest.mark.parametrize("name", ["small", "forty", "profile", "miss"])
 def test_axe_finds_nothing(opened: Any, name: str, size: dict[str, int], scheme: str) -> None:
     if not AXE.is_file():
         pytest.skip(f"axe-core is not at {AXE}; AXE_CORE names another place")

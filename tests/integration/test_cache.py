@@ -131,7 +131,7 @@ def test_what_changed_is_told_as_it_was_and_is(tmp_path: Path) -> None:
     other = Moded("c: expected d")
     found = store.find(hotstart.compute_key(other, (X,), options=EAGER), other, OnMiss())
     change = ("mode", "'a, found b'", "'c: expected d'")
-    assert found.reasons == ((change,),)
+    assert [refused.changes for refused in found.refused] == [(change,)]
     program.model.mode = other.mode
     with pytest.raises(hotstart.ModelMismatch, match="expected 'a, found b', found 'c: ") as raised:
         program(X)

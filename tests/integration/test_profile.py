@@ -15,7 +15,8 @@ from hotstart import Call, Dim, Options, Program
 from hotstart.cli import main
 from hotstart.errors import ContractError, OptionsError
 from hotstart.profiling.made_up_call import made_up_calls
-from hotstart.profiling.record import PieceProfile, Profile
+from hotstart.profiling.parts import PieceProfile
+from hotstart.profiling.record import Profile
 
 EAGER = Options(compiler="op_by_op")
 X = torch.randn(3, 8)
@@ -216,6 +217,25 @@ def test_profile_of_a_made_up_call(saved: Path, capsys: pytest.CaptureFixture[st
     command = "profile encoder.hot --weights weights.pt --size rows=7 --repeats 2"
     assert main(command.split()) == 0
     assert capsys.readouterr().out.startswith("rows=1..8: ")
+
+
+def test_profile_as_a_page(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "profile encoder.hot --weights weights.pt --size rows=7 --repeats 2 --html p.html"
+    assert main(command.split()) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("rows=1..8: ")
+    assert "wrote p.html" in said.err
+    page = (saved / "p.html").read_text()
+    assert "<h1>encoder.hot</h1>" in page
+    assert "blocks.0" in page
+
+
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "profile encoder.hot --weights weights.pt --size rows=7 --html nowhere/p.html"
+    assert main(command.split()) == 1
+    assert "Nothing was measured" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

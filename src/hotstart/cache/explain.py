@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hotstart.cache.entries import CacheEntry
+from hotstart.cache.stale import Refused
 from hotstart.records.guards import Change, ProgramKey
 
 if TYPE_CHECKING:
@@ -15,28 +18,54 @@ COMPARED = 200
 """So many stored programs, those that were used last, are compared with a key that is new."""
 
 
-def explain(store: Store, key: ProgramKey, reasons: Sequence[Sequence[Change]]) -> str:
-    """As `why`, a line for each difference."""
-    beside, changes = why(store, key, reasons)
-    return listed(beside, changes) if changes else beside
+@dataclass(frozen=True)
+class Miss:
+    """Why nothing was found under a key.
+
+    Attributes:
+        key: the key that was looked for.
+        nearest: the program that differs least; None if none is stored.
+        same_key: whether that has the key, and something else that forward reads differs.
+        changes: all that differs.
+        looked_at: how many programs were compared.
+    """
+
+    key: ProgramKey
+    nearest: CacheEntry | None = None
+    same_key: bool = False
+    changes: tuple[Change, ...] = ()
+    looked_at: int = 0
+
+    @property
+    def beside(self) -> str:
+        """What was found instead, in a line."""
+        if self.nearest is None:
+            return "nothing is stored yet"
+        if self.same_key:
+            return "the same key, but"
+        return "nothing has this key; beside the nearest that is stored"
+
+    def __str__(self) -> str:
+        return listed(self.beside, self.changes) if self.changes else self.beside
 
 
-def why(
-    store: Store, key: ProgramKey, reasons: Sequence[Sequence[Change]]
-) -> tuple[str, Sequence[Change]]:
+def why(store: Store, key: ProgramKey, refused: Sequence[Refused]) -> Miss:
     """Name the program nearest to one that was not found, and all that differs.
 
     Args:
         store: the store.
         key: the key that was looked for.
-        reasons: for every program of that key, what of it does not fit.
+        refused: every program of that key, with what of it does not fit.
     """
-    if reasons:
-        return "the same key, but", min(reasons, key=len)
-    nearest = _nearest(store, key)
-    if nearest is None:
-        return "nothing is stored yet", ()
-    return "nothing has this key; beside the nearest that is stored", nearest
+    if refused:
+        nearest = min(refused, key=lambda one: len(one.changes))
+        return Miss(key, nearest.entry, True, nearest.changes, len(refused))
+    entries = store.entries.recent(COMPARED)
+    if not entries:
+        return Miss(key)
+    differences = [difference(store.entries.key_of(entry).parts, key.parts) for entry in entries]
+    least = min(range(len(entries)), key=lambda number: len(differences[number]))
+    return Miss(key, entries[least], False, tuple(differences[least]), len(entries))
 
 
 def difference(stored: dict[str, str], wanted: dict[str, str]) -> list[Change]:
@@ -47,12 +76,6 @@ def difference(stored: dict[str, str], wanted: dict[str, str]) -> list[Change]:
         for name in names
         if stored.get(name) != wanted.get(name)
     ]
-
-
-def _nearest(store: Store, key: ProgramKey) -> list[Change] | None:
-    keys = map(store.entries.key_of, store.entries.recent(COMPARED))
-    differences = (difference(stored.parts, key.parts) for stored in keys)
-    return min(differences, key=len, default=None)
 
 
 def listed(intro: str, changes: Iterable[Change]) -> str:

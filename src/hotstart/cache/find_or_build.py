@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hotstart import telemetry
 from hotstart.cache.entries import CacheEntry
-from hotstart.cache.explain import explain
+from hotstart.cache.explain import why
 from hotstart.cache.stale import FoundProgram
 from hotstart.cache.store import Store
 from hotstart.errors import ArtifactError, StoreError
@@ -57,15 +57,15 @@ def find_or_build(
         telemetry.count("hotstart.cache.lookups", outcome="hit")
         return found.program
     with clock.phase("find"):
-        why = _why(store, key, found)
+        told = _why(store, key, found)
     reason = _reason(found)
     telemetry.count("hotstart.cache.lookups", outcome="miss", reason=reason)
     if store.policy == "require":
         raise StoreError(
-            f"expected a compiled program in {store}, found none that fits:\n{why}\n"
+            f"expected a compiled program in {store}, found none that fits:\n{told}\n"
             "Compile it there first, with policy='build', or change what is listed back."
         )
-    log.info("cache miss for %s: %s", key.digest, why)
+    log.info("cache miss for %s: %s", key.digest, told)
     with contextlib.ExitStack() as alone:
         with clock.phase("wait"):
             alone.enter_context(store.alone(key))
@@ -91,16 +91,17 @@ def find_or_build(
 
 def _reason(found: FoundProgram) -> str:
     """Why nothing was found, in one of a few words, for counters."""
-    if not found.reasons:
+    if not found.refused:
         return "no program of this key"
-    part = found.reasons[0][0][0] if found.reasons[0] else ""
+    changes = found.refused[0].changes
+    part = changes[0][0] if changes else ""
     return part if part in ("its file", "its signature") else "something has changed"
 
 
 def _why(store: Store, key: ProgramKey, found: FoundProgram) -> str:
     problems = () if store.exchange is None else store.exchange.remote.problems
     told = (f"the remote: {problem}" for problem in problems)
-    return "\n".join([explain(store, key, found.reasons), *told])
+    return "\n".join([str(why(store, key, found.refused)), *told])
 
 
 def _keep(store: Store, key: ProgramKey, program: Program) -> CacheEntry | None:

@@ -36,16 +36,28 @@ TRIED = 16
 Changes = tuple[Change, ...]
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """A stored program that does not fit.
+
+    Attributes:
+        entry: the program.
+        changes: why it does not.
+    """
+
+    entry: CacheEntry
+    changes: Changes
+
+
 class FoundProgram(msgspec.Struct, frozen=True):
     """A program that fits, or why those of its key do not.
 
     Attributes:
         program: the program that fits; None if there is none.
-        reasons: why each of those that were tried before it does not, the newest first.
+        refused: those that were tried before it, the newest first.
     """
 
     program: Program | None
-    reasons: tuple[Changes, ...] = ()
+    refused: tuple[Refused, ...] = ()
 
 
 def find_fitting(
@@ -57,7 +69,7 @@ def find_fitting(
     clock: Clock | None = None,
 ) -> FoundProgram:
     """Load the newest program of a key that fits a model, its sources and this machine."""
-    reasons: list[Changes] = []
+    refused: list[Refused] = []
     for entry in entries.of(f"{key}.")[:TRIED]:
         folder.used(PROGRAMS, entry.program)  # lest it be tidied away while it is compared
         seen = entries.seen(entry)
@@ -67,9 +79,9 @@ def find_fitting(
         if not changed:
             program, changed = loaded(folder, entries, entry, model, on_miss, clock)
             if program is not None:
-                return FoundProgram(program, tuple(reasons))
-        reasons.append(changed)
-    return FoundProgram(None, tuple(reasons))
+                return FoundProgram(program, tuple(refused))
+        refused.append(Refused(entry, changed))
+    return FoundProgram(None, tuple(refused))
 
 
 def loaded(

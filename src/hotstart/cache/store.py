@@ -19,7 +19,7 @@ from hotstart.cache.entries import ENTRIES, PIECES, PROGRAMS, CacheEntry, Entrie
 from hotstart.cache.file_names import is_key, program_name, require_program
 from hotstart.cache.folder import Folder, default_place, is_damage
 from hotstart.cache.signatures import signatures_of
-from hotstart.cache.stale import FoundProgram, find_fitting, loaded
+from hotstart.cache.stale import FoundProgram, Refused, find_fitting, loaded
 from hotstart.cache.tidying import LIMITS, Limits
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.events import Clock
@@ -274,7 +274,7 @@ class Store:
             found = self.find_here(key, model, on_miss, clock)
             if found.program is not None:
                 return found
-            reasons = list(found.reasons)
+            refused = list(found.refused)
             for offered in self._not_here(key.digest, exchange.offered(key.digest, visit)):
                 changed = tuple(changes(model, offered.seen))
                 changed = changed or exchange.bring(offered, visit)
@@ -284,9 +284,9 @@ class Store:
                     )
                     if program is not None:
                         self.folder.tidy()
-                        return FoundProgram(program, tuple(reasons))
-                reasons.append(changed)
-        return FoundProgram(None, tuple(reasons))
+                        return FoundProgram(program, tuple(refused))
+                refused.append(Refused(offered.entry, changed))
+        return FoundProgram(None, tuple(refused))
 
     def _not_here(self, key: str, offered: Iterable[Offered]) -> list[Offered]:
         """Those that the folder does not have, or of which it has lost the program."""

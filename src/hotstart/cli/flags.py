@@ -171,6 +171,12 @@ def add_trusted(command: ArgumentParser) -> None:
     )
 
 
+def add_html(command: ArgumentParser) -> None:
+    """Declare `--html`."""
+    about = "write a page for a browser: one file, no network"
+    command.add_argument("--html", type=Path, metavar="PAGE", help=about)
+
+
 def add_json(command: ArgumentParser, printed: str = "result") -> None:
     """Declare `--json`."""
     command.add_argument("--json", action="store_true", help=f"print the {printed} as JSON")

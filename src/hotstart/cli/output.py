@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import msgspec
 
+from hotstart.artifact import disk
 from hotstart.errors import ArtifactError
 
 
@@ -57,6 +58,16 @@ def _printable(text: str) -> str:
     if text.isascii() and text.replace("\n", "").isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def write_page(place: Path, page: str) -> None:
+    """Write a page of HTML, and say so on stderr.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
+    disk.write(place, [page.encode()])
+    say(f"wrote {place}", sys.stderr)
 
 
 def require_place(output: Path, done: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hotstart.cli import flags, parse
 from hotstart.cli.factory import call_factory
-from hotstart.cli.output import require_place, tell
+from hotstart.cli.output import require_place, tell, write_page
 from hotstart.errors import ContractError, OptionsError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def add_profile(command: ArgumentParser) -> None:
         metavar="FILE",
         help="write a trace of a call, for chrome://tracing or Perfetto",
     )
+    flags.add_html(command)
     flags.add_json(command, "profile")
     command.epilog = f"{flags.FACTORY}{_EXAMPLE}{command.epilog}"
     command.set_defaults(run=_profile)
@@ -69,19 +70,26 @@ def _profile(given: Namespace) -> None:
 
     Raises:
         HotstartError: the file cannot be loaded, or the call not be made.
+        OptionsError: a page is asked for, and a package for it is not installed.
     """
     import torch
 
+    from hotstart.profiling.page import page_of
     from hotstart.profiling.profile import profile
+    from hotstart.reporting.rendering import require_packages
 
-    if given.trace is not None:
-        require_place(given.trace, "measured")
+    for place in filter(None, (given.trace, given.html)):
+        require_place(place, "measured")
+    if given.html is not None:
+        require_packages()
     program, examples = _loaded(given)
     with torch.no_grad():
         args, kwargs = _arguments(program, given, examples)
         found = profile(program, args, kwargs, call=given.call, repeats=given.repeats)
         if given.trace is not None:
             _write_trace(given.trace, program, given.call, args, kwargs)
+    if given.html is not None:
+        write_page(given.html, page_of(found, given.file.name))
     tell(given, found.to_dict(), str(found))
 
 

@@ -9,7 +9,7 @@ from typing import get_args
 
 from hotstart.artifact import disk
 from hotstart.cli import flags
-from hotstart.cli.output import require_place, say, say_json
+from hotstart.cli.output import require_place, say, say_json, write_page
 from hotstart.reporting.compare import compare, differences_text
 from hotstart.reporting.document import read_document
 from hotstart.reporting.text import document_text
@@ -30,9 +30,7 @@ def add_report(command: ArgumentParser) -> None:
     add = command.add_argument
     add("file", type=Path, metavar="FILE", help="an artifact, or a report that a build wrote")
     add("other", type=Path, nargs="?", metavar="OTHER", help="another one, to say what differs")
-    add(
-        "--html", type=Path, metavar="PAGE", help="write a page for a browser: one file, no network"
-    )
+    flags.add_html(command)
     add(
         "--trace",
         type=Path,
@@ -66,8 +64,7 @@ def _report(given: Namespace) -> None:
         from hotstart.reporting.page import page_of
 
         require_place(given.html, "written")
-        disk.write(given.html, [page_of(document, given.file.name).encode()])
-        say(f"wrote {given.html}", sys.stderr)
+        write_page(given.html, page_of(document, given.file.name))
     elif given.trace is not None:
         require_place(given.trace, "written")
         disk.write(given.trace, [trace_of(document)])

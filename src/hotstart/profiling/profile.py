@@ -14,8 +14,9 @@ import torch
 from hotstart.dtypes import dtype_of
 from hotstart.errors import OptionsError
 from hotstart.faults import require
+from hotstart.profiling.parts import KernelProfile, PieceProfile
 from hotstart.profiling.peaks import measure_peaks
-from hotstart.profiling.record import KernelProfile, PieceProfile, Profile
+from hotstart.profiling.record import Profile
 from hotstart.profiling.recorder import Recorder, Spent
 from hotstart.profiling.watched import WatchedParts
 from hotstart.program import Program

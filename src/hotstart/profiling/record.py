@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from hotstart.profiling.limits import Rates
+from hotstart.profiling.parts import PieceProfile
 from hotstart.profiling.peaks import Peaks
-from hotstart.profiling.watched_code import Kind
+from hotstart.profiling.rows import KernelRow, PieceRow, piece_rows, slowest_first
 from hotstart.records.table import columns
 
 VERSION = 1
@@ -19,48 +21,6 @@ MAX_KERNELS = 20
 
 _NAME = 60
 """Letters of a kernel's name in a rendering; Inductor names kernels after all that is in them."""
-
-
-class KernelProfile(msgspec.Struct, frozen=True):
-    """A kernel or an operator of torch, at one place of the code.
-
-    Attributes:
-        name: as generated code calls it.
-        kind: `"kernel"` or `"operator"`.
-        count: how often a call of the program runs it.
-        seconds: of all of these together; the median of several calls.
-        bytes: the size of all that it is given and returns: what it reads and writes, if that is
-            all of it, once.
-        operations: multiplications and additions; None where they are not known, as of kernels that
-            Inductor has written.
-    """
-
-    name: str
-    kind: Kind
-    count: int
-    seconds: float
-    bytes: int
-    operations: int | None
-
-
-class PieceProfile(msgspec.Struct, frozen=True):
-    """A piece, or what is called between pieces.
-
-    Attributes:
-        name: of the piece, as in `Program.pieces`; empty for what is between them.
-        layers: paths of the submodules it came from.
-        unit: the key of the unit that it runs; equal pieces have the same.
-        op_by_op: why it runs the captured operators; empty if it does not.
-        seconds: the median of several calls, with what its kernels take.
-        kernels: what it calls, in the order of the code.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    unit: str
-    op_by_op: str
-    seconds: float
-    kernels: tuple[KernelProfile, ...]
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -97,9 +57,14 @@ class Profile(msgspec.Struct, frozen=True):
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return plain
 
+    def rows(self) -> list[PieceRow]:
+        """Gather pieces that run the same unit, and their kernels."""
+        return piece_rows(self.pieces, self.seconds_in_parts, self.peaks)
+
     def __str__(self) -> str:
         served = "in native code" if self.native else "in Python"
         call = f"{self.call}: {self.variant}" if self.call else self.variant
+        rows = self.rows()
         lines = [
             f"{call}: {_time(self.seconds)} {served}, {self.threads} threads, "
             f"median of {self.repeats}",
@@ -107,67 +72,42 @@ class Profile(msgspec.Struct, frozen=True):
             f"this machine: {self.peaks.operations_per_s / 1e9:.0f} GFLOP/s in "
             f"{self.peaks.dtype}, {self.peaks.bytes_per_s / 1e9:.0f} GB/s",
             "",
-            *self._piece_lines(),
+            *_piece_lines(rows),
             "",
-            *self._kernel_lines(),
+            *_kernel_lines(slowest_first(rows)),
         ]
         return "\n".join(lines)
 
-    def _piece_lines(self) -> list[str]:
-        """A line for pieces that run the same unit, then for what is between pieces."""
-        alike: dict[str, list[PieceProfile]] = {}
-        for piece in self.pieces:
-            alike.setdefault(piece.unit, []).append(piece)
-        rows = [("pieces", "", "time", "share", "GFLOP/s", "GB/s", "of the limit")]
-        for pieces in alike.values():
-            kernels = [kernel for piece in pieces for kernel in piece.kernels]
-            seconds = sum(piece.seconds for piece in pieces)
-            where = _layers(pieces)
-            if pieces[0].op_by_op:
-                where += ", op by op"
-            rows.append((_named(pieces), where, *self._numbers(seconds, kernels)))
-        return columns(rows, "<<>>>>>")
 
-    def _kernel_lines(self) -> list[str]:
-        """A line for each kernel of equal pieces together, those that take longest."""
-        alike: dict[tuple[str, int, str], list[KernelProfile]] = {}
-        first: dict[str, str] = {}
-        for piece in self.pieces:
-            first.setdefault(piece.unit, piece.name or "between")
-            for place, kernel in enumerate(piece.kernels):
-                alike.setdefault((piece.unit, place, kernel.name), []).append(kernel)
-        ordered = sorted(alike.items(), key=lambda item: -sum(k.seconds for k in item[1]))
-        rows = [("kernels", "in", "calls", "time", "share", "GFLOP/s", "GB/s", "of the limit")]
-        for (unit, _, name), kernels in ordered[:MAX_KERNELS]:
-            seconds = sum(kernel.seconds for kernel in kernels)
-            count = sum(kernel.count for kernel in kernels)
-            numbers = self._numbers(seconds, kernels)
-            rows.append((_short(name), first[unit], str(count), *numbers))
-        lines = columns(rows, "<<>>>>>>")
-        if (more := len(ordered) - MAX_KERNELS) > 0:
-            lines.append(f"... and {more} more")
-        return lines
+def _piece_lines(rows: Sequence[PieceRow]) -> list[str]:
+    """A line for pieces that run the same unit, then for what is between pieces."""
+    cells = [("pieces", "", "time", "share", "GFLOP/s", "GB/s", "of the limit")]
+    for row in rows:
+        where = _layers(row) + (", op by op" if row.op_by_op else "")
+        cells.append((_named(row), where, *_numbers(row.rates)))
+    return columns(cells, "<<>>>>>")
 
-    def _numbers(
-        self, seconds: float, kernels: Sequence[KernelProfile]
-    ) -> tuple[str, str, str, str, str]:
-        share = seconds / self.seconds_in_parts if self.seconds_in_parts else 0.0
-        known = [kernel.operations for kernel in kernels if kernel.operations is not None]
-        rate = sum(known) / seconds if seconds else 0.0
-        memory = sum(kernel.bytes for kernel in kernels) / seconds if seconds else 0.0
-        arithmetic = rate / self.peaks.operations_per_s
-        of_memory = memory / self.peaks.bytes_per_s
-        if arithmetic >= of_memory or (known and of_memory > 1):
-            of_limit = f"arithmetic {100 * arithmetic:.0f} %"
-        else:
-            of_limit = f"memory {100 * of_memory:.0f} %" if of_memory <= 1 else "in cache"
-        return (
-            _time(seconds),
-            f"{100 * share:.1f} %",
-            f"{rate / 1e9:.0f}" if known else "",
-            f"{memory / 1e9:.1f}",
-            of_limit,
-        )
+
+def _kernel_lines(rows: Sequence[KernelRow]) -> list[str]:
+    """A line for each kernel of equal pieces together, those that take longest."""
+    cells = [("kernels", "in", "calls", "time", "share", "GFLOP/s", "GB/s", "of the limit")]
+    for row in rows[:MAX_KERNELS]:
+        within, count = row.within or "between", str(row.count)
+        cells.append((_short(row.name), within, count, *_numbers(row.rates)))
+    lines = columns(cells, "<<>>>>>>")
+    if (more := len(rows) - MAX_KERNELS) > 0:
+        lines.append(f"... and {more} more")
+    return lines
+
+
+def _numbers(rates: Rates) -> tuple[str, str, str, str, str]:
+    return (
+        _time(rates.seconds),
+        f"{100 * rates.share:.1f} %",
+        "" if rates.operations_per_s is None else f"{rates.operations_per_s / 1e9:.0f}",
+        f"{rates.bytes_per_s / 1e9:.1f}",
+        rates.limit_text,
+    )
 
 
 def _time(seconds: float) -> str:
@@ -178,11 +118,11 @@ def _short(name: str) -> str:
     return name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
 
 
-def _named(pieces: Sequence[PieceProfile]) -> str:
-    first, last = pieces[0].name or "between", pieces[-1].name
-    return first if len(pieces) == 1 else f"{first} .. {last} ({len(pieces)})"
+def _named(row: PieceRow) -> str:
+    first, last = row.pieces[0].name or "between", row.pieces[-1].name
+    return first if len(row.pieces) == 1 else f"{first} .. {last} ({len(row.pieces)})"
 
 
-def _layers(pieces: Iterable[PieceProfile]) -> str:
-    found = [layer for piece in pieces for layer in piece.layers]
+def _layers(row: PieceRow) -> str:
+    found = [layer for piece in row.pieces for layer in piece.layers]
     return ", ".join(found[:1]) + (f" and {len(found) - 1} more" if len(found) > 1 else "")

@@ -1,23 +1,15 @@
-"""Write a document as one page of HTML: styles and script inside, nothing from a network."""
+"""Write a document as one page of HTML."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 from hotstart.artifact.manifest import MALFORMED, Manifest
 from hotstart.errors import CorruptArtifact, OptionsError
-from hotstart.records.table import memory
 from hotstart.reporting import contents, timeline, view
 from hotstart.reporting.document import Document
-
-_FOLDER = Path(__file__).parent
-_FIRST = 4
-"""Names that a list shows before it is unfolded."""
+from hotstart.reporting.rendering import missing, rendered
 
 _KINDS = {"build": "Build report", "load": "Load report", "file": "Artifact"}
 
@@ -33,21 +25,20 @@ def page_of(document: Document, name: str) -> str:
         OptionsError: a package is missing.
         CorruptArtifact: the artifact in the document is none.
     """
-    template = _template()
+    code = _code_filter()
     manifest = document.manifest()
-    script = (_FOLDER / "page.js").read_text()
     try:
-        shown = _shown(document, manifest)
-        return str(
-            template.render(
-                **shown,
-                title=document.file or name,
-                eyebrow=_KINDS[document.kind],
-                style=(_FOLDER / "page.css").read_text(),
-                script=script,
-                script_digest=_digest(script),
-            )
+        return rendered(
+            "report",
+            _shown(document, manifest),
+            title=document.file or name,
+            eyebrow=_KINDS[document.kind],
+            written_by="hotstart report",
+            made_by=document.made_by,
+            filters={"code": code},
         )
+    except OptionsError:  # a ValueError, too
+        raise
     except MALFORMED as error:
         expected = "what hotstart writes"
         raise CorruptArtifact(name, "report", expected, f"this: {error}") from error
@@ -79,58 +70,20 @@ def _shown(document: Document, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _template() -> Any:
-    """The template, with its filters.
+def _code_filter() -> Callable[[view.Source], Any]:
+    """The filter that highlights generated code.
 
     Raises:
         OptionsError: a package is missing.
     """
-    jinja2, highlight = _packages()
-    loader = jinja2.FileSystemLoader(_FOLDER)
-    environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    try:
+        from markupsafe import Markup
+
+        from hotstart.reporting.highlight import highlighted
+    except ImportError as error:
+        raise missing(error) from error
 
     def code(source: view.Source) -> Any:
-        marked: str = highlight.highlighted(source.name, source.text)
-        return jinja2.utils.markupsafe.Markup(marked)
+        return Markup(highlighted(source.name, source.text))
 
-    environment.filters |= {"code": code, "memory": memory, "seconds": _seconds, "brief": _brief}
-    return environment.get_template("page.html.j2")
-
-
-def _packages() -> tuple[Any, ModuleType]:
-    try:
-        import jinja2
-
-        from hotstart.reporting import highlight
-    except ImportError as error:
-        missing = error.name or "jinja2"
-        raise OptionsError(
-            f"html: expected the package {missing}, found none\ndo: pip install 'hotstart[report]'"
-        ) from error
-    return jinja2, highlight
-
-
-def _seconds(seconds: float) -> str:
-    """Seconds with three digits that count."""
-    if seconds >= 100:
-        return f"{seconds:.0f} s"
-    if seconds >= 1:
-        return f"{seconds:.2f} s"
-    return f"{1e3 * seconds:.3g} ms"
-
-
-def _brief(names: Sequence[str]) -> str:
-    """The first names of a list, and how many there are besides."""
-    more = len(names) - _FIRST
-    return ", ".join(names[:_FIRST]) + (f" and {more} more" if more > 0 else "")
-
-
-def _digest(script: str) -> str:
-    """The digest by which a page allows its own script, and no other."""
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return code

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hotstart.events import PHASES
 from hotstart.records.report import Report
+from hotstart.reporting.looks import Look
 from hotstart.reporting.view import Kind
 
 _FEWEST_TICKS = 5
@@ -20,7 +21,7 @@ class Bar:
         name: the phase or the piece.
         left, width: in percent of the whole time.
         start, seconds: in seconds.
-        kind: the kind of the piece; None for phases.
+        kind: the kind of the piece; None for phases, and for what lies between pieces.
     """
 
     name: str
@@ -28,7 +29,7 @@ class Bar:
     width: float
     start: float
     seconds: float
-    kind: Kind | None
+    kind: Look | None
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def ticks_of(seconds: float) -> list[tuple[float, str]]:
     steps = (m * 10.0**e for e in range(-7, 6) for m in (1, 2, 5))
     step = max((s for s in steps if seconds / s >= _FEWEST_TICKS), default=seconds)
     count = int(seconds / step)
-    return [(100 * step * n / seconds, f"{step * n:g} s") for n in range(count + 1)]
+    factor, unit = (1, "s") if seconds >= 1 else (1e3, "ms")
+    return [(100 * step * n / seconds, f"{factor * step * n:g} {unit}") for n in range(count + 1)]
 
 
 def _joined(first: Bar, second: Bar) -> Bar:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +10,8 @@ from hotstart.records.artifact import CompiledUnit
 from hotstart.records.details import PieceDetails
 from hotstart.records.report import PieceInfo, Report
 from hotstart.records.table import memory
+from hotstart.reporting import looks
 from hotstart.reporting.document import Document
-
-COLOURS = 8
-PATTERNS = 4
-"""Colours and patterns of repeated kinds, as the style sheet has them."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +92,12 @@ class Kind:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of its pieces; neighbours as a range."""
-        return tuple(_ranges([piece.name for piece in self.pieces]))
+        return tuple(looks.ranges_of([piece.name for piece in self.pieces]))
 
     @property
     def layer_names(self) -> tuple[str, ...]:
         """The layers; neighbours as a range."""
-        return tuple(_ranges(self.layers))
+        return tuple(looks.ranges_of(self.layers))
 
     def called_in(self, layer: str) -> str:
         """The path of a submodule, from the layer of the first piece where it is in there."""
@@ -163,13 +159,13 @@ def kinds_of(document: Document, manifest: Manifest) -> list[Kind]:
     details = {(each.kind, each.digest): each for each in document.details.pieces}
     units = _units_by_piece(document, manifest)
     trouble = _trouble(document.report)
-    styles = _styles()
+    styles = looks.styles()
     found = []
     for number, (key, pieces) in enumerate(by_digest.items()):
         mine = dict.fromkeys(unit for piece in pieces for unit in units.get(piece.name, ()))
         found.append(
             Kind(
-                label=_label(number),
+                label=looks.label_of(number),
                 style=next(styles) if len(pieces) > 1 else "",
                 pieces=tuple(pieces),
                 details=details.get(key),
@@ -304,26 +300,3 @@ def _trouble(report: Report) -> dict[str, list[str]]:
     for name, why in report.not_packed:
         found.setdefault(name, []).append(f"weights are not packed: {why}")
     return found
-
-
-def _styles() -> Iterator[str]:
-    for number in itertools.count():
-        yield f"c{number % COLOURS} p{number // COLOURS % PATTERNS}"
-
-
-def _label(number: int) -> str:
-    """A, B, ..., Z, AA, AB, ..."""
-    high, low = divmod(number, 26)
-    return (_label(high - 1) if high else "") + chr(ord("A") + low)
-
-
-def _ranges(names: Sequence[str]) -> Iterator[str]:
-    """Names that end in numbers; those in a row as one range."""
-    split = [(name.rstrip("0123456789"), name) for name in names]
-    numbered = [(start, int(name[len(start) :] or -1)) for start, name in split]
-    for (start, _), run in itertools.groupby(
-        enumerate(numbered), key=lambda each: (each[1][0], each[1][1] - each[0])
-    ):
-        numbers = [number for _, (_, number) in run]
-        first, last = f"{start}{numbers[0]}", f"{start}{numbers[-1]}"
-        yield first if first == last else f"{first} to {last}"

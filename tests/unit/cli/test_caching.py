@@ -169,6 +169,23 @@ def test_explain_of_an_empty_cache(shop: Path, capsys: pytest.CaptureFixture[str
     assert "nothing is stored yet" in out
 
 
+def test_explain_writes_a_page_of_what_differs(warmed: Warmed, python: Callable[..., str]) -> None:
+    asked = "cached_shop:ranged --compiler op_by_op --splits 3 --html miss.html"
+    ((status, found),) = explained(python, warmed.folder, asked)
+    assert (status, found["found"]) == (6, False)
+    page = (warmed.folder / "miss.html").read_text()
+    assert "<h1>cached_shop:ranged</h1>" in page
+    assert "options.splits" in page
+    assert found["nearest"] in page
+
+
+def test_explain_writes_a_page_of_what_is_found(warmed: Warmed, python: Callable[..., str]) -> None:
+    asked = "cached_shop:ranged --compiler op_by_op --html found.html"
+    ((status, found),) = explained(python, warmed.folder, asked)
+    assert (status, found["found"]) == (0, True)
+    assert "The cache has a program that fits" in (warmed.folder / "found.html").read_text()
+
+
 @pytest.fixture(scope="module")
 def told(warmed: Warmed, python: Callable[..., str]) -> dict[str, tuple[int, Any]]:
     """What `hotstart explain` says of what was warmed, by the name of what was asked."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
 import linecache
+import pdb  # noqa: T100  what is tested
+import re
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +103,19 @@ def test_the_line_cache_keeps_generated_code() -> None:
     linecache.checkcache()
     (stitched,) = program.artifact.calls[0].stitched
     assert "".join(linecache.getlines(stitched.code.filename)) == program.code["static"]
+
+
+def test_a_debugger_that_steps_into_stitched_code_shows_its_lines() -> None:
+    program = build(Model(depth=1).eval(), IDS, options=replace(EAGER, form="python"))
+    program(IDS)  # a first call binds weights
+    told, asked = io.StringIO(), io.StringIO("step\n" * 150 + "continue\n")
+    debugger = pdb.Pdb(stdin=asked, stdout=told, nosigint=True, readrc=False)
+    debugger.use_rawinput = False
+    debugger.runcall(program, IDS)
+    stops = re.findall(r"> \S*/stitched_static_\w+\.py\((\d+)\)run\(\).*\n(.*)", told.getvalue())
+    lines = program.code["static"].splitlines()
+    assert len(stops) > 3
+    assert [shown for _, shown in stops] == [f"-> {lines[int(n) - 1].strip()}" for n, _ in stops]
 
 
 def test_code_is_shown_by_variant() -> None:

@@ -7,10 +7,24 @@ import linecache
 import marshal
 import re
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 from hotstart.records.artifact import Blob, Code
 from hotstart.records.shapes import Variant
+
+_MODULE = "hotstart.generated"
+
+
+class _Text:
+    """A loader that has the text of a module, which is in no file, for debuggers."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def get_source(self, name: str) -> str:
+        """The text, as the line cache asks for it."""
+        return self._text
 
 
 def run_source(
@@ -26,7 +40,15 @@ def run_source(
     """
     # An entry without a modification time is kept when the cache is checked against the disk.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    namespace = {"__name__": "hotstart.generated", "__file__": filename, **scope}
+    loader: Any = _Text(source)
+    namespace = {
+        "__name__": _MODULE,
+        "__file__": filename,
+        # Debuggers make the name of a file absolute, so the line cache has no such entry.
+        "__loader__": loader,
+        "__spec__": ModuleSpec(_MODULE, loader),
+        **scope,
+    }
     code = marshal.loads(compiled) if compiled else compile(source, filename, "exec")
     # Only source that hotstart or the compiler generated comes here.
     exec(code, namespace)  # noqa: S102

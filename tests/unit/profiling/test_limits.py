@@ -1,0 +1,38 @@
+"""What a part of a call is compared with, and how that is said."""
+
+from __future__ import annotations
+
+import pytest
+
+from hotstart.profiling.limits import rates_of
+from hotstart.profiling.parts import KernelProfile
+from tests.unit.profiling.profiles import CACHED, COPY, FUSED, LINEAR, PEAKS, SMALL, kernel
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "standing"),
+    [
+        (LINEAR, "arithmetic 90 %", "at"),
+        (SMALL, "arithmetic 10 %", "below"),
+        (COPY, "memory 90 %", "at"),
+        (FUSED, "memory 10 %", "unknown"),
+        (CACHED, "in cache", "cache"),
+        (kernel("mm", 1e-3, operations=20_000_000, bytes=40_000_000), "arithmetic 20 %", "below"),
+        (kernel("mm", 1e-3, operations=120_000_000), "arithmetic 120 %", "at"),
+        (kernel("nothing", 0.0, bytes=0), "arithmetic 0 %", "unknown"),
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_the_nearer_limit_counts(part: KernelProfile, text: str, standing: str) -> None:
+    rates = rates_of(part.seconds, 1.0, [part], PEAKS)
+    assert (rates.limit_text, rates.standing) == (text, standing)
+    assert 0 <= rates.of_limit <= 1
+
+
+def test_operations_that_are_not_known_are_counted_as_such() -> None:
+    rates = rates_of(0.01, 0.02, [LINEAR, FUSED, SMALL], PEAKS)
+    assert rates.operations == 370_000_000
+    assert rates.operations_per_s == pytest.approx(37e9)
+    assert (rates.uncounted, rates.share) == (1, 0.5)
+    unknown = rates_of(0.01, 0.02, [FUSED], PEAKS)
+    assert (unknown.operations, unknown.operations_per_s) == (None, None)
