@@ -18,6 +18,7 @@ EventKind = Literal[
     "unit_started",
     "unit_finished",
     "variant_finished",
+    "variant_checked",
     "build_finished",
 ]
 
@@ -29,8 +30,8 @@ class Event(msgspec.Struct, frozen=True):
         kind: what happened.
         name: the phase, piece or variant it is about.
         seconds: how long it took, for `*_finished` events; else 0.
-        done: units finished so far.
-        total: units in this build, 0 while unknown.
+        done: units finished so far; of a check, steps.
+        total: units in this build, 0 while unknown; of a check, steps.
         detail: more about it, JSON-able.
     """
 

@@ -13,7 +13,7 @@ import torch
 
 from hotstart import telemetry
 from hotstart.errors import ArtifactError, ContractError, HotstartError, ModelMismatch
-from hotstart.events import Clock
+from hotstart.events import Clock, Listener
 from hotstart.model import Model, method_of
 from hotstart.records.artifact import Artifact
 from hotstart.records.layout import fit, strides_fit
@@ -129,6 +129,7 @@ class Program(BaseProgram):
         sign_key: str | os.PathLike[str] | None = None,
         check: bool = True,
         check_inputs: Any = None,
+        on_event: Listener | None = None,
     ) -> None:
         """Write everything but the weights to one file, which `hotstart.load` starts from.
 
@@ -147,6 +148,8 @@ class Program(BaseProgram):
             check_inputs: arguments to check with, `(args, kwargs)`, or a list of such pairs, for
                 models that do not take any values; by name where calls have names. Without, the
                 values of the example are used, if it had any, and made-up ones.
+            on_event: called with a `hotstart.events.Event` as variants are checked, also from
+                another thread.
 
         Raises:
             ArtifactError: the program holds something that cannot be said as data, the comparison
@@ -167,7 +170,8 @@ class Program(BaseProgram):
         sign = None if sign_key is None else signer(sign_key)
         given = given_examples(self._entries, check_inputs, check)
         source = self._binding.source
-        wanted = CheckInputs(source, {**self.examples, **given}) if check else None
+        examples = {**self.examples, **given}
+        wanted = CheckInputs(source, examples, listener=on_event) if check else None
         artifacts = [with_left_out(each, source) for each in self.artifacts()]
         disk.write(file, checked_parts(*artifacts, sign=sign, check=wanted))
 

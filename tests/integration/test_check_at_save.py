@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Call, Dim, Store
+from hotstart.events import Event
 from tests.integration import checking
 from tests.integration.caching import origin
 
@@ -279,3 +280,21 @@ def test_a_cache_uses_the_values_of_the_example(tmp_path: Path) -> None:
     assert origin(program) == "compiled"
     (file,) = (path for path in tmp_path.rglob("programs/*/*") if path.is_file())
     assert hotstart.inspect(file).check["unchecked"] == []
+
+
+def test_a_listener_is_told_of_each_variant_as_it_is_checked(tmp_path: Path) -> None:
+    model = checking.Flow().eval()
+    calls = {
+        name: hotstart.Call(args=(torch.randn(rows, 3),)) for name, rows in (("a", 2), ("b", 3))
+    }
+    program = hotstart.compile(model, calls=calls, options=EAGER)
+    events: list[Event] = []
+    program.save(tmp_path / "model.hot", on_event=events.append)
+    names = [each.name for each in events]
+    assert {each.kind for each in events} == {"variant_checked"}
+    assert [each.done for each in events] == [1, 2, 3, 4]
+    assert {each.total for each in events} == {4}
+    assert len(set(names)) == 2
+    assert names[:2] == names[2:]
+    steps = [each.detail["step"] for each in events]
+    assert steps == [*["run from the file"] * 2, *["compared"] * 2]

@@ -82,7 +82,7 @@ def find_or_build(
             kept = {t: StoredPieces(store, t) for t in targets if not is_foreign(t)}
         program = build(kept)
         with clock.phase("keep"):
-            entry = _keep(store, key, program)
+            entry = _keep(store, key, program, clock)
     with clock.phase("keep"):
         for number, each in enumerate(kept.values()):
             each.share(entry if number == 0 else None)
@@ -104,7 +104,7 @@ def _why(store: Store, key: ProgramKey, found: FoundProgram) -> str:
     return "\n".join([str(why(store, key, found.refused)), *told])
 
 
-def _keep(store: Store, key: ProgramKey, program: Program) -> CacheEntry | None:
+def _keep(store: Store, key: ProgramKey, program: Program, clock: Clock) -> CacheEntry | None:
     from hotstart.saving import CheckInputs, checked_parts
 
     if not store.signatures.believes_own:
@@ -117,7 +117,8 @@ def _keep(store: Store, key: ProgramKey, program: Program) -> CacheEntry | None:
         return None
     assert program.model is not None, "it was just built from one"
     source = weights_of(program.model, program.artifact)
-    check = CheckInputs(source, program.examples, partly=True) if store.check else None
+    wanted = CheckInputs(source, program.examples, partly=True, listener=clock.emit)
+    check = wanted if store.check else None
     try:
         parts = checked_parts(*program.artifacts(), sign=store.signatures.sign, check=check)
     except (ArtifactError, OSError) as error:  # OSError: there is no room to check it in

@@ -81,14 +81,15 @@ def _build(given: Namespace) -> None:
     arguments.pop("extra_key", None)  # no cache is asked
     if given.calls is not None:
         arguments = observed.with_calls(given, arguments, settings["dynamic_shapes"])
-    with progress(sys.stderr) as listener:
+    with progress(sys.stderr, quiet=given.json) as listener:
         heard = flags.listening(arguments, given.jobs, listener)
         with clock.phase("build"), flags.compiling_on(heard):
             program = hotstart.compile(model, **heard)
         if output is not None:
             listener(Event("phase_started", "save"))
             with clock.phase("save"):
-                program.save(output, sign_key=given.sign_key, check=not given.no_check)
+                checked = not given.no_check
+                program.save(output, sign_key=given.sign_key, check=checked, on_event=listener)
     report = program.report
     shown: dict[str, Any] = report.to_dict()
     if output is not None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import sys
-import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Generator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Generator, Sequence
+from functools import partial
 from typing import Any
 
 from hotstart.cli import flags, parse
-from hotstart.cli.factory import call_factory
 from hotstart.cli.output import say, say_json
-from hotstart.cli.progress import progress
-from hotstart.cli.warming import Place, Row, compile_into, compiled_row, failed_row
-from hotstart.errors import HotstartError
+from hotstart.cli.warm_apart import warm_apart
+from hotstart.cli.warm_progress import Shown, models_shown
+from hotstart.cli.warming import Place, Row
 from hotstart.options import Jobs
 
 
@@ -56,57 +53,45 @@ def _warm(given: Namespace) -> int:
     """
     settings = flags.settings(given)
     place = Place(given.cache, given.remote, not given.no_check, given.sign_key, given.trusted_key)
-    if given.on == "ray":
-        from hotstart.cli.warm_on_ray import warm_on_ray
+    names = list(map(str, given.factories))
+    with models_shown(names, sys.stderr, quiet=given.json) as shown:
+        if given.on == "ray":
+            from hotstart.cli.warm_on_ray import warm_on_ray
 
-        rows = warm_on_ray(given.factories, settings, given.jobs, place)
-    else:
-        rows = _warm_here(given.factories, settings, given.jobs, place)
-    done, out = [], sys.stdout
-    with contextlib.closing(rows):  # what still runs is ended if this is interrupted
-        for one in rows:
-            if one["error"]:
-                say(f"error: {one['factory']}: {one['error']}", sys.stderr)
-            if not given.json:
-                seconds, key = one["seconds"], one["key"][:12]
-                say(f"{one['action']:8}  {seconds:7.2f} s  {key:12}  {one['factory']}", out)
-            done.append(one)
+            rows = warm_on_ray(given.factories, settings, given.jobs, place, shown)
+        else:
+            rows = _warm_here(given.factories, settings, given.jobs, place, shown)
+        done = _told(rows, names, shown, quiet=given.json)
     if given.json:
-        order = list(map(str, given.factories))
-        say_json(sorted(done, key=lambda one: order.index(one["factory"])))
+        say_json(sorted(done, key=lambda one: names.index(one["factory"])))
     return 1 if any(one["error"] for one in done) else 0
 
 
+def _told(rows: Generator[Row], names: Sequence[str], shown: Shown, quiet: bool) -> list[Row]:
+    """Print a line for each row as it comes, and errors; return all rows."""
+    done, left, out = [], list(enumerate(names)), sys.stdout
+    with contextlib.closing(rows):  # what still runs is ended if this is interrupted
+        for row in rows:
+            place, name = next(one for one in left if one[1] == row["factory"])
+            left.remove((place, name))
+            with shown.ended(place):
+                if row["error"]:
+                    say(f"error: {name}: {row['error']}", sys.stderr)
+                if not quiet:
+                    seconds, key = row["seconds"], row["key"][:12]
+                    say(f"{row['action']:8}  {seconds:7.2f} s  {key:12}  {name}", out)
+            done.append(row)
+    return done
+
+
 def _warm_here(
-    factories: list[parse.Factory], settings: dict[str, Any], jobs: Jobs | None, place: Place
+    factories: Sequence[parse.Factory],
+    settings: dict[str, Any],
+    jobs: Jobs | None,
+    place: Place,
+    shown: Shown,
 ) -> Generator[Row]:
     """Compile what each factory makes, one after the other."""
-    for factory in factories:
-        yield _warm_apart(factory, settings, jobs, place)
-
-
-def _warm_apart(
-    factory: parse.Factory, settings: dict[str, Any], jobs: Jobs | None, place: Place
-) -> Row:
-    """Compile what one factory makes in a new process, and describe what came of it."""
-    started = time.perf_counter()
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as process:
-        try:
-            compiled = process.submit(_compile, factory, settings, jobs, place)
-            action, seconds, key = compiled.result()
-        except HotstartError as raised:
-            return failed_row(factory, time.perf_counter() - started, str(raised))
-        except Exception as raised:  # noqa: BLE001  whatever a factory does, the others go on
-            error = f"{type(raised).__name__}: {raised}"
-            return failed_row(factory, time.perf_counter() - started, error)
-    return compiled_row(factory, action, seconds, key)
-
-
-def _compile(
-    factory: parse.Factory, settings: dict[str, Any], jobs: Jobs | None, place: Place
-) -> tuple[str, float, str]:
-    """Compile what a factory makes into a cache; see `compile_into`."""
-    model, from_factory = call_factory(factory)
-    with progress(sys.stderr) as listener:
-        return compile_into(factory, model, {**settings, **from_factory}, jobs, place, listener)
+    for number, factory in enumerate(factories):
+        shown.begun(number)
+        yield warm_apart(factory, settings, jobs, place, partial(shown.heard, number))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from hotstart.artifact.surroundings import (
 from hotstart.cache.folder import default_place
 from hotstart.cli import parse
 from hotstart.cli.factory import call_factory, see_working_folder
-from hotstart.cli.progress import progress
+from hotstart.cli.warm_progress import Shown
 from hotstart.cli.warming import Place, Row, compile_into, compiled_row, failed_row
 from hotstart.compilers.workers.errand import overheard
 from hotstart.compilers.workers.ray_cluster import (
@@ -40,7 +39,6 @@ from hotstart.options import Jobs, Options
 
 if TYPE_CHECKING:
     from hotstart.cache.store import Store
-    from hotstart.events import Listener
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +87,11 @@ class _Made:
 
 
 def warm_on_ray(
-    factories: Sequence[parse.Factory], settings: dict[str, Any], jobs: Jobs | None, place: Place
+    factories: Sequence[parse.Factory],
+    settings: dict[str, Any],
+    jobs: Jobs | None,
+    place: Place,
+    shown: Shown,
 ) -> Generator[Row]:
     """Compile what factories make on a Ray cluster, each once; what came of them as they end.
 
@@ -109,16 +111,16 @@ def warm_on_ray(
         for factory in dict.fromkeys(factories)
     ]
     cores = jobs if isinstance(jobs, int) else 1
-    with ray_connection(), progress(sys.stderr) as listener:
+    with ray_connection():
         cluster = Cluster({**ENVIRONMENT, **set_for_compilers()}, cores=cores, fresh=True)
-        listener(Event("phase_started", f"warm on {cluster.cores} cores of Ray"))
-        for row in _rows(cluster, orders, store, listener):
+        for number in range(len(factories)):
+            shown.begun(number)
+            shown.heard(number, Event("phase_started", f"on {cluster.cores} cores of Ray"))
+        for row in _rows(cluster, orders, store):
             yield from [row] * list(map(str, factories)).count(row["factory"])
 
 
-def _rows(
-    cluster: Cluster, orders: Sequence[_Order], store: Store, listener: Listener
-) -> Generator[Row]:
+def _rows(cluster: Cluster, orders: Sequence[_Order], store: Store) -> Generator[Row]:
     """Have orders compiled; what came of each, as they end. The others are cancelled at the end."""
     started = time.perf_counter()
     tasks: dict[Task, parse.Factory] = {}
@@ -126,13 +128,10 @@ def _rows(
         for order in orders:
             task = cluster.submit(str(order.factory), _compile, order)
             tasks[task] = order.factory
-        for done in range(1, len(orders) + 1):
+        while tasks:
             task = cluster.next_of(tasks)
-            factory = tasks[task]
-            row = _row(cluster, task, factory, store, started)
+            row = _row(cluster, task, tasks[task], store, started)
             del tasks[task]
-            name, seconds = str(factory), row["seconds"]
-            listener(Event("unit_finished", name, seconds, done, len(orders)))
             yield row
     finally:
         cluster.cancel(tasks)

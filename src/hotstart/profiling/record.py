@@ -66,8 +66,8 @@ class Profile(msgspec.Struct, frozen=True):
         call = f"{self.call}: {self.variant}" if self.call else self.variant
         rows = self.rows()
         lines = [
-            f"{call}: {_time(self.seconds)} {served}, {self.threads} threads, "
-            f"median of {self.repeats}",
+            f"{call}: {_time(self.seconds)} {served}, {self.threads} "
+            f"thread{'' if self.threads == 1 else 's'}, median of {self.repeats}",
             f"with every part timed: {_time(self.seconds_in_parts)}; shares are of that",
             f"this machine: {self.peaks.operations_per_s / 1e9:.0f} GFLOP/s in "
             f"{self.peaks.dtype}, {self.peaks.bytes_per_s / 1e9:.0f} GB/s",

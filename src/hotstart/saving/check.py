@@ -20,10 +20,12 @@ import torch
 
 from hotstart.artifact import disk
 from hotstart.errors import ArtifactError, HotstartError
+from hotstart.events import Listener
 from hotstart.records.artifact import Artifact
 from hotstart.runtime.weights.weight_source import Source
 from hotstart.saving import check_process
 from hotstart.saving.check_process import ENDED, Attempt, SharedFolder, said, values_of
+from hotstart.saving.check_progress import CheckProgress
 from hotstart.saving.examples import Example
 from hotstart.saving.inputs import Real, real_weights
 from hotstart.saving.rehearsal import Rehearsal
@@ -63,6 +65,7 @@ def compare(
     parts: Sequence[bytes],
     examples: Mapping[str, Sequence[Example]],
     source: Source,
+    listener: Listener | None = None,
 ) -> Checked:
     """Run an artifact here, and from its bytes in a process of its own, and compare.
 
@@ -72,6 +75,8 @@ def compare(
         examples: calls to run it on, by name; where these do not fit or fail, others are made up.
         source: has the weights. Integers are taken from it; floating-point numbers only if nothing
             runs on made-up ones.
+        listener: is told of each variant twice: when it has run from the file, by another thread of
+            this process, and when its results were compared.
 
     Raises:
         ArtifactError: the artifact does not run by itself, or a piece returns something else.
@@ -79,15 +84,16 @@ def compare(
     with tempfile.TemporaryDirectory(prefix="hotstart-check-") as folder:
         shared = SharedFolder(Path(folder))
         disk.write(shared.file, parts)
-        return _Check(artifact, shared).compared(examples, source)
+        return _Check(artifact, shared, listener).compared(examples, source)
 
 
 class _Check:
     """Runs the same variants on the same inputs in two processes."""
 
-    def __init__(self, artifact: Artifact, shared: SharedFolder) -> None:
+    def __init__(self, artifact: Artifact, shared: SharedFolder, listener: Listener | None) -> None:
         self._shared = shared
         self._rehearsal = Rehearsal(artifact)
+        self._progress = CheckProgress(self._rehearsal.names, listener)
         self._requirements = artifact.requirements
         # What an operator of the model's own needs is found only once its module is imported.
         sources = artifact.fingerprint.get("sources", {})
@@ -125,6 +131,7 @@ class _Check:
         for number, tried in attempts.items():
             if _ran(tried):
                 found.append(self._comparison(number, tried[-1].choice, real))
+                self._progress.compared(number)
             else:
                 failed[number] = self._reason(number, tried, real)
         return found, failed
@@ -138,7 +145,8 @@ class _Check:
             The error of something that fails only there, and the attempts by variant.
         """
         self._shared.keep(real)
-        problem = _run_apart(self._shared, variants, modules)
+        with self._progress.following(self._shared):
+            problem = _run_apart(self._shared, variants, modules)
         attempts: dict[int, list[Attempt]] = {number: [] for number in variants}
         for attempt in self._shared.attempts():
             attempts[attempt.variant].append(attempt)

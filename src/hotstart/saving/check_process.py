@@ -101,7 +101,8 @@ class SharedFolder:
         """Read all attempts, each as it ended."""
         if not self._attempts.exists():
             return []
-        lines = self._attempts.read_bytes().splitlines()
+        whole, _, _ = self._attempts.read_bytes().rpartition(b"\n")  # the rest is being written
+        lines = whole.splitlines()
         noted = (msgspec.json.decode(line, type=Attempt) for line in lines)
         return list({(one.variant, one.choice): one for one in noted}.values())
 

@@ -15,6 +15,7 @@ from hotstart.artifact.header import Sign
 from hotstart.artifact.pool import TargetProgram, parts_of_several
 from hotstart.artifact.write import to_manifest
 from hotstart.errors import ArtifactError, OptionsError
+from hotstart.events import Listener
 from hotstart.records.artifact import Artifact
 from hotstart.runtime.weights.weight_source import Source
 from hotstart.saving.check import Checked, compare
@@ -31,11 +32,13 @@ class CheckInputs:
         source: has the weights.
         examples: calls that it is run on, by name.
         partly: whether to write it, with a warning, if no inputs are found for some variants.
+        listener: is told of variants as they are checked.
     """
 
     source: Source
     examples: Mapping[str, Sequence[Example]]
     partly: bool = False
+    listener: Listener | None = None
 
 
 def checked_parts(
@@ -67,7 +70,7 @@ def _checked(artifact: Artifact, check: CheckInputs | None) -> TargetProgram:
         parts = container.file_parts(manifest, blobs)
     if check is not None and _is_for_here(artifact) and _can_be_run_alone(artifact, check.partly):
         _require_target(artifact)
-        found = compare(artifact, parts, check.examples, check.source)
+        found = compare(artifact, parts, check.examples, check.source, check.listener)
         if found.unchecked:
             _tell(found, check.partly)
         manifest["check"] = msgspec.to_builtins(found)

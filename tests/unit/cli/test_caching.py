@@ -151,7 +151,24 @@ def test_one_that_fails_does_not_stop_the_others(warmed: Warmed) -> None:
     assert [line.split()[0] for line in warmed.out.splitlines()] == 3 * ["failed"] + ["compiled"]
     assert "a dict with model, shape" in warmed.err
     assert "ValueError: no such model" in warmed.err
-    assert "error: failing_shop:killed: BrokenProcessPool" in warmed.err
+    assert "error: failing_shop:killed: its process was ended by SIGKILL" in warmed.err
+
+
+def test_progress_has_a_line_for_what_each_model_does(warmed: Warmed) -> None:
+    lines = warmed.err.splitlines()
+    assert "[1/4] failing_shop:unknown: starting" in lines
+    assert "[4/4] cached_shop:ranged: capture" in lines
+    assert all(line.startswith(("[", "error: ")) for line in lines if "shop:" in line)
+
+
+def test_json_is_quiet(
+    warmed: Warmed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working_in(warmed.folder, monkeypatch)
+    given = "warm cached_shop:ranged --compiler op_by_op --no-check --json"
+    status, out, err = asked(capsys, given)
+    assert (status, err) == (0, "")
+    assert [row["action"] for row in json.loads(out)] == ["loaded"]
 
 
 def test_what_was_warmed_is_found(

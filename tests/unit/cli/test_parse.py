@@ -342,6 +342,9 @@ EVENTS = (
     Event("phase_started", "compile"),
     Event("unit_finished", "piece_1", 0.001, done=2, total=2),
     Event("variant_finished", "seq=2..64", 1.26, done=2, total=2),
+    Event("phase_started", "save"),
+    Event("variant_checked", "seq=2..64", done=1, total=2, detail={"step": "run from the file"}),
+    Event("variant_checked", "seq=2..64", done=2, total=2, detail={"step": "compared"}),
     Event("build_finished", "model", 2.0),
 )
 
@@ -361,6 +364,8 @@ def test_lines_for_a_log() -> None:
         "compile",
         "  [1/2] piece_0 1.25 s",
         "  variant seq=2..64 1.26 s",
+        "save",
+        "  checked seq=2..64",
     ]
 
 
@@ -388,6 +393,33 @@ def test_a_bar_says_what_is_being_done_and_what_was(monkeypatch: pytest.MonkeyPa
             listener(Event("unit_finished", f"piece_{number}", 0.1, number + 1, 3, done))
     assert "piece_2  encoder.layer.0  seq=2..64" in stream.getvalue()
     assert "1 compiled, 2 reused" in stream.getvalue()
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    with progress(Terminal()) as listener:
+        assert isinstance(listener, Lines)
+
+
+def test_nothing_is_shown_where_that_is_asked_for() -> None:
+    stream = Terminal()
+    with progress(stream, quiet=True) as listener:
+        for event in EVENTS:
+            listener(event)
+    assert stream.getvalue() == ""
+
+
+def test_no_colour_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for wanted, value in ((True, ""), (False, "1")):
+        monkeypatch.setenv("NO_COLOR", value)
+        stream = Terminal()
+        with progress(stream) as listener:
+            for event in EVENTS:
+                listener(event)
+        assert bool(re.search(r"\x1b\[[\d;]*3[0-7]", stream.getvalue())) is wanted
 
 
 def test_lines_on_a_terminal_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
