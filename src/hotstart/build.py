@@ -9,6 +9,7 @@ from typing import Any
 
 from hotstart import assemble, build_details, debug_files, faults
 from hotstart._torch.dynamo.compile_lock import compile_lock
+from hotstart._torch.structured_trace import trace_artifact
 from hotstart.capture.described import DescribedCall, device_of
 from hotstart.capture.naming import naming_of
 from hotstart.capture.weight_table import fakes_for_meta
@@ -130,6 +131,8 @@ def build_program(
         others = [artifact for artifact, _ in made[1:]]
         targets = Targets(options.targets, lambda: others) if others else ONE_TARGET
         program = Program(best, model, binding, summary, clock, on_miss, examples, targets, details)
+    trace_artifact("hotstart_entry", lambda: program.entry_code)
+    trace_artifact("hotstart_report", lambda: str(program.report))
     if debug_dir is not None:
         with clock.phase("debug files"):
             debug_files.write_debug_files(debug_dir, traced, shown, program.entry_code)

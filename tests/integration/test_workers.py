@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -356,3 +357,44 @@ def test_one_piece_needs_no_worker(started: list[Worker]) -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval()
     hotstart.compile(model, (torch.randn(2, 8),), options=Options(jobs=2))
     assert started == []
+
+
+def artifacts_of(log: Path) -> list[str]:
+    """The names of what a structured trace of torch has, in order."""
+    records = [
+        json.loads(line.partition("] ")[2])
+        for line in log.read_text().splitlines()
+        if "] {" in line and not line.startswith("\t")
+    ]
+    kinds = ("inductor_output_code",)
+    return [
+        record["artifact"]["name"] if "artifact" in record else kind
+        for record in records
+        for kind in (*kinds, "artifact")
+        if kind in record
+    ]
+
+
+def test_structured_traces_say_which_piece_each_process_compiles(tmp_path: Path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + textwrap.dedent(
+        """
+        from tests.integration.test_workers import build
+        if __name__ == "__main__":
+            print([unit.action for unit in build(jobs=2).report.units].count("compiled"))
+        """
+    )
+    environment = {**os.environ, "TORCH_TRACE": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    logs = [artifacts_of(log) for log in tmp_path.iterdir()]
+    here, *workers = sorted(logs, key=lambda names: "hotstart_report" not in names)
+    assert {"hotstart_graph_0", "hotstart_entry", "hotstart_report"} <= set(here)
+    assert any(name.startswith("hotstart_stitched_") for name in here)
+    asked = [name for name in here if name.startswith("hotstart_compile_piece_")]
+    assert len(asked) == int(done.stdout)
+    (there,) = workers
+    assert any(name.endswith("_in_worker") for name in there)
+    for names in (here, there):
+        assert "inductor_output_code" in names
+        first = names.index("inductor_output_code")
+        assert any(name.startswith("hotstart_compile_") for name in names[:first])

@@ -116,6 +116,7 @@ def test_the_structured_trace_has_graph_compiles_and_code(
     assert "hotstart_graph_0" in names
     assert "hotstart_compile_piece_0_batch=2..8" in names
     assert "hotstart_stitched_batch=1" in names
+    assert {"hotstart_entry", "hotstart_report"} <= names
 
 
 # --- garbage collection ---------------------------------------------------------------------------

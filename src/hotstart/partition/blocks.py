@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ SMALLEST = 4
 
 SMALLEST_LEAF = 24
 """Modules of fewer nodes that call no other module are left alone: a norm is better fused."""
+
+_IN_DICT = re.compile(r"\.?\b__dict__\['_modules'\]\['([^']+)'\]")
 
 Digest = Callable[[Sequence[fx.Node]], Hashable]
 
@@ -37,12 +40,21 @@ class ModuleCall:
 def path_of(node: fx.Node) -> str:
     """Path of the innermost submodule a node was traced in; empty for the model itself."""
     stack = node.meta.get("nn_module_stack") or {}
-    return str(next(reversed(stack.values()))[0]) if stack else ""
+    return _plain(str(next(reversed(stack.values()))[0])) if stack else ""
 
 
 def paths_of(node: fx.Node) -> list[str]:
     """Paths of the submodules a node was traced in, from the outermost to the innermost."""
-    return [path for path, _ in (node.meta.get("nn_module_stack") or {}).values() if path]
+    stack = node.meta.get("nn_module_stack") or {}
+    return [_plain(path) for path, _ in stack.values() if path]
+
+
+def _plain(path: str) -> str:
+    """Write a path as `named_modules` does where Dynamo found a child in the model's `__dict__`.
+
+    It looks there for models with a `__getattr__` of their own, such as those of diffusers.
+    """
+    return _IN_DICT.sub(r".\1", path).removeprefix(".")
 
 
 def repeated_blocks(nodes: Sequence[fx.Node], digest: Digest) -> dict[fx.Node, ModuleCall]:

@@ -15,6 +15,9 @@ Standing = Literal["at", "below", "cache", "unknown"]
 NEAR = 0.7
 """Share of a peak from which a part is at that limit."""
 
+FEW = 0.1
+"""Share of the time that kernels may take whose operations are not known, for all to be known."""
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -26,6 +29,7 @@ class Rates:
         bytes: read and written.
         operations: multiplications and additions of what they are counted for; None: of nothing.
         uncounted: kernels whose operations are not known.
+        uncounted_s: seconds that these took.
         operations_per_s: None where `operations` is.
         bytes_per_s: the same of bytes.
         arithmetic: operations per second over the peak; 0 where they are not known.
@@ -37,6 +41,7 @@ class Rates:
     bytes: int
     operations: int | None
     uncounted: int
+    uncounted_s: float
     operations_per_s: float | None
     bytes_per_s: float
     arithmetic: float
@@ -66,13 +71,15 @@ class Rates:
     def standing(self) -> Standing:
         """Whether it is at a limit, below both, or nobody knows since operations are not counted.
 
-        What is not counted may be at the limit of arithmetic, unless memory holds it back.
+        That counts where kernels take some of the time whose operations are not known: what is not
+        counted may be at the limit of arithmetic, unless memory holds it back.
         """
         if max(self.arithmetic, self.memory if self.memory <= 1 else 0.0) >= NEAR:
             return "at"
         if self.nearer == "cache":
             return "cache"
-        return "unknown" if self.operations is None else "below"
+        known = self.operations is not None and self.uncounted_s <= FEW * self.seconds
+        return "below" if known else "unknown"
 
 
 def rates_of(
@@ -88,6 +95,7 @@ def rates_of(
     """
     kernels = list(kernels)
     known = [kernel.operations for kernel in kernels if kernel.operations is not None]
+    uncounted = [kernel.seconds for kernel in kernels if kernel.operations is None]
     operations = sum(known) if known else None
     moved = sum(kernel.bytes for kernel in kernels)
     per_s = 1 / seconds if seconds else 0.0
@@ -97,7 +105,8 @@ def rates_of(
         share=seconds / whole_s if whole_s else 0.0,
         bytes=moved,
         operations=operations,
-        uncounted=len(kernels) - len(known),
+        uncounted=len(uncounted),
+        uncounted_s=sum(uncounted),
         operations_per_s=rate,
         bytes_per_s=moved * per_s,
         arithmetic=(rate or 0.0) / peaks.operations_per_s,

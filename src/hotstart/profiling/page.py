@@ -151,6 +151,8 @@ def stood_of(profile: Profile, kernels: Sequence[KernelRow]) -> list[Stood]:
 
 def standing_text(rates: Rates) -> str:
     """How something stands to its limit, in words, besides `Rates.limit_text`."""
+    if rates.standing == "unknown" and rates.operations is not None:
+        return "not all operations known"
     return "operations not known" if rates.standing == "cache" else _STANDINGS[rates.standing]
 
 

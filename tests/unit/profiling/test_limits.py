@@ -29,10 +29,20 @@ def test_the_nearer_limit_counts(part: KernelProfile, text: str, standing: str) 
     assert 0 <= rates.of_limit <= 1
 
 
+@pytest.mark.parametrize(("seconds", "standing"), [(1e-4, "below"), (1e-3, "unknown")])
+def test_nobody_knows_how_a_part_stands_of_whose_time_some_is_not_counted(
+    seconds: float, standing: str
+) -> None:
+    uncounted = kernel("cpp_fused_add_0", seconds)
+    rates = rates_of(SMALL.seconds + seconds, 1.0, [SMALL, uncounted], PEAKS)
+    assert rates.standing == standing
+
+
 def test_operations_that_are_not_known_are_counted_as_such() -> None:
     rates = rates_of(0.01, 0.02, [LINEAR, FUSED, SMALL], PEAKS)
     assert rates.operations == 370_000_000
     assert rates.operations_per_s == pytest.approx(37e9)
     assert (rates.uncounted, rates.share) == (1, 0.5)
+    assert rates.uncounted_s == pytest.approx(2e-3)
     unknown = rates_of(0.01, 0.02, [FUSED], PEAKS)
     assert (unknown.operations, unknown.operations_per_s) == (None, None)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from hotstart._torch.processes.process_state import ProcessState, grad_modes, set_process_state
+from hotstart._torch.structured_trace import trace_artifact
 from hotstart.compilers.choose import make_compiler
 from hotstart.compilers.job import Job, Narrowed
 from hotstart.compilers.workers.job_data import NotData, job_data
@@ -133,6 +134,9 @@ def _answer(errand: Errand) -> Answer:
     (target,) = errand.options.targets
     compiler = make_compiler(errand.options, target, Clock())
     job = job_of(errand.job, compiler.token())
+    trace_artifact(
+        f"hotstart_compile_{job.piece.name}_in_worker", lambda: f"{job.key}\n{job.piece}\n"
+    )
     with overheard(errand.log_level) as heard:
         started = time.perf_counter()
         try:
