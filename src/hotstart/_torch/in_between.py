@@ -25,6 +25,7 @@ def in_between(holder: Any, name: str, called: Callable[..., Any]) -> Iterator[N
             return function(*args, **kwargs)
         return called(function, *args, **kwargs)
 
+    call.__name__ = name  # by which some look for the same of another class
     plain = isinstance(kept, classmethod | staticmethod)  # `function` is bound to its class already
     setattr(holder, name, staticmethod(call) if plain else call)
     try:

@@ -19,6 +19,7 @@ from hotstart._torch.inductor.cheaper import sigmoid_for_tanh
 from hotstart._torch.inductor.exact import products_with_zero
 from hotstart._torch.inductor.joined_kernels import AskedKernel, kernels_asked_for, kernels_in
 from hotstart._torch.inductor.outputs_apart import keep_outputs_apart
+from hotstart._torch.inductor.roundings import roundings_kept
 from hotstart._torch.inductor.sizes import convolutions_of_any_batch, strides_by_expansion, watched
 from hotstart._torch.inductor.small_loops import small_loops_in_one_thread
 from hotstart._torch.inductor.target_flags import beyond_target
@@ -208,6 +209,7 @@ def _in_force(
         strides_by_expansion(),
         views_of_any_size(),
         products_with_zero(),
+        roundings_kept(),
         functorch.patch(enable_autograd_cache=False),
         config.patch(dict(settings)),
         kernels_asked_for(),
