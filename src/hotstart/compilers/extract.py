@@ -12,7 +12,8 @@ from torch import fx
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import GraphAppendingTracer, Proxy
 
-from hotstart._torch.graphs.nodes import attribute_of, lazy_graph_module
+from hotstart._torch.graphs.lazy_modules import lazy_graph_module
+from hotstart._torch.graphs.nodes import attribute_of
 from hotstart._torch.graphs.symbols import (
     Symbols,
     assume,

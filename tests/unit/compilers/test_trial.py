@@ -111,6 +111,69 @@ def test_a_unit_that_raises_is_noticed() -> None:
     assert "raises ZeroDivisionError" in found(job, changed(job, "args.clear()", "1 / 0"))[0]
 
 
+def test_a_unit_that_writes_to_a_weight_is_noticed_and_others_find_it_as_it_was() -> None:
+    job = job_of(nn.Linear(3, 3, bias=False), torch.zeros(4, 3))
+    trial, operators = Trial(job), OpByOpCompiler().compile(job)
+    weight = re.findall(r"linear\(l_input, (\w+)", operators.source)[0]
+    writes = changed(job, "args.clear()", f"args.clear(); {weight}[-1, -1] += 1e-3")
+    trial.difference(writes, {})
+    assert str(trial.written_weight()) == "input 1 is written to"
+    assert trial.difference(operators, {}) is None
+    assert trial.written_weight() is None
+
+
+def test_a_weight_that_the_operators_write_to_is_none_that_only_the_unit_writes_to() -> None:
+    job = job_of(nn.BatchNorm1d(3), torch.zeros(4, 3))
+    trial = Trial(job)
+    assert trial.difference(OpByOpCompiler().compile(job), {}) is None
+    assert trial.written_weight() is None
+
+
+@pytest.mark.parametrize("bound", [1e6, 3e4, 250.0, 1e-2])
+def test_what_is_wrong_only_beyond_a_number_that_operators_are_called_with_is_noticed(
+    bound: float,
+) -> None:
+    job = job_of(lambda x: (x * 3 + 1).clamp(max=bound).relu(), torch.zeros(4, 3))
+    unit = changed(job, f"max={bound!r}", f"max={bound * 1.25!r}")
+    assert "output 0 differs" in found(job, unit)[0]
+
+
+def test_integers_that_wrap_around_are_compared() -> None:
+    job = job_of(lambda x: (x + 100) > 50, torch.zeros(40, dtype=torch.uint8))
+    assert "output 0 differs" in found(job, changed(job, "l_x + 100", "(l_x.int() + 100)"))[0]
+
+
+def test_negative_integers_are_compared() -> None:
+    job = job_of(lambda x: x // 2, torch.zeros(40, dtype=torch.int64))
+    truncates = "__import__('torch').div(l_x, 2, rounding_mode='trunc')"
+    assert "output 0 differs" in found(job, changed(job, "l_x // 2", truncates))[0]
+
+
+def test_integers_that_may_index_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(x: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        return at * 2 + 1, torch.ops.aten._unsafe_index(x, [at - 1])
+
+    job = job_of(rows, torch.zeros(4, 3), torch.ones(3, dtype=torch.int64))
+    seen: list[int] = []
+    fresh = Values.fresh
+
+    def noted(self: Values) -> list[Tensor]:
+        made = fresh(self)
+        seen.extend(int(t.abs().max()) for t in made if t.dtype is torch.int64)
+        return made
+
+    monkeypatch.setattr(Values, "fresh", noted)
+    assert found(job, OpByOpCompiler().compile(job)) == []
+    assert max(seen) == 1
+
+
+def test_operators_that_raise_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    job = job_of(lambda x: torch.linalg.cholesky(x - 100.0), torch.eye(3))
+    with pytest.raises(NotComparable):
+        Trial(job).difference(OpByOpCompiler().compile(job), {})
+    assert capfd.readouterr() == ("", "")
+
+
 def write(x: Tensor, y: Tensor) -> Tensor:
     x.mul_(3.0)
     return y + 1.0
@@ -323,7 +386,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_operators_run_once_for_each_set_of_values(runs: list[object]) -> None:
     job = job_of(nn.Linear(3, 3, bias=False), torch.zeros(4, 3))
     assert Trial(job).difference(packing_unit(job, "w", "w"), {}) is None
-    assert len(runs) == len(set(runs)) == 3
+    assert len(runs) == len(set(runs)) == 4
 
 
 def test_what_rounding_explains_takes_one_run_with_other_memory(runs: list[object]) -> None:

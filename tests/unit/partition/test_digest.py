@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import fx, nn
 
-from hotstart._torch.graphs.nodes import lazy_graph_module
+from hotstart._torch.graphs.lazy_modules import lazy_graph_module
 from hotstart._torch.graphs.symbols import fake_mode
 from hotstart.capture.captured import Captured
 from hotstart.capture.prepare import prepare

@@ -139,13 +139,3 @@ def attribute_of(module: fx.GraphModule, target: str) -> Any:
     for part in target.split("."):
         found = getattr(found, part)
     return found
-
-
-def lazy_graph_module(root: torch.nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """A graph module whose Python code is generated only if somebody asks for it.
-
-    `torch.fx._lazy_graph_module` is what torch's own compile passes use for the same purpose.
-    """
-    from torch.fx._lazy_graph_module import _LazyGraphModule
-
-    return _LazyGraphModule(root, graph)

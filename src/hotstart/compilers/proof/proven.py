@@ -105,4 +105,7 @@ def _proof(
         if difference is not None:
             return Proof(), difference
         compared.append(at(sizes).removeprefix(" at ") or "static")
+    written = trial.written_weight()
+    if written is not None:
+        return Proof(), written
     return Proof(tuple(compared), tuple(skipped)), None

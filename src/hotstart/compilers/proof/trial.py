@@ -6,9 +6,9 @@ random numbers, or from memory that nothing was written to, does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ import torch
 from hotstart._torch.processes.ranks import has_other_processes
 from hotstart.compilers.job import Job
 from hotstart.compilers.proof.tolerance import close, equal, errors, is_finite
-from hotstart.compilers.proof.trial_inputs import Values, Weights
+from hotstart.compilers.proof.trial_edges import has_floats, numbers_of, take_any_integer
+from hotstart.compilers.proof.trial_inputs import Values, Way, Weights
 from hotstart.compilers.proof.trial_runs import Operators, Reference, Run
 from hotstart.compilers.proof.trial_sizes import Sizes, at
 from hotstart.partition.operator_names import foreign_operators
@@ -36,13 +37,17 @@ _KINDS = (
 """Kinds of values to try, in this order. An operator that did not come with torch gets no index
 but 0: it may check none."""
 
-_SCALES = (1.0, 10.0, 100.0)
-"""Factors of the inputs, one for each set of values; weights keep theirs. Large numbers reveal
-what small ones hide, such as a maximum over too many elements."""
+_WAYS = (Way(0), Way(1, scale=10.0), Way(2, scale=100.0))
+"""How sets of inputs are made; weights keep their values. Large numbers reveal what small ones
+hide, such as a maximum over too many elements."""
 
-_MORE = (100.0, 10.0)
-"""Factors of further sets, tried if exactly one set shows a difference. A difference counts if two
-sets show one: rounding may decide one branch, but wrong code is wrong for many values."""
+_MORE = (Way(3, scale=100.0), Way(4, scale=10.0))
+"""Further sets, tried if exactly one set shows a difference. A difference counts if two sets show
+one: rounding may decide one branch, but wrong code is wrong for many values."""
+
+_AT_EDGES = (5, 6, 7)
+"""Seeds of sets whose values lie where operators may begin to do something else; the last two are
+tried if the first shows a difference."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Trial:
         self._job = job
         self._operators = Operators(job)
         self._kinds: tuple[Kind, ...] = _KINDS
-        self._weights: Weights = {}
+        self._weights = Weights()
 
     def difference(self, unit: CompiledUnit, sizes: Sizes) -> Difference | None:
         """Find a difference between a unit and its operators at some sizes; None if they agree.
@@ -84,7 +89,7 @@ class Trial:
         Raises:
             NotComparable: the operators do not run.
         """
-        sets: list[Reference | None] = [self.runnable(sizes)]
+        sets: dict[Way, Reference | None] = {_WAYS[0]: self.runnable(sizes)}
         packs = any(preparation.packs for preparation in unit.preparations)
         for pack in (True, False) if packs else (True,):
             call = partial(python_unit(unit).bound, Prepared(pack=pack))
@@ -93,47 +98,72 @@ class Trial:
                 return difference
         return None
 
+    def written_weight(self) -> Difference | None:
+        """Find a weight that units wrote to since this was last asked; operators write to none."""
+        written = self._weights.forget_written()
+        return Difference({}, f"input {written[0]}", "is written to") if written else None
+
     def _difference_of(
-        self, call: Callable[..., Any], sets: list[Reference | None]
+        self, call: Callable[..., Any], sets: dict[Way, Reference | None]
     ) -> Difference | None:
         """Find a difference that two sets of values show.
 
         Args:
             call: the unit.
-            sets: those made so far, in the order of their seeds; further ones are added.
+            sets: those made so far; further ones are added.
         """
-        first = sets[0]
-        assert first is not None
-        found: list[Difference | None] = []
-        for seed, scale in enumerate((*_SCALES, *_MORE)):
-            if seed >= len(_SCALES) and sum(one is not None for one in found) != 1:
-                break
-            if seed == len(sets):
-                sets.append(self._further(first.values, seed, scale))
-            reference = sets[seed]
-            found.append(None if reference is None else self._difference(call, reference))
-        different = [one for one in found if one is not None]
-        return different[0] if len(different) > 1 else None
+        at_edges = self._at_edges
+        found = self._differences(call, sets, (*_WAYS, *at_edges[:1]))
+        if len(found) == 1:
+            more = at_edges[1:] if next(iter(found)) in at_edges else _MORE
+            found |= self._differences(call, sets, more)
+        return next(iter(found.values())) if len(found) > 1 else None
 
-    def _further(self, first: Values, seed: int, scale: float) -> Reference | None:
-        """Make another set of values; of smaller ones if results become infinite.
+    def _differences(
+        self, call: Callable[..., Any], sets: dict[Way, Reference | None], ways: Iterable[Way]
+    ) -> dict[Way, Difference]:
+        """Find what differs for some sets of values, which are made if they are not there."""
+        first = sets[_WAYS[0]]
+        assert first is not None
+        found: dict[Way, Difference] = {}
+        for way in ways:
+            if way not in sets:
+                sets[way] = self._further(first.values, way)
+            reference = sets[way]
+            different = None if reference is None else self._difference(call, reference)
+            if different is not None:
+                found[way] = different
+        return found
+
+    def _further(self, first: Values, way: Way) -> Reference | None:
+        """Make another set of values; of more ordinary ones if results become infinite.
 
         Returns:
             None if operators take the first set and not this one.
         """
-        for size in (scale, 1.0) if first.kind.floats == "normal" else (1.0,):
+        for tried in _ever_more_ordinary(way, first.kind):
             try:
-                reference = self._reference(first.sizes, first.kind, seed, size)
+                reference = self._reference(first.sizes, first.kind, tried)
             except Exception:  # noqa: BLE001  whatever operators raise
                 continue
-            if size == 1.0 or all(map(is_finite, reference.expected.outputs)):
+            plain = tried == Way(way.seed)
+            if plain or all(map(is_finite, reference.expected.outputs)):
                 return reference
         return None
 
+    @cached_property
+    def _at_edges(self) -> tuple[Way, ...]:
+        """Sets of values near the edges; none where all inputs are weights."""
+        near = numbers_of(self._job) if has_floats(self._job) else ()
+        any_integer = take_any_integer(self._job)
+        if not near and not any_integer:
+            return ()
+        return tuple(Way(seed, near=near, any_integer=any_integer) for seed in _AT_EDGES)
+
     # --- runs -------------------------------------------------------------------------------------
 
-    def _reference(self, sizes: Sizes, kind: Kind, seed: int, scale: float = 1.0) -> Reference:
-        values = Values(self._job, sizes, kind, seed, scale, self._weights)
+    def _reference(self, sizes: Sizes, kind: Kind, way: Way) -> Reference:
+        values = Values(self._job, sizes, kind, way, self._weights)
         return Reference(self._operators, values)
 
     def runnable(self, sizes: Sizes) -> Reference:
@@ -151,7 +181,7 @@ class Trial:
             if foreign and kind.integers != "zeros":
                 continue
             try:
-                reference = self._reference(sizes, kind, 0)
+                reference = self._reference(sizes, kind, _WAYS[0])
             except Exception as error:  # noqa: BLE001  whatever operators raise for such values
                 problem = error
                 continue
@@ -191,6 +221,18 @@ class Trial:
             if what is not None:
                 return Difference(sizes, name, what)
         return None
+
+
+def _ever_more_ordinary(way: Way, kind: Kind) -> Iterator[Way]:
+    """Yield a way to make values, and those that are tried if results become infinite."""
+    if way.near or way.any_integer:
+        yield way
+        if way.near and way.any_integer:
+            yield replace(way, any_integer=False)
+        return
+    if kind.floats == "normal":
+        yield way
+    yield Way(way.seed)
 
 
 def _unexplained(

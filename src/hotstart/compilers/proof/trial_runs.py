@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from hotstart._torch.graphs.assertions import asserts_contents
+from hotstart._torch.graphs.lazy_modules import forward_of
 from hotstart._torch.running.fresh_memory import filled_memory, junk_memory
 from hotstart._torch.running.modes import apart, without_assertions
 from hotstart._torch.running.widening import in_float64
@@ -70,7 +71,7 @@ class Operators:
         inputs = values.fresh()
         with self.alone(), memory or filled_memory():
             torch.default_generator.manual_seed(seed)
-            return Run(self.module(*values.sizes.values(), *inputs), inputs)
+            return Run(self._forward(*values.sizes.values(), *inputs), inputs)
 
     def in_float64(self, values: Values) -> dict[str, torch.Tensor]:
         """Run them in float64; empty if one of them does not take that."""
@@ -78,9 +79,13 @@ class Operators:
         try:
             with self.alone(), filled_memory(), in_float64():
                 torch.default_generator.manual_seed(0)
-                return dict(Run(self.module(*values.sizes.values(), *inputs), inputs).named())
+                return dict(Run(self._forward(*values.sizes.values(), *inputs), inputs).named())
         except Exception:  # noqa: BLE001  an operator that takes the captured dtypes only
             return {}
+
+    @cached_property
+    def _forward(self) -> Callable[..., Any]:
+        return forward_of(self.module)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

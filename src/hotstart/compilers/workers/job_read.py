@@ -15,7 +15,7 @@ import torch
 from torch import fx
 from torch.fx.node import map_aggregate
 
-from hotstart._torch.graphs.nodes import lazy_graph_module
+from hotstart._torch.graphs.lazy_modules import lazy_graph_module
 from hotstart._torch.graphs.symbols import axis_symbol, fake_mode, make_symbols
 from hotstart.capture.captured import Captured
 from hotstart.compilers.job import Job
