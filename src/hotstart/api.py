@@ -123,7 +123,7 @@ def _found_or_compiled(
 ) -> Program:
     with clock.phase("import"):
         from hotstart.capture.described import describe_calls
-        from hotstart.program import OnMiss
+        from hotstart.misses import OnMiss
     with clock.phase("describe"):
         described = describe_calls(model, wanted, options)
 
@@ -257,7 +257,7 @@ def load(
         if program is None:
             from hotstart.artifact.signing import truster
             from hotstart.loading import load_file
-            from hotstart.program import OnMiss
+            from hotstart.misses import OnMiss
 
             program = load_file(
                 file,

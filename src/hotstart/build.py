@@ -16,10 +16,11 @@ from hotstart.capture.weight_table import fakes_for_meta
 from hotstart.compilers.choose import make_compiler, require_one_run_here
 from hotstart.compilers.workers.pool import workers_of
 from hotstart.events import Clock
+from hotstart.misses import OnMiss
 from hotstart.model import Model
 from hotstart.native.build import Libraries
 from hotstart.options import Options
-from hotstart.program import ONE_TARGET, OnMiss, Program, Targets
+from hotstart.program import ONE_TARGET, Program, Targets
 from hotstart.runtime.bind import bind
 from hotstart.runtime.groups import Groups
 from hotstart.runtime.weights.model_weights import weights_of
@@ -78,8 +79,8 @@ def build_program(
         require_one_run_here(options.targets)
         debug_dir = debug_files.debug_folder(options)
         compilers = {target: make_compiler(options, target, clock) for target in options.targets}
-        compilers[options.targets[0]].warm_up()
         workers = workers_of(options, clock)
+        compilers[options.targets[0]].warm_up()
     try:
         if not kept:  # else there may be nothing to compile
             with clock.phase("start"):

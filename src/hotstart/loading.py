@@ -20,9 +20,10 @@ from hotstart.checkpoint.tensors import Checkpoint
 from hotstart.errors import ArtifactError, IncompatibleArtifact, ModelMismatch, OptionsError
 from hotstart.events import Clock
 from hotstart.faults import path_of
+from hotstart.misses import OnMiss
 from hotstart.model import Model, method_of
 from hotstart.options import Outputs, Pack
-from hotstart.program import ONE_TARGET, OnMiss, Program, Targets
+from hotstart.program import ONE_TARGET, Program, Targets
 from hotstart.records.artifact import Artifact
 from hotstart.records.classes import FindClass, find_class, find_imported_class
 from hotstart.runtime.bind import Binding, bind

@@ -107,7 +107,7 @@ class ModelIndex:
         self._keeping: dict[int, list[Place]] = {}
         for place in self.places:
             self._keeping.setdefault(id(place.owner[place.key]), []).append(place)
-            for inner in inner_places(place):
+            for inner in _inner_places(place):
                 self._keeping.setdefault(id(inner.get()), []).append(inner)
 
     def path_of(self, module: object) -> str | None:
@@ -139,14 +139,14 @@ def _places(path: str, module: torch.nn.Module) -> Iterator[Place]:
                 yield Place(dot + key, kind, owner, key)
 
 
-def inner_places(place: Place) -> Iterator[Place]:
+def _inner_places(place: Place) -> Iterator[Place]:
     """List where a tensor of a subclass keeps inner tensors, in any depth; none of a plain one."""
     tensor = place.get()
     for name in inner_names(tensor):
         inner = _inner_place(place, name)
         if inner is not None:
             yield inner
-            yield from inner_places(inner)
+            yield from _inner_places(inner)
 
 
 def _inner_place(place: Place, name: str) -> Place | None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
 
-from hotstart import telemetry
 from hotstart.errors import ArtifactError, ContractError, HotstartError, ModelMismatch
 from hotstart.events import Clock, Listener
-from hotstart.model import Model, method_of
+from hotstart.misses import Misses, OnMiss
+from hotstart.model import Model
 from hotstart.records.artifact import Artifact
 from hotstart.records.layout import fit, strides_fit
 from hotstart.records.report import Report, Summary
@@ -25,27 +24,14 @@ from hotstart.runtime.code.units import Forms
 from hotstart.runtime.entry.generated_entry import Entry
 from hotstart.runtime.entry.tensor_arguments import TensorArguments
 from hotstart.runtime.heap import trim_heap
+from hotstart.runtime.weights.weight_source import OtherMode
 
 if TYPE_CHECKING:
-    from hotstart.options import MissPolicy
     from hotstart.records.details import Details
     from hotstart.reporting.document import Document
     from hotstart.saving.examples import Example
 
 log = logging.getLogger(__name__)
-
-
-class OnMiss(msgspec.Struct, frozen=True):
-    """What to do with a call outside the contract.
-
-    Attributes:
-        policy: `"error"`, `"eager"` or `"compile"`.
-        build: builds a program for a model or one of its methods and the arguments of a call;
-            `"compile"` needs it.
-    """
-
-    policy: MissPolicy = "error"
-    build: Callable[[Model, tuple[Any, ...], dict[str, Any]], Program] | None = None
 
 
 class Targets(msgspec.Struct, frozen=True):
@@ -102,10 +88,7 @@ class Program(BaseProgram):
         self.examples = examples or {}
         self._targets = targets
         self._details = details
-        self._on_miss = on_miss
-        self._more: dict[str, list[Program]] = {}
-        self._outgrown = False  # whether a miss has changed what this program reads
-        self._compiling = threading.Lock()
+        self._misses = Misses(on_miss, self, model)
         self._binding = binding
         arguments = TensorArguments(model, self._relayout)
         for call, first, meets in self._calls():
@@ -324,78 +307,15 @@ class Program(BaseProgram):
     def _missed(
         self, error: ContractError, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Answer a call outside the contract as `Options.on_miss` says.
-
-        Raises:
-            ContractError: with the argument, what the call passed and what the program takes.
-        """
-        telemetry.count("hotstart.calls.outside_contract", policy=self._on_miss.policy)
-        if self._on_miss.policy == "error":
-            raise error
-        log.info("answers by on_miss=%r, since %s", self._on_miss.policy, error)
-        return self._otherwise(error, entry, args, kwargs)
-
-    def _otherwise(
-        self, why: HotstartError, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Answer a call that this program cannot, by the model itself or by another program."""
-        assert self.model is not None, "nothing else than an error is asked for without a model"
-        fitted = self._misfit() is None
-        if self._on_miss.policy == "eager":
-            with torch.no_grad():
-                result = method_of(self.model, entry.call.method)(*args, **kwargs)
-        else:
-            result = self._compiled_for(why, entry, args, kwargs)(*args, **kwargs)
-        if fitted and not self._outgrown and (misfit := self._misfit()) is not None:
-            self._outgrown = True
-            log.warning(
-                "a call that the program does not take changed the model; while the program does "
-                "not fit it, calls are answered as on_miss=%r says. If the model fills a cache, "
-                "call it once with its largest sizes before it is compiled. %s",
-                self._on_miss.policy,
-                misfit,
-            )
-        return result
+        return self._misses.refused(error, entry, args, kwargs)
 
     def _function(self, entries: Sequence[Entry]) -> Callable[..., Any]:
-        """A function that `on_miss` stands in for where an earlier miss has changed the model.
+        return self._misses.standing_in(super()._function(entries), entries)
 
-        Eager would go on with what that call left in the model, and so must the program.
-        """
-        function = super()._function(entries)
-        if self._on_miss.policy == "error" or not entries:
-            return function
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if self._outgrown and (misfit := self._misfit()) is not None:
-                return self._otherwise(misfit, entries[-1], args, kwargs)
-            return function(*args, **kwargs)
-
-        return call
-
-    def _misfit(self) -> ModelMismatch | None:
+    def misfit(self) -> HotstartError | None:
         """Say why the model is not what was compiled; None if it is."""
         try:
             self._binding()
-        except ModelMismatch as error:
+        except (ModelMismatch, OtherMode) as error:
             return error
         return None
-
-    def _compiled_for(
-        self, why: HotstartError, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Program:
-        """A program for a call that this one cannot answer, compiled if there is none yet."""
-        with self._compiling:
-            more = self._more.setdefault(entry.call.method, [])
-            for program in more:
-                if program._misfit() is None and program.takes(*args, **kwargs):
-                    return program
-            log.warning("compiles inside a call, since %s", why)
-            build = self._on_miss.build
-            assert build is not None, "there is a compiler where the policy is to compile"
-            assert self.model is not None, "there is a model where the policy is to compile"
-            program = build(method_of(self.model, entry.call.method), args, kwargs)
-            if not program.takes(*args, **kwargs):
-                raise why  # no program takes this call, such as one with aliased arguments
-            more.append(program)
-            return program

@@ -154,7 +154,7 @@ def put(owner: Any, name: str, program: Program) -> None:
         if torch.compiler.is_compiling() or self is not owner:
             return getattr(type(self), name)(self, *args, **kwargs)
         assert program.model is not None, "only a program with a model is put anywhere"
-        require_no_grad(program.model, args, kwargs)
+        _require_no_grad(program.model, args, kwargs)
         return program(*args, **kwargs)
 
     call.__dict__.update({"program": program, IN_PLACE_OF: uncompiled(owner, name).__func__})
@@ -196,7 +196,7 @@ def _attributes(owner: Any) -> dict[str, Any]:
     return attributes
 
 
-def require_no_grad(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _require_no_grad(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise if a call needs autograd, which a program would leave out without a word."""
     if not torch.is_grad_enabled():
         return

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim, Options, Store
-from hotstart.program import OnMiss
+from hotstart.misses import OnMiss
 from tests.integration import changing, own_op
 from tests.integration.caching import BATCH, EAGER, Patch, X, asked, model, with_
 from tests.integration.changing import Changing

@@ -180,7 +180,10 @@ def test_a_miss_compiles_what_was_called() -> None:
     for _ in range(2):
         assert torch.equal(program["encode"](x), program.model.encode(x))
         assert torch.equal(program(x), program.model(x))
-    assert {key: len(made) for key, made in program._more.items()} == {"encode": 1, "": 1}
+    assert {key: len(made) for key, made in program._misses.compiled.items()} == {
+        "encode": 1,
+        "": 1,
+    }
 
 
 def test_a_program_of_methods_alone_says_so() -> None:

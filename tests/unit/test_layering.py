@@ -37,7 +37,7 @@ ORDER = (
     ("reporting",),
     ("torchfree", "c"),
     ("saving",),
-    ("program",),
+    ("misses", "program"),
     ("loading", "profiling"),
     ("capture",),
     ("partition",),

@@ -160,3 +160,28 @@ def test_on_miss_compile_gives_up_on_what_no_program_takes() -> None:
     x = torch.randn(3)
     with pytest.raises(ContractError, match="shares memory"):
         program(x, x)
+
+
+class Dropping(nn.Module):
+    """Does something else where a module in it is in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        y = self.inner(x)
+        return y * 3 if self.drop.training else y
+
+
+@pytest.mark.parametrize("of", [lambda model: model, lambda model: model.drop], ids=["all", "one"])
+@pytest.mark.parametrize("policy", ["eager", "compile"])
+def test_a_module_in_another_mode_is_a_miss(policy: Any, of: Any) -> None:
+    options = hotstart.Options(compiler="op_by_op", on_miss=policy)
+    model, x = Dropping().eval(), torch.randn(2, 4)
+    program = build(model, x, options=options)
+    of(model).train()
+    assert torch.equal(program(x), model(x))
+    of(model).eval()
+    assert torch.equal(program(x), model(x))

@@ -15,8 +15,9 @@ from hotstart.cache.stale import FoundProgram
 from hotstart.cache.store import Store
 from hotstart.errors import ArtifactError, StoreError
 from hotstart.events import Clock
+from hotstart.misses import OnMiss
 from hotstart.model import Model
-from hotstart.program import OnMiss, Program
+from hotstart.program import Program
 from hotstart.records.guards import ProgramKey, described
 from hotstart.runtime.weights.model_weights import weights_of
 from hotstart.targets import TargetName, is_foreign

@@ -27,8 +27,9 @@ from hotstart.guards.compare import changes
 from hotstart.records.guards import Change
 
 if TYPE_CHECKING:
+    from hotstart.misses import OnMiss
     from hotstart.model import Model
-    from hotstart.program import OnMiss, Program
+    from hotstart.program import Program
 
 TRIED = 16
 """Bound on the programs of one key that are tried, the newest first."""

@@ -31,8 +31,8 @@ from hotstart.records.guards import ProgramKey, Seen
 if TYPE_CHECKING:
     from hotstart.cache.remote import RemotePolicy
     from hotstart.cache.tiers import Exchange, Offered
+    from hotstart.misses import OnMiss
     from hotstart.model import Model
-    from hotstart.program import OnMiss
 
 WAIT_S = 1800.0
 """How long to wait for another process that compiles the same program."""

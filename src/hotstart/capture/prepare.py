@@ -19,8 +19,8 @@ def prepare(graph: fx.Graph, plain_name: Callable[[str], str]) -> None:
         plain_name: gives a module the name it has in the model, for Dynamo's.
     """
     _name_modules(graph, plain_name)
-    take_tuples_apart(graph)
-    bring_attributes(graph)
+    _take_tuples_apart(graph)
+    _bring_attributes(graph)
 
 
 def _name_modules(graph: fx.Graph, plain_name: Callable[[str], str]) -> None:
@@ -33,7 +33,7 @@ def _name_modules(graph: fx.Graph, plain_name: Callable[[str], str]) -> None:
             }
 
 
-def take_tuples_apart(graph: fx.Graph) -> None:
+def _take_tuples_apart(graph: fx.Graph) -> None:
     """Move every `getitem` next to the node that made the tuple, and use items only.
 
     A use of the whole tuple gets a tuple of items.
@@ -43,7 +43,7 @@ def take_tuples_apart(graph: fx.Graph) -> None:
             _take_apart(graph, node)
 
 
-def bring_attributes(graph: fx.Graph) -> None:
+def _bring_attributes(graph: fx.Graph) -> None:
     """Give every use of an attribute, such as a sub-graph, a `get_attr` right before it."""
     for node in list(graph.nodes):
         if node.op != "get_attr":

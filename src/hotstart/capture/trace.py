@@ -162,7 +162,7 @@ def _with_blocks_once(
         if not blocks:
             raise
         log.debug("every block is traced for itself: %r", error)
-        return trace({})
+    return trace({})  # not above, where its errors would have that one as their cause
 
 
 def _trace(

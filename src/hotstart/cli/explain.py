@@ -42,7 +42,7 @@ def _explain(given: Namespace) -> int:
             written.
     """
     from hotstart.cache.explain import why
-    from hotstart.program import OnMiss
+    from hotstart.misses import OnMiss
 
     if given.html is not None:
         require_place(given.html, "looked up")

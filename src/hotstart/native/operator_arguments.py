@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hotstart._torch.graphs.operator_types import OpOverload
 from hotstart._torch.native.c_shims import c_constant
 
 TensorOf = Callable[[ast.expr], str]
@@ -44,9 +43,7 @@ class Argument:
     before: tuple[str, ...] = ()
 
 
-def argument_of(
-    number: int, kind: str, value: ast.expr, write: Written, operator: OpOverload
-) -> Argument | None:
+def argument_of(number: int, kind: str, value: ast.expr, write: Written) -> Argument | None:
     """Write an argument of a C function; None if these take no such argument."""
     if kind.startswith("Optional["):
         return _optional(number, kind[len("Optional[") : -1], value, write)

@@ -70,7 +70,7 @@ def call_of(
     if any(kind != "Tensor" for kind in returned):
         raise NotNative(f"{operator} returns {', '.join(returned)}")
     made = [
-        argument_of(number, kind, value, write, operator)
+        argument_of(number, kind, value, write)
         for number, (kind, value) in enumerate(zip(kinds, given, strict=True))
     ]
     shown = shown_argument(operator)

@@ -45,7 +45,7 @@ class Steps(Values):
         """Translate a statement that is no `return`.
 
         Raises:
-            NotNative: it has no native form. Nothing was written then.
+            NotNative: it has no native form. `lines` has nothing of it then.
         """
         before = len(self.lines)
         held = len(self.held)
@@ -259,11 +259,10 @@ class Steps(Values):
 
     def _operator(self, name: str | None, call: ast.Call) -> None:
         operator = self._called(call)
-        kwargs = {each.arg: each.value for each in call.keywords if each.arg is not None}
         write = Written(
             lambda value: self._argument_tensor(value).handle, self.number, self._is_real
         )
-        made = call_of(operator, call.args, kwargs, write)
+        made = call_of(operator, call.args, _keywords(call), write)
         self.around.declare(made.declared)
         self.written += map(self._tensor, made.written)
         shown = None if made.shown is None else self._tensor(made.shown)
@@ -294,7 +293,7 @@ class Steps(Values):
     def _called(self, call: ast.Call) -> OpOverload:
         path = ast.unparse(call.func)
         path = self.around.operators.get(path, path)
-        found = operator_at(path, call)
+        found = _operator_at(path, call)
         if found is None:
             raise NotNative(f"{path} is no operator")
         return found
@@ -377,11 +376,26 @@ def _defined(statements: Sequence[ast.stmt]) -> str | None:
     return next(iter(names), None)
 
 
+def _keywords(call: ast.Call) -> dict[str, ast.expr]:
+    """The arguments of a call by name; one whose name Python has is in a dict: `**{"from": x}`."""
+    found: dict[str, ast.expr] = {}
+    for each in call.keywords:
+        match each:
+            case ast.keyword(arg=str(name)):
+                found[name] = each.value
+            case ast.keyword(value=ast.Dict(keys=keys, values=values)):
+                for key, value in zip(keys, values, strict=True):
+                    found[ast.literal_eval(key) if key is not None else ""] = value
+            case _:
+                raise NotNative("its arguments are not written out")
+    return found
+
+
 def _first_line(statement: ast.stmt) -> str:
     return ast.unparse(statement).partition("\n")[0]
 
 
-def operator_at(path: str, call: ast.Call) -> OpOverload | None:
+def _operator_at(path: str, call: ast.Call) -> OpOverload | None:
     """Find the operator that code calls.
 
     That is by `torch.ops.aten.mm.default`, by `torch.mm` with `out=`, or by `torch.convolution`.

@@ -117,12 +117,12 @@ class Canonical:
 
     def attribute(self, node: fx.Node) -> Token:
         """Describe a constant of the graph: a tensor by its contents, a sub-graph by its nodes."""
-        return held_token(attribute_of(self._graph.captured.module, str(node.target)))
+        return _held_token(attribute_of(self._graph.captured.module, str(node.target)))
 
     def _target(self, target: Any) -> Token:
         known = self._targets.get(target)
         if known is None:
-            known = self._targets[target] = target_token(target)
+            known = self._targets[target] = _target_token(target)
         return known
 
     def _number(self, number: int | torch.SymInt) -> Token:
@@ -177,7 +177,7 @@ def argument_token(value: Any, leaf: Callable[[Any], Token]) -> Token:
 _LEAVES = frozenset({fx.Node, int, float, bool, str, type(None), torch.dtype, torch.device})
 
 
-def held_token(value: Any) -> Token:
+def _held_token(value: Any) -> Token:
     """Describe an attribute of a module: a sub-graph by its nodes, a tensor by its contents."""
     if isinstance(value, fx.GraphModule):
         return ("graph", subgraph_token(value))
@@ -196,8 +196,8 @@ def subgraph_token(module: fx.GraphModule) -> Token:
 
     def target(node: fx.Node) -> Token:
         if node.op == "get_attr":
-            return held_token(attribute_of(module, str(node.target)))
-        return () if node.op in ("placeholder", "output") else target_token(node.target)
+            return _held_token(attribute_of(module, str(node.target)))
+        return () if node.op in ("placeholder", "output") else _target_token(node.target)
 
     return tuple(
         (node.op, target(node), argument_token(node.args, leaf), argument_token(node.kwargs, leaf))
@@ -205,7 +205,7 @@ def subgraph_token(module: fx.GraphModule) -> Token:
     )
 
 
-def target_token(target: Any) -> Token:
+def _target_token(target: Any) -> Token:
     """Describe the target of a node: a method's name, an overload, a function's import path.
 
     A function without an import path is described by its identity.

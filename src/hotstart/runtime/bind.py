@@ -182,7 +182,8 @@ class Binding:
             self._bound = None
             unread = prepared.memory() - memory_in_use(bound.runs)
             stand_ins, freed = self.source.release(unread)
-            self._rebind(prepared.released(stand_ins))
+            self._prepared = prepared.released(stand_ins)  # also if the model no longer fits now
+            self._rebind(self._prepared)
             return freed
 
     def packable(self) -> Packable:

@@ -25,7 +25,7 @@ def _own(node: fx.Node) -> NodeArguments:
     return NodeArguments(node.args, node.kwargs, tuple(node.all_input_nodes))
 
 
-def last_uses(
+def _last_uses(
     look: Look, nodes: Sequence[fx.Node], keep: set[fx.Node]
 ) -> dict[fx.Node, list[fx.Node]]:
     """List for each node the values it uses last; those in `keep` are never listed."""
@@ -59,7 +59,7 @@ def _emit(
     outputs: set[fx.Node],
     numbers: DataNumbers | None = None,
 ) -> list[str]:
-    dying = last_uses(look, nodes, keep)
+    dying = _last_uses(look, nodes, keep)
     read = {value for node in nodes for value in look(node).reads} | outputs
     wanted = read | keep
     if numbers is not None:

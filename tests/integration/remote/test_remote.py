@@ -17,7 +17,7 @@ from torch import nn
 import hotstart
 from hotstart import Store
 from hotstart.cache.remote import Remote
-from hotstart.program import OnMiss
+from hotstart.misses import OnMiss
 from tests.integration import changing
 from tests.integration.changing import Changing
 from tests.integration.remote.servers import (

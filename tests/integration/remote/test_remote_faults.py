@@ -16,7 +16,7 @@ import torch
 
 import hotstart
 from hotstart import Store
-from hotstart.program import OnMiss
+from hotstart.misses import OnMiss
 from tests.integration.remote.servers import (
     S3_SETTINGS,
     SLACK_S,

@@ -103,7 +103,7 @@ def test_a_call_that_is_compiled_for_is_compiled_for_this_machine() -> None:
     wanted = Options(target=(V3, V4), compiler="op_by_op", on_miss="compile")
     program = hotstart.compile(Small().eval(), (torch.ones(3, 8),), options=wanted)
     assert program(torch.ones(2, 8)).shape == (2, 16)
-    ((more,),) = program._more.values()
+    ((more,),) = program._misses.compiled.values()
     assert more.artifact.fingerprint["target"] == V4
     assert more.report.targets == ()
 

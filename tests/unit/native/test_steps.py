@@ -108,6 +108,16 @@ def test_a_choice_by_sizes_defines_one_variable() -> None:
     ]
 
 
+def test_arguments_by_a_name_that_python_has_are_passed() -> None:
+    by_name = written('z = torch.ops.aten.uniform.default(y, **{"from": 2.0, "to": 3.0})')
+    assert by_name == written("z = torch.ops.aten.uniform.default(y, 2.0, 3.0)")
+
+
+def test_arguments_that_are_not_written_out_have_no_native_form() -> None:
+    with pytest.raises(NotNative, match="not written out"):
+        written("z = torch.ops.aten.uniform.default(y, **more)")
+
+
 def test_a_choice_by_sizes_may_write_to_what_is_there() -> None:
     lines = written("if s_0 < 2:\n    cpp_fused_0(x, y)\nelse:\n    cpp_fused_0(y, x)")
     assert [line for line in lines if not line.startswith("  ")] == [

@@ -30,7 +30,7 @@ from hotstart.capture.described import describe_calls
 from hotstart.capture.weight_table import WeightTable, fakes_for_meta
 from hotstart.compilers import Bounds, Job, Narrowed, OpByOpCompiler
 from hotstart.events import Clock
-from hotstart.program import OnMiss
+from hotstart.misses import OnMiss
 from hotstart.records.artifact import Artifact, CompiledUnit
 from hotstart.records.shapes import Interval, Variant
 from hotstart.runtime.bind import bind

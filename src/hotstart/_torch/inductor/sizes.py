@@ -74,12 +74,12 @@ def watched(
         lowering = lowerings.get(target)
         if lowering is None or not _can_be_whole(target):
             return lower(graph, target, args, kwargs)
-        asking = watch.unless_asked(value_asked_for, lowering, _called_whole(target))
+        asking = watch.unless_asked(_value_asked_for, lowering, _called_whole(target))
         with with_entries(lowerings, {target: asking}):
             return lower(graph, target, args, kwargs)
 
     decompositions = {
-        target: watch.unless_asked(remainder_asked_for, decompose, lambda *_, **__: NotImplemented)
+        target: watch.unless_asked(_remainder_asked_for, decompose, lambda *_, **__: NotImplemented)
         if target in lowerings and _can_be_whole(target)
         else decompose
         for target, decompose in select_decomp_table().items()
@@ -159,7 +159,7 @@ def _called_whole(target: Any) -> Callable[..., Any]:
     return made
 
 
-def value_asked_for(symbols: Symbols, expr: sympy.Basic) -> sympy.Basic | None:
+def _value_asked_for(symbols: Symbols, expr: sympy.Basic) -> sympy.Basic | None:
     """The equation that makes a constant of a size, if evaluating `expr` comes to that.
 
     Sizes 0 and 1 are left out: they are special to operators, whatever runs them.
@@ -176,7 +176,7 @@ def value_asked_for(symbols: Symbols, expr: sympy.Basic) -> sympy.Basic | None:
     return expr if numbers else None
 
 
-def remainder_asked_for(symbols: Symbols, expr: sympy.Basic) -> sympy.Basic | None:
+def _remainder_asked_for(symbols: Symbols, expr: sympy.Basic) -> sympy.Basic | None:
     """What is assumed of a remainder, if evaluating `expr` comes to that."""
     import sympy
     from torch.utils._sympy.functions import Mod, PythonMod

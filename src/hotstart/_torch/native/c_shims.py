@@ -42,13 +42,11 @@ class CFunction:
         name: the function.
         types: of its parameters, without `const`; a tensor's handle is a `Handle`.
         declared: the same with `const`.
-        operator: what it calls.
     """
 
     name: str
     types: tuple[str, ...]
     declared: tuple[str, ...]
-    operator: str
 
 
 def argument_kinds(operator: OpOverload) -> list[tuple[str, str, Any]]:
@@ -115,7 +113,7 @@ def c_functions(operator: OpOverload) -> Iterator[CFunction]:
         if function in found:
             declared = found[function]
             types = tuple(each.replace("const ", "") for each in declared)
-            yield CFunction(function, types, declared, str(operator))
+            yield CFunction(function, types, declared)
 
 
 @functools.cache

@@ -84,8 +84,12 @@ class ProvenCompiler:
         """Yield the unit, then one without each pass that may be at fault, with the pass' name."""
         yield unit, ""
         for name in (PACKING, *doubtful_passes()):
-            with self._clock.phase("compile"):
-                made = self._compiler.without(name).compile(job)
+            try:
+                with self._clock.phase("compile"):
+                    made = self._compiler.without(name).compile(job)
+            except Exception as error:  # noqa: BLE001  whatever Inductor raises; other ways are left
+                log.debug("%s does not compile without %s: %r", job.piece.name, name, error)
+                continue
             if isinstance(made, CompiledUnit) and made.source != unit.source and not made.op_by_op:
                 yield made, name
 
@@ -103,6 +107,7 @@ def _proof(
             skipped.append(str(error))
             continue
         if difference is not None:
+            trial.written_weight()  # what this unit wrote is not for the next one to answer for
             return Proof(), difference
         compared.append(at(sizes).removeprefix(" at ") or "static")
     written = trial.written_weight()

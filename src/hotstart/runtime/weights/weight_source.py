@@ -8,7 +8,15 @@ from typing import Any, Protocol
 import msgspec
 import torch
 
+from hotstart.errors import ContractError
 from hotstart.records.standalone import LeftOut
+
+
+class OtherMode(ContractError):
+    """A module is in another mode, training or evaluation, than at the build.
+
+    Nothing was run; another program, or the model itself, may answer the call.
+    """
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -38,7 +46,7 @@ class Source(Protocol):
 
         Raises:
             ModelMismatch: tensors that are missing or do not fit, each named.
-            ContractError: a module is in another mode, training or evaluation, than at the build.
+            OtherMode: a module is in another mode, training or evaluation, than at the build.
         """
         ...
 
