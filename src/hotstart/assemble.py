@@ -23,7 +23,7 @@ from hotstart.guards.sources import sources
 from hotstart.native.build import Libraries, Reasons, build_native
 from hotstart.native.wiring import make_wiring
 from hotstart.options import Options
-from hotstart.partition.digest import hash_token
+from hotstart.partition.tokens import hash_token
 from hotstart.records.artifact import (
     Artifact,
     CompiledUnit,

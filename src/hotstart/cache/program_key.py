@@ -26,8 +26,8 @@ from hotstart.capture.described import DescribedCall
 from hotstart.guards.objects import Describer, Unknowable, class_name, tensor_text
 from hotstart.model import Model, modules
 from hotstart.options import Options
-from hotstart.partition.digest import is_portable, setting_token
 from hotstart.partition.operator_names import name_given
+from hotstart.partition.tokens import is_portable, setting_token
 from hotstart.records.guards import ProgramKey
 
 _HOST = ("python", "torch", "torch_build", "platform")

@@ -18,7 +18,7 @@ from hotstart.records.artifact import Artifact, TakenApart, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import fit
 from hotstart.records.standalone import LeftOut
-from hotstart.runtime.entry.tensors import TensorMemory, describe_tensor
+from hotstart.runtime.tensors import TensorMemory, describe_tensor
 from hotstart.runtime.weights.model_weights import COUNTER, problems_of
 from hotstart.runtime.weights.owners import HeldTensors
 from hotstart.runtime.weights.released import Released

@@ -9,7 +9,7 @@ import torch
 
 from hotstart._torch.subclasses.inner_tensors import inner_names
 from hotstart.errors import OptionsError
-from hotstart.runtime.entry.tensors import describe_tensor
+from hotstart.runtime.tensors import describe_tensor
 
 
 class Checkpoint(Protocol):

@@ -1,10 +1,10 @@
 """Turn jobs into units, which are data."""
 
 from hotstart.compilers.inductor.compiler import InductorCompiler
+from hotstart.compilers.inductor.proven import ProvenCompiler
 from hotstart.compilers.job import Compiler, Job, Narrowed
 from hotstart.compilers.op_by_op import OpByOpCompiler
 from hotstart.compilers.piece_key import Bounds, piece_kind
-from hotstart.compilers.proof.proven import ProvenCompiler
 
 __all__ = [
     "Bounds",

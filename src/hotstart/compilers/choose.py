@@ -8,11 +8,11 @@ from hotstart._torch.inductor.cross import cross_compiler
 from hotstart.artifact import fingerprint
 from hotstart.compilers.inductor.compiler import InductorCompiler
 from hotstart.compilers.inductor.cross import CrossCompiler
+from hotstart.compilers.inductor.proven import ProvenCompiler
 from hotstart.compilers.inductor.tuning import measured
 from hotstart.compilers.job import Compiler
+from hotstart.compilers.machine import default_jobs
 from hotstart.compilers.op_by_op import OpByOpCompiler
-from hotstart.compilers.proof.proven import ProvenCompiler
-from hotstart.compilers.workers.machine import default_jobs
 from hotstart.errors import OptionsError
 from hotstart.events import Clock
 from hotstart.options import Options

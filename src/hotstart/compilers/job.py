@@ -11,7 +11,7 @@ from hotstart._torch.graphs.symbols import Condition, axis_symbol, python_source
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.compilers.piece_key import Bounds, piece_key
 from hotstart.partition import Graph, Piece
-from hotstart.partition.digest import Token
+from hotstart.partition.tokens import Token
 from hotstart.records.artifact import CompiledUnit
 
 if TYPE_CHECKING:

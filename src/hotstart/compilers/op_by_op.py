@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hotstart.compilers.job import Job
-from hotstart.partition.digest import Token
+from hotstart.partition.tokens import Token
 from hotstart.records.artifact import CompiledUnit
 from hotstart.stitching.piece import piece_as_source
 

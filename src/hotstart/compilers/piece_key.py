@@ -22,7 +22,7 @@ import torch
 from hotstart._torch.graphs.symbols import axis_symbol
 from hotstart._torch.running.modes import autocast_state
 from hotstart.partition import Graph, Piece
-from hotstart.partition.digest import Token, hash_token
+from hotstart.partition.tokens import Token, hash_token
 
 
 @dataclass(frozen=True)

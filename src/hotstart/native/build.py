@@ -14,7 +14,7 @@ from hotstart.native.operators import NotNative
 from hotstart.native.program import Program
 from hotstart.native.unit import NativeUnit, translate_unit
 from hotstart.native.variant import translate_variant
-from hotstart.partition.digest import hash_bytes
+from hotstart.partition.tokens import hash_bytes
 from hotstart.records.artifact import (
     Blob,
     Code,

@@ -17,9 +17,9 @@ from hotstart._torch.graphs.values import storage_of
 from hotstart._torch.graphs.writes import was_mutated
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.partition.data_sizes import NumberSizes
-from hotstart.partition.digest import came_with_torch
 from hotstart.partition.graph import Graph
 from hotstart.partition.operator_names import operator_name
+from hotstart.partition.tokens import came_with_torch
 from hotstart.partition.zero_and_one import ORDINARY
 from hotstart.records.shapes import Dim
 

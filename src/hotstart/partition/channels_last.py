@@ -35,9 +35,9 @@ from hotstart.partition.at_sizes import (
     written_storages,
 )
 from hotstart.partition.cut import Run
-from hotstart.partition.digest import came_with_torch
 from hotstart.partition.graph import Graph
 from hotstart.partition.operator_names import operator_name
+from hotstart.partition.tokens import came_with_torch
 from hotstart.records.shapes import Dim
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}

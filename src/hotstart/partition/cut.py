@@ -23,9 +23,10 @@ from hotstart.capture.prepare import is_item
 from hotstart.errors import PartitionError
 from hotstart.partition.blocks import SMALLEST, ModuleCall, repeated_blocks
 from hotstart.partition.data_nodes import nodes_alone
-from hotstart.partition.digest import Canonical, Token, hash_token
+from hotstart.partition.digest import Canonical
 from hotstart.partition.graph import Graph
 from hotstart.partition.operator_names import name_given, names_of
+from hotstart.partition.tokens import Token, hash_token
 
 SplitOn = Any
 """`"auto"`, an operator or its name, or a list of those: `["auto", "aten::bmm"]`."""

@@ -25,9 +25,9 @@ from hotstart._torch.processes.collectives import communicates
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.errors import CaptureError
 from hotstart.partition.data_sizes import NumberSizes
-from hotstart.partition.digest import came_with_torch
 from hotstart.partition.graph import Graph
 from hotstart.partition.operator_names import operator_name
+from hotstart.partition.tokens import came_with_torch
 
 _SPECIAL = (0, 1)
 

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from hotstart._torch.graphs.operator_types import HigherOrderOperator, OpOverload, OpOverloadPacket
-from hotstart.partition.digest import came_with_torch
+from hotstart.partition.tokens import came_with_torch
 
 _ATEN_NAMES = {
     "and_": "bitwise_and",

@@ -16,8 +16,9 @@ from hotstart._torch.graphs.values import storage_of
 from hotstart.capture.captured import example_of
 from hotstart.partition.blocks import paths_of
 from hotstart.partition.cut import Run
-from hotstart.partition.digest import Canonical, Token, hash_token, is_portable
+from hotstart.partition.digest import Canonical
 from hotstart.partition.graph import Graph
+from hotstart.partition.tokens import Token, hash_token, is_portable
 
 LAYERS = 8
 """A piece from more submodules is listed under the one that holds them all."""

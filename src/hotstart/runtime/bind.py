@@ -16,13 +16,13 @@ from hotstart.records.artifact import Artifact, Preparation, Stitched, WeightSpe
 from hotstart.records.report import Packed
 from hotstart.runtime.code.generated import run_code
 from hotstart.runtime.code.units import Form, Forms
-from hotstart.runtime.entry.tensors import TensorMemory
 from hotstart.runtime.groups import Groups
 from hotstart.runtime.heap import keep_freed_memory
 from hotstart.runtime.results import result_classes
+from hotstart.runtime.shared_memory import WeightsInMemory
+from hotstart.runtime.tensors import TensorMemory
 from hotstart.runtime.weights.preparations import Prepared
 from hotstart.runtime.weights.released import Released, memory_in_use
-from hotstart.runtime.weights.shared_memory import WeightsInMemory
 from hotstart.runtime.weights.weight_source import Fetched, Source
 
 Run = Callable[..., Any]

@@ -12,7 +12,7 @@ from hotstart.records.contract import Contract
 from hotstart.records.nested import Const
 from hotstart.records.trees import tensors_of
 from hotstart.runtime.entry.passed import bind_arguments
-from hotstart.runtime.entry.tensors import TENSOR_TYPES, is_lazy_view
+from hotstart.runtime.tensors import TENSOR_TYPES, is_lazy_view
 
 KEPT_BYTES = 64 << 20
 """Bytes that are kept of an example call; its largest tensors are left out."""

@@ -21,7 +21,7 @@ from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact, WeightSpec
 from hotstart.records.shapes import spanned
 from hotstart.runtime.bind import Packable
-from hotstart.runtime.entry.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
+from hotstart.runtime.tensors import TENSOR_TYPES, describe_tensor, is_lazy_view
 from hotstart.runtime.weights import preparations as runtime
 from hotstart.runtime.weights.released import Released
 

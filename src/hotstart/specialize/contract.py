@@ -21,8 +21,8 @@ from hotstart.records.artifact import Requirements
 from hotstart.records.contract import Contract
 from hotstart.records.guards import Seen
 from hotstart.records.trees import passed_on
-from hotstart.runtime.entry.tensors import TensorMemory, bytes_in_storage
-from hotstart.runtime.weights.shared_memory import Span
+from hotstart.runtime.shared_memory import Span
+from hotstart.runtime.tensors import TensorMemory, bytes_in_storage
 from hotstart.specialize.trace import TracedCall
 
 _OF_THE_CALL = ("closure", "self", "target")

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotstart._torch.graphs.symbols import Condition, axis_symbol, python_source
-from hotstart.capture.conditions import advise, advise_several, count_values
 from hotstart.errors import RangeError
+from hotstart.partition.conditions import advise, advise_several, count_values
 from hotstart.records.shapes import Dim
 from hotstart.specialize.parts import Split, VariantPart, further_parts, only_axis
 

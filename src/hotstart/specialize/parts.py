@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hotstart._torch.graphs.symbols import Condition, axis_symbol, python_source
-from hotstart.capture.conditions import counterexample
+from hotstart.partition.conditions import counterexample
 from hotstart.records.shapes import Choice, Interval, Variant
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hotstart._torch.graphs.symbols import Condition, axis_symbol, holds_at
-from hotstart.capture.conditions import SCANNED, where_it_holds
+from hotstart.partition.conditions import SCANNED, where_it_holds
 from hotstart.partition.zero_and_one import ORDINARY
 from hotstart.records.shapes import Dim, Interval, variants
 from hotstart.specialize.limits import range_error, report_split

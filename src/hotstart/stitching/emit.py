@@ -21,7 +21,7 @@ from hotstart._torch.graphs.symbols import axis_symbol, python_source
 from hotstart._torch.running.numpy_calls import numpy_call
 from hotstart._torch.running.operators import registering_modules
 from hotstart.errors import HotstartError
-from hotstart.partition.digest import import_path
+from hotstart.partition.tokens import import_path
 from hotstart.records.groups import GroupName
 from hotstart.records.nested import is_namedtuple
 from hotstart.runtime.code.identifiers import Names, written_tuple

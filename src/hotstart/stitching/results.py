@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from hotstart.partition.digest import import_path
+from hotstart.partition.tokens import import_path
 from hotstart.records.classes import comes_with_python_or_torch
 from hotstart.records.layout import unflatten
 from hotstart.records.nested import (

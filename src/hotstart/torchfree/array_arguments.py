@@ -41,7 +41,7 @@ class ArrayArguments(ArrayMemory, ArgumentKind):
     def describe(value: Any) -> str:
         """Describe any value that a call passed in a few words."""
         if (torch := sys.modules.get("torch")) is not None and isinstance(value, torch.Tensor):
-            from hotstart.runtime.entry.tensors import (
+            from hotstart.runtime.tensors import (
                 describe_tensor,  # imports torch, which is there
             )
 

@@ -12,8 +12,8 @@ from hotstart.errors import ModelMismatch
 from hotstart.records.artifact import WeightSpec
 from hotstart.records.shapes import is_laid_out, spanned
 from hotstart.runtime.entry.refusal_words import described_weight
+from hotstart.runtime.shared_memory import WeightsInMemory
 from hotstart.runtime.weights.owners import HeldTensors
-from hotstart.runtime.weights.shared_memory import WeightsInMemory
 from hotstart.torchfree.arrays import Array, ArrayMemory, described
 from hotstart.torchfree.contracts import NeedsTorch
 from hotstart.torchfree.libtorch import Libtorch, is_known, size_of

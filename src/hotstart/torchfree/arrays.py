@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from hotstart.records.shapes import spanned
-from hotstart.runtime.weights.shared_memory import Memory
+from hotstart.runtime.shared_memory import Memory
 from hotstart.torchfree import dlpack
 from hotstart.torchfree.libtorch import Libtorch, size_of
 

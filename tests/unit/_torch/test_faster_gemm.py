@@ -10,7 +10,7 @@ from torch._inductor.codegen import cpp_gemm_template  # isort: skip
 from torch._inductor.codegen.cpp_micro_gemm import CppMicroGemmFP32Vec  # isort: skip
 from torch._inductor.utils import parallel_num_threads  # isort: skip
 
-from hotstart._torch.kernels.faster_gemm import faster_gemm
+from hotstart._torch.inductor.faster_gemm import faster_gemm
 from hotstart._torch.packing.linears import NoTemplate, Templates, linears_by_template
 from tests.versions import has_template
 

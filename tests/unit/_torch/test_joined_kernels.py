@@ -14,7 +14,7 @@ from torch._inductor.exc import CppCompileError
 from hotstart._torch.inductor import joined_kernels
 from hotstart._torch.inductor.compile_fx import inductor_settings
 from hotstart._torch.inductor.joined_kernels import AskedKernel, compile_kernels, join, kernels_in
-from hotstart.partition.digest import hash_bytes
+from hotstart.partition.tokens import hash_bytes
 from hotstart.records.artifact import Kernel
 from hotstart.runtime.code.kernels import load_kernel
 from tests.versions import joins_kernels

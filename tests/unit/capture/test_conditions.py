@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotstart._torch.graphs.symbols import axis_symbol
-from hotstart.capture.conditions import (
+from hotstart.partition.conditions import (
     ENUMERATED,
     HALVINGS,
     advise,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hotstart.compilers.workers.machine import JOB_BYTES, default_jobs
+from hotstart.compilers.machine import JOB_BYTES, default_jobs
 
 PLENTY = 64 * JOB_BYTES
 UNLIMITED = "9223372036854771712"  # what version 1 says where there is no limit

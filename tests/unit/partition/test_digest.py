@@ -18,13 +18,8 @@ from hotstart._torch.graphs.symbols import fake_mode
 from hotstart.capture.captured import Captured
 from hotstart.capture.prepare import prepare
 from hotstart.partition import cut, make_plan
-from hotstart.partition.digest import (
-    argument_token,
-    constant_token,
-    hash_token,
-    import_path,
-    subgraph_token,
-)
+from hotstart.partition.digest import argument_token, subgraph_token
+from hotstart.partition.tokens import constant_token, hash_token, import_path
 from hotstart.records.nested import Slot
 
 MODE = fake_mode()

@@ -13,7 +13,7 @@ from torch import fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hotstart._torch.in_between import replaced, with_entries
-from hotstart._torch.kernels.faster_gemm import faster_gemm
+from hotstart._torch.inductor.faster_gemm import faster_gemm
 
 if TYPE_CHECKING:
     import sympy

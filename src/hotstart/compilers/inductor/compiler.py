@@ -37,7 +37,6 @@ from hotstart._torch.kernels.attention import attention_kernel
 from hotstart._torch.kernels.few_rows import few_rows_kernel
 from hotstart._torch.packing.separate import Pack
 from hotstart.capture.captured import example_of
-from hotstart.capture.conditions import counterexample
 from hotstart.compilers.extract import Extracted, extract
 from hotstart.compilers.inductor import attention, packing_rule
 from hotstart.compilers.inductor.few_rows import Given, with_few_rows
@@ -48,7 +47,8 @@ from hotstart.compilers.job import Candidate, Job, Narrowed
 from hotstart.errors import OptionsError
 from hotstart.options import PackWeights
 from hotstart.partition import Piece
-from hotstart.partition.digest import Token, setting_token
+from hotstart.partition.conditions import counterexample
+from hotstart.partition.tokens import Token, setting_token
 from hotstart.records.artifact import CompiledUnit
 from hotstart.records.shapes import Interval
 from hotstart.stitching.piece import piece_as_source

@@ -8,9 +8,9 @@ import re
 from msgspec.structs import replace
 
 from hotstart.compilers.inductor.compiler import InductorCompiler
+from hotstart.compilers.inductor.proven import ProvenCompiler
 from hotstart.compilers.job import Job, Narrowed
-from hotstart.compilers.proof.proven import ProvenCompiler
-from hotstart.partition.digest import Token
+from hotstart.partition.tokens import Token
 from hotstart.records.artifact import CompiledUnit
 from hotstart.targets import TargetName, this_architecture
 

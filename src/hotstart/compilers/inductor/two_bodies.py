@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from hotstart._torch.graphs.symbols import axis_symbol, python_source
 from hotstart.compilers.job import Job
-from hotstart.partition.digest import hash_bytes
+from hotstart.partition.tokens import hash_bytes
 from hotstart.records.artifact import CompiledUnit, Preparation
 from hotstart.runtime.code.generated import code_of, unit_code
 

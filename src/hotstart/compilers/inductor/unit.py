@@ -19,7 +19,7 @@ from hotstart.compilers.extract import Extracted
 from hotstart.compilers.inductor import lean
 from hotstart.compilers.inductor.by_size import with_choice
 from hotstart.compilers.job import Candidate, Job
-from hotstart.partition.digest import hash_bytes
+from hotstart.partition.tokens import hash_bytes
 from hotstart.records.artifact import CompiledUnit, Kernel, Preparation
 from hotstart.runtime.code.generated import code_of, unit_code
 from hotstart.stitching.piece import functions_as_source

@@ -27,7 +27,7 @@ from hotstart._torch.graphs.writes import was_mutated
 from hotstart.capture.captured import example_of
 from hotstart.compilers.job import Job
 from hotstart.compilers.piece_key import Bounds
-from hotstart.partition.digest import import_path
+from hotstart.partition.tokens import import_path
 from hotstart.records.nested import Slot
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from hotstart.compilers.job import Job
 from hotstart.compilers.piece_key import piece_kind
 from hotstart.compilers.workers.job_data import JobData, NodeData, NotData, TensorData
 from hotstart.partition import Graph, Piece
-from hotstart.partition.digest import Canonical, Token, hash_token
+from hotstart.partition.digest import Canonical
+from hotstart.partition.tokens import Token, hash_token
 from hotstart.records.nested import Seq
 
 _ANY = 1 << 40

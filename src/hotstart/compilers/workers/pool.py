@@ -11,9 +11,9 @@ from typing import Literal
 
 from hotstart._torch.processes.process_state import process_state
 from hotstart.compilers.job import Job
+from hotstart.compilers.machine import default_jobs
 from hotstart.compilers.workers.errand import answer_of, errand_data
 from hotstart.compilers.workers.job_data import NotData
-from hotstart.compilers.workers.machine import default_jobs
 from hotstart.compilers.workers.outcome import (
     EARLY,
     PIECE_LIMIT_S,

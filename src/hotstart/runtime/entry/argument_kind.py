@@ -11,7 +11,7 @@ import msgspec
 from hotstart.records.contract import Contract, TensorSpec
 from hotstart.runtime.code.identifiers import Scope
 from hotstart.runtime.entry.entry_check import Check, Explain
-from hotstart.runtime.weights.shared_memory import Memory
+from hotstart.runtime.shared_memory import Memory
 
 
 class Looked(msgspec.Struct, frozen=True):

@@ -48,7 +48,7 @@ from hotstart.runtime.entry.refusal_words import (
 )
 from hotstart.runtime.entry.signature import Signature
 from hotstart.runtime.entry.sizes import Sizes
-from hotstart.runtime.weights.shared_memory import Meeting, elements_are_apart
+from hotstart.runtime.shared_memory import Meeting, elements_are_apart
 
 _SINGLETONS = (type(None), bool, type(...))
 

@@ -9,8 +9,8 @@ import torch
 from hotstart._torch.running.modes import set_grad_enabled
 from hotstart.errors import ContractError
 from hotstart.runtime.code.generated import run_source
-from hotstart.runtime.entry.tensors import TensorMemory
-from hotstart.runtime.weights.shared_memory import are_apart
+from hotstart.runtime.shared_memory import are_apart
+from hotstart.runtime.tensors import TensorMemory
 
 FlatCall = Callable[..., tuple[object, ...]]
 

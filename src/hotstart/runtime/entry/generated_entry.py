@@ -20,7 +20,7 @@ from hotstart.runtime.entry.argument_kind import ArgumentKind, Served
 from hotstart.runtime.entry.checks import Checks
 from hotstart.runtime.entry.passed import bind_arguments
 from hotstart.runtime.entry.signature import Signature
-from hotstart.runtime.weights.shared_memory import Meeting
+from hotstart.runtime.shared_memory import Meeting
 
 Miss = Callable[[Sequence[Any], Sequence[Any], Mapping[str, Any]], Any]
 """Answers a call that does not fit, given the parameters' values, positional arguments beyond

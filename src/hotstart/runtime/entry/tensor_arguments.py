@@ -18,7 +18,7 @@ from hotstart.runtime.entry.argument_kind import ArgumentKind, Looked, Served
 from hotstart.runtime.entry.copied_back import Relayout, copied, copied_back
 from hotstart.runtime.entry.entry_check import Check, Explain, Found
 from hotstart.runtime.entry.refusal_words import in_words
-from hotstart.runtime.entry.tensors import TENSOR_TYPES, TensorMemory, describe_tensor
+from hotstart.runtime.tensors import TENSOR_TYPES, TensorMemory, describe_tensor
 
 
 class TensorArguments(TensorMemory, ArgumentKind):

@@ -20,7 +20,7 @@ from hotstart.records.guards import Change
 from hotstart.records.shapes import is_laid_out
 from hotstart.records.standalone import LeftOut
 from hotstart.runtime.entry.refusal_words import described_weight
-from hotstart.runtime.entry.tensors import TENSOR_TYPES, TensorMemory, describe_tensor, is_lazy_view
+from hotstart.runtime.tensors import TENSOR_TYPES, TensorMemory, describe_tensor, is_lazy_view
 from hotstart.runtime.weights.released import Released
 from hotstart.runtime.weights.weight_source import Fetched, OtherMode
 

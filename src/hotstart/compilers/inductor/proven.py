@@ -14,7 +14,7 @@ from hotstart.compilers.proof.trial import Difference, NotComparable, Trial
 from hotstart.compilers.proof.trial_sizes import Sizes, at, sizes_to_try
 from hotstart.events import Clock
 from hotstart.options import Prove
-from hotstart.partition.digest import Token
+from hotstart.partition.tokens import Token
 from hotstart.records.artifact import CompiledUnit, Proof
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from hotstart.records.shapes import spanned
-from hotstart.runtime.weights.shared_memory import Memory, Span
+from hotstart.runtime.shared_memory import Memory, Span
 
 TENSOR_TYPES = (torch.Tensor, torch.nn.Parameter)
 
