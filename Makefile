@@ -32,7 +32,7 @@ export OMP_NUM_THREADS
 WORKERS ?= $(shell test $(CORES) -lt 4 && echo $(CORES) || echo 4)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-browser check format matrix package bench bench-peers conformance reliability databases docs clean
+.PHONY: help setup demo test test-slow test-browser check format matrix package bench bench-peers conformance reliability databases docs docs-images clean
 .SILENT:
 
 help:
@@ -50,6 +50,7 @@ help:
 	echo "make reliability  what a cache survives, into docs/reliability.md (some minutes)"
 	echo "make databases    torch's operators, modules and examples, into docs/databases.md (an hour)"
 	echo "make docs         the site of the docs, into site/ (seconds, once it is set up)"
+	echo "make docs-images  reports and profiles of four models, photographed for the docs (some minutes)"
 	echo "make clean        remove the environment, caches and builds"
 
 setup: $(READY)
@@ -90,6 +91,10 @@ $(AXE)/.ready: $(READY)
 
 test-browser: $(AXE)/.ready
 	AXE_CORE=$(AXE)/package/axe.min.js $(PY) -m pytest -q -m browser tests/browser
+
+# Some minutes: four models are built and measured. Nothing else should run meanwhile.
+docs-images: $(AXE)/.ready
+	$(PY) -m website.screenshots build/pages
 
 matrix: $(READY)
 	$(PY) -m nox

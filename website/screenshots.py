@@ -14,9 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
-from playwright.sync_api import sync_playwright
-
 IMAGES = Path(__file__).parents[1] / "docs/img"
 MODELS = ("minilm", "llama", "experts", "unet")
 
@@ -68,6 +65,8 @@ SHOTS = (
 
 def main(folder: Path) -> None:
     """Make the pages that are missing in a folder, and photograph them all."""
+    from playwright.sync_api import sync_playwright  # of `make test-browser`
+
     folder.mkdir(parents=True, exist_ok=True)
     for model in MODELS:
         for command in commands(model, folder):
@@ -122,6 +121,8 @@ def clip_of(page: Any, shot: Shot) -> dict[str, Any]:
 
 def reduced(png: bytes) -> bytes:
     """The same picture in fewer colours."""
+    from PIL import Image
+
     picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
     written = io.BytesIO()
     picture.save(written, "PNG", optimize=True)

@@ -10,6 +10,7 @@ import pytest
 from tests.docs.blocks import ROOT, pages
 from website.links import moved, nested, staged
 from website.pictures import FOLDER, pictures
+from website.screenshots import MOST_BYTES, SHOTS
 from website.stage import DeadLink, place
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -20,6 +21,15 @@ _FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 def test_pictures_are_what_the_code_draws() -> None:
     """`python -m website.pictures` writes them."""
     assert {name: (FOLDER / name).read_text() for name in pictures()} == pictures()
+
+
+def test_photographs_are_those_of_the_list_small_and_shown() -> None:
+    """`make docs-images` takes them."""
+    files = {file.stem: file.stat().st_size for file in FOLDER.glob("*.png")}
+    assert set(files) == {shot.name for shot in SHOTS}
+    assert max(files.values()) < MOST_BYTES
+    shown = "".join((ROOT / page).read_text() for page in pages())
+    assert [name for name in files if f"img/{name}.png)" not in shown] == []
 
 
 @pytest.mark.parametrize(

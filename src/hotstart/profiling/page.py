@@ -18,8 +18,8 @@ WORTH_A_LOOK = 0.01
 _LOOKED_AT = 5
 """Kernels to look at first, at most."""
 
-_BUSY = 1.5
-"""Processes for each thread from which times are in doubt."""
+_OTHERS = 1.0
+"""Processes besides the threads that are measured, on average, from which times are in doubt."""
 
 _STANDINGS: dict[Standing | str, str] = {
     "at": "at the limit",
@@ -99,7 +99,7 @@ def page_of(profile: Profile, name: str = "") -> str:
         "stood": stood_of(profile, kernels),
         "lanes": [Lane("pieces in order", tuple(_bars(profile, parts)))],
         "ticks": ticks_of(profile.seconds_in_parts),
-        "busy": profile.load > _BUSY * profile.threads,
+        "busy": profile.load > profile.threads + _OTHERS,
     }
     call = f"{profile.call}: {profile.variant}" if profile.call else profile.variant
     return rendered(
