@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -93,8 +94,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Worker]]:
     assert not [t for t in threading.enumerate() if t.name.startswith("hotstart-worker")]
 
 
-@pytest.fixture
-def by_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextlib.contextmanager
+def all_by_workers() -> Iterator[None]:
     """Have workers compile all they can before the process that builds asks for anything."""
     expect = Workers.expect
 
@@ -108,7 +109,16 @@ def by_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
         wait_for(is_idle)
 
-    monkeypatch.setattr(Workers, "expect", expect_and_wait)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workers, "expect", expect_and_wait)
+        yield
+
+
+@pytest.fixture
+def by_workers() -> Iterator[None]:
+    """As `all_by_workers`, while a test runs."""
+    with all_by_workers():
+        yield
 
 
 def saved(program: Program, file: Path) -> bytes:
@@ -378,23 +388,21 @@ def artifacts_of(log: Path) -> list[str]:
 def test_structured_traces_say_which_piece_each_process_compiles(tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + textwrap.dedent(
         """
-        from tests.integration.test_workers import build
+        from tests.integration.test_workers import all_by_workers, build
         if __name__ == "__main__":
-            print([unit.action for unit in build(jobs=2).report.units].count("compiled"))
+            with all_by_workers():
+                build(jobs=2)
         """
     )
     environment = {**os.environ, "TORCH_TRACE": str(tmp_path)}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
     logs = [artifacts_of(log) for log in tmp_path.iterdir()]
-    here, *workers = sorted(logs, key=lambda names: "hotstart_report" not in names)
+    here, there = sorted(logs, key=lambda names: "hotstart_report" not in names)
     assert {"hotstart_graph_0", "hotstart_entry", "hotstart_report"} <= set(here)
     assert any(name.startswith("hotstart_stitched_") for name in here)
     asked = [name for name in here if name.startswith("hotstart_compile_piece_")]
-    assert len(asked) == int(done.stdout)
-    (there,) = workers
-    assert any(name.endswith("_in_worker") for name in there)
-    for names in (here, there):
-        assert "inductor_output_code" in names
-        first = names.index("inductor_output_code")
-        assert any(name.startswith("hotstart_compile_") for name in names[:first])
+    told = [name for name in there if "output_code" in name or "hotstart_compile" in name]
+    assert len(told) == 2 * len(asked) == 6
+    for marker, compiled in zip(told[::2], told[1::2], strict=True):
+        assert marker.endswith("_in_worker")
+        assert compiled == "inductor_output_code"
