@@ -56,13 +56,14 @@ def package(session: nox.Session) -> None:
     """Build sdist and wheel, install the wheel with what it declares and no more, and use it.
 
     `dist/` has both afterwards, and `sbom.json`: every package that was installed, as CycloneDX.
+    What follows `--` are the extras to try, such as `nox -s package -- remote ray`, instead of all.
     """
     session.install("build", "twine", "cyclonedx-bom")
     dist = Path("dist").absolute()
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(dist))
     session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
-    for extra in ("", *EXTRAS):
+    for extra in session.posargs or ("", *EXTRAS):
         python = _installed(session, extra)
         session.run(python, "-I", INSTALLED, extra or "nothing", external=True)
         if not extra:

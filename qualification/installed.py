@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+import socket
 import sys
 import tempfile
+import threading
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -75,16 +79,40 @@ def remote() -> None:
 
 
 def report() -> None:
-    """Write a page of a report."""
+    """Write pages of a report and of a profile."""
     program().save("model.hot")
-    commanded("report", "model.hot", "--html", "page.html")
-    assert "<html" in Path("page.html").read_text()
+    torch.save(model().state_dict(), "weights.pt")
+    commanded("report", "model.hot", "--html", "report.html")
+    given = ("--weights", "weights.pt", "--repeats", "2")
+    commanded("profile", "model.hot", *given, "--html", "profile.html")
+    for page in ("report.html", "profile.html"):
+        assert "<html" in Path(page).read_text()
 
 
 def serve() -> None:
-    """Import what `examples/serve.py` imports."""
-    import fastapi  # noqa: F401
-    import uvicorn  # noqa: F401
+    """Answer a request, as `examples/serve.py` does."""
+    import fastapi
+    import uvicorn
+
+    app, served = fastapi.FastAPI(), program()
+
+    @app.get("/")
+    def answer() -> list[list[float]]:
+        with torch.no_grad():
+            found: list[list[float]] = served(X).tolist()
+        return found
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address) as got:
+            torch.testing.assert_close(torch.tensor(json.load(got)), model()(X).detach())
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def ray() -> None:

@@ -105,4 +105,5 @@ class ModelBars:
         try:
             yield
         finally:
-            self._drawing.start()
+            if self._drawing.tasks:
+                self._drawing.start()
