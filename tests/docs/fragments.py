@@ -24,6 +24,17 @@ PYTHON = {
 """By page and first line."""
 
 COMMANDS = {
+    "profile encoder.hot --weights model.safetensors --size batch=4 --size seq=128": (
+        "takes a program of two axes and its weights; tests/integration/test_profile.py"
+    ),
+    "profile encoder.hot --weights model.safetensors --size batch=4 --size seq=128 "
+    "--trace call.json": "as above",
+    "repro debug/hotstart/piece_3": (
+        "takes a build of four pieces, and ends the process; tests/integration/test_repro.py"
+    ),
+    "bisect shop.search:encoder --file encoder.hot --tolerance 1e-5": (
+        "takes the flags of the page's build; tests/integration/test_bisect.py"
+    ),
     "c-library build": "takes a minute of a C++ compiler; tests/integration/test_c_library.py",
     "warm shop.search:encoder shop.rank:model --on ray --remote s3://models/cache": (
         "takes a Ray cluster; tests/integration/test_ray.py"

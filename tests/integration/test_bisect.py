@@ -136,6 +136,16 @@ def test_a_program_of_another_cut_is_refused() -> None:
         hotstart.bisect(owner, (X,), program=program, **SETTINGS)
 
 
+def test_a_program_of_other_dynamic_sizes_is_refused() -> None:
+    class Flat(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten() * 2
+
+    program = hotstart.compile(Flat().eval(), (X,), dynamic_shapes=ROWS, options=EAGER)
+    with pytest.raises(OptionsError, match=r"piece_0 takes 1 tensors and 1 sizes.*\ndo: declare"):
+        hotstart.bisect(Flat().eval(), (X,), program=program, options=EAGER)
+
+
 @pytest.mark.parametrize("tolerance", [-1, "small"])
 def test_a_tolerance_is_a_share(tolerance: Any) -> None:
     with pytest.raises(OptionsError, match="tolerance: got"):

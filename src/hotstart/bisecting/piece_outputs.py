@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hotstart.compilers.proof.tolerance import relative_error
+from hotstart.errors import OptionsError
 from hotstart.profiling.watched_code import Point
 
 _TOLERANCES = {
@@ -134,11 +135,16 @@ class Comparer(_Pieces):
         self.found: dict[str, Difference] = {}
 
     def call(self, number: int, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call what is called at a place, and compare it if it is a piece."""
+        """Call what is called at a place, and compare it if it is a piece.
+
+        Raises:
+            OptionsError: it takes other inputs than the one that it is compared with.
+        """
         name = self._piece(number)
         if name is None or name not in self._expected:
             return function(*args, **kwargs)
         expected = self._expected[name]
+        _require_same_inputs(name, args[0], expected.inputs)
         outputs = function(*args)
         together = distance(outputs, expected.outputs, self._tolerance)
         alone = None
@@ -147,6 +153,20 @@ class Comparer(_Pieces):
             alone = distance(again, expected.outputs, self._tolerance)
         self.found[name] = Difference(alone, together)
         return outputs
+
+
+def _require_same_inputs(name: str, given: Sequence[Any], expected: Sequence[Any]) -> None:
+    """Raise if a piece takes other tensors or sizes than what was captured now."""
+    mine, theirs = ([isinstance(value, Tensor) for value in each] for each in (given, expected))
+    if mine != theirs:
+        raise OptionsError(
+            f"program: got one whose {name} takes {_counted(mine)}, takes one whose {name} takes "
+            f"{_counted(theirs)}\ndo: declare the dynamic_shapes that it was built with"
+        )
+
+
+def _counted(tensors: Sequence[bool]) -> str:
+    return f"{sum(tensors)} tensors and {len(tensors) - sum(tensors)} sizes"
 
 
 def copied(values: Sequence[Any]) -> list[Any]:

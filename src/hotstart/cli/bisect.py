@@ -54,7 +54,7 @@ def _bisect(given: Namespace) -> int:
     if "calls" in arguments:
         raise OptionsError(f"{given.factory}: got several calls, takes one: (model, args, kwargs)")
     program = None if given.file is None else load(given.file, model)
-    with progress(sys.stderr) as listener:
+    with progress(sys.stderr, quiet=given.json) as listener:
         heard = flags.listening(arguments, given.jobs, listener)
         with flags.compiling_on(heard):
             found = bisect(model, **heard, program=program, tolerance=given.tolerance)
