@@ -203,7 +203,7 @@ def _traced(found: FlatGraph, split_on: Any, clock: Clock) -> TracedCall:
 def _entry(
     found: FlatGraph, inputs: Sequence[Any], run: FlatCall, made: StitchedCall
 ) -> tuple[str, FlatCall]:
-    """The function that Dynamo calls, with its source."""
+    """The source of the function that Dynamo calls, and the function."""
     slots, written = writable(found, inputs)
     watched = [found.arguments[slot] for slot in slots]
     tensors = [inputs[found.inputs.index(name)] for name in watched]

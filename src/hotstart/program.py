@@ -297,9 +297,8 @@ class Program(BaseProgram):
         strides = dense_strides(tensor.shape, dim_order)
         if tensor.stride() == strides:
             return tensor
-        if strides_fit(tensor, strides):
-            return fit(tensor.detach(), strides)
-        self._count_copy(path, tensor.stride())
+        if not strides_fit(tensor, strides):
+            self._count_copy(path, tensor.stride())
         return fit(tensor.detach(), strides)
 
     # --- calls that do not fit --------------------------------------------------------------------

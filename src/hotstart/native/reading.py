@@ -5,7 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import torch
+
+from hotstart._torch.graphs.operator_types import OpOverload
 from hotstart.native.operators import NotNative
 
 _OPERATOR = re.compile(r"torch\.ops\.[\w.]+")
@@ -128,3 +132,38 @@ def reads_number(value: ast.expr) -> bool:
         case ast.Call(func=ast.Attribute(attr="size")) | ast.Call(func=ast.Name(id="int")):
             return True
     return False
+
+
+def keywords_of(call: ast.Call) -> dict[str, ast.expr]:
+    """The arguments of a call by name; one whose name Python has is in a dict: `**{"from": x}`."""
+    found: dict[str, ast.expr] = {}
+    for each in call.keywords:
+        match each:
+            case ast.keyword(arg=str(name)):
+                found[name] = each.value
+            case ast.keyword(value=ast.Dict(keys=keys, values=values)):
+                for key, value in zip(keys, values, strict=True):
+                    found[ast.literal_eval(key) if key is not None else ""] = value
+            case _:
+                raise NotNative("its arguments are not written out")
+    return found
+
+
+def operator_at(path: str, call: ast.Call) -> OpOverload | None:
+    """Find the operator that code calls.
+
+    That is by `torch.ops.aten.mm.default`, by `torch.mm` with `out=`, or by `torch.convolution`.
+    """
+    parts = path.split(".")
+    found: Any = torch
+    if parts[0] != "torch":
+        return None
+    if parts[1:2] == ["ops"]:
+        for part in parts[1:]:
+            found = getattr(found, part, None)
+        return found if isinstance(found, OpOverload) else None
+    if len(parts) == 2 and any(each.arg == "out" for each in call.keywords):
+        packet = getattr(torch.ops.aten, parts[1], None)
+        found = getattr(packet, "out", None)
+        return found if isinstance(found, OpOverload) else None
+    return torch.ops.aten.convolution.default if path == "torch.convolution" else None

@@ -10,9 +10,6 @@ import ast
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
 
 from hotstart._torch.graphs.operator_types import OpOverload
 from hotstart._torch.native.c_shims import c_constant, is_real, result_kinds
@@ -26,6 +23,7 @@ from hotstart.native.operands import (
 )
 from hotstart.native.operator_arguments import Written
 from hotstart.native.operators import NotNative, call_of
+from hotstart.native.reading import keywords_of, operator_at
 from hotstart.native.values import Values
 
 
@@ -262,7 +260,7 @@ class Steps(Values):
         write = Written(
             lambda value: self._argument_tensor(value).handle, self.number, self._is_real
         )
-        made = call_of(operator, call.args, _keywords(call), write)
+        made = call_of(operator, call.args, keywords_of(call), write)
         self.around.declare(made.declared)
         self.written += map(self._tensor, made.written)
         shown = None if made.shown is None else self._tensor(made.shown)
@@ -293,7 +291,7 @@ class Steps(Values):
     def _called(self, call: ast.Call) -> OpOverload:
         path = ast.unparse(call.func)
         path = self.around.operators.get(path, path)
-        found = _operator_at(path, call)
+        found = operator_at(path, call)
         if found is None:
             raise NotNative(f"{path} is no operator")
         return found
@@ -376,40 +374,5 @@ def _defined(statements: Sequence[ast.stmt]) -> str | None:
     return next(iter(names), None)
 
 
-def _keywords(call: ast.Call) -> dict[str, ast.expr]:
-    """The arguments of a call by name; one whose name Python has is in a dict: `**{"from": x}`."""
-    found: dict[str, ast.expr] = {}
-    for each in call.keywords:
-        match each:
-            case ast.keyword(arg=str(name)):
-                found[name] = each.value
-            case ast.keyword(value=ast.Dict(keys=keys, values=values)):
-                for key, value in zip(keys, values, strict=True):
-                    found[ast.literal_eval(key) if key is not None else ""] = value
-            case _:
-                raise NotNative("its arguments are not written out")
-    return found
-
-
 def _first_line(statement: ast.stmt) -> str:
     return ast.unparse(statement).partition("\n")[0]
-
-
-def _operator_at(path: str, call: ast.Call) -> OpOverload | None:
-    """Find the operator that code calls.
-
-    That is by `torch.ops.aten.mm.default`, by `torch.mm` with `out=`, or by `torch.convolution`.
-    """
-    parts = path.split(".")
-    found: Any = torch
-    if parts[0] != "torch":
-        return None
-    if parts[1:2] == ["ops"]:
-        for part in parts[1:]:
-            found = getattr(found, part, None)
-        return found if isinstance(found, OpOverload) else None
-    if len(parts) == 2 and any(each.arg == "out" for each in call.keywords):
-        packet = getattr(torch.ops.aten, parts[1], None)
-        found = getattr(packet, "out", None)
-        return found if isinstance(found, OpOverload) else None
-    return torch.ops.aten.convolution.default if path == "torch.convolution" else None

@@ -85,7 +85,7 @@ def compile_calls(calls: Sequence[TracedCall], units: Units) -> list[CompiledCal
     for call in calls:
         served = sum(len(part.units) for other in made for part in other.parts)
         compiled, splits = compile_parts(call, units, served)
-        units.expect(call.name, ())
+        units.expect(call.name, ())  # what was expected and is not needed is not compiled
         made.append(CompiledCall(call, tuple(compiled), tuple(splits)))
     return made
 

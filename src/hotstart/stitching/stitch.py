@@ -5,7 +5,6 @@ from __future__ import annotations
 import keyword
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from torch import fx
 
@@ -61,19 +60,22 @@ def stitch(
     return _Stitcher(plan, requirements, contract, variant, units).stitched()
 
 
-@dataclass
 class _Stitcher:
-    """Writes the function of one variant; the fields are as `stitch` takes them."""
+    """Writes the function of one variant; takes what `stitch` takes."""
 
-    plan: Plan
-    requirements: Requirements
-    contract: Contract
-    variant: Variant
-    units: Mapping[str, CompiledUnit]
-
-    def __post_init__(self) -> None:
-        contract = self.contract
-        self.graph = self.plan.graph
+    def __init__(
+        self,
+        plan: Plan,
+        requirements: Requirements,
+        contract: Contract,
+        variant: Variant,
+        units: Mapping[str, CompiledUnit],
+    ) -> None:
+        self.plan = plan
+        self.requirements = requirements
+        self.variant = variant
+        self.units = units
+        self.graph = plan.graph
         self.names = Names(["bind", "run", "args", "weights", "units", "constants", "owners"])
         self.emitter = Emitter(self.names)
         self.results = Results(self.emitter, self.names, self._slot)
