@@ -7,7 +7,10 @@ import importlib
 import importlib.util
 import io
 import json
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +54,12 @@ def patching():
 
 FAILING = """
 import os
+import time
+from pathlib import Path
+
+def slow():
+    Path("began").write_text(str(os.getpid()))
+    time.sleep(300)
 
 def unknown():
     return {"model": None, "shape": 3}
@@ -169,6 +178,25 @@ def test_json_is_quiet(
     status, out, err = asked(capsys, given)
     assert (status, err) == (0, "")
     assert [row["action"] for row in json.loads(out)] == ["loaded"]
+
+
+def test_an_interrupt_ends_the_process_that_compiles(shop: Path) -> None:
+    command = [sys.executable, "-m", "hotstart", "warm", "failing_shop:slow", "--no-check"]
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    began = shop.with_name("began")
+    wait_for(lambda: began.exists() and began.read_text())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert not Path(f"/proc/{began.read_text()}").exists()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"not so within {seconds} s"
+        time.sleep(0.05)
 
 
 def test_what_was_warmed_is_found(
