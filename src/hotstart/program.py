@@ -131,8 +131,7 @@ class Program(BaseProgram):
             check_inputs: arguments to check with, `(args, kwargs)`, or a list of such pairs, for
                 models that do not take any values; by name where calls have names. Without, the
                 values of the example are used, if it had any, and made-up ones.
-            on_event: called with a `hotstart.events.Event` as variants are checked, also from
-                another thread.
+            on_event: called with a `hotstart.events.Event` of the check, also by another thread.
 
         Raises:
             ArtifactError: the program holds something that cannot be said as data, the comparison
@@ -151,9 +150,8 @@ class Program(BaseProgram):
         from hotstart.saving.left_out import with_left_out
 
         sign = None if sign_key is None else signer(sign_key)
-        given = given_examples(self._entries, check_inputs, check)
         source = self._binding.source
-        examples = {**self.examples, **given}
+        examples = {**self.examples, **given_examples(self._entries, check_inputs, check)}
         wanted = CheckInputs(source, examples, listener=on_event) if check else None
         artifacts = [with_left_out(each, source) for each in self.artifacts()]
         disk.write(file, checked_parts(*artifacts, sign=sign, check=wanted))

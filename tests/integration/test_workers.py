@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -367,42 +366,3 @@ def test_one_piece_needs_no_worker(started: list[Worker]) -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval()
     hotstart.compile(model, (torch.randn(2, 8),), options=Options(jobs=2))
     assert started == []
-
-
-def artifacts_of(log: Path) -> list[str]:
-    """The names of what a structured trace of torch has, in order."""
-    records = [
-        json.loads(line.partition("] ")[2])
-        for line in log.read_text().splitlines()
-        if "] {" in line and not line.startswith("\t")
-    ]
-    kinds = ("inductor_output_code",)
-    return [
-        record["artifact"]["name"] if "artifact" in record else kind
-        for record in records
-        for kind in (*kinds, "artifact")
-        if kind in record
-    ]
-
-
-def test_structured_traces_say_which_piece_each_process_compiles(tmp_path: Path) -> None:
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + textwrap.dedent(
-        """
-        from tests.integration.test_workers import all_by_workers, build
-        if __name__ == "__main__":
-            with all_by_workers():
-                build(jobs=2)
-        """
-    )
-    environment = {**os.environ, "TORCH_TRACE": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
-    logs = [artifacts_of(log) for log in tmp_path.iterdir()]
-    here, there = sorted(logs, key=lambda names: "hotstart_report" not in names)
-    assert {"hotstart_graph_0", "hotstart_entry", "hotstart_report"} <= set(here)
-    assert any(name.startswith("hotstart_stitched_") for name in here)
-    asked = [name for name in here if name.startswith("hotstart_compile_piece_")]
-    told = [name for name in there if "output_code" in name or "hotstart_compile" in name]
-    assert len(told) == 2 * len(asked) == 6
-    for marker, compiled in zip(told[::2], told[1::2], strict=True):
-        assert marker.endswith("_in_worker")
-        assert compiled == "inductor_output_code"

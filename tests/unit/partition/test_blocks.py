@@ -223,3 +223,23 @@ def test_each_node_of_a_block_is_hashed_once_to_find_it() -> None:
         return sum(hashed)
 
     assert nodes_hashed(24) == nodes_hashed(3)
+
+
+def test_layers_of_a_model_with_a_getattr_of_its_own_have_the_names_of_its_modules() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+            self.head = nn.Linear(8, 2)
+
+        def __getattr__(self, name: str) -> Any:
+            return super().__getattr__(name)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for each in self.down:
+                x = each(x).relu()
+            return self.head(x)
+
+    plan = planned(Model(), X, split_on=["aten::relu"])
+    found = [piece.layers for piece in plan.pieces if piece.layers]
+    assert found == [("down.0",), ("down.1",), ("head",)]

@@ -388,23 +388,3 @@ def test_layers_say_where_a_piece_came_from() -> None:
     ]
     plan = planned(Model(), X, split_on=CUT)
     assert plan.pieces[0].layers == ("embed", "layers.0", "layers.1", "layers.2")
-
-
-def test_layers_of_a_model_with_a_getattr_of_its_own_have_the_names_of_its_modules() -> None:
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.down = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
-            self.head = nn.Linear(8, 2)
-
-        def __getattr__(self, name: str) -> Any:
-            return super().__getattr__(name)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            for each in self.down:
-                x = cut_here(each(x))
-            return self.head(x)
-
-    plan = planned(Model(), X, split_on=CUT)
-    found = [piece.layers for piece in plan.pieces if piece.layers]
-    assert found == [("down.0",), ("down.1",), ("head",)]
