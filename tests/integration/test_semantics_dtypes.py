@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hotstart import Dim
 from tests.semantics import both, check, mostly_eager
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
 R = torch.randn
+COLUMNS = Dim("columns", max=64)
 FLOATING = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 INTEGERS = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8]
 COMPLEX = [torch.complex64, torch.complex128]
@@ -167,3 +169,47 @@ def test_the_next_number_of_a_narrow_dtype(compiler: str) -> None:
 
     x = R(3, 4).bfloat16()
     check(f, (x, x + 1), (x, x - 1), compiler=compiler)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8], ids=str)
+@both
+def test_the_largest_and_smallest_of_bytes(dtype: torch.dtype, compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        values = (x.amax(-1), x.amin(-1), x.max(), x.min(), x.amax(0, keepdim=True))
+        return *values, x.argmax(-1), x.argmin(0), *x.max(-1), *x.min(0)
+
+    limits = torch.iinfo(dtype)
+    calls = [
+        torch.randint(low, high + 1, (5, columns), dtype=dtype)
+        for columns in (17, 1, 16, 33, 64)
+        for low, high in ((1, limits.max), (limits.max - 2, limits.max), (limits.min, -1))
+        if low <= high
+    ]
+    check(f, *((x,) for x in calls), compiler=compiler, dynamic_shapes={"x": {1: COLUMNS}})
+
+
+@both
+def test_quotients_of_floating_point_numbers_that_are_rounded_down(compiler: str) -> None:
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        divided = (x // 0.1, x // y, 3.0 // y, torch.div(x, y, rounding_mode="trunc"))
+        return *divided, torch.div(x, -0.3, rounding_mode="floor"), x.long() // 3
+
+    x = torch.tensor([3.0, 0.3, -0.7, 1.0, math.inf, -2.0, 0.0, 7.0])
+    y = torch.tensor([0.1, 0.1, 0.1, -0.1, 1.5, math.inf, 0.0, math.inf])
+    check(f, (x, y), (x.nan_to_num(posinf=5.0), y + 1), compiler=compiler)
+
+
+@both
+def test_numbers_whose_square_is_infinite(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        return x.acosh()
+
+    check(f, (torch.tensor([1.0, 2.0, 1e18, 1e20, 3e38]),), compiler=compiler, tolerance=1e-6)
+
+
+@both
+def test_a_power_of_negative_zero(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        return x**-0.5
+
+    check(f, (torch.tensor([0.0, -0.0, 4.0, math.inf]),), compiler=compiler)

@@ -143,6 +143,11 @@ def test_integers_that_wrap_around_are_compared() -> None:
     assert "output 0 differs" in found(job, changed(job, "l_x + 100", "(l_x.int() + 100)"))[0]
 
 
+def test_rows_of_bytes_without_a_zero_are_compared() -> None:
+    job = job_of(lambda x: x.amin(-1), torch.zeros(24, 24, dtype=torch.uint8))
+    assert "output 0 differs" in found(job, changed(job, "amin(-1)", "amin(-1) * 0"))[0]
+
+
 def test_negative_integers_are_compared() -> None:
     job = job_of(lambda x: x // 2, torch.zeros(40, dtype=torch.int64))
     truncates = "__import__('torch').div(l_x, 2, rounding_mode='trunc')"

@@ -16,7 +16,7 @@ from hotstart._torch.graphs.symbols import (
     without_size_assumptions,
 )
 from hotstart._torch.inductor.cheaper import sigmoid_for_tanh
-from hotstart._torch.inductor.exact import products_with_zero
+from hotstart._torch.inductor.exact import numbers_of_operators
 from hotstart._torch.inductor.joined_kernels import AskedKernel, kernels_asked_for, kernels_in
 from hotstart._torch.inductor.outputs_apart import keep_outputs_apart
 from hotstart._torch.inductor.roundings import roundings_kept
@@ -208,7 +208,7 @@ def _in_force(
         convolutions_of_any_batch(),
         strides_by_expansion(),
         views_of_any_size(),
-        products_with_zero(),
+        numbers_of_operators(),
         roundings_kept(),
         functorch.patch(enable_autograd_cache=False),
         config.patch(dict(settings)),

@@ -1,26 +1,41 @@
-"""Keep Inductor from changing what operators give for nan, infinities and narrow floats.
+"""Keep Inductor from changing what operators give for some numbers and dtypes.
 
-None of this shows with ordinary numbers, such as those that units are compared on.
+Most of this does not show with ordinary numbers, such as those that units are compared on.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from hotstart._torch.in_between import replaced
+from hotstart._torch.in_between import replaced, with_entries
 
 
 def operators_called_whole() -> frozenset[Any]:
     """Operators that Inductor's own code does not give the numbers of (2.13; others alike).
 
     `grid_sampler_2d` makes 0 of a coordinate that is nan, and nan of what lies outside an image
-    whose first pixel is nan; `nextafter` finds the neighbours that narrower floats have in float32.
+    whose first pixel is nan; `nextafter` finds the neighbours that narrower floats have in float32;
+    `acosh` squares its argument, which is infinite for large ones.
     """
-    packets = (torch.ops.aten.grid_sampler_2d, torch.ops.aten.nextafter)
+    aten = torch.ops.aten
+    packets = (aten.grid_sampler_2d, aten.nextafter, aten.acosh)
     return frozenset(getattr(packet, name) for packet in packets for name in packet.overloads())
+
+
+@contextlib.contextmanager
+def numbers_of_operators() -> Iterator[None]:
+    """Compile such that kernels give the numbers that operators give, in what follows."""
+    with (
+        products_with_zero(),
+        quotients_rounded_down(),
+        powers_of_negative_zero(),
+        bytes_compared_as_integers(),
+    ):
+        yield
 
 
 def products_with_zero() -> contextlib.AbstractContextManager[None]:
@@ -47,3 +62,80 @@ def products_with_zero() -> contextlib.AbstractContextManager[None]:
                 del self.constant_data_ptrs[node]
 
     return replaced(folder, "_add_peephole_patterns", add_integers)
+
+
+def quotients_rounded_down() -> contextlib.AbstractContextManager[None]:
+    """Let floating-point numbers be divided and rounded down by eager's operator.
+
+    That computes the remainder first: `3.0 // 0.1` is 29, as in Python. The lowering (2.11 to 2.15)
+    rounds a quotient that was rounded to 30 already.
+    """
+    from torch._inductor.lowering import fallback_handler, is_integer_type, lowerings
+
+    def unless_floor(target: Any, lower: Any) -> Any:
+        whole = fallback_handler(target, add_to_fallback_set=False)
+
+        def divide(a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+            exact = is_integer_type(a) and is_integer_type(b)
+            divides = lower if exact or rounding_mode != "floor" else whole
+            return divides(a, b, rounding_mode=rounding_mode)
+
+        return divide
+
+    aten = torch.ops.aten
+    targets = (aten.div.Tensor_mode, aten.div.Scalar_mode)
+    return with_entries(lowerings, {t: unless_floor(t, lowerings[t]) for t in targets})
+
+
+def powers_of_negative_zero() -> contextlib.AbstractContextManager[None]:
+    """Let `(-0.0) ** -0.5` be what `rsqrt` makes of it, as in eager: the negative infinity.
+
+    C++ code of the lowering (2.11 to 2.15) calls `pow`, by which it is the positive one.
+    """
+    from torch._inductor.lowering import is_integer_type, lowerings
+
+    aten = torch.ops.aten
+    target, lower = aten.pow.Tensor_Scalar, lowerings[aten.pow.Tensor_Scalar]
+
+    def power(base: Any, exponent: Any) -> Any:
+        if exponent == -0.5 and not is_integer_type(base):
+            return lowerings[aten.rsqrt.default](base)
+        return lower(base, exponent)
+
+    return with_entries(lowerings, {target: power})
+
+
+_BYTES = (torch.int8, torch.uint8)
+
+
+def bytes_compared_as_integers() -> contextlib.AbstractContextManager[None]:
+    """Let the largest and smallest of rows of int8 and uint8 be found among int32.
+
+    Kernels (2.11 to 2.15) load 16 such numbers into a vector that has room for 32 or 64, and take
+    the smallest of all of it, so it is 0 at most; and start with a number that may be in the row,
+    so no place is found for it.
+    """
+    from torch._inductor.ir import TensorBox
+    from torch._inductor.lowering import lowerings, to_dtype
+
+    def in_integers(lower: Any) -> Any:
+        def compare(x: Any, *args: Any, **kwargs: Any) -> Any:
+            dtype = x.get_dtype()
+            if dtype not in _BYTES or (args and isinstance(args[0], TensorBox)):
+                return lower(x, *args, **kwargs)
+            made = lower(to_dtype(x, torch.int32), *args, **kwargs)
+            several = isinstance(made, tuple | list)
+            found = [
+                to_dtype(one, dtype) if one.get_dtype() is torch.int32 else one
+                for one in (made if several else [made])
+            ]
+            return type(made)(found) if several else found[0]
+
+        return compare
+
+    aten = torch.ops.aten
+    packets = (aten.amax, aten.amin, aten.argmax, aten.argmin, aten.max, aten.min)
+    targets = [getattr(packet, name) for packet in packets for name in packet.overloads()]
+    return with_entries(
+        lowerings, {t: in_integers(lowerings[t]) for t in targets if t in lowerings}
+    )

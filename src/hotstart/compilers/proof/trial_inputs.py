@@ -27,7 +27,7 @@ class Way:
         seed: other seeds give other values.
         scale: factor of floating-point inputs.
         near: numbers that half of the elements of floating-point inputs lie near; none if empty.
-        any_integer: whether half of the elements of integer inputs are any that the dtype has.
+        any_integer: whether integer inputs hold any numbers that the dtype has.
     """
 
     seed: int
@@ -127,9 +127,8 @@ class Values:
     def _changed(self, values: torch.Tensor, way: Way, seed: int) -> torch.Tensor:
         """Change values as the set is to be made."""
         if values.dtype in INTEGERS:
-            return (
-                _mixed(values, integers_around(values.dtype), seed) if way.any_integer else values
-            )
+            table = integers_around(values.dtype)
+            return _drawn(table, values.shape, seed) if way.any_integer else values
         if not values.is_floating_point() or values.itemsize == 1:
             return values
         if way.scale != 1.0:
@@ -146,5 +145,11 @@ class Values:
 def _mixed(values: torch.Tensor, table: torch.Tensor, seed: int) -> torch.Tensor:
     """Replace about half of some values by those of a table."""
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randint(2 * len(table), values.shape, generator=generator)
-    return torch.where(chosen < len(table), table[chosen % len(table)], values)
+    replaced = torch.rand(values.shape, generator=generator) < 0.5
+    return torch.where(replaced, _drawn(table, values.shape, seed + 1), values)
+
+
+def _drawn(table: torch.Tensor, shape: torch.Size, seed: int) -> torch.Tensor:
+    """Draw values of a table."""
+    generator = torch.Generator().manual_seed(seed)
+    return table[torch.randint(len(table), shape, generator=generator)]
