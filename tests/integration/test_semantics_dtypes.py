@@ -213,3 +213,12 @@ def test_a_power_of_negative_zero(compiler: str) -> None:
         return x**-0.5
 
     check(f, (torch.tensor([0.0, -0.0, 4.0, math.inf]),), compiler=compiler)
+
+
+@both
+def test_the_remainder_by_an_infinite_number(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, Tensor]:
+        return 3.0 % x, x % 3.0
+
+    x = torch.tensor([math.inf, -math.inf, 2.0, -2.0], dtype=torch.float64)
+    check(f, (x,), compiler=compiler)

@@ -102,6 +102,16 @@ def test_branches_of_cond(dtype: torch.dtype) -> None:
     check(f, (numbers().abs(),), (-numbers().abs(),), compiler="inductor")
 
 
+@NARROW
+def test_what_rounds_and_compares_finds_the_numbers_of_eager(dtype: torch.dtype) -> None:
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        steps = (x * 3).round(), (x * y).floor(), (x / y).trunc(), (x - y).ceil()
+        return *steps, (x * y) > (x * 0.7), (x * 3) == y, torch.fmod(x * 3, 0.5)
+
+    x, y = torch.randn(40, 37), torch.randn(40, 37)
+    check(f, ((x * 30).to(dtype), y.to(dtype)), compiler="inductor")
+
+
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The C++ of kernels that are compiled."""

@@ -19,11 +19,13 @@ def operators_called_whole() -> frozenset[Any]:
 
     `grid_sampler_2d` makes 0 of a coordinate that is nan, and nan of what lies outside an image
     whose first pixel is nan; `nextafter` finds the neighbours that narrower floats have in float32;
-    `acosh` squares its argument, which is infinite for large ones.
+    `acosh` squares its argument, which is infinite for large ones; `remainder` of a number by an
+    infinite tensor is made of a product with 0.
     """
     aten = torch.ops.aten
     packets = (aten.grid_sampler_2d, aten.nextafter, aten.acosh)
-    return frozenset(getattr(packet, name) for packet in packets for name in packet.overloads())
+    overloads = [getattr(packet, name) for packet in packets for name in packet.overloads()]
+    return frozenset([*overloads, aten.remainder.Scalar_Tensor])
 
 
 @contextlib.contextmanager

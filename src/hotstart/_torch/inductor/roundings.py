@@ -30,6 +30,24 @@ _CONVERSIONS = frozenset(
 """Names of what converts, and does nothing else with values."""
 
 
+_STEPS = (
+    "round",
+    "floor",
+    "ceil",
+    "trunc",
+    "frac",
+    "remainder",
+    "fmod",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+)
+"""Operators of which narrow numbers beside each other may give numbers that are far apart."""
+
+
 @contextlib.contextmanager
 def roundings_kept() -> Iterator[None]:
     """Compile such that conversions from and to narrow numbers round where model code has them."""
@@ -37,6 +55,7 @@ def roundings_kept() -> Iterator[None]:
         warnings.catch_warnings(),
         _chains_of_conversions_kept(),
         _conversions_lowered(),
+        _steps_lowered(),
         _conversions_written(),
     ):
         # Inductor warns of kernels that have both (2.11 to 2.15), which chains of conversions make.
@@ -107,6 +126,42 @@ def _conversions_lowered() -> contextlib.AbstractContextManager[None]:
         return make_pointwise(rounded, override_return_dtype=dtype)(x)
 
     return with_entries(lowerings, {target: convert})
+
+
+def _steps_lowered() -> contextlib.AbstractContextManager[None]:
+    """Have narrow numbers rounded before what takes a step between two of them.
+
+    Where eager rounds to a half, what lies beside it is the other whole number.
+    """
+    from torch._inductor.ir import TensorBox
+    from torch._inductor.lowering import lowerings
+
+    def of_rounded(lower: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            given = [_rounded(arg) if isinstance(arg, TensorBox) else arg for arg in args]
+            return lower(*given, **kwargs)
+
+        return step
+
+    packets = [getattr(torch.ops.aten, name) for name in _STEPS]
+    targets = [getattr(packet, name) for packet in packets for name in packet.overloads()]
+    return with_entries(lowerings, {t: of_rounded(lowerings[t]) for t in targets if t in lowerings})
+
+
+def _rounded(x: Any) -> Any:
+    """What a kernel would write of a value and read again."""
+    from torch._inductor.lowering import make_pointwise
+    from torch._inductor.virtualized import ops
+
+    dtype = x.get_dtype()
+    if dtype not in _NARROW:
+        return x
+
+    def rounded(value: Any) -> Any:
+        narrow = ops.to_dtype(value, dtype, src_dtype=dtype, use_compute_types=False)
+        return ops.to_dtype(narrow, torch.float32, src_dtype=dtype)
+
+    return make_pointwise(rounded, override_return_dtype=dtype)(x)
 
 
 def _is_asked_for(node: fx.Node) -> bool:
