@@ -32,6 +32,7 @@ from hotstart._torch.graphs.symbols import (
     without_size_assumptions,
 )
 from hotstart._torch.inductor.sizes import convolutions_of_any_batch
+from hotstart._torch.trace_globals import names_taken_back
 
 if TYPE_CHECKING:
     import sympy
@@ -186,6 +187,7 @@ def full_graph(
     for tensor, dim, low, high in dynamic:
         dynamo.mark_dynamic(tensor, dim, min=low, max=high)
     with (
+        names_taken_back(),
         dynamo.config.patch(**trace_settings()),
         torch.no_grad(),
         forgetting_real_tensors(),
@@ -205,11 +207,11 @@ def full_graph(
         tracing_repeats_once(blocks, alike, layout_reads, others) as repeats,
     ):
         captured = convert_frame.fullgraph_capture(fn, args, kwargs)
+        output = captured.graph_capture_output
+        scope = {**traced.__globals__, **output.f_globals}
     if captured.backend_input is None:
         raise NoGraph
     log.debug("%d calls of blocks repeat others", repeats.repeated)
-    output = captured.graph_capture_output
-    scope = {**traced.__globals__, **output.f_globals}
 
     def replay(graph: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # 2.11 looks for builtins, too, among the globals that the bytecode needs.

@@ -198,6 +198,7 @@ def _in_force(
 ) -> Iterator[None]:
     """Put in force what a compile changes of torch, besides what it watches."""
     import torch._functorch.config as functorch
+    from torch._decomp.decompositions_for_rng import PhiloxStateTracker
     from torch._inductor import config
 
     by_template = packing is not None and packing.templates
@@ -210,6 +211,7 @@ def _in_force(
         views_of_any_size(),
         numbers_of_operators(),
         roundings_kept(),
+        PhiloxStateTracker(),  # forgets fake tensors that AOTAutograd leaves in it (2.11 to 2.15)
         functorch.patch(enable_autograd_cache=False),
         config.patch(dict(settings)),
         kernels_asked_for(),
