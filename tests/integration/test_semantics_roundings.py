@@ -103,13 +103,24 @@ def test_branches_of_cond(dtype: torch.dtype) -> None:
 
 
 @NARROW
-def test_what_rounds_and_compares_finds_the_numbers_of_eager(dtype: torch.dtype) -> None:
+def test_what_rounds_to_whole_numbers_finds_those_of_eager(dtype: torch.dtype) -> None:
     def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        steps = (x * 3).round(), (x * y).floor(), (x / y).trunc(), (x - y).ceil()
-        return *steps, (x * y) > (x * 0.7), (x * 3) == y, torch.fmod(x * 3, 0.5)
+        whole = (x * 3).round(), (x * y).floor(), (x / y).trunc(), (x - y).ceil()
+        return *whole, torch.fmod(x * 3, 0.5)
 
     x, y = torch.randn(40, 37), torch.randn(40, 37)
-    check(f, ((x * 30).to(dtype), y.to(dtype)), compiler="inductor")
+    program = check(f, ((x * 30).to(dtype), y.to(dtype)), compiler="inductor")
+    assert not program.report.op_by_op
+
+
+@NARROW
+def test_what_compares_finds_what_eager_does(dtype: torch.dtype) -> None:
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return (x * y) > (x * 0.7), (x * 3) == y, torch.where(x * 1.3 <= y * 1.3, x, y)
+
+    x = torch.randn(40, 37)
+    program = check(f, (x.to(dtype), (x * 3).to(dtype)), compiler="inductor")
+    assert not program.report.op_by_op
 
 
 @pytest.fixture
