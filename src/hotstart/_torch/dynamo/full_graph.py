@@ -26,13 +26,13 @@ from hotstart._torch.dynamo.other_names import OtherNames, recording_other_names
 from hotstart._torch.dynamo.passed_objects import recording_passed_objects
 from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
 from hotstart._torch.dynamo.text_of_values import refusing_text_of_values
+from hotstart._torch.dynamo.trace_globals import names_taken_back
 from hotstart._torch.graphs.symbols import (
     forgetting_real_tensors,
     sizes_that_may_be_zero,
     without_size_assumptions,
 )
 from hotstart._torch.inductor.sizes import convolutions_of_any_batch
-from hotstart._torch.trace_globals import names_taken_back
 
 if TYPE_CHECKING:
     import sympy
