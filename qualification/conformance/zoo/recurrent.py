@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from hotstart import Dim
 from qualification.conformance.zoo.entry import Entry, Sizes
@@ -81,6 +82,13 @@ class StepByStep(nn.Module):
         return torch.stack(made[1:], dim=1)
 
 
+def normed(layer: nn.RNNBase) -> nn.RNNBase:
+    """A layer whose recurrent weights are normalised in every call."""
+    for number in range(layer.num_layers):
+        parametrizations.weight_norm(layer, f"weight_hh_l{number}")
+    return layer
+
+
 def ids(sizes: Sizes) -> dict[str, Any]:
     return {"input_ids": torch.randint(1, 100, (sizes["batch"], sizes["seq"]))}
 
@@ -138,6 +146,21 @@ ENTRIES: tuple[Entry, ...] = (
         "2 layers, both directions",
     ),
     classifier("rnn", lambda: nn.RNN(WIDTH, HIDDEN, 2, batch_first=True), 1, "2 layers of tanh"),
+    classifier(
+        "gru-weight-norm",
+        lambda: normed(nn.GRU(WIDTH, HIDDEN, 2, batch_first=True)),
+        1,
+        "recurrent weights are normalised in every call",
+    ),
+    Entry(
+        name="lstm-projected",
+        family="recurrent",
+        make=seeded(lambda: nn.LSTM(WIDTH, HIDDEN, 2, batch_first=True, proj_size=12)),
+        inputs=lambda sizes: {"input": features(sizes)["features"]},
+        dynamic_shapes={"input": {0: BATCH, 1: SEQ}},
+        example=EXAMPLE,
+        notes="states that are smaller than the memory",
+    ),
     Entry(
         name="lstm-cell",
         family="recurrent",

@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 from hotstart._torch.dynamo.full_graph import FullGraph
+from hotstart._torch.dynamo.recurrent import is_list_of_weights
 from hotstart._torch.graphs.symbols import Symbols, axis_symbol, fake_mode, make_symbols
 from hotstart._torch.running.modes import function_mode
 from hotstart.capture.arguments import Arguments, example_tensor
@@ -90,7 +91,9 @@ def describe_outputs(
     containers = PassedContainers(arguments, values)
     leaves = Leaves(returned, written, reals, axes, tensors, containers.slot, weights)
     attributes = ModuleAttributes(index)
-    others = {name: Snapshot(obj) for name, obj in traced.objects_changed(*call).items()}
+    lists = _lists_of_weights(index)
+    changed = traced.objects_changed(*call).items()
+    others = {name: Snapshot(obj) for name, obj in changed if id(obj) not in lists}
     try:
         result = _replay(traced, call, leaves)
         changes = containers.changes(leaves.slot)
@@ -105,9 +108,20 @@ def describe_outputs(
             path, name, describe_result(value, f"{path}.{name}".removeprefix("."), leaves.slot)
         )
         for path, name, value in replaced
+        if not is_list_of_weights(index.modules[path], name)
     ]
     described = describe_result(result, "the result", leaves.slot)
     return Outputs(described, tuple(updates), changes, tuple(leaves.sizes))
+
+
+def _lists_of_weights(index: ModelIndex) -> set[int]:
+    """The lists of weights that recurrent layers make anew in every call, by identity."""
+    return {
+        id(held)
+        for module in index.modules.values()
+        for name, held in vars(module).items()
+        if is_list_of_weights(module, name)
+    }
 
 
 def _replay(traced: FullGraph, call: tuple[tuple[Any, ...], dict[str, Any]], leaves: Leaves) -> Any:

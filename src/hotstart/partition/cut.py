@@ -286,9 +286,12 @@ def _is_inlined(
     """Tell whether a run holds only splitting operators, and what goes with them.
 
     What cannot be apart from an operator that other processes take part in is called as it is, too,
-    and so is what cannot be apart from one that has to do with a number that depends on data.
+    and so is what cannot be apart from one that has to do with a number that depends on data, or
+    from a recurrent layer, as in a region of autocast.
     """
-    if any(map(communicates, run)) or alone.intersection(run):
+    if any(communicates(n) or loops_over_steps(n) for n in run):
+        return True
+    if alone.intersection(run):
         return True
     others = (n for n in run if n not in splitting and not is_item(n) and n.op != "get_attr")
     return bool(splitting.intersection(run)) and all(map(_is_allocation, others))

@@ -43,6 +43,12 @@ def describe_reason(text: str) -> tuple[str, str]:
     if "`lock` context manager" in reason:
         # Libraries set up things once, such as transformers' hooks, under a lock.
         advice = "call the model once before, if it takes the lock in its first call only"
+    if re.search(r"function `(pack|pad)_(padded_|packed_)?sequence`", reason):
+        reason = "Dynamo does not trace packed sequences, whose steps depend on what lengths hold"
+        advice = (
+            "give the recurrent layer the padded sequence; for the last state of a row, gather its "
+            "result at the last step, and flip rows by their lengths for the other direction"
+        )
     if "does not support sparse Tensors" in reason:
         advice = "use .to_dense(), or the tensors it is made of"
     return reason, advice
