@@ -327,6 +327,13 @@ def test_an_adapter_on_quantised_weights() -> None:
     same(build(model, kwargs=call), model, call)
 
 
+def test_an_adapter_of_magnitude_and_direction(tmp_path: Path) -> None:
+    model, other = (adapted(bert(), "bert", use_dora=True) for _ in range(2))
+    call = ids(2, 7)
+    build(model, kwargs=call).save(tmp_path / "model.hot")
+    same(hotstart.load(tmp_path / "model.hot", other), other, call)
+
+
 def test_an_adapter_that_is_merged_disabled_scaled_or_switched_is_a_mismatch() -> None:
     peft = pytest.importorskip("peft")
     model = adapted(bert(), "bert")

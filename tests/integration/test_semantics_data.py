@@ -219,6 +219,22 @@ def test_numbers_are_read_in_every_call(function: Callable[..., Any], given: lis
     check(function, *((MANY, n) for n in given), dynamic_shapes={**ROWS, "n": None})
 
 
+def lists(x: Tensor, n: Tensor) -> tuple[Any, ...]:
+    return (
+        x * 2,
+        x[0].tolist(),
+        (x[0] > 0).tolist(),
+        x[0].reshape(2, 2).tolist(),
+        max(x[0].tolist()),
+    )
+
+
+def test_floating_point_numbers_and_booleans_come_in_lists() -> None:
+    check(lists, *((x, numbers(1)) for (x,) in CALLS), dynamic_shapes={**ROWS, "n": None})
+    with pytest.raises(hotstart.CaptureError, match=r"call tolist\(\) outside"):
+        build(lambda x: (x, x[:, 0].tolist()), MANY, dynamic_shapes=ROWS)
+
+
 @pytest.mark.parametrize("function", [repeats, splits])
 def test_sizes_come_out_of_tensors(function: Callable[..., Any]) -> None:
     given = (numbers(2, 1, 0, 1, 1), numbers(0, 0, 0, 0, 5), numbers(1, 1, 1, 1, 1))
@@ -244,6 +260,18 @@ def test_an_operator_that_takes_no_empty_tensor_raises_as_in_eager() -> None:
 
     program = check(largest, (MANY,), (ONE,), dynamic_shapes=ROWS)
     with pytest.raises(IndexError, match="non-zero size"):
+        program(NONE)
+
+
+def test_a_size_that_is_left_to_reshape_is_known_unless_there_is_nothing() -> None:
+    def rows(x: Tensor) -> tuple[Tensor, Tensor]:
+        y = x[x[:, 0] > 0]
+        return y.reshape(-1, 2), y.reshape(y.shape[0], -1)
+
+    program = check(rows, (MANY,), (ONE,), (ALL,), dynamic_shapes=ROWS)
+    with pytest.raises(RuntimeError):
+        rows(NONE)
+    with pytest.raises(RuntimeError, match="number_0 != 0, as the model needs it"):
         program(NONE)
 
 

@@ -71,15 +71,22 @@ def refuse_unbacked(graph: fx.Graph) -> None:
     """Raise if a size or number in a graph is known only once a tensor's contents are."""
     for node in graph.nodes:
         if unbacked_in(node.meta.get("example_value")):
-            raise _depends_on_contents(line_of(node))
+            raise not_one_graph(
+                line_of(node),
+                "a number or a shape depends on the contents of a tensor, which the backend "
+                "'hotstart' does not serve",
+                "use hotstart.compile(model, ...), which does; or set capture_scalar_outputs and "
+                "capture_dynamic_output_shape_ops of torch._dynamo.config to False, so that the "
+                "line runs in eager mode between two graphs",
+            )
 
 
 def _depends_on_contents(line: str) -> CaptureError:
     return not_one_graph(
         line,
-        "a number or a shape depends on the contents of a tensor",
-        "keep the number in a tensor, and the shape fixed: torch.where or a mask in place "
-        "of indexing by a condition, no .item()",
+        "a number or a shape depends on the contents of a tensor in a way that cannot be traced",
+        "keep the number in a tensor, and the shape fixed, by torch.where or a mask; or pass the "
+        "number as a size",
     )
 
 

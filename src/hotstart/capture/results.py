@@ -170,7 +170,8 @@ def describe_result(value: Any, path: str, leaf: Leaf) -> Tree:
         raise CaptureError(
             f"{error.path} is {error.found}, which cannot be rebuilt from tensors. Return tensors, "
             "constants, tuples, lists, dicts, dataclasses, objects that are their attributes, or "
-            "types registered with torch.utils._pytree."
+            "types registered with torch.utils._pytree. Make an array (.numpy()) or a set of them "
+            "outside."
         ) from error
     for cls in classes(tree):
         if not _importable(cls):

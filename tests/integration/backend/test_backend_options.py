@@ -106,6 +106,14 @@ def test_inputs_that_are_no_plain_tensors_are_refused() -> None:
     assert "resolve_conj" in str(error)
 
 
+@torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)
+def test_sizes_that_depend_on_data_are_refused_and_hotstart_compile_is_named() -> None:
+    error = refused(lambda x: x[x > 0] * 2, torch.randn(5))
+    assert isinstance(error, hotstart.CaptureError)
+    assert "use hotstart.compile(model, ...), which does" in str(error)
+    assert "capture_dynamic_output_shape_ops" in str(error)
+
+
 def test_a_graph_that_is_not_dynamos_is_refused() -> None:
     module = torch.fx.symbolic_trace(nn.ReLU())
     with pytest.raises(hotstart.CaptureError, match=r"torch\.compile"):

@@ -127,7 +127,7 @@ def test_a_lock_that_is_taken_in_the_first_call_only_is_no_problem_in_the_second
 def test_the_line_is_the_users_even_below_a_module_of_torch() -> None:
     class Lists(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.tensor(x.tolist())
+            return torch.tensor((x + 1j).tolist())
 
     with pytest.raises(CaptureError) as caught:
         captured(nn.Sequential(nn.Linear(8, 8), Lists()), X)

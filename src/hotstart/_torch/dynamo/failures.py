@@ -49,6 +49,9 @@ def describe_reason(text: str) -> tuple[str, str]:
             "give the recurrent layer the padded sequence; for the last state of a row, gather its "
             "result at the last step, and flip rows by their lengths for the other direction"
         )
+    if "tolist()" in reason:
+        reason = "tolist() of a tensor whose size differs from call to call, or of complex numbers"
+        advice = "return the tensor and call tolist() outside, or take a fixed number of elements"
     if "does not support sparse Tensors" in reason:
         advice = "use .to_dense(), or the tensors it is made of"
     return reason, advice

@@ -18,10 +18,15 @@ import torch
 from torch import fx
 
 from hotstart._torch.blocks.repeats import Alike, tracing_repeats_once
+from hotstart._torch.dynamo.class_names import knowing_modules_of_classes
 from hotstart._torch.dynamo.decided_branches import going_on_where_all_is_decided
 from hotstart._torch.dynamo.guards import Read, environment_names, modes_read, object_named, reads
 from hotstart._torch.dynamo.layout_reads import LayoutReads, recording_layout_reads
-from hotstart._torch.dynamo.numbers_read import numbers_of_weights_unknown, reading_paddings
+from hotstart._torch.dynamo.numbers_read import (
+    numbers_of_weights_unknown,
+    reading_lists,
+    reading_paddings,
+)
 from hotstart._torch.dynamo.other_names import OtherNames, recording_other_names
 from hotstart._torch.dynamo.passed_objects import recording_passed_objects
 from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
@@ -190,15 +195,7 @@ def full_graph(
         names_taken_back(),
         dynamo.config.patch(**trace_settings()),
         torch.no_grad(),
-        forgetting_real_tensors(),
-        without_size_assumptions(),
-        sizes_that_may_be_zero(),
-        convolutions_of_any_batch(),
-        reading_paddings(),
-        numbers_of_weights_unknown(),
-        going_on_where_all_is_decided(),
-        refusing_text_of_values(),
-        recurrent_of_any_length(),
+        _reading_as_eager(),
         get_metrics_context(),
         _recording_side_effects() as side_effects,
         recording_layout_reads() as layout_reads,
@@ -244,6 +241,27 @@ def full_graph(
         free=traced.__code__.co_freevars,
         met=met,
     )
+
+
+@contextlib.contextmanager
+def _reading_as_eager() -> Iterator[None]:
+    """Have Dynamo read sizes, numbers, conditions and classes as eager does, or refuse to."""
+    with contextlib.ExitStack() as entered:
+        for change in (
+            forgetting_real_tensors,
+            without_size_assumptions,
+            sizes_that_may_be_zero,
+            convolutions_of_any_batch,
+            reading_paddings,
+            reading_lists,
+            numbers_of_weights_unknown,
+            going_on_where_all_is_decided,
+            refusing_text_of_values,
+            recurrent_of_any_length,
+            knowing_modules_of_classes,
+        ):
+            entered.enter_context(change())
+        yield
 
 
 def _by_all_names(

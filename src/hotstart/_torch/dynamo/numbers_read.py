@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,42 @@ def reading_paddings() -> Iterator[None]:
 
     with in_between(TorchInGraphFunctionVariable, "call_function", call_function):
         yield
+
+
+@contextlib.contextmanager
+def reading_lists() -> Iterator[None]:
+    """Let `tolist` read floating-point numbers and booleans, too, of as many as are known.
+
+    `TensorVariable.method_tolist` (2.11 to 2.15) reads most integers, and raises for others.
+    """
+    from torch._dynamo.variables.tensor import TensorVariable
+
+    def method_tolist(read: Any, self: Any, tx: Any) -> Any:
+        example = self.proxy.node.meta["example_value"]
+        known = all(type(size) is int for size in example.shape)
+        if not known or not (example.is_floating_point() or example.dtype in _READ):
+            return read(self, tx)
+        return _listed(tx, self, example.shape)
+
+    with in_between(TensorVariable, "method_tolist", method_tolist):
+        yield
+
+
+_READ = (torch.bool, torch.uint8)
+
+
+def _listed(tx: Any, tensor: Any, shape: Sequence[int]) -> Any:
+    """A variable of Dynamo's for the nested lists of a tensor's numbers."""
+    from torch._dynamo.variables.base import ValueMutationNew
+    from torch._dynamo.variables.constant import ConstantVariable
+    from torch._dynamo.variables.lists import ListVariable
+
+    if not shape:
+        return tensor.call_method(tx, "item", [], {})
+    numbers = map(ConstantVariable.create, range(shape[0]))
+    parts = [tensor.call_method(tx, "__getitem__", [number], {}) for number in numbers]
+    items = [_listed(tx, part, shape[1:]) for part in parts]
+    return ListVariable(items, mutation_type=ValueMutationNew())
 
 
 @contextlib.contextmanager
