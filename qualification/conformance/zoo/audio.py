@@ -129,6 +129,47 @@ def hifi_gan() -> nn.Module:
     )
 
 
+def encodec() -> nn.Module:
+    return transformers.EncodecModel(
+        transformers.EncodecConfig(
+            hidden_size=16,
+            num_filters=4,
+            upsampling_ratios=[4, 2],
+            kernel_size=3,
+            last_kernel_size=3,
+            num_lstm_layers=1,
+            codebook_size=64,
+            target_bandwidths=[36.0],
+        )
+    )
+
+
+class EncodecEncoder(nn.Module):
+    """A waveform to what the quantiser is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codec = encodec()
+
+    def forward(self, input_values: Tensor) -> Tensor:
+        return self.codec.encoder(input_values)
+
+
+def moonshine(layers: int) -> nn.Module:
+    return transformers.MoonshineForConditionalGeneration(
+        transformers.MoonshineConfig(
+            vocab_size=128,
+            hidden_size=64,
+            intermediate_size=128,
+            encoder_num_hidden_layers=layers,
+            decoder_num_hidden_layers=layers,
+            encoder_num_attention_heads=4,
+            decoder_num_attention_heads=4,
+            use_cache=False,
+        )
+    )
+
+
 def waves(sizes: Sizes) -> dict[str, Any]:
     return {"input_values": torch.randn(sizes["batch"], sizes["samples"])}
 
@@ -137,6 +178,11 @@ def masked_waves(sizes: Sizes) -> dict[str, Any]:
     mask = torch.ones(sizes["batch"], sizes["samples"], dtype=torch.long)
     mask[0, -sizes["samples"] // 4 :] = 0
     return {**waves(sizes), "attention_mask": mask}
+
+
+def spoken(sizes: Sizes) -> dict[str, Any]:
+    written = torch.randint(3, 128, (sizes["batch"], sizes["target"]))
+    return {**waves(sizes), "decoder_input_ids": written}
 
 
 def one_channel(sizes: Sizes) -> dict[str, Any]:
@@ -198,6 +244,30 @@ ENTRIES: tuple[Entry, ...] = (
         notes="latents to a waveform: transposed convolutions",
     ),
     codec("dac", dac, "encoder, residual quantiser and decoder"),
+    codec("encodec-encoder", EncodecEncoder, "reflected paddings, computed of buffers and sizes"),
+    Entry(
+        name="encodec",
+        family="audio",
+        make=seeded(encodec),
+        inputs=one_channel,
+        dynamic_shapes={"input_values": {0: BATCH, 2: Dim("samples", sizes=[640, 801], ranges=[])}},
+        example={"batch": 2, "samples": 640},
+        notes="encoder, LSTM, residual quantiser and decoder; reflected paddings",
+    ),
+    Entry(
+        name="moonshine",
+        family="audio",
+        make=seeded(lambda: moonshine(LAYERS)),
+        inputs=spoken,
+        dynamic_shapes={
+            "input_values": {0: BATCH, 1: Dim("samples", min=1600, max=6400)},
+            "decoder_input_ids": {0: BATCH, 1: Dim("target", min=1, max=32)},
+        },
+        example={"batch": 2, "samples": 3200, "target": 12},
+        blocks=LAYERS,
+        deeper=seeded(lambda: moonshine(2 * LAYERS)),
+        notes="waveforms to text, of any length",
+    ),
     Entry(
         name="hifi-gan",
         family="audio",

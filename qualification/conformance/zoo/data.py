@@ -62,8 +62,8 @@ class Spans(nn.Module):
         return input_ids[0, min(start, end) : max(start, end) + 1], start, end
 
 
-class MimiDecoder(nn.Module):
-    """Codes to a waveform; paddings are computed of buffers."""
+class Mimi(nn.Module):
+    """A codec whose paddings are computed of buffers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,8 +89,20 @@ class MimiDecoder(nn.Module):
             )
         )
 
+
+class MimiDecoder(Mimi):
+    """Codes to a waveform."""
+
     def forward(self, audio_codes: Tensor) -> Tensor:
         return self.codec.decode(audio_codes).audio_values
+
+
+class MimiBothWays(Mimi):
+    """A waveform to codes, and back."""
+
+    def forward(self, input_values: Tensor) -> tuple[Tensor, Tensor]:
+        codes = self.codec.encode(input_values).audio_codes
+        return codes, self.codec.decode(codes).audio_values
 
 
 def yolos() -> nn.Module:
@@ -164,6 +176,15 @@ ENTRIES: tuple[Entry, ...] = (
         dynamic_shapes={"audio_codes": {2: Dim("frames", min=2, max=32)}},
         example={"frames": 7},
         notes="codes to a waveform; paddings are computed of buffers",
+    ),
+    Entry(
+        name="mimi",
+        family=FAMILY,
+        make=seeded(MimiBothWays),
+        inputs=lambda sizes: {"input_values": torch.randn(1, 1, sizes["samples"])},
+        dynamic_shapes={"input_values": {2: Dim("samples", sizes=[160, 203], ranges=[])}},
+        example={"samples": 160},
+        notes="a waveform to codes, and back",
     ),
     Entry(
         name="big-bird",

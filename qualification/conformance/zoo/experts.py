@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from qualification.conformance.zoo.decoders import HEADS_OF_16, WINDOW, kinds
-from qualification.conformance.zoo.text import GROUPED, SMALL, decoder
+from qualification.conformance.zoo.text import GROUPED, SMALL, Settings, decoder
 
 mixture = partial(decoder, family="mixture of experts")
+
+LOOP: Settings = {**GROUPED, "experts_implementation": "eager"}
+"""Experts in a loop over those that have tokens, as in eager mode by default."""
 
 LATENT = {
     **GROUPED,
@@ -88,6 +91,20 @@ ENTRIES = (
         notes="experts of attention, too; each gathers its tokens, however many they are",
     ),
     mixture("olmoe", "OlmoeForCausalLM", {**GROUPED, "num_experts": 8, "num_experts_per_tok": 2}),
+    mixture(
+        "mixtral-loop",
+        "MixtralForCausalLM",
+        {**LOOP, "num_local_experts": 4, "num_experts_per_tok": 2},
+        layers=2,
+        notes="a loop over the experts that have tokens",
+    ),
+    mixture(
+        "olmoe-loop",
+        "OlmoeForCausalLM",
+        {**LOOP, "num_experts": 8, "num_experts_per_tok": 2},
+        layers=2,
+        notes="the same, with more experts",
+    ),
     mixture(
         "granite-moe",
         "GraniteMoeForCausalLM",

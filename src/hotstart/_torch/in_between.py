@@ -56,3 +56,24 @@ def with_entries(table: dict[Any, Any], entries: Mapping[Any, Any]) -> Iterator[
         for key in entries:
             del table[key]
         table.update(before)
+
+
+@contextlib.contextmanager
+def with_items(table: list[Any], items: Mapping[int, Callable[..., Any]]) -> Iterator[None]:
+    """Replace functions in a list in this thread; other threads call those that are there."""
+    thread = threading.get_ident()
+    before = list(table)
+
+    def in_this_thread(known: Callable[..., Any], called: Callable[..., Any]) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            mine = threading.get_ident() == thread
+            return (called if mine else known)(*args, **kwargs)
+
+        return call
+
+    for index, called in items.items():
+        table[index] = in_this_thread(before[index], called)
+    try:
+        yield
+    finally:
+        table[:] = before

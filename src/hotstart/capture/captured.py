@@ -12,6 +12,7 @@ from torch import fx
 
 from hotstart._torch.dynamo.layout_reads import LayoutReads
 from hotstart._torch.graphs.symbols import Condition, equals, expression
+from hotstart.capture.idle import IdleNodes
 from hotstart.capture.numbers import DataNumber, Fact
 from hotstart.guards.collect import ReadInTrace
 from hotstart.records.nested import Attributes, Map, Seq, Slot, Tree
@@ -73,6 +74,7 @@ class Captured:
             tensor that is none.
         numbers: those that a call computes from the contents of tensors; `symbols` has them, too.
         facts: what is checked of others.
+        idle: what eager leaves out where there is nothing to do.
     """
 
     graph: fx.Graph = field(repr=False)
@@ -91,6 +93,7 @@ class Captured:
     read_arguments: Mapping[fx.Node, int] = field(default_factory=dict)
     numbers: tuple[DataNumber, ...] = ()
     facts: tuple[Fact, ...] = ()
+    idle: tuple[IdleNodes, ...] = ()
 
     def trees(self) -> tuple[Tree, ...]:
         """Everything that a call returns, or leaves in modules and in the caller's containers."""

@@ -39,6 +39,17 @@ def not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
     return CaptureError(f"the model cannot be captured as one graph.{listed}")
 
 
+def not_idle(line: str, reason: str) -> CaptureError:
+    """The error where what a branch leaves out, if there is nothing to do, does something."""
+    return not_one_graph(
+        line,
+        "a branch depends on the contents of a tensor, and what it leaves out where there is "
+        f"nothing to do does something: {reason}",
+        "torch.cond with both branches, or torch.where; or nothing but writes to rows that are "
+        "selected, as by index_add_ and x[rows] = y",
+    )
+
+
 def refuse_contents(traced: FullGraph, settled: Mapping[sympy.Symbol, sympy.Expr]) -> None:
     """Raise if a trace took the number that an argument holds for a size it knows.
 
@@ -68,7 +79,10 @@ def refuse_unknown(
 
 
 def refuse_unbacked(graph: fx.Graph) -> None:
-    """Raise if a size or number in a graph is known only once a tensor's contents are."""
+    """Raise if a size or number in a graph is known only once a tensor's contents are.
+
+    Dynamo puts it there for a backend only if its user has set it to.
+    """
     for node in graph.nodes:
         if unbacked_in(node.meta.get("example_value")):
             raise not_one_graph(

@@ -32,6 +32,8 @@ from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.captured import Captured
 from hotstart.capture.graph_outputs import numbers_read, size_source, viewed_inputs, written_inputs
 from hotstart.capture.groups import name_groups
+from hotstart.capture.idle import find_idle
+from hotstart.capture.known_buffers import Known, with_numbers_of_buffers
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.numbers import checked_numbers, find_numbers
 from hotstart.capture.outputs import Outputs, describe_outputs
@@ -130,7 +132,7 @@ def capture(
     ]
     args, kwargs = arguments.call_with(tensors)
     trace = partial(_trace, target, args, kwargs, dynamic, passed)
-    traced = _with_blocks_once(index, trace) if blocks_once else trace({})
+    traced = with_numbers_of_buffers(index, partial(_with_blocks_once, index, trace, blocks_once))
     complete_examples(traced.module.graph)
     apart = _without_subclasses(traced)
     traced = dataclasses.replace(traced, codes=traced.codes | apart.codes)
@@ -152,17 +154,20 @@ def capture(
 
 
 def _with_blocks_once(
-    index: ModelIndex, trace: Callable[[Mapping[int, torch.nn.Module]], FullGraph]
+    index: ModelIndex,
+    trace: Callable[[Mapping[int, torch.nn.Module], Known], FullGraph],
+    blocks_once: bool,
+    known: Known,
 ) -> FullGraph:
     """Trace a block that is repeated once; where that fails, whatever the reason, trace it all."""
-    blocks = candidate_blocks(index)
+    blocks = candidate_blocks(index) if blocks_once and not known else {}
     try:
-        return trace(blocks)
+        return trace(blocks, known)
     except Exception as error:
         if not blocks:
             raise
         log.debug("every block is traced for itself: %r", error)
-    return trace({})  # not above, where its errors would have that one as their cause
+    return trace({}, known)  # not above, where its errors would have that one as their cause
 
 
 def _trace(
@@ -172,9 +177,10 @@ def _trace(
     dynamic: list[tuple[torch.Tensor, int, int, int]],
     passed: Mapping[int, tuple[str, object]],
     blocks: Mapping[int, torch.nn.Module],
+    known: Known,
 ) -> FullGraph:
     try:
-        return full_graph(model, args, kwargs, dynamic, blocks, counterparts, passed)
+        return full_graph(model, args, kwargs, dynamic, blocks, counterparts, passed, known)
     except NoGraph:
         raise CaptureError(
             "forward contains no tensor operation, so there is nothing to compile. "
@@ -235,7 +241,7 @@ def _describe(trace: _Trace) -> Captured:
         changes=outputs.changes,
         conditions=tuple(
             Condition(c.expr.xreplace({**symbols, **trace.settled}), c.source)
-            for c in conditions(traced.env)
+            for c in (*conditions(traced.env), *traced.decided)
             if not c.expr.free_symbols & numbers.unbacked
         ),
         fixed=dict(trace.fixed),
@@ -250,6 +256,7 @@ def _describe(trace: _Trace) -> Captured:
         numbers=numbers.made,
         facts=numbers.facts,
         guarded=guarded,
+        idle=find_idle(traced, numbers),
     )
     require_lasting(trace.index, [captured])
     return captured

@@ -25,6 +25,7 @@ from hotstart.partition.blocks import SMALLEST, ModuleCall, repeated_blocks
 from hotstart.partition.data_nodes import nodes_alone
 from hotstart.partition.digest import Canonical
 from hotstart.partition.graph import Graph
+from hotstart.partition.idle_nodes import require_idle
 from hotstart.partition.operator_names import name_given, names_of
 from hotstart.partition.tokens import Token, hash_token
 
@@ -60,7 +61,7 @@ def cut(
 
     Raises:
         PartitionError: a name that no node of the graph answers to.
-        CaptureError: see `nodes_alone`.
+        CaptureError: see `nodes_alone` and `require_idle`.
     """
     graph = Graph(captured)
     wanted = [split_on] if not isinstance(split_on, list | tuple) else split_on
@@ -69,6 +70,7 @@ def cut(
     splitting |= set(filter(asserts_contents, graph.nodes))
     # They are done in a call only, and make numbers that stitched code passes on.
     alone = nodes_alone(graph, hints)
+    require_idle(graph, hints)
     splitting |= alone
     # All processes have to come to them in the same order, and proofs run on one.
     splitting |= set(filter(communicates, graph.nodes))

@@ -17,7 +17,7 @@ import torch
 from torch import fx
 from torch.fx.node import map_aggregate
 
-from hotstart._torch.dynamo.data_numbers import asserts_number
+from hotstart._torch.dynamo.data_numbers import asserts_number, known_contents
 from hotstart._torch.graphs.nodes import attribute_of
 from hotstart._torch.graphs.source_lines import line_of
 from hotstart._torch.graphs.symbols import fake_mode, is_fake, make_symbols
@@ -116,11 +116,11 @@ def _runs(graph: Graph, node: fx.Node, at: Mapping[str, int]) -> bool:
         return graph.number_at(value, sizes)
 
     def leaf(item: Any) -> Any:
-        return _input(graph, item, number) if isinstance(item, fx.Node) else number(item)
+        return made_up_input(graph, item, number) if isinstance(item, fx.Node) else number(item)
 
     found: Any = None
     fake = fake_mode(make_symbols({}).env)
-    for mode in (fake, contextlib.nullcontext()) if _may_run(graph, node, at, sizes) else (fake,):
+    for mode in (fake, contextlib.nullcontext()) if may_run(graph, node, at, sizes) else (fake,):
         with mode, torch.no_grad(), torch.random.fork_rng(devices=[]):
             try:
                 args, kwargs = map_aggregate((graph.args(node), graph.kwargs(node)), leaf)
@@ -136,7 +136,7 @@ def _runs(graph: Graph, node: fx.Node, at: Mapping[str, int]) -> bool:
     return True
 
 
-def _may_run(graph: Graph, node: fx.Node, at: Mapping[str, int], sizes: Mapping[Any, Any]) -> bool:
+def may_run(graph: Graph, node: fx.Node, at: Mapping[str, int], sizes: Mapping[Any, Any]) -> bool:
     """Tell whether to run a node for real, too: fake kernels do not raise for all that has no size.
 
     What did not come with torch may have effects elsewhere.
@@ -150,7 +150,8 @@ def _may_run(graph: Graph, node: fx.Node, at: Mapping[str, int], sizes: Mapping[
     return bool(sum(counts) <= _MOST)
 
 
-def _input(graph: Graph, node: fx.Node, number: Any) -> Any:
+def made_up_input(graph: Graph, node: fx.Node, number: Any) -> Any:
+    """What a node gives, with zeros for contents; `number` evaluates sizes."""
     if node.op == "get_attr":
         return attribute_of(graph.captured.module, str(node.target))
     return map_aggregate(
@@ -159,6 +160,9 @@ def _input(graph: Graph, node: fx.Node, number: Any) -> Any:
 
 
 def _expected(example: torch.Tensor, number: Any) -> torch.Tensor:
+    known = known_contents(example)
+    if known is not None:
+        return torch.tensor(known, dtype=example.dtype, device=example.device)
     made = torch.empty_strided(
         [number(size) for size in example.shape],
         [number(stride) for stride in example.stride()],

@@ -92,3 +92,12 @@ def assertion_of_number() -> Any:
 def bounds_number(node: fx.Node) -> bool:
     """Tell whether a node tells a trace the range of a number, which `asserts_number` checks."""
     return str(getattr(node.target, "__name__", "")).startswith("sym_constrain_range")
+
+
+def known_contents(tensor: torch.Tensor) -> Any:
+    """What a fake tensor of one element holds, as `tolist` gives it; None unless that is known.
+
+    Those that are computed of constants have a `constant` (2.11 to 2.15) until they are written to.
+    """
+    constant = getattr(tensor, "constant", None)
+    return None if constant is None or constant.numel() != 1 else constant.tolist()

@@ -21,6 +21,8 @@ from hotstart._torch.blocks.repeats import Alike, tracing_repeats_once
 from hotstart._torch.dynamo.class_names import knowing_modules_of_classes
 from hotstart._torch.dynamo.decided_branches import going_on_where_all_is_decided
 from hotstart._torch.dynamo.guards import Read, environment_names, modes_read, object_named, reads
+from hotstart._torch.dynamo.idle_branches import passing_idle_branches
+from hotstart._torch.dynamo.known_buffers import knowing
 from hotstart._torch.dynamo.layout_reads import LayoutReads, recording_layout_reads
 from hotstart._torch.dynamo.numbers_read import (
     numbers_of_weights_unknown,
@@ -33,6 +35,7 @@ from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
 from hotstart._torch.dynamo.text_of_values import refusing_text_of_values
 from hotstart._torch.dynamo.trace_globals import names_taken_back
 from hotstart._torch.graphs.symbols import (
+    Condition,
     forgetting_real_tensors,
     sizes_that_may_be_zero,
     without_size_assumptions,
@@ -71,6 +74,8 @@ class FullGraph:
         layout_reads: what traced code asked of the layouts of tensors.
         free: the variables that the traced function closes over.
         met: by name of an argument, Dynamo's name of what else the caller's object may be.
+        known: the fake tensors of buffers whose numbers the trace knew.
+        decided: assumed, like the conditions of `env`, where tensors follow from sizes alone.
     """
 
     module: fx.GraphModule
@@ -89,6 +94,8 @@ class FullGraph:
     layout_reads: LayoutReads
     free: tuple[str, ...]
     met: Mapping[str, str]
+    known: Sequence[torch.Tensor]
+    decided: Sequence[Condition]
 
     def plain_name(self, name: str) -> str:
         """`layers.0.weight` for Dynamo's `L['self']._modules['layers']._modules['0'].weight`.
@@ -166,6 +173,7 @@ def full_graph(
     blocks: Mapping[int, torch.nn.Module],
     alike: Alike,
     passed: Mapping[int, tuple[str, object]],
+    buffers: Mapping[int, torch.Tensor],
 ) -> FullGraph:
     """Trace one call of `fn` into one graph.
 
@@ -176,6 +184,7 @@ def full_graph(
     `dynamic` lists (tensor, dimension, low, high). A call of one of `blocks`, modules by identity,
     is not traced where it repeats another; `alike` says what of one stands where in another.
     `passed` has the caller's objects that there are stand-ins of, with their names, by identity.
+    `buffers` are those whose numbers the trace may know, by identity.
 
     Raises:
         NoGraph: nothing to compile.
@@ -196,6 +205,8 @@ def full_graph(
         dynamo.config.patch(**trace_settings()),
         torch.no_grad(),
         _reading_as_eager(),
+        passing_idle_branches() as decided,
+        knowing(buffers) as known,
         get_metrics_context(),
         _recording_side_effects() as side_effects,
         recording_layout_reads() as layout_reads,
@@ -240,6 +251,8 @@ def full_graph(
         layout_reads=layout_reads,
         free=traced.__code__.co_freevars,
         met=met,
+        known=known,
+        decided=decided,
     )
 
 

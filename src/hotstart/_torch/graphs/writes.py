@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from torch import fx
 
 if TYPE_CHECKING:
     pass
+from hotstart._torch.graphs.nodes import learnt_statistics
 from hotstart._torch.graphs.values import storage_of
 
 
@@ -27,7 +27,7 @@ def count_writes(graph: fx.Graph) -> None:
     `.data` gives has a version of its own, though its memory is that of the tensor.
     """
     for node in graph.nodes:
-        for value in (*_written_arguments(node), *_learnt_statistics(node)):
+        for value in (*_written_arguments(node), *learnt_statistics(node)):
             for written in _nodes_in(value):
                 tensor = written.meta.get("example_value")
                 if isinstance(tensor, torch.Tensor) and not tensor.is_inference():
@@ -73,18 +73,6 @@ _NORMALISATIONS = {
     torch.nn.functional.instance_norm: "use_input_stats",
 }
 """Functions that write running statistics, with the argument that says so."""
-
-
-def _learnt_statistics(node: fx.Node) -> Iterator[fx.node.Argument]:
-    """Yield the running statistics that a normalisation in training writes to."""
-    if node.op != "call_function" or node.target not in _NORMALISATIONS:
-        return
-    signature = inspect.signature(node.target)
-    bound = signature.bind(*node.args, **node.kwargs)
-    bound.apply_defaults()
-    if bound.arguments[_NORMALISATIONS[node.target]]:
-        yield bound.arguments["running_mean"]
-        yield bound.arguments["running_var"]
 
 
 def _nodes_in(value: fx.node.Argument) -> list[fx.Node]:

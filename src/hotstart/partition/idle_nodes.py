@@ -1,0 +1,188 @@
+"""Prove of nodes that eager leaves out where a number is 0 that they do nothing there.
+
+They are traced all the same: see `_torch/dynamo/idle_branches`. Nothing outside of them reads what they
+make. So they do nothing if they run, draw no random number, pass no check that could fail, and what
+they write to is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.node import map_aggregate
+
+from hotstart._torch.dynamo.called_operators import draws_numbers, watching_operators
+from hotstart._torch.dynamo.data_numbers import asserts_number
+from hotstart._torch.graphs.assertions import asserts_contents
+from hotstart._torch.graphs.nodes import learnt_statistics, region_change, switches_attention
+from hotstart._torch.graphs.source_lines import line_of, without_folders
+from hotstart._torch.graphs.symbols import fake_mode, make_symbols
+from hotstart._torch.graphs.values import storage_of
+from hotstart._torch.processes.collectives import communicates
+from hotstart.capture.captured import example_of, tensors_in
+from hotstart.capture.idle import IdleNodes
+from hotstart.capture.refusals import not_idle
+from hotstart.partition.data_nodes import made_up_input, may_run
+from hotstart.partition.data_sizes import NumberSizes
+from hotstart.partition.graph import Graph
+
+
+class _Acts(Exception):
+    """A node may do something; the message says what."""
+
+
+def require_idle(graph: Graph, hints: Mapping[str, int]) -> None:
+    """Require of a graph that what eager leaves out does nothing then.
+
+    Args:
+        graph: the graph.
+        hints: the sizes of axes that it was traced with.
+
+    Raises:
+        CaptureError: a node does something, or may.
+    """
+    # Where an axis of the example is empty, emptiness would say nothing.
+    known = {axis: size or 2 for axis, size in hints.items()} | dict(graph.captured.fixed)
+    finder = NumberSizes(graph.captured)
+    computing = frozenset(graph.nodes)
+    for idle in graph.captured.idle:
+        at = finder.at({**known, **dict.fromkeys(idle.numbers, 0)})
+        _require(idle, at is not None, None, "the model checks that there is something")
+        _require(idle, not _empty_besides(graph, idle, at or {}), None, "it depends on two numbers")
+        _require_checks_hold(graph, idle)
+        outside = _storages_outside(graph, idle)
+        for node in idle.nodes:
+            _require_unread(idle, node)
+            if asserts_number(node) or node not in computing:
+                continue
+            try:
+                _run(graph, node, at or {}, outside)
+            except _Acts as error:
+                _require(idle, False, node, str(error))
+
+
+def _empty_besides(graph: Graph, idle: IdleNodes, at: Mapping[str, int]) -> bool:
+    """Tell whether sizes have another number at 0, so that more is empty than has to be."""
+    met = {str(symbol) for node in idle.nodes for symbol in graph.symbols_in(graph.met(node))}
+    numbers = {number.name for number in graph.captured.numbers if number.is_size}
+    return any(at.get(name) == 0 for name in (numbers & met).difference(idle.numbers))
+
+
+def _require(idle: IdleNodes, holds: bool, node: fx.Node | None, reason: str) -> None:
+    if not holds:
+        place = "" if node is None else without_folders(line_of(node))
+        raise not_idle(idle.line, f"{reason} at {place}" if place else reason)
+
+
+def _require_checks_hold(graph: Graph, idle: IdleNodes) -> None:
+    """Require that all checks of numbers hold where eager would not make them."""
+    made = {n.name for node in idle.nodes for n in graph.numbers.get(node, ())}
+    _require(
+        idle,
+        not any(fact.node in idle.nodes for fact in graph.captured.facts),
+        None,
+        "a number that it makes has to be equal to another",
+    )
+    for check in graph.captured.guarded:
+        names = {str(symbol): symbol for symbol in check.free_symbols}
+        if not made.isdisjoint(names) or names.keys() & set(idle.numbers):
+            zero = {symbol: 0 for name, symbol in names.items() if name in idle.numbers}
+            _require(idle, check.subs(zero) == True, None, f"it checks {check}")  # noqa: E712
+
+
+def _require_unread(idle: IdleNodes, node: fx.Node) -> None:
+    """Require that only nodes that are left out as well read what a node makes."""
+    _require(idle, idle.nodes.issuperset(node.users), node, "what it makes is read later,")
+
+
+def _storages_outside(graph: Graph, idle: IdleNodes) -> frozenset[int]:
+    """The memory that is there without these nodes."""
+    nodes = (node for node in graph.captured.graph.nodes if node not in idle.nodes)
+    return frozenset(storage_of(t) for node in nodes for t in tensors_in(example_of(node)))
+
+
+def _run(graph: Graph, node: fx.Node, at: Mapping[str, int], outside: frozenset[int]) -> None:
+    """Run a node at some sizes, watching what it does.
+
+    Raises:
+        _Acts: it raises, writes to memory that others read, or has other effects.
+    """
+    if communicates(node):
+        raise _Acts("other processes take part in it")
+    if asserts_contents(node):
+        raise _Acts("it checks what a tensor holds")
+    if region_change(node) or switches_attention(node):
+        raise _Acts("it changes a mode, as autocast does")
+    if any(value is not None for value in learnt_statistics(node)):
+        raise _Acts("it writes running statistics")
+    sizes = graph.substitution(at)
+    real = may_run(graph, node, at, sizes)
+    fake = fake_mode(make_symbols({}).env)
+    if node not in graph.numbers:
+        with fake:
+            _call(graph, node, sizes, outside)
+    elif not real:
+        raise _Acts("it reads a number")
+    if real:
+        with torch.random.fork_rng(devices=[]):
+            _call(graph, node, sizes, outside)
+
+
+def _call(graph: Graph, node: fx.Node, sizes: Mapping[Any, Any], outside: frozenset[int]) -> None:
+    kept: set[int] = set()
+
+    def number(value: Any) -> Any:
+        return graph.number_at(value, sizes)
+
+    def leaf(item: Any) -> Any:
+        if not isinstance(item, fx.Node):
+            return number(item)
+        made = made_up_input(graph, item, number)
+        before = tensors_in(example_of(item))
+        for tensor, example in zip(tensors_in(made), before, strict=False):
+            if storage_of(example) in outside:
+                kept.add(storage_of(tensor))
+        return made
+
+    with torch.no_grad():
+        try:
+            args, kwargs = map_aggregate((graph.args(node), graph.kwargs(node)), leaf)
+            with watching_operators() as called:
+                graph.call(node, args, kwargs)
+        except Exception as error:
+            raise _Acts("it raises an error") from error
+    for operator, given in called:
+        if draws_numbers(operator):
+            raise _Acts("it draws random numbers")
+        for written in _written(operator, given):
+            if storage_of(written) in kept and not _is_empty(operator, given, written):
+                raise _Acts("it writes to a tensor that is not empty")
+
+
+def _written(operator: Any, given: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+    for argument in operator._schema.arguments:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from tensors_in(given.get(argument.name))
+
+
+_BY_INDEX = {
+    "aten::index_add_": "index",
+    "aten::index_copy_": "index",
+    "aten::index_fill_": "index",
+    "aten::index_reduce_": "index",
+    "aten::index_put_": "indices",
+    "aten::_index_put_impl_": "indices",
+    "aten::scatter_": "index",
+    "aten::scatter_add_": "index",
+    "aten::scatter_reduce_": "index",
+}
+"""Operators that write only to what an argument selects; a tensor of it that is empty, nothing."""
+
+
+def _is_empty(operator: Any, given: Mapping[str, Any], written: torch.Tensor) -> bool:
+    """Tell whether an operator writes to no element."""
+    selecting = tensors_in(given.get(_BY_INDEX.get(operator._schema.name, "")))
+    return written.numel() == 0 or any(tensor.numel() == 0 for tensor in selecting)
