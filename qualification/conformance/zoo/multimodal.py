@@ -69,6 +69,20 @@ def siglip(layers: int) -> nn.Module:
     )
 
 
+def siglip2(layers: int) -> nn.Module:
+    return transformers.Siglip2Model(
+        transformers.Siglip2Config(
+            text_config={**TEXT, "num_hidden_layers": layers},
+            vision_config={
+                **ENCODER,
+                "patch_size": 8,
+                "num_patches": PATCHES,
+                "num_hidden_layers": layers,
+            },
+        )
+    )
+
+
 def blip(layers: int) -> nn.Module:
     return transformers.BlipForConditionalGeneration(
         transformers.BlipConfig(
@@ -233,6 +247,19 @@ def hear(sizes: Sizes) -> dict[str, Any]:
     return {**inputs, "input_features": mel(sizes)}
 
 
+def patched(sizes: Sizes) -> dict[str, Any]:
+    """Some texts, and two images in patches, one of which is wide and has less of them."""
+    inputs = towers({**sizes, "images": 2})
+    seen = torch.ones(2, PATCHES, dtype=torch.long)
+    seen[1, 2 * 6 :] = 0
+    return {
+        **inputs,
+        "pixel_values": torch.rand(2, PATCHES, 3 * 8 * 8) * 2 - 1,
+        "pixel_attention_mask": seen,
+        "spatial_shapes": torch.tensor([[4, 4], [2, 6]]),
+    }
+
+
 def two_towers(name: str, build: Callable[[int], nn.Module], notes: str = "") -> Entry:
     example = {"texts": 3, "seq": 8, "images": 2}
     return Entry(
@@ -287,6 +314,17 @@ def reader(
 ENTRIES: tuple[Entry, ...] = (
     two_towers("clip", clip, "as many texts and as many images as there are"),
     two_towers("siglip", siglip),
+    Entry(
+        name="siglip2",
+        family="multimodal",
+        make=seeded(lambda: siglip2(LAYERS)),
+        inputs=patched,
+        dynamic_shapes={"input_ids": {0: TEXTS, 1: SEQ}, "attention_mask": {0: TEXTS, 1: SEQ}},
+        example={"texts": 3, "seq": 8},
+        blocks=2 * LAYERS,
+        deeper=seeded(lambda: siglip2(2 * LAYERS)),
+        notes="images of any shape; their positions are interpolated to sizes that a tensor holds",
+    ),
     one_model("blip", blip, pairs, PAIRS, "writes captions"),
     reader("llava", llava, PATCHES, notes="a Llama that reads CLIP's features"),
     reader("paligemma", paligemma, PATCHES, marked_prompt, "a Gemma that reads SigLIP's features"),
