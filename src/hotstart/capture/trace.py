@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from hotstart._torch.dynamo.decided_by_sizes import index_by_known_numbers
 from hotstart._torch.dynamo.failures import describe_failure
 from hotstart._torch.dynamo.full_graph import FullGraph, NoGraph, full_graph
 from hotstart._torch.graphs.assertions import complete_examples, keep_checks
@@ -134,6 +135,7 @@ def capture(
     trace = partial(_trace, target, args, kwargs, dynamic, passed)
     traced = with_numbers_of_buffers(index, partial(_with_blocks_once, index, trace, blocks_once))
     complete_examples(traced.module.graph)
+    index_by_known_numbers(traced.module.graph)
     apart = _without_subclasses(traced)
     traced = dataclasses.replace(traced, codes=traced.codes | apart.codes)
     count_writes(traced.module.graph)

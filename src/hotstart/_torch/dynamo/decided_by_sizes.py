@@ -8,6 +8,7 @@ that the sizes at which the branch is taken become a condition on an axis, as fo
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,8 @@ _COMPUTE = frozenset({
     "tensor", "scalar_tensor", "as_tensor", "to", "int", "long", "float", "double", "item",
     "neg", "abs", "ceil", "floor", "round", "trunc", "sqrt", "add", "sub", "rsub", "mul", "pow",
     "truediv", "div", "true_divide", "divide", "floordiv", "floor_divide", "mod", "remainder",
-    "fmod", "maximum", "minimum", "max", "min", "clamp", "eq", "ne", "lt", "le", "gt", "ge",
+    "fmod", "getitem", "maximum", "minimum", "max", "min", "clamp", "eq", "ne", "lt", "le", "gt",
+    "ge",
     "and_", "or_", "not_", "logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or",
 })  # fmt: skip
 """Operators, by name, that give the same for the same numbers, and do nothing else."""
@@ -178,6 +180,32 @@ def _is_of_data(symbol: sympy.Symbol) -> bool:
 
 def _name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+
+
+def index_by_known_numbers(graph: fx.Graph) -> None:
+    """Have a graph index by numbers where it does by tensors of one that are known.
+
+    A tensor of no dimensions as an index is read by `item`, and does what a number does. What is
+    left without a reader is erased.
+    """
+    for node in graph.find_nodes(op="call_function", target=operator.getitem):
+        base, index = node.args
+        if isinstance(base, fx.Node) and isinstance(base.meta.get("example_value"), torch.Tensor):
+            node.args = (base, fx.node.map_arg(index, _number_or_node))
+    for node in reversed(graph.nodes):
+        computes = node.op == "call_function" and _name(node) in _COMPUTE
+        if computes and not node.users and _known_at(node) is not None:
+            graph.erase_node(node)
+
+
+def _number_or_node(node: fx.Node) -> Any:
+    known = _known_at(node)
+    return known if type(known) is int and node.meta["example_value"].dim() == 0 else node
+
+
+def _known_at(node: fx.Node) -> Any:
+    example = node.meta.get("example_value")
+    return known_contents(example) if isinstance(example, torch.Tensor) else None
 
 
 def _symbols_in(example: Any) -> set[sympy.Symbol]:
