@@ -1,8 +1,8 @@
 """Prove of nodes that eager leaves out where a number is 0 that they do nothing there.
 
-They are traced all the same: see `_torch/dynamo/idle_branches`. Nothing outside of them reads what they
-make. So they do nothing if they run, draw no random number, pass no check that could fail, and what
-they write to is empty.
+They are traced all the same: see `_torch/dynamo/idle_branches`. Nothing outside of them reads what
+they make. So they do nothing if they run, draw no random number, pass no check that could fail, and
+what they write to is empty.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from torch.fx.node import map_aggregate
 from hotstart._torch.dynamo.called_operators import draws_numbers, watching_operators
 from hotstart._torch.dynamo.data_numbers import asserts_number
 from hotstart._torch.graphs.assertions import asserts_contents
-from hotstart._torch.graphs.nodes import learnt_statistics, region_change, switches_attention
+from hotstart._torch.graphs.nodes import region_change, switches_attention
 from hotstart._torch.graphs.source_lines import line_of, without_folders
 from hotstart._torch.graphs.symbols import fake_mode, make_symbols
 from hotstart._torch.graphs.values import storage_of
+from hotstart._torch.graphs.writes import learnt_statistics
 from hotstart._torch.processes.collectives import communicates
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.capture.idle import IdleNodes

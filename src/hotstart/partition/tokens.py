@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import struct
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,9 +18,6 @@ from hotstart._torch.graphs.symbols import is_fake
 from hotstart._torch.inductor.compile_fx import pass_token
 from hotstart.errors import OptionsError
 from hotstart.model import contents
-
-if TYPE_CHECKING:
-    pass
 
 Token = str | int | tuple["Token", ...]
 """What identifies a value; equal tokens are of values that nothing tells apart."""

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import fx
-
-if TYPE_CHECKING:
-    pass
-from hotstart._torch.graphs.writes import _NORMALISATIONS
 
 
 def has_no_effect(node: fx.Node) -> bool:
@@ -134,18 +128,6 @@ def names_a_place(node: fx.Node) -> bool:
     at = _OFFSET_AT.get(name, len(node.args))
     offset = node.args[at] if at < len(node.args) else node.kwargs.get("storage_offset")
     return name in _OFFSET_AT and offset is not None
-
-
-def learnt_statistics(node: fx.Node) -> Iterator[fx.node.Argument]:
-    """Yield the running statistics that a normalisation in training writes to."""
-    if node.op != "call_function" or node.target not in _NORMALISATIONS:
-        return
-    signature = inspect.signature(node.target)
-    bound = signature.bind(*node.args, **node.kwargs)
-    bound.apply_defaults()
-    if bound.arguments[_NORMALISATIONS[node.target]]:
-        yield bound.arguments["running_mean"]
-        yield bound.arguments["running_var"]
 
 
 def attribute_of(module: fx.GraphModule, target: str) -> Any:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import fx
 
-if TYPE_CHECKING:
-    pass
-from hotstart._torch.graphs.nodes import learnt_statistics
 from hotstart._torch.graphs.values import storage_of
 
 
@@ -73,6 +71,18 @@ _NORMALISATIONS = {
     torch.nn.functional.instance_norm: "use_input_stats",
 }
 """Functions that write running statistics, with the argument that says so."""
+
+
+def learnt_statistics(node: fx.Node) -> Iterator[fx.node.Argument]:
+    """Yield the running statistics that a normalisation in training writes to."""
+    if node.op != "call_function" or node.target not in _NORMALISATIONS:
+        return
+    signature = inspect.signature(node.target)
+    bound = signature.bind(*node.args, **node.kwargs)
+    bound.apply_defaults()
+    if bound.arguments[_NORMALISATIONS[node.target]]:
+        yield bound.arguments["running_mean"]
+        yield bound.arguments["running_var"]
 
 
 def _nodes_in(value: fx.node.Argument) -> list[fx.Node]:
