@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hotstart import Dim
 from hotstart.compilers import Job, OpByOpCompiler
 from hotstart.compilers.proof.trial import NotComparable, Trial
+from hotstart.compilers.proof.trial_edges import numbers_of
 from hotstart.compilers.proof.trial_inputs import Values
 from hotstart.compilers.proof.trial_runs import Operators, Run
 from hotstart.compilers.proof.trial_sizes import sizes_to_try
@@ -136,6 +137,18 @@ def test_what_is_wrong_only_beyond_a_number_that_operators_are_called_with_is_no
     job = job_of(lambda x: (x * 3 + 1).clamp(max=bound).relu(), torch.zeros(4, 3))
     unit = changed(job, f"max={bound!r}", f"max={bound * 1.25!r}")
     assert "output 0 differs" in found(job, unit)[0]
+
+
+def test_a_number_that_stands_for_infinity_keeps_no_other_from_being_tried() -> None:
+    def masked(x: Tensor) -> Tensor:
+        return ((x * 3).clamp(max=1e6).masked_fill(x > 0, torch.finfo(x.dtype).min)).exp().log1p()
+
+    def bounded(x: Tensor) -> tuple[Tensor, Tensor]:
+        return (x * 3).clamp(max=1e6), x.masked_fill(x > 0, torch.finfo(x.dtype).min).softmax(-1)
+
+    assert max(numbers_of(job_of(masked, torch.zeros(4, 3)))) == 1e6
+    job = job_of(bounded, torch.zeros(4, 3))
+    assert "output 0 differs" in found(job, changed(job, "max=1000000.0", "max=1e7"))[0]
 
 
 def test_integers_that_wrap_around_are_compared() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +17,9 @@ from hotstart.partition.operator_names import names_of
 
 _ORDINARY = (0.0, 1e-3, 1.0, 1e3)
 """Numbers that every piece is tried around: operators have bounds of their own."""
+
+_LARGEST = 1e9
+"""Larger numbers, such as those that stand for infinity in a mask, make results infinite."""
 
 _MOST = 16
 """Bound on the numbers that one piece is tried around."""
@@ -59,21 +61,19 @@ def numbers_of(job: Job) -> tuple[float, ...]:
     """List the numbers that a piece is tried around: those that it is called with, and some more.
 
     Returns:
-        Magnitudes without those that are not finite, smallest first.
+        Magnitudes without the largest, smallest first.
     """
-    found: dict[float, None] = {}
+    found: set[float] = set()
 
     def note(item: Any) -> Any:
-        if isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < 1e300:
-            found[abs(float(item))] = None
+        if isinstance(item, int | float) and abs(item) <= _LARGEST:
+            found.add(abs(float(item)))
         return item
 
     for node in job.piece.nodes:
         map_aggregate(job.graph.args(node), note)
         map_aggregate(job.graph.kwargs(node), note)
-    ordinary = set(_ORDINARY)
-    far = sorted(n for n in found if math.isfinite(n) and n not in ordinary)[-_MOST:]
-    return tuple(sorted({*ordinary, *far}))
+    return tuple(sorted({*_ORDINARY, *sorted(found)[-_MOST:]}))
 
 
 def take_any_integer(job: Job) -> bool:
