@@ -23,7 +23,13 @@ log = logging.getLogger("hotstart.program")
 
 
 class AnswersCalls(Protocol):
-    """What misses need of a program: of the one they are of, and of those compiled for them."""
+    """What misses need of a program: of the one they are of, and of those compiled for them.
+
+    Attributes:
+        model: the program's model; None if it has none, and a miss is an error.
+    """
+
+    model: Model | None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the model."""
@@ -57,16 +63,14 @@ class Misses:
     Args:
         on_miss: how.
         program: whose calls they are.
-        model: the program's model; None if it has none, and a miss is an error.
 
     Attributes:
         compiled: the programs that were compiled in calls, by method of the model.
     """
 
-    def __init__(self, on_miss: OnMiss, program: AnswersCalls, model: Model | None) -> None:
+    def __init__(self, on_miss: OnMiss, program: AnswersCalls) -> None:
         self._on_miss = on_miss
         self._program = program
-        self._model = model
         self.compiled: dict[str, list[AnswersCalls]] = {}
         self._outgrown = False  # whether a miss has changed what the program reads
         self._compiling = threading.Lock()
@@ -114,9 +118,10 @@ class Misses:
         self, why: HotstartError, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Answer a call by the model itself or by another program."""
-        assert self._model is not None, "nothing else than an error is asked for without a model"
+        model = self._program.model  # which may have been put in place of another by now
+        assert model is not None, "nothing else than an error is asked for without a model"
         fitted = self._program.misfit() is None
-        method = method_of(self._model, entry.call.method)
+        method = method_of(model, entry.call.method)
         if self._on_miss.policy == "eager":
             with torch.no_grad():
                 result = method(*args, **kwargs)

@@ -88,7 +88,7 @@ class Program(BaseProgram):
         self.examples = examples or {}
         self._targets = targets
         self._details = details
-        self._misses = Misses(on_miss, self, model)
+        self._misses = Misses(on_miss, self)
         self._binding = binding
         arguments = TensorArguments(model, self._relayout)
         for call, first, meets in self._calls():

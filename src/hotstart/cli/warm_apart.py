@@ -55,15 +55,17 @@ def warm_apart(
     fresh = multiprocessing.get_context("spawn")
     ours, theirs = fresh.Pipe(duplex=False)
     process = fresh.Process(target=_compile, args=(theirs, factory, settings, jobs, place))
-    process.start()
-    theirs.close()  # so that reading ends when the process does
     try:
+        process.start()
+        theirs.close()  # so that reading ends when the process does
         made = _made(ours, listener)
-    except BaseException:  # interrupted
-        process.terminate()
+    except BaseException:  # interrupted, maybe while it starts
+        if process.pid is not None:
+            process.terminate()
         raise
     finally:
-        process.join()
+        if process.pid is not None:
+            process.join()
         ours.close()
     if made is None:
         return failed_row(factory, time.perf_counter() - started, _ended_by(process.exitcode))
