@@ -84,6 +84,7 @@ def test_results_are_laid_out_as_in_eager(
         same(model, program, torch.randn(batch, *shape))
 
 
+@pytest.mark.slow
 def test_an_argument_that_is_channels_last() -> None:
     model = made(lambda: Network(Residual))
     x = torch.randn(2, 3, 20, 20).to(memory_format=torch.channels_last)

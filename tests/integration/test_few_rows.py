@@ -82,6 +82,7 @@ class Activated(nn.Module):
         return [after(linear(each)) for after, (linear, each) in zip(AFTER, linears, strict=True)]
 
 
+@pytest.mark.slow
 def test_what_is_fused_into_packed_linears_is_done_to_few_rows() -> None:
     model = Activated()
     program = compiled(model, 256)

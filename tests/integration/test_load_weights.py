@@ -243,6 +243,7 @@ def test_a_checkpoint_of_the_whole_model_serves_a_part(tmp_path: Path) -> None:
     assert torch.equal(loaded(X), whole[1](X))
 
 
+@pytest.mark.slow
 def test_checkpoints_of_transformers_serve_body_and_head(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

@@ -188,6 +188,7 @@ FRESH = """
 """
 
 
+@pytest.mark.slow
 def test_a_program_needs_no_torchao_where_its_weights_are_plain(tmp_path: Path) -> None:
     model, x = quantised(layers(), "int8 dynamic"), R(4, 64)
     build(model, x).save(tmp_path / "model.hot")
@@ -321,6 +322,7 @@ def test_a_model_with_an_adapter(name: str, tmp_path: Path) -> None:
     same(build(merged, kwargs=call), merged, call)
 
 
+@pytest.mark.slow
 def test_an_adapter_on_quantised_weights() -> None:
     model = adapted(quantised(bert(), "int8 weights"), "bert")
     call = {**ids(2, 7), "attention_mask": torch.ones(2, 7, dtype=torch.int64)}

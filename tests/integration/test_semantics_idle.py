@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim
-from tests.semantics import assert_same, both, build, check
+from tests.semantics import assert_same, build, check
 
 ROWS = {"x": {0: Dim("rows", min=1, max=64)}}
 
@@ -128,7 +128,7 @@ def test_experts_without_rows_are_left_out_as_in_eager(loop: Callable[..., Tenso
     check(Experts(loop).eval(), *CALLS, dynamic_shapes=ROWS)
 
 
-@both
+@pytest.mark.parametrize("compiler", ["op_by_op", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_saved_program_leaves_them_out_too(compiler: str, tmp_path: Path) -> None:
     for loop in (goes_on, over_those_found):
         model = Experts(loop).eval()

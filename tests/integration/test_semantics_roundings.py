@@ -137,6 +137,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled_anew")
 def test_what_operators_and_autocast_convert_by_themselves_is_not_rounded_once_more(
     kernels: list[str],

@@ -9,6 +9,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -28,6 +30,7 @@ def artifacts_of(log: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_structured_traces_say_which_piece_each_process_compiles(tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + textwrap.dedent(
         """

@@ -93,6 +93,7 @@ def run(files: Saved, code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_arrays_of_every_layout_give_the_same_numbers(files: Saved) -> None:
     run(
         files,

@@ -90,6 +90,7 @@ def nested(tmp_path_factory: pytest.TempPathFactory, kept_pieces: Any) -> Saved:
     )
 
 
+@pytest.mark.slow
 def test_arguments_in_containers_give_the_same_bits(nested: Saved) -> None:
     found = nested.same(
         NESTED

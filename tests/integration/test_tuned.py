@@ -128,6 +128,7 @@ def test_widths_that_leave_a_block_over(few_by_template: None, wide: int) -> Non
         same(model, program, torch.randn(rows, 17))
 
 
+@pytest.mark.slow
 def test_changed_weights_are_laid_out_again(mlp: Mlp, program: hotstart.Program) -> None:
     with torch.no_grad():
         mlp.up.weight.mul_(2.0)

@@ -23,10 +23,13 @@ from tests.integration.aarch64.subjects import SUBJECTS
 CROSS = "aarch64-linux-gnu-g++"
 LAYERS = SUBJECTS["layers"]
 
-pytestmark = pytest.mark.skipif(
-    this_architecture() != "x86_64" or shutil.which(CROSS) is None,
-    reason=f"it takes an x86-64 with {CROSS} (Debian's g++-aarch64-linux-gnu)",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        this_architecture() != "x86_64" or shutil.which(CROSS) is None,
+        reason=f"it takes an x86-64 with {CROSS} (Debian's g++-aarch64-linux-gnu)",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

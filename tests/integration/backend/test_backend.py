@@ -84,6 +84,7 @@ def test_inductor_compiles_each_different_piece_once_for_all_sizes() -> None:
     assert len(call.graphs) == 1
 
 
+@pytest.mark.slow
 def test_what_the_compiler_assumes_about_a_size_becomes_a_guard() -> None:
     def fold(x: Tensor) -> Tensor:
         return x.view(-1, 4) * 2 if x.shape[0] % 4 == 0 else x * 3

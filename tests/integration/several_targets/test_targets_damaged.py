@@ -34,6 +34,7 @@ def bytes_of(file: Path, name: str, other: str) -> Iterator[int]:
                 yield pool + place
 
 
+@pytest.mark.slow
 def test_a_target_that_is_not_taken_is_not_read_but_verified(two: Saved, tmp_path: Path) -> None:
     damaged, data = tmp_path / "model.hot", two.file.read_bytes()
     places = list(bytes_of(two.file, V3, V4))
