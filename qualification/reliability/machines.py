@@ -137,8 +137,8 @@ def _work(work: Work) -> dict[str, Any]:
 
 
 def _forget_extensions() -> None:
-    known = fingerprint._instructions()[:-LATER_EXTENSIONS]
-    fingerprint._instructions = lambda: known
+    known = fingerprint.instructions()[:-LATER_EXTENSIONS]
+    fingerprint.instructions = lambda: known
 
 
 def _no_locks(*_: Any) -> None:

@@ -94,7 +94,7 @@ def run(root: Path, starts: int, seed: int = 0) -> Found:
     found.damaged = sum(_ask(one, "verify") for one in running.values())
     found.damaged += sum(1 for _ in place.glob("*/quarantine/*"))
     for name in VERSIONS:
-        _tidy(running[name], place, "v2" if name == "later" else "v1", found)
+        _tidy(running[name], place, "v3" if name == "later" else "v1", found)
     for one in running.values():
         one.communicate()
     return found
