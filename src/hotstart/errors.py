@@ -108,7 +108,10 @@ class ContractError(HotstartError, TypeError):
         got: what the call passed.
         takes: what the program takes.
         calls: where several calls were compiled, why each did not take this one, by name.
+        of_mode: whether it is about the mode of a module, training or evaluation, and no argument.
     """
+
+    of_mode = False
 
     def __init__(self, argument: str, got: str, takes: str, advice: str = "") -> None:
         self.argument = argument
@@ -117,6 +120,15 @@ class ContractError(HotstartError, TypeError):
         self.calls: dict[str, ContractError] = {}
         hint = f"; {advice}" if advice else ""
         super().__init__(f"{argument}: got {got}, takes {takes}{hint}")
+
+    @classmethod
+    def other_mode(cls, module: str, training: bool) -> ContractError:
+        """The error of a call of a model of which a module is in another mode than at the build."""
+        mode, call = ("training", "eval") if training else ("evaluation", "train")
+        advice = f"call model.{call}(), or compile the model in {mode} mode"
+        error = cls(f"{module or 'model'}.training", repr(training), repr(not training), advice)
+        error.of_mode = True
+        return error
 
     @classmethod
     def of_all(cls, refusals: Mapping[str, ContractError]) -> ContractError:

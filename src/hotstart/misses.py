@@ -14,7 +14,6 @@ from hotstart import telemetry
 from hotstart.errors import ContractError, HotstartError
 from hotstart.model import Model, method_of
 from hotstart.runtime.entry.generated_entry import Entry
-from hotstart.runtime.weights.weight_source import OtherMode
 
 if TYPE_CHECKING:
     from hotstart.options import MissPolicy
@@ -109,7 +108,9 @@ class Misses:
                 return self._answer(misfit, entries[-1], args, kwargs)
             try:
                 return function(*args, **kwargs)
-            except OtherMode as error:
+            except ContractError as error:
+                if not error.of_mode:
+                    raise
                 return self._answer(error, entries[-1], args, kwargs)
 
         return call

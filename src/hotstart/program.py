@@ -24,7 +24,6 @@ from hotstart.runtime.code.units import Forms
 from hotstart.runtime.entry.generated_entry import Entry
 from hotstart.runtime.entry.tensor_arguments import TensorArguments
 from hotstart.runtime.heap import trim_heap
-from hotstart.runtime.weights.weight_source import OtherMode
 
 if TYPE_CHECKING:
     from hotstart.records.details import Details
@@ -313,6 +312,6 @@ class Program(BaseProgram):
         """Say why the model is not what was compiled; None if it is."""
         try:
             self._binding()
-        except (ModelMismatch, OtherMode) as error:
+        except (ContractError, ModelMismatch) as error:
             return error
         return None

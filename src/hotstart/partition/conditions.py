@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hotstart._torch.graphs.symbols import as_function, axis_symbol, holds_within
@@ -40,7 +40,7 @@ def counterexample(
     if condition in (True, sympy.true):
         return None
     involved = sorted(condition.free_symbols, key=str)
-    holds = as_function(condition, involved)
+    holds = _test_of(condition, involved)
     left = [tuple(intervals[symbol] for symbol in involved)]
     for _ in range(HALVINGS):
         if not left:
@@ -63,6 +63,19 @@ def counterexample(
     return {symbol: intervals[symbol].lo for symbol in involved} if left else None
 
 
+def _test_of(condition: sympy.Basic, symbols: Sequence[sympy.Symbol]) -> Callable[..., bool]:
+    """A function that tests a condition at sizes; it holds nowhere where it divides by 0."""
+    test = as_function(condition, symbols)
+
+    def holds(*sizes: int) -> bool:
+        try:
+            return bool(test(*sizes))
+        except ZeroDivisionError:
+            return False
+
+    return holds
+
+
 def _halves(here: tuple[Interval, ...]) -> list[tuple[Interval, ...]]:
     """Intervals cut in two across the longest."""
     longest = max(range(len(here)), key=lambda i: here[i].hi - here[i].lo)
@@ -76,7 +89,7 @@ def where_it_holds(
     condition: sympy.Basic, symbol: sympy.Symbol, interval: Interval
 ) -> list[Interval]:
     """The parts of `interval` in which a condition on one symbol holds."""
-    holds = as_function(condition, [symbol])
+    holds = _test_of(condition, [symbol])
     runs: list[Interval] = []
     for size in range(interval.lo, interval.hi + 1):
         if not holds(size):

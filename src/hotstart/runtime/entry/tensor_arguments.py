@@ -46,8 +46,7 @@ class TensorArguments(TensorMemory, ArgumentKind):
         model, training, autocast = self._model, contract.training, contract.autocast
 
         def other_mode(_: Found) -> ContractError:
-            advice = "call model.eval() or model.train(), or compile the model in that mode"
-            return ContractError("model.training", repr(model.training), repr(training), advice)
+            return ContractError.other_mode("", model.training)
 
         def other_autocast(_: Found) -> ContractError:
             now, then = map(_autocast_text, (autocast_state(), autocast))

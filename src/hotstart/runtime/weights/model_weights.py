@@ -10,7 +10,7 @@ import torch
 
 from hotstart._torch.running.watches import MappingWatch, TensorWatch
 from hotstart.dtypes import dtype_of
-from hotstart.errors import ModelMismatch
+from hotstart.errors import ContractError, ModelMismatch
 from hotstart.guards.compare import Guards
 from hotstart.guards.watch import Sealed, all_hold
 from hotstart.guards.wrapping import compare_wrappings
@@ -22,7 +22,7 @@ from hotstart.records.standalone import LeftOut
 from hotstart.runtime.entry.refusal_words import described_weight
 from hotstart.runtime.tensors import TENSOR_TYPES, TensorMemory, describe_tensor, is_lazy_view
 from hotstart.runtime.weights.released import Released
-from hotstart.runtime.weights.weight_source import Fetched, OtherMode
+from hotstart.runtime.weights.weight_source import Fetched
 
 COUNTER = "num_batches_tracked"
 """The buffer in which a batch normalisation counts what it has learnt its statistics from."""
@@ -120,7 +120,7 @@ class Weights:
 
         Raises:
             ModelMismatch: tensors that are missing or do not fit, and guards that fail, each named.
-            OtherMode: a module is in another mode, training or evaluation, than at the build.
+            ContractError: a module is in another mode, training or evaluation, than at the build.
         """
         finder = Finder(self._model)
         modes = self._modules_in_mode(finder)
@@ -169,12 +169,7 @@ class Weights:
             if module is None:
                 raise ModelMismatch([(path or "model", "a module", "nothing")])
             if module.training != training:
-                raise OtherMode(
-                    f"{path or 'model'}.training",
-                    repr(module.training),
-                    repr(training),
-                    "call model.eval() or model.train(), or compile the model as it is",
-                )
+                raise ContractError.other_mode(path, module.training)
             found.append(module)
         return found
 

@@ -8,15 +8,7 @@ from typing import Any, Protocol
 import msgspec
 import torch
 
-from hotstart.errors import ContractError
 from hotstart.records.standalone import LeftOut
-
-
-class OtherMode(ContractError):
-    """A module is in another mode, training or evaluation, than at the build.
-
-    Nothing was run; another program, or the model itself, may answer the call.
-    """
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -46,7 +38,7 @@ class Source(Protocol):
 
         Raises:
             ModelMismatch: tensors that are missing or do not fit, each named.
-            OtherMode: a module is in another mode, training or evaluation, than at the build.
+            ContractError: a module is in another mode, training or evaluation, than at the build.
         """
         ...
 

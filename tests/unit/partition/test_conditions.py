@@ -7,6 +7,7 @@ import pytest
 import sympy
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._sympy.functions import Mod, PythonMod
 
 from hotstart._torch.graphs.symbols import axis_symbol
 from hotstart.partition.conditions import (
@@ -15,6 +16,7 @@ from hotstart.partition.conditions import (
     advise,
     advise_several,
     counterexample,
+    where_it_holds,
 )
 from hotstart.records.shapes import Interval
 
@@ -32,6 +34,12 @@ def box(a: tuple[int, int] = (1, 8), b: tuple[int, int] = (1, 8)) -> dict[Any, I
 )
 def test_a_condition_that_holds_throughout_has_no_counterexample(condition: Any) -> None:
     assert counterexample(condition, box()) is None
+
+
+def test_a_condition_that_divides_by_zero_does_not_hold_there() -> None:
+    condition = sympy.Eq(Mod(A, PythonMod(A, 4)), 0)
+    assert counterexample(condition, box((4, 4))) == {A: 4}
+    assert where_it_holds(condition, A, Interval(1, 8)) == [Interval(1, 3), Interval(5, 6)]
 
 
 def test_a_condition_that_fails_for_one_size_is_found_out() -> None:
