@@ -22,7 +22,7 @@ log = logging.getLogger("hotstart.program")
 
 
 class AnswersCalls(Protocol):
-    """What misses need of a program: of the one they are of, and of those compiled for them.
+    """The part of a program that misses need: their own, and those compiled for them.
 
     Attributes:
         model: the program's model; None if it has none, and a miss is an error.
@@ -44,7 +44,7 @@ class AnswersCalls(Protocol):
 
 
 class OnMiss(msgspec.Struct, frozen=True):
-    """What to do with a call outside the contract.
+    """The answer to calls outside the contract.
 
     Attributes:
         policy: `"error"`, `"eager"` or `"compile"`.

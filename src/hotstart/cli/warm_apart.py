@@ -20,7 +20,7 @@ from hotstart.options import Jobs
 
 @dataclass(frozen=True)
 class _Compiled:
-    """What came of a factory in its process.
+    """The outcome of a factory in its process.
 
     Attributes:
         action: `"compiled"` or `"loaded"`.

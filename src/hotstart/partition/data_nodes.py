@@ -151,7 +151,7 @@ def may_run(graph: Graph, node: fx.Node, at: Mapping[str, int], sizes: Mapping[A
 
 
 def made_up_input(graph: Graph, node: fx.Node, number: Any) -> Any:
-    """What a node gives, with zeros for contents; `number` evaluates sizes."""
+    """Make up a node's result, with zeros for contents; `number` evaluates sizes."""
     if node.op == "get_attr":
         return attribute_of(graph.captured.module, str(node.target))
     return map_aggregate(

@@ -20,7 +20,7 @@ from hotstart.errors import OptionsError
 from hotstart.model import contents
 
 Token = str | int | tuple["Token", ...]
-"""What identifies a value; equal tokens are of values that nothing tells apart."""
+"""The identity of a value; equal tokens are of values that nothing tells apart."""
 
 
 def import_path(obj: Any) -> tuple[str, str] | None:

@@ -1,1 +1,1 @@
-"""What is private of Dynamo: traces, and what they read."""
+"""Private names of Dynamo: traces, and what they read."""

@@ -95,7 +95,7 @@ def bounds_number(node: fx.Node) -> bool:
 
 
 def known_contents(tensor: torch.Tensor) -> Any:
-    """What a fake tensor of one element holds, as `tolist` gives it; None unless that is known.
+    """The number in a fake tensor of one element, as `tolist` gives it; None unless it is known.
 
     Those that are computed of constants have a `constant` (2.11 to 2.15) until they are written to.
     """

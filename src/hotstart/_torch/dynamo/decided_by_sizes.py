@@ -121,7 +121,7 @@ class SizeDecisions:
         return bool(self._value(node, symbol, size))
 
     def _value(self, node: fx.Node, symbol: sympy.Symbol, size: int) -> Any:
-        """What a node gives at a size of an axis.
+        """Run a node at a size of an axis.
 
         Raises:
             _Unknown: an operator raises there.

@@ -1,4 +1,4 @@
-"""What a trace goes through although eager may leave it out; Python's state must not show it."""
+"""Bodies that a trace goes through and eager may leave out; Python's state must not show it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import sympy
 
 _IDLE = "hotstart_idle"
-"""Where nodes of graphs have the `Idle`s that they belong to."""
+"""The key in nodes' `meta` of the `Idle`s that they belong to."""
 
 _PASSED = frozenset({"NOP", "RESUME", "CACHE", "NOT_TAKEN", "EXTENDED_ARG"})
 

@@ -1,4 +1,4 @@
-"""What code after an instruction can find, in the state of Dynamo's translators (2.11 to 2.15)."""
+"""The state of Dynamo's translators (2.11 to 2.15) that code after an instruction can find."""
 
 from __future__ import annotations
 

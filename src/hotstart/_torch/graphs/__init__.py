@@ -1,1 +1,1 @@
-"""What is private of captured graphs."""
+"""Private names for captured graphs."""

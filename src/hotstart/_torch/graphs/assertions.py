@@ -1,4 +1,4 @@
-"""What a graph asserts of the contents of tensors."""
+"""Assertions of a graph about the contents of tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hotstart._torch.graphs.values import plain_number
 
 
 def asserts_contents(node: fx.Node) -> bool:
-    """Whether a node asserts something about the contents of a tensor, and does nothing else."""
+    """Tell whether a node does nothing but assert something about the contents of a tensor."""
     return str(getattr(node.target, "__name__", "")).startswith("_assert_async")
 
 

@@ -9,7 +9,7 @@ from torch import fx
 
 
 def has_no_effect(node: fx.Node) -> bool:
-    """Whether a node only concerns logging or autograd, which a program does not do.
+    """Tell whether a node only concerns logging or autograd, which a program does not do.
 
     Dynamo keeps `torch._C._log_api_usage_once` and, for `torch.no_grad()` in forward,
     `torch._C._set_grad_enabled` in its graphs. The latter counts where forward itself
@@ -21,14 +21,14 @@ def has_no_effect(node: fx.Node) -> bool:
 
 
 def differentiates(graph: fx.Graph) -> bool:
-    """Whether a graph computes gradients."""
+    """Tell whether a graph computes gradients."""
     return bool(
         graph.find_nodes(op="call_function", target=torch._C._functorch._grad_increment_nesting)
     )
 
 
 def sets_grad_mode(node: fx.Node) -> bool:
-    """Whether a node turns autograd on or off."""
+    """Tell whether a node turns autograd on or off."""
     return node.target is torch._C._set_grad_enabled
 
 
@@ -67,7 +67,7 @@ def region_change(node: fx.Node) -> int:
 
 
 def switches_attention(node: fx.Node) -> bool:
-    """Whether a node sets which attention kernels may be used.
+    """Tell whether a node sets which attention kernels may be used.
 
     `torch.nn.attention.sdpa_kernel` becomes two of them: one that sets and one that sets back.
     """
@@ -131,7 +131,7 @@ def names_a_place(node: fx.Node) -> bool:
 
 
 def attribute_of(module: fx.GraphModule, target: str) -> Any:
-    """What a `get_attr` node refers to."""
+    """Look up the object that a `get_attr` node refers to."""
     found: Any = module
     for part in target.split("."):
         found = getattr(found, part)

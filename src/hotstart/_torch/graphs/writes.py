@@ -1,4 +1,4 @@
-"""What a traced call writes to."""
+"""Writes of a traced call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hotstart._torch.graphs.values import storage_of
 
 
 def was_mutated(tensor: torch.Tensor) -> bool:
-    """Whether a fake tensor, or a view of it, was written to while tracing."""
+    """Tell whether a fake tensor, or a view of it, was written to while tracing."""
     return not tensor.is_inference() and tensor._version > 0
 
 

@@ -1,1 +1,1 @@
-"""What is private of Inductor."""
+"""Private names of Inductor."""

@@ -149,7 +149,7 @@ def _steps_lowered() -> contextlib.AbstractContextManager[None]:
 
 
 def _rounded(x: Any) -> Any:
-    """What a kernel would write of a value and read again."""
+    """The value that a kernel would read after writing it."""
     from torch._inductor.lowering import make_pointwise
     from torch._inductor.virtualized import ops
 

@@ -1,1 +1,1 @@
-"""What C++ needs that links libtorch."""
+"""Headers, functions and libraries for C++ that links libtorch."""

@@ -1,1 +1,1 @@
-"""What is private of processes: their settings, and groups of them."""
+"""Private names about processes: their settings, and groups of them."""

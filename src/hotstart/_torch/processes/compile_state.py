@@ -22,7 +22,7 @@ _NO_MATTER = {"cache", "threads", "limit", "log", "logging", "debug", "verbose",
 
 
 def compile_state() -> dict[str, str]:
-    """What decides how torch compiles, and is set for a whole process, by name.
+    """The settings of a whole process that decide how torch compiles, by name.
 
     Configurations (`_config`, 2.11 to 2.15) count by what was set in them; nobody can have set
     anything in one that is not imported.

@@ -1,1 +1,1 @@
-"""What programs need that run."""
+"""Private names for programs that run."""

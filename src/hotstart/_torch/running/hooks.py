@@ -7,7 +7,7 @@ from typing import Any
 
 
 def is_compiled(model: Any) -> bool:
-    """Whether something is what `torch.compile` made of a module or of a function."""
+    """Tell whether `torch.compile` made something of a module or of a function."""
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is None:
         return False  # nothing was compiled yet, and importing it takes seconds
@@ -17,7 +17,7 @@ def is_compiled(model: Any) -> bool:
 
 
 def global_hook_dicts() -> dict[str, dict[int, Any]]:
-    """Where the hooks are kept that run at every call of any module, by name."""
+    """The dicts of hooks that run at every call of any module, by name."""
     from torch.nn.modules import module
 
     return {

@@ -28,7 +28,7 @@ class TensorWatch:
                 self._checks.append(guards.check)
 
     def unchanged(self) -> bool:
-        """Whether the tensors are as they were."""
+        """Tell whether the tensors are as they were."""
         tensors = self._tensors
         if list(map(torch.Tensor.data_ptr, tensors)) != self._addresses:
             return False
@@ -52,7 +52,7 @@ class VersionWatch:
         self._versions = list(map(self._version, self.tensors))
 
     def unchanged(self) -> bool:
-        """Whether nothing was written to any of the tensors."""
+        """Tell whether nothing was written to any of the tensors."""
         return list(map(self._version, self.tensors)) == self._versions
 
 
@@ -71,7 +71,7 @@ class MappingWatch:
         self._versions = list(map(dict_version, mappings))
 
     def unchanged(self) -> bool:
-        """Whether nothing was set in or removed from any of the dicts."""
+        """Tell whether nothing was set in or removed from any of the dicts."""
         return list(map(self._version, self._mappings)) == self._versions
 
     def changed(self) -> list[dict[Any, Any]]:

@@ -1,1 +1,1 @@
-"""What is private of tensor subclasses."""
+"""Private names about tensor subclasses."""

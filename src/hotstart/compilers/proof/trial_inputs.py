@@ -21,7 +21,7 @@ _FENCE = 1024
 
 @dataclass(frozen=True)
 class Way:
-    """How a set of inputs is made; weights are the same for all sets.
+    """A way to make a set of inputs; weights are the same for all sets.
 
     Attributes:
         seed: other seeds give other values.
