@@ -183,7 +183,12 @@ def test_json_is_quiet(
 def test_an_interrupt_ends_the_process_that_compiles(shop: Path) -> None:
     command = [sys.executable, "-m", "hotstart", "warm", "failing_shop:slow", "--no-check"]
     process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A shell has what it starts in the background ignore interrupts, tests among them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     began = shop.with_name("began")
     wait_for(lambda: began.exists() and began.read_text())
