@@ -19,7 +19,7 @@ from models import llama, tokens
 
 import hotstart
 from hotstart.runtime.code.generated import run_code
-from hotstart.runtime.code.units import instantiate
+from hotstart.runtime.code.unit_functions import instantiate
 
 CALLS = 60
 

@@ -18,7 +18,7 @@ from torch import fx, nn
 from hotstart import Call, Options
 from hotstart.capture.captured import Captured
 from hotstart.capture.described import describe_calls
-from hotstart.capture.weight_table import WeightTable, fakes_for_meta
+from hotstart.capture.weight_table import WeightTable, traceable
 from hotstart.errors import HotstartError
 from hotstart.events import Clock
 from hotstart.options import CaptureMode
@@ -32,7 +32,7 @@ from qualification.conformance.zoo.entry import Entry
 def traced(model: nn.Module, given: Call, mode: CaptureMode) -> list[TracedCall]:
     """The calls of a model as a build traces them."""
     options = Options(capture=mode)
-    with fakes_for_meta(model, torch.device("cpu")) as index:
+    with traceable(model, torch.device("cpu")) as index:
         calls = describe_calls(model, {"": given}, options)
         return trace_calls(index, calls, WeightTable(index), options, "auto", Clock(None))
 

@@ -11,7 +11,7 @@ import hotstart
 from hotstart.capture.arguments import Arguments, describe_arguments
 from hotstart.capture.captured import Captured
 from hotstart.capture.trace import capture
-from hotstart.capture.weight_table import WeightTable, fakes_for_meta
+from hotstart.capture.weight_table import WeightTable, traceable
 from hotstart.partition import Piece, Plan, cut, make_plan
 from hotstart.specialize.split import Declaration, Splits
 
@@ -36,7 +36,7 @@ def captured(
     **kwargs: Any,
 ) -> tuple[Captured, WeightTable]:
     """The first graph of a model, and the table of weights it reads."""
-    with fakes_for_meta(model, CPU) as index:
+    with traceable(model, CPU) as index:
         arguments = described(model, *args, dynamic=dynamic, **kwargs)
         weights = WeightTable(index)
         declaration = Declaration(arguments.axes, arguments.example_sizes, 0)

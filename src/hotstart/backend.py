@@ -41,7 +41,7 @@ from hotstart.specialize.contract import make_contract
 from hotstart.specialize.parts import VariantPart
 from hotstart.specialize.split import Declaration
 from hotstart.specialize.trace import CutGraph, TracedCall, TracedPart, cut_graph, plan_of
-from hotstart.specialize.units import Units
+from hotstart.specialize.unit_table import Units
 
 if TYPE_CHECKING:
     import sympy

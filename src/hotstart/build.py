@@ -12,7 +12,7 @@ from hotstart._torch.dynamo.compile_lock import compile_lock
 from hotstart._torch.structured_trace import trace_artifact
 from hotstart.capture.described import DescribedCall, device_of
 from hotstart.capture.naming import naming_of
-from hotstart.capture.weight_table import fakes_for_meta
+from hotstart.capture.weight_table import traceable
 from hotstart.compilers.choose import make_compiler, require_one_run_here
 from hotstart.compilers.workers.pool import workers_of
 from hotstart.events import Clock
@@ -22,7 +22,7 @@ from hotstart.native.build import Libraries
 from hotstart.options import Options
 from hotstart.program import ONE_TARGET, Program, Targets
 from hotstart.runtime.bind import bind
-from hotstart.runtime.groups import Groups
+from hotstart.runtime.bind_groups import Groups
 from hotstart.runtime.weights.model_weights import weights_of
 from hotstart.saving.examples import kept_example
 from hotstart.specialize.compile import compile_calls, expect_calls
@@ -30,7 +30,7 @@ from hotstart.specialize.contract import make_contract
 from hotstart.specialize.piece_store import PieceStore
 from hotstart.specialize.set_up import trace_set_up
 from hotstart.specialize.trace import not_captured
-from hotstart.specialize.units import Units
+from hotstart.specialize.unit_table import Units
 from hotstart.targets import TargetName
 
 _RARELY = (200_000, 20, 100)
@@ -88,7 +88,7 @@ def build_program(
         with contextlib.ExitStack() as alone:
             with clock.phase("capture"), faults.typed(not_captured):
                 alone.enter_context(compile_lock())
-                index = alone.enter_context(fakes_for_meta(model, device_of(options)))
+                index = alone.enter_context(traceable(model, device_of(options)))
                 found = trace_set_up(index, calls, options, split_on, clock)
                 traced, weights = found.calls, found.weights
                 naming = naming_of(found.index)

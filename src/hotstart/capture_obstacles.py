@@ -14,7 +14,7 @@ from hotstart._torch.dynamo.broken_graphs import graph_breaks
 from hotstart._torch.dynamo.compile_lock import compile_lock
 from hotstart.calls import Call, requested_calls
 from hotstart.capture.described import describe_calls, device_of
-from hotstart.capture.weight_table import WeightTable, fakes_for_meta
+from hotstart.capture.weight_table import WeightTable, traceable
 from hotstart.errors import HotstartError
 from hotstart.events import Clock
 from hotstart.faults import require
@@ -135,7 +135,7 @@ def explain_capture(
 def _capture(model: Model, wanted: Mapping[str, Call], split_on: Any, options: Options) -> None:
     described = describe_calls(model, wanted, options)
     clock = Clock(options.on_event)
-    here = fakes_for_meta(model, device_of(options))
+    here = traceable(model, device_of(options))
     with faults.typed(not_captured), compile_lock(), here as index:
         trace_calls(index, described, WeightTable(index), options, split_on, clock)
 

@@ -27,7 +27,7 @@ from hotstart.program import ONE_TARGET, Program, Targets
 from hotstart.records.artifact import Artifact
 from hotstart.records.classes import FindClass, find_class, find_imported_class
 from hotstart.runtime.bind import Binding, bind
-from hotstart.runtime.groups import Groups
+from hotstart.runtime.bind_groups import Groups
 from hotstart.runtime.load_report import list_loaded
 from hotstart.runtime.weights.model_weights import weights_of
 from hotstart.runtime.weights.weight_source import Source

@@ -20,7 +20,7 @@ from hotstart.records.report import Report, Summary
 from hotstart.records.shapes import dense_strides
 from hotstart.runtime.base_program import BaseProgram
 from hotstart.runtime.bind import Binding
-from hotstart.runtime.code.units import Forms
+from hotstart.runtime.code.unit_functions import Forms
 from hotstart.runtime.entry.generated_entry import Entry
 from hotstart.runtime.entry.tensor_arguments import TensorArguments
 from hotstart.runtime.heap import trim_heap

@@ -18,7 +18,7 @@ import msgspec
 import torch
 
 from hotstart import faults
-from hotstart._torch.processes.compile_state import compile_state
+from hotstart._torch.processes.settings import compile_state
 from hotstart._torch.running.hooks import global_hooks
 from hotstart.artifact import fingerprint
 from hotstart.artifact.surroundings import compile_variables, version

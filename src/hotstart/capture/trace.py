@@ -32,7 +32,7 @@ from hotstart.capture.alike_blocks import candidate_blocks, counterparts
 from hotstart.capture.arguments import Arguments, example_tensor
 from hotstart.capture.captured import Captured
 from hotstart.capture.graph_outputs import numbers_read, size_source, viewed_inputs, written_inputs
-from hotstart.capture.groups import name_groups
+from hotstart.capture.group_table import name_groups
 from hotstart.capture.idle import find_idle
 from hotstart.capture.known_buffers import Known, with_numbers_of_buffers
 from hotstart.capture.lasting import require_lasting

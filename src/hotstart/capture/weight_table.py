@@ -10,7 +10,7 @@ import torch
 
 from hotstart._torch.graphs.symbols import fake_mode, is_fake
 from hotstart._torch.subclasses.inner_tensors import inner_names, put_together
-from hotstart.capture.groups import GroupTable
+from hotstart.capture.group_table import GroupTable
 from hotstart.capture.plain import require_comparable, require_plain
 from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
@@ -121,8 +121,8 @@ class WeightTable:
 
 
 @contextlib.contextmanager
-def fakes_for_meta(model: Model, device: torch.device) -> Iterator[ModelIndex]:
-    """While inside, tensors of `model` on the meta device are fake tensors on `device`.
+def traceable(model: Model, device: torch.device) -> Iterator[ModelIndex]:
+    """Have tensors of `model` on the meta device be fake tensors on `device`, while inside.
 
     A model on meta has no device to trace for; the fakes stand for the weights it will get. Gives
     the index of the model with them.

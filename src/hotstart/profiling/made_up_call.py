@@ -10,7 +10,7 @@ from hotstart.records.artifact import StitchedCall
 from hotstart.records.contract import Contract
 from hotstart.records.shapes import Dim
 from hotstart.records.trees import build
-from hotstart.runtime.entry.passed import as_passed
+from hotstart.runtime.entry.by_parameter import as_passed
 from hotstart.runtime.made_up import KINDS
 from hotstart.saving.inputs import Inputs, tensors
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from hotstart.profiling.watched_code import WATCH, Point, kinds_among, watched_code
 from hotstart.records.artifact import Artifact, CompiledUnit, Stitched
-from hotstart.runtime.code.units import Form, Forms, Unit, python_unit
+from hotstart.runtime.code.unit_functions import Form, Forms, Unit, python_unit
 
 
 class Watch(Protocol):

@@ -13,8 +13,8 @@ from hotstart.errors import ContractError
 from hotstart.records.artifact import Artifact, StitchedCall
 from hotstart.records.report import PieceInfo
 from hotstart.records.shapes import labelled
+from hotstart.runtime.entry.by_parameter import as_passed
 from hotstart.runtime.entry.generated_entry import Entry
-from hotstart.runtime.entry.passed import as_passed
 
 log = logging.getLogger("hotstart.program")
 

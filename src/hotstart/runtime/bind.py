@@ -14,9 +14,9 @@ import torch
 from hotstart.options import Outputs, Pack
 from hotstart.records.artifact import Artifact, Preparation, Stitched, WeightSpec
 from hotstart.records.report import Packed
+from hotstart.runtime.bind_groups import Groups
 from hotstart.runtime.code.generated import run_code
-from hotstart.runtime.code.units import Form, Forms
-from hotstart.runtime.groups import Groups
+from hotstart.runtime.code.unit_functions import Form, Forms
 from hotstart.runtime.heap import keep_freed_memory
 from hotstart.runtime.results import result_classes
 from hotstart.runtime.shared_memory import WeightsInMemory

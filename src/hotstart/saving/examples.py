@@ -11,7 +11,7 @@ import torch
 from hotstart.records.contract import Contract
 from hotstart.records.nested import Const
 from hotstart.records.trees import tensors_of
-from hotstart.runtime.entry.passed import bind_arguments
+from hotstart.runtime.entry.by_parameter import bind_arguments
 from hotstart.runtime.tensors import TENSOR_TYPES, is_lazy_view
 
 KEPT_BYTES = 64 << 20

@@ -20,7 +20,7 @@ from hotstart.records.groups import GroupSlot
 from hotstart.records.shapes import labelled
 from hotstart.records.trees import build, containers, tensors_of
 from hotstart.runtime.code.generated import run_code
-from hotstart.runtime.code.units import Form, Forms
+from hotstart.runtime.code.unit_functions import Form, Forms
 from hotstart.runtime.results import result_classes
 from hotstart.runtime.weights.preparations import Prepared
 from hotstart.saving.inputs import Inputs, Real, choices, tensors, weights

@@ -16,7 +16,7 @@ from hotstart.specialize.part_jobs import PartJobs, jobs_of, shared_jobs
 from hotstart.specialize.parts import Split
 from hotstart.specialize.split import Splits
 from hotstart.specialize.trace import TracedCall
-from hotstart.specialize.units import MadeUnit, Units
+from hotstart.specialize.unit_table import MadeUnit, Units
 
 if TYPE_CHECKING:
     import sympy

@@ -12,8 +12,8 @@ from hotstart.records.nested import same_constant
 from hotstart.records.shapes import dense_strides
 from hotstart.runtime.code.identifiers import Scope, written_tuple
 from hotstart.runtime.entry.argument_kind import ArgumentKind, Looked, Served
+from hotstart.runtime.entry.by_parameter import MISSING
 from hotstart.runtime.entry.entry_check import Check, Found
-from hotstart.runtime.entry.passed import MISSING
 from hotstart.runtime.entry.refusal_words import in_words
 from hotstart.torchfree.arrays import Array, ArrayMemory, described
 from hotstart.torchfree.contracts import OfTorch

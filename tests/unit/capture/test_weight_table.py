@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hotstart._torch.graphs.symbols import fake_mode
-from hotstart.capture.weight_table import WeightTable, fakes_for_meta
+from hotstart.capture.weight_table import WeightTable, traceable
 from hotstart.errors import CaptureError
 from hotstart.model import ModelIndex, roots
 from hotstart.records.artifact import WeightSpec
@@ -93,7 +93,7 @@ def test_what_was_made_to_trace_a_model_is_no_weight() -> None:
         made = torch.randn(4, 8)
     with pytest.raises(CaptureError, match=r"d\.total: expected a tensor of the caller"):
         WeightTable(ModelIndex(Kinds())).slot(made, "d.total")
-    with fakes_for_meta(model := Kinds().to("meta"), CPU) as index:
+    with traceable(model := Kinds().to("meta"), CPU) as index:
         assert WeightTable(index).slot(model.inner.weight, "inner.weight") == 0
 
 
@@ -179,7 +179,7 @@ def on_meta() -> nn.Module:
 def test_stand_ins_replace_meta_tensors_only_and_are_taken_back() -> None:
     model = on_meta()
     before = {place.name: place.get() for place in ModelIndex(model).places}
-    with fakes_for_meta(model, CPU):
+    with traceable(model, CPU):
         inside = {place.name: place.get() for place in ModelIndex(model).places}
         assert {str(tensor.device) for tensor in inside.values()} == {"cpu"}
         assert inside["offset"] is before["offset"]
@@ -190,7 +190,7 @@ def test_stand_ins_replace_meta_tensors_only_and_are_taken_back() -> None:
 def test_meta_tensors_are_put_back_after_an_error() -> None:
     model = on_meta()
     weight = model.inner.weight
-    with pytest.raises(ZeroDivisionError), fakes_for_meta(model, CPU):
+    with pytest.raises(ZeroDivisionError), traceable(model, CPU):
         raise ZeroDivisionError
     assert model.inner.weight is weight
 
@@ -199,5 +199,5 @@ def test_ties_survive_the_stand_ins() -> None:
     model = on_meta()
     model.inner.bias = nn.Parameter(model.hidden)
     model.extra = model.inner
-    with fakes_for_meta(model, CPU):
+    with traceable(model, CPU):
         assert model.extra.weight is model.inner.weight

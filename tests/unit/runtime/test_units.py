@@ -12,7 +12,7 @@ import hotstart
 from hotstart import Dim
 from hotstart.records.artifact import CompiledUnit, Kernel
 from hotstart.runtime.code.kernels import load_kernel
-from hotstart.runtime.code.units import python_unit
+from hotstart.runtime.code.unit_functions import python_unit
 from hotstart.runtime.weights.preparations import Prepared
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")

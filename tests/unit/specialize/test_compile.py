@@ -27,7 +27,7 @@ from hotstart import (
 from hotstart._torch.graphs.symbols import Condition, axis_symbol
 from hotstart.cache.stored_pieces import StoredPieces
 from hotstart.capture.described import describe_calls
-from hotstart.capture.weight_table import WeightTable, fakes_for_meta
+from hotstart.capture.weight_table import WeightTable, traceable
 from hotstart.compilers import Bounds, Job, Narrowed, OpByOpCompiler
 from hotstart.events import Clock
 from hotstart.misses import OnMiss
@@ -41,7 +41,7 @@ from hotstart.specialize.part_jobs import PartJobs, shared_jobs
 from hotstart.specialize.parts import VariantPart
 from hotstart.specialize.piece_store import PieceStore
 from hotstart.specialize.trace import trace_calls
-from hotstart.specialize.units import Units
+from hotstart.specialize.unit_table import Units
 from tests.capturing import CPU
 
 N = axis_symbol("n")
@@ -110,7 +110,7 @@ def built(
     clock = Clock()
     units = Units(compiler, clock, kept)
     example = Call(args=(torch.randn(4, 8),), dynamic_shapes=dims)  # type: ignore[arg-type]
-    with fakes_for_meta(model, CPU) as index:
+    with traceable(model, CPU) as index:
         weights = WeightTable(index)
         options = Options(compiler="op_by_op", splits=splits)
         described = describe_calls(model, {"": example}, options)

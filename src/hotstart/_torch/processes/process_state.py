@@ -1,18 +1,16 @@
-"""Say what is set for a whole process and decides how torch compiles, and set it in another one."""
+"""Take the state that torch compiles in to another process."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import sys
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from hotstart._torch.processes.compile_state import CONFIGS, compile_state
+from hotstart._torch.processes.settings import CONFIGS, compile_state, set_in
 from hotstart._torch.running.modes import autocast_state
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
@@ -79,13 +77,7 @@ def _set_in(module: str) -> dict[str, Any]:
 
     Others are in the description of the state, so a process without them is not taken for equal.
     """
-    found = {}
-    for name, entry in getattr(sys.modules.get(module), "_config", {}).items():
-        given = entry.user_override
-        given = given.get() if isinstance(given, ContextVar) else given  # as it is up to 2.11
-        if type(given) is not object and given != entry.default and _is_plain(given):
-            found[name] = given
-    return found
+    return {name: value for name, value in set_in(module) if _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:

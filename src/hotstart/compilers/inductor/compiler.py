@@ -41,8 +41,8 @@ from hotstart.compilers.extract import Extracted, extract
 from hotstart.compilers.inductor import attention, packing_rule
 from hotstart.compilers.inductor.few_rows import Given, with_few_rows
 from hotstart.compilers.inductor.lean import NotLean
+from hotstart.compilers.inductor.make_unit import axes_of, candidate_of, weight_positions
 from hotstart.compilers.inductor.tuning import Measure, tuned
-from hotstart.compilers.inductor.unit import axes_of, candidate_of, weight_positions
 from hotstart.compilers.job import Candidate, Job, Narrowed
 from hotstart.errors import OptionsError
 from hotstart.options import PackWeights

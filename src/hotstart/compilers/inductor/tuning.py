@@ -29,7 +29,7 @@ from hotstart.compilers.piece_key import Bounds
 from hotstart.compilers.proof.trial import Trial
 from hotstart.compilers.proof.trial_sizes import Sizes
 from hotstart.records.artifact import CompiledUnit
-from hotstart.runtime.code.units import python_unit
+from hotstart.runtime.code.unit_functions import python_unit
 from hotstart.runtime.weights.preparations import Prepared
 
 if TYPE_CHECKING:

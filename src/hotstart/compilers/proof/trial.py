@@ -22,7 +22,7 @@ from hotstart.compilers.proof.trial_runs import Operators, Reference, Run
 from hotstart.compilers.proof.trial_sizes import Sizes, at
 from hotstart.partition.operator_names import foreign_operators
 from hotstart.records.artifact import CompiledUnit
-from hotstart.runtime.code.units import python_unit
+from hotstart.runtime.code.unit_functions import python_unit
 from hotstart.runtime.made_up import Kind
 from hotstart.runtime.weights.preparations import Prepared
 

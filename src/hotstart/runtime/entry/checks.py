@@ -31,8 +31,8 @@ from hotstart.records.nested import (
 from hotstart.records.shapes import Variant, has_layout
 from hotstart.runtime.code.identifiers import assignment, written_tuple
 from hotstart.runtime.entry.argument_kind import ArgumentKind, Looked
+from hotstart.runtime.entry.by_parameter import MISSING
 from hotstart.runtime.entry.entry_check import Check, Explain, Found
-from hotstart.runtime.entry.passed import MISSING
 from hotstart.runtime.entry.refusal_words import (
     form_of,
     not_as_written,

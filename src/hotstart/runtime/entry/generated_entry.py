@@ -17,8 +17,8 @@ from hotstart.records.artifact import StitchedCall
 from hotstart.records.shapes import Variant
 from hotstart.runtime.code.generated import run_source
 from hotstart.runtime.entry.argument_kind import ArgumentKind, Served
+from hotstart.runtime.entry.by_parameter import bind_arguments
 from hotstart.runtime.entry.checks import Checks
-from hotstart.runtime.entry.passed import bind_arguments
 from hotstart.runtime.entry.signature import Signature
 from hotstart.runtime.shared_memory import Meeting
 

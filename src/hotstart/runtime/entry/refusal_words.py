@@ -10,7 +10,7 @@ from hotstart.records.artifact import WeightSpec
 from hotstart.records.contract import Contract, Parameter, TensorSpec
 from hotstart.records.nested import Attributes, Container, Map, Record, Seq
 from hotstart.records.shapes import Variant, dense_strides
-from hotstart.runtime.entry.passed import MISSING
+from hotstart.runtime.entry.by_parameter import MISSING
 
 
 def not_served(

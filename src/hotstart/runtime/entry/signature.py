@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hotstart.records.contract import Parameter
 from hotstart.runtime.code.identifiers import Scope, written_tuple
-from hotstart.runtime.entry.passed import MISSING
+from hotstart.runtime.entry.by_parameter import MISSING
 
 
 class Signature:

@@ -18,7 +18,7 @@ from hotstart._torch.processes.ranks import (
 )
 from hotstart.errors import GroupMismatch, OptionsError
 from hotstart.guards.compare import start_of
-from hotstart.guards.groups import rank_text
+from hotstart.guards.group_reads import rank_text
 from hotstart.guards.structure import follow
 from hotstart.model import Finder, Model
 from hotstart.records.artifact import Requirements
