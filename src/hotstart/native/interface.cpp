@@ -43,6 +43,11 @@ hotstart_bound* bind_body(
   return bound;
 }
 
+// By name, since the header that has the class takes the compiler half a second.
+bool is_out_of_range(const std::exception& error) {
+  return strcmp(typeid(error).name(), "St12out_of_range") == 0;
+}
+
 int body_of(const hotstart_bound* bound) { return bound_of(bound)->number; }
 
 int call_bound(
@@ -58,7 +63,7 @@ int call_bound(
     for (int number = 0; number < shape.results; ++number) made[number] = made[number].owned();
   } catch (const std::exception& error) {
     snprintf(failure, room, "%s", *error.what() != 0 ? error.what() : unknown);
-    return 1;
+    return is_out_of_range(error) ? 2 : 1;
   } catch (...) {
     snprintf(failure, room, "%s", unknown);
     return 1;

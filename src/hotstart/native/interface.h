@@ -39,7 +39,8 @@ typedef struct hotstart_native {
   int (*body_of)(const hotstart_bound* bound);
 
   // Runs a bound body. The tensors are used up; the results are the caller's, each to be deleted.
-  // Not 0 after a failure: there are no results then, and a text that says why.
+  // Not 0 after a failure, and 2 if an index is beyond its dimension: there are no results then, and
+  // a text that says why.
   int (*call)(
       const hotstart_bound* bound, const int64_t* sizes, void* const* tensors, void** results,
       char* failure, size_t room);

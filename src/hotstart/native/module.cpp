@@ -38,9 +38,9 @@ namespace {
 constexpr int kFastCall = 0x0080;
 const char* const kBound = "hotstart.bound";
 
-PyObject* refuse(const char* what) {
+PyObject* refuse(const char* what, const char* by = "RuntimeError") {
   PyObject* builtins = PyImport_ImportModule("builtins");
-  PyObject* kind = builtins == nullptr ? nullptr : PyObject_GetAttrString(builtins, "RuntimeError");
+  PyObject* kind = builtins == nullptr ? nullptr : PyObject_GetAttrString(builtins, by);
   if (kind != nullptr) PyErr_SetString(kind, what);
   if (builtins != nullptr) Py_DecRef(builtins);
   if (kind != nullptr) Py_DecRef(kind);
@@ -115,7 +115,7 @@ PyObject* call(PyObject*, PyObject* const* args, intptr_t count) {
   void* thread = PyEval_SaveThread();
   const int failed = table.call(body, sizes, tensors, results, failure, sizeof failure);
   PyEval_RestoreThread(thread);
-  if (failed) return refuse(failure);
+  if (failed) return refuse(failure, failed == 2 ? "IndexError" : "RuntimeError");
   PyObject* made = PyList_New(shape.results);
   for (int number = 0; made != nullptr && number < shape.results; ++number) {
     PyObject* capsule = PyCapsule_New(results[number], nullptr, nullptr);

@@ -7,6 +7,7 @@
 #include <exception>
 #include <initializer_list>
 #include <new>
+#include <typeinfo>
 #include <utility>
 
 using Handle = struct AtenTensorOpaque*;

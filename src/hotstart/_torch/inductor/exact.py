@@ -6,7 +6,7 @@ Most of this does not show with ordinary numbers, such as those that units are c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +26,25 @@ def operators_called_whole() -> frozenset[Any]:
     packets = (aten.grid_sampler_2d, aten.nextafter, aten.acosh)
     overloads = [getattr(packet, name) for packet in packets for name in packet.overloads()]
     return frozenset([*overloads, aten.remainder.Scalar_Tensor])
+
+
+def indices_from_zero(table: Mapping[Any, Callable[..., Any]]) -> dict[Any, Callable[..., Any]]:
+    """Decompositions of operators that take no index below 0, as advanced indexing does.
+
+    Those of torch (2.11 to 2.15) make advanced indexing of them. A negative index becomes one that
+    is too large, which kernels raise.
+    """
+
+    def checked(decompose: Callable[..., Any]) -> Callable[..., Any]:
+        def take(x: Any, dim: int, index: Any, *args: Any, **kwargs: Any) -> Any:
+            size = x.shape[dim] if x.dim() else 1
+            return decompose(x, dim, torch.where(index < 0, size, index), *args, **kwargs)
+
+        return take
+
+    aten = torch.ops.aten
+    targets = (aten.index_select.default, aten.index_add.default, aten.index_copy.default)
+    return {target: checked(table[target]) for target in targets if target in table}
 
 
 @contextlib.contextmanager

@@ -19,11 +19,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from hotstart._torch.in_between import in_between
+from hotstart._torch.inductor.raising_kernels import CALL, raising
 from hotstart._torch.native.torch_library import in_place_of_libtorch
 
 log = logging.getLogger(__name__)
@@ -54,9 +55,7 @@ class AskedKernel:
     @cached_property
     def function(self) -> Any:
         """The kernel, compiled as Inductor does it."""
-        from torch._inductor.codecache import CppPythonBindingsCodeCache
-
-        return CppPythonBindingsCodeCache.load_pybinding(list(self.arguments), self.source)
+        return _bindings().load_pybinding(list(self.arguments), self.source)
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the kernel: Inductor keeps generated modules for whoever compiles the same."""
@@ -69,18 +68,22 @@ class AskedKernel:
 
     def with_binding(self) -> str:
         """The source with its binding to Python (`load_pybinding_async`, 2.11 to 2.15)."""
-        from torch._inductor.codecache import CppPythonBindingsCodeCache
-
         texts: list[str] = []
 
         def taken(cls: Any, text: str, *_: Any, **__: Any) -> None:
             texts.append(text)
 
-        taker: Any = type(
-            "Taker", (CppPythonBindingsCodeCache,), {"load_async": classmethod(taken)}
-        )
+        taker: Any = type("Taker", (_bindings(),), {"load_async": classmethod(taken)})
         taker.load_pybinding_async(list(self.arguments), self.source)
         return texts[0]
+
+
+@cache
+def _bindings() -> Any:
+    """Inductor's bindings of kernels to Python (2.11 to 2.15), which raise `IndexError` too."""
+    from torch._inductor.codecache import CppPythonBindingsCodeCache
+
+    return type("Bindings", (CppPythonBindingsCodeCache,), {"call_entry_function": CALL})
 
 
 @contextlib.contextmanager
@@ -113,7 +116,7 @@ def kernels_in(source: str) -> dict[str, AskedKernel]:
                 ),
             ):
                 found[name] = AskedKernel(
-                    tuple(ast.literal_eval(arguments)), ast.literal_eval(text)
+                    tuple(ast.literal_eval(arguments)), raising(ast.literal_eval(text))
                 )
     return found
 
@@ -307,13 +310,12 @@ class _Joined:
         source = join([kernel.with_binding() for kernel in kernels]) if len(kernels) > 1 else None
         if source is None:
             return None
-        from torch._inductor.codecache import CppPythonBindingsCodeCache
 
         def unloaded(cls: Any, path: str, key: str) -> str:
             return path
 
         parts = {"cache": {}, "_load_library": classmethod(unloaded)}
-        finder: Any = type("Finder", (CppPythonBindingsCodeCache,), parts)
+        finder: Any = type("Finder", (_bindings(),), parts)
         tasks: list[Any] = []
         found = finder.load_async(source, submit_fn=tasks.append)
         if not tasks:

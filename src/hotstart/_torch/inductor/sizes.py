@@ -10,7 +10,7 @@ import torch
 
 from hotstart._torch.graphs.symbols import Condition, Symbols, guard_source
 from hotstart._torch.in_between import replaced, with_entries
-from hotstart._torch.inductor.exact import operators_called_whole
+from hotstart._torch.inductor.exact import indices_from_zero, operators_called_whole
 
 if TYPE_CHECKING:
     import sympy
@@ -78,11 +78,12 @@ def watched(
         with with_entries(lowerings, {target: asking}):
             return lower(graph, target, args, kwargs)
 
+    known = select_decomp_table()
     decompositions = {
         target: watch.unless_asked(_remainder_asked_for, decompose, lambda *_, **__: NotImplemented)
         if target in lowerings and _can_be_whole(target)
         else decompose
-        for target, decompose in select_decomp_table().items()
+        for target, decompose in {**known, **indices_from_zero(known)}.items()
         if target not in whole
     }
     with (
