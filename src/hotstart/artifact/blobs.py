@@ -1,7 +1,5 @@
 """Lay out blobs in their area, and list them in a table."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from typing import Annotated

@@ -6,8 +6,6 @@ fit is named together with what is missing; another format of the file is refuse
 in `container`. Nothing here imports torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -21,8 +21,6 @@ A file of format 2 has an index in the place of the manifest, and after it, with
 see `target_index`. What it has for a target is read as the file of that target alone would be.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

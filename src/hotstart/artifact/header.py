@@ -1,7 +1,5 @@
 """The header of a `.hot` file: format, sizes, digest and signature."""
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from collections.abc import Callable

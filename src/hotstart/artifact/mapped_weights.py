@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from hotstart.artifact.disk import OpenFile
 from hotstart.artifact.weights_file import Stored
 from hotstart.errors import CorruptArtifact, ModelMismatch
 from hotstart.records.artifact import Artifact
+from hotstart.runtime.one_thread import run_in_one_thread
 
 T = TypeVar("T")
 
@@ -49,15 +51,22 @@ class MappedWeights(ABC, Generic[T]):
         """
         weights_compatibility.require_fit(self.where, self.table, artifact)
 
-    def begin_check(self, digest: Callable[[], str]) -> None:
-        """Begin to check the memory, beside what the caller goes on with.
+    def begin_check(self, digest: Callable[[], str], libtorch: ctypes.CDLL) -> None:
+        """Begin to check the memory, on one core, beside what the caller goes on with.
 
         Args:
             digest: computes what `Table.sums` is of the memory as it was written.
+            libtorch: the library that computes it.
         """
         self._digest = digest
-        self._checking = threading.Thread(target=self._check, name="hotstart-check")
+        self._checking = threading.Thread(
+            target=self._check_beside, args=(libtorch,), name="hotstart-check"
+        )
         self._checking.start()
+
+    def _check_beside(self, libtorch: ctypes.CDLL) -> None:
+        run_in_one_thread(libtorch)
+        self._check()
 
     def _check(self) -> None:
         self._found = self._digest()

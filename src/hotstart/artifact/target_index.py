@@ -6,8 +6,6 @@ digest of the index, the index those of the manifests, and they those of their b
 that is not loaded is not read, and yet cannot be changed. A pool has no bytes that no range is of.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated
 

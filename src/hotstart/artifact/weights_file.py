@@ -17,8 +17,6 @@ pages, which takes as long as reading it and is compared in every load, and a SH
 slow, for `hotstart verify`. Nothing here imports torch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from collections.abc import Iterable

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hotstart._torch.running.modes import apart
+from hotstart._torch.running.native_code import libtorch_cpu
 from hotstart._torch.running.opaque import opaque_over
 from hotstart.artifact.disk import OpenFile
 from hotstart.artifact.mapped_weights import MappedWeights, no_values
@@ -59,7 +60,7 @@ class PreparedWeights(MappedWeights[torch.Tensor]):
             IncompatibleArtifact: with every part that differs.
         """
         super().require_fit(artifact)
-        self.begin_check(partial(sums_digest, self._memory, self._begin))
+        self.begin_check(partial(sums_digest, self._memory, self._begin), libtorch_cpu())
 
     def names(self) -> Collection[str]:
         """List the names of all tensors."""

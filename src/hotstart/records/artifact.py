@@ -11,8 +11,6 @@ the manifest holds
 - of a `Tensor`, its name in the manifest's table of tensors.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec

@@ -1,7 +1,5 @@
 """Find classes by the paths that files have for them. Nothing here imports torch."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The records of a call: what it must satisfy, and its tensors. Nothing here imports torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 

@@ -1,8 +1,6 @@
 """Records of the groups of processes that a program talks in. Nothing here imports torch."""
 
-from __future__ import annotations
-
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import msgspec
 
@@ -71,7 +69,7 @@ class GroupName(str):
     slot: GroupSlot
 
     @classmethod
-    def of(cls, name: str, key: str, size: int, slot: GroupSlot) -> GroupName:
+    def of(cls, name: str, key: str, size: int, slot: GroupSlot) -> Self:
         """The name with what it stands for."""
         made = cls(name)
         made.key, made.size, made.slot = key, size, slot

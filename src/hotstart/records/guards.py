@@ -1,7 +1,5 @@
 """Records of what a program was compiled for. Nothing here imports torch."""
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias
 
 import msgspec

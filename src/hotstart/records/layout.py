@@ -1,7 +1,5 @@
 """Strides of tensors, and two functions that generated code calls: `fit` and `unflatten`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

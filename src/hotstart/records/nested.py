@@ -1,7 +1,5 @@
 """Trees: the structure of arguments and results, level by level. Nothing here imports torch."""
 
-from __future__ import annotations
-
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias, TypeGuard
@@ -42,28 +40,28 @@ class Seq(msgspec.Struct, frozen=True, tag="seq"):
     """A tuple, list or named tuple."""
 
     cls: type
-    items: tuple[Tree, ...]
+    items: "tuple[Tree, ...]"
 
 
 class Map(msgspec.Struct, frozen=True, tag="map"):
     """A dict (or a subclass that is built from pairs), in order."""
 
     cls: type
-    entries: tuple[tuple[Value, Tree], ...]
+    entries: "tuple[tuple[Value, Tree], ...]"
 
 
 class Record(msgspec.Struct, frozen=True, tag="record"):
     """A dataclass that is also a dict or another builtin container, built by keyword."""
 
     cls: type
-    fields: tuple[tuple[str, Tree], ...]
+    fields: "tuple[tuple[str, Tree], ...]"
 
 
 class Attributes(msgspec.Struct, frozen=True, tag="attributes"):
     """An object that is its attributes; they are set, and no code of its class runs."""
 
     cls: type
-    fields: tuple[tuple[str, Tree], ...]
+    fields: "tuple[tuple[str, Tree], ...]"
 
 
 class Registered(msgspec.Struct, frozen=True, tag="registered"):
@@ -71,7 +69,7 @@ class Registered(msgspec.Struct, frozen=True, tag="registered"):
 
     cls: type
     context: Value
-    items: tuple[Tree, ...]
+    items: "tuple[Tree, ...]"
 
 
 Container: TypeAlias = Seq | Map | Record | Attributes | Registered

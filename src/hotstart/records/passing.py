@@ -1,7 +1,5 @@
 """How the arguments of a call are passed. Nothing here imports torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,10 +1,8 @@
 """The record of a build or a load: plain data, which can be kept, sent, compared and shown."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import msgspec
 
@@ -218,7 +216,7 @@ class Report(Summary, frozen=True, kw_only=True):
         packed: Packed,
         target: str = "",
         targets: Iterable[str] = (),
-    ) -> Report:
+    ) -> Self:
         """Report what was made, with the times of a clock."""
         phases = clock.phases()
         parts = msgspec.structs.asdict(made)

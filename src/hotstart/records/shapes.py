@@ -1,7 +1,5 @@
 """Axes: what is dynamic, over which sizes, and how those sizes are split into variants."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The records that let a program run without its model. Nothing here imports torch."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, TypeAlias
 
 import msgspec

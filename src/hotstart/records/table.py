@@ -1,7 +1,5 @@
 """Rows and numbers of bytes as text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

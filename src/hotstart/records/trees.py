@@ -1,7 +1,5 @@
 """Describe nested Python values as trees, and build values from trees."""
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import enum

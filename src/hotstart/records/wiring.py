@@ -5,8 +5,6 @@ is built, is a table: tensors, functions with the tensors and functions that eac
 for every variant the function to call, its arguments and the places of its results.
 """
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias
 
 import msgspec

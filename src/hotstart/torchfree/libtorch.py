@@ -52,37 +52,37 @@ class Libtorch:
     """
 
     def __init__(self) -> None:
-        self._library = _open()
-        self._cpu: int = self._library.aoti_torch_device_type_cpu()
-        self._opaque: int = self._library.aoti_torch_layout__mkldnn()
-        self._strided: int = self._library.aoti_torch_layout_strided()
+        self.library = _open()
+        self._cpu: int = self.library.aoti_torch_device_type_cpu()
+        self._opaque: int = self.library.aoti_torch_layout__mkldnn()
+        self._strided: int = self.library.aoti_torch_layout_strided()
         self._codes = {name: self._code(name) for name in _SIZES}
         self._names = {code: name for name, code in self._codes.items()}
-        create = self._library.aoti_torch_create_tensor_from_blob_v2
+        create = self.library.aoti_torch_create_tensor_from_blob_v2
         create.argtypes = [
             ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64,
             ctypes.c_int32, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32,
             ctypes.c_char_p, ctypes.c_int64,
         ]  # fmt: skip
-        empty = self._library.aoti_torch_empty_strided
+        empty = self.library.aoti_torch_empty_strided
         empty.argtypes = [
             ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32,
             ctypes.c_int32, ctypes.c_void_p,
         ]  # fmt: skip
-        self._library.aoti_torch_abi_version.restype = ctypes.c_uint64
-        self._library.torch_new_list_reserve_size.argtypes = [ctypes.c_size_t, ctypes.c_void_p]
-        self._library.aoti_torch_copy_.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
-        self._library.aoti_torch_delete_tensor_object.argtypes = [ctypes.c_void_p]
+        self.library.aoti_torch_abi_version.restype = ctypes.c_uint64
+        self.library.torch_new_list_reserve_size.argtypes = [ctypes.c_size_t, ctypes.c_void_p]
+        self.library.aoti_torch_copy_.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
+        self.library.aoti_torch_delete_tensor_object.argtypes = [ctypes.c_void_p]
         self._getters = [self._getter(name) for name in _OF_TENSORS]
 
     def _getter(self, name: str) -> Callable[..., int]:
-        get = getattr(self._library, f"aoti_torch_get_{name}")
+        get = getattr(self.library, f"aoti_torch_get_{name}")
         get.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         function: Callable[..., int] = get
         return function
 
     def _code(self, dtype: str) -> int:
-        code: int = getattr(self._library, f"aoti_torch_dtype_{dtype}")()
+        code: int = getattr(self.library, f"aoti_torch_dtype_{dtype}")()
         return code
 
     def over(
@@ -107,7 +107,7 @@ class Libtorch:
         """
         rank = len(shape)
         handle = ctypes.c_void_p()
-        status = self._library.aoti_torch_create_tensor_from_blob_v2(
+        status = self.library.aoti_torch_create_tensor_from_blob_v2(
             *(address, rank, _row(shape), _row(strides or [0] * rank), 0, self._codes[dtype]),
             *(self._cpu, 0, ctypes.byref(handle)),
             *(self._strided if layout is None else self._opaque, layout, len(layout or b"")),
@@ -120,7 +120,7 @@ class Libtorch:
         handle = ctypes.c_void_p()
         code = self._codes[dtype]
         self._check(
-            self._library.aoti_torch_empty_strided(
+            self.library.aoti_torch_empty_strided(
                 len(shape), _row(shape), _row(strides), code, self._cpu, 0, ctypes.byref(handle)
             )
         )
@@ -129,7 +129,7 @@ class Libtorch:
 
     def copy(self, into: int, of: int) -> None:
         """Copy what a tensor holds into another of the same shape."""
-        self._check(self._library.aoti_torch_copy_(into, of, 0))
+        self._check(self.library.aoti_torch_copy_(into, of, 0))
 
     def resolved(self, handle: int) -> int:
         """Trade a handle for one of the same numbers as they are in memory.
@@ -137,17 +137,17 @@ class Libtorch:
         Operators such as `conj` leave it to readers to conjugate complex numbers.
         """
         code = ctypes.c_int32()
-        self._check(self._library.aoti_torch_get_dtype(handle, ctypes.byref(code)))
+        self._check(self.library.aoti_torch_get_dtype(handle, ctypes.byref(code)))
         if not self._names.get(code.value, "").startswith("complex"):
             return handle
         row = (ctypes.c_uint64 * 1)(handle)
-        version = ctypes.c_uint64(self._library.aoti_torch_abi_version())
-        self._check(self._library.torch_call_dispatcher(b"aten::resolve_conj", b"", row, version))
+        version = ctypes.c_uint64(self.library.aoti_torch_abi_version())
+        self._check(self.library.torch_call_dispatcher(b"aten::resolve_conj", b"", row, version))
         return row[0]
 
     def delete(self, handle: int) -> None:
         """Delete a handle."""
-        self._library.aoti_torch_delete_tensor_object(handle)
+        self.library.aoti_torch_delete_tensor_object(handle)
 
     def described(self, handle: int) -> Described:
         """Describe a tensor."""
@@ -172,11 +172,11 @@ class Libtorch:
         """
         of = self.over(address, (rows, width), (width, 1), "int64")
         listed = ctypes.c_uint64()
-        self._check(self._library.torch_new_list_reserve_size(1, ctypes.byref(listed)))
-        self._check(self._library.torch_list_push_back(listed, ctypes.c_uint64(1)))
+        self._check(self.library.torch_new_list_reserve_size(1, ctypes.byref(listed)))
+        self._check(self.library.torch_list_push_back(listed, ctypes.c_uint64(1)))
         row = (ctypes.c_uint64 * 4)(of, self._boxed(listed.value), 0, 0)
-        version = ctypes.c_uint64(self._library.aoti_torch_abi_version())
-        call = self._library.torch_call_dispatcher
+        version = ctypes.c_uint64(self.library.aoti_torch_abi_version())
+        call = self.library.torch_call_dispatcher
         self._check(call(b"aten::sum", b"dim_IntList", row, version))
         try:
             found = self.described(row[0])
@@ -186,8 +186,8 @@ class Libtorch:
 
     def _boxed(self, word: int) -> int:
         box = ctypes.POINTER(ctypes.c_uint64)()
-        if hasattr(self._library, "torch_new_stable_ivalue"):  # 2.13
-            self._check(self._library.torch_new_stable_ivalue(ctypes.byref(box)))
+        if hasattr(self.library, "torch_new_stable_ivalue"):  # 2.13
+            self._check(self.library.torch_new_stable_ivalue(ctypes.byref(box)))
         else:
             new = ctypes.CDLL("libstdc++.so.6")._Znwm  # what its `delete` belongs to
             new.restype = ctypes.c_void_p

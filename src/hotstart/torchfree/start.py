@@ -182,7 +182,7 @@ def _bound(
         except ArtifactError as error:  # a library of CUDA's, say, that only `import torch` finds
             raise NeedsTorch(str(error)) from error
     with clock.phase("bind"):
-        weights.begin_check(partial(weights.sums_digest, torch))
+        weights.begin_check(partial(weights.sums_digest, torch), torch.library)
         tensors = FileTensors(artifact.tensors, contents.blobs, own_array)
         try:
             binding = Binding(artifact, torch, weights, tensors, outputs)

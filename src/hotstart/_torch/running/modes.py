@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import overrides
+from torch import _ops, overrides
 from torch.overrides import TorchFunctionMode
 
 from hotstart._torch.running.around import around_operators
@@ -63,16 +63,28 @@ def without_assertions() -> contextlib.AbstractContextManager[Any]:
 def apart() -> Iterator[None]:
     """Run operators as in a call: without autograd, and outside of the modes this thread is in.
 
-    `_disable_current_modes` (2.11 to 2.15) takes a tracer's modes off for a while. Autocast is
-    what it is around; a region that code enters and does not leave, since it raises, is left.
+    Autocast is what it is around; a region that code enters and does not leave, since it raises,
+    is left.
     """
-    from torch.utils._python_dispatch import _disable_current_modes
-
     autocast = torch.autocast(
         "cpu", dtype=torch.get_autocast_dtype("cpu"), enabled=torch.is_autocast_enabled("cpu")
     )
-    with torch.no_grad(), _disable_current_modes(), autocast:
+    with torch.no_grad(), _without_modes(), autocast:
         yield
+
+
+def _without_modes() -> contextlib.AbstractContextManager[Any]:
+    """Take a tracer's modes off for a while, by `_disable_current_modes` (2.11 to 2.15).
+
+    That imports three tracers, in milliseconds of a load, so it is for threads that are in a mode,
+    as `_len_torch_dispatch_stack` and its sibling for what comes before (2.11 to 2.15) tell.
+    """
+    count = torch._C._len_torch_dispatch_stack() + _ops._len_torch_dispatch_stack_pre_dispatch()
+    if not count:
+        return contextlib.nullcontext()
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    return _disable_current_modes()
 
 
 @contextlib.contextmanager

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+
+
+@functools.cache
+def libtorch_cpu() -> ctypes.CDLL:
+    """Open the library with the C and C++ functions of operators, which the process has already.
+
+    Raises:
+        OSError: there is none where torch keeps its libraries.
+    """
+    files = sorted(Path(torch.__file__).with_name("lib").glob("*torch_cpu.*"))
+    return ctypes.CDLL(str(files[0] if files else "libtorch_cpu.so"))
 
 
 def allow_kernels() -> None:

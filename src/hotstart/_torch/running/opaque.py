@@ -9,11 +9,11 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from hotstart._torch.running.native_code import libtorch_cpu
 from hotstart.dtypes import name_of
 
 
@@ -73,13 +73,12 @@ def _maker() -> Callable[[int, tuple[int, ...], str, bytes], torch.Tensor]:
         RuntimeError: this torch does not have them.
     """
     try:
-        file = next(iter(sorted(Path(torch.__file__).with_name("lib").glob("*torch_cpu.*"))))
-        library = ctypes.CDLL(str(file))
+        library = libtorch_cpu()
         create = library.aoti_torch_create_tensor_from_blob_v2
         device = library.aoti_torch_device_type_cpu()
         opaque = library.aoti_torch_layout__mkldnn()
         steal = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs
-    except (AttributeError, OSError, StopIteration) as error:
+    except (AttributeError, OSError) as error:
         raise RuntimeError(f"torch {torch.__version__} makes no packed tensors: {error}") from error
     prototype = ctypes.PYFUNCTYPE(
         ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p

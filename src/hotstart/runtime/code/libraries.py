@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import hashlib
 import os
 import sys
 import types
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from hotstart.records.artifact import Kernel, NativeProgram
@@ -34,13 +34,20 @@ def path_in_memory(blob: bytes | memoryview) -> str:
     return path
 
 
+@functools.cache
+def _linker() -> tuple[Callable[[bytes, int], int | None], Callable[[int, bytes], int | None]]:
+    """Return `dlopen` and `dlsym`; each `ctypes.CDLL` would make a class, which takes as long."""
+    process = ctypes.CDLL(None)
+    process.dlopen.restype = process.dlsym.restype = ctypes.c_void_p
+    process.dlopen.argtypes = [ctypes.c_char_p, ctypes.c_int]
+    process.dlsym.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    return process.dlopen, process.dlsym
+
+
 def _is_open(path: str) -> bool:
     """Tell whether the linker knows a library by a path."""
-    try:
-        ctypes.CDLL(path, mode=os.RTLD_LAZY | os.RTLD_NOLOAD)
-    except OSError:
-        return False
-    return True
+    open_, _ = _linker()
+    return open_(path.encode(), os.RTLD_LAZY | os.RTLD_NOLOAD) is not None
 
 
 def kernel_address(kernel: Kernel) -> int:
@@ -58,13 +65,19 @@ def load_program(native: NativeProgram) -> tuple[Callable[..., Any], Callable[..
     """
     kernels = [kernel.name for kernel in native.kernels]
     digest = hashlib.sha256("\n".join(kernels).encode()).hexdigest()[:16]
-    module = _once(native.library, f"program_{digest}", partial(_opened_program, native.kernels))
+    module = _once(
+        native.library, f"program_{digest}", functools.partial(_opened_program, native.kernels)
+    )
     return module.bind, module.call
 
 
 def _opened_kernel(path: str, module: Any) -> None:
-    module.library = ctypes.CDLL(path)
-    module.address = ctypes.cast(module.library.kernel, ctypes.c_void_p).value
+    open_, find = _linker()
+    library = open_(path.encode(), os.RTLD_NOW)
+    if library is None:
+        ctypes.CDLL(path)  # says what is wrong
+        raise OSError(f"{path}: the linker opened it at the second try only")
+    module.address = find(library, b"kernel")
 
 
 def _opened_program(kernels: Sequence[Kernel], path: str, module: Any) -> None:
