@@ -36,7 +36,7 @@ from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
 from hotstart.runtime.entry.flat import Apart, FlatCall, bind_flat, flat_source
 from hotstart.runtime.weights.model_weights import weights_of
-from hotstart.specialize.compile import compile_calls, expect_calls, units_of
+from hotstart.specialize.compile import begin_calls, compile_calls, units_of
 from hotstart.specialize.contract import make_contract
 from hotstart.specialize.parts import VariantPart
 from hotstart.specialize.split import Declaration
@@ -159,8 +159,7 @@ def _compiled(
     try:
         with clock.phase("jobs"):
             made_by = Units(compiler, clock, kept, workers, options.targets[0])
-            expect_calls([call], made_by)
-            (compiled,) = compile_calls([call], made_by)
+            (compiled,) = compile_calls(begin_calls([call], made_by), made_by)
     finally:
         with clock.phase("stop"):
             workers.close()

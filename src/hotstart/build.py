@@ -25,7 +25,7 @@ from hotstart.runtime.bind import bind
 from hotstart.runtime.bind_groups import Groups
 from hotstart.runtime.weights.model_weights import weights_of
 from hotstart.saving.examples import kept_example
-from hotstart.specialize.compile import compile_calls, expect_calls
+from hotstart.specialize.compile import begin_calls, compile_calls
 from hotstart.specialize.contract import make_contract
 from hotstart.specialize.piece_store import PieceStore
 from hotstart.specialize.set_up import trace_set_up
@@ -97,9 +97,8 @@ def build_program(
                     target: Units(compiler, clock, kept.get(target), workers, target)
                     for target, compiler in compilers.items()
                 }
-                for each in units.values():
-                    expect_calls(traced, each)
-                compiled = {t: compile_calls(traced, each) for t, each in units.items()}
+                jobs = {target: begin_calls(traced, each) for target, each in units.items()}
+                compiled = {t: compile_calls(jobs[t], each) for t, each in units.items()}
     finally:
         with clock.phase("stop"):
             workers.close()

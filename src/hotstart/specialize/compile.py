@@ -58,23 +58,42 @@ class CompiledCall:
     splits: tuple[Split, ...]
 
 
-def expect_calls(calls: Sequence[TracedCall], units: Units) -> None:
-    """Have workers begin with what `compile_calls` will need first.
+@dataclass(frozen=True)
+class CallJobs:
+    """What there is to compile of a call.
+
+    Attributes:
+        traced: the call.
+        parts: its parts with a job for each piece.
+        shared: by the key of a job, the one to try first, which serves several parts.
+    """
+
+    traced: TracedCall
+    parts: Sequence[PartJobs]
+    shared: Mapping[str, Job]
+
+
+def begin_calls(calls: Sequence[TracedCall], units: Units) -> list[CallJobs]:
+    """Make the jobs of some calls, and have workers begin with what is needed first.
 
     Args:
         calls: what to compile.
         units: will make the units.
     """
+    jobs: list[CallJobs] = []
     for call in calls:
-        parts = _jobs_of(call, units)
-        units.expect(call.name, _first_tried(parts, shared_jobs(parts, (), units.compiler)))
+        parts = [jobs_of(each.part, each.graph, units.compiler) for each in call.parts]
+        shared = shared_jobs(parts, (), units.compiler)
+        units.expect(call.name, _first_tried(parts, shared))
+        jobs.append(CallJobs(call, parts, shared))
+    return jobs
 
 
-def compile_calls(calls: Sequence[TracedCall], units: Units) -> list[CompiledCall]:
+def compile_calls(calls: Sequence[CallJobs], units: Units) -> list[CompiledCall]:
     """Compile every different piece of some calls, for everything that is served.
 
     Args:
-        calls: what to compile.
+        calls: what to compile, as `begin_calls` made it for these units.
         units: makes the units, and has them.
 
     Raises:
@@ -82,16 +101,16 @@ def compile_calls(calls: Sequence[TracedCall], units: Units) -> list[CompiledCal
         RangeError: a compile assumed more about sizes than the limit of splits allows for.
     """
     made: list[CompiledCall] = []
-    for call in calls:
+    for jobs in calls:
         served = sum(len(part.units) for other in made for part in other.parts)
-        compiled, splits = compile_parts(call, units, served)
-        units.expect(call.name, ())  # what was expected and is not needed is not compiled
-        made.append(CompiledCall(call, tuple(compiled), tuple(splits)))
+        compiled, splits = compile_parts(jobs, units, served)
+        units.expect(jobs.traced.name, ())  # what was expected and is not needed is not compiled
+        made.append(CompiledCall(jobs.traced, tuple(compiled), tuple(splits)))
     return made
 
 
 def compile_parts(
-    call: TracedCall, units: Units, served: int
+    jobs: CallJobs, units: Units, served: int
 ) -> tuple[list[CompiledPart], list[Split]]:
     """Compile part by part, for units that assume nothing of the sizes that they serve.
 
@@ -100,7 +119,7 @@ def compile_parts(
     `trace.trace_parts` has the same loop for graphs.
 
     Args:
-        call: what to compile.
+        jobs: what to compile.
         units: makes the units, and has them.
         served: how many pieces of earlier calls have units.
 
@@ -108,10 +127,10 @@ def compile_parts(
         The parts with their units, and how the parts came about.
     """
     compiled: list[CompiledPart] = []
+    call = jobs.traced
     splits = Splits(call.declaration, call.splits)
     assumed: list[sympy.Basic] = []
-    waiting = _jobs_of(call, units)
-    shared = shared_jobs(waiting, assumed, units.compiler)
+    waiting, shared = list(jobs.parts), dict(jobs.shared)
     while waiting:
         part, *others = waiting
         total = served + len(part.jobs) * len(waiting)  # if all have as many pieces
@@ -131,10 +150,6 @@ def compile_parts(
         shared |= shared_jobs(waiting, assumed, units.compiler)
         units.expect(call.name, _first_tried(waiting, shared))
     return compiled, splits.made
-
-
-def _jobs_of(call: TracedCall, units: Units) -> list[PartJobs]:
-    return [jobs_of(each.part, each.graph, units.compiler) for each in call.parts]
 
 
 def _first_tried(parts: Iterable[PartJobs], shared: Mapping[str, Job]) -> Iterator[tuple[Job, Job]]:

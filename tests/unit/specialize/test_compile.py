@@ -35,7 +35,7 @@ from hotstart.records.artifact import Artifact, CompiledUnit
 from hotstart.records.shapes import Interval, Variant
 from hotstart.runtime.bind import bind
 from hotstart.runtime.weights.model_weights import weights_of
-from hotstart.specialize.compile import compile_calls, units_of
+from hotstart.specialize.compile import begin_calls, compile_calls, units_of
 from hotstart.specialize.contract import make_contract, make_requirements
 from hotstart.specialize.part_jobs import PartJobs, shared_jobs
 from hotstart.specialize.parts import VariantPart
@@ -117,7 +117,7 @@ def built(
         calls = trace_calls(index, described, weights, options, "auto", clock)
         requirements = make_requirements(index, weights, calls)
         contract = make_contract(model, calls[0])
-        compiled = compile_calls(calls, units)
+        compiled = compile_calls(begin_calls(calls, units), units)
     stitched = assemble.stitch_call(compiled[0], requirements, contract)
     captured, infos = tuple(weights.captured.items()), build_report.piece_infos(calls)
     artifact = Artifact(requirements, (stitched,), units_of(compiled), captured, infos, {}, {})
