@@ -31,20 +31,28 @@ def operators_called_whole() -> frozenset[Any]:
 def indices_from_zero(table: Mapping[Any, Callable[..., Any]]) -> dict[Any, Callable[..., Any]]:
     """Decompositions of operators that take no index below 0, as advanced indexing does.
 
-    Those of torch (2.11 to 2.15) make advanced indexing of them. A negative index becomes one that
-    is too large, which kernels raise.
+    Those of torch (2.11 to 2.15) make advanced indexing of them, and so does the lowering of
+    embeddings in 2.11 and 2.12. A negative index becomes one that is too large, which kernels
+    raise.
     """
+
+    def from_zero(index: Any, size: Any) -> Any:
+        return torch.where(index < 0, size, index)
 
     def checked(decompose: Callable[..., Any]) -> Callable[..., Any]:
         def take(x: Any, dim: int, index: Any, *args: Any, **kwargs: Any) -> Any:
             size = x.shape[dim] if x.dim() else 1
-            return decompose(x, dim, torch.where(index < 0, size, index), *args, **kwargs)
+            return decompose(x, dim, from_zero(index, size), *args, **kwargs)
 
         return take
 
+    def embedding(weight: Any, indices: Any, *_: Any, **__: Any) -> Any:
+        return weight[from_zero(indices, weight.shape[0])]
+
     aten = torch.ops.aten
     targets = (aten.index_select.default, aten.index_add.default, aten.index_copy.default)
-    return {target: checked(table[target]) for target in targets if target in table}
+    found = {target: checked(table[target]) for target in targets if target in table}
+    return found if torch.__version__ >= "2.13" else {**found, aten.embedding.default: embedding}
 
 
 @contextlib.contextmanager
