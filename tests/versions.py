@@ -22,3 +22,7 @@ joins_kernels = pytest.mark.skipif(
     torch.__version__ < "2.12",
     reason="torch 2.11 defines macros behind each kernel, so each is compiled alone",
 )
+rounds_no_factors = pytest.mark.skipif(
+    torch.__version__ >= "2.15",
+    reason="emulate_precision_casts of torch 2.15 rounds numbers in the code, too, unlike eager",
+)

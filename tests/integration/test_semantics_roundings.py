@@ -13,6 +13,7 @@ from hotstart import Dim, Options
 from hotstart._torch.inductor import compile_fx
 from hotstart._torch.inductor.joined_kernels import AskedKernel, kernels_in
 from tests.semantics import assert_same, build, check
+from tests.versions import rounds_no_factors
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
@@ -158,9 +159,10 @@ def test_what_operators_and_autocast_convert_by_themselves_is_not_rounded_once_m
     assert "rounded" in kernels[-1]
 
 
-def test_a_setting_rounds_what_every_operator_gives() -> None:
+@pytest.mark.parametrize("factor", [0.3125, pytest.param(0.3, marks=rounds_no_factors)])
+def test_a_setting_rounds_what_every_operator_gives(factor: float) -> None:
     def chain(x: Tensor) -> Tensor:
-        return ((x * 1.5 + x) * x - 0.25).relu() * 0.3
+        return ((x * 1.5 + x) * x - 0.25).relu() * factor
 
     settings = {"emulate_precision_casts": True}
     x = torch.randn(5, 37, dtype=torch.bfloat16)

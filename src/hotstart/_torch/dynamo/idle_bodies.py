@@ -103,8 +103,8 @@ class Bodies:
 
         for name in ("mutation", "store_attr"):
             yield SideEffects, name, self._noting(1)
-        for cls in _iterators():
-            yield cls, "tp_iternext_impl", self._noting(0)
+        for cls, name in _iterations():
+            yield cls, name, self._noting(0)
 
     def _noting(self, position: int) -> Callable[..., Any]:
         def call(change: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -200,16 +200,20 @@ class Bodies:
             node.meta[_IDLE] = (*node.meta.get(_IDLE, ()), idle)
 
 
-def _iterators() -> Iterator[type]:
-    """Yield the classes of Dynamo's that say what follows in an iteration."""
+def _iterations() -> Iterator[tuple[type, str]]:
+    """Yield the functions of Dynamo's that say what follows in an iteration.
+
+    They are `tp_iternext_impl` since 2.13, `next_variable` up to 2.12.
+    """
     from torch._dynamo.variables.base import VariableTracker
 
     waiting: list[type] = [VariableTracker]
     while waiting:
         cls = waiting.pop()
         waiting += cls.__subclasses__()
-        if "tp_iternext_impl" in vars(cls):
-            yield cls
+        for name in ("tp_iternext_impl", "next_variable"):
+            if name in vars(cls):
+                yield cls, name
 
 
 def _asked(value: Any) -> tuple[sympy.Symbol | None, fx.Node | None, bool]:

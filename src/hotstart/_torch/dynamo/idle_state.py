@@ -60,6 +60,7 @@ def leads_to(tx: Any, live: Sequence[Any], changed: Sequence[Any]) -> bool:
     if not all(map(_is_new, objects)):
         return True
     wanted, found = {id(each) for each in objects}, []
+    seen: dict[int, Any] = {}
     frames = [list(live)]
     outer = tx.parent
     while outer is not None:
@@ -67,12 +68,16 @@ def leads_to(tx: Any, live: Sequence[Any], changed: Sequence[Any]) -> bool:
         outer = outer.parent
     effects = tx.output.side_effects
     given = [each for each in effects.id_to_variable.values() if not _is_new(each)]
+    waiting: list[Any] = [[*frames, given]]
 
     def visit(variable: Any) -> None:
         if id(variable) in wanted:
             found.append(variable)
+        # `VariableTracker.visit` leaves out attributes that the code has set (2.11).
+        waiting.append(effects.store_attr_mutations.get(variable))
 
-    VariableTracker.visit(visit, [*frames, given], side_effects=effects)
+    while waiting:
+        VariableTracker.visit(visit, waiting.pop(), seen)
     return bool(found)
 
 

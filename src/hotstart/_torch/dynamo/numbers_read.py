@@ -37,18 +37,20 @@ def reading_paddings() -> Iterator[None]:
 def reading_lists() -> Iterator[None]:
     """Let `tolist` read floating-point numbers and booleans, too, of as many as are known.
 
-    `TensorVariable.method_tolist` (2.11 to 2.15) reads most integers, and raises for others.
+    `TensorVariable.method_tolist` (2.11 to 2.15) reads most integers, and raises for others. It is
+    reached through `call_method`, since 2.14 by a table that has it under no name to replace.
     """
     from torch._dynamo.variables.tensor import TensorVariable
 
-    def method_tolist(read: Any, self: Any, tx: Any) -> Any:
-        example = self.proxy.node.meta["example_value"]
-        known = all(type(size) is int for size in example.shape)
-        if not known or not (example.is_floating_point() or example.dtype in _READ):
-            return read(self, tx)
-        return _listed(tx, self, example.shape)
+    def call_method(call: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any) -> Any:
+        if name == "tolist" and not (args or kwargs):
+            example = self.proxy.node.meta["example_value"]
+            known = all(type(size) is int for size in example.shape)
+            if known and (example.is_floating_point() or example.dtype in _READ):
+                return _listed(tx, self, example.shape)
+        return call(self, tx, name, args, kwargs)
 
-    with in_between(TensorVariable, "method_tolist", method_tolist):
+    with in_between(TensorVariable, "call_method", call_method):
         yield
 
 

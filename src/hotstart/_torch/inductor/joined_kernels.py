@@ -55,16 +55,22 @@ class AskedKernel:
     @cached_property
     def function(self) -> Any:
         """The kernel, compiled as Inductor does it."""
-        return _bindings().load_pybinding(list(self.arguments), self.source)
+        return self._compiled(_bindings())
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the kernel: Inductor keeps generated modules for whoever compiles the same."""
         return self.function(*arguments)
 
     def path(self) -> str:
-        """The shared object of the kernel, compiled as Inductor does it."""
+        """The shared object of the kernel, compiled as Inductor does it; again if it is gone."""
         path: str = self.function.__self__.__file__
+        if not Path(path).exists():
+            anew: Any = type("Anew", (_bindings(),), {"cache": {}})
+            path = self._compiled(anew).__self__.__file__
         return path
+
+    def _compiled(self, cache: Any) -> Any:
+        return cache.load_pybinding(list(self.arguments), self.source)
 
     def with_binding(self) -> str:
         """The source with its binding to Python (`load_pybinding_async`, 2.11 to 2.15)."""

@@ -21,7 +21,7 @@ def views_of_any_size() -> Iterator[None]:
     """Have a compile assume nothing of a size where a view has the same strides for all sizes.
 
     A reshape of tensors with symbolic sizes compares these with each other and with 1 in C++, and
-    so does Inductor's lowering of views that are not contiguous (`_compute_stride`, 2.13 to 2.15):
+    so does Inductor's lowering of views that are not contiguous (`_compute_stride`, 2.11 to 2.15):
     a batch of 1 would get a unit of its own. Python kernels of operators (`py_kernels`, and
     `_dispatch_cache`, 2.11 to 2.15) come before those in C++ where fake tensors are computed.
     """
