@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from hotstart.errors import ContractError
@@ -25,7 +26,8 @@ def not_served(
                 f"{dim}",
                 "declare a larger Dim, or pad or split the input",
             )
-    return ContractError("sizes", str(dict(sizes)), " or ".join(v.name for v in variants))
+    served = " or ".join(variant.name for variant in variants)
+    return ContractError("sizes", str(dict(sizes)), served, "pad the input, or declare these sizes")
 
 
 def other_size(
@@ -36,7 +38,30 @@ def other_size(
         path,
         f"size {found} in dimension {dim}",
         f"size {expected} there, the size of axis {axis!r} in {first_with(contract, axis)}",
+        "pass equal sizes, or declare another Dim there",
     )
+
+
+def to_fit(spec: TensorSpec, dtype: str, shape: Sequence[int]) -> str:
+    """Advise on a tensor of a dtype, a rank or a size that was not compiled."""
+    wanted, rank = spec.shape, len(spec.shape)
+    if dtype != spec.dtype:
+        to = f"convert it, as by .to(torch.{spec.dtype})"
+        return f"{to}, or compile with an example of torch.{dtype}"
+    if len(shape) != rank:
+        dimensions = "1 dimension" if rank == 1 else f"{rank} dimensions"
+        return f"pass {dimensions}, or compile with an example of {len(shape)}"
+    for dim, (size, found) in enumerate(zip(wanted, shape, strict=True)):
+        if isinstance(size, int) and size != found:
+            return f"pass {size} in dimension {dim}, or declare a Dim for it in dynamic_shapes"
+    return ""
+
+
+def left_out(found: Any) -> str:
+    """Advise on a call without an argument that the example had; empty if it has one."""
+    if found is not MISSING and found is not None:
+        return ""
+    return "pass it, or compile with an example without it"
 
 
 def shares_a_weight(path: str, weight: str) -> ContractError:
@@ -67,21 +92,27 @@ def in_words(value: Any) -> str:
 # --- arguments ------------------------------------------------------------------------------------
 
 
-def positional(parameters: Sequence[Parameter]) -> int:
-    """Count the parameters that take an argument by its position."""
-    kinds = [parameter.kind for parameter in parameters]
-    return kinds.count("positional_only") + kinds.count("positional")
+def unknown_argument(name: str, found: str, parameters: Sequence[Parameter]) -> ContractError:
+    """Explain that the example did not have a keyword argument, and name those that it had."""
+    names = [p.name for p in parameters if p.kind not in ("positional_only", "var_positional")]
+    takes = f"no argument {name!r}, only {', '.join(names) or 'positional ones'}"
+    near = get_close_matches(name, names, 1)
+    advice = f"pass {near[0]!r}" if near else "leave it out"
+    return ContractError(name, found, takes, f"{advice}, or compile with an example that has it")
 
 
-def unknown_argument(name: str, found: str) -> ContractError:
-    """Explain that the example did not have a keyword argument."""
-    takes = "nothing: the example call did not have this argument"
-    return ContractError(name, found, takes, "compile with an example that passes it")
-
-
-def too_many(most: int, more: int) -> ContractError:
+def too_many(parameters: Sequence[Parameter], more: int) -> ContractError:
     """Explain that there are more positional arguments than forward has."""
-    return ContractError("positional arguments", str(most + more), f"at most {most}")
+    names = [p.name for p in parameters if p.kind in ("positional_only", "positional")]
+    listed = f", {', '.join(names)}" if names else ""
+    takes, advice = f"at most {len(names)}{listed}", "pass others by name, or leave them out"
+    return ContractError("positional arguments", str(len(names) + more), takes, advice)
+
+
+def other_structure(path: str, found: str, tree: Container) -> ContractError:
+    """Explain that an argument is not the container that the example had."""
+    advice = "pass it as in the example, or compile with an example of this form"
+    return ContractError(path, found, form_of(tree), advice)
 
 
 def not_as_written(path: str, found: str, value: Any) -> ContractError:
