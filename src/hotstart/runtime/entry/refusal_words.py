@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from hotstart.errors import ContractError
+from hotstart.errors import ContractError, ModelMismatch
 from hotstart.records.artifact import WeightSpec
 from hotstart.records.contract import Contract, Parameter, TensorSpec
+from hotstart.records.guards import Change
 from hotstart.records.nested import Attributes, Container, Map, Record, Seq
 from hotstart.records.shapes import Variant, dense_strides
 from hotstart.runtime.entry.by_parameter import MISSING
@@ -183,6 +184,59 @@ def not_laid_out(spec: TensorSpec, shape: Sequence[int], strides: Sequence[int])
         f"strides {dense_strides(shape, order)}, since what forward does depends on them",
         f"pass {spec.path}{dense_copy(order)}, or compile with an example of this layout",
     )
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+NO_PARAMETER = "no such parameter"
+"""What is expected where a model has a parameter that it did not have at the build."""
+
+
+def other_model(
+    differences: Sequence[Change], dtypes: Collection[tuple[str, str]]
+) -> ModelMismatch:
+    """Explain that a model does not fit: its class and structure before what follows from them.
+
+    Args:
+        differences: all of them; of modules first, the model itself the first of these.
+        dtypes: wanted and found, by name, of tensors that have another one.
+    """
+    named = {name for name, *_ in differences}
+    told = [  # digests of keys say nothing where their number differs
+        one for one in differences
+        if not one[0].startswith("keys ") or f"len({one[0][5:]})" not in named
+    ]  # fmt: skip
+    name, expected, found = differences[0]
+    if name == "model" and expected.startswith("a "):
+        about = f"the model is a {found}, the program is of {expected}: it"
+        return ModelMismatch(told, about, f"Load it with {expected}, or compile this model.")
+    if any(map(_is_of_structure, differences)):
+        about = "the model is of the class that was compiled, but of another structure: it"
+        advice = (
+            "Make it with the settings of the build, such as the number of layers, or compile it."
+        )
+        return ModelMismatch(told, about, advice)
+    advice = to_convert(dtypes)
+    return ModelMismatch(told, advice=advice) if advice else ModelMismatch(told)
+
+
+def to_convert(dtypes: Collection[tuple[str, str]]) -> str:
+    """Advise on floating-point weights that all have one other dtype; empty if they do not.
+
+    Args:
+        dtypes: wanted and found, by name.
+    """
+    if len(dtypes) != 1 or not all("float" in one for pair in dtypes for one in pair):
+        return ""
+    ((wanted, found),) = dtypes
+    return f"Convert the weights, as by .to(torch.{wanted}), or compile the model in {found}."
+
+
+def _is_of_structure(difference: Change) -> bool:
+    """Tell whether a difference is a module or a parameter that is missing, or one too many."""
+    what, expected, found = difference
+    missing = found == "nothing" and expected.startswith("a ")
+    return what.startswith("len(") or expected == NO_PARAMETER or missing
 
 
 def described_weight(spec: WeightSpec) -> str:
