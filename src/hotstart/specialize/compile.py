@@ -82,16 +82,23 @@ def compile_calls(calls: Sequence[TracedCall], units: Units) -> list[CompiledCal
         RangeError: a compile assumed more about sizes than the limit of splits allows for.
     """
     made: list[CompiledCall] = []
-    for call in calls:
+    for number, call in enumerate(calls, 1):
         served = sum(len(part.units) for other in made for part in other.parts)
-        compiled, splits = compile_parts(call, units, served)
+        later = sum(map(_units_needed, calls[number:]))
+        compiled, splits = compile_parts(call, units, served, later)
         units.expect(call.name, ())  # what was expected and is not needed is not compiled
         made.append(CompiledCall(call, tuple(compiled), tuple(splits)))
     return made
 
 
+def _units_needed(call: TracedCall) -> int:
+    """Count the pieces of all parts of a call that need a unit, if no part is split."""
+    plans = [each.graph.plan for each in call.parts]
+    return sum(piece.kind == "compiled" for plan in plans for piece in plan.pieces)
+
+
 def compile_parts(
-    call: TracedCall, units: Units, served: int
+    call: TracedCall, units: Units, served: int, later: int
 ) -> tuple[list[CompiledPart], list[Split]]:
     """Compile part by part, for units that assume nothing of the sizes that they serve.
 
@@ -103,6 +110,7 @@ def compile_parts(
         call: what to compile.
         units: makes the units, and has them.
         served: how many pieces of earlier calls have units.
+        later: how many pieces of later calls need them.
 
     Returns:
         The parts with their units, and how the parts came about.
@@ -114,7 +122,7 @@ def compile_parts(
     shared = shared_jobs(waiting, assumed, units.compiler)
     while waiting:
         part, *others = waiting
-        total = served + len(part.jobs) * len(waiting)  # if all have as many pieces
+        total = served + sum(len(each.jobs) for each in waiting) + later  # if none is split
         made = _compile_part(call.name, part, shared, units, served, total)
         if isinstance(made, CompiledPart):
             compiled.append(made)
