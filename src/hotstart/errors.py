@@ -191,7 +191,7 @@ class ArtifactError(HotstartError):
     """An artifact cannot be written or read."""
 
 
-_NO_ARTIFACT = "is damaged or no artifact of hotstart; copy it again or build it again"
+_NO_ARTIFACT = "is damaged or not an artifact of hotstart; copy it again or build it again"
 
 
 class CorruptArtifact(ArtifactError):

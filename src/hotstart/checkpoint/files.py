@@ -190,7 +190,7 @@ class _Shards:
         return shard
 
 
-_NO_INDEX = "is no index of the files beside it; copy all of them again"
+_NO_INDEX = "is not an index of the files beside it; copy all of them again"
 
 
 def _places(index: Path) -> Iterator[tuple[str, str]]:
