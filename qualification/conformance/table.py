@@ -31,7 +31,7 @@ page anew; what it measured is in [models.json](models.json).
   returned, at size 1, at both ends of every range, and between. Types, shapes and dtypes are equal.
 """
 
-_DEEPER = " In `4 +1`, a model of twice the depth has one different piece more."
+_DEEPER = "\n  In `4 +1`, a model of twice the depth has one different piece more."
 """Explains what rows have whose different pieces grow with the depth."""
 
 _NONE = "All of the above works. What does not is said of [single constructs](semantics.md)."

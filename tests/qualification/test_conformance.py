@@ -174,7 +174,8 @@ page anew; what it measured is in [models.json](models.json).
 
 - **pieces**: pieces the graphs were cut into, and how many different ones of them had to be
   compiled. Where size 1 or another size takes another path through the model, it has a graph of its
-  own, and pieces are those of all graphs. In `4 +1`, a model of twice the depth has one different piece more.
+  own, and pieces are those of all graphs.
+  In `4 +1`, a model of twice the depth has one different piece more.
 - **build**: seconds of `hotstart.compile` with empty caches, for all ranges of all axes; then the
   same divided by the first call of `torch.compile(fullgraph=True, dynamic=True)` with empty caches,
   which serves the sizes of one call.
