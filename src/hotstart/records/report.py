@@ -323,7 +323,7 @@ def _packed(packed: Packed) -> str:
     if not packed.tensors:
         return ""
     mapped = f"; {memory(packed.mapped)} of prepared weights mapped" if packed.mapped else ""
-    if packed.mapped and not packed.bytes:
+    if not packed.bytes:  # views, or all of it mapped
         return mapped
     return f"{mapped}; {memory(packed.bytes)} made of weights in {packed.seconds:.2f} s"
 

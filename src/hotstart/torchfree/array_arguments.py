@@ -33,7 +33,7 @@ class ArrayArguments(ArrayMemory, ArgumentKind):
         copied: is told of copies.
     """
 
-    make_one = "pass an array, or a list of numbers of one length in each dimension"
+    make_one = "pass an array of this dtype"
 
     def __init__(self, torch: Libtorch, copied: Copied) -> None:
         self._torch = torch
