@@ -18,7 +18,7 @@ page anew; what it measured is in [models.json](models.json).
 
 - **pieces**: pieces the graphs were cut into, and how many different ones of them had to be
   compiled. Where size 1 or another size takes another path through the model, it has a graph of its
-  own, and pieces are those of all graphs. With +1, a model of twice the depth has one more.
+  own, and pieces are those of all graphs.{deeper}
 - **build**: seconds of `hotstart.compile` with empty caches, for all ranges of all axes; then the
   same divided by the first call of `torch.compile(fullgraph=True, dynamic=True)` with empty caches,
   which serves the sizes of one call.
@@ -31,6 +31,9 @@ page anew; what it measured is in [models.json](models.json).
   returned, at size 1, at both ends of every range, and between. Types, shapes and dtypes are equal.
 """
 
+_DEEPER = "\n  In `4 +1`, a model of twice the depth has one different piece more."
+"""Explains what rows have whose different pieces grow with the depth."""
+
 _NONE = "All of the above works. What does not is said of [single constructs](semantics.md)."
 
 COLUMNS = ("model", "pieces", "different", "build s", "/ stock", "load ms", "call / stock", "error")
@@ -38,7 +41,7 @@ COLUMNS = ("model", "pieces", "different", "build s", "/ stock", "load ms", "cal
 
 def page(results: Sequence[Result], versions: Mapping[str, str], left: int = 0) -> str:
     """The page, in Markdown; `left` architectures of the suite have not been run."""
-    blocks = ["# Models", _summary(results, versions), EXPLANATION.rstrip()]
+    blocks = ["# Models", _summary(results, versions), _explanation(results)]
     if left:
         blocks.insert(2, f"{left} more architectures of the suite have not been run yet.")
     ordered = sorted(results, key=lambda result: result.family)
@@ -49,6 +52,11 @@ def page(results: Sequence[Result], versions: Mapping[str, str], left: int = 0) 
         "\n".join(_problems(results)) or _NONE,
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _explanation(results: Sequence[Result]) -> str:
+    grow = any(result.passes and result.grows_by for result in results)
+    return EXPLANATION.format(deeper=_DEEPER if grow else "").rstrip()
 
 
 def _summary(results: Sequence[Result], versions: Mapping[str, str]) -> str:

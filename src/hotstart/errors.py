@@ -144,6 +144,8 @@ class ContractError(HotstartError, TypeError):
 _RESTORE = (
     "Restore what is listed, use a model of the structure that was compiled, or compile this one."
 )
+_MOST_LISTED = 20
+"""Lines that a message lists; more do not help a reader."""
 
 
 class ModelMismatch(HotstartError):
@@ -153,7 +155,7 @@ class ModelMismatch(HotstartError):
         differences: for each tensor that is missing or does not fit, and for each module that is of
             another class, length or setting than what was compiled: what it is, what the program
             needs, what is there.
-        problems: a line for each of them.
+        problems: a line for each of them; the message has the first 20.
     """
 
     def __init__(
@@ -164,7 +166,9 @@ class ModelMismatch(HotstartError):
     ) -> None:
         self.differences = tuple(differences)
         self.problems = tuple(map(_line, differences))
-        listed = "\n  ".join(self.problems)
+        more = len(self.problems) - _MOST_LISTED
+        lines = [*self.problems[:_MOST_LISTED], *([f"... and {more} more"] if more > 0 else [])]
+        listed = "\n  ".join(lines)
         super().__init__(f"{about} does not fit the compiled program:\n  {listed}\n{advice}")
 
 
@@ -187,7 +191,7 @@ class ArtifactError(HotstartError):
     """An artifact cannot be written or read."""
 
 
-_NO_ARTIFACT = "is damaged or no artifact of hotstart; copy it again or build it again"
+_NO_ARTIFACT = "is damaged or not an artifact of hotstart; copy it again or build it again"
 
 
 class CorruptArtifact(ArtifactError):

@@ -170,6 +170,28 @@ def test_another_structure_with_the_same_tensors_is_refused_at_load(saved: Path)
         assert named in str(caught.value)
 
 
+def test_a_model_of_another_class_is_named_before_its_parts(saved: Path) -> None:
+    with pytest.raises(hotstart.ModelMismatch) as caught:
+        hotstart.load(saved, nn.Sequential(nn.Linear(8, 8), nn.ReLU()))
+    first, *_, last = str(caught.value).splitlines()
+    assert first.startswith("the model is a torch.nn.modules.container.Sequential, the program is")
+    assert last == "Load it with a tests.integration.shop.Shop, or compile this model."
+
+
+def test_a_model_of_another_structure_is_told_before_a_short_list(saved: Path) -> None:
+    with pytest.raises(hotstart.ModelMismatch) as caught:
+        hotstart.load(saved, Shop(12).eval())
+    lines = str(caught.value).splitlines()
+    assert "of the class that was compiled, but of another structure" in lines[0]
+    assert lines[-2] == f"  ... and {len(caught.value.problems) - 20} more"
+    assert not any("keys layers" in line for line in lines)
+
+
+def test_a_model_of_another_dtype_is_converted(saved: Path) -> None:
+    with pytest.raises(hotstart.ModelMismatch, match=r"Convert the weights, as by \.to\(torch\.fl"):
+        hotstart.load(saved, shop().half())
+
+
 def hooked(model: nn.Module) -> nn.Module:
     model.layers[1].up.register_forward_hook(lambda module, args, result: result * 2)
     return model

@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_named(shop: tuple[Shop, Path, Path]) -> None:
     fitting = model.state_dict()
     cases: list[tuple[Tensor, str]] = [
         (torch.zeros(9), r"layers.1.up.bias: expected .*\[16\], found .*\[9\]"),
-        (torch.zeros(16).half(), r"found torch.float16 \[16\] on cpu. Convert the checkpoint"),
+        (torch.zeros(16).half(), r"found torch.float16 \[16\] on cpu\nConvert the weights, as by"),
         (torch.zeros(16, device="meta"), "which has no values"),
         (torch.zeros(16).to_sparse(), "torch.sparse_coo"),
     ]
@@ -216,6 +216,13 @@ def test_what_does_not_fit_is_named(shop: tuple[Shop, Path, Path]) -> None:
         with pytest.raises(ModelMismatch, match=message) as caught:
             hotstart.load(file, weights={**fitting, "layers.1.up.bias": wrong})
         assert len(caught.value.differences) == 1
+    half = {name: tensor.half() for name, tensor in fitting.items()}
+    with pytest.raises(ModelMismatch) as caught:
+        hotstart.load(file, weights=half)
+    assert str(caught.value).count("Convert the weights") == 1
+    others = {f"other.{name[::-1]}": tensor for name, tensor in fitting.items()}
+    with pytest.raises(ModelMismatch, match="None of its names is one that the program needs"):
+        hotstart.load(file, weights=others)
     renamed = {name.replace("1.up", "1.grow"): tensor for name, tensor in fitting.items()}
     with pytest.raises(ModelMismatch, match=r"nothing of that name; near: layers.1.grow.bias"):
         hotstart.load(file, weights=renamed)

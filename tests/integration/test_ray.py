@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import json
 import logging
 import os
@@ -29,7 +30,8 @@ from hotstart.compilers.workers.ray_cluster import Cluster
 from tests.integration import ray_tasks
 from tests.integration.test_workers import build, saved, wait_for
 
-pytest.importorskip("ray", reason="the extra hotstart[ray] is not installed")
+if importlib.util.find_spec("ray") is None:  # whose import takes seconds
+    pytest.skip("the extra hotstart[ray] is not installed", allow_module_level=True)
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {

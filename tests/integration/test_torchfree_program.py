@@ -165,7 +165,7 @@ def test_half_precision_and_constants_of_torch(halves: Saved) -> None:
     assert "Install ml_dtypes" in found[12][1]
     assert found[14] == [
         "ContractError",
-        "x: got a list of 4, takes torch.bfloat16 [4] on cpu",
+        "x: got a list of 4, takes torch.bfloat16 [4] on cpu; pass an array of this dtype",
     ]
     assert "x: got torch.float32 [4] on cpu, takes torch.bfloat16" in found[15][1]
 

@@ -85,6 +85,56 @@ def test_a_listener_sees_progress() -> None:
     ]  # fmt: skip
 
 
+class Branching(nn.Module):
+    """Takes another graph, of more pieces, for long inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block() for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks if x.shape[0] > 8 else self.blocks[:2]:
+            x = block(x)
+        return x
+
+
+class Halved(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x[::2].unsqueeze(0))  # which asks in torch's own code for one row
+
+
+def test_a_split_names_the_line_of_the_model_before_that_of_torch() -> None:
+    rows = {"x": {0: Dim("rows", max=64)}}
+    x = torch.zeros(8, 8)
+    report = hotstart.compile(Halved().eval(), (x,), dynamic_shapes=rows, options=EAGER).report
+    lines = [source for split in report.splits for _, source in split.conditions]
+    assert any(
+        line.startswith("return self.head(x[::2].unsqueeze(0))") and "nn/modules/linear.py" in line
+        for line in lines
+    ), lines
+
+
+def test_totals_count_parts_and_calls_of_any_number_of_pieces() -> None:
+    events: list[Event] = []
+    rows = {"x": {0: Dim("rows", max=64)}}
+    x = (torch.zeros(12, 8),)
+    hotstart.compile(
+        Branching().eval(),
+        calls={
+            "any": hotstart.Call(args=x, dynamic_shapes=rows),
+            "one": hotstart.Call(args=(torch.zeros(1, 8),)),
+        },
+        options=Options(compiler="op_by_op", on_event=events.append),
+    )
+    finished = [event for event in events if event.kind == "unit_finished"]
+    assert [event.done for event in finished] == list(range(1, len(finished) + 1))
+    assert {event.total for event in finished} == {len(finished)}
+
+
 def test_pieces_say_what_they_are() -> None:
     pieces = build().pieces
     assert [piece.name for piece in pieces] == [f"piece_{i}" for i in range(5)]

@@ -104,7 +104,8 @@ std::vector<Checked> Contract::check(const hotstart_tensor* given, int count,
   for (int number = 0; number < wanted; ++number) {
     const Argument& argument = arguments_[number];
     if (number >= count || given == nullptr)
-      throw contract(argument.name, "nothing", argument.text);
+      throw contract(argument.name, "nothing", argument.text,
+                     "pass it, or compile with an example without it");
     check_kind(argument, given[number]);
     check_shape(argument, given[number], sizes);
     found.push_back(check_layout(argument, given[number]));
@@ -142,8 +143,19 @@ void Contract::check_kind(const Argument& wanted, const hotstart_tensor& given) 
     throw contract(wanted.name, "a tensor without a shape", wanted.text);
   for (int dim = 0; dim < given.rank; ++dim)
     if (given.shape[dim] < 0) throw contract(wanted.name, described(given), wanted.text);
-  if (given.dtype != wanted.dtype || given.rank != static_cast<int>(wanted.shape.size()))
-    throw contract(wanted.name, described(given), wanted.text);
+  const size_t rank = wanted.shape.size();
+  if (given.dtype != wanted.dtype) {
+    std::string advice = std::string("convert it, as by .to(torch.") + dtype_of(wanted.dtype)->name;
+    if (const Dtype* dtype = dtype_of(given.dtype))
+      advice += std::string("), or compile with an example of torch.") + dtype->name;
+    else
+      advice += ")";
+    throw contract(wanted.name, described(given), wanted.text, advice);
+  }
+  if (given.rank != static_cast<int>(rank))
+    throw contract(wanted.name, described(given), wanted.text,
+                   "pass " + std::to_string(rank) + (rank == 1 ? " dimension" : " dimensions") +
+                       ", or compile with an example of " + std::to_string(given.rank));
 }
 
 void Contract::check_shape(const Argument& wanted, const hotstart_tensor& given,
@@ -153,7 +165,9 @@ void Contract::check_shape(const Argument& wanted, const hotstart_tensor& given,
     if (wanted.axes[dim] >= 0)
       check_size(wanted, dim, size, sizes);
     else if (size != wanted.shape[dim])
-      throw contract(wanted.name, described(given), wanted.text);
+      throw contract(wanted.name, described(given), wanted.text,
+                     "pass " + std::to_string(wanted.shape[dim]) + " in dimension " +
+                         std::to_string(dim) + ", or declare a Dim for it in dynamic_shapes");
   }
 }
 
@@ -173,7 +187,8 @@ void Contract::check_size(const Argument& wanted, int dim, int64_t size,
     throw contract(wanted.name,
                    "size " + std::to_string(size) + " in dimension " + std::to_string(dim),
                    "size " + std::to_string(sizes[number]) + " there, the size of axis '" +
-                       axis.name + "' in " + arguments_[axis.first].name);
+                       axis.name + "' in " + arguments_[axis.first].name,
+                   "pass equal sizes, or declare another Dim there");
   }
 }
 
@@ -193,7 +208,8 @@ Failure Contract::not_served(const std::vector<int64_t>& sizes) const {
     if (sizes[number] != -1)
       known.push_back("'" + axes_[number].name + "': " + std::to_string(sizes[number]));
   for (const Range& range : ranges_) names.push_back(range.name);
-  return contract("sizes", "{" + joined(known, ", ") + "}", joined(names, " or "));
+  return contract("sizes", "{" + joined(known, ", ") + "}", joined(names, " or "),
+                  "pad the input, or declare these sizes");
 }
 
 void Contract::check_beside(const std::vector<Placed>& weights, const hotstart_tensor* given,

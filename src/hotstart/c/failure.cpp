@@ -5,7 +5,7 @@
 namespace hotstart {
 
 const char* const kNoArtifact =
-    "is damaged or no artifact of hotstart; copy it again or build it again";
+    "is damaged or not an artifact of hotstart; copy it again or build it again";
 const char* const kNoWeights =
     "is damaged, or holds no prepared weights; copy it again, or save_weights again";
 

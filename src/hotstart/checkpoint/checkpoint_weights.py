@@ -18,8 +18,9 @@ from hotstart.records.artifact import Artifact, TakenApart, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.layout import fit
 from hotstart.records.standalone import LeftOut
+from hotstart.runtime.entry.refusal_words import to_convert
 from hotstart.runtime.tensors import TensorMemory, describe_tensor
-from hotstart.runtime.weights.model_weights import COUNTER, problems_of
+from hotstart.runtime.weights.model_weights import COUNTER, other_dtypes, problems_of
 from hotstart.runtime.weights.owners import HeldTensors
 from hotstart.runtime.weights.released import Released
 from hotstart.runtime.weights.weight_source import Fetched
@@ -167,7 +168,10 @@ class HeldWeights(HeldTensors):
         problems += self._other_wrappings()
         problems += operator_misfits(self._requirements, Look())
         if problems:
-            raise ModelMismatch(problems, self._about, _ADVICE)
+            advice = to_convert(other_dtypes(specs, tensors)) or _ADVICE
+            if wanted and not taken:
+                advice = f"None of its names is one that the program needs. {_ADVICE}"
+            raise ModelMismatch(problems, self._about, advice)
         return tensors
 
     def _matched(self, wanted: Mapping[int, WeightSpec]) -> Mapping[int, Sequence[str]]:
@@ -266,11 +270,7 @@ def _misfit(spec: WeightSpec, name: str, tensor: torch.Tensor) -> list[Change]:
     if tuple(tensor.shape) != spec.shape or tensor.layout is not torch.strided:
         return [(where, _described(spec), describe_tensor(tensor))]
     if tensor.dtype != dtype_of(spec.dtype):
-        advice = (
-            f". Convert the checkpoint, as by tensor.to(torch.{spec.dtype}), or compile the model "
-            f"in {str(tensor.dtype).removeprefix('torch.')}"
-        )
-        return [(where, _described(spec), f"{describe_tensor(tensor)}{advice}")]
+        return [(where, _described(spec), describe_tensor(tensor))]
     if tensor.device.type == "meta":
         return [(where, _described(spec), f"{describe_tensor(tensor)}, which has no values")]
     return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,17 @@ def open_checkpoint(weights: Any) -> Checkpoint:
             "one, a mapping of names to tensors, or [prepared weights, the original]"
         )
     path = Path(path_of("weights", weights))
-    return _opened(_in_folder(path) if path.is_dir() else path)
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        at = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise ArtifactError(
+            f"{path}: expected a file or a folder of weights, found nothing of that name{at}. "
+            "Correct the path, or bring the file there first."
+        ) from error
+    except (OSError, ValueError):
+        is_folder = False  # opening it says what is wrong
+    return _opened(_in_folder(path) if is_folder else path)
 
 
 def _opened(file: Path) -> Checkpoint:
@@ -179,7 +190,7 @@ class _Shards:
         return shard
 
 
-_NO_INDEX = "is no index of the files beside it; copy all of them again"
+_NO_INDEX = "is not an index of the files beside it; copy all of them again"
 
 
 def _places(index: Path) -> Iterator[tuple[str, str]]:

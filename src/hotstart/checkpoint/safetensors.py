@@ -201,5 +201,5 @@ def _require_dense(file: str, entries: Mapping[str, _Entry], start: int, end: in
 
 
 def _corrupt(file: str, part: str, expected: str, found: str) -> CorruptArtifact:
-    what = "is damaged, or is no checkpoint in the format of safetensors; copy it again"
+    what = "is damaged, or is not a checkpoint in the format of safetensors; copy it again"
     return CorruptArtifact(file, part, expected, found, what)

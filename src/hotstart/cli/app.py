@@ -7,6 +7,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Collection, Sequence
+from typing import NoReturn
 
 from hotstart.cli import output
 from hotstart.errors import (
@@ -53,6 +54,26 @@ exit status:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says of a wrong usage what is wrong, and how a call begins, but not every flag."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error below one line of usage, and exit.
+
+        Raises:
+            SystemExit: 2.
+        """
+        error = f"usage: {self.prog} {self._begins()}\n{self.prog}: error: {message}\n"
+        self.exit(2, f"{error}see {self.prog} --help\n")
+
+    def _begins(self) -> str:
+        words = ["[flags]"]
+        for one in self._get_positional_actions():
+            word = str(one.metavar or one.dest)
+            words.append(f"[{word}]" if one.nargs in ("?", "*") else word)
+        return " ".join(words)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -80,12 +101,16 @@ def read(argv: Sequence[str]) -> argparse.Namespace:
         SystemExit: as in `main`.
     """
     # Others than the one that was asked for are not imported.
-    return _parser([name for name in _COMMANDS if name in argv]).parse_args(argv)
+    parser = _parser([name for name in _COMMANDS if name in argv])
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        given.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return given
 
 
 def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
     """A parser that knows the flags of some commands, and of the others the names."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="hotstart",
         description="Compile a PyTorch model once, ahead of time; start it hot everywhere.",
         epilog=_STATUS_EPILOG,
@@ -102,6 +127,7 @@ def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
             epilog=_STATUS_EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        command.set_defaults(parser=command)
         command.add_argument(
             "--traceback", action="store_true", help="show where an error was raised"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -18,6 +19,9 @@ from hotstart.errors import CorruptArtifact
 from hotstart.reporting.contents import Table, about, byte_count, sections
 from hotstart.reporting.text import table_text
 from hotstart.targets import TargetName
+
+_MOST_ROWS = 6
+"""Rows of a table that `hotstart inspect` prints, but for those of arguments."""
 
 
 def add_inspect(command: ArgumentParser) -> None:
@@ -43,12 +47,24 @@ def _inspect(given: Namespace) -> None:
         return
     manifest = inspection.inspect(given.file, given.target)
     try:
-        tables = [Table(str(given.file), _about(given.file, manifest)), *sections(manifest)]
-        text = "\n\n".join(map(table_text, tables))
+        about_all = Table(str(given.file), _about(given.file, manifest))
+        parts = [table for table in sections(manifest) if table.rows]
+        text = "\n\n".join([table_text(about_all), *map(table_text, map(_shortened, parts))])
     except MALFORMED as error:
         expected = "what hotstart writes"
         raise CorruptArtifact(given.file, "manifest", expected, f"this: {error}") from error
     say(text)
+    if any(_shortened(table) is not table for table in parts):
+        say(f"\nall rows: hotstart report {given.file}, or inspect --json")
+
+
+def _shortened(table: Table) -> Table:
+    """Keep as many rows of a table as leave room for all tables on a screen; all arguments."""
+    more = len(table.rows) - _MOST_ROWS
+    if more < 2 or table.title.startswith("arguments"):  # the line that says so takes one
+        return table
+    rest = (f"and {more} more", *[""] * (len(table.rows[0]) - 1))
+    return replace(table, rows=[*table.rows[:_MOST_ROWS], rest])
 
 
 def add_verify(command: ArgumentParser) -> None:

@@ -49,7 +49,7 @@ def _bisect(given: Namespace) -> int:
     from hotstart.bisecting.bisect import bisect
 
     model, from_factory = call_factory(given.factory)
-    arguments = {**flags.settings(given), **from_factory}
+    arguments = flags.settings(given).beside(given.factory, from_factory)
     arguments.pop("extra_key", None)  # no cache is asked
     if "calls" in arguments:
         raise OptionsError(f"{given.factory}: got several calls, takes one: (model, args, kwargs)")

@@ -64,7 +64,6 @@ def _build(given: Namespace) -> None:
         given.parser.error("--report and --no-report: takes one of them")
     observed.require_calls(given)
     settings = flags.settings(given)
-    settings["options"] = replace(settings["options"], debug_dir=given.debug_dir)
     if output is not None:
         require_place(output, "built")
     written = _place_of_report(given)
@@ -77,10 +76,12 @@ def _build(given: Namespace) -> None:
     clock = Clock()
     with clock.phase("model"):
         model, from_factory = call_factory(given.factory, model_alone=given.calls is not None)
-    arguments = {**settings, **from_factory}
+    arguments = settings.beside(given.factory, from_factory)
     arguments.pop("extra_key", None)  # no cache is asked
+    if given.debug_dir is not None and isinstance(arguments["options"], hotstart.Options):
+        arguments["options"] = replace(arguments["options"], debug_dir=given.debug_dir)
     if given.calls is not None:
-        arguments = observed.with_calls(given, arguments, settings["dynamic_shapes"])
+        arguments = observed.with_calls(given, arguments, settings.arguments["dynamic_shapes"])
     with progress(sys.stderr, quiet=given.json) as listener:
         heard = flags.listening(arguments, given.jobs, listener)
         with clock.phase("build"), flags.compiling_on(heard):

@@ -49,7 +49,7 @@ def _explain(given: Namespace) -> int:
         require_packages()
     settings = flags.settings(given)
     model, from_factory = call_factory(given.factory)
-    key = hotstart.compute_key(model, **{**settings, **from_factory})
+    key = hotstart.compute_key(model, **settings.beside(given.factory, from_factory))
     store = flags.store(given.cache, given.remote, trusted_keys=given.trusted_key)
     found = store.find(key, model, OnMiss())
     miss = None if found.program is not None else why(store, key, found.refused)

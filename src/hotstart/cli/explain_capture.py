@@ -30,7 +30,7 @@ def _explain_capture(given: Namespace) -> int:
     from hotstart.capture_obstacles import explain_capture
 
     model, from_factory = call_factory(given.factory)
-    arguments = {**flags.settings(given), **from_factory}
+    arguments = flags.settings(given).beside(given.factory, from_factory)
     arguments.pop("extra_key", None)  # no cache is asked
     found = explain_capture(model, **arguments)
     tell(given, found.to_dict(), str(found))

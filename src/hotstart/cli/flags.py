@@ -6,8 +6,8 @@ import contextlib
 import logging
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 FACTORY = """\
 the factory returns (model, args, kwargs): the module and example inputs for it; or
 (model, calls): hotstart.Call objects by name, each with its own dynamic shapes; or a
-dict of arguments for hotstart.compile, which go before what flags say.
+dict of arguments for hotstart.compile. A flag for what it says, too, is an error, but
+for --jobs and --debug-dir.
 
 """
 
@@ -44,7 +45,6 @@ def add_factory(command: ArgumentParser) -> None:
 
 def add_compiling(command: ArgumentParser) -> None:
     """Declare how a command compiles; `settings` and `listening` say what was given."""
-    command.set_defaults(parser=command)
     add = command.add_argument
     add(
         "--dynamic",
@@ -77,23 +77,26 @@ def add_compiling(command: ArgumentParser) -> None:
         metavar="OP",
         help="cut the graph at this operator; 'auto' (default): at repeated blocks",
     )
-    add("--compiler", choices=get_args(CompilerName), default=Options.compiler)
+    add(
+        "--compiler",
+        choices=get_args(CompilerName),
+        help=f"what compiles the pieces (default: {Options.compiler})",
+    )
     add(
         "--splits",
         type=parse.count,
-        default=Options.splits,
         metavar="N",
-        help="how many further variants one may be split into by size (default: %(default)s)",
+        help=f"how many further variants one may be split into by size (default: {Options.splits})",
     )
     add(
         "--pack-weights",
         choices=PACK_WEIGHTS,
-        default="yes",
-        help="whether weights are packed where that is faster, or always (default: %(default)s)",
+        help="whether weights are packed where that is faster, or always (default: yes)",
     )
     add(
         "--tune",
-        action="store_true",
+        action="store_const",
+        const=True,
         help="measure ways to compute linears, and take the fastest; takes longer",
     )
     add(
@@ -106,20 +109,17 @@ def add_compiling(command: ArgumentParser) -> None:
     add(
         "--capture",
         choices=get_args(CaptureMode),
-        default=Options.capture,
-        help="whether a repeated block is traced once, or every call (default: %(default)s)",
+        help=f"whether a repeated block is traced once, or every call (default: {Options.capture})",
     )
     add(
         "--form",
         choices=get_args(Form),
-        default=Options.form,
-        help="what joins the pieces: native code, or Python (default: %(default)s)",
+        help=f"what joins the pieces: native code, or Python (default: {Options.form})",
     )
     add(
         "--prove",
         choices=get_args(Prove),
-        default=Options.prove,
-        help="which units are compared with their operators (default: %(default)s)",
+        help=f"which units are compared with their operators (default: {Options.prove})",
     )
     add(
         "--jobs",
@@ -182,8 +182,40 @@ def add_json(command: ArgumentParser, printed: str = "result") -> None:
     command.add_argument("--json", action="store_true", help=f"print the {printed} as JSON")
 
 
-def settings(given: Namespace) -> dict[str, Any]:
-    """The arguments of `hotstart.compile` that flags give; those of a factory go before.
+_OPTIONS = ("compiler", "splits", "pack_weights", "tune", "target", "capture", "form", "prove")
+"""Flags that are fields of `hotstart.Options`; None where they were not given."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `hotstart.compile` that flags give.
+
+    Attributes:
+        arguments: all of them, those that were not given by their defaults.
+        given: for each argument the flags that were given for it.
+    """
+
+    arguments: dict[str, Any]
+    given: Mapping[str, Sequence[str]]
+
+    def beside(self, factory: parse.Factory, made: Mapping[str, Any]) -> dict[str, Any]:
+        """Add the arguments that a factory has returned.
+
+        Raises:
+            OptionsError: flags say what the factory says, too.
+        """
+        for name in made:
+            about = "dynamic_shapes" if name == "calls" else name  # calls have their own
+            if flags := ", ".join(self.given.get(about, ())):
+                raise OptionsError(
+                    f"{flags}: got this and {name!r} of what {factory} returns, takes one of "
+                    f"them; leave out the flag, or {name!r} in the factory"
+                )
+        return {**self.arguments, **made}
+
+
+def settings(given: Namespace) -> Settings:
+    """Collect the arguments of `hotstart.compile` that flags give.
 
     Raises:
         SystemExit: the flags contradict each other.
@@ -193,18 +225,21 @@ def settings(given: Namespace) -> dict[str, Any]:
     except OptionsError as error:
         usage: ArgumentParser = given.parser
         usage.error(str(error))
-    options = Options(
-        compiler=given.compiler,
-        splits=given.splits,
-        pack_weights=PACK_WEIGHTS[given.pack_weights],
-        tune=given.tune,
-        target=given.target or Options.target,
-        capture=given.capture,
-        form=given.form,
-        prove=given.prove,
-    )
-    split_on = parse.split_rule(given.split_on)
-    return {"dynamic_shapes": shapes, "split_on": split_on, "options": options}
+    chosen = {name: v for name in _OPTIONS if (v := getattr(given, name)) is not None}
+    if "pack_weights" in chosen:
+        chosen["pack_weights"] = PACK_WEIGHTS[chosen["pack_weights"]]
+    arguments = {
+        "dynamic_shapes": shapes,
+        "split_on": parse.split_rule(given.split_on),
+        "options": Options(**chosen),
+    }
+    shaping = [name for name in ("dynamic", "range", "size") if getattr(given, name)]
+    flags = {
+        "dynamic_shapes": shaping,
+        "split_on": ["split-on"] if given.split_on else [],
+        "options": [name.replace("_", "-") for name in chosen],
+    }
+    return Settings(arguments, {name: [f"--{f}" for f in each] for name, each in flags.items()})
 
 
 def listening(arguments: dict[str, Any], jobs: Jobs | None, listener: Listener) -> dict[str, Any]:

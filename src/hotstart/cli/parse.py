@@ -121,6 +121,14 @@ def dynamic_shapes(
     for axis, size in sizes:
         _declared(axis, sizes_of, "--size").append(size)
 
+    for axis, span in bounds.items():
+        if span is None and not ranges_of[axis] and not sizes_of[axis]:
+            dim = next(each for each in dims if each.axis == axis)
+            flag = f"{dim.argument}:{dim.dim}={axis}"
+            raise OptionsError(
+                f"--dynamic {flag}: got no bounds of axis {axis!r}, takes them at one --dynamic of "
+                f"the axis; write '{flag}[1..512]', for sizes of 1 to 512"
+            )
     axes = {
         axis: Dim(
             axis,

@@ -7,7 +7,6 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Generator, Sequence
 from functools import partial
-from typing import Any
 
 from hotstart.cli import flags, parse
 from hotstart.cli.output import say, say_json
@@ -86,7 +85,7 @@ def _told(rows: Generator[Row], names: Sequence[str], shown: Shown, quiet: bool)
 
 def _warm_here(
     factories: Sequence[parse.Factory],
-    settings: dict[str, Any],
+    settings: flags.Settings,
     jobs: Jobs | None,
     place: Place,
     shown: Shown,

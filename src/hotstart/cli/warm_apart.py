@@ -8,10 +8,10 @@ import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
 from hotstart.cli import parse
 from hotstart.cli.factory import call_factory
+from hotstart.cli.flags import Settings
 from hotstart.cli.warming import Place, Row, compile_into, compiled_row, failed_row
 from hotstart.errors import HotstartError
 from hotstart.events import Event, Listener
@@ -37,7 +37,7 @@ class _Compiled:
 
 def warm_apart(
     factory: parse.Factory,
-    settings: dict[str, Any],
+    settings: Settings,
     jobs: Jobs | None,
     place: Place,
     listener: Listener,
@@ -46,7 +46,7 @@ def warm_apart(
 
     Args:
         factory: the factory.
-        settings: arguments of `hotstart.compile`; those of the factory go before.
+        settings: arguments of `hotstart.compile`, beside those of the factory.
         jobs: how many processes compile; None: as the options say.
         place: where the program is kept.
         listener: is told of progress, here.
@@ -97,7 +97,7 @@ def _ended_by(status: int | None) -> str:
 def _compile(
     theirs: Connection,
     factory: parse.Factory,
-    settings: dict[str, Any],
+    settings: Settings,
     jobs: Jobs | None,
     place: Place,
 ) -> None:
@@ -110,7 +110,8 @@ def _compile(
 
     try:
         model, from_factory = call_factory(factory)
-        made = compile_into(factory, model, {**settings, **from_factory}, jobs, place, say)
+        arguments = settings.beside(factory, from_factory)
+        made = compile_into(factory, model, arguments, jobs, place, say)
         theirs.send(_Compiled(*made))
     except HotstartError as raised:
         theirs.send(_Compiled(error=str(raised)))

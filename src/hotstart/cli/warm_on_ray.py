@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,6 +21,7 @@ from hotstart.artifact.surroundings import (
 from hotstart.cache.folder import default_place
 from hotstart.cli import parse
 from hotstart.cli.factory import call_factory, see_working_folder
+from hotstart.cli.flags import Settings
 from hotstart.cli.warm_progress import Shown
 from hotstart.cli.warming import Place, Row, compile_into, compiled_row, failed_row
 from hotstart.compilers.workers.errand import overheard
@@ -49,7 +50,7 @@ class _Order:
 
     Attributes:
         factory: the factory.
-        settings: arguments of `hotstart.compile`; those of the factory go before.
+        settings: arguments of `hotstart.compile`, beside those of the factory.
         jobs: how many processes compile.
         place: where the program is kept.
         working_folder: where modules are looked for, too.
@@ -58,7 +59,7 @@ class _Order:
     """
 
     factory: parse.Factory
-    settings: Mapping[str, Any]
+    settings: Settings
     jobs: Jobs
     place: Place
     working_folder: str
@@ -88,7 +89,7 @@ class _Made:
 
 def warm_on_ray(
     factories: Sequence[parse.Factory],
-    settings: dict[str, Any],
+    settings: Settings,
     jobs: Jobs | None,
     place: Place,
     shown: Shown,
@@ -190,7 +191,7 @@ def _compiled(order: _Order) -> tuple[str, float, str]:
         os.chdir(order.working_folder)
     torch.set_num_threads(order.threads)
     model, from_factory = call_factory(order.factory)
-    arguments = {**order.settings, **from_factory}
+    arguments = order.settings.beside(order.factory, from_factory)
     options = arguments["options"]
     targets = options.targets if isinstance(options, Options) else ("native",)
     native = "native" in targets

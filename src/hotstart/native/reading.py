@@ -112,7 +112,7 @@ def assigned(bind: ast.FunctionDef, name: str) -> ast.expr:
         match statement:
             case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
                 return value
-    raise NotNative(f"{name} is unknown")
+    raise NotNative(f"C++ has no value for {name}")
 
 
 def called_with_args(value: ast.expr | None) -> str:

@@ -38,7 +38,7 @@ def write_number(value: ast.expr, known: Known) -> str:
             return written
     found = known(value)
     if found is None:
-        raise NotNative(f"{ast.unparse(value)} is no integer that is known")
+        raise NotNative(f"{ast.unparse(value)} is not a number made of sizes has no form in C++")
     return found
 
 
@@ -56,7 +56,7 @@ def _arithmetic(left: str, op: ast.operator, right: str, value: ast.expr) -> str
             return f"modulo({left}, {right})"
         case ast.Pow() if isinstance(value, ast.Constant) and value.value == 2:
             return f"({left} * {left})"
-    raise NotNative(f"{type(op).__name__} of sizes")
+    raise NotNative(f"{type(op).__name__} of sizes has no form in C++")
 
 
 def write_condition(value: ast.expr, known: Known) -> str:
@@ -82,4 +82,4 @@ def write_condition(value: ast.expr, known: Known) -> str:
             return f"({' && '.join(parts)})"
         case ast.Constant(value=bool() as flag):
             return str(flag).lower()
-    raise NotNative(f"{ast.unparse(value)} is no condition over sizes")
+    raise NotNative(f"{ast.unparse(value)} is not a condition on sizes")

@@ -72,7 +72,7 @@ class Steps(Values):
             NotNative: it is something else.
         """
         if not isinstance(value, ast.Tuple):
-            raise NotNative("what it returns is no tuple")
+            raise NotNative("it does not return a tuple")
         places = [self._tensor(each) for each in value.elts]
         for number, place in enumerate(places):
             again = any(place is later for later in places[number + 1 :])
@@ -91,7 +91,7 @@ class Steps(Values):
             case ast.Delete(targets=targets):
                 for target in targets:
                     if not isinstance(target, ast.Name):
-                        raise NotNative("it deletes something else than a variable")
+                        raise NotNative("it deletes something other than a variable")
                     self._forget(target.id)
             case ast.Expr(value=ast.Call(func=ast.Name(id=name)) as call) if (
                 name in self.around.pieces
@@ -104,7 +104,7 @@ class Steps(Values):
             case ast.If(test=test, body=one, orelse=[*other]) if other:
                 self._either(test, one, other)
             case _:
-                raise NotNative("it is no step that is known")
+                raise NotNative("such a statement has no form in C++")
 
     def _assign(self, name: str, value: ast.expr) -> None:
         match value:
@@ -122,7 +122,7 @@ class Steps(Values):
             case ast.Subscript(value=ast.Name(id=other), slice=ast.Constant(value=int() as number)):
                 several = self._lookup(other)
                 if not isinstance(several, Several):
-                    raise NotNative("it indexes something else than results")
+                    raise NotNative("it indexes something other than results")
                 several.places[number].names += 1
                 self._define(name, several.places[number])
             case ast.Call():
@@ -156,7 +156,7 @@ class Steps(Values):
         """Write the number that C functions have for a dtype."""
         code = c_constant("ScalarType", ast.unparse(value))
         if code is None:
-            raise NotNative(f"{ast.unparse(value)} is no dtype of C functions")
+            raise NotNative(f"torch's C functions do not have {ast.unparse(value)}")
         self.around.declare(f'extern "C" int32_t {code};')
         return code
 
@@ -187,10 +187,10 @@ class Steps(Values):
             case ast.Call(func=ast.Name(id=piece), args=[ast.Name(id=listed)]):
                 pass
             case _:
-                raise NotNative("several results of something that is no piece")
+                raise NotNative("it takes several results of something other than a piece")
         found, arguments = self._lookup(piece), self.names.get(listed)
         if not isinstance(found, Piece) or not isinstance(arguments, Arguments):
-            raise NotNative(f"{piece} is no piece")
+            raise NotNative(f"{piece} is not a piece")
         callee = self.around.pieces[piece]
         if callee.results != len(names):
             raise NotNative(f"{piece} returns {callee.results} tensors")
@@ -293,7 +293,7 @@ class Steps(Values):
         path = self.around.operators.get(path, path)
         found = operator_at(path, call)
         if found is None:
-            raise NotNative(f"{path} is no operator")
+            raise NotNative(f"{path} is Python, and C++ calls operators of torch.ops only")
         return found
 
     def _fitted(self, test: ast.expr, call: ast.Call) -> None:

@@ -70,7 +70,7 @@ class Values:
 
     def _numbers(self, value: ast.expr) -> str:
         if not isinstance(value, ast.Tuple | ast.List):
-            raise NotNative(f"{ast.unparse(value)} is no tuple")
+            raise NotNative(f"{ast.unparse(value)} is not a tuple")
         return f"{{{', '.join(map(self.number, value.elts))}}}"
 
     def _argument(self, value: ast.expr) -> Number | Place:
@@ -101,7 +101,7 @@ class Values:
             case ast.Call(func=ast.Name(id="reinterpret_tensor")):
                 base, written = self._view(value)
                 return Place(self._new_tensor(written), viewed=base)
-        raise NotNative(f"{ast.unparse(value)} is no tensor that is known")
+        raise NotNative(f"{ast.unparse(value)} is not a tensor that C++ has")
 
     def _is_real(self, value: ast.expr) -> bool:
         """Tell whether a tensor is known to hold floating-point numbers."""
@@ -128,7 +128,7 @@ class Values:
                 return Piece(place)
             self.names[name] = Place(f"b.tensor({place})", names=1, bound=place)
             return self.names[name]
-        raise NotNative(f"{name} is unknown")
+        raise NotNative(f"C++ has no value for {name}")
 
     # --- variables --------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ class Values:
             case Number() | Arguments():
                 pass
             case _:
-                raise NotNative(f"{name} is unknown")
+                raise NotNative(f"C++ has no value for {name}")
 
     def _dropped(self, place: Place) -> None:
         place.names -= 1

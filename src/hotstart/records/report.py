@@ -46,7 +46,7 @@ class UnitReport(msgspec.Struct, frozen=True):
         variant: name of the variant.
         action: `"compiled"`, `"reused"` from an equal piece, or `"loaded"` from an artifact or a
             cache.
-        seconds: how long that took.
+        seconds: how long that took the process that did it.
         reused_from: the piece and variant that were compiled instead, such as
             `piece_1 (seq=2..64)`; None unless reused.
     """
@@ -63,7 +63,8 @@ class VariantReport(msgspec.Struct, frozen=True):
 
     Attributes:
         name: name of the variant, such as `batch=1,seq=2..64`.
-        seconds: how long its units and its stitched code took.
+        seconds: how long the build waited for its units. Workers compile them side by side, and
+            before, so that units may have taken more or less.
         pieces: compiled pieces it calls.
         unique: different units that were compiled or loaded for it.
         reused: pieces that run a unit made for another piece or variant.
@@ -162,6 +163,23 @@ class Summary(msgspec.Struct, frozen=True):
     not_native: tuple[tuple[str, str], ...] = ()
     peak_memory_bytes: int = 0
     workers: WorkerReport = WorkerReport()
+
+    def counts(self) -> str:
+        """Count the pieces and what they run, in words and so that it adds up.
+
+        Such as `8 pieces = 3 compiled + 5 reused`. Where variants share graphs, a piece is used in
+        each of them: `5 pieces; 15 uses in 3 variants = 6 compiled + 9 reused`.
+        """
+        pieces = f"{self.pieces} piece{'' if self.pieces == 1 else 's'}"
+        uses, variants = self.unique + self.reused, len({unit.variant for unit in self.units})
+        called = self.pieces - len({unit.piece for unit in self.units}) if self.units else 0
+        loaded = sum(u.action == "loaded" and u.reused_from is None for u in self.units)
+        made = [(self.unique - loaded, "compiled"), (loaded, "loaded"), (self.reused, "reused")]
+        if uses == self.pieces - called:
+            parts = _sum_of([*made, (called, "called as operators")])
+            return f"{pieces} = {parts}" if parts else pieces
+        others = f", {called} of them called as operators" if called else ""
+        return f"{pieces}{others}; {uses} uses in {variants} variants = {_sum_of(made)}"
 
     def to_dict(self) -> dict[str, Any]:
         """The same in the types of JSON: dicts, lists, strings and numbers."""
@@ -277,14 +295,16 @@ def render(report: Report, max_rows: int = MAX_ROWS) -> str:
 
 
 def _totals(report: Report) -> str:
-    pieces = f"{report.pieces} piece{'' if report.pieces == 1 else 's'}"
-    parts = [pieces, f"{report.unique} unique", f"{report.reused} reused"]
     peak = f"; peak memory {memory(report.peak_memory_bytes)}" if report.peak_memory_bytes else ""
     beside = _workers(report.workers)
-    told = f"{report.wall_s:.2f} s: {', '.join(parts)}{peak}{beside}{_packed(report.packed)}"
+    told = f"{report.wall_s:.2f} s: {report.counts()}{peak}{beside}{_packed(report.packed)}"
     if not report.targets:
         return told
     return f"{told}\nruns the code for {report.target}, of {', '.join(report.targets)}"
+
+
+def _sum_of(counts: Iterable[tuple[int, str]]) -> str:
+    return " + ".join(f"{count} {name}" for count, name in counts if count)
 
 
 def _workers(workers: WorkerReport) -> str:
@@ -301,7 +321,7 @@ def _packed(packed: Packed) -> str:
     if not packed.tensors:
         return ""
     mapped = f"; {memory(packed.mapped)} of prepared weights mapped" if packed.mapped else ""
-    if packed.mapped and not packed.bytes:
+    if not packed.bytes:  # views, or all of it mapped
         return mapped
     return f"{mapped}; {memory(packed.bytes)} made of weights in {packed.seconds:.2f} s"
 
@@ -338,9 +358,12 @@ def _heading(name: str, units: Sequence[UnitReport], summary: VariantReport | No
     counts = {"compiled": 0, "loaded": 0, "reused": 0}
     for unit in units:
         counts[unit.action] += 1
-    told = ", ".join(f"{n} {action}" for action, n in counts.items() if n) or "nothing compiled"
-    seconds = summary.seconds if summary else sum(unit.seconds for unit in units)
-    return f"variant {name}: {told}, {seconds:.2f} s"
+    told = _sum_of((count, action) for action, count in counts.items()) or "nothing compiled"
+    if not counts["compiled"]:
+        return f"variant {name}: {told}"
+    spent = sum(unit.seconds for unit in units)
+    waited = f", the build waited {summary.seconds:.2f} s" if summary else ""
+    return f"variant {name}: {told}; {spent:.2f} s of compiling{waited}"
 
 
 def _rows(units: Iterable[UnitReport], limit: int) -> Iterator[tuple[str, str, str, str]]:

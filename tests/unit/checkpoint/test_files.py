@@ -135,9 +135,19 @@ def test_damage_to_a_pickle_is_a_typed_error_or_harmless(
 
 
 @pytest.mark.parametrize("wrong", [3, [torch.ones(1)], "model.gguf", "", {3: torch.ones(1)}])
-def test_what_no_checkpoint_can_be_is_an_option_that_makes_no_sense(wrong: Any) -> None:
+def test_what_no_checkpoint_can_be_is_an_option_that_makes_no_sense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.gguf").touch()
     with pytest.raises(OptionsError, match="weights: got"):
         open_checkpoint(wrong)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.weights", "a.index.json", "a"])
+def test_a_file_that_is_not_there_is_looked_for_by_its_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArtifactError, match=r"found nothing of that name\. Correct the path"):
+        open_checkpoint(tmp_path / name)
 
 
 def test_a_mapping_is_taken_as_it_is() -> None:

@@ -110,7 +110,7 @@ def test_bounds_may_come_from_ranges_and_sizes() -> None:
         (["a:0=n[1..8]"], ("m=1..2",), (), "--range m=...: no --dynamic names this axis"),
         (["a:0=n[1..8]"], (), ("m=1",), "they name: n"),
         ([], (), ("m=1",), "they name: none"),
-        (["a:0=n"], (), (), "give max="),
+        (["a:0=n"], (), (), "got no bounds of axis 'n'"),
         (["a:0=n[8..1]"], (), (), "min=8 is above max=1"),
         (["a:0=n[1..8]"], ("n=1..9",), (), "lies outside"),
     ],
@@ -141,7 +141,7 @@ def test_split_rule(ops: list[str], rule: str | tuple[str, ...]) -> None:
 def test_defaults_of_build() -> None:
     given = app.read(["build", "pkg.module:make"])
     assert given.factory == parse.Factory("pkg.module", "make")
-    assert flags.settings(given) == {
+    assert flags.settings(given).arguments == {
         "dynamic_shapes": None, "split_on": "auto", "options": Options(),
     }  # fmt: skip
     assert [given.debug_dir, given.jobs, given.output, given.sign_key] == 4 * [None]
@@ -157,7 +157,7 @@ def test_every_flag_of_build() -> None:
     )
     given = app.read(line.split())
     assert given.factory == parse.Factory("m", "f")
-    assert flags.settings(given) == {
+    assert flags.settings(given).arguments == {
         "dynamic_shapes": {"x": {0: Dim("n", max=8, ranges=[(1, 4)], sizes=[1])}},
         "split_on": ("aten::mm", "aten::bmm"),
         "options": Options(
@@ -207,7 +207,7 @@ def test_the_other_commands(line: str, expected: dict[str, object]) -> None:
         ("build", "PACKAGE.MODULE:FUNCTION"),
         ("build module", "got 'module', takes PACKAGE.MODULE:FUNCTION"),
         ("build m:f --dynamic x=n", "takes ARGUMENT:DIM=AXIS[LOW..HIGH]"),
-        ("build m:f --dynamic x:0=n", "hotstart build: error: Dim 'n': give max="),
+        ("build m:f --dynamic x:0=n", "--dynamic x:0=n: got no bounds of axis 'n', takes them at"),
         ("build m:f --size n=1", "no --dynamic names this axis"),
         ("build m:f --compiler gcc", "invalid choice"),
         ("warm m:f --on cluster", "invalid choice"),
@@ -215,6 +215,7 @@ def test_the_other_commands(line: str, expected: dict[str, object]) -> None:
         ("build m:f --sign-key team", "--sign-key is for --output"),
         ("build m:f --no-check", "--no-check is for --output"),
         ("inspect", "FILE"),
+        ("build m:f --guess", "hotstart build: error: unrecognized arguments: --guess"),
         ("verify m.hot --trusted-key", "expected one argument"),
         ("load-check a.hot b.hot", "unrecognized arguments"),
         ("keygen", "PRIVATE_KEY_FILE"),
@@ -227,8 +228,10 @@ def test_usage_errors_exit_with_2(
         main(line.split())
     assert exit_info.value.code == 2
     shown = capsys.readouterr().err
-    assert shown.startswith("usage: hotstart")
-    assert message in shown
+    usage, error, see = shown.splitlines()
+    assert usage.startswith("usage: hotstart")
+    assert message in error
+    assert re.fullmatch(r"see hotstart.* --help", see)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,6 +244,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 # --- factories and exit statuses ----------------------------------------------------------------
 
 FACTORIES = """
+import hotstart
 import hotstart.errors
 
 def good():
@@ -257,6 +261,9 @@ def text():
 
 def several():
     return print, {"one": 1, "two": 2}
+
+def decided():
+    return {"model": print, "args": (), "options": hotstart.Options(), "split_on": "auto"}
 
 def failing():
     raise hotstart.errors.CaptureError("line 7: a graph break; move the print out of forward")
@@ -313,6 +320,24 @@ def test_errors_exit_with_1(
     assert shown.err.startswith("error: ")
     assert message in shown.err
     assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("{}:decided --compiler inductor --tune", "--compiler, --tune: got this and 'options' of"),
+        ("{}:decided --split-on aten::mm", "--split-on: got this and 'split_on' of"),
+        ("{}:several --dynamic x:0=n[1..8]", "--dynamic: got this and 'calls' of"),
+    ],
+)
+@pytest.mark.parametrize("command", ["build", "explain", "bisect", "warm"])
+def test_a_flag_for_what_the_factory_decides_is_an_error(
+    factories: str, command: str, flags: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, *flags.format(factories).split()]) == 1
+    shown = capsys.readouterr()
+    assert message in shown.out + shown.err
+    assert f"{factories}:" in shown.out + shown.err
 
 
 def test_a_traceback_on_request(factories: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from tests.unit.reporting.documents import document
 def test_a_document_has_the_report_and_what_is_in_the_artifact() -> None:
     shown = document_text(replace(document(), around={"save": 1.5}, copied={"x": 2}))
     assert "report by  " in shown
-    assert "2 unique, 2 reused" in shown
+    assert "4 pieces = 2 compiled + 2 reused" in shown
     assert "phase " in shown
     assert "the whole command\n  save  1.50 s" in shown
     assert "copied into another layout by calls\n  x  2 x" in shown
@@ -23,7 +23,7 @@ def test_a_document_has_the_report_and_what_is_in_the_artifact() -> None:
 def test_an_artifact_alone_has_no_times() -> None:
     shown = document_text(replace(document(), kind="file"))
     assert "phase " not in shown
-    assert "pieces: 4, of which 2 had to be compiled" in shown
+    assert "pieces: 4 = 4 compiled, 2 of them different" in shown
 
 
 def test_a_table_wraps_its_last_column_and_cuts_others() -> None:

@@ -93,7 +93,7 @@ REFUSED = [
     ({"tree": {**tree(), "a": [(T(4), None)]}}, "tree['a'][0]", "tuple", "Pair"),
     ({"tree": {**tree(), "a": []}}, "tree['a']", "list of 0", "list of 1"),
     ({"tree": {**tree(), "b": Pair(1, 2)}}, "tree['b']", "Pair", "Batch"),
-    ({"unheard": 1}, "unheard", "1", "nothing"),
+    ({"unheard": 1}, "unheard", "1", "no argument 'unheard'"),
 ]
 
 
@@ -111,6 +111,30 @@ def test_a_refusal_names_argument_what_it_got_and_what_it_takes(
     assert takes in error.takes
     assert argument in str(error)
     assert isinstance(error, TypeError)
+
+
+ADVICE = [
+    ({"x": T(3, 4).double()}, "convert it, as by .to(torch.float32), or compile with an example"),
+    ({"x": T(3, 4, device="meta")}, "move it, as by .to('cpu')"),
+    ({"x": T(3, 4, 1)}, "pass 2 dimensions, or compile with an example of 3"),
+    ({"tree": tree(left=T(4, 1))}, "pass 1 dimension, or compile with an example of 2"),
+    ({"x": T(3, 5)}, "pass 4 in dimension 1, or declare a Dim for it in dynamic_shapes"),
+    ({"x": [1.0]}, "make a tensor of it, as by torch.as_tensor"),
+    ({"mask": None}, "pass it, or compile with an example without it"),
+    ({"y": T(2, 4)}, "pass equal sizes, or declare another Dim there"),
+    ({"tree": []}, "pass it as in the example, or compile with an example of this form"),
+    ({"scala": 2.0}, "only x, y, tree, mode, scale, mask; pass 'scale', or compile with"),
+    ({"unheard": 1}, "; leave it out, or compile with an example that has it"),
+]
+
+
+@pytest.mark.parametrize(("changes", "advice"), ADVICE, ids=[a[:24] for _, a in ADVICE])
+def test_a_refusal_says_what_to_do(
+    program: hotstart.Program, changes: dict[str, Any], advice: str
+) -> None:
+    with pytest.raises(ContractError) as caught:
+        program(**arguments(**changes))
+    assert advice in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 100])

@@ -34,6 +34,7 @@ from hotstart._torch.dynamo.passed_objects import recording_passed_objects
 from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
 from hotstart._torch.dynamo.text_of_values import refusing_text_of_values
 from hotstart._torch.dynamo.trace_globals import names_taken_back
+from hotstart._torch.graphs.source_lines import guards_name_users_lines
 from hotstart._torch.graphs.symbols import (
     Condition,
     forgetting_real_tensors,
@@ -272,6 +273,7 @@ def _reading_as_eager() -> Iterator[None]:
             refusing_text_of_values,
             recurrent_of_any_length,
             knowing_modules_of_classes,
+            guards_name_users_lines,
         ):
             entered.enter_context(change())
         yield

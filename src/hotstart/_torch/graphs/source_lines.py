@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx
+
+from hotstart._torch.in_between import in_between
 
 
 def without_folders(line: str) -> str:
@@ -48,3 +51,26 @@ def user_line(stack: Sequence[Any]) -> str:
     if frame is None:
         return ""
     return f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}"
+
+
+@contextlib.contextmanager
+def guards_name_users_lines() -> Iterator[None]:
+    """Have guards on sizes name the user's line first where a module or function of torch's asked.
+
+    `ShapeEnv._get_sloc` (2.11 to 2.15) takes the innermost line of what is traced, which is that of
+    `nn.Linear` rather than of the model that calls it; torch has no hook for it.
+    """
+    from torch._guards import SLoc, TracingContext
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+    from torch.utils._traceback import format_frame
+
+    def located(get: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        found = get(*args, **kwargs)
+        stack = TracingContext.extract_stack()
+        frame = user_frame(stack)
+        if frame is None or frame is stack[-1]:
+            return found
+        return SLoc(format_frame(stack[-1]), format_frame(frame, line=True))
+
+    with in_between(ShapeEnv, "_get_sloc", located):
+        yield

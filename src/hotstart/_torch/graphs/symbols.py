@@ -132,8 +132,7 @@ def assume(env: ShapeEnv, known: Sequence[sympy.Basic]) -> frozenset[sympy.Basic
 
 def guard_source(guard: Any) -> str:
     """The line of the model or of torch that a guard came from, as text; may be empty."""
-    sloc = getattr(guard, "sloc", None)
-    return str(getattr(sloc, "user_loc", None) or sloc or "")
+    return str(getattr(guard, "sloc", None) or "")
 
 
 def axis_symbol(name: str) -> sympy.Symbol:

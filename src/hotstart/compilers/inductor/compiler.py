@@ -105,7 +105,7 @@ class InductorCompiler:
             self._settings = inductor_settings(wanted, jobs, bool(pack_weights))
         except AttributeError as error:
             raise OptionsError(
-                f"inductor: {error} is no setting of torch._inductor.config"
+                f"inductor: {error} is not a setting of torch._inductor.config"
             ) from None
         self._warming: threading.Thread | None = None
 

@@ -53,9 +53,11 @@ class ArgumentKind(Memory):
 
     Attributes:
         singletons: classes of constants of which there is one object for each value.
+        make_one: advice on a value that is neither a tensor nor an array.
     """
 
     singletons: tuple[type, ...] = ()
+    make_one: str
 
     @abstractmethod
     def describe(self, value: Any, /) -> str:

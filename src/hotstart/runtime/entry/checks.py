@@ -34,12 +34,11 @@ from hotstart.runtime.entry.argument_kind import ArgumentKind, Looked
 from hotstart.runtime.entry.by_parameter import MISSING
 from hotstart.runtime.entry.entry_check import Check, Explain, Found
 from hotstart.runtime.entry.refusal_words import (
-    form_of,
     not_as_written,
     not_laid_out,
+    other_structure,
     overlaps_itself,
     passed_twice,
-    positional,
     same_object,
     shares_a_weight,
     shares_memory,
@@ -123,10 +122,10 @@ class Checks:
 
         def not_known(found: Found) -> ContractError:
             name, value = next(iter(found[unknown].items()))
-            return unknown_argument(name, self._kind.describe(value))
+            return unknown_argument(name, self._kind.describe(value), parameters)
 
         def more(found: Found) -> ContractError:
-            return too_many(positional(parameters), len(found[excess]))
+            return too_many(parameters, len(found[excess]))
 
         self._require(not_known, f"not {unknown}")
         if all(parameter.kind != "var_positional" for parameter in parameters):
@@ -208,11 +207,11 @@ class Checks:
     def _container(self, tree: Container, name: str, path: str) -> None:
         fits, parts = self._opened(tree, name)
 
-        def other_structure(found: Found) -> ContractError:
-            return ContractError(path, self._kind.describe(found[name]), form_of(tree))
+        def other_form(found: Found) -> ContractError:
+            return other_structure(path, self._kind.describe(found[name]), tree)
 
         is_a = f"{name}.__class__ is {self._scope.class_name(tree.cls)}"
-        self._require(other_structure, is_a, *fits)
+        self._require(other_form, is_a, *fits)
         inner = children(tree, path)
         names = [self._scope.new(f"{name}_{child.key}") for child in inner]
         if names:

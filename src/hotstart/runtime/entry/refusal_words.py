@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
-from hotstart.errors import ContractError
+from hotstart.errors import ContractError, ModelMismatch
 from hotstart.records.artifact import WeightSpec
 from hotstart.records.contract import Contract, Parameter, TensorSpec
+from hotstart.records.guards import Change
 from hotstart.records.nested import Attributes, Container, Map, Record, Seq
 from hotstart.records.shapes import Variant, dense_strides
 from hotstart.runtime.entry.by_parameter import MISSING
@@ -25,7 +27,8 @@ def not_served(
                 f"{dim}",
                 "declare a larger Dim, or pad or split the input",
             )
-    return ContractError("sizes", str(dict(sizes)), " or ".join(v.name for v in variants))
+    served = " or ".join(variant.name for variant in variants)
+    return ContractError("sizes", str(dict(sizes)), served, "pad the input, or declare these sizes")
 
 
 def other_size(
@@ -36,7 +39,30 @@ def other_size(
         path,
         f"size {found} in dimension {dim}",
         f"size {expected} there, the size of axis {axis!r} in {first_with(contract, axis)}",
+        "pass equal sizes, or declare another Dim there",
     )
+
+
+def to_fit(spec: TensorSpec, dtype: str, shape: Sequence[int]) -> str:
+    """Advise on a tensor of a dtype, a rank or a size that was not compiled."""
+    wanted, rank = spec.shape, len(spec.shape)
+    if dtype != spec.dtype:
+        to = f"convert it, as by .to(torch.{spec.dtype})"
+        return f"{to}, or compile with an example of torch.{dtype}"
+    if len(shape) != rank:
+        dimensions = "1 dimension" if rank == 1 else f"{rank} dimensions"
+        return f"pass {dimensions}, or compile with an example of {len(shape)}"
+    for dim, (size, found) in enumerate(zip(wanted, shape, strict=True)):
+        if isinstance(size, int) and size != found:
+            return f"pass {size} in dimension {dim}, or declare a Dim for it in dynamic_shapes"
+    return ""
+
+
+def left_out(found: Any) -> str:
+    """Advise on a call without an argument that the example had; empty if it has one."""
+    if found is not MISSING and found is not None:
+        return ""
+    return "pass it, or compile with an example without it"
 
 
 def shares_a_weight(path: str, weight: str) -> ContractError:
@@ -67,21 +93,27 @@ def in_words(value: Any) -> str:
 # --- arguments ------------------------------------------------------------------------------------
 
 
-def positional(parameters: Sequence[Parameter]) -> int:
-    """Count the parameters that take an argument by its position."""
-    kinds = [parameter.kind for parameter in parameters]
-    return kinds.count("positional_only") + kinds.count("positional")
+def unknown_argument(name: str, found: str, parameters: Sequence[Parameter]) -> ContractError:
+    """Explain that the example did not have a keyword argument, and name those that it had."""
+    names = [p.name for p in parameters if p.kind not in ("positional_only", "var_positional")]
+    takes = f"no argument {name!r}, only {', '.join(names) or 'positional ones'}"
+    near = get_close_matches(name, names, 1)
+    advice = f"pass {near[0]!r}" if near else "leave it out"
+    return ContractError(name, found, takes, f"{advice}, or compile with an example that has it")
 
 
-def unknown_argument(name: str, found: str) -> ContractError:
-    """Explain that the example did not have a keyword argument."""
-    takes = "nothing: the example call did not have this argument"
-    return ContractError(name, found, takes, "compile with an example that passes it")
-
-
-def too_many(most: int, more: int) -> ContractError:
+def too_many(parameters: Sequence[Parameter], more: int) -> ContractError:
     """Explain that there are more positional arguments than forward has."""
-    return ContractError("positional arguments", str(most + more), f"at most {most}")
+    names = [p.name for p in parameters if p.kind in ("positional_only", "positional")]
+    listed = f", {', '.join(names)}" if names else ""
+    takes, advice = f"at most {len(names)}{listed}", "pass others by name, or leave them out"
+    return ContractError("positional arguments", str(len(names) + more), takes, advice)
+
+
+def other_structure(path: str, found: str, tree: Container) -> ContractError:
+    """Explain that an argument is not the container that the example had."""
+    advice = "pass it as in the example, or compile with an example of this form"
+    return ContractError(path, found, form_of(tree), advice)
 
 
 def not_as_written(path: str, found: str, value: Any) -> ContractError:
@@ -152,6 +184,59 @@ def not_laid_out(spec: TensorSpec, shape: Sequence[int], strides: Sequence[int])
         f"strides {dense_strides(shape, order)}, since what forward does depends on them",
         f"pass {spec.path}{dense_copy(order)}, or compile with an example of this layout",
     )
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+NO_PARAMETER = "no such parameter"
+"""What is expected where a model has a parameter that it did not have at the build."""
+
+
+def other_model(
+    differences: Sequence[Change], dtypes: Collection[tuple[str, str]]
+) -> ModelMismatch:
+    """Explain that a model does not fit: its class and structure before what follows from them.
+
+    Args:
+        differences: all of them; of modules first, the model itself the first of these.
+        dtypes: wanted and found, by name, of tensors that have another one.
+    """
+    named = {name for name, *_ in differences}
+    told = [  # digests of keys say nothing where their number differs
+        one for one in differences
+        if not one[0].startswith("keys ") or f"len({one[0][5:]})" not in named
+    ]  # fmt: skip
+    name, expected, found = differences[0]
+    if name == "model" and expected.startswith("a "):
+        about = f"the model is a {found}, the program is of {expected}: it"
+        return ModelMismatch(told, about, f"Load it with {expected}, or compile this model.")
+    if any(map(_is_of_structure, differences)):
+        about = "the model is of the class that was compiled, but of another structure: it"
+        advice = (
+            "Make it with the settings of the build, such as the number of layers, or compile it."
+        )
+        return ModelMismatch(told, about, advice)
+    advice = to_convert(dtypes)
+    return ModelMismatch(told, advice=advice) if advice else ModelMismatch(told)
+
+
+def to_convert(dtypes: Collection[tuple[str, str]]) -> str:
+    """Advise on floating-point weights that all have one other dtype; empty if they do not.
+
+    Args:
+        dtypes: wanted and found, by name.
+    """
+    if len(dtypes) != 1 or not all("float" in one for pair in dtypes for one in pair):
+        return ""
+    ((wanted, found),) = dtypes
+    return f"Convert the weights, as by .to(torch.{wanted}), or compile the model in {found}."
+
+
+def _is_of_structure(difference: Change) -> bool:
+    """Tell whether a difference is a module or a parameter that is missing, or one too many."""
+    what, expected, found = difference
+    missing = found == "nothing" and expected.startswith("a ")
+    return what.startswith("len(") or expected == NO_PARAMETER or missing
 
 
 def described_weight(spec: WeightSpec) -> str:

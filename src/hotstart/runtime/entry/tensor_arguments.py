@@ -17,7 +17,7 @@ from hotstart.runtime.code.identifiers import Scope
 from hotstart.runtime.entry.argument_kind import ArgumentKind, Looked, Served
 from hotstart.runtime.entry.copied_back import Relayout, copied, copied_back
 from hotstart.runtime.entry.entry_check import Check, Explain, Found
-from hotstart.runtime.entry.refusal_words import in_words
+from hotstart.runtime.entry.refusal_words import in_words, left_out, to_fit
 from hotstart.runtime.tensors import TENSOR_TYPES, TensorMemory, describe_tensor
 
 
@@ -31,6 +31,7 @@ class TensorArguments(TensorMemory, ArgumentKind):
 
     singletons = (torch.dtype, torch.layout, torch.memory_format)
     same_constant = staticmethod(same_constant)
+    make_one = "make a tensor of it, as by torch.as_tensor"
 
     def __init__(self, model: Model | None, relayout: Relayout) -> None:
         self._model: Any = model
@@ -67,9 +68,12 @@ class TensorArguments(TensorMemory, ArgumentKind):
         """Look at a tensor: its class, dtype, device, and whether it is a plain one."""
 
         def other(advice: str = "") -> Explain:
-            return lambda found: ContractError(
-                spec.path, self.describe(found[name]), str(spec), advice
-            )
+            def explain(found: Found) -> ContractError:
+                value = found[name]
+                hint = advice or _to_fit(spec, value)
+                return ContractError(spec.path, self.describe(value), str(spec), hint)
+
+            return explain
 
         dtype, device = dtype_of(spec.dtype), torch.device(spec.device)
         types = [scope.refer(cls.__name__, cls) for cls in TENSOR_TYPES]
@@ -81,7 +85,7 @@ class TensorArguments(TensorMemory, ArgumentKind):
                 f"{name}.is_cpu"
                 if device.type == "cpu"
                 else f"{name}.device == {scope.constant(device, 'device')}",
-                other(),
+                other(f"move it, as by .to({spec.device!r})"),
             ),
             Check(
                 f"{name}.layout is {_constant(torch.strided, scope)}",
@@ -122,6 +126,15 @@ class TensorArguments(TensorMemory, ArgumentKind):
         enable = scope.refer("set_grad_enabled", set_grad_enabled())
         yield from (f"if not {enabled}():", *answer, f"{enable}(False)")
         yield from ("try:", *answer, "finally:", f"    {enable}(True)")
+
+
+def _to_fit(spec: TensorSpec, value: Any) -> str:
+    """Advise on a value in the place of a tensor."""
+    if type(value) in TENSOR_TYPES:
+        return to_fit(spec, str(value.dtype).removeprefix("torch."), value.shape)
+    if isinstance(value, torch.Tensor):
+        return "pass a plain tensor"
+    return left_out(value) or TensorArguments.make_one
 
 
 def _constant(value: torch.dtype | torch.layout, scope: Scope) -> str:

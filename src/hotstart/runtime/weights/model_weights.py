@@ -19,7 +19,7 @@ from hotstart.records.artifact import Artifact, Requirements, WeightSpec
 from hotstart.records.guards import Change
 from hotstart.records.shapes import is_laid_out
 from hotstart.records.standalone import LeftOut
-from hotstart.runtime.entry.refusal_words import described_weight
+from hotstart.runtime.entry.refusal_words import NO_PARAMETER, described_weight, other_model
 from hotstart.runtime.tensors import TENSOR_TYPES, TensorMemory, describe_tensor, is_lazy_view
 from hotstart.runtime.weights.released import Released
 from hotstart.runtime.weights.weight_source import Fetched
@@ -147,7 +147,7 @@ class Weights:
                     if name not in same
                 ]
         problems += [
-            (name, "no such parameter", "one")
+            (name, NO_PARAMETER, "one")
             for name in finder.parameter_names()
             if name not in self._names
         ]
@@ -155,7 +155,7 @@ class Weights:
         problems = self._guards.changes(finder, paths) + problems
         problems = problems or TensorMemory().misplaced(self._requirements.weights, tensors)
         if problems:
-            raise ModelMismatch(problems)
+            raise other_model(problems, other_dtypes(self._requirements.weights, tensors))
         counters: dict[int, list[torch.Tensor]] = {}
         for place, tensor in kept:
             counters.setdefault(id(tensor), []).extend(_counting(place))
@@ -260,6 +260,16 @@ def problems_of(spec: WeightSpec, tensor: Any) -> list[Change]:
     if fits:
         return []
     return [(spec.name, described_weight(spec), _describe_tensor(tensor))]
+
+
+def other_dtypes(specs: Sequence[WeightSpec], tensors: Sequence[Any]) -> set[tuple[str, str]]:
+    """Collect the dtypes of tensors that have another one than a table asks for: wanted, found."""
+    return {
+        (spec.dtype, found)
+        for spec, tensor in zip(specs, tensors, strict=True)
+        if isinstance(tensor, torch.Tensor)
+        and (found := str(tensor.dtype).removeprefix("torch.")) != spec.dtype
+    }
 
 
 def _describe_tensor(tensor: torch.Tensor) -> str:
