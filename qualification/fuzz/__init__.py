@@ -1,1 +1,1 @@
-"""Random programs, eager against hotstart, so that wrong numbers are found before users find them."""
+"""Random programs, eager against hotstart: compositions of operators that nobody wrote."""

@@ -1,6 +1,7 @@
 """Generate programs from seeds: lines are tried in eager mode as they are added.
 
-A line stays if it runs at all sizes that are tried, and makes tensors that are small and, mostly, finite.
+A line stays if it runs at all sizes that are tried, and makes tensors that are small and, mostly,
+finite.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class Trial:
         """Run all lines that there are."""
         self._runs: list[dict[str, Any]] = []
         for call in self.program.calls:
-            given = zip(self.program.inputs, programs.arguments(self.program, call).args, strict=True)
+            given = zip(
+                self.program.inputs, programs.arguments(self.program, call).args, strict=True
+            )
             holder = nn.Module()
             for name, text in self.program.modules.items():
                 self._set(holder, name, text)
@@ -104,7 +107,7 @@ class Trial:
     def _set(self, holder: nn.Module, name: str, text: str) -> None:
         """Give a module an attribute, as the model's `__init__` does."""
         torch.manual_seed(0)
-        made = eval(text, programs.namespace(self.program))  # noqa: S307  what was generated here
+        made = eval(text, programs.namespace(self.program))
         if isinstance(made, nn.Module):
             setattr(holder, name, made.eval().requires_grad_(False))
         else:
@@ -160,20 +163,29 @@ def _begun(seed: int, chance: random.Random) -> Program:
         inputs.append(Input(f"x{number}", chance.choice(DTYPES), shape, chance.choice(LAYOUTS)))
     used = {size for one in inputs for size in one.shape}
     axes = {name: ends for name, ends in axes.items() if name in used}
-    calls = tuple(Call(sizes, seed=seed * 100 + at) for at, sizes in enumerate(_sizes(axes, chance)))
+    calls = tuple(
+        Call(sizes, seed=seed * 100 + at) for at, sizes in enumerate(_sizes(axes, chance))
+    )
     return Program(seed, axes, tuple(inputs), {}, (), (), calls)
 
 
 def _sizes(axes: dict[str, tuple[int, int]], chance: random.Random) -> list[dict[str, int]]:
     """Sizes to try: some between, both ends, and what is small."""
-    between = [{a: chance.randint(min(lo + 2, hi), hi) for a, (lo, hi) in axes.items()} for _ in "12"]
+    between = [
+        {a: chance.randint(min(lo + 2, hi), hi) for a, (lo, hi) in axes.items()} for _ in "12"
+    ]
     least = {axis: lo for axis, (lo, _) in axes.items()}
     most = {axis: hi for axis, (_, hi) in axes.items()}
     small = [
-        {a: s if lo <= s <= hi and chance.random() < 0.7 else between[0][a] for a, (lo, hi) in axes.items()}
+        {
+            a: s if lo <= s <= hi and chance.random() < 0.7 else between[0][a]
+            for a, (lo, hi) in axes.items()
+        }
         for s in (0, 1, 2)
     ]
-    unique = {tuple(sizes.items()): sizes for sizes in (between[0], least, most, *small, between[1])}
+    unique = {
+        tuple(sizes.items()): sizes for sizes in (between[0], least, most, *small, between[1])
+    }
     return list(unique.values())
 
 
@@ -266,9 +278,7 @@ def filled(template: str, trial: Trial, chance: random.Random) -> str:
     return PLACE.sub(lambda match: chosen[match[1]], template)
 
 
-def _main(
-    place: str | None, trial: Trial, names: Sequence[str], chance: random.Random
-) -> str:
+def _main(place: str | None, trial: Trial, names: Sequence[str], chance: random.Random) -> str:
     fit = KINDS[place[0] if place else "a"]
     return _chosen([name for name in names if fit(trial.of(name)[0].dtype)], chance)
 
@@ -283,7 +293,11 @@ def _partner(
             name
             for name in names
             if trial.shapes(name) == trial.shapes(main)
-            and (trial.of(name)[0].dtype == trial.of(main)[0].dtype if same_dtype else fit(trial.of(name)[0].dtype))
+            and (
+                trial.of(name)[0].dtype == trial.of(main)[0].dtype
+                if same_dtype
+                else fit(trial.of(name)[0].dtype)
+            )
         ]
     else:
         found = [n for n in names if fit(trial.of(n)[0].dtype) and _broadcast(trial, n, main)]
@@ -312,7 +326,9 @@ def _add_blocks(trial: Trial, chance: random.Random, name: str) -> None:
     if tensors[0].dtype != torch.float32 or not shapes[0]:
         raise _Unfit
     width = shapes[0][-1]
-    lines = ["v0 = self.linear(x0)"] if len({shape[-1] for shape in shapes}) == 1 else ["v0 = x0 * 2"]
+    lines = (
+        ["v0 = self.linear(x0)"] if len({shape[-1] for shape in shapes}) == 1 else ["v0 = x0 * 2"]
+    )
     for number in range(1, chance.randint(2, 4)):
         template = chance.choice(operators.lines(operators.UNARY))
         if set(PLACE.findall(template)) <= {"f"}:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -106,7 +106,7 @@ def _in_eager(program: Program, model: nn.Module) -> Iterator[tuple[int, Did]]:
     for at, call in enumerate(program.calls):
         try:
             yield at, _observed(model, model, programs.arguments(program, call))
-        except Exception:  # noqa: BLE001, PERF203  what eager does not do is no call
+        except Exception:  # noqa: BLE001  what eager does not do is no call
             continue
 
 
@@ -117,7 +117,11 @@ def _observed(called: Callable[..., Any], model: nn.Module, given: Inputs) -> Di
 
 def _tensors(did: Did) -> list[tuple[str, Tensor]]:
     """All tensors that a call made or may have changed."""
-    groups = {"result": pytree.tree_leaves(did.returned), "argument": did.inputs, "weight": did.state}
+    groups = {
+        "result": pytree.tree_leaves(did.returned),
+        "argument": did.inputs,
+        "weight": did.state,
+    }
     return [
         (f"{kind} {at}", tensor)
         for kind, tensors in groups.items()
@@ -151,8 +155,8 @@ def _but_for_rounding(
     """How numbers of a call differ more than rounding explains."""
     runs = [expected]
     for seed in range(noise.RUNS):
-        with noise.rounding(seed):
-            runs.append(_observed(model, model, given))
+        noisy = partial(noise.with_rounding, model, seed)
+        runs.append(_observed(noisy, model, given))
     overflows = "float16" in str(program.inputs) or "half" in programs.source(program)
     for at, (name, tensor) in enumerate(_tensors(found)):
         wrong = noise.wrong(tensor, [_tensors(run)[at][1] for run in runs], overflows)

@@ -1,15 +1,16 @@
 """Tell rounding from faults: run operators in eager mode with noise of the size of their rounding.
 
-Compiled code rounds elsewhere than eager mode does. How far that may bring results apart depends on all
-that comes after, such as a comparison or `floor`. So the model itself runs a few times with noise added
-to what each operator gives. A number of a compiled result is wrong if it lies farther from eager's than
-some times as far as noise brings it; a number that noise makes another one altogether is not decided.
+Compiled code rounds elsewhere than eager mode does. How far that may bring results apart depends on
+all that comes after, such as a comparison or `floor`. So the model itself runs a few times with
+noise added to what each operator gives. A number of a compiled result is wrong if it lies farther
+from eager's than some times as far as noise brings it; a number that noise makes another one
+altogether is not decided.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,32 +25,52 @@ RUNS = 5
 TIMES = 6
 """So many times as far as noise brings numbers apart is taken for rounding."""
 
-_EXACT = frozenset(
-    """clone _to_copy copy copy_ cat stack where masked_fill masked_fill_ index index_select gather take
-    flip roll neg neg_ abs abs_ relu relu_ sign sgn floor floor_ ceil round trunc clamp clamp_ clamp_min
-    clamp_max clamp_min_ maximum minimum fmax fmin amax amin max min aminmax sort topk fill fill_ zero_
-    full full_like zeros zeros_like ones ones_like eye empty empty_like new_zeros new_ones new_full
-    constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d repeat tril
-    triu diag_embed select_scatter slice_scatter diagonal_scatter lift_fresh lift_fresh_copy
-    scalar_tensor max_pool2d_with_indices nan_to_num threshold hardshrink hardtanh copysign nextafter
-    median kthvalue mode cummax cummin _cummax_helper masked_scatter complex im2col pixel_shuffle
-    pixel_unshuffle arange scatter index_fill index_copy heaviside tril_ index_put_ put one_hot
-    scatter_ index_fill_ index_copy_ frexp _unsafe_index channel_shuffle unfold_copy empty_strided
-    upsample_nearest1d upsample_nearest2d _upsample_nearest_exact1d""".split()
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_EXACT = _names(
+    """
+    clone _to_copy copy copy_ cat stack where masked_fill masked_fill_ index index_select gather
+    take flip roll neg neg_ abs abs_ relu relu_ sign sgn floor floor_ ceil round trunc clamp
+    clamp_ clamp_min clamp_max clamp_min_ maximum minimum fmax fmin amax amin max min aminmax
+    sort topk fill fill_ zero_ full full_like zeros zeros_like ones ones_like eye empty
+    empty_like new_zeros new_ones new_full constant_pad_nd reflection_pad1d reflection_pad2d
+    replication_pad1d replication_pad2d repeat tril triu diag_embed select_scatter slice_scatter
+    diagonal_scatter lift_fresh lift_fresh_copy scalar_tensor max_pool2d_with_indices nan_to_num
+    threshold hardshrink hardtanh copysign nextafter median kthvalue mode cummax cummin
+    _cummax_helper masked_scatter complex im2col pixel_shuffle pixel_unshuffle arange scatter
+    index_fill index_copy heaviside tril_ index_put_ put one_hot scatter_ index_fill_
+    index_copy_ frexp _unsafe_index channel_shuffle unfold_copy empty_strided upsample_nearest1d
+    upsample_nearest2d _upsample_nearest_exact1d
+    """
 )
 """Operators that give the same numbers wherever they are computed."""
 
-_SIMPLE = frozenset("add add_ sub sub_ mul mul_ div div_ rsub reciprocal sqrt square".split())
+_SIMPLE = _names(
+    """
+    add add_ sub sub_ mul mul_ div div_ rsub reciprocal sqrt square
+    """
+)
 """Operators of which each result is rounded once, so arguments need no noise."""
 
-_ZEROS = frozenset(
-    """clamp clamp_ clamp_min clamp_max clamp_min_ maximum minimum fmax fmin amax amin max min aminmax
-    expm1 elu remainder hardtanh relu relu_ hardsigmoid""".split()
+_ZEROS = _names(
+    """
+    clamp clamp_ clamp_min clamp_max clamp_min_ maximum minimum fmax fmin amax amin max min
+    aminmax expm1 elu remainder hardtanh relu relu_ hardsigmoid
+    """
 )
 """Operators of which the sign of a zero is not promised: see `docs/semantics.md`."""
 
 
-def rounding(seed: int) -> contextlib.AbstractContextManager[Any]:
+def with_rounding(called: Callable[..., Any], seed: int, *args: Any, **kwargs: Any) -> Any:
+    """Call with noise that follows from a seed."""
+    with _rounding(seed):
+        return called(*args, **kwargs)
+
+
+def _rounding(seed: int) -> contextlib.AbstractContextManager[Any]:
     """Have operators of this thread give numbers that are off by a few units in the last place."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -106,8 +127,8 @@ def wrong(found: Tensor, runs: Sequence[Tensor], overflows: bool) -> Tensor:
     Args:
         found: what a program gave.
         runs: what eager mode gave, first without noise.
-        overflows: whether what is infinite in eager mode may be a number, as narrow numbers are wider
-            within kernels.
+        overflows: whether what is infinite in eager mode may be a number, as narrow numbers are
+            wider within kernels.
     """
     if not _is_inexact(found):
         same = torch.stack([run == runs[0] for run in runs]).all(0)
@@ -117,7 +138,9 @@ def wrong(found: Tensor, runs: Sequence[Tensor], overflows: bool) -> Tensor:
     expected, own = wide[0], _wide(found)
     stacked = torch.stack(wide)
     finite = stacked.isfinite().all(0)
-    same = torch.stack([(run == expected) | (run.isnan() & expected.isnan()) for run in wide]).all(0)
+    same = torch.stack([(run == expected) | (run.isnan() & expected.isnan()) for run in wide]).all(
+        0
+    )
     apart = stacked.amax(0) - stacked.amin(0)
     limit = TIMES * (apart + info.eps * expected.abs() + info.tiny)
     far = ~((own - expected).abs() <= limit)

@@ -3,8 +3,8 @@
 Places in braces: `f` is a value of floating-point numbers, `i` of integers, `r` of either, `b` of
 booleans, `c` of complex numbers, `a` of any dtype; `{r2}` and `{r3}` broadcast with the first one,
 `{r=}` has its shape and dtype. `d` is a dimension of the first value, `D` some, `P` all in another
-order, `n` its size in dimension `d` as an expression, `n0` that in the first; `s` is a number, and `t`,
-`ti`, `tf` are dtypes, of integers, of floating-point numbers. Whether a line means anything for the
+order, `n` its size in dimension `d` as an expression, `n0` that in the first; `s` is a number, and
+`t`, `ti`, `tf` are dtypes, of integers, of floating-point numbers. Whether a line means anything for the
 shapes at hand is found out by running it.
 """
 
@@ -75,7 +75,8 @@ CASTS = """
 {a}.to({t}) | {r}.to({t}) | {r}.to({t}) | {r}.float() | {r}.double() | {f}.half() | {f}.bfloat16()
 {r}.bool() | {f}.nan_to_num(0.0, 50.0, -50.0).clamp(-100, 100).to({ti})
 {f}.nan_to_num(0.0, 9.0, 0.0).clamp(0, 200).byte() | {i}.to({ti}) | {b}.long() | {r}.type_as({r2})
-{f}.bfloat16().float() | {f}.half().float() | {f}.half().bfloat16() | {f}.float().view(torch.int32)
+{f}.bfloat16().float() | {f}.half().float() | {f}.half().bfloat16()
+{f}.float().nan_to_num().view(torch.int32)
 {f}.nan_to_num(0.0, 50.0, -50.0).clamp(-100, 100).int().float() | {i}.float() | {i}.to({tf})
 {r}.to({tf})
 """
@@ -226,7 +227,8 @@ IN_PLACE = """
 {r}.scatter_({d}, torch.zeros_like({r}, dtype=torch.int64), 1)
 {r}.scatter_add_({d}, torch.zeros_like({r}, dtype=torch.int64), {r=})
 {r}[torch.tensor([0])] = {r}[-1:]
-{r}.index_put_((torch.tensor([0, 0]),), {r}[:1].clone(), accumulate=True) | {r}.cumsum_({d}) | {r}.tril_()
+{r}.index_put_((torch.tensor([0, 0]),), {r}[:1].clone(), accumulate=True)
+{r}.cumsum_({d}) | {r}.tril_()
 {f}.exp_() | {f}.sigmoid_() | {f}.tanh_() | {b}.logical_not_() | {i}.bitwise_and_(3)
 {r}.diagonal().fill_(1) | {r}.unsqueeze({d}).mul_(2) | {r}.transpose(0, -1)[0].add_(1)
 {r}.chunk(2, {d})[0].mul_(3) | {r}.select({d}, 0).copy_({r}.select({d}, -1)) | {f}.div_(2)

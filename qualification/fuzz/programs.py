@@ -1,4 +1,4 @@
-"""Random programs as data: lines of Python over values with names, and the calls they are tried in."""
+"""Random programs as data: lines of Python over values with names, and calls to try."""
 
 from __future__ import annotations
 
@@ -263,8 +263,7 @@ def _values(chance: random.Random, dtype: torch.dtype, kind: str, shape: Sequenc
 def static(program: Program, axis: str, size: int) -> Program:
     """The same program with an axis that has one size."""
     inputs = tuple(
-        replace(i, shape=tuple(size if s == axis else s for s in i.shape))
-        for i in program.inputs
+        replace(i, shape=tuple(size if s == axis else s for s in i.shape)) for i in program.inputs
     )
     axes = {name: ends for name, ends in program.axes.items() if name != axis}
     calls = tuple(call for call in program.calls if call.sizes.get(axis, size) == size)

@@ -1,7 +1,7 @@
 """Compare random programs with eager mode: `python -m qualification.fuzz.run`.
 
-A program is made from its seed and measured in a fork, since it may die there. What is wrong is made
-shorter, and written as a script into `build/fuzz/`.
+A program is made from its seed and measured in a fork, since it may die there. What is wrong is
+made shorter, and written as a script into `build/fuzz/`.
 """
 
 from __future__ import annotations
@@ -58,12 +58,19 @@ def main() -> int:
             tell(f"{seed}: {finding.outcome}: {finding.note}")
             report(found, arguments)
         seed += 1
-    tell(f"seeds {arguments.seed} to {seed - 1}")
-    tell(", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome]))
-    tell(f"{counts['proof']} with pieces that run op by op or without a pass")
+        if (seed - arguments.seed) % 100 == 0:
+            tell(summary(arguments.seed, seed, counts))
+    tell(summary(arguments.seed, seed, counts))
     for note, number in refused.most_common():
         tell(f"  {number}: {note}")
     return int(any(counts[outcome] for outcome in measure.FAULTS))
+
+
+def summary(first: int, end: int, counts: Counter[str]) -> str:
+    """How many programs came out how."""
+    outcomes = [f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome]]
+    proven = f"{counts['proof']} with pieces that run op by op or without a pass"
+    return f"seeds {first} to {end - 1}: {', '.join((*outcomes, proven))}"
 
 
 def parse() -> argparse.Namespace:
@@ -90,7 +97,7 @@ def warm(compiler: str) -> None:
 
 
 def fuzzed(seed: int, compiler: str) -> Fuzzed | Finding:
-    """Generate and measure the program of a seed, in a fork; a finding where it did not get so far."""
+    """Generate and measure the program of a seed; a finding where generating fails."""
 
     def generated(say: Say) -> Program:
         say("start")
