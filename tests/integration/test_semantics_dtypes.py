@@ -222,3 +222,11 @@ def test_the_remainder_by_an_infinite_number(compiler: str) -> None:
 
     x = torch.tensor([math.inf, -math.inf, 2.0, -2.0], dtype=torch.float64)
     check(f, (x,), compiler=compiler)
+
+
+@both
+def test_the_variance_of_one_number_that_is_infinite(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        return x.var(-1, correction=0), *torch.var_mean(x, -1, correction=0)
+
+    check(f, (torch.tensor([[math.inf], [math.nan], [2.0], [-math.inf]]),), compiler=compiler)

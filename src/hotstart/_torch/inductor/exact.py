@@ -6,12 +6,14 @@ Most of this does not show with ordinary numbers, such as those that units are c
 from __future__ import annotations
 
 import contextlib
+import inspect
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from hotstart._torch.in_between import replaced, with_entries
+from hotstart._torch.in_between import in_between, replaced, with_entries
 
 
 def operators_called_whole() -> frozenset[Any]:
@@ -36,6 +38,7 @@ def numbers_of_operators() -> Iterator[None]:
         quotients_rounded_down(),
         powers_of_negative_zero(),
         bytes_compared_as_integers(),
+        variances_of_one_number(),
     ):
         yield
 
@@ -141,3 +144,24 @@ def bytes_compared_as_integers() -> contextlib.AbstractContextManager[None]:
     return with_entries(
         lowerings, {t: in_integers(lowerings[t]) for t in targets if t in lowerings}
     )
+
+
+def variances_of_one_number() -> contextlib.AbstractContextManager[None]:
+    """Let the variance of one infinite number, or of nan, be nan.
+
+    `WelfordReduction.create` (2.11 to 2.15) takes 0 for the sum of squared differences from the
+    mean of one number, whatever it is.
+    """
+    from torch._inductor import ir
+    from torch._inductor.lowering import lowerings
+
+    def create(make: Any, *args: Any, **kwargs: Any) -> Any:
+        made = make(*args, **kwargs)
+        given = inspect.signature(make).bind(*args, **kwargs).arguments
+        counted = math.prod(given["reduction_ranges"])
+        if counted != 1 or given["reduction_type"] != "welford_reduce":
+            return made
+        mean, _, weight = made
+        return mean, lowerings[torch.ops.aten.sub.Tensor](mean, mean), weight
+
+    return in_between(ir.WelfordReduction, "create", create)
