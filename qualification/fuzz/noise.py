@@ -64,6 +64,10 @@ _ZEROS = _names(
 """Operators of which the sign of a zero is not promised: see `docs/semantics.md`."""
 
 
+_SUMS = _names("sum prod mean nansum")
+"""Operators that overflow or not by the order of what they add."""
+
+
 def with_rounding(called: Callable[..., Any], seed: int, *args: Any, **kwargs: Any) -> Any:
     """Call with noise that follows from a seed."""
     with _rounding(seed):
@@ -88,6 +92,8 @@ def _rounding(seed: int) -> contextlib.AbstractContextManager[Any]:
                 for arg, write in zip(args, [*writes, *[False] * len(args)], strict=False)
             ]
             args = tuple(given)
+        if name in _SUMS and seed % 2:
+            args = (_turned(*args[:2]), *args[1:])
         result = func(*args, **kwargs)
         for tensor in pytree.tree_leaves(result):
             if isinstance(tensor, Tensor) and _is_inexact(tensor):
@@ -110,6 +116,15 @@ def _rounding(seed: int) -> contextlib.AbstractContextManager[Any]:
         return torch.where(short, tensor, moved)
 
     return around_operators(noisy)
+
+
+def _turned(tensor: Tensor, dims: Any = None) -> Tensor:
+    """The tensor with dimensions in the opposite order."""
+    if tensor.ndim == 0:
+        return tensor
+    if dims is None or dims == []:
+        dims = list(range(tensor.ndim))
+    return tensor.flip(dims if isinstance(dims, list | tuple) else [dims])
 
 
 def _is_inexact(tensor: Tensor) -> bool:

@@ -4,8 +4,8 @@ Places in braces: `f` is a value of floating-point numbers, `i` of integers, `r`
 booleans, `c` of complex numbers, `a` of any dtype; `{r2}` and `{r3}` broadcast with the first one,
 `{r=}` has its shape and dtype. `d` is a dimension of the first value, `D` some, `P` all in another
 order, `n` its size in dimension `d` as an expression, `n0` that in the first; `s` is a number, and
-`t`, `ti`, `tf` are dtypes, of integers, of floating-point numbers. Whether a line means anything for the
-shapes at hand is found out by running it.
+`t`, `ti`, `tf` are dtypes, of integers, of floating-point numbers. Whether a line means anything
+for the shapes at hand is found out by running it.
 """
 
 from __future__ import annotations
