@@ -72,7 +72,7 @@ torch.cross({f}, {f=}, dim={d})
 """
 
 CASTS = """
-{a}.to({t}) | {r}.to({t}) | {r}.to({t}) | {r}.float() | {r}.double() | {f}.half() | {f}.bfloat16()
+{i}.to({t}) | {b}.to({t}) | {r}.to({tf}) | {r}.float() | {r}.double() | {f}.half() | {f}.bfloat16()
 {r}.bool() | {f}.nan_to_num(0.0, 50.0, -50.0).clamp(-100, 100).to({ti})
 {f}.nan_to_num(0.0, 9.0, 0.0).clamp(0, 200).byte() | {i}.to({ti}) | {b}.long() | {r}.type_as({r2})
 {f}.bfloat16().float() | {f}.half().float() | {f}.half().bfloat16()

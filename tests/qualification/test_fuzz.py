@@ -6,8 +6,8 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -66,7 +66,7 @@ class Faulty:
     """A model in which `floor` rounds up."""
 
     report = SimpleNamespace(op_by_op=(), without=())
-    relayouts: dict[str, int] = {}
+    relayouts: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
         self._model = model
