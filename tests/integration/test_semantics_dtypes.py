@@ -222,3 +222,20 @@ def test_the_remainder_by_an_infinite_number(compiler: str) -> None:
 
     x = torch.tensor([math.inf, -math.inf, 2.0, -2.0], dtype=torch.float64)
     check(f, (x,), compiler=compiler)
+
+
+@both
+def test_the_variance_of_one_number_that_is_infinite(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        return x.var(-1, correction=0), *torch.var_mean(x, -1, correction=0)
+
+    check(f, (torch.tensor([[math.inf], [math.nan], [2.0], [-math.inf]]),), compiler=compiler)
+
+
+@both
+def test_the_error_function_of_small_numbers(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.erf() * 1e7, nn.functional.gelu(x)
+
+    x = torch.tensor([1e-7, -1e-8, 1e-20, 1e-3, 0.3, 2.0, 0.0, 1e-5] * 3)
+    check(f, (x,), compiler=compiler, tolerance=1e-6)

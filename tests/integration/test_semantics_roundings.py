@@ -12,7 +12,7 @@ import hotstart
 from hotstart import Dim, Options
 from hotstart._torch.inductor import compile_fx
 from hotstart._torch.inductor.joined_kernels import AskedKernel, kernels_in
-from tests.semantics import assert_same, build, check
+from tests.semantics import assert_same, both, build, check
 from tests.versions import rounds_no_factors
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
@@ -168,3 +168,12 @@ def test_a_setting_rounds_what_every_operator_gives(factor: float) -> None:
     x = torch.randn(5, 37, dtype=torch.bfloat16)
     program = hotstart.compile(chain, (x,), options=Options(inductor=settings))
     assert_same(program(x), chain(x))
+
+
+@both
+def test_rounding_to_decimals(compiler: str) -> None:
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x.round(decimals=1), y.round(decimals=2)
+
+    x = torch.linspace(-3, 3, 193)
+    check(f, (x.bfloat16(), x), compiler=compiler)

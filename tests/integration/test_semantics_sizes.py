@@ -59,3 +59,12 @@ def test_a_batch_of_0_that_linears_fold_into_rows(compiler: str) -> None:
     shapes = {"input": {0: Dim("batch", min=0, max=16)}}
     calls = [(R(n, 5, 8),) for n in SIZES]
     check(model, *calls, compiler=compiler, dynamic_shapes=shapes, tolerance=1e-5)
+
+
+@mostly_eager
+def test_rows_of_a_part_whose_size_follows_from_that_of_the_whole(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        return torch.stack([row * 2 for row in (x.chunk(3)[-1] + 1).unbind()])
+
+    shapes = {"x": {0: Dim("rows", min=1, max=4)}}
+    check(f, *((R(n, 4),) for n in (4, 1, 2, 3)), compiler=compiler, dynamic_shapes=shapes)

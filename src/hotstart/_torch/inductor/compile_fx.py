@@ -20,7 +20,12 @@ from hotstart._torch.inductor.exact import numbers_of_operators
 from hotstart._torch.inductor.joined_kernels import AskedKernel, kernels_asked_for, kernels_in
 from hotstart._torch.inductor.outputs_apart import keep_outputs_apart
 from hotstart._torch.inductor.roundings import roundings_kept
-from hotstart._torch.inductor.sizes import convolutions_of_any_batch, strides_by_expansion, watched
+from hotstart._torch.inductor.sizes import (
+    convolutions_of_any_batch,
+    strides_by_expansion,
+    unbound_by_selecting,
+    watched,
+)
 from hotstart._torch.inductor.small_loops import small_loops_in_one_thread
 from hotstart._torch.inductor.target_flags import beyond_target
 from hotstart._torch.inductor.view_strides import views_of_any_size
@@ -207,6 +212,7 @@ def _in_force(
         without_size_assumptions(),
         bounded_negative_powers(),
         convolutions_of_any_batch(),
+        unbound_by_selecting(),
         strides_by_expansion(),
         views_of_any_size(),
         numbers_of_operators(),

@@ -6,12 +6,14 @@ Most of this does not show with ordinary numbers, such as those that units are c
 from __future__ import annotations
 
 import contextlib
+import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 
-from hotstart._torch.in_between import replaced, with_entries
+from hotstart._torch.in_between import in_between, replaced, with_entries
 
 
 def operators_called_whole() -> frozenset[Any]:
@@ -20,12 +22,13 @@ def operators_called_whole() -> frozenset[Any]:
     `grid_sampler_2d` makes 0 of a coordinate that is nan, and nan of what lies outside an image
     whose first pixel is nan; `nextafter` finds the neighbours that narrower floats have in float32;
     `acosh` squares its argument, which is infinite for large ones; `remainder` of a number by an
-    infinite tensor is made of a product with 0.
+    infinite tensor is made of a product with 0; `round` to decimals does not round the product of
+    bfloat16 or float16 with a power of ten, and multiplies by its inverse after that.
     """
     aten = torch.ops.aten
     packets = (aten.grid_sampler_2d, aten.nextafter, aten.acosh)
     overloads = [getattr(packet, name) for packet in packets for name in packet.overloads()]
-    return frozenset([*overloads, aten.remainder.Scalar_Tensor])
+    return frozenset([*overloads, aten.remainder.Scalar_Tensor, aten.round.decimals])
 
 
 def indices_from_zero(table: Mapping[Any, Callable[..., Any]]) -> dict[Any, Callable[..., Any]]:
@@ -63,6 +66,8 @@ def numbers_of_operators() -> Iterator[None]:
         quotients_rounded_down(),
         powers_of_negative_zero(),
         bytes_compared_as_integers(),
+        variances_of_one_number(),
+        error_functions_of_small_numbers(),
     ):
         yield
 
@@ -168,3 +173,45 @@ def bytes_compared_as_integers() -> contextlib.AbstractContextManager[None]:
     return with_entries(
         lowerings, {t: in_integers(lowerings[t]) for t in targets if t in lowerings}
     )
+
+
+def variances_of_one_number() -> contextlib.AbstractContextManager[None]:
+    """Let the variance of one infinite number, or of nan, be nan.
+
+    `WelfordReduction.create` (2.11 to 2.15) takes 0 for the sum of squared differences from the
+    mean of one number, whatever it is.
+    """
+    from torch._inductor import ir
+    from torch._inductor.lowering import lowerings
+
+    def create(make: Any, *args: Any, **kwargs: Any) -> Any:
+        made = make(*args, **kwargs)
+        given = inspect.signature(make).bind(*args, **kwargs).arguments
+        counted = math.prod(given["reduction_ranges"])
+        if counted != 1 or given["reduction_type"] != "welford_reduce":
+            return made
+        mean, _, weight = made
+        return mean, lowerings[torch.ops.aten.sub.Tensor](mean, mean), weight
+
+    return in_between(ir.WelfordReduction, "create", create)
+
+
+def error_functions_of_small_numbers() -> contextlib.AbstractContextManager[None]:
+    """Let `erf` of float32 be as close for small numbers as eager's: `erf(1e-7)` is not 0.
+
+    What kernels call for vectors (2.11 to 2.15) is off by 1.5e-7 whatever the result. That is
+    rounding where 1 is added, as GELU does: there it stays, and elsewhere eager's operator is called.
+    """
+    from torch._inductor.lowering import fallback_handler, lowerings
+    from torch._inductor.virtualized import V
+
+    aten = torch.ops.aten
+    target, lower = aten.erf.default, lowerings[aten.erf.default]
+    whole = fallback_handler(target, add_to_fallback_set=False)
+
+    def erf(x: Any) -> Any:
+        users = V.graph.current_node.users
+        adds = all(user.target is aten.add.Tensor and 1 in user.args for user in users)
+        return lower(x) if adds or x.get_dtype() is torch.float64 else whole(x)
+
+    return with_entries(lowerings, {target: erf})

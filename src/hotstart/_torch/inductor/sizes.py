@@ -264,6 +264,20 @@ def _format(determine: Any, given: torch.Tensor, weight: torch.Tensor, chosen: A
     return determine(given, weight, chosen)
 
 
+def unbound_by_selecting() -> contextlib.AbstractContextManager[None]:
+    """Give what `unbind` makes the rank that it has, whatever is known of sizes.
+
+    The decomposition (2.11 to 2.15) squeezes parts of a split, whose sizes may be symbols that are
+    not known to be 1, and then keep a dimension.
+    """
+    from torch._decomp import decomposition_table
+
+    def unbind(given: torch.Tensor, dim: int = 0) -> tuple[torch.Tensor, ...]:
+        return tuple(given.select(dim, at) for at in range(given.shape[dim]))
+
+    return with_entries(decomposition_table, {torch.ops.aten.unbind.int: unbind})
+
+
 def strides_by_expansion() -> contextlib.AbstractContextManager[None]:
     """Find strides of an index by expanding it, not by `sympy.simplify`.
 

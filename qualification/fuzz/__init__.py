@@ -1,0 +1,1 @@
+"""Random programs, eager against hotstart: compositions of operators that nobody wrote."""
