@@ -38,7 +38,7 @@ def write_number(value: ast.expr, known: Known) -> str:
             return written
     found = known(value)
     if found is None:
-        raise NotNative(f"{ast.unparse(value)} is not a number made of sizes has no form in C++")
+        raise NotNative(f"{ast.unparse(value)} is not a number made of sizes")
     return found
 
 

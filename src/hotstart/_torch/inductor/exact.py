@@ -199,8 +199,8 @@ def variances_of_one_number() -> contextlib.AbstractContextManager[None]:
 def error_functions_of_small_numbers() -> contextlib.AbstractContextManager[None]:
     """Let `erf` of float32 be as close for small numbers as eager's: `erf(1e-7)` is not 0.
 
-    What kernels call for vectors (2.11 to 2.15) is off by 1.5e-7 whatever the result. That is
-    rounding where 1 is added, as GELU does: there it stays, and elsewhere eager's operator is called.
+    What kernels call for vectors (2.11 to 2.15) is off by 1.5e-7 whatever the result. Where 1 is
+    added, as GELU does, that is rounding, and it stays; elsewhere eager's operator is called.
     """
     from torch._inductor.lowering import fallback_handler, lowerings
     from torch._inductor.virtualized import V
