@@ -92,7 +92,9 @@ def test_a_batch_that_decides_about_the_layout_still_splits(
         dynamic_shapes={"input": {0: Dim("b", max=20)}},
         options=Options(compiler="op_by_op"),
     )
-    assert set(program.code) == {"b=1..15", "b=16..20"}
+    # Fake convolutions of torch 2.11 compare the batch with 1, too, where they are asked as before.
+    low = {"b=1", "b=2..15"} if torch.__version__ < "2.12" else {"b=1..15"}
+    assert set(program.code) == {*low, "b=16..20"}
 
 
 # --- operators that are called whole --------------------------------------------------------------

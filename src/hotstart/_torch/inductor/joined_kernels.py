@@ -55,7 +55,7 @@ class AskedKernel:
     @cached_property
     def function(self) -> Any:
         """The kernel, compiled as Inductor does it."""
-        return self._compiled(_bindings())
+        return _bindings().load_pybinding(list(self.arguments), self.source)
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the kernel: Inductor keeps generated modules for whoever compiles the same."""
@@ -63,14 +63,8 @@ class AskedKernel:
 
     def path(self) -> str:
         """The shared object of the kernel, compiled as Inductor does it; again if it is gone."""
-        path: str = self.function.__self__.__file__
-        if not Path(path).exists():
-            anew: Any = type("Anew", (_bindings(),), {"cache": {}})
-            path = self._compiled(anew).__self__.__file__
+        path: str = _finder().load_async(self.with_binding())()
         return path
-
-    def _compiled(self, cache: Any) -> Any:
-        return cache.load_pybinding(list(self.arguments), self.source)
 
     def with_binding(self) -> str:
         """The source with its binding to Python (`load_pybinding_async`, 2.11 to 2.15)."""
@@ -291,6 +285,16 @@ def _try(work: _Work) -> None:
         log.debug("kernels are compiled one by one: %s", error)
 
 
+def _finder() -> Any:
+    """Inductor's cache of kernels with no entries, which gives paths and loads nothing."""
+
+    def unloaded(cls: Any, path: str, key: str) -> str:
+        return path
+
+    parts = {"cache": {}, "_load_library": classmethod(unloaded)}
+    return type("Finder", (_bindings(),), parts)
+
+
 @dataclass(frozen=True)
 class _Joined:
     """Kernels that are compiled together.
@@ -316,14 +320,8 @@ class _Joined:
         source = join([kernel.with_binding() for kernel in kernels]) if len(kernels) > 1 else None
         if source is None:
             return None
-
-        def unloaded(cls: Any, path: str, key: str) -> str:
-            return path
-
-        parts = {"cache": {}, "_load_library": classmethod(unloaded)}
-        finder: Any = type("Finder", (_bindings(),), parts)
         tasks: list[Any] = []
-        found = finder.load_async(source, submit_fn=tasks.append)
+        found = _finder().load_async(source, submit_fn=tasks.append)
         if not tasks:
             return cls(Path(found()), len(kernels), None)
         lock, (builder,) = tasks[0].args

@@ -282,7 +282,7 @@ def strides_by_expansion() -> contextlib.AbstractContextManager[None]:
     """Find strides of an index by expanding it, not by `sympy.simplify`.
 
     Inductor's C++ backend asks for the stride of each index in each loop, and
-    `_inductor.sizevars` (2.11 to 2.15) takes the difference of two indices and calls
+    `_inductor.sizevars` (2.13 to 2.15) takes the difference of two indices and calls
     `sympy.simplify`, which takes half a second where sizes are quotients of symbols. Divisions and
     remainders are opaque to sympy, so a difference without them is a polynomial, and is constant
     exactly if it is so when expanded.

@@ -34,9 +34,8 @@ def compiling_for(target: TargetName) -> Iterator[None]:
     `pick_vec_isa` picks the first of `valid_vec_isa_list`, or the one of the width that
     `cpp.simdlen` asks for. `get_cpp_options` gives the flags of the compiler; `cpp.march` is a
     setting since 2.13 only. The passes of `mkldnn_fusion` pack bfloat16 and float16 where oneDNN
-    computes in them: in the first with AVX-512, in the other with more than any level has. Read in
-    2.13 to 2.15; 2.11 and 2.12 ask in the same places, as far as their changes tell. Kernels for
-    another architecture are not loaded.
+    computes in them: in the first with AVX-512, in the other with more than any level has. All of
+    it is so in 2.11 to 2.15. Kernels for another architecture are not loaded.
     """
     with _ALONE, contextlib.ExitStack() as replacements:
         if target != "native":
