@@ -41,6 +41,7 @@ def numbers_of_operators() -> Iterator[None]:
         bytes_compared_as_integers(),
         variances_of_one_number(),
         error_functions_of_small_numbers(),
+        remainders_without_rounding(),
     ):
         yield
 
@@ -173,7 +174,7 @@ def error_functions_of_small_numbers() -> contextlib.AbstractContextManager[None
     """Let `erf` of float32 be as close for small numbers as eager's: `erf(1e-7)` is not 0.
 
     What kernels call for vectors (2.11 to 2.15) is off by 1.5e-7 whatever the result. That is
-    rounding where 1 is added, as GELU does: there it stays, and elsewhere eager's operator is called.
+    rounding where 1 is added, as GELU does, and stays; elsewhere eager's operator is called.
     """
     from torch._inductor.lowering import fallback_handler, lowerings
     from torch._inductor.virtualized import V
@@ -188,3 +189,23 @@ def error_functions_of_small_numbers() -> contextlib.AbstractContextManager[None
         return lower(x) if adds or x.get_dtype() is torch.float64 else whole(x)
 
     return with_entries(lowerings, {target: erf})
+
+
+def remainders_without_rounding() -> contextlib.AbstractContextManager[None]:
+    """Let the remainder of floats be exact, as `fmod` is, and less than the divisor.
+
+    Kernels for vectors (`CppVecOverrides.remainder`, 2.11 to 2.15) subtract a rounded product: in
+    float32, `299.6 % 1e-3` is off by 1.5e-5, and greater than 1e-3.
+    """
+    from torch._inductor.codegen.cpp import CppVecOverrides
+
+    def remainder(write: Any, a: Any, b: Any) -> Any:
+        if not a.dtype.is_floating_point:
+            return write(a, b)
+        return (
+            "[](auto a, auto b) { const auto zero = decltype(a)(0); "
+            "const auto left = a.fmod(b); return decltype(a)::blendv(left, left + b, "
+            f"(left != zero) & ((b < zero) ^ (left < zero))); }}({a}, {b})"
+        )
+
+    return in_between(CppVecOverrides, "remainder", remainder)
