@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import fx
 
 from hotstart._torch.in_between import in_between, replaced, with_entries
 
@@ -42,6 +43,7 @@ def numbers_of_operators() -> Iterator[None]:
         variances_of_one_number(),
         error_functions_of_small_numbers(),
         remainders_without_rounding(),
+        writes_through_expanded_views(),
     ):
         yield
 
@@ -209,3 +211,34 @@ def remainders_without_rounding() -> contextlib.AbstractContextManager[None]:
         )
 
     return in_between(CppVecOverrides, "remainder", remainder)
+
+
+def writes_through_expanded_views() -> contextlib.AbstractContextManager[None]:
+    """Let `x.expand_as(x).add_(1)` leave in `x` what was written, whatever it held.
+
+    Functionalization (2.11 to 2.15) adds to `x` the difference between what was written and `x`,
+    which is nan where `x` is infinite, and rounded where it is large.
+    """
+    from torch._inductor import compile_fx
+
+    def passes(run: Any, module: fx.GraphModule, *args: Any, **kwargs: Any) -> Any:
+        aten = torch.ops.aten
+        for node in list(module.graph.find_nodes(op="call_function", target=aten.add.Tensor)):
+            base, apart = node.args
+            if not isinstance(apart, fx.Node) or apart.target is not aten.sub.Tensor:
+                continue
+            written, taken = apart.args
+            source = _made_of(node)
+            scaled = node.kwargs or apart.kwargs
+            if taken is base and not scaled and source and source == _made_of(apart):
+                node.replace_all_uses_with(written)
+                module.graph.erase_node(node)
+        return run(module, *args, **kwargs)
+
+    return in_between(compile_fx, "post_grad_passes", passes)
+
+
+def _made_of(node: fx.Node) -> str | None:
+    """Return the name of the node of Dynamo's graph that a node was made of."""
+    sources = node.meta.get("from_node") or ()
+    return sources[0].name if sources else None

@@ -326,7 +326,9 @@ def _max_pool1d(
     ceil_mode: bool = False,
 ) -> torch.Tensor:
     flat = ((1, *size), (1, *(stride or size)), (0, *padding), (1, *dilation))
-    pooled, _ = torch.ops.aten.max_pool2d_with_indices(given.unsqueeze(-2), *flat, ceil_mode)
+    pooled: torch.Tensor = torch.ops.aten.max_pool2d_with_indices(
+        given.unsqueeze(-2), *flat, ceil_mode
+    )[0]
     return pooled.squeeze(-2)
 
 
