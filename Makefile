@@ -32,7 +32,7 @@ export OMP_NUM_THREADS
 WORKERS ?= $(shell test $(CORES) -lt 4 && echo $(CORES) || echo 4)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-browser check format matrix package bench bench-peers conformance reliability databases docs docs-images clean
+.PHONY: help setup demo test test-slow test-browser check format matrix package bench bench-peers conformance reliability databases fuzz docs docs-images clean
 .SILENT:
 
 help:
@@ -49,6 +49,7 @@ help:
 	echo "make conformance  every architecture of the suite, into docs/models.md (some hours)"
 	echo "make reliability  what a cache survives, into docs/reliability.md (some minutes)"
 	echo "make databases    torch's operators, modules and examples, into docs/databases.md (an hour)"
+	echo "make fuzz         random programs against eager mode, op by op and with Inductor (some minutes)"
 	echo "make docs         the site of the docs, into site/ (seconds, once it is set up)"
 	echo "make docs-images  reports and profiles of four models, photographed for the docs (some minutes)"
 	echo "make clean        remove the environment, caches and builds"
@@ -140,6 +141,11 @@ reliability: $(READY)
 databases: $(READY)
 	$(PY) -m qualification.databases.run $(OPTIONS)
 	$(PY) -m qualification.databases.run --inductor $(OPTIONS)
+
+# OPTIONS="--seed 5000" tries other programs; --help says what else there is.
+fuzz: $(READY)
+	$(PY) -m qualification.fuzz.run $(OPTIONS)
+	$(PY) -m qualification.fuzz.run --compiler inductor $(OPTIONS)
 
 $(SITE)/.ready: pyproject.toml constraints.txt
 	echo "setting up $(SITE)"

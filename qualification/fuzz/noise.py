@@ -64,7 +64,7 @@ _ZEROS = _names(
 """Operators of which the sign of a zero is not promised: see `docs/semantics.md`."""
 
 
-_SUMS = _names("sum prod mean nansum")
+_SUMS = _names("sum prod mean nansum var std var_mean std_mean")
 """Operators that overflow or not by the order of what they add."""
 
 

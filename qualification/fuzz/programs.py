@@ -29,7 +29,7 @@ MODULE = re.compile(r"\bself\.(\w+)")
 BLOCKS = "nn.Sequential(*(Block() for _ in range(3)))"
 """A module, where a program has a block."""
 
-SPECIAL = (0.0, -0.0, torch.inf, -torch.inf, torch.nan, 1e-40, -1e-40, 1e9, 6e4, 0.5, -1.0, 1e-8)
+SPECIAL = (0.0, -0.0, torch.inf, -torch.inf, torch.nan, 1e-30, 1e9, 6e4, 0.5, -1.0, 1e-8)
 
 
 class Input(msgspec.Struct, frozen=True):

@@ -239,3 +239,14 @@ def test_the_error_function_of_small_numbers(compiler: str) -> None:
 
     x = torch.tensor([1e-7, -1e-8, 1e-20, 1e-3, 0.3, 2.0, 0.0, 1e-5] * 3)
     check(f, (x,), compiler=compiler, tolerance=1e-6)
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_remainders_are_less_than_the_divisor(dtype: torch.dtype, compiler: str) -> None:
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return x % 1e-3, x % -0.3, x % y, 7.0 % y
+
+    x = torch.tensor([299.6, -256.3, 3.0, 0.0, math.inf, math.nan, -1e-9, 1e9] * 4, dtype=dtype)
+    y = torch.tensor([0.1, 0.3, -0.7, 2.0, 1.0, math.inf, -1.0, 0.0] * 4, dtype=dtype)
+    check(f, (x, y), compiler=compiler)

@@ -329,3 +329,14 @@ def test_a_python_counter_is_refused() -> None:
 
     with pytest.raises(hotstart.CaptureError, match=r"sets the model\.calls"):
         build(Counts(), R(2))
+
+
+@both
+def test_what_is_written_through_an_expanded_view(compiler: str) -> None:
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        x.expand_as(x).add_(1)
+        y.expand(-1, 4).copy_(x)
+        return x * 2, y + (x - y)
+
+    x = torch.tensor([[torch.inf, 1e9, -torch.inf, 1.0]])
+    check(f, (x, x + 1e-3), (torch.randn(1, 4), x), compiler=compiler, tolerance=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import max_pool1d
 
 from hotstart import Dim
 from tests.semantics import both, check, mostly_eager
@@ -68,3 +69,19 @@ def test_rows_of_a_part_whose_size_follows_from_that_of_the_whole(compiler: str)
 
     shapes = {"x": {0: Dim("rows", min=1, max=4)}}
     check(f, *((R(n, 4),) for n in (4, 1, 2, 3)), compiler=compiler, dynamic_shapes=shapes)
+
+
+@mostly_eager
+def test_operators_that_torch_takes_apart_for_one_size(compiler: str) -> None:
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        pooled = max_pool1d(y, 2), max_pool1d(y[0], 3, stride=1, padding=1, ceil_mode=True)
+        taken = (
+            x.take_along_dim(x.argsort(0), 0),
+            torch.take_along_dim(x, x[:1].argmax(-1, True), -1),
+        )
+        return *pooled, *taken, torch.take_along_dim(x, x.argmax())
+
+    shapes = {"x": {0: Dim("rows", min=2, max=16)}, "y": {2: Dim("length", min=2, max=16)}}
+    calls = [(R(n, 4), R(2, 3, n)) for n in (5, 2, 3, 16)]
+    program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes)
+    assert not program.report.splits

@@ -41,7 +41,11 @@ from hotstart._torch.graphs.symbols import (
     sizes_that_may_be_zero,
     without_size_assumptions,
 )
-from hotstart._torch.inductor.sizes import convolutions_of_any_batch, unbound_by_selecting
+from hotstart._torch.inductor.sizes import (
+    composites_of_any_size,
+    convolutions_of_any_batch,
+    unbound_by_selecting,
+)
 
 if TYPE_CHECKING:
     import sympy
@@ -266,6 +270,7 @@ def _reading_as_eager() -> Iterator[None]:
             without_size_assumptions,
             sizes_that_may_be_zero,
             convolutions_of_any_batch,
+            composites_of_any_size,
             unbound_by_selecting,
             reading_paddings,
             reading_lists,

@@ -21,6 +21,7 @@ from hotstart._torch.inductor.joined_kernels import AskedKernel, kernels_asked_f
 from hotstart._torch.inductor.outputs_apart import keep_outputs_apart
 from hotstart._torch.inductor.roundings import roundings_kept
 from hotstart._torch.inductor.sizes import (
+    composites_of_any_size,
     convolutions_of_any_batch,
     strides_by_expansion,
     unbound_by_selecting,
@@ -212,6 +213,7 @@ def _in_force(
         without_size_assumptions(),
         bounded_negative_powers(),
         convolutions_of_any_batch(),
+        composites_of_any_size(),
         unbound_by_selecting(),
         strides_by_expansion(),
         views_of_any_size(),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import fx
 
 from hotstart._torch.in_between import in_between, replaced, with_entries
 
@@ -68,6 +69,8 @@ def numbers_of_operators() -> Iterator[None]:
         bytes_compared_as_integers(),
         variances_of_one_number(),
         error_functions_of_small_numbers(),
+        remainders_without_rounding(),
+        writes_through_expanded_views(),
     ):
         yield
 
@@ -215,3 +218,54 @@ def error_functions_of_small_numbers() -> contextlib.AbstractContextManager[None
         return lower(x) if adds or x.get_dtype() is torch.float64 else whole(x)
 
     return with_entries(lowerings, {target: erf})
+
+
+def remainders_without_rounding() -> contextlib.AbstractContextManager[None]:
+    """Let the remainder of floats be exact, as `fmod` is, and less than the divisor.
+
+    Kernels for vectors (`CppVecOverrides.remainder`, 2.11 to 2.15) subtract a rounded product: in
+    float32, `299.6 % 1e-3` is off by 1.5e-5, and greater than 1e-3.
+    """
+    from torch._inductor.codegen.cpp import CppVecOverrides
+
+    def remainder(write: Any, a: Any, b: Any) -> Any:
+        if not a.dtype.is_floating_point:
+            return write(a, b)
+        return (
+            "[](auto a, auto b) { const auto zero = decltype(a)(0); "
+            "const auto left = a.fmod(b); return decltype(a)::blendv(left, left + b, "
+            f"(left != zero) & ((b < zero) ^ (left < zero))); }}({a}, {b})"
+        )
+
+    return in_between(CppVecOverrides, "remainder", remainder)
+
+
+def writes_through_expanded_views() -> contextlib.AbstractContextManager[None]:
+    """Let `x.expand_as(x).add_(1)` leave in `x` what was written, whatever it held.
+
+    Functionalization (2.11 to 2.15) adds to `x` the difference between what was written and `x`,
+    which is nan where `x` is infinite, and rounded where it is large.
+    """
+    from torch._inductor import compile_fx
+
+    def passes(run: Any, module: fx.GraphModule, *args: Any, **kwargs: Any) -> Any:
+        aten = torch.ops.aten
+        for node in list(module.graph.find_nodes(op="call_function", target=aten.add.Tensor)):
+            base, apart = node.args
+            if not isinstance(apart, fx.Node) or apart.target is not aten.sub.Tensor:
+                continue
+            written, taken = apart.args
+            source = _made_of(node)
+            scaled = node.kwargs or apart.kwargs
+            if taken is base and not scaled and source and source == _made_of(apart):
+                node.replace_all_uses_with(written)
+                module.graph.erase_node(node)
+        return run(module, *args, **kwargs)
+
+    return in_between(compile_fx, "post_grad_passes", passes)
+
+
+def _made_of(node: fx.Node) -> str | None:
+    """Return the name of the node of Dynamo's graph that a node was made of."""
+    sources = node.meta.get("from_node") or ()
+    return sources[0].name if sources else None
