@@ -16,6 +16,7 @@ from tests.docs.blocks import blocks_of, pages
 from tests.docs.fragments import COMMANDS
 from tests.docs.names import REPLACED
 from tests.docs.run import commands
+from tests.processors import RUNS_V4
 
 SHELLS = ("", "sh", "console")
 FIRST = ("keygen", "observe", "build", "warm")
@@ -93,7 +94,7 @@ def ordered(found: list[list[str]]) -> list[list[str]]:
 def replaced(word: str, folder: Path) -> str:
     for old, new in {**REPLACED, **MADE}.items():
         word = word.replace(old, new.format(folder=folder))
-    if word == "x86-64-v4" and "avx512f" not in Path("/proc/cpuinfo").read_text():
+    if word == "x86-64-v4" and not RUNS_V4:
         word = "x86-64-v2"  # a build runs what it makes
     if word == KEY:
         word = next(each.key for each in Store("cache/models").entries.all())

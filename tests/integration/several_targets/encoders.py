@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,15 @@ import torch
 from msgspec.structs import replace
 
 from hotstart import Options
-from hotstart.artifact import fingerprint
 from hotstart.records.artifact import Artifact
-from hotstart.targets import missing_instructions
 from tests.integration.alone import IDS, MASK, SHAPES, Encoder, Saved
+from tests.processors import needs_v4
 
 V3, V4 = "x86-64-v3", "x86-64-v4"
 LACKED = "avx1024f"
 """An extension that no processor has."""
 
-ON_V4 = [
-    pytest.mark.usefixtures("kept_pieces"),
-    pytest.mark.skipif(
-        platform.machine() != "x86_64"
-        or missing_instructions("x86-64-v4", fingerprint.host()["instructions"]) != [],
-        reason="this machine is none of x86-64-v4",
-    ),
-]
+ON_V4 = [pytest.mark.usefixtures("kept_pieces"), needs_v4]
 
 
 def encoder(folder: Path, target: Any) -> Saved:
