@@ -185,7 +185,7 @@ def test_what_is_written_to_before_an_error_has_a_new_version() -> None:
     program = build(WritesAndFails(), x, table, at)
     for number in (1, 2):
         version = x._version
-        with pytest.raises(RuntimeError):
+        with pytest.raises(IndexError):
             program(x, table, at + 100)
         if x[0] == number:
             assert x._version > version

@@ -40,7 +40,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.extend(kernel.source for kernel in kernels.values())
         return compile_kernels(kernels, settings)
 
-    monkeypatch.setattr("hotstart.compilers.inductor.unit.compile_kernels", noted)
+    monkeypatch.setattr("hotstart.compilers.inductor.make_unit.compile_kernels", noted)
     return found
 
 

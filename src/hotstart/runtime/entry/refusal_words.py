@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from hotstart.errors import ContractError, ModelMismatch
@@ -97,6 +96,8 @@ def unknown_argument(name: str, found: str, parameters: Sequence[Parameter]) -> 
     """Explain that the example did not have a keyword argument, and name those that it had."""
     names = [p.name for p in parameters if p.kind not in ("positional_only", "var_positional")]
     takes = f"no argument {name!r}, only {', '.join(names) or 'positional ones'}"
+    from difflib import get_close_matches  # few processes make a mistake
+
     near = get_close_matches(name, names, 1)
     advice = f"pass {near[0]!r}" if near else "leave it out"
     return ContractError(name, found, takes, f"{advice}, or compile with an example that has it")
