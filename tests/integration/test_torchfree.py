@@ -267,15 +267,15 @@ def test_kernels_that_are_linked_to_more_of_torch_import_it(saved: Saved) -> Non
         import ctypes, json, sys
         import hotstart
 
-        class Library(ctypes.CDLL):
-            def __init__(self, name, *args, **kwargs):
-                if (name or "").startswith("/proc/self/fd/") and "torch" not in sys.modules:
-                    raise OSError("libtorch.so: cannot open shared object file")
-                super().__init__(name, *args, **kwargs)
+        from hotstart.runtime.code import libraries
 
-        ctypes.CDLL, kept = Library, ctypes.CDLL
+        def opened(path, module):
+            if "torch" not in sys.modules:
+                raise OSError("libtorch.so: cannot open shared object file")
+            kept(path, module)
+
+        libraries._opened_kernel, kept = opened, libraries._opened_kernel
         program = hotstart.load(sys.argv[1], weights=sys.argv[2])
-        ctypes.CDLL = kept
         import torch
         result = program(torch.tensor({IDS.tolist()}), torch.tensor({MASK.tolist()}))
         print(json.dumps([type(program).__name__, result["pooled"].tolist()]))
