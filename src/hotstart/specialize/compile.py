@@ -60,7 +60,7 @@ class CompiledCall:
 
 @dataclass(frozen=True)
 class CallJobs:
-    """What there is to compile of a call.
+    """The jobs of a call.
 
     Attributes:
         traced: the call.

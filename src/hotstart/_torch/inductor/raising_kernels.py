@@ -79,7 +79,7 @@ def raising(source: str) -> str:
 
 
 def _bodies(lines: list[str]) -> Iterator[tuple[int, int]]:
-    """Lines with the braces around what one turn of a shared loop does."""
+    """Yield the lines of the braces around one turn of each shared loop."""
     for number, line in enumerate(lines):
         if shared := _SHARED.match(line):
             loops = int(shared["loops"] or 1)
@@ -92,7 +92,7 @@ def _bodies(lines: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def _end(lines: list[str], opening: int) -> int:
-    """The line that closes a brace: the next one as far to the right."""
+    """Find the line that closes a brace: the next one as far to the right."""
     closed = lines[opening].replace("{", "}")
     return next(n for n in range(opening, len(lines)) if lines[n] == closed)
 

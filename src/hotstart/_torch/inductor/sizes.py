@@ -294,7 +294,7 @@ def composites_of_any_size() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for operator, function in made_of.items():
             target: Any = operator
-            # What was looked up before is kept there.
+            # It keeps the functions that were looked up before.
             stack.callback(target._dispatch_cache.clear)
             stack.enter_context(with_entries(target.py_kernels, {key: function}))
             target._dispatch_cache.clear()

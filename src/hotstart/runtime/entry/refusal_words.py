@@ -190,7 +190,7 @@ def not_laid_out(spec: TensorSpec, shape: Sequence[int], strides: Sequence[int])
 # --- weights --------------------------------------------------------------------------------------
 
 NO_PARAMETER = "no such parameter"
-"""What is expected where a model has a parameter that it did not have at the build."""
+"""The words for a parameter that a model has and did not have at the build."""
 
 
 def other_model(
