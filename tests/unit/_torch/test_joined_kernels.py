@@ -14,6 +14,7 @@ from torch._inductor.exc import CppCompileError
 from hotstart._torch.inductor import joined_kernels
 from hotstart._torch.inductor.compile_fx import inductor_settings
 from hotstart._torch.inductor.joined_kernels import AskedKernel, compile_kernels, join, kernels_in
+from hotstart._torch.native.torch_library import LIBTORCH
 from hotstart.partition.tokens import hash_bytes
 from hotstart.records.artifact import Kernel
 from hotstart.runtime.code.kernels import load_kernel
@@ -52,6 +53,13 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The folder in which Inductor keeps what it compiles."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     return tmp_path
+
+
+def needed_by(library: str) -> str:
+    """The libraries that a library says it needs."""
+    command = ["readelf", "-d", library]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return "".join(line for line in told.splitlines() if "(NEEDED)" in line)
 
 
 @pytest.fixture
@@ -94,7 +102,8 @@ def test_a_kernel_offers_nothing_but_itself() -> None:
         assert sorted(line.split()[-1] for line in told.splitlines()) == ["PyInit_kernel", "kernel"]
 
 
-def test_a_kernel_that_needs_torch_is_linked_to_it() -> None:
+@joins_kernels
+def test_a_kernel_that_needs_torch_is_linked_to_it_unread(ran: list[Sequence[str]]) -> None:
     vectors = """
 static float wide(float x) {
     float made[64];
@@ -110,6 +119,8 @@ static float wide(float x) {
     (first, second) = results(list(paths.values()))
     assert first == pytest.approx(torch.erf(torch.ones(())).item())
     assert second == pytest.approx(first + 1)
+    assert [LIBTORCH in needed_by(path) for path in paths.values()] == [True, False]
+    assert not [word for command in ran for word in command if word.startswith("-ltorch")]
 
 
 @pytest.mark.parametrize("line", ["#define SIZE 3", "#  define SIZE 3", "#pragma  GCC optimize(0)"])

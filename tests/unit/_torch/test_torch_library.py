@@ -20,8 +20,8 @@ def told_of(library: Path) -> str:
 def test_a_library_needs_torchs_by_the_name_that_it_has_and_no_path(tmp_path: Path) -> None:
     source, made = tmp_path / "calls.c", tmp_path / "calls.so"
     source.write_text("int device(); int f() { return device(); }")
-    folder = in_place_of_libtorch("gcc", tmp_path)
-    words = ["-Wl,--no-as-needed", "-ltorch_cpu", "-o", str(made), f"-L{folder}"]
+    library = in_place_of_libtorch("gcc", tmp_path)
+    words = ["-Wl,--no-as-needed", str(library), "-o", str(made)]
     subprocess.run(["gcc", "-shared", "-fPIC", str(source), *words], check=True)
     (own,) = re.findall(
         r"\(SONAME\).*\[(.*)\]", told_of(Path(torch.__file__).parent / "lib" / LIBTORCH)

@@ -241,17 +241,19 @@ def _as_the_only_one(number: int, exported: Path) -> str:
 def _link(command: Sequence[str]) -> None:
     """Link a kernel, without torch if it needs Python's functions alone, as most do.
 
-    To look for names in torch's libraries takes as long as all else. Those that start with `Sleef_`
-    are functions of vectors, which libtorch_cpu has.
+    To look for names in torch's libraries takes longer than all else. Those that start with
+    `Sleef_` are functions of vectors, which libtorch_cpu has. Nothing is optimised as it is linked,
+    so the plugin for that is not loaded.
     """
     without = [word for word in command if not word.startswith("-ltorch")]
+    without.append("-fno-use-linker-plugin")
     told = _run([*without, "-Wl,-z,defs,--warn-unresolved-symbols"])
     missing = re.findall(r"undefined (?:reference to|symbol:)\W*(\w+)", told)
     others = [name for name in missing if not name.startswith(("Py", "_Py"))]
     if others and all(name.startswith("Sleef_") for name in others):
         with tempfile.TemporaryDirectory() as folder:
-            libraries = in_place_of_libtorch(command[0], Path(folder))
-            _run([*without, f"-L{libraries}", "-Wl,--no-as-needed,-ltorch_cpu,--as-needed"])
+            library = in_place_of_libtorch(command[0], Path(folder))
+            _run([*without, f"-Wl,--no-as-needed,{library},--as-needed"])
     elif others or not missing:
         _run(command)
 

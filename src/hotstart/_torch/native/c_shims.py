@@ -177,12 +177,11 @@ def compile_command(source: Path, made: Path, target: TargetName = "native") -> 
         subprocess.SubprocessError: it refuses.
     """
     compiler = cross_compiler(target) if is_foreign(target) else get_cpp_compiler()
-    libraries = in_place_of_libtorch(compiler, made.parent)
+    library = in_place_of_libtorch(compiler, made.parent)
     return [
         compiler,
         *("-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-w"),
         *(("-march=x86-64",) if architecture_of(target) == X86_64 else ()),
         str(source),
-        f"-L{libraries}",
-        *("-Wl,--no-as-needed", "-ltorch_cpu", "-o", str(made)),
+        *("-Wl,--no-as-needed", str(library), "-o", str(made)),
     ]

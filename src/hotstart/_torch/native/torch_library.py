@@ -14,13 +14,16 @@ LIBTORCH = "libtorch_cpu.so"
 
 
 def in_place_of_libtorch(compiler: str, folder: Path) -> Path:
-    """Make an empty library that has libtorch's name, to be linked against; its folder.
+    """Make an empty library that has libtorch's name, to be linked against; its path.
+
+    It is to be given to a linker by this path: `-ltorch_cpu` finds the real one if a folder of
+    torch's comes first.
 
     Raises:
         OSError: there is no such compiler.
         subprocess.SubprocessError: it refuses.
     """
     command = [compiler, "-shared", "-nostdlib", f"-Wl,-soname,{LIBTORCH}", "-x", "c", "/dev/null"]
-    command += ["-o", str(folder / LIBTORCH)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return folder
+    library = folder / LIBTORCH
+    subprocess.run([*command, "-o", str(library)], check=True, capture_output=True, timeout=60)
+    return library
