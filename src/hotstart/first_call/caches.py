@@ -14,7 +14,7 @@ class Caches:
 
     def __init__(self) -> None:
         kind = type(functools.lru_cache(len))
-        found = [obj for obj in gc.get_objects() if type(obj) is kind]
+        found = [obj for obj in gc.get_referrers(kind) if type(obj) is kind]  # they hold their type
         self._before: list[tuple[Any, int]] = [
             (cache, cache.cache_info().misses)
             for cache in found

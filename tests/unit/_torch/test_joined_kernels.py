@@ -129,7 +129,7 @@ def test_what_holds_for_later_kernels_too_is_compiled_alone(
 ) -> None:
     paths = compile_kernels({"one": adding(1, line), "two": adding(2)}, SETTINGS)
     assert results(list(paths.values())) == [1, 3]
-    assert ran == []
+    assert sum("-c" in command for command in ran) == 2
 
 
 @pytest.mark.parametrize("count", [1, 2])

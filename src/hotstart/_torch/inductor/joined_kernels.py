@@ -1,4 +1,4 @@
-"""Compile the kernels of a piece by few calls of the C++ compiler.
+"""Compile the kernels of a piece by few calls of the C++ compiler, and link them without torch.
 
 A call takes 0.4 s of a core for any kernel, since it instantiates templates of the precompiled
 header. So kernels are compiled as one source, in a namespace each, and each is linked alone, as the
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _MOST = 4
 """Kernels that one call compiles; whoever has cores for more has several calls at a time."""
 
+_NAMES = ("kernel", "PyInit_kernel")
 _EXPORTED = "{ global: kernel; PyInit_kernel; local: *; };"
 _PYTHON = "#define PY_SSIZE_T_CLEAN"  # stands before Python's header
 _SPREADING = ("#define", "#undef", "#pragma GCC optimize", "#pragma GCC target", "_Pragma")
@@ -135,16 +136,15 @@ def compile_kernels(
 
     names = list(kernels)
     with config.patch(dict(settings)):
-        groups = [[kernels[name] for name in names[part]] for part in _parts(len(names))]
-        joined = [_Joined.of(group) for group in groups]
-        works = [each.work for each in joined if each is not None and each.work is not None]
+        joined = [
+            each
+            for part in _parts(len(names))
+            for each in _together([kernels[name] for name in names[part]])
+        ]
+        works = [each.work for each in joined if each.work is not None]
         with ThreadPoolExecutor(config.compile_threads or 1) as threads:
             list(threads.map(_try, works))
-        paths = [
-            path
-            for group, each in zip(groups, joined, strict=True)
-            for path in (None if each is None else each.paths()) or [k.path() for k in group]
-        ]
+        paths = [path for each in joined for path in each.paths()]
     return dict(zip(names, paths, strict=True))
 
 
@@ -172,11 +172,13 @@ def join(texts: Sequence[str]) -> str | None:
                 return None
             elif directive != _PYTHON:
                 lines.append(line)
-        names = ("kernel", "PyInit_kernel")
-        defined = [f"#define {name} {name}_{number}" for name in names]
-        undefined = [f"#undef {name}" for name in names]
-        bodies += [f"namespace hotstart_{number} {{", *defined, *lines, *undefined, "}"]
+        undefined = [f"#undef {name}" for name in _NAMES]
+        bodies += [f"namespace hotstart_{number} {{", *_numbered(number), *lines, *undefined, "}"]
     return "\n".join([*headers, *bodies, ""])
+
+
+def _numbered(number: int) -> list[str]:
+    return [f"#define {name} {name}_{number}" for name in _NAMES]
 
 
 @dataclass(frozen=True)
@@ -233,8 +235,7 @@ class _Work:
 
 def _as_the_only_one(number: int, exported: Path) -> str:
     """Tell the linker to make a library of one kernel, by the names that it has alone."""
-    names = ("kernel", "PyInit_kernel")
-    words = [f"--defsym={name}={name}_{number},-u,{name}_{number}" for name in names]
+    words = [f"--defsym={name}={name}_{number},-u,{name}_{number}" for name in _NAMES]
     return ",".join(["-Wl", "--gc-sections", f"--version-script={exported}", *words])
 
 
@@ -297,43 +298,58 @@ def _finder() -> Any:
     return type("Finder", (_bindings(),), parts)
 
 
+def _together(kernels: Sequence[AskedKernel]) -> list[_Joined]:
+    """Join kernels; those that may disturb others stay alone."""
+    texts = [kernel.with_binding() for kernel in kernels]
+    source = join(texts)
+    if source is not None:
+        return [_Joined.of(kernels, source)]
+    return [
+        _Joined.of([kernel], "\n".join([*_numbered(0), text]))
+        for kernel, text in zip(kernels, texts, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class _Joined:
-    """Kernels that are compiled together.
+    """Kernels that are compiled together, from one source.
 
     Attributes:
+        kernels: these.
         done: the file that says they are compiled.
-        count: how many there are.
         work: what is to be done for that; None if somebody did it.
     """
 
+    kernels: Sequence[AskedKernel]
     done: Path
-    count: int
     work: _Work | None
 
     @classmethod
-    def of(cls, kernels: Sequence[AskedKernel]) -> _Joined | None:
-        """Join kernels; None for one that is alone, and for those that cannot be joined.
+    def of(cls, kernels: Sequence[AskedKernel], source: str) -> _Joined:
+        """Find out whether a source is compiled, and how it would be.
 
         `CppCodeCache.load_async` (2.11 to 2.15) finds the command for a source, precompiles the
         header and gives `submit_fn` the work, a `partial` of `_worker_compile_cpp`, if the file is
         not there. What it returns does the work if need be, and loads the file.
         """
-        source = join([kernel.with_binding() for kernel in kernels]) if len(kernels) > 1 else None
-        if source is None:
-            return None
         tasks: list[Any] = []
         found = _finder().load_async(source, submit_fn=tasks.append)
         if not tasks:
-            return cls(Path(found()), len(kernels), None)
+            return cls(kernels, Path(found()), None)
         lock, (builder,) = tasks[0].args
         done = Path(builder.get_target_file_path())
         work = _Work(lock, builder.get_command_line(), done, len(kernels))
-        return cls(done, len(kernels), work)
+        return cls(kernels, done, work)
 
     def paths(self) -> list[str]:
-        """The shared objects of the kernels; none if they did not compile together, or are gone."""
-        linked = [_linked(self.done, number) for number in range(self.count)]
-        if not all(path.exists() for path in (self.done, *linked)):
-            return []
-        return [str(path) for path in linked]
+        """Find the shared objects of the kernels.
+
+        Those that did not compile together, or are gone, are compiled one by one, by Inductor.
+
+        Raises:
+            CppCompileError: one does not compile.
+        """
+        linked = [_linked(self.done, number) for number in range(len(self.kernels))]
+        if all(path.exists() for path in (self.done, *linked)):
+            return [str(path) for path in linked]
+        return [kernel.path() for kernel in self.kernels]

@@ -181,6 +181,7 @@ def compile_command(source: Path, made: Path, target: TargetName = "native") -> 
     return [
         compiler,
         *("-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-w"),
+        "-fno-use-linker-plugin",
         *(("-march=x86-64",) if architecture_of(target) == X86_64 else ()),
         str(source),
         *("-Wl,--no-as-needed", str(library), "-o", str(made)),
