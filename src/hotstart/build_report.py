@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Sequence
 
+from hotstart._torch.graphs.source_lines import without_folders
 from hotstart._torch.graphs.symbols import python_source
 from hotstart.records.report import (
     PieceInfo,
@@ -87,6 +88,8 @@ def _of_variants(calls: Sequence[CompiledCall]) -> tuple[list[UnitReport], list[
 def _split_report(call: str, split: Split) -> SplitReport:
     return SplitReport(
         variant=labelled(call, split.part.variant),
-        conditions=tuple((python_source(c.expr), c.source) for c in split.conditions),
+        conditions=tuple(
+            (python_source(c.expr), without_folders(c.source)) for c in split.conditions
+        ),
         into=tuple(labelled(call, part.variant) for part in split.into),
     )

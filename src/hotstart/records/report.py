@@ -83,7 +83,7 @@ class SplitReport(msgspec.Struct, frozen=True):
     Attributes:
         variant: the sizes, as the name of a variant.
         conditions: what was assumed of them and holds for some only, as Python over the axes, each
-            with the line of the model or of torch it came from.
+            with the line of the model it came from, or that of torch if no other is known.
         into: the variants that were made of it; some of them may have been split again.
     """
 

@@ -127,6 +127,7 @@ def test_a_range_the_compiler_narrows_is_split() -> None:
             torch.testing.assert_close(program(x), model(x))
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_a_range_the_compiler_narrows_names_the_axis_where_it_may_not_be_split() -> None:
     with pytest.raises(hotstart.RangeError) as caught:
         hotstart.compile(
@@ -137,6 +138,7 @@ def test_a_range_the_compiler_narrows_names_the_axis_where_it_may_not_be_split()
         )
     assert caught.value.axis == "b"
     assert "sizes=[1]" in str(caught.value)
+    assert ".flatten(1)" in str(caught.value)  # the line that it compiled
 
 
 def test_an_operator_that_decides_by_size_one_inside_is_noticed() -> None:

@@ -31,10 +31,25 @@ def frame_of(node: fx.Node) -> traceback.FrameSummary | None:
     return frame
 
 
+def line_being_compiled() -> str:
+    """The user's line that Inductor lowers, or AOTAutograd traces, right now; may be empty.
+
+    `V.graph.current_node` and `get_current_meta` (2.11 to 2.15) have the node: a guard names the
+    line of torch that asked for a size.
+    """
+    from torch._inductor.virtualized import V
+
+    lowered = getattr(V.graph, "current_node", None)
+    meta = fx.traceback.get_current_meta() if lowered is None else lowered.meta
+    return user_line(_frames(meta.get("stack_trace")))
+
+
 def _stack_of(node: fx.Node) -> list[traceback.FrameSummary]:
-    frames = re.findall(
-        r'File "(.+?)", line (\d+), in (\S+)\n\s*(.*)', node.meta.get("stack_trace") or ""
-    )
+    return _frames(node.meta.get("stack_trace"))
+
+
+def _frames(stack_trace: str | None) -> list[traceback.FrameSummary]:
+    frames = re.findall(r'File "(.+?)", line (\d+), in (\S+)\n\s*(.*)', stack_trace or "")
     return [traceback.FrameSummary(f, int(n), name, line=line) for f, n, name, line in frames]
 
 
@@ -55,22 +70,18 @@ def user_line(stack: Sequence[Any]) -> str:
 
 @contextlib.contextmanager
 def guards_name_users_lines() -> Iterator[None]:
-    """Have guards on sizes name the user's line first where a module or function of torch's asked.
+    """Have guards on sizes name the user's line, also where a module of torch's asked.
 
     `ShapeEnv._get_sloc` (2.11 to 2.15) takes the innermost line of what is traced, which is that of
     `nn.Linear` rather than of the model that calls it; torch has no hook for it.
     """
     from torch._guards import SLoc, TracingContext
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
-    from torch.utils._traceback import format_frame
 
     def located(get: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         found = get(*args, **kwargs)
-        stack = TracingContext.extract_stack()
-        frame = user_frame(stack)
-        if frame is None or frame is stack[-1]:
-            return found
-        return SLoc(format_frame(stack[-1]), format_frame(frame, line=True))
+        line = user_line(TracingContext.extract_stack())
+        return SLoc(found.framework_loc, line) if line else found
 
     with in_between(ShapeEnv, "_get_sloc", located):
         yield

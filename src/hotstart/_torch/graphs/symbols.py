@@ -131,8 +131,12 @@ def assume(env: ShapeEnv, known: Sequence[sympy.Basic]) -> frozenset[sympy.Basic
 
 
 def guard_source(guard: Any) -> str:
-    """The line of the model or of torch that a guard came from, as text; may be empty."""
-    return str(getattr(guard, "sloc", None) or "")
+    """The line of the model that a guard came from, else that of torch, as text; may be empty.
+
+    `ShapeGuard.sloc` (2.11 to 2.15) has both.
+    """
+    where = getattr(guard, "sloc", None)
+    return str(getattr(where, "maybe_user_loc", None) or where or "")
 
 
 def axis_symbol(name: str) -> sympy.Symbol:

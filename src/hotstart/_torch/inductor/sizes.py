@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hotstart._torch.graphs.source_lines import line_being_compiled
 from hotstart._torch.graphs.symbols import Condition, Symbols, guard_source
 from hotstart._torch.in_between import replaced, with_entries
 from hotstart._torch.inductor.exact import indices_from_zero, operators_called_whole
@@ -131,7 +132,8 @@ class _Watch:
         result = self._evaluate(expr, *args, **kwargs)
         for guard in self._env.guards[known:]:
             if self.narrowing is None and not self._holds(guard.expr):
-                self.narrowing = Narrowing(Condition(guard.expr, guard_source(guard)))
+                line = line_being_compiled() or guard_source(guard)
+                self.narrowing = Narrowing(Condition(guard.expr, line))
         if self.narrowing is not None:
             raise self.narrowing
         return result
