@@ -6,7 +6,7 @@ import resource
 from collections.abc import Sequence
 
 from hotstart._torch.graphs.source_lines import without_folders
-from hotstart._torch.graphs.symbols import python_source
+from hotstart._torch.graphs.symbols import readable
 from hotstart.records.report import (
     PieceInfo,
     SplitReport,
@@ -88,8 +88,6 @@ def _of_variants(calls: Sequence[CompiledCall]) -> tuple[list[UnitReport], list[
 def _split_report(call: str, split: Split) -> SplitReport:
     return SplitReport(
         variant=labelled(call, split.part.variant),
-        conditions=tuple(
-            (python_source(c.expr), without_folders(c.source)) for c in split.conditions
-        ),
+        conditions=tuple((readable(c.expr), without_folders(c.source)) for c in split.conditions),
         into=tuple(labelled(call, part.variant) for part in split.into),
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hotstart._torch.graphs.symbols import Condition, axis_symbol, python_source
+from hotstart._torch.graphs.symbols import Condition, axis_symbol, readable
 from hotstart.errors import RangeError
 from hotstart.partition.conditions import advise, advise_several, count_values
 from hotstart.records.shapes import Dim
@@ -52,7 +52,7 @@ def report_split(splits: Sequence[Split], axes: Sequence[Dim], limit: int) -> No
             "Options(splits=...) bounds them.",
             last.part.declared.name,
             parts,
-            python_source(condition.expr),
+            readable(condition.expr),
             ", ".join(sorted(map(str, condition.expr.free_symbols))),
             condition.source or "no source line is known",
         )
@@ -101,7 +101,7 @@ def range_error(
     return RangeError(
         axis=", ".join(about),
         declared=" and ".join(declared[axis] for axis in about),
-        condition=python_source(expr),
+        condition=readable(expr),
         source=condition.source,
         advice=advice,
         expr=expr,

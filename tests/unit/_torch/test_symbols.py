@@ -16,6 +16,7 @@ from hotstart._torch.graphs.symbols import (
     expression_text,
     make_symbols,
     parse_expression,
+    readable,
 )
 
 HEIGHT, WIDTH = axis_symbol("height"), axis_symbol("width")
@@ -74,3 +75,21 @@ def test_an_expression_of_a_function_that_is_not_torchs_has_no_text() -> None:
         """A function of somebody's own."""
 
     assert expression_text(sympy.Eq(Own(HEIGHT), 1)) is None
+
+
+ROWS, COLS = axis_symbol("rows"), axis_symbol("cols")
+
+
+@pytest.mark.parametrize(
+    ("condition", "text"),
+    [
+        (sympy.Le(0, ROWS - 4), "rows >= 4"),
+        (sympy.Le(4, ROWS - COLS), "4 + cols <= rows"),
+        (sympy.Lt(4 - 2 * COLS, ROWS), "rows + 2*cols > 4"),
+        (sympy.Ne(1, ROWS), "rows != 1"),
+        (sympy.Eq(Mod(ROWS, 4), 0), "(rows % 4) == 0"),
+        (sympy.And(ROWS >= 3, COLS < 5), "rows >= 3 and cols < 5"),
+    ],
+)
+def test_conditions_read_as_people_write_them(condition: sympy.Basic, text: str) -> None:
+    assert readable(condition) == text

@@ -226,6 +226,21 @@ def python_source(expr: sympy.Basic) -> str:
     return str(PythonPrinter().doprint(expr)).replace("torch.sym_float(", "float(")
 
 
+def readable(condition: sympy.Basic) -> str:
+    """A condition as people would write it: `0 <= rows - 4` as `rows >= 4`."""
+    import sympy
+
+    if not isinstance(condition, sympy.Rel):
+        return python_source(condition)
+    difference = condition.lhs - condition.rhs
+    terms = sympy.Add.make_args(difference)
+    subtracted = [term for term in terms if term.could_extract_minus_sign()]
+    right = -sympy.Add(*subtracted)
+    left = difference + right
+    written = condition.func(left, right, evaluate=False)
+    return python_source(written.reversed if left.is_number else written)
+
+
 def expression_text(expr: sympy.Basic) -> str | None:
     """Text that `parse_expression` makes the same expression of; None if there is none."""
     import sympy

@@ -19,7 +19,7 @@ from hotstart._torch.graphs.symbols import (
     axis_symbol,
     conditions,
     is_fake,
-    python_source,
+    readable,
 )
 from hotstart._torch.graphs.values import storage_of
 from hotstart._torch.graphs.writes import was_mutated
@@ -157,7 +157,7 @@ class InductorCompiler:
             if about:
                 return self.op_by_op(
                     job,
-                    f"compiling it assumes {python_source(made.condition.expr)}, and "
+                    f"compiling it assumes {readable(made.condition.expr)}, and "
                     f"{', '.join(sorted(about))} depends on data",
                 )
         return made
