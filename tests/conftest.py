@@ -60,11 +60,19 @@ def no_workers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def c_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `hotstart.h` and `libhotstart.so`."""
+    """A folder with `hotstart.h` and `libhotstart.so`, the same for all processes of a run."""
+    from filelock import FileLock
+
     from hotstart.c.library import build_library
 
-    folder = tmp_path_factory.mktemp("c_library")
-    build_library(folder, flags=("-Werror",))
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder = shared / "c_library"
+    with FileLock(shared / "c_library.lock"):
+        if not folder.exists():
+            made = shared / "c_library.part"
+            build_library(made, flags=("-Werror",))
+            made.rename(folder)
     return folder
 
 
