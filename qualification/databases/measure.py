@@ -89,7 +89,7 @@ def _build(case: Case, options: hotstart.Options, folder: Path, log: Log) -> Non
     repeats = case.initialised and difference(again, expected, Standard()) is None
     random = difference(other, expected, Standard()) is not None
     standard = Standard(
-        tolerance=0.0 if exact and not case.taken_apart else None,
+        tolerance=0.0 if exact else None,
         values=repeats and (exact or not random),
     )
     stage = "build"

@@ -51,11 +51,6 @@ UNINITIALISED = frozenset(
 """Operators whose results hold what was in memory: only dtypes and shapes can be compared."""
 
 
-TAKEN_APART = frozenset({"addcdiv"})
-"""Operators for which Dynamo writes others whose results are rounded otherwise: compared within
-the tolerance of Inductor. See `docs/semantics.md`."""
-
-
 UNUSED = torch.zeros(2)
 """What functions of operators that only make tensors are called with."""
 
@@ -73,7 +68,6 @@ class Case:
         others: further calls to compare.
         dynamic_shapes: as `hotstart.compile` takes them.
         initialised: whether all values of its results are defined.
-        taken_apart: whether Dynamo writes other operators for it.
     """
 
     entry: str
@@ -84,7 +78,6 @@ class Case:
     others: tuple[Inputs, ...] = ()
     dynamic_shapes: Mapping[str, Any] | None = None
     initialised: bool = True
-    taken_apart: bool = False
 
     @property
     def called(self) -> Callable[..., Any]:
@@ -198,7 +191,6 @@ def _operator_cases(name: str, folder: Path, few: bool) -> Iterator[Case | Skipp
             others=tuple(_arguments(other, plan.out) for other in others_of),
             dynamic_shapes=_dynamic(plan, inputs),
             initialised=info.name not in UNINITIALISED,
-            taken_apart=info.name in TAKEN_APART,
         )
 
 

@@ -28,8 +28,7 @@ entry is compiled, called, saved with its check, and loaded in a process that ha
   and weights after the call, and which arguments a result shares memory with.
 - Numbers drawn at random are compared after the same seed. Not compared are the values of memory
   that is not initialised (`torch.empty` and its like), and of operators that do not repeat
-  themselves in eager. `addcdiv` is compared within the tolerance below: see
-  [what a program means](semantics.md#operators).
+  themselves in eager.
 - The check at save is the one that `Program.save` runs, in forks of a process that has imported
   torch and nothing else, since that import is most of its time.
 - **With Inductor**: of all entries, sorted by database and name, every tenth; the first sample

@@ -88,7 +88,7 @@ def measure(program: Program, compiler: str, say: Say) -> Finding:
             problem = difference(found, expected, plain) or _strides(found, expected)
             if not problem and difference(found, expected, Standard(sharing=False)):
                 if compiler == "op_by_op" and not built.relayouts:
-                    problem = _exactly(program, found, expected)
+                    problem = _exactly(found, expected)
                 else:
                     problem = _but_for_rounding(program, model, given[at], found, expected)
             if problem:
@@ -129,10 +129,9 @@ def _tensors(did: Did) -> list[tuple[str, Tensor]]:
     ]
 
 
-def _exactly(program: Program, found: Did, expected: Did) -> str | None:
+def _exactly(found: Did, expected: Did) -> str | None:
     """How numbers of a call differ at all."""
-    rounds = "addcdiv" in programs.source(program)  # of which Dynamo makes three operators
-    return difference(found, expected, Standard(None if rounds else 0.0, sharing=False))
+    return difference(found, expected, Standard(0.0, sharing=False))
 
 
 def _strides(found: Did, expected: Did) -> str | None:

@@ -58,7 +58,7 @@ _SIMPLE = _names(
 _ZEROS = _names(
     """
     clamp clamp_ clamp_min clamp_max clamp_min_ maximum minimum fmax fmin amax amin max min
-    aminmax expm1 elu remainder hardtanh relu relu_ hardsigmoid
+    aminmax remainder hardtanh relu relu_ hardsigmoid
     """
 )
 """Operators of which the sign of a zero is not promised: see `docs/semantics.md`."""

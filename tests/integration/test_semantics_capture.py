@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import random
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -231,3 +233,52 @@ def calls_all_kinds(x: Tensor) -> tuple[Tensor, ...]:
 
 def test_functions_methods_operators_and_attributes_of_numpy_run_op_by_op() -> None:
     check(calls_all_kinds, X, tolerance=1e-5)
+
+
+# --- generators ----------------------------------------------------------------------------------
+
+
+def counted(log: list[str]) -> Iterator[int]:
+    try:
+        yield 1
+        yield 2
+    finally:
+        log.append("closed")
+
+
+def grad_off() -> Iterator[int]:
+    with torch.no_grad():
+        yield 1
+        yield 2
+
+
+def leaves_it(x: Tensor) -> Tensor:
+    log: list[str] = []
+    for _ in counted(log):
+        break
+    return x * len(log)
+
+
+@pytest.mark.parametrize("function", [leaves_it, lambda x: x * next(grad_off())])
+def test_a_generator_that_python_would_close_is_refused(function: Any) -> None:
+    with pytest.raises(CaptureError, match=r"(?s)generator that is left.*go on to its end"):
+        build(function, *X)
+
+
+def test_generators_that_end_or_have_nothing_to_close() -> None:
+    def f(x: Tensor) -> Tensor:
+        log: list[str] = []
+        closed = counted(log)
+        next(closed)
+        closed.close()
+        with contextlib.suppress(ValueError), contextlib.contextmanager(counted)(log):
+            raise ValueError
+        plain = (number for number in (5, 6))
+        return x * (sum(counted(log)) + len(log) + next(plain))
+
+    def once(x: Tensor) -> Tensor:
+        linear = torch.nn.Linear
+        return x * next(iter(zip((2, 3), (linear, linear), strict=True)))[0]
+
+    check(f, X)
+    check(once, X)

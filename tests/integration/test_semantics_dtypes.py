@@ -250,3 +250,37 @@ def test_remainders_are_less_than_the_divisor(dtype: torch.dtype, compiler: str)
     x = torch.tensor([299.6, -256.3, 3.0, 0.0, math.inf, math.nan, -1e-9, 1e9] * 4, dtype=dtype)
     y = torch.tensor([0.1, 0.3, -0.7, 2.0, 1.0, math.inf, -1.0, 0.0] * 4, dtype=dtype)
     check(f, (x, y), compiler=compiler)
+
+
+@both
+def test_small_numbers_are_not_lost_beside_1(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        names = ("elu", "selu", "celu")
+        made = (x.expm1(), x.atanh(), *(getattr(nn.functional, name)(x) for name in names))
+        return *(one * 1e7 for one in made), *(1 / one for one in made)
+
+    x = torch.tensor([1e-7, -1e-8, -1e-20, 1e-3, -0.3, 0.0, -0.0, -1e-5] * 3)
+    check(f, (x,), compiler=compiler, tolerance=1e-5)
+
+
+@both
+def test_numbers_that_do_not_fit_into_a_byte(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        return x[5:].to(torch.int8)
+
+    check(f, (torch.tensor([0.0] * 5 + [300.7, -1.5, 0.9]),), compiler=compiler)
+
+
+@pytest.mark.parametrize("factors", [{"beta": 0}, {"alpha": 0}], ids=str)
+@pytest.mark.parametrize("columns", [4, 1])
+@both
+def test_what_is_multiplied_by_0_is_left_out(
+    compiler: str, columns: int, factors: dict[str, int]
+) -> None:
+    def f(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return torch.addmm(x, a, b, **factors)
+
+    nothing = math.nan if "beta" in factors else 1.0
+    a = R(1, 4) if "beta" in factors else torch.full((1, 4), math.nan)
+    calls = (torch.full((columns,), nothing), a, R(4, columns))
+    check(f, calls, compiler=compiler, tolerance=1e-5)

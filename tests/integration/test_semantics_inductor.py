@@ -235,6 +235,17 @@ def test_a_piece_of_which_nothing_is_left_to_compile() -> None:
     assert [piece.kind for piece in program.pieces] == ["compiled", "inlined"]
 
 
+def test_sums_in_tiles_write_no_further_than_the_rows_that_are_left() -> None:
+    def f(x: Tensor) -> Tensor:
+        v = x * 0.5 * (torch.erf(x) + 1)
+        rows = nn.functional.pad(v.permute(3, 2, 1, 0), (0, 0, 0, 58), value=0.5)
+        return nn.functional.pad(v, (0, 0, 0, 0, 0, 58), value=0.5) @ rows
+
+    x = R(1, 8, 66, 66).contiguous(memory_format=torch.channels_last)
+    program = check(f, (x,), compiler="inductor", tolerance=1e-4)
+    assert program.report.op_by_op == ()
+
+
 class Residual(nn.Module):
     """Blocks that write to the value that flows through them."""
 

@@ -121,21 +121,33 @@ def test_a_triton_kernel_without_triton_is_refused() -> None:
         lambda x, a, b: x.addcmul_(a, b, value=2.7),
         lambda x, a, b: x.add_(a, alpha=b.sum()),
         lambda x, a, b: torch.addcmul(x, a, b, value=2.7),
+        lambda x, a, b: torch.addcdiv(x, a, b, value=2.7),
+        lambda x, a, b: torch.addcdiv(x, a, b, value=b.sum()),
     ],
-    ids=["addcdiv_", "addcmul_", "add_ with a tensor", "addcmul"],
+    ids=["addcdiv_", "addcmul_", "add_ with a tensor", "addcmul", "addcdiv", "with a tensor"],
 )
 def test_operators_that_multiply_and_add_round_as_in_eager(call: Any, tmp_path: Path) -> None:
     program = check(call, (R(40, 25), R(40, 25), R(40, 25) + 3))
     program.save(tmp_path / "made.hot")  # Dynamo's own way is an operator that Inductor registers
 
 
-def test_addcdiv_is_three_operators() -> None:
+@both
+def test_a_quotient_that_float16_has_no_room_for(compiler: str) -> None:
     def divides(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return torch.addcdiv(x, a, b, value=2.7)
+        return torch.addcdiv(x, a, b, value=1e-3)
 
-    program = check(divides, (R(40, 25), R(40, 25), R(40, 25) + 3), tolerance=1e-5)
-    (unit,) = program.artifact.units
-    assert "from torch import div" in unit.source
+    x, large, half = R(8).half(), torch.full((8,), 6e4).half(), torch.full((8,), 0.5).half()
+    check(divides, (x, large, half), compiler=compiler, tolerance=1e-2)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bool, torch.int8, torch.int64, torch.float16, torch.float64], ids=str
+)
+def test_a_tensor_fills_another_of_the_dtype_that_its_number_has(dtype: torch.dtype) -> None:
+    def filled(x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full((3,), x), torch.full((3,), x, dtype=torch.float32)
+
+    check(filled, (torch.tensor(1).to(dtype),))
 
 
 def chunked_loss(x: Tensor, weight: Tensor, target: Tensor) -> Tensor:

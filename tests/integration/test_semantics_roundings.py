@@ -172,8 +172,8 @@ def test_a_setting_rounds_what_every_operator_gives(factor: float) -> None:
 
 @both
 def test_rounding_to_decimals(compiler: str) -> None:
-    def f(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return x.round(decimals=1), y.round(decimals=2)
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return x.round(decimals=1), y.round(decimals=2), (y * 2.5).round(decimals=1)
 
     x = torch.linspace(-3, 3, 193)
     check(f, (x.bfloat16(), x), compiler=compiler)

@@ -18,12 +18,14 @@ import torch
 from torch import fx
 
 from hotstart._torch.blocks.repeats import Alike, tracing_repeats_once
+from hotstart._torch.dynamo.as_called import operators_as_called
 from hotstart._torch.dynamo.class_names import knowing_modules_of_classes
 from hotstart._torch.dynamo.decided_branches import going_on_where_all_is_decided
 from hotstart._torch.dynamo.guards import Read, environment_names, modes_read, object_named, reads
 from hotstart._torch.dynamo.idle_branches import passing_idle_branches
 from hotstart._torch.dynamo.known_buffers import knowing
 from hotstart._torch.dynamo.layout_reads import LayoutReads, recording_layout_reads
+from hotstart._torch.dynamo.left_generators import refusing_left_generators
 from hotstart._torch.dynamo.numbers_read import (
     numbers_of_weights_unknown,
     reading_lists,
@@ -277,6 +279,8 @@ def _reading_as_eager() -> Iterator[None]:
             numbers_of_weights_unknown,
             going_on_where_all_is_decided,
             refusing_text_of_values,
+            refusing_left_generators,
+            operators_as_called,
             recurrent_of_any_length,
             knowing_modules_of_classes,
             guards_name_users_lines,

@@ -32,6 +32,24 @@ def operators_called_whole() -> frozenset[Any]:
     return frozenset([*overloads, aten.remainder.Scalar_Tensor, aten.round.decimals])
 
 
+def products_left_out(table: Mapping[Any, Callable[..., Any]]) -> dict[Any, Callable[..., Any]]:
+    """Decomposition of `addmm` that leaves out what is multiplied by 0, as the operator does.
+
+    That of Inductor (2.11 to 2.15) makes nan of `addmm(x, a, b, beta=0)` where `x` holds nan.
+    """
+    target = torch.ops.aten.addmm.default
+    decompose = table.get(target)
+    if decompose is None:
+        return {}
+
+    def addmm(*args: Any, beta: Any = 1, alpha: Any = 1, **kwargs: Any) -> Any:
+        if beta == 0 or alpha == 0:
+            return NotImplemented  # the operator itself
+        return decompose(*args, beta=beta, alpha=alpha, **kwargs)
+
+    return {target: addmm}
+
+
 def indices_from_zero(table: Mapping[Any, Callable[..., Any]]) -> dict[Any, Callable[..., Any]]:
     """Decompositions of operators that take no index below 0, as advanced indexing does.
 
@@ -70,6 +88,10 @@ def numbers_of_operators() -> Iterator[None]:
         variances_of_one_number(),
         error_functions_of_small_numbers(),
         remainders_without_rounding(),
+        functions_of_small_numbers(),
+        bytes_of_numbers_that_do_not_fit(),
+        results_within_their_memory(),
+        decimals_that_round(),
         writes_through_expanded_views(),
     ):
         yield
@@ -238,6 +260,68 @@ def remainders_without_rounding() -> contextlib.AbstractContextManager[None]:
         )
 
     return in_between(CppVecOverrides, "remainder", remainder)
+
+
+@contextlib.contextmanager
+def functions_of_small_numbers() -> Iterator[None]:
+    """Let `expm1` and `atanh`, and so `elu` and `selu`, of a small number be as close as eager's.
+
+    Kernels for vectors (`CppVecOverrides`, 2.11 to 2.15) add 1 and take it away, or the like: what
+    they make of 1e-8 is 0.
+    """
+    from torch._inductor.codegen.cpp import CppVecOverrides
+
+    with (
+        in_between(CppVecOverrides, "expm1", lambda _, x: f"{x}.expm1()"),
+        in_between(CppVecOverrides, "atanh", lambda _, x: f"{x}.atanh()"),
+    ):
+        yield
+
+
+def bytes_of_numbers_that_do_not_fit() -> contextlib.AbstractContextManager[None]:
+    """Let a float32 beyond int8 become the lowest bits of its whole number, as in eager.
+
+    Kernels for vectors (`CppVecKernel.get_to_dtype_expr`, 2.11 to 2.15) make 127 of 300.
+    """
+    from torch._inductor.codegen.cpp import CppVecKernel
+
+    def convert(write: Any, self: Any, src: Any, dtype: Any, src_dtype: Any, *more: Any) -> Any:
+        written = write(self, src, dtype, src_dtype, *more)
+        direct = f"at::vec::convert<int8_t>({src})"
+        if src_dtype is not torch.float32 or written != direct:
+            return written
+        return f"at::vec::convert<int8_t>(at::vec::convert<int32_t>({src}))"
+
+    return in_between(CppVecKernel, "get_to_dtype_expr", convert)
+
+
+def results_within_their_memory() -> contextlib.AbstractContextManager[None]:
+    """Let kernels that sum up in tiles write no more than the rows that are left at the end.
+
+    `CppKernelProxy` (2.11 to 2.15) writes whole vectors there if another loop is between the rows
+    and the numbers that are summed up: over the next results, and beyond the last one.
+    """
+    from torch._inductor.codegen.cpp import CppKernelProxy, CppTile2DKernel
+
+    def aggregate(put: Any, self: Any, ends_apart: bool, rows: Any) -> None:
+        if rows is not None and isinstance(self.kernels[0], CppTile2DKernel):
+            sums = any(loop.is_reduction for loop in self.loop_nest.loops)
+            ends_apart = ends_apart or (sums and not rows.is_reduction)
+        put(self, ends_apart, rows)
+
+    return in_between(CppKernelProxy, "aggregate_reduction_buffers", aggregate)
+
+
+def decimals_that_round() -> contextlib.AbstractContextManager[None]:
+    """Let `round(decimals=1)` of what a piece computes be compiled.
+
+    A pass that takes out what does nothing (`remove_noop_ops`, 2.11 to 2.15) asks of every `round`
+    whether its numbers are whole, and fails where there are decimals.
+    """
+    from torch._inductor.fx_passes import post_grad
+
+    registry: Any = post_grad.noop_registry
+    return with_entries(registry, {torch.ops.aten.round.decimals: (lambda *_, **__: False, 0)})
 
 
 def writes_through_expanded_views() -> contextlib.AbstractContextManager[None]:

@@ -11,7 +11,11 @@ import torch
 from hotstart._torch.graphs.source_lines import line_being_compiled
 from hotstart._torch.graphs.symbols import Condition, Symbols, guard_source
 from hotstart._torch.in_between import replaced, with_entries
-from hotstart._torch.inductor.exact import indices_from_zero, operators_called_whole
+from hotstart._torch.inductor.exact import (
+    indices_from_zero,
+    operators_called_whole,
+    products_left_out,
+)
 
 if TYPE_CHECKING:
     import sympy
@@ -84,7 +88,11 @@ def watched(
         target: watch.unless_asked(_remainder_asked_for, decompose, lambda *_, **__: NotImplemented)
         if target in lowerings and _can_be_whole(target)
         else decompose
-        for target, decompose in {**known, **indices_from_zero(known)}.items()
+        for target, decompose in {
+            **known,
+            **indices_from_zero(known),
+            **products_left_out(known),
+        }.items()
         if target not in whole
     }
     with (
