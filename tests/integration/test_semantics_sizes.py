@@ -85,3 +85,31 @@ def test_operators_that_torch_takes_apart_for_one_size(compiler: str) -> None:
     calls = [(R(n, 4), R(2, 3, n)) for n in (5, 2, 3, 16)]
     program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes)
     assert not program.report.splits
+
+
+@mostly_eager
+@pytest.mark.filterwarnings("ignore:torch.chain_matmul is deprecated")
+def test_products_of_several_matrices_in_the_order_of_fewest_operations(compiler: str) -> None:
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return (
+            torch.linalg.multi_dot([x[0], x.T, x, y[0, :, 0]]),
+            torch.linalg.multi_dot([x, x.T, x]),
+            torch.chain_matmul(x.T, x, y[0], y[0].T),
+            torch.kron(x, y[:, :2]),
+            torch.kron(y, x),
+        )
+
+    shapes = {"x": {0: Dim("rows", min=2, max=32)}}
+    calls = [(R(n, 4), R(3, 4, 5)) for n in (5, 2, 3, 32)]
+    program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes, tolerance=1e-4)
+    assert len(program.report.splits) == 2  # orders for few rows, 4 and many
+
+
+@mostly_eager
+def test_pooled_rows_are_contiguous(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        return max_pool1d(x, 3, stride=1)
+
+    x = R(4, 6, 5).mT
+    program = check(f, (x,), compiler=compiler)
+    assert program(x).stride() == f(x).stride()

@@ -41,8 +41,8 @@ from hotstart._torch.graphs.symbols import (
     sizes_that_may_be_zero,
     without_size_assumptions,
 )
+from hotstart._torch.inductor.composites import composites_of_any_size
 from hotstart._torch.inductor.sizes import (
-    composites_of_any_size,
     convolutions_of_any_batch,
     unbound_by_selecting,
 )
