@@ -113,3 +113,31 @@ def test_pooled_rows_are_contiguous(compiler: str) -> None:
     x = R(4, 6, 5).mT
     program = check(f, (x,), compiler=compiler)
     assert program(x).stride() == f(x).stride()
+
+
+@both
+def test_operators_whose_sizes_are_plain_integers(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        n = x.shape[0]
+        grid = torch.linspace(0.5, n - 0.5, n, dtype=x.dtype)
+        return (
+            x + grid[:, None],
+            torch.linspace(-n, n, steps=n + 1).sin(),
+            torch.logspace(0, 1, n),
+            torch.hann_window(n, periodic=False),
+            nn.functional.one_hot(x.argmax(0), n).sum(1),
+            nn.functional.one_hot(x.argmax(0), num_classes=n + 1),
+        )
+
+    calls = [(R(n, 4),) for n in (5, 1, 2, 16)]
+    shapes = {"x": {0: Dim("rows", min=1, max=16)}}
+    program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes, tolerance=1e-5)
+    assert not program.report.splits
+
+
+@mostly_eager
+def test_an_operator_whose_size_follows_from_data(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        return torch.linspace(0, 1, int((x > 0).sum()))
+
+    check(f, (R(8, 4),), (R(8, 4),), compiler=compiler)
