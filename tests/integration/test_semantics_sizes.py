@@ -141,3 +141,13 @@ def test_an_operator_whose_size_follows_from_data(compiler: str) -> None:
         return torch.linspace(0, 1, int((x > 0).sum()))
 
     check(f, (R(8, 4),), (R(8, 4),), compiler=compiler)
+
+
+def test_rows_that_begin_where_no_size_bounds_are_compiled() -> None:
+    def f(x: Tensor) -> Tensor:
+        return (x - x[x.shape[0] - 1 :, None]).mean(1)  # all of it where there is nothing
+
+    shapes = {"x": {0: Dim("rows", min=0, max=5)}}
+    calls = [(R(n),) for n in (3, 0, 1, 5)]
+    program = check(f, *calls, compiler="inductor", dynamic_shapes=shapes, tolerance=1e-5)
+    assert not program.report.op_by_op
