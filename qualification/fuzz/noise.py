@@ -111,8 +111,10 @@ def _rounding(seed: int) -> contextlib.AbstractContextManager[Any]:
         places = torch.finfo(tensor.dtype).eps * (2 if tensor.itemsize > 2 else 1)
         by = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * 2 - 1
         moved = (tensor.double() * (1 + by * places)).to(tensor.dtype)
-        # A number of few digits was most likely computed without rounding.
+        # A number of few digits was most likely computed without rounding. Narrow ones have few.
         short = (tensor * 8 == (tensor * 8).round()) & (tensor.abs() < 64)
+        if tensor.itemsize <= 2:
+            short = tensor == 0
         return torch.where(short, tensor, moved)
 
     return around_operators(noisy)
