@@ -22,16 +22,22 @@ from qualification.fuzz.programs import Call, Input, Program
 
 RANGES = ((0, 5), (1, 17), (2, 33), (1, 4), (3, 9))
 DTYPES = ("float32",) * 12 + (
-    *("float64", "bfloat16", "bfloat16", "float16", "int64", "int64", "int32", "int8", "uint8"),
-    *("bool", "bool", "complex64"),
+    *("float64", "bfloat16", "bfloat16", "float16", "int64", "int64", "int32", "int16", "int8"),
+    *("uint8", "bool", "bool", "complex64", "complex64"),
 )
 FLOATS = ("float32", "float64", "bfloat16", "float16")
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
-LAYOUTS = ("plain",) * 8 + ("transposed", "transposed", "expanded", "gaps", "offset")
+LAYOUTS = ("plain",) * 8 + (
+    *("transposed", "transposed", "expanded", "repeated", "gaps", "offset", "channels_last"),
+)
 NUMBERS = ("0", "1", "-1", "2", "0.5", "-0.0", "3.7", "1e-3", "100", "-2", "float('inf')")
 
 LARGEST = 3000
 """Elements of a tensor."""
+
+APART = re.compile(r"\b(unbind|split|range)\(")
+MOST_PARTS = 40
+"""Elements along each dimension of values that a line takes apart in a loop, which is unrolled."""
 
 PLACE = re.compile(r"\{([abcfir][23=]?|[dDPs]|n0?|t[if]?)\}")
 
@@ -87,6 +93,8 @@ class Trial:
         """Add a line, if it runs and makes what is fit for further lines."""
         before = self.program
         after = before.modules | (modules or {})
+        if APART.search(line) and self._longest(programs.read(line)) > MOST_PARTS:
+            return False
         for name, text in (modules or {}).items():
             for values in self._runs:
                 self._set(values["self"], name, text)
@@ -103,6 +111,10 @@ class Trial:
             return False
         self.program = replace(before, lines=(*before.lines, line), modules=after)
         return True
+
+    def _longest(self, names: Sequence[str]) -> int:
+        """The largest size of any dimension of some values."""
+        return max(size for name in names for shape in self.shapes(name) for size in (0, *shape))
 
     def _set(self, holder: nn.Module, name: str, text: str) -> None:
         """Give a module an attribute, as the model's `__init__` does."""
@@ -154,7 +166,7 @@ def _begun(seed: int, chance: random.Random) -> Program:
     inputs = []
     for number in range(chance.choice((1, 2, 2, 3))):
         sizes = [*axes, *axes, *fixed]
-        shape = tuple(chance.choice(sizes) for _ in range(chance.choice((0, 1, 2, 2, 3, 3, 4))))
+        shape = tuple(chance.choice(sizes) for _ in range(chance.choice((0, 1, 2, 2, 3, 3, 4, 4))))
         if number == 0:
             shape = shape or (chance.choice(sizes),)
             shape = (next(iter(axes)), *shape[1:])
@@ -197,6 +209,8 @@ def _finished(trial: Trial, chance: random.Random) -> Program:
     returned = list(dict.fromkeys(chance.sample(ends, min(len(ends), 4)))) or names[-1:]
     if chance.random() < 0.3:
         returned = list(dict.fromkeys((*returned, chance.choice(names))))
+    if chance.random() < 0.05:
+        returned.append(returned[0])
     others = [
         Call(program.calls[at].sizes, values, program.seed * 100 + 50 + number)
         for number, (at, values) in enumerate(

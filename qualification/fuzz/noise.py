@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,6 +69,10 @@ _SUMS = _names("sum prod mean nansum var std var_mean std_mean")
 """Operators that overflow or not by the order of what they add."""
 
 
+_CENTERED = _names("native_layer_norm native_group_norm native_batch_norm")
+"""Operators that subtract a rounded mean within, so that little may be left of any number."""
+
+
 def with_rounding(called: Callable[..., Any], seed: int, *args: Any, **kwargs: Any) -> Any:
     """Call with noise that follows from a seed."""
     with _rounding(seed):
@@ -86,9 +91,10 @@ def _rounding(seed: int) -> contextlib.AbstractContextManager[Any]:
         is_view = any(r.alias_info is not None for r in schema.returns) and not any(writes)
         if is_view:
             return func(*args, **kwargs)
+        moving = partial(perturbed, spare=name not in _CENTERED)
         if name not in _EXACT | _SIMPLE:
             given = [
-                arg if write else pytree.tree_map_only(Tensor, perturbed, arg)
+                arg if write else pytree.tree_map_only(Tensor, moving, arg)
                 for arg, write in zip(args, [*writes, *[False] * len(args)], strict=False)
             ]
             args = tuple(given)
@@ -103,7 +109,7 @@ def _rounding(seed: int) -> contextlib.AbstractContextManager[Any]:
                     _flip_zeros(tensor, generator)
         return result
 
-    def perturbed(tensor: Tensor) -> Tensor:
+    def perturbed(tensor: Tensor, spare: bool = True) -> Tensor:
         if not _is_inexact(tensor):
             return tensor
         if tensor.is_complex():
@@ -111,9 +117,11 @@ def _rounding(seed: int) -> contextlib.AbstractContextManager[Any]:
         places = torch.finfo(tensor.dtype).eps * (2 if tensor.itemsize > 2 else 1)
         by = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * 2 - 1
         moved = (tensor.double() * (1 + by * places)).to(tensor.dtype)
-        # A number of few digits was most likely computed without rounding.
+        # A number of few digits was most likely computed without rounding. Narrow ones have few.
         short = (tensor * 8 == (tensor * 8).round()) & (tensor.abs() < 64)
-        return torch.where(short, tensor, moved)
+        if tensor.itemsize <= 2:
+            short = tensor == 0
+        return torch.where(short, tensor, moved) if spare else moved
 
     return around_operators(noisy)
 

@@ -39,7 +39,8 @@ class Input(msgspec.Struct, frozen=True):
         name: such as `x0`.
         dtype: by name.
         shape: sizes, and names of axes.
-        layout: `"plain"`, `"transposed"`, `"expanded"`, `"gaps"` or `"offset"`.
+        layout: `"plain"`, `"transposed"`, `"expanded"` (along the first dimension), `"repeated"`
+            (along the last), `"gaps"`, `"offset"` or `"channels_last"`.
     """
 
     name: str
@@ -228,6 +229,11 @@ def tensor(one: Input, call: Call, shape: Sequence[int]) -> Tensor:
         return _values(chance, dtype, call.values, [*shape[:-2], shape[-1], shape[-2]]).mT
     if one.layout == "expanded" and shape:
         return _values(chance, dtype, call.values, [1, *shape[1:]]).expand(*shape)
+    if one.layout == "repeated" and shape:
+        return _values(chance, dtype, call.values, [*shape[:-1], 1]).expand(*shape)
+    if one.layout == "channels_last" and len(shape) == 4:
+        made = _values(chance, dtype, call.values, shape)
+        return made.contiguous(memory_format=torch.channels_last)
     if one.layout == "gaps" and shape:
         return _values(chance, dtype, call.values, [*shape[:-1], 2 * shape[-1]])[..., ::2]
     if one.layout == "offset" and shape:

@@ -27,6 +27,9 @@ LIMIT_S = {"op_by_op": 60, "inductor": 300}
 TRIES = {"op_by_op": 200, "inductor": 60}
 """Programs that are tried to make one shorter."""
 
+TRIES_OF_SLOW = 8
+"""Of one that is not done in time, so each may take as long."""
+
 
 class Fuzzed(msgspec.Struct, frozen=True):
     """A seed's program, and what was found of it."""
@@ -120,8 +123,9 @@ def report(found: Fuzzed | Finding, arguments: argparse.Namespace) -> Path:
     """Make a program shorter, and write it as a script."""
     assert isinstance(found, Fuzzed)
     compiler = arguments.compiler
+    tries = TRIES_OF_SLOW if found.finding.outcome == "slow" else TRIES[compiler]
     program, finding = shrink.shrunk(
-        found.program, found.finding, lambda other: found_of(other, compiler), TRIES[compiler]
+        found.program, found.finding, lambda other: found_of(other, compiler), tries
     )
     FOUND.mkdir(parents=True, exist_ok=True)
     file = FOUND / f"{compiler}_{program.seed}.py"

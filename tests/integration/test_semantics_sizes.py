@@ -85,3 +85,69 @@ def test_operators_that_torch_takes_apart_for_one_size(compiler: str) -> None:
     calls = [(R(n, 4), R(2, 3, n)) for n in (5, 2, 3, 16)]
     program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes)
     assert not program.report.splits
+
+
+@mostly_eager
+@pytest.mark.filterwarnings("ignore:torch.chain_matmul is deprecated")
+def test_products_of_several_matrices_in_the_order_of_fewest_operations(compiler: str) -> None:
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return (
+            torch.linalg.multi_dot([x[0], x.T, x, y[0, :, 0]]),
+            torch.linalg.multi_dot([x, x.T, x]),
+            torch.chain_matmul(x.T, x, y[0], y[0].T),
+            torch.kron(x, y[:, :2]),
+            torch.kron(y, x),
+        )
+
+    shapes = {"x": {0: Dim("rows", min=2, max=32)}}
+    calls = [(R(n, 4), R(3, 4, 5)) for n in (5, 2, 3, 32)]
+    program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes, tolerance=1e-4)
+    assert len(program.report.splits) == 2  # orders for few rows, 4 and many
+
+
+@mostly_eager
+def test_pooled_rows_are_contiguous(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        return max_pool1d(x, 3, stride=1)
+
+    x = R(4, 6, 5).mT
+    program = check(f, (x,), compiler=compiler)
+    assert program(x).stride() == f(x).stride()
+
+
+@both
+def test_operators_whose_sizes_are_plain_integers(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        n = x.shape[0]
+        grid = torch.linspace(0.5, n - 0.5, n, dtype=x.dtype)
+        return (
+            x + grid[:, None],
+            torch.linspace(-n, n, steps=n + 1).sin(),
+            torch.logspace(0, 1, n),
+            torch.hann_window(n, periodic=False),
+            nn.functional.one_hot(x.argmax(0), n).sum(1),
+            nn.functional.one_hot(x.argmax(0), num_classes=n + 1),
+        )
+
+    calls = [(R(n, 4),) for n in (5, 1, 2, 16)]
+    shapes = {"x": {0: Dim("rows", min=1, max=16)}}
+    program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes, tolerance=1e-5)
+    assert not program.report.splits
+
+
+@mostly_eager
+def test_an_operator_whose_size_follows_from_data(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        return torch.linspace(0, 1, int((x > 0).sum()))
+
+    check(f, (R(8, 4),), (R(8, 4),), compiler=compiler)
+
+
+def test_rows_that_begin_where_no_size_bounds_are_compiled() -> None:
+    def f(x: Tensor) -> Tensor:
+        return (x - x[x.shape[0] - 1 :, None]).mean(1)  # all of it where there is nothing
+
+    shapes = {"x": {0: Dim("rows", min=0, max=5)}}
+    calls = [(R(n),) for n in (3, 0, 1, 5)]
+    program = check(f, *calls, compiler="inductor", dynamic_shapes=shapes, tolerance=1e-5)
+    assert not program.report.op_by_op

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from hotstart._torch.dynamo.plain_sizes import takes_plain_sizes
 from hotstart._torch.dynamo.recurrent import loops_over_steps
 from hotstart._torch.graphs.assertions import asserts_contents
 from hotstart._torch.graphs.nodes import region_change, sets_grad_mode, switches_attention
@@ -76,6 +77,8 @@ def cut(
     splitting |= set(filter(communicates, graph.nodes))
     # Inductor takes recurrent layers apart step by step, for one length each.
     splitting |= set(filter(loops_over_steps, graph.nodes))
+    # It traces an operator with an integer for a size for one size.
+    splitting |= set(filter(takes_plain_sizes, graph.nodes))
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
     runs = _join_allocations(_join_forbidden_cuts(graph, runs), splitting)
     return graph, tuple(Run(tuple(run), _is_inlined(run, splitting, alone)) for run in runs)
@@ -291,7 +294,7 @@ def _is_inlined(
     and so is what cannot be apart from one that has to do with a number that depends on data, or
     from a recurrent layer, as in a region of autocast.
     """
-    if any(communicates(n) or loops_over_steps(n) for n in run):
+    if any(communicates(n) or loops_over_steps(n) or takes_plain_sizes(n) for n in run):
         return True
     if alone.intersection(run):
         return True

@@ -33,6 +33,7 @@ from hotstart._torch.dynamo.numbers_read import (
 )
 from hotstart._torch.dynamo.other_names import OtherNames, recording_other_names
 from hotstart._torch.dynamo.passed_objects import recording_passed_objects
+from hotstart._torch.dynamo.plain_sizes import sizes_of_any_operator
 from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
 from hotstart._torch.dynamo.text_of_values import refusing_text_of_values
 from hotstart._torch.dynamo.trace_globals import names_taken_back
@@ -43,8 +44,8 @@ from hotstart._torch.graphs.symbols import (
     sizes_that_may_be_zero,
     without_size_assumptions,
 )
+from hotstart._torch.inductor.composites import composites_of_any_size
 from hotstart._torch.inductor.sizes import (
-    composites_of_any_size,
     convolutions_of_any_batch,
     unbound_by_selecting,
 )
@@ -273,6 +274,7 @@ def _reading_as_eager() -> Iterator[None]:
             sizes_that_may_be_zero,
             convolutions_of_any_batch,
             composites_of_any_size,
+            sizes_of_any_operator,
             unbound_by_selecting,
             reading_paddings,
             reading_lists,

@@ -16,12 +16,12 @@ from hotstart._torch.graphs.symbols import (
     without_size_assumptions,
 )
 from hotstart._torch.inductor.cheaper import sigmoid_for_tanh
+from hotstart._torch.inductor.composites import composites_of_any_size
 from hotstart._torch.inductor.exact import numbers_of_operators
 from hotstart._torch.inductor.joined_kernels import AskedKernel, kernels_asked_for, kernels_in
 from hotstart._torch.inductor.outputs_apart import keep_outputs_apart
 from hotstart._torch.inductor.roundings import roundings_kept
 from hotstart._torch.inductor.sizes import (
-    composites_of_any_size,
     convolutions_of_any_batch,
     strides_by_expansion,
     unbound_by_selecting,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -286,61 +286,6 @@ def unbound_by_selecting() -> contextlib.AbstractContextManager[None]:
         return tuple(given.select(dim, at) for at in range(given.shape[dim]))
 
     return with_entries(decomposition_table, {torch.ops.aten.unbind.int: unbind})
-
-
-@contextlib.contextmanager
-def composites_of_any_size() -> Iterator[None]:
-    """Take operators apart without making constants of sizes.
-
-    `take_along_dim` and `max_pool1d` are made of others in C++ (2.11 to 2.15), which asks for sizes
-    as plain numbers.
-    """
-    aten = torch.ops.aten
-    made_of = {
-        aten.take_along_dim.default: _take_along_dim,
-        aten.max_pool1d.default: _max_pool1d,
-    }
-    key = torch._C.DispatchKey.CompositeImplicitAutograd
-    with contextlib.ExitStack() as stack:
-        for operator, function in made_of.items():
-            target: Any = operator
-            # It keeps the functions that were looked up before.
-            stack.callback(target._dispatch_cache.clear)
-            stack.enter_context(with_entries(target.py_kernels, {key: function}))
-            target._dispatch_cache.clear()
-        yield
-
-
-def _take_along_dim(
-    given: torch.Tensor, indices: torch.Tensor, dim: int | None = None
-) -> torch.Tensor:
-    if dim is None:
-        return given.reshape(-1).gather(0, indices.reshape(-1))
-    if given.ndim != indices.ndim:
-        raise RuntimeError(
-            "torch.take_along_dim(): input and indices should have the same number of dimensions, "
-            f"but got {given.ndim} dimensions for input, and {indices.ndim} dimensions for indices"
-        )
-    at = dim % given.ndim
-    before, after = given.shape[:at], given.shape[at + 1 :]
-    shape = torch.broadcast_shapes((*before, indices.shape[at], *after), indices.shape)
-    rows = given.broadcast_to((*shape[:at], given.shape[at], *shape[at + 1 :]))
-    return rows.gather(at, indices.broadcast_to(shape))
-
-
-def _max_pool1d(
-    given: torch.Tensor,
-    size: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0,),
-    dilation: Sequence[int] = (1,),
-    ceil_mode: bool = False,
-) -> torch.Tensor:
-    flat = ((1, *size), (1, *(stride or size)), (0, *padding), (1, *dilation))
-    pooled: torch.Tensor = torch.ops.aten.max_pool2d_with_indices(
-        given.unsqueeze(-2), *flat, ceil_mode
-    )[0]
-    return pooled.squeeze(-2)
 
 
 def strides_by_expansion() -> contextlib.AbstractContextManager[None]:

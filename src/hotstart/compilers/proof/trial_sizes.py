@@ -13,6 +13,9 @@ from hotstart.compilers.job import Job
 
 Sizes = Mapping[str, int]
 
+_FAR = 64
+"""Elements before a tensor, in memory, that are tried if there may be any number."""
+
 
 def at(sizes: Sizes) -> str:
     """Sizes as a phrase, such as ` at batch=2, seq=7`; empty without axes."""
@@ -72,9 +75,23 @@ def _candidates(job: Job, high: dict[str, int]) -> Iterator[dict[str, int]]:
 def _high(job: Job, most: int, work: Callable[[Sizes], int]) -> dict[str, int]:
     """The high end of every axis, or as much of it as is not too much work."""
     sizes = {axis: bound.high for axis, bound in job.bounds.items()}
+    for axis in _offsets(job):
+        bound = job.bounds[axis]
+        sizes[axis] = min(bound.high, max(bound.hint, bound.low + _FAR))
     while work(sizes) > most and any(s > job.bounds[a].low for a, s in sizes.items()):
         sizes = {a: max(job.bounds[a].low, size // 2) for a, size in sizes.items()}
     return sizes
+
+
+def _offsets(job: Job) -> set[str]:
+    """Find the numbers that say where tensors begin in memory, which may have no upper bound."""
+    axes = {axis_symbol(axis): axis for axis in job.bounds}
+    found: set[str] = set()
+    for node in job.piece.inputs:
+        for tensor in tensors_in(example_of(node)):
+            offset = job.graph.expression(tensor.storage_offset())
+            found |= {axes[s] for s in getattr(offset, "free_symbols", ()) if s in axes}
+    return found
 
 
 def _shapes(job: Job) -> Counter[tuple[Any, ...]]:

@@ -1,0 +1,142 @@
+"""Take operators apart that C++ makes of others, such that sizes may be symbols."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from hotstart._torch.in_between import with_entries
+
+
+@contextlib.contextmanager
+def composites_of_any_size() -> Iterator[None]:
+    """Take operators apart without making constants of sizes.
+
+    These are made of others in C++ (2.11 to 2.15), which asks for sizes as plain numbers.
+    """
+    aten = torch.ops.aten
+    made_of = {
+        aten.take_along_dim.default: _take_along_dim,
+        aten.max_pool1d.default: _max_pool1d,
+        aten.kron.default: _kron,
+        aten.linalg_multi_dot.default: _multi_dot,
+        aten.chain_matmul.default: _chain_matmul,
+    }
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    with contextlib.ExitStack() as stack:
+        for operator, function in made_of.items():
+            target: Any = operator
+            # It keeps the functions that were looked up before.
+            stack.callback(target._dispatch_cache.clear)
+            stack.enter_context(with_entries(target.py_kernels, {key: function}))
+            target._dispatch_cache.clear()
+        yield
+
+
+def _take_along_dim(
+    given: torch.Tensor, indices: torch.Tensor, dim: int | None = None
+) -> torch.Tensor:
+    if dim is None:
+        return given.reshape(-1).gather(0, indices.reshape(-1))
+    if given.ndim != indices.ndim:
+        raise RuntimeError(
+            "torch.take_along_dim(): input and indices should have the same number of dimensions, "
+            f"but got {given.ndim} dimensions for input, and {indices.ndim} dimensions for indices"
+        )
+    at = dim % given.ndim
+    before, after = given.shape[:at], given.shape[at + 1 :]
+    shape = torch.broadcast_shapes((*before, indices.shape[at], *after), indices.shape)
+    rows = given.broadcast_to((*shape[:at], given.shape[at], *shape[at + 1 :]))
+    return rows.gather(at, indices.broadcast_to(shape))
+
+
+def _max_pool1d(
+    given: torch.Tensor,
+    size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    ceil_mode: bool = False,
+) -> torch.Tensor:
+    flat = ((1, *size), (1, *(stride or size)), (0, *padding), (1, *dilation))
+    pooled: torch.Tensor = torch.ops.aten.max_pool2d_with_indices(
+        given.unsqueeze(-2), *flat, ceil_mode
+    )[0]
+    return pooled.squeeze(-2).contiguous()  # as its kernel for inference leaves it
+
+
+def _kron(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Multiply all elements of one with all of the other, which is a block for each."""
+    rank = max(one.ndim, other.ndim)
+    outer, inner = ([*[1] * (rank - each.ndim), *each.shape] for each in (one, other))
+    blocks = one.reshape([size for each in outer for size in (each, 1)])
+    within = other.reshape([size for each in inner for size in (1, each)])
+    # Eager views the product, and raises where strides do not allow that.
+    return (blocks * within).view([a * b for a, b in zip(outer, inner, strict=True)])
+
+
+def _chain_matmul(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    for matrix in matrices:
+        if matrix.ndim != 2:
+            raise RuntimeError(f"chain_matmul: expected matrices, found {matrix.ndim} dimensions")
+    return matrices[0] if len(matrices) == 1 else _multi_dot(matrices)
+
+
+def _multi_dot(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Multiply matrices in the order that takes the fewest multiplications, as eager does.
+
+    The first may be a row and the last a column, of one dimension.
+    """
+    if len(tensors) < 2:
+        raise RuntimeError(f"multi_dot(): expected at least 2 tensors, found {len(tensors)}")
+    first, last = tensors[0], tensors[-1]
+    matrices = [
+        first.unsqueeze(0) if first.ndim == 1 else first,
+        *tensors[1:-1],
+        last.unsqueeze(-1) if last.ndim == 1 else last,
+    ]
+    for matrix in matrices:
+        if matrix.ndim != 2:
+            raise RuntimeError(f"multi_dot(): expected matrices, found {matrix.ndim} dimensions")
+    product = _product(matrices)
+    if last.ndim == 1:
+        product = product.squeeze(-1)
+    return product.squeeze(0) if first.ndim == 1 else product
+
+
+def _product(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    sizes = [matrices[0].shape[0], *(matrix.shape[1] for matrix in matrices)]
+    if len(matrices) == 3:
+        # Eager compares these two by other terms, which matters where a product is empty.
+        a, b, c, d = sizes
+        cut = 0 if a * c * (b + d) > b * d * (a + c) else 1
+        cuts = {(0, 2): cut}
+    else:
+        cuts = _cheapest_cuts(sizes)
+
+    def multiplied(start: int, end: int) -> torch.Tensor:
+        if start == end:
+            return matrices[start]
+        cut = cuts.get((start, end), start)
+        return multiplied(start, cut).mm(multiplied(cut + 1, end))
+
+    return multiplied(0, len(matrices) - 1)
+
+
+def _cheapest_cuts(sizes: Sequence[int]) -> dict[tuple[int, int], int]:
+    """Find after which matrix each run of a chain is cut, the first of several that are alike."""
+    count = len(sizes) - 1
+    costs = {(at, at): 0 for at in range(count)}
+    cuts: dict[tuple[int, int], int] = {}
+    for length in range(1, count):
+        for start in range(count - length):
+            end = start + length
+            for cut in range(start, end):
+                apart = costs[start, cut] + costs[cut + 1, end]
+                cost = apart + sizes[start] * sizes[cut + 1] * sizes[end + 1]
+                if (start, end) not in costs or cost < costs[start, end]:
+                    costs[start, end], cuts[start, end] = cost, cut
+    return cuts
