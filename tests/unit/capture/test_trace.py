@@ -291,7 +291,7 @@ def treats_one_apart(x: torch.Tensor) -> torch.Tensor:
         (branches_on_size, "if x.shape[0] > 5", "s <= 5"),
         (asserts, "assert x.shape[0] <= 12", "s <= 12"),
         (compares, "if x.shape[0] == 4", "s == 4"),
-        (indexes_a_list, "int(x.shape[0])", "3"),
+        (indexes_a_list, "int(x.shape[0])", "s == 4"),
         (views_in_pairs, "x.view(-1, 2, 8)", "16"),
         (rounds_to_chunks, "% 4 != 0", "(s % 4) == 0"),
         (treats_one_apart, "== 1", "s != 1"),
