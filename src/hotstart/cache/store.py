@@ -169,7 +169,7 @@ class Store:
         return self._bring(self.exchange, key, model, on_miss, clock)
 
     def find_here(
-        self, key: ProgramKey, model: Model, on_miss: OnMiss, clock: Clock | None = None
+        self, key: ProgramKey, model: Model, on_miss: OnMiss, clock: Clock | None
     ) -> FoundProgram:
         """As `find`, without asking a remote."""
         return find_fitting(self.folder, self.entries, key.digest, model, on_miss, clock)

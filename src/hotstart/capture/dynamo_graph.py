@@ -65,7 +65,7 @@ class FlatGraph:
     sizes: tuple[str, ...]
 
 
-def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic] = ()) -> FlatGraph:
+def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic]) -> FlatGraph:
     """Describe a graph of Dynamo's, while Dynamo waits for its backend.
 
     Args:

@@ -122,7 +122,7 @@ class Look:
             return True
         return not self._methods_of(type(module)).isdisjoint(held)
 
-    def own_code(self, module: torch.nn.Module, hooks: bool = True) -> Code:
+    def own_code(self, module: torch.nn.Module, hooks: bool) -> Code:
         """These methods, and these hooks where they count."""
         found = self.own_functions(module, hooks)
         return tuple((name, self._describer.member_text(value)) for name, value in found)

@@ -65,9 +65,9 @@ def build_native(
     calls: Sequence[StitchedCall],
     units: Mapping[str, CompiledUnit],
     libraries: Libraries,
-    elsewhere: Sequence[str] = (),
-    kept: PieceStore | None = None,
-    target: TargetName = "native",
+    elsewhere: Sequence[str],
+    kept: PieceStore | None,
+    target: TargetName,
 ) -> tuple[NativeProgram | None, Reasons]:
     """Translate and compile the variants of calls; None if none of them has a native form.
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from hotstart._torch.graphs.nodes import short_name
 from hotstart._torch.graphs.values import like_in_format, storage_of
 from hotstart._torch.running.operators import operator_schemas
 from hotstart.capture.captured import example_of, tensors_in
@@ -29,7 +30,6 @@ from hotstart.partition.at_sizes import (
     is_foreign,
     reads_strides,
     sharing,
-    short_name,
     strides_of,
     telling_sizes,
     written_storages,

@@ -16,6 +16,7 @@ import torch
 from torch import fx
 from torch.fx.node import map_aggregate
 
+from hotstart._torch.graphs.nodes import short_name
 from hotstart._torch.graphs.values import storage_of
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.dtypes import dtype_of
@@ -27,7 +28,6 @@ from hotstart.partition.at_sizes import (
     is_foreign,
     reads_strides,
     sharing,
-    short_name,
     strides_of,
     telling_sizes,
     written_storages,

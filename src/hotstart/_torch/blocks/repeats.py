@@ -154,15 +154,14 @@ class Repeats:
         self, block: Any, tx: Any, given: Given, modes: tuple[Any, ...], trace: Callable[[], Any]
     ) -> Any:
         """Trace a call, and keep it if another can be the same."""
-        graph = tx.output.graph
-        last = graph._root.prev  # the root itself, while there is no node
+        last = tx.output.graph._root.prev  # the root itself, while there is no node
         asked = len(self._layout_reads.reads)
         before, outside = dict(tx.num_calls), len(tx.nn_module_stack)
         known = self._objects.position
         result = trace()
         if len(self._calls[type(block.value)]) >= MOST_TRACES or not self._may_repeat(block, tx):
             return result
-        nodes = tuple(nodes_since(graph, last))
+        nodes = tuple(nodes_since(last))
         with contextlib.suppress(UnknownError):
             if not self._objects.modules_since(known) <= set(block.value.modules()):
                 return result

@@ -17,6 +17,7 @@ from torch import fx
 
 from hotstart._torch.dynamo.data_numbers import known_contents
 from hotstart._torch.dynamo.graph_inputs import hint_of
+from hotstart._torch.graphs.nodes import short_name
 from hotstart._torch.graphs.source_lines import user_line
 from hotstart._torch.graphs.symbols import Condition, as_function, expression
 
@@ -103,7 +104,7 @@ class SizeDecisions:
             if isinstance(example, torch.Tensor):
                 if known_contents(example) is not None:
                     continue
-                if example.dim() or example._version or _name(each) not in _COMPUTE:
+                if example.dim() or example._version or short_name(each) not in _COMPUTE:
                     return None
                 waiting += each.all_input_nodes
                 continue
@@ -178,10 +179,6 @@ def _is_of_data(symbol: sympy.Symbol) -> bool:
     return bool(free_unbacked_symbols(symbol))
 
 
-def _name(node: fx.Node) -> str:
-    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
-
-
 def index_by_known_numbers(graph: fx.Graph) -> None:
     """Have a graph index by numbers where it does by tensors of one that are known.
 
@@ -193,7 +190,7 @@ def index_by_known_numbers(graph: fx.Graph) -> None:
         if isinstance(base, fx.Node) and isinstance(base.meta.get("example_value"), torch.Tensor):
             node.args = (base, fx.node.map_arg(index, _number_or_node))
     for node in reversed(graph.nodes):
-        computes = node.op == "call_function" and _name(node) in _COMPUTE
+        computes = node.op == "call_function" and short_name(node) in _COMPUTE
         if computes and not node.users and _known_at(node) is not None:
             graph.erase_node(node)
 

@@ -18,6 +18,7 @@ import torch.utils._pytree as pytree
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hotstart._torch.graphs.symbols import is_fake
 from hotstart._torch.subclasses.inner_tensors import context_of, inner_names
 from hotstart._torch.subclasses.subclass_calls import is_wrapper
 
@@ -260,10 +261,3 @@ def _written(func: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Itera
     for argument in schema.arguments:
         if argument.alias_info is not None and argument.alias_info.is_write:
             yield from _tensors(given.get(argument.name))
-
-
-def is_fake(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor has metadata only."""
-    from torch._subclasses.fake_tensor import FakeTensor
-
-    return isinstance(tensor, FakeTensor)

@@ -27,6 +27,11 @@ def differentiates(graph: fx.Graph) -> bool:
     )
 
 
+def short_name(node: fx.Node) -> str:
+    """Name the function, operator or method that a node calls, without namespace and overload."""
+    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+
+
 def sets_grad_mode(node: fx.Node) -> bool:
     """Tell whether a node turns autograd on or off."""
     return node.target is torch._C._set_grad_enabled
