@@ -55,7 +55,7 @@ def telling_sizes(graph: Graph, axes: Sequence[Dim], hints: Mapping[str, int]) -
 class AtSizes:
     """The values of a graph's nodes at some sizes.
 
-    Nodes that are not among changed ones have their traced values.
+    Nodes outside of the changed ones have their traced values.
     """
 
     def __init__(self, graph: Graph, sizes: Mapping[str, int]) -> None:
