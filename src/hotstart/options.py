@@ -1,4 +1,4 @@
-"""What a build can be told besides the model and its inputs."""
+"""Settings of a build besides the model and its inputs."""
 
 from __future__ import annotations
 

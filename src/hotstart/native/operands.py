@@ -17,7 +17,7 @@ _OF_REALS = (
 
 @dataclass(eq=False)
 class Place:
-    """Where a tensor is in C++.
+    """Variable or handle that has a tensor in C++.
 
     Attributes:
         cpp: the variable; for what is bound, the expression of its handle.
@@ -89,7 +89,7 @@ Value = Number | Place | Several | Piece | Arguments
 
 @dataclass(frozen=True)
 class Callee:
-    """What a piece is called like.
+    """Signature of a piece.
 
     Attributes:
         results: how many tensors it returns.
@@ -104,7 +104,7 @@ class Callee:
 
 @dataclass
 class Surroundings:
-    """What names stand for that a function finds outside of itself.
+    """Names that a function finds outside of itself.
 
     Attributes:
         kernels: numbers in the program's table of kernels, by name.

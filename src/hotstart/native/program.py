@@ -11,7 +11,7 @@ from hotstart.records.artifact import Kernel
 
 @dataclass
 class Program:
-    """What is written of a program.
+    """C++ program, as far as it is written.
 
     Attributes:
         kernels: those that it calls, in the order of its table.

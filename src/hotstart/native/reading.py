@@ -54,7 +54,7 @@ def functions(body: Iterable[ast.stmt]) -> list[ast.FunctionDef]:
 
 
 def aliases(body: Iterable[ast.stmt]) -> dict[str, str]:
-    """What a module calls by a short name: `view = torch.ops.aten.view.default`."""
+    """The short names that a module defines, such as `view = torch.ops.aten.view.default`."""
     found = {}
     for statement in body:
         match statement:

@@ -119,7 +119,7 @@ class _Bound:
 
 
 class _Called:
-    """What a variant did: the function that it called, and with which arguments."""
+    """Call that a variant made: the function and its arguments."""
 
     def __init__(self) -> None:
         self.function: int | None = None
@@ -149,7 +149,7 @@ class _Recorder:
         self._binds = {key: self._binding(self._units[key], codes[key]) for key in codes}
 
     def wiring(self) -> Wiring:
-        """Everything that the code of all variants did."""
+        """Run the code of all variants, and describe what it binds and returns."""
         codes = iter(self._native.runs)
         calls = tuple(
             self._call(call, [next(codes) for _ in call.stitched]) for call in self._calls

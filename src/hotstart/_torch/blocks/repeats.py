@@ -220,7 +220,7 @@ class Repeats:
         )
 
     def _changed_in(self, *blocks: Any) -> bool:
-        """Whether forward changed a part of these blocks before any was called."""
+        """Tell whether forward changed a part of these blocks before any was called."""
         moves = [Move(source, source) for source in blocks]
         return any(move(source) is not None for source in self._changed for move in moves)
 
@@ -236,7 +236,7 @@ class Repeats:
 
 
 def _tracked(weights: Mapping[Any, tuple[Any, Any]], output: Any) -> bool:
-    """Whether a trace has read all of some weights."""
+    """Tell whether a trace has read all of some weights."""
     return all(weight in output.side_effects for _, weight in weights.values())
 
 

@@ -64,7 +64,7 @@ _FLATTENED = ".__tensor_flatten__()"
 
 
 def reads(output_graph: Any, scopes: Mapping[str, Any]) -> Iterator[tuple[Read, str, Any]]:
-    """What a trace read of objects by their first names, from the kinds of guards it put on them.
+    """List what a trace read of objects, from the guards it put on their first names.
 
     Of a constant that a trace came by and did not need, Dynamo guards the class only. It may still
     matter to what the model computes without a compiler, as `is_causal` of transformers' attention

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InductorOutput:
-    """What Inductor made of a module.
+    """Code that Inductor generated for a module.
 
     Attributes:
         source: the Python module it generated.
@@ -288,7 +288,7 @@ class _Inner:
 
 
 def _output_strides(output: Any, env: Any, count: int) -> tuple[tuple[Any, ...] | None, ...]:
-    """What Inductor says its outputs' strides are; it writes them down as text."""
+    """Parse the strides that Inductor states for its outputs as text."""
     symbols = {str(symbol): symbol for symbol in env.var_to_range} if env is not None else {}
     found: list[tuple[Any, ...] | None] = []
     for written in (output.output_strides or ())[:count]:
@@ -301,7 +301,7 @@ def _output_strides(output: Any, env: Any, count: int) -> tuple[tuple[Any, ...] 
 
 
 def _around(metadata: Any, output: Any, inputs: int) -> Iterator[str]:
-    """What AOTAutograd's runtime and Inductor's post-compile step do around the compiled code."""
+    """Name the runtime wrappers and post-compile steps that the compiled code would need."""
     if len(metadata.input_info) != inputs:
         yield "inputs that share memory are given to the compiler as one base"
     for index, info in enumerate(metadata.input_info):
@@ -322,7 +322,7 @@ def _around(metadata: Any, output: Any, inputs: int) -> Iterator[str]:
 
 
 def extern_kernel(name: str) -> str | None:
-    """Where the operator is that generated code calls as `extern_kernels.<name>`.
+    """Find the operator that generated code calls as `extern_kernels.<name>`.
 
     None for those that are Python functions inside Inductor.
     """

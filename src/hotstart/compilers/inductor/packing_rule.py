@@ -33,7 +33,7 @@ LEAST_ROWS_OF_INTEL = {torch.float32: 16, torch.bfloat16: 1, torch.float16: 4}
 
 
 class Processor(NamedTuple):
-    """What decides which library multiplies faster.
+    """Features of a processor that decide which library multiplies faster.
 
     Attributes:
         avx512: torch's kernels use AVX-512 here.

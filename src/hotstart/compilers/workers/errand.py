@@ -32,7 +32,7 @@ _LOGGER = "hotstart"
 
 @dataclass(frozen=True)
 class Errand:
-    """What another process needs to compile a job.
+    """A job as another process needs it to compile.
 
     Attributes:
         job: as `job_data` writes it.
@@ -49,7 +49,7 @@ class Errand:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of an errand.
+    """Result of an errand.
 
     Attributes:
         made: what the compiler made; None if it made nothing.

@@ -154,7 +154,7 @@ class Workers:
         self.start(sum(task.state == "waits" for task in self._tasks.values()) - 1)
 
     def outcome(self, job: Job, compile_here: Callable[[Job], Outcome]) -> Outcome | None:
-        """What came of a job; other jobs are compiled here while a worker still has this one.
+        """Wait for the outcome of a job; compile other jobs here while a worker has this one.
 
         Returns:
             None if no worker has begun it, or none can compile it: it is to be compiled here.
@@ -295,7 +295,7 @@ class Workers:
         return None
 
     def totals(self) -> WorkerReport:
-        """What the workers have used so far; what is in use when they end counts."""
+        """Add up what the workers have used so far, up to their end."""
         for worker in self._workers:
             self._peaks[worker.pid] = max(self._peaks.get(worker.pid, 0), worker.peak_bytes())
         count = len(self._workers)
