@@ -1,4 +1,4 @@
-"""The functions of units and variants as one program in C++."""
+"""Collect the functions of units and variants as one program in C++."""
 
 from __future__ import annotations
 
