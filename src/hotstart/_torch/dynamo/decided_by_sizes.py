@@ -1,8 +1,8 @@
-"""Decide branches on tensors of one element that are computed of sizes and constants alone.
+"""Decide branches on tensors of one element that depend on sizes and constants alone.
 
-`length <= max_pad` is one, where a padding is computed with tensors. What such a tensor holds is a
-function of sizes: it is computed for the sizes of the trace, which decides, and for all others, so
-that the sizes at which the branch is taken become a condition on an axis, as for any branch on it.
+`length <= max_pad` is one, where a padding is computed with tensors. The value of such a tensor is
+a function of sizes. It is computed for the sizes of the trace, to decide the branch, and for all
+other sizes, so that those at which the branch is taken become a condition on an axis.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import sympy
 
 _MOST_SIZES = 1 << 13
-"""An axis with more sizes is not computed through."""
+"""Most sizes of an axis for which values are computed."""
 
 _MOST_INTERVALS = 3
-"""A branch that is taken at more intervals of an axis stays undecided."""
+"""Most intervals of an axis at which a branch may be taken; else it stays undecided."""
 
 
 _COMPUTE = frozenset({
@@ -39,7 +39,7 @@ _COMPUTE = frozenset({
     "ge",
     "and_", "or_", "not_", "logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or",
 })  # fmt: skip
-"""Operators, by name, that give the same for the same numbers, and do nothing else."""
+"""Names of deterministic operators without side effects."""
 
 
 class _Unknown(Exception):
@@ -182,8 +182,8 @@ def _is_of_data(symbol: sympy.Symbol) -> bool:
 def index_by_known_numbers(graph: fx.Graph) -> None:
     """Have a graph index by numbers where it does by tensors of one that are known.
 
-    A tensor of no dimensions as an index is read by `item`, and does what a number does. What is
-    left without a reader is erased.
+    A tensor of no dimensions as an index is read by `item`, like a number. Nodes left without a
+    reader are erased.
     """
     for node in graph.find_nodes(op="call_function", target=operator.getitem):
         base, index = node.args

@@ -45,16 +45,16 @@ class InductorOutput:
 
     Attributes:
         source: the Python module it generated.
-        kernels: those that `source` asks for, which are not compiled yet, by its names.
+        kernels: kernels that `source` calls, by its names for them; not compiled yet.
         constants: tensors `source` refers to by name.
-        outputs: how many of the values its `call` returns are the module's own outputs.
+        outputs: number of values returned by `call` that are the module's own outputs.
         strides: of each output, as expressions over the inputs' symbols; None where unknown.
-        around: what torch's runtime would do around a call of `call`; empty if nothing.
+        around: runtime wrappers that `call` would need; empty if none.
         written: positions of the arguments of `call` that it writes to.
         kept: positions of the module's inputs that `call` takes, in order.
-        recipes: what makes the inputs that `call` takes after those.
-        rows: of most of the linears that a template computes, over the symbols of its inputs; None
-            if there are none.
+        recipes: recipes of the inputs that `call` takes after those.
+        rows: number of rows of most linears that a template computes, over the symbols of its
+            inputs; None if it computes none.
         by_size: weights that are packed otherwise for some sizes; None if there are none.
     """
 
@@ -202,7 +202,7 @@ def _in_force(
     *,
     in_one_thread: bool,
 ) -> Iterator[None]:
-    """Put in force what a compile changes of torch, besides what it watches."""
+    """Apply the patches of a compile to torch, besides those that watch it."""
     import torch._functorch.config as functorch
     from torch._decomp.decompositions_for_rng import PhiloxStateTracker
     from torch._inductor import config
