@@ -80,6 +80,14 @@ def compile(
         CompileError: a piece does not compile.
         OptionsError: an argument makes no sense.
         StoreError: the cache does not have what it must have, or cannot be used and has to be.
+
+    Examples:
+        >>> model = torch.nn.Linear(64, 8).eval()
+        >>> batch = hotstart.Dim("batch", max=128)
+        >>> example = (torch.zeros(4, 64),)
+        >>> program = hotstart.compile(model, example, dynamic_shapes={"input": {0: batch}})
+        >>> program(torch.zeros(100, 64)).shape
+        torch.Size([100, 8])
     """
     options = _checked(options)
     only = Call(args=args, kwargs=kwargs, dynamic_shapes=dynamic_shapes)
@@ -224,31 +232,24 @@ def load(
             another rank.
         OptionsError: not exactly one of `model` and `weights` is given, or an argument makes no
             sense.
+
+    Examples:
+        >>> model = torch.nn.Linear(64, 8).eval()
+        >>> hotstart.compile(model, (torch.zeros(4, 64),)).save("model.hot")
+        >>> program = hotstart.load("model.hot", model)
+        >>> program(torch.zeros(4, 64)).shape
+        torch.Size([4, 8])
     """
-    if (model is None) == (weights is None):
-        got = "neither" if model is None else "both"
-        raise OptionsError(
-            f"model, weights: got {got}, takes one of them: load(file, model) runs with the "
-            "weights of a model, load(file, weights=...) with those of a checkpoint, without one"
-        )
-    if isinstance(model, str | os.PathLike | Mapping):
-        raise OptionsError(
-            f"model: got a {type(model).__qualname__}, takes a module or function. Pass a "
-            "checkpoint as weights=..."
-        )
-    if weights is not None and on_miss != "error":
-        raise OptionsError(
-            f"on_miss: got {on_miss!r} with weights, takes 'error': there is no model to run or to "
-            "compile"
-        )
+    _require_model_or_weights(model, weights, on_miss)
     require_one_of("outputs", outputs, Outputs)
     require_one_of("on_miss", on_miss, MissPolicy)
     require_one_of("pack", pack, Pack)
-    _require_groups(groups)
+    if groups is not None:
+        require("groups", groups, Mapping, "a mapping of names to groups")
     clock = Clock()
     with telemetry.traced("hotstart.load", clock):
         program: Any = None
-        # Else torch is imported, or the load refused.
+        # Other settings need torch, or are refused by the load with torch.
         usual = outputs != "own" and pack != "never" and not groups
         if usual and weights is not None and "torch" not in sys.modules:
             from hotstart.torchfree.start import load as load_without_torch
@@ -275,10 +276,24 @@ def load(
     return cast("Program", program)
 
 
-def _require_groups(groups: Any) -> None:
-    """Raise if groups are not given by name."""
-    if groups is not None:
-        require("groups", groups, Mapping, "a mapping of names to groups")
+def _require_model_or_weights(model: Any, weights: Any, on_miss: MissPolicy) -> None:
+    """Raise unless a load is given a model, or weights and no policy that needs a model."""
+    if (model is None) == (weights is None):
+        got = "neither" if model is None else "both"
+        raise OptionsError(
+            f"model, weights: got {got}, takes one of them: load(file, model) runs with the "
+            "weights of a model, load(file, weights=...) with those of a checkpoint, without one"
+        )
+    if isinstance(model, str | os.PathLike | Mapping):
+        raise OptionsError(
+            f"model: got a {type(model).__qualname__}, takes a module or function. Pass a "
+            "checkpoint as weights=..."
+        )
+    if weights is not None and on_miss != "error":
+        raise OptionsError(
+            f"on_miss: got {on_miss!r} with weights, takes 'error': there is no model to run or to "
+            "compile"
+        )
 
 
 def _checked(options: Options | None) -> Options:
@@ -299,13 +314,14 @@ def compute_key(
     options: Options | None = None,
     extra_key: str = "",
 ) -> ProgramKey:
-    """The key under which a cache keeps what `hotstart.compile` makes of the same arguments.
+    """Compute the key under which a cache keeps the program of the same arguments.
 
-    Nothing is traced. `hotstart.Store.probe` tells what is kept under it.
+    Arguments are those of `hotstart.compile`; `extra_key` is that of the `hotstart.Store`. Nothing
+    is traced. `hotstart.Store.probe` lists the programs of a key.
 
     Raises:
         CaptureError, OptionsError: an example call does not fit the model.
-        StoreError: nothing can be said of something that hangs on the model.
+        StoreError: the model holds an object that cannot be described for a key.
     """
     from hotstart.cache.program_key import make_key
     from hotstart.capture.described import describe_calls

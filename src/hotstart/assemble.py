@@ -47,7 +47,7 @@ log = logging.getLogger("hotstart")
 
 @dataclass(frozen=True)
 class Common:
-    """What artifacts for different targets have in common.
+    """Parts that the artifacts for all targets share.
 
     Attributes:
         traced: the calls.

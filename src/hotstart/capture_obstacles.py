@@ -57,7 +57,7 @@ class Obstacle(msgspec.Struct, frozen=True):
 
 
 class CaptureReport(msgspec.Struct, frozen=True):
-    """Whether a model can be captured, and all that is in the way.
+    """Obstacles to capturing a model as one graph; none if it can be captured.
 
     Attributes:
         error: what `hotstart.compile` raises: its class and message; empty if it is captured.
@@ -72,7 +72,7 @@ class CaptureReport(msgspec.Struct, frozen=True):
 
     @property
     def captured(self) -> bool:
-        """Whether the model can be captured."""
+        """Tell whether the model can be captured."""
         return not self.error
 
     def to_dict(self) -> dict[str, Any]:

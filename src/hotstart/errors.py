@@ -3,19 +3,19 @@
 The tree:
 
     HotstartError
-    ├── OptionsError          an argument of compile() or Options() that makes no sense
+    ├── OptionsError          an argument of hotstart's functions or classes that makes no sense
     ├── CaptureError          the model cannot be captured as one graph
     │   └── RangeError        tracing or compiling narrowed a declared range
     ├── PartitionError        the graph cannot be cut as asked
     ├── CompileError          a piece failed to compile
     ├── ContractError         a call outside what the program was built for
     ├── ModelMismatch         the model or checkpoint is not of the structure it was built for
-    │   └── GroupMismatch         the processes or their groups are not those it was built for
+    │   └── GroupMismatch     the processes or their groups are not those it was built for
     ├── ArtifactError         an artifact cannot be written or read
-    │   ├── CorruptArtifact       the file is damaged, or none of ours
+    │   ├── CorruptArtifact       the file is damaged, or not a file of hotstart's
     │   ├── IncompatibleArtifact  it is whole, but made for another machine or other sources
-    │   └── UntrustedArtifact     no trusted key vouches for it
-    └── StoreError            a store cannot do what it must
+    │   └── UntrustedArtifact     no trusted key has signed it
+    └── StoreError            a store cannot be used, or lacks a program that it must have
 
 Every message says what was expected, what was found and what to do.
 """
@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 
 
 class HotstartError(Exception):
-    """Base of every error hotstart raises on purpose."""
+    """Base of every error of hotstart. One of this very class is a defect of hotstart."""
 
     __module__ = "hotstart"  # where users find it, and what tracebacks show
 
@@ -36,7 +36,7 @@ class HotstartError(Exception):
 
 
 class OptionsError(HotstartError, ValueError):
-    """An argument of `compile`, `Dim` or `Options` that makes no sense."""
+    """An argument of hotstart's functions or classes that makes no sense."""
 
 
 class CaptureError(HotstartError):
@@ -101,14 +101,14 @@ class CompileError(HotstartError):
 
 
 class ContractError(HotstartError, TypeError):
-    """A call outside the contract the program was built for.
+    """A call outside the contract that the program was built for.
 
     Attributes:
         argument: the argument at fault, such as `input_ids` or `inputs['mask']`.
         got: what the call passed.
         takes: what the program takes.
         calls: where several calls were compiled, why each did not take this one, by name.
-        of_mode: whether it is about the mode of a module, training or evaluation, and no argument.
+        of_mode: whether it is about the `training` flag of a module, and not about an argument.
     """
 
     of_mode = False
@@ -123,7 +123,7 @@ class ContractError(HotstartError, TypeError):
 
     @classmethod
     def other_mode(cls, module: str, training: bool) -> ContractError:
-        """The error of a call of a model of which a module is in another mode than at the build."""
+        """Make the error of a call while a module is in another mode than at the build."""
         mode, call = ("training", "eval") if training else ("evaluation", "train")
         advice = f"call model.{call}(), or compile the model in {mode} mode"
         error = cls(f"{module or 'model'}.training", repr(training), repr(not training), advice)
@@ -132,7 +132,7 @@ class ContractError(HotstartError, TypeError):
 
     @classmethod
     def of_all(cls, refusals: Mapping[str, ContractError]) -> ContractError:
-        """The error of a call that none of several takes, given what each says."""
+        """Make the error of a call that fits none of several contracts, from the error of each."""
         if len(refusals) == 1:
             return next(iter(refusals.values()))
         listed = "".join(f"\n  {name}: {error}" for name, error in refusals.items())
@@ -152,10 +152,9 @@ class ModelMismatch(HotstartError):
     """The model, or a checkpoint, is not of the structure that the program was built for.
 
     Attributes:
-        differences: for each tensor that is missing or does not fit, and for each module that is of
-            another class, length or setting than what was compiled: what it is, what the program
-            needs, what is there.
-        problems: a line for each of them; the message has the first 20.
+        differences: name, expected and found, for each tensor that is missing or does not fit, and
+            for each module of another class, length or setting.
+        problems: a line for each difference; the message has the first 20.
     """
 
     def __init__(
@@ -199,7 +198,7 @@ class CorruptArtifact(ArtifactError):
 
     Attributes:
         file: the file.
-        part: what of it is wrong: `"header"`, `"manifest"`, `"size"`, or the name of a blob.
+        part: the damaged part: `"header"`, `"manifest"`, `"size"`, or the name of a blob.
     """
 
     def __init__(
@@ -213,11 +212,11 @@ class CorruptArtifact(ArtifactError):
 class IncompatibleArtifact(ArtifactError):
     """A file does not fit this process: another machine, other versions, other sources.
 
-    That is an artifact, or weights that were prepared for another program.
+    The file is an artifact, or has weights that were prepared for another program.
 
     Attributes:
         file: the file.
-        differences: for each part that differs, its name, what the artifact needs, what is here.
+        differences: name, expected and found, for each part of the fingerprint that differs.
     """
 
     def __init__(
@@ -237,7 +236,7 @@ class UntrustedArtifact(ArtifactError):
 
     Attributes:
         file: the file.
-        found: what is there in place of a trusted signature.
+        found: a description of the signature in the file, or of its absence.
     """
 
     def __init__(self, file: object, found: str) -> None:
@@ -250,10 +249,10 @@ class UntrustedArtifact(ArtifactError):
 
 
 class StoreError(HotstartError):
-    """A store cannot be used where it has to be.
+    """A store cannot be used, or lacks a program that it must have.
 
-    Raised for a place that makes no sense, by stores that were asked to be strict, and where a
-    program has to be in the store and is not.
+    Raised for a place or setting that makes no sense, by a store with `strict=True` that fails, by
+    one with `policy="require"` that has no fitting program, and where a model cannot have a key.
     """
 
 

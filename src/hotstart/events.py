@@ -1,4 +1,4 @@
-"""What happens during a build, as a stream of events with listeners.
+"""Events of a build, and the clock that sends them to listeners.
 
 A `Clock` is always in exactly one phase, so the seconds of all phases add up to the wall time by
 construction. Reports, progress bars and tests all listen to the same stream.
@@ -107,7 +107,7 @@ class Clock:
             self._record(lane, name, began, time.perf_counter())
 
     def spans(self) -> tuple[Span, ...]:
-        """What was done when, by the time it began; phases shorter than a millisecond left out."""
+        """List the spans by start time, without phases shorter than a millisecond."""
         return tuple(sorted(self._spans, key=lambda span: span.start))
 
     def phases(self) -> dict[str, float]:

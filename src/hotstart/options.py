@@ -1,4 +1,4 @@
-"""What a build can be told besides the model and its inputs."""
+"""Settings of a build besides the model and its inputs."""
 
 from __future__ import annotations
 
@@ -82,6 +82,15 @@ class Options:
 
     All but `on_miss`, `debug_dir`, `jobs` and `on_event` are part of the key of a program in a
     cache.
+
+    Raises:
+        OptionsError: a value makes no sense.
+
+    Examples:
+        >>> options = hotstart.Options(compiler="op_by_op", on_miss="eager")
+        >>> program = hotstart.compile(torch.nn.ReLU(), (torch.zeros(4),), options=options)
+        >>> program(torch.tensor([-1.0]))  # another size: the model answers
+        tensor([0.])
     """
 
     __module__ = "hotstart"  # where users find it

@@ -199,7 +199,7 @@ class Program(BaseProgram):
         return Report.of(self._made, self._clock, self._binding.packed, target, self._targets.names)
 
     def document(self, file: str | os.PathLike[str] | None = None) -> Document:
-        """Everything known of how it was made, and what is in it, as one record.
+        """Describe how it was made and what is in it, as one record.
 
         `hotstart.reporting` writes it as JSON, as text and as a page; where the program was built,
         it has the operators, lines and kernels of every piece, which an artifact does not hold.

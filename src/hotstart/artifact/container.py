@@ -322,7 +322,7 @@ class _Several:
         )
 
     def _places(self, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Where ranges of the pool are in the file."""
+        """Locate ranges of the pool in the file."""
         return [(self._file.area + offset, size) for offset, size in ranges]
 
 

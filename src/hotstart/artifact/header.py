@@ -25,7 +25,7 @@ Sign = Callable[[bytes], tuple[bytes, bytes]]
 
 
 class Header(NamedTuple):
-    """What the header says.
+    """Fields of the header.
 
     Attributes:
         format: of the file.

@@ -39,7 +39,7 @@ class TensorLayout(msgspec.Struct, frozen=True):
 
 
 class TargetContents(msgspec.Struct, frozen=True):
-    """What a file with several targets has for one of them.
+    """Contents of a file with several targets for one of them.
 
     Attributes:
         target: its name.

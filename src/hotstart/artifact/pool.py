@@ -17,7 +17,7 @@ _SHARED_BYTES = 512
 
 
 class TargetProgram(NamedTuple):
-    """What goes into a file for one target.
+    """Contents to write for one target.
 
     Attributes:
         target: its name.

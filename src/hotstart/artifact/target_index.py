@@ -17,7 +17,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What the index says of a target.
+    """Entry of the index for a target.
 
     Attributes:
         target: its name.

@@ -94,7 +94,7 @@ class StoredPreparation(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Table(msgspec.Struct, frozen=True):
-    """Everything about a file of prepared weights but its memory.
+    """Header and entries of a file of prepared weights, without its memory.
 
     Attributes:
         fingerprint: named parts of the process that prepared the weights.

@@ -90,7 +90,7 @@ class _Writer:
         return name
 
     def finished(self) -> dict[str, bytes]:
-        """All blobs, by name."""
+        """Return all blobs, by name."""
         if self._memory:
             self._blobs[TENSORS] = self._safetensors()
         return self._blobs

@@ -102,7 +102,7 @@ class Keeper(_Pieces):
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a piece is from what it should give.
+    """Distance of a piece's results from the expected ones.
 
     Attributes:
         alone: on the inputs that the piece it is compared with had; None if that was not tried.

@@ -33,7 +33,7 @@ class PieceDifference(msgspec.Struct, frozen=True):
 
 
 class Bisection(msgspec.Struct, frozen=True):
-    """Where a program departs from its model, piece by piece.
+    """Comparison of a program with its model, piece by piece.
 
     Attributes:
         captured_error: results of the captured operators against the model's, as a share of the

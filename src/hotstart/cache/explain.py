@@ -38,7 +38,7 @@ class Miss:
 
     @property
     def beside(self) -> str:
-        """What was found instead, in a line."""
+        """Say in a line what was found instead."""
         if self.nearest is None:
             return "nothing is stored yet"
         if self.same_key:

@@ -67,7 +67,7 @@ def find_fitting(
     key: str,
     model: Model,
     on_miss: OnMiss,
-    clock: Clock | None = None,
+    clock: Clock | None,
 ) -> FoundProgram:
     """Load the newest program of a key that fits a model, its sources and this machine."""
     refused: list[Refused] = []
@@ -91,7 +91,7 @@ def loaded(
     entry: CacheEntry,
     model: Model,
     on_miss: OnMiss,
-    clock: Clock | None = None,
+    clock: Clock | None,
 ) -> tuple[Program | None, Changes]:
     """Load a program; else None, and what it was compiled for that is not so any more.
 

@@ -43,12 +43,13 @@ class Store:
 
     Args:
         place: a folder. Default: the environment's `HOTSTART_CACHE`, else the user's cache folder.
-        max_bytes: how much it may hold; what was not used for longest goes first.
-        max_files: how many files.
-        max_age_days: what was not used for longer goes.
+        max_bytes: most bytes that it may hold; files unused for longest are removed first.
+        max_files: most files that it may hold; likewise.
+        max_age_days: files unused for longer are removed. Default: no limit.
         policy: what `hotstart.compile` does where nothing is found: `"build"` compiles and keeps
             it, `"require"` raises, for processes that must not compile.
-        extra_key: what else decides which program it is, as only the caller can know.
+        extra_key: text that is part of every key, for anything that changes the program and that
+            hotstart cannot see.
         strict: whether a place that cannot be read or written, or a remote that fails, is an error;
             it is a warning otherwise, and nothing is found or kept there.
         check: whether a program is run in a process of its own before it is kept; see
@@ -71,6 +72,13 @@ class Store:
 
     Raises:
         StoreError: the remote's URL, a key or a setting makes no sense, or an extra is missing.
+
+    Examples:
+        >>> call = (torch.nn.Linear(64, 8), (torch.zeros(4, 64),))
+        >>> store = hotstart.Store("programs", max_age_days=30)
+        >>> program = hotstart.compile(*call, cache=store)
+        >>> len(store.probe(hotstart.compute_key(*call)))
+        1
     """
 
     __module__ = "hotstart"  # where users find it
@@ -169,7 +177,7 @@ class Store:
         return self._bring(self.exchange, key, model, on_miss, clock)
 
     def find_here(
-        self, key: ProgramKey, model: Model, on_miss: OnMiss, clock: Clock | None = None
+        self, key: ProgramKey, model: Model, on_miss: OnMiss, clock: Clock | None
     ) -> FoundProgram:
         """As `find`, without asking a remote."""
         return find_fitting(self.folder, self.entries, key.digest, model, on_miss, clock)

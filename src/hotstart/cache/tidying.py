@@ -56,7 +56,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Tidied(msgspec.Struct, frozen=True):
-    """What tidying up did.
+    """Result of tidying up.
 
     Attributes:
         removed: the files that were removed because of limits.

@@ -63,7 +63,7 @@ class Offered:
 
 
 class Exchange:
-    """What a folder takes from a remote and gives to it."""
+    """Exchange of programs and pieces between a folder and a remote."""
 
     def __init__(self, folder: Folder, remote: Remote) -> None:
         self.remote = remote

@@ -32,11 +32,11 @@ def candidate_blocks(index: ModelIndex) -> dict[int, torch.nn.Module]:
 
 
 def counterparts(first: torch.nn.Module, second: torch.nn.Module) -> Counterparts | None:
-    """Say what of one block stands where in another; None if they are not built alike.
+    """Map one block's modules and tensors to another's; None if they are not built alike.
 
     They are if their modules are of the same classes in the same places, and hold tensors of the
     same kind, tied in the same way. What torch's own modules hold besides must be equal. What
-    modules of the user hold may differ: what a trace reads of it, its guards compare.
+    modules of the user hold may differ: guards compare the part that a trace reads.
     """
     one, other = _Outline(first), _Outline(second)
     if None in (one.structure, other.structure) or one.structure != other.structure:
@@ -48,7 +48,7 @@ def counterparts(first: torch.nn.Module, second: torch.nn.Module) -> Counterpart
 
 
 class _Outline:
-    """How a module is built.
+    """Structure of a module, for comparison.
 
     Attributes:
         structure: equal for modules that are built alike; None if it has what cannot be compared.

@@ -1,4 +1,4 @@
-"""Describe the arguments of a call: what is a tensor, what is constant, which sizes are dynamic."""
+"""Describe the arguments of a call: its tensors, its constants, its dynamic sizes."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ class Arguments:
         example_sizes: the size each axis has in the example.
         by_position: how many arguments the example passed by position.
         shared: paths of a container that the example passed in two places; empty if there is none.
-        strides: those of the example's tensors; they may have gaps, which `tensors` have not.
-        unnamed: how many parameters, the last ones, forward takes by `**kwargs`.
+        strides: strides of the example's tensors, which may have gaps; those in `tensors` have
+            none.
+        unnamed: number of parameters at the end that forward takes by `**kwargs`.
     """
 
     parameters: tuple[Parameter, ...]

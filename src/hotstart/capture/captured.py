@@ -67,14 +67,14 @@ class Captured:
         fixed: axes that were traced at one size, with that size.
         modes: path and `training` flag of every module whose flag was read.
         read: what else the trace read.
-        guarded: what is checked about sizes before pieces run that have to do with them, by the
-            caller or in the graph, over axis symbols.
+        guarded: conditions on sizes that the caller or the graph checks before any piece that
+            depends on them runs, over axis symbols.
         layout_reads: what Python code asked of the layouts of tensors.
-        read_arguments: the argument that each node is that `layout_reads` starts from; -1 for a
-            tensor that is none.
-        numbers: those that a call computes from the contents of tensors; `symbols` has them, too.
-        facts: what is checked of others.
-        idle: what eager leaves out where there is nothing to do.
+        read_arguments: for each node that `layout_reads` starts from, the number of the argument it
+            is; -1 if it is no argument.
+        numbers: numbers that a call computes from the contents of tensors; `symbols` has them, too.
+        facts: equations that the graph checks for other such numbers.
+        idle: nodes that eager leaves out where there is nothing to do.
     """
 
     graph: fx.Graph = field(repr=False)
@@ -96,7 +96,7 @@ class Captured:
     idle: tuple[IdleNodes, ...] = ()
 
     def trees(self) -> tuple[Tree, ...]:
-        """Everything that a call returns, or leaves in modules and in the caller's containers."""
+        """List the trees that a call returns or leaves in modules and the caller's containers."""
         updates = (update.value for update in self.updates)
         return (self.outputs, *updates, *(change.contents for change in self.changes))
 

@@ -1,7 +1,7 @@
 """Capture what Dynamo hands to a backend: its graph is traced, its guards check the calls.
 
-What is left to do is to say which input is which. Every tensor is an argument, parameters too,
-since Dynamo passes them in every call. Every symbol is an axis, and has to be found in the inputs.
+It remains to describe the inputs. Every tensor is an argument, parameters too, since Dynamo passes
+them in every call. Every symbol is an axis, and has to be found in the inputs.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class FlatGraph:
     sizes: tuple[str, ...]
 
 
-def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic] = ()) -> FlatGraph:
+def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic]) -> FlatGraph:
     """Describe a graph of Dynamo's, while Dynamo waits for its backend.
 
     Args:
         module: the graph module that the backend was given.
-        learned: what was evaluated in Dynamo's shape environment on top of what the trace did.
+        learned: conditions that were evaluated in Dynamo's shape environment since the trace.
 
     Raises:
         CaptureError: the graph was not made by Dynamo, is for training, or has inputs that are no
@@ -215,9 +215,9 @@ def _module_of_model(graph: fx.Graph) -> str | None:
 
 
 def writable(found: FlatGraph, inputs: Sequence[Any]) -> tuple[list[int], frozenset[int]]:
-    """If the graph writes to tensors, the slots of those that must not come to overlap others.
+    """List the slots of tensors that must not overlap, if the graph writes to any tensor.
 
-    Parameters that are only read are left out: they are many, and no views of what a call passes.
+    Parameters that are only read are left out: they are many, and never views of arguments.
 
     Returns:
         Slots, and the positions among them of those that are written to.
@@ -271,7 +271,7 @@ def _axis(env: ShapeEnv, symbol: sympy.Symbol) -> Dim:
 def _found_in_inputs(
     env: ShapeEnv, symbols: Sequence[sympy.Symbol], placeholders: Sequence[fx.Node]
 ) -> tuple[list[sympy.Symbol], dict[sympy.Symbol, str]]:
-    """The symbols that inputs tell, with how; those that they do not tell become constants."""
+    """Map symbols to source that reads them from inputs; symbols without one become constants."""
     import sympy
 
     found: dict[sympy.Symbol, str] = {}
@@ -288,7 +288,7 @@ def _found_in_inputs(
 
 
 def _told(placeholders: Sequence[fx.Node]) -> Iterator[tuple[sympy.Expr, str]]:
-    """Every number that inputs tell, as an expression and as source."""
+    """Yield every number that an input has, as an expression and as source that reads it."""
     for number, node in enumerate(placeholders):
         value = node.meta["example_value"]
         name = f"input_{number}"

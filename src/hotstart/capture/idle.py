@@ -14,11 +14,11 @@ from hotstart.capture.refusals import not_idle
 
 @dataclass(frozen=True)
 class IdleNodes:
-    """Nodes that eager leaves out where there is nothing to do, traced as if it did not.
+    """Nodes that eager skips where there is nothing to do, and that a trace has nevertheless.
 
     Attributes:
         numbers: the names of numbers that are 0 then.
-        nodes: the nodes; those that were inserted between them included.
+        nodes: the nodes, with those that were inserted between them.
         line: of the user's code that decides.
     """
 
@@ -28,7 +28,7 @@ class IdleNodes:
 
 
 def find_idle(traced: FullGraph, numbers: Numbers) -> tuple[IdleNodes, ...]:
-    """Describe what eager leaves out; `partition/idle_nodes` proves that it does nothing then.
+    """Describe nodes that eager leaves out; `partition/idle_nodes` proves that they do nothing.
 
     Raises:
         CaptureError: checks of the model make a number equal to another that has to be 0 then.

@@ -1,7 +1,7 @@
-"""Find out whether forward depends on the order of what it takes by `**kwargs`.
+"""Detect a forward that depends on the order of its `**kwargs`.
 
-A program takes such arguments by name, in any order. So a graph that was traced for one order must
-be that of others as well.
+A program takes such arguments by name, in any order. So the graphs traced for other orders must be
+equal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hotstart.records.nested import Map, Slot, Tree, children
 
 
 def other_orders(arguments: Arguments) -> Iterator[Arguments]:
-    """The same arguments in orders that differ in place and neighbours of each."""
+    """Reorder arguments so that each has another place and other neighbours."""
     if arguments.unnamed < 2:
         return
     first = len(arguments.parameters) - arguments.unnamed

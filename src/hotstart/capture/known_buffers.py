@@ -1,4 +1,4 @@
-"""Numbers in buffers that no checkpoint has, as settings of a module: strides, paddings."""
+"""Trace with the numbers in non-persistent buffers known: strides, paddings and other settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Known = Mapping[int, torch.Tensor]
 def with_numbers_of_buffers(index: ModelIndex, trace: Callable[[Known], FullGraph]) -> FullGraph:
     """Trace; where that fails, trace again with the numbers of buffers known.
 
-    Checks of these numbers are in the graph then. So models that do with less are left without.
+    Checks of these numbers are in the graph then, so a model that traces without them gets none.
 
     Raises:
         CaptureError: neither works, or forward writes to one of them.

@@ -1,4 +1,4 @@
-"""Refuse forwards that set on a module what they, or others of the same model, read before."""
+"""Refuse a forward that sets an attribute which it, or another call of the model, has read."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hotstart.records.trees import build
 
 
 def require_lasting(index: ModelIndex, graphs: Sequence[Captured]) -> None:
-    """Require that what was read of modules is so after everything that calls set on them.
+    """Require that guards still hold after everything that calls set on modules.
 
-    A program does what was traced, in every call; where the second call of the model would read
-    something else than the first, it would do something else.
+    Every call of a program does what was traced. If the first call of the model changed what the
+    second reads, the second would do something else.
 
     Raises:
         CaptureError: a call sets what it, or another graph of the model, has read.
@@ -44,7 +44,7 @@ def require_lasting(index: ModelIndex, graphs: Sequence[Captured]) -> None:
 
 
 def _keeps_a_tensor(module: torch.nn.Module, update: AttributeUpdate) -> bool:
-    """Tell whether one tensor takes the place of another, which weights' checks know of."""
+    """Tell whether one tensor replaces another; the checks of weights notice that."""
     is_tensor = isinstance(update.value, Slot) and update.value.kind in ("arg", "out", "weight")
     own = (vars(module), module._buffers, module._parameters)
     return is_tensor and any(isinstance(held.get(update.name), torch.Tensor) for held in own)
@@ -52,7 +52,7 @@ def _keeps_a_tensor(module: torch.nn.Module, update: AttributeUpdate) -> bool:
 
 @contextlib.contextmanager
 def _set(module: torch.nn.Module, update: AttributeUpdate) -> Iterator[None]:
-    """While inside, an attribute is what a call sets it to; tensors and sizes equal nothing."""
+    """Set an attribute as a call leaves it, while inside; tensors and sizes equal nothing."""
     attributes = vars(module)
     missing = object()
     old = attributes.get(update.name, missing)

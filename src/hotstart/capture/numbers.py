@@ -1,7 +1,7 @@
 """Numbers that a call computes from the contents of tensors, described as data.
 
 Each becomes a symbol like that of an axis: shapes and arguments are expressions over both. An axis
-is read of an argument; such a number is read of what a node of the graph gives.
+is read from an argument, such a number from the value of a node.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class DataNumber:
     Attributes:
         symbol: stands for it in expressions; of the kind of an axis if it is a size.
         node: makes it.
-        source: Python source that reads it of the node's value, which `{}` stands for.
+        source: Python source that reads it from the node's value, written `{}`.
         low: the least value; None if it may be negative, or is no integer.
         high: the largest.
     """
@@ -54,18 +54,18 @@ class DataNumber:
 
     @property
     def is_size(self) -> bool:
-        """Whether pieces are compiled for it as for an axis: it is an integer from 0."""
+        """Tell whether pieces are compiled for it as for an axis: it is an integer from 0."""
         return self.low is not None
 
     @property
     def is_checked(self) -> bool:
-        """Whether it is not negative only since the model checks that, as of what `item` reads."""
+        """Tell whether only a check of the model keeps it from being negative, as with `item`."""
         return self.is_size and self.source == "{}"
 
 
 @dataclass(frozen=True)
 class Fact:
-    """What the model's checks make a number equal to, so that the graph has that in its place.
+    """Equation of a number and an expression, which the model's checks assert.
 
     Attributes:
         node: makes the number.
@@ -143,7 +143,7 @@ def checked_numbers(
 ) -> tuple[sympy.Basic, ...]:
     """List what a graph checks of numbers, over the symbols of axes and numbers.
 
-    Checks of what is true for every number are erased: what is read is checked to be of that kind.
+    Checks that hold for every number of its kind are erased: the kind is checked on reading.
     """
     import sympy
 

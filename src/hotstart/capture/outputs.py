@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a call returns and replaces.
+    """Result of a call, and the state that it changes.
 
     Attributes:
         result: the tree that a call returns.
@@ -142,7 +142,7 @@ def _refuse_lost(
     containers: PassedContainers,
     before: Mapping[str, Snapshot],
 ) -> None:
-    """Raise if a call changes an object in a way that nothing describes."""
+    """Raise if a call changes an object in a way that no record describes."""
     touched = [
         traced.plain_name(name)
         for name, other in before.items()
@@ -157,7 +157,7 @@ def _refuse_lost(
 
 
 def _is_lost(before: Snapshot, containers: PassedContainers) -> bool:
-    """Tell whether a change of an object is one that nothing else describes."""
+    """Tell whether no other record describes a change of an object."""
     if before.changed():
         return containers.slot(before.obj) is None
     # Dynamo's bytecode leaves out changes of the order alone.

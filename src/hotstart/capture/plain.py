@@ -1,4 +1,4 @@
-"""Tell plain tensors, memory with strides and nothing else, from all others."""
+"""Distinguish plain tensors, which are memory with strides and nothing else, from others."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def oddity(tensor: torch.Tensor) -> Oddity | None:
 
 
 def require_plain(name: str, tensor: torch.Tensor) -> None:
-    """Raise if a tensor is more than memory with strides, which is all that a program reads.
+    """Raise if a tensor is not plain: a program reads memory with strides, and nothing else.
 
     Raises:
-        CaptureError: it is; `name` says which one.
+        CaptureError: it is not; `name` says which one.
     """
     odd = oddity(tensor)
     if odd is not None:
@@ -44,7 +44,8 @@ def require_comparable(name: str, tensor: torch.Tensor) -> Wrapping:
     """Describe a weight of a tensor subclass; raise if it could not be compared with another.
 
     Raises:
-        CaptureError: its context leads to what nothing can be said of; `name` says which it is.
+        CaptureError: its context holds an object that cannot be described; `name` says which tensor
+            it is.
     """
     try:
         return wrapping_of(tensor)
@@ -56,7 +57,7 @@ def require_comparable(name: str, tensor: torch.Tensor) -> Wrapping:
 
 
 def _refusal(tensor: torch.Tensor, odd: Oddity) -> tuple[str, str]:
-    """Say what a tensor is that is not plain, and what to use in its place."""
+    """Describe a tensor that is not plain, and advise what to use in its place."""
     match odd:
         case "nested":
             return "nested tensor", (

@@ -1,4 +1,4 @@
-"""Refuse graphs that no program can stand for: what they do may differ from call to call."""
+"""Refuse graphs that no program can replay, since they may differ from call to call."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
 
 
 def not_idle(line: str, reason: str) -> CaptureError:
-    """The error where what a branch leaves out, if there is nothing to do, does something."""
+    """The error of a skipped branch that would have had an effect."""
     return not_one_graph(
         line,
         "a branch depends on the contents of a tensor, and what it leaves out where there is "
@@ -51,11 +51,11 @@ def not_idle(line: str, reason: str) -> CaptureError:
 
 
 def refuse_contents(traced: FullGraph, settled: Mapping[sympy.Symbol, sympy.Expr]) -> None:
-    """Raise if a trace took the number that an argument holds for a size it knows.
+    """Raise if a trace specialised on the number that an argument holds.
 
     Args:
         traced: what Dynamo made of a call.
-        settled: what the graph itself checks, and so is known: see `keep_checks`.
+        settled: symbols whose value a check in the graph settles: see `keep_checks`.
     """
     read = traced.content_symbols()
     if not read:
@@ -151,7 +151,7 @@ def refuse_drawn_numbers(graph: fx.Graph) -> None:
 
 
 def refuse_collectives(module: fx.GraphModule) -> None:
-    """Raise if other processes take part in a graph in a way that a program cannot stand for."""
+    """Raise if a graph has collectives that a program cannot replay."""
     for node in collectives_inside(module):
         raise _odd_collective(node, "is inside of torch.cond, checkpoint or another function")
     for node in filter(communicates, module.graph.nodes):
@@ -177,7 +177,7 @@ def _results(node: fx.Node) -> Iterable[fx.Node]:
 
 
 def _is_waited_for_once(result: fx.Node) -> bool:
-    """Tell whether a wait is all that reads a result, which shares its memory with the wait's."""
+    """Tell whether one wait alone reads a result; the two share memory."""
     return len(result.users) == 1 and all(map(waits, result.users))
 
 
@@ -196,9 +196,9 @@ def refuse_passed_groups(traced: FullGraph) -> None:
 
 
 def refuse_places(graph: fx.Graph) -> None:
-    """Raise if memory of an argument or weight is read at a place counted from its start.
+    """Raise if a graph reads an argument or weight at an absolute storage offset.
 
-    Where in its memory a tensor begins may differ from call to call.
+    The storage offset of a tensor may differ from call to call.
     """
     given = _memory(graph.find_nodes(op="placeholder"))
     for node in graph.nodes:
@@ -217,7 +217,7 @@ def _memory(nodes: Iterable[fx.Node]) -> set[int]:
 
 
 def refuse_found_arguments(traced: FullGraph) -> None:
-    """Raise if code asks which object an argument is, or finds the caller's own elsewhere."""
+    """Raise if code compares an argument by identity, or reaches the caller's object elsewhere."""
     for argument, name in traced.met.items():
         raise CaptureError(
             f"{argument}: expected an object that forward knows as an argument only, found one "
@@ -228,7 +228,7 @@ def refuse_found_arguments(traced: FullGraph) -> None:
 
 
 def refuse_questions(asked: LayoutReads) -> None:
-    """Raise if code asks which tensor another is a view of, which differs from call to call."""
+    """Raise if code asks for the base of a view, which differs from call to call."""
     for read in asked.reads:
         if read.asked == "base":
             raise not_one_graph(

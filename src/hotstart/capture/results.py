@@ -118,10 +118,10 @@ class Leaves:
 
 
 class Views(TorchFunctionMode):
-    """Notes every tensor that bytecode makes, and of a view by attribute, what it was taken of.
+    """Notes every tensor that bytecode makes, with the base if it is a view by attribute.
 
-    Dynamo does not return `x.mT` from the graph where it knows how to get at `x`: the bytecode
-    takes the view.
+    Where bytecode can reach `x`, Dynamo does not return `x.mT` from the graph: the bytecode makes
+    the view.
     """
 
     def __init__(self, reals: Mapping[int, fx.Node]) -> None:

@@ -76,8 +76,8 @@ class _Trace:
         index, target, arguments, weights, fixed: as `capture` takes them.
         tensors: the stand-ins for the tensors among the arguments.
         traced: what Dynamo made of the call.
-        apart: how the graph's inputs come from those that Dynamo gave it.
-        settled: what the graph itself checks of numbers that it computes: see `keep_checks`.
+        apart: maps the inputs that Dynamo gave the graph to its inputs with subclasses taken apart.
+        settled: symbols whose value a check in the graph settles: see `keep_checks`.
     """
 
     index: ModelIndex
@@ -115,8 +115,8 @@ def capture(
         weights: the table of tensors that its graphs read.
         fixed: axes to trace at one size; the others are traced symbolically, over all sizes that
             are declared.
-        hints: the sizes that decide which path through the code is traced.
-        blocks_once: whether a block that repeats another is taken down without being traced.
+        hints: the sizes that select the path through the code.
+        blocks_once: copy the nodes of a repeated block instead of tracing it again.
         passed: the caller's objects that the call is passed, with their names, by identity.
 
     Raises:
@@ -161,7 +161,7 @@ def _with_blocks_once(
     blocks_once: bool,
     known: Known,
 ) -> FullGraph:
-    """Trace a block that is repeated once; where that fails, whatever the reason, trace it all."""
+    """Trace repeated blocks once; if that fails for any reason, trace every call."""
     blocks = candidate_blocks(index) if blocks_once and not known else {}
     try:
         return trace(blocks, known)

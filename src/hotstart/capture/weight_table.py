@@ -116,15 +116,15 @@ class WeightTable:
 
     @property
     def wrappings(self) -> tuple[Wrapping, ...]:
-        """What these are besides inner tensors, by number."""
+        """The wrapping of each of these (all but its inner tensors), by number."""
         return tuple(self._wrappings)
 
 
 @contextlib.contextmanager
 def traceable(model: Model, device: torch.device) -> Iterator[ModelIndex]:
-    """Have tensors of `model` on the meta device be fake tensors on `device`, while inside.
+    """Replace tensors of `model` on the meta device by fake tensors on `device`, while inside.
 
-    A model on meta has no device to trace for; the fakes stand for the weights it will get. Gives
+    A model on meta has no device to trace for; the fakes stand for the weights it will get. Yields
     the index of the model with them.
     """
     index = ModelIndex(model)
@@ -149,7 +149,7 @@ def traceable(model: Model, device: torch.device) -> Iterator[ModelIndex]:
 
 
 def _refuse_untraceable(index: ModelIndex) -> None:
-    """Raise for what Dynamo fails on without a word."""
+    """Raise for nested tensors, on which Dynamo fails without a reason."""
     for place in index.places:
         if place.get().is_nested:
             require_plain(place.name, place.get())

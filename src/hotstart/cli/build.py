@@ -105,7 +105,7 @@ def _build(given: Namespace) -> None:
 
 
 def _place_of_report(given: Namespace) -> Path | None:
-    """Where the document goes: where it was asked for, or beside the file, if there is one."""
+    """Find the path of the document: as asked for, or beside the file, if there is one."""
     if given.report is not None or given.output is None or given.no_report:
         asked: Path | None = given.report
         return asked

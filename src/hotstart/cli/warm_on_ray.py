@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Order:
-    """All that a worker needs to compile what a factory makes.
+    """Input of a worker that compiles what a factory makes.
 
     Attributes:
         factory: the factory.

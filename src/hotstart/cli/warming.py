@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """Where programs are kept.
+    """Place where programs are kept.
 
     Attributes:
         folder: of the cache; None: the default one.

@@ -59,7 +59,7 @@ def make_compiler(options: Options, target: TargetName, clock: Clock) -> Compile
 
 
 def _cross(options: Options, target: TargetName, jobs: int, clock: Clock) -> CrossCompiler:
-    """The compiler for a target of another architecture, for which nothing is packed or tuned."""
+    """Make the compiler for another architecture, for which nothing is packed or tuned."""
     compiler = InductorCompiler(options.inductor, jobs, target=target)
     alike = InductorCompiler(options.inductor, jobs)
     proven = None if options.prove == "off" else ProvenCompiler(alike, options.prove, clock)
@@ -84,7 +84,7 @@ def require_one_run_here(targets: Collection[TargetName]) -> None:
 def require_target(target: TargetName) -> None:
     """Check that this machine builds for a target.
 
-    It runs what is built for its own architecture, in proofs and in the check.
+    A build runs code for its own architecture, in proofs and in the check.
 
     Raises:
         OptionsError: it does not.

@@ -44,8 +44,8 @@ class Job:
     def includes(self, other: Job) -> bool:
         """Tell whether a unit made for this job also serves another one.
 
-        Jobs of one kind that were traced differently may give other shapes: some operators decide
-        by size without saying so.
+        Jobs of one kind that were traced differently may give other shapes: some operators branch
+        on a size without a guard.
         """
         mine, others = self.bounds.values(), other.bounds.values()
         return (
@@ -81,7 +81,8 @@ class Candidate:
 
     Attributes:
         unit: the compiled unit.
-        rows: of most of the linears that a template computes, over axes; None if there are none.
+        rows: number of rows of most linears that a template computes, over axes; None if it
+            computes none.
     """
 
     unit: CompiledUnit
@@ -107,7 +108,7 @@ class Compiler(Protocol):
         ...
 
     def warm_up(self) -> None:
-        """Start in the background what the first compile would otherwise wait for."""
+        """Start background work that the first compile would otherwise wait for."""
         ...
 
     def compile(self, job: Job) -> CompiledUnit | Narrowed:

@@ -2,7 +2,7 @@
 
 A container's limits are those of its control group and of every group above that. Version 2 has one
 tree of groups, version 1 one for each kind of resource. Inside a container, the path of the group
-may be one that only the host has; the root that is mounted is the container's own group then.
+may exist on the host only; then the mounted root is the container's own group.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ JOB_BYTES = 1 << 30
 
 
 def default_jobs(root: Path = Path("/")) -> int:
-    """Choose how many processes compile at a time: one for each core and 1 GiB to be used.
+    """Choose how many processes compile at a time: one for each usable core and GiB.
 
     Args:
         root: where `proc` and `sys` are.

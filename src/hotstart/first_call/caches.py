@@ -10,7 +10,7 @@ _FOREIGN = ("torch", "sympy", "functools", "re", "typing")
 
 
 class Caches:
-    """All functions under `functools.lru_cache`, and what they had computed by now."""
+    """Functions under `functools.lru_cache`, with how often each has computed so far."""
 
     def __init__(self) -> None:
         kind = type(functools.lru_cache(len))

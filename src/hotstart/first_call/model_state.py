@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from hotstart._torch.dynamo.fake_arguments import has_memory, is_fake
+from hotstart._torch.dynamo.fake_arguments import has_memory
+from hotstart._torch.graphs.symbols import is_fake
 from hotstart.first_call.snapshot import Snapshot
 from hotstart.model import Model, roots
 from hotstart.records.nested import slot_names

@@ -11,7 +11,7 @@ from hotstart.records.nested import attributes_of, slot_names
 
 
 class Snapshot:
-    """What an object holds now.
+    """Contents of an object at one moment.
 
     Attributes:
         obj: the object.
@@ -65,7 +65,7 @@ def _copied(obj: Any) -> Any:
 
 
 def _in_cell(cell: types.CellType) -> tuple[Any, ...]:
-    """What the variable of an outer function holds; nothing if it has no value."""
+    """The value of a cell as a tuple of one; empty if the cell is empty."""
     try:
         return (cell.cell_contents,)
     except ValueError:

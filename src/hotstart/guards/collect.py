@@ -43,12 +43,12 @@ from hotstart.records.guards import Guard, Kind, ModuleKind, Seen, Start, Step
 _CONSTANTS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
 _DATA = (bool, int, float, complex, str, bytes, type(None), range, slice, enum.Enum, Collection,
          torch.dtype, torch.device)  # fmt: skip
-"""What is compared by what it holds; other objects are compared by their class."""
+"""Types that are compared by their contents; other objects are compared by their class."""
 
 _CODE = (types.FunctionType, types.MethodType, property, classmethod, staticmethod)
 _TRAINING: tuple[Step, ...] = (("attribute", "training"),)
 _TRACER = "torch._dynamo."
-"""What stands there in place of Python's own functions is only run to trace."""
+"""Python modules whose functions replace Python's own while tracing only."""
 
 _REGISTRIES = {("transformers.utils.output_capturing", "_CAN_RECORD_REGISTRY")}
 """Global dicts with an entry for every class of model that was made, of which code reads its own:
@@ -60,7 +60,7 @@ Origin = tuple[Start, str, Any]
 
 @dataclass(frozen=True)
 class ReadInTrace:
-    """What a trace read.
+    """Reads of a trace: modules, other objects, code and groups.
 
     Attributes:
         modules: what of each module of the model, by its path.
@@ -134,7 +134,7 @@ def collect(index: ModelIndex, target: Model, traced: FullGraph) -> ReadInTrace:
 def _is_known_weight(read: str, value: Any, index: ModelIndex, subclasses: set[type]) -> bool:
     """Tell whether a read is of a weight that a program takes from the model, and compares then.
 
-    The class of a tensor subclass is compared with each weight, what ran of it with the first.
+    The class of a tensor subclass is compared for each weight, its methods for the first.
     """
     if read not in ("tensor", "class") or not index.places_of(value):
         return False
@@ -234,7 +234,7 @@ def _of_class_code(start: object, steps: tuple[Step, ...]) -> bool:
 def _origin(
     traced: FullGraph, start: str, value: Any, steps: tuple[Step, ...]
 ) -> tuple[Origin, tuple[Step, ...]] | None:
-    """An object to start from that other processes have, too, and the steps from there."""
+    """Find an object that other processes have too, and the steps from it to what was read."""
     if isinstance(value, types.ModuleType) and python_module(value.__name__) is value:
         return ("python", str(module_name(value.__name__)), value), steps
     if not steps:
@@ -330,7 +330,7 @@ def _code(look: Look, ran: Ran, start: Any, kind: Kind, steps: tuple[Step, ...])
 
 
 def _methods(look: Look, ran: Ran, value: Any, steps: tuple[Step, ...]) -> Iterator[Guard]:
-    """Guards on what ran of an object's class, and on a forward of torch's, lest it be patched."""
+    """Yield guards on the methods of an object's class that ran, and on a patched torch forward."""
     names = ran.methods(type(value))
     if isinstance(value, torch.nn.Module) and not definers(type(value), "forward"):
         names = ("forward", *names)

@@ -1,4 +1,4 @@
-"""Guards: whether what a program was compiled for is still so, at load, in calls and in a cache."""
+"""Compare guards with the model and Python as they are now: at load, in calls, in a cache."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ class _Split(msgspec.Struct, frozen=True):
 
 
 class Guards:
-    """The guards of a program, and where it was last seen that they hold.
+    """The guards of a program, and a snapshot of the state in which they last held.
 
-    They are compared one by one only if something changed that they hang on.
+    They are evaluated only after something that they depend on has changed.
 
     Attributes:
-        sealed: tells whether something changed since all of them held; None if some do not, or if
-            something changed while they were compared.
+        sealed: tells whether something changed since all of them held; None if some do not hold, or
+            if something changed while they were evaluated.
     """
 
     def __init__(
@@ -100,11 +100,11 @@ class Guards:
         self._written: Counter[int] = Counter()
 
     def forget(self) -> None:
-        """Compare everything when asked next, and what is not watched, too."""
+        """Evaluate every guard when asked next, also those on what is not watched."""
         self.sealed = None
 
     def changes(self, finder: Finder, paths: Iterable[str]) -> list[Change]:
-        """Everything that is not what the program was compiled for.
+        """List everything that differs from what the program was compiled for.
 
         Args:
             finder: finds the model's modules as they were when the tensors were looked up.
@@ -160,7 +160,7 @@ class Guards:
 
 
 def changes(model: Model, seen: Iterable[Seen], look: Look | None = None) -> Iterator[Change]:
-    """Everything outside of a model's modules that is not what it was when it was seen."""
+    """List what changed, outside of a model's modules, since it was seen."""
     look = look or Look()
     for one in seen:
         if one.start == "environment":

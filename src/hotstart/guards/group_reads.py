@@ -1,4 +1,4 @@
-"""Groups of processes where forward read them, and what code knows of its own process."""
+"""Collect the process groups that forward read, and guard on the rank of this process."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class GroupsRead:
     def guard(
         self, start: Any, kind: GroupStart, name: str, steps: tuple[Step, ...]
     ) -> Guard | None:
-        """Note the group or mesh that is on the way of some steps, and what has to be there.
+        """Note the group or mesh that some steps pass, and return a guard on its place.
 
-        What is read of a group, such as its name, differs from process to process. None if there
-        is none on the way, or if it is torch's own: that of all processes, of which the place is
-        noted all the same, since a model may hold it as well.
+        Attributes of a group, such as its name, differ from process to process, so the steps end at
+        the group. None if they pass no group, or start in torch itself. The group of all processes
+        is noted even then, since a model may hold it.
         """
         way = _steps_to_group(start, steps) if self._any else None
         if way is None:
@@ -89,7 +89,7 @@ def _groups_in(value: Any) -> list[tuple[Any, int | None]]:
 def seen_of_process(
     codes: Iterable[types.CodeType], functions: Collection[Any], asks_for_rank: bool
 ) -> Iterator[Seen]:
-    """Yield guards on what this process is among others, as far as code may have asked.
+    """Yield guards on rank and world size, as far as code may have asked for them.
 
     Args:
         codes: all code that was traced, torch's own included.
@@ -106,7 +106,7 @@ def seen_of_process(
 
 
 def rank_text(name: str) -> str:
-    """The text of what this process is among others: its rank, their number, or if there are any.
+    """The rank of this process, the world size, or whether there is a group at all, as text.
 
     Args:
         name: `"rank"`, `"world size"` or `"initialized"`.

@@ -48,7 +48,7 @@ Parts = Iterator[tuple[str, str]]
 
 
 class Unknowable(StoreError):
-    """An object of which nothing can be said that is the same in every process."""
+    """An object that has no description which is the same in every process."""
 
 
 class Describer:
@@ -66,7 +66,7 @@ class Describer:
         """Texts for a value and for everything it holds, by name.
 
         Raises:
-            Unknowable: it leads to something that nothing can be said of.
+            Unknowable: it holds something without such a description.
         """
         short = self.text(value)
         if short is not None:
@@ -143,7 +143,7 @@ class Describer:
         return " ".join((class_name(type(value)), *plain))
 
     def member_text(self, value: Any) -> str:
-        """A value in one line, whatever it is; of an object that is its class' name."""
+        """Describe any value in one line; an object by the name of its class."""
         if isinstance(value, staticmethod | classmethod):
             return f"{type(value).__name__} {self.member_text(value.__func__)}"
         if isinstance(value, property):
@@ -194,10 +194,10 @@ class Describer:
         return self._known(function, name, tokens)
 
     def _known(self, value: Any, name: str, tokens: Callable[[], Iterable[str]]) -> str:
-        """The text of something that may lead to itself, which is a bare name on the way.
+        """The text of an object that may contain itself: inside its own text it is only a name.
 
-        What contains such a bare name depends on where one began, so it is remembered only for
-        beginning there again.
+        A text with such a name depends on the object that the walk began at, so it is cached only
+        for walks that begin there again.
         """
         if value in self._on_the_way:
             self._cyclic = True
@@ -218,7 +218,7 @@ class Describer:
         return text
 
     def method_text(self, cls: type, name: str) -> str:
-        """All functions of a name that a class and its bases define, in the order of the bases."""
+        """List the functions of a name that a class and its bases define, in the order of bases."""
         known = self._texts.get((cls, name))
         if known is None:
             defined = (vars(base)[name] for base in definers(cls, name))

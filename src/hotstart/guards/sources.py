@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Source(msgspec.Struct, frozen=True):
-    """What of a Python file was traced.
+    """Functions of a Python file that were traced.
 
     Attributes:
         content: digest of the file.
@@ -82,16 +82,16 @@ def changed_sources(
 ) -> list[tuple[str, str, str]]:
     """Functions that are not what they were when `sources` recorded them. Imports nothing.
 
-    Where a file has another content, its functions are compiled and compared. One of which a file
-    defines several, under conditions, is as it was if any of them is.
+    Where the content of a file differs, its functions are compiled and compared. Where a file
+    defines a name several times, under conditions, one equal definition is enough.
 
     Args:
         expected: what was recorded.
-        loose: whether only functions count that are compared in no other way.
-        required: whether a file that is not to be found counts.
+        loose: compare only functions that no guard compares.
+        required: report a file that cannot be found as changed.
 
     Returns:
-        For each function, or file that is not to be found, what `misfits` says of a part.
+        For each changed function or missing file: name, expected, found, as `misfits` has them.
     """
     changed: list[tuple[str, str, str]] = []
     for name, source in expected.items():

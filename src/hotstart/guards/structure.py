@@ -31,7 +31,7 @@ Code: TypeAlias = tuple[tuple[str, str], ...]
 def misfits(
     requirements: Requirements, finder: Finder, look: Look, hooks_of_root: bool
 ) -> list[Change]:
-    """Everything about a model's modules that differs from the build's.
+    """List all that differs between a model's modules and those of the build.
 
     Args:
         requirements: what was read of them.
@@ -122,7 +122,7 @@ class Look:
             return True
         return not self._methods_of(type(module)).isdisjoint(held)
 
-    def own_code(self, module: torch.nn.Module, hooks: bool = True) -> Code:
+    def own_code(self, module: torch.nn.Module, hooks: bool) -> Code:
         """These methods, and these hooks where they count."""
         found = self.own_functions(module, hooks)
         return tuple((name, self._describer.member_text(value)) for name, value in found)
@@ -188,7 +188,7 @@ class Look:
 
 
 def inside(value: Any) -> str:
-    """Everything an object holds, or a hash of it if that is long; empty if it cannot be said."""
+    """The contents of an object as text, hashed if long; empty if they cannot be described."""
     try:
         parts = [f"{name} {text}".strip() for name, text in Describer().describe("", value)]
     except Unknowable:

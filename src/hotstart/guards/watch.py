@@ -1,8 +1,8 @@
 """Notice, in every call, that something a program was compiled for may have changed.
 
-A change is only a reason to look again: `guards.compare` says whether it matters. `Watch` walks
-from modules and guards to what may change and notes it in the tables of `Watched`; `Sealed`
-remembers how all of it was, and compares. From cheap to dear, with what a call pays:
+After a change `guards.compare` evaluates the guards again. `Watch` walks from modules and guards to
+what may change and notes it in the tables of `Watched`; `Sealed` remembers how all of it was, and
+compares. From cheap to dear, with what a call pays:
 
 - `mappings`: dicts, by their version. Attributes of modules, configurations and classes are kept in
   dicts, so this is most of it; one comparison in C tells for all of them.
@@ -108,7 +108,7 @@ class Watched:
 
 
 class Watch(Watched):
-    """Walks from modules and guards to all that they hang on, and notes it."""
+    """Walks from modules and guards to everything that they depend on, and notes it."""
 
     def __init__(self, restless: Set[int]) -> None:
         super().__init__(restless)
@@ -148,7 +148,7 @@ class Watch(Watched):
             self._quiet.add(cls)
 
     def guard(self, start: Any, guard: Guard) -> None:
-        """Note everything on the way to what a guard is about, and that."""
+        """Note the object that a guard is about, and every object on the way to it."""
         held = start
         way = len(guard.steps) - _NOT_WALKED.get(guard.kind, 0)
         try:
@@ -174,7 +174,7 @@ class Watch(Watched):
                 self.attribute(held, "_version")
 
     def _known(self, held: Any, guard: Guard) -> bool:
-        """Whether another guard led to the same by way of the same object, as a configuration."""
+        """Tell whether another guard took the same steps from the same object."""
         asked = (id(held), guard.kind, guard.steps[1:])
         known = asked in self._shared
         self._shared[asked] = held  # so that no other object gets its identity
@@ -234,7 +234,7 @@ class Watch(Watched):
             self.attribute(held, name)
 
     def _presence(self, held: Any, how: str, name: Any) -> None:
-        """Note where it shows whether there is such an attribute or item."""
+        """Note the dict or keys that show whether there is such an attribute or item."""
         if how != "attribute":
             self._contents(held)
             return
@@ -255,7 +255,7 @@ class Watch(Watched):
             self.whole(held)
 
     def _inside(self, value: Any) -> None:
-        """Note all that hangs on an object, up to a limit."""
+        """Note everything that an object holds, up to a limit."""
         waiting, left = [value], MOST
         while waiting and left:
             held = waiting.pop()

@@ -10,10 +10,10 @@ from hotstart.records.guards import Kind, Step
 
 
 def ways(read: Read, name: str, key: object) -> Iterator[tuple[str, Kind, tuple[Step, ...]]]:
-    """Every start of a name, from the longest on, and what of it was read after which steps.
+    """Yield every start of one of Dynamo's names, longest first, with the steps from there.
 
-    A key that was looked up is the last step. Where a name goes on in a way that no steps say, it
-    is everything inside of what they lead to.
+    A key that was looked up is the last step. Where the rest of a name cannot be written as steps,
+    the guard is on everything inside of the object that the steps lead to.
 
     Args:
         read: what a guard is about.
@@ -45,7 +45,7 @@ def _looked_up(read: Read, key: object) -> tuple[Kind, tuple[Step, ...]]:
 
 
 def _last_step(node: ast.expr) -> tuple[ast.expr, tuple[Step, ...]] | None:
-    """An expression without its last step, and that step; None if it is none that one can say."""
+    """Split the last step off an expression; None if it is no kind of step."""
     match node:
         case ast.Attribute(value=inner, attr=name):
             return inner, (("attribute", name),)

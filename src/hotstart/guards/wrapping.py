@@ -40,7 +40,7 @@ def _parts(path: str, tensor: torch.Tensor) -> Iterator[tuple[str, str]]:
 
 
 class _Context(Describer):
-    """Describes contexts, in which a tensor would be a weight that nobody knows of."""
+    """Describes contexts; refuses a tensor in one, since it would be a weight that no table has."""
 
     def text(self, value: Any) -> str | None:
         if isinstance(value, torch.Tensor):

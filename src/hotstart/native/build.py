@@ -31,7 +31,7 @@ from hotstart.targets import TargetName, architecture_of
 log = logging.getLogger("hotstart")
 
 Reasons = tuple[tuple[str, str], ...]
-"""Names of variants that have no native form, each with the step that has none."""
+"""Variants without a native form, each with the step that has none."""
 
 
 class Libraries:
@@ -44,7 +44,7 @@ class Libraries:
         """Find the library of a source in this build or an earlier one, else compile it.
 
         Raises:
-            NotNative: nothing may be compiled that the store has not, and it has no such library.
+            NotNative: only kept libraries may be used, and the store has none of this source.
             OSError: as `_compiled`.
             subprocess.SubprocessError: likewise.
         """
@@ -65,18 +65,18 @@ def build_native(
     calls: Sequence[StitchedCall],
     units: Mapping[str, CompiledUnit],
     libraries: Libraries,
-    elsewhere: Sequence[str] = (),
-    kept: PieceStore | None = None,
-    target: TargetName = "native",
+    elsewhere: Sequence[str],
+    kept: PieceStore | None,
+    target: TargetName,
 ) -> tuple[NativeProgram | None, Reasons]:
     """Translate and compile the variants of calls; None if none of them has a native form.
 
     Args:
         calls: the calls, stitched.
         units: what they call, by key.
-        libraries: those of this build; has the one that is made of an equal source.
+        libraries: those of this build; a library of an equal source is used again.
         elsewhere: devices of tensors besides the CPU, for which there is no native form.
-        kept: has the libraries of earlier builds, and gets this one.
+        kept: libraries of earlier builds; this one is added.
         target: the processors that it is for.
     """
     if elsewhere:
@@ -110,7 +110,7 @@ def _translate(
     units: Mapping[str, CompiledUnit],
     translated: dict[str, NativeUnit],
 ) -> tuple[list[Code | None], Reasons]:
-    """Translate variants, and units into `translated`; the Python around each, None without."""
+    """Translate variants, and units into `translated`; return each variant's Python, or None."""
 
     def native_unit(unit: CompiledUnit, sizes: int) -> NativeUnit:
         if unit.key not in translated:

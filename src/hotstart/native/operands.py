@@ -17,14 +17,14 @@ _OF_REALS = (
 
 @dataclass(eq=False)
 class Place:
-    """Where a tensor is in C++.
+    """Variable or handle that has a tensor in C++.
 
     Attributes:
         cpp: the variable; for what is bound, the expression of its handle.
-        names: how many Python names and lists stand for it.
-        bound: its place among what is bound; -1 for other tensors.
-        viewed: the place whose memory it shows, if it is a view.
-        given: the number of the argument that it came as.
+        names: number of Python names and lists that refer to it.
+        bound: its index among bound values; -1 for other tensors.
+        viewed: the base, if it is a view.
+        given: the number of the argument, if it is one.
         real: whether it is known to hold floating-point numbers.
     """
 
@@ -42,7 +42,7 @@ class Place:
 
     @property
     def root(self) -> Place:
-        """The place whose memory it is."""
+        """The place that owns its memory."""
         return self if self.viewed is None else self.viewed.root
 
     @property
@@ -72,7 +72,7 @@ class Several:
 
 @dataclass(frozen=True)
 class Piece:
-    """A unit that is bound, at a place among what is bound."""
+    """A bound unit, with its index among bound values."""
 
     place: int
 
@@ -89,12 +89,12 @@ Value = Number | Place | Several | Piece | Arguments
 
 @dataclass(frozen=True)
 class Callee:
-    """What a piece is called like.
+    """Signature of a piece.
 
     Attributes:
         results: how many tensors it returns.
         written: the tensors that it writes to, by number among those that it takes.
-        writes_bound: whether it writes to tensors that it is bound to.
+        writes_bound: whether it writes to bound tensors.
     """
 
     results: int
@@ -104,7 +104,7 @@ class Callee:
 
 @dataclass
 class Surroundings:
-    """What names stand for that a function finds outside of itself.
+    """Names that a function finds outside of itself.
 
     Attributes:
         kernels: numbers in the program's table of kernels, by name.

@@ -27,11 +27,11 @@ _CONSTANT = re.compile(r"\baoti_torch_(?:dtype|layout|memory_format)_\w+\(\)")
 _CONVERTING = (
     "aten::fill_.Scalar", "aten::histc", "aten::scatter.value_out", "aten::searchsorted.Scalar",
 )  # fmt: skip
-"""Operators that convert their Scalars to the dtype of a tensor, whatever these are."""
+"""Operators that convert their Scalars to the dtype of a tensor, so integers may be doubles."""
 
 
 class NotNative(Exception):
-    """A step that has no native form; the message says which and why."""
+    """A step without a native form; the message names it and says why."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class OperatorCall:
     """A call in C++.
 
     Attributes:
-        declared: what has to be declared before.
+        declared: declarations that it needs.
         lines: the call. It says `result_0` and so on where results go.
         results: how many tensors it gives.
         written: the arguments that it writes to.
-        shown: the argument whose memory its results show; None if they have their own.
+        shown: the argument that its results are views of; None if they have their own memory.
     """
 
     declared: str
@@ -113,9 +113,9 @@ def _expression(default: Any) -> ast.expr:
 def _doubles_do(
     operator: OpOverload, kinds: Sequence[str], given: Sequence[ast.expr], write: Written
 ) -> bool:
-    """Tell whether an operator's Scalars mean the same as doubles, which C functions take.
+    """Tell whether an operator's Scalars may be passed as doubles, which C functions take.
 
-    An integer as a double would give `3 ** x` another dtype, and be another number beyond 2**53.
+    As a double, an integer would change the dtype of `3 ** x`, and be inexact above 2**53.
     """
     scalars = [
         value
@@ -147,7 +147,7 @@ def _is_float(value: ast.expr) -> bool:
 
 
 def _is_exact(value: ast.expr) -> bool:
-    """Tell whether a double holds an integer; sizes, which calls compute, may not fit."""
+    """Tell whether a double represents an integer exactly; sizes are only known in calls."""
     match value:
         case ast.Constant(value=int() as number):
             return abs(number) <= 1 << 53

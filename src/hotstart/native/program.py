@@ -1,4 +1,4 @@
-"""The functions of units and variants as one program in C++."""
+"""Collect the functions of units and variants as one program in C++."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hotstart.records.artifact import Kernel
 
 @dataclass
 class Program:
-    """What is written of a program.
+    """C++ program, as far as it is written.
 
     Attributes:
         kernels: those that it calls, in the order of its table.

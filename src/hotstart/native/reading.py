@@ -1,4 +1,4 @@
-"""Read generated Python: what it names, binds and calls, and write it again."""
+"""Read generated Python (names, assignments, calls), and write it again."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def made_body(
 
 
 def source_of(module: ast.Module) -> str:
-    """Write a module without imports, functions and short names that it has no use for any more.
+    """Write a module without the imports, functions and short names that it no longer uses.
 
-    What is left of `torch` and of views of weights is found in the scope that it runs in.
+    `torch` and views of weights, where still used, come from the scope that it runs in.
     """
     body = list(module.body)
     for statement in reversed(module.body):
@@ -54,7 +54,7 @@ def functions(body: Iterable[ast.stmt]) -> list[ast.FunctionDef]:
 
 
 def aliases(body: Iterable[ast.stmt]) -> dict[str, str]:
-    """What a module calls by a short name: `view = torch.ops.aten.view.default`."""
+    """The short names that a module defines, such as `view = torch.ops.aten.view.default`."""
     found = {}
     for statement in body:
         match statement:
@@ -93,7 +93,7 @@ def mentioned(statement: ast.AST) -> list[str]:
 
 
 def unpacked(bind: ast.FunctionDef, source: str) -> list[str]:
-    """The names that `bind` takes one of its parameters apart into."""
+    """The names that `bind` unpacks one of its parameters into."""
     for statement in bind.body:
         match statement:
             case ast.Assign(targets=[ast.Tuple() as names], value=ast.Name(id=name)):
@@ -124,7 +124,7 @@ def called_with_args(value: ast.expr | None) -> str:
 
 
 def reads_number(value: ast.expr) -> bool:
-    """Tell whether an expression reads a number that depends on data: see `stitching/data_numbers`.
+    """Tell whether an expression reads a data-dependent number: see `stitching/data_numbers`.
 
     Such a number is a size of a tensor, or what `item` gives as an integer.
     """

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hotstart.native.operators import NotNative
 
 Known = Callable[[ast.expr], "str | None"]
-"""Writes what a name, or something else that is no arithmetic, stands for; None if no integer."""
+"""Writes a name or another operand of arithmetic in C++; None if it is no integer."""
 
 _ORDERINGS: dict[type[ast.cmpop], str] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",

@@ -1,7 +1,7 @@
 """Write the straight-line Python of units and variants as C++, statement by statement.
 
 Generated Python is a list of steps in a small language: allocations, views, calls of kernels,
-operators and pieces, deletions. What is none of these has no native form.
+operators and pieces, deletions. Any other step has no native form.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Steps(Values):
     """Translates statements in order.
 
     Attributes:
-        shown: names that the caller may come to see.
-        written: places that kernels write to without autograd's knowledge.
+        shown: names of values that the caller may get.
+        written: places that kernels write to without raising the tensor's version.
     """
 
     shown: frozenset[str] = frozenset()
@@ -56,17 +56,17 @@ class Steps(Values):
             raise NotNative(f"`{_first_line(statement)}`: {error}") from None
 
     def written_names(self) -> list[str]:
-        """The bound tensors that are written to without autograd's knowledge."""
+        """The bound tensors that are written to without raising their version."""
         roots = [place.root for place in self.written]
         return list(dict.fromkeys(self.held[root.bound] for root in roots if root.held))
 
     def written_numbers(self) -> list[int]:
-        """The numbers of the given tensors that are written to without autograd's knowledge."""
+        """The numbers of arguments that are written to without raising their version."""
         given = [place.root.given for place in self.written]
         return list(dict.fromkeys(number for number in given if number is not None))
 
     def results(self, value: ast.expr | None) -> int:
-        """Translate what is returned, a tuple of tensors; how many there are.
+        """Translate the returned tuple of tensors; return its length.
 
         Raises:
             NotNative: it is something else.
@@ -310,7 +310,7 @@ class Steps(Values):
                 raise NotNative("it decides something in the call")
 
     def _either(self, test: ast.expr, one: Sequence[ast.stmt], other: Sequence[ast.stmt]) -> None:
-        """Translate a choice by sizes, of which each side defines the same variable or none."""
+        """Translate a branch on sizes whose sides define the same variable, or none."""
         defined = {_defined(one), _defined(other)}
         if len(defined) != 1 or self._temporary:
             raise NotNative("what it defines depends on sizes")
@@ -331,7 +331,7 @@ class Steps(Values):
             self._define(name, made)
 
     def _hand_on(self, name: str, to: Place) -> None:
-        """Move what one side of a choice defined to where both have it."""
+        """Move the variable that one side of a branch defined to the variable of both."""
         place = self.names.pop(name)
         if not isinstance(place, Place) or place.names != 1 or place.root.given is not None:
             raise NotNative("what it defines is more than a tensor")

@@ -1,4 +1,4 @@
-"""Translate the code of a unit: its bodies to C++, and what binds them stays Python."""
+"""Translate the bodies of a unit to C++; the code that binds them stays Python."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class _UnitWriter:
         return NativeUnit(source_of(self._module), Callee(results.pop(), written, writes_bound))
 
     def _replace(self, bind: ast.FunctionDef) -> None:
-        """Replace what a function that binds defines as `call`."""
+        """Replace the inner function `call` of a function that binds."""
         for place, statement in enumerate(bind.body):
             if isinstance(statement, ast.FunctionDef) and statement.name != "call":
                 self._replace(statement)

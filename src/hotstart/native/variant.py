@@ -1,4 +1,4 @@
-"""Translate the function of a variant: what calls pieces to C++, around which Python stays."""
+"""Translate the part of a variant's function that calls pieces to C++; the rest stays Python."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def translate_variant(
     axes: int,
     tensors: int,
 ) -> str:
-    """Translate the function of a variant; the Python that binds and calls it.
+    """Translate the function of a variant; return the Python that binds and calls it.
 
     Args:
         program: gets the bodies.
@@ -101,7 +101,7 @@ class _VariantWriter:
             start = end + 1  # what comes before any piece may stay Python
 
     def _translate(self, start: int, last: int) -> tuple[Steps, int, NotNative | None]:
-        """Translate statements from one on; where that ended, and why if it was too early."""
+        """Translate statements from a given one; return where that ended, and why if too early."""
         steps = self._steps(start)
         body = self._run.body
         for number in range(start, len(body)):
@@ -129,7 +129,7 @@ class _VariantWriter:
         return steps
 
     def _shown(self) -> frozenset[str]:
-        """The names that are mentioned after the last piece, and those that they are assigned."""
+        """The names that code after the last piece uses, and those that are assigned to them."""
         last = max(number for number, each in enumerate(self._run.body) if self._piece_of(each))
         shown = {name for each in self._run.body[last + 1 :] for name in mentioned(each)}
         for statement in reversed(self._run.body):
@@ -144,7 +144,7 @@ class _VariantWriter:
         return [each.arg for each in self._run.args.args[: self._axes]]
 
     def _given(self, start: int) -> list[str]:
-        """The tensors that are still there, as they were passed, when a statement comes."""
+        """The arguments that no statement before a given one has deleted or replaced."""
         names = [each.arg for each in self._run.args.args]
         changed = {
             name
@@ -155,7 +155,7 @@ class _VariantWriter:
         return [name for name in tensors if name not in changed]
 
     def _joined(self, steps: Steps, start: int, end: int) -> str:
-        """Write `run` anew: what stays Python before, the call, and what stays Python after."""
+        """Write `run` as Python before the call of the body, that call, and Python after it."""
         run, given = self._run, self._given(start)
         before, after = run.body[:start], run.body[end:]
         inside = {name for each in run.body[start:end] for name in stored(each)}
@@ -183,10 +183,10 @@ class _VariantWriter:
         return source_of(self._module)
 
     def _find_pieces(self) -> dict[str, NativeUnit]:
-        """The pieces that are bound, by name, each with its unit, translated.
+        """Translate the units of the bound pieces, by the pieces' names.
 
         Raises:
-            NotNative: a piece is compiled for a number that is known in a call only.
+            NotNative: a piece takes a data-dependent number.
         """
         unit_of = {}
         for statement in self._bind.body:
@@ -218,7 +218,7 @@ class _VariantWriter:
 
 
 def _with_arguments(lines: Iterable[str], used: Sequence[int]) -> list[str]:
-    """Renumber the tensors that a function is given, of which only some are used."""
+    """Leave out unused arguments of a function, and number the others anew."""
     places = {number: place for place, number in enumerate(used)}
     unused = re.compile(r"a\[(\d+)\]\.reset\(\);")
     kept = [

@@ -1,7 +1,7 @@
 """Find out what generated Python binds and returns, by running it on stand-ins.
 
-The Python around a native program takes tensors and hands them on. Executed once with stand-ins in
-the places of weights, arguments and results, it shows which goes where; that is data.
+The Python around a native program only passes tensors on. It is executed once with stand-ins for
+weights, arguments and results; where these end up is the wiring.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def make_wiring(
     calls: Sequence[StitchedCall],
     units: Sequence[CompiledUnit],
 ) -> Wiring:
-    """Find the wiring of a native program; one with a reason where it takes Python."""
+    """Find the wiring of a native program; a wiring with a reason if it needs Python."""
     try:
         _require_native(native, requirements, calls)
         return _Recorder(native, requirements, calls, units).wiring()
@@ -62,7 +62,7 @@ def make_wiring(
 
 
 class _TakesPython(Exception):
-    """Something that only Python does; the message says what."""
+    """A step that needs Python; the message names it."""
 
 
 def _require_native(
@@ -88,7 +88,7 @@ def _require_native(
 
 
 class _StandIn:
-    """Stands for a tensor. Code may hand it on, and no more."""
+    """Stands for a tensor. Code may only pass it on."""
 
     __slots__ = ("kind", "number")
 
@@ -104,7 +104,7 @@ class _StandIn:
 
 
 class _Size(int):
-    """Stands for the size of an axis: it is known again by its identity."""
+    """Stands for the size of an axis, and is recognised by identity."""
 
 
 class _Bound:
@@ -119,7 +119,7 @@ class _Bound:
 
 
 class _Called:
-    """What a variant did: the function that it called, and with which arguments."""
+    """Call that a variant made: the function and its arguments."""
 
     def __init__(self) -> None:
         self.function: int | None = None
@@ -149,7 +149,7 @@ class _Recorder:
         self._binds = {key: self._binding(self._units[key], codes[key]) for key in codes}
 
     def wiring(self) -> Wiring:
-        """Everything that the code of all variants did."""
+        """Run the code of all variants, and describe what it binds and returns."""
         codes = iter(self._native.runs)
         calls = tuple(
             self._call(call, [next(codes) for _ in call.stitched]) for call in self._calls
@@ -289,7 +289,7 @@ def _number(value: Any, kind: str) -> int:
 
 
 def _results_of(preparation: Preparation) -> list[bool]:
-    """Tell for each result of a preparation that packs whether it is a tensor, and not None."""
+    """Tell for each result of a packing preparation whether it is a tensor or None."""
     module = ast.parse(preparation.code.text)
     for statement in module.body:
         match statement:

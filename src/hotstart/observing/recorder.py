@@ -41,7 +41,7 @@ class Recorder:
         self._inside = threading.local()
 
     def seen(self) -> SeenTarget:
-        """All that was collected so far."""
+        """The calls that were collected so far."""
         with self._lock:
             return SeenTarget(self._about, tuple(self._seen.values()), tuple(self._refused))
 

@@ -10,7 +10,7 @@ from torch import fx
 from torch.fx.node import map_aggregate
 
 from hotstart._torch.dynamo.layout_reads import Step
-from hotstart._torch.graphs.nodes import attribute_of
+from hotstart._torch.graphs.nodes import attribute_of, short_name
 from hotstart._torch.graphs.operator_types import OpOverloadPacket
 from hotstart._torch.graphs.symbols import fake_mode, holds_at, is_fake
 from hotstart._torch.graphs.values import storage_of
@@ -55,7 +55,7 @@ def telling_sizes(graph: Graph, axes: Sequence[Dim], hints: Mapping[str, int]) -
 class AtSizes:
     """The values of a graph's nodes at some sizes.
 
-    Nodes that are not among changed ones have their traced values.
+    Nodes outside of the changed ones have their traced values.
     """
 
     def __init__(self, graph: Graph, sizes: Mapping[str, int]) -> None:
@@ -141,11 +141,6 @@ def written_storages(graph: Graph) -> frozenset[int]:
     nodes = (*graph.placeholders, *graph.nodes)
     examples = (tensor for node in nodes for tensor in tensors_in(example_of(node)))
     return frozenset(storage_of(t) for t in examples if was_mutated(t))
-
-
-def short_name(node: fx.Node) -> str:
-    """The name of what a node calls, without namespace and overload."""
-    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
 
 
 def reads_strides(module: torch.nn.Module, node: fx.Node) -> bool:

@@ -1,13 +1,13 @@
 """Have pieces hand each other images channels last, as convolutions on packed weights take them.
 
 A graph is traced with images laid out as in eager: contiguous, mostly. A convolution with a packed
-weight takes its input and gives its result channels last. Inside of a piece the compiler sees to
-it; between two it would lay out every image as traced, and the next piece lay it out again. So a
-node is put at the end of the piece that makes an image: `contiguous(memory_format=...)`, which
-later pieces read instead, and which costs nothing where the image is channels last by then.
+weight takes its input and gives its result channels last. Within a piece the compiler arranges
+that. Between pieces it would write every image as traced, and the next piece would convert it
+again. So the piece that makes an image gets a node `contiguous(memory_format=...)` at its end,
+which later pieces read instead. It costs nothing where the image is channels last already.
 
-What operators compute does not depend on layouts, but for those that read strides, and views that
-only some layouts allow. These get what they got in the trace, by a `contiguous()` before them.
+Layouts matter only to operators that read strides, and to views that only some layouts allow. These
+get their traced layout, by a `contiguous()` before them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from hotstart._torch.graphs.nodes import short_name
 from hotstart._torch.graphs.values import like_in_format, storage_of
 from hotstart._torch.running.operators import operator_schemas
 from hotstart.capture.captured import example_of, tensors_in
@@ -29,7 +30,6 @@ from hotstart.partition.at_sizes import (
     is_foreign,
     reads_strides,
     sharing,
-    short_name,
     strides_of,
     telling_sizes,
     written_storages,
@@ -57,8 +57,8 @@ _CONVOLUTIONS = frozenset(
 _DECIDING = frozenset(
     {"adaptive_avg_pool2d", "adaptive_avg_pool3d", "group_norm", "view", "view_as", "unflatten"}
 )
-"""Operators that get what they got in the trace, as they decide by strides in ways that depend on
-the batch size: a range with 1 in it would be split. The compiler reads through the copy."""
+"""Operators that get the traced layout: they branch on strides in ways that depend on the batch
+size, so a range with 1 in it would be split. The compiler reads through the copy."""
 
 
 @dataclass
@@ -175,7 +175,7 @@ class _Images:
             self._changed[node] = made
 
     def _restore(self, node: fx.Node, reads: Sequence[fx.Node], found: _Changes) -> None:
-        """Give a node its inputs as traced."""
+        """Give a node its inputs in the traced layout."""
         inputs = [self._at.plain(read) for read in reads]
         shares = sharing(self._at.plain_result(node), inputs)
         reads_only = shares and not any(shared for pairs in shares for shared, _ in pairs)

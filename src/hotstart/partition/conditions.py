@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import sympy
 
 ENUMERATED = 1 << 12
-"""Up to this many combinations of sizes are tried one by one."""
+"""Combinations of sizes up to which each is tried."""
 
 HALVINGS = 1 << 10
-"""Intervals are halved so often before a condition counts as unproven."""
+"""Halvings of intervals after which a condition counts as unproven."""
 
 SCANNED = 1 << 18
 """How many sizes are tried to find out where a condition holds."""
@@ -32,8 +32,8 @@ def counterexample(
     """Sizes in `intervals` for which `condition` does not hold; None if there are none.
 
     Interval arithmetic decides most conditions at once. Intervals in which it does not are halved,
-    and small ones are tried point by point, so the answer is a proof either way. What is still
-    undecided after `HALVINGS` counts as a counterexample: what is not proven is not served.
+    and small ones are tried point by point, so the answer is a proof either way. Intervals that are
+    undecided after `HALVINGS` count as a counterexample: sizes without a proof are not served.
     """
     import sympy
 
@@ -64,7 +64,7 @@ def counterexample(
 
 
 def _test_of(condition: sympy.Basic, symbols: Sequence[sympy.Symbol]) -> Callable[..., bool]:
-    """A function that tests a condition at sizes; it holds nowhere where it divides by 0."""
+    """Make a function that tests a condition at sizes; a division by 0 counts as false."""
     test = as_function(condition, symbols)
 
     def holds(*sizes: int) -> bool:

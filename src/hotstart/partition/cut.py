@@ -40,7 +40,8 @@ class Run:
 
     Attributes:
         nodes: the nodes, in order.
-        inlined: whether they are called as they are: splitting operators, and what goes with them.
+        inlined: whether they are called as they are: splitting operators, and nodes that must stay
+            with them.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -192,7 +193,7 @@ def _takes_a_part(node: fx.Node) -> bool:
 
 
 def _join_forbidden_cuts(graph: Graph, runs: list[list[fx.Node]]) -> list[list[fx.Node]]:
-    """Join runs that must not be apart.
+    """Join runs that must be in one piece.
 
     A region such as autocast is opened and closed in one piece. Tensors made by the model that
     share memory and are written to stay in one piece until only one of them is left, since the
@@ -288,11 +289,11 @@ def _is_allocation(node: fx.Node) -> bool:
 def _is_inlined(
     run: Sequence[fx.Node], splitting: frozenset[fx.Node], alone: frozenset[fx.Node]
 ) -> bool:
-    """Tell whether a run holds only splitting operators, and what goes with them.
+    """Tell whether a run holds only splitting operators, and nodes that must stay with them.
 
-    What cannot be apart from an operator that other processes take part in is called as it is, too,
-    and so is what cannot be apart from one that has to do with a number that depends on data, or
-    from a recurrent layer, as in a region of autocast.
+    Nodes that must stay with a collective are inlined too, as in a region of autocast. So are those
+    that must stay with a recurrent layer, or with a node that makes or needs a data-dependent
+    number.
     """
     if any(communicates(n) or loops_over_steps(n) or takes_plain_sizes(n) for n in run):
         return True

@@ -35,7 +35,7 @@ _MOST = 1 << 22
 """Bound on the elements of tensors that a node is run with."""
 
 _TOGETHER = 3
-"""Of up to so many numbers that a node meets all combinations of special values are tried."""
+"""Data-dependent numbers of a node up to which all combinations of special values are tried."""
 
 
 def nodes_alone(graph: Graph, hints: Mapping[str, int]) -> frozenset[fx.Node]:
@@ -69,7 +69,7 @@ def nodes_alone(graph: Graph, hints: Mapping[str, int]) -> frozenset[fx.Node]:
 
 
 def _asks_data(graph: Graph, node: fx.Node) -> bool:
-    """Tell whether a node makes a number, checks one, or computes one that flows like a tensor."""
+    """Tell whether a node makes or checks a data-dependent number, or computes one that flows."""
     return (
         node in graph.numbers
         or node in graph.flowing
@@ -137,9 +137,9 @@ def _runs(graph: Graph, node: fx.Node, at: Mapping[str, int]) -> bool:
 
 
 def may_run(graph: Graph, node: fx.Node, at: Mapping[str, int], sizes: Mapping[Any, Any]) -> bool:
-    """Tell whether to run a node for real, too: fake kernels do not raise for all that has no size.
+    """Tell whether to run a node for real as well: fake kernels do not raise for all empty tensors.
 
-    What did not come with torch may have effects elsewhere.
+    An operator that did not come with torch may have effects elsewhere.
     """
     name = operator_name(node.target)
     empty = any(at[number.name] == 0 for number in graph.captured.numbers)

@@ -1,4 +1,4 @@
-"""Find values of numbers that depend on data which meet all that a graph checks of them."""
+"""Find values of data-dependent numbers that pass all checks of a graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TRIED = (4, 2, 3, 5, 6, 8, 1, 0)
 """Values to try for a number, besides its bounds, the sizes of axes, and what an equation gives."""
 
 _MOST = 2_000
-"""Checks are computed so often before a search gives up."""
+"""Evaluations of checks after which a search gives up."""
 
 Sizes = Mapping[str, int]
 

@@ -45,8 +45,8 @@ class Graph:
     `kwargs` hold the expression, or the tuple of expressions a `torch.Size` is made of.
 
     Numbers that depend on contents of tensors are in these expressions as axes are. A node that
-    makes one is a node of a piece all the same. Floating-point numbers of this kind, and what is
-    computed from them, flow like tensors: an expression might round otherwise than the operators.
+    makes one is a node of a piece all the same. Floating-point numbers of this kind, and numbers
+    computed from them, flow like tensors: an expression might round differently than the operators.
 
     Attributes:
         captured: the graph this was made of.
@@ -130,7 +130,7 @@ class Graph:
         return (self.args(node), self.kwargs(node), examples)
 
     def substitution(self, sizes: Mapping[str, int]) -> dict[sympy.Symbol, sympy.Integer]:
-        """What to replace the symbols of axes and numbers by, by their names."""
+        """Map the symbols of axes and numbers to their replacements, given by name."""
         import sympy
 
         return {s: sympy.Integer(sizes[str(s)]) for s in self._axis_numbers if str(s) in sizes}

@@ -1,8 +1,8 @@
-"""Prove of nodes that eager leaves out where a number is 0 that they do nothing there.
+"""Prove that nodes which eager skips where a number is 0 have no effect there.
 
-They are traced all the same: see `_torch/dynamo/idle_branches`. Nothing outside of them reads what
-they make. So they do nothing if they run, draw no random number, pass no check that could fail, and
-what they write to is empty.
+They are in the graph nevertheless: see `_torch/dynamo/idle_branches`. They have no effect if they
+do not raise, draw no random numbers, make no check that could fail, write only to empty tensors,
+and no other node reads their results.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def require_idle(graph: Graph, hints: Mapping[str, int]) -> None:
     Raises:
         CaptureError: a node does something, or may.
     """
-    # Where an axis of the example is empty, emptiness would say nothing.
+    # If an axis of the example is empty, tensors are empty for other reasons, too.
     known = {axis: size or 2 for axis, size in hints.items()} | dict(graph.captured.fixed)
     finder = NumberSizes(graph.captured)
     computing = frozenset(graph.nodes)
@@ -95,7 +95,7 @@ def _require_checks_hold(graph: Graph, idle: IdleNodes) -> None:
 
 
 def _require_unread(idle: IdleNodes, node: fx.Node) -> None:
-    """Require that only nodes that are left out as well read what a node makes."""
+    """Require that only nodes which are skipped as well read a node's result."""
     _require(idle, idle.nodes.issuperset(node.users), node, "what it makes is read later,")
 
 
@@ -180,7 +180,7 @@ _BY_INDEX = {
     "aten::scatter_add_": "index",
     "aten::scatter_reduce_": "index",
 }
-"""Operators that write only to what an argument selects; a tensor of it that is empty, nothing."""
+"""Operators that write only to elements which an argument selects; to none if that is empty."""
 
 
 def _is_empty(operator: Any, given: Mapping[str, Any], written: torch.Tensor) -> bool:

@@ -1,10 +1,10 @@
 """Find the arguments whose layout in memory a graph depends on.
 
-An argument of another layout than the compiled one is copied, which is right unless forward reads
+An argument in another layout than the compiled one is copied. That is right unless forward reads
 strides: in Python (`x.is_contiguous()`), in an operator (`as_strided`, a view that only some
-layouts allow, an operator of the user's), or by writing to what is a view in one layout and a copy
-in another. The graph is run on fake tensors with arguments in other layouts, as far as these change
-anything, and all that depends on strides is compared with what was traced.
+layouts allow, a custom operator), or by writing to a result that is a view in one layout and a copy
+in another. The graph is run on fake tensors with arguments in other layouts, and everything that
+depends on strides is compared with the trace.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import fx
 from torch.fx.node import map_aggregate
 
+from hotstart._torch.graphs.nodes import short_name
 from hotstart._torch.graphs.values import storage_of
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.dtypes import dtype_of
@@ -27,7 +28,6 @@ from hotstart.partition.at_sizes import (
     is_foreign,
     reads_strides,
     sharing,
-    short_name,
     strides_of,
     telling_sizes,
     written_storages,
@@ -38,7 +38,7 @@ from hotstart.records.layout import strides_fit
 from hotstart.records.shapes import Dim, dense_strides
 
 STRICTNESS: tuple[Layout, ...] = ("copied", "fixed", "exact")
-"""How much of a layout becomes part of the contract, from nothing to everything."""
+"""Requirements on a layout, from none to the exact strides."""
 
 
 def strictest(needs: Sequence[Layout]) -> Layout:

@@ -78,9 +78,10 @@ def name_given(name: Any) -> str:
 
 
 def known_among(split_on: Any, nodes: Iterable[fx.Node]) -> list[Any]:
-    """Leave out operators of `split_on` that exist and that none of the nodes calls.
+    """Leave out operators of `split_on` that exist but that no node calls.
 
-    For the several graphs of one model. A name that no operator has is kept: it is an error.
+    One graph of a model need not call the operators of another. An unknown name is kept: it is an
+    error.
     """
     wanted = list(split_on) if isinstance(split_on, list | tuple) else [split_on]
     present = {name for node in nodes for name in names_of(node)}

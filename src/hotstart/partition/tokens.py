@@ -1,6 +1,6 @@
-"""Say what a value is by nested text and numbers, and hash it.
+"""Tokens: values as nested text and numbers, to be hashed.
 
-Whatever decides what a compiler makes has a token: constants of a graph, settings, classes.
+Every input of a compiler has a token: constants of a graph, settings, classes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hotstart.errors import OptionsError
 from hotstart.model import contents
 
 Token = str | int | tuple["Token", ...]
-"""The identity of a value; equal tokens are of values that nothing tells apart."""
+"""The identity of a value; code cannot tell values of equal tokens apart."""
 
 
 def import_path(obj: Any) -> tuple[str, str] | None:
@@ -113,7 +113,7 @@ def is_portable(token: Token) -> bool:
     """Tell whether tokens mean the same in every process.
 
     They do not if an identity is among them, or if a node calls something that did not come with
-    torch or Python: its name does not say which version of it is meant.
+    torch or Python: a name does not identify its version.
     """
     if not isinstance(token, tuple):
         return True

@@ -1,9 +1,9 @@
 """Find the sizes 0 and 1 at which operators do something else than was traced.
 
-Tracing does not assume that sizes differ from 0 and 1, but operators decide by them: `squeeze`
-drops a dimension of size 1, a reduction refuses one of size 0. A trace records a
-condition where the model's own code asks for a size, but none where an operator does. So each
-different piece is run once on fake tensors of those sizes, and compared with the trace.
+Tracing does not assume that sizes differ from 0 and 1, but operators branch on them: `squeeze`
+drops a dimension of size 1, a reduction refuses one of size 0. A trace records a condition where
+the model's own code asks for a size, but none where an operator does. So each different piece is
+run once on fake tensors of those sizes, and compared with the trace.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ORDINARY = 2
 
 
 class _Differs(Exception):
-    """A size at which something else happens than what was traced."""
+    """A size at which a graph does not do what was traced."""
 
 
 def special_conditions(

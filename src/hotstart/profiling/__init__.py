@@ -1,1 +1,1 @@
-"""Where the time of a call goes: pieces and kernels, timed one by one."""
+"""Profile a call: pieces and kernels, timed one by one."""

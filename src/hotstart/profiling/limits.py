@@ -69,7 +69,7 @@ class Rates:
 
     @property
     def standing(self) -> Standing:
-        """Whether it is at a limit, below both, or nobody knows since operations are not counted.
+        """The standing: at a limit, below both, or unknown since operations are not counted.
 
         That counts where kernels take some of the time whose operations are not known: what is not
         counted may be at the limit of arithmetic, unless memory holds it back.

@@ -135,7 +135,7 @@ def look_first(kernels: Sequence[KernelRow]) -> list[KernelRow]:
 
 
 def stood_of(profile: Profile, kernels: Sequence[KernelRow]) -> list[Stood]:
-    """How much of a call stands how to the limits; what is left is between kernels."""
+    """Shares of a call by standing; the rest of the time is between kernels."""
     seconds = dict.fromkeys(_STANDINGS, 0.0)
     for kernel in kernels:
         seconds[kernel.rates.standing] += kernel.rates.seconds
@@ -150,7 +150,7 @@ def stood_of(profile: Profile, kernels: Sequence[KernelRow]) -> list[Stood]:
 
 
 def standing_text(rates: Rates) -> str:
-    """How something stands to its limit, in words, besides `Rates.limit_text`."""
+    """Put a standing into words, to follow `Rates.limit_text`."""
     if rates.standing == "unknown" and rates.operations is not None:
         return "not all operations known"
     return "operations not known" if rates.standing == "cache" else _STANDINGS[rates.standing]

@@ -21,7 +21,7 @@ _SECONDS = 0.15
 
 
 class Peaks(msgspec.Struct, frozen=True):
-    """What was measured on this machine, with the threads that torch has.
+    """Peak rates that were measured on this machine, with the threads that torch has.
 
     Attributes:
         operations_per_s: multiplications and additions of a large product of matrices.

@@ -24,7 +24,7 @@ _NAME = 60
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """Where the time of a call went.
+    """Times of a call, by piece and kernel.
 
     Attributes:
         call: the name of the call; empty where a program takes calls of one kind only.

@@ -13,7 +13,7 @@ from hotstart.profiling.watched_code import Point
 
 @dataclass
 class Spent:
-    """What the calls of a place took while one piece ran, in one call of a program.
+    """Time of the calls at one place while one piece ran, in one call of a program.
 
     Attributes:
         nanoseconds: of all together.

@@ -55,7 +55,7 @@ class PieceRow:
 
     @property
     def kernel_calls(self) -> int:
-        """How many kernels they call, each at its place counted once for each piece."""
+        """The number of kernels they call: each place counts once for each piece."""
         return sum(len(piece.kernels) for piece in self.pieces)
 
     @property

@@ -14,7 +14,7 @@ from hotstart.runtime.code.unit_functions import Form, Forms, Unit, python_unit
 
 
 class Watch(Protocol):
-    """What rewritten code calls in place of a kernel, an operator or a piece.
+    """Hooks that rewritten code calls in place of a kernel, an operator or a piece.
 
     A piece goes by its name in `Artifact.pieces`.
     """

@@ -137,7 +137,7 @@ attributes that keep inner tensors, and its context, each part by name and as a 
 
 
 class Requirements(msgspec.Struct, frozen=True):
-    """What a model must bring.
+    """Requirements on a model: modules, weights and code as at the build.
 
     Attributes:
         weights: the tensors that graphs read from the model, by slot number.
@@ -180,7 +180,7 @@ class Requirements(msgspec.Struct, frozen=True):
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """What comparing a unit with the operators it was made from has shown.
+    """Result of comparing a unit with the operators it was made from.
 
     Attributes:
         sizes: at which sizes the unit did what the operators do, such as `batch=2, seq=7`; `static`

@@ -61,7 +61,7 @@ class PieceDetails(msgspec.Struct, frozen=True):
 
 
 class Details(msgspec.Struct, frozen=True):
-    """What a build knew.
+    """Details of pieces that only the build has.
 
     Attributes:
         pieces: the different pieces, in the order of the graphs.

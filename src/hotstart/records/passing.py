@@ -1,4 +1,4 @@
-"""How the arguments of a call are passed. Nothing here imports torch."""
+"""Pass the arguments of a call as its parameters take them. Imports no torch."""
 
 from collections.abc import Sequence
 from typing import Any

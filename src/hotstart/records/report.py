@@ -39,7 +39,7 @@ class PieceInfo(msgspec.Struct, frozen=True):
 
 
 class UnitReport(msgspec.Struct, frozen=True):
-    """What was done for one piece and one variant.
+    """Unit of one piece for one variant, and how it was made.
 
     Attributes:
         piece: name of the piece.
@@ -93,7 +93,7 @@ class SplitReport(msgspec.Struct, frozen=True):
 
 
 class Packed(msgspec.Struct, frozen=True):
-    """What was made of weights when they were bound, such as packed ones.
+    """Preparations of weights when they were bound, such as packing.
 
     Attributes:
         seconds: how long that took.
@@ -125,7 +125,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What was compiled, reused and loaded.
+    """Counts and lists of what was compiled, reused and loaded.
 
     Attributes:
         pieces: pieces of all graphs.
@@ -208,7 +208,7 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Report(Summary, frozen=True, kw_only=True):
-    """What was made, and how long it took.
+    """Record of a build or load, with times in seconds.
 
     Attributes:
         wall_s: seconds from the start of the build or load to the end of its last phase.

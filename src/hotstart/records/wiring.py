@@ -112,7 +112,7 @@ class WiredCall(msgspec.Struct, frozen=True):
 
 
 class Wiring(msgspec.Struct, frozen=True):
-    """What a runtime without Python needs to know besides the records.
+    """Bindings and results of a native program, for a runtime without Python.
 
     Attributes:
         reason: why there is no such runtime for the program; all else is empty then.

@@ -55,7 +55,7 @@ class Changed(msgspec.Struct, frozen=True):
 
 
 class Differences(msgspec.Struct, frozen=True):
-    """What differs between two documents.
+    """Differences between two documents.
 
     Attributes:
         pieces: those that were added, removed or changed, in the order of the second program.
@@ -190,7 +190,7 @@ def _fingerprint(manifest: Manifest) -> dict[str, str]:
 
 
 def _contract(manifest: Manifest) -> dict[str, str]:
-    """Everything that a call must satisfy, by name."""
+    """List the conditions on a call, by name."""
     rows: dict[str, str] = {}
     for call in manifest.calls:
         for table in call_tables(call):

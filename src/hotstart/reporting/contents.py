@@ -1,4 +1,4 @@
-"""What is in an artifact, as tables, which are printed or shown on a page. Imports no torch."""
+"""Contents of an artifact as tables, to be printed or shown on a page. Imports no torch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Table:
 
 
 def about(manifest: Manifest) -> list[tuple[str, str]]:
-    """What is said of a program as a whole, by name."""
+    """Facts about a program as a whole, by name."""
     return [
         ("check", check_text(manifest.check)),
         ("weights", _weights(manifest.requirements.weights)),
@@ -53,7 +53,7 @@ def about(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def sections(manifest: Manifest) -> Iterator[Table]:
-    """All else that is in an artifact."""
+    """Tables of all else in an artifact."""
     if manifest.targets:
         yield _targets(manifest)
     for call in manifest.calls:
@@ -69,7 +69,7 @@ def sections(manifest: Manifest) -> Iterator[Table]:
 
 
 def origin_tables(manifest: Manifest) -> Iterator[Table]:
-    """Where a program fits, what it was traced from, and the blobs of the file."""
+    """Tables of the fingerprint, the traced sources, and the blobs of the file."""
     yield Table("fingerprint", list(fingerprint_parts(manifest.fingerprint).items()))
     sources = msgspec.convert(manifest.fingerprint.get("sources", {}), dict[str, Source])
     yield Table("sources", [(name, source.content[:8]) for name, source in sources.items()])
@@ -134,7 +134,7 @@ def _prepared(units: Sequence[CompiledUnit]) -> Iterator[tuple[str, str]]:
 
 
 def check_text(check: Mapping[str, Any]) -> str:
-    """How the comparison at save went."""
+    """Describe the comparison at save."""
     if not check:
         return "none was made when it was saved"
     found = "equal bit by bit" if check["exact"] else f"at most {check['max_error']} apart"

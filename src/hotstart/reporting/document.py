@@ -42,7 +42,7 @@ _EXPECTED = "a report of hotstart"
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a program: how it was made, and what is in it.
+    """Document about a program: how it was made, and what is in it.
 
     Attributes:
         format: `"hotstart report"`.
@@ -212,7 +212,7 @@ def _decoded(name: str, data: bytes) -> Document:
 
 
 def _kept_report(plain: Mapping[str, Any]) -> Report:
-    """What a file keeps of the report of its build, which has no times."""
+    """The part of a build's report that a file keeps, which has no times."""
     parts = {"pieces": 0, "unique": 0, "reused": 0, **plain, "wall_s": 0.0, "phases": {}}
     for name in ("units", "variants"):
         parts[name] = [{"seconds": 0.0, **each} for each in parts.get(name, ())]

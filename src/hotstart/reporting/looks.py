@@ -12,7 +12,7 @@ PATTERNS = 4
 
 
 class Look(Protocol):
-    """What a tile or a bar stands for.
+    """Colour and label of a tile or a bar.
 
     Attributes:
         label: a letter or more.
@@ -45,7 +45,7 @@ def ranges_of(names: Sequence[str]) -> Iterator[str]:
 
 
 def _run(place: int, name: str) -> tuple[str, int | None]:
-    """What names of one range have in common: the text, and the number without the place."""
+    """Split a name into what all names of one range share: text, and number minus place."""
     start = name.rstrip("0123456789")
     digits = name[len(start) :]
     return (start, int(digits) - place) if digits else (name, None)

@@ -45,7 +45,7 @@ def page_of(document: Document, name: str) -> str:
 
 
 def _shown(document: Document, manifest: Manifest) -> dict[str, Any]:
-    """What the template shows, by the names it has for it."""
+    """Values for the template, by its names for them."""
     report = document.report
     kinds = view.kinds_of(document, manifest)
     whole = report.wall_s or 1.0

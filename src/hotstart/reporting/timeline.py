@@ -1,4 +1,4 @@
-"""What was done when, as bars in lanes. Imports no torch."""
+"""Timeline of a build: bars in lanes. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was done when, as a trace for chrome://tracing and Perfetto. Imports no torch."""
+"""Timeline of a build as a trace for chrome://tracing and Perfetto. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page shows of a document, worked out before it is written. Imports no torch."""
+"""Prepare the values that a page shows of a document. Imports no torch."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Kind:
 
     @property
     def seconds(self) -> float:
-        """How long its units took."""
+        """Seconds that making its units took."""
         return sum(unit.seconds for unit in self.units)
 
     @property
@@ -190,7 +190,7 @@ def ribbons_of(kinds: Sequence[Kind], pieces: Iterable[PieceInfo]) -> list[Ribbo
 
 
 def warnings_of(document: Document, kinds: Sequence[Kind]) -> list[Warned]:
-    """What calls or builders should know, the grave ones first."""
+    """List warnings for users of a program, the grave ones first."""
     report, of = document.report, {p.name: kind for kind in kinds for p in kind.pieces}
 
     def all_of(grave: bool, what: str, pairs: Iterable[tuple[str, str]]) -> Iterator[Warned]:

@@ -20,7 +20,7 @@ log = logging.getLogger("hotstart.program")
 
 
 class BaseProgram:
-    """What a program is made of, and its calls by name.
+    """Artifact and calls of a program, with or without torch.
 
     Args:
         artifact: what it is made from.

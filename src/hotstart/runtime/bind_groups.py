@@ -27,7 +27,7 @@ from hotstart.records.guards import Change, Guard, Seen, described
 
 
 class Groups(msgspec.Struct, frozen=True):
-    """Where a program finds its groups.
+    """Lookup of the groups that a program needs.
 
     Attributes:
         requirements: lists the groups.

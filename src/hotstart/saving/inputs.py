@@ -11,7 +11,7 @@ import torch
 
 from hotstart.dtypes import dtype_of
 from hotstart.records.artifact import Requirements, StitchedCall, WeightSpec
-from hotstart.records.contract import Contract, TensorSpec
+from hotstart.records.contract import Contract
 from hotstart.records.shapes import Variant, dense_strides, spanned
 from hotstart.runtime.made_up import KINDS, Kind, made_up
 from hotstart.saving.examples import KEPT_BYTES, Example, has_values, within
@@ -77,7 +77,7 @@ def choices(call: StitchedCall, variant: Variant, real: Real) -> list[Inputs]:
 
 def tensors(contract: Contract, inputs: Inputs) -> list[torch.Tensor]:
     """Make the arguments of a call, by slot, each in its own memory and in the compiled layout."""
-    shapes = [_shape(spec, inputs.sizes) for spec in contract.tensors]
+    shapes = [spec.shape_at(inputs.sizes) for spec in contract.tensors]
     below = min((size for shape in shapes for size in shape if size > 1), default=2)
     made = []
     for slot, (spec, shape) in enumerate(zip(contract.tensors, shapes, strict=True)):
@@ -166,10 +166,6 @@ def _resized(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         return torch.zeros(shape, dtype=tensor.dtype)
     times = [-(-size // have) for size, have in zip(shape, tensor.shape, strict=True)]
     return tensor.repeat(times)[tuple(map(slice, shape))]
-
-
-def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
-    return [sizes[size] if isinstance(size, str) else size for size in spec.shape]
 
 
 def _small_sizes(variant: Variant) -> dict[str, int]:

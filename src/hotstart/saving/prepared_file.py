@@ -43,7 +43,7 @@ class _Place(msgspec.Struct, frozen=True):
 
 
 class _Chosen(msgspec.Struct, frozen=True):
-    """What goes into a file.
+    """Contents to write to a file.
 
     Attributes:
         made: what preparations made, each with the name of its code and the `id` of its weights.

@@ -64,7 +64,7 @@ def checked_parts(
 
 
 def _checked(artifact: Artifact, check: CheckInputs | None) -> TargetProgram:
-    """What goes into the file for a target, after the check."""
+    """Check an artifact, and return what goes into the file for its target."""
     with faults.typed(_not_data):
         manifest, blobs = to_manifest(artifact)
         parts = container.file_parts(manifest, blobs)

@@ -74,7 +74,7 @@ class CallJobs:
 
 
 def begin_calls(calls: Sequence[TracedCall], units: Units) -> list[CallJobs]:
-    """Make the jobs of some calls, and have workers begin with what is needed first.
+    """Make the jobs of some calls, and let workers begin with those that are needed first.
 
     Args:
         calls: what to compile.
@@ -115,7 +115,7 @@ def compile_parts(
 ) -> tuple[list[CompiledPart], list[Split]]:
     """Compile part by part, for units that assume nothing of the sizes that they serve.
 
-    What a compile assumes of sizes splits all parts that wait: the same graph is compiled for
+    A condition that a compile assumes splits all parts that wait; the same graph is compiled for
     either side. Units that assume nothing serve all parts of a declared variant.
     `trace.trace_parts` has the same loop for graphs.
 
@@ -164,7 +164,7 @@ def _first_tried(parts: Iterable[PartJobs], shared: Mapping[str, Job]) -> Iterat
 def _compile_part(
     call: str, part: PartJobs, shared: Mapping[str, Job], units: Units, served: int, total: int
 ) -> CompiledPart | Narrowed:
-    """The unit of each piece of a part, or what a compile assumed of its sizes."""
+    """Compile each piece of a part; return the units, or the condition that a compile assumed."""
     clock = units.clock
     started = clock.wall_s()
     variant = part.part.variant

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("hotstart")
 
 MANY = 4
-"""A declared variant that is split into more parts than this is warned of."""
+"""Parts of a declared variant from which on splits are warned of."""
 
 ENDLESS = 4
 """Once this many values of one number have each caused a split, we expect one split for every value
@@ -80,7 +80,7 @@ def _refuse_endless(splits: Sequence[Split], axes: Sequence[Dim], limit: int) ->
 def range_error(
     part: VariantPart, condition: Condition, axes: Sequence[Dim], parts: int = 0
 ) -> RangeError:
-    """The error that says which condition does not hold throughout a part, and what to declare.
+    """The error of a condition that does not hold throughout a part, with what to declare.
 
     Args:
         part: the sizes.

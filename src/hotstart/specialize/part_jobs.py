@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PartJobs:
-    """What has to be compiled for a part.
+    """Jobs of a part, with the graph and the pieces they compile.
 
     Attributes:
         part: the sizes.
@@ -69,7 +69,7 @@ def make_job(graph: Graph, piece: Piece, part: VariantPart, compiler: Compiler) 
 
 
 def _bounds_of_numbers(graph: Graph, part: VariantPart, axes: Collection[str]) -> dict[str, Bounds]:
-    """The ranges of the numbers that depend on data which a piece has to do with."""
+    """The ranges of the data-dependent numbers that a piece uses."""
     numbers = [number for number in graph.captured.numbers if number.name in axes]
     if not numbers:
         return {}
@@ -94,10 +94,10 @@ def _job(
 def shared_jobs(
     parts: Iterable[PartJobs], assumed: Sequence[sympy.Basic], compiler: Compiler
 ) -> dict[str, Job]:
-    """For jobs that differ in sizes only, of parts of one declared variant: a job for all of them.
+    """Make shared jobs: one for all jobs of a declared variant that differ in sizes only.
 
     Two jobs share nothing if a condition that a compile assumed holds for one and fails for the
-    other, or if their operators give different shapes: some decide by size without saying so.
+    other, or if their operators give different shapes: some depend on a size without a guard.
 
     Args:
         parts: the parts with their jobs.
@@ -126,7 +126,7 @@ def shared_jobs(
 
 
 def _together(jobs: Sequence[Job], compiler: Compiler) -> Job:
-    """A job that serves what all of some jobs serve, and assumes no more than each of them."""
+    """Make a job for the sizes of several jobs, which assumes no more than each of them."""
     first = jobs[0]
     bounds = {
         axis: Bounds(

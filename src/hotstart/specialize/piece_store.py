@@ -9,7 +9,7 @@ from hotstart.records.artifact import CompiledUnit, Kernel
 
 
 class PieceStore(Protocol):
-    """What compiles of earlier builds gave, and where those of this one are kept."""
+    """Store for the results of compiles, of earlier builds and of this one."""
 
     def get(self, job: Job) -> CompiledUnit | Narrowed | None:
         """The unit of a job, or the condition that its compile stopped at; None if none fits."""

@@ -1,4 +1,4 @@
-"""Trace the calls of a model; one whose first call sets it up is called once before."""
+"""Trace the calls of a model, after a first call if that sets the model up."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def trace_set_up(
     split_on: SplitOn,
     clock: Clock,
 ) -> TracedModel:
-    """Trace the calls of a model; where that fails, after its first calls, if these change it.
+    """Trace the calls of a model; if that fails and first calls change the model, trace after them.
 
     Raises:
         CaptureError, PartitionError: see `trace_calls`; the model is as it was.
@@ -72,7 +72,7 @@ def trace_set_up(
 
 
 def _set_up_first(index: ModelIndex, calls: Sequence[DescribedCall]) -> SetUp | None:
-    """Give lazy modules their weights, of which Dynamo makes some, with random numbers of its own.
+    """Initialise lazy modules, since Dynamo would do it with random numbers of its own.
 
     Raises:
         CaptureError: their first call fails.
@@ -94,10 +94,9 @@ def _set_up(index: ModelIndex, calls: Sequence[DescribedCall]) -> SetUp | None:
 
 
 def _refuse_history(traced: TracedModel, after: SetUp) -> None:
-    """Raise if graphs read a number or text that the first call has set in place of another.
+    """Raise if graphs read a number or text that the first call has replaced.
 
-    Sizes at which nobody compared calls before the first one with later ones may have used the
-    other one.
+    First and later calls are compared at some sizes only; at others the old value may still count.
     """
     ranges = (call for call in traced.calls if call.arguments.axes)
     for captured in (graph.captured for call in ranges for graph in call.graphs):

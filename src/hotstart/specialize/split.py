@@ -18,12 +18,12 @@ from hotstart.specialize.limits import range_error, report_split
 from hotstart.specialize.parts import Sizes, Split, VariantPart, further_parts, only_axis
 
 ALTERNATIONS = 3
-"""A condition that holds and fails in up to so many intervals of an axis splits the axis there."""
+"""Largest number of intervals in which a condition holds or fails and still splits an axis."""
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a caller declared about the sizes of a call.
+    """Sizes of a call, as the caller declared them.
 
     Attributes:
         axes: what is declared.
@@ -73,10 +73,11 @@ class Splits:
         return made
 
     def split_alike(self, parts: Sequence[VariantPart], condition: Condition) -> list[Split]:
-        """Split the first part at a condition, and others of its variant where that is simple.
+        """Split the first part at a condition, and others of its variant if only intervals change.
 
-        What the compile of the first one assumed, theirs would assume too; and parts of the same
-        sizes can share a unit. Simple: only the intervals change, no part gets a new condition.
+        Their compiles would assume the same condition, and parts of the same sizes share a unit. A
+        part is left as it is if it would get a new condition, or the limit does not allow its
+        split.
 
         Returns:
             For each part, what becomes of it.
@@ -128,8 +129,8 @@ def split_at(part: VariantPart, conditions: Sequence[Condition], examples: Sizes
     such as parity or a bound on a product, become a condition on the parts.
 
     Returns:
-        How it is split. None if the hints do not meet the conditions, or if it cannot be decided
-        of some sizes whether there are any.
+        How it is split. None if the hints do not meet the conditions, or if it is undecided whether
+        a part would be empty.
     """
     import sympy
 
@@ -162,7 +163,7 @@ def split_at(part: VariantPart, conditions: Sequence[Condition], examples: Sizes
 
 
 def _simple_split(part: VariantPart, condition: Condition, examples: Sizes) -> Split | None:
-    """Split a part where a condition begins or ceases to hold; None where that is not all."""
+    """Split a part at a condition by intervals alone; None if the others need a condition, too."""
     import sympy
 
     expr = condition.expr
@@ -176,7 +177,7 @@ def _simple_split(part: VariantPart, condition: Condition, examples: Sizes) -> S
 def _hints(part: VariantPart, examples: Sizes) -> Sizes | None:
     """Sizes of a part to trace and compile with; None if it has none.
 
-    They do not meet its condition where it cannot be decided whether any do.
+    They need not meet its condition if it is undecided whether any sizes do.
     """
     import sympy
 
@@ -215,7 +216,7 @@ def _around(part: VariantPart, inner: Mapping[str, Interval]) -> Iterator[Varian
 
 
 def _alternations(runs: Sequence[Interval], whole: Interval) -> int:
-    """In how many intervals, all told, a condition holds or fails."""
+    """Count the intervals in which a condition holds or fails."""
     inside = [run for run in runs if run.lo > whole.lo]
     touches_end = bool(runs) and runs[-1].hi == whole.hi
     return len(runs) + len(inside) + (not touches_end)

@@ -172,7 +172,7 @@ def _trace(
 def trace_parts(
     trace: Callable[[VariantPart, int], CutGraph], declaration: Declaration
 ) -> tuple[list[TracedPart], list[Split]]:
-    """Trace until a graph serves every declared size; fewer graphs where one serves several parts.
+    """Trace until every declared size has a graph; one graph serves as many parts as it can.
 
     A graph serves the sizes of a part that meet what its trace assumed. The others wait for a graph
     that was traced before and holds for them, or for one of their own. `compile.compile_parts` has
@@ -286,7 +286,7 @@ def plan_of(graph: Graph, runs: Sequence[Run], prefix: str, clock: Clock) -> Pla
 
 
 def not_captured(reason: str) -> CaptureError:
-    """The error of a capture in which torch or hotstart raises something of their own."""
+    """The error of a capture in which torch or hotstart raises an unexpected exception."""
     return CaptureError(
         "capturing the model failed.\n"
         f"  because: {reason}\n"

@@ -1,4 +1,4 @@
-"""The units of a build, and which of them serves a job."""
+"""Table of the units of a build; finds or compiles the one that serves a job."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Units:
         return next(own, next((each for each in made if each.job.includes(job)), None))
 
     def make(self, job: Job, shared: Job, variant: str) -> MadeUnit | Narrowed:
-        """Make a unit that serves a job, or say what a compile assumed of its sizes.
+        """Make a unit that serves a job, or return the condition that its compile assumed.
 
         In this order: from the cache, the shared job's before the job's own; by a compile of the
         shared job; by a compile of the job alone.
@@ -133,14 +133,14 @@ class Units:
         return self._add(job, own, "compiled", seconds + more)
 
     def _from_cache(self, job: Job) -> CompiledUnit | Narrowed | None:
-        """What an earlier build's compile of a job gave; None if that is not kept."""
+        """Get the result of an earlier build's compile of a job; None if it is not kept."""
         found = self._look_up(job)
         if isinstance(found, Narrowed):
             self._not_made.add(job.key)
         return found
 
     def _look_up(self, job: Job) -> CompiledUnit | Narrowed | None:
-        """The same, without drawing conclusions; what was looked up once is not read again."""
+        """Read the result of an earlier compile; each is read once."""
         kept = self._kept_of(job)
         if kept is None:
             return None
@@ -156,7 +156,7 @@ class Units:
         Args:
             job: the job that the unit is for.
             shared: the job for other parts as well.
-            narrowed: what its compile in an earlier build assumed, if that is known.
+            narrowed: the condition that its compile in an earlier build assumed, if known.
             variant: the name of what it is for.
 
         Returns:
@@ -173,11 +173,11 @@ class Units:
         return None, seconds
 
     def _kept_of(self, job: Job) -> PieceStore | None:
-        """The units of earlier builds; None where a job's key means nothing in another process."""
+        """The store of earlier builds; None where a job's key is not portable between processes."""
         return self._kept if job.piece.portable else None
 
     def _made_of(self, job: Job, variant: str) -> tuple[CompiledUnit | Narrowed, float]:
-        """What a compile of a job gives, here or in a worker, and the seconds it took.
+        """Compile a job here or in a worker; return the result and the seconds it took.
 
         Raises:
             CompileError: the job does not compile.

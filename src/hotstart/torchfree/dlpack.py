@@ -115,7 +115,7 @@ def _capsule_functions() -> tuple[Callable[..., bool], Callable[..., int]]:
 
 
 class _Given:
-    """What a capsule points to, with the memory that it shows; who takes it deletes it."""
+    """Tensor that a capsule points to, with its memory; whoever takes it deletes it."""
 
     def __init__(self, array: Memory, versioned: bool) -> None:
         self.array = array

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hotstart._torch.dynamo.fake_arguments import FakeArguments, TooLarge, fakes_of, is_fake
+from hotstart._torch.dynamo.fake_arguments import FakeArguments, TooLarge, fakes_of
+from hotstart._torch.graphs.symbols import is_fake
 
 WEIGHT = torch.arange(4.0)
 

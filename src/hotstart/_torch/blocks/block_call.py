@@ -228,7 +228,7 @@ def modes_of_torch() -> tuple[Any, ...]:
     )
 
 
-def nodes_since(graph: fx.Graph, last: fx.Node) -> Iterator[fx.Node]:
+def nodes_since(last: fx.Node) -> Iterator[fx.Node]:
     """List the nodes after one, without placeholders, which Dynamo adds at the beginning."""
     node = last.next
     while node.op != "root":

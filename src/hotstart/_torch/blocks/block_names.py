@@ -21,7 +21,7 @@ from hotstart._torch.dynamo.guards import object_named, same_when_read, says_not
 
 @dataclass(frozen=True)
 class Counterparts:
-    """What of one block stands where in another that is built alike.
+    """Map the modules and tensors of one block to those of another that is built alike.
 
     Attributes:
         tensors: by identity of a tensor of the first block, that of the second.
@@ -72,7 +72,7 @@ def _layers(source: Any) -> list[Any]:
 
 
 def guards_on(source: Any, output: Any) -> Iterator[Any]:
-    """What a trace read of a module, and of everything that it holds."""
+    """Yield the guards of a trace on a module and on everything that it holds."""
     move = Move(source, source)
     for guard in output.guards:
         if not says_nothing(guard) and move(guard.originating_source) is not None:
@@ -80,7 +80,7 @@ def guards_on(source: Any, output: Any) -> Iterator[Any]:
 
 
 def moved_guards(earlier: BlockCall, move: Move, output: Any) -> list[Any] | None:
-    """What a trace read of an earlier block, as of this one; None if it finds something else."""
+    """Translate guards on an earlier block to this one; None if one finds something else here."""
     scopes = {"L": output.root_tx.f_locals, "G": output.root_tx.f_globals}
     unknown = object()
     moved = []
@@ -141,7 +141,7 @@ def moved_weights(
 
 
 def _passes_weight(old: fx.Node, new: fx.Node, counterparts: Counterparts, output: Any) -> bool:
-    """Whether two calls are given different weights, or one of either block's."""
+    """Tell whether two calls are given different weights, or one of either block's."""
     scopes = {"L": output.root_tx.f_locals, "G": output.root_tx.f_globals}
     passed = [source for node in (old, new) if (source := _weight_source(node, output)) is not None]
     if old is not new or not passed:
@@ -161,7 +161,7 @@ def _source_of(node: fx.Node) -> Any:
 
 
 def _is_argument(name: str, output: Any) -> bool:
-    """Whether a name of Dynamo's is an argument of the model, or in one, and of no object."""
+    """Tell whether a name of Dynamo's is an argument of the model, or in one, and of no object."""
     found = re.fullmatch(r"L\['(\w+)'\](\[[^.]*\])*(\.size\(\)\[\d+\])?", name)
     return found is not None and found[1] not in output.root_tx.f_code.co_freevars
 

@@ -43,7 +43,7 @@ class ObjectsRead:
 
     @property
     def position(self) -> tuple[int, int]:
-        """How many objects were read so far, and how often a module, the same one or another."""
+        """The number of objects, and of reads of modules, so far."""
         return len(self._all), len(self._modules)
 
     def note(self, source: Any, value: Any) -> None:
@@ -61,7 +61,7 @@ class ObjectsRead:
         self._modules += (each for each in values if isinstance(each, torch.nn.Module))
 
     def of(self, source: Any) -> tuple[Read, ...]:
-        """What was read of a module and of everything that it holds."""
+        """List what was read of a module and of everything that it holds."""
         move = Move(source, source)
         return tuple(read for read in self._all if move(read[0]) is not None)
 
@@ -69,19 +69,19 @@ class ObjectsRead:
         return frozenset(self._modules[position[1] :])
 
     def has_tensors_before(self, position: tuple[int, int], reads: Iterable[Read]) -> bool:
-        """Whether tensors among some reads were read before."""
+        """Tell whether tensors among some reads were read before."""
         known = {id(value) for _, value in self._all[: position[0]]}
         return any(isinstance(value, torch.Tensor) and id(value) in known for _, value in reads)
 
     def elsewhere(self, identity: int, move: Move) -> bool:
-        """Whether an object was read by a name that is not the block's."""
+        """Tell whether an object was read by a name that is not the block's."""
         return any(move(source) is None for source in self._sources.get(identity, ()))
 
 
 def same_objects(
     reads: Iterable[Read], move: Move, counterparts: Counterparts, output: Any
 ) -> list[Read] | None:
-    """What a block has where an earlier one has the objects that were read of it.
+    """Find a block's counterparts of the objects that were read of an earlier block.
 
     None if they are not known to be its counterparts, the same objects, or containers of its own
     that are one where the earlier block's are one.
@@ -111,7 +111,7 @@ def met_elsewhere(
     counterparts: Counterparts,
     objects: ObjectsRead,
 ) -> bool:
-    """Whether an object of one block and not of the other was read by another name than a block's.
+    """Tell whether an object of one block only was read by a name that is not the block's.
 
     Args:
         earlier: Dynamo's source of a block, and what was read of it.

@@ -154,15 +154,14 @@ class Repeats:
         self, block: Any, tx: Any, given: Given, modes: tuple[Any, ...], trace: Callable[[], Any]
     ) -> Any:
         """Trace a call, and keep it if another can be the same."""
-        graph = tx.output.graph
-        last = graph._root.prev  # the root itself, while there is no node
+        last = tx.output.graph._root.prev  # the root itself, while there is no node
         asked = len(self._layout_reads.reads)
         before, outside = dict(tx.num_calls), len(tx.nn_module_stack)
         known = self._objects.position
         result = trace()
         if len(self._calls[type(block.value)]) >= MOST_TRACES or not self._may_repeat(block, tx):
             return result
-        nodes = tuple(nodes_since(graph, last))
+        nodes = tuple(nodes_since(last))
         with contextlib.suppress(UnknownError):
             if not self._objects.modules_since(known) <= set(block.value.modules()):
                 return result
@@ -221,7 +220,7 @@ class Repeats:
         )
 
     def _changed_in(self, *blocks: Any) -> bool:
-        """Whether forward changed a part of these blocks before any was called."""
+        """Tell whether forward changed a part of these blocks before any was called."""
         moves = [Move(source, source) for source in blocks]
         return any(move(source) is not None for source in self._changed for move in moves)
 
@@ -237,7 +236,7 @@ class Repeats:
 
 
 def _tracked(weights: Mapping[Any, tuple[Any, Any]], output: Any) -> bool:
-    """Whether a trace has read all of some weights."""
+    """Tell whether a trace has read all of some weights."""
     return all(weight in output.side_effects for _, weight in weights.values())
 
 

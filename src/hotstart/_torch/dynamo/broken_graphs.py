@@ -13,14 +13,14 @@ from hotstart._torch.graphs.source_lines import user_line
 def graph_breaks(
     function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[tuple[str, str, str]]:
-    """Run a function with as many graphs as it takes, and list where one ended, and why.
+    """Run a function with graph breaks, and list them.
 
     `torch._dynamo.explain` is documented, and forgets what was compiled before (2.11 to 2.15). It
-    leaves out a place before which nothing was computed since the last one.
+    omits a break if nothing was computed since the one before.
 
     Returns:
-        For each place the user's file, line and source; what Dynamo met; what it suggests to
-        change, which may be empty.
+        For each break the user's file, line and source; the reason; Dynamo's hint, which may be
+        empty.
     """
     import torch._dynamo as dynamo
     from torch._dynamo import config

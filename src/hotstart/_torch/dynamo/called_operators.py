@@ -1,4 +1,4 @@
-"""Take down which operators a function calls, and with what."""
+"""Record the operators that a function calls, with their arguments."""
 
 from __future__ import annotations
 

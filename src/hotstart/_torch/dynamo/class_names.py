@@ -1,4 +1,4 @@
-"""Have Dynamo know which module a class of torch's is of, as peft asks of weights' classes."""
+"""Let Dynamo evaluate `__module__` of torch's classes, which peft reads for weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hotstart._torch.in_between import in_between
 
 @contextlib.contextmanager
 def knowing_modules_of_classes() -> Iterator[None]:
-    """Let methods of `type(weight).__module__` be those of a text.
+    """Let `type(weight).__module__` be a string constant while tracing.
 
-    `TorchInGraphFunctionVariable` (2.11 to 2.15) stands for `torch.nn.Parameter`, and takes this
-    attribute for something unknown. Which class it is is guarded already.
+    `TorchInGraphFunctionVariable` (2.11 to 2.15) represents `torch.nn.Parameter`, and does not know
+    this attribute. The class itself is guarded already.
     """
     from torch._dynamo.variables import ConstantVariable, GetAttrVariable
     from torch._dynamo.variables.torch import TorchInGraphFunctionVariable

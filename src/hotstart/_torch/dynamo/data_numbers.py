@@ -21,8 +21,8 @@ class Unbacked:
 
     Attributes:
         symbol: torch's symbol of it.
-        known: what the trace takes it to be: the symbol, or what a check made it equal to.
-        source: Python source that reads it of the node's value, which `{}` stands for.
+        known: its value in the trace: the symbol, or the expression that a check made it equal to.
+        source: Python source that reads it from the node's value, written `{}`.
         low: the least value; None without bound, and for floating-point numbers.
         high: the largest, likewise.
     """
@@ -35,7 +35,7 @@ class Unbacked:
 
 
 class UnknownPlace(Exception):
-    """A number that is read of a node's value in a way that no source is known for."""
+    """A number in a place of a node's value that no source can read."""
 
 
 def unbacked_made(node: fx.Node, env: ShapeEnv) -> Iterator[Unbacked]:
@@ -62,7 +62,7 @@ def _range(symbol: sympy.Symbol, env: ShapeEnv) -> tuple[int | None, int | None]
 
 
 def _source(path: tuple[Any, ...]) -> str:
-    """Write what reads a number of a value, by the keys of torch that lead there."""
+    """Write source that reads a number from a value, along a path of torch's keys."""
     source, method = "{}", ""
     for key in path:
         kind = type(key).__name__
@@ -80,7 +80,7 @@ def _source(path: tuple[Any, ...]) -> str:
 
 
 def asserts_number(node: fx.Node) -> bool:
-    """Tell whether a node asserts something about a number, and does nothing else."""
+    """Tell whether a node only asserts a condition on a number."""
     return getattr(node.target, "__name__", "") == "_assert_scalar.default"
 
 
@@ -97,7 +97,7 @@ def bounds_number(node: fx.Node) -> bool:
 def known_contents(tensor: torch.Tensor) -> Any:
     """The number in a fake tensor of one element, as `tolist` gives it; None unless it is known.
 
-    Those that are computed of constants have a `constant` (2.11 to 2.15) until they are written to.
+    Fake tensors computed from constants have a `constant` (2.11 to 2.15) until they are written to.
     """
     constant = getattr(tensor, "constant", None)
     return None if constant is None or constant.numel() != 1 else constant.tolist()

@@ -1,4 +1,4 @@
-"""Let Dynamo go on where a condition that depends on data decides nothing."""
+"""Let Dynamo trace past a data-dependent condition whose value makes no difference."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _OPERANDS = frozenset({"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD
 def going_on_where_all_is_decided() -> Iterator[None]:
     """Let a trace pass `n > 1 and mask is None and causal`, where `causal` is False.
 
-    Whatever `n` is, that is False. `SymNodeVariable.evaluate_expr` (2.11 to 2.15) raises since it
-    does not know `n`; here it says True then, so that Dynamo goes on to what is False.
+    For any `n`, that is False. `SymNodeVariable.evaluate_expr` (2.11 to 2.15) raises since it does
+    not know `n`. Here it returns True, so that Dynamo goes on to the operand that is False.
     """
     from torch._dynamo.exc import UserError
     from torch._dynamo.variables.tensor import SymNodeVariable

@@ -1,8 +1,8 @@
-"""Decide branches on tensors of one element that are computed of sizes and constants alone.
+"""Decide branches on tensors of one element that depend on sizes and constants alone.
 
-`length <= max_pad` is one, where a padding is computed with tensors. What such a tensor holds is a
-function of sizes: it is computed for the sizes of the trace, which decides, and for all others, so
-that the sizes at which the branch is taken become a condition on an axis, as for any branch on it.
+`length <= max_pad` is one, where a padding is computed with tensors. The value of such a tensor is
+a function of sizes. It is computed for the sizes of the trace, to decide the branch, and for all
+other sizes, so that those at which the branch is taken become a condition on an axis.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import fx
 
 from hotstart._torch.dynamo.data_numbers import known_contents
 from hotstart._torch.dynamo.graph_inputs import hint_of
+from hotstart._torch.graphs.nodes import short_name
 from hotstart._torch.graphs.source_lines import user_line
 from hotstart._torch.graphs.symbols import Condition, as_function, expression
 
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     import sympy
 
 _MOST_SIZES = 1 << 13
-"""An axis with more sizes is not computed through."""
+"""Most sizes of an axis for which values are computed."""
 
 _MOST_INTERVALS = 3
-"""A branch that is taken at more intervals of an axis stays undecided."""
+"""Most intervals of an axis at which a branch may be taken; else it stays undecided."""
 
 
 _COMPUTE = frozenset({
@@ -38,7 +39,7 @@ _COMPUTE = frozenset({
     "ge",
     "and_", "or_", "not_", "logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or",
 })  # fmt: skip
-"""Operators, by name, that give the same for the same numbers, and do nothing else."""
+"""Names of deterministic operators without side effects."""
 
 
 class _Unknown(Exception):
@@ -103,7 +104,7 @@ class SizeDecisions:
             if isinstance(example, torch.Tensor):
                 if known_contents(example) is not None:
                     continue
-                if example.dim() or example._version or _name(each) not in _COMPUTE:
+                if example.dim() or example._version or short_name(each) not in _COMPUTE:
                     return None
                 waiting += each.all_input_nodes
                 continue
@@ -178,22 +179,18 @@ def _is_of_data(symbol: sympy.Symbol) -> bool:
     return bool(free_unbacked_symbols(symbol))
 
 
-def _name(node: fx.Node) -> str:
-    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
-
-
 def index_by_known_numbers(graph: fx.Graph) -> None:
     """Have a graph index by numbers where it does by tensors of one that are known.
 
-    A tensor of no dimensions as an index is read by `item`, and does what a number does. What is
-    left without a reader is erased.
+    A tensor of no dimensions as an index is read by `item`, like a number. Nodes left without a
+    reader are erased.
     """
     for node in graph.find_nodes(op="call_function", target=operator.getitem):
         base, index = node.args
         if isinstance(base, fx.Node) and isinstance(base.meta.get("example_value"), torch.Tensor):
             node.args = (base, fx.node.map_arg(index, _number_or_node))
     for node in reversed(graph.nodes):
-        computes = node.op == "call_function" and _name(node) in _COMPUTE
+        computes = node.op == "call_function" and short_name(node) in _COMPUTE
         if computes and not node.users and _known_at(node) is not None:
             graph.erase_node(node)
 

@@ -1,7 +1,7 @@
-"""Run a call in which arguments, and all that is computed of them, are fake tensors.
+"""Run a call in which arguments, and everything computed from them, are fake tensors.
 
-Everything else is computed: a table that the call makes of constants or weights holds its values.
-So a first call costs no more than what it sets up, however large its arguments are.
+Everything else is computed: a table that the call makes from constants or weights has its values.
+So a first call costs no more than its set-up, however large its arguments are.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch.utils._pytree as pytree
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hotstart._torch.graphs.symbols import is_fake
 from hotstart._torch.subclasses.inner_tensors import context_of, inner_names
 from hotstart._torch.subclasses.subclass_calls import is_wrapper
 
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
 Fakes: TypeAlias = "FakeTensorMode"
-"""The mode that fake tensors are of, which knows the fake ones of real tensors."""
+"""The mode that owns fake tensors, with the fakes of real tensors."""
 
 LIMIT = 1 << 30
 """Bound on the bytes of a tensor that is computed."""
 
 Step = tuple[Any, ...]
-"""An operator on arguments, with what it was given; equal for equal computations."""
+"""An operator on fake tensors, with its inputs; equal for equal computations."""
 
 
 class TooLarge(Exception):
@@ -56,12 +57,12 @@ class FakeArguments(TorchDispatchMode):
     """While entered, operators on fake tensors give fake tensors, and others are run.
 
     `TorchDispatchMode` and `FakeTensorMode` (2.11 to 2.15) are how torch lets Python stand between
-    a model and its operators. Memory that fake tensors are written to has values that nobody knows:
-    what reads it is fake from then on.
+    a model and its operators. Memory that fake tensors are written to has unknown values: results
+    that read it are fake.
 
     Args:
         fakes: the mode that fake tensors are of.
-        weights: the model's tensors, which are told apart by their memory and not by their values.
+        weights: the model's tensors, which are identified by memory and not by value.
     """
 
     supports_higher_order_operators = True
@@ -92,7 +93,7 @@ class FakeArguments(TorchDispatchMode):
         self.steps += sorted(("writes", self._weights[m]) for m in self._written_weights())
 
     def finish(self) -> None:
-        """Give memory that was there before its values back, and let go of all fake tensors."""
+        """Restore memory that existed before, and release all fake tensors."""
         for now, old in self._before.values():
             now.copy_(old)
         self._before.clear()
@@ -110,7 +111,7 @@ class FakeArguments(TorchDispatchMode):
         given = dict(kwargs or {})
         inputs = [*_tensors((args, given))]
         if any(map(is_wrapper, inputs)):
-            # It has no memory. What its class calls with its inner tensors comes here.
+            # A subclass has no memory of its own; operators on its inner tensors come here.
             return NotImplemented
         written = [*_written(func, args, given)]
         known = {memory_of(each) for each in inputs if not is_fake(each)}
@@ -151,7 +152,7 @@ class FakeArguments(TorchDispatchMode):
             self._made.append(weakref.ref(made))
 
     def _token(self, value: Any) -> Any:
-        """Stand for an input of an operator: the same text for one that computes the same."""
+        """Make a token of an operator's input: equal for equal computations."""
         if not isinstance(value, torch.Tensor):
             return type(value).__qualname__ if callable(value) else repr(value)
         if is_wrapper(value):
@@ -174,7 +175,7 @@ class FakeArguments(TorchDispatchMode):
         return is_fake(tensor) or (bool(self._unknown) and memory_of(tensor) in self._unknown)
 
     def _written_weights(self) -> set[StorageWeakRef]:
-        """The memory of weights that holds something else by now."""
+        """The memory of weights whose contents have changed."""
         differ = {m for m, (now, old) in self._before.items() if not torch.equal(now, old)}
         return (differ | self._unknown) & self._weights.keys()
 
@@ -214,13 +215,13 @@ def has_memory(tensor: torch.Tensor) -> bool:
 
 
 def memory_of(tensor: torch.Tensor) -> StorageWeakRef:
-    """The memory of a tensor, by identity; not held, and not mistaken for later memory."""
+    """A weak key of a tensor's storage, which no later storage gets."""
     return StorageWeakRef(tensor.untyped_storage())
 
 
 @contextlib.contextmanager
 def _unlogged() -> Iterator[None]:
-    """Keep torch from logging a call that fails with fake tensors as an error: nobody asked for it.
+    """Keep torch from logging an error where a call with fake tensors fails, as is expected.
 
     `torch._subclasses.fake_tensor` (2.11 to 2.15) logs what its operators raise.
     """
@@ -260,10 +261,3 @@ def _written(func: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Itera
     for argument in schema.arguments:
         if argument.alias_info is not None and argument.alias_info.is_write:
             yield from _tensors(given.get(argument.name))
-
-
-def is_fake(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor has metadata only."""
-    from torch._subclasses.fake_tensor import FakeTensor
-
-    return isinstance(tensor, FakeTensor)

@@ -59,7 +59,7 @@ log = logging.getLogger("hotstart")
 
 @dataclass(frozen=True)
 class FullGraph:
-    """What Dynamo made of one call.
+    """Graph of one call, with everything that Dynamo recorded about it.
 
     Attributes:
         module: the graph, its placeholders in calling order.
@@ -68,8 +68,8 @@ class FullGraph:
             of the graph, and the positional and keyword arguments of the call.
         side_effects: Dynamo's names for the Python objects that the bytecode changes.
         modes: Dynamo's names for the modules whose `training` flag was read.
-        reads: (what was read, Dynamo's name for it, the key that was looked up) for everything that
-            a guard is about: see `Read`.
+        reads: for each guard (kind of read, Dynamo's name of the object, the key that was looked
+            up): see `Read`.
         codes: all Python code that was traced.
         environment: names that traced code may have looked up in the environment.
         home: the Python module of the traced function, which names of globals start from; empty if
@@ -81,9 +81,11 @@ class FullGraph:
             `wrapper(*args)` of a decorator; else None.
         layout_reads: what traced code asked of the layouts of tensors.
         free: the variables that the traced function closes over.
-        met: by name of an argument, Dynamo's name of what else the caller's object may be.
+        met: by name of an argument, another name in Dynamo's words that may refer to the same
+            object.
         known: the fake tensors of buffers whose numbers the trace knew.
-        decided: assumed, like the conditions of `env`, where tensors follow from sizes alone.
+        decided: further assumptions besides those of `env`: branches on tensors that follow from
+            sizes alone.
     """
 
     module: fx.GraphModule
@@ -294,7 +296,7 @@ def _reading_as_eager() -> Iterator[None]:
 def _by_all_names(
     read: Iterable[tuple[Read, str, Any]], others: OtherNames
 ) -> dict[tuple[Read, str, Any], None]:
-    """What a trace read, by every name that it came by the objects by."""
+    """List the reads of a trace by every name that it reached the objects by."""
     found: dict[tuple[Read, str, Any], None] = {}
     for kind, name, key in read:
         found |= {(kind, each, key): None for each in (name, *others.of(name))}

@@ -35,7 +35,7 @@ def compile_id() -> str:
 
 
 def guard_on(env: ShapeEnv, condition: sympy.Basic) -> bool:
-    """Whether a condition holds for the sizes at hand; the answer becomes a guard."""
+    """Evaluate a condition for the sizes at hand; the answer becomes a guard."""
     return bool(env.evaluate_expr(condition))
 
 
@@ -77,7 +77,7 @@ def symbols_in(value: Any) -> set[sympy.Symbol]:
 
 
 def is_float(symbol: sympy.Symbol) -> bool:
-    """Whether a symbol stands for a Python float."""
+    """Tell whether a symbol stands for a Python float."""
     from torch.utils._sympy.symbol import SymT, symbol_is_type
 
     return bool(symbol_is_type(symbol, SymT.FLOAT))

@@ -56,19 +56,19 @@ _CONSTANTS = (bool, int, float, complex, str, bytes, type(None))
 _SAYS_NOTHING = frozenset(
     {"MODULE_MATCH", "DUPLICATE_INPUT", "NN_MODULE", "WEAKREF_ALIVE", "EMPTY_NN_MODULE_HOOKS_DICT"}
 )
-"""Guards on identity within a process, and on hooks, which are known otherwise."""
+"""Guards on identity within a process, and on hooks, which hotstart compares by itself."""
 
 
 _FLATTENED = ".__tensor_flatten__()"
-"""In the name of what a tensor of a subclass is made of, which is compared with the weights."""
+"""Part of the names of inner tensors of subclasses, which are compared with the weights."""
 
 
 def reads(output_graph: Any, scopes: Mapping[str, Any]) -> Iterator[tuple[Read, str, Any]]:
-    """What a trace read of objects by their first names, from the kinds of guards it put on them.
+    """List what a trace read of objects, from the guards it put on their first names.
 
-    Of a constant that a trace came by and did not need, Dynamo guards the class only. It may still
-    matter to what the model computes without a compiler, as `is_causal` of transformers' attention
-    does where a mask is made in traces only; so its value counts.
+    Dynamo guards only the class of a constant whose value the trace did not need. Eager may still
+    need it: transformers' attention reads `is_causal` if there is no mask, and makes a mask while
+    tracing. So the value counts.
     """
     for guard in output_graph._guards:
         name = guard.create_fn_name()

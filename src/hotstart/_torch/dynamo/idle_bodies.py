@@ -1,4 +1,4 @@
-"""Bodies that a trace goes through and eager may leave out; Python's state must not show it."""
+"""Trace bodies that eager may skip; require that they leave Python's state unchanged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _GOES_ON = frozenset(
 
 @dataclass(frozen=True)
 class Idle:
-    """Stands for nodes that eager leaves out where some numbers are 0; they share one object.
+    """Identifies the nodes that eager skips where some numbers are 0; they share one object.
 
     Attributes:
         symbols: torch's symbols of the numbers; all are 0 then.
@@ -56,16 +56,17 @@ class _Body:
 
     Attributes:
         tx: the translator of the frame it is in.
-        join: the instruction that follows it, and that its being left out leads to.
-        error: to raise if it shows.
+        join: the instruction after it, where execution continues if it is skipped.
+        error: to raise if Python code could tell that it was not skipped.
         line: of the user's code that decides.
         last: the last node of the graph before it.
         tracer: has the graph.
         stack: the frame's stack before.
         variables: the frame's local variables before.
         blocks: how many blocks the frame is in.
-        symbol: the number that is 0 where it is left out, if a number decides.
-        decides: the node of the tensor that decides, if one does: it is left out where that is 0.
+        symbol: the number that is 0 where it is skipped, if a number decides.
+        decides: the node of the tensor that decides, if one does: the body is skipped where that is
+            0.
         changed: variables of Dynamo's that it has changed.
     """
 
@@ -115,10 +116,10 @@ class Bodies:
         return call
 
     def enter_branch(self, tx: Any, jump: Any, value: Any, error: BaseException) -> bool | None:
-        """Enter the body of a condition that is left out where a number, or a tensor, is 0.
+        """Enter the body of a condition that is skipped where a number, or a tensor, is 0.
 
         Returns:
-            What the condition is elsewhere; None for a condition that asks something else.
+            The value of the condition elsewhere; None for other conditions.
         """
         symbol, decides, truth = _asked(value.realize())
         left_out = jump.target if ("IF_TRUE" in jump.opname) != truth else tx.next_instruction
@@ -129,7 +130,7 @@ class Bodies:
         return truth
 
     def enter_round(self, tx: Any, loop: Any, found: fx.Node) -> None:
-        """Enter a round of a loop that is left out where `found`, a node, is 0."""
+        """Enter an iteration of a loop that is skipped where `found`, a node, is 0."""
         from torch._dynamo import exc
 
         self._enter(tx, loop, exc.Unsupported("Data-dependent branching"), None, found)
@@ -189,7 +190,7 @@ class Bodies:
         """Note which nodes a body has made.
 
         Raises:
-            Unsupported: Python code after it could tell that it was not left out.
+            Unsupported: Python code after it could tell that it was not skipped.
         """
         if _shows(body):
             raise body.error
@@ -217,7 +218,7 @@ def _iterations() -> Iterator[tuple[type, str]]:
 
 
 def _asked(value: Any) -> tuple[sympy.Symbol | None, fx.Node | None, bool]:
-    """Find the number, or the tensor, that decides a condition, and what it is unless that is 0."""
+    """Find the number or tensor that decides a condition, and the value where it is not 0."""
     from torch._dynamo.variables.tensor import SymNodeVariable, TensorVariable
 
     if isinstance(value, TensorVariable):
@@ -256,7 +257,7 @@ def _after_jumps(tx: Any, instruction: Any) -> Any:
 
 
 def _shows(body: _Body) -> bool:
-    """Tell whether Python code after a body finds anything else than before it."""
+    """Tell whether a body has changed any Python state that later code can read."""
     tx = body.tx
     before, after = body.variables, tx.symbolic_locals
     if (

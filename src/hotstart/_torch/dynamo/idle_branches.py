@@ -1,9 +1,10 @@
-"""Let Dynamo pass branches that leave out only what would do nothing.
+"""Let Dynamo trace through branches that only skip work without effect.
 
 `if rows.numel() > 0: result.index_add_(0, rows, expert(x[rows]))` does the same without the
 condition: of no rows, nothing is added. A loop over the experts that have rows does the same as one
-over all of them, if the others find no rows. A trace goes through what eager may leave out, which
-has to be idle then: `idle_bodies` compares Python's state, `partition/idle_nodes` the graph.
+over all of them, if the others find no rows. A trace has the nodes that eager may skip. They must
+have no effect then: `idle_bodies` proves that for Python's state, `partition/idle_nodes` for the
+graph.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from hotstart._torch.graphs.symbols import Condition
 from hotstart._torch.in_between import in_between, with_items
 
 _LIMIT = 512
-"""The most rounds that a loop over found rows is made of."""
+"""Most iterations of an unrolled loop over rows."""
 
 
 @contextlib.contextmanager
 def passing_idle_branches() -> Iterator[list[Condition]]:
-    """Decide jumps on known tensors, and those that skip nothing; loop over rows that may be found.
+    """Decide jumps on known tensors and over idle branches; unroll loops over rows of `nonzero`.
 
     The tables of instructions of Dynamo's translators (2.11 to 2.15) get other functions for jumps
     and for loops, in this thread.
@@ -59,7 +60,7 @@ def passing_idle_branches() -> Iterator[list[Condition]]:
 
 
 def _jump(jump: Callable[..., Any], by_sizes: SizeDecisions, bodies: Bodies) -> Callable[..., Any]:
-    """Jump as ever, and where that cannot be decided, by what is known, by sizes, or if idle."""
+    """Jump as Dynamo does; else by known values, by sizes, or into an idle body."""
     from torch._dynamo.exc import Unsupported, UserError
     from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
@@ -100,7 +101,7 @@ def _known(value: Any) -> bool | None:
 
 
 class _Loops:
-    """Loops over the rows that `nonzero` finds, made of a round for each row that it may find."""
+    """Loops over the rows of `nonzero`, unrolled for every row that it may find."""
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
@@ -125,7 +126,7 @@ class _Loops:
         return begin
 
     def round(self, for_iter: Callable[..., Any]) -> Callable[..., Any]:
-        """Note that what follows is idle where the row of the round is not found."""
+        """Note that the iteration is idle where its row is not found."""
 
         def begin(tx: Any, instruction: Any) -> Any:
             _, hits = self._rounds.get(id(tx.stack[-1]), (None, []))

@@ -1,4 +1,4 @@
-"""The state of Dynamo's translators (2.11 to 2.15) that code after an instruction can find."""
+"""The state of Dynamo's translators (2.11 to 2.15) that later code can read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_read(tx: Any, start: Any, name: str) -> bool:
 
 
 def _is_about(instruction: Any, name: str) -> bool:
-    """Tell whether an instruction is about a local variable, or about two of which it is one."""
+    """Tell whether an instruction reads or writes a local variable."""
     if instruction.opcode not in {*dis.haslocal, *dis.hasfree}:
         return False
     named = instruction.argval
@@ -46,7 +46,7 @@ def _is_about(instruction: Any, name: str) -> bool:
 
 
 def leads_to(tx: Any, live: Sequence[Any], changed: Sequence[Any]) -> bool:
-    """Tell whether code that goes on can find any of some variables that were changed.
+    """Tell whether later code can reach a changed variable.
 
     Args:
         tx: the translator of a frame.
@@ -82,7 +82,7 @@ def leads_to(tx: Any, live: Sequence[Any], changed: Sequence[Any]) -> bool:
 
 
 def _is_new(variable: Any) -> bool:
-    """Tell whether the trace itself made an object, which the caller has not."""
+    """Tell whether the trace itself made an object, so that the caller cannot have it."""
     from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationNew
 
     return isinstance(variable.mutation_type, AttributeMutationNew | ValueMutationNew | None)

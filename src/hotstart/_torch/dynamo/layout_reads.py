@@ -49,7 +49,7 @@ class LayoutRead(NamedTuple):
     Attributes:
         asked: contiguity in some memory format, strides as numbers, whether two tensors are one
             object, or the tensor a view was made of.
-        nodes: what it was about: one node, or two of an identity.
+        nodes: the nodes it was about: one, or two for an identity.
         line: the user's file, line and source.
     """
 
@@ -60,13 +60,13 @@ class LayoutRead(NamedTuple):
 
 @dataclass
 class LayoutReads:
-    """The questions of a trace, and how what they were about is computed."""
+    """The questions of a trace about layouts, with the nodes that compute the tensors."""
 
     reads: list[LayoutRead] = field(default_factory=list)
     steps: dict[fx.Node, Step] = field(default_factory=dict)
 
     def note(self, asked: Asked, *nodes: fx.Node) -> None:
-        """Keep a question, and every node that leads to what it is about."""
+        """Keep a question, and every node that its tensor is computed from."""
         stack = list(torch._guards.TracingContext.extract_stack())
         self._keep(LayoutRead(asked, nodes, user_line(stack)))
 

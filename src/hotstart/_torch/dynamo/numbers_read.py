@@ -1,4 +1,4 @@
-"""Have Dynamo read numbers that are given as tensors of one element, as eager does."""
+"""Let Dynamo read numbers from tensors of one element, as eager does."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _listed(tx: Any, tensor: Any, shape: Sequence[int]) -> Any:
 
 @contextlib.contextmanager
 def numbers_of_weights_unknown() -> Iterator[None]:
-    """Let a trace not know the number that a weight or buffer of one element holds.
+    """Hide the value of weights and buffers of one element from a trace.
 
     `FakeTensorConverter` (2.11 to 2.15) gives integers and doubles without dimensions a symbol for
     what they hold now, and branches on it are taken as they are now. A program may be bound to

@@ -1,10 +1,9 @@
-"""Further names of objects that a trace knew already when it came by them.
+"""Record aliases: further names by which a trace reached an object.
 
-Dynamo goes on with the name that it read an object by first, and guards nothing under the second
-one but that both are one object; where one is of a local variable and the other of a global, not
-even that. Another process has other objects, so what was read of one name was read of all.
-Private names, of torch 2.11 to 2.15: `variables.builder.make_dupe_guard`, which is called with
-both.
+Dynamo keeps the name by which it read an object first. Under a second name it only guards that both
+are one object, and not even that if one is a local variable and the other a global. In another
+process the names may refer to different objects, so guards apply to every name. Private names, of
+torch 2.11 to 2.15: `variables.builder.make_dupe_guard`, which is called with both.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class OtherNames:
         return found
 
     def of(self, name: str, used: frozenset[str] = frozenset()) -> Iterator[str]:
-        """Other names of what a name says, by those of every object on the way to it."""
+        """The aliases of a name, by those of every object on the way to it."""
         for end in [step.start() for step in re.finditer(r"[.\[]", name)] + [len(name)]:
             first = name[:end]
             if first in used:
@@ -54,7 +53,7 @@ class OtherNames:
 
 @contextlib.contextmanager
 def recording_other_names() -> Iterator[OtherNames]:
-    """Collect the further names that a trace of this thread comes by."""
+    """Collect the aliases in a trace of this thread."""
     from torch._dynamo.variables import builder
 
     found = OtherNames()

@@ -1,15 +1,14 @@
 """Record where traced code could tell a passed object from its stand-in.
 
-A model is traced with stand-ins of the lists, dicts and objects that it is passed. Code that finds
-the caller's own in a global, in the model or in what it closes over, or that asks whether an
-argument is one of these, is answered otherwise than in eager, now or in a later call. So is code
-that asks whether two tensors are one.
-Private names, of torch 2.11 to 2.15: `variables.lazy.LazyVariableTracker.create` and
-`variables.builder.VariableBuilder.__call__`, by one of which Dynamo takes in each object;
-`vt_identity_compare` of `variables.builtin` and `variables.object_protocol`, which answers `is`,
-`==` of objects that do not say what it means for them, and `in`, from 2.13 on;
-`variables.builtin.BuiltinVariable.call_function`, which answers all operators: `is` of tensors, and
-up to 2.12 of objects.
+A model is traced with stand-ins of the lists, dicts and objects that it is passed. Code that
+reaches the caller's object through a global, the model or a closure, or that compares an argument
+with it by identity, behaves differently than in eager, now or in a later call. So does code that
+compares tensors by identity. Private names, of torch 2.11 to 2.15:
+`variables.lazy.LazyVariableTracker.create` and `variables.builder.VariableBuilder.__call__`, by one
+of which Dynamo takes in each object; `vt_identity_compare` of `variables.builtin` and
+`variables.object_protocol`, which answers `is`, `==` of objects that do not say what it means for
+them, and `in`, from 2.13 on; `variables.builtin.BuiltinVariable.call_function`, which answers all
+operators: `is` of tensors, and up to 2.12 of objects.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ _COMPARISONS = (*_IDENTITY, operator.eq, operator.ne)
 def recording_passed_objects(
     passed: Mapping[int, tuple[str, object]], self_name: str | None
 ) -> Iterator[dict[str, str]]:
-    """Collect where a trace of this thread comes by objects that are passed, or compares them.
+    """Collect where a trace of this thread reaches passed objects by other names, or compares them.
 
     Args:
         passed: the caller's objects, each with its name, by identity.
         self_name: the variable that holds the traced module; None for a plain function.
 
     Yields:
-        By name of an argument, Dynamo's name of what else it may be.
+        By name of an argument, another of Dynamo's names that may refer to it.
     """
     found: dict[str, str] = {}
     from torch._dynamo.variables import builder, lazy

@@ -2,8 +2,8 @@
 
 Most LSTMs have an operator of oneDNN's for whole sequences. GRUs, plain RNNs and other LSTMs, such
 as those with projections, are loops over steps in C++: traced as one operator, they serve every
-length. Pieces leave them out, and they run as in eager: what Inductor makes of 32 steps takes a
-minute to compile.
+length. They are not compiled, and run as in eager: Inductor's code for 32 steps takes a minute to
+compile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hotstart._torch.in_between import with_entries
 _NAMES = ("gru", "rnn_tanh", "rnn_relu", "lstm")
 
 Unrolled = Callable[..., tuple[torch.Tensor, ...]]
-"""Computes a layer: of its input, states and settings the result and the last states."""
+"""Computes a layer: result and last states, given its input, states and settings."""
 
 
 @contextlib.contextmanager

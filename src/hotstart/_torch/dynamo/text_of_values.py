@@ -1,4 +1,4 @@
-"""Refuse text that forward makes of tensors, sizes and numbers."""
+"""Refuse text that forward formats from tensors, sizes and numbers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hotstart._torch.in_between import in_between
 
 @contextlib.contextmanager
 def refusing_text_of_values() -> Iterator[None]:
-    """Let a trace fail where a call leaves text of what only a call knows: `f"{mask.sum()}"`.
+    """Fail a trace in which text with a value of the call outlives it: `f"{mask.sum()}"`.
 
-    Dynamo (2.11 to 2.15) formats in its bytecode, after the graph. Replayed once with stand-ins,
-    that is the text of these, in every call. Text that nothing keeps is never formatted.
+    Dynamo (2.11 to 2.15) formats in its bytecode, after the graph. The bytecode is replayed once
+    with stand-ins, so every call would get their text. Text that nothing keeps is never formatted.
     """
     from torch._dynamo.exc import Unsupported
     from torch._dynamo.variables.misc import StringFormatVariable

@@ -27,6 +27,11 @@ def differentiates(graph: fx.Graph) -> bool:
     )
 
 
+def short_name(node: fx.Node) -> str:
+    """Name the function, operator or method that a node calls, without namespace and overload."""
+    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+
+
 def sets_grad_mode(node: fx.Node) -> bool:
     """Tell whether a node turns autograd on or off."""
     return node.target is torch._C._set_grad_enabled
@@ -123,7 +128,7 @@ _OFFSET_AT = {"as_strided": 3, "as_strided_": 3, "as_strided_copy": 3, "as_strid
 
 
 def names_a_place(node: fx.Node) -> bool:
-    """Whether a node counts elements from the start of a tensor's memory, not from the tensor's."""
+    """Tell whether a node's offset counts from the start of a storage, not of the tensor."""
     name = str(getattr(node.target, "__name__", node.target)).partition(".")[0]
     at = _OFFSET_AT.get(name, len(node.args))
     offset = node.args[at] if at < len(node.args) else node.kwargs.get("storage_offset")

@@ -29,7 +29,7 @@ def fake_mode(shape_env: ShapeEnv | None = None) -> FakeTensorMode:
 
 
 def is_fake(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has metadata only, under some fake mode."""
+    """Tell whether a tensor has metadata only, under some fake mode."""
     from torch._subclasses.fake_tensor import FakeTensor
 
     return isinstance(tensor, FakeTensor)
@@ -113,7 +113,7 @@ class Condition:
 
 
 def conditions(env: ShapeEnv) -> list[Condition]:
-    """Everything a shape environment has assumed so far."""
+    """List everything a shape environment has assumed so far."""
     found = [Condition(guard.expr, guard_source(guard)) for guard in env.guards]
     for asserts in env.deferred_runtime_asserts.values():
         found += [Condition(a.expr, str(a.msg or "")) for a in asserts]
@@ -154,7 +154,7 @@ def loose_symbol(name: str, like: sympy.Symbol) -> sympy.Symbol:
 
 
 def substitution(sizes: Mapping[str, int]) -> dict[sympy.Symbol, sympy.Integer]:
-    """What to replace axis symbols by, for axes of known size."""
+    """Map axis symbols to numbers, for axes of known size."""
     import sympy
 
     return {axis_symbol(axis): sympy.Integer(size) for axis, size in sizes.items()}
@@ -175,7 +175,7 @@ def differ(sizes: Mapping[str, int]) -> sympy.Basic:
 
 
 def holds_at(condition: sympy.Basic | bool, sizes: Mapping[str, int]) -> bool:
-    """Whether a condition over axis symbols holds for the given sizes."""
+    """Tell whether a condition over axis symbols holds for the given sizes."""
     if isinstance(condition, bool):
         return condition
     involved = sorted(condition.free_symbols, key=str)
@@ -271,7 +271,7 @@ def as_function(expr: sympy.Basic, symbols: Sequence[sympy.Symbol]) -> Callable[
 def holds_within(
     condition: sympy.Basic, bounds: Mapping[sympy.Symbol, tuple[int, int]]
 ) -> bool | None:
-    """Whether a condition holds for all sizes (True), for none (False), or is undecided (None)."""
+    """Decide a condition: it holds for all sizes (True), for none (False), or neither (None)."""
     from torch.utils._sympy.value_ranges import ValueRangeError, ValueRanges, bound_sympy
 
     ranges = {symbol: ValueRanges(low, high) for symbol, (low, high) in bounds.items()}

@@ -41,20 +41,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InductorOutput:
-    """What Inductor made of a module.
+    """Code that Inductor generated for a module.
 
     Attributes:
         source: the Python module it generated.
-        kernels: those that `source` asks for, which are not compiled yet, by its names.
+        kernels: kernels that `source` calls, by its names for them; not compiled yet.
         constants: tensors `source` refers to by name.
-        outputs: how many of the values its `call` returns are the module's own outputs.
+        outputs: number of values returned by `call` that are the module's own outputs.
         strides: of each output, as expressions over the inputs' symbols; None where unknown.
-        around: what torch's runtime would do around a call of `call`; empty if nothing.
+        around: runtime wrappers that `call` would need; empty if none.
         written: positions of the arguments of `call` that it writes to.
         kept: positions of the module's inputs that `call` takes, in order.
-        recipes: what makes the inputs that `call` takes after those.
-        rows: of most of the linears that a template computes, over the symbols of its inputs; None
-            if there are none.
+        recipes: recipes of the inputs that `call` takes after those.
+        rows: number of rows of most linears that a template computes, over the symbols of its
+            inputs; None if it computes none.
         by_size: weights that are packed otherwise for some sizes; None if there are none.
     """
 
@@ -202,7 +202,7 @@ def _in_force(
     *,
     in_one_thread: bool,
 ) -> Iterator[None]:
-    """Put in force what a compile changes of torch, besides what it watches."""
+    """Apply the patches of a compile to torch, besides those that watch it."""
     import torch._functorch.config as functorch
     from torch._decomp.decompositions_for_rng import PhiloxStateTracker
     from torch._inductor import config
@@ -288,7 +288,7 @@ class _Inner:
 
 
 def _output_strides(output: Any, env: Any, count: int) -> tuple[tuple[Any, ...] | None, ...]:
-    """What Inductor says its outputs' strides are; it writes them down as text."""
+    """Parse the strides that Inductor states for its outputs as text."""
     symbols = {str(symbol): symbol for symbol in env.var_to_range} if env is not None else {}
     found: list[tuple[Any, ...] | None] = []
     for written in (output.output_strides or ())[:count]:
@@ -301,7 +301,7 @@ def _output_strides(output: Any, env: Any, count: int) -> tuple[tuple[Any, ...] 
 
 
 def _around(metadata: Any, output: Any, inputs: int) -> Iterator[str]:
-    """What AOTAutograd's runtime and Inductor's post-compile step do around the compiled code."""
+    """Name the runtime wrappers and post-compile steps that the compiled code would need."""
     if len(metadata.input_info) != inputs:
         yield "inputs that share memory are given to the compiler as one base"
     for index, info in enumerate(metadata.input_info):
@@ -322,7 +322,7 @@ def _around(metadata: Any, output: Any, inputs: int) -> Iterator[str]:
 
 
 def extern_kernel(name: str) -> str | None:
-    """Where the operator is that generated code calls as `extern_kernels.<name>`.
+    """Find the operator that generated code calls as `extern_kernels.<name>`.
 
     None for those that are Python functions inside Inductor.
     """

@@ -1,6 +1,6 @@
 """Compile for processors of another architecture, with a cross compiler and without their libtorch.
 
-Nothing that is compiled so can be loaded into this process. Symbols of libtorch are resolved where
+Code compiled in this way cannot be loaded into this process. Symbols of libtorch are resolved where
 the code is loaded, so an empty library of its name is linked in its place.
 """
 
@@ -43,7 +43,7 @@ def libc_of(compiler: str) -> str:
     """Name the release of the C library that a cross compiler builds for, such as `glibc 2.36`.
 
     Raises:
-        OptionsError: it builds for another one than glibc, or for none.
+        OptionsError: it builds for no C library, or for another than glibc.
     """
     command = [compiler, "-x", "c++", "-E", "-dM", "-include", "features.h", "/dev/null"]
     try:
@@ -73,7 +73,7 @@ def cross_settings(target: TargetName) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def nothing_loaded() -> Iterator[None]:
-    """Have Inductor load no kernel that it compiles in this thread, but give where it lies.
+    """Make Inductor return the path of each kernel that this thread compiles, without loading it.
 
     `CppPythonBindingsCodeCache._load_library_inner` (2.11 to 2.15) imports the shared object.
     """
@@ -84,7 +84,7 @@ def nothing_loaded() -> Iterator[None]:
 
 
 def _not_loaded(load: Callable[..., Any], path: str, key: str) -> types.ModuleType:
-    """A module in the place of a kernel's, whose function says where it lies and cannot be run."""
+    """Make a stand-in for a kernel's module; its function has the path, and cannot be called."""
     module = types.ModuleType(key)
     module.__file__ = path
 

@@ -1,6 +1,6 @@
-"""Keep Inductor from changing what operators give for some numbers and dtypes.
+"""Keep Inductor from changing results of operators for some numbers and dtypes.
 
-Most of this does not show with ordinary numbers, such as those that units are compared on.
+Most changes do not show with ordinary numbers, such as those that units are compared on.
 """
 
 from __future__ import annotations

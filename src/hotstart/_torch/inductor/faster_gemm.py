@@ -1,4 +1,4 @@
-"""Have Inductor's C++ GEMM template make the most of a processor."""
+"""Make Inductor's C++ GEMM template faster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from hotstart._torch.in_between import replaced
 
 _PARTS = 4
-"""Parts of the work for each thread."""
+"""Number of parts of the work for each thread."""
 
 _LOAD = "vb[col] = Vectorized::loadu(B + k * ldb + col * VLEN);"
 
@@ -26,7 +26,7 @@ _HELD = f"""{_LOAD}
 def faster_gemm() -> Iterator[None]:
     """Have the template lose no time to loads and to threads that wait.
 
-    A version of torch whose template has other lines is left as it is.
+    In a version of torch where the template has other lines, it is left unchanged.
     """
     with _columns_held(), _shared_out():
         yield
@@ -34,14 +34,14 @@ def faster_gemm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _columns_held() -> Iterator[None]:
-    """Have each part of the weight loaded once for all rows of a block, and ahead of its use.
+    """Load each part of the weight once for all rows of a block, and prefetch it.
 
     The kernel for float32 (`CppMicroGemmFP32Vec`, 2.11 to 2.15) multiplies 4 rows by 24 columns
     with AVX2, which takes all 16 registers. GCC then saves three: it loads the columns again for
     each row, and loads take longer than products: a quarter of the processor's peak is lost. An
-    empty assembler statement, which may change the register for all that GCC knows, takes that
-    choice away. With AVX-512 there are registers enough. Prefetching hides the time that weights
-    which other layers displaced take to come back; past the end of the weight it does nothing.
+    empty assembler statement, after which GCC must assume that the register has changed, prevents
+    that. With AVX-512 there are registers enough. Prefetching hides the time that weights which
+    other layers displaced take to come back; past the end of the weight it does nothing.
     """
     from torch._inductor.codegen.cpp_micro_gemm import CppMicroGemmFP32Vec
 
@@ -56,10 +56,10 @@ def _columns_held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _shared_out() -> Iterator[None]:
-    """Have threads take parts of the work as they get done, and more parts than threads.
+    """Schedule parts of the work dynamically, with more parts than threads.
 
-    The template (`cpp_gemm_template`, 2.11 to 2.15) makes one part for each thread that there is
-    where it is compiled, so all wait for the slowest, and a machine with more cores gains nothing.
+    The template (`cpp_gemm_template`, 2.11 to 2.15) makes one part for each thread of the machine
+    that compiles, so all wait for the slowest, and a machine with more cores gains nothing.
     """
     from torch._inductor.codegen import cpp_gemm_template as module
     from torch._inductor.utils import parallel_num_threads

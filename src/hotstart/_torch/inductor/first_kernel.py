@@ -1,4 +1,4 @@
-"""Do what Inductor's first C++ kernel waits for, ahead of it."""
+"""Do the work that Inductor's first C++ kernel waits for in advance."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def warm_up_inductor(settings: Mapping[str, Any]) -> None:
 
 
 def _prober() -> Any:
-    """Inductor's cache of kernels with no entries, so that it keeps none that is not compiled."""
+    """Make an empty cache of kernels, so that Inductor's own gets no uncompiled entry."""
     from torch._inductor.codecache import CppPythonBindingsCodeCache
 
     return type("Prober", (CppPythonBindingsCodeCache,), {"cache": {}})
@@ -44,7 +44,7 @@ def vectors_by_compiler_alone() -> Iterator[None]:
 
     `VecISA.check_build` (2.11 to 2.15) compiles a function, links it to torch's libraries and loads
     it in a process of its own; this in every process, for each of three extensions, whatever
-    `cpp.vec_isa_ok` says. Whether the processor has them is asked elsewhere.
+    `cpp.vec_isa_ok` says. Other code checks whether the processor has them.
     """
     from torch._inductor.cpu_vec_isa import VecISA
 

@@ -1,4 +1,4 @@
-"""Keep outputs of a graph apart that Inductor's passes may make one with inputs or each other."""
+"""Keep Inductor's passes from merging outputs of a graph with inputs, or with each other."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import fx
 
 
 def keep_outputs_apart(graph: fx.GraphModule, memory: tuple[Sequence[int], Sequence[int]]) -> None:
-    """Copy outputs that a pass made one with an input or with another output.
+    """Copy outputs that a pass has merged with an input or with another output.
 
-    The joint graph passes take out arithmetic that changes nothing: `x * ones` up to 2.13, also
-    `x * 1.0` and `x + 0` since. An output that operators made anew would be the input itself, and
-    who writes to the one writes to the other.
+    The joint graph passes take out arithmetic that changes nothing: `x * ones` up to 2.13, also `x
+    * 1.0` and `x + 0` since. A new tensor would become the input itself, so a write to one would
+    change the other.
     """
     read, made = memory
     (result,) = graph.graph.find_nodes(op="output")
@@ -32,7 +32,7 @@ def keep_outputs_apart(graph: fx.GraphModule, memory: tuple[Sequence[int], Seque
 
 
 def _copy(node: fx.Node) -> fx.Node:
-    """A node once more, on memory of its own: what it is a view of is copied."""
+    """Copy a node: its base is copied if it is a view."""
     of = _shown(node)
     if of is None:
         copy = node.graph.call_function(torch.ops.aten.clone.default, (node,))
@@ -50,7 +50,7 @@ def _root(node: fx.Node) -> fx.Node:
 
 
 def _shown(node: fx.Node) -> fx.Node | None:
-    """The node that a node is a view of; None if it is none."""
+    """The base of a node that is a view; None for others."""
     of = node.args[0] if node.args else None
     if not isinstance(of, fx.Node):
         return None

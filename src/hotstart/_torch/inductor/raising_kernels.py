@@ -1,7 +1,7 @@
-"""Have kernels raise what they find in tensors, such as an index beyond a table.
+"""Let kernels raise errors about values of tensors, such as an index that is out of bounds.
 
 Inductor's C++ kernels (2.11 to 2.15) throw from the middle of loops. An exception that leaves a
-loop which threads share ends the process.
+parallel loop ends the process.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CALL = (
 def raising(source: str) -> str:
     """Write the source of a kernel so that exceptions in it reach its caller.
 
-    A wrong index is `std::out_of_range`, whose text names the size that it has to be below.
+    A wrong index becomes `std::out_of_range`, whose text has the bound.
     """
     if not _THROWS.search(source):
         return source

@@ -1,9 +1,9 @@
 """Keep the rounding that model code asks for when it converts numbers to narrower ones.
 
-Kernels of Inductor compute in float32 what operators give in bfloat16 and float16, and round where
-they write to memory. So `x.bfloat16().float()` is `x` within a kernel, and what does not fit into
-float16 is not infinite there. People write such conversions to round; what operators and autocast
-convert by themselves is left to Inductor.
+Inductor's kernels compute bfloat16 and float16 operators in float32, and round when they write to
+memory. So `x.bfloat16().float()` is `x` within a kernel, and a number too large for float16 does
+not become infinite. Model code converts in order to round; conversions by operators and autocast
+are left to Inductor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CONVERSIONS = frozenset(
         *("char", "byte", "bool", "copy_", "setitem", "_to_copy", "convert_element_type", "copy"),
     }
 )
-"""Names of what converts, and does nothing else with values."""
+"""Names of operators that only convert."""
 
 
 _STEPS = (
@@ -45,7 +45,7 @@ _STEPS = (
     "gt",
     "ge",
 )
-"""Operators of which narrow numbers beside each other may give numbers that are far apart."""
+"""Operators whose results may differ much for neighbouring narrow numbers."""
 
 
 @contextlib.contextmanager
@@ -58,17 +58,18 @@ def roundings_kept() -> Iterator[None]:
         _steps_lowered(),
         _conversions_written(),
     ):
-        # Inductor warns of kernels that have both (2.11 to 2.15), which chains of conversions make.
+        # Inductor warns of kernels that have both dtypes (2.11 to 2.15), as chains of conversions
+        # do.
         warnings.filterwarnings("ignore", "bf16 and fp16 are mixed")
         yield
 
 
 @contextlib.contextmanager
 def _chains_of_conversions_kept() -> Iterator[None]:
-    """Have two conversions made one only if the first one loses nothing.
+    """Merge two conversions only if the first one is exact.
 
-    A pass over the joint graph (`pointless_convert`, 2.11 to 2.15) makes one of any two to floats
-    of which the second are not wider than the first.
+    A pass over the joint graph (`pointless_convert`, 2.11 to 2.15) merges any two to floats of
+    which the second is not wider than the first.
     """
     from torch._inductor.fx_passes import joint_graph
 
@@ -100,7 +101,7 @@ def _holds_all(dtype: torch.dtype, other: torch.dtype) -> bool:
 
 
 def _conversions_lowered() -> contextlib.AbstractContextManager[None]:
-    """Have conversions that model code asks for written as a rounding and its inverse.
+    """Lower conversions in model code to a rounding and its inverse.
 
     `use_compute_types` (2.11 to 2.15) tells code generation to convert to the dtype itself.
     """
@@ -129,7 +130,7 @@ def _conversions_lowered() -> contextlib.AbstractContextManager[None]:
 
 
 def _steps_lowered() -> contextlib.AbstractContextManager[None]:
-    """Have narrow numbers rounded before what takes a step between two of them.
+    """Round narrow numbers before an operator that takes a step between two of them.
 
     Where eager rounds to a half, what lies beside it is the other whole number.
     """
@@ -184,7 +185,7 @@ def _short(target: str) -> str:
 
 @contextlib.contextmanager
 def _conversions_written() -> Iterator[None]:
-    """Have C++ written for roundings that is no other conversion's.
+    """Write C++ for roundings that Inductor cannot mistake for another conversion.
 
     What `CppOverrides.to_dtype` and `CppVecOverrides.to_dtype` (2.11 to 2.15) convert to narrow
     numbers, they note as the inverse of converting those back.

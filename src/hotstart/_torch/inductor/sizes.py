@@ -188,7 +188,7 @@ def _value_asked_for(symbols: Symbols, expr: sympy.Basic) -> sympy.Basic | None:
 
 
 def _remainder_asked_for(symbols: Symbols, expr: sympy.Basic) -> sympy.Basic | None:
-    """What is assumed of a remainder, if evaluating `expr` comes to that."""
+    """The assumption about a remainder that evaluating `expr` makes; None if it makes none."""
     import sympy
     from torch.utils._sympy.functions import Mod, PythonMod
 
@@ -199,7 +199,7 @@ def _remainder_asked_for(symbols: Symbols, expr: sympy.Basic) -> sympy.Basic | N
 
 
 def _can_be_whole(target: Any) -> bool:
-    """Whether an operator makes its results anew, from tensors that it leaves as they are."""
+    """Tell whether an operator makes its results anew, from tensors that it leaves as they are."""
     return (
         isinstance(target, torch._ops.OpOverload)
         and not target._schema.is_mutable
@@ -250,7 +250,7 @@ def convolutions_of_any_batch() -> Iterator[None]:
 
 
 def _has_a_batch(given: Any, weight: torch.Tensor) -> bool:
-    """Whether an input of a convolution has a symbolic batch size, and elements."""
+    """Tell whether an input of a convolution has a symbolic batch size, and elements."""
     return (
         given.ndim == weight.ndim
         and isinstance(given.shape[0], torch.SymInt)

@@ -1,4 +1,4 @@
-"""Have Inductor's kernels share out work between threads only where there is enough of it.
+"""Make Inductor's kernels use several threads only for loops with enough work.
 
 Inductor decides by the size that a range is tuned for, and from 512 elements per thread on. To
 start threads takes 1 us where they wait actively, and 10 us or more where they sleep or other
@@ -14,7 +14,7 @@ from typing import Any
 from hotstart._torch.in_between import replaced
 
 LEAST = 1 << 12
-"""Elements of loops from which on threads share them."""
+"""Number of elements of a loop from which threads share it."""
 
 _PRAGMA = "#pragma omp parallel"
 
@@ -23,8 +23,8 @@ _PRAGMA = "#pragma omp parallel"
 def small_loops_in_one_thread() -> Iterator[None]:
     """Write kernels that run small loops in the thread that calls them.
 
-    What is small is decided in each call where sizes are known only then. `WorkSharing` opens the
-    regions that threads share, and `codegen_loops_impl` writes loops into them (2.11 to 2.15).
+    Where sizes are known only in a call, the call decides. `WorkSharing` opens the regions that
+    threads share, and `codegen_loops_impl` writes loops into them (2.11 to 2.15).
     """
     from torch._inductor.codegen.cpp import CppKernel, ParallelDepth, WorkSharing
 
@@ -78,14 +78,14 @@ def _kernels(kernel: Any, loops: Any) -> Sequence[Any]:
 
 
 def _in_cpp(written: Any, kernel: Any) -> str:
-    """The work of a kernel in C++, as another is written, which gets the sizes as arguments."""
+    """Write the work of a kernel in C++, in terms of the size arguments of another kernel."""
     from torch._inductor.codegen.cpp_utils import cexpr
 
     return f"({cexpr(written.rename_indexing(_work(kernel)))})"
 
 
 def _put_condition(code: Any, work: str) -> None:
-    """Have the last region of some code depend on the work in it."""
+    """Add a condition on its work to the last parallel region of some code."""
     for number in reversed(range(len(code._lines))):
         line = code._lines[number]
         if isinstance(line, str) and line.lstrip().startswith(_PRAGMA):

@@ -1,8 +1,8 @@
 """Have Inductor compile for a target instead of the processor of this machine.
 
 Inductor asks the processor in three places: for the vectors that its code is written in, for the
-`-march` that the C++ compiler gets, and for the dtypes that oneDNN computes in. Whoever asks gets
-the answer of the least processor of that target.
+`-march` that the C++ compiler gets, and for the dtypes that oneDNN computes in. All three get the
+answer of the weakest processor of that target.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hotstart.targets import MARCH, VECTOR_BITS, TargetName, is_foreign
 
 _MARCH = ("march=", "mcpu=", "mtune=")
 _ALONE = threading.RLock()
-"""Held while something is compiled: what is replaced for a target is replaced in all threads."""
+"""Held during a compile, since patches for a target apply to all threads."""
 _THERE: dict[str, Any] = {"__bool__": lambda self: True}
 
 
@@ -45,7 +45,7 @@ def compiling_for(target: TargetName) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _answers(target: TargetName) -> Iterator[None]:
-    """Have whoever asks about the processor get the answers of a target's."""
+    """Answer questions about the processor for a target."""
     from torch._inductor import cpp_builder, cpu_vec_isa
     from torch._inductor.fx_passes import mkldnn_fusion
 
@@ -70,7 +70,7 @@ def _answers(target: TargetName) -> Iterator[None]:
 
 
 def beyond_target(graph: fx.Graph) -> Iterator[str]:
-    """Say what of a graph a processor of the target may refuse, while `compiling_for` it.
+    """List operators that a processor of the target may refuse, while `compiling_for` it.
 
     `lstm` becomes `mkldnn_rnn_layer` where oneDNN computes in its dtype on this machine.
     """

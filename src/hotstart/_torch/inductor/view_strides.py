@@ -1,4 +1,4 @@
-"""Find the strides of a view without asking which sizes are 1."""
+"""Find the strides of a view without guards on sizes that are 1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Size = int | torch.SymInt
 
 @contextlib.contextmanager
 def views_of_any_size() -> Iterator[None]:
-    """Have a compile assume nothing of a size where a view has the same strides for all sizes.
+    """Put no guard on a size where a view has the same strides for all sizes.
 
     A reshape of tensors with symbolic sizes compares these with each other and with 1 in C++, and
     so does Inductor's lowering of views that are not contiguous (`_compute_stride`, 2.11 to 2.15):
@@ -33,7 +33,7 @@ def views_of_any_size() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reshape_in_python() -> Iterator[None]:
-    """Make a reshape a view, without a question, if it is one for all sizes; in this thread."""
+    """Make a reshape a view, without guards, if it is one for all sizes; in this thread."""
     reshape: Any = torch.ops.aten.reshape.default
     key = torch._C.DispatchKey.CompositeImplicitAutograd
     kernels, thread = reshape.py_kernels, threading.get_ident()
@@ -89,7 +89,7 @@ def view_stride(
         new: shape of the view, with as many elements.
 
     Returns:
-        None if there are none, or none that nothing has to be assumed for.
+        None if there are none, or they would need a guard.
     """
     found: list[Size] = []
     left = list(new)

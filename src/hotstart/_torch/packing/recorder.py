@@ -192,7 +192,7 @@ class Recorder:
         packed = self._made[str(attribute.target)]
         return self._taken_down(packed.target, (*packed.args[:-1], list(shape)), packed.kwargs)
 
-    def separated(self, layouts: Layouts | None = None) -> Separated:
+    def separated(self, layouts: Layouts | None) -> Separated:
         """The graph as a body that takes weights and what was made of them as inputs.
 
         Args:

@@ -23,7 +23,7 @@ _NO_MATTER = {"cache", "threads", "limit", "log", "logging", "debug", "verbose",
 
 
 def compile_state() -> dict[str, str]:
-    """All settings that decide how torch compiles, as text by name."""
+    """List the settings that decide how torch compiles, as text by name."""
     found = {
         "default dtype": str(torch.get_default_dtype()),
         "default device": str(torch.get_default_device()),

@@ -65,7 +65,7 @@ class _Allocator:
 
     @property
     def can_zero(self) -> bool:
-        """Whether this build of torch has the flag."""
+        """Tell whether this build of torch has the flag."""
         return self._flags["zero"] is not None
 
     @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""Have generated code compute attention by a kernel, where torch's is slow.
+"""Let generated code call hotstart's kernel of attention where torch's is slow.
 
-torch's kernel multiplies by MKL, which does not use AVX-512 on the processors of other makers than
-its own. `docs/performance.md` has the measurements.
+torch's kernel multiplies by MKL, which uses AVX-512 on Intel's processors only.
+`docs/performance.md` has the measurements.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ KERNEL = "attention"
 """The name that generated code has for the kernel."""
 
 LEAST_QUERIES = 16
-"""Queries from which on the kernel is faster than torch's, however many keys there are."""
+"""Number of queries from which the kernel is faster than torch's, for any number of keys."""
 
 LEAST_TOKENS = 2
-"""Tokens from which on it is faster where each is a query and a key."""
+"""Number of tokens from which it is faster in self-attention."""
 
 _OPERATOR = "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default"
 
@@ -69,7 +69,7 @@ class _Writer:
         self._variables = variables
 
     def rewrite(self) -> bool:
-        """Write branches into the function; whether there are any."""
+        """Write branches into the function; tell whether there are any."""
         body: list[ast.stmt] = []
         names = Names(node.id for node in ast.walk(self._call) if isinstance(node, ast.Name))
         wholes: dict[str, str] = {}  # variables of all results, with the one for the first
@@ -108,7 +108,7 @@ class _Writer:
     # --- branches ---------------------------------------------------------------------------------
 
     def _branch(self, whole: str, made: ast.Call, name: str) -> list[ast.stmt]:
-        """Statements that compute the first result as a variable; none if that does not go."""
+        """Statements that assign the first result; none if the kernel cannot compute it."""
         given = {each.arg: each.value for each in made.keywords}
         mask, scale = given.pop("attn_mask", None), given.pop("scale", None)
         plain = ast.unparse(ast.Tuple(made.args[3:], ast.Load())) in ("()", "(0.0, False)")
@@ -153,7 +153,7 @@ class _Writer:
 
 
 def _promised(call: ast.FunctionDef, whole: str) -> Strided | None:
-    """The first of several results as the code promises it; None if it uses another one."""
+    """The layout that the code asserts of the first result; None if it uses other results, too."""
     first: set[str] = set()
     promised: Strided | None = None
     for statement in call.body:
@@ -185,7 +185,7 @@ def _scores_mask(mask: Strided | None, q: Strided, k: Strided) -> tuple[str, ...
 
 
 def _factor(scale: ast.expr | None, dims: str) -> int | None:
-    """The bits of what scores are multiplied by, in float32; None if that is not known."""
+    """The factor of the scores as the bits of a float32; None if it is not known."""
     match scale:
         case None | ast.Constant(value=None) if dims.isdecimal():
             value = 1.0 / math.sqrt(int(dims))

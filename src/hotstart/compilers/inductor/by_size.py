@@ -27,7 +27,7 @@ def with_choice(
 
     Args:
         job: what it serves.
-        unit: the unit, with the weights for the size that it is tuned for.
+        unit: the unit, bound to the weights of the size that it is tuned for.
         by_size: the choice.
         axis: the axis whose size decides.
         instead: as in `by_size`, as preparations.

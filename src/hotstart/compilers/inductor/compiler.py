@@ -139,8 +139,8 @@ class InductorCompiler:
     def compile(self, job: Job) -> CompiledUnit | Narrowed:
         """Compile a piece; one that needs AOTAutograd's runtime wrappers runs op by op instead.
 
-        So does one for numbers that depend on data, if Inductor makes nothing of it for all of
-        their values: there are no variants for these.
+        So does a piece with data-dependent numbers that Inductor cannot compile for all of their
+        values: such numbers have no variants.
         """
         self._await_warm_up()
         data = {axis for axis, bound in job.bounds.items() if bound.of_data}
@@ -189,7 +189,7 @@ class InductorCompiler:
     def _other_way(
         self, job: Job, constant: Collection[int], pack: Pack, *, templates: bool
     ) -> Candidate | None:
-        """Compile a piece with linears that are packed otherwise; None if that does not go."""
+        """Compile a piece with other linears packed; None if that fails."""
         try:
             made = self._candidate(job, Packing(constant, pack, templates))
         except Exception as error:  # noqa: BLE001  there is a unit that serves the job
@@ -247,7 +247,7 @@ class InductorCompiler:
         taken_out: Packing | None,
         unpacked_too: bool,
     ) -> InductorOutput:
-        """Have linears of few rows, and attention, computed by kernels of hotstart's."""
+        """Let hotstart's kernels compute linears of few rows, and attention."""
         if taken_out is not None and VECTOR_BITS.get(self._target) != 0:
             kernel = partial(few_rows_kernel, self._settings)
             given = Given(job, extracted.inputs, taken_out.weights)
@@ -292,7 +292,7 @@ def _as_captured(job: Job, piece: Piece) -> CompiledUnit:
 
 
 def _alive(job: Job) -> Piece:
-    """A piece without the nodes that none of its outputs needs."""
+    """Return a piece without dead nodes."""
     needed = set(job.piece.outputs)
     for node in reversed(job.piece.nodes):
         if node in needed:

@@ -1,4 +1,4 @@
-"""Compile for another architecture what is proven, compiled alike, on this one."""
+"""Compile for another architecture, and prove the same piece on this one."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ log = logging.getLogger(__name__)
 _OF_A_MACHINE = re.compile(
     r"[\w.]*\b(?:mkldnn|mkl|onednn)[._]\w+|\w*flex_attention\w*", re.IGNORECASE
 )
-"""Names in Inductor's code of what depends on the machine: operators of libraries that torch has
-for its own architecture, and a template that is laid out by the width of vectors."""
+"""Names of machine-dependent steps in Inductor's code: operators of libraries that torch has for
+one architecture, and a template whose layout depends on the width of vectors."""
 
 
 class CrossCompiler:
     """Compiles with Inductor for a target that this machine does not run.
 
-    A unit cannot be compared with its operators here. In its place the same piece is compiled with
-    the same settings for this machine, and proven. Inductor's code around kernels must be the same
-    for both, so what differs is the vectors in kernels, and the C++ compiler. A piece for which it
-    is not, or whose proof fails in all ways, runs op by op there.
+    A unit cannot be compared with its operators here. Instead, the same piece is compiled with the
+    same settings for this machine, and proven. Inductor's wrapper code must be equal for both, so
+    only the kernels' vectors and the C++ compiler differ. A piece whose wrapper code differs, or
+    whose proof fails in all ways, runs op by op there.
 
     Args:
         compiler: compiles for the target.

@@ -1,9 +1,9 @@
-"""Have generated code compute linears of few rows by a kernel, where that is faster.
+"""Let generated code compute linears of few rows by hotstart's kernel, where that is faster.
 
-Which library multiplies is chosen when a piece is compiled, for the size that a range is tuned for.
-With few rows and a small weight, all libraries take longer to begin than the product takes. So a
-call that finds few rows runs a kernel of hotstart's, which reads weights as the model has them.
-`docs/performance.md` has the measurements behind the numbers.
+A compile chooses the library that multiplies, for the size that a range is tuned for. With few rows
+and a small weight, the overhead of any library exceeds the time of the product. So a call with few
+rows runs hotstart's kernel, which reads weights unpacked. `docs/performance.md` has the
+measurements behind the numbers.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def with_few_rows(
         given: what the code was made for.
         output: what Inductor made of the module.
         kernel: writes the kernel.
-        unpacked_too: whether linears on packed weights get one; those weights are then read as they
-            are as well, so that they cannot be released.
+        unpacked_too: give linears on packed weights a branch, too; it reads those weights unpacked,
+            so they cannot be released.
     """
     module = ast.parse(output.source)
     tables = {True: MOST_ROWS if unpacked_too else (), False: MOST_ROWS_UNPACKED}
@@ -81,12 +81,12 @@ def with_few_rows(
 
 @dataclass(frozen=True)
 class _Product:
-    """A linear of which enough is known to compute it by the kernel.
+    """A linear that the kernel can compute.
 
     Attributes:
         linear: the same.
         rows: the rows.
-        parts: positions of the weights whose rows, one after the other, are its columns.
+        parts: positions of the weights whose concatenated rows are its columns.
         made: the result.
     """
 
@@ -120,7 +120,7 @@ class _Writer:
         """Write branches into the function, if there is a linear that gains by one.
 
         Returns:
-            The positions of the weights that it takes besides those that it took before.
+            The positions of weights that the function takes in addition.
         """
         taken = arguments_of(self._call)
         if taken is None or len(taken.elts) < len(self._kept):
@@ -144,19 +144,19 @@ class _Writer:
     # --- what the code has ------------------------------------------------------------------------
 
     def _matrix(self, value: ast.expr) -> Matrix | None:
-        """A factor, term or result of a linear in float32 as a matrix; None if it is not known."""
+        """A float32 operand or result of a linear as a matrix; None if its layout is unknown."""
         known = self._variables.of(value)
         if known.dtype not in (None, FLOAT32) or known.lies is None:
             return None
         return matrix_of(known.lies)
 
     def _position(self, value: ast.expr) -> int | None:
-        """The position of an argument that the code takes as it is; None if it is none."""
+        """The position of a plain input of the module; None for anything else."""
         number = self._variables.of(value).argument
         return None if number is None or number >= len(self._kept) else self._kept[number]
 
     def _recipe_number(self, value: ast.expr) -> int | None:
-        """The number of an argument among what recipes make; None if it is none."""
+        """The number of the recipe that makes an argument; None if none does."""
         number = self._variables.of(value).argument
         return None if number is None or number < len(self._kept) else number - len(self._kept)
 
@@ -165,7 +165,7 @@ class _Writer:
         return None if position is None else self._given.inputs[position]
 
     def _parts(self, linear: Linear) -> list[int]:
-        """The weights whose rows, one after the other, are a linear's columns; none if unknown."""
+        """The weights whose concatenated rows are a linear's columns; none if unknown."""
         number = self._recipe_number(linear.weight)
         found: list[int] | None = None
         if number is not None:
@@ -183,7 +183,7 @@ class _Writer:
         return [] if found is None or not plain else found
 
     def _product(self, linear: Linear) -> _Product | None:
-        """A linear with its rows, weights and result; None if not all of that is known."""
+        """A linear with rows, weights and result; None if one of them is not known."""
         rows, parts = self._matrix(linear.rows), self._parts(linear)
         weights = [self._given.inputs[position] for position in parts]
         if rows is None or not weights:
@@ -196,7 +196,7 @@ class _Writer:
     # --- branches ---------------------------------------------------------------------------------
 
     def _branch(self, product: _Product, otherwise: ast.stmt) -> list[ast.stmt]:
-        """Statements that compute a linear by the kernel if there are few rows; none if never."""
+        """Statements that call the kernel if there are few rows; none if it is never faster."""
         linear, rows = product.linear, product.rows
         table = self._tables[linear.packed]
         size = product.made.columns * rows.columns
@@ -215,7 +215,7 @@ class _Writer:
         return [ast.If(test, few, [otherwise])]
 
     def _is_combined(self, product: _Product) -> bool:
-        """Tell whether the kernel can combine sums as a linear does, and where that puts them."""
+        """Tell whether the kernel can do a linear's epilogue, and write to the same result."""
         linear, made = product.linear, product.made
         if not linear.packed and self._matrix(ast.Name(linear.made, ast.Load())) != made:
             return False

@@ -1,4 +1,4 @@
-"""Find linears in code that Inductor generated, and matrices of whose memory something is known."""
+"""Find linears, and matrices of known layout, in code that Inductor generated."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Linear:
     Attributes:
         rows: the rows.
         weight: what they are multiplied by.
-        packed: whether that is packed for oneDNN, else it lies as `addmm` takes it.
+        packed: whether that is packed for oneDNN; if not, it is laid out as for `addmm`.
         made: the name of the result.
-        what: the number that the kernel of few rows has for what is done to a sum.
-        bias: what is added; None for nothing.
-        other: what a sum is combined with; None for nothing.
+        what: number of the epilogue in the kernel of few rows.
+        bias: added to each row; None for nothing.
+        other: second operand of the epilogue; None for nothing.
     """
 
     rows: ast.expr

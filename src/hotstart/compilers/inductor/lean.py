@@ -1,8 +1,8 @@
 """Reduce the module Inductor generates to one function that needs torch and nothing else.
 
-The generated module imports parts of Inductor to compile its kernels and to benchmark itself.
-A call runs one method of it, which is kept together with everything it refers to; the rest is
-dropped. Weights are taken out of its arguments: they are bound once, and so are views of them.
+The generated module imports parts of Inductor to compile its kernels and to benchmark itself. A
+call runs one method; that is kept with everything it refers to, and the rest is dropped. Weights
+are no arguments any more: they, and views of them, are bound once.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ def reduce(
         constants: names of its tensor constants.
         outputs: how many of the returned values to keep.
         weights: positions of the arguments that are weights.
-        written: positions of those that the function writes to. Kernels write without autograd's
-            knowledge, so it is told: what was prepared of such a tensor is prepared again.
+        written: positions of those that the function writes to. Kernels write without raising a
+            tensor's version, so the function raises it: then anything prepared from the tensor is
+            prepared again.
 
     Raises:
         NotLean: the function refers to something that only Inductor provides.
@@ -166,7 +167,7 @@ def _keep_outputs(call: ast.FunctionDef, outputs: int) -> None:
 
 
 def _count_writes(call: ast.FunctionDef, written: Collection[int]) -> None:
-    """Have a call raise the version of the tensors that it writes to."""
+    """Make a call raise the version of the tensors that it writes to."""
     unpacked, arguments = _unpacking(call)
     names = [arguments[index] for index in sorted(written) if index < len(arguments)]
     if not names:
@@ -209,9 +210,10 @@ def _stores(node: ast.AST, names: Collection[str]) -> bool:
 class _Binder(ast.NodeTransformer):
     """Takes weights out of a function's arguments and leaves out needless checks.
 
-    Those of arguments are needless, since the entry makes them; so are those of what oneDNN's
-    linears return, which is contiguous and aligned. Other checks of what oneDNN returns get the
-    operator's name: Inductor writes the address of a function of its own, another one each time.
+    Checks of arguments are needless, since the entry makes them. So are those of results of
+    oneDNN's linears, which are contiguous and aligned. Checks of other oneDNN results get the
+    operator's name, since Inductor writes the address of a Python function, which differs each
+    time.
 
     Attributes:
         views: expressions that depend on a weight alone, with the name each gets.

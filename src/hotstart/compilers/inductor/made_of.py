@@ -1,4 +1,4 @@
-"""Find out of which weights the arguments of generated code are made."""
+"""Trace arguments of generated code back to the weights they are made of."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class MadeOf:
         self._inputs = inputs
 
     def rows(self, number: int, *, packed: bool) -> list[int] | None:
-        """The weights whose rows, one after the other, are the columns of a linear.
+        """Find the weights whose concatenated rows are the columns of a linear.
 
         Args:
             number: of the argument that the linear multiplies by.
-            packed: whether that is packed; else it is transposed.
+            packed: whether that is packed; if not, it is transposed.
 
         Returns:
             Positions; None if the argument is made in another way.
@@ -37,7 +37,7 @@ class MadeOf:
         return None if node is None else self._rows(recipe, node, across=not packed)
 
     def row(self, number: int) -> int | None:
-        """Count the elements of an argument that is weights of one dimension, one after the other.
+        """Count the elements of an argument that is a concatenation of vectors of weights.
 
         Returns:
             None if the argument is made in another way.
@@ -46,7 +46,7 @@ class MadeOf:
         return None if node is None else self._row(recipe, node)
 
     def _result(self, number: int, *, packed: bool) -> tuple[Recipe, fx.Node | None]:
-        """The recipe of an argument, and the node for it, before it is packed if it is."""
+        """The recipe of an argument, and the node that makes it, before packing."""
         for recipe in self._recipes:
             if number < recipe.outputs:
                 module = recipe.plain if packed else recipe.module

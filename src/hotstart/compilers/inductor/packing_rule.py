@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from hotstart._torch.packing.separate import Pack
 
 LEAST_ELEMENTS = 1 << 17
-"""Elements of a weight from which on packing pays without AVX-512. A call of oneDNN's linear takes
-10 to 30 us longer to begin than one of `addmm`."""
+"""Elements of a weight from which packing pays without AVX-512. A call of oneDNN's linear takes 10
+to 30 us longer to begin than one of `addmm`."""
 
 MOST_ROWS = 64
 """Rows up to which packing pays without AVX-512; with more, MKL is about as fast as oneDNN."""
@@ -33,7 +33,7 @@ LEAST_ROWS_OF_INTEL = {torch.float32: 16, torch.bfloat16: 1, torch.float16: 4}
 
 
 class Processor(NamedTuple):
-    """What decides which library multiplies faster.
+    """Features of a processor that decide which library multiplies faster.
 
     Attributes:
         avx512: torch's kernels use AVX-512 here.
@@ -74,9 +74,9 @@ def token(pack_weights: PackWeights, processor: Processor) -> tuple[str, bool, b
 def processor_of(target: TargetName) -> Processor:
     """Describe the processor that a target stands for.
 
-    A level does not tell the maker, and is taken as another than Intel: where the two rules
-    differ, Intel's processors lose a tenth by the other's, and others several times that by
-    Intel's.
+    A level does not name the maker, so the rule for other makers is used: where the two rules
+    differ, it costs Intel's processors a tenth, while Intel's rule would cost others several times
+    that.
     """
     if target == "native":
         return this_processor()

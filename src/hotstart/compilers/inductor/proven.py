@@ -70,7 +70,7 @@ class ProvenCompiler:
         for made, without in self._ways(job, unit):
             proof, difference = _proof(trial, made, tried)
             if proof.skipped and any(bound.of_data for bound in job.bounds.values()):
-                # Eager may raise there, where nothing is left; what was compiled would not.
+                # Eager may raise for empty tensors; compiled code would not.
                 return self._compiler.op_by_op(job, f"it is not proven: {proof.skipped[0]}")
             if difference is None:
                 if first is None:
@@ -81,7 +81,7 @@ class ProvenCompiler:
         return self._compiler.op_by_op(job, f"what Inductor makes of it is wrong: {first}")
 
     def _ways(self, job: Job, unit: CompiledUnit) -> Iterator[tuple[CompiledUnit, str]]:
-        """Yield the unit, then one without each pass that may be at fault, with the pass' name."""
+        """Yield the unit, then a unit without each doubtful pass, with the name of the pass."""
         yield unit, ""
         for name in (PACKING, *doubtful_passes()):
             try:

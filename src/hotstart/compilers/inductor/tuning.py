@@ -36,30 +36,31 @@ if TYPE_CHECKING:
     import sympy
 
 _ROUNDS = 7
-"""Measurements of each body at a size, in turns; the median counts."""
+"""Number of measurements of each body at a size, taken in turns; the median counts."""
 
 _SECONDS = 0.005
-"""The least time of one measurement; a faster body is called several times."""
+"""Least seconds of one measurement; a faster body is called several times."""
 
 _SLOW = 0.05
-"""Seconds of a call from which on no larger size is measured."""
+"""Seconds of a call above which no larger size is measured."""
 
 _CACHE = 1 << 26
-"""Bytes of weights that calls go through in turn: in a model, other layers' displace a layer's."""
+"""Bytes of copies of weights that calls alternate between, since layers displace each other's
+weights from the caches."""
 
 _COPIES = 16
 """Bound on the copies of weights that are made for this."""
 
 _SMALL = 1 << 12
-"""Elements of a tensor up to which it is restored before each call, if calls write to it."""
+"""Elements of a tensor up to which it is restored before each call that writes to it."""
 
 _GAIN = 0.01
-"""Least part of the time of all sizes, on average, that a second body has to save.
+"""Least share of the time, averaged over all sizes, that a second body has to save.
 
 Every packed copy of the weights has to save as much, since it takes as much memory as they do."""
 
 _LOSS = 0.05
-"""Part of the time of a size that the template has to lose for other ways to be compiled."""
+"""Share of the time at a size that the template has to lose before other ways are compiled."""
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ Measure = Callable[[Job, Sequence[CompiledUnit], Sequence[Sizes]], Sequence[tupl
 
 
 class Compile(Protocol):
-    """Compiles a piece in one way; None if that does not go."""
+    """Compiles a piece in one way; None if that fails."""
 
     def __call__(self, pack: Pack, *, templates: bool) -> Candidate | None:
         """Compile it with the linears packed that are chosen."""
@@ -87,7 +88,7 @@ def tuned(job: Job, given: CompiledUnit, compile_way: Compile, measure: Measure)
         measure: times units.
 
     Returns:
-        A body, or two with a choice by rows; the unit that was given if it has no linears.
+        A unit of one body, or of two with a choice by rows; the given unit if it has no linears.
     """
     template = compile_way(lambda rows, weight: True, templates=True)
     if template is None or template.rows is None:
@@ -225,7 +226,7 @@ Written = Sequence[tuple[torch.Tensor, torch.Tensor]]
 def _written(job: Job, given: Sequence[Sequence[torch.Tensor]]) -> Written:
     """The small tensors among arguments, and among copies of weights, if the piece writes to any.
 
-    A position in a cache that every call moves on would leave the cache in the end.
+    A position in a cache that every call advances would leave the cache in the end.
     """
     if not any(was_mutated(example_of(node)) for node in job.piece.inputs):
         return ()

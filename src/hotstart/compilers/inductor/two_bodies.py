@@ -59,7 +59,7 @@ def two_bodies(
 def with_fallback(one: CompiledUnit, other: CompiledUnit) -> CompiledUnit:
     """Join two units of a job, of which the second runs where weights are not to be packed.
 
-    What only the second takes comes from preparations that make nothing where they are packed.
+    Weights of the second alone come from preparations that make nothing where weights are packed.
     """
     first, second = _Body(one, "one"), _Body(other, "other")
     more = [number for number in second.kept if number not in first.kept]
@@ -74,7 +74,7 @@ def with_fallback(one: CompiledUnit, other: CompiledUnit) -> CompiledUnit:
 
 
 def _unless_packed(body: _Body, instead: str) -> list[str]:
-    """Lines that return something else than a body where its weights are not packed."""
+    """Lines that return the fallback of a body where its weights are not packed."""
     made = "".join(f"{name}, " for name in body.made)
     return [f"    if any(made is None for made in ({made})):", f"        return {instead}"]
 

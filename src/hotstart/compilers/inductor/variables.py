@@ -1,4 +1,4 @@
-"""Keep account of the variables of code that Inductor generated, and of what is known of them."""
+"""Track the variables of code that Inductor generated: argument, dtype, layout, least size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Known:
         argument: its number among the arguments of the function, if it is one of them.
         dtype: of a tensor, as the code writes it.
         lies: how a tensor lies in memory.
-        least: the least that a size can be.
+        least: the least value, of a size.
     """
 
     argument: int | None = None
@@ -89,7 +89,7 @@ class Variables:
                         self._known[node.id] = Known()
 
     def _see_either(self, *branches: Sequence[ast.stmt]) -> None:
-        """Go on behind branches of which one runs, with what is known after each of them."""
+        """Go on behind branches of which one runs; keep the facts that hold after each of them."""
         before, after = self._known, []
         for branch in branches:
             self._known = dict(before)
@@ -100,7 +100,7 @@ class Variables:
         self._known = {name: _common([known[name] for known in after]) for name in names}
 
     def note(self, name: str, known: Known) -> None:
-        """Take note of what is known of a variable from elsewhere."""
+        """Record facts of a variable that are known from elsewhere."""
         self._known[name] = known
 
     def have(self, names: Collection[str]) -> bool:
@@ -108,7 +108,7 @@ class Variables:
         return self._known.keys() >= set(names)
 
     def of(self, value: ast.expr) -> Known:
-        """Say what is known of an expression's value."""
+        """Look up the facts of an expression's value."""
         match value:
             case ast.Name(id=name):
                 return self._known.get(name, Known())

@@ -7,10 +7,10 @@ import math
 import torch
 
 _CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
-"""Relative differences that are not looked into: shares of the largest number of a tensor."""
+"""Differences that count as equal, as shares of the largest number of a tensor."""
 
 _FAR = 100
-"""Without a reference in float64, this many times as much is accepted."""
+"""Factor of the accepted error where there is no reference in float64."""
 
 
 def equal(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -42,7 +42,7 @@ def _is_inexact(tensor: torch.Tensor) -> bool:
 
 
 def close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Tell whether two tensors are so close that there is nothing to look into."""
+    """Tell whether two tensors are so close that they count as equal."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     if one is other or (one.dtype in _CLOSE and torch.equal(one, other)):

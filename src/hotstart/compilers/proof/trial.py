@@ -1,7 +1,6 @@
-"""Run a compiled unit beside the operators it was compiled from, and compare what they do.
+"""Run a compiled unit beside the operators it was compiled from, and compare the results.
 
-Inputs are made up. An element counts only if the operators alone decide it: one that follows from
-random numbers, or from memory that nothing was written to, does not.
+Inputs are made up. Elements that depend on random numbers or uninitialised memory are not compared.
 """
 
 from __future__ import annotations
@@ -34,20 +33,20 @@ _KINDS = (
     Kind("ones", "positive"),
     Kind("zeros", "identity"),
 )
-"""Kinds of values to try, in this order. An operator that did not come with torch gets no index
-but 0: it may check none."""
+"""Kinds of values to try, in this order. An operator that did not come with torch gets index 0
+only, since it may not check bounds."""
 
 _WAYS = (Way(0), Way(1, scale=10.0), Way(2, scale=100.0))
-"""How sets of inputs are made; weights keep their values. Large numbers reveal what small ones
-hide, such as a maximum over too many elements."""
+"""How sets of inputs are made; weights keep their values. Large numbers reveal errors that small
+ones hide, such as a maximum over too many elements."""
 
 _MORE = (Way(3, scale=100.0), Way(4, scale=10.0))
 """Further sets, tried if exactly one set shows a difference. A difference counts if two sets show
-one: rounding may decide one branch, but wrong code is wrong for many values."""
+one: rounding may flip a branch for one set, but wrong code is wrong for many."""
 
 _AT_EDGES = (5, 6, 7)
-"""Seeds of sets whose values lie where operators may begin to do something else; the last two are
-tried if the first shows a difference."""
+"""Seeds of sets whose values lie near bounds of operators; the last two are tried if the first
+shows a difference."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,8 @@ class Trial:
     def difference(self, unit: CompiledUnit, sizes: Sizes) -> Difference | None:
         """Find a difference between a unit and its operators at some sizes; None if they agree.
 
-        A unit that packs weights is run with and without that, as either may be asked for.
+        A unit that packs weights is run with packed and unpacked weights, since a load may ask for
+        either.
 
         Raises:
             NotComparable: the operators do not run.
@@ -122,7 +122,7 @@ class Trial:
     def _differences(
         self, call: Callable[..., Any], sets: dict[Way, Reference | None], ways: Iterable[Way]
     ) -> dict[Way, Difference]:
-        """Find what differs for some sets of values, which are made if they are not there."""
+        """Find differences for some sets of values; sets that do not exist yet are made."""
         first = sets[_WAYS[0]]
         assert first is not None
         found: dict[Way, Difference] = {}
@@ -136,10 +136,10 @@ class Trial:
         return found
 
     def _further(self, first: Values, way: Way) -> Reference | None:
-        """Make another set of values; of more ordinary ones if results become infinite.
+        """Make another set of values; smaller ones if results become infinite.
 
         Returns:
-            None if operators take the first set and not this one.
+            None if the operators raise for this set, and did not for the first.
         """
         for tried in _ever_more_ordinary(way, first.kind):
             try:

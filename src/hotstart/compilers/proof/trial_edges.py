@@ -1,4 +1,4 @@
-"""Find the values at which the operators of a piece may begin to do something else."""
+"""Find values near which the operators of a piece may change what they do."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from hotstart.compilers.job import Job
 from hotstart.partition.operator_names import names_of
 
 _ORDINARY = (0.0, 1e-3, 1.0, 1e3)
-"""Numbers that every piece is tried around: operators have bounds of their own."""
+"""Numbers around which every piece is tried: bounds that operators have in their code."""
 
 _LARGEST = 1e9
 """Larger numbers, such as those that stand for infinity in a mask, make results infinite."""
 
 _MOST = 16
-"""Bound on the numbers that one piece is tried around."""
+"""Bound on the numbers around which one piece is tried."""
 
 INTEGERS = frozenset({torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8})
 """Dtypes that operators compute with."""
@@ -41,8 +41,7 @@ _ANY_INTEGER = frozenset(
         *("triu", "copy_", "ones_like", "zeros_like", "size", "dim", "unbind", "chunk", "split"),
     }
 )
-"""Operators that take any integer. Others may index with it, make as much of something, or not
-check it."""
+"""Operators that take any integer. Others may index with it, allocate by it, or not check it."""
 
 
 def varies(job: Job, node: fx.Node) -> bool:
@@ -58,7 +57,7 @@ def has_floats(job: Job) -> bool:
 
 
 def numbers_of(job: Job) -> tuple[float, ...]:
-    """List the numbers that a piece is tried around: those that it is called with, and some more.
+    """List the numbers around which a piece is tried: its constants, and some more.
 
     Returns:
         Magnitudes without the largest, smallest first.

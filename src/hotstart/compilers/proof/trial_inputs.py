@@ -1,4 +1,4 @@
-"""Make up inputs for a job that can be made again, equal, for every run."""
+"""Make up reproducible inputs for a job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hotstart.records.shapes import spanned
 from hotstart.runtime.made_up import Kind, made_up
 
 _FENCE = 1024
-"""Elements before and after an input in memory; a float read from there is large, so it shows."""
+"""Elements before and after an input in memory, large so that reading one shows."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Values:
         return tensor
 
     def _changed(self, values: torch.Tensor, way: Way, seed: int) -> torch.Tensor:
-        """Change values as the set is to be made."""
+        """Scale and mix values as `Way` says."""
         if values.dtype in INTEGERS:
             table = integers_around(values.dtype)
             return _drawn(table, values.shape, seed) if way.any_integer else values

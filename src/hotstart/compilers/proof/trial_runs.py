@@ -1,4 +1,4 @@
-"""Run the operators of a job on made-up inputs, as often as a comparison asks for it."""
+"""Run the operators of a job on made-up inputs, as often as a comparison needs it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hotstart.compilers.proof.tolerance import same
 from hotstart.compilers.proof.trial_inputs import Values
 
 _DRAWS = 3
-"""Runs with other random numbers, which find the elements that depend on them."""
+"""Number of runs with other random numbers, which find elements that depend on them."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Operators:
             return Run(self._forward(*values.sizes.values(), *inputs), inputs)
 
     def in_float64(self, values: Values) -> dict[str, torch.Tensor]:
-        """Run them in float64; empty if one of them does not take that."""
+        """Run them in float64; empty if one of them does not take float64."""
         inputs = [t.double() if t.is_floating_point() else t for t in values.fresh()]
         try:
             with self.alone(), filled_memory(), in_float64():
@@ -103,17 +103,17 @@ class Operators:
     def revealing(self) -> contextlib.AbstractContextManager[None]:
         """Fill uninitialised memory such that a unit which reads it differs.
 
-        It is zero, as for the operators, where they return such memory themselves.
+        It is zero if the operators return uninitialised memory themselves.
         """
         return filled_memory() if self._makes_unwritten else junk_memory()
 
     def otherwise_filled(self) -> contextlib.AbstractContextManager[None]:
-        """Fill memory otherwise, to find elements that operators leave uninitialised."""
+        """Fill memory with another value, to find elements that operators leave uninitialised."""
         return filled_memory(1) if self._makes_unwritten else junk_memory()
 
 
 class Reference:
-    """The operators' results for one set of values; further runs wait until they are asked for.
+    """The operators' results for one set of values; further runs are made on demand.
 
     Args:
         operators: run.

@@ -1,4 +1,4 @@
-"""Compile a job in another process: all that decides its unit goes as bytes, the unit comes back.
+"""Compile a job in another process: the job goes as bytes, the unit comes back as bytes.
 
 `run(errand_data(job, options, state))` gives the same unit as the compiler of those options gives
 in the process that has written the job, wherever `run` runs.
@@ -32,13 +32,13 @@ _LOGGER = "hotstart"
 
 @dataclass(frozen=True)
 class Errand:
-    """What another process needs to compile a job.
+    """A job as another process needs it to compile.
 
     Attributes:
         job: as `job_data` writes it.
         options: make the compiler.
         state: of the process that the unit is for.
-        log_level: of messages that are wanted back.
+        log_level: of messages to be sent back.
     """
 
     job: bytes
@@ -49,11 +49,11 @@ class Errand:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of an errand.
+    """Result of an errand.
 
     Attributes:
         made: what the compiler made; None if it made nothing.
-        refused: why that process cannot compile this job as this one would; empty if it can.
+        refused: why that process would compile the job differently; empty if it would not.
         failed: the error that compiling raised, as text; empty if there was none.
         told: the traceback of that error.
         seconds: how long compiling took, proofs included.
@@ -74,7 +74,7 @@ class Answer:
     compiler_bytes: int = 0
 
     def repeat(self) -> None:
-        """Log and warn here of what was logged and warned of there.
+        """Repeat the log messages and warnings of the other process here.
 
         Raises:
             Warning: it is an error here.
@@ -91,7 +91,7 @@ def errand_data(job: Job, options: Options, state: ProcessState) -> bytes:
     """Write an errand as bytes.
 
     Raises:
-        NotData: the job, or a setting, is no data.
+        NotData: the job, or a setting, cannot be written as data.
     """
     plain = replace(options, on_event=None, debug_dir=None)
     level = logging.getLogger(_LOGGER).getEffectiveLevel()
@@ -103,7 +103,7 @@ def errand_data(job: Job, options: Options, state: ProcessState) -> bytes:
 
 
 def run(data: bytes) -> bytes:
-    """Compile what was written; the answer as bytes. Nothing is raised."""
+    """Compile the job of an errand; return the answer as bytes. Never raises."""
     try:
         answer = _answer(pickle.loads(data))  # noqa: S301  of the process that has started this one
     except Exception as error:  # noqa: BLE001  such as a class that this process does not have
@@ -118,7 +118,7 @@ def run(data: bytes) -> bytes:
 
 
 def refusal(reason: str) -> bytes:
-    """Write the answer of a process that cannot compile a job as the one that wrote it would."""
+    """Write the answer of a process that would compile a job differently."""
     return pickle.dumps(Answer(refused=reason))
 
 

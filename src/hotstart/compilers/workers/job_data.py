@@ -1,11 +1,11 @@
-"""Turn a job into bytes that any process on this machine can make it of: see `job_read`.
+"""Write a job as bytes, from which any process on this machine can make it: see `job_read`.
 
-A job refers to the graph that was captured: nodes, fake tensors, symbols of Dynamo's. What a
-compiler reads of these is written down, and a graph of the piece alone is made of it, whose tensors
-have symbols of their own. The rest of the captured graph stays where it is.
+A job refers to the captured graph: nodes, fake tensors, Dynamo's symbols. The parts that a compiler
+reads are written. From these the reader makes a graph of the piece alone, whose tensors have
+symbols of their own. The rest of the captured graph is not written.
 
-The key of a job hashes everything that decides its unit. It is computed again from what was made,
-so data that lost or changed anything is refused, and never compiled.
+The key of a job hashes everything that decides its unit. The reader computes it again from the job
+that it made, so data that lost or changed anything is refused, and never compiled.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     import sympy
 
 _META = ("stack_trace", "nn_module_stack", "source_fn_stack", "custom")
-"""What a compiler reads of a node besides its value: see `extract.as_module`."""
+"""Metadata of a node that a compiler reads besides its value: see `extract.as_module`."""
 
 
 class NotData(Exception):
-    """A job that is no data; the message says why."""
+    """A job that cannot be written as data; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def job_data(job: Job) -> bytes:
     """Write a job as bytes.
 
     Raises:
-        NotData: it refers to what only this process has.
+        NotData: it refers to something that only this process has.
     """
     if not job.piece.portable:
         raise NotData("it calls what did not come with torch")
@@ -229,7 +229,7 @@ class _Writer:
 
 
 def _as_text(value: Any, key: str) -> Any:
-    """Replace classes and functions in what a node's metadata says by their names."""
+    """Replace classes and functions in a node's metadata by their names."""
     if isinstance(value, Mapping):
         return {str(k): _as_text(v, key) for k, v in value.items()}
     if isinstance(value, tuple | list):

@@ -28,8 +28,8 @@ from hotstart.records.nested import Seq
 
 _ANY = 1 << 40
 _HINT = 1009
-"""Bound and hint of all axes in tensors that only say what was captured: the symbols have to stay
-symbols, so no size may be special, or equal to another. Compilers use the bounds of the job."""
+"""Bound and hint of all axes in tensors that only describe the captured graph. Symbols must not be
+specialised, so no size may be 0, 1, or equal to another. Compilers use the bounds of the job."""
 
 
 def job_of(data: bytes, compiler: Token) -> Job:
@@ -183,7 +183,7 @@ class _Reader:
 
 
 def _elsewhere() -> None:
-    """Stand for what computes an input of a piece, outside of the piece."""
+    """Make a placeholder for the node outside of the piece that computes an input."""
 
 
 def _tensors(value: Any) -> list[TensorData]:

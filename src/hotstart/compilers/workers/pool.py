@@ -59,10 +59,11 @@ class _Task:
 
 
 def workers_of(options: Options, clock: Clock | None = None) -> WorkerPool:
-    """The workers of a build, if it is to have any; none is started before there are jobs.
+    """Make the workers of a build, if it is to have any; none is started before there are jobs.
 
-    What is measured has to run alone, and where only the first unit of every piece is proven, it
-    depends on the order they are made in which one that is. The clock is told what each did when.
+    There are none for builds that measure, since measurements must run alone, and for builds that
+    prove the first unit of every piece only, since the order of compiles decides which one that is.
+    The clock is told the spans of each worker.
 
     Raises:
         OptionsError: they are to be Ray's, which is not installed.
@@ -79,9 +80,9 @@ def workers_of(options: Options, clock: Clock | None = None) -> WorkerPool:
 class Workers:
     """The worker processes of a build, and the jobs that wait for them.
 
-    A thread for each process hands it one job after the other. The process that builds asks for
-    the outcome of each job when its turn comes, so what comes of a build does not depend on who
-    was faster. It compiles itself what no worker has begun.
+    A thread for each process hands it one job after the other. The process that builds asks for the
+    outcomes in a fixed order, so the result of a build does not depend on timing. It compiles jobs
+    itself that no worker has begun.
 
     Args:
         options: of the build.
@@ -154,7 +155,7 @@ class Workers:
         self.start(sum(task.state == "waits" for task in self._tasks.values()) - 1)
 
     def outcome(self, job: Job, compile_here: Callable[[Job], Outcome]) -> Outcome | None:
-        """What came of a job; other jobs are compiled here while a worker still has this one.
+        """Wait for the outcome of a job; compile other jobs here while a worker has this one.
 
         Returns:
             None if no worker has begun it, or none can compile it: it is to be compiled here.
@@ -232,7 +233,7 @@ class Workers:
     # --- processes ----------------------------------------------------------------------------
 
     def start(self, count: int) -> None:
-        """Have so many processes, or as many as there may be. They import torch meanwhile."""
+        """Start processes, up to a number and the limit; they import torch in the background."""
         while len(self._workers) < min(count, self.most):
             try:
                 worker = Worker()
@@ -295,7 +296,7 @@ class Workers:
         return None
 
     def totals(self) -> WorkerReport:
-        """What the workers have used so far; what is in use when they end counts."""
+        """Add up what the workers have used so far, up to their end."""
         for worker in self._workers:
             self._peaks[worker.pid] = max(self._peaks.get(worker.pid, 0), worker.peak_bytes())
         count = len(self._workers)

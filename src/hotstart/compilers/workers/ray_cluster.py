@@ -33,7 +33,7 @@ Task: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Done:
-    """What a task gave.
+    """Result of a task.
 
     Attributes:
         value: the function's result.

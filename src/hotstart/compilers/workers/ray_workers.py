@@ -62,9 +62,8 @@ class RayWorkers:
     """The workers of a Ray cluster, and the jobs of a build that they have.
 
     Each job is a task of one core. Ray decides where and when it runs, and runs it again if its
-    worker is lost. The process that builds asks for the outcome of each when its turn comes, so
-    what comes of a build does not depend on who was faster. It compiles what no worker can compile
-    as it would.
+    worker is lost. The process that builds asks for the outcomes in a fixed order, so the result of
+    a build does not depend on timing. It compiles jobs itself that every worker refuses.
 
     Args:
         options: of the build.
@@ -130,7 +129,7 @@ class RayWorkers:
         """Wait for what came of a job.
 
         Returns:
-            None if no worker has it, or the one that has cannot compile it as this process would.
+            None if no worker has it, or its worker would compile it differently.
         """
         handed = self._handed.get(job.key)
         if handed is None:
@@ -203,7 +202,7 @@ def prepare() -> None:
 def compile_errand(
     expected: Mapping[str, str], targets: Sequence[TargetName], errand: bytes
 ) -> bytes:
-    """Run an errand, if this worker would compile what the process that builds would.
+    """Run an errand, if this worker would compile as the process that builds does.
 
     Args:
         expected: the surroundings of that process.

@@ -1,4 +1,4 @@
-"""Define what entries know of arguments in the places of tensors. Imports no torch."""
+"""Define how entries check tensor arguments and run variants on them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Looked(msgspec.Struct, frozen=True):
 
     Attributes:
         variable: of the tensor, which has `shape`, `stride()` and `is_contiguous()`.
-        checks: of all but its shape and its strides.
-        other: explains that the argument is not what the contract says.
+        checks: checks of everything but its shape and its strides.
+        other: makes the error of an argument that does not fit the contract.
     """
 
     variable: str
@@ -49,7 +49,7 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class ArgumentKind(Memory):
-    """Says how arguments of one kind are looked at, and given to the function of a variant.
+    """Checks arguments of one kind (tensors or arrays), and passes them to a variant's function.
 
     Attributes:
         singletons: classes of constants of which there is one object for each value.
@@ -65,11 +65,11 @@ class ArgumentKind(Memory):
 
     @abstractmethod
     def same_constant(self, value: Any, expected: Any, /) -> bool:
-        """Tell whether a value is as good as a constant of the contract."""
+        """Tell whether a value equals a constant of the contract."""
 
     @abstractmethod
     def state(self, contract: Contract, scope: Scope, /) -> Iterable[Check]:
-        """Check what a call depends on besides its arguments."""
+        """Check the state that a call depends on besides its arguments."""
 
     @abstractmethod
     def looked_at(self, spec: TensorSpec, name: str, scope: Scope, /) -> Looked:
@@ -81,4 +81,4 @@ class ArgumentKind(Memory):
 
     @abstractmethod
     def run(self, served: Served, /) -> Iterator[str]:
-        """Return what a function gives, after copying mutations of copies back; statements."""
+        """Write statements that call the function, copy mutations back, and return the result."""

@@ -1,4 +1,4 @@
-"""Arguments of a call by parameter, as entries bind them, and back. Imports no torch."""
+"""Map the arguments of a call to parameters, and back. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from hotstart.records.contract import Parameter
 
 MISSING = object()
-"""Stands for an argument that a call leaves out and that has no default."""
+"""Stands for a missing argument without a default."""
 
 
 def bind_arguments(

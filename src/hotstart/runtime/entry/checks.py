@@ -1,7 +1,7 @@
 """The checks of a call's arguments, from a contract. Imports no torch.
 
-The generated entry joins their conditions; what was wrong with a call that it refused is found by
-trying the same conditions one at a time.
+The generated entry joins their conditions. To explain a call that it refused, the same conditions
+are evaluated one at a time.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Checks:
         tensors: the variables of tensor arguments, by slot.
         containers: every container with its variable and path, from the outermost on.
         sizes: the variables of axes, and the choice of a variant.
-        last: the check that comes after the choice of a variant, if there is one: it looks at the
-            weights, which others do not need to be there for.
+        last: the check after the choice of a variant, if there is one: the only one that needs the
+            weights.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Checks:
             self._require(more, f"not {excess}")
 
     def _apart(self) -> None:
-        """Check that nothing a call changes is passed in two places."""
+        """Check that no container which a call changes is passed in two places."""
         specs, written = self._contract.tensors, self._contract.mutated_args
         tensors = self.tensors
         held = [container for container in self.containers if is_changeable(container[0])]

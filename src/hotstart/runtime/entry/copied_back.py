@@ -52,11 +52,11 @@ def _strides(spec: TensorSpec, sizes: Mapping[str, str]) -> str:
 
 
 def copied_back(written: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Copy what a call wrote to copies of arguments back into what the caller passed.
+    """Copy mutations of copies back into the arguments that the caller passed.
 
     Args:
-        written: of each argument that is written to, the variable of what the caller passed, and
-            that of what the call was given.
+        written: for each argument that is written to, the variable of the caller's tensor, and that
+            of its copy.
     """
     for passed, given in written:
         # A view of the same memory holds what was written.

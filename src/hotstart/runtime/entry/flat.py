@@ -20,8 +20,8 @@ def flat_source(
 ) -> str:
     """Source of `bind(run, require_apart, is_grad_enabled, set_grad_enabled) -> call`.
 
-    What is left to do in a call is to find the sizes, in the order of the axes, and to switch
-    autograd off, as a program's own entry does.
+    A call finds the sizes, in the order of the axes, and switches autograd off, as a program's own
+    entry does.
 
     Args:
         inputs: a name for each input.
@@ -54,9 +54,9 @@ def bind_flat(source: str, filename: str, run: FlatCall, apart: Apart) -> FlatCa
 
 
 class Apart:
-    """Notices that a tensor which is written to overlaps one that it did not overlap at the build.
+    """Refuses calls in which a written tensor overlaps one that it did not overlap at the build.
 
-    Compiled code that writes to one of its inputs takes the others to be elsewhere. Dynamo's guards
+    Compiled code that writes to an input assumes that the others do not overlap it. Dynamo's guards
     tell whether two inputs are the same tensor, and not whether they share memory.
 
     Args:

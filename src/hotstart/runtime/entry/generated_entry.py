@@ -1,8 +1,8 @@
 """Generate the function that checks a call, chooses the variant and runs it. Imports no torch.
 
 It has the parameters of the model's forward, so that Python itself binds the arguments; it checks
-them against the contract, picks the variant, and calls it. Whatever does not fit goes to `miss`
-with everything the call passed; nothing has run by then.
+them against the contract, picks the variant, and calls it. A call that does not fit goes to `miss`
+with all its arguments, before any piece has run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Words for calls and weights that a program does not take. Imports no torch."""
+"""Word the errors of calls and weights that a program does not take. Imports no torch."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def left_out(found: Any) -> str:
 
 
 def shares_a_weight(path: str, weight: str) -> ContractError:
-    """Explain that an argument lies where a weight does, and a call writes to one of them."""
+    """Explain that an argument shares memory with a weight, and one of them is written to."""
     return ContractError(
         path,
         f"a tensor that shares memory with the model's {weight}",
@@ -80,7 +80,7 @@ def first_with(contract: Contract, axis: str) -> str:
 
 
 def in_words(value: Any) -> str:
-    """Describe a value that a call passed, and that is no tensor, in a few words."""
+    """Describe in a few words an argument that is no tensor."""
     if value is MISSING:
         return "nothing"
     if isinstance(value, list | tuple | dict):
@@ -118,7 +118,7 @@ def other_structure(path: str, found: str, tree: Container) -> ContractError:
 
 
 def not_as_written(path: str, found: str, value: Any) -> ContractError:
-    """Explain that an argument has not the value that was compiled."""
+    """Explain that an argument differs from the constant that was compiled."""
     takes = f"{value!r}, as in the example"
     return ContractError(path, found, takes, "compile with an example that passes this value")
 

@@ -15,7 +15,7 @@ class Signature:
 
     Attributes:
         source: what stands between the parentheses of its `def`.
-        pops: statements that find arguments whose names are no names of variables.
+        pops: statements that get arguments whose names cannot be parameters.
         variables: one for each parameter.
         excess: the variable of positional arguments beyond those.
         unknown: the variable of keyword arguments that the example did not have.
@@ -25,7 +25,7 @@ class Signature:
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         scope = self.scope = Scope()
-        # Parameters keep the names forward gives them; everything else makes way for them.
+        # Parameters keep the names forward gives them; all other names avoid these.
         self.variables = [_variable(parameter.name, scope) for parameter in parameters]
         scope.exactly("call")
         self.excess, self.unknown = scope.new("excess"), scope.new("unknown")

@@ -1,4 +1,4 @@
-"""Tensors as arguments: how generated entries look at them, and run a variant on them."""
+"""Check tensor arguments in generated entries, and run a variant on them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TensorArguments(TensorMemory, ArgumentKind):
 
     Args:
         model: for its `training` flag; None where there is none.
-        relayout: gives an argument in the compiled layout.
+        relayout: copies an argument into the compiled layout.
     """
 
     singletons = (torch.dtype, torch.layout, torch.memory_format)
@@ -109,7 +109,7 @@ class TensorArguments(TensorMemory, ArgumentKind):
             served.contract, served.scope, served.tensors, served.sizes,
         )  # fmt: skip
         result = scope.new("result")
-        # Further names for tensors, which go on standing for what the caller passed.
+        # New names for the copies; the old ones still refer to the caller's tensors.
         given = [(scope.new(f"{tensors[n]}_as_given"), tensors[n]) for n in contract.given]
         written = [(scope.new(f"{tensors[n]}_written"), tensors[n]) for n in contract.mutated_args]
         yield from (f"{kept} = {tensor}" for kept, tensor in (*given, *written))

@@ -21,7 +21,7 @@ Prepare = Callable[[Preparation, Sequence[torch.Tensor]], Sequence[torch.Tensor 
 
 
 class PreparedTensors(msgspec.Struct, frozen=True):
-    """What a preparation made.
+    """Result of a preparation.
 
     Attributes:
         weights: of these, where they are in memory; they keep it, so that no other tensor gets it.
