@@ -37,7 +37,7 @@ _KINDS = (
 only, since it may not check bounds."""
 
 _WAYS = (Way(0), Way(1, scale=10.0), Way(2, scale=100.0))
-"""How sets of inputs are made; weights keep their values. Large numbers reveal errors that small
+"""Ways to make sets of inputs; weights keep their values. Large numbers reveal errors that small
 ones hide, such as a maximum over too many elements."""
 
 _MORE = (Way(3, scale=100.0), Way(4, scale=10.0))
