@@ -94,6 +94,16 @@ def test_what_is_compiled_is_found_again(ran: list[Sequence[str]]) -> None:
     assert ran == []
 
 
+def test_what_another_version_made_is_not_taken(
+    ran: list[Sequence[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compile_kernels({"a": adding(1)}, SETTINGS)
+    ran.clear()
+    monkeypatch.setattr(joined_kernels, "_how_they_are_made", lambda: "otherwise")
+    assert set(compile_kernels({"a": adding(1)}, SETTINGS).values()).isdisjoint(first.values())
+    assert ran
+
+
 def test_a_kernel_offers_nothing_but_itself() -> None:
     paths = compile_kernels({"one": adding(1), "two": adding(2)}, SETTINGS)
     for path in paths.values():

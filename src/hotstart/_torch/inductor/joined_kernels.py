@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
+import inspect
 import itertools
 import logging
 import os
 import re
 import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -259,6 +262,13 @@ def _link(command: Sequence[str]) -> None:
         _run(command)
 
 
+@cache
+def _how_they_are_made() -> str:
+    """A hash of this module: kernels that another version of it linked may have other bytes."""
+    text = inspect.getsource(sys.modules[__name__])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 def _linked(done: Path, number: int) -> Path:
     return done.with_suffix(f".{number}.so")
 
@@ -330,10 +340,12 @@ class _Joined:
 
         `CppCodeCache.load_async` (2.11 to 2.15) finds the command for a source, precompiles the
         header and gives `submit_fn` the work, a `partial` of `_worker_compile_cpp`, if the file is
-        not there. What it returns does the work if need be, and loads the file.
+        not there. What it returns does the work if need be, and loads the file. It names files by
+        the source and its own command, so the source says how they are made here.
         """
         tasks: list[Any] = []
-        found = _finder().load_async(source, submit_fn=tasks.append)
+        marked = f"{source}\n// {_how_they_are_made()}\n"
+        found = _finder().load_async(marked, submit_fn=tasks.append)
         if not tasks:
             return cls(kernels, Path(found()), None)
         lock, (builder,) = tasks[0].args
