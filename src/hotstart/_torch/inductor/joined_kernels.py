@@ -225,7 +225,8 @@ class _Work:
         try:
             command[output] = made
             kept = [word for word in command if word != "-shared" and not re.match("-[lL]", word)]
-            _run([*kept, "-c", "-ffunction-sections", "-fdata-sections"])
+            # What is compiled warns of thousands of numbers in torch's headers, which takes time.
+            _run([*kept, "-w", "-c", "-ffunction-sections", "-fdata-sections"])
             command[source] = made
             for number in range(self.count):
                 command[output] = f"{aside}.so"
