@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from hotstart.cache.store import Store
     from hotstart.model import Model
+    from hotstart.observing.missed import MissedCalls
     from hotstart.program import Program
     from hotstart.records.guards import ProgramKey
     from hotstart.specialize.piece_store import PieceStore
@@ -135,11 +137,9 @@ def _found_or_compiled(
     with clock.phase("describe"):
         described = describe_calls(model, wanted, options)
 
-    def compile_for(target: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
-        here = replace(options, target=options.targets[0])  # it is not saved
-        return compile(target, args, kwargs, split_on=split_on, options=here)
-
-    on_miss = OnMiss(options.on_miss, compile_for)
+    here = replace(options, target=options.targets[0])  # it is not saved
+    compile_one = functools.partial(compile, split_on=split_on, options=here)
+    on_miss = OnMiss(options.on_miss, _compiles_missed(compile_one))
 
     def build(kept: Mapping[TargetName, PieceStore]) -> Program:
         with clock.phase("import"):
@@ -170,6 +170,19 @@ def _found_or_compiled(
         log.warning("compiling without the cache, which cannot tell this model: %s", error)
         return build({})
     return find_or_build(store, key, model, build, on_miss, options.targets, clock)
+
+
+def _compiles_missed(compile_one: Callable[..., Program]) -> Callable[..., Program]:
+    """Make a function that compiles missed calls, for ranges of what varied among them."""
+
+    @functools.cache
+    def missed() -> MissedCalls:
+        # Not needed where no call is missed, and it takes its time.
+        from hotstart.observing.missed import MissedCalls
+
+        return MissedCalls(compile_one)
+
+    return lambda method, args, kwargs: missed().compile(method, args, kwargs)
 
 
 def load(
@@ -263,7 +276,7 @@ def load(
             program = load_file(
                 file,
                 model,
-                OnMiss(on_miss, compile),
+                OnMiss(on_miss, _compiles_missed(compile)),
                 weights=weights,
                 outputs=outputs,
                 trust=truster(trusted_keys),

@@ -35,8 +35,9 @@ class Options:
         inductor: settings of `torch._inductor.config`, by name, in force while pieces compile.
             Custom passes are accepted; the `uuid()` each must have is part of the digests.
         on_miss: what a call outside the contract does. `"error"` raises `ContractError`, `"eager"`
-            runs the model itself, `"compile"` compiles another program inside the call. Where
-            such a call leaves the model so that the program no longer fits it, as one that fills a
+            runs the model itself, `"compile"` compiles another program inside the call: for its
+            sizes, and from the second such call on for ranges of those that varied. Where such a
+            call leaves the model so that the program no longer fits it, as one that fills a
             cache by size does, later calls are answered in the same way.
         splits: how many further variants a declared one may be split into, all told, where the
             model or the compiler decides by size; more is a `RangeError`. From the fifth on each

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +68,39 @@ def test_on_miss_compile_builds_once_for_each_new_kind_of_call() -> None:
         built_again = len(events)
         assert torch.equal(program(torch.ones(4), flag=True), torch.full((4,), 3.0))
         assert len(events) == built_again
+
+
+def test_sizes_that_vary_among_missed_calls_are_compiled_as_ranges() -> None:
+    options = hotstart.Options(compiler="op_by_op", on_miss="compile")
+    program = build(double, torch.randn(3), options=options)
+    for size in (4, 6, 5, 8, 7, 9, 16, 12, 4):
+        assert torch.equal(program(torch.ones(size)), torch.full((size,), 2.0))
+        assert torch.equal(program(torch.ones(size), flag=True), torch.full((size,), 3.0))
+    # 4 alone, 4 to 8, then 4 to 16; the same with the other constant.
+    assert len(program._misses.compiled[""]) == 6
+
+
+def test_a_file_that_is_loaded_compiles_missed_sizes_as_ranges(tmp_path: Path) -> None:
+    build(double, torch.randn(3)).save(tmp_path / "double.hot")
+    program = hotstart.load(tmp_path / "double.hot", double, on_miss="compile")
+    for size in (4, 6, 5):
+        assert torch.equal(program(torch.ones(size)), torch.full((size,), 2.0))
+    assert len(program._misses.compiled[""]) == 2
+
+
+def test_missed_sizes_that_are_no_range_are_compiled_one_by_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def model(x):
+        return x * [0, 1, 1, 2, 3, 5, 8][x.shape[0]]
+
+    options = hotstart.Options(compiler="op_by_op", on_miss="compile", splits=0)
+    program = build(model, torch.randn(1), options=options)
+    for size in (2, 4, 6, 5, 2):
+        x = torch.randn(size)
+        assert torch.equal(program(x), model(x))
+    assert len(program._misses.compiled[""]) == 4
+    assert sum("sizes alone" in record.getMessage() for record in caplog.records) == 1
 
 
 class CachesBySize(nn.Module):

@@ -65,9 +65,12 @@ class Proposal(msgspec.Struct, frozen=True):
         """The call as `hotstart.compile` takes it, with an example without contents."""
         first = self.seen[0]
         args, kwargs = first.arguments().call_with(first.example(device))
-        shapes = {p.name: self._shapes(p.tree) for p in first.parameters}
-        declared = {name: found for name, found in shapes.items() if found}
-        return Call(args=args, kwargs=kwargs, dynamic_shapes=declared or None)
+        return Call(args=args, kwargs=kwargs, dynamic_shapes=self.dynamic_shapes())
+
+    def dynamic_shapes(self) -> dict[str, Any] | None:
+        """The ranges of arguments by name, as `hotstart.compile` takes them; None without any."""
+        shapes = {p.name: self._shapes(p.tree) for p in self.seen[0].parameters}
+        return {name: found for name, found in shapes.items() if found} or None
 
     def _shapes(self, tree: Tree) -> dict[Any, Any]:
         """The dynamic dimensions of an argument, nested as it is."""

@@ -51,7 +51,7 @@ class Recorder:
             return method(*args, **kwargs)
         self._inside.call = True
         try:
-            found = _described(method, args, kwargs)  # before: the call may change its arguments
+            found = described(method, args, kwargs)  # before: the call may change its arguments
             result = method(*args, **kwargs)
         finally:
             self._inside.call = False
@@ -68,7 +68,7 @@ class Recorder:
             self._seen[key] = call if known is None else replace(known, count=known.count + 1)
 
 
-def _described(
+def described(
     method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[object, SeenCall] | str:
     """Describe a call, with what tells it from others; the reason if it cannot be described."""

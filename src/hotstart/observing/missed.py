@@ -1,0 +1,72 @@
+"""Compile calls that a program did not take, for ranges of the sizes that varied among them."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hotstart.errors import HotstartError
+from hotstart.model import Model
+from hotstart.observing.propose import Bounds, propose
+from hotstart.observing.recorder import described
+from hotstart.observing.seen import SeenCall, SeenTarget
+
+if TYPE_CHECKING:
+    from hotstart.program import Program
+
+log = logging.getLogger("hotstart.program")
+
+
+class MissedCalls:
+    """The calls that a program did not take, and how they are compiled.
+
+    The first of a form is compiled for its sizes. With the next, sizes that varied become ranges,
+    as they do for observed calls; so axes that grow need few programs. Where the model does not
+    serve such a range, calls of this form are compiled for their sizes alone.
+
+    Args:
+        compile_call: compiles as `hotstart.compile` does.
+    """
+
+    def __init__(self, compile_call: Callable[..., Program]) -> None:
+        self._compile = compile_call
+        self._seen: dict[object, dict[object, SeenCall]] = {}
+        self._of_single_sizes: set[object] = set()
+
+    def compile(self, method: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        """Compile a call of a model or of one of its methods.
+
+        Raises:
+            HotstartError: as `hotstart.compile`.
+        """
+        found = described(method, args, kwargs)
+        if not isinstance(found, str):
+            key, call = found
+            form = (_code(method), call.form, call.training, call.autocast)
+            seen = self._seen.setdefault(form, {})
+            seen[key] = call
+            shapes = _ranges(call, list(seen.values()))
+            if shapes and form not in self._of_single_sizes:
+                try:
+                    return self._compile(method, args, kwargs, dynamic_shapes=shapes)
+                except HotstartError as error:
+                    log.warning("compiles calls that are missed for their sizes alone: %s", error)
+                    self._of_single_sizes.add(form)
+        return self._compile(method, args, kwargs)
+
+
+def _code(method: Model) -> object:
+    """What runs: methods of one module, and modules of one class, are called alike."""
+    if inspect.ismethod(method):
+        return method.__func__
+    return method if inspect.isfunction(method) else type(method)
+
+
+def _ranges(call: SeenCall, seen: list[SeenCall]) -> dict[str, Any] | None:
+    """The dynamic sizes of a call among others of its form, as `hotstart.compile` takes them."""
+    for proposal in propose(SeenTarget("", tuple(seen)), Bounds(), {}).values():
+        if call in proposal.seen:
+            return proposal.dynamic_shapes()
+    return None
