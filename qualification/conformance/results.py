@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from qualification import suites
 
@@ -74,6 +75,11 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     def passes(self) -> bool:
         """Whether everything worked, and gave the right numbers."""
         return not self.problem
+
+    def untimed(self) -> Result:
+        """The same without times."""
+        times = [name for name in self.__struct_fields__ if name.endswith(("_s", "_ms"))]
+        return replace(self, **dict.fromkeys(times))
 
 
 class Results(msgspec.Struct, frozen=True):

@@ -56,7 +56,8 @@ def main() -> int:
         if arguments.quick:
             kept[name] = quickly(module, entry)
         else:
-            kept[name] = fully(module, entry, "captures" if arguments.no_stock else "stock")
+            made = fully(module, entry, "captures" if arguments.no_stock else "stock")
+            kept[name] = made.untimed() if arguments.no_times else made
         seconds = time.perf_counter() - started
         tell(f"[{number}/{len(wanted)}] {line(kept[name])}  ({seconds:.0f} s)")
         if not arguments.quick:
@@ -77,6 +78,11 @@ def parse() -> argparse.Namespace:
         "--no-stock",
         action="store_true",
         help="torch.compile only has to capture the model; nothing is timed beside it",
+    )
+    parser.add_argument(
+        "--no-times",
+        action="store_true",
+        help="keep no times, as on a machine that does other work meanwhile",
     )
     parser.add_argument("--list", action="store_true", help="say which would run")
     parser.add_argument(

@@ -22,7 +22,8 @@ page anew; what it measured is in [models.json](models.json).
 - **build**: seconds of `hotstart.compile` with empty caches, for all ranges of all axes; then the
   same divided by the first call of `torch.compile(fullgraph=True, dynamic=True)` with empty caches,
   which serves the sizes of one call.
-  Rows without a ratio were made without that comparison.
+  Rows without a ratio were made without that comparison; those without any times while the machine
+  did other work.
 - **load**: milliseconds of `hotstart.load` in a process without a compiler and with empty caches;
   the median of several.
 - **call**: the median call of the loaded program, divided by that of the model that `torch.compile`

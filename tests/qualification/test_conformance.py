@@ -133,6 +133,11 @@ class TestStep:
         assert found == {"problem": "build did not end within 0.01 s"}
 
 
+def test_times_of_a_busy_machine_are_not_kept() -> None:
+    timed = Result("one", "a", build_s=2.0, load_ms=1.0, call_ms=1.0, pieces=3, max_error=0.5)
+    assert timed.untimed() == Result("one", "a", pieces=3, max_error=0.5)
+
+
 def test_page() -> None:
     known = [
         Result(
@@ -179,7 +184,8 @@ page anew; what it measured is in [models.json](models.json).
 - **build**: seconds of `hotstart.compile` with empty caches, for all ranges of all axes; then the
   same divided by the first call of `torch.compile(fullgraph=True, dynamic=True)` with empty caches,
   which serves the sizes of one call.
-  Rows without a ratio were made without that comparison.
+  Rows without a ratio were made without that comparison; those without any times while the machine
+  did other work.
 - **load**: milliseconds of `hotstart.load` in a process without a compiler and with empty caches;
   the median of several.
 - **call**: the median call of the loaded program, divided by that of the model that `torch.compile`
