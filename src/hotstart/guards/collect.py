@@ -25,8 +25,8 @@ from hotstart._torch.processes.collectives import asks_for_rank
 from hotstart._torch.processes.ranks import is_initialized
 from hotstart._torch.subclasses.inner_tensors import inner_names
 from hotstart.guards.compare import python_module
+from hotstart.guards.functions import class_name, codes_of, definers, module_name
 from hotstart.guards.group_reads import GroupsRead, seen_of_process
-from hotstart.guards.objects import class_name, codes_of, definers, module_name
 from hotstart.guards.sources import file_of, is_given_file
 from hotstart.guards.structure import (
     Look,
