@@ -144,13 +144,18 @@ class _Images:
             for number, run in enumerate(self._runs):
                 for node in run.nodes:
                     self._follow(node, found)
-                for node in run.nodes:
-                    if node in self._changed and self._crosses(node, number):
-                        if self._can_be_laid_out(node, number):
-                            found.laid_out.append(node)
-                        else:
-                            del self._changed[node]
+                self._lay_out(run, number, found)
         return found
+
+    def _lay_out(self, run: Run, number: int, found: _Changes) -> None:
+        """Hand images of a run to later ones in the new layout, or else as they were traced."""
+        for node in run.nodes:
+            if node not in self._changed or not self._crosses(node, number):
+                continue
+            if self._can_be_laid_out(node, number):
+                found.laid_out.append(node)
+            else:
+                del self._changed[node]
 
     def _follow(self, node: fx.Node, found: _Changes) -> None:
         """Run a node if the layout of an input is another than in the trace."""
@@ -244,12 +249,11 @@ def _inserted(graph: Graph, runs: Sequence[Run], changes: _Changes) -> tuple[Run
             nodes += _restored(node, changes.restored.get(node, ()), given)
             nodes.append(node)
         inside = set(nodes)
-        for node in run.nodes:
-            if node in changes.laid_out:
-                with graph.captured.graph.inserting_after(nodes[-1]):
-                    given[node] = _laid_out(node, _FORMATS[example_of(node).ndim], node)
-                nodes.append(given[node])
-                _hand_on(node, given[node], inside)
+        for node in filter(changes.laid_out.__contains__, run.nodes):
+            with graph.captured.graph.inserting_after(nodes[-1]):
+                given[node] = _laid_out(node, _FORMATS[example_of(node).ndim], node)
+            nodes.append(given[node])
+            _hand_on(node, given[node], inside)
         made.append(replace(run, nodes=tuple(nodes)))
     return tuple(made)
 
