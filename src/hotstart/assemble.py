@@ -30,14 +30,13 @@ from hotstart.records.artifact import (
     NativeProgram,
     Requirements,
     StitchedCall,
-    Tensor,
 )
 from hotstart.records.contract import Contract
 from hotstart.records.report import Summary, WorkerReport
 from hotstart.records.shapes import labelled
-from hotstart.records.standalone import Naming
 from hotstart.specialize.compile import CompiledCall, units_of
 from hotstart.specialize.piece_store import PieceStore
+from hotstart.specialize.set_up import TracedModel
 from hotstart.specialize.trace import TracedCall
 from hotstart.stitching.stitch import stitch
 from hotstart.targets import TargetName, is_foreign, marks_of
@@ -50,19 +49,13 @@ class Common:
     """Parts that the artifacts for all targets share.
 
     Attributes:
-        traced: the calls.
-        requirements: what the model must bring.
+        traced: the model, with the graphs of its calls.
         contracts: what each call must satisfy.
-        captured: tensors the graph reads that no module keeps, each with its slot.
-        naming: how names of checkpoints may differ.
         workers: what worker processes took.
     """
 
-    traced: Sequence[TracedCall]
-    requirements: Requirements
+    traced: TracedModel
     contracts: Sequence[Contract]
-    captured: tuple[tuple[int, Tensor], ...]
-    naming: Naming
     workers: WorkerReport
 
 
@@ -91,7 +84,8 @@ def make_artifact(
     Raises:
         OptionsError: as `make_native`.
     """
-    requirements, units = common.requirements, units_of(compiled)
+    traced, requirements = common.traced, common.traced.requirements
+    units = units_of(compiled)
     with clock.phase("stitch"):
         calls = tuple(
             stitch_call(call, requirements, contract)
@@ -102,19 +96,19 @@ def make_artifact(
             requirements, calls, units, options, libraries, kept, target
         )
     with clock.phase("fingerprint"):
-        fingerprint = make_fingerprint(common.traced, units, compiler, target, options.targets)
+        fingerprint = make_fingerprint(traced.calls, units, compiler, target, options.targets)
     with clock.phase("report"):
-        pieces = build_report.piece_infos(common.traced)
+        pieces = build_report.piece_infos(traced.calls)
         made = build_report.list_made(pieces, compiled, not_native, common.workers)
     artifact = Artifact(
         requirements=requirements,
         calls=calls,
         units=units,
-        captured=common.captured,
+        captured=tuple(traced.weights.captured.items()),
         pieces=pieces,
         fingerprint=fingerprint,
         report=made.reproducible(),
-        naming=common.naming,
+        naming=traced.naming,
         native=native,
     )
     return artifact, made

@@ -100,20 +100,21 @@ def write_repros(folder: Path, calls: Sequence[TracedCall]) -> None:
         folder: where to make a folder for each piece.
         calls: the graphs, cut.
     """
-    for call in calls:
-        for traced in {id(part.graph): part for part in call.parts}.values():
-            graph = traced.graph.plan.graph
-            for piece in traced.graph.plan.different:
-                dynamic = tuple(axis for axis in piece.axes if axis in traced.part.hints)
-                try:
-                    unit = piece_as_source(graph, piece, dynamic, piece.name)
-                except NotExpressible:
-                    continue  # no source says it, so nothing else than Inductor runs it
-                place = folder / piece.name
-                place.mkdir(exist_ok=True)
-                (place / SCRIPT).write_text(_script(graph, piece, unit, dynamic, traced.part.hints))
-                if unit.constants:
-                    torch.save(dict(unit.constants), place / _CONSTANTS)
+    for part in {id(part.graph): part for call in calls for part in call.parts}.values():
+        for piece in part.graph.plan.different:
+            _write_repro(folder / piece.name, part.graph.plan.graph, piece, part.part.hints)
+
+
+def _write_repro(folder: Path, graph: Graph, piece: Piece, hints: Mapping[str, int]) -> None:
+    dynamic = tuple(axis for axis in piece.axes if axis in hints)
+    try:
+        unit = piece_as_source(graph, piece, dynamic, piece.name)
+    except NotExpressible:
+        return  # no source says it, so nothing else than Inductor runs it
+    folder.mkdir(exist_ok=True)
+    (folder / SCRIPT).write_text(_script(graph, piece, unit, dynamic, hints))
+    if unit.constants:
+        torch.save(dict(unit.constants), folder / _CONSTANTS)
 
 
 def _script(

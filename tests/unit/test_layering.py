@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -221,15 +222,38 @@ def test_the_page_on_the_layout_has_the_same_levels() -> None:
     assert levels == [{"__init__" if n == "hotstart" else n for n in names} for names in ORDER]
 
 
-def test_every_module_is_named_on_the_page_on_the_layout() -> None:
-    named = {
-        part
-        for text in re.findall(r"`([^`\n]+)`", PAGE.read_text())
-        for part in re.split(r"[/.]", text)
-    }
-    commands = SOURCE / "cli"
-    stems = {path.stem for path in modules() if path.parent != commands} - {"__init__"}
-    assert sorted(stems - named) == []
+def described(path: Path) -> str:
+    """The first line of a module's docstring."""
+    return (ast.get_docstring(parsed(path)) or "").partition("\n")[0]
+
+
+def module_table(paths: Iterable[Path]) -> str:
+    rows = ["| module | |", "| --- | --- |"]
+    for path in paths:
+        name = path.relative_to(SOURCE).with_suffix("").as_posix().removesuffix("__init__")
+        rows.append(f"| `{name}` | {described(path)} |")
+    return "\n".join(rows)
+
+
+def module_tables() -> str:
+    """The modules of the package and of each of its folders, from the lowest level upwards."""
+    names = [name for level in ORDER for name in level if name != "hotstart"]
+    top = [SOURCE / f"{name}.py" for name in names]
+    made = [module_table(path for path in top if path.exists())]
+    for name in names:
+        first, *paths = sorted((SOURCE / name).rglob("*.py")) or [None]
+        if first is not None:
+            made.append(f"### `{name}/`\n\n{described(first)}\n\n{module_table(paths)}")
+    return "\n\n".join(made) + "\n"
+
+
+def test_the_page_on_the_layout_has_every_module() -> None:
+    """`EXPECTTEST_ACCEPT=1` writes the tables."""
+    text, heading, tables = PAGE.read_text().partition("| module | |")
+    if os.environ.get("EXPECTTEST_ACCEPT"):
+        PAGE.write_text(text + module_tables())
+    else:
+        assert heading + tables == module_tables()
 
 
 @functools.cache

@@ -23,7 +23,9 @@ from hotstart._torch.running.hooks import global_hooks
 from hotstart.artifact import fingerprint
 from hotstart.artifact.surroundings import compile_variables, version
 from hotstart.capture.described import DescribedCall
-from hotstart.guards.objects import Describer, Unknowable, class_name, tensor_text
+from hotstart.guards.functions import class_name
+from hotstart.guards.objects import Describer, Unknowable
+from hotstart.guards.one_line import tensor_text
 from hotstart.model import Model, modules
 from hotstart.options import Options
 from hotstart.partition.operator_names import name_given

@@ -101,12 +101,7 @@ class Store:
         sign_key: str | os.PathLike[str] | None = None,
         trusted_keys: Sequence[str | os.PathLike[str] | bytes] | None = None,
     ) -> None:
-        for name, limit in (("max_bytes", max_bytes), ("max_files", max_files)):
-            _require_amount(name, limit)
-        if max_age_days is not None:
-            _require_amount("max_age_days", max_age_days)
-        age_s = None if max_age_days is None else max_age_days * 86400
-        limits = Limits(bytes=max_bytes, files=max_files, age_s=age_s)
+        limits = _limits(max_bytes, max_files, max_age_days)
         if remote is not None and not isinstance(remote, str):
             raise StoreError(f"remote: expected a URL as text, found {remote!r}")
         if place is not None:
@@ -357,6 +352,20 @@ def _digest_of(key: ProgramKey | str) -> str:
             f"{key!r}"
         )
     return digest
+
+
+def _limits(max_bytes: int, max_files: int, max_age_days: float | None) -> Limits:
+    """Make the limits of a folder.
+
+    Raises:
+        StoreError: one of them is no number of 0 or more.
+    """
+    _require_amount("max_bytes", max_bytes)
+    _require_amount("max_files", max_files)
+    if max_age_days is not None:
+        _require_amount("max_age_days", max_age_days)
+    age_s = None if max_age_days is None else max_age_days * 86400
+    return Limits(bytes=max_bytes, files=max_files, age_s=age_s)
 
 
 def _require_amount(name: str, value: object) -> None:

@@ -80,10 +80,16 @@ def files(base: Path, kind: str = "") -> Iterator[Stored]:
     for folder in _folders(base, kind):
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
-                if is_name(entry.name):
-                    with contextlib.suppress(FileNotFoundError):
-                        info = entry.stat()
-                        yield Stored(folder.parent.name, entry.name, info.st_size, info.st_mtime)
+                info = _stat(entry) if is_name(entry.name) else None
+                if info is not None:
+                    yield Stored(folder.parent.name, entry.name, info.st_size, info.st_mtime)
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return entry.stat()
+    except FileNotFoundError:
+        return None
 
 
 def tidy(base: Path, limits: Limits, room: int) -> Tidied:

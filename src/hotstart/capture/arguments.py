@@ -88,30 +88,18 @@ def describe_arguments(
     reader = _Reader(device)
     wanted = dict(dynamic_shapes or {})
     parameters: list[Parameter] = []
-    unnamed = 0
+    unnamed: Mapping[str, Any] = {}
     for name, parameter in bound.signature.parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            for key, value in bound.arguments.get(name, {}).items():
+            unnamed = bound.arguments.get(name, {})
+            for key, value in unnamed.items():
                 tree = reader.read(key, value, wanted.pop(key, None))
                 parameters.append(Parameter(key, "keyword", tree))
-                unnamed += 1
-            continue
-        has_default = parameter.default is not inspect.Parameter.empty
-        if name in bound.arguments:
+        elif name in bound.arguments:
             tree = reader.read(name, bound.arguments[name], wanted.pop(name, None))
-        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            tree = Seq(tuple, ())
+            parameters.append(_described(parameter, tree))
         else:
-            tree = Const(parameter.default)
-        parameters.append(
-            Parameter(
-                name,
-                _KINDS[parameter.kind],
-                tree,
-                has_default,
-                parameter.default if has_default else None,
-            )
-        )
+            parameters.append(_described(parameter, _tree_of_default(parameter)))
     if wanted:
         given = ", ".join(sorted(wanted))
         known = ", ".join(p.name for p in parameters if not isinstance(p.tree, Const))
@@ -126,8 +114,21 @@ def describe_arguments(
         len(args),
         reader.shared,
         tuple(reader.strides),
-        unnamed,
+        len(unnamed),
     )
+
+
+def _tree_of_default(parameter: inspect.Parameter) -> Tree:
+    """Describe a parameter that a call leaves out."""
+    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+        return Seq(tuple, ())
+    return Const(parameter.default)
+
+
+def _described(parameter: inspect.Parameter, tree: Tree) -> Parameter:
+    has_default = parameter.default is not inspect.Parameter.empty
+    default = parameter.default if has_default else None
+    return Parameter(parameter.name, _KINDS[parameter.kind], tree, has_default, default)
 
 
 _KINDS: dict[Any, Kind] = {

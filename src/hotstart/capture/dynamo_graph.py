@@ -76,21 +76,10 @@ def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic]) -> Fla
         CaptureError: the graph was not made by Dynamo, is for training, or has inputs that are no
             plain tensors and numbers.
     """
-    env = traced_environment()
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    if env is None or any("example_value" not in node.meta for node in placeholders):
-        raise CaptureError(
-            "expected a graph from torch.compile, found one without a trace under way. Use "
-            'torch.compile(model, backend="hotstart"), or hotstart.compile(model, ...).'
-        )
+    env = _environment_of(placeholders)
     (output,) = (node for node in module.graph.nodes if node.op == "output")
-    for node in placeholders:
-        _refuse_odd(node)
-    count_writes(module.graph)
-    _refuse_training(placeholders, output)
-    refuse_unbacked(module.graph)
-    refuse_places(module.graph)
-    refuse_collectives(module)
+    _refuse(module, placeholders, output)
     values = [node.meta.get("example_value") for node in module.graph.nodes]
     symbols = _symbols(env, values)
     symbols, sizes = _found_in_inputs(env, symbols, placeholders)
@@ -125,6 +114,28 @@ def capture_graph(module: fx.GraphModule, learned: Sequence[sympy.Basic]) -> Fla
         arguments=tuple(tensors),
         sizes=tuple(sizes[symbol] for symbol in symbols),
     )
+
+
+def _environment_of(placeholders: Sequence[fx.Node]) -> ShapeEnv:
+    """The shape environment in which Dynamo traced a graph with these inputs."""
+    env = traced_environment()
+    if env is None or any("example_value" not in node.meta for node in placeholders):
+        raise CaptureError(
+            "expected a graph from torch.compile, found one without a trace under way. Use "
+            'torch.compile(model, backend="hotstart"), or hotstart.compile(model, ...).'
+        )
+    return env
+
+
+def _refuse(module: fx.GraphModule, placeholders: Sequence[fx.Node], output: fx.Node) -> None:
+    """Refuse graphs for training, and those that no program does."""
+    for node in placeholders:
+        _refuse_odd(node)
+    count_writes(module.graph)
+    _refuse_training(placeholders, output)
+    refuse_unbacked(module.graph)
+    refuse_places(module.graph)
+    refuse_collectives(module)
 
 
 # --- inputs and outputs ---------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import torch
 
 from hotstart._torch.graphs.symbols import is_fake
 from hotstart.errors import CaptureError
-from hotstart.guards.objects import Unknowable, class_name
+from hotstart.guards.functions import class_name
+from hotstart.guards.objects import Unknowable
 from hotstart.guards.wrapping import wrapping_of
 from hotstart.records.artifact import Wrapping
 

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 
 from hotstart._torch.dynamo.full_graph import FullGraph
+from hotstart._torch.dynamo.guards import Read
 from hotstart._torch.graphs.symbols import is_fake
 from hotstart._torch.processes.collectives import asks_for_rank
 from hotstart._torch.processes.ranks import is_initialized
 from hotstart._torch.subclasses.inner_tensors import inner_names
 from hotstart.guards.compare import python_module
+from hotstart.guards.functions import class_name, codes_of, definers, module_name
 from hotstart.guards.group_reads import GroupsRead, seen_of_process
-from hotstart.guards.objects import class_name, codes_of, definers, module_name
 from hotstart.guards.sources import file_of, is_given_file
 from hotstart.guards.structure import (
     Look,
@@ -37,7 +38,7 @@ from hotstart.guards.structure import (
 )
 from hotstart.guards.ways import ways
 from hotstart.model import Model, ModelIndex
-from hotstart.records.groups import GroupPlace
+from hotstart.records.groups import GroupPlace, GroupStart
 from hotstart.records.guards import Guard, Kind, ModuleKind, Seen, Start, Step
 
 _CONSTANTS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
@@ -82,53 +83,75 @@ class ReadInTrace:
 
 def collect(index: ModelIndex, target: Model, traced: FullGraph) -> ReadInTrace:
     """Collect what a trace of a model, or of one of its methods, read."""
-    ran = Ran(traced.codes)
-    look = Look()
-    found: dict[str, tuple[torch.nn.Module, set[Guard]]] = {}
-    outside = {
-        Seen("environment", name, Guard((), "value", environment_text(name)))
-        for name in traced.environment
-    }
-    groups = GroupsRead()
+    ran, look = Ran(traced.codes), Look()
+    reads = _Reads(index, traced, ran, look)
     subclasses: set[type] = set()
     for read in traced.reads:
-        if _is_known_weight(read[0], traced.object_named(read[1]), index, subclasses):
-            continue
-        for start, kind, steps in ways(*read):
-            value = traced.object_named(start)
-            path = index.path_of(value)
-            groups.meet(value)
-            if path is not None:
-                _, guards = found.setdefault(path, (value, set()))
-                guard = groups.guard(value, "module", path, steps)
-                if guard is not None:
-                    guards.add(guard)
-                    break
-                guards.update(_of_module(look, ran, value, kind, steps))
-                break
-            origin = _origin(traced, start, value, steps)
-            if origin is not None:
-                (where, name, held), steps = origin
-                guard = groups.guard(held, where, name, steps)
-                if guard is not None:
-                    outside.add(Seen(where, name, guard))
-                    break
-                read_there = _outside(look, ran, where, name, held, kind, steps)
-                outside.update(Seen(where, name, guard) for guard in read_there)
-                break
+        if not _is_known_weight(read[0], traced.object_named(read[1]), index, subclasses):
+            reads.add(read)
     made: dict[str, ModuleKind] = {}
-    for path, (module, guards) in found.items():
+    for path, (module, guards) in reads.modules.items():
         guards.update(_methods(look, ran, module, ()))
         own = look.own_code(module, bool(path) or runs_hooks(index.model))
         ran.cover(*(value for _, value in look.own_functions(module, hooks=True)))
         made[path] = ModuleKind(class_name(type(module)), tuple(sorted(guards, key=repr)), own)
-    outside.update(_target(look, ran, target))
-    outside.update(_named(look, ran))
     functions = [traced.object_named(name) for kind, name, _ in traced.reads if kind == "function"]
     by_rank = is_initialized() and asks_for_rank(traced.codes, functions)
-    outside.update(seen_of_process(traced.codes, functions, by_rank))
+    outside = {
+        *reads.outside,
+        *(_environment(name) for name in traced.environment),
+        *_target(look, ran, target),
+        *_named(look, ran),
+        *seen_of_process(traced.codes, functions, by_rank),
+    }
     seen = tuple(sorted(outside, key=repr))
-    return ReadInTrace(made, seen, ran.codes, frozenset(ran.left), groups.found(), by_rank)
+    return ReadInTrace(made, seen, ran.codes, frozenset(ran.left), reads.groups.found(), by_rank)
+
+
+def _environment(name: str) -> Seen:
+    return Seen("environment", name, Guard((), "value", environment_text(name)))
+
+
+class _Reads:
+    """Guards on what was read, by the module of the model that leads to it or the place outside.
+
+    Attributes:
+        modules: by path, a module with the guards on what it leads to.
+        outside: guards on what no module leads to.
+        groups: the groups of processes that were met.
+    """
+
+    def __init__(self, index: ModelIndex, traced: FullGraph, ran: Ran, look: Look) -> None:
+        self._index, self._traced, self._ran, self._look = index, traced, ran, look
+        self.modules: dict[str, tuple[torch.nn.Module, set[Guard]]] = {}
+        self.outside: set[Seen] = set()
+        self.groups = GroupsRead()
+
+    def add(self, read: tuple[Read, str, Any]) -> None:
+        """Guard a read from the nearest object on the way to it that other processes have, too."""
+        for start, kind, steps in ways(*read):
+            value = self._traced.object_named(start)
+            path = self._index.path_of(value)
+            self.groups.meet(value)
+            if path is not None:
+                own = _of_module(self._look, self._ran, value, kind, steps)
+                _, guards = self.modules.setdefault(path, (value, set()))
+                guards.update(self._of_group(value, "module", path, steps) or own)
+                return
+            origin = _origin(self._traced, start, value, steps)
+            if origin is not None:
+                (where, name, held), way = origin
+                own = _outside(self._look, self._ran, where, name, held, kind, way)
+                found = self._of_group(held, where, name, way) or own
+                self.outside.update(Seen(where, name, guard) for guard in found)
+                return
+
+    def _of_group(
+        self, start: Any, kind: GroupStart, name: str, steps: tuple[Step, ...]
+    ) -> list[Guard]:
+        """Guard the place of a group of processes in place of its attributes, if steps pass one."""
+        guard = self.groups.guard(start, kind, name, steps)
+        return [] if guard is None else [guard]
 
 
 def _is_known_weight(read: str, value: Any, index: ModelIndex, subclasses: set[type]) -> bool:

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from hotstart._torch.processes.ranks import world_place
 from hotstart._torch.running.hooks import global_hook_dicts
+from hotstart.guards.functions import module_name
 from hotstart.guards.group_reads import rank_text
-from hotstart.guards.objects import module_name
 from hotstart.guards.structure import (
     Look,
     differs,

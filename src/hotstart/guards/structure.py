@@ -13,7 +13,9 @@ import torch
 from hotstart._torch.processes.ranks import group_text
 from hotstart._torch.running.hooks import global_hooks
 from hotstart._torch.running.operators import operator_code, operator_schemas
-from hotstart.guards.objects import Describer, Unknowable, class_name, digest, tensor_text
+from hotstart.guards.functions import class_name
+from hotstart.guards.objects import Describer, Unknowable
+from hotstart.guards.one_line import digest, tensor_text
 from hotstart.model import IN_PLACE_OF, Finder, Model, contents
 from hotstart.records.artifact import Requirements
 from hotstart.records.guards import Change, Guard, Step, written

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from hotstart._torch.running.watches import MappingWatch
-from hotstart.guards.objects import definers, functions_in
+from hotstart.guards.functions import definers, functions_in
 from hotstart.guards.structure import follow
 from hotstart.records.guards import Guard, Step
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from hotstart._torch.subclasses.inner_tensors import context_of, inner_names
-from hotstart.guards.objects import Describer, Unknowable, class_name
+from hotstart.guards.functions import class_name
+from hotstart.guards.objects import Describer, Unknowable
 from hotstart.guards.structure import same_class
 from hotstart.model import Finder, Place
 from hotstart.records.artifact import Requirements, Wrapping

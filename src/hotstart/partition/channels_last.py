@@ -12,7 +12,7 @@ get their traced layout, by a `contiguous()` before them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -144,13 +144,18 @@ class _Images:
             for number, run in enumerate(self._runs):
                 for node in run.nodes:
                     self._follow(node, found)
-                for node in run.nodes:
-                    if node in self._changed and self._crosses(node, number):
-                        if self._can_be_laid_out(node, number):
-                            found.laid_out.append(node)
-                        else:
-                            del self._changed[node]
+                self._lay_out(run, number, found)
         return found
+
+    def _lay_out(self, run: Run, number: int, found: _Changes) -> None:
+        """Hand images of a run to later ones in the new layout, or else as they were traced."""
+        for node in run.nodes:
+            if node not in self._changed or not self._crosses(node, number):
+                continue
+            if self._can_be_laid_out(node, number):
+                found.laid_out.append(node)
+            else:
+                del self._changed[node]
 
     def _follow(self, node: fx.Node, found: _Changes) -> None:
         """Run a node if the layout of an input is another than in the trace."""
@@ -241,23 +246,35 @@ def _inserted(graph: Graph, runs: Sequence[Run], changes: _Changes) -> tuple[Run
     for run in runs:
         nodes: list[fx.Node] = []
         for node in run.nodes:
-            for one in changes.restored.get(node, ()):
-                read = given.get(one, one)
-                with graph.captured.graph.inserting_before(node):
-                    nodes.append(_laid_out(read, torch.contiguous_format, node))
-                node.replace_input_with(read, nodes[-1])
+            nodes += _restored(node, changes.restored.get(node, ()), given)
             nodes.append(node)
         inside = set(nodes)
-        for node in run.nodes:
-            if node in changes.laid_out:
-                with graph.captured.graph.inserting_after(nodes[-1]):
-                    nodes.append(_laid_out(node, _FORMATS[example_of(node).ndim], node))
-                given[node] = nodes[-1]
-                for user in list(node.users):
-                    if user not in inside and user is not nodes[-1] and user.op != "output":
-                        user.replace_input_with(node, nodes[-1])
+        for node in filter(changes.laid_out.__contains__, run.nodes):
+            with graph.captured.graph.inserting_after(nodes[-1]):
+                given[node] = _laid_out(node, _FORMATS[example_of(node).ndim], node)
+            nodes.append(given[node])
+            _hand_on(node, given[node], inside)
         made.append(replace(run, nodes=tuple(nodes)))
     return tuple(made)
+
+
+def _restored(
+    node: fx.Node, reads: Sequence[fx.Node], given: Mapping[fx.Node, fx.Node]
+) -> Iterator[fx.Node]:
+    """Make copies of inputs of a node in the traced layout, and have it read them."""
+    for one in reads:
+        read = given.get(one, one)
+        with node.graph.inserting_before(node):
+            copy = _laid_out(read, torch.contiguous_format, node)
+        node.replace_input_with(read, copy)
+        yield copy
+
+
+def _hand_on(node: fx.Node, copy: fx.Node, inside: Set[fx.Node]) -> None:
+    """Have later runs read a copy of a node."""
+    for user in list(node.users):
+        if user not in inside and user is not copy and user.op != "output":
+            user.replace_input_with(node, copy)
 
 
 def _laid_out(node: fx.Node, memory_format: torch.memory_format, beside: fx.Node) -> fx.Node:

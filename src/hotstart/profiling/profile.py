@@ -7,6 +7,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,16 +66,7 @@ def profile(
     recorder.begin(counts=True)
     in_parts(*args, **kwargs)
     counted = recorder.spent
-    seconds: dict[Key, list[float]] = defaultdict(list)
-    whole = []
-    for _ in range(repeats):
-        recorder.begin(counts=False)
-        started = time.perf_counter()
-        in_parts(*args, **kwargs)
-        whole.append(time.perf_counter() - started)
-        for key, spent in recorder.spent.items():
-            seconds[key].append(spent.nanoseconds / 1e9)
-    medians = {key: statistics.median(each) for key, each in seconds.items()}
+    whole, medians = _timed_in_parts(partial(in_parts, *args, **kwargs), recorder, repeats)
     number = forms.variant_of(key[1] for key in counted)
     owner, variant = _variant(program.artifact, number)
     native = program.artifact.native
@@ -83,13 +75,30 @@ def profile(
         variant=variant,
         native=native is not None and native.runs[number] is not None,
         seconds=served,
-        seconds_in_parts=statistics.median(whole),
+        seconds_in_parts=whole,
         pieces=tuple(_pieces(program.artifact, forms, recorder, counted, medians)),
         peaks=measure_peaks(_dtype(program.artifact)),
         threads=torch.get_num_threads(),
         repeats=repeats,
         load=os.getloadavg()[0],
     )
+
+
+def _timed_in_parts(
+    call: Callable[[], object], recorder: Recorder, repeats: int
+) -> tuple[float, dict[Key, float]]:
+    """Time a call and its parts: median seconds, and those of each part by place."""
+    whole: list[float] = []
+    parts: dict[Key, list[float]] = defaultdict(list)
+    for _ in range(repeats):
+        recorder.begin(counts=False)
+        started = time.perf_counter()
+        call()
+        whole.append(time.perf_counter() - started)
+        for key, spent in recorder.spent.items():
+            parts[key].append(spent.nanoseconds / 1e9)
+    medians = {key: statistics.median(each) for key, each in parts.items()}
+    return statistics.median(whole), medians
 
 
 def _function(program: Program, call: str | None) -> Callable[..., Any]:

@@ -64,17 +64,17 @@ def _refuse_endless(splits: Sequence[Split], axes: Sequence[Dim], limit: int) ->
     found: dict[sympy.Basic, set[sympy.Basic]] = {}
     for made in splits:
         for condition in made.conditions:
-            if isinstance(condition.expr, sympy.Eq) and condition.expr.rhs.is_Integer:
-                number, axis = condition.expr.lhs, only_axis(condition.expr)
-                values = found.setdefault(number, set())
-                values.add(condition.expr.rhs)
-                if len(values) < ENDLESS or axis is None:
-                    continue
-                declared = made.part.declared
-                whole = replace(made.part, choices=declared.choices, where=True)
-                count = count_values(number, axis_symbol(axis), whole.intervals()[axis])
-                if count > limit + 1:
-                    raise range_error(whole, condition, axes, count)
+            expr, axis = condition.expr, only_axis(condition.expr)
+            if not isinstance(expr, sympy.Eq) or not expr.rhs.is_Integer:
+                continue
+            values = found.setdefault(expr.lhs, set())
+            values.add(expr.rhs)
+            if len(values) < ENDLESS or axis is None:
+                continue
+            whole = replace(made.part, choices=made.part.declared.choices, where=True)
+            count = count_values(expr.lhs, axis_symbol(axis), whole.intervals()[axis])
+            if count > limit + 1:
+                raise range_error(whole, condition, axes, count)
 
 
 def range_error(

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from hotstart import faults
 from hotstart.capture.described import DescribedCall
+from hotstart.capture.naming import naming_of
 from hotstart.capture.refusals import refuse_skipped_hooks
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
@@ -20,6 +21,7 @@ from hotstart.model import ModelIndex
 from hotstart.options import Options
 from hotstart.partition import SplitOn
 from hotstart.records.artifact import Requirements
+from hotstart.records.standalone import Naming
 from hotstart.specialize.contract import make_requirements
 from hotstart.specialize.trace import TracedCall, not_captured, trace_calls
 
@@ -35,12 +37,14 @@ class TracedModel:
         weights: the table of tensors that the graphs read.
         calls: its calls.
         requirements: what the model must be.
+        naming: how names of checkpoints may differ.
     """
 
     index: ModelIndex
     weights: WeightTable
     calls: list[TracedCall]
     requirements: Requirements
+    naming: Naming
 
 
 def trace_set_up(
@@ -124,7 +128,7 @@ def _traced(
         weights = WeightTable(index)
         traced = trace_calls(index, calls, weights, options, split_on, clock)
         requirements = make_requirements(index, weights, traced)
-        return TracedModel(index, weights, traced, requirements)
+        return TracedModel(index, weights, traced, requirements, naming_of(index))
 
 
 def _first_call(call: DescribedCall) -> FirstCall:

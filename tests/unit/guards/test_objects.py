@@ -28,7 +28,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hotstart.guards import objects
-from hotstart.guards.objects import Describer, Unknowable, code_digest, digest
+from hotstart.guards.codes import code_digest
+from hotstart.guards.objects import Describer, Unknowable
+from hotstart.guards.one_line import digest
 
 
 def texts(value: Any) -> list[tuple[str, str]]:

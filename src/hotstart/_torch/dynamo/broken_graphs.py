@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hotstart._torch.dynamo.as_eager import trace_settings
 from hotstart._torch.dynamo.failures import describe_reason
-from hotstart._torch.dynamo.full_graph import trace_settings
 from hotstart._torch.graphs.source_lines import user_line
 
 

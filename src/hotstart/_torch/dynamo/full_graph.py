@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import builtins
 import contextlib
-import dis
 import logging
 import re
 import types
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,40 +15,20 @@ import torch
 from torch import fx
 
 from hotstart._torch.blocks.repeats import Alike, tracing_repeats_once
-from hotstart._torch.dynamo.as_called import operators_as_called
-from hotstart._torch.dynamo.class_names import knowing_modules_of_classes
-from hotstart._torch.dynamo.decided_branches import going_on_where_all_is_decided
+from hotstart._torch.dynamo.as_eager import tracing_as_eager
 from hotstart._torch.dynamo.guards import Read, environment_names, modes_read, object_named, reads
 from hotstart._torch.dynamo.idle_branches import passing_idle_branches
 from hotstart._torch.dynamo.known_buffers import knowing
 from hotstart._torch.dynamo.layout_reads import LayoutReads, recording_layout_reads
-from hotstart._torch.dynamo.left_generators import refusing_left_generators
-from hotstart._torch.dynamo.numbers_read import (
-    numbers_of_weights_unknown,
-    reading_lists,
-    reading_paddings,
-)
-from hotstart._torch.dynamo.other_names import OtherNames, recording_other_names
+from hotstart._torch.dynamo.other_names import recording_other_names
 from hotstart._torch.dynamo.passed_objects import recording_passed_objects
-from hotstart._torch.dynamo.plain_sizes import sizes_of_any_operator
-from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
-from hotstart._torch.dynamo.text_of_values import refusing_text_of_values
+from hotstart._torch.dynamo.side_effects import lasting, recording_side_effects
 from hotstart._torch.dynamo.trace_globals import names_taken_back
-from hotstart._torch.graphs.source_lines import guards_name_users_lines
-from hotstart._torch.graphs.symbols import (
-    Condition,
-    forgetting_real_tensors,
-    sizes_that_may_be_zero,
-    without_size_assumptions,
-)
-from hotstart._torch.inductor.composites import composites_of_any_size
-from hotstart._torch.inductor.sizes import (
-    convolutions_of_any_batch,
-    unbound_by_selecting,
-)
+from hotstart._torch.graphs.symbols import Condition, forgetting_real_tensors
 
 if TYPE_CHECKING:
     import sympy
+    from torch._dynamo.convert_frame import CaptureOutput
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 log = logging.getLogger("hotstart")
@@ -202,23 +179,17 @@ def full_graph(
     """
     import torch._dynamo as dynamo
     from torch._dynamo import convert_frame
-    from torch._dynamo.utils import get_metrics_context
 
     traced, owner = convert_frame.get_traced_fn(fn)
-    code = traced.__code__
-    first = None if owner is None else code.co_varnames[0]
-    self_name, self_among = (first, None) if code.co_argcount else (None, first)
+    self_name, self_among = _self_variables(traced.__code__, owner)
     for tensor, dim, low, high in dynamic:
         dynamo.mark_dynamic(tensor, dim, min=low, max=high)
     with (
-        names_taken_back(),
-        dynamo.config.patch(**trace_settings()),
-        torch.no_grad(),
-        _reading_as_eager(),
+        _leaving_nothing_behind(),
+        tracing_as_eager(),
         passing_idle_branches() as decided,
         knowing(buffers) as known,
-        get_metrics_context(),
-        _recording_side_effects() as side_effects,
+        recording_side_effects() as side_effects,
         recording_layout_reads() as layout_reads,
         recording_other_names() as others,
         recording_passed_objects(passed, self_name) as met,
@@ -226,31 +197,24 @@ def full_graph(
     ):
         captured = convert_frame.fullgraph_capture(fn, args, kwargs)
         output = captured.graph_capture_output
-        scope = {**traced.__globals__, **output.f_globals}
+        globals_ = {**traced.__globals__, **output.f_globals}
     if captured.backend_input is None:
         raise NoGraph
     log.debug("%d calls of blocks repeat others", repeats.repeated)
 
-    def replay(graph: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # 2.11 looks for builtins, too, among the globals that the bytecode needs.
-        names = {**vars(builtins), **scope}
-        callable_ = captured.forward_callable(compiled_fn=graph, extra_globals=names)
-        return callable_(*(args if owner is None else (owner, *args)), **kwargs)
+    def scopes_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+        return {"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": globals_}
 
     env = captured.backend_input.fake_mode.shape_env
     assert env is not None  # Dynamo always makes one
-
-    def scopes_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-        return {"L": convert_frame._get_frame(fn, args, kwargs).locals, "G": scope}
-
     scopes = scopes_of(args, kwargs)
     return FullGraph(
         module=captured.backend_input.graph_module,
         env=env,
-        replay=replay,
-        side_effects=tuple(_lasting(side_effects, output.traced_code)),
+        replay=_replay_of(captured, globals_, owner),
+        side_effects=tuple(lasting(side_effects, output.traced_code)),
         modes=modes_read(output.output_graph),
-        reads=tuple(_by_all_names(reads(output.output_graph, scopes), others.of_objects(scopes))),
+        reads=others.of_objects(scopes).under_all_names(reads(output.output_graph, scopes)),
         codes=frozenset(output.traced_code),
         environment=frozenset(environment_names(output.traced_code)),
         home=str(traced.__globals__.get("__name__", "")),
@@ -266,103 +230,30 @@ def full_graph(
     )
 
 
+def _self_variables(code: types.CodeType, owner: object | None) -> tuple[str | None, str | None]:
+    """Find the variable that holds the traced module, and the one that holds it among others."""
+    first = None if owner is None else code.co_varnames[0]
+    return (first, None) if code.co_argcount else (None, first)
+
+
 @contextlib.contextmanager
-def _reading_as_eager() -> Iterator[None]:
-    """Have Dynamo read sizes, numbers, conditions and classes as eager does, or refuse to."""
-    with contextlib.ExitStack() as entered:
-        for change in (
-            forgetting_real_tensors,
-            without_size_assumptions,
-            sizes_that_may_be_zero,
-            convolutions_of_any_batch,
-            composites_of_any_size,
-            sizes_of_any_operator,
-            unbound_by_selecting,
-            reading_paddings,
-            reading_lists,
-            numbers_of_weights_unknown,
-            going_on_where_all_is_decided,
-            refusing_text_of_values,
-            refusing_left_generators,
-            operators_as_called,
-            recurrent_of_any_length,
-            knowing_modules_of_classes,
-            guards_name_users_lines,
-        ):
-            entered.enter_context(change())
+def _leaving_nothing_behind() -> Iterator[None]:
+    """Leave neither names nor references of a trace, and count it in metrics of its own."""
+    from torch._dynamo.utils import get_metrics_context
+
+    with names_taken_back(), forgetting_real_tensors(), get_metrics_context():
         yield
 
 
-def _by_all_names(
-    read: Iterable[tuple[Read, str, Any]], others: OtherNames
-) -> dict[tuple[Read, str, Any], None]:
-    """List the reads of a trace by every name that it reached the objects by."""
-    found: dict[tuple[Read, str, Any], None] = {}
-    for kind, name, key in read:
-        found |= {(kind, each, key): None for each in (name, *others.of(name))}
-    return found
+def _replay_of(
+    captured: CaptureOutput, globals_: Mapping[str, Any], owner: object | None
+) -> Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]:
+    """Make the function that runs the bytecode around a captured graph."""
 
+    def replay(graph: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # 2.11 looks for builtins, too, among the globals that the bytecode needs.
+        names = {**vars(builtins), **globals_}
+        callable_ = captured.forward_callable(compiled_fn=graph, extra_globals=names)
+        return callable_(*(args if owner is None else (owner, *args)), **kwargs)
 
-def trace_settings() -> dict[str, Any]:
-    """Settings under which Dynamo traces sizes as they are declared, and operators as written.
-
-    `enable_dynamo_decompositions`, where there is one, makes a product and an `fma` of
-    `x.addcmul_(a, b, value=2.0)` and its like: they round otherwise than eager does, and only
-    Inductor registers them. Numbers that depend on contents of tensors become unbacked symbols.
-    """
-    import torch._dynamo.config as config
-
-    decompositions = "enable_dynamo_decompositions"
-    return {
-        "assume_static_by_default": True,
-        "automatic_dynamic_shapes": False,
-        "specialize_int": True,
-        "specialize_float": True,
-        "allow_rnn": True,
-        "capture_scalar_outputs": True,
-        "capture_dynamic_output_shape_ops": True,
-        **({decompositions: False} if hasattr(config, decompositions) else {}),
-    }
-
-
-def _lasting(side_effects: Sequence[str], codes: Sequence[types.CodeType]) -> Iterator[str]:
-    """The side effects that outlive a call, or may.
-
-    What torch's modules keep is which warnings were shown. Variables of outer functions have no
-    name, nor has torch's stack of modes, which a `with` block in forward changes and restores.
-    """
-    assigns = "<unknown source>" in side_effects and any(
-        step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in code.co_freevars
-        for code in codes
-        for step in dis.get_instructions(code)
-    )
-    for name in side_effects:
-        if name == "<unknown source>":
-            if assigns:
-                yield "a variable of an outer function"
-        elif not name.startswith("G['__import_torch_"):
-            yield name
-
-
-@contextlib.contextmanager
-def _recording_side_effects() -> Iterator[list[str]]:
-    """Collect the names of the Python objects a traced function changes.
-
-    Dynamo tells them in a warning, when its policy is "warn" (2.10 and later), and nowhere else.
-    """
-    import torch._dynamo.config as config
-
-    found: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        with config.patch(side_effect_replay_policy="warn"):
-            yield found
-    for warning in caught:
-        text = str(warning.message)
-        if "side effects" in text and text.endswith("]"):
-            found.extend(map(str, ast.literal_eval(text[text.rindex(": [") + 2 :])))
-        # An array is a tensor in a trace.
-        elif not text.startswith("To copy construct from a tensor"):
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
+    return replay

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
-from hotstart._torch.dynamo.guards import object_named
+from hotstart._torch.dynamo.guards import Read, object_named
 from hotstart._torch.in_between import in_between
 
 
@@ -38,6 +38,16 @@ class OtherNames:
             if not isinstance(object_named(first, scopes), torch.nn.Module | torch.Tensor):
                 found._others[first] = others
         return found
+
+    def under_all_names(
+        self, read: Iterable[tuple[Read, str, Any]]
+    ) -> tuple[tuple[Read, str, Any], ...]:
+        """List the reads of a trace by every name that it reached the objects by."""
+        return tuple(
+            dict.fromkeys(
+                (kind, each, key) for kind, name, key in read for each in (name, *self.of(name))
+            )
+        )
 
     def of(self, name: str, used: frozenset[str] = frozenset()) -> Iterator[str]:
         """The aliases of a name, by those of every object on the way to it."""

@@ -25,11 +25,12 @@ def complete_examples(graph: fx.Graph) -> None:
     """Give elements of tensors that `tolist` reads their fake values, which Dynamo leaves out."""
     for node in graph.find_nodes(op="call_function", target=operator.getitem):
         base, index = node.args
-        if "example_value" not in node.meta and isinstance(base, fx.Node):
-            source = base.meta.get("example_value")
-            if isinstance(source, torch.Tensor) and isinstance(index, int):
-                with torch.no_grad():
-                    node.meta["example_value"] = source[index]
+        if "example_value" in node.meta or not isinstance(base, fx.Node):
+            continue
+        source = base.meta.get("example_value")
+        if isinstance(source, torch.Tensor) and isinstance(index, int):
+            with torch.no_grad():
+                node.meta["example_value"] = source[index]
 
 
 def keep_checks(graph: fx.Graph) -> dict[sympy.Symbol, sympy.Expr]:

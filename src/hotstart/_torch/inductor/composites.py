@@ -134,9 +134,12 @@ def _cheapest_cuts(sizes: Sequence[int]) -> dict[tuple[int, int], int]:
     for length in range(1, count):
         for start in range(count - length):
             end = start + length
-            for cut in range(start, end):
-                apart = costs[start, cut] + costs[cut + 1, end]
-                cost = apart + sizes[start] * sizes[cut + 1] * sizes[end + 1]
-                if (start, end) not in costs or cost < costs[start, end]:
-                    costs[start, end], cuts[start, end] = cost, cut
+            by_cut = {
+                cut: costs[start, cut]
+                + costs[cut + 1, end]
+                + sizes[start] * sizes[cut + 1] * sizes[end + 1]
+                for cut in range(start, end)
+            }
+            cuts[start, end] = min(by_cut, key=by_cut.__getitem__)
+            costs[start, end] = by_cut[cuts[start, end]]
     return cuts

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -63,34 +63,43 @@ def reduce(
     module = ast.parse(source)
     call = _call(module)
     definitions = _definitions(module)
-    kept: dict[str, ast.stmt] = {}
-    used_kernels: dict[str, None] = {}
-    used_constants: dict[str, None] = {}
     _ExternKernels().visit(call)
     _keep_outputs(call, outputs)
     _count_writes(call, written)
     bind = _bound(call, weights)
-    pending = _free_names(bind)
-    while pending:
-        name = pending.pop()
-        if name in kept or name in used_kernels or name in used_constants:
-            continue
-        if name in kernels:
-            used_kernels[name] = None
-        elif name in constants:
-            used_constants[name] = None
-        elif name in definitions:
-            definition = _ExternKernels().visit(definitions[name])
-            kept[name] = definition
-            pending |= _free_names(definition)
-        elif not hasattr(builtins, name):
-            raise NotLean(f"the generated code mentions {name}, which it does not define")
-    ordered = [s for s in module.body if any(s is k for k in kept.values())]
+    kept, used = _needed(bind, definitions, {*kernels, *constants})
+    ordered = [s for s in module.body if any(s is k for k in kept)]
     imports = [s for s in ordered if isinstance(s, ast.Import | ast.ImportFrom)]
     others = [s for s in ordered if not isinstance(s, ast.Import | ast.ImportFrom)]
     lean = ast.Module(body=[*imports, *others, bind], type_ignores=[])
     text = ast.unparse(ast.fix_missing_locations(lean)) + "\n"
-    return Lean(text, tuple(k for k in kernels if k in used_kernels), tuple(used_constants))
+    used_kernels = tuple(name for name in kernels if name in used)
+    return Lean(text, used_kernels, tuple(name for name in used if name in constants))
+
+
+def _needed(
+    bind: ast.FunctionDef, definitions: Mapping[str, ast.stmt], given: Set[str]
+) -> tuple[list[ast.stmt], list[str]]:
+    """Find the definitions that a function leads to, and the given names that they mention.
+
+    Raises:
+        NotLean: a name is neither defined nor given, nor Python's.
+    """
+    kept: dict[str, ast.stmt] = {}
+    used: dict[str, None] = {}
+    pending = _free_names(bind)
+    while pending:
+        name = pending.pop()
+        if name in kept or name in used:
+            continue
+        if name in given:
+            used[name] = None
+        elif name in definitions:
+            kept[name] = _ExternKernels().visit(definitions[name])
+            pending |= _free_names(kept[name])
+        elif not hasattr(builtins, name):
+            raise NotLean(f"the generated code mentions {name}, which it does not define")
+    return list(kept.values()), list(used)
 
 
 def _call(module: ast.Module) -> ast.FunctionDef:
