@@ -29,7 +29,7 @@ from hotstart._torch.dynamo.left_generators import refusing_left_generators
 from hotstart._torch.dynamo.numbers_read import (
     numbers_of_weights_unknown,
     reading_lists,
-    reading_paddings,
+    reading_numbers,
 )
 from hotstart._torch.dynamo.other_names import OtherNames, recording_other_names
 from hotstart._torch.dynamo.passed_objects import recording_passed_objects
@@ -278,7 +278,7 @@ def _reading_as_eager() -> Iterator[None]:
             composites_of_any_size,
             sizes_of_any_operator,
             unbound_by_selecting,
-            reading_paddings,
+            reading_numbers,
             reading_lists,
             numbers_of_weights_unknown,
             going_on_where_all_is_decided,
