@@ -47,7 +47,7 @@ from hotstart._torch.graphs.symbols import (
 from hotstart._torch.inductor.composites import composites_of_any_size
 from hotstart._torch.inductor.sizes import (
     convolutions_of_any_batch,
-    unbound_by_selecting,
+    decompositions_of_any_size,
 )
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ def _reading_as_eager() -> Iterator[None]:
             convolutions_of_any_batch,
             composites_of_any_size,
             sizes_of_any_operator,
-            unbound_by_selecting,
+            decompositions_of_any_size,
             reading_numbers,
             reading_lists,
             numbers_of_weights_unknown,
