@@ -75,7 +75,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "use the operator without the underscore, and its result",
     ),
     (
-        r"Invalid call to __build_class__",
+        r"\b__build_class__\b",
         "forward defines a class",
         "define it outside of forward, and call it there",
     ),
