@@ -282,3 +282,56 @@ def test_generators_that_end_or_have_nothing_to_close() -> None:
 
     check(f, X)
     check(once, X)
+
+
+def turns_an_argument(x: Tensor) -> Tensor:
+    return x.unsqueeze_(0) + 1
+
+
+def defines_a_class(x: Tensor) -> Tensor:
+    class Held:
+        value = 2
+
+    return x * Held.value
+
+
+def fits(x: Tensor) -> Tensor:
+    return torch.linalg.lstsq(x[:, None], x[:, None]).solution
+
+
+def compares(x: Tensor) -> Tensor:
+    return x + 1 if torch.equal(x, x * 2) else x
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (turns_an_argument, "`unsqueeze_` changes the shape.*argument x.*without the underscore"),
+        (defines_a_class, "forward defines a class.*outside of forward"),
+        (fits, r"torch\.linalg\.lstsq gives follow from the rank.*torch\.linalg\.pinv"),
+        (compares, r"gives a Python bool.*\(a == b\)\.all\(\)"),
+    ],
+)
+def test_refusals_say_what_to_write_instead(function: Any, said: str) -> None:
+    with pytest.raises(CaptureError, match=f"(?s){said}"):
+        build(function, *X)
+
+
+class Counted(torch.nn.Module):
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        type(self).calls += 1
+        return x + 1
+
+
+def test_an_attribute_of_a_class_that_forward_sets_is_refused_and_left_as_it_was() -> None:
+    with pytest.raises(CaptureError, match=r"type\(self\)"):
+        build(Counted(), *X)
+    assert Counted.calls == 0
+
+
+def test_a_moving_average_over_all_batches_takes_a_plain_number() -> None:
+    norm = torch.nn.BatchNorm1d(3, momentum=None)
+    with pytest.raises(CaptureError, match=r"(?s)torch needs a plain number.*momentum=None"):
+        build(norm, torch.randn(4, 3))

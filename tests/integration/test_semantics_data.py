@@ -235,6 +235,23 @@ def test_floating_point_numbers_and_booleans_come_in_lists() -> None:
         build(lambda x: (x, x[:, 0].tolist()), MANY, dynamic_shapes=ROWS)
 
 
+def test_operators_read_numbers_from_tensors() -> None:
+    def f(x: Tensor, n: Tensor) -> tuple[Tensor, ...]:
+        number, mean = n[0], x.mean()
+        return (
+            torch.full_like(x, mean),
+            torch.full_like(x, fill_value=number, dtype=torch.int32),
+            x.new_full((2, 3), mean > 0),
+            x.roll(number, 1) + torch.roll(x, shifts=(number, 1), dims=(0, 1)),
+            x.tril(number),
+            torch.triu(x, diagonal=number),
+            x.select(1, number),
+        )
+
+    given = [(x, numbers(at)) for at, (x,) in enumerate(CALLS)]
+    check(f, *given, dynamic_shapes={**ROWS, "n": None})
+
+
 @pytest.mark.parametrize("function", [repeats, splits])
 def test_sizes_come_out_of_tensors(function: Callable[..., Any]) -> None:
     given = (numbers(2, 1, 0, 1, 1), numbers(0, 0, 0, 0, 5), numbers(1, 1, 1, 1, 1))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import hotstart
+from hotstart import Dim
 from tests.semantics import both, build, check, mostly_eager
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
@@ -148,6 +149,36 @@ def test_a_tensor_fills_another_of_the_dtype_that_its_number_has(dtype: torch.dt
         return torch.full((3,), x), torch.full((3,), x, dtype=torch.float32)
 
     check(filled, (torch.tensor(1).to(dtype),))
+
+
+def test_dtypes_that_tensors_and_numbers_make() -> None:
+    def f(x: Tensor, n: Tensor) -> tuple[Tensor, ...]:
+        rows = x.shape[0]
+        return (
+            x.to(torch.result_type(x, n)),
+            n.to(torch.result_type(n, 1.5)),
+            n.to(torch.result_type(rows, n)),
+            x.to(torch.result_type(tensor=x, other=2)),
+        )
+
+    calls = [(R(rows, 2).half(), torch.tensor(3)) for rows in (4, 2)]
+    check(f, *calls, dynamic_shapes={"x": {0: Dim("rows", min=1, max=8)}})
+
+
+def test_sizes_become_tensors_in_every_way() -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        rows = x.shape[0]
+        return (
+            torch.as_tensor(rows),
+            torch.as_tensor([rows, 2.5], dtype=torch.float64),
+            torch.as_tensor(data=((rows, 1), (2, rows * 2))),
+            torch.asarray(rows / 2),
+            torch.asarray(x),
+        )
+
+    shapes = {"x": {0: Dim("rows", min=1, max=8)}}
+    program = check(f, (R(4, 2),), (R(1, 2),), dynamic_shapes=shapes)
+    assert not program.report.splits
 
 
 def chunked_loss(x: Tensor, weight: Tensor, target: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool1d
 
 from hotstart import Dim
-from tests.semantics import both, check, mostly_eager
+from tests.semantics import assert_same, both, check, mostly_eager
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
@@ -151,3 +151,76 @@ def test_rows_that_begin_where_no_size_bounds_are_compiled() -> None:
     calls = [(R(n),) for n in (3, 0, 1, 5)]
     program = check(f, *calls, compiler="inductor", dynamic_shapes=shapes, tolerance=1e-5)
     assert not program.report.op_by_op
+
+
+@mostly_eager
+def test_positions_and_grids_of_any_size(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        n = x.shape[0]
+        lower, upper = torch.tril_indices(n, n), torch.triu_indices(n, 4, offset=1)
+        grid = nn.functional.affine_grid(torch.eye(2, 3)[None], [1, 1, n, 4], align_corners=False)
+        return (
+            (x @ x.T)[lower[0], lower[1]],
+            x[upper[0], upper[1]],
+            torch.tril_indices(n, 3, -1, dtype=torch.int32),
+            torch.combinations(x[:, 0]),
+            torch.combinations(torch.arange(4), 3, with_replacement=True),
+            torch.fft.fftfreq(n, 0.5),
+            torch.fft.rfftfreq(n),
+            torch.kaiser_window(n),
+            nn.functional.grid_sample(x[None, None], grid, align_corners=False),
+        )
+
+    calls = [(R(n, 4),) for n in (5, 1, 2, 16)]
+    shapes = {"x": {0: Dim("rows", min=1, max=16)}}
+    program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes, tolerance=1e-5)
+    if compiler == "op_by_op":
+        assert not program.report.splits
+
+
+@mostly_eager
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
+@pytest.mark.filterwarnings("ignore:`torch._prims_common.check` is deprecated")  # in a lowering
+def test_statistics_and_matrices_of_any_size(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        square = x @ x.T
+        return (
+            torch.cov(x),
+            torch.cov(x.T, correction=0),
+            torch.cov(x[:, 0]),
+            torch.corrcoef(x),
+            torch.corrcoef(torch.complex(x, x.cos())),
+            torch.vander(x[:, 0]),
+            torch.vander(x[0].long(), N=3, increasing=True),
+            torch.complex(x, x).mean(0),
+            torch.complex(x, x).mean(),
+            square.fill_diagonal_(0.5),
+        )
+
+    calls = [(R(n, 4),) for n in (5, 2, 3, 16)]
+    shapes = {"x": {0: Dim("rows", min=2, max=16)}}
+    program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes, tolerance=1e-3)
+    if compiler == "op_by_op":
+        assert not program.report.splits
+
+
+def test_a_covariance_without_degrees_of_freedom() -> None:
+    shapes = {"x": {1: Dim("count", min=1, max=16)}}
+
+    def f(x: Tensor) -> Tensor:
+        return torch.cov(x)
+
+    calls = [(R(3, n),) for n in (5, 2, 16)]
+    program = check(f, *calls, dynamic_shapes=shapes)
+    one = R(3, 1)
+    with pytest.warns(UserWarning, match="degrees of freedom"):
+        assert_same(program(one), f(one))
+
+
+def test_a_slice_whose_end_is_within_at_every_size() -> None:
+    def f(x: Tensor) -> Tensor:
+        n = x.shape[0]
+        return x.repeat(n)[: n * (n - 1)] + 1  # no interval of n tells that 0 <= n * (n - 1)
+
+    shapes = {"x": {0: Dim("rows", min=1, max=16)}}
+    check(f, *((R(n),) for n in (5, 1, 16)), compiler="inductor", dynamic_shapes=shapes)

@@ -40,6 +40,8 @@ class Snapshot:
             case set():
                 self.obj.clear()
                 self.obj.update(self.contents)
+            case type():
+                self._put_back_class(self.obj)
             case types.CellType():
                 if self.contents:
                     self.obj.cell_contents = self.contents[0]
@@ -54,6 +56,13 @@ class Snapshot:
                 if hasattr(self.obj, "__dict__"):
                     kept = {n: v for n, v in self.contents.items() if n not in slots}
                     _put_back(vars(self.obj), kept)
+
+    def _put_back_class(self, obj: type) -> None:
+        for name in [name for name in vars(obj) if name not in self.contents]:
+            delattr(obj, name)
+        for name, value in self.contents.items():
+            if vars(obj).get(name) is not value:
+                setattr(obj, name, value)
 
 
 def _copied(obj: Any) -> Any:

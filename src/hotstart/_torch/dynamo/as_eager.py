@@ -18,7 +18,7 @@ from hotstart._torch.dynamo.left_generators import refusing_left_generators
 from hotstart._torch.dynamo.numbers_read import (
     numbers_of_weights_unknown,
     reading_lists,
-    reading_paddings,
+    reading_numbers,
 )
 from hotstart._torch.dynamo.plain_sizes import sizes_of_any_operator
 from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
@@ -26,7 +26,7 @@ from hotstart._torch.dynamo.text_of_values import refusing_text_of_values
 from hotstart._torch.graphs.source_lines import guards_name_users_lines
 from hotstart._torch.graphs.symbols import sizes_that_may_be_zero, without_size_assumptions
 from hotstart._torch.inductor.composites import composites_of_any_size
-from hotstart._torch.inductor.sizes import convolutions_of_any_batch, unbound_by_selecting
+from hotstart._torch.inductor.sizes import convolutions_of_any_batch, decompositions_of_any_size
 
 _SIZES = (
     without_size_assumptions,
@@ -34,13 +34,13 @@ _SIZES = (
     convolutions_of_any_batch,
     composites_of_any_size,
     sizes_of_any_operator,
-    unbound_by_selecting,
+    decompositions_of_any_size,
     recurrent_of_any_length,
     guards_name_users_lines,
 )
 """Sizes stay symbols: a guard is made only where traced code asks, and names its line."""
 
-_NUMBERS = (reading_paddings, reading_lists, numbers_of_weights_unknown)
+_NUMBERS = (reading_numbers, reading_lists, numbers_of_weights_unknown)
 """Numbers held by tensors are read by nodes of the graph, and those of weights stay unknown."""
 
 _CODE = (going_on_where_all_is_decided, operators_as_called, knowing_modules_of_classes)

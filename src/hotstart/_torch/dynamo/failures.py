@@ -40,21 +40,62 @@ def describe_reason(text: str) -> tuple[str, str]:
         What it met, in a sentence or two, and what it suggests to change, which may be empty.
     """
     reason, advice = _of_data(text) or _brief(text)
-    if "`lock` context manager" in reason:
-        # Libraries set up things once, such as transformers' hooks, under a lock.
-        advice = "call the model once before, if it takes the lock in its first call only"
-    if re.search(r"function `(pack|pad)_(padded_|packed_)?sequence`", reason):
-        reason = "Dynamo does not trace packed sequences, whose steps depend on what lengths hold"
-        advice = (
-            "give the recurrent layer the padded sequence; for the last state of a row, gather its "
-            "result at the last step, and flip rows by their lengths for the other direction"
-        )
-    if "tolist()" in reason:
-        reason = "tolist() of a tensor whose size differs from call to call, or of complex numbers"
-        advice = "return the tensor and call tolist() outside, or take a fixed number of elements"
-    if "does not support sparse Tensors" in reason:
-        advice = "use .to_dense(), or the tensors it is made of"
+    for pattern, instead, to_do in _KNOWN:
+        if found := re.search(pattern, reason):
+            return (found.expand(instead) if instead else reason), to_do
     return reason, advice
+
+
+_KNOWN: tuple[tuple[str, str, str], ...] = (
+    # Libraries set up things once, such as transformers' hooks, under a lock.
+    (
+        r"`lock` context manager",
+        "",
+        "call the model once before, if it takes the lock in its first call only",
+    ),
+    (
+        r"function `(pack|pad)_(padded_|packed_)?sequence`",
+        "Dynamo does not trace packed sequences, whose steps depend on what lengths hold",
+        "give the recurrent layer the padded sequence; for the last state of a row, gather its "
+        "result at the last step, and flip rows by their lengths for the other direction",
+    ),
+    (
+        r"tolist\(\)",
+        "tolist() of a tensor whose size differs from call to call, or of complex numbers",
+        "return the tensor and call tolist() outside, or take a fixed number of elements",
+    ),
+    (
+        r"does not support sparse Tensors",
+        "",
+        "use .to_dense(), or the tensors it is made of",
+    ),
+    (
+        r"graph break should occur when calling `L\['(\w+)'\]\.(\w+)_`",
+        r"`\2_` changes the shape or strides of the argument \1, not only what it holds",
+        "use the operator without the underscore, and its result",
+    ),
+    (
+        r"\b__build_class__\b",
+        "forward defines a class",
+        "define it outside of forward, and call it there",
+    ),
+    (
+        r"Operator `aten\.linalg_lstsq\.",
+        "the shapes that torch.linalg.lstsq gives follow from the rank of a matrix, too",
+        "torch.linalg.pinv(a) @ b, or torch.linalg.qr and solve_triangular",
+    ),
+    (
+        r"Operator `(aten\.\w+)\.\w+` does not have a meta kernel",
+        r"torch does not know the shapes that `\1` gives without calling it",
+        "call it on what the program returns, outside of forward",
+    ),
+    (
+        r"Operator `aten\.equal\.default`",
+        "a comparison of whole tensors gives a Python bool, which depends on their contents",
+        "(a == b).all() in place of torch.equal(a, b), which is a tensor; branch with torch.where",
+    ),
+)
+"""Patterns of Dynamo's reasons, each with a reason in place of it (empty: as it is) and advice."""
 
 
 def _of_data(text: str) -> tuple[str, str] | None:
@@ -62,6 +103,12 @@ def _of_data(text: str) -> tuple[str, str] | None:
     if re.match(r"\s*(?:Data-dependent branching|generic_jump )", text):
         asked = "a branch depends on the contents of a tensor"
     elif found := re.search(r"Could not guard on data-dependent expression (.+?) \(unhinted", text):
+        if not re.search(r"[<>=]|Eq|Ne|And|Or|Not", found[1]):
+            return (
+                f"torch needs a plain number, and {found[1]} depends on the contents of a tensor",
+                "compute with tensors in place of that number; momentum=None of a BatchNorm takes "
+                "one in training mode: give it a number, or call eval()",
+            )
         asked = f"a branch depends on the contents of a tensor: on {found[1]}"
     elif re.search(r"Could not extract specialized integer from data-dependent", text):
         return (

@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from hotstart._torch.in_between import in_between
 
+_NUMBERS: Mapping[str, tuple[int, str]] = {
+    "pad": (1, "pad"),
+    "full_like": (1, "fill_value"),
+    "new_full": (2, "fill_value"),
+    "roll": (1, "shifts"),
+    "select": (2, "index"),
+    "tril": (1, "diagonal"),
+    "triu": (1, "diagonal"),
+}
+"""Operators that read a number from a tensor: the place of that argument, and its name."""
+
+_FUNCTIONS: Mapping[Any, str] = {
+    torch.nn.functional.pad: "pad",
+    torch._C._nn.pad: "pad",
+    **{getattr(torch, name): name for name in ("full_like", "roll", "select", "tril", "triu")},
+}
+
 
 @contextlib.contextmanager
-def reading_paddings() -> Iterator[None]:
-    """Let paddings be tensors: `pad(x, (0, n))` of a tensor `n` reads it with `item`.
+def reading_numbers() -> Iterator[None]:
+    """Let numbers be tensors: `pad(x, (0, n))` of a tensor `n` reads it with `item`.
 
-    Dynamo (2.11 to 2.15) leaves the tensor in the tuple. Its fake value is read while the shape of
-    the result is computed, and then no node of the graph makes that number.
+    Dynamo (2.11 to 2.15) leaves the tensor as it is. Its fake value is read while the shape of the
+    result is computed, and then no node of the graph makes that number.
     """
+    from torch._dynamo.variables.tensor import TensorVariable
     from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
 
-    pads = (torch.nn.functional.pad, torch._C._nn.pad)
-
     def call_function(call: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-        if self.value not in pads:
-            return call(self, tx, args, kwargs)
-        given = [_read(tx, arg) for arg in args]
-        named = {name: _read(tx, arg) if name == "pad" else arg for name, arg in kwargs.items()}
-        return call(self, tx, [*args[:1], *given[1:2], *args[2:]], named)
+        name = _FUNCTIONS.get(self.value)
+        return call(self, tx, *(_read(tx, name, 0, args, kwargs) if name else (args, kwargs)))
 
-    with in_between(TorchInGraphFunctionVariable, "call_function", call_function):
+    def call_method(call: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any) -> Any:
+        read = _read(tx, name, 1, args, kwargs) if name in _NUMBERS else (args, kwargs)
+        return call(self, tx, name, *read)
+
+    with (
+        in_between(TorchInGraphFunctionVariable, "call_function", call_function),
+        in_between(TensorVariable, "call_method", call_method),
+    ):
         yield
 
 
@@ -91,19 +111,32 @@ def numbers_of_weights_unknown() -> Iterator[None]:
         yield
 
 
-def _read(tx: Any, paddings: Any) -> Any:
-    """Replace tensors in a list or tuple of Dynamo's by their numbers."""
+def _read(tx: Any, name: str, bound: int, args: Any, kwargs: Any) -> tuple[list[Any], Any]:
+    """Replace the tensor that an operator reads a number from, or those in a list, by numbers.
+
+    `bound`: 1 for a method, whose tensor is not among `args`.
+    """
+    place, keyword = _NUMBERS[name]
+    given = list(args)
+    if len(given) > place - bound:
+        given[place - bound] = _number(tx, given[place - bound])
+    elif keyword in kwargs:
+        kwargs = {**kwargs, keyword: _number(tx, kwargs[keyword])}
+    return given, kwargs
+
+
+def _number(tx: Any, variable: Any) -> Any:
     from torch._dynamo.variables.lists import ListVariable, TupleVariable
     from torch._dynamo.variables.tensor import TensorVariable
 
-    found = paddings.realize()
-    if not isinstance(found, ListVariable | TupleVariable):
-        return paddings
-    items = [item.realize() for item in found.items]
-    if not any(isinstance(item, TensorVariable) for item in items):
-        return paddings
-    read = [
-        item.call_method(tx, "item", [], {}) if isinstance(item, TensorVariable) else item
-        for item in items
-    ]
-    return type(found)(read)
+    found = variable.realize()
+    if isinstance(found, TensorVariable):
+        example = found.proxy.node.meta["example_value"]
+        # Of others torch reads no number.
+        is_number = example.dim() == 0 and not example.requires_grad
+        return found.call_method(tx, "item", [], {}) if is_number else variable
+    if isinstance(found, ListVariable | TupleVariable):
+        numbers = [_number(tx, item) for item in found.items]
+        if any(one is not other for one, other in zip(numbers, found.items, strict=True)):
+            return type(found)(numbers)
+    return variable

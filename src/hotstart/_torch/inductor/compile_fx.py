@@ -23,8 +23,8 @@ from hotstart._torch.inductor.outputs_apart import keep_outputs_apart
 from hotstart._torch.inductor.roundings import roundings_kept
 from hotstart._torch.inductor.sizes import (
     convolutions_of_any_batch,
+    decompositions_of_any_size,
     strides_by_expansion,
-    unbound_by_selecting,
     watched,
 )
 from hotstart._torch.inductor.small_loops import small_loops_in_one_thread
@@ -214,7 +214,7 @@ def _in_force(
         bounded_negative_powers(),
         convolutions_of_any_batch(),
         composites_of_any_size(),
-        unbound_by_selecting(),
+        decompositions_of_any_size(),
         strides_by_expansion(),
         views_of_any_size(),
         numbers_of_operators(),

@@ -15,7 +15,8 @@ from hotstart._torch.in_between import with_entries
 def composites_of_any_size() -> Iterator[None]:
     """Take operators apart without making constants of sizes.
 
-    These are made of others in C++ (2.11 to 2.15), which asks for sizes as plain numbers.
+    These are made of others in C++ (2.11 to 2.15), which asks for sizes as plain numbers. Those of
+    `cov` and `corrcoef` are read back from a tensor, which a trace refuses at any size.
     """
     aten = torch.ops.aten
     made_of = {
@@ -24,6 +25,10 @@ def composites_of_any_size() -> Iterator[None]:
         aten.kron.default: _kron,
         aten.linalg_multi_dot.default: _multi_dot,
         aten.chain_matmul.default: _chain_matmul,
+        aten.cov.default: _cov,
+        aten.corrcoef.default: _corrcoef,
+        aten.vander.default: _vander,
+        aten.fill_diagonal_.default: _fill_diagonal_,
     }
     key = torch._C.DispatchKey.CompositeImplicitAutograd
     with contextlib.ExitStack() as stack:
@@ -143,3 +148,71 @@ def _cheapest_cuts(sizes: Sequence[int]) -> dict[tuple[int, int], int]:
             cuts[start, end] = min(by_cut, key=by_cut.__getitem__)
             costs[start, end] = by_cut[cuts[start, end]]
     return cuts
+
+
+def _cov(
+    given: torch.Tensor,
+    correction: int = 1,
+    fweights: torch.Tensor | None = None,
+    aweights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    if given.ndim > 2:
+        raise RuntimeError(f"cov(): expected two or fewer dimensions, found {given.ndim}")
+    if given.dtype == torch.bool:
+        raise RuntimeError("cov(): bool dtype is not supported for input")
+    if fweights is not None or aweights is not None:
+        return _in_cpp(torch.ops.aten.cov.default, given, correction, fweights, aweights)
+    rows = given if given.ndim == 2 else given.view(1, -1)
+    count = rows.shape[1]
+    centred = rows - (rows.sum(1) / torch.scalar_tensor(count, dtype=torch.int64)).unsqueeze(1)
+    freedom = torch.sym_max(count - correction, 0)
+    products = centred.mm(centred.t().conj())
+    return (products / torch.scalar_tensor(freedom, dtype=torch.int64)).squeeze()
+
+
+def _corrcoef(given: torch.Tensor) -> torch.Tensor:
+    found = _cov(given)
+    if found.ndim == 0:
+        return found / found
+    diagonal = found.diagonal()
+    spread = (diagonal.real if diagonal.is_complex() else diagonal).sqrt()
+    scaled = found / spread.view(-1, 1) / spread.view(1, -1)
+    if not scaled.is_complex():
+        return scaled.clamp(-1, 1)
+    return torch.complex(scaled.real.clamp(-1, 1), scaled.imag.clamp(-1, 1))
+
+
+def _vander(
+    given: torch.Tensor,
+    N: int | None = None,  # noqa: N803
+    increasing: bool = False,
+) -> torch.Tensor:
+    if given.ndim != 1:
+        raise RuntimeError("x must be a one-dimensional tensor.")
+    count = given.shape[0] if N is None else N
+    dtype = torch.promote_types(given.dtype, torch.int64)
+    first = given.new_ones((given.shape[0], torch.sym_min(count, 1)), dtype=dtype)
+    base = given.to(dtype).unsqueeze(1)
+    powers = base.expand(-1, torch.sym_max(count - 1, 0)).cumprod(1)
+    made = torch.cat([first, powers], 1)
+    return made if increasing else made.flip(1)
+
+
+def _fill_diagonal_(given: torch.Tensor, value: Any, wrap: bool = False) -> torch.Tensor:
+    if given.ndim < 2:
+        raise RuntimeError("dimensions must larger than 1")
+    if wrap and given.ndim == 2:
+        return _in_cpp(torch.ops.aten.fill_diagonal_.default, given, value, wrap)
+    if any(size != given.shape[0] for size in given.shape[1:]) and given.ndim > 2:
+        raise RuntimeError("all dimensions of input must be of equal length")
+    diagonal = given.diagonal()
+    while diagonal.ndim > 1:
+        diagonal = diagonal.diagonal(dim1=0, dim2=-1)
+    diagonal.fill_(value)
+    return given
+
+
+def _in_cpp(operator: Any, *args: Any) -> torch.Tensor:
+    """Take an operator apart as C++ does."""
+    made: torch.Tensor = operator._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args)
+    return made

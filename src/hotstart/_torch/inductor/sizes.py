@@ -10,7 +10,7 @@ import torch
 
 from hotstart._torch.graphs.source_lines import line_being_compiled
 from hotstart._torch.graphs.symbols import Condition, Symbols, guard_source
-from hotstart._torch.in_between import replaced, with_entries
+from hotstart._torch.in_between import in_between, replaced, with_entries
 from hotstart._torch.inductor.exact import (
     indices_from_zero,
     operators_called_whole,
@@ -51,7 +51,9 @@ def watched(
     no lowering for (`fallback_handler`). A decomposition that asks if one size divides another
     leaves its operator as it is. So are `operators_called_whole`. Guards are noticed in
     `ShapeEnv.evaluate_expr`, which all of them go through; `uninteresting_files` are those that no
-    guard is said to come from.
+    guard is said to come from. Bounds of a slice are compared with what it is taken from by
+    `SizeVarAllocator.guard_or_false`, which knows ranges of sizes; without size assumptions an
+    answer that they do not give is none, and the lowering fails.
 
     Args:
         symbols: the shape environment of the compile.
@@ -66,6 +68,7 @@ def watched(
     from torch._inductor.decomposition import select_decomp_table
     from torch._inductor.graph import GraphLowering
     from torch._inductor.lowering import lowerings
+    from torch._inductor.sizevars import SizeVarAllocator
     from torch.fx.experimental.symbolic_shapes import uninteresting_files
 
     uninteresting_files().add(__file__)
@@ -77,6 +80,9 @@ def watched(
         if target in whole:
             return _called_whole(target)(*args, **kwargs)
         lowering = lowerings.get(target)
+        if target is torch.ops.aten.slice.Tensor:
+            with in_between(SizeVarAllocator, "guard_or_false", watch.known):
+                return lower(graph, target, args, kwargs)
         if lowering is None or not _can_be_whole(target):
             return lower(graph, target, args, kwargs)
         asking = watch.unless_asked(_value_asked_for, lowering, _called_whole(target))
@@ -145,6 +151,10 @@ class _Watch:
         if self.narrowing is not None:
             raise self.narrowing
         return result
+
+    def known(self, decide: Callable[..., bool], sizevars: Any, expr: Any) -> bool:
+        """Tell whether a condition holds for every size, by ranges or else by trying them."""
+        return decide(sizevars, expr) or (not isinstance(expr, bool) and self._holds(expr))
 
     def unless_asked(self, question: _Question, first: Any, otherwise: Any) -> Callable[..., Any]:
         """Return a function that does something else where the first asks for a size."""
@@ -274,18 +284,35 @@ def _format(determine: Any, given: torch.Tensor, weight: torch.Tensor, chosen: A
     return determine(given, weight, chosen)
 
 
-def unbound_by_selecting() -> contextlib.AbstractContextManager[None]:
-    """Give what `unbind` makes the rank that it has, whatever is known of sizes.
+def decompositions_of_any_size() -> contextlib.AbstractContextManager[None]:
+    """Compute shapes of what `unbind` and complex `mean` give, whatever is known of sizes.
 
-    The decomposition (2.11 to 2.15) squeezes parts of a split, whose sizes may be symbols that are
-    not known to be 1, and then keep a dimension.
+    The decomposition of `unbind` (2.11 to 2.15) squeezes parts of a split, whose sizes may be
+    symbols that are not known to be 1, and then keep a dimension. That of `mean` makes a complex
+    number of how many there are, which is then a constant.
     """
     from torch._decomp import decomposition_table
+
+    aten = torch.ops.aten
 
     def unbind(given: torch.Tensor, dim: int = 0) -> tuple[torch.Tensor, ...]:
         return tuple(given.select(dim, at) for at in range(given.shape[dim]))
 
-    return with_entries(decomposition_table, {torch.ops.aten.unbind.int: unbind})
+    def with_complex(mean: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def of_any_size(
+            given: torch.Tensor, *settings: Any, dtype: torch.dtype | None = None
+        ) -> torch.Tensor:
+            if not (dtype or given.dtype).is_complex:
+                return mean(given, *settings, dtype=dtype)
+            total = given.sum(*settings, dtype=dtype)
+            each = given.numel() // torch.sym_max(total.numel(), 1)
+            return total / torch.scalar_tensor(each, dtype=torch.int64)
+
+        return of_any_size
+
+    means = (aten.mean.default, aten.mean.dim)
+    entries = {mean: with_complex(decomposition_table[mean]) for mean in means}
+    return with_entries(decomposition_table, {aten.unbind.int: unbind, **entries})
 
 
 def strides_by_expansion() -> contextlib.AbstractContextManager[None]:
