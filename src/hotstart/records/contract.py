@@ -71,6 +71,7 @@ class Contract(msgspec.Struct, frozen=True):
         given: slots of tensor arguments that a result contains as they were passed.
         objects: numbers of the caller's containers that a result contains, or that a call changes.
         changed: numbers of those that a call changes.
+        default_dtype: torch's at the build, if what the graph computes depends on it.
     """
 
     parameters: tuple[Parameter, ...]
@@ -82,3 +83,4 @@ class Contract(msgspec.Struct, frozen=True):
     given: tuple[int, ...]
     objects: tuple[int, ...] = ()
     changed: tuple[int, ...] = ()
+    default_dtype: str | None = None

@@ -80,6 +80,8 @@ def decoded_contract(contract: Contract) -> Contract:
     Raises:
         NeedsTorch, ArtifactError: as `decode`.
     """
+    if contract.default_dtype not in (None, "float32"):
+        raise NeedsTorch("it was built under another default dtype than float32")
     contract = map_contract(contract, decode)
     parameters = tuple(replace(p, tree=_with_classes(p.tree)) for p in contract.parameters)
     return replace(contract, parameters=parameters)

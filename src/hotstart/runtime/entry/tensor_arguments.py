@@ -54,6 +54,11 @@ class TensorArguments(TensorMemory, ArgumentKind):
             advice = "compile the model inside the autocast region it is called in"
             return ContractError("autocast", now, then, advice)
 
+        def other_default(_: Found) -> ContractError:
+            now, then = str(torch.get_default_dtype()), f"torch.{contract.default_dtype}"
+            advice = "compile the model under the default dtype it is called under"
+            return ContractError("default dtype", now, then, advice)
+
         if training is not None and model is not None:
             yield Check(f"{scope.refer('model', model)}.training is {training}", other_mode)
         if autocast:
@@ -63,6 +68,10 @@ class TensorArguments(TensorMemory, ArgumentKind):
         else:
             is_on = scope.refer("autocast_is_on", autocast_check())
             yield Check(f"not {is_on}()", other_autocast)
+        if contract.default_dtype is not None:
+            default = scope.refer("default_dtype", torch.get_default_dtype)
+            wanted = scope.refer(contract.default_dtype, dtype_of(contract.default_dtype))
+            yield Check(f"{default}() is {wanted}", other_default)
 
     def looked_at(self, spec: TensorSpec, name: str, scope: Scope) -> Looked:
         """Look at a tensor: its class, dtype, device, and whether it is a plain one."""
