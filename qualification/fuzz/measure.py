@@ -17,8 +17,9 @@ from hotstart.errors import HotstartError
 from qualification import suites
 from qualification.compare import Did, Inputs, Standard, difference, observe, unchanged
 from qualification.databases.results import FAULTS, Outcome
-from qualification.fuzz import noise, programs
+from qualification.fuzz import noise, programs, saved
 from qualification.fuzz.programs import Program
+from qualification.fuzz.saved import Loader
 
 ASSERTED = "as the model needs it"
 """What errors say of a number that depends on data and is not as the graph assumes."""
@@ -54,8 +55,8 @@ Say = Callable[[str], None]
 """Takes the stage that comes next, as a process may die in it."""
 
 
-def measure(program: Program, compiler: str, say: Say) -> Finding:
-    """Compare a program with eager mode."""
+def measure(program: Program, compiler: str, say: Say, loader: Loader | None = None) -> Finding:
+    """Compare a program with eager mode; and with itself after a load, if there is a loader."""
     warnings.simplefilter("ignore")
     say("eager")
     model = programs.model(program)
@@ -73,6 +74,7 @@ def measure(program: Program, compiler: str, say: Say) -> Finding:
         built = hotstart.compile(
             model,
             given[0].args,
+            given[0].kwargs,
             dynamic_shapes=programs.dynamic_shapes(program),
             split_on=list(program.split_on),
             options=hotstart.Options(compiler=compiler, jobs=1),  # type: ignore[arg-type]
@@ -104,6 +106,10 @@ def measure(program: Program, compiler: str, say: Say) -> Finding:
                     problem = _but_for_rounding(program, model, given[at], found, expected)
             if problem:
                 return Finding("wrong", problem, at, proof)
+        at = None
+        say("save")
+        if loader and (problem := saved.problem(built, program, model, loader)):
+            return Finding("wrong", problem, None, proof)
     except HotstartError as error:
         return Finding("refused", suites.problem(error), at)
     except Exception as error:  # noqa: BLE001  whatever is raised is an outcome
@@ -123,7 +129,9 @@ def _in_eager(program: Program, model: nn.Module) -> Iterator[tuple[int, Did]]:
 
 def _observed(called: Callable[..., Any], model: nn.Module, given: Inputs) -> Did:
     with unchanged(model):
-        return observe(called, model, given)
+        return observe(
+            lambda *args, **kwargs: programs.plain(called(*args, **kwargs)), model, given
+        )
 
 
 def _tensors(did: Did) -> list[tuple[str, Tensor]]:
@@ -137,6 +145,7 @@ def _tensors(did: Did) -> list[tuple[str, Tensor]]:
         (f"{kind} {at}", tensor)
         for kind, tensors in groups.items()
         for at, tensor in enumerate(tensors)
+        if isinstance(tensor, Tensor)
     ]
 
 
