@@ -72,6 +72,7 @@ class Contract(msgspec.Struct, frozen=True):
         objects: numbers of the caller's containers that a result contains, or that a call changes.
         changed: numbers of those that a call changes.
         default_dtype: torch's at the build, if what the graph computes depends on it.
+        default_device: the type of torch's at the build, if the graph makes tensors there.
     """
 
     parameters: tuple[Parameter, ...]
@@ -84,3 +85,4 @@ class Contract(msgspec.Struct, frozen=True):
     objects: tuple[int, ...] = ()
     changed: tuple[int, ...] = ()
     default_dtype: str | None = None
+    default_device: str | None = None

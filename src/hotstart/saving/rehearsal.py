@@ -98,6 +98,9 @@ class Rehearsal:
             if call.contract.default_dtype is not None:
                 stack.callback(torch.set_default_dtype, torch.get_default_dtype())
                 torch.set_default_dtype(dtype_of(call.contract.default_dtype))
+            device = call.contract.default_device
+            if device not in (None, torch.get_default_device().type):
+                stack.enter_context(torch.device(device))
             stack.enter_context(torch.random.fork_rng(devices=[]))
             stack.enter_context(filled_memory())
             if self._asserts:

@@ -24,7 +24,7 @@ from hotstart.records.guards import Seen
 from hotstart.records.trees import passed_on
 from hotstart.runtime.shared_memory import Span
 from hotstart.runtime.tensors import TensorMemory, bytes_in_storage
-from hotstart.specialize.default_dtype import reads_default_dtype
+from hotstart.specialize.defaults import reads_default_device, reads_default_dtype
 from hotstart.specialize.trace import TracedCall
 
 _OF_THE_CALL = ("closure", "self", "target")
@@ -85,7 +85,8 @@ def make_contract(model: Model, call: TracedCall) -> Contract:
     graphs = [graph.captured for graph in call.graphs]
     written = {index for graph in graphs for kind, index in _written(graph) if kind == "arg"}
     trees = [tree for graph in graphs for tree in graph.trees()]
-    reads = any(reads_default_dtype(graph) for graph in graphs)
+    dtype = any(map(reads_default_dtype, graphs))
+    device = any(map(reads_default_device, graphs))
     changed = tuple(sorted({change.number for graph in graphs for change in graph.changes}))
     return Contract(
         parameters=call.arguments.parameters,
@@ -97,7 +98,8 @@ def make_contract(model: Model, call: TracedCall) -> Contract:
         given=passed_on(trees, "arg"),
         objects=tuple(sorted({*passed_on(trees, "object"), *changed})),
         changed=changed,
-        default_dtype=name_of(torch.get_default_dtype()) if reads else None,
+        default_dtype=name_of(torch.get_default_dtype()) if dtype else None,
+        default_device=torch.get_default_device().type if device else None,
     )
 
 

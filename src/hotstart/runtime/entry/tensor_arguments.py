@@ -54,7 +54,11 @@ class TensorArguments(TensorMemory, ArgumentKind):
             advice = "compile the model inside the autocast region it is called in"
             return ContractError("autocast", now, then, advice)
 
-        def other_default(_: Found) -> ContractError:
+        def other_device(_: Found) -> ContractError:
+            now, advice = str(torch.get_default_device()), "call it outside of torch.device(...)"
+            return ContractError("default device", now, str(contract.default_device), advice)
+
+        def other_dtype(_: Found) -> ContractError:
             now, then = str(torch.get_default_dtype()), f"torch.{contract.default_dtype}"
             advice = "compile the model under the default dtype it is called under"
             return ContractError("default dtype", now, then, advice)
@@ -71,7 +75,10 @@ class TensorArguments(TensorMemory, ArgumentKind):
         if contract.default_dtype is not None:
             default = scope.refer("default_dtype", torch.get_default_dtype)
             wanted = scope.refer(contract.default_dtype, dtype_of(contract.default_dtype))
-            yield Check(f"{default}() is {wanted}", other_default)
+            yield Check(f"{default}() is {wanted}", other_dtype)
+        if contract.default_device is not None:
+            default = scope.refer("default_device", torch.get_default_device)
+            yield Check(f"{default}().type == {contract.default_device!r}", other_device)
 
     def looked_at(self, spec: TensorSpec, name: str, scope: Scope) -> Looked:
         """Look at a tensor: its class, dtype, device, and whether it is a plain one."""

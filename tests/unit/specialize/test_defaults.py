@@ -1,4 +1,4 @@
-"""The default dtype of torch, which forward may compute by and no call passes."""
+"""The default dtype and device of torch, which forward may compute by and no call passes."""
 
 from __future__ import annotations
 
@@ -65,3 +65,14 @@ def test_a_file_is_checked_under_the_default_dtype_of_the_build(tmp_path: Path) 
     forward = READ["made"]
     hotstart.compile(forward, (X,), options=OP_BY_OP).save(tmp_path / "p.hot")
     assert hotstart.load(tmp_path / "p.hot", forward)(X).dtype == torch.float64
+
+
+def test_another_default_device_is_refused_where_forward_makes_tensors() -> None:
+    program = hotstart.compile(READ["made"], (X,), options=OP_BY_OP)
+    elsewhere = hotstart.compile(READ["divided"], (X,), options=OP_BY_OP)
+    said = hotstart.compile(lambda x: x + torch.ones(4, device="cpu"), (X,), options=OP_BY_OP)
+    with torch.device("meta"):
+        with pytest.raises(hotstart.ContractError, match="default device: got meta, takes cpu"):
+            program(X)
+        assert elsewhere(X).device.type == said(X).device.type == "cpu"
+    assert program(X).device.type == "cpu"
