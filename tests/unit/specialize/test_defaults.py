@@ -76,3 +76,11 @@ def test_another_default_device_is_refused_where_forward_makes_tensors() -> None
             program(X)
         assert elsewhere(X).device.type == said(X).device.type == "cpu"
     assert program(X).device.type == "cpu"
+    torch.set_default_device("meta")
+    try:
+        with pytest.raises(hotstart.ContractError, match="default device: got meta, takes cpu"):
+            program(X)
+    finally:
+        torch.set_default_device(None)
+    with torch.device("cpu"):
+        assert program(X).device.type == "cpu"

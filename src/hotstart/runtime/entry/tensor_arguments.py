@@ -7,7 +7,12 @@ from typing import Any
 
 import torch
 
-from hotstart._torch.running.modes import autocast_check, autocast_state, set_grad_enabled
+from hotstart._torch.running.modes import (
+    autocast_check,
+    autocast_state,
+    function_mode_count,
+    set_grad_enabled,
+)
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError
 from hotstart.model import Model
@@ -78,7 +83,11 @@ class TensorArguments(TensorMemory, ArgumentKind):
             yield Check(f"{default}() is {wanted}", other_dtype)
         if contract.default_device is not None:
             default = scope.refer("default_device", torch.get_default_device)
-            yield Check(f"{default}().type == {contract.default_device!r}", other_device)
+            test = f"{default}().type == {contract.default_device!r}"
+            if contract.default_device == "cpu":
+                modes = scope.refer("function_modes", function_mode_count())
+                test = f"(not {modes}() or {test})"
+            yield Check(test, other_device)
 
     def looked_at(self, spec: TensorSpec, name: str, scope: Scope) -> Looked:
         """Look at a tensor: its class, dtype, device, and whether it is a plain one."""
