@@ -144,8 +144,8 @@ databases: $(READY)
 
 # OPTIONS="--seed 5000" tries other programs; --help says what else there is.
 fuzz: $(READY)
-	$(PY) -m qualification.fuzz.run $(OPTIONS)
-	$(PY) -m qualification.fuzz.run --compiler inductor $(OPTIONS)
+	$(PY) -m qualification.fuzz.run --saved $(OPTIONS)
+	$(PY) -m qualification.fuzz.run --saved --compiler inductor $(OPTIONS)
 
 $(SITE)/.ready: pyproject.toml constraints.txt
 	echo "setting up $(SITE)"

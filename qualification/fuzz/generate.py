@@ -6,6 +6,7 @@ finite.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import re
@@ -31,6 +32,16 @@ LAYOUTS = ("plain",) * 8 + (
     *("transposed", "transposed", "expanded", "repeated", "gaps", "offset", "channels_last"),
 )
 NUMBERS = ("0", "1", "-1", "2", "0.5", "-0.0", "3.7", "1e-3", "100", "-2", "float('inf')")
+
+NUMERIC = ("3", "-2", "2.5", "-0.0", "float('inf')", "True", "2 ** 40")
+ARGUMENTS = (*NUMERIC, "None", "'half'", "(1, 2.0)", "{'a': False}", "torch.float16")
+"""Arguments that are no tensors, as Python."""
+
+VARIATIONS = (
+    *("torch.rand_like({a}.float())", "F.dropout({f}, 0.3, True)", "state.add_(1).clone()"),
+    *("state.mul_({r}.float().mean()) + 1", "torch.randint(0, 9, ({a}.shape[0],))"),
+)
+"""Lines that draw or keep state, of which no table has any."""
 
 LARGEST = 3000
 """Elements of a tensor."""
@@ -66,13 +77,12 @@ class Trial:
         """Run all lines that there are."""
         self._runs: list[dict[str, Any]] = []
         for call in self.program.calls:
-            given = zip(
-                self.program.inputs, programs.arguments(self.program, call).args, strict=True
-            )
+            arguments = programs.arguments(self.program, call)
+            given = zip(self.program.inputs, arguments.args, strict=True)
             holder = nn.Module()
             for name, text in self.program.modules.items():
                 self._set(holder, name, text)
-            values = programs.namespace(self.program) | {"self": holder}
+            values = programs.namespace(self.program) | {"self": holder, **arguments.kwargs}
             self._runs.append(values | {one.name: value for one, value in given})
         for line in self.program.lines:
             self._execute(line)
@@ -156,7 +166,7 @@ def generate(seed: int) -> Program:
             _try(trial, chance)
             if len(trial.program.lines) >= wanted:
                 break
-        return programs.pruned(_finished(trial, chance))
+        return programs.pruned(_varied(_finished(trial, chance)))
 
 
 def _begun(seed: int, chance: random.Random) -> Program:
@@ -222,6 +232,28 @@ def _finished(trial: Trial, chance: random.Random) -> Program:
     return replace(
         program, returned=tuple(returned), calls=(*program.calls, *others), split_on=split_on
     )
+
+
+def _varied(program: Program) -> Program:
+    """The program with arguments that are no tensors, state, draws, and results in containers.
+
+    It has a sequence of random numbers of its own, so that lines of a seed stay as they are.
+    """
+    chance = random.Random(f"varied {program.seed}")
+    numbers = {f"k{at}": chance.choice(ARGUMENTS) for at in range(chance.choice((0, 0, 1, 2)))}
+    trial = Trial(replace(program, numbers=numbers))
+    templates = [f"{{a}}.float() * {name}" for name, text in numbers.items() if text in NUMERIC]
+    templates += chance.sample(VARIATIONS, chance.choice((0, 0, 1)))
+    returned = list(program.returned)
+    for template in templates:
+        made = sum(len(programs.made(line)) for line in trial.program.lines)
+        state = {f"b{made}": "torch.arange(2.0)"} if "state" in template else {}
+        with contextlib.suppress(_Unfit):
+            line = filled(template.replace("state", f"self.b{made}"), trial, chance)
+            if trial.add(f"v{made} = {line}", state):
+                returned.append(f"v{made}")
+    form = chance.choice(("tuple", "tuple", *programs.FORMS))
+    return replace(trial.program, form=form, returned=tuple(returned))
 
 
 def _try(trial: Trial, chance: random.Random) -> None:

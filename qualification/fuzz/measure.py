@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,11 +18,16 @@ from hotstart.errors import HotstartError
 from qualification import suites
 from qualification.compare import Did, Inputs, Standard, difference, observe, unchanged
 from qualification.databases.results import FAULTS, Outcome
-from qualification.fuzz import noise, programs
+from qualification.fuzz import noise, programs, saved, seen
 from qualification.fuzz.programs import Program
+from qualification.fuzz.saved import Loader
 
 ASSERTED = "as the model needs it"
 """What errors say of a number that depends on data and is not as the graph assumes."""
+
+
+DRAWS = re.compile(r"torch\.rand|dropout")
+"""Lines that draw random numbers, which are not eager's with Inductor."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -54,8 +60,8 @@ Say = Callable[[str], None]
 """Takes the stage that comes next, as a process may die in it."""
 
 
-def measure(program: Program, compiler: str, say: Say) -> Finding:
-    """Compare a program with eager mode."""
+def measure(program: Program, compiler: str, say: Say, loader: Loader | None = None) -> Finding:
+    """Compare a program with eager mode; and with itself after a load, if there is a loader."""
     warnings.simplefilter("ignore")
     say("eager")
     model = programs.model(program)
@@ -73,6 +79,7 @@ def measure(program: Program, compiler: str, say: Say) -> Finding:
         built = hotstart.compile(
             model,
             given[0].args,
+            given[0].kwargs,
             dynamic_shapes=programs.dynamic_shapes(program),
             split_on=list(program.split_on),
             options=hotstart.Options(compiler=compiler, jobs=1),  # type: ignore[arg-type]
@@ -97,19 +104,47 @@ def measure(program: Program, compiler: str, say: Say) -> Finding:
             problem = difference(found, expected, plain)
             if not built.relayouts:
                 problem = problem or _strides(found, expected)
-            if not problem and difference(found, expected, Standard(sharing=False)):
+            draws = compiler != "op_by_op" and DRAWS.search(programs.source(program))
+            if not problem and not draws and difference(found, expected, Standard(sharing=False)):
                 if compiler == "op_by_op" and not built.relayouts:
                     problem = _exactly(found, expected)
                 else:
                     problem = _but_for_rounding(program, model, given[at], found, expected)
             if problem:
                 return Finding("wrong", problem, at, proof)
+        at = None
+        if compiler == "op_by_op":
+            say("odd calls")
+            if problem := _oddly(built, program, model):
+                return Finding("wrong", problem, None, proof)
+        say("save")
+        if loader and (problem := saved.problem(built, program, model, loader)):
+            return Finding("wrong", problem, None, proof)
     except HotstartError as error:
         return Finding("refused", suites.problem(error), at)
     except Exception as error:  # noqa: BLE001  whatever is raised is an outcome
         traceback.print_exc()
         return Finding("raw", suites.problem(error), at, proof)
     return refused or Finding("same", proof=proof)
+
+
+def _oddly(built: hotstart.Program, program: Program, model: nn.Module) -> str | None:
+    """How calls with odd arguments differ from eager mode's, where the program takes them."""
+    given = seen.calls(program)
+    in_eager = dict(seen.seen(model, model, given))
+    for name, inputs in given.items():
+        copies = sum(built.relayouts.values())
+        ((_, found),) = seen.seen(built, model, {name: inputs})
+        expected = in_eager[name]
+        if found.did is None or sum(built.relayouts.values()) > copies:
+            continue  # refused; or read in another order
+        if expected.did is None:
+            return f"{name}: returns, where eager raises {expected.error}"
+        if problem := _exactly(found.did, expected.did) or _strides(found.did, expected.did):
+            return f"{name}: {problem}"
+        if found.drawn != expected.drawn:
+            return f"{name}: has drawn other random numbers"
+    return None
 
 
 def _in_eager(program: Program, model: nn.Module) -> Iterator[tuple[int, Did]]:
@@ -123,7 +158,9 @@ def _in_eager(program: Program, model: nn.Module) -> Iterator[tuple[int, Did]]:
 
 def _observed(called: Callable[..., Any], model: nn.Module, given: Inputs) -> Did:
     with unchanged(model):
-        return observe(called, model, given)
+        return observe(
+            lambda *args, **kwargs: programs.plain(called(*args, **kwargs)), model, given
+        )
 
 
 def _tensors(did: Did) -> list[tuple[str, Tensor]]:
@@ -137,6 +174,7 @@ def _tensors(did: Did) -> list[tuple[str, Tensor]]:
         (f"{kind} {at}", tensor)
         for kind, tensors in groups.items()
         for at, tensor in enumerate(tensors)
+        if isinstance(tensor, Tensor)
     ]
 
 

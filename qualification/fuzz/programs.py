@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import linecache
 import random
 import re
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 import msgspec
 import torch
@@ -25,6 +28,30 @@ NAME = re.compile(r"\b[xv]\d+\b")
 """How values are named: `x0` is an input, `v0` is made by a line."""
 
 MODULE = re.compile(r"\bself\.(\w+)")
+
+Form = Literal["tuple", "dict", "nested", "named", "record"]
+
+FORMS: Mapping[Form, str] = {
+    "dict": "{{'first': {first}, 'rest': [{rest}], 2: ({numbers})}}",
+    "nested": "[({first},), {{'rest': ({rest} {numbers})}}, None]",
+    "named": "Named({first}, [{rest}])",
+    "record": "Record({first}, ({rest} {numbers}))",
+}
+"""What forward returns, if it is no tuple; the first result, those after it, and the numbers."""
+
+CLASSES = {
+    "named": """
+class Named(NamedTuple):
+    first: torch.Tensor
+    rest: list[torch.Tensor]
+""",
+    "record": """
+@dataclass
+class Record:
+    first: torch.Tensor
+    rest: tuple[torch.Tensor, ...]
+""",
+}
 
 BLOCKS = "nn.Sequential(*(Block() for _ in range(3)))"
 """A module, where a program has a block."""
@@ -75,6 +102,8 @@ class Program(msgspec.Struct, frozen=True):
         block_modules: what the block has.
         lines: of forward.
         returned: names of values.
+        form: what they are returned in.
+        numbers: keyword arguments of forward that are no tensors, as Python.
         calls: arguments it is tried with; the first are the example's.
         split_on: where the graph is cut.
     """
@@ -89,6 +118,8 @@ class Program(msgspec.Struct, frozen=True):
     block: tuple[str, ...] = ()
     block_modules: dict[str, str] = {}
     split_on: tuple[str, ...] = ("auto",)
+    form: Form = "tuple"
+    numbers: dict[str, str] = {}
 
 
 def made(line: str) -> tuple[str, ...]:
@@ -132,11 +163,28 @@ def pruned(program: Program) -> Program:
 def source(program: Program) -> str:
     """The model as Python."""
     text = ["import torch", "import torch.nn.functional as F", "from torch import nn", "", ""]
+    if program.form in CLASSES:
+        imports = ["from dataclasses import dataclass", "from typing import NamedTuple"]
+        text[:0] = [*imports, ""]
+        text += [*CLASSES[program.form].strip().splitlines(), "", ""]
     if program.block:
         text += [*_block(program), "", ""]
     names = [i.name for i in program.inputs]
-    text += _module("Model", program.modules, program.lines, names, program.returned)
+    if program.numbers:
+        names += ["*", *(f"{name}={text}" for name, text in program.numbers.items())]
+    result = _result(program)
+    text += _module("Model", program.modules, program.lines, names, result)
     return "\n".join(text) + "\n"
+
+
+def _result(program: Program) -> str:
+    """What forward returns, as Python."""
+    first, *others = program.returned
+    if program.form == "tuple":
+        return f"({', '.join(program.returned)},)" if others else first
+    rest = "".join(f"{name}, " for name in others)
+    numbers = "".join(f"{name}, " for name in program.numbers)
+    return FORMS[program.form].format(first=first, rest=rest, numbers=numbers)
 
 
 def namespace(program: Program) -> dict[str, Any]:
@@ -149,7 +197,7 @@ def namespace(program: Program) -> dict[str, Any]:
 
 def _block(program: Program) -> list[str]:
     last = made(program.block[-1])[:1]
-    return _module("Block", program.block_modules, program.block, ("x0",), last)
+    return _module("Block", program.block_modules, program.block, ("x0",), last[0])
 
 
 def _module(
@@ -157,7 +205,7 @@ def _module(
     modules: Mapping[str, str],
     lines: Sequence[str],
     arguments: Sequence[str],
-    returned: Sequence[str],
+    result: str,
 ) -> list[str]:
     setting = [f"    self.{key} = {value}" for key, value in modules.items()]
     setting = [
@@ -165,9 +213,8 @@ def _module(
         for (key, value), line in zip(modules.items(), setting, strict=True)
     ]
     body = [f"    {line}" for line in lines]
-    results = f"({', '.join(returned)},)" if len(returned) > 1 else returned[0]
     made = ["def __init__(self):", "    super().__init__()", *setting, ""] if modules else []
-    forward = [f"def forward(self, {', '.join(arguments)}):", *body, f"    return {results}"]
+    forward = [f"def forward(self, {', '.join(arguments)}):", *body, f"    return {result}"]
     return [f"class {name}(nn.Module):", *(f"    {line}".rstrip() for line in made + forward)]
 
 
@@ -187,6 +234,14 @@ if __name__ == "__main__":
 '''
 
 
+def plain(result: Any) -> Any:
+    """A result in which objects of classes of its program are tuples that begin with the name."""
+    if dataclasses.is_dataclass(result) or hasattr(result, "_fields"):
+        fields = getattr(result, "_fields", None) or tuple(vars(result))
+        return (type(result).__name__, *(plain(getattr(result, name)) for name in fields))
+    return result
+
+
 # --- as objects -----------------------------------------------------------------------------------
 
 
@@ -195,10 +250,10 @@ def model(program: Program) -> nn.Module:
     text = source(program)
     file = f"<program {program.seed} {zlib.crc32(text.encode()):x}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    namespace: dict[str, Any] = {"__name__": "fuzzed"}
-    exec(compile(text, file, "exec"), namespace)  # noqa: S102  what it runs was generated here
+    module = sys.modules["fuzzed"] = ModuleType("fuzzed")  # files name classes of results
+    exec(compile(text, file, "exec"), vars(module))  # noqa: S102  what it runs was generated here
     torch.manual_seed(program.seed)
-    built: nn.Module = namespace["Model"]().eval()
+    built: nn.Module = module.Model().eval()
     return built.requires_grad_(False)
 
 
@@ -218,7 +273,7 @@ def arguments(program: Program, call: Call) -> Inputs:
         tensor(one, call, [call.sizes.get(size, size) for size in one.shape])  # type: ignore[call-overload]
         for one in program.inputs
     )
-    return Inputs(tuple(made))
+    return Inputs(tuple(made), {name: eval(text) for name, text in program.numbers.items()})
 
 
 def tensor(one: Input, call: Call, shape: Sequence[int]) -> Tensor:

@@ -19,11 +19,12 @@ from qualification.databases.results import OUTCOMES
 from qualification.fuzz import children, generate, measure, programs, shrink
 from qualification.fuzz.measure import Finding, Say
 from qualification.fuzz.programs import Program
+from qualification.fuzz.saved import Loader
 from qualification.suites import ROOT, end, tell
 
 FOUND = ROOT / "build" / "fuzz"
 
-LIMIT_S = {"op_by_op": 60, "inductor": 300}
+LIMIT_S = {"op_by_op": 120, "inductor": 400}
 TRIES = {"op_by_op": 200, "inductor": 60}
 """Programs that are tried to make one shorter."""
 
@@ -41,25 +42,34 @@ class Fuzzed(msgspec.Struct, frozen=True):
 def main() -> int:
     """Run what was asked for; the exit status says whether anything is wrong."""
     arguments = parse()
+    loader = Loader() if arguments.saved else None
     warm(arguments.compiler)
+    try:
+        return _run(arguments, loader)
+    finally:
+        if loader:
+            loader.close()
+
+
+def _run(arguments: argparse.Namespace, loader: Loader | None) -> int:
     counts: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     until = time.monotonic() + arguments.seconds
     seed = arguments.seed
     while seed < arguments.seed + arguments.programs and time.monotonic() < until:
-        found = fuzzed(seed, arguments.compiler)
+        found = fuzzed(seed, arguments.compiler, loader)
         finding = found.finding if isinstance(found, Fuzzed) else found
         counts[finding.outcome] += 1
         counts["proof"] += bool(finding.proof)
         if finding.outcome == "refused":
             refused[finding.note[: arguments.width]] += 1
             if arguments.refused and arguments.refused in finding.note:
-                report(found, arguments)
+                report(found, arguments, loader)
         if finding.proof:
             tell(f"{seed}: {finding.proof}")
         if finding.is_fault:
             tell(f"{seed}: {finding.outcome}: {finding.note}")
-            report(found, arguments)
+            report(found, arguments, loader)
         seed += 1
         if (seed - arguments.seed) % 100 == 0:
             tell(summary(arguments.seed, seed, counts))
@@ -83,6 +93,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--programs", type=int, default=10**9, help="how many at most")
     parser.add_argument("--seconds", type=float, default=300, help="begin none after that")
     parser.add_argument("--compiler", choices=("op_by_op", "inductor"), default="op_by_op")
+    parser.add_argument("--saved", action="store_true", help="also after a load elsewhere")
     parser.add_argument("--refused", metavar="TEXT", help="make these refusals shorter, too")
     parser.add_argument("--width", type=int, default=160, help="of refusals that are listed")
     return parser.parse_args()
@@ -99,7 +110,7 @@ def warm(compiler: str) -> None:
         raise RuntimeError(f"{programs.source(first)} is not as in eager mode: {finding}")
 
 
-def fuzzed(seed: int, compiler: str) -> Fuzzed | Finding:
+def fuzzed(seed: int, compiler: str, loader: Loader | None = None) -> Fuzzed | Finding:
     """Generate and measure the program of a seed; a finding where generating fails."""
 
     def generated(say: Say) -> Program:
@@ -109,23 +120,27 @@ def fuzzed(seed: int, compiler: str) -> Fuzzed | Finding:
     program = children.in_child(generated, Program, LIMIT_S["op_by_op"])
     if not isinstance(program, Program):
         return Finding("skipped", f"not generated: {program.note}")
-    return Fuzzed(program, found_of(program, compiler))
+    return Fuzzed(program, found_of(program, compiler, loader))
 
 
-def found_of(program: Program, compiler: str) -> Finding:
+def found_of(program: Program, compiler: str, loader: Loader | None) -> Finding:
     """What a fork finds of a program."""
-    return children.in_child(
-        partial(measure.measure, program, compiler), Finding, LIMIT_S[compiler]
-    )
+    if loader:
+        loader.start()
+    find = partial(measure.measure, program, compiler, loader=loader)
+    finding = children.in_child(find, Finding, LIMIT_S[compiler])
+    if loader and finding.outcome in ("slow", "crash"):
+        loader.end()  # it may still be busy
+    return finding
 
 
-def report(found: Fuzzed | Finding, arguments: argparse.Namespace) -> Path:
+def report(found: Fuzzed | Finding, arguments: argparse.Namespace, loader: Loader | None) -> Path:
     """Make a program shorter, and write it as a script."""
     assert isinstance(found, Fuzzed)
     compiler = arguments.compiler
     tries = TRIES_OF_SLOW if found.finding.outcome == "slow" else TRIES[compiler]
     program, finding = shrink.shrunk(
-        found.program, found.finding, lambda other: found_of(other, compiler), tries
+        found.program, found.finding, lambda other: found_of(other, compiler, loader), tries
     )
     FOUND.mkdir(parents=True, exist_ok=True)
     file = FOUND / f"{compiler}_{program.seed}.py"

@@ -61,6 +61,11 @@ def _shorter(program: Program, finding: Finding) -> Iterator[Program]:
             yield replace(program, lines=lines[: at + 1], returned=(name,))
             if any(not programs.made(other) for other in lines[at:]):
                 yield replace(program, returned=(name,))
+    if program.form != "tuple":
+        yield replace(program, form="tuple")
+    for name in program.numbers:
+        others = {key: text for key, text in program.numbers.items() if key != name}
+        yield replace(program, numbers=others)
     if program.split_on != ("auto",):
         yield replace(program, split_on=("auto",))
     for at in reversed(range(len(lines))):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,10 +22,20 @@ from hotstart._torch.running.around import around_operators
 from qualification.fuzz import children, generate, measure, noise, programs, shrink
 from qualification.fuzz.measure import Finding
 from qualification.fuzz.programs import Call, Input, Program
+from qualification.fuzz.saved import Loader
+from qualification.fuzz.seen import Seen
 
 
-def found(program: Program, compiler: str = "op_by_op") -> Finding:
-    return measure.measure(program, compiler, lambda stage: None)
+@pytest.fixture(scope="module")
+def loader() -> Iterator[Loader]:
+    loader = Loader()
+    loader.start()
+    yield loader
+    loader.close()
+
+
+def found(program: Program, compiler: str = "op_by_op", loader: Loader | None = None) -> Finding:
+    return measure.measure(program, compiler, lambda stage: None, loader)
 
 
 def program_of(*lines: str, **others: Any) -> Program:
@@ -58,8 +71,55 @@ def test_programs_give_what_eager_gives(seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 4])
-def test_programs_give_what_eager_gives_with_inductor(seed: int) -> None:
-    assert found(generate.generate(seed), "inductor").outcome == "same"
+def test_programs_give_what_eager_gives_with_inductor(seed: int, loader: Loader) -> None:
+    assert found(generate.generate(seed), "inductor", loader).outcome == "same"
+
+
+STATE = program_of(
+    "v0 = self.b0.add_(1).clone() * k0",
+    "v1 = x0 + torch.rand_like(x0)",
+    "x0.mul_(2)",
+    returned=("v1", "x0", "v0"),
+    modules={"b0": "torch.arange(3.0)"},
+    numbers={"k0": "2.5"},
+)
+
+
+@pytest.mark.parametrize("form", ["tuple", *programs.FORMS])
+def test_programs_are_the_same_after_a_load_elsewhere(form: programs.Form, loader: Loader) -> None:
+    assert found(msgspec.structs.replace(STATE, form=form), loader=loader) == Finding("same")
+
+
+class Changing(Loader):
+    """A loader after which one call is seen otherwise."""
+
+    def __init__(self, other: Loader, changes: Mapping[str, Any]) -> None:
+        self.file = other.file
+        self._other = other
+        self._changes = changes
+
+    def ask(self, program: Program, how: str) -> dict[str, Seen] | str:
+        answer = self._other.ask(program, how)
+        assert not isinstance(answer, str)
+        return answer | {"call 2": replace(answer["call 2"], **self._changes)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"error": ("ValueError", "no")}, r"raises \('ValueError', 'no'\), not None"),
+        ({"results": []}, r"returns \[\], not "),
+        ({"memory": [0]}, r"shares memory as \[0\], not "),
+        ({"drawn": b""}, "has drawn other random numbers"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_what_a_load_changes_is_found(
+    changes: Mapping[str, Any], says: str, loader: Loader
+) -> None:
+    finding = found(STATE, loader=Changing(loader, changes))
+    assert finding.outcome == "wrong"
+    assert re.match(f"loaded with model, call 2: {says}", finding.note)
 
 
 class Faulty:

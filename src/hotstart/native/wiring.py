@@ -80,6 +80,10 @@ def _require_native(
             raise _TakesPython("a call changes containers that it is given")
         if contract.autocast:
             raise _TakesPython("it was built under autocast")
+        if contract.default_dtype not in (None, "float32"):
+            raise _TakesPython("it was built under another default dtype than float32")
+        if contract.default_device not in (None, "cpu"):
+            raise _TakesPython("it was built under another default device than the CPU")
         if any(stitched.owners for stitched in call.stitched):
             raise _TakesPython("a call sets attributes of modules")
 

@@ -71,6 +71,8 @@ class Contract(msgspec.Struct, frozen=True):
         given: slots of tensor arguments that a result contains as they were passed.
         objects: numbers of the caller's containers that a result contains, or that a call changes.
         changed: numbers of those that a call changes.
+        default_dtype: torch's at the build, if what the graph computes depends on it.
+        default_device: the type of torch's at the build, if the graph makes tensors there.
     """
 
     parameters: tuple[Parameter, ...]
@@ -82,3 +84,5 @@ class Contract(msgspec.Struct, frozen=True):
     given: tuple[int, ...]
     objects: tuple[int, ...] = ()
     changed: tuple[int, ...] = ()
+    default_dtype: str | None = None
+    default_device: str | None = None

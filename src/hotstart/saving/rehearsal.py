@@ -13,6 +13,7 @@ import torch
 from hotstart._torch.processes.collectives import without_other_processes
 from hotstart._torch.running.fresh_memory import filled_memory
 from hotstart._torch.running.modes import autocast_regions, without_assertions
+from hotstart.dtypes import dtype_of
 from hotstart.errors import ArtifactError
 from hotstart.records.artifact import Artifact, Stitched, StitchedCall
 from hotstart.records.contract import Contract
@@ -94,6 +95,12 @@ class Rehearsal:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(autocast_regions(call.contract.autocast))
+            if call.contract.default_dtype is not None:
+                stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+                torch.set_default_dtype(dtype_of(call.contract.default_dtype))
+            device = call.contract.default_device
+            if device not in (None, torch.get_default_device().type):
+                stack.enter_context(torch.device(device))
             stack.enter_context(torch.random.fork_rng(devices=[]))
             stack.enter_context(filled_memory())
             if self._asserts:

@@ -13,6 +13,7 @@ from hotstart._torch.running.modes import autocast_state
 from hotstart.capture.captured import Captured, example_of
 from hotstart.capture.lasting import require_lasting
 from hotstart.capture.weight_table import WeightTable
+from hotstart.dtypes import name_of
 from hotstart.guards.collect import merged
 from hotstart.guards.structure import Look
 from hotstart.model import Model, ModelIndex
@@ -23,6 +24,7 @@ from hotstart.records.guards import Seen
 from hotstart.records.trees import passed_on
 from hotstart.runtime.shared_memory import Span
 from hotstart.runtime.tensors import TensorMemory, bytes_in_storage
+from hotstart.specialize.defaults import reads_default_device, reads_default_dtype
 from hotstart.specialize.trace import TracedCall
 
 _OF_THE_CALL = ("closure", "self", "target")
@@ -83,6 +85,8 @@ def make_contract(model: Model, call: TracedCall) -> Contract:
     graphs = [graph.captured for graph in call.graphs]
     written = {index for graph in graphs for kind, index in _written(graph) if kind == "arg"}
     trees = [tree for graph in graphs for tree in graph.trees()]
+    dtype = any(map(reads_default_dtype, graphs))
+    device = any(map(reads_default_device, graphs))
     changed = tuple(sorted({change.number for graph in graphs for change in graph.changes}))
     return Contract(
         parameters=call.arguments.parameters,
@@ -94,6 +98,8 @@ def make_contract(model: Model, call: TracedCall) -> Contract:
         given=passed_on(trees, "arg"),
         objects=tuple(sorted({*passed_on(trees, "object"), *changed})),
         changed=changed,
+        default_dtype=name_of(torch.get_default_dtype()) if dtype else None,
+        default_device=torch.get_default_device().type if device else None,
     )
 
 

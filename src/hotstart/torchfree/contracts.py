@@ -80,6 +80,10 @@ def decoded_contract(contract: Contract) -> Contract:
     Raises:
         NeedsTorch, ArtifactError: as `decode`.
     """
+    if contract.default_dtype not in (None, "float32"):
+        raise NeedsTorch("it was built under another default dtype than float32")
+    if contract.default_device not in (None, "cpu"):
+        raise NeedsTorch("it was built under another default device than the CPU")
     contract = map_contract(contract, decode)
     parameters = tuple(replace(p, tree=_with_classes(p.tree)) for p in contract.parameters)
     return replace(contract, parameters=parameters)

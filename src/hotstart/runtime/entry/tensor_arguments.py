@@ -7,7 +7,12 @@ from typing import Any
 
 import torch
 
-from hotstart._torch.running.modes import autocast_check, autocast_state, set_grad_enabled
+from hotstart._torch.running.modes import (
+    autocast_check,
+    autocast_state,
+    function_mode_count,
+    set_grad_enabled,
+)
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError
 from hotstart.model import Model
@@ -54,6 +59,15 @@ class TensorArguments(TensorMemory, ArgumentKind):
             advice = "compile the model inside the autocast region it is called in"
             return ContractError("autocast", now, then, advice)
 
+        def other_device(_: Found) -> ContractError:
+            now, advice = str(torch.get_default_device()), "call it outside of torch.device(...)"
+            return ContractError("default device", now, str(contract.default_device), advice)
+
+        def other_dtype(_: Found) -> ContractError:
+            now, then = str(torch.get_default_dtype()), f"torch.{contract.default_dtype}"
+            advice = "compile the model under the default dtype it is called under"
+            return ContractError("default dtype", now, then, advice)
+
         if training is not None and model is not None:
             yield Check(f"{scope.refer('model', model)}.training is {training}", other_mode)
         if autocast:
@@ -63,6 +77,17 @@ class TensorArguments(TensorMemory, ArgumentKind):
         else:
             is_on = scope.refer("autocast_is_on", autocast_check())
             yield Check(f"not {is_on}()", other_autocast)
+        if contract.default_dtype is not None:
+            default = scope.refer("default_dtype", torch.get_default_dtype)
+            wanted = scope.refer(contract.default_dtype, dtype_of(contract.default_dtype))
+            yield Check(f"{default}() is {wanted}", other_dtype)
+        if contract.default_device is not None:
+            default = scope.refer("default_device", torch.get_default_device)
+            test = f"{default}().type == {contract.default_device!r}"
+            if contract.default_device == "cpu":
+                modes = scope.refer("function_modes", function_mode_count())
+                test = f"(not {modes}() or {test})"
+            yield Check(test, other_device)
 
     def looked_at(self, spec: TensorSpec, name: str, scope: Scope) -> Looked:
         """Look at a tensor: its class, dtype, device, and whether it is a plain one."""
