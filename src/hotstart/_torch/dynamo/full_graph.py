@@ -137,6 +137,8 @@ class FullGraph:
 def plain_name(name: str, self_name: str | None) -> str:
     """One of Dynamo's names as a user would write it; the variable `self_name` is left out."""
     plain = re.sub(r"\._(?:modules|parameters|buffers)\['([^']+)'\]", r".\1", name)
+    if found := re.fullmatch(r"type\((.+)\)", plain):
+        return f"type({plain_name(found[1], self_name) or 'self'})"
     if self_name is not None:
         plain = re.sub(rf"^L\['{self_name}'\]\.?", "", plain)
     return re.sub(r"^[LG]\['(\w+)'\]", r"\1", plain)
