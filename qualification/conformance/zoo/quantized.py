@@ -160,7 +160,7 @@ ENTRIES: tuple[Entry, ...] = (
             base,
             functools.partial(quantised, "int8 dynamic"),
             ROUNDED,
-            "weights and activations of a byte each: 1e-7 more or less moves eager's own result as far",
+            "weights and activations of a byte each: 1e-7 moves eager's own result as far",
         )
         for name, base in BASES.items()
     ),
