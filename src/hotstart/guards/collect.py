@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import gc
 import sys
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -26,9 +25,9 @@ from hotstart._torch.processes.collectives import asks_for_rank
 from hotstart._torch.processes.ranks import is_initialized
 from hotstart._torch.subclasses.inner_tensors import inner_names
 from hotstart.guards.compare import python_module
-from hotstart.guards.functions import class_name, codes_of, definers, module_name
+from hotstart.guards.functions import class_name, module_name
 from hotstart.guards.group_reads import GroupsRead, seen_of_process
-from hotstart.guards.sources import file_of, is_given_file
+from hotstart.guards.ran_code import Ran, code_guards, method_guards, named_guards, target_guard
 from hotstart.guards.structure import (
     Look,
     environment_text,
@@ -91,7 +90,7 @@ def collect(index: ModelIndex, target: Model, traced: FullGraph) -> ReadInTrace:
             reads.add(read)
     made: dict[str, ModuleKind] = {}
     for path, (module, guards) in reads.modules.items():
-        guards.update(_methods(look, ran, module, ()))
+        guards.update(method_guards(look, ran, module, ()))
         own = look.own_code(module, bool(path) or runs_hooks(index.model))
         ran.cover(*(value for _, value in look.own_functions(module, hooks=True)))
         made[path] = ModuleKind(class_name(type(module)), tuple(sorted(guards, key=repr)), own)
@@ -100,8 +99,8 @@ def collect(index: ModelIndex, target: Model, traced: FullGraph) -> ReadInTrace:
     outside = {
         *reads.outside,
         *(_environment(name) for name in traced.environment),
-        *_target(look, ran, target),
-        *_named(look, ran),
+        *target_guard(look, ran, target),
+        *named_guards(look, ran),
         *seen_of_process(traced.codes, functions, by_rank),
     }
     seen = tuple(sorted(outside, key=repr))
@@ -191,7 +190,7 @@ def _of_module(
         steps = by_key(module, steps)
         if compared is not None:
             yield Guard(steps, compared, look.text(compared, steps, module))
-            yield from _code(look, ran, module, compared, steps)
+            yield from code_guards(look, ran, module, compared, steps)
 
 
 def _compared(kind: Kind, steps: tuple[Step, ...], module: torch.nn.Module) -> Kind | None:
@@ -280,13 +279,13 @@ def _outside(
 ) -> Iterator[Guard]:
     """The guards on something outside of modules, if it counts."""
     if where == "self" and not steps:
-        yield from _methods(look, ran, start, ())
+        yield from method_guards(look, ran, start, ())
     if _counts(where, name, kind, steps) and not _of_class_code(start, steps):
         steps = by_key(start, steps)
         if kind == "value" and not _is_plain(start, steps):
             kind = "inside"
         yield Guard(steps, kind, look.text(kind, steps, start))
-        yield from _code(look, ran, start, kind, steps)
+        yield from code_guards(look, ran, start, kind, steps)
 
 
 def _is_plain(start: Any, steps: tuple[Step, ...]) -> bool:
@@ -308,105 +307,3 @@ def _counts(where: Start, name: str, kind: Kind, steps: tuple[Step, ...]) -> boo
         return (kind != "length" or len(steps) > 1) and steps[-1][0] != "key"
     given = name == "os" or name.partition(".")[0] == "torch"
     return kind in ("function", "tensor") or not given
-
-
-# --- code -----------------------------------------------------------------------------------------
-
-
-class Ran:
-    """The code that a trace ran, and what of it no guard covers so far.
-
-    Attributes:
-        codes: all of it, without torch's and Python's own.
-        left: what is not covered.
-    """
-
-    def __init__(self, codes: Iterable[types.CodeType]) -> None:
-        self.codes = frozenset(code for code in codes if not is_given_file(code.co_filename))
-        self.left = set(self.codes)
-        self._methods: dict[type, tuple[str, ...]] = {}
-
-    def cover(self, *values: Any) -> bool:
-        """Tell whether code ran that is in functions that some values are."""
-        within = self.codes.intersection(set().union(*map(codes_of, values)))
-        self.left -= within
-        return bool(within)
-
-    def methods(self, cls: type) -> tuple[str, ...]:
-        """The names of a class under which code is found that ran."""
-        if cls not in self._methods:
-            names = dict.fromkeys(name for base in cls.__mro__ for name in vars(base))
-            defined = {n: [vars(b)[n] for b in definers(cls, n)] for n in names}
-            ran = (name for name, values in defined.items() if values and self.cover(*values))
-            self._methods[cls] = tuple(ran)
-        return self._methods[cls]
-
-
-def _code(look: Look, ran: Ran, start: Any, kind: Kind, steps: tuple[Step, ...]) -> Iterator[Guard]:
-    """Guards on methods of an object whose class was read; a function's own guard has its code."""
-    with contextlib.suppress(AttributeError, LookupError, TypeError):
-        value = follow(start, steps)
-        if kind == "function":
-            ran.cover(value)
-        elif kind == "class":
-            yield from _methods(look, ran, value, steps)
-
-
-def _methods(look: Look, ran: Ran, value: Any, steps: tuple[Step, ...]) -> Iterator[Guard]:
-    """Yield guards on the methods of an object's class that ran, and on a patched torch forward."""
-    names = ran.methods(type(value))
-    if isinstance(value, torch.nn.Module) and not definers(type(value), "forward"):
-        names = ("forward", *names)
-    for name in names:
-        way: tuple[Step, ...] = (("class", ""), ("attribute", name))
-        yield Guard((*steps, *way), "method", look.text("method", way, value))
-
-
-def _target(look: Look, ran: Ran, target: Model) -> Iterator[Seen]:
-    """The guard on a function that is compiled; methods are found with their object's class."""
-    if not isinstance(target, torch.nn.Module | types.MethodType) and ran.cover(target):
-        yield Seen("target", "", Guard((), "code", look.text("code", (), target)))
-
-
-def _named(look: Look, ran: Ran) -> Iterator[Seen]:
-    """Guards on functions that are found by name in a Python module.
-
-    Functions are looked for in all of memory only where their code does not say where they are.
-    """
-    for find in (_names_in_files, _names_in_memory):
-        for module, name in sorted(find(ran.left)):
-            steps: tuple[Step, ...] = tuple(("attribute", part) for part in name.split("."))
-            with contextlib.suppress(AttributeError, LookupError, TypeError):
-                if ran.cover(follow(sys.modules[module], steps)):
-                    text = look.text("code", steps, sys.modules[module])
-                    yield Seen("python", str(module_name(module)), Guard(steps, "code", text))
-
-
-def _names_in_files(codes: Iterable[types.CodeType]) -> set[tuple[str, str]]:
-    """Python module and qualified name of code, or of the function around it, by its file."""
-    by_file: dict[str, list[str]] = {}
-    for code in codes:
-        by_file.setdefault(code.co_filename, []).append(_outermost(code.co_qualname))
-    if not by_file:
-        return set()
-    modules = sys.modules.copy().items()  # others may be importing
-    files = ((name, file_of(module)) for name, module in modules)
-    return {(module, name) for module, file in files for name in by_file.get(file or "", ())}
-
-
-def _names_in_memory(codes: Iterable[types.CodeType]) -> set[tuple[str, str]]:
-    """Python module and qualified name of the functions that have some code.
-
-    The code of a dataclass is of no file, and a decorator may give its function another name.
-    """
-    codes = list(codes)
-    if not codes:
-        return set()  # `get_referrers` looks at every object of the process
-    holders = (h for h in gc.get_referrers(*codes) if isinstance(h, types.FunctionType))
-    return {
-        (h.__module__, _outermost(h.__qualname__)) for h in holders if h.__module__ in sys.modules
-    }
-
-
-def _outermost(name: str) -> str:
-    return name.partition(".<locals>")[0]

@@ -58,7 +58,7 @@ class MissedCalls:
 
 
 def _code(method: Model) -> object:
-    """What runs: methods of one module, and modules of one class, are called alike."""
+    """Identify the code of a method; that of a module is its class."""
     if inspect.ismethod(method):
         return method.__func__
     return method if inspect.isfunction(method) else type(method)

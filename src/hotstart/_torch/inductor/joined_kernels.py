@@ -225,7 +225,7 @@ class _Work:
         try:
             command[output] = made
             kept = [word for word in command if word != "-shared" and not re.match("-[lL]", word)]
-            # What is compiled warns of thousands of numbers in torch's headers, which takes time.
+            # Writing the thousands of warnings about torch's headers takes time.
             _run([*kept, "-w", "-c", "-ffunction-sections", "-fdata-sections"])
             command[source] = made
             for number in range(self.count):
