@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations, prune
 
 import hotstart
-from hotstart import ModelMismatch
+from hotstart import Dim, ModelMismatch
 from tests.semantics import assert_same, build, check, mostly_eager
 
 R = torch.randn
@@ -176,25 +176,100 @@ def test_weights_may_be_arguments(compiler: str) -> None:
     check(f, (R(2, 4), weights), compiler=compiler, tolerance=1e-6)
 
 
+# --- transformers --------------------------------------------------------------------------------
+
+
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("packs", [True, False])
-def test_padded_positions_of_a_transformer_encoder_are_those_of_the_ordinary_path(
-    packs: bool,
+@mostly_eager
+def test_an_encoder_gives_what_eager_gives_at_padded_positions(
+    packs: bool, norm: bool, compiler: str
 ) -> None:
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
-    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=packs).eval()
-    x, padded = R(2, 5, 16), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    last = nn.LayerNorm(16) if norm else None
+    model = nn.TransformerEncoder(layer, 2, last, enable_nested_tensor=packs).eval()
+    if last is not None:
+        nn.init.normal_(last.bias)
+    sizes = {0: Dim("batch", min=1, max=4), 1: Dim("steps", min=1, max=9)}
     program = hotstart.compile(
-        model, (x,), {"src_key_padding_mask": padded}, options=hotstart.Options(compiler="op_by_op")
+        model,
+        (R(2, 5, 16),),
+        {"src_key_padding_mask": torch.zeros(2, 5, dtype=torch.bool)},
+        dynamic_shapes={"src": sizes, "src_key_padding_mask": sizes},
+        options=hotstart.Options(compiler=compiler),  # type: ignore[arg-type]
     )
-    found = program(x, src_key_padding_mask=padded)
-    with torch.no_grad():
-        eager = model(x, src_key_padding_mask=padded)
-        model.enable_nested_tensor = model.use_nested_tensor = False
-        ordinary = model(x, src_key_padding_mask=padded)
-    torch.testing.assert_close(found, ordinary)
-    torch.testing.assert_close(found[~padded], eager[~padded])
-    assert (not eager[padded].any()) is packs
+    for lengths in ([5, 3], [0, 2], [4, 4], [1]):
+        padded = torch.arange(5) >= torch.tensor(lengths)[:, None]
+        for mask in (padded, padded.flip(1)):
+            x = R(*mask.shape, 16)
+            with torch.no_grad():
+                eager = model(x, src_key_padding_mask=mask)
+            found = program(x, src_key_padding_mask=mask)
+            torch.testing.assert_close(found, eager, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_an_encoder_leaves_out_what_numbers_mask_at_the_ends() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    x, mask = R(2, 3, 16), torch.tensor([[0.0, 0.0, 0.5], [0.0, -1.0, 0.25]])
+    program = build(model, x, None, mask)
+    for given in (mask, mask.flip(1)):
+        with torch.no_grad():
+            torch.testing.assert_close(program(x, None, given), model(x, None, given))
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+@mostly_eager
+def test_a_decoder_takes_any_mask(is_causal: bool, compiler: str) -> None:
+    model = nn.TransformerDecoder(nn.TransformerDecoderLayer(16, 2, 32, batch_first=True), 2).eval()
+    target, memory, mask = Dim("target", max=6), Dim("memory", max=6), torch.zeros(4, 4)
+    program = build(
+        model,
+        *(R(2, 4, 16), R(2, 5, 16), mask),
+        compiler=compiler,
+        dynamic_shapes={
+            "tgt": {1: target},
+            "memory": {1: memory},
+            "tgt_mask": {0: target, 1: target},
+        },
+    )
+    assert len(program.code) <= 2  # Inductor has another kernel for a target of one step
+    for steps in (1, 4, 6):
+        if is_causal:
+            mask = nn.Transformer.generate_square_subsequent_mask(steps)
+        else:
+            mask = torch.zeros(steps, steps).fill_diagonal_(-1.0)
+        x, memory_of = R(2, steps, 16), R(2, 5, 16)
+        with torch.no_grad():
+            expected = model(x, memory_of, mask)
+        torch.testing.assert_close(program(x, memory_of, mask), expected)
+
+
+@mostly_eager
+def test_attention_over_sizes_from_1_takes_few_graphs(compiler: str) -> None:
+    model = nn.MultiheadAttention(16, 2, batch_first=True).eval()
+    batch, steps, others = Dim("batch", max=4), Dim("steps", max=6), Dim("others", max=6)
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            attended: Tensor = self.inner(x, y, y, need_weights=False)[0]
+            return attended
+
+    calls = [(R(b, s, 16), R(b, o, 16)) for b, s, o in ((2, 4, 5), (1, 1, 1), (1, 6, 1), (4, 1, 6))]
+    program = check(
+        Attention().requires_grad_(False),
+        *calls,
+        compiler=compiler,
+        tolerance=1e-5,
+        dynamic_shapes={"x": {0: batch, 1: steps}, "y": {0: batch, 1: others}},
+    )
+    assert len(program.code) == (1 if compiler == "op_by_op" else 2)  # Inductor has one for batch 1
 
 
 def test_hooks_of_a_compiled_submodule_are_refused() -> None:

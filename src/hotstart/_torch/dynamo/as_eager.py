@@ -23,9 +23,11 @@ from hotstart._torch.dynamo.numbers_read import (
 from hotstart._torch.dynamo.plain_sizes import sizes_of_any_operator
 from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
 from hotstart._torch.dynamo.text_of_values import refusing_text_of_values
+from hotstart._torch.dynamo.transformers import masks_of_any_contents
 from hotstart._torch.graphs.source_lines import guards_name_users_lines
 from hotstart._torch.graphs.symbols import sizes_that_may_be_zero, without_size_assumptions
 from hotstart._torch.inductor.composites import composites_of_any_size
+from hotstart._torch.inductor.projections import projections_of_any_size
 from hotstart._torch.inductor.sizes import convolutions_of_any_batch, decompositions_of_any_size
 
 _SIZES = (
@@ -33,6 +35,7 @@ _SIZES = (
     sizes_that_may_be_zero,
     convolutions_of_any_batch,
     composites_of_any_size,
+    projections_of_any_size,
     sizes_of_any_operator,
     decompositions_of_any_size,
     recurrent_of_any_length,
@@ -43,7 +46,12 @@ _SIZES = (
 _NUMBERS = (reading_numbers, reading_lists, numbers_of_weights_unknown)
 """Numbers held by tensors are read by nodes of the graph, and those of weights stay unknown."""
 
-_CODE = (going_on_where_all_is_decided, operators_as_called, knowing_modules_of_classes)
+_CODE = (
+    going_on_where_all_is_decided,
+    masks_of_any_contents,
+    operators_as_called,
+    knowing_modules_of_classes,
+)
 """Conditions, operators and classes are those of the traced code."""
 
 _REFUSED = (refusing_text_of_values, refusing_left_generators)

@@ -53,15 +53,18 @@ def _frames(stack_trace: str | None) -> list[traceback.FrameSummary]:
     return [traceback.FrameSummary(f, int(n), name, line=line) for f, n, name, line in frames]
 
 
+_OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
+"""Folders of torch and of hotstart, some of whose functions are traced in place of torch's."""
+
+
 def user_frame(stack: Sequence[Any]) -> Any:
-    """The innermost frame of a stack that is not torch's own; None if there is no stack."""
-    own = str(Path(torch.__file__).parent)
-    theirs = [frame for frame in stack if not frame.filename.startswith(own)]
+    """The innermost frame of a stack that is the user's own; None if there is no stack."""
+    theirs = [frame for frame in stack if not frame.filename.startswith(_OWN)]
     return (theirs or stack)[-1] if stack else None
 
 
 def user_line(stack: Sequence[Any]) -> str:
-    """The innermost line of a stack that is not torch's own, as text."""
+    """The innermost line of a stack that is the user's own, as text."""
     frame = user_frame(stack)
     if frame is None:
         return ""

@@ -20,6 +20,7 @@ from hotstart._torch.inductor.composites import composites_of_any_size
 from hotstart._torch.inductor.exact import numbers_of_operators
 from hotstart._torch.inductor.joined_kernels import AskedKernel, kernels_asked_for, kernels_in
 from hotstart._torch.inductor.outputs_apart import keep_outputs_apart
+from hotstart._torch.inductor.projections import projections_of_any_size
 from hotstart._torch.inductor.roundings import roundings_kept
 from hotstart._torch.inductor.sizes import (
     convolutions_of_any_batch,
@@ -214,6 +215,7 @@ def _in_force(
         bounded_negative_powers(),
         convolutions_of_any_batch(),
         composites_of_any_size(),
+        projections_of_any_size(),
         decompositions_of_any_size(),
         strides_by_expansion(),
         views_of_any_size(),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch._prims_common import is_contiguous_or_false
 
 from hotstart._torch.in_between import with_entries
 
@@ -20,6 +21,7 @@ def composites_of_any_size() -> Iterator[None]:
     """
     aten = torch.ops.aten
     made_of = {
+        aten.linear.default: _linear,
         aten.take_along_dim.default: _take_along_dim,
         aten.max_pool1d.default: _max_pool1d,
         aten.kron.default: _kron,
@@ -39,6 +41,18 @@ def composites_of_any_size() -> Iterator[None]:
             stack.enter_context(with_entries(target.py_kernels, {key: function}))
             target._dispatch_cache.clear()
         yield
+
+
+def _linear(
+    given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Multiply as one matrix what may lie in memory in another order; C++ asks for its strides."""
+    if given.ndim < 3 or weight.ndim != 2 or is_contiguous_or_false(given):
+        return _in_cpp(torch.ops.aten.linear.default, given, weight, bias)
+    rows = given.clone(memory_format=torch.contiguous_format).view(-1, given.shape[-1])
+    return _in_cpp(torch.ops.aten.linear.default, rows, weight, bias).view(
+        *given.shape[:-1], weight.shape[0]
+    )
 
 
 def _take_along_dim(
