@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import logging
 import random
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -168,7 +170,6 @@ def normed(x: Tensor) -> Tensor:
         (normed, r"torch\.manual_seed\(3\)"),
         (lambda x: x + 1 if x.sum() > 0 else x, r"x\.sum\(\) > 0 else x"),
         (lambda x: x + random.random(), r"random\.random\(\)"),
-        (lambda x: x + print("called"), r"print\(.called.\)"),
         (lambda x: torch.sparse_coo_tensor(x.long(), x[0]), r"sparse_coo_tensor"),
     ],
 )
@@ -201,6 +202,67 @@ def test_a_mask_is_no_problem_where_shapes_stay() -> None:
 def test_text_of_what_a_call_knows_is_refused(text: Any) -> None:
     with pytest.raises(CaptureError, match=r"(?s)in <lambda>.* a number that only a call knows"):
         build(lambda x: (x + 1, text(x)), *X, dynamic_shapes={"x": {0: Dim("n", min=2, max=9)}})
+
+
+def test_text_of_sizes_that_nothing_reads_is_no_guard() -> None:
+    def f(x: Tensor) -> Tensor:
+        if x.dim() != 1:
+            raise ValueError(f"{x.dim()} dimensions and {x.shape[0]} rows")
+        unused = f"{x.shape[0]:>3} rows of {x.dtype}"
+        return x + len([unused])
+
+    rows = {"x": {0: Dim("n", min=1, max=9)}}
+    assert len(check(f, (R(3),), (R(1),), dynamic_shapes=rows).code) == 1
+
+
+def test_text_of_sizes_that_is_read_is_theirs() -> None:
+    factors = {"1 rows": 2.0, "2 rows": 3.0, "3 rows": 5.0}
+
+    def f(x: Tensor) -> Tensor:
+        return x * factors[f"{x.shape[0]} rows"]
+
+    rows = {"x": {0: Dim("n", min=1, max=3)}}
+    check(f, (R(3),), (R(1),), (R(2),), dynamic_shapes=rows)
+
+
+# --- what forward says ---------------------------------------------------------------------------
+
+
+log = logging.getLogger(__name__)
+
+
+def logs(x: Tensor) -> Tensor:
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("rows: %s", x)
+    log.warning(f"{x.shape[0]} rows")
+    logging.info("of all")
+    return x + 1
+
+
+def prints(x: Tensor) -> Tensor:
+    print("rows", x.shape[0], x)
+    return x + 1
+
+
+def warns(x: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.warn(f"{x.shape[0]} rows", FutureWarning, stacklevel=2)
+    return x + 1
+
+
+@pytest.mark.parametrize("says", [logs, prints, warns])
+@pytest.mark.filterwarnings("ignore:. rows:FutureWarning")
+def test_what_forward_says_is_left_out(
+    says: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    program = build(says, R(3), dynamic_shapes={"x": {0: Dim("n", min=1, max=9)}})
+    capfd.readouterr()
+    caplog.clear()
+    x = R(2)
+    assert torch.equal(program(x), x + 1)
+    assert len(program.code) == 1
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
 
 
 def test_text_of_constants_or_that_nothing_keeps_is_none_of_a_call() -> None:

@@ -34,11 +34,6 @@ def branches_on_values(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def prints(x: torch.Tensor) -> torch.Tensor:
-    print("hello")
-    return x * 2
-
-
 def breaks(x: torch.Tensor) -> torch.Tensor:
     torch._dynamo.graph_break()
     return x * 2
@@ -78,7 +73,6 @@ VARIABLE = contextvars.ContextVar("VARIABLE", default=1)
     ("function", "at", "because"),
     [
         (branches_on_values, "if x.sum() > 0", "a branch depends on the contents"),
-        (prints, 'print("hello")', "builtin operator `print`"),
         (breaks, "graph_break()", "graph_break()"),
         (reads_a_file, "with open", "open"),
         (branches_on_a_number, "if n > 3", "a branch depends on the contents"),

@@ -22,7 +22,8 @@ from hotstart._torch.dynamo.numbers_read import (
 )
 from hotstart._torch.dynamo.plain_sizes import sizes_of_any_operator
 from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
-from hotstart._torch.dynamo.text_of_values import refusing_text_of_values
+from hotstart._torch.dynamo.said import SAYING, loggers_say_nothing
+from hotstart._torch.dynamo.text_of_values import refusing_text_of_values, text_of_sizes_when_asked
 from hotstart._torch.dynamo.transformers import masks_of_any_contents
 from hotstart._torch.graphs.source_lines import guards_name_users_lines
 from hotstart._torch.graphs.symbols import sizes_that_may_be_zero, without_size_assumptions
@@ -49,6 +50,8 @@ _NUMBERS = (reading_numbers, reading_lists, numbers_of_weights_unknown)
 _CODE = (
     going_on_where_all_is_decided,
     masks_of_any_contents,
+    loggers_say_nothing,
+    text_of_sizes_when_asked,
     operators_as_called,
     knowing_modules_of_classes,
 )
@@ -89,5 +92,6 @@ def trace_settings() -> dict[str, Any]:
         "allow_rnn": True,
         "capture_scalar_outputs": True,
         "capture_dynamic_output_shape_ops": True,
+        "ignore_logging_functions": set(SAYING),
         **({decompositions: False} if hasattr(config, decompositions) else {}),
     }
