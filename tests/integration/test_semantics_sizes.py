@@ -88,6 +88,34 @@ def test_operators_that_torch_takes_apart_for_one_size(compiler: str) -> None:
 
 
 @mostly_eager
+def test_products_of_what_is_transposed_are_no_guards_on_sizes_of_1(compiler: str) -> None:
+    weight, bias = R(6, 4), R(6)
+
+    def f(x: Tensor, y: Tensor, shared: Tensor) -> tuple[Tensor, ...]:
+        q, k, v = (each.unflatten(-1, (2, 4)).transpose(1, 2) for each in (x, y, y * 2))
+        scores = q @ k.transpose(-2, -1)
+        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, shared)
+        linear = torch.nn.functional.linear(q, weight, bias)
+        return (
+            scores,
+            scores.softmax(-1) @ v,
+            attended,
+            linear,
+            x.transpose(0, 1) @ torch.ones(8, 3),
+        )
+
+    batch, rows, others = Dim("batch", max=4), Dim("rows", max=8), Dim("others", max=8)
+    shapes = {"x": {0: batch, 1: rows}, "y": {0: batch, 1: others}, "shared": {2: rows, 3: others}}
+    calls = [
+        (R(b, n, 8), R(b, m, 8), R(1, 2, n, m))
+        for b, n, m in ((2, 5, 3), (1, 1, 1), (1, 8, 1), (4, 1, 8), (1, 2, 3))
+    ]
+    program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes, tolerance=1e-4)
+    if compiler == "op_by_op":
+        assert not program.report.splits
+
+
+@mostly_eager
 @pytest.mark.filterwarnings("ignore:torch.chain_matmul is deprecated")
 def test_products_of_several_matrices_in_the_order_of_fewest_operations(compiler: str) -> None:
     def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch._prims_common import is_contiguous_or_false
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from hotstart._torch.in_between import with_entries
 
@@ -19,9 +20,11 @@ def composites_of_any_size() -> Iterator[None]:
     These are made of others in C++ (2.11 to 2.15), which asks for sizes as plain numbers. Those of
     `cov` and `corrcoef` are read back from a tensor, which a trace refuses at any size.
     """
-    aten = torch.ops.aten
+    aten, key = torch.ops.aten, torch._C.DispatchKey.CompositeImplicitAutograd
     made_of = {
         aten.linear.default: _linear,
+        aten.matmul.default: _matmul(aten.matmul.default.py_kernels[key]),
+        aten.scaled_dot_product_attention.default: _attention,
         aten.take_along_dim.default: _take_along_dim,
         aten.max_pool1d.default: _max_pool1d,
         aten.kron.default: _kron,
@@ -32,7 +35,6 @@ def composites_of_any_size() -> Iterator[None]:
         aten.vander.default: _vander,
         aten.fill_diagonal_.default: _fill_diagonal_,
     }
-    key = torch._C.DispatchKey.CompositeImplicitAutograd
     with contextlib.ExitStack() as stack:
         for operator, function in made_of.items():
             target: Any = operator
@@ -47,12 +49,63 @@ def _linear(
     given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Multiply as one matrix what may lie in memory in another order; C++ asks for its strides."""
-    if given.ndim < 3 or weight.ndim != 2 or is_contiguous_or_false(given):
-        return _in_cpp(torch.ops.aten.linear.default, given, weight, bias)
-    rows = given.clone(memory_format=torch.contiguous_format).view(-1, given.shape[-1])
-    return _in_cpp(torch.ops.aten.linear.default, rows, weight, bias).view(
-        *given.shape[:-1], weight.shape[0]
+    if given.ndim >= 3:
+        given = _copied_unless(is_contiguous_or_false, given)
+    return _in_cpp(torch.ops.aten.linear.default, given, weight, bias)
+
+
+def _matmul(known: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Multiply copies of what may have to be copied; whether it has to depends on sizes of 1."""
+
+    def matmul(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        if one.ndim >= 3 and other.ndim == 2:
+            one = _copied_unless(is_contiguous_or_false, one)
+        elif one.ndim >= 3 and other.ndim >= 3:
+            one, other = (_copied_unless(_is_one_batch, each) for each in (one, other))
+        return known(one, other)
+
+    return matmul
+
+
+def _is_one_batch(given: torch.Tensor) -> bool:
+    """Tell whether all matrices are known to lie at one distance from each other."""
+    return all(
+        statically_known_true(given.stride(at) == given.shape[at + 1] * given.stride(at + 1))
+        for at in range(given.ndim - 3)
     )
+
+
+def _copied_unless(lies_so: Callable[[torch.Tensor], bool], given: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor of open sizes unless it is known to lie in memory as it has to."""
+    if not _are_open((*given.shape, *given.stride())) or lies_so(given):
+        return given
+    return given.clone(memory_format=torch.contiguous_format)
+
+
+def _are_open(sizes: Sequence[Any]) -> bool:
+    return any(isinstance(size, torch.SymInt) for size in sizes)
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """Give each of a batch the mask that it has in common; C++ asks whether the batch is 1."""
+    mask = attn_mask
+    if (
+        mask is not None
+        and mask.ndim == query.ndim == 4
+        and mask.is_floating_point()
+        and _are_open(query.shape[:1])
+        and statically_known_true(mask.shape[0] == 1)
+    ):
+        mask = mask.expand(query.shape[0], *mask.shape[1:])
+    attention = torch.ops.aten.scaled_dot_product_attention.default
+    return _in_cpp(attention, query, key, value, mask, *args, **kwargs)
 
 
 def _take_along_dim(
@@ -226,7 +279,9 @@ def _fill_diagonal_(given: torch.Tensor, value: Any, wrap: bool = False) -> torc
     return given
 
 
-def _in_cpp(operator: Any, *args: Any) -> torch.Tensor:
+def _in_cpp(operator: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
     """Take an operator apart as C++ does."""
-    made: torch.Tensor = operator._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args)
+    made: torch.Tensor = operator._op_dk(
+        torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs
+    )
     return made
