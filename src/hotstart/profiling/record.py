@@ -31,7 +31,8 @@ class Profile(msgspec.Struct, frozen=True):
         variant: the variant that served it.
         native: whether native code serves it.
         seconds: one call, as it is served; the median of several.
-        seconds_in_parts: the same in Python, with everything timed that it calls.
+        seconds_in_parts: the same in Python, with everything timed that it calls; the average of
+            the middle half of the calls, as of the parts, which add up to it.
         pieces: those that it ran, in the order of the code, then what is between them.
         peaks: what this machine can do at most.
         threads: those that torch had.
