@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import sys
 import traceback
@@ -139,7 +140,8 @@ def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace) -> int:
     try:
-        status: int = given.run(given) or 0
+        with output.json_alone() if given.json else contextlib.nullcontext():
+            status: int = given.run(given) or 0
     except HotstartError as error:
         if given.traceback:
             traceback.print_exc()
