@@ -127,7 +127,7 @@ def drawing_on(stream: TextIO) -> Any:
         parts.SpinnerColumn(),
         parts.TextColumn("{task.description}", markup=False),
         parts.BarColumn(_BAR_WIDTH),
-        parts.MofNCompleteColumn(),
+        parts.TextColumn("{task.fields[count]}"),
         parts.TextColumn("{task.fields[made]}"),
         Times(),
     )
@@ -151,7 +151,7 @@ class Bar:
         self._compiling_since: float | None = None
         begin = self._text("waiting" if waits else "starting")
         self._task = drawing.add_task(
-            begin, total=None, made="", doing="", ends=None, start=not waits
+            begin, total=None, count="", made="", doing="", ends=None, start=not waits
         )
 
     def begin(self) -> None:
@@ -177,7 +177,8 @@ class Bar:
             case "variant_finished":
                 update(doing="")
         if event.total:
-            update(completed=event.done, total=event.total)
+            count = f"{event.done}/{event.total}"
+            update(completed=event.done, total=event.total, count=count)
 
     def _expected_end(self, unmade: int) -> float | None:
         """Expect each of the units to be made to take what those before took; None if unknown."""

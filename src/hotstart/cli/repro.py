@@ -13,12 +13,6 @@ _SCRIPT = "repro.py"
 _NAMED = 8
 """Pieces that an error names."""
 
-_EXAMPLE = """\
-  hotstart build shop.search:encoder --debug-dir debug
-  hotstart repro debug/hotstart/piece_3
-
-"""
-
 
 def add_repro(command: ArgumentParser) -> None:
     """Declare the flags of `hotstart repro`."""
@@ -28,7 +22,6 @@ def add_repro(command: ArgumentParser) -> None:
         metavar="FOLDER",
         help="the folder of a piece, as --debug-dir has it",
     )
-    command.epilog = f"{_EXAMPLE}{command.epilog}"
     command.set_defaults(run=_repro)
 
 
