@@ -107,10 +107,11 @@ def drawing_on(stream: TextIO) -> Any:
         """The time that passed, and that is expected to be left."""
 
         def render(self, task: parts.Task) -> Text:
-            passed, ends = clock_text(task.elapsed or 0), task.fields["ends"]
-            left = (
-                "" if ends is None else f", about {clock_text(max(ends - task.get_time(), 0))} left"
-            )
+            if task.elapsed is None:  # it waits
+                return Text("")
+            passed, ends = clock_text(task.elapsed), task.fields["ends"]
+            rest = 0.0 if ends is None else max(ends - task.get_time(), 0.0)
+            left = "" if ends is None else f", about {clock_text(rest)} left"
             return Text(f"{passed}{left}", style="progress.elapsed")
 
     class Drawing(parts.Progress):
