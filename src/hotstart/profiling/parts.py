@@ -19,6 +19,8 @@ class KernelProfile(msgspec.Struct, frozen=True):
             all of it, once.
         operations: multiplications and additions; None where they are not known, as of kernels that
             Inductor has written.
+        result: sizes of the tensor that an operator returns, by which operators of one name can be
+            told apart; empty for kernels, which write to what they are given.
     """
 
     name: str
@@ -27,6 +29,7 @@ class KernelProfile(msgspec.Struct, frozen=True):
     seconds: float
     bytes: int
     operations: int | None
+    result: str = ""
 
 
 class PieceProfile(msgspec.Struct, frozen=True):

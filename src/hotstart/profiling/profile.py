@@ -156,7 +156,13 @@ def _pieces(
             taken = seconds.get((piece, number), 0.0)
             parts[piece].append(
                 KernelProfile(
-                    point.name, point.kind, spent.count, taken, spent.bytes, spent.operations
+                    point.name,
+                    point.kind,
+                    spent.count,
+                    taken,
+                    spent.bytes,
+                    spent.operations,
+                    spent.result,
                 )
             )
     found = []
