@@ -267,11 +267,14 @@ def load(
         if usual and weights is not None and "torch" not in sys.modules:
             from hotstart.torchfree.start import load as load_without_torch
 
-            program = load_without_torch(file, weights, outputs, trusted_keys, compare_source)
+            program = load_without_torch(
+                file, weights, outputs, trusted_keys, compare_source, clock
+            )
         if program is None:
-            from hotstart.artifact.signing import truster
-            from hotstart.loading import load_file
-            from hotstart.misses import OnMiss
+            with clock.phase("import"):
+                from hotstart.artifact.signing import truster
+                from hotstart.loading import load_file
+                from hotstart.misses import OnMiss
 
             program = load_file(
                 file,

@@ -180,7 +180,7 @@ def _compiled(
         (run,) = bind(shown, weights_of(module, shown))()
         entry, function = _entry(found, inputs, run, made)
     if debug_dir is not None:
-        debug_files.write_debug_files(debug_dir, [call], shown, entry)
+        debug_files.write_debug_files(debug_dir, [compiled], shown, entry)
     listed = build_report.list_made(infos, [compiled], not_native, workers.totals())
     report = Report.of(listed, clock, Packed())
     _tell(clock, report, call.parts[0].part.variant.name)

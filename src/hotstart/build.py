@@ -106,7 +106,8 @@ def build_program(
     trace_artifact("hotstart_report", lambda: str(program.report))
     if debug_dir is not None:
         with clock.phase("debug files"):
-            debug_files.write_debug_files(debug_dir, traced.calls, shown, program.entry_code)
+            of_best = compiled[options.targets[0]]
+            debug_files.write_debug_files(debug_dir, of_best, shown, program.entry_code)
     return program
 
 

@@ -85,7 +85,9 @@ class CaptureReport(msgspec.Struct, frozen=True):
         if not self.obstacles:
             return self.error
         count = len(self.obstacles)
-        head = f"{count} place{'s' * (count > 1)} where the graph breaks:"
+        told = any(obstacle.line in self.error for obstacle in self.obstacles)
+        besides = "" if told else ", besides the one that the build names"
+        head = f"{count} place{'s' * (count > 1)} where the graph breaks{besides}:"
         return "\n\n".join([head, *map(str, self.obstacles), f"the build says: {self.error}"])
 
 

@@ -1,4 +1,4 @@
-"""Write a script for each different piece that runs it in eager mode and compiled, alone."""
+"""Write a script for each compiled piece that runs it in eager mode and compiled, alone."""
 
 from __future__ import annotations
 
@@ -94,15 +94,16 @@ if __name__ == "__main__":
 
 
 def write_repros(folder: Path, calls: Sequence[TracedCall]) -> None:
-    """Write `piece_3/repro.py` for each different piece, where its operators can be said as source.
+    """Write `piece_3/repro.py` for each compiled piece, where its operators can be said as source.
 
     Args:
         folder: where to make a folder for each piece.
         calls: the graphs, cut.
     """
     for part in {id(part.graph): part for call in calls for part in call.parts}.values():
-        for piece in part.graph.plan.different:
-            _write_repro(folder / piece.name, part.graph.plan.graph, piece, part.part.hints)
+        for piece in part.graph.plan.pieces:
+            if piece.kind == "compiled":
+                _write_repro(folder / piece.name, part.graph.plan.graph, piece, part.part.hints)
 
 
 def _write_repro(folder: Path, graph: Graph, piece: Piece, hints: Mapping[str, int]) -> None:

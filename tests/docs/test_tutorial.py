@@ -21,6 +21,8 @@ from tests.docs.blocks import ROOT, Block, blocks_of
 PAGE = "docs/tutorial.md"
 SET_UP = ("python3 -m venv", ". .venv/bin/activate", "pip install")
 """Commands that set up an environment: the tests have one."""
+MOST_S = 400
+"""Bound on what the commands take in all: some three minutes on two busy cores."""
 _NUMBER = re.compile(r"\d[\d.]*(e-\d+)?")
 _KEY = re.compile(r"\b[0-9a-f]{32}\b")
 
@@ -109,12 +111,16 @@ def shell(tmp_path: Path, environment: dict[str, str]) -> Iterator[Shell]:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the tutorial asks its server by curl")
 def test_the_tutorial(shell: Shell) -> None:
+    began = time.monotonic()
     for block in blocks_of(PAGE):
         if block.file:
             (shell.folder / block.file).write_text(block.text)
         for command in commands(block) if block.language == "console" else ():
             if not command.text.startswith(SET_UP):
                 shell.run(command)
+    assert time.monotonic() - began < MOST_S, (
+        "a reader has ten minutes, for reading and installing too"
+    )
 
 
 def free_port() -> int:

@@ -107,6 +107,16 @@ def test_a_miss_says_that_a_program_is_not_trusted(tmp_path: Path, team: Path) -
         asked(reader, model(), policy="require")
 
 
+def test_a_miss_says_that_nothing_is_trusted_rather_than_that_nothing_is_there(
+    tmp_path: Path, team: Path, keys: Callable[[str], Path]
+) -> None:
+    folder = tmp_path / "cache"
+    asked(store(folder, sign_key=team), model())
+    reader = store(folder, trusted_keys=[public(keys("somebody"))])
+    with pytest.raises(StoreError, match="nothing is stored that a trusted key signed"):
+        asked(reader, model(), policy="require")
+
+
 def test_a_changed_file_with_its_old_signature_is_not_read(tmp_path: Path, team: Path) -> None:
     folder = tmp_path / "cache"
     asked(store(folder, sign_key=team), model())

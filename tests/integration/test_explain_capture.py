@@ -51,7 +51,8 @@ def test_all_places_are_listed_in_order() -> None:
     assert branch.reason == "a branch depends on the contents of a tensor"
     assert "torch.cond" in branch.advice
     assert "open" in opened.reason
-    assert all(__file__ in obstacle.line for obstacle in found.obstacles)
+    assert all(f"{__file__}:" in obstacle.line for obstacle in found.obstacles)
+    assert all(" in forward: " in obstacle.line for obstacle in found.obstacles)
 
 
 def test_what_the_build_says_is_there() -> None:
@@ -62,6 +63,20 @@ def test_what_the_build_says_is_there() -> None:
     text = str(found)
     assert text.startswith("3 places where the graph breaks:")
     assert text.endswith(found.error)
+
+
+class Printing(Obstructed):
+    """Breaks the graph before anything is computed, which Dynamo does not list."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        print(end="")
+        return super().forward(x)
+
+
+def test_what_the_build_says_counts_besides_where_it_is_none_of_the_places() -> None:
+    text = str(hotstart.explain_capture(Printing(), (X,)))
+    assert text.startswith("3 places where the graph breaks, besides the one that the build names:")
+    assert 'in forward: print(end="")' in text
 
 
 def test_a_model_that_is_captured_has_no_obstacles() -> None:
@@ -122,6 +137,7 @@ from torch import nn
 from tests.integration.test_explain_capture import Obstructed, X
 
 def bad():
+    print("a factory may print")
     return Obstructed(), (X,), None
 
 def good():
@@ -136,7 +152,9 @@ def test_the_command(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["explain-capture", "obstructed_shop:bad", "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    assert "a factory may print" in err
+    found = json.loads(out)
     assert (found["captured"], len(found["obstacles"])) == (False, 3)
     assert main(["explain-capture", "obstructed_shop:good"]) == 0
     assert "captured as one graph" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,13 @@ def test_operations_of_linears_are_counted(program: Program, native: Program, ro
     for each in (program, native):
         found = profile(each, torch.randn(rows, 8))
         assert all_operations(found.pieces) == linear_operations(rows)
+
+
+def test_operators_of_one_name_are_told_apart_by_what_they_give(program: Program) -> None:
+    found = profile(program, torch.randn(5, 8))
+    given = [kernel.result for kernel in found.pieces[0].kernels if "linear" in kernel.name]
+    assert given == 3 * ["5 x 16", "5 x 8"]
+    assert all(re.search(rf"linear\s+{sizes} ", str(found)) for sizes in given)
 
 
 def test_bytes_are_those_of_arguments_and_results(program: Program) -> None:

@@ -70,6 +70,37 @@ def test_every_different_piece_has_a_script_that_runs(
     assert [status_of(script) for script in scripts] == [0, 0, 0]
 
 
+class Alike(nn.Module):
+    """Two pieces that are equal, and one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(12) for _ in range(2))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def test_a_piece_that_equals_another_has_a_script_too_and_names_the_other(
+    tmp_path: Path, compiled_as: Callable[..., None]
+) -> None:
+    compiled_as(lambda function: function)
+    options = Options(compiler="op_by_op", debug_dir=tmp_path)
+    program = hotstart.compile(Alike().eval(), (X,), options=options)
+    folder = tmp_path / "hotstart"
+    scripts = repros(folder)
+    assert [script.parent.name for script in scripts] == [f"piece_{i}" for i in range(3)]
+    assert status_of(scripts[1]) == 0
+    graphs = [(script.parent / "graph.txt").read_text() for script in scripts]
+    assert ["equal to piece_0" in graph for graph in graphs] == [False, True, False]
+    unit = program.artifact.units[0].key[:16]
+    assert [f"static: unit_{unit}.py" in graph for graph in graphs] == [True, True, False]
+    assert (folder / f"unit_{unit}.py").is_file()
+
+
 def test_pieces_of_named_calls_have_one_too(
     tmp_path: Path, compiled_as: Callable[..., None]
 ) -> None:
@@ -97,8 +128,10 @@ def test_the_command_runs_the_script(
     with pytest.raises(SystemExit, match="0"):
         main(["repro", str(folder / "piece_0")])
     assert "output 0, (3, 8) torch.float32: 0.0e+00" in capsys.readouterr().out
-    assert main(["repro", str(folder)]) == 1
-    assert "expected the folder of a piece with a repro.py" in capsys.readouterr().err
+    capsys.readouterr()
+    for wrong in (folder, tmp_path, folder / "piece_1"):
+        assert main(["repro", str(wrong)]) == 1
+        assert f"Take one of these: {folder / 'piece_0'}" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -80,6 +80,11 @@ def test_a_listener_sees_progress() -> None:
     finished = [event for event in events if event.kind == "unit_finished"]
     assert [event.done for event in finished] == list(range(1, 16))
     assert {event.total for event in finished} == {15}
+    assert [int(event.detail["unmade"]) for event in finished] == [
+        *(5, 4, 4, 4, 4),
+        *(3, 2, 2, 2, 2),
+        *(1, 0, 0, 0, 0),
+    ]
     assert [e.name for e in events if e.kind == "variant_finished"] == [
         "batch=2..8", "batch=9..64", "batch=1",
     ]  # fmt: skip

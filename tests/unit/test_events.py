@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -106,3 +108,13 @@ def test_listeners_hear_events_in_order() -> None:
         ("unit_finished", "piece_0"),
         ("build_finished", "model"),
     ]
+
+
+def test_the_page_on_reports_says_what_every_phase_is() -> None:
+    root = Path(__file__).parents[2]
+    source = "".join(file.read_text() for file in (root / "src/hotstart").rglob("*.py"))
+    _, table = (root / "docs/report.md").read_text().split("## Phases\n")
+    table = table.split("\n## ")[0]
+    named = set(re.findall(r'phase\("([a-z ]+)"\)', source))
+    assert len(named) > 20
+    assert named - set(re.findall(r"`([a-z ]+)`", table)) == set()

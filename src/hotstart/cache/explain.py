@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hotstart.cache.entries import CacheEntry
+from hotstart.cache.entries import ENTRIES, CacheEntry
 from hotstart.cache.stale import Refused
 from hotstart.records.guards import Change, ProgramKey
 
@@ -28,6 +28,7 @@ class Miss:
         same_key: whether that has the key, and something else that forward reads differs.
         changes: all that differs.
         looked_at: how many programs were compared.
+        empty: where none is stored, what is stored instead.
     """
 
     key: ProgramKey
@@ -35,12 +36,13 @@ class Miss:
     same_key: bool = False
     changes: tuple[Change, ...] = ()
     looked_at: int = 0
+    empty: str = "nothing is stored yet"
 
     @property
     def beside(self) -> str:
         """Say in a line what was found instead."""
         if self.nearest is None:
-            return "nothing is stored yet"
+            return self.empty
         if self.same_key:
             return "the same key, but"
         return "nothing has this key; beside the nearest that is stored"
@@ -62,7 +64,11 @@ def why(store: Store, key: ProgramKey, refused: Sequence[Refused]) -> Miss:
         return Miss(key, nearest.entry, True, nearest.changes, len(refused))
     entries = store.entries.recent(COMPARED)
     if not entries:
-        return Miss(key)
+        if not any(store.folder.names(ENTRIES)):
+            return Miss(key)
+        if store.signatures.trust is not None:
+            return Miss(key, empty="nothing is stored that a trusted key signed")
+        return Miss(key, empty="nothing is stored that this version of hotstart reads")
     differences = [difference(store.entries.key_of(entry).parts, key.parts) for entry in entries]
     least = min(range(len(entries)), key=lambda number: len(differences[number]))
     return Miss(key, entries[least], False, tuple(differences[least]), len(entries))

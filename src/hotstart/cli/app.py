@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import sys
 import traceback
@@ -10,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from hotstart.cli import output
+from hotstart.cli.examples import EXAMPLES
 from hotstart.errors import (
     CorruptArtifact,
     HotstartError,
@@ -44,7 +46,7 @@ _STATUSES = {CorruptArtifact: 3, IncompatibleArtifact: 4, UntrustedArtifact: 5}
 _STATUS_EPILOG = """\
 exit status:
   0    fine
-  1    another error, such as a file that cannot be read or written
+  1    another error, such as of a file; or what bisect, repro or explain-capture looks for
   2    wrong usage
   3    the artifact is damaged, or none of hotstart
   4    the artifact does not fit here
@@ -124,7 +126,7 @@ def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
             name,
             help=about,
             description=f"{about[0].upper()}{about[1:]}.",
-            epilog=_STATUS_EPILOG,
+            epilog=f"examples:{EXAMPLES[name]}\n\n{_STATUS_EPILOG}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(parser=command)
@@ -139,7 +141,8 @@ def _parser(wanted: Collection[str]) -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace) -> int:
     try:
-        status: int = given.run(given) or 0
+        with output.json_alone() if given.json else contextlib.nullcontext():
+            status: int = given.run(given) or 0
     except HotstartError as error:
         if given.traceback:
             traceback.print_exc()

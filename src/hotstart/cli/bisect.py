@@ -15,12 +15,6 @@ from hotstart.errors import OptionsError
 DEPARTS = 1
 """The exit status where something departs."""
 
-_EXAMPLE = """\
-  hotstart bisect shop.search:encoder
-  hotstart bisect shop.search:encoder --file encoder.hot --tolerance 1e-5
-
-"""
-
 
 def add_bisect(command: ArgumentParser) -> None:
     """Declare the flags of `hotstart bisect`."""
@@ -35,7 +29,7 @@ def add_bisect(command: ArgumentParser) -> None:
         help="difference that is allowed, as a share of the largest number; by dtype if left out",
     )
     flags.add_json(command)
-    command.epilog = f"{flags.FACTORY}{_EXAMPLE}{command.epilog}"
+    command.epilog = f"{flags.FACTORY}{command.epilog}"
     command.set_defaults(run=_bisect)
 
 

@@ -20,13 +20,6 @@ from hotstart.events import Clock, Event
 from hotstart.records.table import memory
 from hotstart.reporting.document import SUFFIX
 
-_EXAMPLE = """\
-  hotstart build shop.search:encoder --dynamic 'input_ids:0=batch[1..16]' \\
-      --dynamic 'input_ids:1=seq[1..512]' --dynamic attention_mask:0=batch \\
-      --dynamic attention_mask:1=seq --range seq=1..64 --size batch=1 -o encoder.hot
-
-"""
-
 
 def add_build(command: ArgumentParser) -> None:
     """Declare the flags of `hotstart build`."""
@@ -34,7 +27,12 @@ def add_build(command: ArgumentParser) -> None:
     flags.add_factory(command)
     flags.add_compiling(command)
     observed.add_calls(command)
-    add("--debug-dir", type=Path, metavar="DIR", help="write graph, pieces and stitched code here")
+    add(
+        "--debug-dir",
+        type=Path,
+        metavar="DIR",
+        help="write graphs, generated code and a script for each piece here",
+    )
     add("-o", "--output", type=Path, metavar="FILE", help="save the program in this file")
     add(
         "--report",
@@ -46,7 +44,7 @@ def add_build(command: ArgumentParser) -> None:
     flags.add_sign(command)
     flags.add_no_check(command)
     flags.add_json(command, "report")
-    command.epilog = f"{flags.FACTORY}{_EXAMPLE}{command.epilog}"
+    command.epilog = f"{flags.FACTORY}{command.epilog}"
     command.set_defaults(run=_build)
 
 

@@ -11,17 +11,10 @@ from hotstart.errors import OptionsError
 
 _SHELLS = ("bash", "zsh", "tcsh")
 
-_EXAMPLE = """\
-  hotstart completion bash > ~/.local/share/bash-completion/completions/hotstart
-  hotstart completion zsh > ~/.zfunc/_hotstart
-
-"""
-
 
 def add_completion(command: ArgumentParser) -> None:
     """Declare the flags of `hotstart completion`."""
     command.add_argument("shell", choices=_SHELLS, help="the shell")
-    command.epilog = f"{_EXAMPLE}{command.epilog}"
     command.set_defaults(run=_completion)
 
 

@@ -13,12 +13,6 @@ from hotstart.cli.script import Watched, main_module, run
 from hotstart.errors import OptionsError
 from hotstart.observing.observed import ObservedCalls
 
-_EXAMPLE = """\
-  hotstart observe serve.py --module model.encoder -o calls.json --arguments='--port 8000'
-  hotstart build shop.search:encoder --calls calls.json -o encoder.hot
-
-"""
-
 
 def add_observe(command: ArgumentParser) -> None:
     """Declare the flags of `hotstart observe`."""
@@ -40,7 +34,6 @@ def add_observe(command: ArgumentParser) -> None:
         help="the script's own arguments: --arguments='--port 8000'",
     )
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="write the calls here")
-    command.epilog = f"{_EXAMPLE}{command.epilog}"
     command.set_defaults(run=_observe)
 
 

@@ -8,6 +8,8 @@ import os
 import sys
 import tempfile
 from argparse import Namespace
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,9 +30,24 @@ def say(text: object, stream: TextIO | None = None) -> None:
         print(_printable(str(text)), file=stream or sys.stdout, flush=True)
 
 
+_stdout: ContextVar[TextIO | None] = ContextVar("stdout", default=None)
+"""The stdout of the process, while `json_alone` has put stderr in its place."""
+
+
+@contextlib.contextmanager
+def json_alone() -> Iterator[None]:
+    """Leave stdout to `say_json`; what else is printed, by the user's code say, goes to stderr."""
+    token = _stdout.set(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _stdout.reset(token)
+
+
 def say_json(value: Any) -> None:
     """Print a value, which may hold records, as JSON to stdout."""
-    say(json.dumps(msgspec.to_builtins(value), indent=2))
+    say(json.dumps(msgspec.to_builtins(value), indent=2), _stdout.get())
 
 
 def tell(given: Namespace, value: Any, *lines: str) -> None:

@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
-_EXAMPLE = """\
-  hotstart profile encoder.hot --factory shop.search:encoder
-  hotstart profile encoder.hot --weights encoder.safetensors --size batch=8 --size seq=128
-
-"""
-
 
 def add_profile(command: ArgumentParser) -> None:
     """Declare the flags of `hotstart profile`."""
@@ -61,7 +55,7 @@ def add_profile(command: ArgumentParser) -> None:
     )
     flags.add_html(command)
     flags.add_json(command, "profile")
-    command.epilog = f"{flags.FACTORY}{_EXAMPLE}{command.epilog}"
+    command.epilog = f"{flags.FACTORY}{command.epilog}"
     command.set_defaults(run=_profile)
 
 

@@ -16,14 +16,6 @@ from hotstart.reporting.text import document_text
 from hotstart.reporting.trace import trace_of
 from hotstart.targets import TargetName
 
-_EPILOG = """\
-  hotstart report encoder.hot                     # reads encoder.report.json, if it is there
-  hotstart report encoder.hot --html encoder.html
-  hotstart report encoder.hot --trace encoder.json
-  hotstart report old.report.json encoder.hot     # what differs
-
-"""
-
 
 def add_report(command: ArgumentParser) -> None:
     """Declare the flags of `hotstart report`."""
@@ -43,7 +35,6 @@ def add_report(command: ArgumentParser) -> None:
         help="the target to show of a file with several; by default the one that a load takes here",
     )
     flags.add_json(command, "document, or the differences,")
-    command.epilog = f"{_EPILOG}{command.epilog}"
     command.set_defaults(run=_report, parser=command)
 
 

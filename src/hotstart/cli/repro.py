@@ -10,11 +10,8 @@ from hotstart.errors import OptionsError
 
 _SCRIPT = "repro.py"
 
-_EXAMPLE = """\
-  hotstart build shop.search:encoder --debug-dir debug
-  hotstart repro debug/hotstart/piece_3
-
-"""
+_NAMED = 8
+"""Pieces that an error names."""
 
 
 def add_repro(command: ArgumentParser) -> None:
@@ -25,7 +22,6 @@ def add_repro(command: ArgumentParser) -> None:
         metavar="FOLDER",
         help="the folder of a piece, as --debug-dir has it",
     )
-    command.epilog = f"{_EXAMPLE}{command.epilog}"
     command.set_defaults(run=_repro)
 
 
@@ -38,8 +34,12 @@ def _repro(given: Namespace) -> None:
     """
     script = given.folder / _SCRIPT
     if not script.is_file():
+        places = (given.folder, given.folder / "hotstart", given.folder.parent)
+        found = sorted({path.parent for place in places for path in place.glob(f"*/{_SCRIPT}")})
+        there = f" Take one of these: {', '.join(map(str, found[:_NAMED]))}." if found else ""
         raise OptionsError(
-            f"{given.folder}: expected the folder of a piece with a {_SCRIPT}, as a build with a "
-            "debug folder writes it, found none. A piece that no source says has no script."
+            f"{given.folder}: expected the folder of a piece, with the {_SCRIPT} that a build with "
+            f"--debug-dir writes, found none.{there} A piece with an operator that no source says "
+            "has no script."
         )
     runpy.run_path(str(script), run_name="__main__")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -56,11 +57,11 @@ class Rates:
 
     @property
     def limit_text(self) -> str:
-        """The nearer limit, and the share of it that it reaches, such as `memory 45 %`."""
+        """The nearer limit, and the share of it that it reaches, rounded down: `memory 45 %`."""
         if self.nearer == "cache":
             return "in cache"
         reached = self.arithmetic if self.nearer == "arithmetic" else self.memory
-        return f"{self.nearer} {100 * reached:.0f} %"
+        return f"{self.nearer} {math.floor(100 * reached + 1e-9)} %"
 
     @property
     def of_limit(self) -> float:

@@ -38,6 +38,12 @@ def bytes_of(*values: Any) -> int:
     return sum(sizes.values())
 
 
+def sizes_of(result: Any) -> str:
+    """Write the sizes of the first tensor of a result, such as `4 x 384`; empty if it has none."""
+    first = next(tensors_among(result), None)
+    return "" if first is None else " x ".join(map(str, first.shape))
+
+
 def operations_of(
     name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
 ) -> int | None:

@@ -141,7 +141,7 @@ def stood_of(profile: Profile, kernels: Sequence[KernelRow]) -> list[Stood]:
         seconds[kernel.rates.standing] += kernel.rates.seconds
     whole = profile.seconds_in_parts
     seconds["between"] = max(whole - sum(seconds.values()), 0.0)
-    all_of_it = sum(seconds.values()) or 1.0  # medians may add up to more than that of the whole
+    all_of_it = sum(seconds.values()) or 1.0
     return [
         Stood(name, _STANDINGS[name], taken, taken / all_of_it)
         for name, taken in seconds.items()

@@ -14,11 +14,13 @@ class KernelProfile(msgspec.Struct, frozen=True):
         name: as generated code calls it.
         kind: `"kernel"` or `"operator"`.
         count: how often a call of the program runs it.
-        seconds: of all of these together; the median of several calls.
+        seconds: of all of these together; the average of typical calls.
         bytes: the size of all that it is given and returns: what it reads and writes, if that is
             all of it, once.
         operations: multiplications and additions; None where they are not known, as of kernels that
             Inductor has written.
+        result: sizes of the tensor that an operator returns, by which operators of one name can be
+            told apart; empty for kernels, which write to what they are given.
     """
 
     name: str
@@ -27,6 +29,7 @@ class KernelProfile(msgspec.Struct, frozen=True):
     seconds: float
     bytes: int
     operations: int | None
+    result: str = ""
 
 
 class PieceProfile(msgspec.Struct, frozen=True):
@@ -37,7 +40,7 @@ class PieceProfile(msgspec.Struct, frozen=True):
         layers: paths of the submodules it came from.
         unit: the key of the unit that it runs; equal pieces have the same.
         op_by_op: why it runs the captured operators; empty if it does not.
-        seconds: the median of several calls, with what its kernels take.
+        seconds: the average of typical calls, with what its kernels take.
         kernels: what it calls, in the order of the code.
     """
 

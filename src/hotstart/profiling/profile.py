@@ -66,7 +66,7 @@ def profile(
     recorder.begin(counts=True)
     in_parts(*args, **kwargs)
     counted = recorder.spent
-    whole, medians = _timed_in_parts(partial(in_parts, *args, **kwargs), recorder, repeats)
+    whole, seconds = _timed_in_parts(partial(in_parts, *args, **kwargs), recorder, repeats)
     number = forms.variant_of(key[1] for key in counted)
     owner, variant = _variant(program.artifact, number)
     native = program.artifact.native
@@ -76,7 +76,7 @@ def profile(
         native=native is not None and native.runs[number] is not None,
         seconds=served,
         seconds_in_parts=whole,
-        pieces=tuple(_pieces(program.artifact, forms, recorder, counted, medians)),
+        pieces=tuple(_pieces(program.artifact, forms, recorder, counted, seconds)),
         peaks=measure_peaks(_dtype(program.artifact)),
         threads=torch.get_num_threads(),
         repeats=repeats,
@@ -87,18 +87,28 @@ def profile(
 def _timed_in_parts(
     call: Callable[[], object], recorder: Recorder, repeats: int
 ) -> tuple[float, dict[Key, float]]:
-    """Time a call and its parts: median seconds, and those of each part by place."""
-    whole: list[float] = []
-    parts: dict[Key, list[float]] = defaultdict(list)
+    """Time a call and its parts: typical seconds, and those of each part by place."""
+    taken: list[tuple[float, dict[Key, float]]] = []
     for _ in range(repeats):
         recorder.begin(counts=False)
         started = time.perf_counter()
         call()
-        whole.append(time.perf_counter() - started)
-        for key, spent in recorder.spent.items():
-            parts[key].append(spent.nanoseconds / 1e9)
-    medians = {key: statistics.median(each) for key, each in parts.items()}
-    return statistics.median(whole), medians
+        whole = time.perf_counter() - started
+        parts = {key: spent.nanoseconds / 1e9 for key, spent in recorder.spent.items()}
+        taken.append((whole, parts))
+    return middle_of(taken)
+
+
+def middle_of(taken: Sequence[tuple[float, Mapping[Key, float]]]) -> tuple[float, dict[Key, float]]:
+    """Average the middle half of some calls by what they took, so that parts add up to the whole.
+
+    Medians of parts may add up to more than that of the whole.
+    """
+    ordered = sorted(taken, key=lambda each: each[0])
+    middle = ordered[len(ordered) // 4 : len(ordered) - len(ordered) // 4]
+    keys = dict.fromkeys(key for _, parts in middle for key in parts)
+    means = {key: statistics.fmean(parts.get(key, 0.0) for _, parts in middle) for key in keys}
+    return statistics.fmean(whole for whole, _ in middle), means
 
 
 def _function(program: Program, call: str | None) -> Callable[..., Any]:
@@ -135,7 +145,7 @@ def _pieces(
     forms: WatchedParts,
     recorder: Recorder,
     counted: Mapping[Key, Spent],
-    medians: Mapping[Key, float],
+    seconds: Mapping[Key, float],
 ) -> list[PieceProfile]:
     infos = {piece.name: piece for piece in artifact.pieces}
     units = {unit.key: unit for unit in artifact.units}
@@ -143,10 +153,16 @@ def _pieces(
     for (piece, number), spent in sorted(counted.items(), key=lambda item: item[0][1]):
         point = recorder.points[number]
         if point.kind != "piece":
-            taken = medians.get((piece, number), 0.0)
+            taken = seconds.get((piece, number), 0.0)
             parts[piece].append(
                 KernelProfile(
-                    point.name, point.kind, spent.count, taken, spent.bytes, spent.operations
+                    point.name,
+                    point.kind,
+                    spent.count,
+                    taken,
+                    spent.bytes,
+                    spent.operations,
+                    spent.result,
                 )
             )
     found = []
@@ -160,7 +176,7 @@ def _pieces(
                     info.layers,
                     unit.key,
                     unit.op_by_op,
-                    medians[within, number],
+                    seconds[within, number],
                     tuple(parts[number]),
                 )
             )

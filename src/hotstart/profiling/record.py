@@ -19,7 +19,7 @@ VERSION = 1
 MAX_KERNELS = 20
 """Lines of kernels in a rendering, those that take longest."""
 
-_NAME = 60
+_NAME = 44
 """Letters of a kernel's name in a rendering; Inductor names kernels after all that is in them."""
 
 
@@ -31,7 +31,8 @@ class Profile(msgspec.Struct, frozen=True):
         variant: the variant that served it.
         native: whether native code serves it.
         seconds: one call, as it is served; the median of several.
-        seconds_in_parts: the same in Python, with everything timed that it calls.
+        seconds_in_parts: the same in Python, with everything timed that it calls; the average of
+            the middle half of the calls, as of the parts, which add up to it.
         pieces: those that it ran, in the order of the code, then what is between them.
         peaks: what this machine can do at most.
         threads: those that torch had.
@@ -90,11 +91,13 @@ def _piece_lines(rows: Sequence[PieceRow]) -> list[str]:
 
 def _kernel_lines(rows: Sequence[KernelRow]) -> list[str]:
     """A line for each kernel of equal pieces together, those that take longest."""
-    cells = [("kernels", "in", "calls", "time", "share", "GFLOP/s", "GB/s", "of the limit")]
+    cells = [
+        ("kernels", "gives", "in", "calls", "time", "share", "GFLOP/s", "GB/s", "of the limit")
+    ]
     for row in rows[:MAX_KERNELS]:
         within, count = row.within or "between", str(row.count)
-        cells.append((_short(row.name), within, count, *_numbers(row.rates)))
-    lines = columns(cells, "<<>>>>>>")
+        cells.append((_short(row.name), row.result, within, count, *_numbers(row.rates)))
+    lines = columns(cells, "<<<>>>>>>")
     if (more := len(rows) - MAX_KERNELS) > 0:
         lines.append(f"... and {more} more")
     return lines

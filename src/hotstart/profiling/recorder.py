@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hotstart.profiling.operations import bytes_of, operations_of
+from hotstart.profiling.operations import bytes_of, operations_of, sizes_of
 from hotstart.profiling.watched_code import Point
 
 
@@ -20,12 +20,14 @@ class Spent:
         count: how many there were.
         bytes: read and written, as far as arguments tell.
         operations: multiplications and additions, where they are known.
+        result: sizes of the first tensor that an operator returned, such as `4 x 384`.
     """
 
     nanoseconds: int = 0
     count: int = 0
     bytes: int = 0
     operations: int | None = None
+    result: str = ""
 
 
 @dataclass
@@ -66,6 +68,7 @@ class Recorder:
         spent.nanoseconds += nanoseconds
         spent.count += 1
         if self.counts and point.kind != "piece":
+            spent.result = spent.result or sizes_of(result)
             spent.bytes += bytes_of(*args, *kwargs.values(), result)
             operations = operations_of(point.name, args, kwargs, result)
             if operations is not None:

@@ -19,6 +19,7 @@ class KernelRow:
         kind: `"kernel"` or `"operator"`.
         within: the first piece; empty for what is between pieces.
         count: how often a call of the program runs it.
+        result: sizes of what an operator returns.
         rates: of all of these together.
     """
 
@@ -26,6 +27,7 @@ class KernelRow:
     kind: str
     within: str
     count: int
+    result: str
     rates: Rates
 
 
@@ -104,4 +106,5 @@ def _kernel_row(
     seconds = sum(kernel.seconds for kernel in kernels)
     count = sum(kernel.count for kernel in kernels)
     rates = rates_of(seconds, whole_s, kernels, peaks)
-    return KernelRow(kernels[0].name, kernels[0].kind, within, count, rates)
+    first = kernels[0]
+    return KernelRow(first.name, first.kind, within, count, first.result, rates)

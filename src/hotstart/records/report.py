@@ -311,10 +311,9 @@ def _workers(workers: WorkerReport) -> str:
     if not workers.processes:
         return ""
     several = "" if workers.processes == 1 else "s"
-    return (
-        f"; {workers.processes} worker{several} compiled for {workers.seconds:.2f} s, with at most "
-        f"{memory(workers.peak_memory_bytes)}"
-    )
+    did = f"compiled for {workers.seconds:.2f} s" if workers.seconds else "had nothing to compile"
+    peak = memory(workers.peak_memory_bytes)
+    return f"; {workers.processes} worker{several} {did}, with at most {peak}"
 
 
 def _packed(packed: Packed) -> str:

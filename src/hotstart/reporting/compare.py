@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -96,9 +97,9 @@ def differences_text(found: Differences) -> str:
         ("options and fingerprint", found.fingerprint),
         ("contract", found.contract),
         ("what was made", found.report),
-        ("measured, in seconds", found.measured),
+        ("measured; times in seconds", found.measured),
     ):
-        listed = [(each.name, each.before or "-", each.after or "-") for each in changed]
+        listed = [(each.name, _short(each.before), _short(each.after)) for each in changed]
         tables.append(
             Table(
                 title, listed, ("", "before", "after"), "<>>" if found.measured is changed else ""
@@ -107,6 +108,11 @@ def differences_text(found: Differences) -> str:
     shown = [table_text(table) for table in tables if table.rows]
     different = any((found.pieces, found.fingerprint, found.contract, found.report))
     return "\n\n".join(shown if different else ["the same but for what was measured", *shown])
+
+
+def _short(value: str) -> str:
+    """A value with the first letters of each digest; `-` for none."""
+    return re.sub(r"\b([0-9a-f]{16})[0-9a-f]{48}\b", r"\1", value) or "-"
 
 
 def _piece_rows(pieces: Iterable[PieceChange]) -> Iterator[tuple[str, str, str, str]]:

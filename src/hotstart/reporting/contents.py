@@ -118,7 +118,7 @@ def call_tables(call: StitchedCall) -> Iterator[Table]:
     contract = call.contract
     of = f" of {call.name}" if call.name else ""
     of += f", a call of the model's {call.method}" if call.method else ""
-    head = ("argument", "dtype", "shape", "device", "notes")
+    head = ("argument", "dtype", "shape or value", "device", "notes")
     yield Table(f"arguments{of}", argument_rows(contract), head)
     axes = [(axis.name, str(axis), ", ".join(map(str, axis.choices))) for axis in contract.axes]
     yield Table(f"axes{of}", axes, ("axis", "sizes", "declared") if axes else ())
@@ -213,7 +213,7 @@ def _pieces(pieces: Sequence[PieceInfo]) -> Table:
         (same[0].name, f"{len(same)} x", words[kind], ", ".join(same[0].layers))
         for (kind, _), same in by_digest.items()
     ]
-    counted = f"{len(pieces) - called} compiled, {len(compiled)} of them different"
-    title = f"pieces: {len(pieces)} = {counted}"
-    title += f", + {called} called as operators" if called else ""
+    kinds = f"{len(compiled)} kind{'' if len(compiled) == 1 else 's'}"
+    title = f"pieces: {len(pieces) - called}, of {kinds}"
+    title += f"; {called} more called as operators" if called else ""
     return Table(title, rows, align="<><<")

@@ -10,6 +10,9 @@ from hotstart.records.report import Report
 from hotstart.reporting.looks import Look
 from hotstart.reporting.view import Kind
 
+_LAST_TICK = 95.0
+"""The last place where a label fits, in percent."""
+
 _FEWEST_TICKS = 5
 
 
@@ -58,14 +61,15 @@ def lanes_of(report: Report, kinds: Sequence[Kind]) -> list[Lane]:
 
 
 def ticks_of(seconds: float) -> list[tuple[float, str]]:
-    """Places on a timeline, in percent, with their times."""
+    """Places on a timeline, in percent, with their times; none whose label would be cut off."""
     if seconds <= 0:
         return []
     steps = (m * 10.0**e for e in range(-7, 6) for m in (1, 2, 5))
     step = max((s for s in steps if seconds / s >= _FEWEST_TICKS), default=seconds)
     count = int(seconds / step)
     factor, unit = (1, "s") if seconds >= 1 else (1e3, "ms")
-    return [(100 * step * n / seconds, f"{factor * step * n:g} {unit}") for n in range(count + 1)]
+    ticks = [(100 * step * n / seconds, f"{factor * step * n:g} {unit}") for n in range(count + 1)]
+    return [(place, label) for place, label in ticks if place <= _LAST_TICK]
 
 
 def _joined(first: Bar, second: Bar) -> Bar:

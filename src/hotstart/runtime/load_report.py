@@ -10,7 +10,13 @@ def list_loaded(artifact: Artifact) -> Summary:
     """List what was loaded; the build's own report stays in the artifact."""
     built = artifact.report["units"]
     units = tuple(
-        UnitReport(unit["piece"], unit["variant"], "loaded", 0.0, unit["reused_from"])
+        UnitReport(
+            unit["piece"],
+            unit["variant"],
+            "reused" if unit["reused_from"] else "loaded",
+            0.0,
+            unit["reused_from"],
+        )
         for unit in built
     )
     return Summary(

@@ -101,17 +101,18 @@ def compile_calls(calls: Sequence[CallJobs], units: Units) -> list[CompiledCall]
         RangeError: a compile assumed more about sizes than the limit of splits allows for.
     """
     made: list[CompiledCall] = []
+    unmade = {first.key for call in calls for _, first in _first_tried(call.parts, call.shared)}
     for number, jobs in enumerate(calls, 1):
         served = sum(len(part.units) for other in made for part in other.parts)
         later = sum(len(part.jobs) for other in calls[number:] for part in other.parts)
-        compiled, splits = compile_parts(jobs, units, served, later)
+        compiled, splits = compile_parts(jobs, units, unmade, served, later)
         units.expect(jobs.traced.name, ())  # what was expected and is not needed is not compiled
         made.append(CompiledCall(jobs.traced, tuple(compiled), tuple(splits)))
     return made
 
 
 def compile_parts(
-    jobs: CallJobs, units: Units, served: int, later: int
+    jobs: CallJobs, units: Units, unmade: set[str], served: int, later: int
 ) -> tuple[list[CompiledPart], list[Split]]:
     """Compile part by part, for units that assume nothing of the sizes that they serve.
 
@@ -122,6 +123,7 @@ def compile_parts(
     Args:
         jobs: what to compile.
         units: makes the units, and has them.
+        unmade: keys of jobs that wait for a unit, of later calls, too; those that get one leave.
         served: how many pieces of earlier calls have units.
         later: how many pieces of later calls need them.
 
@@ -136,7 +138,7 @@ def compile_parts(
     while waiting:
         part, *others = waiting
         total = served + sum(len(each.jobs) for each in waiting) + later  # if none is split
-        made = _compile_part(call.name, part, shared, units, served, total)
+        made = _compile_part(call.name, part, shared, units, unmade, served, total)
         if isinstance(made, CompiledPart):
             compiled.append(made)
             served += len(made.units)
@@ -150,6 +152,7 @@ def compile_parts(
             for left in split.into
         ]
         shared |= shared_jobs(waiting, assumed, units.compiler)
+        unmade |= {first.key for _, first in _first_tried(waiting, shared)}
         units.expect(call.name, _first_tried(waiting, shared))
     return compiled, splits.made
 
@@ -162,7 +165,13 @@ def _first_tried(parts: Iterable[PartJobs], shared: Mapping[str, Job]) -> Iterat
 
 
 def _compile_part(
-    call: str, part: PartJobs, shared: Mapping[str, Job], units: Units, served: int, total: int
+    call: str,
+    part: PartJobs,
+    shared: Mapping[str, Job],
+    units: Units,
+    unmade: set[str],
+    served: int,
+    total: int,
 ) -> CompiledPart | Narrowed:
     """Compile each piece of a part; return the units, or the condition that a compile assumed."""
     clock = units.clock
@@ -179,11 +188,13 @@ def _compile_part(
         known = units.serving(job)
         wide = shared.get(job.key, job)
         made = units.make(job, wide, name) if known is None else known
+        unmade -= {job.key, wide.key}
         if isinstance(made, Narrowed):
             return made
         running[piece] = made
         reused += known is not None
-        detail = {"action": made.action if known is None else "reused", "variant": name}
+        action = made.action if known is None else "reused"
+        detail = {"action": action, "unmade": str(len(unmade)), **about}
         seconds = made.seconds if known is None else clock.wall_s() - began
         clock.emit(Event("unit_finished", piece, seconds, done + 1, total, detail))
     seconds = clock.wall_s() - started

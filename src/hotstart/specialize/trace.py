@@ -22,7 +22,7 @@ from hotstart.errors import CaptureError, PartitionError
 from hotstart.events import Clock
 from hotstart.model import ModelIndex
 from hotstart.options import Options
-from hotstart.partition import Plan, SplitOn, cut, make_plan
+from hotstart.partition import Piece, Plan, SplitOn, cut, make_plan
 from hotstart.partition.channels_last import with_channels_last
 from hotstart.partition.cut import Run
 from hotstart.partition.graph import Graph
@@ -304,9 +304,11 @@ def _not_cut(reason: str) -> PartitionError:
 
 def describe_plan(plan: Plan) -> str:
     """The pieces of a graph and their nodes, as text."""
-    lines: list[str] = []
-    for piece in plan.pieces:
-        layers = ", ".join(piece.layers)
-        lines.append(f"{piece.name}: {piece.kind}, digest {piece.digest[:12]}, layers {layers}")
-        lines += [f"    {node.format_node()}" for node in piece.nodes]
-    return "\n".join(lines) + "\n"
+    return "".join(map(describe_piece, plan.pieces))
+
+
+def describe_piece(piece: Piece) -> str:
+    """A piece and its nodes, as text."""
+    head = f"{piece.name}: {piece.kind}, digest {piece.digest[:12]}, layers "
+    lines = [head + ", ".join(piece.layers), *(f"    {n.format_node()}" for n in piece.nodes)]
+    return "".join(f"{line}\n" for line in lines)

@@ -35,6 +35,7 @@ def load(
     outputs: Outputs = "auto",
     trusted_keys: Sequence[File | bytes] | None = None,
     compare_source: bool = True,
+    clock: Clock | None = None,
 ) -> TorchFreeProgram | None:
     """Make a program of an artifact and prepared weights; None if it takes Python's torch.
 
@@ -45,13 +46,14 @@ def load(
         outputs: the classes of results, as `hotstart.load` has them.
         trusted_keys: as `hotstart.load` has them.
         compare_source: likewise.
+        clock: is told of the phases.
 
     Raises:
         ArtifactError: as `hotstart.load`.
     """
     from hotstart.events import Clock
 
-    clock = Clock()
+    clock = clock or Clock()
     has_other = isinstance(weights, list | tuple) and len(weights) == 2
     prepared = weights[0] if has_other else weights
     with clock.phase("import"):

@@ -83,7 +83,7 @@ def test_inspect_shows_axes_variants_pieces_and_blobs(
     assert parts["axes"].splitlines()[1].split() == ["batch", "1..8", "2..4,", "5..8,", "1"]
     assert parts["variants"].split() == ["batch=2..4", "batch=5..8", "batch=1"]
     pieces = next(title for title in parts if title.startswith("pieces: "))
-    assert pieces.startswith(f"pieces: {len(manifest['pieces'])} = ")
+    assert pieces.startswith(f"pieces: {len(manifest['pieces'])}, of ")
     assert "piece_0" in parts[pieces]
     assert "blocks.0" in parts[pieces]
     *blobs, more = [line.split()[0] for line in parts["blobs"].splitlines()]

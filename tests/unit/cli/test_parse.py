@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from hotstart.cli import app, flags, main, parse
+from hotstart.cli.examples import EXAMPLES
 from hotstart.cli.factory import call_factory
 from hotstart.errors import OptionsError
 from hotstart.options import Options
@@ -352,3 +354,21 @@ def test_what_a_users_module_misses_is_not_our_error(factories: str) -> None:
 
 def test_ctrl_c_exits_with_130(factories: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", f"{factories}:interrupted"]) == 130
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_examples_in_the_help_of_a_command_are_commands(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert f"examples:{EXAMPLES[command]}\n" in capsys.readouterr().out
+    lines = EXAMPLES[command].replace("\\\n", "").strip().splitlines()
+    for line in lines:
+        _, *words = shlex.split(re.split(r" [|>#]", line)[0])
+        assert app.read(words).run
+    assert any(line.split()[1] == command for line in lines)
+
+
+def test_every_command_has_examples() -> None:
+    assert list(EXAMPLES) == list(app._COMMANDS)

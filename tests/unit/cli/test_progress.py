@@ -15,7 +15,7 @@ EVENTS = (
     Event("phase_started", "capture"),
     Event("phase_started", "compile"),
     Event("unit_started", "piece_0", total=2),
-    Event("unit_finished", "piece_0", 1.25, done=1, total=2),
+    Event("unit_finished", "piece_0", 1.25, done=1, total=2, detail={"layers": "encoder"}),
     Event("phase_started", "compile"),
     Event("unit_finished", "piece_1", 0.001, done=2, total=2),
     Event("variant_finished", "seq=2..64", 1.26, done=2, total=2),
@@ -39,7 +39,7 @@ def test_lines_for_a_log() -> None:
     assert stream.getvalue().splitlines() == [
         "capture",
         "compile",
-        "  [1/2] piece_0 1.25 s",
+        "  [1/2] piece_0 (encoder) 1.25 s",
         "  variant seq=2..64 1.26 s",
         "save",
         "  checked seq=2..64",
@@ -70,6 +70,30 @@ def test_a_bar_says_what_is_being_done_and_what_was(monkeypatch: pytest.MonkeyPa
             listener(Event("unit_finished", f"piece_{number}", 0.1, number + 1, 3, done))
     assert "piece_2  encoder.layer.0  seq=2..64" in stream.getvalue()
     assert "1 compiled, 2 reused" in stream.getvalue()
+
+
+def test_a_bar_keeps_the_piece_while_phases_change_and_says_what_time_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    now = 0.0
+    monkeypatch.setattr("rich.console.monotonic", lambda: now)
+    about = {"layers": "encoder.layer.0", "variant": "batch=2..16,seq=2..256"}
+    stream = Terminal()
+    with progress(stream) as listener:
+        listener(Event("unit_started", "piece_0", total=4, detail=about))
+        listener(Event("phase_started", "compile"))
+        now = 10.0
+        compiled = {"action": "compiled", "unmade": "2"}
+        listener(Event("unit_finished", "piece_0", 10.0, 1, 4, compiled))
+        listener(Event("unit_started", "piece_1", done=1, total=4, detail=about))
+        stream.truncate(0)
+        listener(Event("phase_started", "compile"))
+        shown = stream.getvalue()
+    assert "piece_1  encoder.layer.0  batch=2..16,seq=2..256" in shown
+    assert re.search(r"compile .* 1/4 +1 compiled +0:10, about 0:20 left", shown)
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(

@@ -6,6 +6,7 @@ import pytest
 
 from hotstart.profiling.limits import rates_of
 from hotstart.profiling.parts import KernelProfile
+from hotstart.profiling.profile import middle_of
 from tests.unit.profiling.profiles import CACHED, COPY, FUSED, LINEAR, PEAKS, SMALL, kernel
 
 
@@ -19,6 +20,7 @@ from tests.unit.profiling.profiles import CACHED, COPY, FUSED, LINEAR, PEAKS, SM
         (CACHED, "in cache", "cache"),
         (kernel("mm", 1e-3, operations=20_000_000, bytes=40_000_000), "arithmetic 20 %", "below"),
         (kernel("mm", 1e-3, operations=120_000_000), "arithmetic 120 %", "at"),
+        (kernel("mm", 1e-3, operations=69_900_000), "arithmetic 69 %", "below"),
         (kernel("nothing", 0.0, bytes=0), "arithmetic 0 %", "unknown"),
     ],
     ids=lambda value: getattr(value, "name", str(value)),
@@ -46,3 +48,16 @@ def test_operations_that_are_not_known_are_counted_as_such() -> None:
     assert rates.uncounted_s == pytest.approx(2e-3)
     unknown = rates_of(0.01, 0.02, [FUSED], PEAKS)
     assert (unknown.operations, unknown.operations_per_s) == (None, None)
+
+
+def test_parts_of_calls_add_up_to_the_whole_also_where_calls_differ() -> None:
+    calls = [
+        (3.0, {(None, 0): 1.0, (None, 1): 2.0}),
+        (3.0, {(None, 0): 2.0, (None, 1): 1.0}),
+        (3.0, {(None, 0): 2.0, (None, 1): 1.0}),
+        (4.0, {(None, 0): 1.0, (None, 1): 3.0}),
+        (99.0, {(None, 0): 98.0, (None, 1): 1.0}),
+    ]
+    whole, parts = middle_of(calls)
+    assert sum(parts.values()) == pytest.approx(whole)
+    assert whole == pytest.approx(10 / 3), "the fastest and the slowest are left out"

@@ -26,7 +26,7 @@ def test_the_same_program_differs_in_times_only() -> None:
     assert differences.contract == ()
     assert differences.report == ()
     assert differences_text(differences).startswith(
-        "the same but for what was measured\n\nmeasured, in seconds\n"
+        "the same but for what was measured\n\nmeasured; times in seconds\n"
     )
 
 

@@ -109,9 +109,13 @@ def test_a_load_tells_of_its_phases_and_of_copied_layouts(saved: Path) -> None:
     program(torch.zeros(4, 3).t())
     found = program.document()
     assert found.kind == "load"
-    assert "verify" in found.report.phases
+    assert {"import", "verify"} <= set(found.report.phases), "imports are no `other`"
     assert found.copied == program.relayouts
-    assert {unit.action for unit in found.report.units} == {"loaded"}
+    equal = [unit.reused_from is not None for unit in found.report.units]
+    assert [unit.action == "reused" for unit in found.report.units] == equal
+    assert f"variant batch=1..8: {equal.count(False)} loaded + {equal.count(True)} reused" in str(
+        found.report
+    )
 
 
 def test_a_document_needs_no_torch(saved: Path) -> None:

@@ -23,7 +23,7 @@ def test_a_document_has_the_report_and_what_is_in_the_artifact() -> None:
 def test_an_artifact_alone_has_no_times() -> None:
     shown = document_text(replace(document(), kind="file"))
     assert "phase " not in shown
-    assert "pieces: 4 = 4 compiled, 2 of them different" in shown
+    assert "pieces: 4, of 2 kinds" in shown
 
 
 def test_a_table_wraps_its_last_column_and_cuts_others() -> None:

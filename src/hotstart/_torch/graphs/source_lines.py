@@ -14,6 +14,9 @@ from torch import fx
 
 from hotstart._torch.in_between import in_between
 
+_RESUMED = r"^torch_dynamo_resume_in_(.+)_at_\d+$"
+"""What Dynamo calls the rest of a function after a graph break (2.11 to 2.15)."""
+
 
 def without_folders(line: str) -> str:
     """Leave out of `line_of` where a library is installed, which must not get into a program."""
@@ -68,7 +71,8 @@ def user_line(stack: Sequence[Any]) -> str:
     frame = user_frame(stack)
     if frame is None:
         return ""
-    return f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}"
+    name = re.sub(_RESUMED, r"\1", frame.name)
+    return f"{frame.filename}:{frame.lineno} in {name}: {frame.line}"
 
 
 @contextlib.contextmanager
