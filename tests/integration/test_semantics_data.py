@@ -383,3 +383,26 @@ def test_a_saved_program_gives_the_same_sizes(compiler: str, tmp_path: Path) -> 
     program = hotstart.load(path, model)
     for call in CALLS:
         assert_same(program(*call), model(*call), tolerance=1e-6)
+
+
+class KeptRows(nn.Module):
+    """A cache that is written from a place on, which is a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(16, 4))
+
+    def forward(self, x: Tensor, start: Tensor) -> Tensor:
+        at = start.item()
+        self.kept[at : at + x.shape[0]] = x * 2
+        return self.kept[: at + x.shape[0]] + 1
+
+
+@both
+def test_rows_are_written_from_a_number_on(compiler: str) -> None:
+    places = ((4, 2), (1, 0), (9, 7), (1, 15), (3, 0))
+    calls = [(torch.randn(n, 4), torch.tensor(at)) for n, at in places]
+    shapes = {"x": {0: Dim("rows", min=1, max=9)}}
+    program = check(KeptRows().eval(), *calls, compiler=compiler, dynamic_shapes=shapes)
+    with pytest.raises(RuntimeError, match="must match the existing size"):
+        program(torch.randn(4, 4), torch.tensor(14))
