@@ -190,6 +190,7 @@ def test_windows_of_pooling_as_large_as_an_image(compiler: str) -> None:
             nn.functional.avg_pool2d(x, kernel_size=(height, width)) + pooled,
             nn.functional.avg_pool2d(x, (1, width)),
             nn.functional.max_pool2d(x, (-(-height // 2), 2), padding=(0, 1)),
+            nn.functional.max_pool2d(x, half := -(-height // 2), half, padding=height % 2),
             nn.functional.max_pool3d(x, (1, height, width)),
         )
 

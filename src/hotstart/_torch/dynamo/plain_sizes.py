@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -224,10 +224,10 @@ def sizes_of_any_operator() -> contextlib.AbstractContextManager[None]:
         if shape is None:
             return call(self, tx, args, kwargs)
         with tx.fake_mode, enable_python_dispatcher():  # as Dynamo calls operators
-            if self.value in _LIKE_FIRST:
-                kind = _value(given[0], lambda symbol: symbol)
+            if self.value in _LIKE_FIRST or self.value in _POOLS:
+                kind = _first_tensor(given)
             elif self.value in _REAL_OF_FIRST:
-                kind = _value(given[0], lambda symbol: symbol).abs()
+                kind = _first_tensor(given).abs()
             else:
                 kind = called(self.value, _one_of_its_kind)
             if self.value in _POOLS and (last := _channels_last(kind)):
@@ -240,6 +240,15 @@ def sizes_of_any_operator() -> contextlib.AbstractContextManager[None]:
         return wrap_fx_proxy(tx, proxy, example_value=made)
 
     return in_between(TorchInGraphFunctionVariable, "call_function", call_function)
+
+
+def _first_tensor(given: Sequence[Any]) -> torch.Tensor:
+    """The fake tensor behind the first of Dynamo's variables that is a tensor."""
+    from torch._dynamo.variables.tensor import TensorVariable
+
+    first = next(each for each in given if isinstance(each, TensorVariable))
+    example: torch.Tensor = first.as_proxy().node.meta["example_value"]
+    return example
 
 
 def _channels_last(images: torch.Tensor) -> torch.memory_format | None:
