@@ -21,6 +21,7 @@ from hotstart._torch.dynamo.numbers_read import (
     reading_numbers,
 )
 from hotstart._torch.dynamo.plain_sizes import sizes_of_any_operator
+from hotstart._torch.dynamo.raising_branches import tracing_checks_of_distributions
 from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
 from hotstart._torch.dynamo.text_of_values import refusing_text_of_values
 from hotstart._torch.graphs.source_lines import guards_name_users_lines
@@ -43,7 +44,12 @@ _SIZES = (
 _NUMBERS = (reading_numbers, reading_lists, numbers_of_weights_unknown)
 """Numbers held by tensors are read by nodes of the graph, and those of weights stay unknown."""
 
-_CODE = (going_on_where_all_is_decided, operators_as_called, knowing_modules_of_classes)
+_CODE = (
+    going_on_where_all_is_decided,
+    operators_as_called,
+    knowing_modules_of_classes,
+    tracing_checks_of_distributions,
+)
 """Conditions, operators and classes are those of the traced code."""
 
 _REFUSED = (refusing_text_of_values, refusing_left_generators)
