@@ -261,7 +261,7 @@ def _describe(trace: _Trace) -> Captured:
         guarded=guarded,
         idle=find_idle(traced, numbers),
     )
-    require_lasting(trace.index, [captured])
+    require_lasting(trace.index, [captured], trace.weights.specs)
     return captured
 
 
