@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import logging
 import random
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from tests.semantics import both, build, check, mostly_eager
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
 R = torch.randn
+LOG = logging.getLogger("model")
 X = (R(2, 4),)
 
 
@@ -176,6 +179,21 @@ def test_what_is_no_graph_is_refused_with_its_line(function: Any, line: str) -> 
     with pytest.raises(hotstart.CaptureError, match=line) as caught:
         build(function, *X)
     assert __file__ in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "advice"),
+    [
+        (lambda x: (LOG.info("called"), x)[1], "log outside of forward"),
+        (lambda x: x * time.perf_counter(), "measure calls outside of forward"),
+        (lambda x: torch.sparse_coo_tensor(x.long(), x[0]), "add up rows by index"),
+        (lambda x: x * [].index(1), "see the error"),
+        (lambda x: x if x.sum() > 0 else -x, "where it ends a loop, do all rounds"),
+    ],
+)
+def test_what_is_no_graph_is_refused_with_what_to_write(function: Any, advice: str) -> None:
+    with pytest.raises(hotstart.CaptureError, match=advice):
+        build(function, *X)
 
 
 def test_a_mask_is_no_problem_where_shapes_stay() -> None:
