@@ -63,7 +63,8 @@ def _keeps_a_tensor(module: torch.nn.Module, update: AttributeUpdate, graph: Cap
     """Tell whether a tensor replaces another of its dtype and shape."""
     is_tensor = isinstance(update.value, Slot) and update.value.kind in ("arg", "out", "weight")
     own = (vars(module), module._buffers, module._parameters)
-    old = [held[update.name] for held in own if isinstance(held.get(update.name), torch.Tensor)]
+    found = (held.get(update.name) for held in own)
+    old = [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
     new = _example(update.value, graph)
     if not is_tensor or not old:
         return False
