@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,32 @@ def test_what_the_build_says_is_there() -> None:
     assert text.endswith(found.error)
 
 
-class Printing(Obstructed):
+class Breaking(Obstructed):
     """Breaks the graph before anything is computed, which Dynamo does not list."""
 
     def forward(self, x: Tensor) -> Tensor:
-        print(end="")
+        torch._dynamo.graph_break()
         return super().forward(x)
 
 
 def test_what_the_build_says_counts_besides_where_it_is_none_of_the_places() -> None:
-    text = str(hotstart.explain_capture(Printing(), (X,)))
+    text = str(hotstart.explain_capture(Breaking(), (X,)))
     assert text.startswith("3 places where the graph breaks, besides the one that the build names:")
-    assert 'in forward: print(end="")' in text
+    assert "in forward: torch._dynamo.graph_break()" in text
+
+
+LOG = logging.getLogger("model")
+
+
+def test_what_forward_says_is_no_obstacle() -> None:
+    class Saying(Obstructed):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x * 2
+            LOG.info("doubled")
+            print(end="")
+            return super().forward(x)
+
+    assert str(hotstart.explain_capture(Saying(), (X,))).startswith("3 places where")
 
 
 def test_a_model_that_is_captured_has_no_obstacles() -> None:

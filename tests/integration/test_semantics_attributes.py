@@ -261,3 +261,28 @@ def test_rwkv_is_compiled_after_the_call_that_rescales_it() -> None:
     for _ in range(2):
         with torch.no_grad():
             assert torch.equal(program(input_ids=ids)[0], reference(ids)[0])
+
+
+class KeepsAMask(nn.Module):
+    """A mask for the size of the last call, as that of PyTorch's word-language model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mask is None or self.mask.size(0) != len(x):
+            self.mask = torch.ones(len(x), len(x)).tril()
+        return self.mask @ x
+
+
+def test_a_tensor_that_forward_keeps_for_one_size_is_refused() -> None:
+    shapes = {"x": {0: hotstart.Dim("rows", max=9)}}
+    for called in (False, True):
+        model = KeepsAMask().eval()
+        if called:
+            model(torch.randn(9, 4))
+        with pytest.raises(hotstart.CaptureError, match=r"the model\.mask[\s\S]*in every call"):
+            build(model, torch.randn(4, 4), dynamic_shapes=shapes)
+    program = build(model, torch.randn(9, 4))
+    assert_same(program(torch.ones(9, 4)), model(torch.ones(9, 4)))

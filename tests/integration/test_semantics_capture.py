@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import random
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from tests.semantics import both, build, check, mostly_eager
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
 R = torch.randn
+LOG = logging.getLogger("model")
 X = (R(2, 4),)
 
 
@@ -179,6 +181,21 @@ def test_what_is_no_graph_is_refused_with_its_line(function: Any, line: str) -> 
     assert __file__ in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("function", "advice"),
+    [
+        (lambda x: x * LOG.getEffectiveLevel(), "log outside of forward"),
+        (lambda x: x * time.perf_counter(), "measure calls outside of forward"),
+        (lambda x: torch.sparse_coo_tensor(x.long(), x[0]), "add up rows by index"),
+        (lambda x: x * [].index(1), "see the error"),
+        (lambda x: x if x.sum() > 0 else -x, "where it ends a loop, do all rounds"),
+    ],
+)
+def test_what_is_no_graph_is_refused_with_what_to_write(function: Any, advice: str) -> None:
+    with pytest.raises(hotstart.CaptureError, match=advice):
+        build(function, *X)
+
+
 def test_a_mask_is_no_problem_where_shapes_stay() -> None:
     def f(x: Tensor) -> Tensor:
         y = x.clone()
@@ -228,13 +245,10 @@ def test_text_of_sizes_that_is_read_is_theirs() -> None:
 # --- what forward says ---------------------------------------------------------------------------
 
 
-log = logging.getLogger(__name__)
-
-
 def logs(x: Tensor) -> Tensor:
-    if log.isEnabledFor(logging.DEBUG):
-        log.debug("rows: %s", x)
-    log.warning(f"{x.shape[0]} rows")
+    if LOG.isEnabledFor(logging.DEBUG):
+        LOG.debug("rows: %s", x)
+    LOG.warning(f"{x.shape[0]} rows")
     logging.info("of all")
     return x + 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -383,3 +384,110 @@ def test_a_saved_program_gives_the_same_sizes(compiler: str, tmp_path: Path) -> 
     program = hotstart.load(path, model)
     for call in CALLS:
         assert_same(program(*call), model(*call), tolerance=1e-6)
+
+
+class KeptRows(nn.Module):
+    """A cache that is written from a place on, which is a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(16, 4))
+
+    def forward(self, x: Tensor, start: Tensor) -> Tensor:
+        at = start.item()
+        self.kept[at : at + x.shape[0]] = x * 2
+        return self.kept[: at + x.shape[0]] + 1
+
+
+@both
+def test_rows_are_written_from_a_number_on(compiler: str) -> None:
+    places = ((4, 2), (1, 0), (9, 7), (1, 15), (3, 0))
+    calls = [(torch.randn(n, 4), torch.tensor(at)) for n, at in places]
+    shapes = {"x": {0: Dim("rows", min=1, max=9)}}
+    program = check(KeptRows().eval(), *calls, compiler=compiler, dynamic_shapes=shapes)
+    with pytest.raises(RuntimeError, match="must match the existing size"):
+        program(torch.randn(4, 4), torch.tensor(14))
+
+
+# --- errors that forward raises -------------------------------------------------------------------
+
+
+def raises_if_any(x: Tensor) -> Tensor:
+    if x.isnan().any():
+        raise ValueError("nan")
+    return x * 2
+
+
+def raises_unless_all(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        if (x < 5).all():
+            y = x * 2
+        else:
+            text = f"{x.max().item()} is too large"
+            raise ValueError(text)
+    return y
+
+
+def raises_for_a_number(x: Tensor) -> Tensor:
+    found = int((x >= 5).sum())
+    if found > 0:
+        raise ValueError(found)
+    return x * 2
+
+
+def of_distributions(x: Tensor) -> tuple[Tensor, ...]:
+    given = torch.distributions.Normal(x, x.exp())
+    chosen = torch.distributions.Categorical(logits=x)
+    return given.log_prob(x * 2), chosen.log_prob(x.argmax(-1)), chosen.entropy()
+
+
+@pytest.mark.parametrize(
+    ("function", "wrong"),
+    [
+        (raises_if_any, float("nan")),
+        (raises_unless_all, 7.0),
+        (raises_for_a_number, 7.0),
+        (of_distributions, float("nan")),
+    ],
+)
+def test_an_error_that_forward_raises_is_raised_in_calls(
+    function: Callable[..., Any], wrong: float, tmp_path: Path
+) -> None:
+    program = check(function, *CALLS, dynamic_shapes=ROWS)
+    program.save(tmp_path / "raises.hot")
+    for each in (program, hotstart.load(tmp_path / "raises.hot", function)):
+        with pytest.raises(ValueError, match=r"nan|large|\d"):
+            function(torch.full((3, 4), wrong))
+        with pytest.raises(RuntimeError, match=r"forward raises an error there|expected number"):
+            each(torch.full((3, 4), wrong))
+
+
+def caught_inside(x: Tensor) -> Tensor:
+    try:
+        with torch.no_grad():
+            y = raises_if_any(x)
+    except ValueError:
+        y = x * 0
+    return y
+
+
+def caught_by_a_context(x: Tensor) -> Tensor:
+    y = x
+    with contextlib.suppress(ValueError):
+        y = raises_if_any(x)
+    return y
+
+
+def cleared_up_after(x: Tensor) -> Tensor:
+    try:
+        if x.isnan().any():
+            raise ValueError("nan")
+    finally:
+        y = x + 1
+    return y
+
+
+@pytest.mark.parametrize("function", [caught_inside, caught_by_a_context, cleared_up_after])
+def test_an_error_that_forward_may_catch_is_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(hotstart.CaptureError, match="cannot be captured"):
+        build(function, MANY, dynamic_shapes=ROWS)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import importlib
 import logging
 import random
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim
 from hotstart.errors import CaptureError, ModelMismatch
-from tests.semantics import build, check
+from tests.semantics import assert_same, build, check
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
@@ -404,3 +406,47 @@ def test_models_that_install_hooks_under_a_lock(
     states, wanted = (each.get("hidden_states") or () for each in (found, expected))
     assert len(states) == len(wanted)
     assert all(map(torch.equal, states, wanted))
+
+
+BACKENDS = """
+class Backend:
+    def double(self, x):
+        return x * 2
+
+_type2backend = {}
+
+def get_backend(tensor):
+    found = _type2backend.get(type(tensor))
+    if found is None:
+        found = _type2backend[type(tensor)] = Backend()
+    return found
+"""
+"""The part of einops that remembers what serves a class of tensors."""
+
+
+def test_what_einops_knows_of_classes_of_tensors_is_no_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "einops"
+    package.mkdir()
+    (package / "__init__.py").write_text('__version__ = "0.8.2"\n')
+    (package / "_backends.py").write_text(BACKENDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    backends = importlib.import_module("einops._backends")
+
+    class Doubles(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            weight = backends.get_backend(self.weight).double(self.weight)
+            return backends.get_backend(input).double(input) @ weight.T
+
+    model, x = Doubles(4, 3).eval(), torch.randn(2, 4)
+    try:
+        build(model, x).save(tmp_path / "model.hot")
+        backends._type2backend.clear()
+        program = hotstart.load(tmp_path / "model.hot", model)
+        assert_same(program(x), model(x))
+        backends._type2backend.clear()
+        assert_same(program(x), model(x))
+    finally:
+        for name in ("einops", "einops._backends"):
+            del sys.modules[name]

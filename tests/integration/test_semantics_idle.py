@@ -112,9 +112,62 @@ def collects(experts: nn.ModuleList, x: Tensor) -> Tensor:
     return result
 
 
+def where_a_mask_has_any(experts: nn.ModuleList, x: Tensor) -> Tensor:
+    result = torch.zeros_like(x)
+    for number, expert in enumerate(experts):
+        mask = chosen(x) == number
+        if mask.any():
+            result[mask] += expert(x[mask]) * x.sigmoid()[mask].sum(-1, keepdim=True)
+    return result
+
+
+def goes_on_where_a_mask_has_none(experts: nn.ModuleList, x: Tensor) -> Tensor:
+    result = torch.zeros_like(x)
+    for number, expert in enumerate(experts):
+        mask = chosen(x) == number
+        if not mask.any():
+            continue
+        result[mask] = result[mask] + expert(x[mask])
+    return result
+
+
+def goes_on_where_a_sum_is_0(experts: nn.ModuleList, x: Tensor) -> Tensor:
+    result = torch.zeros_like(x)
+    for number, expert in enumerate(experts):
+        mask = chosen(x) == number
+        if mask.sum() == 0:
+            continue
+        result[mask] = expert(x[mask])
+    return result
+
+
+def where_a_mask_selects_rows(experts: nn.ModuleList, x: Tensor) -> Tensor:
+    result = torch.zeros_like(x)
+    for number, expert in enumerate(experts):
+        mask = chosen(x) == number
+        rows = x[mask]
+        if len(rows) > 0:
+            result[mask] += expert(rows)
+    return result
+
+
+def by_a_mask_where_a_tensor_says_so(experts: nn.ModuleList, x: Tensor) -> Tensor:
+    result = torch.zeros_like(x)
+    for number, expert in enumerate(experts):
+        if x[:, number].max() > 0.5:
+            mask = chosen(x) == number
+            result[mask] = expert(x[mask])
+    return result
+
+
 @pytest.mark.parametrize(
     "loop",
     [
+        where_a_mask_has_any,
+        goes_on_where_a_mask_has_none,
+        goes_on_where_a_sum_is_0,
+        where_a_mask_selects_rows,
+        by_a_mask_where_a_tensor_says_so,
         goes_on,
         asks_first,
         asks_for_truth,
@@ -130,7 +183,7 @@ def test_experts_without_rows_are_left_out_as_in_eager(loop: Callable[..., Tenso
 
 @pytest.mark.parametrize("compiler", ["op_by_op", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_saved_program_leaves_them_out_too(compiler: str, tmp_path: Path) -> None:
-    for loop in (goes_on, over_those_found):
+    for loop in (goes_on, over_those_found, where_a_mask_has_any):
         model = Experts(loop).eval()
         path = tmp_path / f"{loop.__name__}.hot"
         build(model, MANY, compiler=compiler, dynamic_shapes=ROWS).save(path)
@@ -319,9 +372,45 @@ def otherwise(x: Tensor) -> Tensor:
     return result
 
 
+def writes_by_another_mask(x: Tensor) -> Tensor:
+    result = x.clone()
+    if len(x[x[:, 0] > 0]) > 0:
+        result[x[:, 0] > -1] = 1
+    return result
+
+
+def writes_by_a_mask_that_was_changed(x: Tensor) -> Tensor:
+    mask, result = x[:, 0] > 0, x.clone()
+    rows = x[mask]
+    mask |= x[:, 0] > -1
+    if len(rows) > 0:
+        result[mask] = 1
+    return result
+
+
+def changes_a_mask(x: Tensor) -> Tensor:
+    mask, result = x[:, 0] > 0, x.clone()
+    if mask.any():
+        mask |= x[:, 0] > -1
+        result[mask] = 1
+    return result
+
+
+def works_where_a_sum_is_0(x: Tensor) -> Tensor:
+    mask, result = x[:, 0] > 0, x.clone()
+    if mask.sum() == 0:
+        result[mask] = 1
+        result += 1
+    return result
+
+
 @pytest.mark.parametrize(
     "function",
     [
+        writes_by_another_mask,
+        writes_by_a_mask_that_was_changed,
+        changes_a_mask,
+        works_where_a_sum_is_0,
         counts,
         adds_to_a_tensor,
         adds_to_another,

@@ -207,6 +207,73 @@ def test_positions_and_grids_of_any_size(compiler: str) -> None:
 
 
 @mostly_eager
+def test_windows_of_pooling_as_large_as_an_image(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        height, width = x.shape[2:]
+        rows, pooled = x[:, 0], nn.functional.max_pool2d(x, x.shape[2:])
+        return (
+            nn.functional.max_pool1d(rows, rows.size(2)).squeeze(2),
+            nn.functional.avg_pool1d(rows, width // 2, stride=1, ceil_mode=True),
+            pooled,
+            nn.functional.avg_pool2d(x, kernel_size=(height, width)) + pooled,
+            nn.functional.avg_pool2d(x, (1, width)),
+            nn.functional.max_pool2d(x, (-(-height // 2), 2), padding=(0, 1)),
+            nn.functional.max_pool2d(x, half := -(-height // 2), half, padding=height % 2),
+            nn.functional.max_pool3d(x, (1, height, width)),
+        )
+
+    sizes = ((2, 6, 8), (1, 3, 4), (3, 9, 9), (1, 9, 4))
+    axes = {2: Dim("height", min=3, max=9), 3: Dim("width", min=4, max=9)}
+    shapes = {"x": {0: Dim("batch", min=1, max=3), **axes}}
+    calls = [(R(batch, 3, height, width),) for batch, height, width in sizes]
+    program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes, tolerance=1e-5)
+    if compiler == "op_by_op":
+        assert not program.report.splits
+
+
+def test_pooled_images_are_channels_last_as_these() -> None:
+    def f(x: Tensor) -> Tensor:
+        return nn.functional.max_pool2d(x, (x.shape[2] // 2, 2)) * 2
+
+    calls = [(R(2, 3, n, 4).contiguous(memory_format=torch.channels_last),) for n in (6, 4, 8)]
+    shapes = {"x": {2: Dim("height", min=4, max=8)}}
+    program = check(f, *calls, dynamic_shapes=shapes)
+    assert [program(*call).stride() for call in calls] == [f(*call).stride() for call in calls]
+
+
+@mostly_eager
+def test_tensors_of_sizes_and_places_in_shapes(compiler: str) -> None:
+    def f(x: Tensor) -> tuple[Tensor, ...]:
+        height, width = x.shape
+        return (
+            x.sum() * torch.Tensor([width, height, 1]),
+            torch.LongTensor([width, height]),
+            torch.FloatTensor([height]),
+            *torch.unravel_index(x.argmax(), (height, width)),
+            *torch.unravel_index(x.argsort(1), x.shape),
+        )
+
+    shapes = {"x": {0: Dim("height", min=2, max=9), 1: Dim("width", min=2, max=9)}}
+    calls = [(R(*size),) for size in ((3, 5), (2, 2), (9, 9))]
+    program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes, tolerance=1e-5)
+    assert not program.report.splits
+
+
+@mostly_eager
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
+def test_sound_of_any_length_out_of_its_spectrum(compiler: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        window = torch.hann_window(16)
+        spectrum = torch.stft(x, 16, 4, window=window, return_complex=True)
+        return torch.istft(spectrum * 2, 16, 4, window=window, length=x.shape[-1])
+
+    shapes = {"x": {0: Dim("batch", min=1, max=3), 1: Dim("length", min=16, max=99)}}
+    calls = [(R(batch, n),) for batch, n in ((2, 40), (1, 16), (3, 99))]
+    program = check(f, *calls, compiler=compiler, dynamic_shapes=shapes, tolerance=1e-4)
+    assert not program.report.splits
+
+
+@mostly_eager
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
 @pytest.mark.filterwarnings("ignore:`torch._prims_common.check` is deprecated")  # in a lowering
 def test_statistics_and_matrices_of_any_size(compiler: str) -> None:

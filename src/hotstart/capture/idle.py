@@ -18,11 +18,13 @@ class IdleNodes:
 
     Attributes:
         numbers: the names of numbers that are 0 then.
+        masks: nodes of masks that select nothing then.
         nodes: the nodes, with those that were inserted between them.
         line: of the user's code that decides.
     """
 
     numbers: tuple[str, ...]
+    masks: tuple[fx.Node, ...] = field(repr=False)
     nodes: frozenset[fx.Node] = field(repr=False)
     line: str
 
@@ -39,5 +41,5 @@ def find_idle(traced: FullGraph, numbers: Numbers) -> tuple[IdleNodes, ...]:
         if not numbers.symbols.keys() >= set(known):
             raise not_idle(idle.line, "it makes numbers that have to be equal to others")
         names = tuple(str(numbers.symbols[symbol]) for symbol in known)
-        found.append(IdleNodes(names, nodes, idle.line))
+        found.append(IdleNodes(names, idle.masks, nodes, idle.line))
     return tuple(found)

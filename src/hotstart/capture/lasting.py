@@ -4,50 +4,88 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
+from torch import fx
 
-from hotstart.capture.captured import AttributeUpdate, Captured
+from hotstart.capture.captured import AttributeUpdate, Captured, example_of
 from hotstart.errors import CaptureError
 from hotstart.guards.structure import Look
 from hotstart.model import ModelIndex
+from hotstart.records.artifact import WeightSpec
 from hotstart.records.guards import Guard
-from hotstart.records.nested import Slot
+from hotstart.records.nested import Slot, Tree
 from hotstart.records.trees import build
 
 
-def require_lasting(index: ModelIndex, graphs: Sequence[Captured]) -> None:
+def require_lasting(
+    index: ModelIndex, graphs: Sequence[Captured], weights: Sequence[WeightSpec]
+) -> None:
     """Require that guards still hold after everything that calls set on modules.
 
     Every call of a program does what was traced. If the first call of the model changed what the
-    second reads, the second would do something else.
+    second reads, the second would do something else. `weights` are the tensors that are read.
 
     Raises:
         CaptureError: a call sets what it, or another graph of the model, has read.
     """
-    updates = {(u.owner, u.name, repr(u.value)): u for graph in graphs for u in graph.updates}
-    for update in updates.values():
+    updates = {
+        (u.owner, u.name, repr(u.value), kept): u
+        for graph in graphs
+        for u in graph.updates
+        for kept in [_keeps_a_tensor(index.modules[u.owner], u, graph)]
+    }
+    read = {name for weight in weights for name in (weight.name, *weight.ties)}
+    for (*_, kept), update in updates.items():
         module = index.modules[update.owner]
-        if _keeps_a_tensor(module, update):
+        if kept:
             continue
         kinds = (graph.read.modules.get(update.owner) for graph in graphs)
         guards = [guard for kind in kinds if kind is not None for guard in kind.guards]
         before = _texts(guards, module)
         with _set(module, update):
             after = _texts(guards, module)
-        if before != after:
+        if before != after or _path(update) in read:
             raise CaptureError(
                 f"forward sets {update.owner or 'the model'}.{update.name}, and what it does "
-                "depends on what was there before. If it fills a cache, call the model once before "
-                "it is compiled; else pass what changes as an argument."
+                "depends on what was there before. If one call fills a cache for all later ones, "
+                "call the model once before it is compiled. Keep a count in a buffer; make what "
+                "depends on sizes in every call; pass anything else as an argument."
             )
 
 
-def _keeps_a_tensor(module: torch.nn.Module, update: AttributeUpdate) -> bool:
-    """Tell whether one tensor replaces another; the checks of weights notice that."""
+def _path(update: AttributeUpdate) -> str:
+    return f"{update.owner}.{update.name}" if update.owner else update.name
+
+
+def _keeps_a_tensor(module: torch.nn.Module, update: AttributeUpdate, graph: Captured) -> bool:
+    """Tell whether a tensor replaces another of its dtype and shape."""
     is_tensor = isinstance(update.value, Slot) and update.value.kind in ("arg", "out", "weight")
     own = (vars(module), module._buffers, module._parameters)
-    return is_tensor and any(isinstance(held.get(update.name), torch.Tensor) for held in own)
+    found = (held.get(update.name) for held in own)
+    old = [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
+    new = _example(update.value, graph)
+    if not is_tensor or not old:
+        return False
+    if new is None:
+        return True
+    # Expressions over sizes are equal to no number, and nothing asks torch if they could be.
+    sizes = [graph.expression(size) for size in new.shape]
+    return new.dtype == old[0].dtype and sizes == [*old[0].shape]
+
+
+def _example(value: Tree, graph: Captured) -> torch.Tensor | None:
+    """The fake tensor of a result or an argument; None for anything else."""
+    if not isinstance(value, Slot):
+        return None
+    nodes = dict(zip(graph.inputs, graph.graph.find_nodes(op="placeholder"), strict=True))
+    node: Any = nodes.get(value)
+    if value.kind == "out":
+        (output,) = graph.graph.find_nodes(op="output")
+        node = output.args[0][value.index]
+    example = example_of(node) if isinstance(node, fx.Node) else None
+    return example if isinstance(example, torch.Tensor) else None
 
 
 @contextlib.contextmanager

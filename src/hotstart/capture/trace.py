@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from hotstart._torch.dynamo.data_numbers import depends_on_data
 from hotstart._torch.dynamo.decided_by_sizes import index_by_known_numbers
 from hotstart._torch.dynamo.failures import describe_failure
 from hotstart._torch.dynamo.full_graph import FullGraph, NoGraph, full_graph
@@ -244,7 +245,7 @@ def _describe(trace: _Trace) -> Captured:
         conditions=tuple(
             Condition(c.expr.xreplace({**symbols, **trace.settled}), c.source)
             for c in (*conditions(traced.env), *traced.decided)
-            if not c.expr.free_symbols & numbers.unbacked
+            if not depends_on_data(c.expr, trace.settled)
         ),
         fixed=dict(trace.fixed),
         modes=_modes(trace.index, traced),
@@ -260,7 +261,7 @@ def _describe(trace: _Trace) -> Captured:
         guarded=guarded,
         idle=find_idle(traced, numbers),
     )
-    require_lasting(trace.index, [captured])
+    require_lasting(trace.index, [captured], trace.weights.specs)
     return captured
 
 

@@ -8,7 +8,7 @@ and no other node reads their results.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
@@ -16,6 +16,7 @@ from torch.fx.node import map_aggregate
 
 from hotstart._torch.dynamo.called_operators import draws_numbers, watching_operators
 from hotstart._torch.dynamo.data_numbers import asserts_number
+from hotstart._torch.dynamo.idle_bodies import mask_of
 from hotstart._torch.graphs.assertions import asserts_contents
 from hotstart._torch.graphs.nodes import region_change, switches_attention
 from hotstart._torch.graphs.source_lines import line_of, without_folders
@@ -29,6 +30,9 @@ from hotstart.capture.refusals import not_idle
 from hotstart.partition.data_nodes import made_up_input, may_run
 from hotstart.partition.data_sizes import NumberSizes
 from hotstart.partition.graph import Graph
+
+if TYPE_CHECKING:
+    import sympy
 
 
 class _Acts(Exception):
@@ -60,7 +64,7 @@ def require_idle(graph: Graph, hints: Mapping[str, int]) -> None:
             if asserts_number(node) or node not in computing:
                 continue
             try:
-                _run(graph, node, at or {}, outside)
+                _run(graph, idle, node, at or {}, outside)
             except _Acts as error:
                 _require(idle, False, node, str(error))
 
@@ -81,9 +85,10 @@ def _require(idle: IdleNodes, holds: bool, node: fx.Node | None, reason: str) ->
 def _require_checks_hold(graph: Graph, idle: IdleNodes) -> None:
     """Require that all checks of numbers hold where eager would not make them."""
     made = {n.name for node in idle.nodes for n in graph.numbers.get(node, ())}
+    facts = [fact for fact in graph.captured.facts if fact.node in idle.nodes]
     _require(
         idle,
-        not any(fact.node in idle.nodes for fact in graph.captured.facts),
+        all(_selects_nothing(idle, fact.node) and _is_zero(fact.equals, idle) for fact in facts),
         None,
         "a number that it makes has to be equal to another",
     )
@@ -92,6 +97,17 @@ def _require_checks_hold(graph: Graph, idle: IdleNodes) -> None:
         if not made.isdisjoint(names) or names.keys() & set(idle.numbers):
             zero = {symbol: 0 for name, symbol in names.items() if name in idle.numbers}
             _require(idle, check.subs(zero) == True, None, f"it checks {check}")  # noqa: E712
+
+
+def _selects_nothing(idle: IdleNodes, node: fx.Node) -> bool:
+    """Tell whether a node finds, reads or writes at a mask that selects nothing."""
+    found = mask_of(node)
+    return found is not None and found[1] in idle.masks
+
+
+def _is_zero(expr: sympy.Expr, idle: IdleNodes) -> bool:
+    zero = {symbol: 0 for symbol in expr.free_symbols if str(symbol) in idle.numbers}
+    return bool(expr.subs(zero) == 0)
 
 
 def _require_unread(idle: IdleNodes, node: fx.Node) -> None:
@@ -105,7 +121,13 @@ def _storages_outside(graph: Graph, idle: IdleNodes) -> frozenset[int]:
     return frozenset(storage_of(t) for node in nodes for t in tensors_in(example_of(node)))
 
 
-def _run(graph: Graph, node: fx.Node, at: Mapping[str, int], outside: frozenset[int]) -> None:
+def _run(
+    graph: Graph,
+    idle: IdleNodes,
+    node: fx.Node,
+    at: Mapping[str, int],
+    outside: frozenset[int],
+) -> None:
     """Run a node at some sizes, watching what it does.
 
     Raises:
@@ -122,6 +144,8 @@ def _run(graph: Graph, node: fx.Node, at: Mapping[str, int], outside: frozenset[
     sizes = graph.substitution(at)
     real = may_run(graph, node, at, sizes)
     fake = fake_mode(make_symbols({}).env)
+    if _selects_nothing(idle, node):
+        outside = frozenset()  # it writes to no element of these
     if node not in graph.numbers:
         with fake:
             _call(graph, node, sizes, outside)

@@ -39,7 +39,7 @@ def make_requirements(
         CaptureError: one graph sets on a module what another has read.
     """
     graphs = [graph.captured for call in calls for graph in call.graphs]
-    require_lasting(index, graphs)
+    require_lasting(index, graphs, weights.specs)
     written = {slot for graph in graphs for kind, slot in _written(graph) if kind == "weight"}
     read = merged(graph.read.modules for graph in graphs)
     # By their texts, since 1, 1.0 and True are equal and not the same.

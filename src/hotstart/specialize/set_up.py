@@ -111,8 +111,8 @@ def _refuse_history(traced: TracedModel, after: SetUp) -> None:
                     case (("attribute", name), *_) if after.overwrote(module, str(name)):
                         raise CaptureError(
                             f"forward sets {path or 'the model'}.{name}, and what it does depends "
-                            "on what was there before. Call the model once before it is "
-                            "compiled, or pass what changes as an argument."
+                            "on what was there before. Call the model once at the largest "
+                            "sizes before it is compiled, or pass what changes as an argument."
                         )
 
 

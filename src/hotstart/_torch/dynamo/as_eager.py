@@ -21,6 +21,7 @@ from hotstart._torch.dynamo.numbers_read import (
     reading_numbers,
 )
 from hotstart._torch.dynamo.plain_sizes import sizes_of_any_operator
+from hotstart._torch.dynamo.raising_branches import tracing_checks_of_distributions
 from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
 from hotstart._torch.dynamo.said import SAYING, loggers_say_nothing
 from hotstart._torch.dynamo.text_of_values import refusing_text_of_values, text_of_sizes_when_asked
@@ -54,6 +55,7 @@ _CODE = (
     text_of_sizes_when_asked,
     operators_as_called,
     knowing_modules_of_classes,
+    tracing_checks_of_distributions,
 )
 """Conditions, operators and classes are those of the traced code."""
 

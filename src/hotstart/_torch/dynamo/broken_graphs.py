@@ -7,6 +7,8 @@ from typing import Any
 
 from hotstart._torch.dynamo.as_eager import trace_settings
 from hotstart._torch.dynamo.failures import describe_reason
+from hotstart._torch.dynamo.said import loggers_say_nothing
+from hotstart._torch.dynamo.transformers import masks_of_any_contents
 from hotstart._torch.graphs.source_lines import user_line
 
 
@@ -25,7 +27,7 @@ def graph_breaks(
     import torch._dynamo as dynamo
     from torch._dynamo import config
 
-    with config.patch(trace_settings()):
+    with config.patch(trace_settings()), loggers_say_nothing(), masks_of_any_contents():
         explained = dynamo.explain(function)(*args, **kwargs)
     found = [
         (user_line(list(broken.user_stack or ())), *describe_reason(broken.reason))

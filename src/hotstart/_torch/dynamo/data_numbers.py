@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,3 +101,17 @@ def known_contents(tensor: torch.Tensor) -> Any:
     """
     constant = getattr(tensor, "constant", None)
     return None if constant is None or constant.numel() != 1 else constant.tolist()
+
+
+def depends_on_data(expr: sympy.Basic, known: Collection[sympy.Symbol]) -> bool:
+    """Tell whether an expression has numbers of data besides those that are known.
+
+    A call of one operator makes such numbers, which no node has: `x[n : n + 3] = y` takes a part of
+    `x` first, and checks its size against that of `y`. It does so in every call.
+    """
+    from torch.utils._sympy.symbol import SymT, symbol_is_type
+
+    return any(
+        symbol not in known and symbol_is_type(symbol, (SymT.UNBACKED_INT, SymT.UNBACKED_FLOAT))
+        for symbol in expr.free_symbols
+    )

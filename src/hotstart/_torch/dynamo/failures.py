@@ -60,6 +60,26 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "result at the last step, and flip rows by their lengths for the other direction",
     ),
     (
+        r"builtin `torch\.\S*sparse\w*tensor",
+        "forward makes a sparse tensor, which Dynamo does not trace",
+        "add up rows by index: result.index_add_(0, rows, weights[:, None] * x[columns])",
+    ),
+    (
+        r"^Observed exception",
+        "forward raises an error there, and nothing catches it",
+        "call the model with inputs like those of the example to see the error",
+    ),
+    (
+        r"logging\.Logger method",
+        "forward asks a logger, which is no part of a graph",
+        "log outside of forward, or leave it out where torch.compiler.is_compiling()",
+    ),
+    (
+        r"the builtin `time\.(\w+)",
+        r"forward asks for the time (time.\1), which is no part of a graph",
+        "measure calls outside of forward, or leave it out where torch.compiler.is_compiling()",
+    ),
+    (
         r"tolist\(\)",
         "tolist() of a tensor whose size differs from call to call, or of complex numbers",
         "return the tensor and call tolist() outside, or take a fixed number of elements",
@@ -113,13 +133,13 @@ def _of_data(text: str) -> tuple[str, str] | None:
     elif re.search(r"Could not extract specialized integer from data-dependent", text):
         return (
             "Python needs a number that depends on the contents of a tensor, as range() does",
-            "loop over a fixed number, or with torch.while_loop",
+            "loop over a fixed number, or with torch.while_loop; make lists of parts outside",
         )
     else:
         return None
     return asked, (
         "torch.cond with both branches, or torch.where; where one is always taken, say so before "
-        "with torch._check"
+        "with torch._check; where it ends a loop, do all rounds, or compile one and loop outside"
     )
 
 
@@ -139,7 +159,13 @@ def _brief(text: str) -> tuple[str, str]:
         _first_sentence(hint)
         for hint in hints
         if not hint.startswith(
-            ("Please report", "This graph break is fundamental", "It may be possible")
+            (
+                "Please report",
+                "This graph break is fundamental",
+                "It may be possible",
+                "If it is a Python builtin",
+                "Your code may result in an error",
+            )
         )
         and "torch._dynamo.config" not in hint
     ]

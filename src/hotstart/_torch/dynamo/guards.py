@@ -63,6 +63,19 @@ _FLATTENED = ".__tensor_flatten__()"
 """Part of the names of inner tensors of subclasses, which are compared with the weights."""
 
 
+_BACKENDS = "G['__import_einops_dot__backends']."
+_TABLES = (f"{_BACKENDS}_type2backend", f"{_BACKENDS}_loaded_backends")
+
+
+def is_table_of_types(name: str) -> bool:
+    """Tell whether a name is of, or from, a table that einops has of kinds of tensors.
+
+    Any call fills in what it lacks, and always with the same (0.8), so a trace does not depend on
+    what is in it, and what a call adds changes no other.
+    """
+    return any(table in name for table in _TABLES)
+
+
 def reads(output_graph: Any, scopes: Mapping[str, Any]) -> Iterator[tuple[Read, str, Any]]:
     """List what a trace read of objects, from the guards it put on their first names.
 
@@ -72,7 +85,7 @@ def reads(output_graph: Any, scopes: Mapping[str, Any]) -> Iterator[tuple[Read, 
     """
     for guard in output_graph._guards:
         name = guard.create_fn_name()
-        if name in _SAYS_NOTHING or _FLATTENED in guard.name:
+        if name in _SAYS_NOTHING or _FLATTENED in guard.name or is_table_of_types(guard.name):
             continue
         given = getattr(guard.create_fn, "keywords", {})
         key = given.get("attr", given.get("key"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,12 @@ class Idle:
 
     Attributes:
         symbols: torch's symbols of the numbers; all are 0 then.
+        masks: nodes of masks that select nothing then.
         line: of the user's code that decides.
     """
 
     symbols: tuple[sympy.Symbol, ...]
+    masks: tuple[fx.Node, ...]
     line: str
 
 
@@ -195,8 +198,10 @@ class Bodies:
         if _shows(body):
             raise body.error
         nodes = body.nodes()
-        symbols = _finding_nothing(body, nodes) if body.symbol is None else (body.symbol,)
-        idle = Idle(tuple(symbols), body.line)
+        masks = _counted(body)
+        symbols = [] if body.symbol is None else [body.symbol]
+        symbols += _find_nothing(nodes, body.decides, masks)
+        idle = Idle(tuple(dict.fromkeys(symbols)), tuple(masks), body.line)
         for node in nodes:
             node.meta[_IDLE] = (*node.meta.get(_IDLE, ()), idle)
 
@@ -222,12 +227,21 @@ def _asked(value: Any) -> tuple[sympy.Symbol | None, fx.Node | None, bool]:
     from torch._dynamo.variables.tensor import SymNodeVariable, TensorVariable
 
     if isinstance(value, TensorVariable):
-        node = value.proxy.node
-        return None, (node if node.meta["example_value"].dim() == 0 else None), True
+        node, truth = _compared(value.proxy.node)
+        return None, (node if node.meta["example_value"].dim() == 0 else None), truth
     known = value.sym_num if isinstance(value, SymNodeVariable) else None
     if isinstance(known, torch.SymInt):
         known = known != 0
     return _zero_asked(known) if isinstance(known, torch.SymBool) else (None, None, True)
+
+
+def _compared(node: fx.Node) -> tuple[fx.Node, bool]:
+    """Find what `x == 0` compares, and the truth of that where it is not 0; else the node, True."""
+    equal = node.target in (operator.eq, torch.eq, "eq", "__eq__") and len(node.args) == 2
+    given = node.args[0] if equal else None
+    if equal and isinstance(given, fx.Node) and type(node.args[1]) is int and node.args[1] == 0:
+        return given, False
+    return node, True
 
 
 def _zero_asked(asked: torch.SymBool) -> tuple[sympy.Symbol | None, None, bool]:
@@ -277,27 +291,66 @@ def _shows(body: _Body) -> bool:
     return leads_to(tx, [*tx.stack, *live], body.changed)
 
 
-def _finding_nothing(body: _Body, nodes: list[fx.Node]) -> Iterator[sympy.Symbol]:
-    """Have a body find nothing where the tensor that decides is 0; yield symbols of the numbers.
+def mask_of(node: fx.Node) -> tuple[int, fx.Node] | None:
+    """Find the mask whose elements that are not 0 a node finds, reads or writes at.
+
+    Returns:
+        Its place among the node's arguments, and the mask; None for other nodes.
+    """
+    name = str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+    if name in ("nonzero", "where") and len(node.args) == 1:
+        place = 0
+    elif node.target in (operator.getitem, operator.setitem):
+        place = 1
+    else:
+        return None
+    mask = node.args[place]
+    if not isinstance(mask, fx.Node):
+        return None
+    example = mask.meta.get("example_value")
+    is_mask = isinstance(example, torch.Tensor) and (place == 0 or example.dtype == torch.bool)
+    return (place, mask) if is_mask else None
+
+
+def _counted(body: _Body) -> list[fx.Node]:
+    """List the masks that select nothing where the number that decides a body is 0."""
+    for node in body.tracer.graph.nodes:
+        found = mask_of(node)
+        if found and body.symbol in (node.meta.get("unbacked_bindings") or ()):
+            written = found[1].meta["example_value"]._version > 0
+            return [] if written else [found[1]]
+    return []
+
+
+def _find_nothing(
+    nodes: Sequence[fx.Node], decides: fx.Node | None, masks: list[fx.Node]
+) -> Iterator[sympy.Symbol]:
+    """Have nodes find nothing where a body is skipped; yield symbols of how much they find.
 
     `where(mask)` becomes `where(mask & decides)`, which is the same where the body is not left out.
+
+    Args:
+        nodes: those of the body.
+        decides: the tensor that decides; None if a number does.
+        masks: those that select nothing then, to which these masks are added.
     """
     for node in nodes:
-        searched = _searched(node)
-        symbols = list(node.meta.get("unbacked_bindings") or ())
-        if searched is None or len(symbols) != 1:
+        found = mask_of(node)
+        if found is None:
             continue
-        with node.graph.inserting_before(node):
-            both = node.graph.call_function(torch.logical_and, (searched, body.decides))
-        examples = [made.meta["example_value"] for made in both.all_input_nodes]
-        both.meta = {**node.meta, "example_value": torch.logical_and(*examples)}
-        both.meta.pop("unbacked_bindings")
-        node.replace_input_with(searched, both)
-        yield symbols[0]
+        place, mask = found
+        if decides is not None:
+            mask = _with(decides, mask, node)
+            node.update_arg(place, mask)
+            masks.append(mask)
+        if mask in masks:
+            yield from node.meta.get("unbacked_bindings") or ()
 
 
-def _searched(node: fx.Node) -> fx.Node | None:
-    """The tensor whose elements that are not 0 a node finds; None for other nodes."""
-    name = str(getattr(node.target, "__name__", node.target)).partition(".")[0]
-    given = node.args[0] if name in ("nonzero", "where") and len(node.args) == 1 else None
-    return given if isinstance(given, fx.Node) else None
+def _with(decides: fx.Node, mask: fx.Node, reader: fx.Node) -> fx.Node:
+    with reader.graph.inserting_before(reader):
+        both = reader.graph.call_function(torch.logical_and, (mask, decides))
+    examples = [made.meta["example_value"] for made in both.all_input_nodes]
+    both.meta = {**reader.meta, "example_value": torch.logical_and(*examples)}
+    both.meta.pop("unbacked_bindings", None)
+    return both

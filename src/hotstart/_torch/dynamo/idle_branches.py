@@ -20,6 +20,7 @@ import torch
 from hotstart._torch.dynamo.data_numbers import known_contents
 from hotstart._torch.dynamo.decided_by_sizes import SizeDecisions
 from hotstart._torch.dynamo.idle_bodies import Bodies
+from hotstart._torch.dynamo.raising_branches import decide_by_raising
 from hotstart._torch.graphs.symbols import Condition
 from hotstart._torch.in_between import in_between, with_items
 
@@ -73,6 +74,8 @@ def _jump(jump: Callable[..., Any], by_sizes: SizeDecisions, bodies: Bodies) -> 
             known = _known(stack[-1])
             if known is None:
                 known = by_sizes.decide(tx, stack[-1])
+            if known is None:
+                known = decide_by_raising(tx, instruction, stack[-1])
             if known is None:
                 known = bodies.enter_branch(tx, instruction, stack[-1], error)
             if known is None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from hotstart._torch.dynamo.guards import Read, object_named
+from hotstart._torch.dynamo.guards import Read, is_table_of_types, object_named
 from hotstart._torch.in_between import in_between
 
 
@@ -28,7 +28,9 @@ class OtherNames:
 
     def note(self, other: Any, first: Any) -> None:
         """Keep that an object has a further source."""
-        if first is not None and other is not None and other.name != first.name:
+        if first is None or other is None or is_table_of_types(other.name):
+            return
+        if other.name != first.name:
             self._others[first.name][other.name] = None
 
     def of_objects(self, scopes: Mapping[str, Any]) -> OtherNames:

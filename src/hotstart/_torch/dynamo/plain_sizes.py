@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,7 +72,99 @@ def _grid(theta: torch.Tensor, size: Any, *_: Any, **__: Any) -> tuple[Any, ...]
     return (batch, *spatial, len(spatial))
 
 
-_SHAPES: Mapping[Any, Callable[..., tuple[Any, ...]]] = {
+def _wave(
+    input: torch.Tensor,
+    n_fft: Any,
+    hop_length: Any = None,
+    win_length: Any = None,
+    window: Any = None,
+    center: bool = True,
+    normalized: bool = False,
+    onesided: bool | None = None,
+    length: Any = None,
+    return_complex: bool = False,
+) -> tuple[Any, ...] | None:
+    """Compute the shape of what `istft` gives; None for its own length and complex numbers."""
+    return None if length is None or return_complex else (*input.shape[:-2], length)
+
+
+def _pooled(rank: int) -> Callable[..., tuple[Any, ...]]:
+    """Compute the shape that pooling over the last `rank` dimensions gives."""
+
+    def each(value: Any) -> list[Any]:
+        values = list(value) if isinstance(value, list | tuple) else [value]
+        return values * rank if len(values) == 1 else values
+
+    def shape(
+        given: torch.Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool
+    ) -> tuple[Any, ...]:
+        kernel = each(kernel)
+        steps = each(stride) if stride else kernel  # None, or no numbers: the kernel's size
+        windows = zip(
+            given.shape[-rank:], kernel, steps, each(padding), each(dilation), strict=True
+        )
+        return *given.shape[:-rank], *(_windows(*window, ceil) for window in windows)
+
+    return shape
+
+
+def _windows(size: Any, kernel: Any, step: Any, padding: Any, dilation: Any, ceil: bool) -> Any:
+    """Count the windows along a dimension; with `ceil`, the last may end beyond it."""
+    rest = size + 2 * padding - dilation * (kernel - 1) - 1
+    if not ceil:
+        return rest // step + 1
+    return torch.sym_min((rest + step - 1) // step, (size + padding - 1) // step) + 1
+
+
+def _max_pooled(rank: int) -> Callable[..., tuple[Any, ...] | None]:
+    shape = _pooled(rank)
+
+    def of_call(
+        input: torch.Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> tuple[Any, ...] | None:
+        if return_indices:  # two results
+            return None
+        return shape(input, kernel_size, stride, padding, dilation, ceil_mode)
+
+    return of_call
+
+
+def _mean_pooled(rank: int) -> Callable[..., tuple[Any, ...]]:
+    shape = _pooled(rank)
+
+    def of_call(
+        input: torch.Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: Any = None,
+    ) -> tuple[Any, ...]:
+        return shape(input, kernel_size, stride, padding, 1, ceil_mode)
+
+    return of_call
+
+
+_POOLS: Mapping[Any, Callable[..., tuple[Any, ...] | None]] = {
+    torch.nn.functional.max_pool1d: _max_pooled(1),
+    torch.nn.functional.max_pool2d: _max_pooled(2),
+    torch.nn.functional.max_pool3d: _max_pooled(3),
+    torch.nn.functional.avg_pool1d: _mean_pooled(1),
+    torch.nn.functional.avg_pool2d: _mean_pooled(2),
+    torch.nn.functional.avg_pool3d: _mean_pooled(3),
+}
+"""Those whose windows may be as large as what they are given: `max_pool1d(x, x.shape[2])`."""
+
+_SHAPES: Mapping[Any, Callable[..., tuple[Any, ...] | None]] = {
+    **_POOLS,
+    torch.istft: _wave,
     torch.linspace: _spaced,
     torch.logspace: _spaced,
     torch.fft.rfftfreq: _real_frequencies,
@@ -93,10 +185,16 @@ _SHAPES: Mapping[Any, Callable[..., tuple[Any, ...]]] = {
         _as_many,
     ),
 }
-"""Functions with an integer for a size, each with one for the shape of its result."""
+"""Functions with an integer for a size, each with one for the shape of its result.
+
+None is for a call that is traced as any other.
+"""
 
 _LIKE_FIRST = (torch.combinations, torch.nn.functional.affine_grid)
 """Those whose result has the dtype of their first argument."""
+
+_REAL_OF_FIRST = (torch.istft,)
+"""Those whose result has the dtype of the real part of their first argument."""
 
 _SELECTING = (torch.combinations,)
 """Those that select by a mask, which sizes decide: a trace knows no size of their result."""
@@ -104,6 +202,7 @@ _SELECTING = (torch.combinations,)
 
 def sizes_of_any_operator() -> contextlib.AbstractContextManager[None]:
     """Let a trace pass symbols to operators that take plain integers."""
+    from torch._dispatch.python import enable_python_dispatcher
     from torch._dynamo.utils import proxy_args_kwargs
     from torch._dynamo.variables.builder import wrap_fx_proxy
     from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
@@ -122,18 +221,42 @@ def sizes_of_any_operator() -> contextlib.AbstractContextManager[None]:
             return function(*values[: len(args)], **named)
 
         shape = called(shape_of, lambda symbol: symbol)
-        with tx.fake_mode:
-            if self.value in _LIKE_FIRST:
-                kind = _value(given[0], lambda symbol: symbol)
+        if shape is None:
+            return call(self, tx, args, kwargs)
+        with tx.fake_mode, enable_python_dispatcher():  # as Dynamo calls operators
+            if self.value in _LIKE_FIRST or self.value in _POOLS:
+                kind = _first_tensor(given)
+            elif self.value in _REAL_OF_FIRST:
+                kind = _first_tensor(given).abs()
             else:
                 kind = called(self.value, _one_of_its_kind)
-            made = kind.new_empty(shape)
+            if self.value in _POOLS and (last := _channels_last(kind)):
+                made = torch.empty(shape, dtype=kind.dtype, memory_format=last)
+            else:
+                made = kind.new_empty(shape)
         proxy = tx.output.create_proxy(
             "call_function", self.value, *proxy_args_kwargs(args, kwargs)
         )
         return wrap_fx_proxy(tx, proxy, example_value=made)
 
     return in_between(TorchInGraphFunctionVariable, "call_function", call_function)
+
+
+def _first_tensor(given: Sequence[Any]) -> torch.Tensor:
+    """The fake tensor behind the first of Dynamo's variables that is a tensor."""
+    from torch._dynamo.variables.tensor import TensorVariable
+
+    first = next(each for each in given if isinstance(each, TensorVariable))
+    example: torch.Tensor = first.as_proxy().node.meta["example_value"]
+    return example
+
+
+def _channels_last(images: torch.Tensor) -> torch.memory_format | None:
+    """The memory format of images whose channels are last; None for others."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(images.ndim)
+    # Of contiguous ones it is the product of sizes, of which some are symbols.
+    apart = images.stride(1) if last else None
+    return last if type(apart) is int and apart == 1 else None
 
 
 def _has_symbol(variable: Any) -> bool:
@@ -167,7 +290,8 @@ def takes_plain_sizes(node: fx.Node) -> bool:
     """Tell whether a node calls an operator with a size that its schema has as a plain integer."""
     if node.op != "call_function" or node.target not in _SHAPES:
         return False
+    given = [each.meta.get("example_value") for each in node.all_input_nodes]
+    sizes = (size for each in given for size in (each if isinstance(each, tuple) else (each,)))
     return node.target in _SELECTING or any(
-        isinstance(each.meta.get("example_value"), torch.SymInt | torch.SymFloat)
-        for each in node.all_input_nodes
+        isinstance(size, torch.SymInt | torch.SymFloat) for size in sizes
     )

@@ -9,6 +9,8 @@ import types
 import warnings
 from collections.abc import Iterator, Sequence
 
+from hotstart._torch.dynamo.guards import is_table_of_types
+
 
 @contextlib.contextmanager
 def recording_side_effects() -> Iterator[list[str]]:
@@ -49,5 +51,5 @@ def lasting(side_effects: Sequence[str], codes: Sequence[types.CodeType]) -> Ite
         if name == "<unknown source>":
             if assigns:
                 yield "a variable of an outer function"
-        elif not name.startswith("G['__import_torch_"):
+        elif not name.startswith("G['__import_torch_") and not is_table_of_types(name):
             yield name
