@@ -61,7 +61,7 @@ class Did:
     @property
     def loaded(self) -> bool:
         """Whether the program was found."""
-        return self.actions == ("loaded",)
+        return "loaded" in self.actions and not self.compiled
 
     @property
     def compiled(self) -> bool:

@@ -68,7 +68,7 @@ def test_a_fresh_process_without_compiler_caches_and_home_runs_it(
     assert list(tmp_path.iterdir()) == []  # nothing is written
     assert max(found["differences"]) < 1e-5
     assert found["heavy"] == []
-    assert found["actions"] == ["loaded"]
+    assert found["actions"] == ["loaded", "reused"]
 
 
 def test_a_loaded_program_behaves_as_the_built_one(saved: Path) -> None:

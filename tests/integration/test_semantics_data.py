@@ -436,8 +436,8 @@ def raises_for_a_number(x: Tensor) -> Tensor:
 
 
 def of_distributions(x: Tensor) -> tuple[Tensor, ...]:
-    given = torch.distributions.Normal(x, x.exp())
-    chosen = torch.distributions.Categorical(logits=x)
+    given = torch.distributions.Normal(x, x.exp(), validate_args=True)
+    chosen = torch.distributions.Categorical(logits=x, validate_args=True)
     return given.log_prob(x * 2), chosen.log_prob(x.argmax(-1)), chosen.entropy()
 
 

@@ -131,8 +131,9 @@ class Remembers(nn.Module):
         return x + before.mean() + self.calls
 
 
-@pytest.mark.parametrize("policy", ["eager", "compile"])
-@pytest.mark.parametrize("kind", [CachesBySize, Remembers])
+@pytest.mark.parametrize(
+    ("kind", "policy"), [(CachesBySize, "eager"), (CachesBySize, "compile"), (Remembers, "eager")]
+)
 def test_calls_after_a_miss_that_changed_the_model_are_those_of_eager(
     kind: type[nn.Module], policy: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -146,6 +147,16 @@ def test_calls_after_a_miss_that_changed_the_model_are_those_of_eager(
     assert len(told) == 1
     assert "largest sizes" in told[0].getMessage()
     assert "expected torch.float32 [8" in told[0].getMessage()
+
+
+def test_on_miss_compile_refuses_a_model_that_depends_on_the_size_of_its_last_call() -> None:
+    options = hotstart.Options(compiler="op_by_op", on_miss="compile")
+    model, reference = Remembers(), Remembers()
+    program = build(model, torch.randn(2, 8, 4), options=options)
+    with pytest.raises(hotstart.CaptureError, match=r"forward sets the model\.last"):
+        program(torch.randn(2, 12, 4))
+    x = torch.randn(2, 8, 4)
+    assert torch.equal(program(x), reference(x))  # the refused call changed nothing
 
 
 def test_a_program_is_used_again_once_the_model_fits() -> None:

@@ -35,6 +35,11 @@ class AttributeUpdate:
     name: str
     value: Tree
 
+    @property
+    def path(self) -> str:
+        """The path of the attribute, such as `layers.0.last`."""
+        return f"{self.owner}.{self.name}" if self.owner else self.name
+
 
 @dataclass(frozen=True)
 class ContainerChange:

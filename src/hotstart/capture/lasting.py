@@ -46,17 +46,13 @@ def require_lasting(
         before = _texts(guards, module)
         with _set(module, update):
             after = _texts(guards, module)
-        if before != after or _path(update) in read:
+        if before != after or update.path in read:
             raise CaptureError(
                 f"forward sets {update.owner or 'the model'}.{update.name}, and what it does "
                 "depends on what was there before. If one call fills a cache for all later ones, "
                 "call the model once before it is compiled. Keep a count in a buffer; make what "
                 "depends on sizes in every call; pass anything else as an argument."
             )
-
-
-def _path(update: AttributeUpdate) -> str:
-    return f"{update.owner}.{update.name}" if update.owner else update.name
 
 
 def _keeps_a_tensor(module: torch.nn.Module, update: AttributeUpdate, graph: Captured) -> bool:

@@ -98,10 +98,17 @@ def _set_up(index: ModelIndex, calls: Sequence[DescribedCall]) -> SetUp | None:
 
 
 def _refuse_history(traced: TracedModel, after: SetUp) -> None:
-    """Raise if graphs read a number or text that the first call has replaced.
+    """Raise if graphs read a number or text that the first call has replaced, or replace it again.
 
     First and later calls are compared at some sizes only; at others the old value may still count.
+    A tensor that each call reads and replaces is another one after one more call.
     """
+    specs = traced.weights.specs
+    weights = {name for weight in specs for name in (weight.name, *weight.ties)}
+    for captured in (graph.captured for call in traced.calls for graph in call.graphs):
+        for update in captured.updates:
+            if update.path in weights and update.path in after.changed:
+                raise _depends_on_history(update.owner, update.name)
     ranges = (call for call in traced.calls if call.arguments.axes)
     for captured in (graph.captured for call in ranges for graph in call.graphs):
         for path, kind in captured.read.modules.items():
@@ -109,11 +116,15 @@ def _refuse_history(traced: TracedModel, after: SetUp) -> None:
             for guard in kind.guards:
                 match guard.steps:
                     case (("attribute", name), *_) if after.overwrote(module, str(name)):
-                        raise CaptureError(
-                            f"forward sets {path or 'the model'}.{name}, and what it does depends "
-                            "on what was there before. Call the model once at the largest "
-                            "sizes before it is compiled, or pass what changes as an argument."
-                        )
+                        raise _depends_on_history(path, str(name))
+
+
+def _depends_on_history(owner: str, name: str) -> CaptureError:
+    return CaptureError(
+        f"forward sets {owner or 'the model'}.{name}, and what it does depends on what was there "
+        "before. Call the model once at the largest sizes before it is compiled, or pass what "
+        "changes as an argument."
+    )
 
 
 def _traced(

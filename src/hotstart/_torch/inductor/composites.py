@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch._prims_common import is_contiguous_or_false
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from hotstart._torch.in_between import with_entries
 
@@ -50,7 +48,7 @@ def _linear(
 ) -> torch.Tensor:
     """Multiply as one matrix what may lie in memory in another order; C++ asks for its strides."""
     if given.ndim >= 3:
-        given = _copied_unless(is_contiguous_or_false, given)
+        given = _copied_unless(_is_contiguous, given)
     return _in_cpp(torch.ops.aten.linear.default, given, weight, bias)
 
 
@@ -59,7 +57,7 @@ def _matmul(known: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
 
     def matmul(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         if one.ndim >= 3 and other.ndim == 2:
-            one = _copied_unless(is_contiguous_or_false, one)
+            one = _copied_unless(_is_contiguous, one)
         elif one.ndim >= 3 and other.ndim >= 3:
             one, other = (_copied_unless(_is_one_batch, each) for each in (one, other))
         return known(one, other)
@@ -67,8 +65,17 @@ def _matmul(known: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     return matmul
 
 
+def _is_contiguous(given: torch.Tensor) -> bool:
+    """Tell whether a tensor is known to be contiguous."""
+    from torch._prims_common import is_contiguous_or_false
+
+    return is_contiguous_or_false(given)
+
+
 def _is_one_batch(given: torch.Tensor) -> bool:
     """Tell whether all matrices are known to lie at one distance from each other."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
     return all(
         statically_known_true(given.stride(at) == given.shape[at + 1] * given.stride(at + 1))
         for at in range(given.ndim - 3)
@@ -95,6 +102,8 @@ def _attention(
     **kwargs: Any,
 ) -> torch.Tensor:
     """Give each of a batch the mask that it has in common; C++ asks whether the batch is 1."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
     mask = attn_mask
     if (
         mask is not None
