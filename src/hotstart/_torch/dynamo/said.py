@@ -15,9 +15,9 @@ _OF_LOGGERS = frozenset(
     ("debug", "info", "warning", "warn", "error", "exception", "critical", "fatal", "log")
 )
 
-SAYING: frozenset[Callable[..., Any]] = frozenset(
-    (builtins.print, warnings.warn, *(getattr(logging, name) for name in _OF_LOGGERS))
-)
+_OF_ROOT = (getattr(logging, name) for name in _OF_LOGGERS if hasattr(logging, name))
+
+SAYING: frozenset[Callable[..., Any]] = frozenset((builtins.print, warnings.warn, *_OF_ROOT))
 """Functions that a trace leaves out: Dynamo's `ignore_logging_functions` (2.11 to 2.15)."""
 
 
