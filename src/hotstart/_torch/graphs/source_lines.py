@@ -15,7 +15,7 @@ from torch import fx
 from hotstart._torch.in_between import in_between
 
 _RESUMED = r"^torch_dynamo_resume_in_(.+)_at_\d+$"
-"""What Dynamo calls the rest of a function after a graph break (2.11 to 2.15)."""
+"""Names that Dynamo gives the rest of a function after a graph break (2.11 to 2.15)."""
 
 
 def without_folders(line: str) -> str:
