@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hotstart.compilers.proof.tolerance import close, errors
+from hotstart.compilers.proof.tolerance import close, error_of_inputs, errors
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.complex64)
 ALL = torch.ones(4, dtype=torch.bool)
@@ -60,3 +60,18 @@ def test_close_is_a_share_of_the_largest_number(error: float, expected: bool) ->
     one = numbers(1, 2, 3, -100, dtype=torch.float32)
     other = one + numbers(100 * error, 0, 0, 0)
     assert close(one, other) == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "moved", "expected"),
+    [(torch.float32, 1e-5, 4e-5), (torch.float32, 1.0, 1e-3), (torch.bfloat16, 1e-5, 0.0)],
+)
+def test_inputs_explain_four_times_what_their_last_digit_moves_and_no_more_than_a_share(
+    dtype: torch.dtype, moved: float, expected: float
+) -> None:
+    exact = numbers(1, 0.5, 0, -1, dtype=torch.float64)
+    nudged = exact + numbers(0, 0, moved, 0, dtype=torch.float64)
+    error = error_of_inputs(exact.to(dtype), exact, [exact, nudged], ALL)
+    assert error == pytest.approx(expected)
+    undecided = torch.tensor([True, True, False, True])
+    assert error_of_inputs(exact.to(dtype), exact, [nudged], undecided) == 0

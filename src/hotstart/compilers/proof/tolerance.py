@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 
@@ -75,6 +76,34 @@ def errors(
     own, _ = _error(exact, one, decided)
     unit, _ = _error(exact, other, decided)
     return unit, max(limit, 4 * own)
+
+
+def error_of_inputs(
+    one: torch.Tensor,
+    exact: torch.Tensor | None,
+    nudged: Iterable[torch.Tensor],
+    decided: torch.Tensor,
+) -> float:
+    """Compute the error that a unit may make where results depend on the last digit of inputs.
+
+    Sums in another order differ by as much as sums of inputs that differ in their last digit. One
+    element may show that, the others not: after tanh, say, only sums near zero do. So the error
+    that the operators happen to make says little about it.
+
+    Args:
+        one: a result of the operators, in the dtype that it has.
+        exact: in float64; None if there is none.
+        nudged: as `exact`, for inputs that differ in the last digit.
+        decided: elements that count.
+
+    Returns:
+        Zero for dtypes narrower than float32, of which the tolerance is wide as it is.
+    """
+    limit = _tolerance(one.dtype)
+    if exact is None or exact.shape != one.shape or not 0.0 < limit <= _CLOSE[torch.float32]:
+        return 0.0
+    found = [_error(exact, other, decided) for other in nudged]
+    return min(4 * max(error for error, _ in found), _FAR * limit * found[0][1])
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:

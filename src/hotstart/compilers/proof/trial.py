@@ -5,6 +5,7 @@ Inputs are made up. Elements that depend on random numbers or uninitialised memo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -14,7 +15,7 @@ import torch
 
 from hotstart._torch.processes.ranks import has_other_processes
 from hotstart.compilers.job import Job
-from hotstart.compilers.proof.tolerance import close, equal, errors, is_finite
+from hotstart.compilers.proof.tolerance import close, equal, error_of_inputs, errors, is_finite
 from hotstart.compilers.proof.trial_edges import has_floats, numbers_of, take_any_integer
 from hotstart.compilers.proof.trial_inputs import Values, Way, Weights
 from hotstart.compilers.proof.trial_runs import Operators, Reference, Run
@@ -242,7 +243,11 @@ def _unexplained(
     if one.dtype != other.dtype or one.shape != other.shape:
         return f"is {_form(other)}, not {_form(one)}"
     decided = equal(one, reference.filled[name])
-    error, allowed = errors(one, other, reference.exact.get(name), decided)
+    exact = reference.exact.get(name)
+    error, allowed = errors(one, other, exact, decided)
+    if error > allowed and exact is not None and math.isfinite(error):
+        nudged = (run[name] for run in reference.nudged)
+        allowed = max(allowed, error_of_inputs(one, exact, nudged, decided))
     if error <= allowed or reference.is_drawn(name):
         return None
     return f"differs by {error:.3g}, where rounding explains {allowed:.3g}"

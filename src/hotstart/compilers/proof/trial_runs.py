@@ -22,7 +22,8 @@ from hotstart.compilers.proof.tolerance import same
 from hotstart.compilers.proof.trial_inputs import Values
 
 _DRAWS = 3
-"""Number of runs with other random numbers, which find elements that depend on them."""
+"""Number of runs with other random numbers, or other last digits of inputs, which find elements
+that depend on them."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,16 @@ class Operators:
             torch.default_generator.manual_seed(seed)
             return Run(self._forward(*values.sizes.values(), *inputs), inputs)
 
-    def in_float64(self, values: Values) -> dict[str, torch.Tensor]:
-        """Run them in float64; empty if one of them does not take float64."""
-        inputs = [t.double() if t.is_floating_point() else t for t in values.fresh()]
+    def in_float64(self, values: Values, *, nudged: int | None = None) -> dict[str, torch.Tensor]:
+        """Run them in float64; empty if one of them does not take float64.
+
+        Args:
+            values: what they run on.
+            nudged: seed of changes in the last digit of inputs; None for none.
+        """
+        made = values.fresh()
+        generator = None if nudged is None else torch.Generator().manual_seed(nudged)
+        inputs = [_in_float64(t, generator) if t.is_floating_point() else t for t in made]
         try:
             with self.alone(), filled_memory(), in_float64():
                 torch.default_generator.manual_seed(0)
@@ -144,6 +152,12 @@ class Reference:
         return self._operators.in_float64(self.values)
 
     @cached_property
+    def nudged(self) -> list[dict[str, torch.Tensor]]:
+        """The results by name in float64 for inputs that differ in their last digit."""
+        seeds = range(1, _DRAWS + 1)
+        return [self._operators.in_float64(self.values, nudged=seed) for seed in seeds]
+
+    @cached_property
     def _draws(self) -> list[dict[str, torch.Tensor]]:
         """The results by name with other random numbers."""
         seeds = range(1, _DRAWS + 1)
@@ -153,3 +167,12 @@ class Reference:
         """Tell whether a result depends on random numbers."""
         expected = dict(self.expected.named())[name]
         return not all(same(expected, draw[name]) for draw in self._draws)
+
+
+def _in_float64(tensor: torch.Tensor, nudges: torch.Generator | None) -> torch.Tensor:
+    """Convert a tensor to float64, and change the last digit of its elements by `nudges`."""
+    if nudges is None:
+        return tensor.double()
+    digit = torch.finfo(torch.float64 if tensor.dtype is torch.float64 else torch.float32).eps
+    drawn = torch.randn(tensor.shape, generator=nudges, dtype=torch.float64)
+    return tensor.double() * (1.0 + digit * drawn.sign())
