@@ -9,7 +9,7 @@ from typing import get_args
 
 from hotstart.artifact import disk
 from hotstart.cli import flags
-from hotstart.cli.output import require_place, say, say_json, write_page
+from hotstart.cli.output import require_place, say, tell, write_page
 from hotstart.reporting.compare import compare, differences_text
 from hotstart.reporting.document import read_document
 from hotstart.reporting.text import document_text
@@ -45,25 +45,28 @@ def _report(given: Namespace) -> None:
         ArtifactError: as `read_document`, or the page cannot be written.
         OptionsError: a page is asked for, and a package for it is not installed.
     """
-    asked = [f"--{name}" for name in ("html", "trace", "json") if getattr(given, name)]
-    if len(asked) > 1:
-        given.parser.error(f"{' and '.join(asked)}: takes one of them")
-    if given.other is not None and asked not in ([], ["--json"]):
-        given.parser.error(f"{asked[0]} is for one report; two are compared as text or --json")
+    files = [place for place in (given.html, given.trace) if place is not None]
+    if given.other is not None:
+        if files:
+            given.parser.error("a page or trace is of one report; two are compared as text or JSON")
+        _compare(given)
+        return
+    for place in files:
+        require_place(place, "written")
     document = read_document(given.file, given.target)
     if given.html is not None:
         from hotstart.reporting.page import page_of
 
-        require_place(given.html, "written")
         write_page(given.html, page_of(document, given.file.name))
-    elif given.trace is not None:
-        require_place(given.trace, "written")
+    if given.trace is not None:
         disk.write(given.trace, [trace_of(document)])
         say(f"wrote {given.trace}", sys.stderr)
-    elif given.other is not None:
-        found = compare(document, read_document(given.other, given.target))
-        say_json(found) if given.json else say(differences_text(found))
-    elif given.json:
-        say_json(document)
-    else:
-        say(document_text(document))
+    if given.json or not files:
+        tell(given, document, document_text(document))
+
+
+def _compare(given: Namespace) -> None:
+    """Print what differs between two reports."""
+    one, other = (read_document(file, given.target) for file in (given.file, given.other))
+    found = compare(one, other)
+    tell(given, found, differences_text(found))

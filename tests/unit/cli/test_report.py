@@ -87,13 +87,26 @@ def test_two_reports_are_compared(
     assert {each["name"] for each in json.loads(out)["contract"]} >= {"variant batch=2..8"}
 
 
-@pytest.mark.parametrize("more", [("--json",), ("other.hot",)])
-def test_a_page_is_of_one_report(
-    folder: Folder, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+def test_a_page_a_trace_and_json_may_be_asked_for_at_once(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    page, trace = tmp_path / "model.html", tmp_path / "trace.json"
+    status, out, err = run(capsys, "report", made, "--html", page, "--trace", trace, "--json")
+    assert (status, err) == (0, f"wrote {page}\nwrote {trace}\n")
+    assert json.loads(out)["kind"] == "build"
+    assert page.read_text().startswith("<!doctype html>")
+    assert json.loads(trace.read_text())["traceEvents"]
+
+
+@pytest.mark.parametrize("flag", ["--html", "--trace"])
+def test_two_reports_make_no_file(
+    flag: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "made"
     with pytest.raises(SystemExit) as caught:
-        run(capsys, "report", "plain.hot", *more, "--html", "page.html")
+        run(capsys, "report", made, made, flag, place)
     assert caught.value.code == 2
+    assert not place.exists()
 
 
 def test_a_damaged_report_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
