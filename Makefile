@@ -95,6 +95,7 @@ test-browser: $(AXE)/.ready
 
 # Some minutes: four models are built and measured. Nothing else should run meanwhile.
 docs-images: $(AXE)/.ready
+	rm -rf build/pages
 	$(PY) -m website.screenshots build/pages
 
 matrix: $(READY)

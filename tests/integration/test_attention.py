@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import hotstart
 from hotstart import Dim, Options
 from hotstart.compilers.inductor import attention
-from hotstart.compilers.inductor.packing_rule import Processor
+from hotstart.compilers.inductor.packing_rule import Processor, this_processor
 from tests.processes import run_fresh
 
 QUERIES, KEYS = Dim("queries", min=1, max=300), Dim("keys", min=0, max=300)
@@ -136,6 +136,7 @@ class Projected(nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(this_processor().vectors != 512, reason="they are packed with AVX-512 only")
 def test_queries_may_come_from_linears_with_a_branch_for_few_rows() -> None:
     model = Projected().eval()
     x, shape = torch.randn(2, 40, 256), {1: Dim("length", max=200)}
@@ -239,9 +240,9 @@ def test_it_pays_where_mkl_does_not_use_what_the_processor_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.undo()
-    assert attention.pays(Processor(avx512=True, intel=False))
-    assert not attention.pays(Processor(avx512=True, intel=True))
-    assert not attention.pays(Processor(avx512=False, intel=False))
+    assert attention.pays(Processor(vectors=512, intel=False))
+    assert not attention.pays(Processor(vectors=512, intel=True))
+    assert not attention.pays(Processor(vectors=256, intel=False))
 
 
 FRESH = """

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim, Options
-from hotstart.compilers.inductor.few_rows import MOST_ROWS, MOST_ROWS_UNPACKED
+from hotstart.compilers.inductor.few_rows import MOST_KEPT, MOST_ROWS, MOST_ROWS_UNPACKED
+from hotstart.compilers.inductor.packing_rule import this_processor
 from tests.processes import run_fresh
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
 ROWS = {"x": {0: Dim("rows", min=0, max=512)}}
-AROUND = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 40, 512)
+AROUND = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 40, 63, 64, 65, 512)
 """Numbers of rows at both ends of every table, and on each side of what a tile takes."""
 
 
@@ -74,7 +75,7 @@ class Activated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.linears = nn.ModuleList(nn.Linear(256, 256) for _ in AFTER)
+        self.linears = nn.ModuleList(nn.Linear(512, 512) for _ in AFTER)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         inputs = [x * (1.0 + number) for number in range(len(AFTER))]
@@ -85,15 +86,16 @@ class Activated(nn.Module):
 @pytest.mark.slow
 def test_what_is_fused_into_packed_linears_is_done_to_few_rows() -> None:
     model = Activated()
-    program = compiled(model, 256)
+    program = compiled(model, 512)
     assert any(source.count("few_rows(") == len(AFTER) for source in each_source(program))
     assert sources(program).count("mkldnn._linear_pointwise") >= len(AFTER)
     for rows in AROUND:
-        same(model, program, torch.randn(rows, 256))
+        same(model, program, torch.randn(rows, 512))
 
 
 @pytest.mark.parametrize(
-    ("wide", "many", "bias"), [(64, 64, True), (17, 33, False), (1, 1, True), (130, 7, True)]
+    ("wide", "many", "bias"),
+    [(64, 64, True), (17, 33, False), (1, 1, True), (130, 7, True), (2100, 6, True)],
 )
 def test_weights_that_are_not_packed_are_read_as_they_are(wide: int, many: int, bias: bool) -> None:
     model = Linear(wide, many, as_it_is, bias=bias)
@@ -189,7 +191,6 @@ def test_values_that_are_no_numbers_pass() -> None:
     [
         pytest.param({"pack_weights": False}, 64, 64, id="off"),
         pytest.param({"pack_weights": "always"}, 64, 64, id="packed only"),
-        pytest.param({}, 1024, 1025, id="large"),
         pytest.param({"compiler": "op_by_op"}, 64, 64, id="op by op"),
     ],
 )
@@ -198,6 +199,28 @@ def test_other_linears_have_no_branch(options: dict[str, Any], wide: int, many: 
     program = compiled(model, wide, **options)
     assert "few_rows(" not in sources(program)
     same(model, program, torch.randn(2, wide))
+
+
+def test_a_large_packed_weight_is_not_read_unpacked_too() -> None:
+    wide, many = 2048, MOST_KEPT // 2048 + 1
+    model = Linear(wide, many, as_it_is).eval()
+    shapes = {"x": {0: Dim("rows", max=512)}}
+    program = hotstart.compile(model, (torch.randn(64, wide),), dynamic_shapes=shapes)
+    assert "mkldnn._linear_pointwise" in sources(program)
+    assert "few_rows(" not in sources(program)
+    same(model, program, torch.randn(2, wide))
+
+
+@pytest.mark.skipif(
+    this_processor().vectors != 256, reason="few rows are other ones without AVX2"
+)
+def test_a_weight_that_few_rows_alone_are_multiplied_by_is_not_packed() -> None:
+    model = Linear(512, 512, torch.relu).eval()
+    x = torch.randn(64, 512)
+    program = hotstart.compile(model, (x,))
+    assert "few_rows(" in sources(program)
+    assert "mkldnn" not in sources(program)
+    same(model, program, x)
 
 
 @pytest.mark.parametrize("pack_weights", [True, "always"])

@@ -185,9 +185,9 @@ def test_an_architecture_of_inductors_is_none_beside_a_target() -> None:
 
 
 def test_a_level_decides_about_packing_whatever_the_machine() -> None:
-    assert processor_of("x86-64-v2") == Processor(avx512=False, intel=False)
-    assert processor_of("x86-64-v3") == Processor(avx512=False, intel=False)
-    assert processor_of("x86-64-v4") == Processor(avx512=True, intel=False)
+    assert processor_of("x86-64-v2") == Processor(vectors=0, intel=False)
+    assert processor_of("x86-64-v3") == Processor(vectors=256, intel=False)
+    assert processor_of("x86-64-v4") == Processor(vectors=512, intel=False)
 
 
 def test_every_target_has_pieces_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

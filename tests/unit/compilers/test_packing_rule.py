@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch._dynamo.source import ConstantSource
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from hotstart.compilers.inductor.packing_rule import Processor, rule
 
-AVX2 = Processor(avx512=False, intel=True)
-INTEL = Processor(avx512=True, intel=True)
-AMD = Processor(avx512=True, intel=False)
+AVX2 = Processor(vectors=256, intel=True)
+OLD = Processor(vectors=128, intel=False)
+INTEL = Processor(vectors=512, intel=True)
+AMD = Processor(vectors=512, intel=False)
 
 
-def packs(processor: Processor, rows: int, elements: int, dtype: torch.dtype) -> bool:
+def packs(processor: Processor, rows: Any, elements: int, dtype: torch.dtype) -> bool:
     choose = rule(True, processor)
     assert choose is not None
-    return choose(rows, torch.empty(elements, dtype=dtype, device="meta"))
+    weight = torch.empty(-(-elements // 512), 512, dtype=dtype, device="meta")
+    return choose(rows, weight.t())
 
 
 @pytest.mark.parametrize(
     ("processor", "rows", "elements", "packed"),
     [
-        (AVX2, 1, 1 << 17, True),
-        (AVX2, 64, 1 << 17, True),
+        (AVX2, 1, 1 << 20, False),
+        (AVX2, 64, 1 << 20, False),
         (AVX2, 65, 1 << 20, False),
-        (AVX2, 64, (1 << 17) - 1, False),
+        (OLD, 1, 1 << 17, True),
+        (OLD, 64, 1 << 17, True),
+        (OLD, 65, 1 << 17, False),
+        (OLD, 64, (1 << 17) - 512, False),
         (AMD, 1, 1 << 19, True),
         (AMD, 1, 1 << 18, False),
         (AMD, 512, 1 << 20, True),
@@ -41,6 +50,7 @@ def test_packing_of_float32(processor: Processor, rows: int, elements: int, pack
 @pytest.mark.parametrize(
     ("processor", "dtype", "rows", "elements", "packed"),
     [
+        (AVX2, torch.bfloat16, 1, 1 << 17, True),
         (AMD, torch.bfloat16, 1, 1 << 16, True),
         (AMD, torch.bfloat16, 1, 1 << 15, False),
         (INTEL, torch.bfloat16, 1, 1 << 16, True),
@@ -54,7 +64,25 @@ def test_packing_of_two_bytes_an_element(
     assert packs(processor, rows, elements, dtype) is packed
 
 
-@pytest.mark.parametrize("processor", [AVX2, INTEL, AMD])
+@pytest.mark.parametrize(
+    ("tuned", "most", "packed"),
+    [(16, 64, False), (16, 65, True), (64, 512, True), (65, 512, False)],
+)
+def test_a_range_beyond_few_rows_is_packed(tuned: int, most: int, packed: bool) -> None:
+    env = ShapeEnv()
+    symbol = env.create_symbol(tuned, ConstantSource("rows"), DimDynamic.DYNAMIC)
+    env.constrain_symbol_range(symbol, 2, most)
+    rows = env.create_symintnode(symbol, hint=tuned)
+    assert packs(AVX2, rows, 1 << 20, torch.float32) is packed
+
+
+def test_a_weight_with_a_row_for_each_input_is_packed_for_few_rows() -> None:
+    choose = rule(True, AVX2)
+    assert choose is not None
+    assert choose(8, torch.empty(512, 512, device="meta"))
+
+
+@pytest.mark.parametrize("processor", [OLD, AVX2, INTEL, AMD])
 def test_always_packs_whatever_the_size(processor: Processor) -> None:
     choose = rule("always", processor)
     assert choose is not None

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from hotstart._torch.dynamo.graph_inputs import tuned_size
 from hotstart._torch.packing.convolutions import pack_convolutions
 from hotstart._torch.packing.recipes import Separated
 from hotstart._torch.packing.recorder import Recorder, hashable
@@ -27,8 +26,8 @@ _ROUNDS = 4
 
 _VIEWS = frozenset({torch.ops.aten.reshape.default, torch.ops.aten.view.default})
 
-Pack = Callable[[int, torch.Tensor], bool]
-"""Decides if a linear is packed, by its rows where a range is tuned and by its weight, a fake."""
+Pack = Callable[[int | torch.SymInt, torch.Tensor], bool]
+"""Decides if a linear is packed, by its rows and weight, a fake with a column for each output."""
 
 
 def separate(
@@ -91,7 +90,7 @@ def _hidden(graph: fx.Graph, pack: Pack) -> Iterator[None]:
         if position is None or node.args[position].op != "get_attr":
             continue
         weight, rows = node.args[position], node.args[position - 1].meta["val"].shape[0]
-        if not pack(tuned_size(rows), weight.meta["val"]):
+        if not pack(rows, weight.meta["val"]):
             with graph.inserting_before(node):
                 alias = graph.call_function(torch.ops.aten.alias.default, (weight,))
             alias.meta.update(weight.meta)

@@ -33,7 +33,7 @@ _OPERATOR = "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default"
 
 def pays(processor: Processor) -> bool:
     """Tell whether the kernel is faster than torch's on a processor."""
-    return processor.avx512 and not processor.intel
+    return processor.vectors == 512 and not processor.intel
 
 
 def with_attention(

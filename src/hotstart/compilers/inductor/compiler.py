@@ -251,7 +251,9 @@ class InductorCompiler:
         if taken_out is not None and VECTOR_BITS.get(self._target) != 0:
             kernel = partial(few_rows_kernel, self._settings)
             given = Given(job, extracted.inputs, taken_out.weights)
-            output = with_few_rows(given, output, kernel, unpacked_too=unpacked_too)
+            output = with_few_rows(
+                given, output, kernel, self._processor, unpacked_too=unpacked_too
+            )
         if self._pack_weights and attention.pays(self._processor):
             kernel = partial(attention_kernel, self._settings)
             output = attention.with_attention(extracted.inputs, output, kernel)

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hotstart._torch.inductor.compile_fx import InductorOutput
 from hotstart._torch.inductor.joined_kernels import AskedKernel
+from hotstart.compilers.inductor import packing_rule
 from hotstart.compilers.inductor.found_linears import Linear, Matrix, find_linear, matrix_of
 from hotstart.compilers.inductor.made_of import MadeOf, is_dense, is_row
+from hotstart.compilers.inductor.packing_rule import Processor
 from hotstart.compilers.inductor.variables import FLOAT32, Known, Variables, arguments_of
 from hotstart.compilers.job import Job
 from hotstart.runtime.code.identifiers import Names
@@ -27,10 +29,14 @@ KERNEL = "few_rows"
 
 MOST_ROWS = ((1 << 14, 64), (1 << 16, 16), (1 << 18, 4))
 """Elements of a weight up to which the kernel is faster than oneDNN on a packed weight, and rows up
-to which it is."""
+to which it is, but with AVX2."""
 
 MOST_ROWS_UNPACKED = ((1 << 14, 64), (1 << 16, 32), (1 << 18, 8), (1 << 20, 4))
 """The same beside the library that torch calls for weights that are not packed."""
+
+MOST_KEPT = 1 << 22
+"""Elements of a packed weight up to which it is read unpacked, too, with AVX2. What is larger can
+be released, so that a program takes as much memory as its packed weights."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ def with_few_rows(
     given: Given,
     output: InductorOutput,
     kernel: Callable[[], AskedKernel],
+    processor: Processor,
     *,
     unpacked_too: bool,
 ) -> InductorOutput:
@@ -61,14 +68,15 @@ def with_few_rows(
         given: what the code was made for.
         output: what Inductor made of the module.
         kernel: writes the kernel.
+        processor: which decides how many rows are few.
         unpacked_too: give linears on packed weights a branch, too; it reads those weights unpacked,
             so they cannot be released.
     """
     module = ast.parse(output.source)
-    tables = {True: MOST_ROWS if unpacked_too else (), False: MOST_ROWS_UNPACKED}
+    limits = _Limits(processor, unpacked_too)
     for function in ast.walk(module):
         if isinstance(function, ast.FunctionDef) and function.name == "call":
-            more = _Writer(given, output, tables, function).rewrite()
+            more = _Writer(given, output, limits, function).rewrite()
             if more is not None:
                 return dataclasses.replace(
                     output,
@@ -96,6 +104,29 @@ class _Product:
     made: Matrix
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """How many rows are few.
+
+    Attributes:
+        processor: the one that code is made for.
+        unpacked_too: linears on packed weights have a branch, too.
+    """
+
+    processor: Processor
+    unpacked_too: bool
+
+    def most_rows(self, product: _Product) -> int:
+        """Compute up to how many rows the kernel is faster; 0: it never is, or may not be used."""
+        packed, size = product.linear.packed, product.made.columns * product.rows.columns
+        if packed and (size > MOST_KEPT or not self.unpacked_too):
+            return 0
+        if self.processor.vectors == 256:
+            return packing_rule.MOST_ROWS
+        table = MOST_ROWS if packed else MOST_ROWS_UNPACKED
+        return next((most for limit, most in table if size <= limit), 0)
+
+
 class _Writer:
     """Writes the branches of a function."""
 
@@ -103,13 +134,13 @@ class _Writer:
         self,
         given: Given,
         output: InductorOutput,
-        tables: Mapping[bool, Sequence[tuple[int, int]]],
+        limits: _Limits,
         call: ast.FunctionDef,
     ) -> None:
         self._given = given
         self._kept = output.kept
         self._made_of = MadeOf(output.recipes, given.inputs)
-        self._tables = tables
+        self._limits = limits
         self._call = call
         lows = dict(enumerate(bound.low for bound in given.job.bounds.values()))
         self._variables = Variables(call, output.kept, given.inputs, lows)
@@ -198,9 +229,7 @@ class _Writer:
     def _branch(self, product: _Product, otherwise: ast.stmt) -> list[ast.stmt]:
         """Statements that call the kernel if there are few rows; none if it is never faster."""
         linear, rows = product.linear, product.rows
-        table = self._tables[linear.packed]
-        size = product.made.columns * rows.columns
-        most = next((most for limit, most in table if size <= limit), 0)
+        most = self._limits.most_rows(product)
         number = ast.parse(rows.rows, mode="eval").body
         fixed = isinstance(number, ast.Constant)
         least = self._variables.of(number).least

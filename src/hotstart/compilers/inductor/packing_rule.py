@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from hotstart._torch.dynamo.graph_inputs import largest_size, tuned_size
 from hotstart.options import PackWeights
 from hotstart.targets import VECTOR_BITS, TargetName
 
@@ -22,7 +23,8 @@ LEAST_ELEMENTS = 1 << 17
 to 30 us longer to begin than one of `addmm`."""
 
 MOST_ROWS = 64
-"""Rows up to which packing pays without AVX-512; with more, MKL is about as fast as oneDNN."""
+"""Rows up to which packing pays without AVX-512; with more, MKL is about as fast as oneDNN. With
+AVX2 they are few: hotstart's kernel, which reads weights as they are, is faster than both."""
 
 LEAST_WORK = {torch.float32: 1 << 19, torch.bfloat16: 1 << 16, torch.float16: 1 << 16}
 """Rows times elements of a weight from which on packing pays with AVX-512: less work is done before
@@ -32,15 +34,19 @@ LEAST_ROWS_OF_INTEL = {torch.float32: 16, torch.bfloat16: 1, torch.float16: 4}
 """Rows from which on packing pays on Intel's processors with AVX-512, where MKL uses it, too."""
 
 
+_VECTORS = {"AVX2": 256, "AVX512": 512}
+"""Bits of vectors by what torch calls the processor; others have 128 or fewer."""
+
+
 class Processor(NamedTuple):
     """Features of a processor that decide which library multiplies faster.
 
     Attributes:
-        avx512: torch's kernels use AVX-512 here.
+        vectors: bits of the vectors that torch's kernels compute in; 512: AVX-512, 256: AVX2.
         intel: MKL uses all that the processor has.
     """
 
-    avx512: bool
+    vectors: int
     intel: bool
 
 
@@ -55,18 +61,25 @@ def rule(pack_weights: PackWeights, processor: Processor) -> Pack | None:
         return None
     if pack_weights == "always":
         return lambda rows, weight: weight.numel() > 0  # oneDNN multiplies by no empty one
-    if not processor.avx512:
-        return lambda rows, weight: rows <= MOST_ROWS and weight.numel() >= LEAST_ELEMENTS
-    return lambda rows, weight: _pays_with_avx512(rows, weight, processor)
+    pays = _pays_with_avx512 if processor.vectors == 512 else _pays
+    return lambda rows, weight: pays(rows, weight, processor)
 
 
-def _pays_with_avx512(rows: int, weight: torch.Tensor, processor: Processor) -> bool:
-    if processor.intel and rows < LEAST_ROWS_OF_INTEL.get(weight.dtype, 1):
+def _pays(rows: int | torch.SymInt, weight: torch.Tensor, processor: Processor) -> bool:
+    few = processor.vectors == 256 and largest_size(rows) <= MOST_ROWS
+    if few and weight.dtype is torch.float32 and weight.stride(0) == 1:
+        return False  # all calls run hotstart's kernel
+    return tuned_size(rows) <= MOST_ROWS and weight.numel() >= LEAST_ELEMENTS
+
+
+def _pays_with_avx512(rows: int | torch.SymInt, weight: torch.Tensor, processor: Processor) -> bool:
+    tuned = tuned_size(rows)
+    if processor.intel and tuned < LEAST_ROWS_OF_INTEL.get(weight.dtype, 1):
         return False
-    return rows * weight.numel() >= LEAST_WORK.get(weight.dtype, 0)
+    return tuned * weight.numel() >= LEAST_WORK.get(weight.dtype, 0)
 
 
-def token(pack_weights: PackWeights, processor: Processor) -> tuple[str, bool, bool]:
+def token(pack_weights: PackWeights, processor: Processor) -> tuple[str, int, bool]:
     """Identify the rule, which depends on the processor."""
     return (str(pack_weights), *processor)
 
@@ -80,12 +93,12 @@ def processor_of(target: TargetName) -> Processor:
     """
     if target == "native":
         return this_processor()
-    return Processor(avx512=VECTOR_BITS[target] == 512, intel=False)
+    return Processor(VECTOR_BITS[target], intel=False)
 
 
 def this_processor() -> Processor:
     """Look at the processor of this machine."""
-    return Processor("AVX512" in torch.backends.cpu.get_cpu_capability(), _is_intel())
+    return Processor(_VECTORS.get(torch.backends.cpu.get_cpu_capability(), 128), _is_intel())
 
 
 def _is_intel() -> bool:
