@@ -211,9 +211,7 @@ def test_a_large_packed_weight_is_not_read_unpacked_too() -> None:
     same(model, program, torch.randn(2, wide))
 
 
-@pytest.mark.skipif(
-    this_processor().vectors != 256, reason="few rows are other ones without AVX2"
-)
+@pytest.mark.skipif(this_processor().vectors != 256, reason="few rows are other ones without AVX2")
 def test_a_weight_that_few_rows_alone_are_multiplied_by_is_not_packed() -> None:
     model = Linear(512, 512, torch.relu).eval()
     x = torch.randn(64, 512)
