@@ -75,3 +75,10 @@ def test_inputs_explain_four_times_what_their_last_digit_moves_and_no_more_than_
     assert error == pytest.approx(expected)
     undecided = torch.tensor([True, True, False, True])
     assert error_of_inputs(exact.to(dtype), exact, [nudged], undecided) == 0
+
+
+def test_runs_that_are_refused_or_give_other_sizes_explain_nothing() -> None:
+    exact = numbers(1, 2, 3, 4, dtype=torch.float64)
+    assert error_of_inputs(exact.float(), exact, [None, exact[:2]], ALL) == 0
+    assert error_of_inputs(exact.float(), exact, [], ALL) == 0
+    assert error_of_inputs(exact.float(), None, [exact], ALL) == 0

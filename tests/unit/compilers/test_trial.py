@@ -308,6 +308,19 @@ def test_what_the_last_digit_of_inputs_may_change_is_no_fault() -> None:
     assert "where rounding explains" in found(job, wrong)[0]
 
 
+def test_inputs_that_operators_refuse_when_they_differ_in_the_last_digit_explain_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Operators.in_float64
+
+    def refused(self: Operators, values: Values, *, nudged: int | None = None) -> Any:
+        return {} if nudged is not None else run(self, values)
+
+    monkeypatch.setattr(Operators, "in_float64", refused)
+    job = job_of(double, torch.zeros(4, 3))
+    assert "where rounding explains" in found(job, returning(job, "t * 1.001"))[0]
+
+
 def test_a_difference_that_other_values_do_not_show_is_no_fault() -> None:
     job = job_of(double, torch.zeros(4, 3))
     assert found(job, returning(job, "t + float(t.abs().max() < 0.9)")) == []

@@ -81,7 +81,7 @@ def errors(
 def error_of_inputs(
     one: torch.Tensor,
     exact: torch.Tensor | None,
-    nudged: Iterable[torch.Tensor],
+    nudged: Iterable[torch.Tensor | None],
     decided: torch.Tensor,
 ) -> float:
     """Compute the error that a unit may make where results depend on the last digit of inputs.
@@ -93,7 +93,7 @@ def error_of_inputs(
     Args:
         one: a result of the operators, in the dtype that it has.
         exact: in float64; None if there is none.
-        nudged: as `exact`, for inputs that differ in the last digit.
+        nudged: as `exact`, for inputs that differ in the last digit; None where these are refused.
         decided: elements that count.
 
     Returns:
@@ -102,8 +102,9 @@ def error_of_inputs(
     limit = _tolerance(one.dtype)
     if exact is None or exact.shape != one.shape or not 0.0 < limit <= _CLOSE[torch.float32]:
         return 0.0
-    found = [_error(exact, other, decided) for other in nudged]
-    return min(4 * max(error for error, _ in found), _FAR * limit * found[0][1])
+    others = [other for other in nudged if other is not None and other.shape == exact.shape]
+    found = [_error(exact, other, decided) for other in others]
+    return max((min(4 * error, _FAR * limit * scale) for error, scale in found), default=0.0)
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:

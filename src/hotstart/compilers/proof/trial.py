@@ -246,7 +246,7 @@ def _unexplained(
     exact = reference.exact.get(name)
     error, allowed = errors(one, other, exact, decided)
     if error > allowed and exact is not None and math.isfinite(error):
-        nudged = (run[name] for run in reference.nudged)
+        nudged = (run.get(name) for run in reference.nudged)
         allowed = max(allowed, error_of_inputs(one, exact, nudged, decided))
     if error <= allowed or reference.is_drawn(name):
         return None

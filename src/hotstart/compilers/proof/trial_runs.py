@@ -153,7 +153,10 @@ class Reference:
 
     @cached_property
     def nudged(self) -> list[dict[str, torch.Tensor]]:
-        """The results by name in float64 for inputs that differ in their last digit."""
+        """The results by name in float64 for inputs that differ in their last digit.
+
+        Empty where an operator does not take these.
+        """
         seeds = range(1, _DRAWS + 1)
         return [self._operators.in_float64(self.values, nudged=seed) for seed in seeds]
 
