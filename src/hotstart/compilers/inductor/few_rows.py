@@ -106,7 +106,7 @@ class _Product:
 
 @dataclass(frozen=True)
 class _Limits:
-    """How many rows are few.
+    """Numbers of rows up to which the kernel is used.
 
     Attributes:
         processor: the one that code is made for.
