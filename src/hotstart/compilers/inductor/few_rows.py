@@ -1,9 +1,9 @@
 """Let generated code compute linears of few rows by hotstart's kernel, where that is faster.
 
 A compile chooses the library that multiplies, for the size that a range is tuned for. With few rows
-and a small weight, the overhead of any library exceeds the time of the product. So a call with few
-rows runs hotstart's kernel, which reads weights unpacked. `docs/performance.md` has the
-measurements behind the numbers.
+and a small weight, the overhead of any library exceeds the time of the product; with AVX2, all are
+slow at few rows, whatever the weight. So a call with few rows runs hotstart's kernel, which reads
+weights unpacked. `docs/performance.md` has the measurements behind the numbers.
 """
 
 from __future__ import annotations

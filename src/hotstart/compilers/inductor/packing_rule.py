@@ -68,7 +68,7 @@ def rule(pack_weights: PackWeights, processor: Processor) -> Pack | None:
 def _pays(rows: int | torch.SymInt, weight: torch.Tensor, processor: Processor) -> bool:
     few = processor.vectors == 256 and largest_size(rows) <= MOST_ROWS
     if few and weight.dtype is torch.float32 and weight.stride(0) == 1:
-        return False  # all calls run hotstart's kernel
+        return False  # hotstart's kernel is faster in every call
     return tuned_size(rows) <= MOST_ROWS and weight.numel() >= LEAST_ELEMENTS
 
 
