@@ -1,4 +1,4 @@
-"""Linears of up to 64 rows: hotstart's kernel, oneDNN on packed weights, and `addmm`, in turns."""
+"""Linears: hotstart's kernel, oneDNN on packed weights, and `addmm`, in turns."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ import hotstart
 WEIGHTS = ((256, 256), (1536, 384), (384, 1536), (3072, 768), (768, 3072))
 """Rows and columns; a row is what makes one number of a result."""
 
-ROWS = (1, 4, 16, 32, 64)
-WAYS = {"addmm": False, "packed": "always", "few_rows": True}
-"""The names of what computes a linear, and the options that choose it where rows are few."""
+ROWS = (1, 4, 16, 32, 64, 128, 512, 2048)
+WAYS = {"addmm": False, "packed": "always", "kernel": True}
+"""The names of what computes a linear, and the options that choose it with AVX2."""
 
 APART = 60_000_000
 """Bytes of all weights of a model, so that each is out of the caches when its turn comes."""
@@ -83,7 +83,7 @@ def run(many: int, wide: int) -> dict[str, Any]:
         "linears": count,
         "us": us,
         "over_best": {
-            size: each["few_rows"] / min(each["addmm"], each["packed"]) for size, each in us.items()
+            size: each["kernel"] / min(each["addmm"], each["packed"]) for size, each in us.items()
         },
         "others_cores": others.cores(),
     }

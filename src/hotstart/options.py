@@ -47,9 +47,10 @@ class Options:
             same graph, and `"whole"` takes longer the more blocks there are.
         pack_weights: whether what depends on weights alone is computed once, when weights are
             bound, and weights are packed: put into the order that kernels read them in. Linears
-            are packed where that is faster on this processor at the sizes that are tuned for, and
-            few rows may read a weight of up to 16 MB as it is; `"always"` packs all of them, and
-            reads nothing else. Results differ by rounding from those of `torch.compile`.
+            are packed where that is faster on this processor at the sizes that are tuned for; with
+            AVX2 alone none in float32 is, since hotstart's kernel is faster on weights as they are.
+            `"always"` packs all of them, and reads nothing else. Results differ by rounding from
+            those of `torch.compile`.
         tune: whether the ways to compute linears are measured while building, few rows apart from
             many, and the fastest are taken: takes several times as long as without. What
             was measured is kept with the pieces, so another build that finds them measures nothing.

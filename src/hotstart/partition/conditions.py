@@ -134,3 +134,14 @@ def advise(axis: str, condition: sympy.Basic, interval: Interval) -> str:
     if len(left_out) <= 2:
         return f"give Dim({axis!r}, ..., sizes={left_out}): a variant of its own for each"
     return f"declare {axis!r} as {part}, or split it there with ranges=[...]"
+
+
+def advise_leaving_out(axis: str, condition: sympy.Basic, interval: Interval) -> str:
+    """Advise what to declare where the model cannot be captured unless a condition holds."""
+    scanned = Interval(interval.lo, min(interval.hi, interval.lo + SCANNED))
+    parts = where_it_holds(condition, axis_symbol(axis), scanned)[:LISTED]
+    several = ", ..." if len(parts) == LISTED else ""
+    return (
+        f"declare {axis!r} as {', '.join(map(str, parts))}{several}; for other sizes the model "
+        "cannot be captured, as the error that this one comes from says"
+    )

@@ -38,10 +38,24 @@ def bytes_of(*values: Any) -> int:
     return sum(sizes.values())
 
 
-def sizes_of(result: Any) -> str:
-    """Write the sizes of the first tensor of a result, such as `4 x 384`; empty if it has none."""
+def sizes_of(name: str, args: Sequence[Any], result: Any) -> str:
+    """Write the sizes of what a call makes, such as `4 x 384`; empty if they are not known.
+
+    That is the first tensor of its result; hotstart's own kernels write to an argument.
+
+    Args:
+        name: what is called, as generated code has it.
+        args: its arguments by position.
+        result: what it gave.
+    """
+    if name in _MADE:
+        return _sizes(_MADE[name](args))
     first = next(tensors_among(result), None)
-    return "" if first is None else " x ".join(map(str, first.shape))
+    return "" if first is None else _sizes(first.shape)
+
+
+def _sizes(numbers: Sequence[int]) -> str:
+    return " x ".join(map(str, numbers))
 
 
 def operations_of(
@@ -102,7 +116,7 @@ def _attention(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> i
     return 2 * pairs * int(query.shape[-1] + value.shape[-1])
 
 
-def _few_rows(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
+def _own_linear(args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
     rows, outputs, inputs = args[5:8]
     return 2 * int(rows) * int(outputs) * int(inputs)
 
@@ -128,10 +142,17 @@ _COUNTS: Mapping[str, Count] = {
     "conv2d": _packed_convolution,
     "conv3d": _packed_convolution,
     "convolution": _convolution,
-    "few_rows": _few_rows,
     "linear": _linear,
+    "linear_kernel": _own_linear,
     "matmul": _product,
     "mm": _product,
     "scaled_dot_product_attention": _attention,
 }
-"""By the last part of a name, or the last two; `attention` and `few_rows` are hotstart's own."""
+"""By the last part of a name, or the last two; hotstart's own are `attention` and
+`linear_kernel`."""
+
+_MADE: Mapping[str, Callable[[Sequence[Any]], Sequence[int]]] = {
+    "attention": lambda args: args[4].shape,
+    "linear_kernel": lambda args: args[5:7],
+}
+"""Sizes of what a kernel of hotstart's makes, given its arguments."""

@@ -68,7 +68,7 @@ class Recorder:
         spent.nanoseconds += nanoseconds
         spent.count += 1
         if self.counts and point.kind != "piece":
-            spent.result = spent.result or sizes_of(result)
+            spent.result = spent.result or sizes_of(point.name, args, result)
             spent.bytes += bytes_of(*args, *kwargs.values(), result)
             operations = operations_of(point.name, args, kwargs, result)
             if operations is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from hotstart.specialize.parts import Split, VariantPart, further_parts, only_ax
 
 if TYPE_CHECKING:
     import sympy
+
+    from hotstart.records.shapes import Interval
 
 log = logging.getLogger("hotstart")
 
@@ -78,7 +80,11 @@ def _refuse_endless(splits: Sequence[Split], axes: Sequence[Dim], limit: int) ->
 
 
 def range_error(
-    part: VariantPart, condition: Condition, axes: Sequence[Dim], parts: int = 0
+    part: VariantPart,
+    condition: Condition,
+    axes: Sequence[Dim],
+    parts: int = 0,
+    advise: Callable[[str, sympy.Basic, Interval], str] = advise,
 ) -> RangeError:
     """The error of a condition that does not hold throughout a part, with what to declare.
 
@@ -87,6 +93,7 @@ def range_error(
         condition: what holds for some of them only.
         axes: the dynamic dimensions as they are declared.
         parts: how many parts such conditions would make, where that is known.
+        advise: says what to declare for an axis, given the condition and the axis's sizes.
     """
     declared = {dim.name: str(dim) for dim in axes}
     expr = condition.expr

@@ -24,6 +24,7 @@ from hotstart.model import ModelIndex
 from hotstart.options import Options
 from hotstart.partition import Piece, Plan, SplitOn, cut, make_plan
 from hotstart.partition.channels_last import with_channels_last
+from hotstart.partition.conditions import advise_leaving_out
 from hotstart.partition.cut import Run
 from hotstart.partition.graph import Graph
 from hotstart.partition.layouts import layouts_read, strictest
@@ -218,7 +219,8 @@ def _that_split(origin: Split | None, declaration: Declaration) -> Iterator[None
     except CaptureError as error:
         if origin is None:
             raise
-        raise range_error(origin.part, origin.conditions[0], declaration.axes) from error
+        condition, axes = origin.conditions[0], declaration.axes
+        raise range_error(origin.part, condition, axes, advise=advise_leaving_out) from error
 
 
 def _serving(graphs: Sequence[CutGraph], part: VariantPart) -> CutGraph | None:

@@ -6,15 +6,16 @@ import torch
 from torch import fx
 
 from hotstart._torch.packing.recipes import Recipe
-from hotstart.compilers.inductor.made_of import MadeOf
+from hotstart.compilers.inductor.made_of import MadeOf, Part
 
 
-def recipe_of_parts(*positions: int) -> Recipe:
-    """A recipe that puts weights, given by position, one after the other."""
+def recipe_of_parts(*positions: int, dim: int = 0) -> Recipe:
+    """A recipe that puts weights, given by position, one after the other or side by side."""
     graph = fx.Graph()
     parts = [graph.placeholder(f"weight_{position}") for position in positions]
-    graph.output((graph.call_function(torch.ops.aten.cat.default, (parts,)),))
-    return Recipe(fx.GraphModule(torch.nn.Module(), graph), None, positions, 1)
+    graph.output((graph.call_function(torch.ops.aten.cat.default, (parts, dim)),))
+    module = fx.GraphModule(torch.nn.Module(), graph)
+    return Recipe(module, module, positions, 1)
 
 
 def test_a_row_has_the_elements_of_its_parts() -> None:
@@ -24,6 +25,14 @@ def test_a_row_has_the_elements_of_its_parts() -> None:
     assert [made.row(number) for number in range(4)] == [4, 1, None, None]
 
 
-def test_rows_are_those_of_parts_in_order() -> None:
+def test_columns_come_from_parts_in_order() -> None:
     made = MadeOf([recipe_of_parts(1, 0)], [torch.zeros(3, 2), torch.zeros(5, 2)])
-    assert made.rows(0, packed=False) is None  # not transposed, as an unpacked linear takes it
+    assert made.parts(0, packed=True) == [Part(1, across=False), Part(0, across=False)]
+    # One after the other, inputs of the same columns: no weight gives a column.
+    assert made.parts(0, packed=False) is None
+
+
+def test_weights_with_a_row_for_each_input_give_columns_side_by_side() -> None:
+    made = MadeOf([recipe_of_parts(1, 0, dim=1)], [torch.zeros(2, 3), torch.zeros(2, 5)])
+    assert made.parts(0, packed=False) == [Part(1, across=True), Part(0, across=True)]
+    assert made.parts(0, packed=True) is None

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hotstart.profiling.operations import bytes_of, operations_of
+from hotstart.profiling.operations import bytes_of, operations_of, sizes_of
 
 
 def operations(name: str, function: Any, *args: Any, **kwargs: Any) -> int | None:
@@ -76,3 +76,17 @@ def test_an_output_that_is_given_is_counted_once() -> None:
 def test_what_is_expanded_is_as_large_as_its_memory() -> None:
     assert bytes_of(torch.zeros(1).expand(1000)) == 4
     assert bytes_of([torch.zeros(0, 3), (torch.zeros(2, dtype=torch.int64), 7)]) == 16
+
+
+def test_kernels_of_hotstarts_tell_by_their_arguments_what_they_do() -> None:
+    made = torch.empty(3, 12)
+    args = (X, W, B, made, made, 3, 5, 4, 4, 12, 7, 8)  # five columns of twelve
+    assert operations_of("linear_kernel", args, {}, None) == 2 * 3 * 4 * 5
+    assert sizes_of("linear_kernel", args, None) == "3 x 5"
+    made = torch.empty_like(Q)
+    assert sizes_of("attention", (Q, Q, Q, Q, made, 2, 6), None) == "2 x 6 x 7 x 8"
+
+
+def test_operators_make_what_they_return() -> None:
+    assert sizes_of("torch.mm", (X, W), [torch.empty(3, 5), X]) == "3 x 5"
+    assert not sizes_of("cpp_fused_add_0", (X, W), None)

@@ -124,6 +124,7 @@ def test_sizes_for_which_the_model_does_not_work_are_an_error_about_the_range() 
     with pytest.raises(RangeError, match="a <= 12") as caught:
         served(8, path, Dim("a", max=40))
     assert isinstance(caught.value.__cause__, CaptureError)
+    assert "declare 'a' as 1..12; for other sizes the model cannot be" in str(caught.value)
 
 
 def test_an_error_of_the_first_trace_is_raised_as_it_is() -> None:

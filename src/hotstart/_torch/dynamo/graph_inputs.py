@@ -62,13 +62,6 @@ def tuned_size(size: int | torch.SymInt) -> int:
     return size if isinstance(size, int) else int(size.node.hint)
 
 
-def largest_size(size: int | torch.SymInt) -> float:
-    """Compute the largest size of a range."""
-    if isinstance(size, int):
-        return size
-    return float(size.node.shape_env.bound_sympy(size.node.expr).upper)
-
-
 def symbols_in(value: Any) -> set[sympy.Symbol]:
     """The symbols in a number, or in the shape, strides and offset of each tensor in a value."""
     if isinstance(value, torch.Tensor):

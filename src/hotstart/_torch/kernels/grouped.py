@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from hotstart._torch.in_between import replaced, with_entries
+from hotstart._torch.kernels.products import PRODUCTS
 
 _SCHEMA = "(Tensor input, Tensor weight, Tensor offs) -> Tensor"
 
@@ -23,91 +24,16 @@ _OFFSETS = frozenset({torch.int32, torch.int64})
 _COLUMNS = 1 << 14
 """Elements of a matrix that one thread goes through at a time, so that they stay in its cache."""
 
-_ROWS = 1 << 15
-"""Elements of rows that it goes through with each part of a matrix."""
-
-_ACROSS_MOST = 1 << 17
-"""Elements of a matrix that lies across memory up to which the kernel is faster than the operator:
-beyond, a tile's columns are so far apart that torch's product, which copies them first, wins."""
-
-_ALONG = """
-template <int R, int C>
-inline void tile(const float* x, const float* w, float* y, int64_t) {
-    Vec sums[R][C];
-    for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) sums[r][c] = Vec(0.0f);
-    auto add = [&](int64_t k, int64_t count) {
-        Vec columns[C];
-        for (int c = 0; c < C; ++c) columns[c] = Vec::loadu(w + c * STRIDE + k, count);
-        for (int r = 0; r < R; ++r) {
-            Vec row = Vec::loadu(x + r * K + k, count);
-            for (int c = 0; c < C; ++c) sums[r][c] = at::vec::fmadd(row, columns[c], sums[r][c]);
-        }
-    };
-    for (int64_t k = 0; k + LANES <= K; k += LANES) add(k, LANES);
-    if constexpr (K % LANES != 0) add(K - K % LANES, K % LANES);
-    for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c)
-            y[r * N + c] = at::vec::vec_reduce_all<float>(
-                [](Vec& a, Vec& b) { return a + b; }, sums[r][c]);
-}
-constexpr int64_t WIDTH = 1;
-constexpr int64_t COLUMN = STRIDE;
-"""
-"""Sums of R rows times C columns that lie along memory, by vectors of both."""
-
-_ACROSS = """
-constexpr int64_t AHEAD = 8;
-template <int R, int C>
-inline void tile(const float* x, const float* w, float* y, int64_t lanes) {
-    const int64_t count = C == 1 ? lanes : LANES;
-    Vec sums[R][C];
-    for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) sums[r][c] = Vec(0.0f);
-    for (int64_t k = 0; k < K; ++k) {
-        Vec columns[C];
-        for (int c = 0; c < C; ++c) {
-            columns[c] = Vec::loadu(w + k * STRIDE + c * LANES, count);
-            __builtin_prefetch(w + (k + AHEAD) * STRIDE + c * LANES);
-        }
-        for (int r = 0; r < R; ++r) {
-            Vec row(x[r * K + k]);
-            for (int c = 0; c < C; ++c) sums[r][c] = at::vec::fmadd(row, columns[c], sums[r][c]);
-        }
-    }
-    for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) sums[r][c].store(y + r * N + c * LANES, count);
-}
-constexpr int64_t WIDTH = LANES;
-constexpr int64_t COLUMN = 1;
-"""
-"""Sums of R rows times C vectors of columns that lie across memory."""
-
 _SOURCE = Template("""
+#include <ATen/cpu/vec/functional.h>
 #include <algorithm>
 namespace {
-using Vec = at::vec::Vectorized<float>;
-constexpr int64_t LANES = Vec::size();
+$products
 constexpr int64_t GROUPS = $groups, K = $k, N = $n, GROUP = $group, STRIDE = $stride;
-$tile
-template <int C>
-inline void columns(const float* x, int64_t rows, const float* w, float* y, int64_t count) {
-    while (rows == 3 || rows > 4) {
-        tile<3, C>(x, w, y, count);
-        x += 3 * K, y += 3 * N, rows -= 3;
-    }
-    for (; rows >= 2; rows -= 2, x += 2 * K, y += 2 * N) tile<2, C>(x, w, y, count);
-    if (rows == 1) tile<1, C>(x, w, y, count);
-}
-constexpr int64_t UNIT = 4 * WIDTH;
+constexpr bool ACROSS = $across;
+constexpr int64_t UNIT = ACROSS ? WIDE : COLUMNS;
 constexpr int64_t PART = ($columns / K / UNIT > 0 ? $columns / K / UNIT : 1) * UNIT;
 constexpr int64_t PARTS = (N + PART - 1) / PART;
-constexpr int64_t ROWS = $rows / K > 12 ? $rows / K / 12 * 12 : 12;
-inline void part(const float* x, int64_t rows, const float* w, float* y, int64_t n, int64_t end) {
-    for (; n + UNIT <= end; n += UNIT) columns<4>(x, rows, w + n * COLUMN, y + n, LANES);
-    for (; n < end; n += WIDTH)
-        columns<1>(x, rows, w + n * COLUMN, y + n, std::min(WIDTH, end - n));
-}
 }
 extern "C" $definition
 {
@@ -122,10 +48,16 @@ extern "C" $definition
     std::fill(y + (ascending ? bound(GROUPS - 1) : 0) * N, y + rows * N, 0.0f);
     #pragma omp parallel for schedule(dynamic) if(ascending)$threads
     for (int64_t task = 0; task < GROUPS * PARTS; ++task) {
-        const int64_t group = task / PARTS, n = task % PARTS * PART;
-        for (int64_t row = bound(group - 1), end = bound(group); row < end; row += ROWS)
-            part(x + row * K, std::min(ROWS, end - row), w + group * GROUP, y + row * N, n,
-                 std::min(n + PART, N));
+        const int64_t group = task / PARTS, from = task % PARTS * PART;
+        const int64_t to = std::min(from + PART, N), end = bound(group);
+        auto then = [](int64_t, int64_t, int64_t, int64_t) {};
+        for (int64_t row = bound(group - 1), some; row < end; row += some) {
+            const Product product{
+                x + row * K, w + group * GROUP, y + row * N, K, K, N, STRIDE, ACROSS};
+            some = ACROSS ? end - row : std::min(TALL, end - row);
+            if (ACROSS) product.many(0, some, from, to, then);
+            else product.few(some, from, to, then);
+        }
     }
 }
 """)
@@ -203,8 +135,6 @@ def _product(rows: Any, matrices: Any, ends: Any) -> Any:
     names = {each.get_name() for each in realized}
     if not all(map(_number, strides)) or 1 not in strides[1:] or len(names) < len(inputs):
         return None
-    if strides[1] != 1 and sizes[1] * sizes[2] > _ACROSS_MOST:
-        return None
     size = [rows.get_size()[0], sizes[2]]
     layout = ir.FixedLayout(rows.get_device(), torch.float32, size, [size[1], 1])
     unwrapped = ir.InputsKernel.unwrap_storage(realized)
@@ -241,9 +171,9 @@ def _template() -> Any:
                 n=n,
                 group=group,
                 stride=along if across == 1 else across,
-                tile=_ALONG if across == 1 else _ACROSS,
+                across="false" if across == 1 else "true",
+                products=PRODUCTS,
                 columns=_COLUMNS,
-                rows=_ROWS,
                 definition=definition,
                 offset=int(matrices.get_layout().offset),
                 size=kernel.size(rows, 0),

@@ -10,7 +10,7 @@ from hotstart._torch.inductor.joined_kernels import AskedKernel
 
 
 def own_kernel(
-    arguments: Sequence[str], source: Template, settings: Mapping[str, Any]
+    arguments: Sequence[str], source: Template, settings: Mapping[str, Any], **parts: str
 ) -> AskedKernel:
     """Write a kernel for some settings of Inductor.
 
@@ -18,10 +18,11 @@ def own_kernel(
         arguments: the types of its arguments in C++.
         source: defines `kernel`; `threads` stands for how many threads a region starts.
         settings: in force when it is compiled.
+        parts: other names that stand for something in the source.
     """
     from torch._inductor import config
 
     with config.patch(dict(settings)):
         threads = int(config.cpp.threads)
     given = f" num_threads({threads})" if threads >= 1 else ""
-    return AskedKernel(tuple(arguments), source.substitute(threads=given))
+    return AskedKernel(tuple(arguments), source.substitute(parts, threads=given))

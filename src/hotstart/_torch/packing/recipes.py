@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,17 @@ class Recipe:
     plain: fx.GraphModule | None
     weights: tuple[int, ...]
     outputs: int
+
+    def only(self, numbers: Sequence[int]) -> Recipe:
+        """Make a recipe of some of the results, by number, which reads no weight in vain."""
+        weights = list(self.module.graph.find_nodes(op="placeholder"))
+        read = ancestors(*(results_of(self.module)[number] for number in numbers))
+        inputs = [number for number, weight in enumerate(weights) if weight in read]
+        module = _part_of(self.module, numbers, inputs)
+        plain = None if self.plain is None else _part_of(self.plain, numbers, inputs)
+        if plain is not None and _operators(plain) == _operators(module):
+            plain = None  # none of these is packed
+        return Recipe(module, plain, tuple(self.weights[n] for n in inputs), len(numbers))
 
     def laid_out(self, layouts: Mapping[int, fx.GraphModule]) -> Recipe:
         """Make a recipe that lays out packed weights by graphs, by the number of the result."""
@@ -82,6 +93,45 @@ class Separated:
             recipes.append(recipe.laid_out(own) if own else recipe)
             first += recipe.outputs
         return replace(self, recipes=tuple(recipes))
+
+
+def ancestors(*nodes: Any) -> set[fx.Node]:
+    """Find nodes, and all that they are computed from. What is no node has nothing."""
+    found: set[fx.Node] = set()
+    pending = [node for node in nodes if isinstance(node, fx.Node)]
+    while pending:
+        one = pending.pop()
+        if one not in found:
+            found.add(one)
+            pending += one.all_input_nodes
+    return found
+
+
+def results_of(module: fx.GraphModule) -> Sequence[Any]:
+    """List the results of a module that returns a tuple."""
+    (output,) = module.graph.find_nodes(op="output")
+    results: Sequence[Any] = output.args[0]
+    return results
+
+
+def _operators(module: fx.GraphModule) -> list[Any]:
+    return [node.target for node in module.graph.nodes if node.op == "call_function"]
+
+
+def _part_of(
+    module: fx.GraphModule, numbers: Sequence[int], inputs: Sequence[int]
+) -> fx.GraphModule:
+    """A module of some results and some inputs, by number; other inputs are not needed."""
+    graph = fx.Graph()
+    weights = list(module.graph.find_nodes(op="placeholder"))
+    results = [results_of(module)[number] for number in numbers]
+    copies = {weights[n]: graph.placeholder(f"weight_{new}") for new, n in enumerate(inputs)}
+    needed = ancestors(*results)
+    for node in module.graph.nodes:
+        if node in needed and node not in copies:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(fx.map_arg(tuple(results), copies.__getitem__))
+    return fx.GraphModule(torch.nn.Module(), graph)
 
 
 def _with_results(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from hotstart._torch.packing.recipes import BySize, Recipe, Separated
+from hotstart._torch.packing.recipes import BySize, Recipe, Separated, ancestors
 
 if TYPE_CHECKING:
     import sympy
@@ -155,7 +155,7 @@ class Recorder:
         if not isinstance(value, torch.Tensor):
             return True
         size = _nbytes(value)
-        read = (one.meta["val"] for one in _ancestors(node) if one.op == "get_attr")
+        read = (one.meta["val"] for one in ancestors(node) if one.op == "get_attr")
         return size > _SMALL and size > _MOST_GROWTH * sum(map(_nbytes, read))
 
     def _scalar(self, name: str) -> fx.Node:
@@ -255,7 +255,7 @@ class Recorder:
         return [(group, self._as_recipe(group, raw)) for group in groups]
 
     def _as_recipe(self, outputs: list[fx.Node], raw: Mapping[fx.Node, int]) -> Recipe:
-        needed = set(outputs).union(*map(_ancestors, outputs))
+        needed = ancestors(*outputs)
         nodes = [node for node in self._recipe.nodes if node in needed]
         weights = [node for node in nodes if node in raw]
         module = _as_module(nodes, outputs)
@@ -328,21 +328,8 @@ def _unpacked(node: fx.Node) -> fx.Node | None:
     return None
 
 
-def _ancestors(node: fx.Node) -> set[fx.Node]:
-    found: set[fx.Node] = set()
-    pending = list(node.all_input_nodes)
-    while pending:
-        one = pending.pop()
-        if one not in found:
-            found.add(one)
-            pending += one.all_input_nodes
-    return found
-
-
 def _computed_by(node: fx.Node) -> set[fx.Node]:
-    return {
-        one for one in (node, *_ancestors(node)) if one.op == "call_function" and not _is_view(one)
-    }
+    return {one for one in ancestors(node) if one.op == "call_function" and not _is_view(one)}
 
 
 def _returned(graph: fx.Graph) -> set[fx.Node]:

@@ -34,13 +34,13 @@ from hotstart._torch.inductor.first_kernel import warm_up_inductor
 from hotstart._torch.inductor.sizes import Narrowing
 from hotstart._torch.inductor.target_flags import compiling_for
 from hotstart._torch.kernels.attention import attention_kernel
-from hotstart._torch.kernels.few_rows import few_rows_kernel
+from hotstart._torch.kernels.linear import linear_kernel
 from hotstart._torch.packing.separate import Pack
 from hotstart.capture.captured import example_of
 from hotstart.compilers.extract import Extracted, extract
 from hotstart.compilers.inductor import attention, packing_rule
-from hotstart.compilers.inductor.few_rows import Given, with_few_rows
 from hotstart.compilers.inductor.lean import NotLean
+from hotstart.compilers.inductor.linear import Given, with_linears
 from hotstart.compilers.inductor.make_unit import axes_of, candidate_of, weight_positions
 from hotstart.compilers.inductor.tuning import Measure, tuned
 from hotstart.compilers.job import Candidate, Job, Narrowed
@@ -200,7 +200,7 @@ class InductorCompiler:
     def _candidate(
         self, job: Job, taken_out: Packing | None, *, unpacked_too: bool = False
     ) -> Candidate | Narrowed:
-        """Compile a piece in one way; few rows may read weights unpacked that many read packed."""
+        """Compile a piece in one way; the kernel may compute linears that are packed, too."""
         extracted = extract(job)
         output = self._generated(job, extracted, taken_out)
         if isinstance(output, Narrowed):
@@ -247,13 +247,11 @@ class InductorCompiler:
         taken_out: Packing | None,
         unpacked_too: bool,
     ) -> InductorOutput:
-        """Let hotstart's kernels compute linears of few rows, and attention."""
+        """Let hotstart's kernels compute linears and attention, where they are faster."""
         if taken_out is not None and VECTOR_BITS.get(self._target) != 0:
-            kernel = partial(few_rows_kernel, self._settings)
+            kernel = partial(linear_kernel, self._settings)
             given = Given(job, extracted.inputs, taken_out.weights)
-            output = with_few_rows(
-                given, output, kernel, self._processor, unpacked_too=unpacked_too
-            )
+            output = with_linears(given, output, kernel, self._processor, unpacked_too=unpacked_too)
         if self._pack_weights and attention.pays(self._processor):
             kernel = partial(attention_kernel, self._settings)
             output = attention.with_attention(extracted.inputs, output, kernel)

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hotstart._torch.kernels.few_rows import ACTIVATIONS, ADDS, HAS_BIAS, MULTIPLIES
+from hotstart._torch.kernels.linear import ACTIVATIONS, ADDS, HAS_BIAS, MULTIPLIES
 from hotstart.compilers.inductor.variables import Strided
 
 _ONEDNN = "torch.ops.mkldnn._linear_pointwise."
@@ -42,7 +42,7 @@ class Linear:
         weight: what they are multiplied by.
         packed: whether that is packed for oneDNN; if not, it is laid out as for `addmm`.
         made: the name of the result.
-        what: number of the epilogue in the kernel of few rows.
+        what: number of the epilogue in hotstart's kernel.
         bias: added to each row; None for nothing.
         other: second operand of the epilogue; None for nothing.
     """
@@ -57,7 +57,7 @@ class Linear:
 
 
 def find_linear(statement: ast.stmt) -> Linear | None:
-    """The linear that a statement computes, if it is one that the kernel of few rows can."""
+    """The linear that a statement computes, if it is one that hotstart's kernel can."""
     match statement:
         case ast.Assign(targets=[ast.Name(id=made)], value=ast.Call(func=function, args=args)):
             called = ast.unparse(function)

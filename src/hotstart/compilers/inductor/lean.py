@@ -18,7 +18,8 @@ from hotstart.runtime.code.identifiers import Names
 
 _IMPORTED = frozenset({"torch", "math", "cmath", "ctypes"})
 _ONEDNN = "torch.ops.mkldnn."
-_CONTIGUOUS = "mkldnn._linear_pointwise"
+_ALLOCATED = "empty_strided_cpu"
+_CONTIGUOUS = ("mkldnn._linear_pointwise", _ALLOCATED)
 _REFUSED = ("torch._inductor", "torch._dynamo", "torch._functorch")
 
 
@@ -220,7 +221,8 @@ class _Binder(ast.NodeTransformer):
     """Takes weights out of a function's arguments and leaves out needless checks.
 
     Checks of arguments are needless, since the entry makes them. So are those of results of
-    oneDNN's linears, which are contiguous and aligned. Checks of other oneDNN results get the
+    oneDNN's linears, and of what was allocated as it has to be, which a kernel of hotstart's has
+    written to. Checks of other oneDNN results get the
     operator's name, since Inductor writes the address of a Python function, which differs each
     time.
 
@@ -239,7 +241,7 @@ class _Binder(ast.NodeTransformer):
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=function)):
                 called = ast.unparse(function)
-                if called.startswith(_ONEDNN):
+                if called.startswith(_ONEDNN) or called == _ALLOCATED:
                     self._made_by[name] = called.removeprefix("torch.ops.")
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name(id=other)):
                 if other in self._made_by:

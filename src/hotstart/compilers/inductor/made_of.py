@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
-from hotstart._torch.packing.recipes import Recipe
+from hotstart._torch.packing.recipes import Recipe, results_of
+
+
+@dataclass(frozen=True)
+class Part:
+    """A weight that gives columns of a linear.
+
+    Attributes:
+        position: of the weight among the inputs of the module.
+        across: whether it has a row for each input, not for each output.
+    """
+
+    position: int
+    across: bool
 
 
 class MadeOf:
@@ -23,18 +37,18 @@ class MadeOf:
         self._recipes = recipes
         self._inputs = inputs
 
-    def rows(self, number: int, *, packed: bool) -> list[int] | None:
-        """Find the weights whose concatenated rows are the columns of a linear.
+    def parts(self, number: int, *, packed: bool) -> list[Part] | None:
+        """Find the weights that give the columns of a linear, in order.
 
         Args:
             number: of the argument that the linear multiplies by.
             packed: whether that is packed; if not, it is transposed.
 
         Returns:
-            Positions; None if the argument is made in another way.
+            None if the argument is made in another way.
         """
         recipe, node = self._result(number, packed=packed)
-        return None if node is None else self._rows(recipe, node, across=not packed)
+        return None if node is None else self._parts(recipe, node, across=not packed)
 
     def row(self, number: int) -> int | None:
         """Count the elements of an argument that is a concatenation of vectors of weights.
@@ -50,27 +64,27 @@ class MadeOf:
         for recipe in self._recipes:
             if number < recipe.outputs:
                 module = recipe.plain if packed else recipe.module
-                node = None if module is None else _results(module)[number]
+                node = None if module is None else results_of(module)[number]
                 return recipe, node if isinstance(node, fx.Node) else None
             number -= recipe.outputs
         raise IndexError(number)
 
-    def _rows(self, recipe: Recipe, node: fx.Node, *, across: bool) -> list[int] | None:
+    def _parts(self, recipe: Recipe, node: fx.Node, *, across: bool) -> list[Part] | None:
         match node.target, node.args:
             case torch.ops.aten.permute.default, (fx.Node() as of, (1, 0) | [1, 0]):
-                return self._rows(recipe, of, across=not across)
+                return self._parts(recipe, of, across=not across)
             case torch.ops.aten.cat.default, (list() | tuple() as parts, *dim):
                 if (dim or [0])[0] not in ((1, -1) if across else (0, -2)):
                     return None
-                found: list[int] = []
+                found: list[Part] = []
                 for part in parts:
-                    more = self._rows(recipe, part, across=across)
+                    more = self._parts(recipe, part, across=across)
                     if more is None:
                         return None
                     found += more
                 return found
         position = _position(recipe, node)
-        return None if across or position is None else [position]
+        return None if position is None else [Part(position, across)]
 
     def _row(self, recipe: Recipe, node: fx.Node) -> int | None:
         match node.target, node.args:
@@ -82,12 +96,6 @@ class MadeOf:
         if position is None or not is_row(self._inputs[position]):
             return None
         return len(self._inputs[position])
-
-
-def _results(module: fx.GraphModule) -> Sequence[Any]:
-    (output,) = module.graph.find_nodes(op="output")
-    results: Sequence[Any] = output.args[0]
-    return results
 
 
 def _position(recipe: Recipe, node: fx.Node) -> int | None:

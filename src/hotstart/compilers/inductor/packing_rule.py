@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from hotstart._torch.dynamo.graph_inputs import largest_size, tuned_size
+from hotstart._torch.dynamo.graph_inputs import tuned_size
 from hotstart.options import PackWeights
 from hotstart.targets import VECTOR_BITS, TargetName
 
@@ -23,8 +23,7 @@ LEAST_ELEMENTS = 1 << 17
 to 30 us longer to begin than one of `addmm`."""
 
 MOST_ROWS = 64
-"""Rows up to which packing pays without AVX-512; with more, MKL is about as fast as oneDNN. With
-AVX2 they are few: hotstart's kernel, which reads weights as they are, is faster than both."""
+"""Rows up to which packing pays without AVX-512; with more, MKL is about as fast as oneDNN."""
 
 LEAST_WORK = {torch.float32: 1 << 19, torch.bfloat16: 1 << 16, torch.float16: 1 << 16}
 """Rows times elements of a weight from which on packing pays with AVX-512: less work is done before
@@ -66,9 +65,9 @@ def rule(pack_weights: PackWeights, processor: Processor) -> Pack | None:
 
 
 def _pays(rows: int | torch.SymInt, weight: torch.Tensor, processor: Processor) -> bool:
-    few = processor.vectors == 256 and largest_size(rows) <= MOST_ROWS
-    if few and weight.dtype is torch.float32 and weight.stride(0) == 1:
-        return False  # hotstart's kernel is faster in every call
+    if processor.vectors == 256 and weight.dtype is torch.float32:
+        # hotstart's kernel takes the place of oneDNN with what has been fused into its linear
+        return weight.numel() > 0
     return tuned_size(rows) <= MOST_ROWS and weight.numel() >= LEAST_ELEMENTS
 
 

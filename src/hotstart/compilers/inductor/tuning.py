@@ -94,7 +94,7 @@ def tuned(job: Job, given: CompiledUnit, compile_way: Compile, measure: Measure)
     if template is None or template.rows is None:
         return given
     points = list(_points(job, template.rows))
-    ways = _ways({"template": template, "by rule": Candidate(given)})
+    ways = _ways({"template": template, "untuned": Candidate(given)})
     fallback = Candidate(given)
     try:
         times = measure(job, list(ways.values()), [sizes for _, sizes in points])
@@ -102,7 +102,7 @@ def tuned(job: Job, given: CompiledUnit, compile_way: Compile, measure: Measure)
             packed = compile_way(lambda rows, weight: True, templates=False)
             plain = compile_way(lambda rows, weight: False, templates=False)
             named = {"template": template, "packed": packed, "plain": plain}
-            ways = _ways({**named, "by rule": fallback})
+            ways = _ways({**named, "untuned": fallback})
             fallback = plain or fallback
             times = measure(job, list(ways.values()), [sizes for _, sizes in points])
     except Exception as error:  # noqa: BLE001  there is a unit that serves the job

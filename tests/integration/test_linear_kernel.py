@@ -1,4 +1,4 @@
-"""Linears of few rows run in a kernel where libraries take longer to begin than to multiply."""
+"""Linears run in a kernel of hotstart's where libraries are slower."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim, Options
-from hotstart.compilers.inductor.few_rows import MOST_KEPT, MOST_ROWS, MOST_ROWS_UNPACKED
+from hotstart.compilers.inductor.linear import MOST_ROWS, MOST_ROWS_UNPACKED
 from hotstart.compilers.inductor.packing_rule import this_processor
 from tests.processes import run_fresh
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
+AVX2 = this_processor().vectors == 256
+"""Whether the kernel computes all linears; elsewhere it computes those of few rows."""
+
+only_avx2 = pytest.mark.skipif(not AVX2, reason="the kernel computes all linears with AVX2 only")
+not_avx2 = pytest.mark.skipif(AVX2, reason="with AVX2 the kernel computes all linears")
+
 ROWS = {"x": {0: Dim("rows", min=0, max=512)}}
-AROUND = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 40, 63, 64, 65, 512)
+AROUND = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 47, 48, 49, 63, 64, 65, 95, 96, 97, 512)
 """Numbers of rows at both ends of every table, and on each side of what a tile takes."""
 
 
@@ -84,11 +90,11 @@ class Activated(nn.Module):
 
 
 @pytest.mark.slow
-def test_what_is_fused_into_packed_linears_is_done_to_few_rows() -> None:
+def test_what_is_fused_into_linears_is_done_to_their_results() -> None:
     model = Activated()
     program = compiled(model, 512)
-    assert any(source.count("few_rows(") == len(AFTER) for source in each_source(program))
-    assert sources(program).count("mkldnn._linear_pointwise") >= len(AFTER)
+    assert any(source.count("linear_kernel(") == len(AFTER) for source in each_source(program))
+    assert ("mkldnn" in sources(program)) is not AVX2
     for rows in AROUND:
         same(model, program, torch.randn(rows, 512))
 
@@ -100,7 +106,7 @@ def test_what_is_fused_into_packed_linears_is_done_to_few_rows() -> None:
 def test_weights_that_are_not_packed_are_read_as_they_are(wide: int, many: int, bias: bool) -> None:
     model = Linear(wide, many, as_it_is, bias=bias)
     program = compiled(model, wide)
-    assert "few_rows(" in sources(program)
+    assert "linear_kernel(" in sources(program)
     assert "mkldnn" not in sources(program)
     for rows in AROUND:
         same(model, program, torch.randn(rows, wide))
@@ -119,7 +125,7 @@ def test_a_residual_is_added_and_a_gate_multiplied() -> None:
 
     model = Block()
     program = compiled(model, 128)
-    assert "few_rows(" in sources(program)
+    assert "linear_kernel(" in sources(program)
     for rows in AROUND:
         same(model, program, torch.randn(rows, 128))
 
@@ -136,8 +142,8 @@ def test_projections_that_share_an_input_are_made_part_by_part() -> None:
 
     model = Heads()
     program = compiled(model, 64)
-    assert all(source.count("few_rows(") in (0, 3) for source in each_source(program))
-    assert "few_rows(" in sources(program)
+    assert all(source.count("linear_kernel(") in (0, 3) for source in each_source(program))
+    assert "linear_kernel(" in sources(program)
     for rows in AROUND:
         same(model, program, torch.randn(rows, 64))
 
@@ -155,7 +161,7 @@ def test_rows_of_a_larger_tensor_are_read_where_they_are() -> None:
     model = First().eval()
     shapes = {"x": {0: Dim("batch", min=0, max=64)}}
     program = hotstart.compile(model, (torch.randn(8, 5, 48),), dynamic_shapes=shapes)
-    assert "few_rows(" in sources(program)
+    assert "linear_kernel(" in sources(program)
     for batch in (0, 1, 2, 16, 17, 64):
         same(model, program, torch.randn(batch, 5, 48))
 
@@ -164,7 +170,7 @@ def test_rows_are_those_of_batch_and_length_together() -> None:
     model = Linear(64, 64, as_it_is).eval()
     shapes = {"x": {0: Dim("batch", max=8), 1: Dim("length", max=32)}}
     program = hotstart.compile(model, (torch.randn(2, 4, 64),), dynamic_shapes=shapes)
-    assert "few_rows(" in sources(program)
+    assert "linear_kernel(" in sources(program)
     for size in [(1, 1), (2, 8), (4, 4), (17, 1), (3, 6), (8, 32)]:
         if size[0] <= 8:
             same(model, program, torch.randn(*size, 64))
@@ -194,31 +200,69 @@ def test_values_that_are_no_numbers_pass() -> None:
         pytest.param({"compiler": "op_by_op"}, 64, 64, id="op by op"),
     ],
 )
-def test_other_linears_have_no_branch(options: dict[str, Any], wide: int, many: int) -> None:
+def test_other_linears_are_not_its(options: dict[str, Any], wide: int, many: int) -> None:
     model = Linear(wide, many, as_it_is)
     program = compiled(model, wide, **options)
-    assert "few_rows(" not in sources(program)
+    assert "linear_kernel(" not in sources(program)
     same(model, program, torch.randn(2, wide))
 
 
-def test_a_large_packed_weight_is_not_read_unpacked_too() -> None:
-    wide, many = 2048, MOST_KEPT // 2048 + 1
-    model = Linear(wide, many, as_it_is).eval()
-    shapes = {"x": {0: Dim("rows", max=512)}}
-    program = hotstart.compile(model, (torch.randn(64, wide),), dynamic_shapes=shapes)
-    assert "mkldnn._linear_pointwise" in sources(program)
-    assert "few_rows(" not in sources(program)
-    same(model, program, torch.randn(2, wide))
-
-
-@pytest.mark.skipif(this_processor().vectors != 256, reason="few rows are other ones without AVX2")
-def test_a_weight_that_few_rows_alone_are_multiplied_by_is_not_packed() -> None:
+@only_avx2
+@pytest.mark.parametrize("rows", [16, 64, 512])
+def test_nothing_is_packed_that_the_kernel_reads(rows: int) -> None:
     model = Linear(512, 512, torch.relu).eval()
-    x = torch.randn(64, 512)
+    x = torch.randn(rows, 512)
     program = hotstart.compile(model, (x,))
-    assert "few_rows(" in sources(program)
+    assert "linear_kernel(" in sources(program)
     assert "mkldnn" not in sources(program)
+    assert not any(unit.preparations for unit in program.artifact.units)
     same(model, program, x)
+
+
+@only_avx2
+def test_a_weight_may_have_a_row_for_each_input() -> None:
+    class Across(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.q, self.k, self.v = (nn.Parameter(torch.randn(96, n)) for n in (64, 7, 30))
+            self.up, self.down = (nn.Parameter(torch.randn(*n) / 9) for n in ((64, 200), (200, 64)))
+            self.bias = nn.Parameter(torch.randn(200))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            q, k, v = (x @ weight for weight in (self.q, self.k, self.v))
+            inner = nn.functional.gelu(torch.addmm(self.bias, q / 9, self.up))
+            return q + inner @ self.down, k, v
+
+    model = Across()
+    program = compiled(model, 96)
+    assert any(source.count("linear_kernel(") == 5 for source in each_source(program))
+    assert not any(unit.preparations for unit in program.artifact.units)
+    for rows in AROUND:
+        same(model, program, torch.randn(rows, 96))
+
+
+@only_avx2
+def test_what_is_made_of_weights_for_others_is_made_still() -> None:
+    class Both(nn.Module):
+        """A linear beside a convolution, whose weight is packed, for each size of an image."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.patches = nn.Conv2d(3, 32, 3, padding=1)
+            self.mixed = nn.Linear(32, 40)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.mixed(self.patches(x).flatten(2).mT).relu()
+
+    model = Both().eval()
+    shapes = {"x": {0: Dim("batch", max=8), 2: Dim("height", min=2, max=40)}}
+    program = hotstart.compile(model, (torch.randn(2, 3, 20, 16),), dynamic_shapes=shapes)
+    assert "linear_kernel(" in sources(program)
+    assert any(unit.preparations for unit in program.artifact.units)
+    for batch, height in ((1, 2), (2, 20), (8, 40), (3, 7)):
+        same(model, program, torch.randn(batch, 3, height, 16))
 
 
 @pytest.mark.parametrize("pack_weights", [True, "always"])
@@ -242,21 +286,22 @@ def test_a_weight_may_be_empty(wide: int, many: int, pack_weights: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_dtypes_have_no_branch(dtype: torch.dtype) -> None:
+def test_other_dtypes_are_not_its(dtype: torch.dtype) -> None:
     model = Linear(64, 64, as_it_is).eval().to(dtype)
     x = torch.randn(2, 64, dtype=dtype)
     program = hotstart.compile(model, (x,))
-    assert "few_rows(" not in sources(program)
+    assert "linear_kernel(" not in sources(program)
     with torch.no_grad():
         torch.testing.assert_close(program(x), model(x))
 
 
+@not_avx2
 def test_more_rows_than_the_kernel_is_for_leave_none() -> None:
     least = max(most for _, most in (*MOST_ROWS, *MOST_ROWS_UNPACKED)) + 1
     model = Linear(64, 64, as_it_is).eval()
     shapes = {"x": {0: Dim("rows", min=least, max=512)}}
     program = hotstart.compile(model, (torch.randn(2 * least, 64),), dynamic_shapes=shapes)
-    assert "few_rows(" not in sources(program)
+    assert "linear_kernel(" not in sources(program)
 
 
 def test_a_weight_that_calls_write_to_is_read_as_it_is_then() -> None:
@@ -276,7 +321,7 @@ def test_a_weight_that_calls_write_to_is_read_as_it_is_then() -> None:
         torch.testing.assert_close(program(x), eager(x))
 
 
-def test_changed_weights_are_seen_in_both_branches() -> None:
+def test_changed_weights_are_seen_for_few_rows_and_many() -> None:
     model = Linear(256, 256, as_it_is)
     program = compiled(model, 256)
     few, many = torch.randn(2, 256), torch.randn(40, 256)

@@ -1,30 +1,32 @@
-"""Let generated code compute linears of few rows by hotstart's kernel, where that is faster.
+"""Let generated code compute linears by hotstart's kernel, where that is faster.
 
 A compile chooses the library that multiplies, for the size that a range is tuned for. With few rows
-and a small weight, the overhead of any library exceeds the time of the product; with AVX2, all are
-slow at few rows, whatever the weight. So a call with few rows runs hotstart's kernel, which reads
-weights unpacked. `docs/performance.md` has the measurements behind the numbers.
+and a small weight, the overhead of any library exceeds the time of the product; with AVX2, the
+kernel is faster at any size. It reads weights as they are, so what was packed for no other reader
+is not packed. `docs/performance.md` has the measurements behind the numbers.
 """
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hotstart._torch.inductor.compile_fx import InductorOutput
 from hotstart._torch.inductor.joined_kernels import AskedKernel
-from hotstart.compilers.inductor import packing_rule
+from hotstart._torch.kernels.linear import ACROSS
 from hotstart.compilers.inductor.found_linears import Linear, Matrix, find_linear, matrix_of
-from hotstart.compilers.inductor.made_of import MadeOf, is_dense, is_row
+from hotstart.compilers.inductor.made_of import MadeOf, Part, is_dense, is_row
 from hotstart.compilers.inductor.packing_rule import Processor
+from hotstart.compilers.inductor.unread import without_unread
 from hotstart.compilers.inductor.variables import FLOAT32, Known, Variables, arguments_of
 from hotstart.compilers.job import Job
 from hotstart.runtime.code.identifiers import Names
 
-KERNEL = "few_rows"
+KERNEL = "linear_kernel"
 """The name that generated code has for the kernel."""
 
 MOST_ROWS = ((1 << 14, 64), (1 << 16, 16), (1 << 18, 4))
@@ -33,10 +35,6 @@ to which it is, but with AVX2."""
 
 MOST_ROWS_UNPACKED = ((1 << 14, 64), (1 << 16, 32), (1 << 18, 8), (1 << 20, 4))
 """The same beside the library that torch calls for weights that are not packed."""
-
-MOST_KEPT = 1 << 22
-"""Elements of a packed weight up to which it is read unpacked, too, with AVX2. What is larger can
-be released, so that a program takes as much memory as its packed weights."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Given:
     weights: Collection[int]
 
 
-def with_few_rows(
+def with_linears(
     given: Given,
     output: InductorOutput,
     kernel: Callable[[], AskedKernel],
@@ -62,15 +60,14 @@ def with_few_rows(
     *,
     unpacked_too: bool,
 ) -> InductorOutput:
-    """Give Inductor's code a branch for few rows at each linear that gains by it.
+    """Give Inductor's code a call of the kernel at each linear that gains by it.
 
     Args:
         given: what the code was made for.
         output: what Inductor made of the module.
         kernel: writes the kernel.
-        processor: which decides how many rows are few.
-        unpacked_too: give linears on packed weights a branch, too; it reads those weights unpacked,
-            so they cannot be released.
+        processor: decides for how many rows the kernel is faster.
+        unpacked_too: compute linears on packed weights by it, too.
     """
     module = ast.parse(output.source)
     limits = _Limits(processor, unpacked_too)
@@ -78,12 +75,14 @@ def with_few_rows(
         if isinstance(function, ast.FunctionDef) and function.name == "call":
             more = _Writer(given, output, limits, function).rewrite()
             if more is not None:
-                return dataclasses.replace(
+                changed = dataclasses.replace(
                     output,
-                    source=ast.unparse(ast.fix_missing_locations(module)),
                     kernels={**output.kernels, KERNEL: kernel()},
                     kept=(*output.kept, *more),
                 )
+                changed = without_unread(changed, function)
+                source = ast.unparse(ast.fix_missing_locations(module))
+                return dataclasses.replace(changed, source=source)
     return output
 
 
@@ -94,13 +93,13 @@ class _Product:
     Attributes:
         linear: the same.
         rows: the rows.
-        parts: positions of the weights whose concatenated rows are its columns.
+        parts: the weights that give its columns.
         made: the result.
     """
 
     linear: Linear
     rows: Matrix
-    parts: Sequence[int]
+    parts: Sequence[Part]
     made: Matrix
 
 
@@ -116,19 +115,21 @@ class _Limits:
     processor: Processor
     unpacked_too: bool
 
-    def most_rows(self, product: _Product) -> int:
+    def most_rows(self, product: _Product) -> float:
         """Compute up to how many rows the kernel is faster; 0: it never is, or may not be used."""
         packed, size = product.linear.packed, product.made.columns * product.rows.columns
-        if packed and (size > MOST_KEPT or not self.unpacked_too):
+        if packed and not self.unpacked_too:
             return 0
         if self.processor.vectors == 256:
-            return packing_rule.MOST_ROWS
+            return math.inf
+        if any(part.across for part in product.parts):
+            return 0
         table = MOST_ROWS if packed else MOST_ROWS_UNPACKED
         return next((most for limit, most in table if size <= limit), 0)
 
 
 class _Writer:
-    """Writes the branches of a function."""
+    """Writes the calls of the kernel in a function."""
 
     def __init__(
         self,
@@ -148,7 +149,7 @@ class _Writer:
         self._added: dict[int, str] = {}  # names of weights that become arguments, by position
 
     def rewrite(self) -> list[int] | None:
-        """Write branches into the function, if there is a linear that gains by one.
+        """Write calls into the function, if there is a linear that gains by one.
 
         Returns:
             The positions of weights that the function takes in addition.
@@ -195,53 +196,70 @@ class _Writer:
         position = self._position(value)
         return None if position is None else self._given.inputs[position]
 
-    def _parts(self, linear: Linear) -> list[int]:
-        """The weights whose concatenated rows are a linear's columns; none if unknown."""
+    def _parts(self, linear: Linear) -> Sequence[Part]:
+        """The weights that give a linear's columns; none if unknown."""
         number = self._recipe_number(linear.weight)
-        found: list[int] | None = None
         if number is not None:
-            found = self._made_of.rows(number, packed=linear.packed)
-        elif not linear.packed:
-            match linear.weight:
-                case ast.Call(args=[of, sizes, strides, ast.Constant(value=0)]):
-                    position, example = self._position(of), self._example(of)
-                    if is_dense(example) and example.dim() == 2 and position is not None:
-                        rows, columns = example.shape
-                        shown = ast.unparse(sizes), ast.unparse(strides)
-                        same = shown == (f"({columns}, {rows})", f"(1, {columns})")
-                        found = [position] if same else None
-        plain = all(position in self._given.weights for position in found or ())
-        return [] if found is None or not plain else found
+            found = self._made_of.parts(number, packed=linear.packed) or []
+        else:
+            found = [] if linear.packed else self._plain_part(linear.weight)
+        known = all(part.position in self._given.weights for part in found)
+        return found if known else []
+
+    def _plain_part(self, value: ast.expr) -> list[Part]:
+        """The weight that `addmm` reads as it is, or transposed; none if it is another value."""
+        match value:
+            case ast.Name():
+                position = self._position(value)
+                return [] if position is None else [Part(position, across=True)]
+            case ast.Call(args=[of, sizes, strides, ast.Constant(value=0)]):
+                position, example = self._position(of), self._example(of)
+                if position is not None and is_dense(example) and example.dim() == 2:
+                    rows, columns = example.shape
+                    shown = ast.unparse(sizes), ast.unparse(strides)
+                    if shown == (f"({columns}, {rows})", f"(1, {columns})"):
+                        return [Part(position, across=False)]
+        return []
 
     def _product(self, linear: Linear) -> _Product | None:
         """A linear with rows, weights and result; None if one of them is not known."""
         rows, parts = self._matrix(linear.rows), self._parts(linear)
-        weights = [self._given.inputs[position] for position in parts]
+        weights = [self._given.inputs[part.position] for part in parts]
         if rows is None or not weights:
             return None
-        if not all(is_dense(w) and w.dim() == 2 and w.shape[1] == rows.columns for w in weights):
+        if not all(is_dense(weight) and weight.dim() == 2 for weight in weights):
             return None
-        columns = sum(int(weight.shape[0]) for weight in weights)
+        sizes = [self._sizes(part) for part in parts]
+        if any(inputs != rows.columns for _, inputs in sizes):
+            return None
+        columns = sum(outputs for outputs, _ in sizes)
         return _Product(linear, rows, parts, Matrix(rows.rows, columns, columns))
 
-    # --- branches ---------------------------------------------------------------------------------
+    def _sizes(self, part: Part) -> tuple[int, int]:
+        """How many columns of a result a weight gives, and of how many inputs."""
+        one, other = map(int, self._given.inputs[part.position].shape)
+        return (other, one) if part.across else (one, other)
+
+    # --- calls ------------------------------------------------------------------------------------
 
     def _branch(self, product: _Product, otherwise: ast.stmt) -> list[ast.stmt]:
-        """Statements that call the kernel if there are few rows; none if it is never faster."""
+        """Statements that call the kernel where it is faster; none if it never is."""
         linear, rows = product.linear, product.rows
         most = self._limits.most_rows(product)
+        if most == 0 or not self._is_combined(product):
+            return []
+        call = ast.parse("\n".join(self._call_of(product))).body
+        if most == math.inf:
+            return call
         number = ast.parse(rows.rows, mode="eval").body
         fixed = isinstance(number, ast.Constant)
         least = self._variables.of(number).least
-        if least is None or least > most or most == 0 or (fixed and linear.packed):
+        if least is None or least > most or (fixed and linear.packed):
             return []
-        if not self._is_combined(product):
-            return []
-        few = ast.parse("\n".join(self._few(product))).body
         if fixed:
-            return few
+            return call
         test = ast.parse(f"{rows.rows} <= {most}", mode="eval").body
-        return [ast.If(test, few, [otherwise])]
+        return [ast.If(test, call, [otherwise])]
 
     def _is_combined(self, product: _Product) -> bool:
         """Tell whether the kernel can do a linear's epilogue, and write to the same result."""
@@ -257,7 +275,7 @@ class _Writer:
             return self._made_of.row(number) == made.columns
         return is_row(example) and example.shape[0] == made.columns
 
-    def _few(self, product: _Product) -> Iterator[str]:
+    def _call_of(self, product: _Product) -> Iterator[str]:
         """Write the call of the kernel for each of the weights."""
         linear, rows, made = product.linear, product.rows, product.made
         name, columns = linear.made, made.columns
@@ -267,11 +285,12 @@ class _Writer:
         bias = name if linear.bias is None else ast.unparse(linear.bias)
         other = name if linear.other is None else ast.unparse(linear.other)
         first = 0
-        for position in product.parts:
-            count = int(self._given.inputs[position].shape[0])
-            tensors = f"{ast.unparse(linear.rows)}, {self._weight(position)}, {bias}, {other}"
-            sizes = f"{made.rows}, {count}, {rows.columns}, {rows.stride}, {columns}"
-            yield f"{KERNEL}({tensors}, {name}, {sizes}, {first}, {linear.what})"
+        for part in product.parts:
+            count, inputs = self._sizes(part)
+            what = linear.what | (ACROSS if part.across else 0)
+            tensors = f"{ast.unparse(linear.rows)}, {self._weight(part.position)}, {bias}, {other}"
+            sizes = f"{made.rows}, {count}, {inputs}, {rows.stride}, {columns}"
+            yield f"{KERNEL}({tensors}, {name}, {sizes}, {first}, {what})"
             first += count
 
     def _weight(self, position: int) -> str:
@@ -279,5 +298,5 @@ class _Writer:
         if position in self._kept:
             return self._variables.arguments[self._kept.index(position)]
         if position not in self._added:
-            self._added[position] = self._names.new("few")
+            self._added[position] = self._names.new("plain")
         return self._added[position]
