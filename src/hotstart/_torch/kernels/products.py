@@ -85,7 +85,7 @@ inline void columns(const float* x, int64_t rows, const float* w, float* y, int6
 }
 
 constexpr int64_t HIGH = 4, VECTORS = 3, SIDE = VECTORS * LANES;
-constexpr int64_t WIDE = 4 * SIDE, DEEP = 256, TALL = 96, AHEAD = 16;
+constexpr int64_t WIDE = 4 * SIDE, DEEP = 256, TALL = 96, LOT = 512, AHEAD = 16;
 
 template <int R>
 C10_NOINLINE void side(const float* x, const float* w, float* y, int64_t depth, int64_t in,
@@ -169,6 +169,11 @@ struct Product {
 
     template <typename Then>
     void many(int64_t row, int64_t to_row, int64_t from, int64_t to, Then then) const {
+        for (; row < to_row; row += LOT) lot(row, std::min(to_row, row + LOT), from, to, then);
+    }
+
+    template <typename Then>
+    void lot(int64_t row, int64_t to_row, int64_t from, int64_t to, Then then) const {
         alignas(64) float copy[WIDE * DEEP];
         for (int64_t block = from; block < to; block += WIDE) {
             const int64_t stop = std::min(to, block + WIDE), whole = (stop - block) / SIDE * SIDE;
@@ -203,7 +208,8 @@ cache.
 
 `many` is for many rows, or where the matrix lies across. A tile has sums of `HIGH` rows times three
 vectors of columns. What it reads of the matrix is copied so that it lies together, `WIDE` columns
-times `DEEP` inputs at a time, which the second cache holds along with `TALL` rows.
+times `DEEP` inputs at a time, which the second cache holds along with `TALL` rows. A `LOT` is as
+many rows as it holds the sums of.
 
 Both make rows and columns that they are told, and call `then` with parts that are done. Either sums
 up in the same order whatever other rows and columns there are."""
