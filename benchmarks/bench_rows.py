@@ -20,7 +20,7 @@ import hotstart
 WEIGHTS = ((256, 256), (1536, 384), (384, 1536), (3072, 768), (768, 3072))
 """Rows and columns; a row is what makes one number of a result."""
 
-ROWS = (1, 4, 16, 32, 64, 128, 512, 2048)
+ROWS = (1, 4, 16, 32, 64, 128, 512)
 WAYS = {"addmm": False, "packed": "always", "kernel": True}
 """The names of what computes a linear, and the options that choose it with AVX2."""
 

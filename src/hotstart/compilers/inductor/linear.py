@@ -109,7 +109,7 @@ class _Limits:
 
     Attributes:
         processor: the one that code is made for.
-        unpacked_too: linears on packed weights have a branch, too.
+        unpacked_too: it may compute linears on packed weights, too.
     """
 
     processor: Processor
