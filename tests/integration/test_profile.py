@@ -165,7 +165,7 @@ def test_it_is_plain_data_and_text(native: Program) -> None:
     lines = str(found).splitlines()
     assert lines[0].startswith("rows=1..8: ")
     assert any(line.startswith("piece_0 .. piece_2 (3)  blocks.0 and 2 more") for line in lines)
-    assert any(line.split()[1:3] == ["piece_0", "3"] for line in lines), "kernels of equal pieces"
+    assert any(re.search(r" piece_0 +3 ", line) for line in lines), "kernels of equal pieces"
 
 
 def test_pieces_are_ranges_of_torchs_profiler(native: Program) -> None:
