@@ -131,7 +131,8 @@ def test_the_check_of_what_an_operator_returned_comes_along() -> None:
     source = (
         "from torch._inductor.runtime.runtime_utils import assert_tensor_metadata\n"
         + with_lines(
-            "assert_tensor_metadata(buf0, (2, 2), (2, 1), torch.float64, 'torch.ops.shop.price')"
+            "price = torch.clone(buf0)",
+            "assert_tensor_metadata(price, (2, 2), (2, 1), torch.float64, 'torch.ops.shop.price')",
         )
     )
     made = reduce(source, [], [], outputs=3)
@@ -141,6 +142,20 @@ def test_the_check_of_what_an_operator_returned_comes_along() -> None:
     assert callable(bind)
     with pytest.raises(RuntimeError, match=r"shop\.price returned torch\.float32.*float64"):
         bind()([torch.eye(2), torch.ones(2, 2)])
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "assert_size_stride(made, (2, 2), (2, 1), 'torch.ops.mkldnn._linear_pointwise.default')",
+        "assert_alignment(made, 16, 'functools.partial(<function at 0x7f>)')",
+        "assert_tensor_metadata(made, (2, 2), (2, 1), torch.float32, 'partial at 0x7f')",
+    ],
+)
+def test_what_was_allocated_as_it_has_to_be_is_not_checked(check: str) -> None:
+    allocated = "fresh = empty_strided_cpu((2, 2), (2, 1), torch.float32)"
+    made = reduce(with_lines(allocated, "made = fresh", check), [], [], outputs=2)
+    assert check.partition("(")[0] + "(made" not in made.source
 
 
 def test_weights_and_views_of_them_are_bound_once() -> None:

@@ -241,6 +241,7 @@ class _Binder(ast.NodeTransformer):
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=function)):
                 called = ast.unparse(function)
+                self._made_by.pop(name, None)
                 if called.startswith(_ONEDNN) or called == _ALLOCATED:
                     self._made_by[name] = called.removeprefix("torch.ops.")
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name(id=other)):
@@ -264,7 +265,9 @@ class _Binder(ast.NodeTransformer):
             case ast.Call(func=ast.Name(id="assert_size_stride_grouped")):  # of arguments, always
                 return None
             case ast.Call(
-                func=ast.Name(id="assert_size_stride" | "assert_alignment" as check),
+                func=ast.Name(
+                    id="assert_size_stride" | "assert_tensor_metadata" | "assert_alignment" as check
+                ),
                 args=[ast.Name(id=name), *_, ast.Constant()],
             ) if name in self._made_by:
                 if check == "assert_alignment" or self._made_by[name].startswith(_CONTIGUOUS):
