@@ -236,7 +236,7 @@ class _Writer:
         return _Product(linear, rows, parts, Matrix(rows.rows, columns, columns))
 
     def _sizes(self, part: Part) -> tuple[int, int]:
-        """How many columns of a result a weight gives, and of how many inputs."""
+        """Count the columns of a result that a weight gives, and the inputs of each."""
         one, other = map(int, self._given.inputs[part.position].shape)
         return (other, one) if part.across else (one, other)
 
