@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import hotstart
 from hotstart import Dim
@@ -102,23 +101,3 @@ def test_weights_may_be_computed_in_the_call(
             assert torch.equal(program(*call)[0], expected)
             assert torch.equal(loaded(*call)[0], expected)
             assert torch.equal(other(*call)[0], expected)
-
-
-class Packs(nn.Module):
-    """A layer that is given rows of different lengths, packed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.GRU(6, 8, batch_first=True)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        steps, _ = self.layer(packed)
-        return pad_packed_sequence(steps, batch_first=True)[0]
-
-
-def test_packed_sequences_are_refused_and_the_error_says_what_to_do() -> None:
-    with pytest.raises(hotstart.CaptureError, match="does not trace packed sequences") as caught:
-        build(Packs(), *CALLS[0], torch.tensor([3, 5]))
-    assert "packed = pack_padded_sequence(x, lengths" in str(caught.value)
-    assert "gather its result at the last step" in str(caught.value)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from hotstart._torch.dynamo.packed_sequences import takes_packed
 from hotstart._torch.dynamo.plain_sizes import takes_plain_sizes
 from hotstart._torch.dynamo.recurrent import loops_over_steps
 from hotstart._torch.graphs.assertions import asserts_contents
@@ -77,7 +78,7 @@ def cut(
     # All processes have to come to them in the same order, and proofs run on one.
     splitting |= set(filter(communicates, graph.nodes))
     # Inductor takes recurrent layers apart step by step, for one length each.
-    splitting |= set(filter(loops_over_steps, graph.nodes))
+    splitting |= set(filter(loops_over_steps, graph.nodes)) | set(filter(takes_packed, graph.nodes))
     # It traces an operator with an integer for a size for one size.
     splitting |= set(filter(takes_plain_sizes, graph.nodes))
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
@@ -295,7 +296,8 @@ def _is_inlined(
     that must stay with a recurrent layer, or with a node that makes or needs a data-dependent
     number.
     """
-    if any(communicates(n) or loops_over_steps(n) or takes_plain_sizes(n) for n in run):
+    eager = (communicates, loops_over_steps, takes_packed, takes_plain_sizes)
+    if any(runs_as_eager(node) for node in run for runs_as_eager in eager):
         return True
     if alone.intersection(run):
         return True

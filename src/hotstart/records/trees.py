@@ -94,7 +94,8 @@ def closed(tree: Container) -> Any:
     """Build the value of a container whose children are values."""
     match tree:
         case Seq(cls, items):
-            return cls(*items) if is_namedtuple(cls) else cls(items)
+            make: Callable[[Iterable[Any]], Any] = getattr(cls, "_make", cls)
+            return make(items)
         case Map(cls, entries):
             return cls(entries)
         case Record(cls, fields):

@@ -20,6 +20,7 @@ from hotstart._torch.dynamo.numbers_read import (
     reading_lists,
     reading_numbers,
 )
+from hotstart._torch.dynamo.packed_sequences import packed_sequences
 from hotstart._torch.dynamo.plain_sizes import sizes_of_any_operator
 from hotstart._torch.dynamo.raising_branches import tracing_checks_of_distributions
 from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
@@ -41,6 +42,7 @@ _SIZES = (
     sizes_of_any_operator,
     decompositions_of_any_size,
     recurrent_of_any_length,
+    packed_sequences,
     guards_name_users_lines,
 )
 """Sizes stay symbols: a guard is made only where traced code asks, and names its line."""

@@ -54,12 +54,6 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "call the model once before, if it takes the lock in its first call only",
     ),
     (
-        r"function `(pack|pad)_(padded_|packed_)?sequence`",
-        "Dynamo does not trace packed sequences, whose steps depend on what lengths hold",
-        "give the recurrent layer the padded sequence; for the last state of a row, gather its "
-        "result at the last step, and flip rows by their lengths for the other direction",
-    ),
-    (
         r"builtin `torch\.\S*sparse\w*tensor",
         "forward makes a sparse tensor, which Dynamo does not trace",
         "add up rows by index: result.index_add_(0, rows, weights[:, None] * x[columns])",

@@ -27,6 +27,9 @@ _FUNCTIONS: Mapping[Any, str] = {
     **{getattr(torch, name): name for name in ("full_like", "roll", "select", "tril", "triu")},
 }
 
+_SIZED = (torch.zeros, torch.ones, torch.empty)
+"""Functions whose sizes come one by one, or as one list."""
+
 
 @contextlib.contextmanager
 def reading_numbers() -> Iterator[None]:
@@ -39,6 +42,8 @@ def reading_numbers() -> Iterator[None]:
     from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
 
     def call_function(call: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        if self.value in _SIZED:
+            args = [_number(tx, each) for each in args]
         name = _FUNCTIONS.get(self.value)
         return call(self, tx, *(_read(tx, name, 0, args, kwargs) if name else (args, kwargs)))
 
