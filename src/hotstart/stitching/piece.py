@@ -15,6 +15,7 @@ from hotstart.runtime.code.generated import unit_code
 from hotstart.runtime.code.identifiers import Names, assignment, written_tuple
 from hotstart.stitching.data_numbers import DataNumbers
 from hotstart.stitching.emit import Emitter, comment
+from hotstart.stitching.regions import Statements, in_order
 
 Look = Callable[[fx.Node], NodeArguments]
 """Looks up the arguments of a node."""
@@ -59,31 +60,32 @@ def _emit(
     outputs: set[fx.Node],
     numbers: DataNumbers | None = None,
 ) -> list[str]:
+    nodes = in_order(nodes)
     dying = _last_uses(look, nodes, keep)
     read = {value for node in nodes for value in look(node).reads} | outputs
     wanted = read | keep
     if numbers is not None:
         read |= numbers.makers
-    lines: list[str] = []
+    statements = Statements(nodes)
     for node in nodes:
         if node.op == "get_attr":
             held = attribute_of(module, str(node.target))
             if isinstance(held, fx.GraphModule):
-                lines += _function(held, emitter.define(node), emitter)
+                statements.add(_function(held, emitter.define(node), emitter))
             else:
                 emitter.let(node, emitter.literal(held))
             continue
         args, kwargs, _ = look(node)
         statement = emitter.statement(node, args, kwargs, node in read)
         path = path_of(node)
-        lines.append(f"{statement}  {comment(path)}" if path else statement)
-        lines += [] if numbers is None else numbers.read(node)
+        statements.add_node(node, f"{statement}  {comment(path)}" if path else statement)
+        statements.add([] if numbers is None else numbers.read(node))
         dead = [emitter.variable(v) for v in dying.get(node, ()) if v.op != "get_attr"]
         if numbers is not None and node in numbers.makers - wanted:
             dead.append(emitter.variable(node))
         if dead:
-            lines.append(f"del {', '.join(dead)}")
-    return lines
+            statements.add([f"del {', '.join(dead)}"])
+    return statements.lines()
 
 
 def _function(module: fx.GraphModule, name: str, emitter: Emitter) -> list[str]:

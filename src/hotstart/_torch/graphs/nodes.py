@@ -79,6 +79,11 @@ def switches_attention(node: fx.Node) -> bool:
     return getattr(node.target, "__name__", "") == "_sdpa_kernel"
 
 
+def names_kernel(node: fx.Node) -> bool:
+    """Tell whether a node looks up an attention kernel by its name, for those that set some."""
+    return getattr(node.target, "__name__", "") == "_backend_from_string"
+
+
 def replaces_memory(node: fx.Node) -> bool:
     """Tell whether a node gives a tensor the memory of another: `x.set_(y)`, `x.data = y`.
 
