@@ -253,6 +253,76 @@ def test_operators_read_numbers_from_tensors() -> None:
     check(f, *given, dynamic_shapes={**ROWS, "n": None})
 
 
+def test_operators_read_sizes_from_tensors() -> None:
+    def f(x: Tensor, n: Tensor) -> tuple[Tensor, ...]:
+        number = n[0]
+        return (
+            torch.zeros(2, number) + torch.ones((2, number)),
+            x.new_zeros(number, 3),
+            torch.arange(1, number + 2) * number,
+            x[:, :1].expand(-1, number),
+            x.repeat(number, 1) - x.tile(1, number).reshape(-1, 4),
+            torch.broadcast_to(x[None], (number, *x.shape)),
+            x.narrow(1, number - 1, 1),
+            torch.linspace(0, 1, number),
+            torch.hann_window(number),
+            torch.nn.functional.one_hot(torch.zeros(2, dtype=torch.int64), number),
+        )
+
+    check(f, *((MANY, numbers(at)) for at in (2, 1, 3)), dynamic_shapes={**ROWS, "n": None})
+
+
+def test_a_size_from_a_tensor_leaves_the_rest_to_view() -> None:
+    def f(x: Tensor, n: Tensor) -> Tensor:
+        return x.view(n, -1) * 2
+
+    x = torch.randn(4, 6)
+    program = check(f, *((x, torch.tensor(rows)) for rows in (2, 1, 8, 24)))
+    for rows in (5, 0):
+        with pytest.raises(RuntimeError):
+            program(x, torch.tensor(rows))
+
+
+def reads(x: Tensor, n: Tensor) -> tuple[Tensor, ...]:
+    return (
+        x[n] * 2,
+        x[:, n] + x[n - 1, ..., n],
+        x[None, n, 1:, None],
+        x[[0, 2], n] + x[torch.tensor([3, 0]), n],
+        x[x[:, 0] > 0, n],
+        x[n - 1 : 3, n.to(torch.int32)],
+        x[x[:, 1].argmax(), x[0].argmin()],
+        x[n.item(), :2] + x[x.shape[0] - 1, n.item()],
+    )
+
+
+def writes(x: Tensor, n: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, n] = torch.arange(4.0)
+    y[n, n] = 7
+    y[n, 1:3] += y[n - 1, :2]
+    y[..., n.item()] *= 2
+    return y
+
+
+def leaves_written(x: Tensor, n: Tensor) -> Tensor:
+    x[n] = x[n] + 1
+    return x[:, n]
+
+
+@both
+@pytest.mark.parametrize("function", [reads, writes, leaves_written])
+def test_tensors_are_indexed_by_numbers_of_tensors(
+    function: Callable[..., Any], compiler: str
+) -> None:
+    x = torch.randn(4, 4)
+    given = [(x, torch.tensor(number)) for number in (2, 1, 3, 0, -1)]
+    program = check(function, *given, compiler=compiler, tolerance=1e-6)
+    for number in (4, -5):
+        with pytest.raises((IndexError, RuntimeError)):
+            program(x.clone(), torch.tensor(number))
+
+
 @pytest.mark.parametrize("function", [repeats, splits])
 def test_sizes_come_out_of_tensors(function: Callable[..., Any]) -> None:
     given = (numbers(2, 1, 0, 1, 1), numbers(0, 0, 0, 0, 5), numbers(1, 1, 1, 1, 1))

@@ -41,14 +41,21 @@ class _Check:
 
     def met(self, sizes: Sizes) -> bool:
         """Tell whether it holds; one that mentions what is not known yet does."""
-        known = all(name in sizes for name in self.names)
-        return not known or bool(self.holds(*(sizes[name] for name in self.names)))
+        if any(name not in sizes for name in self.names):
+            return True
+        try:
+            return bool(self.holds(*(sizes[name] for name in self.names)))
+        except ZeroDivisionError:  # such as a remainder of nothing
+            return False
 
     def solved(self, name: str, sizes: Sizes) -> list[int]:
         """The value that an equation, linear in a number, gives it; none if others are unknown."""
         if self.off is None or any(n not in sizes for n in self.names if n != name):
             return []
-        at = [self.off(*({**sizes, name: v}[n] for n in self.names)) for v in (0, 1)]
+        try:
+            at = [self.off(*({**sizes, name: v}[n] for n in self.names)) for v in (0, 1)]
+        except ZeroDivisionError:
+            return []
         step = at[1] - at[0]
         return [-at[0] // step] if step and at[0] % step == 0 else []
 

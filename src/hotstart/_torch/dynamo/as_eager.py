@@ -14,6 +14,7 @@ import torch
 from hotstart._torch.dynamo.as_called import operators_as_called
 from hotstart._torch.dynamo.class_names import knowing_modules_of_classes
 from hotstart._torch.dynamo.decided_branches import going_on_where_all_is_decided
+from hotstart._torch.dynamo.indexed import indexing_by_numbers
 from hotstart._torch.dynamo.left_generators import refusing_left_generators
 from hotstart._torch.dynamo.numbers_read import (
     numbers_of_weights_unknown,
@@ -47,7 +48,7 @@ _SIZES = (
 )
 """Sizes stay symbols: a guard is made only where traced code asks, and names its line."""
 
-_NUMBERS = (reading_numbers, reading_lists, numbers_of_weights_unknown)
+_NUMBERS = (reading_numbers, reading_lists, indexing_by_numbers, numbers_of_weights_unknown)
 """Numbers held by tensors are read by nodes of the graph, and those of weights stay unknown."""
 
 _CODE = (

@@ -27,8 +27,15 @@ _FUNCTIONS: Mapping[Any, str] = {
     **{getattr(torch, name): name for name in ("full_like", "roll", "select", "tril", "triu")},
 }
 
-_SIZED = (torch.zeros, torch.ones, torch.empty)
-"""Functions whose sizes come one by one, or as one list."""
+_OF_SIZES: Mapping[Any, int] = {
+    **dict.fromkeys((torch.zeros, torch.ones, torch.empty, torch.arange), 0),
+    **dict.fromkeys(("view", "reshape", "expand", "repeat", "tile", "unflatten", "unfold"), 0),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_empty", "narrow", "broadcast_to"), 0),
+    **dict.fromkeys((torch.linspace, torch.logspace, torch.hann_window, torch.hamming_window), 0),
+    **dict.fromkeys((torch.reshape, torch.tile, torch.narrow, torch.broadcast_to), 1),
+    torch.nn.functional.one_hot: 1,
+}
+"""Functions and methods with numbers one by one, or in a list: how many arguments come before."""
 
 
 @contextlib.contextmanager
@@ -42,12 +49,14 @@ def reading_numbers() -> Iterator[None]:
     from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
 
     def call_function(call: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-        if self.value in _SIZED:
-            args = [_number(tx, each) for each in args]
+        if self.value in _OF_SIZES:
+            args = _all_read(tx, args, _OF_SIZES[self.value])
         name = _FUNCTIONS.get(self.value)
         return call(self, tx, *(_read(tx, name, 0, args, kwargs) if name else (args, kwargs)))
 
     def call_method(call: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any) -> Any:
+        if name in _OF_SIZES:
+            args = _all_read(tx, args, _OF_SIZES[name])
         read = _read(tx, name, 1, args, kwargs) if name in _NUMBERS else (args, kwargs)
         return call(self, tx, name, *read)
 
@@ -124,13 +133,19 @@ def _read(tx: Any, name: str, bound: int, args: Any, kwargs: Any) -> tuple[list[
     place, keyword = _NUMBERS[name]
     given = list(args)
     if len(given) > place - bound:
-        given[place - bound] = _number(tx, given[place - bound])
+        given[place - bound] = number_of(tx, given[place - bound])
     elif keyword in kwargs:
-        kwargs = {**kwargs, keyword: _number(tx, kwargs[keyword])}
+        kwargs = {**kwargs, keyword: number_of(tx, kwargs[keyword])}
     return given, kwargs
 
 
-def _number(tx: Any, variable: Any) -> Any:
+def _all_read(tx: Any, args: Sequence[Any], before: int) -> list[Any]:
+    """Replace tensors by the numbers that an operator reads from them, from an argument on."""
+    return [*args[:before], *(number_of(tx, each) for each in args[before:])]
+
+
+def number_of(tx: Any, variable: Any) -> Any:
+    """Replace a tensor of no dimensions, or those in a list, by the numbers that they hold."""
     from torch._dynamo.variables.lists import ListVariable, TupleVariable
     from torch._dynamo.variables.tensor import TensorVariable
 
@@ -141,7 +156,7 @@ def _number(tx: Any, variable: Any) -> Any:
         is_number = example.dim() == 0 and not example.requires_grad
         return found.call_method(tx, "item", [], {}) if is_number else variable
     if isinstance(found, ListVariable | TupleVariable):
-        numbers = [_number(tx, item) for item in found.items]
+        numbers = [number_of(tx, item) for item in found.items]
         if any(one is not other for one, other in zip(numbers, found.items, strict=True)):
             return type(found)(numbers)
     return variable
