@@ -267,6 +267,7 @@ def test_operators_read_sizes_from_tensors() -> None:
             torch.linspace(0, 1, number),
             torch.hann_window(number),
             torch.nn.functional.one_hot(torch.zeros(2, dtype=torch.int64), number),
+            torch.nn.functional.one_hot(n),
         )
 
     check(f, *((MANY, numbers(at)) for at in (2, 1, 3)), dynamic_shapes={**ROWS, "n": None})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging.handlers
+import queue
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,21 @@ def test_arguments_of_any_strides(compiler: str) -> None:
     for x in given:
         assert_same(program(x), f(x), 1e-6)
         assert_same(transposed(x), f(x), 1e-6)
+
+
+def test_layouts_that_an_operator_does_not_take_are_tried_without_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    monkeypatch.setattr(logger, "handlers", [logging.handlers.QueueHandler(said)])
+
+    def rotated(x: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+        return torch.view_as_real(pairs * 1j).flatten(-2)
+
+    check(rotated, (R(2, 5, 8),), dynamic_shapes={"x": {1: hotstart.Dim("steps", max=16)}})
+    assert said.empty()
 
 
 @mostly_eager

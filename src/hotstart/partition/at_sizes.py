@@ -12,7 +12,7 @@ from torch.fx.node import map_aggregate
 from hotstart._torch.dynamo.layout_reads import Step
 from hotstart._torch.graphs.nodes import attribute_of, short_name
 from hotstart._torch.graphs.operator_types import OpOverloadPacket
-from hotstart._torch.graphs.symbols import fake_mode, holds_at, is_fake
+from hotstart._torch.graphs.symbols import failures_unlogged, fake_mode, holds_at, is_fake
 from hotstart._torch.graphs.values import storage_of
 from hotstart._torch.graphs.writes import was_mutated
 from hotstart.capture.captured import example_of, tensors_in
@@ -83,7 +83,8 @@ class AtSizes:
     def run(self, node: fx.Node | Step, args: Any, kwargs: Any) -> Any:
         """Run what a node calls."""
         try:
-            return self.graph.call(node, args, kwargs)
+            with failures_unlogged():
+                return self.graph.call(node, args, kwargs)
         except Exception as error:
             raise Refused from error
 

@@ -6,9 +6,7 @@ So a first call costs no more than its set-up, however large its arguments are.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,7 +16,7 @@ import torch.utils._pytree as pytree
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hotstart._torch.graphs.symbols import is_fake
+from hotstart._torch.graphs.symbols import failures_unlogged, is_fake
 from hotstart._torch.subclasses.inner_tensors import context_of, inner_names
 from hotstart._torch.subclasses.subclass_calls import is_wrapper
 
@@ -87,7 +85,7 @@ class FakeArguments(TorchDispatchMode):
 
     def run(self, call: Callable[[], Any]) -> None:
         """Make a call; what it computes of arguments is in `steps`, with what it returns."""
-        with self, _unlogged():
+        with self, failures_unlogged():
             result = call()
         self.steps.append(("return", *map(self._token, pytree.tree_leaves(result))))
         self.steps += sorted(("writes", self._weights[m]) for m in self._written_weights())
@@ -217,21 +215,6 @@ def has_memory(tensor: torch.Tensor) -> bool:
 def memory_of(tensor: torch.Tensor) -> StorageWeakRef:
     """A weak key of a tensor's storage, which no later storage gets."""
     return StorageWeakRef(tensor.untyped_storage())
-
-
-@contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keep torch from logging an error where a call with fake tensors fails, as is expected.
-
-    `torch._subclasses.fake_tensor` (2.11 to 2.15) logs what its operators raise.
-    """
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ _NUMBERS: Mapping[str, tuple[int, str]] = {
     "new_full": (2, "fill_value"),
     "roll": (1, "shifts"),
     "select": (2, "index"),
+    "linspace": (2, "steps"),
+    "logspace": (2, "steps"),
     "tril": (1, "diagonal"),
     "triu": (1, "diagonal"),
 }
@@ -24,14 +27,17 @@ _NUMBERS: Mapping[str, tuple[int, str]] = {
 _FUNCTIONS: Mapping[Any, str] = {
     torch.nn.functional.pad: "pad",
     torch._C._nn.pad: "pad",
-    **{getattr(torch, name): name for name in ("full_like", "roll", "select", "tril", "triu")},
+    **{
+        getattr(torch, name): name
+        for name in ("full_like", "roll", "select", "linspace", "logspace", "tril", "triu")
+    },
 }
 
 _OF_SIZES: Mapping[Any, int] = {
     **dict.fromkeys((torch.zeros, torch.ones, torch.empty, torch.arange), 0),
     **dict.fromkeys(("view", "reshape", "expand", "repeat", "tile", "unflatten", "unfold"), 0),
     **dict.fromkeys(("new_zeros", "new_ones", "new_empty", "narrow", "broadcast_to"), 0),
-    **dict.fromkeys((torch.linspace, torch.logspace, torch.hann_window, torch.hamming_window), 0),
+    **dict.fromkeys((torch.hann_window, torch.hamming_window), 0),
     **dict.fromkeys((torch.reshape, torch.tile, torch.narrow, torch.broadcast_to), 1),
     torch.nn.functional.one_hot: 1,
 }
@@ -51,6 +57,8 @@ def reading_numbers() -> Iterator[None]:
     def call_function(call: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
         if self.value in _OF_SIZES:
             args = _all_read(tx, args, _OF_SIZES[self.value])
+        if self.value is torch.nn.functional.one_hot:
+            args, kwargs = _with_classes(tx, args, kwargs)
         name = _FUNCTIONS.get(self.value)
         return call(self, tx, *(_read(tx, name, 0, args, kwargs) if name else (args, kwargs)))
 
@@ -142,6 +150,20 @@ def _read(tx: Any, name: str, bound: int, args: Any, kwargs: Any) -> tuple[list[
 def _all_read(tx: Any, args: Sequence[Any], before: int) -> list[Any]:
     """Replace tensors by the numbers that an operator reads from them, from an argument on."""
     return [*args[:before], *(number_of(tx, each) for each in args[before:])]
+
+
+def _with_classes(tx: Any, args: Sequence[Any], kwargs: Any) -> tuple[Sequence[Any], Any]:
+    """Count the classes of `one_hot` where none are given, as eager does."""
+    from torch._dynamo.variables import BuiltinVariable
+    from torch._dynamo.variables.constant import ConstantVariable
+
+    given = args[1] if len(args) > 1 else kwargs.get("num_classes")
+    if given is not None and not (given.is_python_constant() and given.as_python_constant() == -1):
+        return args, kwargs
+    classes = args[0] if args else kwargs["input"]
+    most = classes.call_method(tx, "max", [], {}).call_method(tx, "item", [], {})
+    count = [most, ConstantVariable.create(1)]
+    return [classes, BuiltinVariable(operator.add).call_function(tx, count, {})], {}
 
 
 def number_of(tx: Any, variable: Any) -> Any:
