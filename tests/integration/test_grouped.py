@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -86,8 +87,33 @@ def test_a_kernel_computes_what_the_operator_does(model: Experts) -> None:
         same(model, program, x, torch.tensor([0, rows, rows + 5, rows + 9]).int())
 
 
-def test_a_row_does_not_depend_on_the_others() -> None:
-    program = compiled(Experts(37, 45, transposed), 37)
+class Several(Experts):
+    """Experts for each part of what it is given: parts lie one after the other in memory."""
+
+    def forward(self, x: Tensor, ends: Tensor) -> Any:
+        matrices = self.view(self.matrices)
+        parts = zip(x.unbind(0), ends.unbind(0), strict=True)
+        return [product(part, matrices, its_ends) for part, its_ends in parts]
+
+
+def test_rows_may_lie_within_a_larger_tensor() -> None:
+    model = Several(64, 48, transposed).eval()
+    shapes = {"x": {1: Dim("rows", max=512)}}
+    ends = torch.stack([ENDS, ENDS + 1, ENDS + 2]).int()
+    program = hotstart.compile(model, (torch.randn(3, 8, 64), ends), dynamic_shapes=shapes)
+    assert by_kernel(program)
+    for rows in (8, 1, 40):
+        x = torch.randn(3, rows, 64)
+        with torch.no_grad():
+            expected = model(x, ends)
+            for found, wanted in zip(program(x, ends), expected, strict=True):
+                torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("view", [transposed, as_it_is])
+def test_a_row_does_not_depend_on_the_others(view: Callable[[Tensor], Tensor]) -> None:
+    shape = (4, 37, 45) if view is as_it_is else ()
+    program = compiled(Experts(37, 45, view, *shape), 37)
     x = torch.randn(9, 37)
     together = program(x, torch.tensor([0, 0, 9, 9]).int())
     for row in range(9):

@@ -31,7 +31,7 @@ namespace {
 $products
 constexpr int64_t GROUPS = $groups, K = $k, N = $n, GROUP = $group, STRIDE = $stride;
 constexpr bool ACROSS = $across;
-constexpr int64_t UNIT = ACROSS ? WIDE : COLUMNS;
+constexpr int64_t UNIT = ACROSS ? STRIP : COLUMNS;
 constexpr int64_t PART = ($columns / K / UNIT > 0 ? $columns / K / UNIT : 1) * UNIT;
 constexpr int64_t PARTS = (N + PART - 1) / PART;
 }
@@ -55,8 +55,8 @@ extern "C" $definition
             const Product product{
                 x + row * K, w + group * GROUP, y + row * N, K, K, N, STRIDE, ACROSS};
             some = ACROSS ? end - row : std::min(TALL, end - row);
-            if (ACROSS) product.many(0, some, from, to, then);
-            else product.few(some, from, to, then);
+            if (some <= (ACROSS ? LOW : TALL)) product.few(some, from, to, then);
+            else product.many(0, some, from, to, then);
         }
     }
 }
@@ -127,9 +127,9 @@ def _product(rows: Any, matrices: Any, ends: Any) -> Any:
     if ends.get_dtype() not in _OFFSETS or not all(map(_number, sizes)) or 0 in sizes:
         return None
     realized = [
-        ir.ExternKernel.require_contiguous(rows),
+        _from_the_start(rows),
         ir.ExternKernel.realize_input(matrices),
-        ir.ExternKernel.require_contiguous(ends),
+        _from_the_start(ends),
     ]
     strides = realized[1].get_stride()
     names = {each.get_name() for each in realized}
@@ -139,6 +139,14 @@ def _product(rows: Any, matrices: Any, ends: Any) -> Any:
     layout = ir.FixedLayout(rows.get_device(), torch.float32, size, [size[1], 1])
     unwrapped = ir.InputsKernel.unwrap_storage(realized)
     return _template()(unwrapped, layout).generate().output_node()
+
+
+def _from_the_start(node: Any) -> Any:
+    """Have an input lie dense from where its memory starts: a kernel is given no offsets."""
+    from torch._inductor import ir
+
+    dense = ir.ExternKernel.require_contiguous(node)
+    return dense if dense.get_layout().offset == 0 else ir.ExternKernel.copy_input(dense)
 
 
 def _number(size: Any) -> bool:

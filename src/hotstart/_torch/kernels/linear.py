@@ -82,7 +82,7 @@ extern "C" void kernel(const float* x, const float* w, const float* bias, const 
                        float* y, const int64_t rows, const int64_t n, const int64_t k,
                        const int64_t in, const int64_t out, const int64_t first,
                        const int64_t what) {
-    const bool lies_across = (what & ACROSS) != 0, is_few = rows <= FEW && !lies_across;
+    const bool lies_across = (what & ACROSS) != 0, is_few = rows <= (lies_across ? LOW : FEW);
     const Product product{x, w, y + first, k, in, out, lies_across ? n : k, lies_across};
     auto then = [&](int64_t row, int64_t to_row, int64_t column, int64_t to_column) {
         const int64_t at = first + column, count = to_column - column, kind = what & ~ACROSS;
@@ -90,7 +90,7 @@ extern "C" void kernel(const float* x, const float* w, const float* bias, const 
             finish(y + row * out + at, bias + at, other + row * out + at, count, kind);
     };
     auto part = [&](int64_t own, int64_t all) {
-        const int64_t wide = is_few ? COLUMNS : SIDE, parts = (n + wide - 1) / wide;
+        const int64_t wide = is_few && !lies_across ? COLUMNS : SIDE, parts = (n + wide - 1) / wide;
         const int64_t across = is_few ? all : ranges(all, rows, parts), down = all / across;
         const int64_t left = own % across, top = own / across;
         const int64_t from = parts * left / across * wide;
@@ -104,7 +104,8 @@ extern "C" void kernel(const float* x, const float* w, const float* bias, const 
 }
 """)
 """Threads share out columns, and rows if there are many. A number of a result is summed up in one
-order for up to `FEW` rows, and in one for more, whatever other rows there are. Copying a part of
+order for up to `FEW` rows, and in one for more, whatever other rows there are; where the weight
+lies across, in one order for all. Copying a part of
 the weight takes as long as multiplying `COPIED` rows by it.
 
 Rows of x are `in` elements apart; those of y and of the other tensor `out`, of which columns from

@@ -145,6 +145,41 @@ inline void copy_across(const float* w, float* to, int64_t depth, int64_t step, 
         }
 }
 
+constexpr int64_t STRIP = 16 * SIDE, LOW = 8;
+
+// Adds I inputs to the sums of R rows; fetches the inputs that are `ahead`.
+template <int R, int I>
+inline void strip(const float* x, const float* w, float* sums, int64_t step, int64_t in,
+                  int64_t count, int64_t ahead) {
+    Vec inputs[R][I];
+    for (int r = 0; r < R; ++r)
+        for (int i = 0; i < I; ++i) inputs[r][i] = Vec(x[r * in + i]);
+    auto part = [&](int64_t at, int64_t some) {
+        Vec made[R];
+        for (int r = 0; r < R; ++r) made[r] = Vec::loadu(sums + r * STRIP + at);
+        for (int i = 0; i < I; ++i) {
+            const Vec column = held(some == LANES ? Vec::loadu(w + i * step + at)
+                                                  : Vec::loadu(w + i * step + at, some));
+            if (ahead) fetch(w + (i + ahead) * step + at);
+            for (int r = 0; r < R; ++r) made[r] = at::vec::fmadd(inputs[r][i], column, made[r]);
+        }
+        for (int r = 0; r < R; ++r) made[r].store(sums + r * STRIP + at);
+    };
+    int64_t at = 0;
+    for (; at + LANES <= count; at += LANES) part(at, LANES);
+    if (at < count) part(at, count - at);
+}
+
+template <int I>
+inline void strips(const float* x, int64_t rows, const float* w, float* sums, int64_t step,
+                   int64_t in, int64_t count) {
+    int64_t ahead = I;
+    for (; rows >= 3; rows -= 3, x += 3 * in, sums += 3 * STRIP, ahead = 0)
+        strip<3, I>(x, w, sums, step, in, count, ahead);
+    if (rows == 2) strip<2, I>(x, w, sums, step, in, count, ahead);
+    if (rows == 1) strip<1, I>(x, w, sums, step, in, count, ahead);
+}
+
 struct Product {
     const float *x, *w;
     float* y;
@@ -153,6 +188,12 @@ struct Product {
 
     template <typename Then>
     void few(int64_t rows, int64_t from, int64_t to, Then then) const {
+        if (across) few_across(rows, from, to);
+        else few_along(rows, from, to);
+        then(0, rows, from, to);
+    }
+
+    void few_along(int64_t rows, int64_t from, int64_t to) const {
         for (int64_t deep = 0; deep == 0 || deep < k; deep += DEPTH) {
             const int64_t depth = std::min(DEPTH, k - deep);
             const bool more = deep > 0;
@@ -164,7 +205,28 @@ struct Product {
                 columns<1>(x + deep, rows, w + column * step + deep, y + column, depth, step, in,
                            out, more);
         }
-        then(0, rows, from, to);
+    }
+
+    void few_across(int64_t rows, int64_t from, int64_t to) const {
+        alignas(64) float sums[LOW * STRIP];
+        for (int64_t block = from; block < to; block += STRIP) {
+            const int64_t count = std::min(STRIP, to - block);
+            for (int64_t deep = 0; deep == 0 || deep < k; deep += DEEP) {
+                const int64_t depth = std::min(DEEP, k - deep);
+                std::fill_n(sums, rows * STRIP, 0.0f);
+                const float* part = w + deep * step + block;
+                int64_t at = 0;
+                for (; at + 4 <= depth; at += 4)
+                    strips<4>(x + deep + at, rows, part + at * step, sums, step, in, count);
+                for (; at < depth; ++at)
+                    strips<1>(x + deep + at, rows, part + at * step, sums, step, in, count);
+                for (int64_t row = 0; row < rows; ++row)
+                    for (int64_t c = 0; c < count; ++c) {
+                        float& made = y[row * out + block + c];
+                        made = deep > 0 ? sums[row * STRIP + c] + made : sums[row * STRIP + c];
+                    }
+            }
+        }
     }
 
     template <typename Then>
@@ -201,15 +263,17 @@ w. Rows of x are `in` elements apart, those of y `out`. The inputs of a column o
 side by side, and columns `step` elements apart; or, where it lies `across`, the columns of an input
 side by side, and inputs `step` elements apart.
 
-`few` reads each column once, for all rows. A tile has sums of rows times columns, by vectors of
-both along memory. With AVX2 it takes all 16 registers: 12 sums, three parts of rows, and one of a
-column; columns that come next are fetched meanwhile. `DEPTH` keeps what a tile reads in the first
-cache.
+`few` reads each column once, for all rows. Where columns lie along memory, a tile has sums of rows
+times columns, by vectors of both. With AVX2 it takes all 16 registers: 12 sums, three parts of
+rows, and one of a column; columns that come next are fetched meanwhile. `DEPTH` keeps what a tile
+reads in the first cache. Where the matrix lies across, rows are `LOW` at most: to the sums of a
+`STRIP` of columns, which stay in the first cache, four inputs at a time are added.
 
-`many` is for many rows, or where the matrix lies across. A tile has sums of `HIGH` rows times three
+`many` is for more rows, wherever the matrix lies. A tile has sums of `HIGH` rows times three
 vectors of columns. What it reads of the matrix is copied so that it lies together, `WIDE` columns
 times `DEEP` inputs at a time, which the second cache holds along with `TALL` rows. A `LOT` is as
 many rows as it holds the sums of.
 
-Both make rows and columns that they are told, and call `then` with parts that are done. Either sums
-up in the same order whatever other rows and columns there are."""
+Both make rows and columns that they are told, and call `then` with parts that are done. Each sums
+up in one order, whatever other rows and columns there are; where the matrix lies across, both in
+the same one."""
