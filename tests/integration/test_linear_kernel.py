@@ -130,6 +130,31 @@ def test_a_residual_is_added_and_a_gate_multiplied() -> None:
         same(model, program, torch.randn(rows, 128))
 
 
+@pytest.mark.parametrize("pack_weights", [True, "always"])
+def test_what_is_added_may_have_fewer_dimensions_and_takes_no_graph_of_its_own(
+    pack_weights: Any,
+) -> None:
+    class Embeds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear = nn.Linear(8, 8)
+            self.positions = nn.Parameter(torch.randn(32, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) + self.positions[: x.shape[1]]
+
+    model = Embeds().eval()
+    shapes = {"x": {0: Dim("batch", max=9), 1: Dim("steps", max=32)}}
+    options = Options(pack_weights=pack_weights)
+    program = hotstart.compile(
+        model, (torch.randn(3, 7, 8),), dynamic_shapes=shapes, options=options
+    )
+    assert len(program.report.variants) == 1
+    for batch, steps in ((3, 7), (8, 8), (1, 1), (8, 1), (1, 32), (5, 5)):
+        same(model, program, torch.randn(batch, steps, 8))
+
+
 def test_projections_that_share_an_input_are_made_part_by_part() -> None:
     class Heads(nn.Module):
         def __init__(self) -> None:

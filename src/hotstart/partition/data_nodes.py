@@ -20,7 +20,7 @@ from torch.fx.node import map_aggregate
 from hotstart._torch.dynamo.data_numbers import asserts_number, known_contents
 from hotstart._torch.graphs.nodes import attribute_of
 from hotstart._torch.graphs.source_lines import line_of
-from hotstart._torch.graphs.symbols import fake_mode, is_fake, make_symbols
+from hotstart._torch.graphs.symbols import failures_unlogged, fake_mode, is_fake, make_symbols
 from hotstart._torch.processes.collectives import communicates
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.errors import CaptureError
@@ -121,7 +121,7 @@ def _runs(graph: Graph, node: fx.Node, at: Mapping[str, int]) -> bool:
     found: Any = None
     fake = fake_mode(make_symbols({}).env)
     for mode in (fake, contextlib.nullcontext()) if may_run(graph, node, at, sizes) else (fake,):
-        with mode, torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with mode, failures_unlogged(), torch.no_grad(), torch.random.fork_rng(devices=[]):
             try:
                 args, kwargs = map_aggregate((graph.args(node), graph.kwargs(node)), leaf)
                 found = graph.call(node, args, kwargs)

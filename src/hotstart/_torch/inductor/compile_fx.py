@@ -18,6 +18,7 @@ from hotstart._torch.graphs.symbols import (
 from hotstart._torch.inductor.cheaper import sigmoid_for_tanh
 from hotstart._torch.inductor.composites import composites_of_any_size
 from hotstart._torch.inductor.exact import numbers_of_operators
+from hotstart._torch.inductor.fused_sizes import fusing_without_guards
 from hotstart._torch.inductor.joined_kernels import AskedKernel, kernels_asked_for, kernels_in
 from hotstart._torch.inductor.outputs_apart import keep_outputs_apart
 from hotstart._torch.inductor.projections import projections_of_any_size
@@ -213,6 +214,7 @@ def _in_force(
         torch.no_grad(),
         without_size_assumptions(),
         bounded_negative_powers(),
+        fusing_without_guards(),
         convolutions_of_any_batch(),
         composites_of_any_size(),
         projections_of_any_size(),
