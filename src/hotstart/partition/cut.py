@@ -75,12 +75,7 @@ def cut(
     alone = nodes_alone(graph, hints)
     require_idle(graph, hints)
     splitting |= alone
-    # All processes have to come to them in the same order, and proofs run on one.
-    splitting |= set(filter(communicates, graph.nodes))
-    # Inductor takes recurrent layers apart step by step, for one length each.
-    splitting |= set(filter(loops_over_steps, graph.nodes)) | set(filter(takes_packed, graph.nodes))
-    # It traces an operator with an integer for a size for one size.
-    splitting |= set(filter(takes_plain_sizes, graph.nodes))
+    splitting |= set(filter(_runs_as_eager, graph.nodes))
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
     runs = _join_allocations(_join_forbidden_cuts(graph, runs), splitting)
     return graph, tuple(Run(tuple(run), _is_inlined(run, splitting, alone)) for run in runs)
@@ -287,6 +282,17 @@ def _is_allocation(node: fx.Node) -> bool:
     return bool(_ALLOCATIONS & names_of(node))
 
 
+def _runs_as_eager(node: fx.Node) -> bool:
+    """Tell whether a node calls what no compiler is given.
+
+    All processes have to come to a collective in the same order, and proofs run on one. Inductor
+    takes recurrent layers apart step by step, for one length each, and what is packed for none; it
+    traces an operator with an integer for a size for one size.
+    """
+    kinds = (communicates, loops_over_steps, takes_packed, takes_plain_sizes)
+    return any(is_one(node) for is_one in kinds)
+
+
 def _is_inlined(
     run: Sequence[fx.Node], splitting: frozenset[fx.Node], alone: frozenset[fx.Node]
 ) -> bool:
@@ -296,8 +302,7 @@ def _is_inlined(
     that must stay with a recurrent layer, or with a node that makes or needs a data-dependent
     number.
     """
-    eager = (communicates, loops_over_steps, takes_packed, takes_plain_sizes)
-    if any(runs_as_eager(node) for node in run for runs_as_eager in eager):
+    if any(map(_runs_as_eager, run)):
         return True
     if alone.intersection(run):
         return True

@@ -32,7 +32,7 @@ class Statements:
     def __init__(self, nodes: Sequence[fx.Node]) -> None:
         self._blocks: list[list[str]] = [[]]
         self._ends: list[Ends] = []
-        # What is set last is what was set before the first.
+        # The last node of a kind restores the setting from before the first.
         self._set = {node.target: _setting(node) for node in nodes if _sets(node)}
 
     def add(self, lines: Iterable[str]) -> None:

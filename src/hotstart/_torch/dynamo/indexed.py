@@ -110,7 +110,7 @@ def _is_mask(fake: torch.Tensor) -> bool:
 
 
 def _dims(parts: Sequence[Any], rank: int) -> list[int] | None:
-    """The first dimension that each part of a key is for; None if that is not certain."""
+    """List the first dimension that each part of a key takes; None if that is not certain."""
     taken = [_taken(part) for part in parts]
     if None in taken:
         return None
@@ -123,7 +123,7 @@ def _dims(parts: Sequence[Any], rank: int) -> list[int] | None:
 
 
 def _taken(part: Any) -> Any:
-    """How many dimensions a part of a key is for; `...` for all that are left, None if unknown."""
+    """Count the dimensions that a part of a key takes; `...`: all that are left, None: unknown."""
     from torch._dynamo.variables.lists import SliceVariable
     from torch._dynamo.variables.tensor import TensorVariable
 

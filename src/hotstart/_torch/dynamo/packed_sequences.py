@@ -77,7 +77,7 @@ def takes_packed(node: fx.Node) -> bool:
 
 
 class _Rows:
-    """How many rows are packed: as many as have a first step, which layers read again and again.
+    """The number of packed rows: that of the first step, which layers read again and again.
 
     It is a size of the lengths that were packed, or a number that is read once.
     """
@@ -112,7 +112,7 @@ class _Rows:
         return variable.as_python_constant() if is_constant else variable.sym_num
 
     def _version_read(self, sizes: fx.Node) -> int | None:
-        """How often the sizes had been written to when their first was read; None: never read."""
+        """The version of the sizes when their first number was read; None if it was not."""
         version, _ = self._read.get(sizes, (None, None))
         return version
 
@@ -215,7 +215,7 @@ def _lengths(sizes: fx.Node) -> fx.Node | None:
 
 
 def _whole(node: fx.Node) -> tuple[Any, Any]:
-    """What a node takes a part of, and which part; twice None for other nodes."""
+    """Split a node that takes a part into the whole and the index; None twice for other nodes."""
     if node.target != operator.getitem:
         return None, None
     whole, index = node.args
