@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from hotstart.profiling.ranges import profiler_ranges
     from hotstart.profiling.record import Profile
     from hotstart.program import Program
-    from hotstart.records.shapes import Dim
+    from hotstart.records.dims import Dim
     from hotstart.submodule import compile_submodule, install, restore
 
 __all__ = [
@@ -103,7 +103,7 @@ _HOMES = {
     "restore": "hotstart.submodule",
     "observe": "hotstart.observation",
     "ObservedCalls": "hotstart.observing.observed",
-    "Dim": "hotstart.records.shapes",
+    "Dim": "hotstart.records.dims",
     "Options": "hotstart.options",
     "Profile": "hotstart.profiling.record",
     "profile": "hotstart.profiling.profile",

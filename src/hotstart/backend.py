@@ -31,8 +31,8 @@ from hotstart.native.build import Libraries
 from hotstart.options import Options
 from hotstart.partition.operator_names import known_among
 from hotstart.records.artifact import Artifact, Requirements, StitchedCall
+from hotstart.records.dims import variants
 from hotstart.records.report import Packed, Report
-from hotstart.records.shapes import variants
 from hotstart.runtime.bind import bind
 from hotstart.runtime.entry.flat import Apart, FlatCall, bind_flat, flat_source
 from hotstart.runtime.weights.model_weights import weights_of

@@ -103,6 +103,22 @@ def test_missed_sizes_that_are_no_range_are_compiled_one_by_one(
     assert sum("sizes alone" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_missed_sizes_that_follow_from_others_are_compiled_so() -> None:
+    def model(new, past, mask):
+        return torch.cat([past, new]) * mask
+
+    def args(past, new):
+        return torch.randn(new), torch.randn(past), torch.randn(past + new)
+
+    options = hotstart.Options(compiler="op_by_op", on_miss="compile")
+    program = build(model, *args(2, 2), options=options)
+    for past, new in ((4, 2), (6, 2), (8, 2), (8, 3), (5, 4), (7, 2)):
+        given = args(past, new)
+        assert torch.equal(program(*given), model(*given))
+    # (4, 2) alone, then 4..8 and 2, then 4..8 and 2..4
+    assert len(program._misses.compiled[""]) == 3
+
+
 class CachesBySize(nn.Module):
     """Keeps a table that grows with what it is called with, as rotary embeddings do."""
 

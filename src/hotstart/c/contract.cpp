@@ -1,12 +1,16 @@
 #include "contract.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "torch.h"
 #include "weights.h"
 #include "words.h"
 
 namespace hotstart {
+
+// The largest factor of an axis, and the largest number beside it.
+static constexpr int64_t LARGEST = INT64_C(1) << 31;
 
 // --- reading ----------------------------------------------------------------------------------
 
@@ -39,9 +43,10 @@ Contract::Contract(const Json& records, const Json& wiring) {
     ranges_.push_back(range);
   }
   for (const Argument& argument : arguments_)
-    for (int32_t number : argument.axes) {
-      const size_t axis = static_cast<size_t>(number);
-      if (number < 0 || std::count(met_.begin(), met_.end(), axis) > 0) continue;
+    for (const Size& size : argument.sizes) {
+      if (size.terms.size() != 1) continue;
+      const size_t axis = static_cast<size_t>(size.terms[0].first);
+      if (std::count(met_.begin(), met_.end(), axis) > 0) continue;
       met_.push_back(axis);
       axes_[axis].first = static_cast<int>(&argument - arguments_.data());
     }
@@ -61,15 +66,36 @@ static Layout layout_named(std::string_view name) {
   throw Malformed("expected a layout");
 }
 
+Size Contract::size_of(const Json& record) const {
+  if (record.kind() == Json::Kind::text) return {{{axis_named(record.text()), 1}}, 0};
+  if (record.kind() == Json::Kind::integer) return {{}, record.integer(0, INT64_MAX)};
+  Size made{{}, record["plus"].integer(-LARGEST, LARGEST)};
+  for (const Json& term : record["terms"].items())
+    made.terms.emplace_back(axis_named(term.at(0).text()), term.at(1).integer(1, LARGEST));
+  if (made.terms.empty()) throw Malformed("expected a size that follows from axes");
+  return made;
+}
+
+std::string Contract::written(const Size& size) const {
+  std::vector<std::string> terms;
+  for (const auto& [axis, factor] : size.terms)
+    terms.push_back((factor == 1 ? "" : std::to_string(factor) + "*") + axes_[axis].name);
+  if (terms.empty()) return std::to_string(size.plus);
+  const std::string text = joined(terms, " + ");
+  if (size.plus == 0) return text;
+  return text + (size.plus < 0 ? " - " : " + ") + std::to_string(std::abs(size.plus));
+}
+
 void Contract::read_argument(const Json& spec) {
-  Argument made{spec["path"].string(), "", dtype_named(spec["dtype"].text()), {}, {}, {},
+  Argument made{spec["path"].string(), "", dtype_named(spec["dtype"].text()), {}, {}, {}, {},
                 layout_named(spec["layout"].text()), false};
   std::vector<std::string> sizes;
-  for (const Json& size : spec["shape"].items()) {
-    const bool dynamic = size.kind() == Json::Kind::text;
-    made.shape.push_back(dynamic ? -1 : size.integer(0, INT64_MAX));
-    made.axes.push_back(dynamic ? axis_named(size.text()) : -1);
-    sizes.push_back(dynamic ? size.string() : std::to_string(size.integer()));
+  for (const Json& record : spec["shape"].items()) {
+    const Size size = size_of(record);
+    made.shape.push_back(size.terms.empty() ? size.plus : -1);
+    made.axes.push_back(size.is_plain() ? size.terms[0].first : -1);
+    made.sizes.push_back(size);
+    sizes.push_back(written(size));
   }
   const int64_t last = static_cast<int64_t>(made.shape.size()) - 1;
   for (const Json& dim : spec["dim_order"].items())
@@ -110,6 +136,7 @@ std::vector<Checked> Contract::check(const hotstart_tensor* given, int count,
     check_shape(argument, given[number], sizes);
     found.push_back(check_layout(argument, given[number]));
   }
+  check_sums(given, sizes);
   check_apart(given, found);
   return found;
 }
@@ -158,13 +185,17 @@ void Contract::check_kind(const Argument& wanted, const hotstart_tensor& given) 
                        ", or compile with an example of " + std::to_string(given.rank));
 }
 
+static std::string in_dimension(int64_t size, int dim) {
+  return "size " + std::to_string(size) + " in dimension " + std::to_string(dim);
+}
+
 void Contract::check_shape(const Argument& wanted, const hotstart_tensor& given,
                            std::vector<int64_t>& sizes) const {
   for (int dim = 0; dim < given.rank; ++dim) {
     const int64_t size = given.shape[dim];
-    if (wanted.axes[dim] >= 0)
+    if (wanted.sizes[dim].terms.size() == 1)
       check_size(wanted, dim, size, sizes);
-    else if (size != wanted.shape[dim])
+    else if (wanted.sizes[dim].terms.empty() && size != wanted.shape[dim])
       throw contract(wanted.name, described(given), wanted.text,
                      "pass " + std::to_string(wanted.shape[dim]) + " in dimension " +
                          std::to_string(dim) + ", or declare a Dim for it in dynamic_shapes");
@@ -173,23 +204,56 @@ void Contract::check_shape(const Argument& wanted, const hotstart_tensor& given,
 
 void Contract::check_size(const Argument& wanted, int dim, int64_t size,
                           std::vector<int64_t>& sizes) const {
-  const int32_t number = wanted.axes[dim];
-  const Axis& axis = axes_[number];
-  if (sizes[number] < 0) {
-    sizes[number] = size;
-    int64_t low = INT64_MAX, high = INT64_MIN;
-    for (const Range& range : ranges_) {
-      low = std::min(low, range.intervals[number].low);
-      high = std::max(high, range.intervals[number].high);
-    }
-    if (size < low || size > high) throw not_served(sizes);
-  } else if (sizes[number] != size) {
-    throw contract(wanted.name,
-                   "size " + std::to_string(size) + " in dimension " + std::to_string(dim),
-                   "size " + std::to_string(sizes[number]) + " there, the size of axis '" +
-                       axis.name + "' in " + arguments_[axis.first].name,
-                   "pass equal sizes, or declare another Dim there");
+  const Size& own = wanted.sizes[dim];
+  const auto [number, factor] = own.terms[0];
+  if (sizes[number] >= 0) return check_agrees(wanted, dim, size, sizes);
+  const int64_t rest = size - own.plus;  // of a size of 0 or more, so it is not too small
+  if (own.plus > size || rest % factor != 0)
+    throw contract(wanted.name, in_dimension(size, dim),
+                   written(own) + " there, for a whole number '" + axes_[number].name + "'",
+                   "pad or crop the input");
+  sizes[number] = rest / factor;
+  int64_t low = INT64_MAX, high = INT64_MIN;
+  for (const Range& range : ranges_) {
+    low = std::min(low, range.intervals[number].low);
+    high = std::max(high, range.intervals[number].high);
   }
+  if (sizes[number] < low || sizes[number] > high) throw not_served(sizes);
+}
+
+// Sees that a dimension has the size that follows from axes, all of which are known.
+void Contract::check_agrees(const Argument& wanted, int dim, int64_t size,
+                            const std::vector<int64_t>& sizes) const {
+  const Size& own = wanted.sizes[dim];
+  int64_t takes = own.plus;
+  bool too_large = false;
+  std::vector<std::string> known;
+  for (const auto& [number, factor] : own.terms) {
+    int64_t part = 0;
+    too_large |= __builtin_mul_overflow(sizes[number], factor, &part) ||
+                 __builtin_add_overflow(takes, part, &takes);
+    known.push_back("axis '" + axes_[number].name + "' of " + std::to_string(sizes[number]) +
+                    " in " + arguments_[axes_[number].first].name);
+  }
+  if (!too_large && size == takes) return;
+  const std::string there = too_large ? "a size" : "size " + std::to_string(takes);
+  if (!own.is_plain())
+    throw contract(wanted.name, in_dimension(size, dim),
+                   there + " there, " + written(own) + " for " + joined(known, " and "),
+                   "pass this size, or declare another Dim there");
+  const Axis& axis = axes_[own.terms[0].first];
+  throw contract(wanted.name, in_dimension(size, dim),
+                 there + " there, the size of axis '" + axis.name + "' in " +
+                     arguments_[axis.first].name,
+                 "pass equal sizes, or declare another Dim there");
+}
+
+// Sees that dimensions have the sizes that follow from several axes.
+void Contract::check_sums(const hotstart_tensor* given, const std::vector<int64_t>& sizes) const {
+  for (size_t number = 0; number < arguments_.size(); ++number)
+    for (size_t dim = 0; dim < arguments_[number].sizes.size(); ++dim)
+      if (arguments_[number].sizes[dim].terms.size() > 1)
+        check_agrees(arguments_[number], static_cast<int>(dim), given[number].shape[dim], sizes);
 }
 
 Failure Contract::not_served(const std::vector<int64_t>& sizes) const {

@@ -4,6 +4,7 @@
 #define HOTSTART_CONTRACT_H
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "failure.h"
@@ -24,11 +25,19 @@ struct Axis {
   int first = 0;                    // the argument that has it first
 };
 
+// A size that follows from axes: multiples of them, added up with a number.
+struct Size {
+  std::vector<std::pair<int32_t, int64_t>> terms;  // the number of an axis, and its factor
+  int64_t plus;
+  bool is_plain() const { return terms.size() == 1 && terms[0].second == 1 && plus == 0; }
+};
+
 struct Argument {
   std::string name, text;  // text: such as `torch.int64 [batch, 3] on cpu`
   hotstart_dtype dtype;
-  std::vector<int64_t> shape;  // -1 for an axis
-  std::vector<int32_t> axes;   // -1 for a fixed size
+  std::vector<int64_t> shape;  // -1 for what is not fixed
+  std::vector<int32_t> axes;   // -1 for what is no axis
+  std::vector<Size> sizes;     // of each dimension; a fixed one has no terms
   std::vector<int32_t> order;  // dimensions from the outermost to the innermost in memory
   Layout layout;
   bool written;  // by calls
@@ -88,6 +97,11 @@ class Contract {
   void check_shape(const Argument& wanted, const hotstart_tensor& given,
                    std::vector<int64_t>& sizes) const;
   void check_size(const Argument& wanted, int dim, int64_t size, std::vector<int64_t>& sizes) const;
+  void check_agrees(const Argument& wanted, int dim, int64_t size,
+                    const std::vector<int64_t>& sizes) const;
+  void check_sums(const hotstart_tensor* given, const std::vector<int64_t>& sizes) const;
+  Size size_of(const Json& record) const;
+  std::string written(const Size& size) const;
   void check_apart(const hotstart_tensor* given, const std::vector<Checked>& checked) const;
   Checked check_layout(const Argument& wanted, const hotstart_tensor& given) const;
 

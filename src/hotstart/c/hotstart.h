@@ -89,8 +89,10 @@ typedef struct hotstart_argument {
   const char* name; /* as Python has it: `input_ids`, `batch['mask']` */
   int32_t dtype;          /* a `hotstart_dtype` */
   int32_t rank;
-  const int64_t* shape; /* of each dimension its size, -1 for one that is an axis */
-  const int32_t* axes;  /* of each dimension the number of its axis, -1 for a fixed size */
+  /* Of each dimension its size, and the number of its axis; -1 for none. Both are -1 for a size that
+   * follows from axes, such as a multiple of one; errors of calls say what it has to be. */
+  const int64_t* shape;
+  const int32_t* axes;
   int32_t written;      /* 1 if calls write to its memory, else 0 */
 } hotstart_argument;
 

@@ -10,14 +10,16 @@ from typing import Any, Literal
 import torch
 
 from hotstart.capture.dynamic_shapes import flat_dims
+from hotstart.capture.example_axes import ExampleAxes
 from hotstart.capture.plain import oddity, require_plain
 from hotstart.capture.signature import bind_example
 from hotstart.dtypes import dtype_of, name_of
 from hotstart.errors import CaptureError, OptionsError
 from hotstart.records.contract import Parameter, TensorSpec
+from hotstart.records.dims import DerivedDim, Dim, Size
 from hotstart.records.nested import Const, Seq, Slot, Tree, is_changeable
 from hotstart.records.passing import passed
-from hotstart.records.shapes import Dim, dense_strides
+from hotstart.records.shapes import dense_strides
 from hotstart.records.trees import NotATree, build, containers, describe
 
 Kind = Literal["positional_only", "positional", "var_positional", "keyword"]
@@ -106,11 +108,12 @@ def describe_arguments(
         raise OptionsError(
             f"dynamic_shapes: no tensor argument named {given} in the example; there are: {known}"
         )
+    reader.axes.complete()
     return Arguments(
         tuple(parameters),
         tuple(reader.tensors),
-        tuple(reader.axes.values()),
-        dict(reader.sizes),
+        tuple(reader.axes.declared.values()),
+        dict(reader.axes.sizes),
         len(args),
         reader.shared,
         tuple(reader.strides),
@@ -146,8 +149,7 @@ class _Reader:
         self.device = device
         self.tensors: list[TensorSpec] = []
         self.strides: list[tuple[int, ...]] = []
-        self.axes: dict[str, Dim] = {}
-        self.sizes: dict[str, int] = {}
+        self.axes = ExampleAxes()
         self.shared: tuple[str, ...] = ()
         self._held: dict[int, tuple[str, Any]] = {}
 
@@ -176,18 +178,18 @@ class _Reader:
                 self.shared = (first, at)
         return tree
 
-    def _spec(self, path: str, tensor: torch.Tensor, dims: Mapping[int, Dim]) -> TensorSpec:
+    def _spec(self, path: str, tensor: torch.Tensor, dims: Mapping[int, DerivedDim]) -> TensorSpec:
         if oddity(tensor) != "lazy":
             require_plain(path, tensor)
-        shape: list[int | str] = list(map(int, tensor.shape))
+        shape: list[Size] = list(map(int, tensor.shape))
         for dim, declared in dims.items():
             at = dim + tensor.ndim if dim < 0 else dim
             if not 0 <= at < tensor.ndim:
                 raise OptionsError(
                     f"dynamic_shapes: {path} has {tensor.ndim} dimensions, no dimension {dim}"
                 )
-            self._note_axis(path, at, declared, int(tensor.shape[at]))
-            shape[at] = declared.name
+            self.axes.add(path, at, int(tensor.shape[at]), declared)
+            shape[at] = declared.size
         return TensorSpec(
             path=path,
             dtype=name_of(tensor.dtype),
@@ -195,24 +197,6 @@ class _Reader:
             shape=tuple(shape),
             dim_order=dim_order(tensor),
         )
-
-    def _note_axis(self, path: str, dim: int, declared: Dim, size: int) -> None:
-        known = self.axes.setdefault(declared.name, declared)
-        if known != declared:
-            raise OptionsError(
-                f"Dim {declared.name!r} is declared twice with different bounds: "
-                f"{known} and {declared}"
-            )
-        if not declared.serves(size):
-            raise OptionsError(
-                f"{path}: dimension {dim} of the example is {size}, outside Dim "
-                f"{declared.name!r}, which serves {declared}"
-            )
-        if self.sizes.setdefault(declared.name, size) != size:
-            raise OptionsError(
-                f"{path}: dimension {dim} of the example is {size}, but axis {declared.name!r} is "
-                f"{self.sizes[declared.name]} elsewhere in the example"
-            )
 
 
 def example_tensor(spec: TensorSpec, sizes: Mapping[str, Any]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -63,8 +64,9 @@ class Captured:
 
     Attributes:
         graph: the graph; its placeholders correspond to `inputs`.
-        inputs: for each placeholder, the argument, weight or axis (`Slot("size", expr=axis)`).
-        symbols: the axis, or number, each symbol of the graph's shapes stands for.
+        inputs: for each placeholder, the argument, weight or size (`Slot("size", expr=size)`).
+        symbols: what each symbol of the graph's shapes is: an axis, what follows from axes, or a
+            number.
         outputs: what a call returns.
         updates: attributes of the model's modules that a call replaces.
         changes: containers that the caller passed and a call changes.
@@ -85,7 +87,7 @@ class Captured:
     graph: fx.Graph = field(repr=False)
     module: fx.GraphModule = field(repr=False)
     inputs: tuple[Slot, ...]
-    symbols: Mapping[sympy.Symbol, sympy.Symbol]
+    symbols: Mapping[sympy.Symbol, sympy.Expr]
     outputs: Tree
     updates: tuple[AttributeUpdate, ...]
     conditions: tuple[Condition, ...]
@@ -99,6 +101,12 @@ class Captured:
     numbers: tuple[DataNumber, ...] = ()
     facts: tuple[Fact, ...] = ()
     idle: tuple[IdleNodes, ...] = ()
+
+    @property
+    def axes(self) -> tuple[sympy.Symbol, ...]:
+        """The symbols of the axes and numbers that the graph's shapes depend on."""
+        found = (sorted(expr.free_symbols, key=str) for expr in self.symbols.values())
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(found)))
 
     def trees(self) -> tuple[Tree, ...]:
         """List the trees that a call returns or leaves in modules and the caller's containers."""

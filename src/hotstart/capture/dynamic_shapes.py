@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from hotstart.errors import OptionsError
+from hotstart.records.dims import DerivedDim, Dim
 from hotstart.records.nested import Attributes, Container, children
-from hotstart.records.shapes import Dim
 from hotstart.records.trees import flattened, opened, tensors_of
 
-FlatDims = list[tuple[str, torch.Tensor, dict[int, Dim]]]
+FlatDims = list[tuple[str, torch.Tensor, dict[int, DerivedDim]]]
 
 
 def flat_dims(path: str, value: Any, dims: Any) -> FlatDims:
@@ -60,7 +60,7 @@ def _matched(path: str, value: Any, container: Container | None, dims: Any) -> F
     return found
 
 
-def _tensor_dims(path: str, dims: Any) -> dict[int, Dim]:
+def _tensor_dims(path: str, dims: Any) -> dict[int, DerivedDim]:
     if isinstance(dims, Mapping):
         items = list(dims.items())
     elif isinstance(dims, Sequence) and not isinstance(dims, str):
@@ -72,7 +72,18 @@ def _tensor_dims(path: str, dims: Any) -> dict[int, Dim]:
     wrong = [dim for dim, _ in items if isinstance(dim, bool) or not isinstance(dim, int)]
     if wrong:
         raise OptionsError(f"dynamic_shapes: {path}: got dimension {wrong[0]!r}, takes an int")
-    return {dim: _as_dim(path, declared) for dim, declared in items if declared is not None}
+    return {dim: _derived(path, declared) for dim, declared in items if declared is not None}
+
+
+def _derived(path: str, declared: Any) -> DerivedDim:
+    """A dimension in terms of others; of itself where it is declared as it is."""
+    if isinstance(declared, DerivedDim):
+        return declared
+    root, fn = (getattr(declared, name, None) for name in ("root", "fn"))
+    if root is None or fn is None:
+        return 1 * _as_dim(path, declared)
+    plus = int(fn(0))  # torch.export's derived dimensions are of the form a * root + b
+    return (int(fn(1)) - plus) * _as_dim(path, root) + plus
 
 
 def _as_dim(path: str, declared: Any) -> Dim:

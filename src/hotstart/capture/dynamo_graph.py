@@ -34,8 +34,8 @@ from hotstart.capture.refusals import refuse_collectives, refuse_places, refuse_
 from hotstart.dtypes import name_of
 from hotstart.errors import CaptureError
 from hotstart.records.contract import TensorSpec
+from hotstart.records.dims import Dim
 from hotstart.records.nested import Const, Seq, Slot, Tree
-from hotstart.records.shapes import Dim
 
 if TYPE_CHECKING:
     import sympy

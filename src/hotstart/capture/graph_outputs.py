@@ -38,7 +38,7 @@ def numbers_read(returned: Iterable[object]) -> dict[int, fx.Node]:
     }
 
 
-def size_source(node: object, symbols: Mapping[sympy.Symbol, sympy.Symbol]) -> str | None:
+def size_source(node: object, symbols: Mapping[sympy.Symbol, sympy.Expr]) -> str | None:
     """Source, over axis names, of an integer that the graph returns; None for a tensor."""
     value = node.meta["example_value"] if isinstance(node, fx.Node) else node
     if isinstance(value, torch.Tensor):

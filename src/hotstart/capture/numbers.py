@@ -97,21 +97,21 @@ class Numbers:
 
 def find_numbers(
     traced: FullGraph,
-    axes: Mapping[sympy.Symbol, sympy.Symbol],
+    axes: Mapping[sympy.Symbol, sympy.Expr],
     known: Iterable[sympy.Symbol],
 ) -> Numbers:
     """Describe the numbers that a traced graph computes from the contents of tensors.
 
     Args:
         traced: what Dynamo made of a call.
-        axes: the axis that each other symbol stands for.
+        axes: what each other symbol is, over the symbols of axes.
         known: symbols that stand for nothing any more.
 
     Raises:
         CaptureError: a number is equal to something that is known later, or is somewhere where no
             source reads it.
     """
-    names = _names(set(map(str, axes.values())))
+    names = _names({str(axis) for expr in axes.values() for axis in expr.free_symbols})
     symbols = dict(axes)
     made: list[DataNumber] = []
     facts: list[Fact] = []
@@ -139,7 +139,7 @@ def find_numbers(
 
 
 def checked_numbers(
-    graph: fx.Graph, symbols: Mapping[sympy.Symbol, sympy.Symbol]
+    graph: fx.Graph, symbols: Mapping[sympy.Symbol, sympy.Expr]
 ) -> tuple[sympy.Basic, ...]:
     """List what a graph checks of numbers, over the symbols of axes and numbers.
 

@@ -24,6 +24,7 @@ from hotstart._torch.graphs.symbols import (
     axis_symbol,
     conditions,
     fake_mode,
+    substitution,
 )
 from hotstart._torch.graphs.writes import count_writes
 from hotstart._torch.subclasses.inner_tensors import inner_names
@@ -59,6 +60,7 @@ from hotstart.errors import CaptureError
 from hotstart.guards.collect import collect
 from hotstart.guards.wrapping import wrapping_of
 from hotstart.model import Model, ModelIndex
+from hotstart.records.dims import axes_of, size_at
 from hotstart.records.nested import Slot
 
 if TYPE_CHECKING:
@@ -125,12 +127,13 @@ def capture(
     """
     with fake_mode():
         tensors = [example_tensor(spec, hints) for spec in arguments.tensors]
-    dims = {dim.name: dim for dim in arguments.axes}
+    low = {**{dim.name: dim.min for dim in arguments.axes}, **fixed}
+    high = {**{dim.name: dim.max for dim in arguments.axes}, **fixed}
     dynamic = [
-        (tensor, at, dims[size].min, dims[size].max)
+        (tensor, at, size_at(size, low), size_at(size, high))
         for tensor, spec in zip(tensors, arguments.tensors, strict=True)
         for at, size in enumerate(spec.shape)
-        if isinstance(size, str) and size not in fixed
+        if not set(axes_of(size)) <= fixed.keys()
     ]
     args, kwargs = arguments.call_with(tensors)
     trace = partial(_trace, target, args, kwargs, dynamic, passed)
@@ -275,38 +278,39 @@ def _inputs(trace: _Trace) -> Iterator[Slot]:
         if path:
             value = trace.weights.inner(value, path, traced.name_of(node))
         if not isinstance(value, torch.Tensor):
-            yield Slot("size", expr=_axis_of(trace, node))
+            yield Slot("size", expr=_size_of(trace, node))
         elif id(value) in trace.numbers:
             yield Slot("arg", trace.numbers[id(value)])
         else:
             yield Slot("weight", trace.weights.slot(value, traced.name_of(node)))
 
 
-def _axis_of(trace: _Trace, node: fx.Node) -> str:
-    """The axis that a placeholder is the size of."""
+def _size_of(trace: _Trace, node: fx.Node) -> str:
+    """The size that a placeholder is, over the names of axes."""
     tensor, dim = trace.traced.size_source(node) or (None, 0)
     if id(tensor) not in trace.numbers:
         raise CaptureError(
             f"forward computes {node.name} from Python numbers that change from call to "
             "call. Pass them as tensors, or keep them constant."
         )
-    axis = trace.arguments.tensors[trace.numbers[id(tensor)]].shape[dim]
-    assert isinstance(axis, str)
-    return axis
+    return str(trace.arguments.tensors[trace.numbers[id(tensor)]].shape[dim])
 
 
-def _axis_symbols(trace: _Trace) -> dict[sympy.Symbol, sympy.Symbol]:
-    """The axis that each symbol of the graph's shapes stands for."""
+def _axis_symbols(trace: _Trace) -> dict[sympy.Symbol, sympy.Expr]:
+    """What each symbol of the graph's shapes is, over the symbols of axes."""
     specs, numbers = trace.arguments.tensors, trace.numbers
+    symbols = {dim.name: axis_symbol(dim.name) for dim in trace.arguments.axes}
+    symbols |= substitution(trace.fixed)
     return {
-        symbol: axis_symbol(axis)
+        symbol: size_at(size, symbols)
         for symbol, (tensor, dim) in trace.traced.symbol_sources()
-        if id(tensor) in numbers and isinstance(axis := specs[numbers[id(tensor)]].shape[dim], str)
+        if id(tensor) in numbers
+        and not isinstance(size := specs[numbers[id(tensor)]].shape[dim], int)
     }
 
 
 def _describe_outputs(
-    trace: _Trace, inputs: tuple[Slot, ...], symbols: Mapping[sympy.Symbol, sympy.Symbol]
+    trace: _Trace, inputs: tuple[Slot, ...], symbols: Mapping[sympy.Symbol, sympy.Expr]
 ) -> Outputs:
     """Describe what a call returns; the graph returns the sizes in it, too."""
     graph = trace.traced.module.graph

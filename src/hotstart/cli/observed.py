@@ -30,11 +30,26 @@ def add_calls(command: ArgumentParser) -> None:
             metavar="AXIS=SIZE",
             help=f"the {which} size of an axis of --calls",
         )
+    add(
+        "--multiple",
+        action="append",
+        default=[],
+        type=parse.axis_size,
+        metavar="AXIS=NUMBER",
+        help="an axis of --calls that takes multiples of a number only",
+    )
+    add(
+        "--follow",
+        action="append",
+        default=[],
+        metavar="AXIS",
+        help="an axis of --calls that follows from others, as it did in every call",
+    )
 
 
 def require_calls(given: Namespace) -> None:
     """Exit with a usage error if a flag that is for --calls was given without."""
-    for flag in ("module", "min", "max"):
+    for flag in ("module", "min", "max", "multiple", "follow"):
         if getattr(given, flag) and given.calls is None:
             given.parser.error(f"--{flag} is for --calls")
 
@@ -58,7 +73,13 @@ def with_calls(
     calls = ObservedCalls.load(given.calls)
     if given.module is not None:
         calls = calls[given.module]
-    bounded = calls.within(min=dict(given.min), max=dict(given.max), dynamic_shapes=dynamic_shapes)
+    bounded = calls.within(
+        min=dict(given.min),
+        max=dict(given.max),
+        multiples=dict(given.multiple),
+        follow=given.follow,
+        dynamic_shapes=dynamic_shapes,
+    )
     examples = ("args", "kwargs", "calls", "dynamic_shapes")
     kept = {name: value for name, value in arguments.items() if name not in examples}
     return {**kept, "calls": bounded}

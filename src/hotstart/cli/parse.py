@@ -11,11 +11,14 @@ import msgspec
 
 from hotstart.errors import OptionsError
 from hotstart.options import Jobs
-from hotstart.records.shapes import Dim
+from hotstart.records.dims import DerivedDim, DerivedSize, Dim, axes_of
 
 _T = TypeVar("_T")
 
-_DYNAMIC = re.compile(r"(\w+):(\d+)=(\w+)(?:\[(\d+)\.\.(\d+)\])?", re.ASCII)
+_TERM = r"(?:\d+\*)?[^\W\d]\w*"
+_DYNAMIC = re.compile(
+    rf"(\w+):(\d+)=({_TERM}(?:\+{_TERM})*)([+-]\d+)?(?:\[(\d+)\.\.(\d+)\])?", re.ASCII
+)
 _RANGE = re.compile(r"(\w+)=(\d+)\.\.(\d+)", re.ASCII)
 _SIZE = re.compile(r"(\w+)=(\d+)", re.ASCII)
 _FACTORY = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
@@ -27,13 +30,13 @@ class DynamicDim(msgspec.Struct, frozen=True):
     Attributes:
         argument: a parameter of the model's forward.
         dim: the number of the dimension.
-        axis: the axis' name.
-        bounds: smallest and largest size; None where another flag gives them.
+        size: what it follows from: an axis, a multiple of one, or a sum of such.
+        bounds: smallest and largest size of the only axis; None where another flag gives them.
     """
 
     argument: str
     dim: int
-    axis: str
+    size: DerivedSize
     bounds: tuple[int, int] | None
 
 
@@ -48,10 +51,19 @@ class Factory(msgspec.Struct, frozen=True):
 
 
 def dynamic_dim(text: str) -> DynamicDim:
-    """Parse `input_ids:1=seq[1..512]`, or `input_ids:1=seq` once the axis has bounds."""
-    argument, dim, axis, low, high = _match(_DYNAMIC, text, "ARGUMENT:DIM=AXIS[LOW..HIGH]")
-    bounds = None if low is None else (int(low), int(high))
-    return DynamicDim(argument, int(dim), axis, bounds)
+    """Parse `input_ids:1=seq[1..512]`, or `input_ids:1=seq` once the axis has bounds.
+
+    In the place of the axis may be what follows from axes: `8*rows[1..64]`, `past+new`, `seq-1`.
+    """
+    form = "ARGUMENT:DIM=AXIS[LOW..HIGH]"
+    argument, dim, axes, plus, low, high = _match(_DYNAMIC, text, form)
+    parts = (part.rpartition("*") for part in axes.split("+"))
+    size = DerivedSize(tuple((axis, int(n or 1)) for n, _, axis in parts), int(plus or 0))
+    if low is None:
+        return DynamicDim(argument, int(dim), size, None)
+    if len(size.terms) > 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, takes bounds where there is one axis")
+    return DynamicDim(argument, int(dim), size, (int(low), int(high)))
 
 
 def axis_range(text: str) -> tuple[str, tuple[int, int]]:
@@ -97,7 +109,7 @@ def dynamic_shapes(
     dims: Sequence[DynamicDim],
     ranges: Iterable[tuple[str, tuple[int, int]]] = (),
     sizes: Iterable[tuple[str, int]] = (),
-) -> dict[str, dict[int, Dim]] | None:
+) -> dict[str, dict[int, Dim | DerivedDim]] | None:
     """Make the `dynamic_shapes` of `hotstart.compile`; None without dynamic dimensions.
 
     All dimensions of an axis share one `Dim`, whichever flags gave its bounds, ranges and sizes.
@@ -105,14 +117,30 @@ def dynamic_shapes(
     Raises:
         OptionsError: the flags contradict each other, or describe no `Dim`.
     """
-    bounds: dict[str, tuple[int, int] | None] = {}
+    axes = _axes(dims, ranges, sizes)
+    shapes: dict[str, dict[int, Dim | DerivedDim]] = {}
     for dim in dims:
-        known = bounds.setdefault(dim.axis, dim.bounds)
+        of_argument = shapes.setdefault(dim.argument, {})
+        if dim.dim in of_argument:
+            raise OptionsError(f"--dynamic {dim.argument}:{dim.dim} was given twice")
+        of_argument[dim.dim] = dim.size.of(axes).simplest
+    return shapes or None
+
+
+def _axes(
+    dims: Sequence[DynamicDim],
+    ranges: Iterable[tuple[str, tuple[int, int]]],
+    sizes: Iterable[tuple[str, int]],
+) -> dict[str, Dim]:
+    """Make a `Dim` for every axis that flags name."""
+    bounds: dict[str, tuple[int, int] | None] = {}
+    for axis, span in ((axis, dim.bounds) for dim in dims for axis in axes_of(dim.size)):
+        known = bounds.setdefault(axis, span)
         if known is None:
-            bounds[dim.axis] = dim.bounds
-        elif dim.bounds not in (None, known):
+            bounds[axis] = span
+        elif span not in (None, known):
             raise OptionsError(
-                f"axis {dim.axis!r}: got bounds {_span(known)} and {_span(dim.bounds)}, takes one"
+                f"axis {axis!r}: got bounds {_span(known)} and {_span(span)}, takes one"
             )
     ranges_of: dict[str, list[tuple[int, int]]] = {axis: [] for axis in bounds}
     for axis, ends in ranges:
@@ -123,13 +151,13 @@ def dynamic_shapes(
 
     for axis, span in bounds.items():
         if span is None and not ranges_of[axis] and not sizes_of[axis]:
-            dim = next(each for each in dims if each.axis == axis)
-            flag = f"{dim.argument}:{dim.dim}={axis}"
+            dim = next(each for each in dims if axis in axes_of(each.size))
+            flag = f"{dim.argument}:{dim.dim}={dim.size}".replace(" ", "")
             raise OptionsError(
                 f"--dynamic {flag}: got no bounds of axis {axis!r}, takes them at one --dynamic of "
-                f"the axis; write '{flag}[1..512]', for sizes of 1 to 512"
+                f"the axis; write '{dim.argument}:{dim.dim}={axis}[1..512]', for sizes of 1 to 512"
             )
-    axes = {
+    return {
         axis: Dim(
             axis,
             min=span[0] if span else None,
@@ -139,13 +167,6 @@ def dynamic_shapes(
         )
         for axis, span in bounds.items()
     }
-    shapes: dict[str, dict[int, Dim]] = {}
-    for dim in dims:
-        of_argument = shapes.setdefault(dim.argument, {})
-        if dim.dim in of_argument:
-            raise OptionsError(f"--dynamic {dim.argument}:{dim.dim} was given twice")
-        of_argument[dim.dim] = axes[dim.axis]
-    return shapes or None
 
 
 def split_rule(ops: Sequence[str]) -> Literal["auto"] | tuple[str, ...]:

@@ -22,8 +22,9 @@ from hotstart.first_call.caches import Caches
 from hotstart.first_call.model_state import ModelState
 from hotstart.model import Model, roots
 from hotstart.records.contract import Parameter, TensorSpec
+from hotstart.records.dims import Dim
 from hotstart.records.passing import passed
-from hotstart.records.shapes import Dim, dense_strides
+from hotstart.records.shapes import dense_strides
 from hotstart.records.trees import build
 
 log = logging.getLogger("hotstart")

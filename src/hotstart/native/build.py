@@ -23,7 +23,8 @@ from hotstart.records.artifact import (
     NativeProgram,
     StitchedCall,
 )
-from hotstart.records.shapes import Dim, Variant, labelled
+from hotstart.records.dims import Dim
+from hotstart.records.shapes import Variant, labelled
 from hotstart.runtime.code.generated import code_of
 from hotstart.specialize.piece_store import PieceStore
 from hotstart.targets import TargetName, architecture_of

@@ -6,7 +6,8 @@ import ast
 from collections.abc import Sequence
 
 from hotstart.native.sizes import write_condition
-from hotstart.records.shapes import Dim, Variant
+from hotstart.records.dims import Dim
+from hotstart.records.shapes import Variant
 
 
 def write_where(variant: Variant, axes: Sequence[Dim]) -> str:

@@ -7,6 +7,7 @@ make 4..64, 3 to 4 make 2..4, and 0 stays 0.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
@@ -14,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from hotstart.observing.seen import SeenCall
-from hotstart.records.shapes import Dim
+from hotstart.records.dims import DerivedDim, DerivedSize
 
 Place = tuple[int, int]
 """A dimension of a tensor: slot and number of the dimension."""
@@ -35,11 +36,11 @@ class Axis(msgspec.Struct, frozen=True):
     places: tuple[Place, ...]
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
-    declared: Dim | None = None
+    declared: DerivedDim | None = None
 
 
 def learnt_axes(
-    calls: Sequence[SeenCall], declared: Mapping[Place, Dim], by_hand: Container[int]
+    calls: Sequence[SeenCall], declared: Mapping[Place, DerivedDim], by_hand: Container[int]
 ) -> list[Axis]:
     """The axes of calls that have one form.
 
@@ -50,7 +51,7 @@ def learnt_axes(
         by_hand: slots of which the caller declared all that is dynamic.
     """
     axes = _declared_axes(calls, declared)
-    taken = {axis.name for axis in axes}
+    taken = {root.name for dim in declared.values() for root, _ in dim.terms}
     for place in _places(calls[0]):
         sizes = _sizes(calls, place)
         if place in declared or len(set(sizes)) == 1 or place[0] in by_hand:
@@ -73,27 +74,45 @@ def rounded(sizes: Iterable[int]) -> tuple[int, int]:
     return (1 << low.bit_length() >> 1, 1 << max(high - 1, 0).bit_length())
 
 
-def relations(axes: Sequence[Axis]) -> Iterator[str]:
-    """Tell which axes follow from others in all calls: one is a multiple, or so much larger."""
-    for number, axis in enumerate(axes):
-        for other in axes[:number]:
-            small, large = sorted((axis, other), key=lambda each: each.sizes)
-            pairs = set(zip(small.sizes, large.sizes, strict=True))
-            if len({left for left, _ in pairs}) < 2:
-                continue
-            if len({right - left for left, right in pairs}) == 1:
-                left, right = next(iter(pairs))
-                yield f"{large.name} == {small.name} + {right - left}"
-            elif all(left and right % left == 0 for left, right in pairs):
-                factors = {right // left for left, right in pairs}
-                if len(factors) == 1:
-                    yield f"{large.name} == {factors.pop()} * {small.name}"
+def relations(axes: Sequence[Axis]) -> dict[str, DerivedSize]:
+    """Find the axes that follow from others in all calls, by name, and how.
+
+    One follows from another that it is a multiple of, or so much larger than; in at least three
+    sizes, both; or it is so much larger than the sum of two others.
+    """
+    found: dict[str, DerivedSize] = {}
+    roots: list[Axis] = []
+    for axis in sorted(axes, key=lambda each: each.sizes):
+        for part in itertools.chain(([one] for one in roots), itertools.combinations(roots, 2)):
+            size = _following(axis, sorted(part, key=axes.index))
+            if size is not None:
+                found[axis.name] = size
+                break
+        else:
+            roots.append(axis)
+    return found
 
 
-def _declared_axes(calls: Sequence[SeenCall], declared: Mapping[Place, Dim]) -> list[Axis]:
+def _following(axis: Axis, parts: Sequence[Axis]) -> DerivedSize | None:
+    """How an axis follows from others in all calls, if it does."""
+    seen = sorted(set(zip(*(part.sizes for part in parts), axis.sizes, strict=True)))
+    if any(len(set(part.sizes)) < 2 for part in parts) or len(seen) <= len(parts):
+        return None
+    tried = [1]
+    if len(parts) == 1 and seen[0][0] != seen[1][0]:
+        tried.append((seen[1][1] - seen[0][1]) // (seen[1][0] - seen[0][0]))
+    for factor in tried:
+        rests = {size - factor * sum(others) for *others, size in seen}
+        may_be_chance = factor > 1 and rests != {0} and len(seen) < 3
+        if factor >= 1 and len(rests) == 1 and not may_be_chance:
+            return DerivedSize(tuple((part.name, factor) for part in parts), rests.pop())
+    return None
+
+
+def _declared_axes(calls: Sequence[SeenCall], declared: Mapping[Place, DerivedDim]) -> list[Axis]:
     places: dict[str, list[Place]] = {}
     for place, dim in declared.items():
-        places.setdefault(dim.name, []).append(place)
+        places.setdefault(str(dim), []).append(place)
     return [
         Axis(
             name,

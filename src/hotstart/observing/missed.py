@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from hotstart.errors import HotstartError
 from hotstart.model import Model
-from hotstart.observing.propose import Bounds, propose
+from hotstart.observing.axes import relations
+from hotstart.observing.bounds import Bounds
+from hotstart.observing.propose import propose
 from hotstart.observing.recorder import described
 from hotstart.observing.seen import SeenCall, SeenTarget
 
@@ -24,7 +26,8 @@ class MissedCalls:
 
     The first of a form is compiled for its sizes. With the next, sizes that varied become ranges,
     as they do for observed calls; so axes that grow need few programs. Where the model does not
-    serve such a range, calls of this form are compiled for their sizes alone.
+    serve such ranges, sizes that followed from others so far follow from these; where it does not
+    serve that, calls of this form are compiled for their sizes alone.
 
     Args:
         compile_call: compiles as `hotstart.compile` does.
@@ -47,12 +50,15 @@ class MissedCalls:
             form = (_code(method), call.form, call.training, call.autocast)
             seen = self._seen.setdefault(form, {})
             seen[key] = call
-            shapes = _ranges(call, list(seen.values()))
-            if shapes and form not in self._of_single_sizes:
-                try:
-                    return self._compile(method, args, kwargs, dynamic_shapes=shapes)
-                except HotstartError as error:
-                    log.warning("compiles calls that are missed for their sizes alone: %s", error)
+            if form not in self._of_single_sizes:
+                failed: HotstartError | None = None
+                for shapes in _ranges(call, list(seen.values())):
+                    try:
+                        return self._compile(method, args, kwargs, dynamic_shapes=shapes)
+                    except HotstartError as error:
+                        failed = failed or error
+                if failed is not None:
+                    log.warning("compiles calls that are missed for their sizes alone: %s", failed)
                     self._of_single_sizes.add(form)
         return self._compile(method, args, kwargs)
 
@@ -64,9 +70,13 @@ def _code(method: Model) -> object:
     return method if inspect.isfunction(method) else type(method)
 
 
-def _ranges(call: SeenCall, seen: list[SeenCall]) -> dict[str, Any] | None:
-    """The dynamic sizes of a call among others of its form, as `hotstart.compile` takes them."""
-    for proposal in propose(SeenTarget("", tuple(seen)), Bounds(), {}).values():
-        if call in proposal.seen:
-            return proposal.dynamic_shapes()
-    return None
+def _ranges(call: SeenCall, seen: list[SeenCall]) -> Iterator[dict[str, Any]]:
+    """List dynamic sizes of a call among others of its form, as `hotstart.compile` takes them."""
+    target = SeenTarget("", tuple(seen))
+    made = propose(target, Bounds(), {}).values()
+    follow = {name for each in made for name in relations(each.axes)}
+    for bounds in (Bounds(), Bounds(follow=follow)) if follow else (Bounds(),):
+        for proposal in propose(target, bounds, {}).values():
+            shapes = proposal.dynamic_shapes() if call in proposal.seen else None
+            if shapes:
+                yield shapes

@@ -16,7 +16,8 @@ from hotstart.errors import OptionsError, RangeError
 from hotstart.faults import require
 from hotstart.model import Model
 from hotstart.observing.axes import relations
-from hotstart.observing.propose import Bounds, propose
+from hotstart.observing.bounds import Bounds
+from hotstart.observing.propose import propose
 from hotstart.observing.recorder import Recorder
 from hotstart.observing.seen import SeenTarget
 from hotstart.observing.table import table
@@ -108,6 +109,8 @@ class ObservedCalls(LearntCalls):
         min: Mapping[str, int] | None = None,
         max: Mapping[str, int] | None = None,
         exact: Collection[str] = (),
+        multiples: Mapping[str, int] | None = None,
+        follow: Collection[str] = (),
         dynamic_shapes: Mapping[str, Any] | None = None,
     ) -> ObservedCalls:
         """The same calls with other bounds, for `hotstart.compile` and `compile_submodule`.
@@ -116,6 +119,9 @@ class ObservedCalls(LearntCalls):
             min: the smallest size of axes, by name, in place of what was seen, rounded.
             max: the largest size of axes.
             exact: axes that get no range: each combination of their sizes that was seen is a call.
+            multiples: axes whose sizes are all multiples of a number, with that number.
+            follow: axes that followed from others in every call, as the table shows: they take
+                what follows from these, and no range of their own.
             dynamic_shapes: what is dynamic of some parameters, as in `hotstart.compile`, in place
                 of what was learnt. Others share these axes where they had the same sizes.
 
@@ -123,12 +129,21 @@ class ObservedCalls(LearntCalls):
             OptionsError: an argument is of another type. That it does not fit what was seen shows
                 in `propose`.
         """
-        for name, given in (("min", min), ("max", max), ("dynamic_shapes", dynamic_shapes)):
+        numbers = {"min": min, "max": max, "multiples": multiples}
+        for name, given in {**numbers, "dynamic_shapes": dynamic_shapes}.items():
             require(name, given or {}, Mapping, "a mapping by name")
-        if isinstance(exact, str):
-            raise OptionsError(f"exact: got {exact!r}, takes several names, such as ({exact!r},)")
+        for axis, factor in (multiples or {}).items():
+            if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+                raise OptionsError(
+                    f"multiples: got {factor!r} for {axis!r}, takes an int of 1 or more"
+                )
+        for name, names in (("exact", exact), ("follow", follow)):
+            if isinstance(names, str):
+                raise OptionsError(
+                    f"{name}: got {names!r}, takes several names, such as ({names!r},)"
+                )
         other = copy.copy(self)
-        other._bounds = Bounds(min or {}, max or {}, exact)
+        other._bounds = Bounds(min or {}, max or {}, exact, multiples or {}, follow)
         other._dynamic_shapes = dynamic_shapes or {}
         return other
 
@@ -138,6 +153,8 @@ class ObservedCalls(LearntCalls):
         min: Mapping[str, int] | None = None,
         max: Mapping[str, int] | None = None,
         exact: Collection[str] = (),
+        multiples: Mapping[str, int] | None = None,
+        follow: Collection[str] = (),
         dynamic_shapes: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Program:
@@ -147,6 +164,8 @@ class ObservedCalls(LearntCalls):
             min: as in `within`.
             max: as in `within`.
             exact: as in `within`.
+            multiples: as in `within`.
+            follow: as in `within`.
             dynamic_shapes: as in `within`.
             settings: `split_on`, `options` and `cache`, as in `hotstart.compile`.
 
@@ -154,7 +173,14 @@ class ObservedCalls(LearntCalls):
             OptionsError: as in `propose`; or the calls come from a file, or of several modules.
             HotstartError: as `hotstart.compile`.
         """
-        bounded = self.within(min=min, max=max, exact=exact, dynamic_shapes=dynamic_shapes)
+        bounded = self.within(
+            min=min,
+            max=max,
+            exact=exact,
+            multiples=multiples,
+            follow=follow,
+            dynamic_shapes=dynamic_shapes,
+        )
         return bounded.compile_observed(**settings)
 
     def compile_observed(self, **settings: Any) -> Program:
@@ -211,10 +237,10 @@ class ObservedCalls(LearntCalls):
             try:
                 yield
             except RangeError as error:
-                for relation in self._relations():
+                for name, size in sorted(self._relations()):
                     error.add_note(
-                        f"In every call that was observed, {relation}. Contracts do not say so: "
-                        "compile(exact=...) with one of these axes takes the sizes that were seen."
+                        f"In every call that was observed, {name} == {size}: "
+                        f"compile(follow=[{name!r}]) takes only such calls."
                     )
                 raise
 
@@ -263,10 +289,11 @@ class ObservedCalls(LearntCalls):
 
         return cls(read(file))
 
-    def _relations(self) -> set[str]:
+    def _relations(self) -> set[tuple[str, str]]:
         _, target = self._only()
         made = propose(target, self._bounds, self._dynamic_shapes).values()
-        return {relation for each in made for relation in relations(each.axes)}
+        found = (relations(each.axes).items() for each in made)
+        return {(name, str(size)) for each in found for name, size in each}
 
     @property
     def _seen(self) -> dict[str, SeenTarget]:

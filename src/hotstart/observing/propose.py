@@ -14,28 +14,15 @@ from msgspec.structs import replace
 from hotstart.calls import Call
 from hotstart.capture.dynamic_shapes import flat_dims
 from hotstart.errors import OptionsError
-from hotstart.observing.axes import Axis, Place, broadcast, learnt_axes, rounded
+from hotstart.observing.axes import Axis, Place, broadcast, learnt_axes
+from hotstart.observing.bounds import Bounds, dims_of
 from hotstart.observing.seen import SeenCall, SeenTarget
+from hotstart.records.dims import DerivedDim
 from hotstart.records.nested import Slot, Tree, children
-from hotstart.records.shapes import Dim
 from hotstart.records.trees import slots
 
 LARGEST = 8
 """The most calls that are proposed: each is traced on its own."""
-
-
-class Bounds(msgspec.Struct, frozen=True):
-    """Bounds of axes that the caller gives, by name.
-
-    Attributes:
-        low: smallest sizes.
-        high: largest sizes.
-        exact: axes of which each combination of sizes that was seen is a call of its own.
-    """
-
-    low: Mapping[str, int] = {}
-    high: Mapping[str, int] = {}
-    exact: Collection[str] = ()
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -44,20 +31,20 @@ class Proposal(msgspec.Struct, frozen=True):
     Attributes:
         seen: the calls, those in the most frequent layout first; the first is the example.
         axes: what varied.
-        dims: the range of each axis, by name.
+        dims: the sizes of each axis, by name.
     """
 
     seen: tuple[SeenCall, ...]
     axes: tuple[Axis, ...]
-    dims: Mapping[str, Dim]
+    dims: Mapping[str, DerivedDim]
 
     @property
     def count(self) -> int:
         """Count the calls that were seen."""
         return sum(call.count for call in self.seen)
 
-    def dim_at(self, place: Place) -> Dim | None:
-        """The range of a dimension; None if it is static."""
+    def dim_at(self, place: Place) -> DerivedDim | None:
+        """The sizes of a dimension; None if it is static."""
         found = (self.dims[axis.name] for axis in self.axes if place in axis.places)
         return next(found, None)
 
@@ -77,7 +64,7 @@ class Proposal(msgspec.Struct, frozen=True):
         if isinstance(tree, Slot):
             rank = len(self.seen[0].tensors[tree.index].shape)
             dims = ((dim, self.dim_at((tree.index, dim))) for dim in range(rank))
-            return {dim: found for dim, found in dims if found is not None}
+            return {dim: found.simplest for dim, found in dims if found is not None}
         inner = ((child.key, self._shapes(child.value)) for child in children(tree))
         return {key: found for key, found in inner if found}
 
@@ -103,7 +90,7 @@ def propose(
     _require_few(target, [calls[0] for calls, _ in own])
     learnt = [(calls, axes or _lent(calls, own)) for calls, axes in own]
     _require_known(bounds, learnt, dynamic_shapes, target)
-    dims = _dims([axis for _, axes in learnt for axis in axes], bounds)
+    dims = dims_of([axes for _, axes in learnt], bounds)
     split = [part for calls, axes in learnt for part in _exact(calls, axes, bounds.exact)]
     _require_few(target, [calls[0] for calls, _ in split], bounds.exact)
     made = [_proposal(calls, axes, dims) for calls, axes in split]
@@ -137,7 +124,7 @@ def _axes(calls: Sequence[SeenCall], dynamic_shapes: Mapping[str, Any]) -> list[
     """Learn the axes of calls of one form, beside those that are declared for it."""
     first = calls[0]
     example = first.example()
-    declared: dict[Place, Dim] = {}
+    declared: dict[Place, DerivedDim] = {}
     by_hand: set[int] = set()
     slot_at = {spec.path: slot for slot, spec in enumerate(first.tensors)}
     described = first.arguments()
@@ -195,35 +182,15 @@ def _exact(
     ]
 
 
-def _proposal(calls: Sequence[SeenCall], axes: Sequence[Axis], dims: Mapping[str, Dim]) -> Proposal:
+def _proposal(
+    calls: Sequence[SeenCall], axes: Sequence[Axis], dims: Mapping[str, DerivedDim]
+) -> Proposal:
     layouts: Counter[object] = Counter()
     for call in calls:
         layouts[call.layouts] += call.count
     ordered = sorted(calls, key=lambda call: (-layouts[call.layouts], -call.count))
     own = {axis.name: dims[axis.name] for axis in axes}
     return Proposal(tuple(ordered), tuple(axes), own)
-
-
-def _dims(axes: Sequence[Axis], bounds: Bounds) -> dict[str, Dim]:
-    """The range of every axis; one name means one range in all forms."""
-    seen: dict[str, set[int]] = {}
-    for axis in axes:
-        seen.setdefault(axis.name, set()).update(axis.sizes)
-    declared = {axis.name: axis.declared for axis in axes if axis.declared is not None}
-    made: dict[str, Dim] = {}
-    for name, sizes in seen.items():
-        low, high = rounded(sizes)
-        low, high = bounds.low.get(name, low), bounds.high.get(name, high)
-        dim = declared.get(name) or Dim(name, min=low, max=high)
-        refused = sorted(size for size in sizes if not dim.serves(size))
-        if refused:
-            raise OptionsError(
-                f"axis {name!r}: expected a range with every size that was seen, found {dim}, "
-                f"without {', '.join(map(str, refused))}. Widen it, or observe only calls that "
-                "the program is to serve."
-            )
-        made[name] = dim
-    return made
 
 
 def _require_described(target: SeenTarget) -> None:
@@ -272,7 +239,14 @@ def _require_known(
 ) -> None:
     """Raise if the caller names an axis or parameter that there is none of, or bounds it twice."""
     axes = {axis.name: axis for _, found in learnt for axis in found}
-    for what, names in (("min", bounds.low), ("max", bounds.high), ("exact", bounds.exact)):
+    given: dict[str, Iterable[str]] = {
+        "min": bounds.low,
+        "max": bounds.high,
+        "exact": bounds.exact,
+        "multiples": bounds.multiples,
+        "follow": bounds.follow,
+    }
+    for what, names in given.items():
         for name in names:
             if name not in axes:
                 raise OptionsError(

@@ -46,7 +46,7 @@ class SeenCall(msgspec.Struct, frozen=True):
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shape of each tensor."""
-        return tuple(tuple(map(int, spec.shape)) for spec in self.tensors)
+        return tuple(tuple(spec.shape_at({})) for spec in self.tensors)
 
     @property
     def layouts(self) -> tuple[tuple[int, ...], ...]:
@@ -83,7 +83,7 @@ class SeenCall(msgspec.Struct, frozen=True):
 
 
 def _empty(spec: TensorSpec, strides: tuple[int, ...], on_meta: bool) -> torch.Tensor:
-    shape, dtype = tuple(map(int, spec.shape)), dtype_of(spec.dtype)
+    shape, dtype = tuple(spec.shape_at({})), dtype_of(spec.dtype)
     try:
         return torch.empty_strided(
             shape, strides, dtype=dtype, device="meta" if on_meta else spec.device

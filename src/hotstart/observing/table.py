@@ -7,7 +7,8 @@ from typing import Any
 
 from hotstart.errors import OptionsError
 from hotstart.observing.axes import relations
-from hotstart.observing.propose import Bounds, Proposal, propose
+from hotstart.observing.bounds import Bounds
+from hotstart.observing.propose import Proposal, propose
 from hotstart.observing.seen import SeenTarget
 from hotstart.records.contract import Parameter
 from hotstart.records.nested import Const, Slot, same_constant, walk
@@ -35,14 +36,15 @@ def _of_call(name: str, proposal: Proposal) -> Iterator[str]:
     for axis in proposal.axes:
         sizes = sorted(set(axis.sizes))
         seen = ", ".join(map(str, sizes)) if len(sizes) < 6 else f"{sizes[0]}..{sizes[-1]}"
-        yield f"    axis {axis.name}: {proposal.dims[axis.name]}, seen {seen}"
+        yield f"    axis {axis.name}: {proposal.dims[axis.name].served}, seen {seen}"
         if _may_be_chance(axis.places):
             yield (
                 f"      {' and '.join(axis.paths)} had the same size in every call, and have to; "
                 "observe a call where they differ if that is chance"
             )
-    for relation in relations(proposal.axes):
-        yield f"    in every call: {relation}; each is compiled for its whole range"
+    for name, size in relations(proposal.axes).items():
+        if proposal.dims[name].is_plain:
+            yield f"    in every call: {name} == {size}; each is compiled for its whole range"
     if not proposal.axes and any(map(len, proposal.seen[0].shapes)):
         yield "    no size varied, so all are static; observe calls of other sizes for ranges"
     if len({call.layouts for call in proposal.seen}) > 1:
@@ -55,7 +57,7 @@ def _arguments(parameter: Parameter, proposal: Proposal) -> Iterator[tuple[str, 
             spec = proposal.seen[0].tensors[tree.index]
             dims = (proposal.dim_at((tree.index, dim)) for dim in range(len(spec.shape)))
             sizes = (
-                str(size) if dim is None else dim.name
+                str(size if dim is None else dim)
                 for size, dim in zip(spec.shape, dims, strict=True)
             )
             yield path, f"{spec.dtype} [{', '.join(sizes)}] on {spec.device}"

@@ -21,7 +21,7 @@ from hotstart.partition.graph import Graph
 from hotstart.partition.operator_names import operator_name
 from hotstart.partition.tokens import came_with_torch
 from hotstart.partition.zero_and_one import ORDINARY
-from hotstart.records.shapes import Dim
+from hotstart.records.dims import Dim
 
 Strides = tuple[int, ...]
 

@@ -38,7 +38,7 @@ from hotstart.partition.cut import Run
 from hotstart.partition.graph import Graph
 from hotstart.partition.operator_names import operator_name
 from hotstart.partition.tokens import came_with_torch
-from hotstart.records.shapes import Dim
+from hotstart.records.dims import Dim
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 """The memory format of images and of volumes."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hotstart._torch.graphs.symbols import as_function, axis_symbol, holds_within
+from hotstart._torch.graphs.symbols import as_function, holds_within
 from hotstart.records.shapes import Interval
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ HALVINGS = 1 << 10
 
 SCANNED = 1 << 18
 """How many sizes are tried to find out where a condition holds."""
-
-LISTED = 4
-"""How many places at which a condition holds are listed in advice."""
 
 
 def counterexample(
@@ -106,42 +103,3 @@ def count_values(number: sympy.Expr, symbol: sympy.Symbol, interval: Interval) -
     value = as_function(number, [symbol])
     tried = range(interval.lo, min(interval.hi, interval.lo + SCANNED) + 1)
     return len({value(size) for size in tried})
-
-
-def advise_several(condition: sympy.Basic, axes: Sequence[str]) -> str:
-    """Advise what to declare, given a condition on several axes that does not hold throughout."""
-    import sympy
-
-    if isinstance(condition, sympy.Eq) and all(side.is_Symbol for side in condition.args):
-        return f"give {' and '.join(map(repr, axes))} the same Dim: the model needs them equal"
-    return f"declare ranges of {' and '.join(map(repr, axes))} in which it holds throughout"
-
-
-def advise(axis: str, condition: sympy.Basic, interval: Interval) -> str:
-    """Advise what to declare for an axis, given a condition that does not hold throughout."""
-    scanned = Interval(interval.lo, min(interval.hi, interval.lo + SCANNED))
-    parts = where_it_holds(condition, axis_symbol(axis), scanned)[:LISTED]
-    if not parts:
-        return f"no size in {interval} meets the condition; declare other sizes"
-    if all(part.lo == part.hi for part in parts):
-        listed = [part.lo for part in parts]
-        such_as = ", such as" if len(parts) == LISTED else ":"
-        return f"declare the sizes you need one by one{such_as} sizes={listed}, ranges=[]"
-    if len(parts) > 1:
-        return f"it holds for {', '.join(map(str, parts))}, ...; declare those as ranges=[...]"
-    (part,) = parts
-    left_out = [*range(interval.lo, part.lo)[:3], *range(part.hi + 1, interval.hi + 1)[:3]]
-    if len(left_out) <= 2:
-        return f"give Dim({axis!r}, ..., sizes={left_out}): a variant of its own for each"
-    return f"declare {axis!r} as {part}, or split it there with ranges=[...]"
-
-
-def advise_leaving_out(axis: str, condition: sympy.Basic, interval: Interval) -> str:
-    """Advise what to declare where the model cannot be captured unless a condition holds."""
-    scanned = Interval(interval.lo, min(interval.hi, interval.lo + SCANNED))
-    parts = where_it_holds(condition, axis_symbol(axis), scanned)[:LISTED]
-    several = ", ..." if len(parts) == LISTED else ""
-    return (
-        f"declare {axis!r} as {', '.join(map(str, parts))}{several}; for other sizes the model "
-        "cannot be captured, as the error that this one comes from says"
-    )

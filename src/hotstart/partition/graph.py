@@ -63,8 +63,7 @@ class Graph:
         self._resolved: dict[fx.Node, NodeArguments] = {}
         self._values: dict[fx.Node, Any] = {}
         self.placeholders: dict[fx.Node, Any] = {}
-        axes = dict.fromkeys(captured.symbols.values())
-        self._axis_numbers = {symbol: number for number, symbol in enumerate(axes)}
+        self._axis_numbers = {symbol: number for number, symbol in enumerate(captured.axes)}
         inputs = iter(captured.inputs)
         nodes: list[fx.Node] = []
         self.numbers: dict[fx.Node, list[DataNumber]] = {}

@@ -34,8 +34,9 @@ from hotstart.partition.at_sizes import (
 )
 from hotstart.partition.graph import Graph
 from hotstart.records.contract import Layout, TensorSpec
+from hotstart.records.dims import Dim
 from hotstart.records.layout import strides_fit
-from hotstart.records.shapes import Dim, dense_strides
+from hotstart.records.shapes import dense_strides
 
 STRICTNESS: tuple[Layout, ...] = ("copied", "fixed", "exact")
 """Requirements on a layout, from none to the exact strides."""

@@ -8,7 +8,7 @@ from typing import Any
 from hotstart.errors import OptionsError
 from hotstart.records.artifact import StitchedCall
 from hotstart.records.contract import Contract
-from hotstart.records.shapes import Dim
+from hotstart.records.dims import Dim
 from hotstart.records.trees import build
 from hotstart.runtime.entry.by_parameter import as_passed
 from hotstart.runtime.made_up import KINDS

@@ -5,8 +5,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from hotstart.records.dims import Dim, Size, size_at
 from hotstart.records.nested import Tree, Value
-from hotstart.records.shapes import Dim
 
 Layout: TypeAlias = Literal["copied", "fixed", "exact"]
 """The part of a layout that a call must bring: see `TensorSpec`."""
@@ -19,7 +19,8 @@ class TensorSpec(msgspec.Struct, frozen=True):
         path: how a user would write it: `input_ids`, `batch['mask']`, `states[0]`.
         dtype: its name, such as `float32`.
         device: its name, such as `cpu` or `cuda:0`.
-        shape: a size for a static dimension, an axis name for a dynamic one.
+        shape: a size for a static dimension, an axis name for a dynamic one, or what follows from
+            axes.
         dim_order: dimensions from the outermost to the innermost in memory; the compiled layout.
         layout: what happens to a tensor of another layout, which is one with other strides where a
             size is above one: `"copied"` copies it; `"fixed"` takes none, since forward reads
@@ -29,7 +30,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
     path: str
     dtype: str
     device: str
-    shape: tuple[int | str, ...]
+    shape: tuple[Size, ...]
     dim_order: tuple[int, ...]
     layout: Layout = "copied"
 
@@ -39,7 +40,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
     def shape_at(self, sizes: Mapping[str, Any]) -> list[Any]:
         """The shape where each axis has the size that `sizes` gives it."""
-        return [sizes[size] if isinstance(size, str) else size for size in self.shape]
+        return [size_at(size, sizes) for size in self.shape]
 
 
 class Parameter(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ import msgspec
 import torch
 
 from hotstart.records.contract import Contract
+from hotstart.records.dims import as_derived, axes_of
 from hotstart.records.nested import Const
 from hotstart.records.trees import tensors_of
 from hotstart.runtime.entry.by_parameter import bind_arguments
@@ -79,9 +80,10 @@ def _tensors(
 
 def _sizes(contract: Contract, tensors: Sequence[torch.Tensor]) -> dict[str, int]:
     """Compute the size of each axis of a contract in a call with these tensors."""
-    return {
-        axis: int(size)
-        for spec, tensor in zip(contract.tensors, tensors, strict=True)
-        for axis, size in zip(spec.shape, tensor.shape, strict=True)
-        if isinstance(axis, str)
-    }
+    sizes: dict[str, int] = {}
+    for spec, tensor in zip(contract.tensors, tensors, strict=True):
+        for size, found in zip(spec.shape, tensor.shape, strict=True):
+            if len(axes_of(size)) == 1:
+                (axis,) = axes_of(size)
+                sizes[axis] = as_derived(size).solved(int(found))
+    return sizes

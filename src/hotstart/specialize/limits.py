@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from hotstart._torch.graphs.symbols import Condition, axis_symbol, readable
 from hotstart.errors import RangeError
-from hotstart.partition.conditions import advise, advise_several, count_values
-from hotstart.records.shapes import Dim
+from hotstart.partition.advice import advise, advise_several
+from hotstart.partition.conditions import count_values
+from hotstart.records.dims import Dim
 from hotstart.specialize.parts import Split, VariantPart, further_parts, only_axis
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def range_error(
     if len(about) == 1:
         advice = advise(about[0], expr, intervals[about[0]])
     else:
-        advice = advise_several(expr, about)
+        advice = advise_several(expr, {axis: intervals[axis] for axis in about})
     if parts:
         advice += f"; all sizes would take {parts} parts, which Options(splits={parts - 1}) allows"
     return RangeError(

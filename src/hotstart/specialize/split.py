@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from hotstart._torch.graphs.symbols import Condition, axis_symbol, holds_at
 from hotstart.partition.conditions import SCANNED, where_it_holds
 from hotstart.partition.zero_and_one import ORDINARY
-from hotstart.records.shapes import Dim, Interval, variants
+from hotstart.records.dims import Dim, variants
+from hotstart.records.shapes import Interval
 from hotstart.specialize.limits import range_error, report_split
 from hotstart.specialize.parts import Sizes, Split, VariantPart, further_parts, only_axis
 

@@ -23,8 +23,8 @@ from hotstart.events import Clock
 from hotstart.model import ModelIndex
 from hotstart.options import Options
 from hotstart.partition import Piece, Plan, SplitOn, cut, make_plan
+from hotstart.partition.advice import advise_leaving_out
 from hotstart.partition.channels_last import with_channels_last
-from hotstart.partition.conditions import advise_leaving_out
 from hotstart.partition.cut import Run
 from hotstart.partition.graph import Graph
 from hotstart.partition.layouts import layouts_read, strictest

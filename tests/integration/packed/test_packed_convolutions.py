@@ -119,3 +119,30 @@ def test_numbers_are_folded_one_after_the_other() -> None:
     program = hotstart.compile(model, (x,))
     same(model, program, x)
     assert program.artifact.units[0].preparations
+
+
+class Enlarged(nn.Module):
+    """An image that is halved and enlarged, and beside itself before another convolution."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(16, 8, 2, stride=2, groups=groups)
+        self.last = nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.cat([self.up(self.down(x).relu()), x], 1))
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_convolutions_after_a_transposed_one_are_packed(groups: int, capfd: Any) -> None:
+    torch.manual_seed(0)
+    model = Enlarged(groups).eval()
+    half = Dim("half", max=20)
+    dims: Shapes = {"x": {2: 2 * half}}
+    x = torch.randn(2, 8, 12, 12)
+    program = hotstart.compile(model, (x,), dynamic_shapes=dims, options=ALWAYS)
+    assert program.report.not_packed == ()
+    for high in (2, 12, 40):
+        same(model, program, torch.randn(2, 8, high, 12))
+    assert "Traceback" not in capfd.readouterr().err

@@ -13,6 +13,7 @@ from hotstart import Dim
 from hotstart._torch.graphs.symbols import fake_mode
 from hotstart.capture.arguments import dim_order
 from hotstart.errors import CaptureError, OptionsError
+from hotstart.records.dims import DerivedSize
 from hotstart.records.nested import Const
 from tests.capturing import captured, compiled, described
 
@@ -292,9 +293,40 @@ def test_a_torch_dim_without_max_is_refused() -> None:
         described(two, X, X, dynamic={"x": {0: torch.export.Dim("b")}})
 
 
+def test_dimensions_of_torch_may_follow_from_others() -> None:
+    root = torch.export.Dim("b", min=1, max=4)
+    found = described(
+        two, X, torch.zeros(2, 4), dynamic={"x": {0: 2 * root}, "y": {0: 2 * root - 2}}
+    )
+    assert [spec.shape[0] for spec in found.tensors] == [
+        DerivedSize((("b", 2),)), DerivedSize((("b", 2),), -2),
+    ]  # fmt: skip
+    assert found.axes == (Dim("b", min=1, max=4),)
+    assert found.example_sizes == {"b": 2}
+
+
+def test_dimensions_may_follow_from_several() -> None:
+    a, b = Dim("a", max=8), Dim("b", max=8)
+    dynamic = {"x": {0: a + b + 1}, "y": {0: a, 1: b - 1}}
+    found = described(two, torch.zeros(7, 4), torch.zeros(2, 3), dynamic=dynamic)
+    assert str(found.tensors[0]) == "torch.float32 [a + b + 1, 4] on cpu"
+    assert found.example_sizes == {"a": 2, "b": 4}
+    with pytest.raises(OptionsError, match="x: dimension 0 of the example is 6, takes 7, which a"):
+        described(two, torch.zeros(6, 4), torch.zeros(2, 3), dynamic=dynamic)
+    with pytest.raises(OptionsError, match=r"as a \+ b \+ 1: no other dimension tells 'b' alone"):
+        described(two, torch.zeros(7, 4), X, dynamic={"x": {0: a + b + 1}, "y": {0: a}})
+
+
 @pytest.mark.parametrize(
     ("dynamic", "message"),
     [
+        ({"x": {0: 3 * Dim("b", max=8)}}, "the example is 4, takes 3\\*b for a whole number 'b'"),
+        ({"x": {0: 2 * Dim("b", max=1)}}, "is 4, so that 'b' in 2\\*b is 2, outside Dim 'b'"),
+        (
+            {"x": {0: Dim("b", max=8), 1: Dim("b", max=8) + 5}},
+            r"'b' in b \+ 5 is 3, but axis 'b' is 4",
+        ),
+        ({"x": {0: Dim("b", max=8) + 5}}, "outside Dim 'b'"),
         ({"z": B}, "no tensor argument named z .* there are: x, y"),
         ({"x": {2: Dim("b", max=8)}}, "x has 2 dimensions, no dimension 2"),
         ({"x": {-3: Dim("b", max=8)}}, "x has 2 dimensions, no dimension -3"),

@@ -15,15 +15,29 @@ from hotstart.cli.examples import EXAMPLES
 from hotstart.cli.factory import call_factory
 from hotstart.errors import OptionsError
 from hotstart.options import Options
-from hotstart.records.shapes import Dim
+from hotstart.records.dims import DerivedDim, DerivedSize, Dim
 
 # --- values of flags ----------------------------------------------------------------------------
 
 
 def test_a_dynamic_dimension() -> None:
     found = parse.dynamic_dim("input_ids:1=seq[1..512]")
-    assert found == parse.DynamicDim("input_ids", 1, "seq", (1, 512))
-    assert parse.dynamic_dim("mask:0=batch") == parse.DynamicDim("mask", 0, "batch", None)
+    assert found == parse.DynamicDim("input_ids", 1, DerivedSize((("seq", 1),)), (1, 512))
+    batch = DerivedSize((("batch", 1),))
+    assert parse.dynamic_dim("mask:0=batch") == parse.DynamicDim("mask", 0, batch, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("8*rows", DerivedSize((("rows", 8),))),
+        ("past+new", DerivedSize((("past", 1), ("new", 1)))),
+        ("2*past+new-3", DerivedSize((("past", 2), ("new", 1)), -3)),
+        ("seq+1", DerivedSize((("seq", 1),), 1)),
+    ],
+)
+def test_a_dimension_that_follows_from_axes(text: str, size: DerivedSize) -> None:
+    assert parse.dynamic_dim(f"x:0={text}") == parse.DynamicDim("x", 0, size, None)
 
 
 def test_ranges_sizes_and_factories() -> None:
@@ -45,6 +59,12 @@ def test_ranges_sizes_and_factories() -> None:
         (parse.dynamic_dim, "input_ids:1=seq[1..]"),
         (parse.dynamic_dim, "input_ids:1=seq[1..512]\n"),
         (parse.dynamic_dim, "input_ids:\u0661=seq"),
+        (parse.dynamic_dim, "x:0=8"),
+        (parse.dynamic_dim, "x:0=8*"),
+        (parse.dynamic_dim, "x:0=-seq"),
+        (parse.dynamic_dim, "x:0=1+seq"),
+        (parse.dynamic_dim, "x:0=past-new"),
+        (parse.dynamic_dim, "x:0=past+new[1..8]"),
         (parse.axis_range, "seq=1"),
         (parse.axis_range, "seq=1..2..3"),
         (parse.axis_size, "seq=1..2"),
@@ -70,7 +90,7 @@ def test_values_that_are_refused(read: Callable[[str], object], text: str) -> No
 
 def shapes(
     dynamic: list[str], ranges: tuple[str, ...] = (), sizes: tuple[str, ...] = ()
-) -> dict[str, dict[int, Dim]] | None:
+) -> dict[str, dict[int, Dim | DerivedDim]] | None:
     return parse.dynamic_shapes(
         [parse.dynamic_dim(text) for text in dynamic],
         [parse.axis_range(text) for text in ranges],
@@ -98,6 +118,12 @@ def test_ranges_and_sizes_go_to_every_dimension_of_their_axis() -> None:
 )
 def test_bounds_may_come_with_any_dimension(dynamic: list[str]) -> None:
     assert shapes(dynamic) == {"a": {0: Dim("n", max=8)}, "b": {0: Dim("n", max=8)}}
+
+
+def test_dimensions_that_follow_from_axes() -> None:
+    rows, past, new = Dim("rows", max=64), Dim("past", min=0, max=9), Dim("new", max=4)
+    found = shapes(["x:0=8*rows[1..64]", "k:0=past[0..9]", "y:0=new[1..4]", "m:0=past+new-1"])
+    assert found == {"x": {0: 8 * rows}, "k": {0: past}, "y": {0: new}, "m": {0: past + new - 1}}
 
 
 def test_bounds_may_come_from_ranges_and_sizes() -> None:

@@ -21,7 +21,7 @@ from hotstart.compilers.proof.trial_inputs import Values
 from hotstart.compilers.proof.trial_runs import Operators, Run
 from hotstart.compilers.proof.trial_sizes import sizes_to_try
 from hotstart.records.artifact import CompiledUnit, Preparation
-from hotstart.records.shapes import variants
+from hotstart.records.dims import variants
 from hotstart.runtime.code.generated import code_of, unit_code
 from hotstart.specialize.part_jobs import make_job
 from hotstart.specialize.parts import VariantPart

@@ -20,7 +20,8 @@ from hotstart.records.artifact import (
     WeightSpec,
 )
 from hotstart.records.contract import Contract, TensorSpec
-from hotstart.records.shapes import Dim, Interval, Variant
+from hotstart.records.dims import Dim
+from hotstart.records.shapes import Interval, Variant
 from hotstart.records.standalone import ResultType
 from hotstart.records.wiring import Function, MadeTensor, View, Weight, WiredResult, Wiring
 from hotstart.runtime.code.generated import code_of

@@ -139,13 +139,80 @@ def test_declared_dimensions_of_an_argument_are_all_that_is_dynamic_of_it() -> N
         observed.within(dynamic_shapes={"other": {0: Dim("a", max=2)}}).propose()
 
 
-@pytest.mark.parametrize("of_seq", ["seq + 1", "2 * seq"])
+@pytest.mark.parametrize("of_seq", ["seq + 1", "2*seq"])
 def test_a_size_that_follows_from_another_is_said(of_seq: str) -> None:
     calls = [
         {"ids": torch.zeros(2, seq), "m": torch.zeros(eval(of_seq, {"seq": seq}))}
         for seq in (5, 8, 11)
     ]
     assert f"batch == {of_seq}" in str(seen(*calls))
+
+
+def steps(*sizes: tuple[int, int], more: int = 0) -> Any:
+    return seen(
+        *(
+            {
+                "ids": torch.zeros(1, new),
+                "keys": torch.zeros(1, 2, past, 4),
+                "mask": torch.zeros(1, past + new + more),
+            }
+            for past, new in sizes
+        )
+    )
+
+
+def test_a_size_may_follow_from_two_others() -> None:
+    observed = steps((4, 3), (8, 2), (9, 5))
+    assert "in every call: mask_1 == seq + length; each is compiled" in str(observed)
+    followed = observed.within(follow=["mask_1"])
+    assert "axis mask_1: seq + length for seq of 2..8 and length of 4..16" in str(followed)
+    (call,) = followed.propose().values()
+    seq, length = Dim("seq", min=2, max=8), Dim("length", min=4, max=16)
+    assert call.dynamic_shapes == {
+        "ids": {1: seq}, "keys": {2: length}, "mask": {1: seq + length},
+    }  # fmt: skip
+
+
+def test_sizes_that_follow_from_others_may_be_followed_themselves() -> None:
+    sizes = ((n, 2 * n, 2 * n + 1) for n in (2, 3, 5))
+    calls = (dict(zip("abc", map(torch.zeros, each), strict=True)) for each in sizes)
+    (call,) = seen(*calls).within(follow=["b_0", "c_0"]).propose().values()
+    batch = Dim("batch", min=2, max=8)
+    assert call.dynamic_shapes == {"a": {0: batch}, "b": {0: 2 * batch}, "c": {0: 2 * batch + 1}}
+
+
+def test_two_calls_do_not_tell_what_follows_from_two_others() -> None:
+    assert "in every call" not in str(steps((4, 3), (9, 5), more=0))
+
+
+def test_an_axis_of_its_own_cannot_be_followed() -> None:
+    expected = r"follow: .*\(mask_1 == seq \+ length\), found 'seq'"
+    with pytest.raises(OptionsError, match=expected):
+        steps((4, 3), (8, 2), (9, 5)).within(follow=["seq"]).propose()
+    with pytest.raises(OptionsError, match=r"follow: expected axes that varied .* found 'other'"):
+        steps((4, 3), (8, 2), (9, 5)).within(follow=["other"]).propose()
+
+
+def test_an_axis_may_take_multiples_only() -> None:
+    images = seen(*({"x": torch.zeros(1, 3, h, h + 64)} for h in (64, 96, 128)))
+    found = images.within(multiples={"height": 8}, max={"height": 300})
+    assert "axis height: 8*height for height of 8..37, seen 64, 96, 128" in str(found)
+    (call,) = found.propose().values()
+    height, width = Dim("height", min=8, max=37), Dim("width", min=128, max=256)
+    assert call.dynamic_shapes == {"x": {2: 8 * height, 3: width}}
+    with pytest.raises(OptionsError, match=r"axis 'height'.* 64\*height for .*, without 96"):
+        images.within(multiples={"height": 64}).propose()
+    with pytest.raises(OptionsError, match=r"multiples: got 0 for 'height', takes an int of 1"):
+        images.within(multiples={"height": 0})
+
+
+def test_declared_dimensions_may_follow_from_others() -> None:
+    rows = Dim("rows", max=8)
+    observed = seen(*({"x": torch.zeros(8 * n), "y": torch.zeros(8 * n, n)} for n in (2, 3)))
+    (call,) = observed.within(dynamic_shapes={"x": {0: 8 * rows}}).propose().values()
+    assert call.dynamic_shapes == {
+        "x": {0: 8 * rows}, "y": {0: 8 * rows, 1: Dim("seq", min=2, max=4)},
+    }  # fmt: skip
 
 
 def test_calls_that_broadcast_a_tensor_are_apart() -> None:

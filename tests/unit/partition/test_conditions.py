@@ -13,8 +13,6 @@ from hotstart._torch.graphs.symbols import axis_symbol
 from hotstart.partition.conditions import (
     ENUMERATED,
     HALVINGS,
-    advise,
-    advise_several,
     counterexample,
     where_it_holds,
 )
@@ -72,7 +70,6 @@ def test_sizes_without_an_end_are_not_counted_through() -> None:
     endless = {A: Interval(2, 2**63 - 2), B: Interval(2, 2**63 - 2)}
     assert counterexample(sympy.Le(A * B, 1), endless) == {A: 2, B: 2}
     assert counterexample(sympy.Ge(A + B, 4), endless) is None
-    assert "split it there" in advise("a", sympy.Ge(A, 7), endless[A])
 
 
 conditions = st.builds(
@@ -97,24 +94,3 @@ def test_it_agrees_with_trying_every_point(
     assert (found is None) == (not failing)
     if found is not None:
         assert not condition.subs(found)
-
-
-@pytest.mark.parametrize(
-    ("condition", "advice"),
-    [
-        (sympy.Ne(A, 1), "give Dim('a', ..., sizes=[1])"),
-        (sympy.Le(A, 14), "sizes=[15, 16]"),
-        (sympy.Ge(A, 6), "declare 'a' as 6..16, or split it there"),
-        (sympy.Eq(A, 4), "one by one: sizes=[4], ranges=[]"),
-        (sympy.Eq(sympy.Mod(A, 2), 0), "one by one, such as sizes=[2, 4, 6, 8], ranges=[]"),
-        (sympy.Gt(sympy.Mod(A, 4), 1), "it holds for 2..3, 6..7"),
-        (sympy.Gt(A, 20), "no size in 1..16 meets the condition"),
-    ],
-)
-def test_advice_says_what_to_declare(condition: Any, advice: str) -> None:
-    assert advice in advise("a", condition, Interval(1, 16))
-
-
-def test_axes_that_must_be_equal_are_advised_to_be_one() -> None:
-    assert "give 'a' and 'b' the same Dim" in advise_several(sympy.Eq(A, B), ["a", "b"])
-    assert "declare ranges" in advise_several(sympy.Le(A, B), ["a", "b"])

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotstart.errors import OptionsError
-from hotstart.records.shapes import Dim, Interval, Variant, variants
+from hotstart.records.dims import Dim, variants
+from hotstart.records.shapes import Interval, Variant
 
 
 def ends(dim: Dim) -> list[tuple[int, int]]:
@@ -32,7 +33,7 @@ def test_one_range_by_default() -> None:
         ([(65, 512)], [(1, 64), (65, 512)]),
         ([(10, 20)], [(1, 9), (10, 20), (21, 512)]),
         ([(100, 200), (10, 20)], [(1, 9), (10, 20), (21, 99), (100, 200), (201, 512)]),
-        ([(1, 1), (512, 512)], [(1, 1), (2, 511), (512, 512)]),
+        ([(1, 1), (512, 512)], [(2, 511)]),
         ([(1, 64), (65, 512)], [(1, 64), (65, 512)]),
     ],
 )
@@ -66,6 +67,12 @@ def test_sizes_are_cut_off_the_ends_of_ranges(
     dim = Dim("batch", min=1, max=16, sizes=sizes)
     assert ends(dim) == left
     assert dim.sizes == tuple(sorted(sizes))
+
+
+@pytest.mark.parametrize("ranges", [None, [(4, 4)]])
+def test_a_range_of_one_size_is_a_single_size(ranges: list[tuple[int, int]] | None) -> None:
+    dim = Dim("batch", min=4, max=4, ranges=ranges)
+    assert (dim.ranges, dim.sizes, dim.choices) == ((), (4,), (4,))
 
 
 def test_sizes_that_fill_a_gap_leave_no_range_in_it() -> None:

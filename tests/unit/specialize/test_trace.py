@@ -17,7 +17,7 @@ from torch.utils._sympy.functions import FloorDiv
 from hotstart import Dim, RangeError
 from hotstart._torch.graphs.symbols import Condition, axis_symbol, holds_at
 from hotstart.errors import CaptureError
-from hotstart.records.shapes import variants
+from hotstart.records.dims import variants
 from hotstart.specialize.limits import range_error
 from hotstart.specialize.parts import Split, VariantPart
 from hotstart.specialize.split import Declaration

@@ -365,10 +365,17 @@ def _is_plain(node: fx.Node) -> bool:
 
 
 def _example(node: fx.Node) -> Any:
-    """A stand-in for what a node of a recipe makes; a packed weight's has the weight's shape."""
+    """A stand-in for what a node of a recipe makes; a packed weight's has the weight's shape.
+
+    That of a transposed convolution is packed as the weight of a convolution: outputs come first.
+    """
     args: Any = fx.map_arg(node.args, _value)
     target: Any = node.target
     packing = torch.ops.mkldnn
+    if target is packing._reorder_convolution_transpose_weight.default:
+        weight, groups = args[0], args[5]
+        inputs, outputs, *kernel = weight.shape
+        return weight.new_empty(outputs * groups, inputs // groups, *kernel)
     if target is packing._reorder_mkldnn_rnn_layer_weight.default:
         return [torch.empty_like(weight) for weight in args[:2]]
     if getattr(target, "__name__", "").startswith("_reorder_"):

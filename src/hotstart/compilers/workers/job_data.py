@@ -132,7 +132,7 @@ class _Writer:
         self._graph = job.graph.with_fixed({})
         self._storages: dict[int, int] = {}
         self._numbers: dict[fx.Node, int] = {}
-        self._axes = {str(a) for a in job.graph.captured.symbols.values()}
+        self._axes = set(map(str, job.graph.captured.axes))
 
     def written(self) -> bytes:
         job, piece = self._job, self._job.piece
@@ -143,7 +143,7 @@ class _Writer:
         data = JobData(
             key=job.key,
             name=piece.name,
-            axes=tuple(str(a) for a in dict.fromkeys(job.graph.captured.symbols.values())),
+            axes=tuple(map(str, job.graph.captured.axes)),
             fixed={str(s): int(n) for s, n in job.graph.fixed.items() if str(s) in used},
             bounds=dict(job.bounds),
             where=job.where,

@@ -14,6 +14,7 @@ from typing import Any
 
 from hotstart.errors import ContractError
 from hotstart.records.contract import Contract, TensorSpec
+from hotstart.records.dims import axes_of
 from hotstart.records.nested import (
     Attributes,
     Const,
@@ -46,7 +47,7 @@ from hotstart.runtime.entry.refusal_words import (
     unknown_argument,
 )
 from hotstart.runtime.entry.signature import Signature
-from hotstart.runtime.entry.sizes import Sizes
+from hotstart.runtime.entry.sizes import Place, Sizes
 from hotstart.runtime.shared_memory import Meeting, elements_are_apart
 
 _SINGLETONS = (type(None), bool, type(...))
@@ -83,8 +84,10 @@ class Checks:
         self.sizes = Sizes(contract, variants, self._scope)
         self._no_more()
         self.steps += kind.state(contract, self._scope)
+        self._sums: list[Place] = []
         for parameter, name in zip(contract.parameters, signature.variables, strict=True):
             self._tree(parameter.tree, name, parameter.name)
+        self.steps += map(self.sizes.agrees, self._sums)  # by now every axis is known
         self._apart()
         self.last = None if meeting is None else self._beside_weights(meeting)
 
@@ -289,8 +292,10 @@ class Checks:
         for dim, size in enumerate(spec.shape):
             if isinstance(size, int):
                 self._require(other, f"{shape}[{dim}] == {size}")
+            elif len(axes_of(size)) == 1:
+                self.steps += self.sizes.checks(Place(spec.path, dim, size, shape))
             else:
-                self.steps.append(self.sizes.check(spec, dim, size, shape))
+                self._sums.append(Place(spec.path, dim, size, shape))
 
     def _layout(self, spec: TensorSpec, name: str) -> None:
         """Check the strides of a tensor whose strides forward reads."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from hotstart.records.contract import TensorSpec
+from hotstart.records.dims import as_derived
 from hotstart.records.shapes import IMAGES
 from hotstart.runtime.code.identifiers import Scope, written_tuple
 
@@ -47,7 +48,8 @@ def _strides(spec: TensorSpec, sizes: Mapping[str, str]) -> str:
         if isinstance(size, int):
             known *= size
         else:
-            factors += f" * {sizes[size]}"
+            written = as_derived(size).written(sizes.__getitem__)
+            factors += f" * {written}" if isinstance(size, str) else f" * ({written})"
     return written_tuple(strides)
 
 

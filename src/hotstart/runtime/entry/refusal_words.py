@@ -8,6 +8,7 @@ from typing import Any
 from hotstart.errors import ContractError, ModelMismatch
 from hotstart.records.artifact import WeightSpec
 from hotstart.records.contract import Contract, Parameter, TensorSpec
+from hotstart.records.dims import Size, axes_of, size_at
 from hotstart.records.guards import Change
 from hotstart.records.nested import Attributes, Container, Map, Record, Seq
 from hotstart.records.shapes import Variant, dense_strides
@@ -31,15 +32,25 @@ def not_served(
 
 
 def other_size(
-    contract: Contract, path: str, dim: int, axis: str, found: int, expected: int
+    contract: Contract, path: str, dim: int, size: Size, found: int, sizes: Mapping[str, int]
 ) -> ContractError:
-    """Explain that a dimension has not the size that its axis has elsewhere."""
-    return ContractError(
-        path,
-        f"size {found} in dimension {dim}",
-        f"size {expected} there, the size of axis {axis!r} in {first_with(contract, axis)}",
-        "pass equal sizes, or declare another Dim there",
-    )
+    """Explain that a dimension has not the size that its axes ask for, which have these sizes."""
+    there = f"size {size_at(size, sizes)} there"
+    if isinstance(size, str):
+        takes = f"{there}, the size of axis {size!r} in {first_with(contract, size)}"
+        advice = "pass equal sizes, or declare another Dim there"
+    else:
+        known = (f"axis {a!r} of {n} in {first_with(contract, a)}" for a, n in sizes.items())
+        takes = f"{there}, {size} for {' and '.join(known)}"
+        advice = "pass this size, or declare another Dim there"
+    return ContractError(path, f"size {found} in dimension {dim}", takes, advice)
+
+
+def not_derived(path: str, dim: int, size: Size, found: int) -> ContractError:
+    """Explain that a dimension has a size that does not follow from its axis."""
+    (axis,) = axes_of(size)
+    takes, advice = f"{size} there, for a whole number {axis!r}", "pad or crop the input"
+    return ContractError(path, f"size {found} in dimension {dim}", takes, advice)
 
 
 def to_fit(spec: TensorSpec, dtype: str, shape: Sequence[int]) -> str:
@@ -76,7 +87,7 @@ def shares_a_weight(path: str, weight: str) -> ContractError:
 
 def first_with(contract: Contract, axis: str) -> str:
     """The path of the first tensor that has an axis."""
-    return next(spec.path for spec in contract.tensors if axis in spec.shape)
+    return next(s.path for s in contract.tensors if any(axes_of(n) == (axis,) for n in s.shape))
 
 
 def in_words(value: Any) -> str:

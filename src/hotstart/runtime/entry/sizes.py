@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
 from hotstart.errors import ContractError
-from hotstart.records.contract import Contract, TensorSpec
+from hotstart.records.contract import Contract
+from hotstart.records.dims import DerivedSize, Size, as_derived, axes_of
 from hotstart.records.shapes import Variant
 from hotstart.runtime.code.identifiers import Scope
 from hotstart.runtime.entry.entry_check import Check, Found
-from hotstart.runtime.entry.refusal_words import not_served, other_size
+from hotstart.runtime.entry.refusal_words import not_derived, not_served, other_size
+
+
+class Place(NamedTuple):
+    """A dimension of a tensor argument.
+
+    Attributes:
+        path: of the argument.
+        dim: the number of the dimension.
+        size: what the contract takes there.
+        shape: the variable of the argument's shape.
+    """
+
+    path: str
+    dim: int
+    size: Size
+    shape: str
+
+    @property
+    def source(self) -> str:
+        """What reads the size."""
+        return f"{self.shape}[{self.dim}]"
+
+    def of(self, found: Found) -> int:
+        """The size in a call."""
+        size: int = found[self.shape][self.dim]
+        return size
 
 
 class Sizes:
@@ -27,21 +56,35 @@ class Sizes:
         self._variants = variants
         self._scope = scope
 
-    def check(self, spec: TensorSpec, dim: int, axis: str, shape: str) -> Check:
-        """Check a dimension of a variable's shape: an axis has one size, which may be served."""
-        size = f"{shape}[{dim}]"
-        if axis not in self.variables:
-            variable = self.variables[axis] = self._scope.new(axis)
-            served = [variant.intervals()[axis] for variant in self._variants]
-            low, high = min(i.lo for i in served), max(i.hi for i in served)
-            return Check(_within(f"({variable} := {size})", low, high), self.not_served)
-        variable = self.variables[axis]
-        return Check(
-            f"{size} == {variable}",
-            lambda found: other_size(
-                self._contract, spec.path, dim, axis, found[shape][dim], found[variable]
-            ),
-        )
+    def checks(self, place: Place) -> Iterator[Check]:
+        """Check a dimension that one axis tells: the axis has one size, which may be served."""
+        (axis,) = axes_of(place.size)
+        if axis in self.variables:
+            yield self.agrees(place)
+            return
+        variable = self.variables[axis] = self._scope.new(axis)
+        assigned = f"({variable} := {place.source})"
+        if isinstance(place.size, DerivedSize):
+            assigned = f"({variable} := {place.size.solving(place.source)})"
+            again = place.size.written(lambda _: assigned)
+            least = f"{place.size.plus} <= " if place.size.plus > 0 else ""
+            yield Check(f"{least}{place.source} == {again}", partial(self._not_derived, place))
+            assigned = variable
+        served = [variant.intervals()[axis] for variant in self._variants]
+        low, high = min(i.lo for i in served), max(i.hi for i in served)
+        yield Check(_within(assigned, low, high), self.not_served)
+
+    def agrees(self, place: Place) -> Check:
+        """Check a dimension whose axes are all known."""
+        size = as_derived(place.size).written(self.variables.__getitem__)
+        return Check(f"{place.source} == {size}", partial(self._other, place))
+
+    def _other(self, place: Place, found: Found) -> ContractError:
+        sizes = {axis: found[self.variables[axis]] for axis in axes_of(place.size)}
+        return other_size(self._contract, place.path, place.dim, place.size, place.of(found), sizes)
+
+    def _not_derived(self, place: Place, found: Found) -> ContractError:
+        return not_derived(place.path, place.dim, place.size, place.of(found))
 
     def serves(self, variant: Variant) -> str:
         """The condition under which a variant serves a call whose sizes passed their checks."""
