@@ -92,7 +92,6 @@ Nowhere.__qualname__ = "f.<locals>.Nowhere"
         (lambda x: zip([x + 1], [x], strict=True), "zip"),
         (lambda x: [{1}, x + 1], r"result\[0\] is a set"),
         (lambda x: (x + 1, Nowhere), "no import leads to"),
-        (lambda x: (x + 1).numpy(), "ndarray"),
     ],
 )
 def test_results_that_are_refused(result: Any, named: str) -> None:
@@ -253,6 +252,14 @@ def logs(x: Tensor) -> Tensor:
     return x + 1
 
 
+def gets_loggers(x: Tensor) -> Tensor:
+    log = logging.getLogger(__name__)
+    log.debug("rows: %s", x.shape)
+    logging.getLogger().info("of all")
+    logging.getLogger(name=f"{__name__}.more").warning("more")
+    return x + 1
+
+
 def prints(x: Tensor) -> Tensor:
     print("rows", x.shape[0], x)
     return x + 1
@@ -264,7 +271,7 @@ def warns(x: Tensor) -> Tensor:
     return x + 1
 
 
-@pytest.mark.parametrize("says", [logs, prints, warns])
+@pytest.mark.parametrize("says", [logs, gets_loggers, prints, warns])
 @pytest.mark.filterwarnings("ignore:. rows:FutureWarning")
 def test_what_forward_says_is_left_out(
     says: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture

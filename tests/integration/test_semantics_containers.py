@@ -17,12 +17,27 @@ import hotstart
 from hotstart import Dim
 from hotstart.records.nested import attributes_of
 from tests.integration.contents import Layer, R, Slotted, State, same
-from tests.semantics import both, build
+from tests.semantics import both, build, check
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
 
 EAGER = hotstart.Options(compiler="op_by_op")
+
+
+def copies(x: Tensor, taps: Any) -> tuple[Any, Any]:
+    made, listed = copy.copy(taps), copy.copy([x])
+    made["more"] = x * 2
+    listed.append(x + 1)
+    return made, listed
+
+
+@both
+def test_copies_of_containers_are_apart_from_these(compiler: str) -> None:
+    taps = {"first": R(3), "flag": True}
+    program = check(copies, (R(3), taps), compiler=compiler)
+    program(R(3), given := dict(taps))
+    assert list(given) == ["first", "flag"]
 
 
 def append(x: Tensor, taps: Any) -> Tensor:

@@ -96,9 +96,9 @@ class Leaves:
             expr = expression(value).xreplace(self._axes)
             self.sizes.append(expr)
             return Slot("size", len(self.outputs) + len(self.sizes) - 1, python_source(expr))
-        if not isinstance(value, torch.Tensor):
-            return self._container(value)
         found = self.views.base_of(value)
+        if found is None and not isinstance(value, torch.Tensor):
+            return self._container(value)
         if found is not None:
             base, attribute = found
             slot = self.slot(path, base)
@@ -121,7 +121,7 @@ class Views(TorchFunctionMode):
     """Notes every tensor that bytecode makes, with the base if it is a view by attribute.
 
     Where bytecode can reach `x`, Dynamo does not return `x.mT` from the graph: the bytecode makes
-    the view.
+    the view. It makes arrays of numpy's, too.
     """
 
     def __init__(self, reals: Mapping[int, fx.Node]) -> None:
@@ -132,7 +132,7 @@ class Views(TorchFunctionMode):
         """
         super().__init__()
         self._reals = reals
-        self._taken: dict[int, tuple[torch.Tensor, torch.Tensor, str]] = {}
+        self._taken: dict[int, tuple[Any, torch.Tensor, str]] = {}
         self._made: dict[int, torch.Tensor] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -141,6 +141,8 @@ class Views(TorchFunctionMode):
             number.node = self._reals[id(args[0])]
             return number
         made = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") == "numpy":
+            self._taken[id(made)] = (made, args[0], "numpy()")
         if not isinstance(made, torch.Tensor) or any(made is arg for arg in args):
             return made
         self._made[id(made)] = made
@@ -152,8 +154,8 @@ class Views(TorchFunctionMode):
         """Tell whether bytecode has made a tensor."""
         return id(tensor) in self._made
 
-    def base_of(self, view: torch.Tensor) -> tuple[torch.Tensor, str] | None:
-        """The tensor and the attribute that gave a view; None for anything else."""
+    def base_of(self, view: Any) -> tuple[torch.Tensor, str] | None:
+        """The tensor and the attribute, or call, that gave a view; None for anything else."""
         taken = self._taken.get(id(view))
         return None if taken is None else taken[1:]
 
@@ -170,8 +172,7 @@ def describe_result(value: Any, path: str, leaf: Leaf) -> Tree:
         raise CaptureError(
             f"{error.path} is {error.found}, which cannot be rebuilt from tensors. Return tensors, "
             "constants, tuples, lists, dicts, dataclasses, objects that are their attributes, or "
-            "types registered with torch.utils._pytree. Make an array (.numpy()) or a set of them "
-            "outside."
+            "types registered with torch.utils._pytree. Make a set of them outside."
         ) from error
     for cls in classes(tree):
         if not _importable(cls):

@@ -100,6 +100,14 @@ class _StandIn:
         self.kind = kind
         self.number = number
 
+    def detach(self) -> _StandIn:
+        """Return itself: nothing is differentiated."""
+        return self
+
+    def numpy(self) -> _StandIn:
+        """Return itself: what Python returns as an array is memory as any other."""
+        return self
+
     def __getattr__(self, name: str) -> NoReturn:
         raise _TakesPython("what is left of a variant in Python uses tensors")
 

@@ -21,7 +21,8 @@ class Slot(msgspec.Struct, frozen=True, tag="slot"):
         index: number of the argument, output, weight or container; -1 for a size. Containers are
             counted from the outermost on, over all parameters.
         expr: Python expression over axis names, for a size.
-        views: attributes that lead from a tensor to a view of it, such as `mT`, taken in each call.
+        views: attributes that lead from a tensor to a view of it, such as `mT`, taken in each call;
+            `numpy()` makes it an array.
     """
 
     kind: Literal["arg", "out", "weight", "size", "object"]

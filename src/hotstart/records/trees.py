@@ -186,9 +186,11 @@ def containers(tree: Tree, value: Any, path: str) -> Iterator[tuple[str, Contain
 
 
 def tensors_of(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor in a value with its path, in order."""
+    """Every tensor in a value with its path, in order; arrays of numpy's as tensors."""
     if isinstance(value, torch.Tensor):
         yield path, value
+    elif f"{type(value).__module__}.{type(value).__name__}" == "numpy.ndarray":
+        yield path, torch.as_tensor(value)
     elif not isinstance(value, CONSTANT_TYPES):
         for child in children(opened(value), path):
             yield from tensors_of(child.value, child.path)

@@ -212,6 +212,10 @@ class Array(msgspec.Struct, frozen=True, eq=False, weakref=True):
         (*shape, rows, columns), (*strides, down, right) = self.shape, self.strides
         return self.as_strided((*shape, columns, rows), (*strides, right, down))
 
+    def numpy(self) -> Any:
+        """Return numpy's array of the same memory."""
+        return importlib.import_module("numpy").asarray(self)
+
     # --- memory -----------------------------------------------------------------------------------
 
     def is_contiguous(self) -> bool:

@@ -28,7 +28,9 @@ _HERE: Mapping[str, frozenset[str]] = {
 }
 """What generated code imports of hotstart's, and a binding without torch has."""
 
-_OF_ARRAYS = frozenset({"T", "as_strided", "data", "detach", "mT", "storage_offset", "stride"})
+_OF_ARRAYS = frozenset(
+    {"T", "as_strided", "data", "detach", "mT", "numpy", "storage_offset", "stride"}
+)
 _OF_OTHERS = frozenset({"capsule", "clear", "update", "written"})
 """Attributes of bodies and of the caller's containers."""
 

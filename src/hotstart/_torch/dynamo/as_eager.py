@@ -26,6 +26,7 @@ from hotstart._torch.dynamo.plain_sizes import sizes_of_any_operator
 from hotstart._torch.dynamo.raising_branches import tracing_checks_of_distributions
 from hotstart._torch.dynamo.recurrent import recurrent_of_any_length
 from hotstart._torch.dynamo.said import SAYING, loggers_say_nothing
+from hotstart._torch.dynamo.standard_functions import standard_functions
 from hotstart._torch.dynamo.text_of_values import refusing_text_of_values, text_of_sizes_when_asked
 from hotstart._torch.dynamo.transformers import masks_of_any_contents
 from hotstart._torch.graphs.source_lines import guards_name_users_lines
@@ -55,6 +56,7 @@ _CODE = (
     going_on_where_all_is_decided,
     masks_of_any_contents,
     loggers_say_nothing,
+    standard_functions,
     text_of_sizes_when_asked,
     operators_as_called,
     knowing_modules_of_classes,
