@@ -125,17 +125,6 @@ def test_gradients_under_the_grad_mode_of_forward(compiler: str) -> None:
     check(f, (R(4, 4),), compiler=compiler, tolerance=1e-4, **settings)
 
 
-def test_the_autograd_engine_is_refused() -> None:
-    def f(x: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            (grad,) = torch.autograd.grad((leaf**2).sum(), leaf)
-        return grad
-
-    with pytest.raises(hotstart.CaptureError, match=r"torch\.autograd\.grad"):
-        build(f, R(3))
-
-
 class Sine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

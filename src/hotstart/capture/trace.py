@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from hotstart._torch.blocks.block_copy import NotRepeatedError
 from hotstart._torch.dynamo.data_numbers import depends_on_data
 from hotstart._torch.dynamo.decided_by_sizes import index_by_known_numbers
 from hotstart._torch.dynamo.failures import describe_failure
 from hotstart._torch.dynamo.full_graph import FullGraph, NoGraph, full_graph
+from hotstart._torch.dynamo.gradients import begins_gradients, end_gradients
 from hotstart._torch.graphs.assertions import complete_examples, keep_checks
 from hotstart._torch.graphs.nodes import drop_unused_views
 from hotstart._torch.graphs.symbols import (
@@ -49,6 +51,7 @@ from hotstart.capture.refusals import (
     refuse_drawn_numbers,
     refuse_found_arguments,
     refuse_gradients,
+    refuse_mixed_gradients,
     refuse_passed_groups,
     refuse_places,
     refuse_questions,
@@ -138,6 +141,8 @@ def capture(
     args, kwargs = arguments.call_with(tensors)
     trace = partial(_trace, target, args, kwargs, dynamic, passed)
     traced = with_numbers_of_buffers(index, partial(_with_blocks_once, index, trace, blocks_once))
+    refuse_mixed_gradients(traced.module.graph)
+    end_gradients(traced.module.graph)
     complete_examples(traced.module.graph)
     index_by_known_numbers(traced.module.graph)
     apart = _without_subclasses(traced)
@@ -186,7 +191,10 @@ def _trace(
     known: Known,
 ) -> FullGraph:
     try:
-        return full_graph(model, args, kwargs, dynamic, blocks, counterparts, passed, known)
+        found = full_graph(model, args, kwargs, dynamic, blocks, counterparts, passed, known)
+        if blocks and begins_gradients(found.module.graph):
+            raise NotRepeatedError("one level of gradients is around all blocks")
+        return found
     except NoGraph:
         raise CaptureError(
             "forward contains no tensor operation, so there is nothing to compile. "

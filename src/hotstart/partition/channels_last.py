@@ -21,6 +21,7 @@ from torch import fx
 
 from hotstart._torch.graphs.nodes import short_name
 from hotstart._torch.graphs.values import like_in_format, storage_of
+from hotstart._torch.running.modes import left_transforms
 from hotstart._torch.running.operators import operator_schemas
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.partition.at_sizes import (
@@ -140,7 +141,7 @@ class _Images:
             Unknown: a value is unknown, or what a node writes to would be another tensor.
         """
         found = _Changes()
-        with self._at.mode, torch.no_grad():
+        with self._at.mode, torch.no_grad(), left_transforms():
             for number, run in enumerate(self._runs):
                 for node in run.nodes:
                     self._follow(node, found)

@@ -18,6 +18,7 @@ from torch.fx.node import map_aggregate
 
 from hotstart._torch.graphs.nodes import short_name
 from hotstart._torch.graphs.values import storage_of
+from hotstart._torch.running.modes import left_transforms
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.dtypes import dtype_of
 from hotstart.partition.at_sizes import (
@@ -99,7 +100,7 @@ class _Probe:
         """Tell how strictly the graph depends on some arguments' layouts; None if it does not."""
         rounds = max(map(len, ways.values()), default=0)
         runs = ({s: found[n % len(found)] for s, found in ways.items()} for n in range(rounds))
-        with self._at.mode, torch.no_grad():
+        with self._at.mode, torch.no_grad(), left_transforms():
             found = strictest([need for strides in runs for need in self._needs(strides)])
         return None if found == "copied" else found
 

@@ -18,6 +18,7 @@ from torch.fx.node import map_aggregate
 
 from hotstart._torch.graphs.source_lines import line_of
 from hotstart._torch.graphs.symbols import Condition, differ, fake_mode, holds_at, make_symbols
+from hotstart._torch.running.modes import left_transforms
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.partition.data_sizes import NumberSizes
 from hotstart.partition.graph import Graph
@@ -115,7 +116,7 @@ def _run(graph: Graph, piece: Piece, at: dict[str, int]) -> None:
 
     values: dict[fx.Node, Any] = {}
     env = make_symbols({}).env  # loops make numbers up in it
-    with fake_mode(env), torch.no_grad():
+    with fake_mode(env), torch.no_grad(), left_transforms():
         for node in piece.inputs:
             values[node] = _expected(example_of(node), number)
         for node in piece.nodes:

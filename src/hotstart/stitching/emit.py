@@ -173,6 +173,11 @@ class Emitter:
             body, *rest = args
             operands = [arg for arg in rest if not isinstance(arg, str)]
             return f"{self._operand(body)}({self._arguments(operands, {})})"
+        if getattr(target, "__name__", "") == "autograd_function_apply":
+            raise NotExpressible(
+                f"node {node.name} differentiates a torch.autograd.Function, whose backward only "
+                "Inductor's code has. Use Options(compiler='inductor')"
+            )
         if target in _INFIX and len(args) == 2 and not kwargs:
             return f"{self._number(args[0])} {_INFIX[target]} {self._number(args[1])}"
         if target in _PREFIX and len(args) == 1 and not kwargs:

@@ -14,6 +14,7 @@ import torch
 from hotstart._torch.dynamo.as_called import operators_as_called
 from hotstart._torch.dynamo.class_names import knowing_modules_of_classes
 from hotstart._torch.dynamo.decided_branches import going_on_where_all_is_decided
+from hotstart._torch.dynamo.gradients import gradients_in_forward
 from hotstart._torch.dynamo.indexed import indexing_by_numbers
 from hotstart._torch.dynamo.left_generators import refusing_left_generators
 from hotstart._torch.dynamo.numbers_read import (
@@ -57,6 +58,7 @@ _CODE = (
     masks_of_any_contents,
     loggers_say_nothing,
     standard_functions,
+    gradients_in_forward,
     text_of_sizes_when_asked,
     operators_as_called,
     knowing_modules_of_classes,

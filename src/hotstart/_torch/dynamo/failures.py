@@ -74,6 +74,16 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "measure calls outside of forward, or leave it out where torch.compiler.is_compiling()",
     ),
     (
+        r"using `torch\.autograd\.grad`",
+        "forward asks torch.autograd.grad for gradients of tensors that it requires none of",
+        "call x.requires_grad_() on them in forward; or torch.func.grad of a function",
+    ),
+    (
+        r"Tensor\.backward\(\)",
+        "forward calls backward(), which leaves gradients with tensors",
+        "torch.autograd.grad, which returns them; or torch.func.grad of a function",
+    ),
+    (
         r"tolist\(\)",
         "tolist() of a tensor whose size differs from call to call, or of complex numbers",
         "return the tensor and call tolist() outside, or take a fixed number of elements",

@@ -57,6 +57,21 @@ def autocast_regions(state: Iterable[tuple[str, str]]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def left_transforms() -> Iterator[None]:
+    """Leave the functional transforms that are entered, as where an error keeps them from ending.
+
+    `torch._C._functorch` (2.11 to 2.15) counts them for each thread.
+    """
+    functorch: Any = torch._C._functorch
+    before = functorch.get_dynamic_layer_stack_depth()
+    try:
+        yield
+    finally:
+        if functorch.get_dynamic_layer_stack_depth() > before:
+            functorch.pop_dynamic_layer_stack_and_undo_to_depth(before)
+
+
 def without_assertions() -> contextlib.AbstractContextManager[Any]:
     """Have operators not assert anything about tensors' contents, in this thread."""
 
