@@ -39,6 +39,8 @@ class ExampleAxes:
             OptionsError: it contradicts another dimension, or has a size that is not declared.
         """
         place = _Place(path, dim, size)
+        if declared.min < 0:
+            raise OptionsError(f"{path}: {declared} is {declared.min} at least, takes 0 or more")
         for axis, _ in declared.terms:
             known = self.declared.setdefault(axis.name, axis)
             if known != axis:

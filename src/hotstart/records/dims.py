@@ -113,22 +113,19 @@ class DerivedDim(_Arithmetic):
     Attributes:
         terms: each of the others, and what it is multiplied by.
         plus: the number that is added.
-
-    Raises:
-        OptionsError: sizes below 0 would be served.
     """
 
     terms: tuple[tuple["Dim", int], ...]
     plus: int = 0
 
-    def __post_init__(self) -> None:
-        least = sum(factor * dim.min for dim, factor in self.terms) + self.plus
-        if least < 0:
-            raise OptionsError(f"{self}: got sizes from {least}, takes sizes of 0 or more")
-
     @property
     def _sum(self) -> "DerivedDim":
         return self
+
+    @property
+    def min(self) -> int:
+        """The smallest size; below 0, it cannot be that of a tensor."""
+        return sum(factor * dim.min for dim, factor in self.terms) + self.plus
 
     @property
     def is_sum(self) -> bool:

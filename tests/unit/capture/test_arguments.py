@@ -321,6 +321,7 @@ def test_dimensions_may_follow_from_several() -> None:
     ("dynamic", "message"),
     [
         ({"x": {0: 3 * Dim("b", max=8)}}, "the example is 4, takes 3\\*b for a whole number 'b'"),
+        ({"x": {0: Dim("b", max=8) - 2}}, "x: b - 2 is -1 at least, takes 0 or more"),
         ({"x": {0: 2 * Dim("b", max=1)}}, "is 4, so that 'b' in 2\\*b is 2, outside Dim 'b'"),
         (
             {"x": {0: Dim("b", max=8), 1: Dim("b", max=8) + 5}},
