@@ -119,6 +119,20 @@ def test_missed_sizes_that_follow_from_others_are_compiled_so() -> None:
     assert len(program._misses.compiled[""]) == 3
 
 
+def test_a_call_that_the_model_refuses_says_nothing_of_others() -> None:
+    def model(x, scale):
+        return torch.cat([part * scale for part in x.chunk(2)])
+
+    options = hotstart.Options(compiler="op_by_op", on_miss="compile")
+    program = build(model, torch.randn(2), torch.randn(1), options=options)
+    with pytest.raises(hotstart.HotstartError):
+        program(torch.randn(6), torch.randn(2))
+    for size in (2, 3, 4):
+        given = torch.randn(2 * size), torch.randn(size)
+        assert torch.equal(program(*given), model(*given))
+    assert len(program._misses.compiled[""]) == 2
+
+
 class CachesBySize(nn.Module):
     """Keeps a table that grows with what it is called with, as rotary embeddings do."""
 

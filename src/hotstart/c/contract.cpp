@@ -256,6 +256,16 @@ void Contract::check_sums(const hotstart_tensor* given, const std::vector<int64_
         check_agrees(arguments_[number], static_cast<int>(dim), given[number].shape[dim], sizes);
 }
 
+// Says the size that the first dimension has which follows from an axis; empty if it is it.
+std::string Contract::of_first(size_t axis, int64_t of) const {
+  for (const Size& size : arguments_[axes_[axis].first].sizes) {
+    if (size.terms.size() != 1 || size.terms[0].first != static_cast<int32_t>(axis)) continue;
+    if (size.is_plain()) return "";
+    return ", " + written(size) + " of " + std::to_string(size.terms[0].second * of + size.plus);
+  }
+  return "";
+}
+
 Failure Contract::not_served(const std::vector<int64_t>& sizes) const {
   std::vector<std::string> known, names;
   for (size_t number = 0; number < axes_.size(); ++number) {
@@ -265,7 +275,9 @@ Failure Contract::not_served(const std::vector<int64_t>& sizes) const {
     const bool served = std::any_of(axis.intervals.begin(), axis.intervals.end(), has);
     if (size != -1 && !served)
       return contract(arguments_[axis.first].name,
-                      "axis '" + axis.name + "' of size " + std::to_string(size), axis.served,
+                      "axis '" + axis.name + "' of size " + std::to_string(size) +
+                          of_first(number, size),
+                      axis.served,
                       "declare a larger Dim, or pad or split the input");
   }
   for (size_t number : met_)

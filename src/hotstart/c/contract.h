@@ -102,6 +102,7 @@ class Contract {
   void check_sums(const hotstart_tensor* given, const std::vector<int64_t>& sizes) const;
   Size size_of(const Json& record) const;
   std::string written(const Size& size) const;
+  std::string of_first(size_t axis, int64_t of) const;
   void check_apart(const hotstart_tensor* given, const std::vector<Checked>& checked) const;
   Checked check_layout(const Argument& wanted, const hotstart_tensor& given) const;
 

@@ -15,7 +15,7 @@ from hotstart.records.dims import DerivedDim, DerivedSize, Dim, axes_of
 
 _T = TypeVar("_T")
 
-_TERM = r"(?:\d+\*)?[^\W\d]\w*"
+_TERM = r"(?:[1-9]\d*\*)?[^\W\d]\w*"
 _DYNAMIC = re.compile(
     rf"(\w+):(\d+)=({_TERM}(?:\+{_TERM})*)([+-]\d+)?(?:\[(\d+)\.\.(\d+)\])?", re.ASCII
 )
@@ -153,9 +153,11 @@ def _axes(
         if span is None and not ranges_of[axis] and not sizes_of[axis]:
             dim = next(each for each in dims if axis in axes_of(each.size))
             flag = f"{dim.argument}:{dim.dim}={dim.size}".replace(" ", "")
+            several = len(axes_of(dim.size)) > 1
+            write = f"; write '{flag}[1..512]', for {axis!r} of 1 to 512"
             raise OptionsError(
                 f"--dynamic {flag}: got no bounds of axis {axis!r}, takes them at one --dynamic of "
-                f"the axis; write '{dim.argument}:{dim.dim}={axis}[1..512]', for sizes of 1 to 512"
+                f"the axis{' alone' if several else write}"
             )
     return {
         axis: Dim(

@@ -84,8 +84,7 @@ def _following(
             "follow: expected axes that followed from others in every call "
             f"({', '.join(sorted(held)) or 'none did'}), found {name!r}"
         )
-    total: DerivedDim | int = size.plus
+    total = DerivedDim((), size.plus)
     for axis, factor in size.terms:
-        total = factor * (made.get(axis) or _following(axis, forms, made)) + total
-    assert isinstance(total, DerivedDim)  # of at least one axis
+        total = total + factor * (made.get(axis) or _following(axis, forms, made))
     return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hotstart.errors import HotstartError
@@ -49,18 +49,32 @@ class MissedCalls:
             key, call = found
             form = (_code(method), call.form, call.training, call.autocast)
             seen = self._seen.setdefault(form, {})
-            seen[key] = call
-            if form not in self._of_single_sizes:
-                failed: HotstartError | None = None
-                for shapes in _ranges(call, list(seen.values())):
-                    try:
-                        return self._compile(method, args, kwargs, dynamic_shapes=shapes)
-                    except HotstartError as error:
-                        failed = failed or error
-                if failed is not None:
-                    log.warning("compiles calls that are missed for their sizes alone: %s", failed)
-                    self._of_single_sizes.add(form)
+            program = self._compiled(form, {**seen, key: call}, call, method, args, kwargs)
+            seen[key] = call  # the model takes it
+            return program
         return self._compile(method, args, kwargs)
+
+    def _compiled(
+        self,
+        form: object,
+        seen: Mapping[object, SeenCall],
+        call: SeenCall,
+        method: Model,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Program:
+        """Compile a call of a form, of which these were seen, for ranges or for its sizes alone."""
+        failed: HotstartError | None = None
+        for shapes in () if form in self._of_single_sizes else _ranges(call, list(seen.values())):
+            try:
+                return self._compile(method, args, kwargs, dynamic_shapes=shapes)
+            except HotstartError as error:
+                failed = failed or error
+        program = self._compile(method, args, kwargs)
+        if failed is not None:
+            log.warning("compiles calls that are missed for their sizes alone: %s", failed)
+            self._of_single_sizes.add(form)
+        return program
 
 
 def _code(method: Model) -> object:

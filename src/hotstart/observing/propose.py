@@ -254,6 +254,10 @@ def _require_known(
                     f"{name!r}. A size that never varied is static: observe it at another size, "
                     "or declare it in dynamic_shapes."
                 )
+            if what != "follow" and name in bounds.follow:
+                raise OptionsError(
+                    f"{what}: axis {name!r} follows from others; say it of these instead"
+                )
             if axes[name].declared is not None:
                 raise OptionsError(
                     f"{what}: axis {name!r} is declared in dynamic_shapes; say it there"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotstart._torch.graphs.symbols import axis_symbol
 from hotstart.partition.conditions import SCANNED, counterexample, where_it_holds
@@ -21,27 +21,42 @@ FACTORS = 64
 """The largest number whose multiples are tried."""
 
 
-def advise_several(condition: sympy.Basic, intervals: Mapping[str, Interval]) -> str:
-    """Advise on several axes, given the sizes of each."""
+class Sizes(NamedTuple):
+    """The sizes that a condition does not hold for throughout.
+
+    Attributes:
+        part: the sizes of each axis where it was found.
+        declared: all that are declared of each.
+        hints: sizes that it does hold for.
+    """
+
+    part: Mapping[str, Interval]
+    declared: Mapping[str, Interval]
+    hints: Mapping[str, int]
+
+
+def advise_several(condition: sympy.Basic, sizes: Sizes) -> str:
+    """Advise on several axes."""
     import sympy
 
+    axes = " and ".join(map(repr, sizes.part))
     if isinstance(condition, sympy.Eq) and all(side.is_Symbol for side in condition.args):
-        return f"give {' and '.join(map(repr, intervals))} the same Dim: the model needs them equal"
+        return f"give {axes} the same Dim: the model needs them equal"
     if derived := _derived(condition):
         axis, size = derived
         return f"declare {axis!r} as {size}, computed of those Dims"
-    if factor := _factor(condition, intervals):
-        multiples = (_multiples(axis, factor, 0, each) for axis, each in intervals.items())
-        return f"declare {' and '.join(multiples)}"
-    return f"declare ranges of {' and '.join(map(repr, intervals))} in which it holds throughout"
+    if multiples := _multiples(condition, sizes):
+        return f"declare {multiples}"
+    return f"declare ranges of {axes} in which it holds throughout"
 
 
-def advise(axis: str, condition: sympy.Basic, interval: Interval) -> str:
+def advise(axis: str, condition: sympy.Basic, sizes: Sizes) -> str:
     """Advise on one axis."""
+    interval = sizes.part[axis]
     parts = _holding(axis, condition, interval)
     if not parts:
         return f"no size in {interval} meets the condition; declare other sizes"
-    if steps := _steps(axis, parts, interval):
+    if steps := _steps(axis, parts, sizes) or (len(parts) > 1 and _multiples(condition, sizes)):
         return f"declare {steps}"
     if all(part.lo == part.hi for part in parts):
         listed = [part.lo for part in parts[:LISTED]]
@@ -49,7 +64,7 @@ def advise(axis: str, condition: sympy.Basic, interval: Interval) -> str:
         return f"declare the sizes you need one by one{such_as} sizes={listed}, ranges=[]"
     if len(parts) > 1:
         listed_ranges = ", ".join(map(str, parts[:LISTED]))
-        return f"it holds for {listed_ranges}, ...; declare those as ranges=[...]"
+        return f"it holds for {listed_ranges}, ...; declare one of those, or a call for each"
     (part,) = parts
     left_out = [*range(interval.lo, part.lo)[:3], *range(part.hi + 1, interval.hi + 1)[:3]]
     if len(left_out) <= 2:
@@ -57,14 +72,15 @@ def advise(axis: str, condition: sympy.Basic, interval: Interval) -> str:
     return f"declare {axis!r} as {part}, or split it there with ranges=[...]"
 
 
-def advise_leaving_out(axis: str, condition: sympy.Basic, interval: Interval) -> str:
+def advise_leaving_out(axis: str, condition: sympy.Basic, sizes: Sizes) -> str:
     """Advise on one axis where the model cannot be captured unless the condition holds."""
-    parts = _holding(axis, condition, interval)
+    parts = _holding(axis, condition, sizes.part[axis])
     several = ", ..." if len(parts) >= LISTED else ""
-    listed = f"{axis!r} as {', '.join(map(str, parts[:LISTED]))}{several}"
+    steps = _steps(axis, parts, sizes) or (len(parts) > 1 and _multiples(condition, sizes))
+    listed = f"{axis!r} as {' or '.join(map(str, parts[:LISTED]))}{several}"
     return (
-        f"declare {_steps(axis, parts, interval) or listed}; for other sizes the model cannot be "
-        "captured, as the error that this one comes from says"
+        f"declare {steps or listed}; for other sizes the model cannot be captured, as the error "
+        "that this one comes from says"
     )
 
 
@@ -73,16 +89,16 @@ def _holding(axis: str, condition: sympy.Basic, interval: Interval) -> list[Inte
     return where_it_holds(condition, axis_symbol(axis), scanned)
 
 
-def _steps(axis: str, parts: Sequence[Interval], interval: Interval) -> str:
+def _steps(axis: str, parts: Sequence[Interval], sizes: Sizes) -> str:
     """How to declare sizes that lie apart by the same number each; empty if they do not."""
     apart = {after.lo - before.lo for before, after in itertools.pairwise(parts)}
     if len(parts) < LISTED - 1 or len(apart) > 1 or any(part.lo != part.hi for part in parts):
         return ""
     (factor,) = apart
-    return _multiples(axis, factor, parts[0].lo % factor, Interval(parts[0].lo, interval.hi))
+    return _multiple(axis, factor, parts[0].lo % factor, sizes.declared[axis])
 
 
-def _multiples(axis: str, factor: int, plus: int, interval: Interval) -> str:
+def _multiple(axis: str, factor: int, plus: int, interval: Interval) -> str:
     """How to declare the sizes in an interval that are a multiple and a number more."""
     low, high = -(-(interval.lo - plus) // factor), (interval.hi - plus) // factor
     size = f"{factor} * Dim({axis!r}, min={low}, max={high})"
@@ -110,19 +126,36 @@ def _derived(condition: sympy.Basic) -> tuple[str, DerivedSize] | None:
     return None
 
 
-def _factor(condition: sympy.Basic, intervals: Mapping[str, Interval]) -> int | None:
-    """The least number for whose multiples a condition holds throughout; None without any."""
+def _multiples(condition: sympy.Basic, sizes: Sizes) -> str:
+    """How to declare multiples that a condition holds for throughout; empty without any.
+
+    Of one axis if that is enough, else the same of all.
+    """
+    axes = list(sizes.part)
+    for chosen in [*([axis] for axis in axes), *([axes] if len(axes) > 1 else [])]:
+        if factor := _factor(condition, chosen, sizes):
+            each = (_multiple(axis, factor, 0, sizes.declared[axis]) for axis in chosen)
+            return " and ".join(each)
+    return ""
+
+
+def _factor(condition: sympy.Basic, axes: Sequence[str], sizes: Sizes) -> int | None:
+    """The least number for whose multiples of some axes a condition holds; None without any."""
     import sympy
 
     if not isinstance(condition, sympy.Eq):
         return None
     for factor in range(2, FACTORS + 1):
-        made = {axis_symbol(axis): factor * axis_symbol(axis) for axis in intervals}
-        within = {
-            axis_symbol(axis): Interval(-(-each.lo // factor), each.hi // factor)
-            for axis, each in intervals.items()
-        }
-        several = all(each.lo < each.hi for each in within.values())
-        if several and counterexample(condition.xreplace(made), within) is None:
+        if any(sizes.hints[axis] % factor for axis in axes):
+            continue
+        made = {axis_symbol(axis): factor * axis_symbol(axis) for axis in axes}
+        within = {axis_symbol(axis): each for axis, each in sizes.declared.items()}
+        for axis in axes:
+            each = sizes.declared[axis]
+            multiples = Interval(-(-each.lo // factor), each.hi // factor)
+            if multiples.lo >= multiples.hi:
+                return None
+            within[axis_symbol(axis)] = multiples
+        if counterexample(condition.xreplace(made), within) is None:
             return factor
     return None

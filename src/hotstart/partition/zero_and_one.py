@@ -9,6 +9,7 @@ run once on fake tensors of those sizes, and compared with the trace.
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,7 +84,11 @@ def specials(graph: Graph, piece: Piece, declared: Mapping[str, Interval]) -> li
     axes = [axis for axis in piece.axes if axis in declared and axis not in fixed]
     met = [_axes_met(graph, node) for node in piece.nodes]
     groups = {(axis,) for axis in axes} | {tuple(a for a in axes if a in each) for each in met}
-    choices = {axis: (None, *(n for n in SPECIAL if n in declared[axis])) for axis in axes}
+    values = _special_values(graph, piece)
+    choices = {
+        axis: (None, *(n for n in sorted({*SPECIAL, *values[axis]}) if n in declared[axis]))
+        for axis in axes
+    }
     found = {
         tuple((axis, size) for axis, size in zip(group, sizes, strict=True) if size is not None)
         for group in groups
@@ -93,6 +98,22 @@ def specials(graph: Graph, piece: Piece, declared: Mapping[str, Interval]) -> li
         map(dict, filter(None, found)),
         key=lambda special: (len(special), [special.get(axis, -1) for axis in axes]),
     )
+
+
+def _special_values(graph: Graph, piece: Piece) -> Mapping[str, set[int]]:
+    """Find the sizes of axes at which a tensor has a size of 0 or 1 that follows from one alone."""
+    found: dict[str, set[int]] = defaultdict(set)
+    tensors = (t for node in (*piece.inputs, *piece.nodes) for t in tensors_in(example_of(node)))
+    sizes = {graph.expression(size) for tensor in tensors for size in tensor.shape}
+    for size in sizes:
+        symbols = list(getattr(size, "free_symbols", ()))
+        if len(symbols) != 1 or size.is_Symbol:
+            continue
+        terms = size.as_coefficients_dict()
+        if terms.keys() <= {symbols[0], 1}:
+            solved = ((special - terms[1]) / terms[symbols[0]] for special in SPECIAL)
+            found[str(symbols[0])] |= {int(n) for n in solved if n.is_Integer and n >= 0}
+    return found
 
 
 def _axes_met(graph: Graph, node: fx.Node) -> frozenset[str]:

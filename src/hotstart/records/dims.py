@@ -38,7 +38,10 @@ class DerivedSize(msgspec.Struct, frozen=True):
 
     def of(self, axes: Mapping[str, "Dim"]) -> "DerivedDim":
         """The same of dimensions, given that of each axis."""
-        return DerivedDim(tuple((axes[axis], factor) for axis, factor in self.terms), self.plus)
+        total = DerivedDim((), self.plus)
+        for axis, factor in self.terms:
+            total = total + factor * axes[axis]
+        return total
 
     def solved(self, size: int) -> int:
         """The largest size of the only axis for which this is not above `size`."""

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 from hotstart._torch.graphs.symbols import Condition, axis_symbol, readable
 from hotstart.errors import RangeError
-from hotstart.partition.advice import advise, advise_several
+from hotstart.partition.advice import Sizes, advise, advise_several
 from hotstart.partition.conditions import count_values
 from hotstart.records.dims import Dim
+from hotstart.records.shapes import Interval
 from hotstart.specialize.parts import Split, VariantPart, further_parts, only_axis
 
 if TYPE_CHECKING:
     import sympy
-
-    from hotstart.records.shapes import Interval
 
 log = logging.getLogger("hotstart")
 
@@ -85,7 +84,7 @@ def range_error(
     condition: Condition,
     axes: Sequence[Dim],
     parts: int = 0,
-    advise: Callable[[str, sympy.Basic, Interval], str] = advise,
+    advise: Callable[[str, sympy.Basic, Sizes], str] = advise,
 ) -> RangeError:
     """The error of a condition that does not hold throughout a part, with what to declare.
 
@@ -100,10 +99,15 @@ def range_error(
     expr = condition.expr
     intervals = part.intervals()
     about = sorted(map(str, expr.free_symbols)) or [*intervals]
+    sizes = Sizes(
+        part={axis: intervals[axis] for axis in about},
+        declared={dim.name: Interval(dim.min, dim.max) for dim in axes if dim.name in about},
+        hints=part.hints,
+    )
     if len(about) == 1:
-        advice = advise(about[0], expr, intervals[about[0]])
+        advice = advise(about[0], expr, sizes)
     else:
-        advice = advise_several(expr, {axis: intervals[axis] for axis in about})
+        advice = advise_several(expr, sizes)
     if parts:
         advice += f"; all sizes would take {parts} parts, which Options(splits={parts - 1}) allows"
     return RangeError(

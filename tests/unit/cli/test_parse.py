@@ -61,6 +61,7 @@ def test_ranges_sizes_and_factories() -> None:
         (parse.dynamic_dim, "input_ids:\u0661=seq"),
         (parse.dynamic_dim, "x:0=8"),
         (parse.dynamic_dim, "x:0=8*"),
+        (parse.dynamic_dim, "x:0=0*seq"),
         (parse.dynamic_dim, "x:0=-seq"),
         (parse.dynamic_dim, "x:0=1+seq"),
         (parse.dynamic_dim, "x:0=past-new"),
@@ -124,6 +125,11 @@ def test_dimensions_that_follow_from_axes() -> None:
     rows, past, new = Dim("rows", max=64), Dim("past", min=0, max=9), Dim("new", max=4)
     found = shapes(["x:0=8*rows[1..64]", "k:0=past[0..9]", "y:0=new[1..4]", "m:0=past+new-1"])
     assert found == {"x": {0: 8 * rows}, "k": {0: past}, "y": {0: new}, "m": {0: past + new - 1}}
+    assert shapes(["a:0=rows[1..64]", "b:0=rows+rows"]) == {"a": {0: rows}, "b": {0: 2 * rows}}
+    with pytest.raises(OptionsError, match=re.escape("write 'x:0=8*rows[1..512]'")):
+        shapes(["x:0=8*rows"])
+    with pytest.raises(OptionsError, match=r"takes them at one --dynamic of the axis alone$"):
+        shapes(["x:0=past+new"])
 
 
 def test_bounds_may_come_from_ranges_and_sizes() -> None:

@@ -189,6 +189,8 @@ def test_an_axis_of_its_own_cannot_be_followed() -> None:
     expected = r"follow: .*\(mask_1 == seq \+ length\), found 'seq'"
     with pytest.raises(OptionsError, match=expected):
         steps((4, 3), (8, 2), (9, 5)).within(follow=["seq"]).propose()
+    with pytest.raises(OptionsError, match="max: axis 'mask_1' follows from others; say it of"):
+        steps((4, 3), (8, 2), (9, 5)).within(follow=["mask_1"], max={"mask_1": 9}).propose()
     with pytest.raises(OptionsError, match=r"follow: expected axes that varied .* found 'other'"):
         steps((4, 3), (8, 2), (9, 5)).within(follow=["other"]).propose()
 

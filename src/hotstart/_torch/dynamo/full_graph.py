@@ -24,7 +24,11 @@ from hotstart._torch.dynamo.other_names import recording_other_names
 from hotstart._torch.dynamo.passed_objects import recording_passed_objects
 from hotstart._torch.dynamo.side_effects import lasting, recording_side_effects
 from hotstart._torch.dynamo.trace_globals import names_taken_back
-from hotstart._torch.graphs.symbols import Condition, forgetting_real_tensors
+from hotstart._torch.graphs.symbols import (
+    Condition,
+    failures_unlogged,
+    forgetting_real_tensors,
+)
 
 if TYPE_CHECKING:
     import sympy
@@ -240,10 +244,15 @@ def _self_variables(code: types.CodeType, owner: object | None) -> tuple[str | N
 
 @contextlib.contextmanager
 def _leaving_nothing_behind() -> Iterator[None]:
-    """Leave neither names nor references of a trace, and count it in metrics of its own."""
+    """Leave neither names nor references of a trace, nor logs of what its error says anyway."""
     from torch._dynamo.utils import get_metrics_context
 
-    with names_taken_back(), forgetting_real_tensors(), get_metrics_context():
+    with (
+        names_taken_back(),
+        forgetting_real_tensors(),
+        failures_unlogged(),
+        get_metrics_context(),  # of its own
+    ):
         yield
 
 

@@ -79,6 +79,8 @@ def watched(
     def call_function(graph: Any, target: Any, args: Any, kwargs: Any) -> Any:
         if target in whole:
             return _called_whole(target)(*args, **kwargs)
+        if _is_of_numbers(target, args):
+            return target(*args)  # lowerings take symbols for granted, such as that of remainders
         lowering = lowerings.get(target)
         if target is torch.ops.aten.slice.Tensor:
             with in_between(SizeVarAllocator, "guard_or_false", watch.known):
@@ -170,6 +172,12 @@ class _Watch:
                 self._question = outer
 
         return call
+
+
+def _is_of_numbers(target: Any, args: Any) -> bool:
+    """Tell whether a node computes with plain integers, as sizes are that have one value left."""
+    module = getattr(target, "__module__", "")
+    return module == "_operator" and bool(args) and all(type(each) is int for each in args)
 
 
 def _called_whole(target: Any) -> Callable[..., Any]:

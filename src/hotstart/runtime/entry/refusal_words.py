@@ -21,9 +21,10 @@ def not_served(
     """Explain that no variant serves the sizes of a call, as far as they are known."""
     for dim in contract.axes:
         if dim.name in sizes and not dim.serves(sizes[dim.name]):
+            of = _of_first(contract, dim.name, sizes)
             return ContractError(
                 first_with(contract, dim.name),
-                f"axis {dim.name!r} of size {sizes[dim.name]}",
+                f"axis {dim.name!r} of size {sizes[dim.name]}{of}",
                 f"{dim}",
                 "declare a larger Dim, or pad or split the input",
             )
@@ -83,6 +84,13 @@ def shares_a_weight(path: str, weight: str) -> ContractError:
         "a tensor of its own, since the model writes to one of them",
         "pass a .clone()",
     )
+
+
+def _of_first(contract: Contract, axis: str, sizes: Mapping[str, int]) -> str:
+    """Say the size that the first dimension has which follows from an axis; empty if it is it."""
+    all_of = (size for spec in contract.tensors for size in spec.shape)
+    size = next(size for size in all_of if axes_of(size) == (axis,))
+    return "" if isinstance(size, str) else f", {size} of {size_at(size, sizes)}"
 
 
 def first_with(contract: Contract, axis: str) -> str:
