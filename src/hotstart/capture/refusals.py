@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from hotstart._torch.dynamo.full_graph import FullGraph
-from hotstart._torch.dynamo.gradients import begins_gradients, other_transform
+from hotstart._torch.dynamo.gradients import asks_for_gradients, other_transform
 from hotstart._torch.dynamo.layout_reads import LayoutReads
 from hotstart._torch.graphs.nodes import is_drawn_by_python, names_a_place, replaces_memory
 from hotstart._torch.graphs.source_lines import line_of
@@ -132,7 +132,7 @@ def refuse_gradients(traced: FullGraph) -> None:
 def refuse_mixed_gradients(graph: fx.Graph) -> None:
     """Raise if forward calls `torch.autograd.grad`, and a functional transform beside it."""
     other = other_transform(graph)
-    if other is not None and begins_gradients(graph):
+    if other is not None and asks_for_gradients(graph):
         raise not_one_graph(
             line_of(other),
             "forward computes gradients by torch.autograd.grad, and by torch.func or torch.vmap",

@@ -34,7 +34,7 @@ def gradients_in_forward() -> Iterator[None]:
 
     def call_method(known: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any) -> Any:
         given = [*args, *kwargs.values()]
-        if name == "requires_grad_" and all(_is(each, True) for each in given):
+        if name == "requires_grad_" and all(_is(each, True) for each in given) and _is_outer(tx):
             _require_gradients(tx, self)
             return self
         return known(self, tx, name, args, kwargs)
@@ -48,7 +48,7 @@ def gradients_in_forward() -> Iterator[None]:
 
     def set_attribute(known: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
         is_it = getattr(self, "fn", setattr) is setattr and _is(args[1], "requires_grad")
-        if is_it and _is(args[2], True):
+        if is_it and _is(args[2], True) and _is_outer(tx):
             owner = args[0].realize()
             if isinstance(owner, TensorVariable):
                 _require_gradients(tx, owner)
@@ -70,6 +70,11 @@ def begins_gradients(graph: fx.Graph) -> bool:
     return _begin_of(graph) is not None
 
 
+def asks_for_gradients(graph: fx.Graph) -> bool:
+    """Tell whether forward calls `torch.autograd.grad`."""
+    return bool(graph.find_nodes(op="call_function", target=_GRAD))
+
+
 def other_transform(graph: fx.Graph) -> fx.Node | None:
     """Find a node that begins a functional transform beside gradients of forward's own."""
     begins = [node for node in graph.nodes if region_change(node) > 0 and _is_level(node)]
@@ -86,8 +91,8 @@ def end_gradients(graph: fx.Graph) -> None:
         return
     nodes = list(graph.nodes)
     first = nodes.index(begin)
-    if not graph.find_nodes(op="call_function", target=_GRAD):
-        _leave_out(graph, begin)
+    if not asks_for_gradients(graph):
+        _leave_out(graph)
         return
     for node in filter(sets_grad_mode, nodes[:first]):
         graph.erase_node(node)  # nothing is differentiated yet
@@ -122,7 +127,7 @@ def _begin_of(graph: fx.Graph) -> fx.Node | None:
 
 
 _OF_FORWARD = "hotstart_gradients"
-"""Marks in a node's `meta` a level that is no transform's."""
+"""Marks in the `meta` of nodes that they are of a level that is no transform's."""
 
 
 def _is_level(node: fx.Node) -> bool:
@@ -142,16 +147,13 @@ def _require_gradients(tx: Any, variable: Any) -> None:
     else:
         if _begin_of(tx.output.graph) is None:
             _begin(tx)
-        taken = (variable.as_proxy(), _LEVEL)
-        proxy = tx.output.create_proxy("call_function", _FUNCTORCH._wrap_for_grad, taken, {})
-        proxy.node.meta[_OF_FORWARD] = True
+        proxy = _called(tx, _FUNCTORCH._wrap_for_grad, variable.as_proxy(), _LEVEL)
         wrapped = wrap_fx_proxy(tx, proxy, example_value=fake.detach().requires_grad_())
         variable.proxy = wrapped.as_proxy()
-    allow = _FUNCTORCH.set_inplace_requires_grad_allowed
-    tx.output.create_node("call_function", allow, (True,), {})
-    own = tx.output.create_proxy("call_function", _set_requires_grad(), (variable.proxy,), {})
+    _called(tx, _FUNCTORCH.set_inplace_requires_grad_allowed, True)
+    own = _called(tx, _set_requires_grad(), variable.proxy)
     own.node.meta["example_value"] = variable.proxy.node.meta["example_value"]
-    tx.output.create_node("call_function", allow, (False,), {})
+    _called(tx, _FUNCTORCH.set_inplace_requires_grad_allowed, False)
     variable.requires_grad = True
 
 
@@ -165,12 +167,17 @@ def _begin(tx: Any) -> None:
     """Begin the level, with autograd on, unless a block of forward has turned it off."""
     graph = tx.output.graph
     in_block = len(list(filter(sets_grad_mode, graph.nodes))) % 2 == 1
-    increment = _FUNCTORCH._grad_increment_nesting
-    node = tx.output.create_node("call_function", increment, (), {})
-    node.meta[_OF_FORWARD] = True
+    _called(tx, _FUNCTORCH._grad_increment_nesting)
     enabled = torch.is_grad_enabled() if in_block else True
-    tx.output.create_node("call_function", torch._C._set_grad_enabled, (enabled,), {})
+    _called(tx, torch._C._set_grad_enabled, enabled)
     torch._C._set_grad_enabled(enabled)
+
+
+def _called(tx: Any, target: Callable[..., Any], *args: Any) -> Any:
+    """Add a node of the level."""
+    proxy = tx.output.create_proxy("call_function", target, args, {})
+    proxy.node.meta[_OF_FORWARD] = True
+    return proxy
 
 
 def _gradients(tx: Any, given: Mapping[str, Any]) -> Any:
@@ -210,18 +217,12 @@ def _gradients(tx: Any, given: Mapping[str, Any]) -> Any:
     )
 
 
-def _leave_out(graph: fx.Graph, begin: fx.Node) -> None:
+def _leave_out(graph: fx.Graph) -> None:
     """Take out what begins a level, and what is done for it."""
-    for node in graph.find_nodes(op="call_function", target=_set_requires_grad()):
-        if node.args[0].meta["example_value"] is node.meta["example_value"]:
-            graph.erase_node(node.prev)
-            graph.erase_node(node.next)
-            graph.erase_node(node)
-    for node in graph.find_nodes(op="call_function", target=_FUNCTORCH._wrap_for_grad):
-        if node.meta.get(_OF_FORWARD):
+    for node in [node for node in graph.nodes if node.meta.get(_OF_FORWARD)][::-1]:
+        if node.target is _FUNCTORCH._wrap_for_grad:
             node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-    graph.erase_node(begin)
+        graph.erase_node(node)
 
 
 def _set_requires_grad() -> Callable[..., Any]:
@@ -243,6 +244,11 @@ def _leads(node: fx.Node, outputs: list[fx.Node]) -> bool:
 
 def _node_of(item: Any) -> Any:
     return item.node if isinstance(item, fx.Proxy) else item
+
+
+def _is_outer(tx: Any) -> bool:
+    """Tell whether forward's own graph is traced, not the body of an operator such as a loop."""
+    return tx.output.current_tracer.parent is None
 
 
 def _is(variable: Any, value: object) -> bool:
