@@ -21,8 +21,8 @@ FACTORS = 64
 """The largest number whose multiples are tried."""
 
 
-class Sizes(NamedTuple):
-    """The sizes that a condition does not hold for throughout.
+class Domain(NamedTuple):
+    """The sizes for which a condition would have to hold.
 
     Attributes:
         part: the sizes of each axis where it was found.
@@ -35,28 +35,28 @@ class Sizes(NamedTuple):
     hints: Mapping[str, int]
 
 
-def advise_several(condition: sympy.Basic, sizes: Sizes) -> str:
+def advise_several(condition: sympy.Basic, domain: Domain) -> str:
     """Advise on several axes."""
     import sympy
 
-    axes = " and ".join(map(repr, sizes.part))
+    axes = " and ".join(map(repr, domain.part))
     if isinstance(condition, sympy.Eq) and all(side.is_Symbol for side in condition.args):
         return f"give {axes} the same Dim: the model needs them equal"
     if derived := _derived(condition):
         axis, size = derived
         return f"declare {axis!r} as {size}, computed of those Dims"
-    if multiples := _multiples(condition, sizes):
+    if multiples := _multiples(condition, domain):
         return f"declare {multiples}"
     return f"declare ranges of {axes} in which it holds throughout"
 
 
-def advise(axis: str, condition: sympy.Basic, sizes: Sizes) -> str:
+def advise(axis: str, condition: sympy.Basic, domain: Domain) -> str:
     """Advise on one axis."""
-    interval = sizes.part[axis]
+    interval = domain.part[axis]
     parts = _holding(axis, condition, interval)
     if not parts:
         return f"no size in {interval} meets the condition; declare other sizes"
-    if steps := _steps(axis, parts, sizes) or (len(parts) > 1 and _multiples(condition, sizes)):
+    if steps := _steps(axis, parts, domain) or (len(parts) > 1 and _multiples(condition, domain)):
         return f"declare {steps}"
     if all(part.lo == part.hi for part in parts):
         listed = [part.lo for part in parts[:LISTED]]
@@ -72,11 +72,11 @@ def advise(axis: str, condition: sympy.Basic, sizes: Sizes) -> str:
     return f"declare {axis!r} as {part}, or split it there with ranges=[...]"
 
 
-def advise_leaving_out(axis: str, condition: sympy.Basic, sizes: Sizes) -> str:
+def advise_leaving_out(axis: str, condition: sympy.Basic, domain: Domain) -> str:
     """Advise on one axis where the model cannot be captured unless the condition holds."""
-    parts = _holding(axis, condition, sizes.part[axis])
+    parts = _holding(axis, condition, domain.part[axis])
     several = ", ..." if len(parts) >= LISTED else ""
-    steps = _steps(axis, parts, sizes) or (len(parts) > 1 and _multiples(condition, sizes))
+    steps = _steps(axis, parts, domain) or (len(parts) > 1 and _multiples(condition, domain))
     listed = f"{axis!r} as {' or '.join(map(str, parts[:LISTED]))}{several}"
     return (
         f"declare {steps or listed}; for other sizes the model cannot be captured, as the error "
@@ -89,13 +89,13 @@ def _holding(axis: str, condition: sympy.Basic, interval: Interval) -> list[Inte
     return where_it_holds(condition, axis_symbol(axis), scanned)
 
 
-def _steps(axis: str, parts: Sequence[Interval], sizes: Sizes) -> str:
+def _steps(axis: str, parts: Sequence[Interval], domain: Domain) -> str:
     """How to declare sizes that lie apart by the same number each; empty if they do not."""
     apart = {after.lo - before.lo for before, after in itertools.pairwise(parts)}
     if len(parts) < LISTED - 1 or len(apart) > 1 or any(part.lo != part.hi for part in parts):
         return ""
     (factor,) = apart
-    return _multiple(axis, factor, parts[0].lo % factor, sizes.declared[axis])
+    return _multiple(axis, factor, parts[0].lo % factor, domain.declared[axis])
 
 
 def _multiple(axis: str, factor: int, plus: int, interval: Interval) -> str:
@@ -126,32 +126,32 @@ def _derived(condition: sympy.Basic) -> tuple[str, DerivedSize] | None:
     return None
 
 
-def _multiples(condition: sympy.Basic, sizes: Sizes) -> str:
+def _multiples(condition: sympy.Basic, domain: Domain) -> str:
     """How to declare multiples that a condition holds for throughout; empty without any.
 
     Of one axis if that is enough, else the same of all.
     """
-    axes = list(sizes.part)
+    axes = list(domain.part)
     for chosen in [*([axis] for axis in axes), *([axes] if len(axes) > 1 else [])]:
-        if factor := _factor(condition, chosen, sizes):
-            each = (_multiple(axis, factor, 0, sizes.declared[axis]) for axis in chosen)
+        if factor := _factor(condition, chosen, domain):
+            each = (_multiple(axis, factor, 0, domain.declared[axis]) for axis in chosen)
             return " and ".join(each)
     return ""
 
 
-def _factor(condition: sympy.Basic, axes: Sequence[str], sizes: Sizes) -> int | None:
+def _factor(condition: sympy.Basic, axes: Sequence[str], domain: Domain) -> int | None:
     """The least number for whose multiples of some axes a condition holds; None without any."""
     import sympy
 
     if not isinstance(condition, sympy.Eq):
         return None
     for factor in range(2, FACTORS + 1):
-        if any(sizes.hints[axis] % factor for axis in axes):
+        if any(domain.hints[axis] % factor for axis in axes):
             continue
         made = {axis_symbol(axis): factor * axis_symbol(axis) for axis in axes}
-        within = {axis_symbol(axis): each for axis, each in sizes.declared.items()}
+        within = {axis_symbol(axis): each for axis, each in domain.declared.items()}
         for axis in axes:
-            each = sizes.declared[axis]
+            each = domain.declared[axis]
             multiples = Interval(-(-each.lo // factor), each.hi // factor)
             if multiples.lo >= multiples.hi:
                 return None

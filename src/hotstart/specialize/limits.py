@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hotstart._torch.graphs.symbols import Condition, axis_symbol, readable
 from hotstart.errors import RangeError
-from hotstart.partition.advice import Sizes, advise, advise_several
+from hotstart.partition.advice import Domain, advise, advise_several
 from hotstart.partition.conditions import count_values
 from hotstart.records.dims import Dim
 from hotstart.records.shapes import Interval
@@ -84,7 +84,7 @@ def range_error(
     condition: Condition,
     axes: Sequence[Dim],
     parts: int = 0,
-    advise: Callable[[str, sympy.Basic, Sizes], str] = advise,
+    advise: Callable[[str, sympy.Basic, Domain], str] = advise,
 ) -> RangeError:
     """The error of a condition that does not hold throughout a part, with what to declare.
 
@@ -99,15 +99,15 @@ def range_error(
     expr = condition.expr
     intervals = part.intervals()
     about = sorted(map(str, expr.free_symbols)) or [*intervals]
-    sizes = Sizes(
+    domain = Domain(
         part={axis: intervals[axis] for axis in about},
         declared={dim.name: Interval(dim.min, dim.max) for dim in axes if dim.name in about},
         hints=part.hints,
     )
     if len(about) == 1:
-        advice = advise(about[0], expr, sizes)
+        advice = advise(about[0], expr, domain)
     else:
-        advice = advise_several(expr, sizes)
+        advice = advise_several(expr, domain)
     if parts:
         advice += f"; all sizes would take {parts} parts, which Options(splits={parts - 1}) allows"
     return RangeError(

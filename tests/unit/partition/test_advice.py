@@ -9,7 +9,7 @@ import sympy
 from torch.utils._sympy.functions import FloorDiv
 
 from hotstart._torch.graphs.symbols import axis_symbol
-from hotstart.partition.advice import Sizes, advise, advise_leaving_out, advise_several
+from hotstart.partition.advice import Domain, advise, advise_leaving_out, advise_several
 from hotstart.records.shapes import Interval
 
 A, B, C = axis_symbol("a"), axis_symbol("b"), axis_symbol("c")
@@ -17,9 +17,9 @@ HINTS = {"a": 32, "b": 16, "c": 24}
 SIZES = {"a": Interval(3, 64), "b": Interval(1, 64), "c": Interval(0, 64)}
 
 
-def sizes(*intervals: Interval) -> Sizes:
+def domain(*intervals: Interval) -> Domain:
     named = dict(zip("ab", intervals, strict=False))
-    return Sizes(named, named, HINTS)
+    return Domain(named, named, HINTS)
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ def sizes(*intervals: Interval) -> Sizes:
     ],
 )
 def test_advice_says_what_to_declare(condition: Any, advice: str) -> None:
-    assert advice in advise("a", condition, sizes(Interval(1, 16)))
+    assert advice in advise("a", condition, domain(Interval(1, 16)))
 
 
 def test_axes_that_must_be_equal_are_advised_to_be_one() -> None:
     assert "give 'a' and 'b' the same Dim" in advise_several(
-        sympy.Eq(A, B), sizes(SIZES["a"], SIZES["b"])
+        sympy.Eq(A, B), domain(SIZES["a"], SIZES["b"])
     )
 
 
@@ -70,7 +70,7 @@ def test_axes_that_follow_from_others_are_advised_to_be_declared_so(
     condition: Any, advice: str
 ) -> None:
     about = {name: SIZES[name] for name in sorted(map(str, condition.free_symbols))}
-    assert advice in advise_several(condition, Sizes(about, about, HINTS))
+    assert advice in advise_several(condition, Domain(about, about, HINTS))
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,11 @@ def test_axes_that_follow_from_others_are_advised_to_be_declared_so(
     ],
 )
 def test_sizes_that_can_be_captured(condition: Any, advice: str) -> None:
-    assert advice in advise_leaving_out("a", condition, sizes(SIZES["a"]))
+    assert advice in advise_leaving_out("a", condition, domain(SIZES["a"]))
 
 
 def test_sizes_without_an_end_are_not_counted_through() -> None:
     endless = Interval(2, 2**63 - 2)
-    assert "split it there" in advise("a", sympy.Ge(A, 7), sizes(endless))
+    assert "split it there" in advise("a", sympy.Ge(A, 7), domain(endless))
     steps = f"8 * Dim('a', min=1, max={endless.hi // 8})"
-    assert steps in advise("a", sympy.Eq(sympy.Mod(A, 8), 0), sizes(endless))
+    assert steps in advise("a", sympy.Eq(sympy.Mod(A, 8), 0), domain(endless))
