@@ -305,7 +305,7 @@ def _size_of(trace: _Trace, node: fx.Node) -> str:
 
 
 def _axis_symbols(trace: _Trace) -> dict[sympy.Symbol, sympy.Expr]:
-    """What each symbol of the graph's shapes is, over the symbols of axes."""
+    """Map each symbol of the graph's shapes to its size, over the symbols of axes."""
     specs, numbers = trace.arguments.tensors, trace.numbers
     symbols = {dim.name: axis_symbol(dim.name) for dim in trace.arguments.axes}
     symbols |= substitution(trace.fixed)

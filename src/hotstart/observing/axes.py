@@ -94,7 +94,7 @@ def relations(axes: Sequence[Axis]) -> dict[str, DerivedSize]:
 
 
 def _following(axis: Axis, parts: Sequence[Axis]) -> DerivedSize | None:
-    """How an axis follows from others in all calls, if it does."""
+    """Express an axis by others, if it follows from them in all calls."""
     seen = sorted(set(zip(*(part.sizes for part in parts), axis.sizes, strict=True)))
     if any(len(set(part.sizes)) < 2 for part in parts) or len(seen) <= len(parts):
         return None

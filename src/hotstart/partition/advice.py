@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import sympy
 
 LISTED = 4
-"""How many places at which a condition holds are listed."""
+"""The largest number of places that are listed."""
 
 FACTORS = 64
 """The largest number whose multiples are tried."""
@@ -90,7 +90,7 @@ def _holding(axis: str, condition: sympy.Basic, interval: Interval) -> list[Inte
 
 
 def _steps(axis: str, parts: Sequence[Interval], domain: Domain) -> str:
-    """How to declare sizes that lie apart by the same number each; empty if they do not."""
+    """Write the declaration of sizes that lie equally far apart; empty if they do not."""
     apart = {after.lo - before.lo for before, after in itertools.pairwise(parts)}
     if len(parts) < LISTED - 1 or len(apart) > 1 or any(part.lo != part.hi for part in parts):
         return ""
@@ -99,7 +99,7 @@ def _steps(axis: str, parts: Sequence[Interval], domain: Domain) -> str:
 
 
 def _multiple(axis: str, factor: int, plus: int, interval: Interval) -> str:
-    """How to declare the sizes in an interval that are a multiple and a number more."""
+    """Write the declaration of the sizes in an interval that are a number above a multiple."""
     low, high = -(-(interval.lo - plus) // factor), (interval.hi - plus) // factor
     size = f"{factor} * Dim({axis!r}, min={low}, max={high})"
     return f"{axis!r} as {size} + {plus}" if plus else f"{axis!r} as {size}"
@@ -127,7 +127,7 @@ def _derived(condition: sympy.Basic) -> tuple[str, DerivedSize] | None:
 
 
 def _multiples(condition: sympy.Basic, domain: Domain) -> str:
-    """How to declare multiples that a condition holds for throughout; empty without any.
+    """Write the declaration of multiples for which a condition holds; empty without any.
 
     Of one axis if that is enough, else the same of all.
     """

@@ -77,30 +77,26 @@ def axes_of(size: Size) -> tuple[str, ...]:
 
 
 class _Arithmetic:
-    """What can be computed of dimensions: multiples, and sums with others and with numbers."""
-
-    @property
-    def _sum(self) -> "DerivedDim":
-        raise NotImplementedError
+    """Multiples of dimensions, and sums of them with others and with numbers."""
 
     def __mul__(self, factor: int) -> "DerivedDim":
         if not _is_int(factor):
             return NotImplemented
-        own = self._sum
+        own = _sum_of(self)
         if factor < 1:
             raise OptionsError(f"{factor} * {own}: got factor {factor}, takes 1 or more")
         return DerivedDim(tuple((dim, factor * n) for dim, n in own.terms), factor * own.plus)
 
     def __add__(self, other: "Dim | DerivedDim | int") -> "DerivedDim":
-        own = self._sum
+        own = _sum_of(self)
         if _is_int(other):
             return DerivedDim(own.terms, own.plus + other)
         if not isinstance(other, _Arithmetic):
             return NotImplemented
-        terms, plus = dict(own.terms), own.plus + other._sum.plus
-        for dim, factor in other._sum.terms:
+        terms, more = dict(own.terms), _sum_of(other)
+        for dim, factor in more.terms:
             terms[dim] = terms.get(dim, 0) + factor
-        return DerivedDim(tuple(terms.items()), plus)
+        return DerivedDim(tuple(terms.items()), own.plus + more.plus)
 
     def __sub__(self, number: int) -> "DerivedDim":
         return self + -number if _is_int(number) else NotImplemented
@@ -120,10 +116,6 @@ class DerivedDim(_Arithmetic):
 
     terms: tuple[tuple["Dim", int], ...]
     plus: int = 0
-
-    @property
-    def _sum(self) -> "DerivedDim":
-        return self
 
     @property
     def min(self) -> int:
@@ -244,10 +236,6 @@ class Dim(_Arithmetic):
         object.__setattr__(self, "sizes", tuple(sorted({*exact, *single})))
 
     @property
-    def _sum(self) -> "DerivedDim":
-        return DerivedDim(((self, 1),))
-
-    @property
     def choices(self) -> tuple[Choice, ...]:
         """Ranges first, then single sizes: every way this axis is served."""
         return (*self.ranges, *self.sizes)
@@ -265,6 +253,14 @@ class Dim(_Arithmetic):
             else:
                 merged.append(part)
         return " or ".join(str(part.lo) if part.lo == part.hi else str(part) for part in merged)
+
+
+def _sum_of(dim: _Arithmetic) -> DerivedDim:
+    """The same dimension in terms of others, or of itself."""
+    if isinstance(dim, DerivedDim):
+        return dim
+    assert isinstance(dim, Dim)  # the only other class of this arithmetic
+    return DerivedDim(((dim, 1),))
 
 
 def _is_int(value: object) -> TypeGuard[int]:

@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
     @property
     def source(self) -> str:
-        """What reads the size."""
+        """The expression that reads the size."""
         return f"{self.shape}[{self.dim}]"
 
     def of(self, found: Found) -> int:
