@@ -32,27 +32,28 @@ export OMP_NUM_THREADS
 WORKERS ?= $(shell test $(CORES) -lt 4 && echo $(CORES) || echo 4)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-browser check format matrix package bench bench-peers conformance reliability databases fuzz docs docs-images clean
+.PHONY: help setup demo test test-thorough test-slow test-browser check format matrix package bench bench-peers conformance reliability databases fuzz docs docs-images clean
 .SILENT:
 
 help:
-	echo "make demo         embed sentences: eager, torch.compile and hotstart side by side (about 3 minutes)"
-	echo "make test         the tests"
-	echo "make test-slow    the tests that take long, such as real models through Inductor"
-	echo "make test-browser the pages of reports in Chromium, checked by axe-core"
-	echo "make matrix       the tests with every supported torch and Python (hours, some 6 GB of disk each)"
-	echo "make package      build sdist, wheel and SBOM, and try each extra in an environment of its own"
-	echo "make check        lint, formatting, types"
-	echo "make format       format and fix what can be fixed"
-	echo "make bench        every benchmark; each keeps its JSON in benchmarks/"
-	echo "make bench-peers  hotstart against eager, torch.compile, AOTInductor, ONNX Runtime, OpenVINO (hours)"
-	echo "make conformance  every architecture of the suite, into docs/models.md (some hours)"
-	echo "make reliability  what a cache survives, into docs/reliability.md (some minutes)"
-	echo "make databases    torch's operators, modules and examples, into docs/databases.md (an hour)"
-	echo "make fuzz         random programs against eager mode, op by op and with Inductor (some minutes)"
-	echo "make docs         the site of the docs, into site/ (seconds, once it is set up)"
-	echo "make docs-images  reports and profiles of four models, photographed for the docs (some minutes)"
-	echo "make clean        remove the environment, caches and builds"
+	echo "make demo          embed sentences: eager, torch.compile and hotstart side by side (about 3 minutes)"
+	echo "make test          the tests that take little time each"
+	echo "make test-thorough those that compile, or start processes, for seconds"
+	echo "make test-slow     the tests that take long, such as real models through Inductor"
+	echo "make test-browser  the pages of reports in Chromium, checked by axe-core"
+	echo "make matrix        the tests with every supported torch and Python (hours, some 6 GB of disk each)"
+	echo "make package       build sdist, wheel and SBOM, and try each extra in an environment of its own"
+	echo "make check         lint, formatting, types"
+	echo "make format        format and fix what can be fixed"
+	echo "make bench         every benchmark; each keeps its JSON in benchmarks/"
+	echo "make bench-peers   hotstart against eager, torch.compile, AOTInductor, ONNX Runtime, OpenVINO (hours)"
+	echo "make conformance   every architecture of the suite, into docs/models.md (some hours)"
+	echo "make reliability   what a cache survives, into docs/reliability.md (some minutes)"
+	echo "make databases     torch's operators, modules and examples, into docs/databases.md (an hour)"
+	echo "make fuzz          random programs against eager mode, op by op and with Inductor (some minutes)"
+	echo "make docs          the site of the docs, into site/ (seconds, once it is set up)"
+	echo "make docs-images   reports and profiles of four models, photographed for the docs (some minutes)"
+	echo "make clean         remove the environment, caches and builds"
 
 setup: $(READY)
 
@@ -72,12 +73,16 @@ $(READY): $(DEMO)
 demo: $(DEMO)
 	$(PY) -m examples.demo.run
 
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Threads that wait leave the cores to the other workers.
-test: export OMP_WAIT_POLICY := PASSIVE
+test test-thorough: export OMP_WAIT_POLICY := PASSIVE
 # Modules are compiled once, not in each of the processes that tests start.
-test: export PYTHONDONTWRITEBYTECODE :=
+test test-thorough: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
-	$(PY) -m pytest -q -m "not slow and not browser" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -q -m "not thorough and not slow and not browser" $(SIDE_BY_SIDE)
+
+test-thorough: $(READY)
+	$(PY) -m pytest -q -m "thorough and not slow and not browser" $(SIDE_BY_SIDE)
 
 test-slow: $(READY)
 	$(PY) -m pytest -q -m slow

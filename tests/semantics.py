@@ -21,7 +21,9 @@ from qualification.compare import (
 
 COMPILERS = ("op_by_op", "inductor")
 
-both = pytest.mark.parametrize("compiler", COMPILERS)
+both = pytest.mark.parametrize(
+    "compiler", ["op_by_op", pytest.param("inductor", marks=pytest.mark.thorough)]
+)
 """Runs a test with the pieces run op by op, and with what Inductor makes of them."""
 
 mostly_eager = pytest.mark.parametrize(

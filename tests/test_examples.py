@@ -42,6 +42,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", EXAMPLES)
 def test_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for package in NEEDS.get(path.stem, ()):

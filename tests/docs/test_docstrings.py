@@ -9,6 +9,7 @@ import torch
 import hotstart
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["Options", "Store", "compile", "load"])
 def test_examples_in_docstrings_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

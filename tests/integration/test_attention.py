@@ -88,6 +88,7 @@ def masks(queries: int, keys: int) -> list[Tensor]:
     return [scores, *(mask.expand(shape).contiguous() for mask in (causal, padding, nothing))]
 
 
+@pytest.mark.thorough
 def test_a_mask_is_added_also_where_it_leaves_nothing() -> None:
     model = Attention(2, scale=0.3)
     x = torch.randn(2, 64, 32)
@@ -175,6 +176,7 @@ def test_a_mask_of_padding_is_spread_over_heads_and_queries() -> None:
             same(model, program, x, mask)
 
 
+@pytest.mark.thorough
 def test_values_that_are_no_numbers_spread_as_with_torch() -> None:
     model = Attention(2)
     x, y = torch.randn(2, 64, 32), torch.randn(2, 64, 32)
@@ -222,6 +224,7 @@ def test_others_are_left_to_torch(given: dict[str, Any], dtype: torch.dtype) -> 
     torch.testing.assert_close(program(x, x), model(x, x), rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.thorough
 def test_a_program_that_reads_more_of_the_operator_calls_it() -> None:
     class Both(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -170,6 +170,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_bisect_of_a_file(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with_a_fault(model(), shop / "wrong.hot", 1, "relu(", "0.5 * relu(")
     command = "bisect bisected_shop:stack --compiler op_by_op --split-on cumsum --json"

@@ -33,6 +33,7 @@ def flat(result: Any) -> list[Tensor]:
     return [result["pooled"], *result["all"]]
 
 
+@pytest.mark.thorough
 def test_a_program_gives_the_bits_that_it_gives_in_python(served: Program, saved: Saved) -> None:
     for rows, length in ((2, 4), (1, 1), (4, 9), (3, 1)):
         ids = torch.arange(rows * length).reshape(rows, length) % 11

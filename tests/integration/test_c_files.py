@@ -45,6 +45,7 @@ def parts(size: int) -> list[int]:
     return [*range(0, 160, 3), *range(160, size, max(size // 60, 1))]
 
 
+@pytest.mark.thorough
 def test_a_byte_that_is_not_as_written_is_found(
     library: Library, saved: Saved, tmp_path: Path
 ) -> None:

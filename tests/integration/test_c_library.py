@@ -38,6 +38,7 @@ class Embedder(nn.Module):
         return (x * attention_mask.unsqueeze(-1)).sum(1)
 
 
+@pytest.mark.thorough
 def test_a_program_in_c_serves_without_python(c_library: Path, tmp_path: Path) -> None:
     seq = Dim("seq", min=1, max=9, sizes=[1])
     shapes = {name: {1: seq} for name in ("input_ids", "attention_mask")}
@@ -147,6 +148,7 @@ def test_a_program_finds_the_library_where_it_has_been_moved(
     subprocess.run([str(built)], check=True, env={})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("compiler", ["false", "cc"], ids=["refuses", "of C"])
 def test_a_compiler_that_does_not_compile_it_is_an_error(compiler: str, tmp_path: Path) -> None:
     with pytest.raises(hotstart.ArtifactError, match=f"expected that {compiler} compiles it"):

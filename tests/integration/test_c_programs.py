@@ -62,6 +62,7 @@ class Remembering(nn.Module):
         return torch.nn.functional.gelu(x) * 2, self.seen
 
 
+@pytest.mark.thorough
 def test_an_argument_may_not_lie_where_a_weight_does_that_calls_write_to(
     library: Library, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_an_argument_may_not_lie_where_a_weight_does_that_calls_write_to(
     served.close()
 
 
+@pytest.mark.thorough
 def test_programs_that_do_the_same_with_other_kernels_are_apart(
     library: Library, tmp_path: Path
 ) -> None:
@@ -92,6 +94,7 @@ def test_programs_that_do_the_same_with_other_kernels_are_apart(
         program.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("by_c", [False, True])
 def test_programs_open_where_somebody_has_closed_all_descriptors(
     c_library: Path, tmp_path: Path, by_c: bool
@@ -123,6 +126,7 @@ print(json.dumps([one, other]))
     assert max(found) < 1e-5
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
 def test_numbers_that_torch_conjugates_when_they_are_read_are_conjugated(
     library: Library, tmp_path: Path
@@ -152,6 +156,7 @@ class Counting(nn.Module):
         return {"of": [torch.sin(self.linear(x)) * 2, x], "bias": self.linear.bias}
 
 
+@pytest.mark.thorough
 def test_tensors_that_the_file_brings_and_several_calls(library: Library, tmp_path: Path) -> None:
     rows = Dim("rows", min=1, max=8, ranges=[(1, 3), (6, 8)], sizes=[4])
     x = torch.rand(2, 4)
@@ -178,6 +183,7 @@ def test_tensors_that_the_file_brings_and_several_calls(library: Library, tmp_pa
     served.close()
 
 
+@pytest.mark.thorough
 def test_an_axis_may_be_as_large_as_numbers_go(library: Library, tmp_path: Path) -> None:
     shapes = {"x": {0: Dim("rows", min=0, max=sys.maxsize)}}
     saved = Saved(tmp_path, Turned(), torch.rand(3), dynamic_shapes=shapes)
@@ -220,6 +226,7 @@ class Reading(nn.Module):
         return y * 2 if x.is_contiguous() else y
 
 
+@pytest.mark.thorough
 def test_a_layout_that_is_part_of_the_contract(library: Library, tmp_path: Path) -> None:
     saved = Saved(tmp_path, Reading(), torch.rand(3, 4))
     served = Program(library, saved.file, saved.weights)
@@ -234,6 +241,7 @@ def test_a_layout_that_is_part_of_the_contract(library: Library, tmp_path: Path)
     served.close()
 
 
+@pytest.mark.thorough
 def test_a_program_that_takes_python_is_refused_with_the_reason(
     library: Library, tmp_path: Path
 ) -> None:
@@ -263,6 +271,7 @@ class Packed(nn.Module):
         return torch.sin(x)
 
 
+@pytest.mark.thorough
 def test_what_is_prepared_of_weights_that_calls_change_is_refused(
     library: Library, tmp_path: Path
 ) -> None:

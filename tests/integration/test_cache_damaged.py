@@ -63,6 +63,7 @@ def test_a_damaged_piece_is_made_anew(tmp_path: Path) -> None:
     assert store.folder.in_quarantine() == [f"pieces-{piece.name}"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["programs", "entries", "pieces"])
 def test_a_whole_file_in_the_place_of_another_is_never_used(
     kind: str, tmp_path: Path, monkeypatch: Patch
@@ -85,6 +86,7 @@ def test_a_whole_file_in_the_place_of_another_is_never_used(
     assert len(store.folder.in_quarantine()) == 2
 
 
+@pytest.mark.thorough
 def test_a_damaged_program_whose_entry_is_lost_is_made_anew(tmp_path: Path) -> None:
     store = Store(tmp_path, check=False)
     asked(store, model())
@@ -94,6 +96,7 @@ def test_a_damaged_program_whose_entry_is_lost_is_made_anew(tmp_path: Path) -> N
     assert asked(store, model()) == "loaded"
 
 
+@pytest.mark.thorough
 def test_no_room_to_check_a_program_is_a_warning(
     tmp_path: Path, monkeypatch: Patch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -183,6 +183,7 @@ def test_a_model_of_another_class_made_before_is_no_miss(
         transformers.ViTModel(transformers.ViTConfig(**sizes, num_hidden_layers=1, image_size=32))
 
 
+@pytest.mark.thorough
 def test_another_attention_of_the_same_classes_is_a_miss(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="comes with hotstart[demo]")
     store, ids = Store(tmp_path, check=False), torch.zeros(2, 5, dtype=torch.int64)

@@ -131,6 +131,7 @@ def test_a_changed_file_with_its_old_signature_is_not_read(tmp_path: Path, team:
     assert asked(store(folder, sign_key=team), model()) == "compiled"
 
 
+@pytest.mark.thorough
 def test_unsigned_files_are_replaced_by_who_signs(tmp_path: Path, team: Path) -> None:
     folder = tmp_path / "cache"
     asked(store(folder), model())
@@ -165,6 +166,7 @@ def test_pieces_serve_another_model(tmp_path: Path, team: Path) -> None:
     assert {file.name for file in files(folder, "pieces")} == before
 
 
+@pytest.mark.thorough
 def test_a_remote_is_believed_as_a_folder_is(tmp_path: Path, team: Path) -> None:
     url = f"file://{tmp_path / 'tree'}"
     (tmp_path / "tree").mkdir()

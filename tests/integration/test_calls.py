@@ -139,6 +139,7 @@ def test_the_report_and_the_code_name_the_call(program: hotstart.Program) -> Non
     assert "# encode\ndef call(x=" in program.entry_code
 
 
+@pytest.mark.thorough
 def test_all_calls_are_in_one_file(tmp_path: Path) -> None:
     built = build()
     built.save(tmp_path / "model.hot", check=False)
@@ -151,12 +152,14 @@ def test_all_calls_are_in_one_file(tmp_path: Path) -> None:
         loaded(torch.zeros(9, 4))
 
 
+@pytest.mark.thorough
 def test_all_calls_are_compared_when_they_are_saved(tmp_path: Path) -> None:
     build().save(tmp_path / "model.hot")
     check = hotstart.inspect(tmp_path / "model.hot").check
     assert check["exact"]
 
 
+@pytest.mark.thorough
 def test_new_weights_are_noticed_by_every_call() -> None:
     program = build()
     x, mask = inputs(4)
@@ -220,6 +223,7 @@ def test_calls_that_make_no_sense(arguments: dict[str, Any], message: str) -> No
         hotstart.compile(Model().eval(), options=EAGER, **arguments)
 
 
+@pytest.mark.thorough
 def test_with_inductor() -> None:
     calls = {name: CALLS[name] for name in ("plain", "masked")}
     program = hotstart.compile(Model().eval(), calls=calls)

@@ -79,6 +79,7 @@ def test_a_model_that_takes_only_some_values_is_saved_and_checked(
     torch.testing.assert_close(program[name](*args), expected.detach())
 
 
+@pytest.mark.thorough
 def test_without_an_example_values_are_made_up_until_the_model_takes_them(tmp_path: Path) -> None:
     """A loaded program has no example; neither has one that was compiled on meta."""
     meta = {

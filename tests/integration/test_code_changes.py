@@ -21,6 +21,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, python: Callable[..., str
     return found
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["load", "cache"])
 @pytest.mark.parametrize("edit", REFUSED)
 def test_what_ran_refuses(edit: str, how: str, outcomes: Outcomes) -> None:

@@ -41,6 +41,7 @@ from tests.integration.images import (
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "block", [Residual, Written, Excited, Normed, Grouped], ids=lambda block: block.__name__
 )
@@ -68,6 +69,7 @@ NETWORKS = {
 SLOW = {"a piece reshapes its image"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("make", "shape"),
     [
@@ -95,6 +97,7 @@ def test_an_argument_that_is_channels_last() -> None:
         same(model, program, x)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ends", [by_stride, by_format, by_address, by_copy])
 def test_an_argument_of_another_layout_is_refused_where_a_later_piece_asks(
     ends: Callable[[Tensor], Any],
@@ -120,6 +123,7 @@ def test_an_operator_that_writes_to_an_image_of_an_earlier_piece(
             torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_an_image_of_one_channel_may_be_called_channels_last() -> None:
     model = made(lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)))
     x = torch.randn(2, 1, 8, 8)
@@ -215,6 +219,7 @@ class TestWeightsOfSeveralLayouts:
 
         monkeypatch.setattr("hotstart._torch.packing.convolutions._layout", layout)
 
+    @pytest.mark.thorough
     def test_every_size_is_served(self, by_batch: None, tmp_path: Path) -> None:
         model = made(Wide)
         dims: dict[str, Any] = {"x": {0: Dim("batch", min=1, max=40)}}
@@ -241,6 +246,7 @@ class TestWeightsOfSeveralLayouts:
         model.load_state_dict(made(Wide).state_dict(), assign=True)
         same(model, program, torch.randn(1, 64, 9, 9))
 
+    @pytest.mark.thorough
     def test_layouts_as_onednn_chooses_them(self) -> None:
         model = made(Wide)
         program = hotstart.compile(model, (torch.randn(2, 64, 28, 28),), dynamic_shapes=BATCHES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.executorch import register_dynamic_cache_export_support
@@ -13,6 +14,7 @@ from hotstart import Dim
 from tests.semantics import mostly_eager
 
 
+@pytest.mark.thorough
 @mostly_eager
 def test_a_dynamic_cache_that_the_caller_passes_grows(compiler: str) -> None:
     model = tiny_llama()

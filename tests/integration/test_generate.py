@@ -162,6 +162,7 @@ def test_prompts_with_padding(generator: Generator) -> None:
     assert torch.equal(greedy(generator, ids, 20, attention_mask=mask), expected)
 
 
+@pytest.mark.thorough
 def test_sampling_draws_the_same_tokens_with_the_same_seed(generator: Generator) -> None:
     ids = prompt(6, batch=2)
     drawn = []

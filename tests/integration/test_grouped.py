@@ -63,6 +63,7 @@ def same(model: nn.Module, program: hotstart.Program, x: Tensor, ends: Tensor) -
         torch.testing.assert_close(program(x, ends), model(x, ends), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "model",
     [
@@ -96,6 +97,7 @@ class Several(Experts):
         return [product(part, matrices, its_ends) for part, its_ends in parts]
 
 
+@pytest.mark.thorough
 def test_rows_may_lie_within_a_larger_tensor() -> None:
     model = Several(64, 48, transposed).eval()
     shapes = {"x": {1: Dim("rows", max=512)}}
@@ -121,6 +123,7 @@ def test_a_row_does_not_depend_on_the_others(view: Callable[[Tensor], Tensor]) -
         assert torch.equal(together[row : row + 1], alone)
 
 
+@pytest.mark.thorough
 def test_matrices_are_read_in_every_call() -> None:
     model = Experts(32, 16, transposed)
     program = compiled(model, 32)
@@ -133,6 +136,7 @@ def test_matrices_are_read_in_every_call() -> None:
     assert program.report.packed.bytes == 0
 
 
+@pytest.mark.thorough
 def test_without_packing_the_operator_runs() -> None:
     model = Experts(32, 16, transposed)
     program = compiled(model, 32, Options(pack_weights=False))
@@ -170,6 +174,7 @@ class Given(nn.Module):
         return product(x * self.scale, matrices[1:].transpose(1, 2), ends)
 
 
+@pytest.mark.thorough
 def test_matrices_may_be_inputs() -> None:
     model = Given().eval()
     args = (torch.randn(40, 32), torch.randn(5, 16, 32), ENDS)
@@ -179,6 +184,7 @@ def test_matrices_may_be_inputs() -> None:
         torch.testing.assert_close(program(*args), model(*args), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_experts_of_a_model_run_in_it_by_default() -> None:
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 

@@ -112,6 +112,7 @@ def test_weights_that_are_not_packed_are_read_as_they_are(wide: int, many: int, 
         same(model, program, torch.randn(rows, wide))
 
 
+@pytest.mark.thorough
 def test_a_residual_is_added_and_a_gate_multiplied() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -130,6 +131,7 @@ def test_a_residual_is_added_and_a_gate_multiplied() -> None:
         same(model, program, torch.randn(rows, 128))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("pack_weights", [True, "always"])
 def test_what_is_added_may_have_fewer_dimensions_and_takes_no_graph_of_its_own(
     pack_weights: Any,
@@ -155,6 +157,7 @@ def test_what_is_added_may_have_fewer_dimensions_and_takes_no_graph_of_its_own(
         same(model, program, torch.randn(batch, steps, 8))
 
 
+@pytest.mark.thorough
 def test_projections_that_share_an_input_are_made_part_by_part() -> None:
     class Heads(nn.Module):
         def __init__(self) -> None:
@@ -173,6 +176,7 @@ def test_projections_that_share_an_input_are_made_part_by_part() -> None:
         same(model, program, torch.randn(rows, 64))
 
 
+@pytest.mark.thorough
 def test_rows_of_a_larger_tensor_are_read_where_they_are() -> None:
     class First(nn.Module):
         def __init__(self) -> None:
@@ -191,6 +195,7 @@ def test_rows_of_a_larger_tensor_are_read_where_they_are() -> None:
         same(model, program, torch.randn(batch, 5, 48))
 
 
+@pytest.mark.thorough
 def test_rows_are_those_of_batch_and_length_together() -> None:
     model = Linear(64, 64, as_it_is).eval()
     shapes = {"x": {0: Dim("batch", max=8), 1: Dim("length", max=32)}}
@@ -244,6 +249,7 @@ def test_nothing_is_packed_that_the_kernel_reads(rows: int) -> None:
     same(model, program, x)
 
 
+@pytest.mark.thorough
 @only_avx2
 def test_a_weight_may_have_a_row_for_each_input() -> None:
     class Across(nn.Module):
@@ -267,6 +273,7 @@ def test_a_weight_may_have_a_row_for_each_input() -> None:
         same(model, program, torch.randn(rows, 96))
 
 
+@pytest.mark.thorough
 @only_avx2
 def test_what_is_made_of_weights_for_others_is_made_still() -> None:
     class Both(nn.Module):
@@ -329,6 +336,7 @@ def test_more_rows_than_the_kernel_is_for_leave_none() -> None:
     assert "linear_kernel(" not in sources(program)
 
 
+@pytest.mark.thorough
 def test_a_weight_that_calls_write_to_is_read_as_it_is_then() -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:

@@ -54,6 +54,7 @@ def kernel() -> Kernel:
     return call
 
 
+@pytest.mark.thorough
 @settings(deadline=None, max_examples=300)
 @given(
     rows=st.one_of(st.integers(0, 12), st.integers(40, 130)),

@@ -85,6 +85,7 @@ def fresh(shop: tuple[Shop, Path, Path]) -> dict[str, Any]:
     return run_fresh(FRESH, file, weights, "auto", "plain", "own")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("outputs", ["auto", "plain", "own"])
 def test_a_fresh_process_imports_nothing_of_the_model(
     shop: tuple[Shop, Path, Path], fresh: dict[str, Any], outputs: str
@@ -157,6 +158,7 @@ ENDS_AT_ONCE = """
 """
 
 
+@pytest.mark.thorough
 def test_a_process_may_end_while_weights_are_packed(tmp_path: Path) -> None:
     model = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(12))).eval()
     options = hotstart.Options(pack_weights="always", prove="off")
@@ -336,6 +338,7 @@ def test_a_call_that_takes_an_object_of_a_library_needs_the_library(
     assert "tests.integration.shop" not in sys.modules
 
 
+@pytest.mark.thorough
 def test_sources_are_compared_where_they_are_found(shop: tuple[Shop, Path, Path]) -> None:
     _, file, weights = shop
     manifest = json.loads(json.dumps(hotstart.inspect(file).fingerprint["sources"]))

@@ -46,6 +46,7 @@ def python(model: Model, kept_pieces: Any) -> hotstart.Program:
     return build(model, ids(4), dynamic_shapes=LENGTH, options=PYTHON)
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 def test_both_forms_give_the_same_bits(native: hotstart.Program, python: hotstart.Program) -> None:
     for length in (1, 2, 3, 9):
@@ -70,6 +71,7 @@ def test_what_the_caller_passed_comes_back_itself(native: hotstart.Program) -> N
     assert native(given)["pooled"][1] is given
 
 
+@pytest.mark.thorough
 def test_a_program_from_a_file_runs_native_code_without_a_compiler(
     native: hotstart.Program, model: Model, tmp_path: Path
 ) -> None:
@@ -116,6 +118,7 @@ def test_threads_share_a_program(native: hotstart.Program, python: hotstart.Prog
     assert wrong == []
 
 
+@pytest.mark.thorough
 def test_weights_are_freed_with_the_program() -> None:
     model = Model(depth=1).eval()
     program = build(model, ids(2))
@@ -165,6 +168,7 @@ class Unread(Model):
         return last
 
 
+@pytest.mark.thorough
 def test_a_piece_whose_results_nothing_reads_computes_nothing_and_is_native() -> None:
     model = Unread().eval()
     program = build(model, ids(4), dynamic_shapes=LENGTH)

@@ -30,6 +30,7 @@ class Waves(nn.Module):
         return F.relu(self.again(F.gelu(self.image(x))) + self.image(x)).sum(1)
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 def test_convolutions_that_oneDNN_fuses_or_does_not_pack_are_native() -> None:  # noqa: N802
     model, x = Waves().eval(), torch.randn(2, 4, 16)
@@ -53,6 +54,7 @@ class Counting(nn.Module):
         return F.gelu(x @ self.weight) + self.count + cache[1]
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 def test_what_is_written_to_has_a_new_version() -> None:
     model = Counting()
@@ -92,6 +94,7 @@ def operator_in_python() -> Any:
     library._destroy()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("operator_in_python")
 def test_a_step_without_a_native_form_is_named() -> None:
     x = torch.randn(3, 4)
@@ -158,6 +161,7 @@ class Views(nn.Module):
         return self.linear(x), self.linear.weight[1:3], x.T, F.gelu(x)
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 def test_writes_to_views_that_come_back_count_as_writes_to_what_they_show() -> None:
     model = Views()
@@ -179,6 +183,7 @@ class WritesAndFails(nn.Module):
         return F.gelu(F.embedding(at, table).cumsum(0).sort(0).values)
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 def test_what_is_written_to_before_an_error_has_a_new_version() -> None:
     x, table, at = torch.zeros(3), torch.randn(4, 2), torch.tensor([0, 3])

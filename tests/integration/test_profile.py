@@ -73,6 +73,7 @@ def linear_operations(rows: int) -> int:
     return 3 * 2 * rows * 8 * 16 * 2
 
 
+@pytest.mark.thorough
 def test_every_piece_that_runs_is_there_with_its_layers(native: Program) -> None:
     found = profile(native, X)
     shown = [(piece.name, piece.layers) for piece in found.pieces]
@@ -91,6 +92,7 @@ def test_times_are_of_what_contains_what(native: Program) -> None:
     assert (found.threads, found.repeats) == (torch.get_num_threads(), 9)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", [1, 5])
 def test_operations_of_linears_are_counted(program: Program, native: Program, rows: int) -> None:
     for each in (program, native):
@@ -129,6 +131,7 @@ def test_the_watched_form_gives_the_same(program: Program, native: Program) -> N
         assert torch.equal(hotstart.profiler_ranges(each)(X), each(X))
 
 
+@pytest.mark.thorough
 def test_calls_have_names() -> None:
     calls = {
         "one": Call(args=(torch.randn(1, 8),)),

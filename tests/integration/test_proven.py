@@ -71,6 +71,7 @@ def test_without_a_proof_a_wrong_unit_is_served_and_kept_apart_from_proven_ones(
     assert not keys_of(unproven) & keys_of(proven)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("compiled_anew")
 def test_a_proof_says_at_which_sizes_it_compared(tmp_path: Any) -> None:
     program = hotstart.compile(wave, (torch.zeros(4, 3),), dynamic_shapes={"x": {0: BATCH}})
@@ -154,6 +155,7 @@ def test_a_buffer_that_is_scattered_into_and_then_overwritten() -> None:
     assert all(without == "reinplace_inplaceable_ops" for _, without, _ in program.report.without)
 
 
+@pytest.mark.thorough
 def test_a_result_that_is_copied_to_an_argument_has_memory_of_its_own() -> None:
     x, source = torch.arange(12.0).reshape(4, 3), torch.ones(1, 3)
     program = check(scatter_into, (x, source), **INDUCTOR)
@@ -162,12 +164,14 @@ def test_a_result_that_is_copied_to_an_argument_has_memory_of_its_own() -> None:
     assert result[1:].any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("move", [shift, pytest.param(shift_back, marks=pytest.mark.slow)])
 def test_rows_that_are_moved_within_an_argument(move: Any) -> None:
     calls = [(torch.randn(n, 3),) for n in (4, 1, 2, 3, 8)]
     check(move, *calls, **INDUCTOR, dynamic_shapes={"x": {0: BATCH}})
 
 
+@pytest.mark.thorough
 def test_a_size_at_which_interpolation_rounds_the_other_way() -> None:
     sizes = {"x": {2: Dim("height", max=9)}}
     calls = [(torch.randn(1, 2, height, 8),) for height in (8, 1, 2, 3, 5, 9)]
@@ -201,6 +205,7 @@ def decoding(batch: int) -> tuple[Tensor, ...]:
 CACHES = {"keys": {1: BATCH}, "values": {1: BATCH}, "x": {0: BATCH}}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "split_on",
     [pytest.param("auto", marks=pytest.mark.slow), ["hotstart_tests::write_at"]],
@@ -210,6 +215,7 @@ def test_a_custom_operator_that_writes_views_of_arguments(split_on: Any) -> None
     check(decode, *calls, **INDUCTOR, dynamic_shapes=CACHES, split_on=split_on)
 
 
+@pytest.mark.thorough
 def test_graphs_of_torch_compile_are_proven_too() -> None:
     torch.compiler.reset()
     compiled = torch.compile(shift, backend="hotstart", dynamic=False)

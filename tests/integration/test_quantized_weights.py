@@ -17,7 +17,7 @@ import hotstart
 from hotstart import CaptureError, Dim, ModelMismatch
 from tests.processes import run_fresh
 from tests.safetensors_files import file_of
-from tests.semantics import assert_same, build, check
+from tests.semantics import assert_same, both, build, check
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
 
@@ -90,6 +90,7 @@ def layers() -> nn.Module:
 # --- torchao -------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", BY_MODEL)
 def test_a_quantised_model_computes_what_it_does_in_eager(name: str, scheme: str) -> None:
@@ -101,6 +102,7 @@ def test_a_quantised_model_computes_what_it_does_in_eager(name: str, scheme: str
         assert_same(program(**call)[0], model(**call)[0])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_quantised_layers_compiled_by_inductor(scheme: str) -> None:
     model = quantised(layers(), scheme)
@@ -202,7 +204,7 @@ def test_a_program_needs_no_torchao_where_its_weights_are_plain(tmp_path: Path) 
     assert run_fresh(FRESH, *files) is False
 
 
-@pytest.mark.parametrize("compiler", ["op_by_op", "inductor"])
+@both
 def test_quantised_weights_may_be_loaded_and_written(compiler: str) -> None:
     model, other, third = (quantised(layers(), "int8 weights") for _ in range(3))
     program, x = build(model, R(4, 64), compiler=compiler), R(4, 64)
@@ -223,6 +225,7 @@ def test_quantised_weights_may_be_loaded_and_written(compiler: str) -> None:
         assert_same(program(x), model(x), tolerance)
 
 
+@pytest.mark.thorough
 def test_a_mapping_of_quantised_weights_may_be_written(tmp_path: Path) -> None:
     model, other = (quantised(layers(), "int8 weights") for _ in range(2))
     build(model, R(4, 64), compiler="inductor").save(tmp_path / "model.hot")
@@ -308,6 +311,7 @@ def same(program: hotstart.Program, model: nn.Module, call: Mapping[str, Tensor]
         assert_same(program(**call)[0], model(**call)[0])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", BY_MODEL)
 def test_a_model_with_an_adapter(name: str, tmp_path: Path) -> None:
     make, given = MODELS[name]
@@ -329,6 +333,7 @@ def test_an_adapter_on_quantised_weights() -> None:
     same(build(model, kwargs=call), model, call)
 
 
+@pytest.mark.thorough
 def test_an_adapter_of_magnitude_and_direction(tmp_path: Path) -> None:
     model, other = (adapted(bert(), "bert", use_dora=True) for _ in range(2))
     call = ids(2, 7)
@@ -336,6 +341,7 @@ def test_an_adapter_of_magnitude_and_direction(tmp_path: Path) -> None:
     same(hotstart.load(tmp_path / "model.hot", other), other, call)
 
 
+@pytest.mark.thorough
 def test_an_adapter_that_is_merged_disabled_scaled_or_switched_is_a_mismatch() -> None:
     peft = pytest.importorskip("peft")
     model = adapted(bert(), "bert")
@@ -363,6 +369,7 @@ def test_an_adapter_that_is_merged_disabled_scaled_or_switched_is_a_mismatch() -
     same(program, model, call)
 
 
+@pytest.mark.thorough
 def test_rows_with_adapters_of_their_own_are_refused() -> None:
     model = adapted(bert(), "bert")
     with pytest.raises(CaptureError, match="register_forward_pre_hook"):

@@ -103,7 +103,11 @@ def test_the_check_made_at_save_is_recorded(saved: Path, tmp_path: Path) -> None
 
 
 @checks_tensors
-@pytest.mark.parametrize("options", [EAGER, None], ids=["op_by_op", "inductor"])
+@pytest.mark.parametrize(
+    "options",
+    [EAGER, pytest.param(None, marks=pytest.mark.thorough)],
+    ids=["op_by_op", "inductor"],
+)
 def test_what_a_model_asserts_of_its_inputs_is_asserted_in_calls_only(
     options: hotstart.Options | None, tmp_path: Path
 ) -> None:
@@ -119,6 +123,7 @@ def test_what_a_model_asserts_of_its_inputs_is_asserted_in_calls_only(
         program(ids - 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("checks_in_new_processes")
 def test_what_does_not_run_by_itself_is_not_saved(tmp_path: Path) -> None:
     library = torch.library.Library("hotstart_test_only_here", "FRAGMENT")
@@ -178,6 +183,7 @@ def test_saving_leaves_the_random_numbers_of_the_process_alone(tmp_path: Path) -
     assert torch.equal(torch.rand(4), expected)
 
 
+@pytest.mark.thorough
 def test_the_same_build_twice_gives_the_same_bytes(
     tmp_path: Path, python: Callable[..., str]
 ) -> None:

@@ -88,6 +88,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, kept_pieces: Any) -> Saved:
     return Saved(tmp_path_factory.mktemp("arrays"), model, torch.randn(3, 4), dynamic_shapes=ROWS)
 
 
+@pytest.mark.thorough
 def test_a_saved_program_is_checked_and_gives_arrays(saved: Saved, tmp_path: Path) -> None:
     saved.program.save(tmp_path / "checked.hot")
     loaded = hotstart.load(tmp_path / "checked.hot", Classifier().eval().requires_grad_(False))
@@ -96,6 +97,7 @@ def test_a_saved_program_is_checked_and_gives_arrays(saved: Saved, tmp_path: Pat
         assert_same_arrays(loaded(x)[name], array)
 
 
+@pytest.mark.thorough
 def test_without_torch_they_are_arrays_too(saved: Saved) -> None:
     found = saved.same(
         """
@@ -106,6 +108,7 @@ found += [[type(each).__name__ for each in result.values()], plain(result)]
     assert found[0] == ["ndarray"] * 3
 
 
+@pytest.mark.thorough
 @opens_library_alone
 def test_c_gives_their_memory(saved: Saved, library: Library) -> None:
     x = torch.randn(3, 4)

@@ -231,6 +231,7 @@ def clap() -> tuple[nn.Module, dict[str, Tensor]]:
     return transformers.ClapAudioModel(config), inputs
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [swin, funnel, clap])
 def test_models_that_set_constants(make: Any) -> None:
     torch.manual_seed(0)

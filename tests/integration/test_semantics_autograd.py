@@ -95,6 +95,7 @@ def test_gradients_that_forward_computes(compiler: str) -> None:
 
 
 # Inductor's lowering of diagonals calls what torch has deprecated.
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:.torch._prims_common.check. is deprecated:FutureWarning")
 @mostly_eager
 def test_gradients_inside_other_transforms(compiler: str) -> None:

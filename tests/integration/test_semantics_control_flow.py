@@ -101,6 +101,7 @@ def test_a_loop_runs_as_often_as_a_tensor_says(compiler: str) -> None:
     check(f, *calls, compiler=compiler, tolerance=1e-4)
 
 
+@pytest.mark.thorough
 @mostly_eager
 def test_scans_and_maps(compiler: str) -> None:
     def f(x: Tensor, y: Tensor) -> Any:
@@ -184,6 +185,7 @@ def test_flex_attention_with_score_and_mask(compiler: str) -> None:
     check(model, (Q,), compiler=compiler, tolerance=1e-4, reference=model)
 
 
+@pytest.mark.thorough
 @mostly_eager
 def test_flex_attention_with_a_mask_made_in_forward(compiler: str) -> None:
     def f(q: Tensor) -> Tensor:

@@ -161,6 +161,7 @@ def test_detections_are_those_of_eager_and_none_where_there_are_none(compiler: s
     assert not program.report.op_by_op
 
 
+@pytest.mark.thorough
 def test_what_inductor_does_not_compile_for_data_runs_op_by_op() -> None:
     def picks(x: Tensor, mask: Tensor) -> Tensor:
         y, found = x * 2, mask.nonzero()[:, 0]
@@ -433,6 +434,7 @@ def test_torch_cond_decides_by_a_number_that_depends_on_data(compiler: str) -> N
     check(decides, *CALLS, compiler=compiler, tolerance=1e-6, dynamic_shapes=ROWS)
 
 
+@pytest.mark.thorough
 def test_a_variant_whose_pieces_take_a_number_runs_as_python_and_says_why() -> None:
     program = build(Detects().eval(), MANY, compiler="inductor", dynamic_shapes=ROWS)
     ((_, why),) = program.report.not_native
@@ -512,6 +514,7 @@ def of_distributions(x: Tensor) -> tuple[Tensor, ...]:
     return given.log_prob(x * 2), chosen.log_prob(x.argmax(-1)), chosen.entropy()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("function", "wrong"),
     [

@@ -223,6 +223,7 @@ def derived(tmp_path_factory: pytest.TempPathFactory, kept_pieces: Any) -> Saved
     return Saved(folder, Shuffled(), *shuffled_args(8, 6, 5), dynamic_shapes=shapes)
 
 
+@pytest.mark.thorough
 def test_a_loaded_program_takes_the_same(derived: Saved) -> None:
     loaded = hotstart.load(derived.file, Shuffled().eval())
     for rows, columns in ((2, 3), (1, 1), (6, 6)):

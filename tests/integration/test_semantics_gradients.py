@@ -66,6 +66,7 @@ def test_forces(compiler: str) -> None:
         assert_same(found, model(positions, kinds, pairs), 1e-5)
 
 
+@pytest.mark.thorough
 def test_forces_of_a_loaded_program_and_one_without_torch(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -246,6 +247,7 @@ def of_a_function(x: Tensor) -> Tensor:
     return grad(Tripled.apply(x).sum(), x)[0]
 
 
+@pytest.mark.thorough
 def test_functions_with_a_backward_of_their_own() -> None:
     program = build(of_a_function, R(5, 3), compiler="inductor", dynamic_shapes=ROWS)
     x = R(2, 3)

@@ -181,6 +181,7 @@ def test_experts_without_rows_are_left_out_as_in_eager(loop: Callable[..., Tenso
     check(Experts(loop).eval(), *CALLS, dynamic_shapes=ROWS)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("compiler", ["op_by_op", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_saved_program_leaves_them_out_too(compiler: str, tmp_path: Path) -> None:
     for loop in (goes_on, over_those_found, where_a_mask_has_any):

@@ -55,6 +55,7 @@ class FromZero(nn.Module):
         return table.index_copy(0, ids, rows).sum()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("which", [0, 1, 2], ids=["select", "add", "copy"])
 def test_operators_that_take_no_negative_index_raise_it(which: int) -> None:
     model = FromZero().eval()

@@ -178,6 +178,7 @@ CASES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_is_compiled_is_eager(case: Case) -> None:
     torch.manual_seed(0)
@@ -211,6 +212,7 @@ def test_weights_whose_memory_was_replaced_are_bound_again(assign: bool) -> None
         program(x)
 
 
+@pytest.mark.thorough
 def test_arithmetic_that_changes_nothing_still_makes_new_tensors() -> None:
     def copies(x: Tensor) -> tuple[Tensor, ...]:
         y = torch.relu(x)
@@ -235,6 +237,7 @@ def test_a_piece_of_which_nothing_is_left_to_compile() -> None:
     assert [piece.kind for piece in program.pieces] == ["compiled", "inlined"]
 
 
+@pytest.mark.thorough
 def test_sums_in_tiles_write_no_further_than_the_rows_that_are_left() -> None:
     def f(x: Tensor) -> Tensor:
         v = x * 0.5 * (torch.erf(x) + 1)
@@ -271,6 +274,7 @@ class Residual(nn.Module):
         return x
 
 
+@pytest.mark.thorough
 def test_blocks_that_write_to_what_flows_through_them_are_reused() -> None:
     calls = [(R(n, 8),) for n in (2, 1, 8)]
     dims = {"x": BATCH}
@@ -279,6 +283,7 @@ def test_blocks_that_write_to_what_flows_through_them_are_reused() -> None:
     assert program.report.reused >= 2
 
 
+@pytest.mark.thorough
 def test_a_program_built_under_autocast_is_called_under_autocast() -> None:
     linear = nn.Linear(8, 8).eval()
     x = R(4, 8)
@@ -305,6 +310,7 @@ def bump(x: Tensor) -> None:
     x.add_(1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("split_on", ["auto", ["hotstart_test::double"], [double, bump]], ids=str)
 def test_custom_operators_inside_a_piece_and_as_splitting_operators(split_on: Any) -> None:
     def f(x: Tensor) -> Tensor:

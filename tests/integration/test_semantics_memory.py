@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import hotstart
-from tests.semantics import assert_same, build
+from tests.semantics import assert_same, both, build
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
-
-COMPILERS = ("op_by_op", "inductor")
 
 
 class Counts(nn.Module):
@@ -82,7 +80,7 @@ def shared(kind: str) -> TwoBuffers:
     return model
 
 
-@pytest.mark.parametrize("compiler", COMPILERS)
+@both
 @pytest.mark.parametrize("model_type", [Counts, WritesItsArgument])
 @pytest.mark.parametrize("view", [False, True])
 def test_an_argument_that_is_a_weight_is_refused_where_one_is_written(
@@ -172,7 +170,7 @@ def parts(*begins: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("model_type", [Counts, WritesItsArgument])
-@pytest.mark.parametrize("compiler", COMPILERS)
+@both
 def test_an_argument_in_another_storage_of_a_weight_is_refused(
     model_type: type[Any], compiler: str
 ) -> None:
@@ -190,7 +188,7 @@ class WritesOne(nn.Module):
         return x * 2 + cache
 
 
-@pytest.mark.parametrize("compiler", COMPILERS)
+@both
 def test_arguments_in_storages_that_meet_are_refused(compiler: str) -> None:
     program = build(WritesOne(), torch.zeros(8), torch.zeros(8), compiler=compiler)
     for begins in ((0, 4), (4, 0), (0, 0)):
@@ -209,7 +207,7 @@ def test_weights_in_storages_that_meet_are_refused(tmp_path: Path) -> None:
     assert_same(hotstart.load(file, model)(torch.ones(8)), TwoBuffers()(torch.ones(8)))
 
 
-@pytest.mark.parametrize("compiler", COMPILERS)
+@both
 def test_a_written_argument_whose_elements_share_memory_is_refused(compiler: str) -> None:
     def f(x: Tensor, y: Tensor) -> Tensor:
         x.add_(y)

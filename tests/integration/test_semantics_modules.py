@@ -116,6 +116,7 @@ def test_hooks_are_those_of_the_build() -> None:
     assert_same(program(*X), model(*X).detach())
 
 
+@pytest.mark.thorough
 def test_a_hook_that_keeps_what_it_sees_is_refused() -> None:
     seen: list[Tensor] = []
     model = layers()
@@ -220,6 +221,7 @@ def test_an_encoder_leaves_out_what_numbers_mask_at_the_ends() -> None:
             torch.testing.assert_close(program(x, None, given), model(x, None, given))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("is_causal", [True, False])
 @mostly_eager
 def test_a_decoder_takes_any_mask(is_causal: bool, compiler: str) -> None:
@@ -388,6 +390,7 @@ def test_recurrent_layers_take_states_and_single_sequences() -> None:
     check(model, *single, dynamic_shapes=shapes, tolerance=1e-6)
 
 
+@pytest.mark.thorough
 def test_recurrent_layers_are_not_compiled_step_by_step() -> None:
     model = Tagger("GRU").eval()
     ids = torch.randint(16, (40, 2))

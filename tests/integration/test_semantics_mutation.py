@@ -196,6 +196,7 @@ def test_writes_through_data_alone_reach_an_argument_that_is_copied(compiler: st
     assert_same(x, torch.ones(3, 4))
 
 
+@pytest.mark.thorough
 def test_weights_that_are_written_to_through_data_are_not_packed_for_good(tmp_path: Path) -> None:
     class Model(nn.Module):
         def __init__(self) -> None:

@@ -186,6 +186,7 @@ def chunked_loss(x: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     return nn.functional.linear_cross_entropy(x, weight, target, options=options)
 
 
+@pytest.mark.thorough
 @mostly_eager
 @pytest.mark.skipif(not hasattr(nn.functional, "linear_cross_entropy"), reason="torch 2.13 has it")
 def test_an_operator_of_torch_that_import_torch_does_not_register(

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 
 import hotstart
 from hotstart import Dim
-from tests.semantics import build, check
+from tests.semantics import both, build, check
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning"),
@@ -26,8 +26,9 @@ torch.manual_seed(0)
 CALLS = tuple((torch.randn(batch, steps, 6),) for batch, steps in ((2, 5), (4, 2), (3, 12)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("settings", [{}, {"bidirectional": True, "num_layers": 2}])
-@pytest.mark.parametrize("compiler", ["op_by_op", "inductor"])
+@both
 def test_lstms_with_projections_serve_every_length_with_one_graph(
     settings: dict[str, Any], compiler: str
 ) -> None:
@@ -60,7 +61,7 @@ class Autocast(nn.Module):
 @pytest.mark.parametrize(
     "layer", [nn.GRU(6, 8, 2, batch_first=True), nn.RNN(6, 8, batch_first=True)]
 )
-@pytest.mark.parametrize("compiler", ["op_by_op", "inductor"])
+@both
 def test_grus_and_rnns_give_the_dtypes_of_autocast(layer: nn.Module, compiler: str) -> None:
     model = Autocast(layer).eval()
     program = check(model, *CALLS, compiler=compiler, tolerance=1e-6, dynamic_shapes=SHAPES)

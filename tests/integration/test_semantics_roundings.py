@@ -28,6 +28,7 @@ def numbers(rows: int = 5, columns: int = 37) -> Tensor:
     return x
 
 
+@pytest.mark.thorough
 @NARROW
 def test_down_and_up(dtype: torch.dtype) -> None:
     def f(x: Tensor) -> tuple[Tensor, ...]:
@@ -68,6 +69,7 @@ def test_chains(through: list[torch.dtype]) -> None:
     check(f, (numbers(),), compiler="inductor")
 
 
+@pytest.mark.thorough
 @NARROW
 def test_whole_numbers_that_are_rounded(dtype: torch.dtype) -> None:
     def f(x: Tensor, scale: Tensor) -> Tensor:
@@ -77,6 +79,7 @@ def test_whole_numbers_that_are_rounded(dtype: torch.dtype) -> None:
     check(f, (positions, torch.randn(100, dtype=dtype)), compiler="inductor")
 
 
+@pytest.mark.thorough
 @NARROW
 def test_memory_of_narrow_numbers_that_is_written_to(dtype: torch.dtype) -> None:
     class Cache(nn.Module):
@@ -92,6 +95,7 @@ def test_memory_of_narrow_numbers_that_is_written_to(dtype: torch.dtype) -> None
     check(Cache(), (numbers(4), torch.zeros(4, 37, dtype=dtype)), compiler="inductor")
 
 
+@pytest.mark.thorough
 @NARROW
 def test_branches_of_cond(dtype: torch.dtype) -> None:
     def f(x: Tensor) -> Tensor:
@@ -103,6 +107,7 @@ def test_branches_of_cond(dtype: torch.dtype) -> None:
     check(f, (numbers().abs(),), (-numbers().abs(),), compiler="inductor")
 
 
+@pytest.mark.thorough
 @NARROW
 def test_what_rounds_to_whole_numbers_finds_those_of_eager(dtype: torch.dtype) -> None:
     def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
@@ -114,6 +119,7 @@ def test_what_rounds_to_whole_numbers_finds_those_of_eager(dtype: torch.dtype) -
     assert not program.report.op_by_op
 
 
+@pytest.mark.thorough
 @NARROW
 def test_what_compares_finds_what_eager_does(dtype: torch.dtype) -> None:
     def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:

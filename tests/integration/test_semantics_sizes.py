@@ -171,6 +171,7 @@ def test_an_operator_whose_size_follows_from_data(compiler: str) -> None:
     check(f, (R(8, 4),), (R(8, 4),), compiler=compiler)
 
 
+@pytest.mark.thorough
 def test_rows_that_begin_where_no_size_bounds_are_compiled() -> None:
     def f(x: Tensor) -> Tensor:
         return (x - x[x.shape[0] - 1 :, None]).mean(1)  # all of it where there is nothing

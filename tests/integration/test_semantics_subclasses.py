@@ -53,6 +53,7 @@ def test_a_distributed_tensor_is_refused_by_name() -> None:
 
 
 # What torch.export says about its own module.
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
 @pytest.mark.parametrize(
     "scheme",

@@ -56,6 +56,7 @@ def same(model: nn.Module, program: hotstart.Program, *sizes: int, wide: int) ->
         torch.testing.assert_close(program(x), model(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_loop_is_shared_from_a_size_on(kernels: list[str]) -> None:
     model = Function(lambda x: x.sin() + 1)
     program = hotstart.compile(model, (torch.randn(512, 128),), dynamic_shapes=SIZES)
@@ -71,6 +72,7 @@ def test_a_small_loop_of_a_known_size_has_no_region(kernels: list[str]) -> None:
     same(model, program, 8, wide=LEAST // 8 - 8)
 
 
+@pytest.mark.thorough
 def test_sums_over_everything_are_right_on_both_sides(kernels: list[str]) -> None:
     model = Function(lambda x: (x.sum(), x.pow(2).mean(), x.softmax(-1).amax(0)))
     shapes = {"x": {0: Dim("rows", min=1, max=4096)}}
@@ -79,6 +81,7 @@ def test_sums_over_everything_are_right_on_both_sides(kernels: list[str]) -> Non
     same(model, program, 1, 63, 64, 65, 500, 4096, wide=64)
 
 
+@pytest.mark.thorough
 def test_loops_that_share_an_outer_loop_count_together(kernels: list[str]) -> None:
     model = Function(lambda x: (x - x[:, :32].amax(1, keepdim=True)).exp().sum(1))
     program = hotstart.compile(model, (torch.randn(512, 1024),), dynamic_shapes=SIZES)
@@ -86,6 +89,7 @@ def test_loops_that_share_an_outer_loop_count_together(kernels: list[str]) -> No
     same(model, program, 0, 1, 3, 4, 127, 128, 512, wide=1024)
 
 
+@pytest.mark.thorough
 def test_what_torch_compile_gives_is_left_as_it_is(kernels: list[str]) -> None:
     options = Options(pack_weights=False)
     model = Function(lambda x: x.sin() + 1)

@@ -108,6 +108,7 @@ def forbidden(target: TargetName, text: str) -> Iterator[str]:
             yield line
 
 
+@pytest.mark.thorough
 def test_code_has_no_instruction_beyond_its_level(
     built: tuple[TargetName, hotstart.Program, Path], tmp_path: Path
 ) -> None:

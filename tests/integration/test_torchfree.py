@@ -77,6 +77,7 @@ class Remembering(nn.Module):
         return torch.sin(x) + self.seen[:3], self.seen[1:]
 
 
+@pytest.mark.thorough
 def test_an_argument_may_not_lie_where_a_weight_does_that_calls_write_to(tmp_path: Path) -> None:
     saved = Saved(tmp_path, Remembering(), torch.ones(3))
     found = saved.without_torch(
@@ -213,6 +214,7 @@ def test_a_program_that_takes_torch_imports_it(tmp_path: Path) -> None:
     assert found == ["Program", [3, 2]]
 
 
+@pytest.mark.thorough
 def test_other_weights_take_torch(saved: Saved, tmp_path: Path) -> None:
     torch.save(Encoder().state_dict(), tmp_path / "model.pt")
     code = """
@@ -224,6 +226,7 @@ def test_other_weights_take_torch(saved: Saved, tmp_path: Path) -> None:
     assert run_fresh(code, saved.file, tmp_path / "model.pt") == ["Program", True]
 
 
+@pytest.mark.thorough
 def test_prepared_weights_are_packed_without_torch_too(saved: Saved) -> None:
     code = """
     import json, sys
@@ -261,6 +264,7 @@ def test_no_import_waits_for_the_library_to_be_opened(saved: Saved) -> None:
     assert run_fresh(code, saved.file, saved.weights) == [[], True, False]
 
 
+@pytest.mark.thorough
 def test_kernels_that_are_linked_to_more_of_torch_import_it(saved: Saved) -> None:
     """Some compilers link every library of torch's that Inductor names; only torch finds them."""
     code = f"""
@@ -285,6 +289,7 @@ def test_kernels_that_are_linked_to_more_of_torch_import_it(saved: Saved) -> Non
     assert torch.tensor(pooled).equal(saved.program(IDS, MASK)["pooled"])
 
 
+@pytest.mark.thorough
 def test_torch_can_be_imported_afterwards(saved: Saved) -> None:
     found = saved.without_torch(
         f"""

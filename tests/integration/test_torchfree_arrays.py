@@ -128,6 +128,7 @@ assert "torch" not in sys.modules
     )
 
 
+@pytest.mark.thorough
 def test_lists_that_do_not_fit_are_refused_as_any_argument(files: Saved) -> None:
     run(
         files,
@@ -152,6 +153,7 @@ assert program(x, 1)
     )
 
 
+@pytest.mark.thorough
 def test_results_outlive_program_and_arguments_and_are_deleted_once(files: Saved) -> None:
     run(
         files,
@@ -180,6 +182,7 @@ assert torch.nn.functional.linear(torch.ones(2, 3), torch.ones(3, 3)).sum() == 1
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", [GivesAWeight(), GivesAView()])
 def test_results_that_python_makes_of_arrays(model: nn.Module, tmp_path: Path) -> None:
     x = torch.arange(12.0).view(3, 4)
@@ -192,6 +195,7 @@ print(other.tolist())
     assert run(files, code) == str(model(x)[1].tolist())
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
 def test_complex_numbers(tmp_path: Path) -> None:
     files = saved(tmp_path, Complex(), torch.ones(4))

@@ -104,6 +104,7 @@ found.append(program.takes(**given(scale=1.0)))
     assert [each[0] if isinstance(each, list) else type(each) for each in found[0].values()]
 
 
+@pytest.mark.thorough
 def test_containers_that_do_not_fit_get_the_same_errors(nested: Saved) -> None:
     found = nested.same(
         NESTED
@@ -157,6 +158,7 @@ class Turned(nn.Module):
         return F.gelu(image) + 1, F.gelu(flat) * 2, image.mT, x.T
 
 
+@pytest.mark.thorough
 def test_other_layouts_are_copied_counted_and_refused_as_with_torch(tmp_path: Path) -> None:
     image = torch.ones(1, 3, 4, 5).to(memory_format=torch.channels_last)
     saved = Saved(tmp_path, Turned(), image, torch.arange(6.0).view(2, 3))
@@ -192,6 +194,7 @@ class Steps(nn.Module):
         return F.gelu(self.linear(x)).mean(-1)
 
 
+@pytest.mark.thorough
 def test_several_calls_are_matched_in_order_and_by_name(tmp_path: Path) -> None:
     rows = {"x": {0: ROWS}}
     calls = {
@@ -226,6 +229,7 @@ def test_several_calls_are_matched_in_order_and_by_name(tmp_path: Path) -> None:
     assert found[12:16] == [True, True, False, False]
 
 
+@pytest.mark.thorough
 def test_a_program_of_methods_only_says_so(tmp_path: Path) -> None:
     saved = Saved(tmp_path, Steps(), calls={"encode": Call(args=(X,), method="encode")})
     found = saved.same("found.append(tried(program, array(np.ones((2, 4)))))")
@@ -258,6 +262,7 @@ class Holding(nn.Module):
         )
 
 
+@pytest.mark.thorough
 def test_tensors_of_the_file_and_weights_in_results(tmp_path: Path) -> None:
     saved = Saved(tmp_path, Holding(), X)
     found = saved.same(

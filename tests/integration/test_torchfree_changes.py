@@ -39,6 +39,7 @@ class Cached(nn.Module):
         return (self.cache * 2).sum(0)
 
 
+@pytest.mark.thorough
 def test_buffers_are_the_process_own(tmp_path: Path) -> None:
     one = torch.ones(1, 4)
     calls = {
@@ -81,6 +82,7 @@ class Replacing(nn.Module):
         return made
 
 
+@pytest.mark.thorough
 def test_attributes_that_calls_set_are_read_by_the_next(tmp_path: Path) -> None:
     saved = Saved(tmp_path, Replacing(), torch.ones(4))
     found = saved.same(
@@ -103,6 +105,7 @@ class Writing(nn.Module):
         return F.gelu(cache) * 2, cache
 
 
+@pytest.mark.thorough
 def test_arguments_are_written_to(tmp_path: Path) -> None:
     saved = Saved(tmp_path, Writing(), torch.ones(2, 3), torch.zeros(2, 3))
     found = saved.same(
@@ -131,6 +134,7 @@ def test_arguments_are_written_to(tmp_path: Path) -> None:
     assert "a tensor whose elements share memory, strides (1, 1)" in found[-1][1]
 
 
+@pytest.mark.thorough
 def test_arguments_that_cannot_be_written_to_are_refused(tmp_path: Path) -> None:
     saved = Saved(tmp_path, Writing(), torch.ones(3), torch.zeros(3))
     found = saved.run(
@@ -169,6 +173,7 @@ class Filling(nn.Module):
         return past["last"].sum(), past
 
 
+@pytest.mark.thorough
 def test_containers_of_the_caller_are_changed(tmp_path: Path) -> None:
     x = torch.ones(3)
     saved = Saved(tmp_path, Filling(), x, {"last": x + 1}, [x], State(x, 3))
@@ -196,6 +201,7 @@ class FillingTwo(nn.Module):
         return one["x"] * 2
 
 
+@pytest.mark.thorough
 def test_a_container_that_is_changed_is_passed_once(tmp_path: Path) -> None:
     x = torch.ones(3)
     saved = Saved(tmp_path, FillingTwo(), x, {"x": x + 1}, {"x": x})
@@ -229,6 +235,7 @@ class Chained(nn.Module):
 SOMEWHERE = torch.linspace(0, 1, 4)
 
 
+@pytest.mark.thorough
 def test_results_keep_what_they_show_and_nothing_else(tmp_path: Path) -> None:
     saved = Saved(tmp_path, Chained(), torch.ones(2, 4))
     found = saved.same(
@@ -303,6 +310,7 @@ class Beside(nn.Module):
         return F.gelu(x + cache) + self.linear.bias
 
 
+@pytest.mark.thorough
 def test_arguments_that_lie_where_weights_do_are_refused(tmp_path: Path) -> None:
     saved = Saved(tmp_path, Beside(), torch.ones(3, 4), torch.ones(3, 4))
     found = saved.same(

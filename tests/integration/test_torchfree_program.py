@@ -62,6 +62,7 @@ def test_a_program_says_the_same_of_itself(net: Saved) -> None:
     assert "only what was packed of them" in found[11][1]
 
 
+@pytest.mark.thorough
 def test_what_takes_torch_says_so(net: Saved) -> None:
     found = net.run(
         """
@@ -101,6 +102,7 @@ def test_results_are_of_classes_that_are_imported(net: Saved) -> None:
     assert found == [True, False, "Settings", 2.5]
 
 
+@pytest.mark.thorough
 def test_prepared_weights_are_taken_before_the_original(net: Saved, tmp_path: Path) -> None:
     original = tmp_path / "model.pt"
     torch.save(Net().state_dict(), original)
@@ -130,6 +132,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory, kept_pieces: Any) -> Saved:
     return Saved(tmp_path_factory.mktemp("halves"), Halves(), x.bfloat16(), x.half())
 
 
+@pytest.mark.thorough
 def test_half_precision_and_constants_of_torch(halves: Saved) -> None:
     found = halves.run(
         """
@@ -243,6 +246,7 @@ def test_a_prompt_and_the_tokens_after_it(tmp_path: Path) -> None:
     assert found == [*expected, *expected]
 
 
+@pytest.mark.thorough
 def test_native_code_is_asked_for_where_it_is_of_operators_alone(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16)).bfloat16()
     x = torch.ones(2, 16, dtype=torch.bfloat16)
@@ -258,6 +262,7 @@ def test_native_code_is_asked_for_where_it_is_of_operators_alone(tmp_path: Path)
     assert found[0] == saved.program(x).tolist()
 
 
+@pytest.mark.thorough
 def test_programs_built_under_autocast_run_as_they_were_built(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
     x = torch.linspace(-1, 1, 32).view(2, 16)

@@ -197,6 +197,7 @@ def test_half_precision(few_by_template: None) -> None:
         torch.testing.assert_close(program(x), model(x), rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.thorough
 @has_template
 @BOTH_FILES
 @pytest.mark.parametrize("pack", ["now", "first_call", "background", "never"])
@@ -279,6 +280,7 @@ def test_a_weight_that_the_template_does_not_compute_everywhere(few_by_template:
         same(model, program, torch.randn(rows, 32), y)
 
 
+@pytest.mark.thorough
 @has_template
 def test_a_build_that_finds_pieces_measures_nothing(
     mlp: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -331,6 +333,7 @@ torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-5)
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
+@pytest.mark.thorough
 @has_template
 @pytest.mark.parametrize(
     ("few", "many", "expected"),
@@ -362,6 +365,7 @@ def test_a_second_body_has_to_pay(
         same(mlp, program, torch.randn(rows, 32))
 
 
+@pytest.mark.thorough
 @has_template
 def test_large_sizes_need_not_be_measured(mlp: nn.Module, pieces_folder: Path) -> None:
     def first_alone(job: Job, units: Any, points: Any) -> Any:
@@ -372,6 +376,7 @@ def test_large_sizes_need_not_be_measured(mlp: nn.Module, pieces_folder: Path) -
     assert ways(program) == {"packed"}
 
 
+@pytest.mark.thorough
 @has_template
 def test_what_is_measured_decides(mlp: nn.Module) -> None:
     program = hotstart.compile(mlp, (torch.randn(4, 32),), dynamic_shapes=ROWS, options=TUNED)

@@ -125,6 +125,7 @@ def saved(program: Program, file: Path) -> bytes:
     return file.read_bytes()
 
 
+@pytest.mark.thorough
 def test_a_program_has_the_same_bytes_whoever_compiles_its_pieces(
     started: list[Worker], by_workers: None, tmp_path: Path
 ) -> None:

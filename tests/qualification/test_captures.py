@@ -15,6 +15,7 @@ def named(name: str) -> Entry:
     return next(entry for entry in ENTRIES if entry.name == name)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["ast"])
 def test_graphs_are_those_of_a_whole_trace(name: str) -> None:
     different, _ = compare(named(name))

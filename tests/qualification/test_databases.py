@@ -43,6 +43,7 @@ def case(called: nn.Module, *args: Any) -> Case:
 
 
 class TestCases:
+    @pytest.mark.thorough
     def test_an_operator_has_samples_variants_dtypes_and_sizes(self, folder: Path) -> None:
         found = labels(list(subjects.cases("mul", folder, few=False)))
         assert [re.sub(r" [1-9][0-9]*", " N", label) for label in found] == [
@@ -149,6 +150,7 @@ class TestGathered:
             Finding("bool 0", "crash", "build", "died with status -11"),
         )
 
+    @pytest.mark.thorough
     def test_a_process_that_says_nothing_is_ended(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

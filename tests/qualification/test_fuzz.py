@@ -62,7 +62,7 @@ LONG = program_of(
 )
 
 
-@pytest.mark.parametrize("seed", [4, 7, 8])
+@pytest.mark.parametrize("seed", [pytest.param(4, marks=pytest.mark.thorough), 7, 8])
 def test_programs_give_what_eager_gives(seed: int) -> None:
     program = generate.generate(seed)
     assert program == generate.generate(seed)

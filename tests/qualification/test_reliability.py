@@ -64,6 +64,7 @@ def test_damaged_files_are_never_used_and_made_anew(found: Found, tmp_path: Path
         assert only(figures, "wrong", "failed", "lasting") == {}, way
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["quota", pytest.param("mounted", marks=pytest.mark.slow)])
 def test_starts_go_on_where_there_is_no_room(how: str, found: Found, tmp_path: Path) -> None:
     if how == "mounted" and not can_mount():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 import hotstart
 from tests.conftest import keeping
 
 
+@pytest.mark.thorough
 def test_a_piece_is_compiled_once(tmp_path: Path) -> None:
     with keeping(tmp_path):
         model, args = torch.nn.Tanh().eval(), (torch.ones(3),)

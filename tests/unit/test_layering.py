@@ -94,6 +94,7 @@ def test_what_runs_a_program_imports_nothing_that_compiles() -> None:
     assert not own & {*BUILDING, "cache", "cli"}
 
 
+@pytest.mark.thorough
 def test_ray_is_imported_by_one_module_when_it_is_asked_for() -> None:
     found = {
         path.name

@@ -80,6 +80,7 @@ def test_sizes_that_vary_among_missed_calls_are_compiled_as_ranges() -> None:
     assert len(program._misses.compiled[""]) == 6
 
 
+@pytest.mark.thorough
 def test_a_file_that_is_loaded_compiles_missed_sizes_as_ranges(tmp_path: Path) -> None:
     build(double, torch.randn(3)).save(tmp_path / "double.hot")
     program = hotstart.load(tmp_path / "double.hot", double, on_miss="compile")

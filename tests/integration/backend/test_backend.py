@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[3]
 # --- the name -------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_torch_finds_the_backend_by_the_entry_point_of_the_package(
     tmp_path: Path, forks: Forks
 ) -> None:
@@ -248,6 +249,7 @@ def test_a_result_that_is_an_argument_is_the_argument() -> None:
     assert view.data_ptr() == x[1:].data_ptr()
 
 
+@pytest.mark.thorough
 def test_a_cache_is_written_in_place() -> None:
     def step(cache: Tensor, x: Tensor, at: int) -> Tensor:
         cache[:, at : at + 1] = x

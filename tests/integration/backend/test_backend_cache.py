@@ -21,6 +21,7 @@ from tests.integration.own_op import Halving
 EAGER: dict[str, Any] = {"compiler": "op_by_op"}
 
 
+@pytest.mark.thorough
 def test_a_second_process_compiles_nothing(tmp_path: Path, python: Callable[..., str]) -> None:
     unused = tmp_path / "inductor"
     first = run(*broken(), cache=tmp_path / "cache")

@@ -51,6 +51,7 @@ def images(pipe: Any, count: int) -> Any:
 LABELS = [{"class_labels": labels, "num_inference_steps": 2} for labels in ([1], [1, 2])]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("options", "error"),
     [(EAGER, 0.0), pytest.param(hotstart.Options(), 2e-5, marks=pytest.mark.slow)],

@@ -37,6 +37,7 @@ def scores(pipe: Any, **kwargs: Any) -> list[float]:
     return [found["score"] for found in pipe(TEXTS, **kwargs)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("options", "error"),
     [(EAGER, 0.0), pytest.param(hotstart.Options(), 1e-6, marks=pytest.mark.slow)],

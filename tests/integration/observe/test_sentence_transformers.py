@@ -48,6 +48,7 @@ def encoded(st: Any, **kwargs: Any) -> Any:
     return st.encode(TEXTS, show_progress_bar=False, **kwargs)
 
 
+@pytest.mark.thorough
 def test_every_call_that_was_observed_gives_what_eager_gives(st: Any) -> None:
     with hotstart.observe(st[0].model) as calls:
         expected = encoded(st, batch_size=3)

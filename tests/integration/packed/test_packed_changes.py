@@ -61,6 +61,7 @@ def test_only_what_was_made_of_changed_weights_is_made_again(
     assert sum(new._made[key] is made for key, made in kept._made.items()) == 1
 
 
+@pytest.mark.thorough
 def test_a_weight_that_is_also_read_unpacked_stays_right() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
@@ -82,6 +83,7 @@ def test_a_weight_that_is_also_read_unpacked_stays_right() -> None:
     same(model, program, tokens)
 
 
+@pytest.mark.thorough
 def test_a_result_that_follows_from_weights_alone_is_new_in_every_call() -> None:
     class Constant(nn.Module):
         def __init__(self) -> None:
@@ -101,6 +103,7 @@ def test_a_result_that_follows_from_weights_alone_is_new_in_every_call() -> None
     same(model, program, x)
 
 
+@pytest.mark.thorough
 def test_a_weight_that_forward_writes_to_is_left_alone() -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:
@@ -132,6 +135,7 @@ def test_replaced_weights_are_not_kept_alive(mlp: Mlp, program: hotstart.Program
     assert old() is None
 
 
+@pytest.mark.thorough
 def test_what_another_program_writes_is_noticed() -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:
@@ -161,6 +165,7 @@ def test_what_another_program_writes_is_noticed() -> None:
         both["bump"](x)
 
 
+@pytest.mark.thorough
 def test_batch_normalisation_that_a_program_trains_is_noticed() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16))
@@ -174,6 +179,7 @@ def test_batch_normalisation_that_a_program_trains_is_noticed() -> None:
         model.eval()
 
 
+@pytest.mark.thorough
 def test_results_of_weights_alone_are_laid_out_as_in_eager() -> None:
     class Results(nn.Module):
         def __init__(self) -> None:

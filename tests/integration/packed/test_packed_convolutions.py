@@ -45,6 +45,7 @@ def convolutions() -> list[Any]:
     ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("layer", "shape", "ranges"), convolutions())
 def test_convolutions(layer: nn.Module, shape: tuple[int, ...], ranges: str) -> None:
     class Model(nn.Module):
@@ -89,6 +90,7 @@ def test_statistics_that_batches_change_are_folded_again() -> None:
     same(model, program, x)
 
 
+@pytest.mark.thorough
 def test_convolutions_scaled_by_different_numbers() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:

@@ -41,6 +41,7 @@ def test_linears_run_on_packed_weights(mlp: nn.Module) -> None:
     assert program.report.packed.bytes >= 2 * 32 * 48 * 4
 
 
+@pytest.mark.thorough
 def test_without_packing_nothing_is_prepared(mlp: nn.Module) -> None:
     options = Options(pack_weights=False)
     program = hotstart.compile(mlp, (torch.randn(4, 32),), options=options)
@@ -48,6 +49,7 @@ def test_without_packing_nothing_is_prepared(mlp: nn.Module) -> None:
     assert program.report.packed.tensors == 0
 
 
+@pytest.mark.thorough
 def test_a_sum_with_a_transposed_tensor_serves_every_batch() -> None:
     torch.manual_seed(0)
     mlp = Mlp().eval()
@@ -155,6 +157,7 @@ def test_projections_of_one_input_become_one() -> None:
     assert len(re.findall(r"_linear_pointwise[\w.]*\(", unit.source)) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_dtypes(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -167,6 +170,7 @@ def test_other_dtypes(dtype: torch.dtype) -> None:
             torch.testing.assert_close(program(x), model(x), rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.thorough
 def test_recurrent_layers() -> None:
     torch.manual_seed(0)
     model = nn.LSTM(16, 24, batch_first=True).eval()
@@ -175,6 +179,7 @@ def test_recurrent_layers() -> None:
     same(model, program, x)
 
 
+@pytest.mark.thorough
 def test_arithmetic_on_sizes_writes_to_nothing() -> None:
     class Positions(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -152,6 +152,7 @@ def test_released_weights_stay_packed_whenever_they_were(
     assert program.report.packed.bytes > 0
 
 
+@pytest.mark.thorough
 def test_what_is_released_goes_back_to_the_system() -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -56,6 +56,7 @@ FRESH = """
 """
 
 
+@pytest.mark.thorough
 def test_a_fresh_process_packs_nothing_and_computes_the_same(net: Saved) -> None:
     found = run_fresh(FRESH, net.file, net.weights)
     assert torch.equal(torch.tensor(found["result"]), net.program(IDS))
@@ -224,6 +225,7 @@ def original_file(folder: Path, tensors: dict[str, Tensor]) -> Path:
     return folder / "model.pt"
 
 
+@pytest.mark.thorough
 def test_any_byte_that_differs_is_found(net: Saved, tmp_path: Path) -> None:
     file, whole = tmp_path / "model.weights", net.weights.read_bytes()
     step = len(whole) // 200

@@ -38,6 +38,7 @@ class Counting(nn.Module):
         return result + self.total + self.last
 
 
+@pytest.mark.thorough
 def test_what_calls_write_to_is_the_process_own(tmp_path: Path) -> None:
     torch.manual_seed(0)
     saved = Saved(tmp_path, Counting(), X)
@@ -119,6 +120,7 @@ SHARED = """
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux says whose pages are")
 def test_pages_of_weights_are_nobody_s_own(tmp_path: Path) -> None:
     saved = Saved(tmp_path, nn.Sequential(nn.Linear(1024, 1024)), torch.zeros(1, 1024))

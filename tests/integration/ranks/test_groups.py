@@ -20,6 +20,7 @@ def bound(python: Python, tmp_path_factory: pytest.TempPathFactory) -> list[Any]
     return ranks(python, cases.groups, 2, tmp_path_factory.mktemp("groups"))
 
 
+@pytest.mark.thorough
 def test_a_program_runs_in_the_group_that_there_is(bound: list[Any]) -> None:
     for one in bound:
         assert len(one["bound"]) == 6
@@ -56,6 +57,7 @@ def test_groups_are_given_by_their_names(bound: list[Any]) -> None:
         assert "groups['tp']: got a int, takes a ProcessGroup" in one["errors"]["no group"]
 
 
+@pytest.mark.thorough
 def test_two_groups_are_not_one_group_twice(python: Python, tmp_path: Path) -> None:
     for one in ranks(python, cases.two_groups, 2, tmp_path):
         assert one["groups"] == [2, 1]
@@ -64,6 +66,7 @@ def test_two_groups_are_not_one_group_twice(python: Python, tmp_path: Path) -> N
         assert "expected another group than 'group_0', found the same" in one["two for one"]
 
 
+@pytest.mark.thorough
 def test_one_build_serves_all_rows_of_a_mesh(python: Python, tmp_path: Path) -> None:
     found = ranks(python, cases.meshes, 4, tmp_path)
     for name, keys in (("group", ["tp"]), ("mesh", ["dp", "tp"]), ("closure", ["tp"])):

@@ -20,6 +20,7 @@ def llamas(python: Python, tmp_path_factory: pytest.TempPathFactory) -> list[Any
     return ranks(python, cases.compiled_llama, 2, tmp_path_factory.mktemp("llama"))
 
 
+@pytest.mark.thorough
 def test_a_llama_over_two_ranks_gives_what_one_process_gives(llamas: list[Any]) -> None:
     for one in llamas:
         assert max(one["errors"]) < 1e-5  # compiled, of another size, loaded, without a model
@@ -53,6 +54,7 @@ def test_a_llama_over_four_ranks_gives_what_one_process_gives(
     assert sum(one["compiled"] for one in found) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [2, 4])
 def test_experts_over_ranks_give_what_one_process_gives(
     python: Python, tmp_path: Path, size: int
@@ -63,6 +65,7 @@ def test_experts_over_ranks_give_what_one_process_gives(
         assert sum(one["compiled"][number] for one in found) == 1
 
 
+@pytest.mark.thorough
 def test_nothing_that_waits_for_others_runs_while_one_rank_builds(
     python: Python, tmp_path: Path
 ) -> None:
@@ -71,6 +74,7 @@ def test_nothing_that_waits_for_others_runs_while_one_rank_builds(
         assert "found hotstart_ranks::add_up, which may wait for other processes" in one["save"]
 
 
+@pytest.mark.thorough
 def test_ranks_with_uneven_shares_have_programs_of_their_own(
     python: Python, tmp_path: Path
 ) -> None:
@@ -87,6 +91,7 @@ def test_collectives_give_what_they_give_in_eager(python: Python, tmp_path: Path
         assert one == {name: [True, True, True] for name in calls.COLLECTIVES}
 
 
+@pytest.mark.thorough
 def test_collectives_in_regions_on_views_and_in_torch_compile(
     python: Python, tmp_path: Path
 ) -> None:
@@ -95,6 +100,7 @@ def test_collectives_in_regions_on_views_and_in_torch_compile(
         assert max(one.values()) == 0.0
 
 
+@pytest.mark.thorough
 def test_other_collectives_are_refused_when_they_are_traced(python: Python, tmp_path: Path) -> None:
     for one in ranks(python, cases.refusals, 2, tmp_path):
         assert set(one) == {*calls.REFUSED, "dtensor"}
@@ -106,6 +112,7 @@ def test_other_collectives_are_refused_when_they_are_traced(python: Python, tmp_
         assert "DTensor.to_local" in one["dtensor"]
 
 
+@pytest.mark.thorough
 def test_a_rank_that_is_killed_while_it_builds_leaves_the_others_with_an_error(
     python: Python, tmp_path: Path
 ) -> None:

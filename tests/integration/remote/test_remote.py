@@ -90,6 +90,7 @@ def nginx(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         yield f"http://127.0.0.1:{port}/programs"
 
 
+@pytest.mark.thorough
 def test_a_second_machine_hits_without_compiling(s3: S3, machine: Machine) -> None:
     url = s3.bucket("second")
     torch.manual_seed(0)
@@ -128,6 +129,7 @@ def test_pieces_of_a_deeper_model_come_from_the_remote(s3: S3, machine: Machine)
     assert "pieces" in {file.kind for file in b.folder.files()}  # kept here as well
 
 
+@pytest.mark.thorough
 def test_a_program_that_does_not_fit_is_not_brought(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +149,7 @@ def test_a_program_that_does_not_fit_is_not_brought(
         asked(b, m, policy="require")
 
 
+@pytest.mark.thorough
 def test_writers_at_the_same_time_lose_nothing(s3: S3, machine: Machine) -> None:
     url = s3.bucket("writers")
     stores = [machine(name, url) for name in "abcd"]
@@ -260,6 +263,7 @@ for folder in folders:
 """
 
 
+@pytest.mark.thorough
 def test_a_local_hit_does_not_import_the_library(
     tmp_path: Path, python: Callable[..., str]
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_server_that_fails_costs_a_stated_time_and_a_warning(
     assert asked(b, model()) == "loaded"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", WRONG)
 def test_what_is_not_what_was_written_is_never_loaded(

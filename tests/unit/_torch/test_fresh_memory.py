@@ -59,6 +59,7 @@ def test_what_code_allocates_past_the_dispatcher_is_zero() -> None:
             assert not made.any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("value", [0, 1])
 def test_what_is_undefined_in_a_compiled_program_is_the_same_in_every_run(value: int) -> None:
     def partly(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -133,6 +133,7 @@ static float wide(float x) {
     assert not [word for command in ran for word in command if word.startswith("-ltorch")]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("line", ["#define SIZE 3", "#  define SIZE 3", "#pragma  GCC optimize(0)"])
 def test_what_holds_for_later_kernels_too_is_compiled_alone(
     ran: list[Sequence[str]], line: str
@@ -150,6 +151,7 @@ def test_a_kernel_whose_file_somebody_removed_is_compiled_again(count: int) -> N
     assert results(list(compile_kernels(kernels, SETTINGS).values())) == [1, 3][:count]
 
 
+@pytest.mark.thorough
 @joins_kernels
 def test_a_source_that_only_compiles_alone_is_compiled_alone(ran: list[Sequence[str]]) -> None:
     special = "template <> struct std::hash<std::pair<char, int>> { int value; };"
@@ -158,11 +160,13 @@ def test_a_source_that_only_compiles_alone_is_compiled_alone(ran: list[Sequence[
     assert len(ran) == 1
 
 
+@pytest.mark.thorough
 def test_a_kernel_that_does_not_compile_is_an_error() -> None:
     with pytest.raises(CppCompileError, match="nowhere"):
         compile_kernels({"one": adding(1), "two": adding(2, "int x = nowhere;")}, SETTINGS)
 
 
+@pytest.mark.thorough
 def test_bytes_do_not_depend_on_how_many_compilers_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -176,6 +180,7 @@ def test_bytes_do_not_depend_on_how_many_compilers_run(
     assert blobs(1) == blobs(3)
 
 
+@pytest.mark.thorough
 @joins_kernels
 def test_no_more_kernels_are_compiled_together_than_is_worth_it(ran: list[Sequence[str]]) -> None:
     compile_kernels({str(number): adding(number) for number in range(6)}, SETTINGS)

@@ -49,6 +49,7 @@ def test_a_convolution_is_made_again(groups: int) -> None:
     assert torch.equal(convolution(x, made, *given), convolution(x, packed, *given))
 
 
+@pytest.mark.thorough
 def test_memory_lives_as_long_as_the_tensor() -> None:
     made = again(packed_linear(torch.float32)[1])
     memory = weakref.ref(made.memory)  # type: ignore[attr-defined]

@@ -100,6 +100,7 @@ def test_a_batch_that_decides_about_the_layout_still_splits(
 # --- operators that are called whole --------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "function",
     [
@@ -121,6 +122,7 @@ def test_an_operator_whose_code_would_hold_a_size_is_called_whole(function: Any)
         assert_same(program, model, torch.randn(2, 4, h, w))
 
 
+@pytest.mark.thorough
 def test_an_operator_of_known_sizes_is_still_compiled() -> None:
     model = Calls(lambda x: functional.interpolate(x, size=(20, 30), mode="nearest") * 2)
     program = built(model, torch.randn(2, 4, 16, 24), {0: Dim("b", min=2, max=8)})
@@ -132,6 +134,7 @@ def test_an_operator_of_known_sizes_is_still_compiled() -> None:
 # --- compiles that are given up -------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("compiled_anew")
 def test_a_compile_that_narrows_is_given_up_before_code_is_generated(
     monkeypatch: pytest.MonkeyPatch,

@@ -33,6 +33,7 @@ def refused(x: Tensor) -> Tensor:
     return x.sin()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("compiler", ["op_by_op", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # gc finds modules that warn when asked
 def test_builds_leave_no_more_behind_than_one(compiler: str) -> None:

@@ -32,6 +32,7 @@ def laid_out(draw: st.DrawFn) -> Tensor:
     return made.expand(draw(st.integers(1, 3)), *shape) if draw(st.booleans()) else made
 
 
+@pytest.mark.thorough
 @given(laid_out(), SHAPES)
 def test_strides_are_those_of_a_view(tensor: Tensor, shape: list[int]) -> None:
     stride = view_stride(tensor.shape, tensor.stride(), shape)
@@ -69,6 +70,7 @@ class Heads(nn.Module):
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("length", [1, Dim("length", min=2, max=64)])
 def test_one_unit_serves_a_batch_of_one_and_of_many(length: Any) -> None:
     model = Heads().eval()

@@ -261,6 +261,7 @@ def test_a_target_of_this_architecture_is_taken_or_told_about(
 Leaf = st.integers() | st.text(max_size=400)
 
 
+@pytest.mark.thorough
 @given(st.recursive(Leaf, lambda inside: st.lists(inside) | st.dictionaries(st.text(), inside)))
 def test_text_in_parts_is_the_text(value: Any) -> None:
     assert json.loads(b"".join(text_parts(value))) == value

@@ -59,6 +59,7 @@ def test_a_group_is_known_by_its_size_and_not_by_its_name() -> None:
     assert spec == GroupSpec(key="world", size=1, world=True, places=(place,))
 
 
+@pytest.mark.thorough
 def test_a_program_is_bound_to_the_world_of_later(tmp_path: object) -> None:
     program, file = compiled(Sum()), f"{tmp_path}/sum.hot"
     program.save(file)

@@ -155,6 +155,7 @@ def warmed(tmp_path_factory: pytest.TempPathFactory) -> Warmed:
     return Warmed(folder, status, out.getvalue(), err.getvalue())
 
 
+@pytest.mark.thorough
 def test_one_that_fails_does_not_stop_the_others(warmed: Warmed) -> None:
     assert warmed.status == 1
     assert [line.split()[0] for line in warmed.out.splitlines()] == 3 * ["failed"] + ["compiled"]
@@ -170,6 +171,7 @@ def test_progress_has_a_line_for_what_each_model_does(warmed: Warmed) -> None:
     assert all(line.startswith(("[", "error: ")) for line in lines if "shop:" in line)
 
 
+@pytest.mark.thorough
 def test_json_is_quiet(
     warmed: Warmed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +206,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.thorough
 def test_what_was_warmed_is_found(
     warmed: Warmed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def test_a_build_writes_its_document_beside_the_file(
     assert plain["details"]["pieces"]
 
 
+@pytest.mark.thorough
 def test_phases_of_a_build_in_a_new_process_add_up_and_have_names(
     folder: Folder, tmp_path: Path
 ) -> None:

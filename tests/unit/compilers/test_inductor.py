@@ -65,6 +65,7 @@ def test_an_unknown_setting_is_refused() -> None:
         hotstart.compile(two, (torch.zeros(3),), options=Options(inductor={"no_such_setting": 1}))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("compiled_anew")
 def test_settings_reach_inductor() -> None:
     plain = hotstart.compile(two, (torch.zeros(64),))
@@ -293,6 +294,7 @@ def test_the_square_root_of_a_size() -> None:
         torch.testing.assert_close(program(x), scaled(x))
 
 
+@pytest.mark.thorough
 def test_an_input_with_an_offset_into_memory_as_large_as_another_axis() -> None:
     def row(x: Tensor) -> tuple[Tensor, Tensor]:
         second = torch.relu(x * 2)[1:2]

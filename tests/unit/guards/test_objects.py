@@ -230,6 +230,7 @@ def digest_of_all() -> str:
     return digest(f"{name} {text}" for value in DIFFERENT for name, text in texts(value))
 
 
+@pytest.mark.thorough
 def test_another_process_says_the_same() -> None:
     """Its hashes are others: those of this process are made at random."""
     code = "from tests.unit.guards import test_objects\nprint(test_objects.digest_of_all())"

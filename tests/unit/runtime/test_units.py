@@ -32,6 +32,7 @@ def unit() -> CompiledUnit:
     return made
 
 
+@pytest.mark.thorough
 def test_a_unit_runs_from_its_data(unit: CompiledUnit) -> None:
     call = python_unit(unit).bound(Prepared(pack=True))
     x, y = torch.randn(7, 32), torch.randn(7, 32)
@@ -47,6 +48,7 @@ def test_a_kernel_is_loaded_once_in_a_process(unit: CompiledUnit) -> None:
     assert load_kernel(kernel) is load_kernel(same)
 
 
+@pytest.mark.thorough
 def test_different_kernels_do_not_get_each_others_code(unit: CompiledUnit) -> None:
     other = hotstart.compile(lambda x: x * 3 + 1, (torch.zeros(32),))
     (made,) = other.artifact.units

@@ -205,6 +205,7 @@ decisions = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.thorough
 @given(st.lists(decisions, max_size=3, unique=True), st.booleans())
 @settings(deadline=None, max_examples=60)
 def test_all_sizes_are_served_once_by_a_graph_that_holds_there(found: Any, ranges: bool) -> None:

@@ -122,6 +122,7 @@ quick = settings(
 )
 
 
+@pytest.mark.thorough
 @quick
 @given(cases())
 def test_stitched_code_equals_the_interpreter_bit_for_bit(case: Case) -> None:
@@ -136,6 +137,7 @@ def test_stitched_code_equals_the_interpreter_bit_for_bit(case: Case) -> None:
             assert any(value is given for given in inputs)
 
 
+@pytest.mark.thorough
 @settings(quick, max_examples=6)
 @given(cases())
 def test_a_program_equals_the_interpreter_bit_for_bit(case: Case) -> None:
@@ -176,6 +178,7 @@ def assert_released(function: ast.FunctionDef) -> None:
     assert kept <= {"args"}, f"{kept} are never released"
 
 
+@pytest.mark.thorough
 @quick
 @given(cases())
 def test_no_value_outlives_its_last_use(case: Case) -> None:
