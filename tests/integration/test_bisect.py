@@ -94,6 +94,7 @@ def test_a_program_that_is_right_departs_nowhere() -> None:
     assert "no piece departs from eager mode" in str(found)
 
 
+@pytest.mark.thorough
 def test_what_is_allowed_can_be_said(tmp_path: Path) -> None:
     owner = model()
     program = with_a_fault(owner, tmp_path / "wrong.hot", 1, "relu(", "1.05 * relu(")

@@ -57,6 +57,7 @@ def built(steps: int) -> tuple[nn.Module, hotstart.Program]:
     return model, program
 
 
+@pytest.mark.thorough
 def test_programs_are_right_and_torch_is_left_as_it_was() -> None:
     with ThreadPoolExecutor(4) as threads:
         made = list(threads.map(built, (1, 2, 3, 4, 1, 2, 3, 4)))
@@ -67,6 +68,7 @@ def test_programs_are_right_and_torch_is_left_as_it_was() -> None:
     assert replaced_functions() == []
 
 
+@pytest.mark.thorough
 def test_a_build_and_torch_compile_in_another_thread_do_not_wait_for_each_other() -> None:
     torch.compiler.reset()
 

@@ -33,6 +33,7 @@ def damaged(data: bytes, damage: str) -> bytes:
     return data[:at] + bytes([data[at] ^ 2]) + data[at + 1 :]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "format"])
 def test_a_damaged_file_is_never_used(damage: str, tmp_path: Path) -> None:
     filled = Store(tmp_path / "filled", check=False)
@@ -111,6 +112,7 @@ def test_no_room_to_check_a_program_is_a_warning(
     assert asked(Store(tmp_path), model()) == "loaded"
 
 
+@pytest.mark.thorough
 def test_an_entry_without_its_program_is_a_miss(tmp_path: Path) -> None:
     store = Store(tmp_path, check=False)
     asked(store, model())
@@ -128,6 +130,7 @@ def test_a_cache_that_cannot_be_used_is_a_warning_or_an_error(tmp_path: Path) ->
         asked(Store(tmp_path / "file", strict=True), model())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["programs", "entries", "pieces"])
 def test_what_others_may_not_look_at_is_compiled(
     kind: str, tmp_path: Path, monkeypatch: Patch

@@ -117,6 +117,7 @@ def test_a_miss_says_that_nothing_is_trusted_rather_than_that_nothing_is_there(
         asked(reader, model(), policy="require")
 
 
+@pytest.mark.thorough
 def test_a_changed_file_with_its_old_signature_is_not_read(tmp_path: Path, team: Path) -> None:
     folder = tmp_path / "cache"
     asked(store(folder, sign_key=team), model())
@@ -147,6 +148,7 @@ def test_who_trusts_and_cannot_sign_keeps_nothing(tmp_path: Path, team: Path) ->
     assert not any(files(folder, kind) for kind in KINDS)
 
 
+@pytest.mark.thorough
 def test_files_of_an_old_key_are_read_while_it_is_trusted(
     tmp_path: Path, keys: Callable[[str], Path]
 ) -> None:
@@ -157,6 +159,7 @@ def test_files_of_an_old_key_are_read_while_it_is_trusted(
     assert asked(store(folder, sign_key=keys("new")), model()) == "compiled"
 
 
+@pytest.mark.thorough
 def test_pieces_serve_another_model(tmp_path: Path, team: Path) -> None:
     folder = tmp_path / "cache"
     asked(store(folder, sign_key=team), model())

@@ -170,6 +170,7 @@ def test_new_weights_are_noticed_by_every_call() -> None:
     assert torch.equal(program["encode"](x), program.model.encode(x))
 
 
+@pytest.mark.thorough
 def test_a_miss_runs_the_method_that_was_called() -> None:
     program = build(Options(compiler="op_by_op", on_miss="eager"))
     x = torch.randn(9, 4)

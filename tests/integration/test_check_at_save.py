@@ -265,6 +265,7 @@ def test_a_cache_keeps_what_runs_on_no_inputs_and_says_so(
     assert all("expected values of 170 or more" in reason for _, reason in unchecked)
 
 
+@pytest.mark.thorough
 def test_a_cache_keeps_nothing_that_does_not_run_from_its_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Patch
 ) -> None:

@@ -111,6 +111,7 @@ def test_an_argument_of_another_layout_is_refused_where_a_later_piece_asks(
         program(x.to(memory_format=torch.channels_last))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ends", [by_operator, by_schema])
 def test_an_operator_that_writes_to_an_image_of_an_earlier_piece(
     ends: Callable[[Tensor], Any],

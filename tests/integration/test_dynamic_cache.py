@@ -42,6 +42,7 @@ def test_a_dynamic_cache_that_the_caller_passes_grows(compiler: str) -> None:
         torch.testing.assert_close(found_layer.values, layer.values, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_an_empty_cache_is_filled() -> None:
     model = tiny_llama()
     ids = torch.randint(0, 64, (1, 4))

@@ -146,6 +146,7 @@ def test_without_packing_the_operator_runs() -> None:
         assert torch.equal(program(x, ENDS.int()), model(x, ENDS.int()))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "model",
     [

@@ -99,6 +99,7 @@ def test_what_is_fused_into_linears_is_done_to_their_results() -> None:
         same(model, program, torch.randn(rows, 512))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("wide", "many", "bias"),
     [(64, 64, True), (17, 33, False), (1, 1, True), (130, 7, True), (2100, 6, True)],
@@ -206,6 +207,7 @@ def test_rows_are_those_of_batch_and_length_together() -> None:
             same(model, program, torch.randn(*size, 64))
 
 
+@pytest.mark.thorough
 def test_a_row_is_the_same_whatever_other_rows_there_are() -> None:
     program = compiled(Linear(64, 64, torch.tanh), 64)
     x = torch.randn(16, 64)
@@ -213,6 +215,7 @@ def test_a_row_is_the_same_whatever_other_rows_there_are() -> None:
     assert torch.equal(program(x), alone)
 
 
+@pytest.mark.thorough
 def test_values_that_are_no_numbers_pass() -> None:
     model = Linear(64, 64, torch.relu)
     program = compiled(model, 64)
@@ -297,6 +300,7 @@ def test_what_is_made_of_weights_for_others_is_made_still() -> None:
         same(model, program, torch.randn(batch, 3, height, 16))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("pack_weights", [True, "always"])
 @pytest.mark.parametrize(("wide", "many"), [(64, 0), (0, 64)])
 def test_a_weight_may_be_empty(wide: int, many: int, pack_weights: Any) -> None:
@@ -354,6 +358,7 @@ def test_a_weight_that_calls_write_to_is_read_as_it_is_then() -> None:
         torch.testing.assert_close(program(x), eager(x))
 
 
+@pytest.mark.thorough
 def test_changed_weights_are_seen_for_few_rows_and_many() -> None:
     model = Linear(256, 256, as_it_is)
     program = compiled(model, 256)

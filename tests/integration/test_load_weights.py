@@ -295,6 +295,7 @@ def test_threads_share_a_program(shop: tuple[Shop, Path, Path]) -> None:
 # --- results and arguments ------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_plain_result_is_read_as_the_models_own(tmp_path: Path) -> None:
     outputs = pytest.importorskip("transformers.modeling_outputs")
 

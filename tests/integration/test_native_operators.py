@@ -126,6 +126,7 @@ def test_operators_that_no_kernel_replaces() -> None:
         assert torch.allclose(given.float(), expected.float(), atol=1e-5)
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 @pytest.mark.parametrize(
     "function",
@@ -143,6 +144,7 @@ def test_integers_stay_integers_in_operators(function: Any) -> None:
     assert torch.allclose(given, expected)
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 def test_operators_that_name_a_dtype_of_no_buffer() -> None:
     def sums(x: Tensor) -> Tensor:

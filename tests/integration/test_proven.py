@@ -62,6 +62,7 @@ def keys_of(program: hotstart.Program) -> set[str]:
     return {unit.key for unit in program.artifact.units}
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("compiled_anew")
 def test_without_a_proof_a_wrong_unit_is_served_and_kept_apart_from_proven_ones() -> None:
     unproven, proven = built("off"), built("all")
@@ -99,6 +100,7 @@ def test_the_first_unit_of_a_piece_is_compared_where_one_has_several() -> None:
     assert program.report.proven == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("compiled_anew")
 def test_what_cannot_be_compared_is_in_the_report() -> None:
     def picky(x: Tensor) -> Tensor:

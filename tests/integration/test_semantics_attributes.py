@@ -277,6 +277,7 @@ class KeepsAMask(nn.Module):
         return self.mask @ x
 
 
+@pytest.mark.thorough
 def test_a_tensor_that_forward_keeps_for_one_size_is_refused() -> None:
     shapes = {"x": {0: hotstart.Dim("rows", max=9)}}
     for called in (False, True):

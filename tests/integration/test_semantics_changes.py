@@ -271,6 +271,7 @@ def test_what_a_program_sets_itself_is_no_reason_to_look(looks: list[int]) -> No
         program(X)
 
 
+@pytest.mark.thorough
 def test_refresh_finds_what_calls_do_not_look_at() -> None:
     class Within:
         @property

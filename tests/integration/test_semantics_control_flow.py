@@ -62,6 +62,7 @@ def test_cond_for_every_size(compiler: str) -> None:
     check(f, *calls, compiler=compiler, dynamic_shapes=dims)
 
 
+@pytest.mark.thorough
 @mostly_eager
 def test_a_loop_for_every_size(compiler: str) -> None:
     def f(x: Tensor) -> Tensor:
@@ -250,6 +251,7 @@ def test_flex_attention_with_keys_that_leave_half_a_vector_over() -> None:
     check(f, *calls, compiler="inductor", tolerance=1e-3, dynamic_shapes=dims)
 
 
+@pytest.mark.thorough
 @mostly_eager
 def test_flex_attention_for_every_size(compiler: str) -> None:
     def f(q: Tensor, k: Tensor) -> Tensor:

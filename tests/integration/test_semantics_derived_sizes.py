@@ -128,6 +128,7 @@ def test_a_mask_over_what_was_and_what_is_new(compiler: str) -> None:
     assert str(error.value).startswith(expected)
 
 
+@pytest.mark.thorough
 def test_the_error_says_what_a_size_follows_from() -> None:
     new = Dim("new", min=2, max=8)
     shapes = {**STEP, "x": {0: BATCH, 1: new}, "mask": {0: BATCH, 1: Dim("all", max=40)}}
@@ -266,6 +267,7 @@ for rows, columns, both in [(8, 6, 5), (4, 2, 2), *{WRONG}]:
     assert [each[0] for each in found] == ["float32"] * 2 + ["ContractError"] * len(WRONG)
 
 
+@pytest.mark.thorough
 def test_the_check_at_save_runs_at_sizes_that_fit(tmp_path: Path) -> None:
     shapes = {"x": {2: 4 * HEIGHT, 3: 4 * WIDTH}}
     program = build(windows, R(1, 3, 8, 12), compiler="inductor", dynamic_shapes=shapes)

@@ -336,6 +336,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("cls", REFUSED)
 def test_a_first_call_that_does_more_is_refused_and_undone(cls: type[FirstCall]) -> None:
     from torch._subclasses.fake_tensor import FakeTensor

@@ -160,6 +160,7 @@ def by_a_mask_where_a_tensor_says_so(experts: nn.ModuleList, x: Tensor) -> Tenso
     return result
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "loop",
     [

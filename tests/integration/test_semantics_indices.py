@@ -26,6 +26,7 @@ class Table(nn.Module):
         return self.words(ids).relu()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", ["python", "native"])
 def test_a_wrong_index_is_raised_and_the_program_goes_on(form: Any) -> None:
     model = Table().eval()

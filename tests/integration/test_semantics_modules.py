@@ -249,6 +249,7 @@ def test_a_decoder_takes_any_mask(is_causal: bool, compiler: str) -> None:
         torch.testing.assert_close(program(x, memory_of, mask), expected)
 
 
+@pytest.mark.thorough
 @mostly_eager
 def test_attention_over_sizes_from_1_takes_few_graphs(compiler: str) -> None:
     model = nn.MultiheadAttention(16, 2, batch_first=True).eval()

@@ -39,6 +39,7 @@ def test_down_and_up(dtype: torch.dtype) -> None:
     check(f, (numbers(),), (numbers(1),), (numbers(9),), compiler="inductor", dynamic_shapes=ROWS)
 
 
+@pytest.mark.thorough
 @NARROW
 def test_what_an_operator_gives_in_narrow_numbers_is_rounded_before_it_is_widened(
     dtype: torch.dtype,
@@ -49,6 +50,7 @@ def test_what_an_operator_gives_in_narrow_numbers_is_rounded_before_it_is_widene
     check(f, (torch.randn(5, 37, dtype=dtype),), compiler="inductor")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "through",
     [
@@ -165,6 +167,7 @@ def test_what_operators_and_autocast_convert_by_themselves_is_not_rounded_once_m
     assert "rounded" in kernels[-1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("factor", [0.3125, pytest.param(0.3, marks=rounds_no_factors)])
 def test_a_setting_rounds_what_every_operator_gives(factor: float) -> None:
     def chain(x: Tensor) -> Tensor:

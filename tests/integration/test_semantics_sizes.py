@@ -87,6 +87,7 @@ def test_operators_that_torch_takes_apart_for_one_size(compiler: str) -> None:
     assert not program.report.splits
 
 
+@pytest.mark.thorough
 @mostly_eager
 def test_products_of_what_is_transposed_are_no_guards_on_sizes_of_1(compiler: str) -> None:
     weight, bias = R(6, 4), R(6)
@@ -182,6 +183,7 @@ def test_rows_that_begin_where_no_size_bounds_are_compiled() -> None:
     assert not program.report.op_by_op
 
 
+@pytest.mark.thorough
 @mostly_eager
 def test_positions_and_grids_of_any_size(compiler: str) -> None:
     def f(x: Tensor) -> tuple[Tensor, ...]:
@@ -274,6 +276,7 @@ def test_sound_of_any_length_out_of_its_spectrum(compiler: str) -> None:
     assert not program.report.splits
 
 
+@pytest.mark.thorough
 @mostly_eager
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
 @pytest.mark.filterwarnings("ignore:`torch._prims_common.check` is deprecated")  # in a lowering
@@ -313,6 +316,7 @@ def test_a_covariance_without_degrees_of_freedom() -> None:
         assert_same(program(one), f(one))
 
 
+@pytest.mark.thorough
 def test_a_slice_whose_end_is_within_at_every_size() -> None:
     def f(x: Tensor) -> Tensor:
         n = x.shape[0]

@@ -64,6 +64,7 @@ def test_a_loop_is_shared_from_a_size_on(kernels: list[str]) -> None:
     same(model, program, 0, 1, 2, 31, 32, 33, 4096, wide=128)
 
 
+@pytest.mark.thorough
 def test_a_small_loop_of_a_known_size_has_no_region(kernels: list[str]) -> None:
     model = Function(lambda x: x.sin() + 1)
     program = hotstart.compile(model, (torch.randn(8, LEAST // 8 - 8),))

@@ -97,6 +97,7 @@ except hotstart.ContractError:
     assert refused == [({"hotstart.policy": "error"}, 1)]
 
 
+@pytest.mark.thorough
 def test_a_cache_tells_of_hits_and_of_misses_with_the_reason(
     python: Callable[..., str], tmp_path: Any
 ) -> None:

@@ -20,6 +20,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.thorough
 def test_lists_and_numpy_arrays_give_what_tensors_give(saved: Saved) -> None:
     found = saved.without_torch(
         f"""
@@ -166,6 +167,7 @@ def test_results_outlive_program_and_inputs(saved: Saved) -> None:
     assert torch.tensor(found[1]).equal(MASK)
 
 
+@pytest.mark.thorough
 def test_threads_share_a_program(saved: Saved) -> None:
     found = saved.without_torch(
         """

@@ -123,6 +123,7 @@ def test_a_split_names_the_line_of_the_model_and_not_that_of_torch() -> None:
     )
 
 
+@pytest.mark.thorough
 def test_totals_count_parts_and_calls_of_any_number_of_pieces() -> None:
     events: list[Event] = []
     rows = {"x": {0: Dim("rows", max=64)}}

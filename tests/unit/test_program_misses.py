@@ -104,6 +104,7 @@ def test_missed_sizes_that_are_no_range_are_compiled_one_by_one(
     assert sum("sizes alone" in record.getMessage() for record in caplog.records) == 1
 
 
+@pytest.mark.thorough
 def test_missed_sizes_that_follow_from_others_are_compiled_so() -> None:
     def model(new, past, mask):
         return torch.cat([past, new]) * mask
@@ -120,6 +121,7 @@ def test_missed_sizes_that_follow_from_others_are_compiled_so() -> None:
     assert len(program._misses.compiled[""]) == 3
 
 
+@pytest.mark.thorough
 def test_a_call_that_the_model_refuses_says_nothing_of_others() -> None:
     def model(x, scale):
         return torch.cat([part * scale for part in x.chunk(2)])
@@ -162,6 +164,7 @@ class Remembers(nn.Module):
         return x + before.mean() + self.calls
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "policy"), [(CachesBySize, "eager"), (CachesBySize, "compile"), (Remembers, "eager")]
 )

@@ -37,6 +37,7 @@ def test_a_second_process_compiles_nothing(tmp_path: Path, python: Callable[...,
     assert second["results"] == first["results"]
 
 
+@pytest.mark.thorough
 def test_pieces_come_from_a_remote_and_go_there(tmp_path: Path) -> None:
     remote = f"file://{tmp_path}/remote"
     stores = [Store(tmp_path / name, remote=remote) for name in "ab"]
@@ -75,6 +76,7 @@ def test_the_limits_of_a_store_hold_where_all_pieces_are_fetched(tmp_path: Path)
     assert len(list(here.folder.files())) == 1
 
 
+@pytest.mark.thorough
 def test_what_is_required_is_loaded_or_an_error(tmp_path: Path) -> None:
     run(*broken(), cache=tmp_path, **EAGER)
     required = Store(tmp_path, policy="require")

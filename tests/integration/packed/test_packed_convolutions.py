@@ -106,6 +106,7 @@ def test_convolutions_scaled_by_different_numbers() -> None:
     same(model, hotstart.compile(model, (x,), options=ALWAYS), x)
 
 
+@pytest.mark.thorough
 def test_numbers_are_folded_one_after_the_other() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:

@@ -96,6 +96,7 @@ class Int4(nn.Module):
         return made.relu()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("quantised", [Int8, Int4])
 def test_weights_that_the_model_packed_itself_are_read_as_they_are(
     quantised: Callable[[], nn.Module],
@@ -128,6 +129,7 @@ def test_repeated_layers_share_a_unit_and_not_what_is_made_of_their_weights() ->
     same(model, program, torch.randn(9, 32))
 
 
+@pytest.mark.thorough
 def test_no_rows() -> None:
     torch.manual_seed(0)
     model = Mlp().eval()
@@ -192,6 +194,7 @@ def test_arithmetic_on_sizes_writes_to_nothing() -> None:
     same(Positions(), program, torch.randn(3, 7))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("compiled_anew")
 def test_what_cannot_be_packed_is_reported(mlp: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     def asks_for_a_value(*_: Any) -> Any:

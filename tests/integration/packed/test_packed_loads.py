@@ -65,6 +65,7 @@ def test_an_unknown_way_to_pack_is_refused(saved: tuple[nn.Module, Path]) -> Non
 class TestReleased:
     """The model's own copies of packed weights can be given back."""
 
+    @pytest.mark.thorough
     def test_the_program_goes_on_and_the_model_says_why_not(
         self, mlp: Mlp, program: hotstart.Program
     ) -> None:
@@ -168,6 +169,7 @@ def test_what_is_released_goes_back_to_the_system() -> None:
     assert before - resident() > 12 * 512 * 512 * 4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("pack", ["now", "background"])
 def test_weights_are_prepared_in_the_dtypes_of_the_build(tmp_path: Path, pack: Any) -> None:
     class Product(nn.Module):

@@ -112,6 +112,7 @@ def test_what_was_brought_is_there_without_the_remote(machine: Machine, tree: Pa
     assert problems(dead) == 0
 
 
+@pytest.mark.thorough
 def test_pieces_of_a_deeper_model_come_from_the_remote(s3: S3, machine: Machine) -> None:
     url = s3.bucket("pieces")
 

@@ -94,6 +94,7 @@ def test_what_is_compiled_is_found_again(ran: list[Sequence[str]]) -> None:
     assert ran == []
 
 
+@pytest.mark.thorough
 def test_what_another_version_made_is_not_taken(
     ran: list[Sequence[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +105,7 @@ def test_what_another_version_made_is_not_taken(
     assert ran
 
 
+@pytest.mark.thorough
 def test_a_kernel_offers_nothing_but_itself() -> None:
     paths = compile_kernels({"one": adding(1), "two": adding(2)}, SETTINGS)
     for path in paths.values():
@@ -112,6 +114,7 @@ def test_a_kernel_offers_nothing_but_itself() -> None:
         assert sorted(line.split()[-1] for line in told.splitlines()) == ["PyInit_kernel", "kernel"]
 
 
+@pytest.mark.thorough
 @joins_kernels
 def test_a_kernel_that_needs_torch_is_linked_to_it_unread(ran: list[Sequence[str]]) -> None:
     vectors = """
@@ -143,6 +146,7 @@ def test_what_holds_for_later_kernels_too_is_compiled_alone(
     assert sum("-c" in command for command in ran) == 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_kernel_whose_file_somebody_removed_is_compiled_again(count: int) -> None:
     kernels = {"one": adding(1), "two": adding(2)}
@@ -187,6 +191,7 @@ def test_no_more_kernels_are_compiled_together_than_is_worth_it(ran: list[Sequen
     assert sum("-c" in command for command in ran) == 2
 
 
+@pytest.mark.thorough
 @joins_kernels
 def test_nothing_is_left_beside_kernels(folder: Path) -> None:
     compile_kernels({"one": adding(1), "two": adding(2)}, SETTINGS)

@@ -55,6 +55,7 @@ def mutated(data: bytes, mutations: list[Mutation]) -> bytes:
     return data
 
 
+@pytest.mark.thorough
 @given(MUTATIONS, st.booleans())
 def test_a_mutated_file_is_the_same_or_refused(
     scratch: Path, mutations: list[Mutation], signed: bool

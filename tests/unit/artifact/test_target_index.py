@@ -98,6 +98,7 @@ Blobs = st.dictionaries(st.sampled_from("abcd"), st.binary(max_size=900) | st.ju
 Json = st.dictionaries(st.text(max_size=5), st.text(max_size=700) | st.lists(st.integers()))
 
 
+@pytest.mark.thorough
 @given(st.lists(st.tuples(Json, Blobs), min_size=1, max_size=3))
 def test_any_targets_make_the_round_trip(
     scratch: Path, given: list[tuple[dict[str, Any], dict[str, bytes]]]
@@ -143,6 +144,7 @@ def test_own_bytes_are_those_that_no_other_target_has(hot: Hot) -> None:
 # --- damage ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_every_byte_is_verified_where_all_is_read(hot: Hot) -> None:
     data = packed()
     for place in range(0, len(data), 7):

@@ -84,6 +84,7 @@ containers = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.thorough
 @given(containers)
 def test_a_value_comes_back_with_its_type(value: Any) -> None:
     assert same(there_and_back(value), value)

@@ -110,6 +110,7 @@ def test_another_format_is_named(tmp_path: Path) -> None:
         PreparedWeights(tmp_path / "x.weights")
 
 
+@pytest.mark.thorough
 @given(st.lists(st.integers(0, 3 * PAGE), max_size=8), st.randoms())
 def test_sums_of_parts_are_those_of_the_whole(sizes: Sequence[int], random: Any) -> None:
     parts = [bytearray(random.randbytes(size)) for size in sizes]

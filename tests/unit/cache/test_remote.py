@@ -222,6 +222,7 @@ async def blocking() -> None:
     time.sleep(3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("work", "at_most_s"), [(never, 0.5), (blocking, 1.5)])
 def test_what_takes_too_long_is_dropped(
     work: Callable[[], Awaitable[None]], at_most_s: float

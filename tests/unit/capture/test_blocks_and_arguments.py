@@ -87,6 +87,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_graphs_are_those_of_a_whole_trace(
     make: Callable[[], nn.Module], caplog: pytest.LogCaptureFixture

@@ -302,6 +302,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("make", "repeated"), MODELS.values(), ids=MODELS)
 def test_graphs_are_those_of_a_whole_trace(
     make: Callable[[], nn.Module], repeated: int, caplog: pytest.LogCaptureFixture

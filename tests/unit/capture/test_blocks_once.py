@@ -316,6 +316,7 @@ DIFFERENT: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", DIFFERENT.values(), ids=DIFFERENT)
 def test_blocks_that_differ_give_the_graph_of_a_whole_trace(
     make: Callable[[], nn.Module], caplog: pytest.LogCaptureFixture

@@ -88,6 +88,7 @@ class InWorldAndGroup(torch.nn.Module):
         return y
 
 
+@pytest.mark.thorough
 def test_a_group_that_was_the_world_is_not_taken_for_it(tmp_path: object) -> None:
     model, file = InWorldAndGroup(), f"{tmp_path}/world.hot"
     compiled(model).save(file)

@@ -35,6 +35,7 @@ def two(x: Tensor) -> Tensor:
     return x.sin() + x.cos()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("compiled_anew")
 def test_a_custom_pass_runs_and_is_part_of_the_key() -> None:
     first, second = DoubleEverything("1"), DoubleEverything("2")
@@ -206,6 +207,7 @@ def test_strides_of_compiled_outputs_are_known_and_not_checked() -> None:
         assert mine.stride() == theirs.stride()
 
 
+@pytest.mark.thorough
 def test_identical_pieces_are_compiled_once() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -261,6 +263,7 @@ def test_parts_that_a_model_makes_of_a_range_share_units() -> None:
                 torch.testing.assert_close(program(x), net(x))
 
 
+@pytest.mark.thorough
 def test_nothing_compiles_in_a_call() -> None:
     from torch._dynamo.utils import counters
 
@@ -273,6 +276,7 @@ def test_nothing_compiles_in_a_call() -> None:
     assert not counters
 
 
+@pytest.mark.thorough
 def test_strides_that_are_a_choice_by_size() -> None:
     convolution = nn.Conv2d(3, 4, 3).eval()
     rows = {"input": {2: Dim("rows", min=3, max=16)}}
@@ -282,6 +286,7 @@ def test_strides_that_are_a_choice_by_size() -> None:
         torch.testing.assert_close(program(x), convolution(x).detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_the_square_root_of_a_size() -> None:
     def scaled(x: Tensor) -> Tensor:
         return x * math.sqrt(x.shape[0])

@@ -74,6 +74,7 @@ def test_calls_run_as_they_would_and_nothing_stays_behind() -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.thorough
 def test_no_tensor_is_kept() -> None:
     served = model()
     x = torch.randn(3, 4)

@@ -206,6 +206,7 @@ def test_blocks_give_the_models_results() -> None:
     torch.testing.assert_close(compiled(model, X)(X), model(X))
 
 
+@pytest.mark.thorough
 def test_each_node_of_a_block_is_hashed_once_to_find_it() -> None:
     hashed: list[int] = []
 

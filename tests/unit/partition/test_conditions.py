@@ -62,6 +62,7 @@ def test_a_large_box_is_split_until_its_parts_can_be_tried() -> None:
     assert counterexample(late, {A: Interval(1, 4 * ENUMERATED)}) == {A: 4 * ENUMERATED - 1}
 
 
+@pytest.mark.thorough
 def test_what_is_not_proven_is_not_served() -> None:
     assert counterexample(HARD, {A: Interval(1, ENUMERATED * HALVINGS * 4)}) is not None
 

@@ -300,6 +300,7 @@ def mostly(fitting: Any, other: st.SearchStrategy[Any]) -> st.SearchStrategy[Any
     return st.one_of(st.just(fitting), st.just(fitting), other)
 
 
+@pytest.mark.thorough
 @settings(max_examples=80)
 @given(data=st.data())
 def test_any_arguments_are_taken_or_refused_for_a_reason(

@@ -256,6 +256,7 @@ def test_a_split_more_than_is_allowed_is_an_error() -> None:
         built(Forked(lambda n: True), compiler, splits=0)
 
 
+@pytest.mark.thorough
 def test_splits_are_counted_for_all_parts_together() -> None:
     """The model makes two parts and the compiler two of either, which are three more than one."""
     compiler = Recording(decides_at(3))
@@ -311,6 +312,7 @@ class Earlier:
             raise StoreError(job.piece.name)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "assumes",
     [lambda job: None, lambda job: None if job.where else sympy.Eq(N % 2, 0), decides_at(3)],
@@ -328,6 +330,7 @@ def test_with_the_units_of_an_earlier_build_the_same_is_built_and_nothing_compil
     assert again.code == first.code
 
 
+@pytest.mark.thorough
 def test_a_store_keeps_units_and_where_compiles_stopped(tmp_path: Path) -> None:
     store, made = Store(tmp_path), []
     for _ in range(2):

@@ -118,6 +118,7 @@ def test_a_debugger_that_steps_into_stitched_code_shows_its_lines() -> None:
     assert [shown for _, shown in stops] == [f"-> {lines[int(n) - 1].strip()}" for n, _ in stops]
 
 
+@pytest.mark.thorough
 def test_code_is_shown_by_variant() -> None:
     program = build(Model().eval(), IDS, dynamic_shapes=SEQ)
     assert list(program.code) == ["seq=2..8", "seq=1"]
@@ -221,6 +222,7 @@ def test_a_hostile_module_name_stays_a_comment(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_debug_files_are_what_runs(tmp_path: Path) -> None:
     options = hotstart.Options(compiler="op_by_op", debug_dir=tmp_path)
     program = build(Model().eval(), IDS, dynamic_shapes=SEQ, options=options)
