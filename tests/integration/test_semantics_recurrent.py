@@ -26,7 +26,6 @@ torch.manual_seed(0)
 CALLS = tuple((torch.randn(batch, steps, 6),) for batch, steps in ((2, 5), (4, 2), (3, 12)))
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("settings", [{}, {"bidirectional": True, "num_layers": 2}])
 @both
 def test_lstms_with_projections_serve_every_length_with_one_graph(
