@@ -144,7 +144,8 @@ def _begin(binding: Binding, model: Model | None, artifact: Artifact) -> None:
 
 def _set_up(model: Model, artifact: Artifact) -> SetUp | None:
     """Make the first calls of a model; None if they change nothing."""
-    from hotstart.first_call.set_up import FirstCall, set_up  # few loads need it
+    from hotstart.first_call.fake_calls import FirstCall  # few loads need it
+    from hotstart.first_call.set_up import set_up
 
     calls = [
         FirstCall(

@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 from hotstart.errors import CaptureError
+from hotstart.first_call.memo import Memo
 from hotstart.first_call.snapshot import Snapshot
 from hotstart.model import ModelIndex
 
@@ -17,23 +18,27 @@ class ModuleAttributes:
         modules = {path: m for path, m in index.modules.items() if index.path_of(m) == path}
         held = {path: (vars(m), m._parameters, m._buffers) for path, m in modules.items()}
         self._before = {path: [*map(Snapshot, dicts)] for path, dicts in held.items()}
+        self._modules = modules
         self._own = {id(one) for path, dicts in held.items() for one in (modules[path], *dicts)}
 
     def covers(self, obj: object) -> bool:
         """Tell whether a change of an object is a change of attributes of modules."""
         return id(obj) in self._own
 
-    def replaced(self) -> list[tuple[str, str, Any]]:
+    def replaced(self, memo: Memo) -> list[tuple[str, str, Any]]:
         """Path of the module, name and new value of every attribute that is another one by now.
+
+        Those in the memo are left out.
 
         Raises:
             CaptureError: an attribute was deleted, or registered anew.
         """
         found: list[tuple[str, str, Any]] = []
         for path, before in self._before.items():
-            owner = path or "the model"
+            owner, module = path or "the model", self._modules[path]
             gone = {name for held in before for name in held.contents}
             gone = gone.difference(*(held.obj for held in before))
+            gone = {name for name in gone if not memo.holds_attribute(module, name)}
             if gone:
                 names = ", ".join(f"{owner}.{name}" for name in sorted(gone))
                 raise CaptureError(
@@ -41,6 +46,8 @@ class ModuleAttributes:
                 )
             for number, held in enumerate(before):
                 for name, value in held.obj.items():
+                    if memo.holds_attribute(module, name):
+                        continue
                     if number and name not in held.contents:
                         raise CaptureError(
                             f"forward registers {name!r} with {owner}. Do so in __init__, or call "

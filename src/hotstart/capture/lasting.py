@@ -87,7 +87,8 @@ def _example(value: Tree, graph: Captured) -> torch.Tensor | None:
 @contextlib.contextmanager
 def _set(module: torch.nn.Module, update: AttributeUpdate) -> Iterator[None]:
     """Set an attribute as a call leaves it, while inside; tensors and sizes equal nothing."""
-    attributes = vars(module)
+    own = (module._buffers, module._parameters)
+    attributes: Any = next((held for held in own if update.name in held), vars(module))
     missing = object()
     old = attributes.get(update.name, missing)
     attributes[update.name] = build(update.value, lambda _: object())

@@ -27,9 +27,11 @@ from hotstart.capture.containers import PassedContainers
 from hotstart.capture.results import Leaves, describe_result
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
+from hotstart.first_call.memo import Memo
 from hotstart.first_call.snapshot import Snapshot
 from hotstart.model import ModelIndex
 from hotstart.records.nested import Slot, Tree
+from hotstart.records.trees import slots
 
 if TYPE_CHECKING:
     import sympy
@@ -46,12 +48,14 @@ class Outputs:
         sizes: expressions over axis symbols, and nodes that are numbers, that `result` needs and
             the graph does not return; in the tree they are numbered as if they followed the graph's
             own outputs.
+        unused: outputs of the graph, by number, that are in none of these, but in a memo.
     """
 
     result: Tree
     updates: tuple[AttributeUpdate, ...]
     changes: tuple[ContainerChange, ...]
     sizes: tuple[sympy.Expr | fx.Node, ...]
+    unused: frozenset[int] = frozenset()
 
 
 def describe_outputs(
@@ -63,6 +67,7 @@ def describe_outputs(
     arguments: Arguments,
     fixed: Mapping[str, int],
     weights: WeightTable,
+    memo: Memo,
 ) -> Outputs:
     """Describe what a call returns, the attributes it replaces and the containers it changes.
 
@@ -78,6 +83,7 @@ def describe_outputs(
         arguments: the arguments it was traced with.
         fixed: axes that were traced at one size.
         weights: the table of tensors the graph reads.
+        memo: what a program leaves as it is.
 
     Raises:
         CaptureError: the result holds something that cannot be rebuilt, or the call changes Python
@@ -97,8 +103,8 @@ def describe_outputs(
     try:
         result = _replay(traced, call, leaves)
         changes = containers.changes(leaves.slot)
-        _refuse_lost(traced, attributes, containers, others)
-        replaced = attributes.replaced()
+        _refuse_lost(traced, attributes, containers, others, memo)
+        replaced = attributes.replaced(memo)
     finally:
         attributes.restore()
         for other in others.values():
@@ -111,7 +117,10 @@ def describe_outputs(
         if not is_list_of_weights(index.modules[path], name)
     ]
     described = describe_result(result, "the result", leaves.slot)
-    return Outputs(described, tuple(updates), changes, tuple(leaves.sizes))
+    trees = (described, *(u.value for u in updates), *(c.contents for c in changes))
+    used = {slot.index for tree in trees for slot in slots(tree) if slot.kind in ("out", "size")}
+    unused = frozenset(range(len(returned))) - used - {*written} if memo.names else frozenset()
+    return Outputs(described, tuple(updates), changes, tuple(leaves.sizes), unused)
 
 
 def _lists_of_weights(index: ModelIndex) -> set[int]:
@@ -141,12 +150,15 @@ def _refuse_lost(
     attributes: ModuleAttributes,
     containers: PassedContainers,
     before: Mapping[str, Snapshot],
+    memo: Memo,
 ) -> None:
     """Raise if a call changes an object in a way that no record describes."""
     touched = [
         traced.plain_name(name)
         for name, other in before.items()
-        if not attributes.covers(other.obj) and _is_lost(other, containers)
+        if not attributes.covers(other.obj)
+        and not memo.explains(other)
+        and _is_lost(other, containers)
     ]
     if touched:
         raise CaptureError(

@@ -60,6 +60,7 @@ from hotstart.capture.refusals import (
 )
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
+from hotstart.first_call.memo import NO_MEMO, Memo
 from hotstart.guards.collect import collect
 from hotstart.guards.wrapping import wrapping_of
 from hotstart.model import Model, ModelIndex
@@ -79,7 +80,7 @@ class _Trace:
     """A trace of a call.
 
     Attributes:
-        index, target, arguments, weights, fixed: as `capture` takes them.
+        index, target, arguments, weights, fixed, memo: as `capture` takes them.
         tensors: the stand-ins for the tensors among the arguments.
         traced: what Dynamo made of the call.
         apart: maps the inputs that Dynamo gave the graph to its inputs with subclasses taken apart.
@@ -95,6 +96,7 @@ class _Trace:
     traced: FullGraph
     apart: TakenApart
     settled: Mapping[sympy.Symbol, sympy.Expr]
+    memo: Memo
 
     @cached_property
     def numbers(self) -> dict[int, int]:
@@ -111,6 +113,7 @@ def capture(
     hints: Mapping[str, int],
     blocks_once: bool,
     passed: Mapping[int, tuple[str, object]],
+    memo: Memo = NO_MEMO,
 ) -> Captured:
     """Trace a call once.
 
@@ -124,6 +127,7 @@ def capture(
         hints: the sizes that select the path through the code.
         blocks_once: copy the nodes of a repeated block instead of tracing it again.
         passed: the caller's objects that the call is passed, with their names, by identity.
+        memo: what the model keeps that a program does not.
 
     Raises:
         CaptureError: a graph break, data-dependent control flow, or an unsupported construct.
@@ -160,7 +164,7 @@ def capture(
     refuse_questions(traced.layout_reads)
     refuse_found_arguments(traced)
     return _describe(
-        _Trace(index, target, arguments, weights, fixed, tensors, traced, apart, settled)
+        _Trace(index, target, arguments, weights, fixed, tensors, traced, apart, settled, memo)
     )
 
 
@@ -238,7 +242,7 @@ def _describe(trace: _Trace) -> Captured:
     numbers = find_numbers(traced, axes, trace.settled)
     refuse_unknown(traced, numbers, trace.settled)
     symbols = {**axes, **numbers.symbols}
-    read = collect(trace.index, trace.target, traced)
+    read = collect(trace.index, trace.target, traced, trace.memo)
     name_groups(graph, trace.weights.groups)
     for group in read.groups:
         trace.weights.groups.name(group)
@@ -290,7 +294,17 @@ def _inputs(trace: _Trace) -> Iterator[Slot]:
         elif id(value) in trace.numbers:
             yield Slot("arg", trace.numbers[id(value)])
         else:
+            _refuse_kept(trace, value, node)
             yield Slot("weight", trace.weights.slot(value, traced.name_of(node)))
+
+
+def _refuse_kept(trace: _Trace, value: torch.Tensor, node: fx.Node) -> None:
+    """Raise if a graph reads a tensor that the next call of the model may replace."""
+    if trace.memo.holds_tensor(value):
+        raise CaptureError(
+            f"forward reads {trace.traced.name_of(node)}, which it makes anew for other sizes. "
+            "Compile a model that was not called before, or make it in every call."
+        )
 
 
 def _size_of(trace: _Trace, node: fx.Node) -> str:
@@ -335,8 +349,10 @@ def _describe_outputs(
         trace.arguments,
         trace.fixed,
         trace.weights,
+        trace.memo,
     )
-    kept = (placeholders[0] if n in viewed else node for n, node in enumerate(returned))
+    needless = {*viewed, *described.unused}
+    kept = (placeholders[0] if n in needless else node for n, node in enumerate(returned))
     output.args = ((*kept, *described.sizes),)
     drop_unused_views(graph)
     return described

@@ -25,6 +25,25 @@ _FOREIGN = frozenset({"builtins", "torch", "numpy", "logging", "threading", "wea
 
 
 @dataclass(frozen=True)
+class Changes:
+    """What a call left otherwise than it was.
+
+    Attributes:
+        containers: those with other contents.
+        attributes: those of modules and other objects that were set, as owner and name; buffers
+            and parameters are attributes of their module.
+        names: where they are.
+    """
+
+    containers: tuple[Any, ...]
+    attributes: tuple[tuple[Any, str], ...]
+    names: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.containers or self.attributes)
+
+
+@dataclass(frozen=True)
 class _KeptTensor:
     """A tensor with its memory, whatever that holds; None for one of a lazy module."""
 
@@ -63,6 +82,8 @@ class ModelState:
         self._classes: list[tuple[str, Any, type]] = []
         self._tensors: list[_KeptTensor] = []
         self._of_classes: list[tuple[str, type, dict[str, Any]]] = []
+        self._registries: dict[int, torch.nn.Module] = {}
+        self._scopes: set[int] = set()
         self._seen: set[int] = set()
         self._kept_alive: list[Any] = []
         self._walk([(model, "", False), *((m, path, False) for path, m in roots(model).items())])
@@ -76,6 +97,28 @@ class ModelState:
             name for name, cls, before in self._of_classes if _differ(_attributes(cls), before)
         ]
         return list(dict.fromkeys(name or "the model" for name in names))
+
+    def changes(self) -> Changes | None:
+        """List what is not as it was, by object; None if that is more than `Changes` describes.
+
+        That are variables of Python modules and closures, classes, and memory of tensors.
+        """
+        containers, attributes = [], []
+        for _, held in self._held:
+            if not held.changed():
+                continue
+            obj = self._registries.get(id(held.obj), held.obj)
+            if id(obj) in self._scopes or isinstance(obj, types.CellType):
+                return None
+            if isinstance(obj, _CONTAINERS):
+                containers.append(obj)
+                continue
+            attributes += [(obj, name) for name in held.keys_changed()]
+        classes = any(type(obj) is not cls for _, obj, cls in self._classes)
+        of_classes = any(_differ(_attributes(cls), before) for _, cls, before in self._of_classes)
+        if classes or of_classes or any(kept.changed() for kept in self._tensors):
+            return None
+        return Changes(tuple(containers), tuple(attributes), tuple(self.changed()))
 
     def overwritten(self, module: torch.nn.Module, name: str) -> bool:
         """Tell whether an attribute of a module is another number or text than it was."""
@@ -153,6 +196,7 @@ class ModelState:
             plain = key in ("_modules", "_parameters", "_buffers")
             if plain and isinstance(obj, torch.nn.Module):
                 self._held.append((name, Snapshot(value)))
+                self._registries[id(value)] = obj
                 yield from ((each, dot + n) for n, each in value.items())
             else:
                 yield value, dot + key
@@ -178,6 +222,7 @@ class ModelState:
         if id(scope) in self._seen or _is_foreign(module or ""):
             return
         self._seen.add(id(scope))
+        self._scopes.add(id(scope))
         self._held.append((module or "a function", Snapshot(scope)))
         yield from ((v, f"{module}.{n}") for n, v in scope.items() if not n.startswith("__"))
 
@@ -203,10 +248,8 @@ def _changed(name: str, held: Snapshot) -> list[str]:
     """The names of the attributes of an object that were set, or of a container itself."""
     if isinstance(held.obj, _CONTAINERS) or not hasattr(held.obj, "__dict__"):
         return [name]
-    now, missing = vars(held.obj), object()
-    keys = [key for key in now if held.contents.get(key, missing) is not now[key]]
     dot = f"{name}." if name else ""
-    return [f"{dot}{key}" for key in keys] or [name]
+    return [f"{dot}{key}" for key in held.keys_changed() if key in vars(held.obj)] or [name]
 
 
 def _differ(now: dict[str, Any], before: dict[str, Any]) -> bool:

@@ -27,6 +27,12 @@ class Snapshot:
         """Tell whether the object holds something else by now."""
         return self._state != _state(self.obj)
 
+    def keys_changed(self) -> list[Any]:
+        """The keys of a dict, or names of attributes, with another value by now, or none."""
+        missing, now = object(), _copied(self.obj)
+        keys = dict.fromkeys((*self.contents, *now))
+        return [k for k in keys if self.contents.get(k, missing) is not now.get(k, missing)]
+
     def put_back(self) -> None:
         """Undo what was done to the object."""
         match self.obj:

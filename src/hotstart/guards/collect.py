@@ -24,6 +24,7 @@ from hotstart._torch.graphs.symbols import is_fake
 from hotstart._torch.processes.collectives import asks_for_rank
 from hotstart._torch.processes.ranks import is_initialized
 from hotstart._torch.subclasses.inner_tensors import inner_names
+from hotstart.first_call.memo import NO_MEMO, Memo
 from hotstart.guards.compare import python_module
 from hotstart.guards.functions import class_name, module_name
 from hotstart.guards.group_reads import GroupsRead, seen_of_process
@@ -49,6 +50,9 @@ _CODE = (types.FunctionType, types.MethodType, property, classmethod, staticmeth
 _TRAINING: tuple[Step, ...] = (("attribute", "training"),)
 _TRACER = "torch._dynamo."
 """Python modules whose functions replace Python's own while tracing only."""
+
+_OWN_DICTS = ("__dict__", "_buffers", "_parameters", "_modules")
+"""Attributes of modules with entries that are attributes, too."""
 
 _REGISTRIES = {("transformers.utils.output_capturing", "_CAN_RECORD_REGISTRY")}
 """Global dicts with an entry for every class of model that was made, of which code reads its own:
@@ -80,13 +84,19 @@ class ReadInTrace:
     asks_for_rank: bool = False
 
 
-def collect(index: ModelIndex, target: Model, traced: FullGraph) -> ReadInTrace:
-    """Collect what a trace of a model, or of one of its methods, read."""
+def collect(
+    index: ModelIndex, target: Model, traced: FullGraph, memo: Memo = NO_MEMO
+) -> ReadInTrace:
+    """Collect what a trace of a model, or of one of its methods, read.
+
+    What is in a memo is left out: nothing depends on it.
+    """
     ran, look = Ran(traced.codes), Look()
     reads = _Reads(index, traced, ran, look)
     subclasses: set[type] = set()
     for read in traced.reads:
-        if not _is_known_weight(read[0], traced.object_named(read[1]), index, subclasses):
+        known = _is_known_weight(read[0], traced.object_named(read[1]), index, subclasses)
+        if not known and not _is_in_memo(memo, traced, read):
             reads.add(read)
     made: dict[str, ModuleKind] = {}
     for path, (module, guards) in reads.modules.items():
@@ -151,6 +161,39 @@ class _Reads:
         """Guard the place of a group of processes in place of its attributes, if steps pass one."""
         guard = self.groups.guard(start, kind, name, steps)
         return [] if guard is None else [guard]
+
+
+def _is_in_memo(memo: Memo, traced: FullGraph, read: tuple[Read, str, Any]) -> bool:
+    """Tell whether one of Dynamo's names leads into a memo."""
+    return bool(memo.names) and any(
+        _leads_into(memo, traced.object_named(start), steps) for start, _, steps in ways(*read)
+    )
+
+
+def _leads_into(memo: Memo, start: object, steps: tuple[Step, ...]) -> bool:
+    own = bool(steps) and steps[-1][1] in _OWN_DICTS
+    steps = _by_attribute(steps)
+    for number, (how, name) in enumerate(steps):
+        with contextlib.suppress(AttributeError, LookupError, TypeError):
+            obj = follow(start, steps[:number])
+            if memo.holds(obj) or (how == "attribute" and memo.holds_attribute(obj, str(name))):
+                return True
+    with contextlib.suppress(AttributeError, LookupError, TypeError):
+        return memo.holds(start) or (own and memo.adds_to(follow(start, steps)))
+    return False
+
+
+def _by_attribute(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The same steps, with entries of a module's own dicts as attributes of it."""
+    made: list[Step] = []
+    skipped = False
+    for how, name in steps:
+        if name in _OWN_DICTS:
+            skipped = True
+        else:
+            made.append(("attribute" if skipped else how, name))
+            skipped = False
+    return tuple(made)
 
 
 def _is_known_weight(read: str, value: Any, index: ModelIndex, subclasses: set[type]) -> bool:

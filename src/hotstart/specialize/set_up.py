@@ -16,13 +16,15 @@ from hotstart.capture.refusals import refuse_skipped_hooks
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.events import Clock
-from hotstart.first_call.set_up import FirstCall, SetUp, set_up
+from hotstart.first_call.memo import NO_MEMO, Memo
+from hotstart.first_call.set_up import SetUp, set_up
 from hotstart.model import ModelIndex
 from hotstart.options import Options
 from hotstart.partition import SplitOn
 from hotstart.records.artifact import Requirements
 from hotstart.records.standalone import Naming
 from hotstart.specialize.contract import make_requirements
+from hotstart.specialize.memo import find_memo_of, first_call_of, makes_no_difference, tell
 from hotstart.specialize.trace import TracedCall, not_captured, trace_calls
 
 log = logging.getLogger("hotstart")
@@ -54,11 +56,37 @@ def trace_set_up(
     split_on: SplitOn,
     clock: Clock,
 ) -> TracedModel:
-    """Trace the calls of a model; if that fails and first calls change the model, trace after them.
+    """Trace the calls of a model.
+
+    If that fails and first calls change the model, trace after them; if that fails, too, and calls
+    change the model in a way that makes no difference to others, trace without these changes.
 
     Raises:
         CaptureError, PartitionError: see `trace_calls`; the model is as it was.
     """
+    try:
+        return _trace_after_first_calls(index, calls, options, split_on, clock)
+    except CaptureError as error:
+        memo = find_memo_of(index.model, calls)
+        if memo is None:
+            raise
+        log.debug("with what it keeps for other calls, the model is not captured: %s", error)
+        refused = error
+    traced = _traced(index, calls, options, split_on, clock, memo)
+    if not makes_no_difference(index.model, memo, traced.calls):
+        raise refused
+    tell(memo)
+    return traced
+
+
+def _trace_after_first_calls(
+    index: ModelIndex,
+    calls: Sequence[DescribedCall],
+    options: Options,
+    split_on: SplitOn,
+    clock: Clock,
+) -> TracedModel:
+    """Trace the calls of a model; if that fails and first calls change the model, after them."""
     after = _set_up_first(index, calls)
     if after is None:
         try:
@@ -94,7 +122,7 @@ def _set_up_first(index: ModelIndex, calls: Sequence[DescribedCall]) -> SetUp | 
 
 
 def _set_up(index: ModelIndex, calls: Sequence[DescribedCall]) -> SetUp | None:
-    return set_up(index.model, [_first_call(call) for call in calls])
+    return set_up(index.model, [first_call_of(call.target, call.arguments) for call in calls])
 
 
 def _refuse_history(traced: TracedModel, after: SetUp) -> None:
@@ -133,22 +161,11 @@ def _traced(
     options: Options,
     split_on: SplitOn,
     clock: Clock,
+    memo: Memo = NO_MEMO,
 ) -> TracedModel:
     with faults.typed(not_captured):
         refuse_skipped_hooks(index)
         weights = WeightTable(index)
-        traced = trace_calls(index, calls, weights, options, split_on, clock)
+        traced = trace_calls(index, calls, weights, options, split_on, clock, memo)
         requirements = make_requirements(index, weights, traced)
         return TracedModel(index, weights, traced, requirements, naming_of(index))
-
-
-def _first_call(call: DescribedCall) -> FirstCall:
-    described = call.arguments
-    return FirstCall(
-        call.target,
-        described.parameters,
-        described.tensors,
-        described.axes,
-        described.example_sizes,
-        described.by_position,
-    )

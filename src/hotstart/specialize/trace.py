@@ -20,6 +20,7 @@ from hotstart.capture.trace import capture
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError, PartitionError
 from hotstart.events import Clock
+from hotstart.first_call.memo import NO_MEMO, Memo
 from hotstart.model import ModelIndex
 from hotstart.options import Options
 from hotstart.partition import Piece, Plan, SplitOn, cut, make_plan
@@ -106,8 +107,9 @@ def trace_calls(
     options: Options,
     split_on: SplitOn,
     clock: Clock,
+    memo: Memo = NO_MEMO,
 ) -> list[TracedCall]:
-    """Capture and cut the calls of a model.
+    """Capture and cut the calls of a model, which keeps what is in a memo and programs do not.
 
     Raises:
         CaptureError: see `capture`; `RangeError` if the model decides by sizes in more ways than
@@ -117,7 +119,7 @@ def trace_calls(
     traced: list[TracedCall] = []
     for each in calls:
         arguments = each.arguments
-        trace = partial(_trace, index, each, weights, options, split_on, clock)
+        trace = partial(_trace, index, each, weights, options, split_on, clock, memo)
         declaration = Declaration(arguments.axes, arguments.example_sizes, options.splits)
         parts, splits = trace_parts(trace, declaration)
         traced.append(
@@ -136,6 +138,7 @@ def _trace(
     options: Options,
     split_on: SplitOn,
     clock: Clock,
+    memo: Memo,
     part: VariantPart,
     number: int,
 ) -> CutGraph:
@@ -152,6 +155,7 @@ def _trace(
         hints=hints,
         blocks_once=once,
         passed=passed,
+        memo=memo,
     )
     captured = again(arguments)
     _refuse_order(captured, arguments, again)

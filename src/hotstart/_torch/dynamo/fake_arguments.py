@@ -29,6 +29,14 @@ Fakes: TypeAlias = "FakeTensorMode"
 LIMIT = 1 << 30
 """Bound on the bytes of a tensor that is computed."""
 
+_FILLED = 1 << 26
+"""Bound on the bytes of a fake tensor of which only the form counts."""
+
+_aten = torch.ops.aten
+_BY_FORM = frozenset({_aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.new_zeros,
+                      _aten.new_ones, _aten.new_full})  # fmt: skip
+"""Operators that read nothing of their first argument but its form."""
+
 Step = tuple[Any, ...]
 """An operator on fake tensors, with its inputs; equal for equal computations."""
 
@@ -103,6 +111,11 @@ class FakeArguments(TorchDispatchMode):
         alive = any(ref() is not None for ref in self._made)
         return alive or any(not memory.expired() for memory in self._unknown & self._own)
 
+    def wrote(self) -> bool:
+        """Tell whether memory that was there before holds something else, or unknown values."""
+        differs = any(not torch.equal(now, old) for now, old in self._before.values())
+        return differs or bool(self._unknown - self._own)
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -111,6 +124,8 @@ class FakeArguments(TorchDispatchMode):
         if any(map(is_wrapper, inputs)):
             # A subclass has no memory of its own; operators on its inner tensors come here.
             return NotImplemented
+        args = self._with_known_form(func, args)
+        inputs = [*_tensors((args, given))]
         written = [*_written(func, args, given)]
         known = {memory_of(each) for each in inputs if not is_fake(each)}
         if any(map(self._is_unknown, inputs)):
@@ -129,6 +144,18 @@ class FakeArguments(TorchDispatchMode):
         result = func(*args, **given)
         self._own.update(m for m in map(memory_of, _tensors(result)) if m not in known)
         return result
+
+    def _with_known_form(self, func: Any, args: Any) -> Any:
+        """Replace the argument of `zeros_like` and the like: what these make has known values."""
+        if getattr(func, "overloadpacket", None) not in _BY_FORM or not is_fake(args[0]):
+            return args
+        like = args[0]
+        if like.numel() * like.element_size() > _FILLED:
+            return args
+        strided = torch.empty_strided(
+            like.shape, like.stride(), dtype=like.dtype, device=like.device
+        )
+        return (strided, *args[1:])
 
     def _as_fakes(self, values: Any) -> Any:
         """Replace tensors whose values are not known by fake ones."""
@@ -158,16 +185,14 @@ class FakeArguments(TorchDispatchMode):
             return (type(value).__qualname__, repr(context_of(value)), *inner)
         if id(value) in self._numbers:
             return self._numbers[id(value)][0]
-        form = (value.dtype, tuple(value.shape), tuple(value.stride()))
+        form = _form(value)
         if is_fake(value):  # a weight of a model on meta
             return ("weight", id(value), *form)
         if memory_of(value) in self._weights:
             return ("weight", self._weights[memory_of(value)], value.storage_offset(), *form)
         if self._is_unknown(value):
             return ("written", *form)
-        plain = value.detach().resolve_conj().resolve_neg().cpu().contiguous().flatten()
-        contents: Any = plain.view(torch.uint8).numpy()
-        return (hashlib.sha256(contents).hexdigest(), *form)
+        return digest_of(value)
 
     def _is_unknown(self, tensor: torch.Tensor) -> bool:
         return is_fake(tensor) or (bool(self._unknown) and memory_of(tensor) in self._unknown)
@@ -202,6 +227,17 @@ class FakeArguments(TorchDispatchMode):
             return
         if any(made.numel() * made.element_size() > LIMIT for made in _tensors(result)):
             raise TooLarge
+
+
+def digest_of(tensor: torch.Tensor) -> tuple[object, ...]:
+    """A digest of what a tensor holds, with its dtype, shape and strides."""
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().flatten()
+    contents: Any = plain.view(torch.uint8).numpy()
+    return (hashlib.sha256(contents).hexdigest(), *_form(tensor))
+
+
+def _form(tensor: torch.Tensor) -> tuple[object, ...]:
+    return (tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()))
 
 
 def has_memory(tensor: torch.Tensor) -> bool:

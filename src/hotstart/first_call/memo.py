@@ -1,0 +1,276 @@
+"""Find what a model keeps for the sizes of its last calls, and show that no result depends on it.
+
+A mask for the last length, a grid for the last image, positions in a dict by length: later calls of
+the same sizes find them, others make them anew. Where they are made of sizes and weights alone, a
+program that makes them in every call computes the same.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+
+from hotstart._torch.dynamo.fake_arguments import digest_of, has_memory
+from hotstart._torch.graphs.symbols import is_fake
+from hotstart.first_call.caches import Caches
+from hotstart.first_call.fake_calls import FakeCalls, FirstCall, Ran
+from hotstart.first_call.model_state import Changes, ModelState
+from hotstart.first_call.snapshot import Snapshot
+from hotstart.model import Model
+
+log = logging.getLogger("hotstart")
+
+Sized = tuple[FirstCall, Mapping[str, int]]
+"""A call, and the size of each axis in it."""
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+"""Types of constants, which are equal where their texts are."""
+
+Found = TypeVar("Found")
+
+_NUMBERS = 16
+"""So many of the numbers that a call leaves are looked at, the smallest first."""
+
+_DEPTH = 4
+"""So deep in containers are they looked for."""
+
+
+@dataclass(frozen=True)
+class Memo:
+    """What a model keeps from call to call, and no result depends on; nothing by default.
+
+    Attributes:
+        names: where it is kept.
+        containers: lists, dicts and the like, by identity.
+        attributes: owners of attributes, by their identity and the attribute's name.
+        tensors: what it held before any call, by identity.
+    """
+
+    names: tuple[str, ...] = ()
+    containers: Mapping[int, Any] = field(default_factory=dict, repr=False)
+    attributes: Mapping[tuple[int, str], Any] = field(default_factory=dict, repr=False)
+    tensors: Mapping[int, torch.Tensor] = field(default_factory=dict, repr=False)
+
+    def holds(self, container: object) -> bool:
+        """Tell whether a container belongs to it."""
+        return id(container) in self.containers
+
+    def holds_attribute(self, owner: object, name: str) -> bool:
+        """Tell whether an attribute of a module or another object belongs to it."""
+        return (id(owner), name) in self.attributes
+
+    def adds_to(self, owner: object) -> bool:
+        """Tell whether an object had not all of the attributes before any call."""
+        return any(not hasattr(owner, name) for at, name in self.attributes if at == id(owner))
+
+    def holds_tensor(self, tensor: object) -> bool:
+        """Tell whether a tensor was in it before any call."""
+        return id(tensor) in self.tensors
+
+    def explains(self, before: Snapshot) -> bool:
+        """Tell whether all that is different now belongs to the memo."""
+        if self.holds(before.obj):
+            return True
+        attributes = {name for owner, name in self.attributes if owner == id(before.obj)}
+        return bool(attributes) and attributes.issuperset(before.keys_changed())
+
+    def has(self, changes: Changes) -> bool:
+        """Tell whether changes are to nothing else."""
+        attributes = (self.holds_attribute(*each) for each in changes.attributes)
+        return all(map(self.holds, changes.containers)) and all(attributes)
+
+    def contents(self) -> list[object]:
+        """Tokens of what is kept now, equal for equal contents."""
+        return [*map(_token, _leaves(self.values()))]
+
+    def values(self) -> list[Any]:
+        """The objects that are kept now."""
+        return [
+            *self.containers.values(),
+            *(getattr(owner, name, None) for (_, name), owner in self.attributes.items()),
+        ]
+
+
+NO_MEMO = Memo()
+"""Of a model that keeps nothing, or whose memory counts."""
+
+
+def find_memo(model: Model, calls: Sequence[Sized]) -> Memo | None:
+    """Find what calls of a model keep; the model is as before then.
+
+    Returns:
+        What they keep; None if that is nothing, counts for what another of them computes, or
+        depends on more than sizes and weights.
+    """
+    return _undone(model, lambda state: _find_memo(model, state, calls))
+
+
+def _find_memo(model: Model, state: ModelState, calls: Sequence[Sized]) -> Memo | None:
+    made = FakeCalls(model)
+    changes = [_changes_by(made, state, each) for each in calls]
+    found = [each for each in changes if each is not None]
+    if len(found) < len(changes) or not any(found):
+        return None
+    memo = _memo_of(found)
+    histories = _Histories(model, state, memo)
+    same = all(histories.make_no_difference(first, lambda _: calls) for first in calls)
+    return memo if same else None
+
+
+def is_independent(
+    model: Model, memo: Memo, before: Sequence[Sized], later: Sequence[Sized]
+) -> bool:
+    """Tell whether calls compute the same after each of others as in the state the model is in.
+
+    So do calls of the sizes that the first one had, and of any number that it has kept.
+
+    Args:
+        model: the model, which is as before then.
+        memo: what calls may change.
+        before: calls that are made first, each alone.
+        later: calls that are compared.
+    """
+    return bool(_undone(model, lambda state: _are_same(model, state, memo, before, later)))
+
+
+def _are_same(
+    model: Model, state: ModelState, memo: Memo, before: Sequence[Sized], later: Sequence[Sized]
+) -> bool:
+    histories = _Histories(model, state, memo)
+    numbers = _NewNumbers([*_leaves(memo.values())])
+
+    def calls_after(first: Sized) -> Sequence[Sized]:
+        return [*later, *numbers.sizes_near(first, [*_leaves(memo.values())])]
+
+    return all(histories.make_no_difference(first, calls_after) for first in before)
+
+
+def _undone(model: Model, make: Callable[[ModelState], Found]) -> Found | None:
+    """Give what code finds that changes a model's state, and undo that; None if it fails."""
+    state, caches = ModelState(model), Caches()
+    try:
+        return make(state)
+    except Exception as error:  # noqa: BLE001  whoever asks has an error already, and a better one
+        log.debug("what the model keeps cannot be found: %r", error)
+        return None
+    finally:
+        state.put_back()
+        caches.forget_new()
+
+
+def _changes_by(made: FakeCalls, state: ModelState, each: Sized) -> Changes | None:
+    """What a call changes, which is undone; None if it fails, or more is changed than a memo."""
+    ran = made.make(*each)
+    changes = state.changes() if ran is not None and ran.only_computes else None
+    state.put_back()
+    return changes
+
+
+def _memo_of(changes: Sequence[Changes]) -> Memo:
+    """The memo that calls change, with the tensors that it holds before them."""
+    containers = {id(held): held for each in changes for held in each.containers}
+    attributes = {(id(o), name): o for each in changes for o, name in each.attributes}
+    memo = Memo(tuple(dict.fromkeys(n for c in changes for n in c.names)), containers, attributes)
+    tensors = {id(t): t for t in _leaves(memo.values()) if isinstance(t, torch.Tensor)}
+    return replace(memo, tensors=tensors)
+
+
+class _Histories:
+    """Calls after one another, compared with the same calls in the state before all of them.
+
+    Args:
+        model: the model.
+        state: the state before all, which the model is in.
+        memo: what calls may change.
+    """
+
+    def __init__(self, model: Model, state: ModelState, memo: Memo) -> None:
+        self._model, self._state, self._memo = model, state, memo
+        self._made = FakeCalls(model, memo.tensors)
+        self._alone: dict[tuple[int, tuple[tuple[str, int], ...]], Ran | None] = {}
+
+    def make_no_difference(
+        self, first: Sized, calls_after: Callable[[Sized], Sequence[Sized]]
+    ) -> bool:
+        """Tell whether calls compute the same after another one as without it.
+
+        And whether that call keeps nothing more when it is made again, as counters and lists would.
+
+        Args:
+            first: the call.
+            calls_after: gives the others, in the state after it.
+        """
+        try:
+            self._make(first)
+            now, later, kept = ModelState(self._model), calls_after(first), self._memo.contents()
+            if self._made.outlived() or not self._is_same(now, first):
+                return False
+            return self._memo.contents() == kept and all(self._is_same(now, c) for c in later)
+        finally:
+            self._state.put_back()
+
+    def _is_same(self, now: ModelState, later: Sized) -> bool:
+        """Tell whether a call computes the same in a state as it does before all calls."""
+        call, sizes = later
+        key = (id(call), tuple(sorted(sizes.items())))
+        if key not in self._alone:
+            self._state.put_back()
+            self._alone[key] = self._make(later)
+        now.put_back()
+        ran = self._make(later)
+        return ran is not None and ran == self._alone[key]
+
+    def _make(self, each: Sized) -> Ran | None:
+        """Make a call; None if it fails or changes more than the memo."""
+        ran = self._made.make(*each)
+        changes = self._state.changes()
+        fits = changes is not None and self._memo.has(changes)
+        return ran if fits and ran is not None and ran.only_computes else None
+
+
+class _NewNumbers:
+    """Numbers that calls may compare sizes with, each looked at once.
+
+    Args:
+        kept: what is kept before any call.
+    """
+
+    def __init__(self, kept: Sequence[Any]) -> None:
+        self._before = kept
+        self._seen: set[int] = set()
+
+    def sizes_near(self, first: Sized, kept: Sequence[Any]) -> Iterator[Sized]:
+        """The same call with one size that is a number among what it has kept, or next to one."""
+        call, sizes = first
+        found = [*self._before, *kept]
+        shapes = {n for each in found if isinstance(each, torch.Tensor) for n in each.shape}
+        numbers = {each for each in found if type(each) is int} | {*sizes.values()}
+        near = shapes | {n + step for n in numbers for step in (-1, 0, 1)}
+        new = sorted(near - self._seen)[:_NUMBERS]
+        self._seen.update(new)
+        for number in new:
+            for dim in call.axes:
+                if dim.serves(number) and number != sizes[dim.name]:
+                    yield call, {**sizes, dim.name: number}
+
+
+def _token(value: Any) -> object:
+    if isinstance(value, torch.Tensor):
+        return digest_of(value) if has_memory(value) and not is_fake(value) else id(value)
+    return repr(value) if isinstance(value, _PLAIN) else id(value)
+
+
+def _leaves(values: Iterable[Any], depth: int = _DEPTH) -> Iterator[Any]:
+    """What containers hold, however deep, up to a limit; keys of dicts, too."""
+    for value in values:
+        if not isinstance(value, list | tuple | set | frozenset | dict | collections.deque):
+            yield value
+        elif depth:
+            yield from _leaves(value, depth - 1)
+            if isinstance(value, dict):
+                yield from _leaves(value.values(), depth - 1)
