@@ -36,8 +36,8 @@ from hotstart.records.report import Summary, WorkerReport
 from hotstart.records.shapes import labelled
 from hotstart.specialize.compile import CompiledCall, units_of
 from hotstart.specialize.piece_store import PieceStore
-from hotstart.specialize.set_up import TracedModel
 from hotstart.specialize.trace import TracedCall
+from hotstart.specialize.trace_model import TracedModel
 from hotstart.stitching.stitch import stitch
 from hotstart.targets import TargetName, is_foreign, marks_of
 

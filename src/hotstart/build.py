@@ -29,8 +29,8 @@ from hotstart.saving.examples import Example, kept_example
 from hotstart.specialize.compile import CompiledCall, begin_calls, compile_calls
 from hotstart.specialize.contract import make_contract
 from hotstart.specialize.piece_store import PieceStore
-from hotstart.specialize.set_up import TracedModel, trace_set_up
 from hotstart.specialize.trace import not_captured
+from hotstart.specialize.trace_model import TracedModel, trace_model
 from hotstart.specialize.unit_table import Units
 from hotstart.targets import TargetName
 
@@ -145,7 +145,7 @@ def _compiled(
         with clock.phase("capture"), faults.typed(not_captured):
             alone.enter_context(compile_lock())
             index = alone.enter_context(traceable(model, device_of(options)))
-            traced = trace_set_up(index, calls, options, split_on, clock)
+            traced = trace_model(index, calls, options, split_on, clock)
         with clock.phase("jobs"), faults.typed(faults.defect("compiling")):
             # Jobs for all targets are known to workers before the first is asked for.
             jobs = {target: begin_calls(traced.calls, each) for target, each in units.items()}

@@ -14,13 +14,15 @@ from hotstart._torch.dynamo.broken_graphs import graph_breaks
 from hotstart._torch.dynamo.compile_lock import compile_lock
 from hotstart.calls import Call, requested_calls
 from hotstart.capture.described import describe_calls, device_of
-from hotstart.capture.weight_table import WeightTable, traceable
+from hotstart.capture.weight_table import traceable
 from hotstart.errors import HotstartError
 from hotstart.events import Clock
 from hotstart.faults import require
+from hotstart.first_call.model_state import ModelState
 from hotstart.model import Model, method_of
 from hotstart.options import Options
-from hotstart.specialize.trace import not_captured, trace_calls
+from hotstart.specialize.trace import not_captured
+from hotstart.specialize.trace_model import trace_model
 
 log = logging.getLogger("hotstart")
 
@@ -138,8 +140,12 @@ def _capture(model: Model, wanted: Mapping[str, Call], split_on: Any, options: O
     described = describe_calls(model, wanted, options)
     clock = Clock(options.on_event)
     here = traceable(model, device_of(options))
-    with faults.typed(not_captured), compile_lock(), here as index:
-        trace_calls(index, described, WeightTable(index), options, split_on, clock)
+    state = ModelState(model)
+    try:
+        with faults.typed(not_captured), compile_lock(), here as index:
+            trace_model(index, described, options, split_on, clock)
+    finally:
+        state.put_back()  # after a first call, too
 
 
 def _breaks(model: Model, call: Call) -> list[tuple[str, str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hotstart.cli import main
 from hotstart.errors import OptionsError
 
 X = torch.ones(3, 4)
+LOCK = threading.Lock()
 
 
 class Obstructed(nn.Module):
@@ -173,3 +175,35 @@ def test_the_command(
     assert (found["captured"], len(found["obstacles"])) == (False, 3)
     assert main(["explain-capture", "obstructed_shop:good"]) == 0
     assert "captured as one graph" in capsys.readouterr().out
+
+
+class TakesALock(nn.Module):
+    """Is captured after its first call only."""
+
+    ready = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.ready:
+            with LOCK:
+                self.ready = True
+        return x * 2
+
+
+class KeepsAMask(nn.Module):
+    """Is captured without what it keeps only."""
+
+    mask: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mask is None or len(self.mask) != len(x):
+            self.mask = torch.ones(len(x), len(x)).tril()
+        return self.mask @ x
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("cls", [TakesALock, KeepsAMask])
+def test_a_model_that_keeps_something_is_captured_as_by_a_build(cls: type[nn.Module]) -> None:
+    model = cls()
+    dims = {"x": {0: hotstart.Dim("rows", max=8)}}
+    assert not hotstart.explain_capture(model, (torch.zeros(2, 3),), dynamic_shapes=dims).error
+    assert not model.__dict__.keys() & {"ready", "mask"}

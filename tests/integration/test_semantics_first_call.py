@@ -199,20 +199,61 @@ def test_tables_are_as_large_as_the_largest_size() -> None:
     assert len(model.table) == 64
 
 
-def test_a_number_as_a_flag_may_be_read_where_all_sizes_were_compared() -> None:
-    class Numbered(FirstCall):
-        state = 0
+class Numbered(FirstCall):
+    state = 5
 
-        def forward(self, x: Tensor) -> Tensor:
-            if self.state == 0:
-                with LOCK:
-                    self.state = 1
+    def forward(self, x: Tensor) -> Tensor:
+        if self.state == 5:
+            with LOCK:
+                self.state = 1
+        return self.inner(x)
+
+
+class KnowsASize(FirstCall):
+    """Does something else at one size, until it was called with another."""
+
+    size = 5
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] == self.size:
             return self.inner(x)
+        if self.size:
+            with LOCK:
+                self.size = 0
+        return self.inner(x) * 2
 
+
+def test_a_number_that_was_replaced_may_be_read_if_no_size_is_equal_to_it() -> None:
     check(Numbered(), (R(2, 4),))
     dims = {"x": {0: Dim("n", min=2, max=8)}}
-    with pytest.raises(CaptureError, match=r"model\.state"):
-        build(Numbered(), R(2, 4), dynamic_shapes=dims)
+    check(Numbered(), (R(2, 4),), (R(5, 4),), (R(8, 4),), dynamic_shapes=dims)
+    with pytest.raises(CaptureError, match=r"model\.size"):
+        build(KnowsASize(), R(2, 4), dynamic_shapes=dims)
+
+
+def test_tables_that_are_there_grow_to_the_largest_size() -> None:
+    class Rotary(FirstCall):
+        def __init__(self) -> None:
+            super().__init__()
+            self.grow(4)
+
+        def grow(self, length: int) -> None:
+            self.length = length
+            angles = torch.outer(torch.arange(length).float(), torch.tensor([1, 0.1, 0.01, 0]))
+            self.register_buffer("cos", angles.cos(), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) > self.length:
+                self.grow(len(x))
+            return self.inner(x) * self.cos[: len(x)]
+
+    dims = {"x": {0: Dim("n", min=2, max=64)}}
+    model = Rotary()
+    reference = copy.deepcopy(model)
+    program = build(model, R(3, 4), dynamic_shapes=dims)
+    for rows in (3, 64, 5):
+        x = R(rows, 4)
+        assert_same(program(x), reference(x))
 
 
 def test_a_model_on_meta_is_set_up_too(tmp_path: Path) -> None:

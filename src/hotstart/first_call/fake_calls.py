@@ -7,7 +7,7 @@ import gc
 import logging
 import random
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -87,19 +87,16 @@ class Ran:
 
 
 class FakeCalls:
-    """Makes calls of a model with fake arguments.
+    """Makes calls of a model with fake arguments, in which weights are known by their memory."""
 
-    Args:
-        model: the model.
-        replaced: tensors of it, by identity, that are compared by their values, as calls replace
-            them; other weights are known by their memory.
-    """
-
-    def __init__(self, model: Model, replaced: Collection[int] = ()) -> None:
-        tensors = (t for m in roots(model).values() for t in (*m.parameters(), *m.buffers()))
-        self._weights = [t for t in tensors if has_memory(t) and id(t) not in replaced]
+    def __init__(self, model: Model) -> None:
+        self._weights = [tensor for tensor in tensors_of(model) if has_memory(tensor)]
         self._made: list[FakeArguments] = []
         self._fakes: Fakes | None = None  # knows the fakes of weights, for calls after one another
+
+    def compare_by_value(self, replaced: Container[int]) -> None:
+        """Know some tensors, by identity, by their values from now on, as calls replace them."""
+        self._weights = [tensor for tensor in self._weights if id(tensor) not in replaced]
 
     def outlived(self) -> bool:
         """Tell whether anything keeps a tensor that has no values, besides garbage."""
@@ -131,6 +128,11 @@ class FakeCalls:
             return None
         finally:
             mode.finish()
+
+
+def tensors_of(model: Model) -> list[torch.Tensor]:
+    """The parameters and buffers of a model."""
+    return [t for m in roots(model).values() for t in (*m.parameters(), *m.buffers())]
 
 
 def _generators() -> tuple[object, ...]:

@@ -48,12 +48,14 @@ class Memo:
         names: where it is kept.
         containers: lists, dicts and the like, by identity.
         attributes: owners of attributes, by their identity and the attribute's name.
-        tensors: what it held before any call, by identity.
+        growing: owners, by identity, that had not all of these before any call.
+        tensors: those that it holds in the state that is traced, by identity.
     """
 
     names: tuple[str, ...] = ()
     containers: Mapping[int, Any] = field(default_factory=dict, repr=False)
     attributes: Mapping[tuple[int, str], Any] = field(default_factory=dict, repr=False)
+    growing: frozenset[int] = frozenset()
     tensors: Mapping[int, torch.Tensor] = field(default_factory=dict, repr=False)
 
     def holds(self, container: object) -> bool:
@@ -65,11 +67,11 @@ class Memo:
         return (id(owner), name) in self.attributes
 
     def adds_to(self, owner: object) -> bool:
-        """Tell whether an object had not all of the attributes before any call."""
-        return any(not hasattr(owner, name) for at, name in self.attributes if at == id(owner))
+        """Tell whether an object has more attributes after a call than before."""
+        return id(owner) in self.growing
 
     def holds_tensor(self, tensor: object) -> bool:
-        """Tell whether a tensor was in it before any call."""
+        """Tell whether a tensor is in it where the model is traced."""
         return id(tensor) in self.tensors
 
     def explains(self, before: Snapshot) -> bool:
@@ -83,6 +85,11 @@ class Memo:
         """Tell whether changes are to nothing else."""
         attributes = (self.holds_attribute(*each) for each in changes.attributes)
         return all(map(self.holds, changes.containers)) and all(attributes)
+
+    def now(self) -> Memo:
+        """The same with the tensors that it holds now."""
+        found = (leaf for leaf in _leaves(self.values()) if isinstance(leaf, torch.Tensor))
+        return replace(self, tensors={id(tensor): tensor for tensor in found})
 
     def contents(self) -> list[object]:
         """Tokens of what is kept now, equal for equal contents."""
@@ -116,7 +123,7 @@ def _find_memo(model: Model, state: ModelState, calls: Sequence[Sized]) -> Memo 
     found = [each for each in changes if each is not None]
     if len(found) < len(changes) or not any(found):
         return None
-    memo = _memo_of(found)
+    memo = memo_of(*found)
     histories = _Histories(model, state, memo)
     same = all(histories.make_no_difference(first, lambda _: calls) for first in calls)
     return memo if same else None
@@ -171,13 +178,13 @@ def _changes_by(made: FakeCalls, state: ModelState, each: Sized) -> Changes | No
     return changes
 
 
-def _memo_of(changes: Sequence[Changes]) -> Memo:
-    """The memo that calls change, with the tensors that it holds before them."""
+def memo_of(*changes: Changes) -> Memo:
+    """Make a memo of what calls change, in the state before them."""
     containers = {id(held): held for each in changes for held in each.containers}
     attributes = {(id(o), name): o for each in changes for o, name in each.attributes}
-    memo = Memo(tuple(dict.fromkeys(n for c in changes for n in c.names)), containers, attributes)
-    tensors = {id(t): t for t in _leaves(memo.values()) if isinstance(t, torch.Tensor)}
-    return replace(memo, tensors=tensors)
+    names = dict.fromkeys(name for each in changes for name in each.names)
+    growing = frozenset(at for (at, name), o in attributes.items() if not hasattr(o, name))
+    return Memo(tuple(names), containers, attributes, growing).now()
 
 
 class _Histories:
@@ -191,7 +198,8 @@ class _Histories:
 
     def __init__(self, model: Model, state: ModelState, memo: Memo) -> None:
         self._model, self._state, self._memo = model, state, memo
-        self._made = FakeCalls(model, memo.tensors)
+        self._made = FakeCalls(model)
+        self._made.compare_by_value(memo.tensors)
         self._alone: dict[tuple[int, tuple[tuple[str, int], ...]], Ran | None] = {}
 
     def make_no_difference(

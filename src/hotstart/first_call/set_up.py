@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from hotstart.first_call.caches import Caches
-from hotstart.first_call.fake_calls import FakeCalls, FirstCall
+from hotstart.first_call.fake_calls import FakeCalls, FirstCall, tensors_of
+from hotstart.first_call.memo import Sized, is_independent, memo_of
 from hotstart.first_call.model_state import ModelState
 from hotstart.model import Model
 
@@ -30,8 +31,8 @@ class SetUp:
         changed: the names of what the call set.
     """
 
-    def __init__(self, state: ModelState, changed: Sequence[str]) -> None:
-        self._state = state
+    def __init__(self, model: Model, state: ModelState, changed: Sequence[str]) -> None:
+        self._model, self._state = model, state
         self.changed = tuple(changed)
 
     @contextlib.contextmanager
@@ -44,6 +45,17 @@ class SetUp:
         finally:
             if not done:
                 self._state.put_back()
+
+    def is_independent(self, before: Sequence[Sized], later: Sequence[Sized]) -> bool:
+        """Tell whether calls compute the same after others as if there had been no first call."""
+        now, changes = ModelState(self._model), self._state.changes()
+        if changes is None:
+            return False
+        self._state.put_back()
+        try:
+            return is_independent(self._model, memo_of(changes), before, later)
+        finally:
+            now.put_back()
 
     def overwrote(self, module: torch.nn.Module, name: str) -> bool:
         """Tell whether the call set an attribute of a module to another number or text."""
@@ -86,7 +98,7 @@ def _set_up(model: Model, calls: Sequence[FirstCall]) -> SetUp | None:
                 caches.forget_new()
         if kept:
             changed = state.changed()
-            return SetUp(state, changed) if changed else None
+            return SetUp(model, state, changed) if changed else None
     if made.outlived():
         log.warning(
             "the model was called once to be compiled, and something keeps a tensor of that call "
@@ -107,22 +119,25 @@ def _make_first(
 
     Every call computes the same after them as before, at these sizes and the smallest ones.
     """
-    sizes = [sizes_of(call) for call in calls]
-    first = [made.make(call, at) for call, at in zip(calls, sizes, strict=True)]
-    if not all(first):
+    at = [(call, sizes_of(call)) for call in calls]
+    tensors = tensors_of(model)
+    if not all(made.make(*each) for each in at):
         return False
     if not state.changed():
         return not made.outlived()
+    made.compare_by_value({id(t) for t in tensors} - {id(t) for t in tensors_of(model)})
+    state.put_back()
+    first = [made.make(*each) for each in at]
     now = ModelState(model)
     state.put_back()
     others = [
         (call, other)
-        for number, (call, at) in enumerate(zip(calls, sizes, strict=True))
-        for other in (call.smallest(), at)
-        if other != at or number  # the first call of all found the state that was before
+        for number, (call, sizes) in enumerate(at)
+        for other in (call.smallest(), sizes)
+        if other != sizes or number  # the first call of all found the state that was before
     ]
-    before = [made.make_in(state, call, at) for call, at in others]
+    before = [made.make_in(state, *each) for each in others]
     now.put_back()
-    after = [made.make_in(now, call, at) for call, at in others]
-    later = [made.make_in(now, *each) for each in zip(calls, sizes, strict=True)]
+    after = [made.make_in(now, *each) for each in others]
+    later = [made.make_in(now, *each) for each in at]
     return before == after and first == later and not made.outlived()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.described import DescribedCall
-from hotstart.first_call.fake_calls import FirstCall
+from hotstart.first_call.caches import Caches
+from hotstart.first_call.fake_calls import FakeCalls, FirstCall
 from hotstart.first_call.memo import Memo, Sized, find_memo, is_independent
+from hotstart.first_call.model_state import ModelState
 from hotstart.model import Model, method_of
 from hotstart.specialize.parts import Sizes, VariantPart
 from hotstart.specialize.trace import TracedCall
@@ -44,11 +47,36 @@ def find_memo_of(model: Model, calls: Sequence[DescribedCall]) -> Memo | None:
     return find_memo(model, sized)
 
 
-def makes_no_difference(model: Model, memo: Memo, calls: Sequence[TracedCall]) -> bool:
+def larger_calls(calls: Sequence[DescribedCall]) -> list[Sized]:
+    """The calls that have axes, with each of them larger than it is declared."""
+    every = (first_call_of(each.target, each.arguments) for each in calls)
+    return [(call, {dim.name: dim.max + 1 for dim in call.axes}) for call in every if call.axes]
+
+
+@contextlib.contextmanager
+def after_calls(model: Model, calls: Sequence[Sized]) -> Iterator[bool]:
+    """Put a model into the state that it has after calls, while inside; give if these are made."""
+    state, caches, fake = ModelState(model), Caches(), FakeCalls(model)
+    try:
+        yield all(fake.make(*each) for each in calls)
+    finally:
+        state.put_back()
+        caches.forget_new()
+
+
+def makes_no_difference(
+    model: Model, memo: Memo, calls: Sequence[TracedCall], larger: Sequence[Sized]
+) -> bool:
     """Tell whether a memo makes no difference where sizes take another path through the model.
 
-    That is at the ends of every part, which has a graph of its own.
+    Nor after `larger` calls, if calls were traced after these.
     """
+    before, later = histories(model, calls)
+    return is_independent(model, memo, [*before, *larger], later)
+
+
+def histories(model: Model, calls: Sequence[TracedCall]) -> tuple[list[Sized], list[Sized]]:
+    """Calls to make first, and calls at the ends of all sizes that have a graph of their own."""
     before: list[Sized] = []
     later: list[Sized] = []
     for traced in calls:
@@ -56,9 +84,8 @@ def makes_no_difference(model: Model, memo: Memo, calls: Sequence[TracedCall]) -
         hints = [each.part.hints for each in traced.parts]
         every = [*hints[:_BEFORE], call.smallest(), call.at_largest()]
         before += [(call, sizes) for sizes in every]
-        ends = (sizes for each in traced.parts for sizes in _ends(each.part))
-        later += [(call, sizes) for sizes in ends]
-    return is_independent(model, memo, before, later)
+        later += [(call, sizes) for each in traced.parts for sizes in _ends(each.part)]
+    return before, later
 
 
 def _ends(part: VariantPart) -> Iterator[Sizes]:
@@ -66,7 +93,9 @@ def _ends(part: VariantPart) -> Iterator[Sizes]:
     intervals = part.intervals()
     low = {axis: each.lo for axis, each in intervals.items()}
     high = {axis: each.hi for axis, each in intervals.items()}
-    mixed = ({**one, axis: other[axis]} for one, other in ((low, high), (high, low)) for axis in low)
+    mixed = (
+        {**one, axis: other[axis]} for one, other in ((low, high), (high, low)) for axis in low
+    )
     for sizes in (low, high, *mixed):
         if part.variant.covers(sizes):
             yield sizes

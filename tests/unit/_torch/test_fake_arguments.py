@@ -38,7 +38,7 @@ def test_what_no_argument_takes_part_in_is_computed() -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [lambda x: x * 2, lambda x: x[0], lambda x: WEIGHT + x, lambda x: x.new_zeros(2)]
+    "function", [lambda x: x * 2, lambda x: x[0], lambda x: WEIGHT + x, torch.rand_like]
 )
 def test_what_an_argument_takes_part_in_is_fake(function: Callable[[Tensor], Tensor]) -> None:
     made, mode = kept_by(function)
@@ -46,6 +46,22 @@ def test_what_an_argument_takes_part_in_is_fake(function: Callable[[Tensor], Ten
     assert mode.outlived()
     del made
     assert not mode.outlived()
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x.new_full((2, 4), 3), lambda x: torch.full_like(x, 3)]
+)
+def test_what_takes_the_form_of_an_argument_alone_is_computed(
+    function: Callable[[Tensor], Tensor],
+) -> None:
+    made, _ = kept_by(function)
+    assert torch.equal(made, torch.full((2, 4), 3.0))
+    assert made.stride() == (4, 1)
+
+
+def test_what_is_filled_is_fake_where_it_is_large() -> None:
+    made, _ = kept_by(lambda x: torch.zeros_like(x.expand(1 << 22, 2, 4)))
+    assert is_fake(made)
 
 
 def _filled(x: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ class FakeArguments(TorchDispatchMode):
         if any(map(self._is_unknown, inputs)):
             self.steps.append((str(func), *map(self._token, _leaves((args, given)))))
             self._unknown.update(memory_of(each) for each in written if not is_fake(each))
-            if self._unknown:
+            if self._unknown or not all(each.is_leaf for each in inputs):
                 args, given = self._as_fakes((args, given))
             with self._running:
                 result = func(*args, **given)
@@ -158,10 +158,13 @@ class FakeArguments(TorchDispatchMode):
         return (strided, *args[1:])
 
     def _as_fakes(self, values: Any) -> Any:
-        """Replace tensors whose values are not known by fake ones."""
+        """Replace tensors whose values are not known by fake ones, and detach the others.
+
+        Torch looks at the gradients of what it makes fakes of, and warns where there can be none.
+        """
         return pytree.tree_map_only(
             torch.Tensor,
-            lambda t: self._running.from_tensor(t) if self._is_unknown(t) else t,
+            lambda t: self._running.from_tensor(t) if self._is_unknown(t) else t.detach(),
             values,
         )
 

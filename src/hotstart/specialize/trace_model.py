@@ -1,10 +1,12 @@
-"""Trace the calls of a model, after a first call if that sets the model up."""
+"""Trace the calls of a model: as it is, after its first calls, or without what these keep."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from msgspec import structs
@@ -18,13 +20,21 @@ from hotstart.errors import CaptureError
 from hotstart.events import Clock
 from hotstart.first_call.memo import NO_MEMO, Memo
 from hotstart.first_call.set_up import SetUp, set_up
-from hotstart.model import ModelIndex
+from hotstart.model import Model, ModelIndex
 from hotstart.options import Options
 from hotstart.partition import SplitOn
 from hotstart.records.artifact import Requirements
 from hotstart.records.standalone import Naming
 from hotstart.specialize.contract import make_requirements
-from hotstart.specialize.memo import find_memo_of, first_call_of, makes_no_difference, tell
+from hotstart.specialize.memo import (
+    after_calls,
+    find_memo_of,
+    first_call_of,
+    histories,
+    larger_calls,
+    makes_no_difference,
+    tell,
+)
 from hotstart.specialize.trace import TracedCall, not_captured, trace_calls
 
 log = logging.getLogger("hotstart")
@@ -49,7 +59,7 @@ class TracedModel:
     naming: Naming
 
 
-def trace_set_up(
+def trace_model(
     index: ModelIndex,
     calls: Sequence[DescribedCall],
     options: Options,
@@ -71,12 +81,34 @@ def trace_set_up(
         if memo is None:
             raise
         log.debug("with what it keeps for other calls, the model is not captured: %s", error)
-        refused = error
-    traced = _traced(index, calls, options, split_on, clock, memo)
-    if not makes_no_difference(index.model, memo, traced.calls):
-        raise refused
+        trace = partial(_traced, calls=calls, options=options, split_on=split_on, clock=clock)
+        traced = _trace_without(memo, index.model, calls, trace)
+        if traced is None:
+            raise
     tell(memo)
     return traced
+
+
+def _trace_without(
+    memo: Memo,
+    model: Model,
+    calls: Sequence[DescribedCall],
+    trace: Callable[..., TracedModel],
+) -> TracedModel | None:
+    """Trace calls of a model that keeps something for others; None if that counts.
+
+    Where a graph would read what was kept for its own sizes, calls are traced as they are after
+    some of larger sizes than are declared.
+    """
+    for before in ([], larger_calls(calls)):
+        with after_calls(model, before) as made, contextlib.suppress(CaptureError):
+            traced = trace(ModelIndex(model), memo=memo.now()) if made else None
+            break
+    else:
+        return None
+    if traced is None or not makes_no_difference(model, memo, traced.calls, before):
+        return None
+    return replace(traced, index=ModelIndex(model))
 
 
 def _trace_after_first_calls(
@@ -129,7 +161,8 @@ def _refuse_history(traced: TracedModel, after: SetUp) -> None:
     """Raise if graphs read a number or text that the first call has replaced, or replace it again.
 
     First and later calls are compared at some sizes only; at others the old value may still count.
-    A tensor that each call reads and replaces is another one after one more call.
+    Where one is read, calls are compared at the ends of the sizes of every graph, too. A tensor
+    that each call reads and replaces is another one after one more call.
     """
     specs = traced.weights.specs
     weights = {name for weight in specs for name in (weight.name, *weight.ties)}
@@ -137,14 +170,24 @@ def _refuse_history(traced: TracedModel, after: SetUp) -> None:
         for update in captured.updates:
             if update.path in weights and update.path in after.changed:
                 raise _depends_on_history(update.owner, update.name)
+    read = _overwritten(traced, after)
+    if read and not after.is_independent(*histories(traced.index.model, traced.calls)):
+        raise _depends_on_history(*read[0])
+
+
+def _overwritten(traced: TracedModel, after: SetUp) -> list[tuple[str, str]]:
+    """The numbers and texts that graphs of many sizes read and the first call has replaced."""
     ranges = (call for call in traced.calls if call.arguments.axes)
-    for captured in (graph.captured for call in ranges for graph in call.graphs):
-        for path, kind in captured.read.modules.items():
-            module = traced.index.modules[path]
-            for guard in kind.guards:
-                match guard.steps:
-                    case (("attribute", name), *_) if after.overwrote(module, str(name)):
-                        raise _depends_on_history(path, str(name))
+    return [
+        (path, str(guard.steps[0][1]))
+        for call in ranges
+        for graph in call.graphs
+        for path, kind in graph.captured.read.modules.items()
+        for guard in kind.guards
+        if guard.steps
+        and guard.steps[0][0] == "attribute"
+        and after.overwrote(traced.index.modules[path], str(guard.steps[0][1]))
+    ]
 
 
 def _depends_on_history(owner: str, name: str) -> CaptureError:
