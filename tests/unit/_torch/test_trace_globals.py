@@ -41,7 +41,7 @@ def test_builds_leave_no_more_behind_than_one(compiler: str) -> None:
     before = modes()
     for _ in range(2):
         build(nn.Linear(4, 4), compiler)
-    assert modes() == before
+    assert modes() <= before  # caches of torch may let go of those of other tests
     assert not any("__compiled_fn" in name for name in names())
 
 
