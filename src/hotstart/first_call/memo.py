@@ -22,6 +22,7 @@ from hotstart.first_call.fake_calls import FakeCalls, FirstCall, Ran
 from hotstart.first_call.model_state import Changes, ModelState
 from hotstart.first_call.snapshot import Snapshot
 from hotstart.model import Model
+from hotstart.records.dims import as_derived
 
 log = logging.getLogger("hotstart")
 
@@ -263,8 +264,16 @@ class _NewNumbers:
         self._seen.update(new)
         for number in new:
             for dim in call.axes:
-                if dim.serves(number) and number != sizes[dim.name]:
-                    yield call, {**sizes, dim.name: number}
+                for size in _sizes_of(call, dim.name, number):
+                    if dim.serves(size) and size != sizes[dim.name]:
+                        yield call, {**sizes, dim.name: size}
+
+
+def _sizes_of(call: FirstCall, axis: str, number: int) -> set[int]:
+    """The sizes of an axis where it, or a size that follows from it, is a number."""
+    every = (as_derived(size) for spec in call.tensors for size in spec.shape)
+    alone = (size for size in every if len(size.terms) == 1 and size.terms[0][0] == axis)
+    return {number, *(size.solved(number) for size in alone)}
 
 
 def _token(value: Any) -> object:
