@@ -27,6 +27,12 @@ def test_forward_that_asks_for_a_size_of_0(compiler: str) -> None:
     check(f, *((R(n, 4),) for n in SIZES), compiler=compiler, dynamic_shapes=ROWS, tolerance=1e-5)
 
 
+@both
+def test_a_dimension_that_is_dropped_where_its_size_is_1(compiler: str) -> None:
+    calls = [(torch.randn(rows, 1, 4),) for rows in (3, 0, 1, 16)]
+    check(lambda x: x.squeeze(0) * 2, *calls, dynamic_shapes=ROWS, compiler=compiler)
+
+
 @mostly_eager
 def test_forward_that_asks_if_a_size_is_true(compiler: str) -> None:
     def f(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from hotstart._torch.graphs.symbols import Condition, axis_symbol, holds_at
 from hotstart.partition.conditions import SCANNED, where_it_holds
@@ -17,6 +18,9 @@ from hotstart.records.dims import Dim, variants
 from hotstart.records.shapes import Interval
 from hotstart.specialize.limits import range_error, report_split
 from hotstart.specialize.parts import Sizes, Split, VariantPart, further_parts, only_axis
+
+if TYPE_CHECKING:
+    import sympy
 
 ALTERNATIONS = 3
 """Largest number of intervals in which a condition holds or fails and still splits an axis."""
@@ -126,18 +130,21 @@ class Splits:
 def split_at(part: VariantPart, conditions: Sequence[Condition], examples: Sizes) -> Split | None:
     """Split a part into the sizes around its hints that meet conditions, and the others.
 
-    Conditions on one axis that hold and fail in few intervals give smaller intervals; all others,
-    such as parity or a bound on a product, become a condition on the parts.
+    Where the hints do not meet them, such as 1 if a graph serves all sizes but 1, other sizes take
+    their place. Conditions on one axis that hold and fail in few intervals give smaller intervals;
+    all others, such as parity or a bound on a product, become a condition on the parts.
 
     Returns:
-        How it is split. None if the hints do not meet the conditions, or if it is undecided whether
-        a part would be empty.
+        How it is split. None if no sizes meet the conditions, or if it is undecided whether a part
+        would be empty.
     """
     import sympy
 
     exprs = [condition.expr for condition in conditions]
-    if not all(holds_at(expr, part.hints) for expr in exprs):
+    whole, hints = part, _meeting(part, exprs)
+    if hints is None:
         return None
+    part = replace(part, hints=hints)
     intervals = part.intervals()
     for expr in exprs:
         axis = only_axis(expr)
@@ -160,7 +167,18 @@ def split_at(part: VariantPart, conditions: Sequence[Condition], examples: Sizes
         if not holds_at(other.where, hints):
             return None
         into.append(replace(other, hints=hints))
-    return Split(part, tuple(conditions), tuple(into))
+    return Split(whole, tuple(conditions), tuple(into))
+
+
+def _meeting(part: VariantPart, exprs: Sequence[sympy.Basic]) -> Sizes | None:
+    """The hints of a part, or other sizes of it that meet conditions; None if there are none."""
+    import sympy
+
+    if all(holds_at(expr, part.hints) for expr in exprs):
+        return part.hints
+    found = part.fails(sympy.Not(sympy.And(*exprs)))
+    meeting = None if found is None else {**part.hints, **found}
+    return meeting if meeting and all(holds_at(expr, meeting) for expr in exprs) else None
 
 
 def _simple_split(part: VariantPart, condition: Condition, examples: Sizes) -> Split | None:

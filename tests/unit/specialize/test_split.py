@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,7 +35,8 @@ def test_a_split_leaves_nothing_out_and_nothing_twice(conditions: Any) -> None:
     whole = VariantPart(Variant(choices), choices, {"a": 5, "b": 2})
     made = split_at(whole, [Condition(c, "") for c in conditions], whole.hints)
     if made is None:
-        assert not all(holds_at(c, {"a": 5, "b": 2}) for c in conditions)
+        every = ({"a": a, "b": b} for a, b in itertools.product(range(1, 9), range(1, 7)))
+        assert not any(all(holds_at(c, sizes) for c in conditions) for sizes in every)
         return
     for a, b in itertools.product(range(1, 9), range(1, 7)):
         sizes = {"a": a, "b": b}
@@ -51,9 +53,14 @@ def names(split: Split) -> list[str]:
     return [part.variant.name for part in split.into]
 
 
-def test_a_condition_that_hints_do_not_meet_splits_nothing() -> None:
-    (part,) = Declaration([Dim("a", max=9)], {"a": 5}, 8).parts()
-    assert split_at(part, [assumed(A <= 4)], {"a": 5}) is None
+def test_a_condition_that_hints_do_not_meet_splits_around_sizes_that_do() -> None:
+    (part,) = Declaration([Dim("a", min=0, max=9)], {"a": 1}, 8).parts()
+    part = replace(part, hints={"a": 1})
+    made = split_at(part, [assumed(sympy.Ne(A, 1))], {"a": 1})
+    assert made is not None
+    assert all(part.variant.covers(part.hints) for part in made.into)
+    assert made.into[0].hints != {"a": 1}
+    assert split_at(part, [assumed(A > 9)], {"a": 1}) is None
 
 
 def test_a_side_without_sizes_is_no_part() -> None:
