@@ -109,12 +109,29 @@ class Draws(FirstCall):
         return self.inner(x) @ self.projection
 
 
+class DependsOnData(TakesALock):
+    """Gives as many rows as begin with a positive number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = (x[:, 0] > 0).nonzero()[:, 0]
+        return super().forward(x[rows]) * rows.shape[0]
+
+
 @pytest.fixture(autouse=True)
 def _no_tables() -> None:
     TABLES.clear()
 
 
-SET_UP = [TakesALock, RegistersAHook, InAnAttribute, InADict, InABuffer, InAGlobal, Draws]
+SET_UP = [
+    TakesALock,
+    RegistersAHook,
+    InAnAttribute,
+    InADict,
+    InABuffer,
+    InAGlobal,
+    Draws,
+    DependsOnData,
+]
 
 
 @pytest.mark.parametrize("cls", SET_UP)

@@ -74,6 +74,14 @@ class InABuffer(nn.Module):
         return x @ self.mask
 
 
+class DependsOnData(InABuffer):
+    """Gives as many results as are large."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = super().forward(x)
+        return found[found > 0]
+
+
 class RegistersABuffer(nn.Module):
     length = 0
 
@@ -175,6 +183,7 @@ LEFT_OUT = [
         pytest.param(cls, dims, inputs, marks=pytest.mark.thorough)
         for cls, dims, inputs in (
             (RegistersABuffer, LENGTHS, TEXTS),
+            (DependsOnData, LENGTHS, TEXTS),
             (InAnObject, LENGTHS, TEXTS),
             (Twice, LENGTHS, TEXTS),
             (InAList, IMAGES, PICTURES),

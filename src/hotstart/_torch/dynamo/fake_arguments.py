@@ -52,7 +52,16 @@ def fakes_of(weights: Iterable[torch.Tensor]) -> Fakes:
     for tensor in weights:
         if isinstance(tensor, FakeTensor):
             return tensor.fake_mode
-    return FakeTensorMode(allow_non_fake_inputs=True)
+    return FakeTensorMode(
+        allow_non_fake_inputs=True, static_shapes=True, shape_env=_sizes_of_data()
+    )
+
+
+def _sizes_of_data() -> Any:
+    """An environment for sizes and numbers that depend on data; named alike in each call."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    return ShapeEnv(allow_scalar_outputs=True, allow_dynamic_output_shape_ops=True)
 
 
 class NoMemory(Exception):
@@ -76,6 +85,8 @@ class FakeArguments(TorchDispatchMode):
     def __init__(self, fakes: Fakes, weights: Iterable[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._fakes: Fakes | None = fakes
+        if fakes.shape_env is not None and fakes.static_shapes:
+            fakes.shape_env = _sizes_of_data()
         self._weights = {memory_of(t): n for n, t in enumerate(weights) if not is_fake(t)}
         self._numbers: dict[int, tuple[int, torch.Tensor]] = {}
         self._made: list[weakref.ref[torch.Tensor]] = []
