@@ -188,6 +188,14 @@ def memo_of(*changes: Changes) -> Memo:
     return Memo(tuple(names), containers, attributes, growing).now()
 
 
+@dataclass(frozen=True)
+class _Left:
+    """A call that was made; what it computed, or None if it failed, and what is kept after it."""
+
+    ran: Ran | None
+    contents: list[object]
+
+
 class _Histories:
     """Calls after one another, compared with the same calls in the state before all of them.
 
@@ -201,45 +209,49 @@ class _Histories:
         self._model, self._state, self._memo = model, state, memo
         self._made = FakeCalls(model)
         self._made.compare_by_value(memo.tensors)
-        self._alone: dict[tuple[int, tuple[tuple[str, int], ...]], Ran | None] = {}
+        self._alone: dict[tuple[int, tuple[tuple[str, int], ...]], _Left] = {}
 
     def make_no_difference(
         self, first: Sized, calls_after: Callable[[Sized], Sequence[Sized]]
     ) -> bool:
         """Tell whether calls compute the same after another one as without it.
 
-        And whether that call keeps nothing more when it is made again, as counters and lists would.
-
         Args:
             first: the call.
             calls_after: gives the others, in the state after it.
         """
         try:
-            self._make(first)
-            now, later, kept = ModelState(self._model), calls_after(first), self._memo.contents()
-            if self._made.outlived() or not self._is_same(now, first):
+            left = self._make(first)
+            now, later = ModelState(self._model), calls_after(first)
+            if left.ran is None or self._made.outlived():
                 return False
-            return self._memo.contents() == kept and all(self._is_same(now, c) for c in later)
+            return all(self._is_same(now, left, each) for each in (first, *later))
         finally:
             self._state.put_back()
 
-    def _is_same(self, now: ModelState, later: Sized) -> bool:
-        """Tell whether a call computes the same in a state as it does before all calls."""
+    def _is_same(self, now: ModelState, left: _Left, later: Sized) -> bool:
+        """Tell whether a call computes the same in a state as it does before all calls.
+
+        And whether it keeps what it would keep then, or leaves what the call before it has left:
+        then no number of calls makes another state than one of them does.
+        """
         call, sizes = later
         key = (id(call), tuple(sorted(sizes.items())))
         if key not in self._alone:
             self._state.put_back()
             self._alone[key] = self._make(later)
         now.put_back()
-        ran = self._make(later)
-        return ran is not None and ran == self._alone[key]
+        found, alone = self._make(later), self._alone[key]
+        same = found.ran is not None and found.ran == alone.ran
+        return same and found.contents in (left.contents, alone.contents)
 
-    def _make(self, each: Sized) -> Ran | None:
-        """Make a call; None if it fails or changes more than the memo."""
+    def _make(self, each: Sized) -> _Left:
+        """Make a call that changes no more than the memo."""
         ran = self._made.make(*each)
         changes = self._state.changes()
         fits = changes is not None and self._memo.has(changes)
-        return ran if fits and ran is not None and ran.only_computes else None
+        made = ran if fits and ran is not None and ran.only_computes else None
+        return _Left(made, self._memo.contents())
 
 
 class _NewNumbers:
@@ -260,13 +272,17 @@ class _NewNumbers:
         shapes = {n for each in found if isinstance(each, torch.Tensor) for n in each.shape}
         numbers = {each for each in found if type(each) is int} | {*sizes.values()}
         near = shapes | {n + step for n in numbers for step in (-1, 0, 1)}
-        new = sorted(near - self._seen)[:_NUMBERS]
+        new = sorted(n for n in near - self._seen if _is_served(call, n))[:_NUMBERS]
         self._seen.update(new)
         for number in new:
             for dim in call.axes:
                 for size in _sizes_of(call, dim.name, number):
                     if dim.serves(size) and size != sizes[dim.name]:
                         yield call, {**sizes, dim.name: size}
+
+
+def _is_served(call: FirstCall, number: int) -> bool:
+    return any(dim.serves(n) for dim in call.axes for n in _sizes_of(call, dim.name, number))
 
 
 def _sizes_of(call: FirstCall, axis: str, number: int) -> set[int]:
@@ -276,9 +292,15 @@ def _sizes_of(call: FirstCall, axis: str, number: int) -> set[int]:
     return {number, *(size.solved(number) for size in alone)}
 
 
+class _TooDeep:
+    """Stands for what is not looked into; equal to nothing else."""
+
+
 def _token(value: Any) -> object:
     if isinstance(value, torch.Tensor):
         return digest_of(value) if has_memory(value) and not is_fake(value) else id(value)
+    if isinstance(value, _TooDeep):
+        return object()
     return repr(value) if isinstance(value, _PLAIN) else id(value)
 
 
@@ -287,7 +309,9 @@ def _leaves(values: Iterable[Any], depth: int = _DEPTH) -> Iterator[Any]:
     for value in values:
         if not isinstance(value, list | tuple | set | frozenset | dict | collections.deque):
             yield value
-        elif depth:
+        elif not depth:
+            yield _TooDeep()
+        else:
             yield from _leaves(value, depth - 1)
             if isinstance(value, dict):
                 yield from _leaves(value.values(), depth - 1)

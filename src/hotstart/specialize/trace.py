@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -55,12 +56,24 @@ class CutGraph:
     layouts: Mapping[int, Layout] = field(default_factory=dict)
 
 
+class Assuming(Protocol):
+    """A graph that stands for a model under conditions, over axis symbols."""
+
+    @property
+    def assumed(self) -> Sequence[Condition]:
+        """The conditions."""
+        ...
+
+
+GraphT = TypeVar("GraphT", bound=Assuming)
+
+
 @dataclass(frozen=True)
-class TracedPart:
+class TracedPart(Generic[GraphT]):
     """A part of the sizes of a call, with the graph that serves it."""
 
     part: VariantPart
-    graph: CutGraph
+    graph: GraphT
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ class TracedCall:
     method: str
     arguments: Arguments
     declaration: Declaration
-    parts: tuple[TracedPart, ...]
+    parts: tuple[TracedPart[CutGraph], ...]
     splits: tuple[Split, ...] = ()
 
     @property
@@ -175,8 +188,8 @@ def _trace(
 
 
 def trace_parts(
-    trace: Callable[[VariantPart, int], CutGraph], declaration: Declaration
-) -> tuple[list[TracedPart], list[Split]]:
+    trace: Callable[[VariantPart, int], GraphT], declaration: Declaration
+) -> tuple[list[TracedPart[GraphT]], list[Split]]:
     """Trace until every declared size has a graph; one graph serves as many parts as it can.
 
     A graph serves the sizes of a part that meet what its trace assumed. The others wait for a graph
@@ -194,9 +207,9 @@ def trace_parts(
         CaptureError: see `capture`.
         RangeError: a condition on sizes needs more parts than the declaration allows.
     """
-    traced: list[TracedPart] = []
+    traced: list[TracedPart[GraphT]] = []
     splits = Splits(declaration)
-    graphs: list[CutGraph] = []
+    graphs: list[GraphT] = []
     waiting = declaration.parts()
     while waiting:
         part, *others = waiting
@@ -227,7 +240,7 @@ def _that_split(origin: Split | None, declaration: Declaration) -> Iterator[None
         raise range_error(origin.part, condition, axes, advise=advise_leaving_out) from error
 
 
-def _serving(graphs: Sequence[CutGraph], part: VariantPart) -> CutGraph | None:
+def _serving(graphs: Sequence[GraphT], part: VariantPart) -> GraphT | None:
     """A graph valid at a part's hints; preferably one valid for all of its sizes."""
     fitting = [
         graph for graph in graphs if all(holds_at(c.expr, part.hints) for c in graph.assumed)

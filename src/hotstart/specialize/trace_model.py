@@ -36,6 +36,7 @@ from hotstart.specialize.memo import (
     tell,
 )
 from hotstart.specialize.trace import TracedCall, not_captured, trace_calls
+from hotstart.specialize.twice import compute_the_same_after_another
 
 log = logging.getLogger("hotstart")
 
@@ -102,13 +103,25 @@ def _trace_without(
     """
     for before in ([], larger_calls(calls)):
         with after_calls(model, before) as made, contextlib.suppress(CaptureError):
-            traced = trace(ModelIndex(model), memo=memo.now()) if made else None
+            traced = _proven(ModelIndex(model), calls, trace, memo.now()) if made else None
             break
     else:
         return None
     if traced is None or not makes_no_difference(model, memo, traced.calls, before):
         return None
     return replace(traced, index=ModelIndex(model))
+
+
+def _proven(
+    index: ModelIndex,
+    calls: Sequence[DescribedCall],
+    trace: Callable[..., TracedModel],
+    memo: Memo,
+) -> TracedModel | None:
+    """Trace calls of a model; None if one may compute something else after another one."""
+    traced = trace(index, memo=memo)
+    same = compute_the_same_after_another(index, traced.weights, calls, traced.calls, memo)
+    return traced if same else None
 
 
 def _trace_after_first_calls(

@@ -183,6 +183,13 @@ def equals(axis: str, size: int) -> sympy.Basic:
     return sympy.Eq(axis_symbol(axis), size)
 
 
+def are_equal(axis: str, other: str) -> sympy.Basic:
+    """The condition that two axes have the same size."""
+    import sympy
+
+    return sympy.Eq(axis_symbol(axis), axis_symbol(other))
+
+
 def differ(sizes: Mapping[str, int]) -> sympy.Basic:
     """The condition that axes do not all have these sizes."""
     import sympy

@@ -25,7 +25,7 @@ def count_writes(graph: fx.Graph) -> None:
     `.data` gives has a version of its own, though its memory is that of the tensor.
     """
     for node in graph.nodes:
-        for value in (*_written_arguments(node), *learnt_statistics(node)):
+        for value in (*written_arguments(node), *learnt_statistics(node)):
             for written in _nodes_in(value):
                 tensor = written.meta.get("example_value")
                 if isinstance(tensor, torch.Tensor) and not tensor.is_inference():
@@ -50,7 +50,7 @@ def _count_writes_through_data(graph: fx.Graph) -> None:
             torch.autograd.graph.increment_version(inputs[storage])
 
 
-def _written_arguments(node: fx.Node) -> Iterator[fx.node.Argument]:
+def written_arguments(node: fx.Node) -> Iterator[fx.node.Argument]:
     """Yield the arguments of a node that its operator writes to, by the schema of any overload."""
     target = node.target
     overloads: list[Any] = [target] if isinstance(target, torch._ops.OpOverload) else []
