@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import hotstart
 from hotstart import Dim
-from hotstart.errors import CaptureError
+from hotstart.errors import CaptureError, ModelMismatch
 from tests.semantics import assert_same, build
 
 pytestmark = pytest.mark.usefixtures("kept_pieces")
@@ -119,17 +119,17 @@ class ForAnImage(nn.Module):
 
 
 class InADict(nn.Module):
-    """Positions by length: a graph for each, as the key is."""
+    """Keeps the last table in a dict, beside a setting and frequencies."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: float = 2.0) -> None:
         super().__init__()
-        self.positions: dict[int, Tensor] = {}
+        self.state: dict[str, Any] = {"scale": scale, "rates": torch.ones(4), "table": None}
 
     def forward(self, x: Tensor) -> Tensor:
-        length = x.shape[1]
-        if length not in self.positions:
-            self.positions[length] = ramp(length)
-        return x + self.positions[length]
+        state, length = self.state, x.shape[1]
+        if state["table"] is None or len(state["table"]) != length:
+            state["table"] = torch.outer(ramp(length), state["rates"]).sum(-1)
+        return x * state["table"] * state["scale"]
 
 
 class Positions:
@@ -185,9 +185,9 @@ LEFT_OUT = [
             (RegistersABuffer, LENGTHS, TEXTS),
             (DependsOnData, LENGTHS, TEXTS),
             (InAnObject, LENGTHS, TEXTS),
+            (InADict, LENGTHS, TEXTS),
             (Twice, LENGTHS, TEXTS),
             (InAList, IMAGES, PICTURES),
-            (InADict, LENGTHS, TEXTS[:3]),
         )
     ),
 ]
@@ -396,6 +396,63 @@ class KnowsTheNext(Keeps):
         return super().forward(x)
 
 
+class ByLength(nn.Module):
+    """Keeps all lengths: what a dict does when it is full cannot be known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = x.shape[1]
+        if length not in self.positions:
+            self.positions[length] = ramp(length)
+        return x + self.positions[length]
+
+
+class CountsLengths(Keeps):
+    """Does something else from the third length on."""
+
+    lengths = 0
+
+    def remade(self, x: Tensor) -> None:
+        self.lengths += 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = super().forward(x)
+        return found / 2 if self.lengths > 2 else found
+
+
+class KnowsTheOneBefore(Keeps):
+    before: int | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.before
+        if x.shape[1] != self.length:
+            self.before = self.length
+        found = super().forward(x)
+        return found / 2 if before else found
+
+
+class InAClosure(nn.Module):
+    """The code of a function is compared with what it closes over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kept: dict[str, Any] = {}
+
+        def table(length: int) -> Tensor:
+            if kept.get("length") != length:
+                kept.update(length=length, table=ramp(length))
+            found: Tensor = kept["table"]
+            return found
+
+        self.table = table
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table(x.shape[1])
+
+
 class KeyedByLess(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -420,7 +477,8 @@ class Scratch(nn.Module):
 
 REFUSED = [
     Largest, Counts, Lists, Draws, KeepsItsArgument, KeepsItsResult, Decays, WritesABuffer,
-    KnowsHalf, KnowsTheNext, KeyedByLess, Scratch,
+    KnowsHalf, KnowsTheNext, KnowsTheOneBefore, CountsLengths, KeyedByLess, ByLength, InAClosure,
+    Scratch,
 ]  # fmt: skip
 
 
@@ -429,14 +487,51 @@ REFUSED = [
 def test_what_depends_on_earlier_calls_is_refused(cls: type[nn.Module]) -> None:
     model = cls()
     before = dict(vars(model))
-    with pytest.raises(CaptureError, match=r"what was there before|Python state"):
+    with pytest.raises(CaptureError, match=r"what was there before|Python state|Unsupported"):
         build(model, R(2, 5), dynamic_shapes=LENGTHS)
     assert vars(model) == before
 
 
-def test_a_size_that_the_model_forgets_is_refused() -> None:
+class ByPixels(nn.Module):
+    """Positions of pixels in a row, for another image of as many pixels too."""
+
+    positions: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = x.shape[2:]
+        if self.positions is None or len(self.positions) != rows * columns:
+            self.positions = (ramp(rows)[:, None] * 10 + ramp(columns)).flatten()
+        return x.flatten(2) + self.positions
+
+
+@pytest.mark.parametrize("cls", [ForgetsASize, pytest.param(ByPixels, marks=pytest.mark.thorough)])
+def test_a_key_that_leaves_out_a_size_is_refused(cls: type[nn.Module]) -> None:
     with pytest.raises(CaptureError, match="depends on what was there before"):
-        build(ForgetsASize(), R(1, 2, 4, 6), dynamic_shapes=IMAGES)
+        build(cls(), R(1, 2, 4, 6), dynamic_shapes=IMAGES)
+
+
+@pytest.mark.thorough
+def test_what_lies_beside_a_memo_is_compared(tmp_path: Path) -> None:
+    build(InADict(2.0), R(2, 5), dynamic_shapes=LENGTHS).save(tmp_path / "x.hot")
+    with pytest.raises(ModelMismatch, match="scale"):
+        hotstart.load(tmp_path / "x.hot", InADict(3.0))
+
+
+@pytest.mark.thorough
+def test_a_called_model_that_takes_no_larger_size_is_refused_with_what_to_do() -> None:
+    class Bounded(InABuffer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.embedding(torch.arange(x.shape[1])).T
+
+    model = Bounded()
+    build(model, R(2, 5), dynamic_shapes=LENGTHS)
+    model(R(2, 5))
+    with pytest.raises(CaptureError, match="Compile a model that was not called before"):
+        build(model, R(2, 5), dynamic_shapes=LENGTHS)
 
 
 @pytest.mark.thorough

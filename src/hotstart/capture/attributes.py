@@ -38,7 +38,7 @@ class ModuleAttributes:
             owner, module = path or "the model", self._modules[path]
             gone = {name for held in before for name in held.contents}
             gone = gone.difference(*(held.obj for held in before))
-            gone = {name for name in gone if not memo.holds_attribute(module, name)}
+            gone = {name for name in gone if not memo.holds(module, name)}
             if gone:
                 names = ", ".join(f"{owner}.{name}" for name in sorted(gone))
                 raise CaptureError(
@@ -46,7 +46,7 @@ class ModuleAttributes:
                 )
             for number, held in enumerate(before):
                 for name, value in held.obj.items():
-                    if memo.holds_attribute(module, name):
+                    if memo.holds(module, name):
                         continue
                     if number and name not in held.contents:
                         raise CaptureError(

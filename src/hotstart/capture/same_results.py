@@ -25,30 +25,49 @@ def results_of(captured: Captured, names: Mapping[str, str]) -> object:
         captured: the graph.
         names: other names for some of its axes.
     """
-    inputs = iter(captured.inputs)
-    known: dict[fx.Node, object] = {}
-    memory: dict[int, object] = {}
+    return _Results(captured, names).described()
 
-    def value(node: fx.Node) -> object:
-        return _Known((known[node], *(memory.get(at, 0) for at in _memory_of(node))))
 
-    mapped: Any = fx.node.map_arg
-    for node in captured.graph.nodes:
-        if node.op == "placeholder":
-            known[node] = _renamed(repr(next(inputs)), names)
-        elif node.op != "output":
-            forms = {each: _form(each, captured, names, sized) for each, sized in _by_form(node)}
-            read = mapped((node.args, node.kwargs), lambda n: forms[n] if n in forms else value(n))
-            known[node] = hash((node.op, _name(node, captured), repr(read)))
-            for written in _written(node):
-                for at in _memory_of(written):
-                    memory[at] = hash((memory.get(at, 0), known[node]))
-    tensors = (t for node in known for t in tensors_in(example_of(node)))
-    if not {storage_of(tensor) for tensor in tensors if was_mutated(tensor)} <= memory.keys():
-        return None
-    (returned,) = (node.args[0] for node in captured.graph.find_nodes(op="output"))
-    made = [value(each) if isinstance(each, fx.Node) else repr(each) for each in returned]
-    return _tree(captured.outputs, made, names)
+class _Results:
+    """What the nodes of a graph compute, with what was written to memory before they are read."""
+
+    def __init__(self, captured: Captured, names: Mapping[str, str]) -> None:
+        self._captured, self._names = captured, names
+        self._known: dict[fx.Node, object] = {}
+        self._memory: dict[int, object] = {}
+
+    def described(self) -> object:
+        """What the graph returns; None if it writes to memory in a way that is not followed."""
+        captured = self._captured
+        inputs = iter(captured.inputs)
+        for node in captured.graph.nodes:
+            if node.op == "placeholder":
+                self._known[node] = _renamed(repr(next(inputs)), self._names)
+            elif node.op != "output":
+                self._add(node)
+        tensors = (t for node in self._known for t in tensors_in(example_of(node)))
+        if any(was_mutated(t) and storage_of(t) not in self._memory for t in tensors):
+            return None
+        (output,) = captured.graph.find_nodes(op="output")
+        return _tree(captured.outputs, [self._read(each) for each in output.args[0]], self._names)
+
+    def _add(self, node: fx.Node) -> None:
+        forms = {each: _form(each, self._captured, self._names, s) for each, s in _by_form(node)}
+        mapped: Any = fx.node.map_arg
+
+        def read(each: fx.Node) -> object:
+            return forms[each] if each in forms else _Known(self._read(each))
+
+        read_by = repr(mapped((node.args, node.kwargs), read))
+        self._known[node] = hash((node.op, _name(node, self._captured), read_by))
+        for at in (at for written in _written(node) for at in _memory_of(written)):
+            self._memory[at] = hash((self._memory.get(at, 0), self._known[node]))
+
+    def _read(self, value: object) -> object:
+        """What a node has computed, and what was written to its memory by now."""
+        if not isinstance(value, fx.Node):
+            return repr(value)
+        return (self._known[value], *(self._memory.get(at, 0) for at in _memory_of(value)))
 
 
 _LIKE = frozenset({"zeros_like", "ones_like", "full_like"})
@@ -59,11 +78,20 @@ _AS = {"to": False, "type_as": False, "expand_as": True, "view_as": True, "resha
 
 def _by_form(node: fx.Node) -> Iterator[tuple[fx.Node, bool]]:
     """The arguments of which an operator reads the form alone, and whether it reads their shape."""
-    name = _word(node)
-    if name in _LIKE | _NEW and node.args:
-        yield from ((each, name in _LIKE) for each in node.args[:1] if isinstance(each, fx.Node))
-    if node.op == "call_method" and name in _AS:
-        yield from ((each, _AS[name]) for each in node.args[1:2] if isinstance(each, fx.Node))
+    name, every = _word(node), _nodes_in((node.args, node.kwargs))
+    read, sized = node.args[:0], False
+    if name in _LIKE | _NEW:
+        read, sized = node.args[:1], name in _LIKE
+    elif node.op == "call_method" and name in _AS:
+        read, sized = node.args[1:2], _AS[name]
+    yield from ((e, sized) for e in read if isinstance(e, fx.Node) and every.count(e) == 1)
+
+
+def _nodes_in(value: Any) -> list[fx.Node]:
+    """The nodes in arguments, each as often as it is there."""
+    found: list[fx.Node] = []
+    fx.node.map_arg(value, found.append)
+    return found
 
 
 def _form(node: fx.Node, captured: Captured, names: Mapping[str, str], sized: bool) -> object:
@@ -103,9 +131,7 @@ def _written(node: fx.Node) -> Iterator[fx.Node]:
         yield from (each for each in node.args[:1] if isinstance(each, fx.Node))
     out: Any = node.kwargs.get("out")
     for value in (out, *written_arguments(node)):
-        found: list[fx.Node] = []
-        fx.node.map_arg(value, found.append)
-        yield from found
+        yield from _nodes_in(value)
 
 
 _IN_PLACE = frozenset(

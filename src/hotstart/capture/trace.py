@@ -75,6 +75,10 @@ log = logging.getLogger("hotstart")
 _APART = "Use the plain tensors that it is made of there, or .dequantize() it"
 
 
+class KeptTensorRead(CaptureError):
+    """A graph reads a tensor that the next call of the model may replace."""
+
+
 @dataclass(frozen=True)
 class _Trace:
     """A trace of a call.
@@ -301,9 +305,10 @@ def _inputs(trace: _Trace) -> Iterator[Slot]:
 def _refuse_kept(trace: _Trace, value: torch.Tensor, node: fx.Node) -> None:
     """Raise if a graph reads a tensor that the next call of the model may replace."""
     if trace.memo.holds_tensor(value):
-        raise CaptureError(
-            f"forward reads {trace.traced.name_of(node)}, which it makes anew for other sizes. "
-            "Compile a model that was not called before, or make it in every call."
+        raise KeptTensorRead(
+            f"forward reads {trace.traced.name_of(node)}, which an earlier call has made for its "
+            "sizes and others make anew. Compile a model that was not called before, or have it "
+            "made in every call."
         )
 
 

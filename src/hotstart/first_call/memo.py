@@ -7,17 +7,15 @@ program that makes them in every call computes the same.
 
 from __future__ import annotations
 
-import collections
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
 
-from hotstart._torch.dynamo.fake_arguments import digest_of, has_memory
-from hotstart._torch.graphs.symbols import is_fake
 from hotstart.first_call.caches import Caches
+from hotstart.first_call.contents import contents_of, leaves
 from hotstart.first_call.fake_calls import FakeCalls, FirstCall, Ran
 from hotstart.first_call.model_state import Changes, ModelState
 from hotstart.first_call.snapshot import Snapshot
@@ -29,16 +27,10 @@ log = logging.getLogger("hotstart")
 Sized = tuple[FirstCall, Mapping[str, int]]
 """A call, and the size of each axis in it."""
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
-"""Types of constants, which are equal where their texts are."""
-
 Found = TypeVar("Found")
 
 _NUMBERS = 16
 """So many of the numbers that a call leaves are looked at, the smallest first."""
-
-_DEPTH = 4
-"""So deep in containers are they looked for."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +39,23 @@ class Memo:
 
     Attributes:
         names: where it is kept.
-        containers: lists, dicts and the like, by identity.
-        attributes: owners of attributes, by their identity and the attribute's name.
+        entries: the owners of attributes and of entries of containers, by the owner's identity and
+            the name, key or number; None stands for all that a container holds.
         growing: owners, by identity, that had not all of these before any call.
         tensors: those that it holds in the state that is traced, by identity.
     """
 
     names: tuple[str, ...] = ()
-    containers: Mapping[int, Any] = field(default_factory=dict, repr=False)
-    attributes: Mapping[tuple[int, str], Any] = field(default_factory=dict, repr=False)
+    entries: Mapping[tuple[int, Any], Any] = field(default_factory=dict, repr=False)
     growing: frozenset[int] = frozenset()
     tensors: Mapping[int, torch.Tensor] = field(default_factory=dict, repr=False)
 
-    def holds(self, container: object) -> bool:
-        """Tell whether a container belongs to it."""
-        return id(container) in self.containers
-
-    def holds_attribute(self, owner: object, name: str) -> bool:
-        """Tell whether an attribute of a module or another object belongs to it."""
-        return (id(owner), name) in self.attributes
+    def holds(self, owner: object, key: Any) -> bool:
+        """Tell whether an attribute, or an entry of a container, belongs to it."""
+        return (id(owner), key) in self.entries or (id(owner), None) in self.entries
 
     def adds_to(self, owner: object) -> bool:
-        """Tell whether an object has more attributes after a call than before."""
+        """Tell whether an object or container has more entries after a call than before."""
         return id(owner) in self.growing
 
     def holds_tensor(self, tensor: object) -> bool:
@@ -76,32 +63,43 @@ class Memo:
         return id(tensor) in self.tensors
 
     def explains(self, before: Snapshot) -> bool:
-        """Tell whether all that is different now belongs to the memo."""
-        if self.holds(before.obj):
-            return True
-        attributes = {name for owner, name in self.attributes if owner == id(before.obj)}
-        return bool(attributes) and attributes.issuperset(before.keys_changed())
+        """Tell whether all that is different now belongs to the memo, of which there is some."""
+        changed = before.entries_changed()
+        return bool(changed) and all(self.holds(before.obj, key) for key in changed)
 
     def has(self, changes: Changes) -> bool:
         """Tell whether changes are to nothing else."""
-        attributes = (self.holds_attribute(*each) for each in changes.attributes)
-        return all(map(self.holds, changes.containers)) and all(attributes)
+        return all(self.holds(*each) for each in changes.entries)
 
     def now(self) -> Memo:
         """The same with the tensors that it holds now."""
-        found = (leaf for leaf in _leaves(self.values()) if isinstance(leaf, torch.Tensor))
+        found = (leaf for leaf in leaves(self.values()) if isinstance(leaf, torch.Tensor))
         return replace(self, tensors={id(tensor): tensor for tensor in found})
 
     def contents(self) -> list[object]:
         """Tokens of what is kept now, equal for equal contents."""
-        return [*map(_token, _leaves(self.values()))]
+        return contents_of(self.values())
 
     def values(self) -> list[Any]:
         """The objects that are kept now."""
-        return [
-            *self.containers.values(),
-            *(getattr(owner, name, None) for (_, name), owner in self.attributes.items()),
-        ]
+        return [_entry(owner, key) for (_, key), owner in self.entries.items()]
+
+
+def _entry(owner: Any, key: Any) -> Any:
+    """What an object or a container holds; None if it does not."""
+    if key is None:
+        return owner
+    if isinstance(owner, dict):
+        return owner.get(key)
+    if isinstance(owner, list):
+        return owner[key] if key < len(owner) else None
+    return getattr(owner, key, None)
+
+
+def _has_entry(owner: Any, key: Any) -> bool:
+    if isinstance(owner, dict):
+        return key in owner
+    return key is not None and (isinstance(owner, list) or hasattr(owner, key))
 
 
 NO_MEMO = Memo()
@@ -150,10 +148,10 @@ def _are_same(
     model: Model, state: ModelState, memo: Memo, before: Sequence[Sized], later: Sequence[Sized]
 ) -> bool:
     histories = _Histories(model, state, memo)
-    numbers = _NewNumbers([*_leaves(memo.values())])
+    numbers = _NewNumbers([*leaves(memo.values())])
 
     def calls_after(first: Sized) -> Sequence[Sized]:
-        return [*later, *numbers.sizes_near(first, [*_leaves(memo.values())])]
+        return [*later, *numbers.sizes_near(first, [*leaves(memo.values())])]
 
     return all(histories.make_no_difference(first, calls_after) for first in before)
 
@@ -181,11 +179,10 @@ def _changes_by(made: FakeCalls, state: ModelState, each: Sized) -> Changes | No
 
 def memo_of(*changes: Changes) -> Memo:
     """Make a memo of what calls change, in the state before them."""
-    containers = {id(held): held for each in changes for held in each.containers}
-    attributes = {(id(o), name): o for each in changes for o, name in each.attributes}
+    entries = {(id(owner), key): owner for each in changes for owner, key in each.entries}
     names = dict.fromkeys(name for each in changes for name in each.names)
-    growing = frozenset(at for (at, name), o in attributes.items() if not hasattr(o, name))
-    return Memo(tuple(names), containers, attributes, growing).now()
+    growing = frozenset(at for (at, key), owner in entries.items() if not _has_entry(owner, key))
+    return Memo(tuple(names), entries, growing).now()
 
 
 @dataclass(frozen=True)
@@ -290,28 +287,3 @@ def _sizes_of(call: FirstCall, axis: str, number: int) -> set[int]:
     every = (as_derived(size) for spec in call.tensors for size in spec.shape)
     alone = (size for size in every if len(size.terms) == 1 and size.terms[0][0] == axis)
     return {number, *(size.solved(number) for size in alone)}
-
-
-class _TooDeep:
-    """Stands for what is not looked into; equal to nothing else."""
-
-
-def _token(value: Any) -> object:
-    if isinstance(value, torch.Tensor):
-        return digest_of(value) if has_memory(value) and not is_fake(value) else id(value)
-    if isinstance(value, _TooDeep):
-        return object()
-    return repr(value) if isinstance(value, _PLAIN) else id(value)
-
-
-def _leaves(values: Iterable[Any], depth: int = _DEPTH) -> Iterator[Any]:
-    """What containers hold, however deep, up to a limit; keys of dicts, too."""
-    for value in values:
-        if not isinstance(value, list | tuple | set | frozenset | dict | collections.deque):
-            yield value
-        elif not depth:
-            yield _TooDeep()
-        else:
-            yield from _leaves(value, depth - 1)
-            if isinstance(value, dict):
-                yield from _leaves(value.values(), depth - 1)

@@ -20,27 +20,28 @@ from hotstart.records.nested import slot_names
 
 _CONTAINERS = (dict, list, set, collections.deque)
 _HELD = (tuple, frozenset, *_CONTAINERS)
+_ARRAY = 1 << 24
+"""Bound on the bytes of an array that is copied."""
+
 _FOREIGN = frozenset({"builtins", "torch", "numpy", "logging", "threading", "weakref", "typing"})
 """Packages whose objects and variables keep no state of a model."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What a call left otherwise than it was.
+    """What a call left otherwise than it was, by contents.
 
     Attributes:
-        containers: those with other contents.
-        attributes: those of modules and other objects that were set, as owner and name; buffers
-            and parameters are attributes of their module.
+        entries: owner and name of attributes, buffers and parameters among them; container and key
+            or number of its entries, or None where all of it changed.
         names: where they are.
     """
 
-    containers: tuple[Any, ...]
-    attributes: tuple[tuple[Any, str], ...]
+    entries: tuple[tuple[Any, Any], ...]
     names: tuple[str, ...]
 
     def __bool__(self) -> bool:
-        return bool(self.containers or self.attributes)
+        return bool(self.entries)
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,23 @@ class _KeptTensor:
             self.tensor.data = self.memory
 
 
+@dataclass(frozen=True)
+class _KeptArray:
+    """An array of numpy's, with a copy of what it held."""
+
+    name: str
+    array: Any
+    before: Any
+
+    def changed(self) -> bool:
+        """Tell whether it holds other bytes."""
+        return bool(self.array.tobytes() != self.before.tobytes())
+
+    def put_back(self) -> None:
+        """Undo what was written to it."""
+        self.array[...] = self.before
+
+
 class ModelState:
     """The state of everything that a model leads to, as it is now.
 
@@ -84,6 +102,8 @@ class ModelState:
         self._of_classes: list[tuple[str, type, dict[str, Any]]] = []
         self._registries: dict[int, torch.nn.Module] = {}
         self._scopes: set[int] = set()
+        self._enclosed: set[int] = set()
+        self._arrays: list[_KeptArray] = []
         self._seen: set[int] = set()
         self._kept_alive: list[Any] = []
         self._walk([(model, "", False), *((m, path, False) for path, m in roots(model).items())])
@@ -92,7 +112,7 @@ class ModelState:
         """The names of what is not as it was."""
         names = [n for name, held in self._held if held.changed() for n in _changed(name, held)]
         names += [name for name, obj, cls in self._classes if type(obj) is not cls]
-        names += [kept.name for kept in self._tensors if kept.changed()]
+        names += [kept.name for kept in self._memory() if kept.changed()]
         names += [
             name for name, cls, before in self._of_classes if _differ(_attributes(cls), before)
         ]
@@ -101,24 +121,23 @@ class ModelState:
     def changes(self) -> Changes | None:
         """List what is not as it was, by object; None if that is more than `Changes` describes.
 
-        That are variables of Python modules and closures, classes, and memory of tensors.
+        That are variables of Python modules, what closures lead to, attributes in place of methods,
+        classes, memory of tensors, and arrays.
         """
-        containers, attributes = [], []
-        for _, held in self._held:
-            if not held.changed():
-                continue
-            obj = self._registries.get(id(held.obj), held.obj)
-            if id(obj) in self._scopes or isinstance(obj, types.CellType):
+        entries, names = [], []
+        for name, held in self._held:
+            keys = held.entries_changed() if held.changed() else []
+            owner = self._registries.get(id(held.obj), held.obj)
+            if keys and (id(owner) in self._scopes | self._enclosed or _hides_code(owner, keys)):
                 return None
-            if isinstance(obj, _CONTAINERS):
-                containers.append(obj)
-                continue
-            attributes += [(obj, name) for name in held.keys_changed()]
+            entries += [(owner, key) for key in keys]
+            names += _changed(name, held) if keys else []
         classes = any(type(obj) is not cls for _, obj, cls in self._classes)
         of_classes = any(_differ(_attributes(cls), before) for _, cls, before in self._of_classes)
-        if classes or of_classes or any(kept.changed() for kept in self._tensors):
+        memory = any(kept.changed() for kept in self._memory())
+        if classes or of_classes or memory:
             return None
-        return Changes(tuple(containers), tuple(attributes), tuple(self.changed()))
+        return Changes(tuple(entries), tuple(dict.fromkeys(names)))
 
     def overwritten(self, module: torch.nn.Module, name: str) -> bool:
         """Tell whether an attribute of a module is another number or text than it was."""
@@ -138,7 +157,7 @@ class ModelState:
         for _, obj, cls in self._classes:
             if type(obj) is not cls:
                 obj.__class__ = cls
-        for kept in self._tensors:
+        for kept in self._memory():
             if kept.changed():
                 kept.put_back()
         for _, cls, before in self._of_classes:
@@ -149,6 +168,9 @@ class ModelState:
                 if now.get(name) is not value:
                     setattr(cls, name, value)
 
+    def _memory(self) -> list[_KeptTensor | _KeptArray]:
+        return [*self._tensors, *self._arrays]
+
     def _walk(self, waiting: list[tuple[Any, str, bool]]) -> None:
         """Take down everything that values lead to; of a Python module's variables, containers."""
         while waiting:
@@ -157,8 +179,11 @@ class ModelState:
                 continue
             self._seen.add(id(obj))
             self._kept_alive.append(obj)
+            enclosed = id(obj) in self._enclosed and isinstance(obj, _HELD)
             for value, at in self._take(obj, name):
                 waiting.append((value, at, of_module))
+                if enclosed or isinstance(obj, types.FunctionType):
+                    self._enclosed.add(id(value))
             waiting += ((v, at, True) for v, at in self._surroundings(obj))
 
     def _take(self, obj: Any, name: str) -> Iterator[tuple[Any, str]]:
@@ -168,6 +193,9 @@ class ModelState:
                 self._tensors.append(_KeptTensor(name, obj, type(obj), None))
             elif has_memory(obj) and not is_fake(obj):
                 self._tensors.append(_KeptTensor(name, obj, type(obj), obj.detach()))
+        elif f"{type(obj).__module__}.{type(obj).__name__}" == "numpy.ndarray":
+            if obj.nbytes <= _ARRAY:
+                self._arrays.append(_KeptArray(name, obj, obj.copy()))
         elif isinstance(obj, dict):
             self._held.append((name, Snapshot(obj)))
             yield from ((value, f"{name}[{key!r}]") for key, value in obj.items())
@@ -178,6 +206,7 @@ class ModelState:
         elif isinstance(obj, types.FunctionType):
             for cell in obj.__closure__ or ():
                 self._held.append((name, Snapshot(cell)))
+                self._enclosed.add(id(cell))
                 yield from ((value, name) for value in Snapshot(cell).contents)
             yield vars(obj), name
         elif isinstance(obj, types.MethodType):
@@ -225,6 +254,13 @@ class ModelState:
         self._scopes.add(id(scope))
         self._held.append((module or "a function", Snapshot(scope)))
         yield from ((v, f"{module}.{n}") for n, v in scope.items() if not n.startswith("__"))
+
+
+def _hides_code(owner: Any, keys: list[Any]) -> bool:
+    """Tell whether attributes take the place of methods, whose code is compared."""
+    if isinstance(owner, _CONTAINERS):
+        return False
+    return any(callable(getattr(type(owner), key, None)) for key in keys if key is not None)
 
 
 def _is_foreign(module: str) -> bool:

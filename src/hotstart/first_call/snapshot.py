@@ -7,6 +7,7 @@ import contextvars
 import types
 from typing import Any
 
+from hotstart.first_call.contents import contents_of
 from hotstart.records.nested import attributes_of, slot_names
 
 
@@ -32,6 +33,21 @@ class Snapshot:
         missing, now = object(), _copied(self.obj)
         keys = dict.fromkeys((*self.contents, *now))
         return [k for k in keys if self.contents.get(k, missing) is not now.get(k, missing)]
+
+    def entries_changed(self) -> list[Any]:
+        """The keys, names or numbers of what holds something else by now, compared by contents.
+
+        `[None]` of a container that changed as a whole.
+        """
+        now = _copied(self.obj)
+        if isinstance(now, list) and len(now) == len(self.contents):
+            keys, old = [*range(len(now))], {**dict(enumerate(self.contents))}
+            now = dict(enumerate(now))
+        elif isinstance(now, dict):
+            keys, old = self.keys_changed(), self.contents
+        else:
+            return [None] if self.changed() else []
+        return [k for k in keys if (k in old) != (k in now) or _differ(old[k], now[k])]
 
     def put_back(self) -> None:
         """Undo what was done to the object."""
@@ -69,6 +85,10 @@ class Snapshot:
         for name, value in self.contents.items():
             if vars(obj).get(name) is not value:
                 setattr(obj, name, value)
+
+
+def _differ(before: Any, now: Any) -> bool:
+    return before is not now and contents_of([before]) != contents_of([now])
 
 
 def _copied(obj: Any) -> Any:

@@ -166,20 +166,21 @@ class _Reads:
 def _is_in_memo(memo: Memo, traced: FullGraph, read: tuple[Read, str, Any]) -> bool:
     """Tell whether one of Dynamo's names leads into a memo."""
     return bool(memo.names) and any(
-        _leads_into(memo, traced.object_named(start), steps) for start, _, steps in ways(*read)
+        _leads_into(memo, traced.object_named(start), kind, steps)
+        for start, kind, steps in ways(*read)
     )
 
 
-def _leads_into(memo: Memo, start: object, steps: tuple[Step, ...]) -> bool:
-    own = bool(steps) and steps[-1][1] in _OWN_DICTS
+def _leads_into(memo: Memo, start: object, kind: Kind, steps: tuple[Step, ...]) -> bool:
     steps = _by_attribute(steps)
-    for number, (how, name) in enumerate(steps):
-        with contextlib.suppress(AttributeError, LookupError, TypeError):
-            obj = follow(start, steps[:number])
-            if memo.holds(obj) or (how == "attribute" and memo.holds_attribute(obj, str(name))):
-                return True
     with contextlib.suppress(AttributeError, LookupError, TypeError):
-        return memo.holds(start) or (own and memo.adds_to(follow(start, steps)))
+        for number, (how, name) in enumerate(steps):
+            owner = follow(start, steps[:number])
+            key = list(owner)[int(name)] if how in ("key", "entry") else name
+            if how != "class" and memo.holds(owner, key):
+                return True
+        found = follow(start, steps)
+        return memo.holds(found, None) or (kind in ("length", "keys") and memo.adds_to(found))
     return False
 
 

@@ -7,7 +7,7 @@ them, and the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -48,19 +48,25 @@ class Declaration:
         ]
 
 
+Report = Callable[[Sequence[Split], Sequence[Dim], int], None]
+
+
 class Splits:
     """The parts of a call's declared sizes, and how they come about.
 
     Args:
         declaration: the sizes.
         made: the splits so far.
+        report: tells the user of each split.
 
     Attributes:
         made: all splits, in order.
     """
 
-    def __init__(self, declaration: Declaration, made: Sequence[Split] = ()) -> None:
-        self._declaration = declaration
+    def __init__(
+        self, declaration: Declaration, made: Sequence[Split] = (), report: Report = report_split
+    ) -> None:
+        self._declaration, self._report = declaration, report
         self.made = list(made)
 
     def split(self, part: VariantPart, assumed: Sequence[Condition]) -> Split:
@@ -124,7 +130,7 @@ class Splits:
         added = [split for split in made if split.further]
         self.made += added
         if added:
-            report_split(self.made, self._declaration.axes, self._declaration.limit)
+            self._report(self.made, self._declaration.axes, self._declaration.limit)
 
 
 def split_at(part: VariantPart, conditions: Sequence[Condition], examples: Sizes) -> Split | None:

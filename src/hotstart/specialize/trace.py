@@ -34,9 +34,9 @@ from hotstart.partition.zero_and_one import special_conditions
 from hotstart.records.contract import Layout, TensorSpec
 from hotstart.records.shapes import Interval, dense_strides, layout_fits
 from hotstart.runtime.entry.refusal_words import dense_copy
-from hotstart.specialize.limits import range_error
+from hotstart.specialize.limits import range_error, report_split
 from hotstart.specialize.parts import Split, VariantPart
-from hotstart.specialize.split import Declaration, Splits
+from hotstart.specialize.split import Declaration, Report, Splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +188,9 @@ def _trace(
 
 
 def trace_parts(
-    trace: Callable[[VariantPart, int], GraphT], declaration: Declaration
+    trace: Callable[[VariantPart, int], GraphT],
+    declaration: Declaration,
+    report: Report = report_split,
 ) -> tuple[list[TracedPart[GraphT]], list[Split]]:
     """Trace until every declared size has a graph; one graph serves as many parts as it can.
 
@@ -199,6 +201,7 @@ def trace_parts(
     Args:
         trace: makes a graph with the hints of a part; the number tells it from others.
         declaration: the sizes that are declared.
+        report: tells the user of each split.
 
     Returns:
         The parts with their graphs, and how the parts came about.
@@ -208,7 +211,7 @@ def trace_parts(
         RangeError: a condition on sizes needs more parts than the declaration allows.
     """
     traced: list[TracedPart[GraphT]] = []
-    splits = Splits(declaration)
+    splits = Splits(declaration, report=report)
     graphs: list[GraphT] = []
     waiting = declaration.parts()
     while waiting:

@@ -15,6 +15,7 @@ from hotstart import faults
 from hotstart.capture.described import DescribedCall
 from hotstart.capture.naming import naming_of
 from hotstart.capture.refusals import refuse_skipped_hooks
+from hotstart.capture.trace import KeptTensorRead
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError
 from hotstart.events import Clock
@@ -101,12 +102,18 @@ def _trace_without(
     Where a graph would read what was kept for its own sizes, calls are traced as they are after
     some of larger sizes than are declared.
     """
+    kept: KeptTensorRead | None = None
     for before in ([], larger_calls(calls)):
         with after_calls(model, before) as made, contextlib.suppress(CaptureError):
-            traced = _proven(ModelIndex(model), calls, trace, memo.now()) if made else None
-            break
+            try:
+                traced = _proven(ModelIndex(model), calls, trace, memo.now()) if made else None
+                break
+            except KeptTensorRead as error:
+                kept = error
     else:
         return None
+    if kept is not None and not made:
+        raise kept
     if traced is None or not makes_no_difference(model, memo, traced.calls, before):
         return None
     return replace(traced, index=ModelIndex(model))

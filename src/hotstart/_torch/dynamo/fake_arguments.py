@@ -193,7 +193,7 @@ class FakeArguments(TorchDispatchMode):
     def _token(self, value: Any) -> Any:
         """Make a token of an operator's input: equal for equal computations."""
         if not isinstance(value, torch.Tensor):
-            return type(value).__qualname__ if callable(value) else repr(value)
+            return self._token_of_object(value)
         if is_wrapper(value):
             inner = [self._token(getattr(value, name)) for name in inner_names(value)]
             return (type(value).__qualname__, repr(context_of(value)), *inner)
@@ -207,6 +207,14 @@ class FakeArguments(TorchDispatchMode):
         if self._is_unknown(value):
             return ("written", *form)
         return digest_of(value)
+
+    def _token_of_object(self, value: Any) -> Any:
+        """Make a token of a constant, or of an object as what its attributes hold."""
+        held = getattr(value, "__dict__", None)
+        name = type(value).__qualname__
+        if callable(value) or not held:
+            return name if callable(value) else repr(value)
+        return (name, *((key, *map(self._token, pytree.tree_leaves(v))) for key, v in held.items()))
 
     def _is_unknown(self, tensor: torch.Tensor) -> bool:
         return is_fake(tensor) or (bool(self._unknown) and memory_of(tensor) in self._unknown)
