@@ -17,7 +17,7 @@ from hotstart.records.nested import Slot, Tree, children
 
 
 def results_of(captured: Captured, names: Mapping[str, str]) -> object:
-    """Describe what a graph returns; None if it writes in a way that is not followed.
+    """Describe what a graph returns; None if it changes something in a way that is not followed.
 
     What was written to a tensor counts where it, or one on the same memory, is read afterwards.
 
@@ -37,7 +37,7 @@ class _Results:
         self._memory: dict[int, object] = {}
 
     def described(self) -> object:
-        """What the graph returns; None if it writes to memory in a way that is not followed."""
+        """What the graph returns; None if it writes in a way that is not followed."""
         captured = self._captured
         inputs = iter(captured.inputs)
         for node in captured.graph.nodes:
@@ -46,7 +46,8 @@ class _Results:
             elif node.op != "output":
                 self._add(node)
         tensors = (t for node in self._known for t in tensors_in(example_of(node)))
-        if any(was_mutated(t) and storage_of(t) not in self._memory for t in tensors):
+        unknown = any(was_mutated(t) and storage_of(t) not in self._memory for t in tensors)
+        if unknown or captured.changes:
             return None
         (output,) = captured.graph.find_nodes(op="output")
         return _tree(captured.outputs, [self._read(each) for each in output.args[0]], self._names)

@@ -28,10 +28,12 @@ from typing import Any
 
 import torch
 
-from hotstart._torch.running.watches import MappingWatch
+from hotstart._torch.running.watches import ContentsWatch, MappingWatch, watch_mappings
 from hotstart.guards.functions import definers, functions_in
 from hotstart.guards.structure import follow
 from hotstart.records.guards import Guard, Step
+
+Versions = MappingWatch | ContentsWatch
 
 MOST = 200
 """So many objects inside of one that was read as a whole are watched."""
@@ -301,7 +303,7 @@ class Sealed:
 
     def __init__(self, watched: Watched) -> None:
         self.mappings = frozenset(watched.mappings)
-        self._versions = MappingWatch(list(watched.mappings.values()))
+        self._versions = watch_mappings(list(watched.mappings.values()))
         self.checks = tuple(_checks(watched, self._versions))
         self.unchanged = all_hold(self.checks)
 
@@ -329,7 +331,7 @@ def all_hold(checks: Iterable[Callable[[], bool]]) -> Callable[[], bool]:
     return hold
 
 
-def _checks(watched: Watched, versions: MappingWatch) -> Iterator[Callable[[], bool]]:
+def _checks(watched: Watched, versions: Versions) -> Iterator[Callable[[], bool]]:
     """Make a check for each table that has something in it."""
     if empties := watched.empties:
         yield lambda: not any(empties)

@@ -32,8 +32,8 @@ from hotstart.specialize.trace import TracedCall, trace_parts
 
 log = logging.getLogger("hotstart")
 
-_FIRST = "first_"
-"""What the names of axes of the first call begin with."""
+_FIRST = "first_call_"
+"""What the names of axes of the first call begin with, and no others may."""
 
 _PARTS = 64
 """Bound on the further parts that sizes of both calls are split into."""
@@ -55,6 +55,8 @@ def compute_the_same_after_another(
     memo: Memo,
 ) -> bool:
     """Tell whether each call computes the same after each of all, also itself."""
+    if any(dim.name.startswith(_FIRST) for call in calls for dim in call.arguments.axes):
+        return False
     return all(
         _is_same_after(index, weights, first, call, alone, memo)
         for first in calls

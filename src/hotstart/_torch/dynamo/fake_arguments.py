@@ -29,6 +29,9 @@ Fakes: TypeAlias = "FakeTensorMode"
 LIMIT = 1 << 30
 """Bound on the bytes of a tensor that is computed."""
 
+_DEPTH = 4
+"""So deep are attributes of objects looked at that calls return."""
+
 _FILLED = 1 << 26
 """Bound on the bytes of a fake tensor of which only the form counts."""
 
@@ -190,10 +193,10 @@ class FakeArguments(TorchDispatchMode):
             self._numbers[id(made)] = (len(self._numbers), made)
             self._made.append(weakref.ref(made))
 
-    def _token(self, value: Any) -> Any:
+    def _token(self, value: Any, depth: int = _DEPTH) -> Any:
         """Make a token of an operator's input: equal for equal computations."""
         if not isinstance(value, torch.Tensor):
-            return self._token_of_object(value)
+            return self._token_of_object(value, depth)
         if is_wrapper(value):
             inner = [self._token(getattr(value, name)) for name in inner_names(value)]
             return (type(value).__qualname__, repr(context_of(value)), *inner)
@@ -208,13 +211,19 @@ class FakeArguments(TorchDispatchMode):
             return ("written", *form)
         return digest_of(value)
 
-    def _token_of_object(self, value: Any) -> Any:
+    def _token_of_object(self, value: Any, depth: int) -> Any:
         """Make a token of a constant, or of an object as what its attributes hold."""
-        held = getattr(value, "__dict__", None)
-        name = type(value).__qualname__
-        if callable(value) or not held:
-            return name if callable(value) else repr(value)
-        return (name, *((key, *map(self._token, pytree.tree_leaves(v))) for key, v in held.items()))
+        name, held = type(value).__qualname__, getattr(value, "__dict__", None)
+        if callable(value):
+            return name
+        if (
+            not held
+            or not depth
+            or isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool)
+        ):
+            return repr(value)
+        found = ((key, leaf) for key, held in held.items() for leaf in pytree.tree_leaves(held))
+        return (name, *((key, self._token(leaf, depth - 1)) for key, leaf in found))
 
     def _is_unknown(self, tensor: torch.Tensor) -> bool:
         return is_fake(tensor) or (bool(self._unknown) and memory_of(tensor) in self._unknown)

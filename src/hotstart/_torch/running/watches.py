@@ -56,6 +56,53 @@ class VersionWatch:
         return list(map(self._version, self.tensors)) == self._versions
 
 
+def attributes_are_counted() -> bool:
+    """Tell whether setting an attribute of an object counts as a change of its dict.
+
+    It does not in Python 3.13.0, whose watchers of dicts are told of no attribute that is kept in
+    the object itself.
+    """
+    from torch._C._dynamo.guards import dict_version
+
+    probe = _Probe()
+    held = vars(probe)
+    before = dict_version(held)
+    probe.value = 1
+    return bool(dict_version(held) != before)
+
+
+class _Probe:
+    """An object with an attribute."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
+def watch_mappings(mappings: Sequence[dict[Any, Any]]) -> MappingWatch | ContentsWatch:
+    """Watch dicts, which may be those of objects' attributes."""
+    return MappingWatch(mappings) if attributes_are_counted() else ContentsWatch(mappings)
+
+
+class ContentsWatch:
+    """Notices that dicts changed, by the identity of every value."""
+
+    def __init__(self, mappings: Sequence[dict[Any, Any]]) -> None:
+        self._before = [(mapping, [*mapping], [*mapping.values()]) for mapping in mappings]
+
+    def unchanged(self) -> bool:
+        """Tell whether nothing was set in or removed from any of the dicts."""
+        return not any(_differs(*each) for each in self._before)
+
+    def changed(self) -> list[dict[Any, Any]]:
+        """The dicts in which something was set or removed."""
+        return [each[0] for each in self._before if _differs(*each)]
+
+
+def _differs(mapping: dict[Any, Any], keys: list[Any], values: list[Any]) -> bool:
+    same = len(mapping) == len(keys) and all(map(operator.is_, mapping.values(), values))
+    return not same or [*mapping] != keys
+
+
 class MappingWatch:
     """Notices that dicts changed.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hotstart._torch.running.watches import MappingWatch, TensorWatch
+from hotstart._torch.running.watches import TensorWatch, watch_mappings
 from hotstart.dtypes import dtype_of
 from hotstart.errors import ContractError, ModelMismatch
 from hotstart.guards.compare import Guards
@@ -204,7 +204,7 @@ def _watch(
         found.append(module.training)
     checks: list[Callable[[], bool]] = []
     if others := [held for held in mappings.values() if id(held) not in guards.mappings]:
-        checks.append(MappingWatch(others).unchanged)
+        checks.append(watch_mappings(others).unchanged)
     if owners:
         checks.append(lambda: all(map(is_, map(getitem, owners, keys), found)))
     outers = {id(p.owner): (p.within.get(), p.owner) for p, _ in kept if p.within is not None}
