@@ -123,14 +123,8 @@ def _no_tables() -> None:
 
 
 SET_UP = [
-    TakesALock,
-    RegistersAHook,
-    InAnAttribute,
-    InADict,
-    InABuffer,
-    InAGlobal,
-    Draws,
-    DependsOnData,
+    *(TakesALock, RegistersAHook, InAnAttribute, InADict, InABuffer, InAGlobal, Draws),
+    pytest.param(DependsOnData, marks=pytest.mark.thorough),
 ]
 
 
@@ -240,6 +234,7 @@ class KnowsASize(FirstCall):
         return self.inner(x) * 2
 
 
+@pytest.mark.thorough
 def test_a_number_that_was_replaced_may_be_read_if_no_size_is_equal_to_it() -> None:
     check(Numbered(), (R(2, 4),))
     dims = {"x": {0: Dim("n", min=2, max=8)}}
@@ -248,6 +243,7 @@ def test_a_number_that_was_replaced_may_be_read_if_no_size_is_equal_to_it() -> N
         build(KnowsASize(), R(2, 4), dynamic_shapes=dims)
 
 
+@pytest.mark.thorough
 def test_tables_that_are_there_grow_to_the_largest_size() -> None:
     class Rotary(FirstCall):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What graphs return, in a form that is equal for graphs that compute the same."""
+"""Describe what graphs return, equally for graphs that compute the same."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def results_of(captured: Captured, names: Mapping[str, str]) -> object:
 
 
 class _Results:
-    """What the nodes of a graph compute, with what was written to memory before they are read."""
+    """Nodes of a graph by what they compute, and memory by what was written to it so far."""
 
     def __init__(self, captured: Captured, names: Mapping[str, str]) -> None:
         self._captured, self._names = captured, names
@@ -37,7 +37,7 @@ class _Results:
         self._memory: dict[int, object] = {}
 
     def described(self) -> object:
-        """What the graph returns; None if it writes in a way that is not followed."""
+        """Describe what the graph returns; None if it writes in a way that is not followed."""
         captured = self._captured
         inputs = iter(captured.inputs)
         for node in captured.graph.nodes:
@@ -65,7 +65,7 @@ class _Results:
             self._memory[at] = hash((self._memory.get(at, 0), self._known[node]))
 
     def _read(self, value: object) -> object:
-        """What a node has computed, and what was written to its memory by now."""
+        """Describe what a node has computed, with what was written to its memory by now."""
         if not isinstance(value, fx.Node):
             return repr(value)
         return (self._known[value], *(self._memory.get(at, 0) for at in _memory_of(value)))

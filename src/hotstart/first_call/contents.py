@@ -1,4 +1,4 @@
-"""What values hold, compared by contents."""
+"""Compare values by what they hold."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def contents_of(values: Iterable[Any]) -> list[object]:
 
 
 def leaves(values: Iterable[Any], depth: int = _DEPTH) -> Iterator[Any]:
-    """What containers hold, however deep, up to a limit; keys of dicts, too."""
+    """List what containers hold, however deep, up to a limit; keys of dicts, too."""
     for value in values:
         if not isinstance(value, list | tuple | set | frozenset | dict | collections.deque):
             yield value

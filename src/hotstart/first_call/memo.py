@@ -1,8 +1,8 @@
 """Find what a model keeps for the sizes of its last calls, and show that no result depends on it.
 
-A mask for the last length, a grid for the last image, positions in a dict by length: later calls of
-the same sizes find them, others make them anew. Where they are made of sizes and weights alone, a
-program that makes them in every call computes the same.
+A mask for the last length, a grid for the last image: later calls of the same sizes find them,
+others make them anew. Where they are made of sizes and weights alone, a program that makes them in
+every call computes the same.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from hotstart.records.nested import slot_names
 
 _CONTAINERS = (dict, list, set, collections.deque)
 _HELD = (tuple, frozenset, *_CONTAINERS)
+
 _ARRAY = 1 << 24
 """Bound on the bytes of an array that is copied."""
 
@@ -128,7 +129,7 @@ class ModelState:
         for name, held in self._held:
             keys = held.entries_changed() if held.changed() else []
             owner = self._registries.get(id(held.obj), held.obj)
-            if keys and (id(owner) in self._scopes | self._enclosed or _hides_code(owner, keys)):
+            if keys and (self._is_shared_by_code(held.obj) or _hides_code(owner, keys)):
                 return None
             entries += [(owner, key) for key in keys]
             names += _changed(name, held) if keys else []
@@ -168,6 +169,11 @@ class ModelState:
                 if now.get(name) is not value:
                     setattr(cls, name, value)
 
+    def _is_shared_by_code(self, held: Any) -> bool:
+        """Tell whether an object is the variables of a Python module, or in those of a closure."""
+        enclosed = id(held) in self._enclosed and isinstance(held, (types.CellType, *_CONTAINERS))
+        return id(held) in self._scopes or enclosed
+
     def _memory(self) -> list[_KeptTensor | _KeptArray]:
         return [*self._tensors, *self._arrays]
 
@@ -182,7 +188,7 @@ class ModelState:
             enclosed = id(obj) in self._enclosed and isinstance(obj, _HELD)
             for value, at in self._take(obj, name):
                 waiting.append((value, at, of_module))
-                if enclosed or isinstance(obj, types.FunctionType):
+                if enclosed or (isinstance(obj, types.FunctionType) and value is not vars(obj)):
                     self._enclosed.add(id(value))
             waiting += ((v, at, True) for v, at in self._surroundings(obj))
 
