@@ -15,6 +15,7 @@ from torch import fx
 from hotstart._torch.graphs.writes import was_mutated
 from hotstart.capture.arguments import Arguments
 from hotstart.capture.captured import Captured, example_of, tensors_in
+from hotstart.capture.same_results import operator_name
 from hotstart.records.nested import Map, Slot, Tree, children
 
 
@@ -40,7 +41,7 @@ def computes(captured: Captured) -> object:
         if node.op == "placeholder":
             known[node] = hash((node.op, repr(next(inputs))))
         elif node.op != "output":
-            known[node] = hash((node.op, _name(node, captured), *_read(node, known)))
+            known[node] = hash((node.op, operator_name(node, captured), *_read(node, known)))
         writes = writes or any(map(was_mutated, tensors_in(example_of(node))))
     (outputs,) = (node.args[0] for node in captured.graph.nodes if node.op == "output")
     made = [known.get(each, repr(each)) for each in outputs]
@@ -54,16 +55,6 @@ def computes(captured: Captured) -> object:
         sorted(updates, key=repr),
         order,
     )
-
-
-def _name(node: fx.Node, captured: Captured) -> str:
-    """An operator, or a graph within the graph as text."""
-    if node.op == "get_attr":
-        held: Any = captured.module
-        for part in str(node.target).split("."):
-            held = getattr(held, part)
-        return str(held.code) if isinstance(held, fx.GraphModule) else str(node.target)
-    return str(node.target)
 
 
 def _read(node: fx.Node, known: Mapping[fx.Node, object]) -> tuple[str, str]:

@@ -60,7 +60,7 @@ class _Results:
             return forms[each] if each in forms else _Known(self._read(each))
 
         read_by = repr(mapped((node.args, node.kwargs), read))
-        self._known[node] = hash((node.op, _name(node, self._captured), read_by))
+        self._known[node] = hash((node.op, operator_name(node, self._captured), read_by))
         for at in (at for written in _written(node) for at in _memory_of(written)):
             self._memory[at] = hash((self._memory.get(at, 0), self._known[node]))
 
@@ -141,8 +141,8 @@ _IN_PLACE = frozenset(
 )  # fmt: skip
 
 
-def _name(node: fx.Node, captured: Captured) -> str:
-    """An operator, or a graph within the graph as text."""
+def operator_name(node: fx.Node, captured: Captured) -> str:
+    """Name an operator, or write a graph within the graph, or a constant, as text."""
     if node.op != "get_attr":
         return str(node.target)
     held: Any = captured.module

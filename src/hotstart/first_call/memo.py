@@ -30,12 +30,12 @@ Sized = tuple[FirstCall, Mapping[str, int]]
 Found = TypeVar("Found")
 
 _NUMBERS = 16
-"""So many of the numbers that a call leaves are looked at, the smallest first."""
+"""Bound on the numbers that are looked at of those which a call leaves; the smallest ones are."""
 
 
 @dataclass(frozen=True)
 class Memo:
-    """What a model keeps from call to call, and no result depends on; nothing by default.
+    """State that a model keeps from call to call, and no result depends on; none by default.
 
     Attributes:
         names: where it is kept.
@@ -86,7 +86,7 @@ class Memo:
 
 
 def _entry(owner: Any, key: Any) -> Any:
-    """What an object or a container holds; None if it does not."""
+    """Return an entry of a container, or an attribute; None if there is none."""
     if key is None:
         return owner
     if isinstance(owner, dict):
@@ -170,7 +170,7 @@ def _undone(model: Model, make: Callable[[ModelState], Found]) -> Found | None:
 
 
 def _changes_by(made: FakeCalls, state: ModelState, each: Sized) -> Changes | None:
-    """What a call changes, which is undone; None if it fails, or more is changed than a memo."""
+    """List what a call changes, and undo it; None if it fails, or changes more than a memo."""
     ran = made.make(*each)
     changes = state.changes() if ran is not None and ran.only_computes else None
     state.put_back()

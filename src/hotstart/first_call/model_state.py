@@ -30,7 +30,7 @@ _FOREIGN = frozenset({"builtins", "torch", "numpy", "logging", "threading", "wea
 
 @dataclass(frozen=True)
 class Changes:
-    """What a call left otherwise than it was, by contents.
+    """Changes that a call has left in a model, by contents.
 
     Attributes:
         entries: owner and name of attributes, buffers and parameters among them; container and key

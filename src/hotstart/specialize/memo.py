@@ -19,10 +19,10 @@ from hotstart.specialize.trace import TracedCall
 log = logging.getLogger("hotstart")
 
 _NAMED = 3
-"""How many of the places where a model keeps something are named in the log."""
+"""Bound on the places where a model keeps something that the log names."""
 
 _BEFORE = 6
-"""How many calls are made before others, of one that has many parts."""
+"""Bound on the parts of a call that others are made after."""
 
 
 def first_call_of(target: Model, arguments: Arguments) -> FirstCall:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -104,12 +103,13 @@ def _trace_without(
     """
     kept: KeptTensorRead | None = None
     for before in ([], larger_calls(calls)):
-        with after_calls(model, before) as made, contextlib.suppress(CaptureError):
+        with after_calls(model, before) as made:
             try:
                 traced = _proven(ModelIndex(model), calls, trace, memo.now()) if made else None
                 break
-            except KeptTensorRead as error:
-                kept = error
+            except CaptureError as error:
+                log.debug("without what it keeps, the model is not captured: %s", error)
+                kept = error if isinstance(error, KeptTensorRead) else None
     else:
         return None
     if kept is not None and not made:

@@ -33,7 +33,7 @@ from hotstart.specialize.trace import TracedCall, trace_parts
 log = logging.getLogger("hotstart")
 
 _FIRST = "first_call_"
-"""What the names of axes of the first call begin with, and no others may."""
+"""Prefix of the names of the first call's axes, which no others may have."""
 
 _PARTS = 64
 """Bound on the further parts that sizes of both calls are split into."""
