@@ -427,20 +427,25 @@ def works_where_a_sum_is_0(x: Tensor) -> Tensor:
         reads_a_number,
         returns,
         leaves_a_loop,
-        leaves_a_loop_over_those_found,
-        counts_those_found,
         takes_the_next,
         takes_the_next_of_a_range,
         asks_for_more_than_one,
         otherwise,
     ],
 )
-def test_what_does_something_is_refused_and_torch_cond_is_named(
+def test_what_does_something_is_compiled_with_and_without(function: Callable[..., Any]) -> None:
+    calls = CALLS if function is not takes_a_maximum else CALLS[:1]
+    program = check(function, *calls, dynamic_shapes=ROWS)
+    assert any("branches yes" in variant.name for variant in program.report.variants)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("function", [leaves_a_loop_over_those_found, counts_those_found])
+def test_loops_over_rows_that_are_found_are_refused_and_torch_cond_is_named(
     function: Callable[..., Any],
 ) -> None:
     with pytest.raises(hotstart.CaptureError, match=r"torch\.cond") as caught:
         build(function, MANY, dynamic_shapes=ROWS)
-    assert not torch.is_autocast_enabled("cpu")
     assert Path(__file__).name in str(caught.value)
 
 
@@ -469,15 +474,20 @@ class KeepsInAList(Keeps):
         self.seen.append(found)
 
 
-@pytest.mark.parametrize("model", [KeepsInAnAttribute, KeepsInAList])
-def test_what_a_module_keeps_is_something(model: Callable[[], nn.Module]) -> None:
-    with pytest.raises(hotstart.CaptureError, match=r"torch\.cond"):
-        build(model(), MANY, dynamic_shapes=ROWS)
+def test_what_a_module_keeps_is_something() -> None:
+    check(KeepsInAnAttribute(), *CALLS, dynamic_shapes=ROWS)
+    with pytest.raises(hotstart.CaptureError, match=r"outlives the call \(seen\)"):
+        build(KeepsInAList(), MANY, dynamic_shapes=ROWS)
 
 
 def test_the_error_says_what_is_done_and_where() -> None:
+    def often(x: Tensor) -> Tensor:
+        for number in range(5):
+            x = adds_to_another(x - number)
+        return x
+
     with pytest.raises(hotstart.CaptureError) as caught:
-        build(adds_to_another, MANY, dynamic_shapes=ROWS)
+        build(often, MANY, dynamic_shapes=ROWS)
     assert "if rows.numel() > 0" in str(caught.value)
     assert "it writes to a tensor that is not empty at " in str(caught.value)
     assert "result[others] = 1" in str(caught.value)

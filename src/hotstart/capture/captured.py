@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ import torch.utils._pytree as pytree
 from torch import fx
 
 from hotstart._torch.dynamo.layout_reads import LayoutReads
+from hotstart._torch.graphs.sides import sides_of
 from hotstart._torch.graphs.symbols import Condition, equals, expression
 from hotstart.capture.idle import IdleNodes
 from hotstart.capture.numbers import DataNumber, Fact
@@ -116,6 +118,11 @@ class Captured:
     def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
         """A size of the graph as an expression over axis symbols."""
         return expression(size).xreplace(dict(self.symbols))
+
+    @cached_property
+    def sides(self) -> tuple[bool, ...]:
+        """The sides of branches on what tensors hold that the graph is for, in order."""
+        return sides_of(self.graph)
 
     @property
     def assumed(self) -> tuple[Condition, ...]:

@@ -33,11 +33,17 @@ if TYPE_CHECKING:
     import sympy
 
 
-def not_one_graph(line: str, reason: str, advice: str) -> CaptureError:
+class BranchOnContents(CaptureError):
+    """Forward branches on what a tensor holds."""
+
+
+def not_one_graph(
+    line: str, reason: str, advice: str, kind: type[CaptureError] = CaptureError
+) -> CaptureError:
     """The error that says where and why a model is not one graph, and what to change."""
     parts = [("at", line), ("because", reason), ("do", advice or "write that line another way")]
     listed = "".join(f"\n  {label + ':':9}{text}" for label, text in parts if text)
-    return CaptureError(f"the model cannot be captured as one graph.{listed}")
+    return kind(f"the model cannot be captured as one graph.{listed}")
 
 
 def not_idle(line: str, reason: str) -> CaptureError:
@@ -48,6 +54,7 @@ def not_idle(line: str, reason: str) -> CaptureError:
         f"nothing to do does something: {reason}",
         "torch.cond with both branches, or torch.where; or nothing but writes to rows that are "
         "selected, as by index_add_ and x[rows] = y",
+        BranchOnContents,
     )
 
 

@@ -16,9 +16,10 @@ from torch import fx
 from hotstart._torch.blocks.block_copy import NotRepeatedError
 from hotstart._torch.dynamo.data_numbers import depends_on_data
 from hotstart._torch.dynamo.decided_by_sizes import index_by_known_numbers
-from hotstart._torch.dynamo.failures import describe_failure
+from hotstart._torch.dynamo.failures import asks_contents, describe_failure
 from hotstart._torch.dynamo.full_graph import FullGraph, NoGraph, full_graph
 from hotstart._torch.dynamo.gradients import begins_gradients, end_gradients
+from hotstart._torch.dynamo.sides import Sides
 from hotstart._torch.graphs.assertions import complete_examples, keep_checks
 from hotstart._torch.graphs.nodes import drop_unused_views
 from hotstart._torch.graphs.symbols import (
@@ -45,6 +46,7 @@ from hotstart.capture.outputs import Outputs, describe_outputs
 from hotstart.capture.plain import require_comparable, require_plain
 from hotstart.capture.prepare import prepare
 from hotstart.capture.refusals import (
+    BranchOnContents,
     not_one_graph,
     refuse_collectives,
     refuse_contents,
@@ -118,6 +120,7 @@ def capture(
     blocks_once: bool,
     passed: Mapping[int, tuple[str, object]],
     memo: Memo = NO_MEMO,
+    sides: tuple[bool, ...] | None = None,
 ) -> Captured:
     """Trace a call once.
 
@@ -132,9 +135,11 @@ def capture(
         blocks_once: copy the nodes of a repeated block instead of tracing it again.
         passed: the caller's objects that the call is passed, with their names, by identity.
         memo: what the model keeps that a program does not.
+        sides: of the first branches on what tensors hold; None if such a branch is an error.
 
     Raises:
-        CaptureError: a graph break, data-dependent control flow, or an unsupported construct.
+        BranchOnContents: there is such a branch.
+        CaptureError: a graph break, or an unsupported construct.
     """
     with fake_mode():
         tensors = [example_tensor(spec, hints) for spec in arguments.tensors]
@@ -147,7 +152,7 @@ def capture(
         if not set(axes_of(size)) <= fixed.keys()
     ]
     args, kwargs = arguments.call_with(tensors)
-    trace = partial(_trace, target, args, kwargs, dynamic, passed)
+    trace = partial(_trace, target, args, kwargs, dynamic, passed, sides)
     traced = with_numbers_of_buffers(index, partial(_with_blocks_once, index, trace, blocks_once))
     refuse_mixed_gradients(traced.module.graph)
     end_gradients(traced.module.graph)
@@ -195,11 +200,15 @@ def _trace(
     kwargs: dict[str, Any],
     dynamic: list[tuple[torch.Tensor, int, int, int]],
     passed: Mapping[int, tuple[str, object]],
+    sides: tuple[bool, ...] | None,
     blocks: Mapping[int, torch.nn.Module],
     known: Known,
 ) -> FullGraph:
     try:
-        found = full_graph(model, args, kwargs, dynamic, blocks, counterparts, passed, known)
+        decided = None if sides is None else Sides(sides)
+        found = full_graph(
+            model, args, kwargs, dynamic, blocks, counterparts, passed, known, decided
+        )
         if blocks and begins_gradients(found.module.graph):
             raise NotRepeatedError("one level of gradients is around all blocks")
         return found
@@ -212,7 +221,8 @@ def _trace(
         failure = describe_failure(error)
         if failure is None:
             raise
-        raise not_one_graph(*failure) from error
+        kind = BranchOnContents if asks_contents(error) else CaptureError
+        raise not_one_graph(*failure, kind) from error
 
 
 def _without_subclasses(traced: FullGraph) -> TakenApart:

@@ -17,6 +17,7 @@ from hotstart._torch.dynamo.plain_sizes import takes_plain_sizes
 from hotstart._torch.dynamo.recurrent import loops_over_steps
 from hotstart._torch.graphs.assertions import asserts_contents
 from hotstart._torch.graphs.nodes import region_change, sets_grad_mode, switches_attention
+from hotstart._torch.graphs.sides import keeps_to_side
 from hotstart._torch.graphs.values import storage_of
 from hotstart._torch.graphs.writes import was_mutated
 from hotstart._torch.processes.collectives import communicates
@@ -29,6 +30,7 @@ from hotstart.partition.digest import Canonical
 from hotstart.partition.graph import Graph
 from hotstart.partition.idle_nodes import require_idle
 from hotstart.partition.operator_names import name_given, names_of
+from hotstart.partition.repeatable import require_repeatable
 from hotstart.partition.tokens import Token, hash_token
 
 SplitOn = Any
@@ -74,6 +76,7 @@ def cut(
     # They are done in a call only, and make numbers that stitched code passes on.
     alone = nodes_alone(graph, hints)
     require_idle(graph, hints)
+    require_repeatable(graph, hints)
     splitting |= alone
     splitting |= set(filter(_runs_as_eager, graph.nodes))
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
@@ -287,9 +290,10 @@ def _runs_as_eager(node: fx.Node) -> bool:
 
     All processes have to come to a collective in the same order, and proofs run on one. Inductor
     takes recurrent layers apart step by step, for one length each, and what is packed for none; it
-    traces an operator with an integer for a size for one size.
+    traces an operator with an integer for a size for one size. A unit cannot end a call, as one
+    does that takes the other side of a branch.
     """
-    kinds = (communicates, loops_over_steps, takes_packed, takes_plain_sizes)
+    kinds = (communicates, keeps_to_side, loops_over_steps, takes_packed, takes_plain_sizes)
     return any(is_one(node) for is_one in kinds)
 
 

@@ -7,36 +7,27 @@ and no other node reads their results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import torch
 from torch import fx
-from torch.fx.node import map_aggregate
 
-from hotstart._torch.dynamo.called_operators import draws_numbers, watching_operators
 from hotstart._torch.dynamo.data_numbers import asserts_number
 from hotstart._torch.dynamo.idle_bodies import mask_of
 from hotstart._torch.graphs.assertions import asserts_contents
 from hotstart._torch.graphs.nodes import region_change, switches_attention
 from hotstart._torch.graphs.source_lines import line_of, without_folders
-from hotstart._torch.graphs.symbols import fake_mode, make_symbols
 from hotstart._torch.graphs.values import storage_of
-from hotstart._torch.graphs.writes import learnt_statistics
 from hotstart._torch.processes.collectives import communicates
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.capture.idle import IdleNodes
 from hotstart.capture.refusals import not_idle
-from hotstart.partition.data_nodes import made_up_input, may_run
 from hotstart.partition.data_sizes import NumberSizes
+from hotstart.partition.effects import Acts, run_watched
 from hotstart.partition.graph import Graph
 
 if TYPE_CHECKING:
     import sympy
-
-
-class _Acts(Exception):
-    """A node may do something; the message says what."""
 
 
 def require_idle(graph: Graph, hints: Mapping[str, int]) -> None:
@@ -65,7 +56,7 @@ def require_idle(graph: Graph, hints: Mapping[str, int]) -> None:
                 continue
             try:
                 _run(graph, idle, node, at or {}, outside)
-            except _Acts as error:
+            except Acts as error:
                 _require(idle, False, node, str(error))
 
 
@@ -131,83 +122,13 @@ def _run(
     """Run a node at some sizes, watching what it does.
 
     Raises:
-        _Acts: it raises, writes to memory that others read, or has other effects.
+        Acts: it raises, writes to memory that others read, or has other effects.
     """
     if communicates(node):
-        raise _Acts("other processes take part in it")
+        raise Acts("other processes take part in it")
     if asserts_contents(node):
-        raise _Acts("it checks what a tensor holds")
+        raise Acts("it checks what a tensor holds")
     if region_change(node) or switches_attention(node):
-        raise _Acts("it changes a mode, as autocast does")
-    if any(value is not None for value in learnt_statistics(node)):
-        raise _Acts("it writes running statistics")
-    sizes = graph.substitution(at)
-    real = may_run(graph, node, at, sizes)
-    fake = fake_mode(make_symbols({}).env)
-    if _selects_nothing(idle, node):
-        outside = frozenset()  # it writes to no element of these
-    if node not in graph.numbers:
-        with fake:
-            _call(graph, node, sizes, outside)
-    elif not real:
-        raise _Acts("it reads a number")
-    if real:
-        with torch.random.fork_rng(devices=[]):
-            _call(graph, node, sizes, outside)
-
-
-def _call(graph: Graph, node: fx.Node, sizes: Mapping[Any, Any], outside: frozenset[int]) -> None:
-    kept: set[int] = set()
-
-    def number(value: Any) -> Any:
-        return graph.number_at(value, sizes)
-
-    def leaf(item: Any) -> Any:
-        if not isinstance(item, fx.Node):
-            return number(item)
-        made = made_up_input(graph, item, number)
-        before = tensors_in(example_of(item))
-        for tensor, example in zip(tensors_in(made), before, strict=False):
-            if storage_of(example) in outside:
-                kept.add(storage_of(tensor))
-        return made
-
-    with torch.no_grad():
-        try:
-            args, kwargs = map_aggregate((graph.args(node), graph.kwargs(node)), leaf)
-            with watching_operators() as called:
-                graph.call(node, args, kwargs)
-        except Exception as error:
-            raise _Acts("it raises an error") from error
-    for operator, given in called:
-        if draws_numbers(operator):
-            raise _Acts("it draws random numbers")
-        for written in _written(operator, given):
-            if storage_of(written) in kept and not _is_empty(operator, given, written):
-                raise _Acts("it writes to a tensor that is not empty")
-
-
-def _written(operator: Any, given: Mapping[str, Any]) -> Iterator[torch.Tensor]:
-    for argument in operator._schema.arguments:
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            yield from tensors_in(given.get(argument.name))
-
-
-_BY_INDEX = {
-    "aten::index_add_": "index",
-    "aten::index_copy_": "index",
-    "aten::index_fill_": "index",
-    "aten::index_reduce_": "index",
-    "aten::index_put_": "indices",
-    "aten::_index_put_impl_": "indices",
-    "aten::scatter_": "index",
-    "aten::scatter_add_": "index",
-    "aten::scatter_reduce_": "index",
-}
-"""Operators that write only to elements which an argument selects; to none if that is empty."""
-
-
-def _is_empty(operator: Any, given: Mapping[str, Any], written: torch.Tensor) -> bool:
-    """Tell whether an operator writes to no element."""
-    selecting = tensors_in(given.get(_BY_INDEX.get(operator._schema.name, "")))
-    return written.numel() == 0 or any(tensor.numel() == 0 for tensor in selecting)
+        raise Acts("it changes a mode, as autocast does")
+    # What selects nothing writes to no element of these.
+    run_watched(graph, node, at, frozenset() if _selects_nothing(idle, node) else outside)

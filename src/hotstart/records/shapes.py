@@ -34,16 +34,23 @@ class Variant(msgspec.Struct, frozen=True):
         choices: the range or size of each axis.
         where: Python expression over the axes, for a variant that serves only some of these sizes;
             empty if it serves all.
+        sides: the sides of branches on what tensors hold that bring a call here, from the first
+            branch on; empty where calls begin.
     """
 
     choices: tuple[tuple[str, Choice], ...]
     where: str = ""
+    sides: tuple[bool, ...] = ()
 
     @property
     def name(self) -> str:
         """Such as `batch=1,seq=2..64`; `static` for a model without dynamic axes."""
         name = ",".join(f"{axis}={choice}" for axis, choice in self.choices) or "static"
-        return f"{name} where {self.where}" if self.where else name
+        if self.where:
+            name += f" where {self.where}"
+        if self.sides:
+            name += f" branches {','.join('yes' if side else 'no' for side in self.sides)}"
+        return name
 
     def of(self, axis: str) -> Choice:
         """The choice this variant makes for `axis`."""

@@ -19,6 +19,7 @@ from hotstart.records.artifact import Artifact, Stitched, StitchedCall
 from hotstart.records.contract import Contract
 from hotstart.records.groups import GroupSlot
 from hotstart.records.shapes import labelled
+from hotstart.records.sides import OtherSide, leaves
 from hotstart.records.trees import build, containers, tensors_of
 from hotstart.runtime.code.generated import run_code
 from hotstart.runtime.code.unit_functions import Form, Forms
@@ -65,7 +66,7 @@ class Rehearsal:
             ArtifactError: the two forms of the variant give something else.
             Exception: whatever operators raise for such inputs.
         """
-        result = self._run(number, self._python[number], inputs, real, note)
+        result = self._run_in_python(number, inputs, real, note)
         for _, tensor in tensors_of(result):
             note("result", tensor)
         if self._served[number].native:
@@ -78,8 +79,35 @@ class Rehearsal:
                         "Options(form='python')."
                     )
 
-    def _run(self, number: int, form: Form, inputs: Inputs, real: Real, note: Note | None) -> Any:
-        """Run a variant in one of its forms; `note` is told of what pieces return."""
+    def _run_in_python(self, number: int, inputs: Inputs, real: Real, note: Note) -> Any:
+        """Run a variant; one with branches goes on as it was traced if it runs on the inputs so."""
+        form = self._python[number]
+        _, stitched = self._parts[number]
+        if OtherSide.__name__ in stitched.source:
+            with contextlib.suppress(Exception):
+                return self._run(number, form, inputs, real, note, stays=True)
+        return self._run(number, form, inputs, real, note)
+
+    def _run(
+        self,
+        number: int,
+        form: Form,
+        inputs: Inputs,
+        real: Real,
+        note: Note | None,
+        *,
+        stays: bool = False,
+    ) -> Any:
+        """Run a variant in one of its forms.
+
+        Args:
+            number: the variant's.
+            form: the form.
+            inputs: what it is called with.
+            real: weights that are taken as they are.
+            note: is told of what pieces return.
+            stays: whether the call goes on where it would leave for the other side of a branch.
+        """
         call, stitched = self._parts[number]
         artifact = self._artifact
         held = weights(artifact.requirements, dict(artifact.captured), real.weights)
@@ -89,7 +117,10 @@ class Rehearsal:
             pairs = zip(stitched.units, own, strict=True)
             own = [_noted(unit, key, note) for key, unit in pairs]
         scope = {**form.scope, **result_classes(stitched.types, "own")}
-        make = run_code(form.code, scope)["bind"]
+        code = run_code(form.code, scope)
+        if stays:
+            code.update((name, _stays) for name, value in [*code.items()] if value is leaves)
+        make = code["bind"]
         owners = [types.SimpleNamespace() for _ in stitched.owners]
         constants = [_group_alone(each) for each in stitched.constants]
         with contextlib.ExitStack() as stack:
@@ -110,6 +141,11 @@ class Rehearsal:
             torch.manual_seed(0)
             run = make([held[s] for s in stitched.weights], own, constants, owners)
             return run(*_arguments(call, inputs))
+
+
+def _stays(condition: Any, side: bool) -> bool:
+    """Have a call take the side that a variant was made for, in place of `leaves`."""
+    return False
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

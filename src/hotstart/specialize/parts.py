@@ -25,18 +25,20 @@ class VariantPart:
         choices: the range or size of each axis.
         hints: those of its sizes that are traced with, and that units are tuned for.
         where: a condition, over axis symbols, that all of its sizes meet.
+        sides: of branches on what tensors hold, which bring a call here: see `Variant`.
     """
 
     declared: Variant
     choices: tuple[tuple[str, Choice], ...]
     hints: Sizes
     where: sympy.Basic | bool = True
+    sides: tuple[bool, ...] = ()
 
     @property
     def variant(self) -> Variant:
         """The part as a variant of a program."""
         where = "" if self.where is True else python_source(self.where)
-        return Variant(self.choices, where)
+        return Variant(self.choices, where, self.sides)
 
     @property
     def fixed(self) -> dict[str, int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +19,7 @@ from hotstart.capture.arguments import Arguments
 from hotstart.capture.captured import Captured
 from hotstart.capture.described import DescribedCall, passed_objects
 from hotstart.capture.keyword_order import computes, other_orders
+from hotstart.capture.refusals import BranchOnContents
 from hotstart.capture.trace import capture
 from hotstart.capture.weight_table import WeightTable
 from hotstart.errors import CaptureError, PartitionError
@@ -36,7 +39,10 @@ from hotstart.records.shapes import Interval, dense_strides, layout_fits
 from hotstart.runtime.entry.refusal_words import dense_copy
 from hotstart.specialize.limits import range_error, report_split
 from hotstart.specialize.parts import Split, VariantPart
+from hotstart.specialize.sides import Sides, TooManyWays, trace_ways
 from hotstart.specialize.split import Declaration, Report, Splits
+
+log = logging.getLogger("hotstart")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +52,23 @@ class CutGraph:
     Attributes:
         captured: the graph.
         plan: its pieces.
-        assumed: the conditions, over axis symbols, under which the graph stands for the model.
+        assumed: the conditions, over axis symbols, under which the graph stands for the model, and
+            those of other sides do.
         layouts: how much of the layout of an argument the graph depends on, by slot.
+        others: the graphs for calls that leave this one at a branch on what a tensor holds, each by
+            the sides that they have taken.
     """
 
     captured: Captured
     plan: Plan
     assumed: tuple[Condition, ...]
     layouts: Mapping[int, Layout] = field(default_factory=dict)
+    others: Mapping[Sides, CutGraph] = field(default_factory=dict)
+
+    @property
+    def sides(self) -> Sides:
+        """The sides of all branches on what tensors hold."""
+        return self.captured.sides
 
 
 class Assuming(Protocol):
@@ -86,7 +101,7 @@ class TracedCall:
         arguments: what it is called with.
         declaration: its sizes, as they were declared.
         parts: all of its sizes; parts do not overlap, but where the caller declared single sizes
-            within ranges.
+            within ranges, and where calls come to them by other sides of branches.
         splits: how the parts came about.
     """
 
@@ -134,11 +149,10 @@ def trace_calls(
         arguments = each.arguments
         trace = partial(_trace, index, each, weights, options, split_on, clock, memo)
         declaration = Declaration(arguments.axes, arguments.example_sizes, options.splits)
-        parts, splits = trace_parts(trace, declaration)
+        served, splits = trace_parts(trace, declaration)
+        parts = tuple(part for each in served for part in _with_others(each))
         traced.append(
-            TracedCall(
-                each.name, each.call.method, arguments, declaration, tuple(parts), tuple(splits)
-            )
+            TracedCall(each.name, each.call.method, arguments, declaration, parts, tuple(splits))
         )
         _refuse_gaps(traced[-1])
     return traced
@@ -155,9 +169,45 @@ def _trace(
     part: VariantPart,
     number: int,
 ) -> CutGraph:
-    """Capture and cut a graph of a call with the hints of a part; `number` tells it from others."""
+    """Capture and cut a graph of a call with the hints of a part, or one for each way through it.
+
+    The number tells it from others.
+
+    Raises:
+        CaptureError: see `capture`; forward has too many ways.
+    """
+    trace = partial(_trace_way, index, call, weights, options, split_on, clock, memo, part, number)
+    try:
+        return trace(None)
+    except BranchOnContents as error:
+        refused = CaptureError(*error.args)
+        refused.__cause__ = error.__cause__
+        if memo is not NO_MEMO:  # what it is proven by follows one way through forward
+            raise refused from error.__cause__
+    log.debug("every side of each branch is traced: %s", refused)
+    try:
+        graphs = trace_ways(trace)
+    except (BranchOnContents, TooManyWays):
+        raise refused from refused.__cause__
+    assumed = dict.fromkeys(c for graph in graphs.values() for c in graph.assumed)
+    first = graphs.pop(())
+    return dataclasses.replace(first, assumed=tuple(assumed), others=graphs)
+
+
+def _trace_way(
+    index: ModelIndex,
+    call: DescribedCall,
+    weights: WeightTable,
+    options: Options,
+    split_on: SplitOn,
+    clock: Clock,
+    memo: Memo,
+    part: VariantPart,
+    number: int,
+    sides: Sides | None,
+) -> CutGraph:
+    """Capture and cut a graph of a call, with some sides of branches on what tensors hold."""
     name, arguments, hints = call.name, call.arguments, part.hints
-    once = options.capture == "blocks_once"
     passed = passed_objects(call.call)
     again = partial(
         capture,
@@ -166,14 +216,17 @@ def _trace(
         weights=weights,
         fixed=part.fixed,
         hints=hints,
-        blocks_once=once,
+        # A block that repeats another may take another side.
+        blocks_once=options.capture == "blocks_once" and sides is None,
         passed=passed,
         memo=memo,
+        sides=sides,
     )
     captured = again(arguments)
     _refuse_order(captured, arguments, again)
     owner = f"{name}." if name else ""
-    prefix = owner + (f"graph_{number}." if number else "")
+    way = "_".join([str(number), *("yes" if side else "no" for side in sides or ())])
+    prefix = owner + (f"graph_{way}." if number or sides else "")
     graph, runs = cut_graph(captured, split_on, hints, clock)
     # forward asks about the layouts of eager; the next step changes those of images.
     layouts = layouts_read(graph, arguments.tensors, arguments.axes, hints)
@@ -181,10 +234,17 @@ def _trace(
         with faults.typed(_not_cut), clock.phase("partition"):
             graph, runs = with_channels_last(graph, runs, arguments.axes, hints)
     plan = plan_of(graph, runs, prefix, clock)
-    trace_artifact(f"hotstart_{owner}graph_{number}", partial(describe_plan, plan))
+    trace_artifact(f"hotstart_{owner}graph_{way}", partial(describe_plan, plan))
     declared = {dim.name: Interval(dim.min, dim.max) for dim in arguments.axes}
     special = special_conditions(plan, declared, hints)
     return CutGraph(captured, plan, (*captured.assumed, *special), layouts)
+
+
+def _with_others(traced: TracedPart[CutGraph]) -> Iterator[TracedPart[CutGraph]]:
+    """Yield a part, and the same sizes for each other side of branches."""
+    yield traced
+    for sides, graph in traced.graph.others.items():
+        yield TracedPart(dataclasses.replace(traced.part, sides=sides), graph)
 
 
 def trace_parts(

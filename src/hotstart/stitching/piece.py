@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from torch import fx
 
 from hotstart._torch.graphs.nodes import attribute_of, has_no_effect
+from hotstart._torch.graphs.sides import keeps_to_side
 from hotstart.partition import Graph, Piece
 from hotstart.partition.blocks import path_of
 from hotstart.partition.graph import NodeArguments
 from hotstart.records.artifact import CompiledUnit
+from hotstart.records.sides import OtherSide, leaves
 from hotstart.runtime.code.generated import unit_code
 from hotstart.runtime.code.identifiers import Names, assignment, written_tuple
 from hotstart.stitching.data_numbers import DataNumbers
@@ -76,16 +78,36 @@ def _emit(
                 emitter.let(node, emitter.literal(held))
             continue
         args, kwargs, _ = look(node)
+        if keeps_to_side(node):
+            statements.add(_leaving(emitter, *args))
+            statements.add(_forgetting(emitter, dying.get(node, ())))
+            continue
         statement = emitter.statement(node, args, kwargs, node in read)
         path = path_of(node)
         statements.add_node(node, f"{statement}  {comment(path)}" if path else statement)
         statements.add([] if numbers is None else numbers.read(node))
-        dead = [emitter.variable(v) for v in dying.get(node, ()) if v.op != "get_attr"]
+        dead = list(dying.get(node, ()))
         if numbers is not None and node in numbers.makers - wanted:
-            dead.append(emitter.variable(node))
-        if dead:
-            statements.add([f"del {', '.join(dead)}"])
+            dead.append(node)
+        statements.add(_forgetting(emitter, dead))
     return statements.lines()
+
+
+def _forgetting(emitter: Emitter, dead: Iterable[fx.Node]) -> list[str]:
+    """Delete the values of nodes."""
+    names = [emitter.variable(node) for node in dead if node.op != "get_attr"]
+    return [f"del {', '.join(names)}"] if names else []
+
+
+def _leaving(
+    emitter: Emitter, condition: fx.Node, side: bool, other: tuple[bool, ...]
+) -> list[str]:
+    """End a call that takes the other side of a branch, which another variant begins anew."""
+    asked, result = emitter.imported(leaves), emitter.imported(OtherSide)
+    return [
+        f"if {asked}({emitter.variable(condition)}, {side}):",
+        f"    return {result}({emitter.value(other)})",
+    ]
 
 
 def _function(module: fx.GraphModule, name: str, emitter: Emitter) -> list[str]:

@@ -33,6 +33,11 @@ def describe_failure(error: BaseException) -> tuple[str, str, str] | None:
     return line, *describe_reason(str(error))
 
 
+def asks_contents(error: BaseException) -> bool:
+    """Tell whether Dynamo gave up since Python asks what a tensor holds, as a branch does."""
+    return _of_data(str(error)) is not None
+
+
 def describe_reason(text: str) -> tuple[str, str]:
     """Read a message of Dynamo's, or the reason that it gives for ending a graph.
 

@@ -23,6 +23,7 @@ from hotstart._torch.dynamo.layout_reads import LayoutReads, recording_layout_re
 from hotstart._torch.dynamo.other_names import recording_other_names
 from hotstart._torch.dynamo.passed_objects import recording_passed_objects
 from hotstart._torch.dynamo.side_effects import lasting, recording_side_effects
+from hotstart._torch.dynamo.sides import Sides
 from hotstart._torch.dynamo.trace_globals import names_taken_back
 from hotstart._torch.graphs.symbols import (
     Condition,
@@ -167,6 +168,7 @@ def full_graph(
     alike: Alike,
     passed: Mapping[int, tuple[str, object]],
     buffers: Mapping[int, torch.Tensor],
+    sides: Sides | None,
 ) -> FullGraph:
     """Trace one call of `fn` into one graph.
 
@@ -177,7 +179,8 @@ def full_graph(
     `dynamic` lists (tensor, dimension, low, high). A call of one of `blocks`, modules by identity,
     is not traced where it repeats another; `alike` says what of one stands where in another.
     `passed` has the caller's objects that there are stand-ins of, with their names, by identity.
-    `buffers` are those whose numbers the trace may know, by identity.
+    `buffers` are those whose numbers the trace may know, by identity. `sides` decides branches on
+    what tensors hold; None if these are to fail.
 
     Raises:
         NoGraph: nothing to compile.
@@ -193,7 +196,7 @@ def full_graph(
     with (
         _leaving_nothing_behind(),
         tracing_as_eager(),
-        passing_idle_branches() as decided,
+        passing_idle_branches(sides) as decided,
         knowing(buffers) as known,
         recording_side_effects() as side_effects,
         recording_layout_reads() as layout_reads,

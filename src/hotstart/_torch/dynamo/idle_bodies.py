@@ -59,6 +59,7 @@ class _Body:
 
     Attributes:
         tx: the translator of the frame it is in.
+        entered_by: the instruction that decides.
         join: the instruction after it, where execution continues if it is skipped.
         error: to raise if Python code could tell that it was not skipped.
         line: of the user's code that decides.
@@ -74,6 +75,7 @@ class _Body:
     """
 
     tx: Any
+    entered_by: Any
     join: Any
     error: BaseException
     line: str
@@ -129,18 +131,21 @@ class Bodies:
         join = _after_jumps(tx, left_out)
         if (symbol is None and decides is None) or "OR_POP" in jump.opname or join is None:
             return None
-        self._enter(tx, join, error, symbol, decides)
+        if any(body.tx is tx and body.entered_by is jump for body in self._open):
+            return None  # a round of a `while`, of which there may be any number
+        self._enter(tx, jump, join, error, symbol, decides)
         return truth
 
     def enter_round(self, tx: Any, loop: Any, found: fx.Node) -> None:
         """Enter an iteration of a loop that is skipped where `found`, a node, is 0."""
         from torch._dynamo import exc
 
-        self._enter(tx, loop, exc.Unsupported("Data-dependent branching"), None, found)
+        self._enter(tx, loop, loop, exc.Unsupported("Data-dependent branching"), None, found)
 
     def _enter(
         self,
         tx: Any,
+        jump: Any,
         join: Any,
         error: BaseException,
         symbol: sympy.Symbol | None,
@@ -153,6 +158,7 @@ class Bodies:
         tracer = tx.output.current_tracer
         body = _Body(
             tx=tx,
+            entered_by=jump,
             join=join,
             error=error,
             line=user_line(list(TracingContext.extract_stack())),
@@ -183,6 +189,10 @@ class Bodies:
             return goes_on
 
         return close_and_step
+
+    def any_open(self) -> bool:
+        """Tell whether a trace is in a body."""
+        return bool(self._open)
 
     def require_closed(self) -> None:
         """Raise if a body of the trace has no end."""

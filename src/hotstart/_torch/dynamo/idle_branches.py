@@ -21,6 +21,7 @@ from hotstart._torch.dynamo.data_numbers import known_contents
 from hotstart._torch.dynamo.decided_by_sizes import SizeDecisions
 from hotstart._torch.dynamo.idle_bodies import Bodies
 from hotstart._torch.dynamo.raising_branches import decide_by_raising
+from hotstart._torch.dynamo.sides import Sides
 from hotstart._torch.graphs.symbols import Condition
 from hotstart._torch.in_between import in_between, with_items
 
@@ -29,11 +30,15 @@ _LIMIT = 512
 
 
 @contextlib.contextmanager
-def passing_idle_branches() -> Iterator[list[Condition]]:
+def passing_idle_branches(sides: Sides | None) -> Iterator[list[Condition]]:
     """Decide jumps on known tensors and over idle branches; unroll loops over rows of `nonzero`.
 
     The tables of instructions of Dynamo's translators (2.11 to 2.15) get other functions for jumps
     and for loops, in this thread.
+
+    Args:
+        sides: decides the branches that are left, in place of tracing through those that are idle;
+            None where these are to be traced through.
 
     Yields:
         What was decided by sizes, over torch's symbols.
@@ -46,7 +51,7 @@ def passing_idle_branches() -> Iterator[list[Condition]]:
         for cls in (InstructionTranslator, InliningInstructionTranslator):
             table: list[Any] = cls.dispatch_table
             entries: dict[int, Callable[..., Any]] = {
-                number: _jump(table[number], by_sizes, bodies)
+                number: _jump(table[number], by_sizes, bodies, sides)
                 for name, number in dis.opmap.items()
                 if "JUMP" in name and "IF_" in name and "NONE" not in name
             }
@@ -60,12 +65,15 @@ def passing_idle_branches() -> Iterator[list[Condition]]:
         bodies.require_closed()
 
 
-def _jump(jump: Callable[..., Any], by_sizes: SizeDecisions, bodies: Bodies) -> Callable[..., Any]:
-    """Jump as Dynamo does; else by known values, by sizes, or into an idle body."""
+def _jump(
+    jump: Callable[..., Any], by_sizes: SizeDecisions, bodies: Bodies, sides: Sides | None
+) -> Callable[..., Any]:
+    """Jump as Dynamo does; else by known values, by sizes, to a side, or into an idle body."""
     from torch._dynamo.exc import Unsupported, UserError
     from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     def decide(tx: Any, instruction: Any) -> Any:
+        tx.stack[-1] = _of_its_kind(tx, tx.stack[-1])
         stack = list(tx.stack)
         try:
             return jump(tx, instruction)
@@ -76,14 +84,38 @@ def _jump(jump: Callable[..., Any], by_sizes: SizeDecisions, bodies: Bodies) -> 
                 known = by_sizes.decide(tx, stack[-1])
             if known is None:
                 known = decide_by_raising(tx, instruction, stack[-1])
-            if known is None:
+            if known is None and sides is not None and not bodies.any_open():
+                known = sides.decide(tx, instruction, stack[-1])
+            elif known is None:
                 known = bodies.enter_branch(tx, instruction, stack[-1], error)
             if known is None:
                 raise
         tx.stack[-1] = _constant(known)
-        return jump(tx, instruction)
+        result = jump(tx, instruction)
+        if len(tx.stack) == len(stack) and not _is_bool(stack[-1]):
+            tx.stack[-1] = stack[-1]  # `a and b` is `a` itself where that decides
+        return result
 
     return decide
+
+
+def _of_its_kind(tx: Any, value: Any) -> Any:
+    """A variable, or that of a tensor in place of one that Dynamo takes for a number.
+
+    Such is `n == count`, of a size and a tensor.
+    """
+    from torch._dynamo.variables.builder import wrap_fx_proxy
+    from torch._dynamo.variables.tensor import SymNodeVariable
+
+    if isinstance(value, SymNodeVariable) and isinstance(value.sym_num, torch.Tensor):
+        proxy = value.as_proxy()
+        del proxy.node.meta["example_value"]
+        return wrap_fx_proxy(tx, proxy)
+    return value
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(getattr(value, "sym_num", None), torch.SymBool)
 
 
 def _constant(value: bool) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from hotstart._torch.dynamo.size_tensors import number_of_sizes
 from hotstart._torch.in_between import in_between
 
 _NUMBERS: Mapping[str, tuple[int, str]] = {
@@ -63,6 +64,8 @@ def reading_numbers() -> Iterator[None]:
         return call(self, tx, *(_read(tx, name, 0, args, kwargs) if name else (args, kwargs)))
 
     def call_method(call: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any) -> Any:
+        if name == "item" and (number := number_of_sizes(tx, self)) is not None:
+            return number
         if name in _OF_SIZES:
             args = _all_read(tx, args, _OF_SIZES[name])
         read = _read(tx, name, 1, args, kwargs) if name in _NUMBERS else (args, kwargs)

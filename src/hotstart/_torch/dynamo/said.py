@@ -15,6 +15,9 @@ _OF_LOGGERS = frozenset(
     ("debug", "info", "warning", "warn", "error", "exception", "critical", "fatal", "log")
 )
 
+_OF_LIBRARIES = frozenset(("warning_once", "info_once", "warning_advice"))
+"""Methods that transformers gives all loggers."""
+
 _OF_ROOT = (getattr(logging, name) for name in _OF_LOGGERS if hasattr(logging, name))
 
 SAYING: frozenset[Callable[..., Any]] = frozenset((builtins.print, warnings.warn, *_OF_ROOT))
@@ -31,7 +34,7 @@ def loggers_say_nothing() -> Iterator[None]:
     from torch._dynamo.variables.misc import LoggingLoggerVariable
 
     def call(known: Any, self: Any, tx: Any, name: str, *args: Any) -> Any:
-        if name in _OF_LOGGERS:
+        if name in _OF_LOGGERS | _OF_LIBRARIES:
             return ConstantVariable.create(None)
         if name == "isEnabledFor":
             return ConstantVariable.create(False)

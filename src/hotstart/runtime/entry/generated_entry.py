@@ -19,6 +19,7 @@ from hotstart.runtime.code.generated import run_source
 from hotstart.runtime.entry.argument_kind import ArgumentKind, Served
 from hotstart.runtime.entry.by_parameter import bind_arguments
 from hotstart.runtime.entry.checks import Checks
+from hotstart.runtime.entry.sides import ByBranches
 from hotstart.runtime.entry.signature import Signature
 from hotstart.runtime.shared_memory import Meeting
 
@@ -55,16 +56,19 @@ class Entry:
         self._kind = kind
         signature = Signature(call.contract.parameters)
         self._scope = signature.scope
-        variants = [stitched.variant for stitched in call.stitched]
-        self._checks = Checks(call.contract, variants, kind, signature, meeting)
+        numbered = enumerate((stitched.variant for stitched in call.stitched), first)
+        begun = {number: variant for number, variant in numbered if not variant.sides}
+        others = len(begun) < len(call.stitched)
+        self._branches = ByBranches(call, first) if others else None
+        self._checks = Checks(call.contract, [*begun.values()], kind, signature, meeting)
         self._miss = self._scope.new("miss")
         self._refuse = f"return {self._miss}({signature.everything})"
         lines = [*signature.pops, *self._check()]
-        if len(variants) == 1 and not variants[0].where:
+        if len(begun) == 1 and not begun[first].where:
             lines += self._run(str(first))
         else:
             chosen = self._scope.new("chosen")
-            lines += [*self._choose(variants, first, chosen), *self._run(chosen)]
+            lines += [*self._choose(begun, chosen), *self._run(chosen)]
         body = "\n".join(f"    {line}" for line in lines)
         self.source = f"def call({signature.source}):\n{body}\n"
 
@@ -98,19 +102,24 @@ class Entry:
                 yield from ("if not (", f"    {first}", *(f"    and {c}" for c in others), "):")
                 yield f"    {self._refuse}"
 
-    def _choose(self, variants: Sequence[Variant], first: int, chosen: str) -> Iterator[str]:
+    def _choose(self, variants: Mapping[int, Variant], chosen: str) -> Iterator[str]:
         """Choose the most specific variant that serves the call: sizes come after ranges."""
         word = "if"
-        for index, variant in reversed([*enumerate(variants)]):
+        for number, variant in reversed([*variants.items()]):
             yield f"{word} {self._checks.sizes.serves(variant)}:"
-            yield f"    {chosen} = {first + index}"
+            yield f"    {chosen} = {number}"
             word = "elif"
         yield from ("else:", f"    {self._refuse}")
 
     def _run(self, chosen: str) -> Iterator[str]:
         """Fetch the variant's function, and call it if no argument meets weights."""
         function = self._scope.new("run")
-        yield f"{function} = {self._scope.refer('bound', self._bound)}()[{chosen}]"
+        bound = f"{self._scope.refer('bound', self._bound)}()"
+        if self._branches is None:
+            yield f"{function} = {bound}[{chosen}]"
+        else:
+            begin = self._scope.refer("beginning_with", self._branches.beginning_with)
+            yield f"{function} = {begin}({bound}, {chosen})"
         checks, contract = self._checks, self.call.contract
         if checks.last is not None:
             yield from (f"if not ({checks.last.source}):", f"    {self._refuse}")
