@@ -163,9 +163,47 @@ def writes_afterwards(x: Tensor) -> Tensor:
     return x
 
 
+def equal_tensors(x: Tensor) -> Tensor:
+    return x + 1 if torch.equal(x, x.abs()) or x.equal(x[:1]) else -x
+
+
+def close_tensors(x: Tensor) -> tuple[Tensor, bool]:
+    same = torch.allclose(x, x.round(), atol=0.2)
+    return (x + 1 if same else x), same
+
+
+def nonzero_tensor(x: Tensor) -> Tensor:
+    return x * 3 if torch.is_nonzero((x > 2).any()) else x
+
+
+def one_of_some(x: Tensor) -> Tensor:
+    place = x.argmax().item()
+    return x + place if place in (0, 1, 2) else x
+
+
+def as_many_rounds(x: Tensor) -> Tensor:
+    count = (x > 0).sum().item()
+    for number in range(3):
+        if number >= count:
+            break
+        x = x + number
+    return x
+
+
+def those_that_are_positive(x: Tensor) -> Tensor:
+    kept = [column for column in x.unbind(1) if column.sum() > 0]
+    return torch.stack(kept) if kept else x
+
+
 @pytest.mark.parametrize(
     "function",
     [
+        equal_tensors,
+        close_tensors,
+        nonzero_tensor,
+        one_of_some,
+        as_many_rounds,
+        those_that_are_positive,
         asks_again_after_a_write,
         asks_again_after_a_write_through_data,
         asks_a_flag_that_changes,

@@ -13,6 +13,7 @@ import torch
 
 from hotstart._torch.dynamo.as_called import operators_as_called
 from hotstart._torch.dynamo.class_names import knowing_modules_of_classes
+from hotstart._torch.dynamo.contents_asked import asking_contents
 from hotstart._torch.dynamo.decided_branches import going_on_where_all_is_decided
 from hotstart._torch.dynamo.gradients import gradients_in_forward
 from hotstart._torch.dynamo.indexed import indexing_by_numbers
@@ -50,7 +51,13 @@ _SIZES = (
 )
 """Sizes stay symbols: a guard is made only where traced code asks, and names its line."""
 
-_NUMBERS = (reading_numbers, reading_lists, indexing_by_numbers, numbers_of_weights_unknown)
+_NUMBERS = (
+    reading_numbers,
+    reading_lists,
+    asking_contents,
+    indexing_by_numbers,
+    numbers_of_weights_unknown,
+)
 """Numbers held by tensors are read by nodes of the graph, and those of weights stay unknown."""
 
 _CODE = (

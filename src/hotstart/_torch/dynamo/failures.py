@@ -118,11 +118,6 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         r"torch does not know the shapes that `\1` gives without calling it",
         "call it on what the program returns, outside of forward",
     ),
-    (
-        r"Operator `aten\.equal\.default`",
-        "a comparison of whole tensors gives a Python bool, which depends on their contents",
-        "(a == b).all() in place of torch.equal(a, b), which is a tensor; branch with torch.where",
-    ),
 )
 """Patterns of Dynamo's reasons, each with a reason in place of it (empty: as it is) and advice."""
 

@@ -18,15 +18,9 @@ MOST_BRANCHES = 16
 """Most branches on one way through forward; a loop that contents end has no last one."""
 
 _COMPARE: dict[Any, Callable[..., Any]] = {
-    operator.eq: torch.eq,
-    operator.ne: torch.ne,
-    operator.lt: torch.lt,
-    operator.le: torch.le,
-    operator.gt: torch.gt,
-    operator.ge: torch.ge,
-    operator.add: torch.add,
-    operator.sub: torch.sub,
-    operator.mul: torch.mul,
+    **{compare: compare for compare in (operator.eq, operator.ne, operator.lt, operator.le)},
+    **{compute: compute for compute in (operator.gt, operator.ge, operator.add, operator.sub)},
+    operator.mul: operator.mul,
     operator.and_: torch.logical_and,
     operator.or_: torch.logical_or,
     operator.not_: torch.logical_not,
