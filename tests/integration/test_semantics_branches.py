@@ -163,6 +163,16 @@ def writes_afterwards(x: Tensor) -> Tensor:
     return x
 
 
+def draws_before_what_x_decides(x: Tensor) -> Tensor:
+    y = nn.functional.dropout(x, 0.5)
+    return y * 2 if x.max() > 1 else y
+
+
+def writes_before_what_x_decides(x: Tensor, kept: Tensor) -> Tensor:
+    kept.add_(x[0])
+    return kept + x.max() if x.max() > 1 else kept.clone()
+
+
 def equal_tensors(x: Tensor) -> Tensor:
     return x + 1 if torch.equal(x, x.abs()) or x.equal(x[:1]) else -x
 
@@ -198,6 +208,7 @@ def those_that_are_positive(x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "function",
     [
+        draws_before_what_x_decides,
         equal_tensors,
         close_tensors,
         nonzero_tensor,
@@ -219,6 +230,21 @@ def test_sides_are_taken_as_in_eager(function: Callable[..., Any]) -> None:
     check(function, *CALLS, dynamic_shapes=ROWS)
 
 
+def test_what_decides_is_asked_before_all_else() -> None:
+    calls = [(x, torch.zeros(4)) for (x,) in CALLS]
+    program = check(writes_before_what_x_decides, *calls, dynamic_shapes=ROWS)
+    first = next(iter(program.code.values()))
+    assert first.index("leaves(") < first.index("(args)")
+
+
+@pytest.mark.thorough
+def test_what_comes_after_a_branch_on_arguments_is_native() -> None:
+    program = check(
+        Attends().eval(), *MASKED, compiler="inductor", tolerance=1e-6, dynamic_shapes=MASKS
+    )
+    assert not program.report.not_native
+
+
 def writes_before(x: Tensor) -> Tensor:
     x.add_(1)
     return x * 2 if x.max() > 1 else x
@@ -226,7 +252,7 @@ def writes_before(x: Tensor) -> Tensor:
 
 def draws_before(x: Tensor) -> Tensor:
     y = nn.functional.dropout(x, 0.5)
-    return y * 2 if x.max() > 1 else y
+    return y * 2 if y.max() > 1 else y
 
 
 def reads_before_a_write(x: Tensor) -> Tensor:

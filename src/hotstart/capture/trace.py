@@ -22,6 +22,7 @@ from hotstart._torch.dynamo.gradients import begins_gradients, end_gradients
 from hotstart._torch.dynamo.sides import Sides
 from hotstart._torch.graphs.assertions import complete_examples, keep_checks
 from hotstart._torch.graphs.nodes import drop_unused_views
+from hotstart._torch.graphs.sides import ask_early
 from hotstart._torch.graphs.symbols import (
     Condition,
     axis_symbol,
@@ -169,6 +170,7 @@ def capture(
     refuse_collectives(traced.module)
     refuse_passed_groups(traced)
     drop_unused_views(traced.module.graph)
+    ask_early(traced.module.graph)
     refuse_places(traced.module.graph)
     refuse_questions(traced.layout_reads)
     refuse_found_arguments(traced)

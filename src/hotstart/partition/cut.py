@@ -79,6 +79,7 @@ def cut(
     require_repeatable(graph, hints)
     splitting |= alone
     splitting |= set(filter(_runs_as_eager, graph.nodes))
+    splitting |= _asked_first(graph)
     runs, splitting = _runs(graph, splitting, "auto" in wanted)
     runs = _join_allocations(_join_forbidden_cuts(graph, runs), splitting)
     return graph, tuple(Run(tuple(run), _is_inlined(run, splitting, alone)) for run in runs)
@@ -295,6 +296,25 @@ def _runs_as_eager(node: fx.Node) -> bool:
     """
     kinds = (communicates, keeps_to_side, loops_over_steps, takes_packed, takes_plain_sizes)
     return any(is_one(node) for is_one in kinds)
+
+
+_FEW = 32
+"""Most nodes that are called one by one for a question at the beginning of a graph."""
+
+
+def _asked_first(graph: Graph) -> set[fx.Node]:
+    """Find the nodes that a graph begins with, as of a mask or a flag, to decide branches.
+
+    They are called as they are: a piece for them would be compiled for little, and come before what
+    may be native.
+    """
+    found: set[fx.Node] = set()
+    for number, node in enumerate(graph.nodes[:_FEW]):
+        if any(map(graph.is_weight, graph.reads(node))):
+            break
+        if keeps_to_side(node):
+            found = set(graph.nodes[: number + 1])
+    return found
 
 
 def _is_inlined(

@@ -12,7 +12,7 @@ from torch import fx
 from hotstart._torch.graphs.nodes import short_name
 from hotstart._torch.graphs.sides import keep_to_side
 from hotstart._torch.graphs.values import storage_of
-from hotstart._torch.graphs.writes import learnt_statistics, was_mutated, written_arguments
+from hotstart._torch.graphs.writes import memory_written
 
 MOST_BRANCHES = 16
 """Most branches on one way through forward; a loop that contents end has no last one."""
@@ -60,7 +60,7 @@ class Sides:
             self._output, self._taken, self._known = tx.output, [], {}
         if not tx.output.is_root_tracer() or _ends_a_while(jump):
             return None
-        written = _written(tx.output.graph)
+        written = memory_written(tx.output.graph)
         condition = _condition(tx, value.realize(), written)
         if condition is None:
             return None
@@ -89,20 +89,6 @@ def _ends_a_while(jump: Any) -> bool:
     Python 3.11 has instructions of their own for that.
     """
     return "BACKWARD" in jump.opname and jump.target.opname != "FOR_ITER"
-
-
-def _written(graph: fx.Graph) -> set[int]:
-    """The memory that a graph has written to so far."""
-    found: set[int] = set()
-    for node in graph.nodes:
-        example = node.meta.get("example_value")
-        if isinstance(example, torch.Tensor) and was_mutated(example):
-            found.add(storage_of(example))
-        for argument in (*written_arguments(node), *learnt_statistics(node)):
-            fx.node.map_arg(
-                argument, lambda each: found.add(storage_of(each.meta["example_value"]))
-            )
-    return found
 
 
 def _condition(tx: Any, value: Any, written: set[int]) -> fx.Proxy | None:

@@ -50,6 +50,18 @@ def _count_writes_through_data(graph: fx.Graph) -> None:
             torch.autograd.graph.increment_version(inputs[storage])
 
 
+def memory_written(graph: fx.Graph) -> set[int]:
+    """The storages that nodes of a graph have written to by now, as far as it is traced."""
+    found: set[int] = set()
+    for node in graph.nodes:
+        example = node.meta.get("example_value")
+        if isinstance(example, torch.Tensor) and was_mutated(example):
+            found.add(storage_of(example))
+        for argument in (*written_arguments(node), *learnt_statistics(node)):
+            found |= {storage_of(each.meta["example_value"]) for each in _nodes_in(argument)}
+    return found
+
+
 def written_arguments(node: fx.Node) -> Iterator[fx.node.Argument]:
     """Yield the arguments of a node that its operator writes to, by the schema of any overload."""
     target = node.target
