@@ -169,7 +169,7 @@ def normed(x: Tensor) -> Tensor:
         (broken, r"torch\._dynamo\.graph_break\(\)"),
         (lambda x: x * assumed(x), r"_local_scalar_dense"),
         (normed, r"torch\.manual_seed\(3\)"),
-        (lambda x: x + 1 if x.sum() > 0 else x, r"x\.sum\(\) > 0 else x"),
+        (lambda x: torch.ones(len([*range(int(x.sum()))])), r"range\(int\(x\.sum\(\)\)\)"),
         (lambda x: x + random.random(), r"random\.random\(\)"),
         (lambda x: torch.sparse_coo_tensor(x.long(), x[0]), r"sparse_coo_tensor"),
     ],
@@ -180,6 +180,12 @@ def test_what_is_no_graph_is_refused_with_its_line(function: Any, line: str) -> 
     assert __file__ in str(caught.value)
 
 
+def halved(x: Tensor) -> Tensor:
+    while x.sum() > 1:
+        x = x / 2
+    return x
+
+
 @pytest.mark.parametrize(
     ("function", "advice"),
     [
@@ -187,7 +193,7 @@ def test_what_is_no_graph_is_refused_with_its_line(function: Any, line: str) -> 
         (lambda x: x * time.perf_counter(), "measure calls outside of forward"),
         (lambda x: torch.sparse_coo_tensor(x.long(), x[0]), "add up rows by index"),
         (lambda x: x * [].index(1), "see the error"),
-        (lambda x: x if x.sum() > 0 else -x, "where it ends a loop, do all rounds"),
+        (halved, "where it ends a loop, do all rounds"),
     ],
 )
 def test_what_is_no_graph_is_refused_with_what_to_write(function: Any, advice: str) -> None:
