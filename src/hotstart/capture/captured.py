@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +12,6 @@ import torch.utils._pytree as pytree
 from torch import fx
 
 from hotstart._torch.dynamo.layout_reads import LayoutReads
-from hotstart._torch.graphs.sides import sides_of
 from hotstart._torch.graphs.symbols import Condition, equals, expression
 from hotstart.capture.idle import IdleNodes
 from hotstart.capture.numbers import DataNumber, Fact
@@ -84,6 +82,8 @@ class Captured:
         numbers: numbers that a call computes from the contents of tensors; `symbols` has them, too.
         facts: equations that the graph checks for other such numbers.
         idle: nodes that eager leaves out where there is nothing to do.
+        sides: of all branches on what tensors hold. The graph does not ask again what brings a call
+            to it, see `Variant.sides`.
     """
 
     graph: fx.Graph = field(repr=False)
@@ -103,6 +103,7 @@ class Captured:
     numbers: tuple[DataNumber, ...] = ()
     facts: tuple[Fact, ...] = ()
     idle: tuple[IdleNodes, ...] = ()
+    sides: tuple[bool, ...] = ()
 
     @property
     def axes(self) -> tuple[sympy.Symbol, ...]:
@@ -118,11 +119,6 @@ class Captured:
     def expression(self, size: int | torch.SymInt | torch.SymFloat | torch.SymBool) -> sympy.Expr:
         """A size of the graph as an expression over axis symbols."""
         return expression(size).xreplace(dict(self.symbols))
-
-    @cached_property
-    def sides(self) -> tuple[bool, ...]:
-        """The sides of branches on what tensors hold that the graph is for, in order."""
-        return sides_of(self.graph)
 
     @property
     def assumed(self) -> tuple[Condition, ...]:

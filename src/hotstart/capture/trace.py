@@ -291,6 +291,7 @@ def _describe(trace: _Trace) -> Captured:
         facts=numbers.facts,
         guarded=guarded,
         idle=find_idle(traced, numbers),
+        sides=traced.sides,
     )
     require_lasting(trace.index, [captured], trace.weights.specs)
     return captured

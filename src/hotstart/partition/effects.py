@@ -23,7 +23,12 @@ class Acts(Exception):
 
 
 def run_watched(
-    graph: Graph, node: fx.Node, at: Mapping[str, int], outside: frozenset[int]
+    graph: Graph,
+    node: fx.Node,
+    at: Mapping[str, int],
+    outside: frozenset[int],
+    *,
+    also_empty: bool = False,
 ) -> None:
     """Run a node at some sizes, watching what it does.
 
@@ -32,6 +37,7 @@ def run_watched(
         node: the node.
         at: the size of each axis, and each number.
         outside: the storages that it must not write to.
+        also_empty: whether it must not do so either where there is nothing to write at these sizes.
 
     Raises:
         Acts: it raises, draws numbers, writes there, or reads a number that is not known.
@@ -42,15 +48,21 @@ def run_watched(
     real = may_run(graph, node, at, sizes)
     if node not in graph.numbers:
         with fake_mode(make_symbols({}).env):
-            _call(graph, node, sizes, outside)
+            _call(graph, node, sizes, outside, also_empty)
     elif not real:
         raise Acts("it reads a number")
     if real:
         with torch.random.fork_rng(devices=[]):
-            _call(graph, node, sizes, outside)
+            _call(graph, node, sizes, outside, also_empty)
 
 
-def _call(graph: Graph, node: fx.Node, sizes: Mapping[Any, Any], outside: frozenset[int]) -> None:
+def _call(
+    graph: Graph,
+    node: fx.Node,
+    sizes: Mapping[Any, Any],
+    outside: frozenset[int],
+    also_empty: bool,
+) -> None:
     kept: set[int] = set()
 
     def number(value: Any) -> Any:
@@ -77,7 +89,8 @@ def _call(graph: Graph, node: fx.Node, sizes: Mapping[Any, Any], outside: frozen
         if draws_numbers(operator):
             raise Acts("it draws random numbers")
         for written in _written(operator, given):
-            if storage_of(written) in kept and not _is_empty(operator, given, written):
+            nothing = not also_empty and _is_empty(operator, given, written)
+            if storage_of(written) in kept and not nothing:
                 raise Acts("it writes to a tensor that is not empty")
 
 

@@ -12,12 +12,14 @@ from hotstart._torch.graphs.sides import keeps_to_side
 from hotstart._torch.graphs.source_lines import line_of, without_folders
 from hotstart._torch.graphs.values import storage_of
 from hotstart._torch.processes.collectives import communicates
+from hotstart._torch.running.operators import is_written_in_python
 from hotstart.capture.captured import example_of, tensors_in
 from hotstart.capture.refusals import not_one_graph
 from hotstart.errors import CaptureError
 from hotstart.partition.data_sizes import NumberSizes
 from hotstart.partition.effects import Acts, run_watched
 from hotstart.partition.graph import Graph
+from hotstart.partition.operator_names import operator_name
 
 
 def require_repeatable(graph: Graph, hints: Mapping[str, int]) -> None:
@@ -31,9 +33,9 @@ def require_repeatable(graph: Graph, hints: Mapping[str, int]) -> None:
         CaptureError: a node draws numbers, writes to an argument or a weight, or talks to other
             processes.
     """
-    if not graph.captured.sides:
+    last = max((n for n, node in enumerate(graph.nodes) if keeps_to_side(node)), default=0)
+    if not last:
         return
-    last = max(place for place, node in enumerate(graph.nodes) if keeps_to_side(node))
     numbers = {n.name: 2 for n in graph.captured.numbers}
     at = NumberSizes(graph.captured).at(hints) or {**numbers, **hints, **graph.captured.fixed}
     inputs = frozenset(
@@ -49,9 +51,11 @@ def require_repeatable(graph: Graph, hints: Mapping[str, int]) -> None:
 def _run(graph: Graph, node: fx.Node, at: Mapping[str, int], inputs: frozenset[int]) -> None:
     if communicates(node):
         raise Acts("other processes take part in it")
+    if is_written_in_python(operator_name(node.target)):
+        raise Acts("it calls an operator that is written in Python, which may do anything")
     plain = keeps_to_side(node) or asserts_contents(node) or node in graph.numbers
     if not (plain or region_change(node) or switches_attention(node)):
-        run_watched(graph, node, at, inputs)
+        run_watched(graph, node, at, inputs, also_empty=True)
 
 
 def _repeated(graph: Graph, node: fx.Node, reason: str) -> CaptureError:

@@ -180,15 +180,15 @@ def _trace(
     try:
         return trace(None)
     except BranchOnContents as error:
-        refused = CaptureError(*error.args)
-        refused.__cause__ = error.__cause__
-        if memo is not NO_MEMO:  # what it is proven by follows one way through forward
-            raise refused from error.__cause__
-    log.debug("every side of each branch is traced: %s", refused)
+        branch = error
+    refused = CaptureError(*branch.args)
+    if memo is not NO_MEMO:  # what it is proven by follows one way through forward
+        raise refused from branch.__cause__
+    log.debug("every side of each branch is traced: %s", branch)
     try:
         graphs = trace_ways(trace)
     except (BranchOnContents, TooManyWays):
-        raise refused from refused.__cause__
+        raise refused from branch.__cause__
     assumed = dict.fromkeys(c for graph in graphs.values() for c in graph.assumed)
     first = graphs.pop(())
     return dataclasses.replace(first, assumed=tuple(assumed), others=graphs)

@@ -29,7 +29,7 @@ class DataNumbers:
         self.makers = {*graph.numbers, *(fact.node for fact in graph.captured.facts)}
 
     def read(self, node: fx.Node) -> Iterator[str]:
-        """Write what follows the statement of a node."""
+        """Write what follows the statement of a node, but for checks."""
         if node not in self.makers:
             return
         made = self._emitter.variable(node)
@@ -38,8 +38,15 @@ class DataNumbers:
             self._emitter.number(number.symbol, name)
             source = f"int({made})" if number.is_checked else number.source.format(made)
             yield f"{name} = {source}"
+
+    def checks(self, node: fx.Node) -> Iterator[str]:
+        """Write what checks the numbers of a node."""
+        if node not in self.makers:
+            return
+        for number in self._graph.numbers.get(node, ()):
             if number.is_checked:
-                yield self._check(node, f"{name} >= 0")
+                yield self._check(node, f"{self._emitter.value(number.symbol)} >= 0")
+        made = self._emitter.variable(node)
         for fact in self._graph.captured.facts:
             if fact.node is node:
                 wanted = self._emitter.value(self._graph.expression(fact.equals))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import fx
 
 from hotstart._torch.graphs.nodes import attribute_of, has_no_effect
 from hotstart._torch.graphs.sides import keeps_to_side
+from hotstart.capture.captured import example_of, tensors_in
 from hotstart.partition import Graph, Piece
 from hotstart.partition.blocks import path_of
 from hotstart.partition.graph import NodeArguments
@@ -63,6 +65,11 @@ def _emit(
     numbers: DataNumbers | None = None,
 ) -> list[str]:
     nodes = in_order(nodes)
+    # A call that leaves at a branch is not to meet checks of what is on this side.
+    last = max((place for place, node in enumerate(nodes) if keeps_to_side(node)), default=0)
+    asked_later, checks = set(nodes[:last]), list[str]()
+    if numbers is not None:
+        keep = keep | (numbers.makers & asked_later)
     dying = _last_uses(look, nodes, keep)
     read = {value for node in nodes for value in look(node).reads} | outputs
     wanted = read | keep
@@ -80,12 +87,20 @@ def _emit(
         args, kwargs, _ = look(node)
         if keeps_to_side(node):
             statements.add(_leaving(emitter, *args))
+            if node not in asked_later:
+                statements.add(checks)
+                checks = []
             statements.add(_forgetting(emitter, dying.get(node, ())))
             continue
         statement = emitter.statement(node, args, kwargs, node in read)
         path = path_of(node)
         statements.add_node(node, f"{statement}  {comment(path)}" if path else statement)
-        statements.add([] if numbers is None else numbers.read(node))
+        if numbers is not None:
+            statements.add(numbers.read(node))
+            checks += numbers.checks(node)
+        if node not in asked_later:
+            statements.add(checks)
+            checks = []
         dead = list(dying.get(node, ()))
         if numbers is not None and node in numbers.makers - wanted:
             dead.append(node)
@@ -100,12 +115,16 @@ def _forgetting(emitter: Emitter, dead: Iterable[fx.Node]) -> list[str]:
 
 
 def _leaving(
-    emitter: Emitter, condition: fx.Node, side: bool, other: tuple[bool, ...]
+    emitter: Emitter, condition: str, operands: Iterable[Any], side: bool, other: tuple[bool, ...]
 ) -> list[str]:
     """End a call that takes the other side of a branch, which another variant begins anew."""
     asked, result = emitter.imported(leaves), emitter.imported(OtherSide)
+    numbers = []
+    for each in operands:
+        is_tensor = isinstance(each, fx.Node) and tensors_in(example_of(each))
+        numbers.append(f"{emitter.value(each)}.item()" if is_tensor else f"({emitter.value(each)})")
     return [
-        f"if {asked}({emitter.variable(condition)}, {side}):",
+        f"if {asked}({condition.format(*numbers)}, {side}):",
         f"    return {result}({emitter.value(other)})",
     ]
 

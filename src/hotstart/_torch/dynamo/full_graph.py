@@ -68,6 +68,7 @@ class FullGraph:
         known: the fake tensors of buffers whose numbers the trace knew.
         decided: further assumptions besides those of `env`: branches on tensors that follow from
             sizes alone.
+        sides: of the branches on what tensors hold.
     """
 
     module: fx.GraphModule
@@ -88,6 +89,7 @@ class FullGraph:
     met: Mapping[str, str]
     known: Sequence[torch.Tensor]
     decided: Sequence[Condition]
+    sides: tuple[bool, ...]
 
     def plain_name(self, name: str) -> str:
         """`layers.0.weight` for Dynamo's `L['self']._modules['layers']._modules['0'].weight`.
@@ -236,6 +238,7 @@ def full_graph(
         met=met,
         known=known,
         decided=decided,
+        sides=() if sides is None else sides.taken,
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx
 
-from hotstart._torch.graphs.nodes import short_name
+from hotstart._torch.graphs.nodes import came_with_torch, short_name
 from hotstart._torch.graphs.sides import keep_to_side
 from hotstart._torch.graphs.values import storage_of
 from hotstart._torch.graphs.writes import memory_written
@@ -17,29 +19,30 @@ from hotstart._torch.graphs.writes import memory_written
 MOST_BRANCHES = 16
 """Most branches on one way through forward; a loop that contents end has no last one."""
 
-_COMPARE: dict[Any, Callable[..., Any]] = {
-    **{compare: compare for compare in (operator.eq, operator.ne, operator.lt, operator.le)},
-    **{compute: compute for compute in (operator.gt, operator.ge, operator.add, operator.sub)},
-    operator.mul: operator.mul,
-    operator.and_: torch.logical_and,
-    operator.or_: torch.logical_or,
-    operator.not_: torch.logical_not,
-    torch.sym_not: torch.logical_not,
+_WRITTEN: dict[Any, str] = {
+    **{operator.eq: "{} == {}", operator.ne: "{} != {}", operator.lt: "{} < {}"},
+    **{operator.le: "{} <= {}", operator.gt: "{} > {}", operator.ge: "{} >= {}"},
+    **{operator.add: "{} + {}", operator.sub: "{} - {}", operator.mul: "{} * {}"},
+    **{operator.truediv: "{} / {}", operator.floordiv: "{} // {}", operator.mod: "{} % {}"},
+    **{operator.and_: "{} & {}", operator.or_: "{} | {}", operator.xor: "{} ^ {}"},
+    **{operator.neg: "-{}", operator.abs: "abs({})"},
+    **{operator.not_: "not {}", torch.sym_not: "not {}"},
+    **{torch.sym_float: "float({})", torch.sym_int: "int({})"},
 }
-"""What does for tensors what an operator does for the numbers that they hold."""
+"""How Python writes what a node computes of numbers."""
 
 _READS_ONLY = frozenset(
     {"any", "all", "max", "min", "sum", "eq", "ne", "lt", "le", "gt", "ge", "logical_not"}
 )
-"""Names of operators that give the same for the same tensors."""
+"""Names of operators of torch that give the same for the same tensors."""
 
 
 class Sides:
     """Decides the branches of a trace.
 
     Args:
-        given: the sides of the first branches. Of others, the trace takes the one on which the
-            condition does not hold.
+        given: the sides of the first branches, which calls that come here have taken. Of others,
+            the trace takes the one on which the condition does not hold.
     """
 
     def __init__(self, given: Sequence[bool] = ()) -> None:
@@ -47,6 +50,11 @@ class Sides:
         self._taken: list[bool] = []
         self._known: dict[Hashable, bool] = {}
         self._output: Any = None
+
+    @property
+    def taken(self) -> tuple[bool, ...]:
+        """The sides of all branches, in order."""
+        return tuple(self._taken)
 
     def decide(self, tx: Any, jump: Any, value: Any) -> bool | None:
         """Decide a condition, and have the graph keep to that side; None for other conditions.
@@ -64,7 +72,7 @@ class Sides:
         condition = _condition(tx, value.realize(), written)
         if condition is None:
             return None
-        key = _key(condition.node, written)
+        key = condition.key(written)
         if key is not None and key in self._known:
             return self._known[key]
         if len(self._taken) == MOST_BRANCHES:
@@ -74,12 +82,15 @@ class Sides:
             self._known[key] = side
         return side
 
-    def _take(self, tx: Any, condition: fx.Proxy) -> bool:
+    def _take(self, tx: Any, condition: _Condition) -> bool:
         number = len(self._taken)
-        side = self._given[number] if number < len(self._given) else False
-        other = (*self._taken, not side)
+        if number < len(self._given):
+            side = self._given[number]
+        else:
+            side = False
+            arguments = condition.source, tuple(condition.operands), side, (*self._taken, not side)
+            tx.output.create_proxy("call_function", keep_to_side, arguments, {})
         self._taken.append(side)
-        tx.output.create_proxy("call_function", keep_to_side, (condition, side, other), {})
         return side
 
 
@@ -91,16 +102,76 @@ def _ends_a_while(jump: Any) -> bool:
     return "BACKWARD" in jump.opname and jump.target.opname != "FOR_ITER"
 
 
-def _condition(tx: Any, value: Any, written: set[int]) -> fx.Proxy | None:
-    """The tensor whose one element decides a condition; None where there is none."""
+@dataclass
+class _Condition:
+    """A condition in words of Python.
+
+    Attributes:
+        source: the condition, with `{0}` for the first operand.
+        operands: as `keep_to_side` takes them.
+    """
+
+    source: str = ""
+    operands: list[fx.Proxy] = field(default_factory=list)
+
+    def key(self, written: set[int]) -> Hashable:
+        """The same for conditions that are computed in the same way of the same contents.
+
+        None where something was written to them: a tensor may have held something else.
+        """
+        try:
+            return self.source, *(_computed(each.node, written) for each in self.operands)
+        except LookupError:
+            return None
+
+    def operand(self, proxy: fx.Proxy) -> str:
+        """Add an operand, and return how the source names it."""
+        self.operands.append(proxy)
+        return f"{{{len(self.operands) - 1}}}"
+
+
+def _condition(tx: Any, value: Any, written: set[int]) -> _Condition | None:
+    """Write a condition; None for one that is not made of numbers that tensors hold."""
     from torch._dynamo.variables.tensor import SymNodeVariable, TensorVariable
 
+    made = _Condition()
     if isinstance(value, TensorVariable):
         proxy: fx.Proxy = value.as_proxy()
-        return proxy if _is_one(proxy.node.meta["example_value"]) else None
+        if not _is_one(proxy.node.meta["example_value"]):
+            return None
+        made.source = made.operand(proxy)
+        return made
     if not isinstance(value, SymNodeVariable):
         return None
-    return _AsTensors(tx, written).of(value.as_proxy().node)
+
+    def of(item: Any) -> str:
+        """Write a number of the graph; `LookupError` if nothing here does."""
+        if not isinstance(item, fx.Node):
+            return _literal(item)
+        proxy = fx.Proxy(item, tx.output.current_tracer)
+        if item.op == "call_method" and item.target == "item":
+            source = item.args[0]
+            assert isinstance(source, fx.Node)
+            if storage_of(source.meta["example_value"]) in written:
+                raise LookupError(item)  # it may not hold what was read
+            return made.operand(fx.Proxy(source, tx.output.current_tracer))
+        if item.target in _WRITTEN and not item.kwargs:
+            return f"({_WRITTEN[item.target].format(*map(of, item.args))})"
+        if isinstance(item.meta.get("example_value"), torch.SymInt):  # such as a result's size
+            return made.operand(proxy)
+        raise LookupError(item)
+
+    try:
+        made.source = of(value.as_proxy().node)
+    except LookupError:
+        return None
+    return made
+
+
+def _literal(item: Any) -> str:
+    if type(item) in (bool, int) or (type(item) is float and math.isfinite(item)):
+        return repr(item)
+    raise LookupError(item)
 
 
 def _is_one(example: Any) -> bool:
@@ -110,78 +181,18 @@ def _is_one(example: Any) -> bool:
     )
 
 
-class _AsTensors:
-    """Makes tensors that hold numbers of a graph.
+def _computed(item: Any, written: set[int]) -> Hashable:
+    """Tell how an argument is computed.
 
-    What the numbers are may be known later in the trace, by a check, and conditions on them would
-    be known then.
+    Raises:
+        LookupError: something was written to what it is computed of.
     """
-
-    def __init__(self, tx: Any, written: set[int]) -> None:
-        self._tx = tx
-        self._written = written
-        self._made: dict[fx.Node, fx.Proxy | None] = {}
-
-    def of(self, node: fx.Node) -> fx.Proxy | None:
-        """The tensor of a number; None if no operator here makes it."""
-        if node not in self._made:
-            self._made[node] = self._new(node)
-        return self._made[node]
-
-    def _new(self, node: fx.Node) -> fx.Proxy | None:
-        if node.op == "call_method" and node.target == "item":
-            return self._read(node.args[0])
-        if isinstance(node.meta.get("example_value"), torch.SymInt):  # such as a result's size
-            return _made(self._tx, torch.scalar_tensor, self._proxy(node))
-        compute = _COMPARE.get(node.target)
-        if compute is None or node.kwargs:
-            return None
-        operands = [self.of(each) if isinstance(each, fx.Node) else each for each in node.args]
-        known = all(isinstance(each, fx.Proxy | bool | int | float) for each in operands)
-        return _made(self._tx, compute, *operands) if known else None
-
-    def _read(self, source: Any) -> fx.Proxy | None:
-        """The tensor that a number was read from, if it holds it still."""
-        example = source.meta["example_value"]
-        if storage_of(example) in self._written:
-            return None
-        if example.dtype is torch.bool:
-            return self._proxy(source)
-        # The number is a Python int or float.
-        wide = torch.float64 if example.dtype.is_floating_point else torch.int64
-        return _made(self._tx, torch.Tensor.to, self._proxy(source), wide)
-
-    def _proxy(self, node: fx.Node) -> fx.Proxy:
-        return fx.Proxy(node, self._tx.output.current_tracer)
-
-
-def _made(tx: Any, function: Callable[..., Any], *args: Any) -> fx.Proxy:
-    """Put an operator into the graph, with the fake value that Dynamo gives it."""
-    from torch._dynamo.variables.builder import wrap_fx_proxy
-
-    made: Any = wrap_fx_proxy(tx, tx.output.create_proxy("call_function", function, args, {}))
-    proxy: fx.Proxy = made.as_proxy()
-    return proxy
-
-
-def _key(condition: fx.Node, written: set[int]) -> Hashable:
-    """The same for conditions that are computed in the same way of the same contents.
-
-    None where something was written to them: the same tensor may have held something else.
-    """
-
-    def of(item: Any) -> Hashable:
-        if not isinstance(item, fx.Node):
-            return type(item), repr(item)
-        example = item.meta.get("example_value")
-        if isinstance(example, torch.Tensor) and storage_of(example) in written:
-            raise LookupError
-        if not item.op.startswith("call") or short_name(item) not in _READS_ONLY:
-            return item
-        named = ((name, of(value)) for name, value in sorted(item.kwargs.items()))
-        return short_name(item), *map(of, item.args), *named
-
-    try:
-        return of(condition)
-    except LookupError:
-        return None
+    if not isinstance(item, fx.Node):
+        return type(item), repr(item)
+    example = item.meta.get("example_value")
+    if isinstance(example, torch.Tensor) and storage_of(example) in written:
+        raise LookupError(item)
+    if not (came_with_torch(item) and short_name(item) in _READS_ONLY):
+        return item
+    named = ((name, _computed(value, written)) for name, value in sorted(item.kwargs.items()))
+    return short_name(item), *(_computed(each, written) for each in item.args), *named

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from hotstart._torch.graphs.nodes import short_name
+from hotstart._torch.graphs.nodes import came_with_torch, short_name
 from hotstart._torch.graphs.symbols import expression
+from hotstart._torch.graphs.values import storage_of
+from hotstart._torch.graphs.writes import memory_written
 
 _MAKE = frozenset({"tensor", "scalar_tensor", "as_tensor"})
 
@@ -32,17 +34,20 @@ def number_of_sizes(tx: Any, variable: Any) -> Any:
     from torch._dynamo.variables import BuiltinVariable, ConstantVariable
     from torch._dynamo.variables.tensor import SymNodeVariable
 
+    read: list[torch.Tensor] = []
+
     def of(item: Any) -> Any:
         """The variable of a number, or of a tensor that holds one."""
         if type(item) is int:
             return ConstantVariable.create(item)
         if not isinstance(item, fx.Node):
             return None
-        example = item.meta.get("example_value")
+        example: Any = item.meta.get("example_value")
         if isinstance(example, torch.SymInt):
             return None if _of_data(example) else SymNodeVariable.create(tx, proxy(item), example)
-        if not _is_whole(example):
+        if not _is_whole(example) or not came_with_torch(item):
             return None
+        read.append(example)
         name = short_name(item)
         if name in _MAKE and len(item.args) == 1:
             return of(item.args[0])
@@ -61,16 +66,15 @@ def number_of_sizes(tx: Any, variable: Any) -> Any:
         found = [of(operand) for operand in operands]
         return None if None in found else BuiltinVariable(function).call_function(tx, found, {})
 
-    return of(variable.as_proxy().node)
+    found = of(variable.as_proxy().node)
+    if found is None or not read:
+        return found
+    written = memory_written(tx.output.graph)
+    return None if any(storage_of(each) in written for each in read) else found
 
 
 def _is_whole(example: Any) -> bool:
-    return (
-        isinstance(example, torch.Tensor)
-        and example.dim() == 0
-        and example.dtype is torch.int64
-        and example._version == 0
-    )
+    return isinstance(example, torch.Tensor) and example.dim() == 0 and example.dtype is torch.int64
 
 
 def _is_positive(item: Any) -> bool:

@@ -32,6 +32,13 @@ def short_name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
 
 
+def came_with_torch(node: fx.Node) -> bool:
+    """Tell whether a node calls a function, method or operator of torch, which its name says."""
+    if isinstance(node.target, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        return str(node.target).startswith("aten.")
+    return node.op in ("call_function", "call_method")
+
+
 def sets_grad_mode(node: fx.Node) -> bool:
     """Tell whether a node turns autograd on or off."""
     return node.target is torch._C._set_grad_enabled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import fx
@@ -11,17 +11,17 @@ from hotstart._torch.graphs.nodes import region_change, switches_attention
 from hotstart._torch.graphs.values import storage_of
 from hotstart._torch.graphs.writes import memory_written
 
-_FEW = 32
-"""Most nodes that a question is moved with: those that make a mask or a flag, and not layers."""
-
 
 @fx.has_side_effect
-def keep_to_side(condition: torch.Tensor, side: bool, other: tuple[bool, ...]) -> None:
-    """Stand in a graph for a branch on what a tensor of one element holds.
+def keep_to_side(
+    condition: str, operands: tuple[Any, ...], side: bool, other: tuple[bool, ...]
+) -> None:
+    """Stand in a graph for a branch on what tensors hold.
 
     Args:
-        condition: the tensor that decides.
-        side: its truth on the side that was traced.
+        condition: Python source, with `{0}` for the first operand.
+        operands: tensors of one element, for the numbers that they hold, and whole numbers.
+        side: the truth of the condition on the side that was traced.
         other: the sides of branches, from the first on, that lead to the other side.
     """
 
@@ -31,15 +31,12 @@ def keeps_to_side(node: fx.Node) -> bool:
     return node.target is keep_to_side
 
 
-def sides_of(graph: fx.Graph) -> tuple[bool, ...]:
-    """List the sides of branches that a graph has traced, in order."""
-    return tuple(bool(node.args[1]) for node in _branches(graph))
-
-
 def ask_early(graph: fx.Graph) -> None:
-    """Move branches, with what decides them, before all else where that shows nothing.
+    """Move branches, with what decides them, before all else; they stay in order.
 
-    A call that leaves there has done little, and nothing that it must not do twice.
+    A call that leaves there has done little, nothing that it must not do twice, and no check of
+    what is on this side only. The first branch that stays ends this: it may follow from what was
+    written to, or be in a region such as autocast.
     """
     written = memory_written(graph)
     last = next(iter(reversed(graph.find_nodes(op="placeholder"))), None)
@@ -50,12 +47,13 @@ def ask_early(graph: fx.Graph) -> None:
         if not keeps_to_side(node):
             continue
         needed = _needed(node)
-        if len(needed) <= _FEW and not any(map(written.intersection, map(_memory, needed))):
-            for each in needed:
-                if each not in moved:
-                    last.append(each)
-                    last = each
-            moved.update(needed)
+        if any(map(written.intersection, map(_memory, needed))):
+            return
+        for each in needed:
+            if each not in moved:
+                last.append(each)
+                last = each
+        moved.update(needed)
 
 
 def _needed(node: fx.Node) -> list[fx.Node]:
@@ -74,7 +72,3 @@ def _memory(node: fx.Node) -> set[int]:
     """The memory that a node reads or makes."""
     examples = (each.meta.get("example_value") for each in (node, *node.all_input_nodes))
     return {storage_of(each) for each in examples if isinstance(each, torch.Tensor)}
-
-
-def _branches(graph: fx.Graph) -> Iterator[fx.Node]:
-    return filter(keeps_to_side, graph.nodes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,8 +65,10 @@ def memory_written(graph: fx.Graph) -> set[int]:
 
 def written_arguments(node: fx.Node) -> Iterator[fx.node.Argument]:
     """Yield the arguments of a node that its operator writes to, by the schema of any overload."""
-    target = node.target
+    target: Any = node.target
     overloads: list[Any] = [target] if isinstance(target, torch._ops.OpOverload) else []
+    if isinstance(target, types.BuiltinFunctionType) and target.__name__.startswith("_foreach_"):
+        target = getattr(torch.ops.aten, target.__name__, None)  # which counts no version
     if isinstance(target, torch._ops.OpOverloadPacket):
         overloads = [getattr(target, name) for name in target.overloads()]
     for overload in overloads:

@@ -54,3 +54,14 @@ def operator_code(name: str) -> list[Callable[..., Any]]:
         return []
     held = [cell.cell_contents for cell in kernel.func.__closure__ or ()]  # torch wraps it
     return [kernel.func, *(code for code in held if callable(code))]
+
+
+def is_written_in_python(name: str) -> bool:
+    """Tell whether Python code computes an operator, which may do anything besides.
+
+    `torch.library._impls` (2.11 to 2.15) lists what Python has registered: `namespace/name/key`.
+    """
+    namespace, _, short = name.partition("::")
+    keys = [each.rsplit("/", 1) for each in torch.library._impls]
+    computes = [key for made, key in keys if made == f"{namespace}/{short}" and key != "Meta"]
+    return any(not key.startswith("Autograd") for key in computes)
