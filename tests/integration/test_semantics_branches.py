@@ -155,6 +155,11 @@ def in_a_region(x: Tensor) -> Tensor:
     return y.float()
 
 
+def attends_before(x: Tensor) -> Tensor:
+    y = nn.functional.scaled_dot_product_attention(x, x, x)
+    return y * 2 if y.max() > 1 else y
+
+
 def writes_afterwards(x: Tensor) -> Tensor:
     if x.max() > 1:
         x.mul_(2)
@@ -223,6 +228,7 @@ def those_that_are_positive(x: Tensor) -> Tensor:
         counts,
         other_shapes,
         in_a_region,
+        attends_before,
         writes_afterwards,
     ],
 )
@@ -255,6 +261,11 @@ def draws_before(x: Tensor) -> Tensor:
     return y * 2 if y.max() > 1 else y
 
 
+def drops_in_attention_before(x: Tensor) -> Tensor:
+    y = nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
+    return y * 2 if y.max() > 1 else y
+
+
 def reads_before_a_write(x: Tensor) -> Tensor:
     most = x.max()
     number = most.item()
@@ -282,6 +293,7 @@ def asks_much(x: Tensor) -> Tensor:
     [
         (writes_before, "must not be done twice: it writes to a tensor that is not empty"),
         (draws_before, "must not be done twice: it draws random numbers"),
+        (drops_in_attention_before, "must not be done twice: it draws random numbers"),
         (reads_before_a_write, "depends on the contents of a tensor"),
         (halves, "where it ends a loop, do all rounds"),
         (asks_much, "depends on the contents of a tensor"),

@@ -86,7 +86,7 @@ def _call(
         except Exception as error:
             raise Acts("it raises an error") from error
     for operator, given in called:
-        if draws_numbers(operator):
+        if draws_numbers(operator, given):
             raise Acts("it draws random numbers")
         for written in _written(operator, given):
             nothing = not also_empty and _is_empty(operator, given, written)

@@ -28,6 +28,14 @@ class Heads(nn.Module):
         return self.q(x).sin(), self.k(x), self.v(x).cos()
 
 
+class Chunks(Heads):
+    """Projections in chunks that overlap, as those of Longformer."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (y.as_strided((3, 2, 16), (16, 16, 1)) for y in (self.q(x), self.k(x), self.v(x)))
+        return q.sin(), k.clone(), v.cos()
+
+
 def packing(program: hotstart.Program) -> int:
     """How many of the preparations of a program's units pack weights."""
     return sum(p.packs for unit in program.artifact.units for p in unit.preparations)
@@ -157,6 +165,17 @@ def test_projections_of_one_input_become_one() -> None:
     for rows in (1, 5):
         same(model, program, torch.randn(rows, 32))
     assert len(re.findall(r"_linear_pointwise[\w.]*\(", unit.source)) == 1
+
+
+@pytest.mark.thorough
+def test_projections_that_are_read_by_strides_stay_apart() -> None:
+    torch.manual_seed(0)
+    model = Chunks().eval()
+    shapes = {"x": {0: Dim("rows", min=4, max=64)}}
+    program = hotstart.compile(model, (torch.randn(4, 32),), dynamic_shapes=shapes, options=ALWAYS)
+    assert packing(program) == 3
+    for rows in (4, 8):
+        same(model, program, torch.randn(rows, 32))
 
 
 @pytest.mark.thorough

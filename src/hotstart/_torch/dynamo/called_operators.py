@@ -35,6 +35,14 @@ class _Noting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def draws_numbers(operator: Any) -> bool:
-    """Tell whether an operator draws random numbers."""
-    return torch.Tag.nondeterministic_seeded in operator.tags
+def draws_numbers(operator: Any, given: Mapping[str, Any]) -> bool:
+    """Tell whether a call of an operator draws random numbers; attention without dropout does not.
+
+    Args:
+        operator: an overload.
+        given: its arguments by name, but for those left at their defaults.
+    """
+    if torch.Tag.nondeterministic_seeded not in operator.tags:
+        return False
+    defaults = {argument.name: argument.default_value for argument in operator._schema.arguments}
+    return {**defaults, **given}.get("dropout_p") != 0

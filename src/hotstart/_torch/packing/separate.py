@@ -67,9 +67,10 @@ def separate(
     recorder.fold()
     recorder.propagate()
     first, *others = freezing_patterns.pass_patterns
-    first.apply(graph.graph)
-    recorder.fold()
-    recorder.propagate()
+    if not _reads_by_strides(graph.graph):
+        first.apply(graph.graph)
+        recorder.fold()
+        recorder.propagate()
     with V.set_aot_compilation(True), _hidden(graph.graph, pack):
         for patterns in others:
             patterns.apply(graph.graph)
@@ -101,6 +102,15 @@ def _hidden(graph: fx.Graph, pack: Pack) -> Iterator[None]:
         (weight,) = alias.all_input_nodes
         alias.replace_all_uses_with(weight)
         graph.erase_node(alias)
+
+
+def _reads_by_strides(graph: fx.Graph) -> bool:
+    """Tell whether a graph may read a linear's result with strides that it was traced with.
+
+    Where several linears become one, each result is a part of rows that are wider.
+    """
+    targets = (torch.ops.aten.as_strided.default, torch.ops.aten.as_strided_scatter.default)
+    return any(graph.find_nodes(op="call_function", target=target) for target in targets)
 
 
 def _ambiguous(graph: fx.Graph) -> bool:
