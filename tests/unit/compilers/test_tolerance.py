@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hotstart.compilers.proof.tolerance import close, error_of_inputs, errors
+from hotstart.compilers.proof.tolerance import close, error_of_inputs, errors, parts
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.complex64)
 ALL = torch.ones(4, dtype=torch.bool)
@@ -82,3 +82,13 @@ def test_runs_that_are_refused_or_give_other_sizes_explain_nothing() -> None:
     assert error_of_inputs(exact.float(), exact, [None, exact[:2]], ALL) == 0
     assert error_of_inputs(exact.float(), exact, [], ALL) == 0
     assert error_of_inputs(exact.float(), None, [exact], ALL) == 0
+
+
+@pytest.mark.parametrize("mask", [-1e4, torch.finfo(torch.float32).min])
+def test_numbers_of_a_mask_do_not_hide_a_difference(mask: float) -> None:
+    one = torch.cat([torch.ones(8), torch.full((3,), mask)])
+    other = one.clone()
+    other[:8] += 1e-3
+    assert not close(one, other)
+    assert close(one, torch.cat([one[:8], one[8:] * (1 - 1e-6)]))
+    assert [int(part.sum()) for part in parts(one)] == [8, 3]

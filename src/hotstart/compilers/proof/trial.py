@@ -15,7 +15,14 @@ import torch
 
 from hotstart._torch.processes.ranks import has_other_processes
 from hotstart.compilers.job import Job
-from hotstart.compilers.proof.tolerance import close, equal, error_of_inputs, errors, is_finite
+from hotstart.compilers.proof.tolerance import (
+    close,
+    equal,
+    error_of_inputs,
+    errors,
+    is_finite,
+    parts,
+)
 from hotstart.compilers.proof.trial_edges import has_floats, numbers_of, take_any_integer
 from hotstart.compilers.proof.trial_inputs import Values, Way, Weights
 from hotstart.compilers.proof.trial_runs import Operators, Reference, Run
@@ -242,15 +249,16 @@ def _unexplained(
     """Describe a difference that rounding, randomness and uninitialised memory do not explain."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return f"is {_form(other)}, not {_form(one)}"
-    decided = equal(one, reference.filled[name])
     exact = reference.exact.get(name)
-    error, allowed = errors(one, other, exact, decided)
-    if error > allowed and exact is not None and math.isfinite(error):
-        nudged = (run.get(name) for run in reference.nudged)
-        allowed = max(allowed, error_of_inputs(one, exact, nudged, decided))
-    if error <= allowed or reference.is_drawn(name):
-        return None
-    return f"differs by {error:.3g}, where rounding explains {allowed:.3g}"
+    for part in parts(one):
+        decided = part & equal(one, reference.filled[name])
+        error, allowed = errors(one, other, exact, decided)
+        if error > allowed and exact is not None and math.isfinite(error):
+            nudged = (run.get(name) for run in reference.nudged)
+            allowed = max(allowed, error_of_inputs(one, exact, nudged, decided))
+        if error > allowed and not reference.is_drawn(name):
+            return f"differs by {error:.3g}, where rounding explains {allowed:.3g}"
+    return None
 
 
 def _sharing(run: Run) -> set[tuple[str, str]]:
