@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hotstart import Dim
+from hotstart.records.dims import DerivedDim
 from qualification.conformance.zoo.entry import Entry
 
 SAMPLED = 6
@@ -34,13 +35,15 @@ def entry(module: str, name: str) -> Entry:
 
 
 def axes(dynamic_shapes: Any) -> dict[str, Dim]:
-    """Every axis that is declared somewhere in `dynamic_shapes`, by name."""
+    """Every axis that is declared somewhere in `dynamic_shapes`, or that a size follows from."""
     return {dim.name: dim for dim in _dims(dynamic_shapes)}
 
 
 def _dims(declared: Any) -> Iterator[Dim]:
     if isinstance(declared, Dim):
         yield declared
+    elif isinstance(declared, DerivedDim):
+        yield from (dim for dim, _ in declared.terms)
     elif isinstance(declared, Mapping):
         yield from itertools.chain.from_iterable(map(_dims, declared.values()))
     elif isinstance(declared, Sequence):

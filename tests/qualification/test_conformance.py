@@ -39,6 +39,10 @@ class TestSizes:
             "seq": SEQ,
         }
 
+    def test_axes_are_those_that_sizes_follow_from(self) -> None:
+        declared = {"a": {0: 8 * BATCH, 1: BATCH + SEQ}}
+        assert catalogue.axes(declared) == {"batch": BATCH, "seq": SEQ}
+
     def test_every_end_of_a_range_is_tried(self) -> None:
         tried = catalogue.sizes_to_try(
             entry(dynamic_shapes={"x": {0: BATCH, 1: SEQ}}, example={"batch": 2, "seq": 8})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from qualification.conformance.zoo.vision import detr
 FAMILY = "detection"
 BATCH = Dim("batch", min=1, max=4)
 SIDES: dict[str, Dim] = {axis: Dim(axis, min=32, max=96) for axis in ("height", "width")}
+ROWS, COLUMNS = Dim("rows", min=2, max=6), Dim("columns", min=2, max=6)
 
 
 class ScoredQueries(nn.Module):
@@ -111,6 +113,80 @@ class TwoStages(nn.Module):
         grid = torch.stack([x, y], dim=-1) * 2 - 1
         per_box = features.expand(count, -1, -1, -1)
         return functional.grid_sample(per_box, grid, align_corners=False)
+
+
+class YoloHead(nn.Module):
+    """Decodes boxes of each level, on a grid that is kept for the size of the last call.
+
+    After YOLOv5 (Jocher, 2020): three anchors in every cell of every level.
+    """
+
+    def __init__(
+        self,
+        classes: int = 4,
+        channels: tuple[int, ...] = (16, 32),
+        anchors: tuple[tuple[int, ...], ...] = ((6, 8, 12, 10, 16, 20), (24, 30, 40, 36, 60, 56)),
+        strides: tuple[int, ...] = (8, 16),
+    ) -> None:
+        super().__init__()
+        self.no = classes + 5
+        self.nl = len(anchors)
+        self.na = len(anchors[0]) // 2
+        self.grid = [torch.empty(0) for _ in range(self.nl)]
+        self.anchor_grid = [torch.empty(0) for _ in range(self.nl)]
+        self.register_buffer("stride", torch.tensor(strides, dtype=torch.float))
+        self.register_buffer("anchors", torch.tensor(anchors).float().view(self.nl, -1, 2))
+        self.anchors /= self.stride.view(-1, 1, 1)
+        self.m = nn.ModuleList(nn.Conv2d(into, self.no * self.na, 1) for into in channels)
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        found = []
+        for i, convolution in enumerate(self.m):
+            x = convolution(levels[i])
+            batch, _, ny, nx = x.shape
+            x = x.view(batch, self.na, self.no, ny, nx).permute(0, 1, 3, 4, 2).contiguous()
+            if self.grid[i].shape[2:4] != x.shape[2:4]:
+                self.grid[i], self.anchor_grid[i] = self._make_grid(nx, ny, i)
+            xy, wh, scores = x.sigmoid().split((2, 2, self.no - 4), 4)
+            xy = (xy * 2 + self.grid[i]) * self.stride[i]
+            wh = (wh * 2) ** 2 * self.anchor_grid[i]
+            found.append(torch.cat([xy, wh, scores], 4).view(batch, self.na * nx * ny, self.no))
+        return torch.cat(found, 1)
+
+    def _make_grid(self, nx: int, ny: int, i: int) -> tuple[Tensor, Tensor]:
+        device, dtype = self.anchors[i].device, self.anchors[i].dtype
+        shape = 1, self.na, ny, nx, 2
+        y, x = (
+            torch.arange(ny, device=device, dtype=dtype),
+            torch.arange(nx, device=device, dtype=dtype),
+        )
+        yv, xv = torch.meshgrid(y, x, indexing="ij")
+        grid = torch.stack((xv, yv), 2).expand(shape) - 0.5
+        anchors = (self.anchors[i] * self.stride[i]).view((1, self.na, 1, 1, 2)).expand(shape)
+        return grid, anchors
+
+
+class Yolo(nn.Module):
+    """Strided convolutions to two levels, and a head for both."""
+
+    def __init__(self, channels: tuple[int, ...] = (8, 8, 16, 32)) -> None:
+        super().__init__()
+        pairs = itertools.pairwise((3, *channels))
+        self.halve = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(into, out, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(out),
+                nn.SiLU(),
+            )
+            for into, out in pairs
+        )
+        self.head = YoloHead(channels=channels[-2:])
+
+    def forward(self, images: Tensor) -> Tensor:
+        levels = [images]
+        for halve in self.halve:
+            levels.append(halve(levels[-1]))
+        return self.head(levels[-2:])
 
 
 def corners(boxes: Tensor) -> Tensor:
@@ -226,4 +302,15 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     two_stages("two-stages", 0.3, "proposals, regions, classes and masks; plain torch"),
     two_stages("two-stages-no-detections", 0.99, "the same, where nothing is found"),
+    Entry(
+        name="yolo-head",
+        family=FAMILY,
+        make=seeded(Yolo),
+        inputs=lambda sizes: {
+            "images": pixels(sizes["batch"], 16 * sizes["rows"], 16 * sizes["columns"])
+        },
+        dynamic_shapes={"images": {0: BATCH, 2: 16 * ROWS, 3: 16 * COLUMNS}},
+        example={"batch": 2, "rows": 4, "columns": 3},
+        notes="keeps a grid for the last size; images are multiples of 16; plain torch",
+    ),
 )

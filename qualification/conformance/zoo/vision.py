@@ -18,6 +18,8 @@ BATCH = Dim("batch", min=1, max=4)
 IMAGES = {"pixel_values": {0: BATCH}}
 HEIGHT = Dim("height", min=32, max=96)
 WIDTH = Dim("width", min=32, max=96)
+ROWS = Dim("rows", min=2, max=8)
+COLUMNS = Dim("columns", min=2, max=8)
 IMAGES_OF_ANY_SIZE = {"pixel_values": {0: BATCH, 2: HEIGHT, 3: WIDTH}}
 ENCODER: dict[str, Any] = {
     "hidden_size": 64,
@@ -86,6 +88,19 @@ def swin(layers: int) -> nn.Module:
             num_heads=[2, 4],
             window_size=4,
             num_labels=10,
+        )
+    )
+
+
+def swin_any_size() -> nn.Module:
+    return transformers.SwinModel(
+        transformers.SwinConfig(
+            image_size=32,
+            patch_size=2,
+            embed_dim=16,
+            depths=[2, 2],
+            num_heads=[1, 2],
+            window_size=4,
         )
     )
 
@@ -307,9 +322,18 @@ class UNet(nn.Module):
         x = levels.pop()
         for up, join in zip(self.up, self.join, strict=True):
             skipped = levels.pop()
-            x = nn.functional.interpolate(up(x), size=skipped.shape[2:], mode="nearest")
-            x = join(torch.cat([skipped, x], dim=1))
+            x = join(torch.cat([skipped, self.resized(up(x), skipped)], dim=1))
         return self.last(x)
+
+    def resized(self, x: Tensor, skipped: Tensor) -> Tensor:
+        return nn.functional.interpolate(x, size=skipped.shape[2:], mode="nearest")
+
+
+class UNetOfMultiples(UNet):
+    """A U-Net for images that every level halves without a rest."""
+
+    def resized(self, x: Tensor, skipped: Tensor) -> Tensor:
+        return x
 
 
 LAYERS = 4
@@ -346,6 +370,23 @@ def fixed_size(name: str, build: Callable[[int], nn.Module], notes: str = "") ->
 def any_sized(name: str, build: Callable[[int], nn.Module], notes: str = "") -> Entry:
     """An entry for a model that takes images of any height and width."""
     return of_layers(name, build, any_size, IMAGES_OF_ANY_SIZE, MIDDLE, notes)
+
+
+def multiples(name: str, build: Callable[[], nn.Module], factor: int, notes: str) -> Entry:
+    """An entry for a model whose images have to be multiples of a number of pixels."""
+    return Entry(
+        name=name,
+        family="vision",
+        make=seeded(build),
+        inputs=lambda sizes: {
+            "pixel_values": pixels(
+                sizes["batch"], factor * sizes["rows"], factor * sizes["columns"]
+            )
+        },
+        dynamic_shapes={"pixel_values": {0: BATCH, 2: factor * ROWS, 3: factor * COLUMNS}},
+        example={"batch": 2, "rows": 4, "columns": 3},
+        notes=f"{notes}; sizes are multiples of {factor}",
+    )
 
 
 def detection_inputs(sizes: Sizes) -> dict[str, Any]:
@@ -422,4 +463,6 @@ ENTRIES: tuple[Entry, ...] = (
         example=MIDDLE,
         notes="segmentation; plain torch",
     ),
+    multiples("unet-multiples", UNetOfMultiples, 8, "levels are joined as they are; plain torch"),
+    multiples("swin-any-size", swin_any_size, 16, "windows, every other one shifted"),
 )
