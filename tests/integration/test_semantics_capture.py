@@ -388,17 +388,12 @@ def fits(x: Tensor) -> Tensor:
     return torch.linalg.lstsq(x[:, None], x[:, None]).solution
 
 
-def compares(x: Tensor) -> Tensor:
-    return x + 1 if torch.equal(x, x * 2) else x
-
-
 @pytest.mark.parametrize(
     ("function", "said"),
     [
         (turns_an_argument, "`unsqueeze_` changes the shape.*argument x.*without the underscore"),
         (defines_a_class, "forward defines a class.*outside of forward"),
         (fits, r"torch\.linalg\.lstsq gives follow from the rank.*torch\.linalg\.pinv"),
-        (compares, r"gives a Python bool.*\(a == b\)\.all\(\)"),
     ],
 )
 def test_refusals_say_what_to_write_instead(function: Any, said: str) -> None:
