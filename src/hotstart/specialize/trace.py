@@ -147,7 +147,8 @@ def trace_calls(
     traced: list[TracedCall] = []
     for each in calls:
         arguments = each.arguments
-        trace = partial(_trace, index, each, weights, options, split_on, clock, memo)
+        trace_way = partial(_trace_way, index, each, weights, options, split_on, clock, memo)
+        trace = partial(_trace, trace_way, memo)
         declaration = Declaration(arguments.axes, arguments.example_sizes, options.splits)
         served, splits = trace_parts(trace, declaration)
         parts = tuple(part for each in served for part in _with_others(each))
@@ -159,26 +160,24 @@ def trace_calls(
 
 
 def _trace(
-    index: ModelIndex,
-    call: DescribedCall,
-    weights: WeightTable,
-    options: Options,
-    split_on: SplitOn,
-    clock: Clock,
+    trace_way: Callable[[VariantPart, int, Sides | None], CutGraph],
     memo: Memo,
     part: VariantPart,
     number: int,
 ) -> CutGraph:
-    """Capture and cut a graph of a call with the hints of a part, or one for each way through it.
+    """Capture and cut a graph of a call, or one for each way through it.
 
-    The number tells it from others.
+    Args:
+        trace_way: see `_trace_way`.
+        memo: what the model keeps that programs do not.
+        part: gives the hints.
+        number: tells the graph from others.
 
     Raises:
         CaptureError: see `capture`; forward has too many ways.
     """
-    trace = partial(_trace_way, index, call, weights, options, split_on, clock, memo, part, number)
     try:
-        return trace(None)
+        return trace_way(part, number, None)
     except BranchOnContents as error:
         branch = error
     refused = CaptureError(*branch.args)
@@ -186,7 +185,7 @@ def _trace(
         raise refused from branch.__cause__
     log.debug("every side of each branch is traced: %s", branch)
     try:
-        graphs = trace_ways(trace)
+        graphs = trace_ways(partial(trace_way, part, number))
     except (BranchOnContents, TooManyWays):
         raise refused from branch.__cause__
     assumed = dict.fromkeys(c for graph in graphs.values() for c in graph.assumed)

@@ -29,7 +29,7 @@ _WRITTEN: dict[Any, str] = {
     **{operator.not_: "not {}", torch.sym_not: "not {}"},
     **{torch.sym_float: "float({})", torch.sym_int: "int({})"},
 }
-"""How Python writes what a node computes of numbers."""
+"""Python source for what a node computes of numbers."""
 
 _READS_ONLY = frozenset(
     {"any", "all", "max", "min", "sum", "eq", "ne", "lt", "le", "gt", "ge", "logical_not"}

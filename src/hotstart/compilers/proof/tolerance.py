@@ -14,7 +14,7 @@ _FAR = 100
 """Factor of the accepted error where there is no reference in float64."""
 
 _APART = 1e3
-"""How many times the median a number is that says nothing about others, as -1e4 of a mask."""
+"""Multiple of the median from which on a number says nothing of others, as -1e4 of a mask."""
 
 
 def equal(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
