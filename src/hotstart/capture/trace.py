@@ -207,10 +207,8 @@ def _trace(
     known: Known,
 ) -> FullGraph:
     try:
-        decided = None if sides is None else Sides(sides)
-        found = full_graph(
-            model, args, kwargs, dynamic, blocks, counterparts, passed, known, decided
-        )
+        way = None if sides is None else Sides(sides)
+        found = full_graph(model, args, kwargs, dynamic, blocks, counterparts, passed, known, way)
         if blocks and begins_gradients(found.module.graph):
             raise NotRepeatedError("one level of gradients is around all blocks")
         return found
