@@ -18,11 +18,12 @@ from torch import fx, nn
 from hotstart import Call, Options
 from hotstart.capture.captured import Captured
 from hotstart.capture.described import describe_calls
-from hotstart.capture.weight_table import WeightTable, traceable
+from hotstart.capture.weight_table import traceable
 from hotstart.errors import HotstartError
 from hotstart.events import Clock
 from hotstart.options import CaptureMode
-from hotstart.specialize.trace import TracedCall, trace_calls
+from hotstart.specialize.trace import TracedCall
+from hotstart.specialize.trace_model import trace_model
 from qualification import suites
 from qualification.conformance import catalogue
 from qualification.conformance.measure import call, make
@@ -34,7 +35,7 @@ def traced(model: nn.Module, given: Call, mode: CaptureMode) -> list[TracedCall]
     options = Options(capture=mode)
     with traceable(model, torch.device("cpu")) as index:
         calls = describe_calls(model, {"": given}, options)
-        return trace_calls(index, calls, WeightTable(index), options, "auto", Clock(None))
+        return trace_model(index, calls, options, "auto", Clock(None)).calls
 
 
 def differences(first: list[TracedCall], second: list[TracedCall]) -> Iterator[str]:
