@@ -130,5 +130,5 @@ def _run(
         raise Acts("it checks what a tensor holds")
     if region_change(node) or switches_attention(node):
         raise Acts("it changes a mode, as autocast does")
-    # What selects nothing writes to no element of these.
+    # A node that selects nothing writes to no element of them.
     run_watched(graph, node, at, frozenset() if _selects_nothing(idle, node) else outside)

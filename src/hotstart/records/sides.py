@@ -1,4 +1,4 @@
-"""What a variant returns if a call takes another side of a branch. Imports no torch."""
+"""Say that a call takes another side of a branch than a variant. Imports no torch."""
 
 from typing import Any
 
